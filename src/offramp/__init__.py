@@ -1,0 +1,1 @@
+"""offramp trains early-exit networks."""

@@ -1,0 +1,22 @@
+"""The one error that a user is meant to see."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OfframpError(Exception):
+    """Something the user can mend: the message names the thing and the remedy.
+
+    The command line prints it as one line and exits with 2; it never shows a traceback for it.
+    """
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A hint for a mistyped word: `; did you mean 'joint'?`, or the choices when none is near."""
+    options = sorted(choices)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; choose from {', '.join(options)}" if options else ""

@@ -1,0 +1,54 @@
+"""The parts of an early-exit network, by name.
+
+A network with K exits is `segment 1 … segment K` with `head 1 … head K`; exit k runs segments 1 to k
+and head k. Head K is the backbone's own classifier, the paper's final exit (FE).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """One trainable piece. `index` counts from 1 at the input."""
+
+    kind: Literal["segment", "head"]
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.index}"
+
+
+Parts = frozenset[Part]
+
+
+def segment(index: int) -> Parts:
+    """The layers between tap `index - 1` and tap `index`."""
+    return frozenset({Part("segment", index)})
+
+
+def head(index: int) -> Parts:
+    """The classifier of exit `index`."""
+    return frozenset({Part("head", index)})
+
+
+def segments(first: int, last: int) -> Parts:
+    """Segments `first` to `last`, both included; none when `last < first`."""
+    return frozenset(Part("segment", i) for i in range(first, last + 1))
+
+
+def heads(first: int, last: int) -> Parts:
+    """Heads `first` to `last`, both included; none when `last < first`."""
+    return frozenset(Part("head", i) for i in range(first, last + 1))
+
+
+def backbone(exits: int) -> Parts:
+    """The network without its early exits: every segment and the final head, number `exits`."""
+    return segments(1, exits) | head(exits)
+
+
+def path(exit: int) -> tuple[Part, ...]:
+    """The parts that exit `exit` runs, in order."""
+    return (*(Part("segment", i) for i in range(1, exit + 1)), Part("head", exit))

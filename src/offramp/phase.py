@@ -1,0 +1,108 @@
+"""A strategy is a program: a tuple of phases, each saying what trains, and nothing of how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from offramp.errors import OfframpError
+from offramp.parts import Parts, path
+
+
+class Init(Enum):
+    """Where a part's weights come from when a phase begins."""
+
+    KEEP = "keep"  # what the program has left so far; before any phase, the initial weights
+    INITIAL = "initial"  # the initial weights again
+    FRESH = "fresh"  # drawn anew, with a seed of its own
+
+
+@dataclass(frozen=True)
+class CE:
+    """Cross-entropy at one exit, mean over the batch, times `weight` (paper eq. 2 without its 1/C)."""
+
+    exit: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class KD:
+    """τ²·KL(teacher ∥ student) of logits softened by the temperature τ, mean over the batch, times
+    `weight` (paper eq. 4 and Algorithm 5). The teacher is exit `teacher_exit` of the phase's teacher.
+    """
+
+    exit: int
+    teacher_exit: int
+    temperature: float = 3.0
+    weight: float = 1.0
+
+
+Loss = tuple[CE | KD, ...]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training run.
+
+    name: for people; no result depends on it.
+    train: the parts that train; every other part the loss reads is frozen.
+    loss: the terms to add up. A term of weight zero reads nothing and is dropped.
+    trunk: 0 is the shared trunk; n is exit n's own. A trunk of one's own starts as what the shared
+        trunk holds.
+    init: parts that do not simply keep their weights.
+    teacher: the earlier phase whose resulting weights the KD terms read, frozen.
+    recipe: fields of the recipe that this phase overrides, as (field, value) pairs.
+    """
+
+    name: str
+    train: Parts
+    loss: Loss
+    trunk: int = 0
+    init: tuple[tuple[Parts, Init], ...] = ()
+    teacher: str | None = None
+    recipe: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def terms(self) -> Loss:
+        """The terms that count."""
+        return tuple(term for term in self.loss if term.weight != 0)
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The exits that the loss reads, in order."""
+        return tuple(sorted({term.exit for term in self.terms}))
+
+    @property
+    def trained(self) -> Parts:
+        """The parts that train and that the loss reaches."""
+        return self.train & frozenset(part for k in self.exits for part in path(k))
+
+
+Program = tuple[Phase, ...]
+
+
+def check(program: Program, exits: int) -> None:
+    """Refuse a program that cannot run on a network with `exits` exits.
+
+    Raises OfframpError naming the phase and what is wrong with it.
+    """
+    if not program:
+        raise OfframpError("the strategy has no phases; return at least one Phase")
+    seen: set[str] = set()
+    for phase in program:
+        where = f"phase '{phase.name}'"
+        if phase.name in seen:
+            raise OfframpError(f"{where} appears twice; give each phase a name of its own")
+        if not phase.terms:
+            raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
+        if any(term.weight < 0 for term in phase.terms):
+            raise OfframpError(f"{where} has a negative loss weight; weights are zero or more")
+        numbers = {p.index for p in phase.train} | set(phase.exits)
+        if not numbers <= set(range(1, exits + 1)):
+            raise OfframpError(f"{where} names an exit outside 1 to {exits}")
+        if not phase.trained:
+            raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
+        if any(isinstance(t, KD) for t in phase.terms) and phase.teacher not in seen:
+            raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
+        seen.add(phase.name)

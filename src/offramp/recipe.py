@@ -1,0 +1,71 @@
+"""How long and how fast a phase trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one phase's optimization. Every field is part of the phase's key.
+
+    epochs: passes over the training split, at least 1.
+    batch_size: images a step.
+    optimizer: `sgd`, `adam` or `adamw`, each in PyTorch's fused form.
+    learning_rate: after warm-up and before decay. `learning_rate_scale` multiplies it: what a phase
+        that fine-tunes trained weights sets.
+    momentum, nesterov: of SGD.  weight_decay: as the optimizer means it (decoupled in AdamW).
+    schedule: `constant`; `cosine` to zero; `step`: times `step_factor` at each of `step_at`, given as
+        shares of the epochs.  warmup_epochs: linear from zero, before the schedule.
+    patience: epochs without a lower validation loss until the phase stops; None never stops it.
+    select: the weights handed on, `best` (lowest validation loss), `last`, or `auto`: best where there
+        is a patience, else last.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 0.05
+    learning_rate_scale: float = 1.0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    step_at: tuple[float, ...] = (0.5, 0.75)
+    step_factor: float = 0.1
+    warmup_epochs: float = 0.0
+    patience: int | None = None
+    select: Literal["auto", "best", "last"] = "auto"
+
+    @property
+    def selects_best(self) -> bool:
+        return self.select == "best" or (self.select == "auto" and self.patience is not None)
+
+    def rate(self, progress: float) -> float:
+        """The learning rate after `progress` epochs (0 ≤ progress < epochs)."""
+        peak = self.learning_rate * self.learning_rate_scale
+        if progress < self.warmup_epochs:
+            return peak * progress / self.warmup_epochs
+        share = progress / self.epochs
+        if self.schedule == "cosine":
+            rest = (progress - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-12)
+            return peak * 0.5 * (1 + math.cos(math.pi * rest))
+        if self.schedule == "step":
+            return float(peak * self.step_factor ** sum(share >= at for at in self.step_at))
+        return peak
+
+
+def best_epoch(losses: list[float]) -> int:
+    """Index of the first lowest validation loss."""
+    return min(range(len(losses)), key=losses.__getitem__)
+
+
+def finished(losses: list[float], recipe: Recipe) -> bool:
+    """Whether a phase with these validation losses, one an epoch so far, trains no further."""
+    if len(losses) >= recipe.epochs:
+        return True
+    if recipe.patience is None or not losses:
+        return False
+    return len(losses) - 1 - best_epoch(losses) >= recipe.patience
