@@ -1,0 +1,1 @@
+"""Arrays and data frames in, arrays and data frames out: no torch, no files."""

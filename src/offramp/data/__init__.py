@@ -1,0 +1,23 @@
+"""Data sets as four splits in memory: train, validation, calibration, test."""
+
+from offramp.data.batches import bounds, order
+from offramp.data.dataset import Data, Split, normalize, statistics
+from offramp.data.load import DataSpec, assemble, from_dataset, load
+from offramp.data.raw import RawData, RawSplit
+from offramp.data.sources import DATASETS
+
+__all__ = [
+    "DATASETS",
+    "Data",
+    "DataSpec",
+    "RawData",
+    "RawSplit",
+    "Split",
+    "assemble",
+    "bounds",
+    "from_dataset",
+    "load",
+    "normalize",
+    "order",
+    "statistics",
+]

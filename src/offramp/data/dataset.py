@@ -1,0 +1,179 @@
+"""A data set as the engine sees it: four splits of images in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offramp.errors import OfframpError
+
+SPLITS = ("train", "validation", "calibration", "test")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Images and their labels. Treat the tensors as read-only: the digest is computed once.
+
+    images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized.
+    labels: [N] int64.
+
+    Raises OfframpError for other shapes or types, no images, or values that are not finite.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dim() != 4 or images.dtype not in (torch.uint8, torch.float32):
+            raise OfframpError(f"images are {_describe(images)}; give [N, C, H, W] as uint8 or float32")
+        if labels.dim() != 1 or labels.dtype != torch.int64:
+            raise OfframpError(f"labels are {_describe(labels)}; give [N] as int64 class numbers")
+        if len(images) != len(labels):
+            raise OfframpError(
+                f"{len(images)} images but {len(labels)} labels; give one label for each image"
+            )
+        if not images.numel():
+            raise OfframpError("a split holds no images; give it at least one")
+        if images.is_floating_point() and not bool(images.isfinite().all()):
+            raise OfframpError("images hold NaN or infinity; clean the data")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Split({_describe(self.images)})"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, of shape, type, images and labels; the same on every device."""
+        sha = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
+        for tensor in (self.images, self.labels):
+            sha.update(tensor.detach().cpu().contiguous().numpy().data)
+        return sha.hexdigest()
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with its tensors on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Four splits of one data set.
+
+    name: for people; no result depends on it.
+    classes: the name of each class, at least two; labels index it.
+    train: what trains.  validation: stopping and selection.  calibration: thresholds.
+    test: touched once. (`validation` may be the very same object as `test`, as in the paper.)
+    mean, std: per channel, over the training split alone, of pixels scaled to [0, 1]; zeros and
+        ones for float images, which are taken as already normalized.
+    provenance: source files and counts, in types of JSON; no result depends on it.
+
+    Raises OfframpError when the splits disagree in shape or type, or a label names no class.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    calibration: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise OfframpError(
+                f"data set '{self.name}' has {len(self.classes)} class; it needs two or more"
+            )
+        like = self.train.images
+        for name, split in self.splits.items():
+            where = f"the {name} split of data set '{self.name}'"
+            if split.images.shape[1:] != like.shape[1:] or split.images.dtype != like.dtype:
+                raise OfframpError(
+                    f"{where} has images {_describe(split.images[0])} where train has "
+                    f"{_describe(like[0])}; make all splits alike"
+                )
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise OfframpError(
+                    f"{where} has label {low if low < 0 else high}, outside 0 to "
+                    f"{len(self.classes) - 1}; correct the labels or name every class"
+                )
+        if int(self.train.labels.min()) == int(self.train.labels.max()):
+            raise OfframpError(
+                f"the train split of data set '{self.name}' shows one class only; "
+                "give images of two or more"
+            )
+        if not len(self.mean) == len(self.std) == like.shape[1] or min(self.std) <= 0:
+            raise OfframpError(
+                f"mean and std of data set '{self.name}' must be {like.shape[1]} numbers each, "
+                "one a channel, std above zero"
+            )
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The four splits by name."""
+        return {name: getattr(self, name) for name in SPLITS}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def to(self, device: torch.device | str) -> Data:
+        """The same data with every tensor on `device`; a split used twice stays one."""
+        moved = {id(split): split.to(device) for split in self.splits.values()}
+        return replace(
+            self,
+            train=moved[id(self.train)],
+            validation=moved[id(self.validation)],
+            calibration=moved[id(self.calibration)],
+            test=moved[id(self.test)],
+        )
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (of the population) per channel, of pixels scaled to [0, 1].
+
+    images: [N, C, H, W]; uint8, or float32, which is already normalized: zeros and ones.
+    A channel that is constant has a deviation of 1, so that normalizing it gives zeros.
+
+    Exact integer sums: no order of summation, number of threads or device changes a bit.
+    """
+    if images.is_floating_point():
+        return (0.0,) * images.shape[1], (1.0,) * images.shape[1]
+    means, deviations = [], []
+    for channel in images.unbind(1):
+        counts = torch.bincount(channel.flatten(), minlength=256).tolist()
+        total = sum(counts)
+        first = sum(value * count for value, count in enumerate(counts))
+        second = sum(value * value * count for value, count in enumerate(counts))
+        means.append(first / total / 255)
+        deviations.append(math.sqrt(total * second - first * first) / total / 255 or 1.0)
+    return tuple(means), tuple(deviations)
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Pixels of [B, C, H, W] uint8 as float32 `(x / 255 - mean) / std`, on the device and in the
+    memory format they are in. Float images are already normalized and come back as they are.
+
+    mean, std: [C] float32, in units of [0, 1], on the same device.
+    """
+    if images.is_floating_point():
+        return images
+    scale = (255 * std).reciprocal()
+    shift = -mean / std
+    return images.to(torch.float32).mul_(scale[:, None, None]).add_(shift[:, None, None])
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,0 +1,104 @@
+"""Frozen values of whole splits: computed once, read every epoch.
+
+A cache belongs to the process that made it; it is never part of the store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from offramp.engine.values import Frozen, Tensors
+
+Key = tuple[Frozen, str, int]  # the value, the split, rows a batch it was computed with
+
+
+class Cache:
+    """Values in memory up to `memory` bytes, then in files of `folder` up to `disk` bytes."""
+
+    def __init__(self, memory: int, disk: int, folder: Path) -> None:
+        self._limits = {"memory": memory, "disk": disk}
+        self._folder = folder
+        self._held: dict[Key, tuple[Tensors, dict[str, int], Path | None]] = {}
+        self._filled: set[Key] = set()
+
+    def get(self, key: Key) -> Tensors | None:
+        """All rows of a value, once they are there."""
+        return self._held[key][0] if key in self._filled else None
+
+    def filled(self, key: Key) -> None:
+        """Every row of what was reserved has been written."""
+        self._filled.add(key)
+
+    def used(self, kind: str) -> int:
+        """Bytes held, of `memory` or `disk`."""
+        return sum(size.get(kind, 0) for _, size, _ in self._held.values())
+
+    def reserve(self, key: Key, like: Tensors, rows: int) -> Tensors | None:
+        """Room for `rows` rows of a value whose batch looks `like`; None where no limit has room or
+        the disk is full, and the value stays live."""
+        size = sum(t[0].numel() * t.element_size() for t in like) * rows
+        if self.used("memory") + size <= self._limits["memory"]:
+            room = tuple(_empty(t, rows) for t in like)
+            self._held[key] = (room, {"memory": size}, None)
+            return room
+        if self.used("disk") + size <= self._limits["disk"] and like[0].device.type == "cpu":
+            folder: Path | None = None
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                folder = Path(tempfile.mkdtemp(prefix="cache-", dir=self._folder))
+                room = tuple(_mapped(t, rows, folder / str(i)) for i, t in enumerate(like))
+            except OSError:
+                if folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                return None
+            self._held[key] = (room, {"disk": size}, folder)
+            return room
+        return None
+
+    def keep(self, values: Collection[Frozen]) -> None:
+        """Drop every value that is not among `values` and that none of them is computed from."""
+        wanted = {ancestor for value in values for ancestor in value.chain}
+        for key in [key for key in self._held if key[0] not in wanted]:
+            self.drop(key)
+
+    def drop(self, key: Key) -> None:
+        _, _, folder = self._held.pop(key)
+        self._filled.discard(key)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        for key in list(self._held):
+            self.drop(key)
+
+
+def _format(t: Tensor) -> torch.memory_format:
+    nhwc = t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if nhwc else torch.contiguous_format
+
+
+def _empty(like: Tensor, rows: int) -> Tensor:
+    shape = (rows, *like.shape[1:])
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_format(like))
+
+
+def _mapped(like: Tensor, rows: int, path: Path) -> Tensor:
+    """A tensor in a file. Its space is taken at once: a full disk shows here, not in mid-training."""
+    count = rows * like[0].numel()
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(handle, 0, max(1, count * like.element_size()))
+    finally:
+        os.close(handle)
+    flat = torch.from_file(str(path), shared=True, size=count, dtype=like.dtype)
+    if _format(like) is torch.channels_last:
+        _, c, h, w = like.shape
+        return flat.view(rows, h, w, c).permute(0, 3, 1, 2)
+    return flat.view(rows, *like.shape[1:])

@@ -1,0 +1,82 @@
+"""What a node costs, in multiply-accumulates, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from offramp.engine.resolve import Node
+from offramp.engine.values import (
+    IMAGES,
+    Frozen,
+    Point,
+    Tensors,
+    compute,
+    frozen_inputs,
+    route,
+    teacher_logits,
+)
+from offramp.nets.network import ExitNetwork
+from offramp.parts import Part, path
+
+BACKWARD = 2  # a backward pass costs about two forward passes of the same layers
+
+
+@dataclass(frozen=True)
+class Work:
+    """A whole phase that trains all its epochs.
+
+    written: MACs as the paper runs it, every epoch through every layer on the path.  executed: MACs with
+    frozen values computed once.  cache_bytes: of the frozen values of both splits.
+    """
+
+    written: int
+    executed: int
+    cache_bytes: int
+
+
+def value_bytes(net: ExitNetwork) -> dict[Point, int]:
+    """Bytes an image, in float32, of every value that can be cached; the images themselves are not."""
+    points = [p for k in range(1, net.exits + 1) for p in (Point("tap", k), *route(k)[-2:])]
+    was_training = net.training
+    net.eval()
+    with torch.no_grad():
+        device = next(net.parameters()).device
+        images = torch.zeros(2, *net.input_shape, device=device)
+        known: dict[Point, Tensors] = {IMAGES: (images,)}
+        sizes = {p: sum(4 * t[0].numel() for t in compute(net, known, p)) for p in points}
+    net.train(was_training)
+    return sizes
+
+
+def work(node: Node, net: ExitNetwork, images: Mapping[str, int], sizes: Mapping[Point, int]) -> Work:
+    """The work of `node`. images: counts of `train` and `validation`; sizes: of `value_bytes`."""
+    on_path = {part for exit in node.exits for part in path(exit)}
+    inputs, taught = frozen_inputs(node), teacher_logits(node)
+    frozen = _parts(inputs.values())
+    below = sum(net.macs(part) for part in frozen)
+    teacher = sum(net.macs(part) for part in _parts(taught.values()))
+    above = sum(net.macs(part) for part in on_path - frozen)
+    train, both = images["train"], images["train"] + images["validation"]
+    epochs = node.recipe.epochs
+    again = epochs * both + train  # every epoch, and once more in eval mode at the end
+    live = above * (again + BACKWARD * train * epochs)
+    values = {value.point for value in (*inputs.values(), *taught.values())} - {IMAGES}
+    return Work(
+        written=live + (below + teacher) * again,
+        executed=live + (below + teacher) * (both if epochs > 1 else again),
+        cache_bytes=sum(sizes[point] for point in values) * both,
+    )
+
+
+def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:
+    """MACs of one image that is asked at the exits `passed` and leaves at the last of them: earlier
+    heads are paid for, and earlier trunks where exits own theirs."""
+    done = {(net.trunk_of[k - 1], part) for k in passed for part in path(k)}
+    return sum(net.macs(part) for _, part in done)
+
+
+def _parts(values: Iterable[Frozen]) -> set[Part]:
+    return {part for value in values for part in value.parts}

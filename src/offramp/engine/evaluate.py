@@ -1,0 +1,32 @@
+"""The logits of a finished network on whole splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from offramp.engine.passes import Images
+from offramp.engine.values import IMAGES, Point, Tensors, compute, join, pad
+from offramp.nets.network import ExitNetwork
+
+
+@torch.no_grad()
+def split_logits(
+    net: ExitNetwork, images: Images, split: str, exits: Sequence[int], batch: int
+) -> np.ndarray:
+    """[N, len(exits), classes] float32, in eval mode; each trunk's layers run once a batch."""
+    found = []
+    rows = torch.arange(images.count(split), device=images.device)
+    for piece in torch.split(rows, batch):
+        (padded,) = pad(piece, batch)
+        known: dict[int, dict[Point, Tensors]] = {}
+        pixels = images.read(split, padded)
+        logits = []
+        for exit in exits:
+            trunk = net.trunk_of[exit - 1]
+            values = known.setdefault(trunk, {IMAGES: (pixels,)})
+            logits.append(compute(net, values, Point("logits", exit), trunk))
+        found.append(torch.stack([join([value], len(piece))[0] for value in logits], dim=1))
+    return np.asarray(torch.cat(found).float().cpu().numpy())

@@ -1,0 +1,232 @@
+"""From a program to nodes: what each phase reads, and the key that follows from it.
+
+Keys are known before anything runs. A key hashes what the phase reads and nothing else: neither names
+of phases, strategies or folders, nor exits that the phase does not read. Neighboring segments that come
+from the same place are one span, so that a tap in the middle of a frozen or a trained stretch leaves
+the key alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from offramp.errors import OfframpError, nearest
+from offramp.hashing import digest, plain
+from offramp.nets.network import ExitNetwork
+from offramp.numerics import Numerics
+from offramp.parts import Part, path
+from offramp.phase import KD, Init, Loss, Phase, Program, check
+from offramp.recipe import Recipe
+
+KEY_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a part's weights come from: a node that trained them, or a draw (`initial`, `fresh`)."""
+
+    node: str | None = None
+    draw: str = "initial"
+
+
+Lineage = tuple[Source, ...]  # of the parts along a path, in order
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the phases of one trial have in common besides the network.
+
+    data: digests of what training reads (see `data_identity`).  overrides: recipe fields by pattern of
+    phase names, from the study.  budget: `total` splits the epochs over the phases.  alone: set where
+    the trial shares nothing (as the paper runs it); it then makes the keys this trial's own.
+    """
+
+    data: Mapping[str, Any]
+    recipe: Recipe
+    numerics: Numerics
+    seed: int
+    overrides: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+    budget: Literal["phase", "total"] = "phase"
+    alone: str | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One phase, ready to run.
+
+    start: the source of every part that the loss reads, trained parts included.  teacher: sources of
+    the path of each teacher exit.  needs: keys of the nodes it starts from.
+    """
+
+    key: str
+    reads: dict[str, Any] = field(repr=False, compare=False)
+    name: str
+    seed: int
+    terms: Loss
+    trained: frozenset[Part]
+    recipe: Recipe
+    start: dict[Part, Source] = field(compare=False)
+    teacher: dict[int, Lineage] = field(compare=False)
+    needs: tuple[str, ...]
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        return tuple(sorted({term.exit for term in self.terms}))
+
+    def lineage(self, exit: int) -> Lineage:
+        return tuple(self.start[part] for part in path(exit))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The nodes of a program, a phase each, and where the finished network's weights come from.
+
+    final: for every exit that was trained, its path's sources.  owners: the trunk of each exit
+    1 … K: 0 is the shared one, n exit n's own.
+    """
+
+    nodes: tuple[Node, ...]
+    final: dict[int, Lineage]
+    owners: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What each part holds at some point of the program, by (trunk, part)."""
+
+    held: Mapping[tuple[int, Part], Source] = field(default_factory=dict)
+
+    def of(self, trunk: int, part: Part) -> Source:
+        shared = self.held.get((0, part), Source())
+        return self.held.get((trunk, part), shared)
+
+    def after(self, trunk: int, changed: Mapping[Part, Source]) -> _Weights:
+        return _Weights({**self.held, **{(trunk, part): s for part, s in changed.items()}})
+
+
+def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
+    """The nodes of `program` on `net`.
+
+    Raises OfframpError for a program that does not fit the network, or a recipe override that names no
+    phase or no field.
+    """
+    check(program, net.exits)
+    for pattern, _ in setting.overrides:
+        if not any(fnmatchcase(phase.name, pattern) for phase in program):
+            names = [phase.name for phase in program]
+            raise OfframpError(f"no phase matches '{pattern}'{nearest(pattern, names)}")
+    weights = _Weights()
+    left: dict[str, tuple[int, _Weights]] = {}
+    nodes: list[Node] = []
+    owners: dict[int, int] = {}
+    for index, phase in enumerate(program):
+        node = _node(phase, index, net, weights, left, setting, len(program))
+        nodes.append(node)
+        weights = weights.after(phase.trunk, {p: Source(node.key) for p in node.trained})
+        left[phase.name] = (phase.trunk, weights)
+        owners |= {p.index: phase.trunk for p in node.trained if p.kind == "head"}
+    final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
+    return Resolved(tuple(nodes), final, tuple(owners.get(k, 0) for k in range(1, net.exits + 1)))
+
+
+def _node(
+    phase: Phase,
+    index: int,
+    net: ExitNetwork,
+    weights: _Weights,
+    left: Mapping[str, tuple[int, _Weights]],
+    setting: Setting,
+    phases: int,
+) -> Node:
+    drawn = {part: init for parts, init in phase.init for part in parts if init is not Init.KEEP}
+
+    def source(part: Part) -> Source:
+        if part in drawn:
+            return Source(draw=drawn[part].value)
+        return weights.of(phase.trunk, part)
+
+    start = {part: source(part) for k in phase.exits for part in path(k)}
+    teacher: dict[int, Lineage] = {}
+    if phase.teacher is not None:
+        trunk, then = left[phase.teacher]
+        for exit in sorted({t.teacher_exit for t in phase.terms if isinstance(t, KD)}):
+            teacher[exit] = tuple(then.of(trunk, part) for part in path(exit))
+    recipe = phase_recipe(phase, setting, phases)
+    trained = phase.trained
+    reads = {
+        "version": KEY_VERSION,
+        "network": net.identity,
+        "seed": setting.seed,
+        "numerics": plain(setting.numerics),
+        "data": dict(setting.data),
+        "recipe": plain(recipe),
+        "loss": [_term(term, net) for term in phase.terms],
+        "exits": {
+            net.places[k - 1]: _path(net, k, [start[p] for p in path(k)], trained) for k in phase.exits
+        },
+        "teacher": {
+            net.places[k - 1]: _path(net, k, sources, frozenset()) for k, sources in teacher.items()
+        },
+    }
+    if setting.alone is not None:
+        reads["alone"] = [setting.alone, index]
+    sources = [*start.values(), *(s for lineage in teacher.values() for s in lineage)]
+    return Node(
+        key=digest(reads),
+        reads=reads,
+        name=phase.name,
+        seed=setting.seed,
+        terms=phase.terms,
+        trained=trained,
+        recipe=recipe,
+        start=start,
+        teacher=teacher,
+        needs=tuple(dict.fromkeys(s.node for s in sources if s.node is not None)),
+    )
+
+
+def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
+    """The study's recipe, then the phase's own overrides, then the study's for this phase."""
+    recipe = setting.recipe
+    if setting.budget == "total":
+        recipe = replace(recipe, epochs=max(1, recipe.epochs // phases))
+    chosen = [fields for pattern, fields in setting.overrides if fnmatchcase(phase.name, pattern)]
+    for fields in (phase.recipe, *chosen):
+        for name, _ in fields:
+            if name not in recipe.__dataclass_fields__:
+                raise OfframpError(
+                    f"phase '{phase.name}' overrides '{name}', which no recipe has"
+                    f"{nearest(name, recipe.__dataclass_fields__)}"
+                )
+        recipe = replace(recipe, **dict(fields))
+    return recipe
+
+
+def _term(term: Any, net: ExitNetwork) -> dict[str, Any]:
+    """A loss term with exits named by where they are, not by number."""
+    fields = plain(term)
+    fields["exit"] = net.places[term.exit - 1]
+    if isinstance(term, KD):
+        fields["teacher_exit"] = net.places[term.teacher_exit - 1]
+    return dict(fields)
+
+
+def _path(
+    net: ExitNetwork, exit: int, sources: Sequence[Source], trained: frozenset[Part]
+) -> dict[str, Any]:
+    """What exit `exit` runs: spans of the trunk with equal origin merged, then its head."""
+    spans: list[dict[str, Any]] = []
+    *below, head = path(exit)
+    for part, source in zip(below, sources, strict=False):
+        origin = {"trains": part in trained, "from": plain(source)}
+        if spans and {k: spans[-1][k] for k in origin} == origin:
+            spans.pop()
+        spans.append({"to": net.places[part.index - 1], **origin})
+    spec = "classifier" if exit == net.exits else plain(net.head_specs[exit - 1])
+    return {
+        "spans": spans,
+        "head": {"spec": spec, "trains": head in trained, "from": plain(sources[-1])},
+    }

@@ -1,0 +1,35 @@
+"""How fast this machine trains this network, from one short measurement."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import torch
+
+from offramp.engine.cost import BACKWARD
+from offramp.engine.settings import applied, placed, synchronize
+from offramp.nets.network import ExitNetwork
+from offramp.numerics import Numerics
+from offramp.parts import heads, segments
+
+
+def macs_per_second(
+    net: ExitNetwork, numerics: Numerics, device: torch.device, batch: int, repeats: int = 2
+) -> float:
+    """Training speed on noise images, the first step left out. An estimate for plans, never a result."""
+    copy = net.copy()
+    placed(copy, device)
+    copy.train()
+    copy.requires_grad_(True)
+    with applied(numerics):
+        images = torch.randn(batch, *net.input_shape, device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        times = []
+        for _ in range(repeats + 1):
+            synchronize(device)
+            began = perf_counter()
+            torch.stack([logits.square().mean() for logits in copy(images)]).sum().backward()  # type: ignore[no-untyped-call]
+            synchronize(device)
+            times.append(perf_counter() - began)
+    parts = segments(1, net.exits) | heads(1, net.exits)
+    return batch * (1 + BACKWARD) * sum(net.macs(part) for part in parts) / min(times[1:])

@@ -1,0 +1,146 @@
+"""The tensors a network computes, by name, and the cut below which a phase trains nothing.
+
+Along the path of exit k the values are: tap 0 (the images), tap 1 … tap k (what segments 1 … k put
+out), the head's pooled input, and the logits. All strategies, inference and costs speak of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from offramp.engine.resolve import Lineage, Node
+from offramp.nets.network import ExitNetwork
+from offramp.parts import Part
+
+Tensors = tuple[Tensor, ...]  # a value: what crosses a cut; the first tensor is the tapped one
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value's place: `tap` i, or the `pooled` input or the `logits` of exit i."""
+
+    kind: Literal["tap", "pooled", "logits"]
+    index: int
+
+    @property
+    def part(self) -> Part | None:
+        """The part that computes it from the point before; None where no parameter is involved."""
+        if self.kind == "tap":
+            return Part("segment", self.index)
+        return Part("head", self.index) if self.kind == "logits" else None
+
+    @property
+    def before(self) -> Point:
+        """The point that it is computed from (not defined for tap 0)."""
+        if self.kind == "tap":
+            return Point("tap", self.index - 1)
+        return Point("pooled" if self.kind == "logits" else "tap", self.index)
+
+
+IMAGES = Point("tap", 0)
+
+
+def route(exit: int) -> tuple[Point, ...]:
+    """The points of exit `exit` after the images, in order."""
+    taps = (Point("tap", i) for i in range(1, exit + 1))
+    return (*taps, Point("pooled", exit), Point("logits", exit))
+
+
+def advance(net: ExitNetwork, point: Point, value: Tensors, trunk: int = 0) -> Tensors:
+    """The value at `point`, from the value at the point before it."""
+    if point.kind == "tap":
+        return tuple(net.segment(point.index, trunk)(*value))
+    if point.index == net.exits:  # the backbone's own classifier has no pool of ours
+        return value if point.kind == "pooled" else (net.body(point.index, trunk)(*value),)
+    module = net.pool(point.index) if point.kind == "pooled" else net.body(point.index)
+    return (module(value[0]),)
+
+
+def compute(net: ExitNetwork, known: dict[Point, Tensors], wanted: Point, trunk: int = 0) -> Tensors:
+    """The value at `wanted`, from the nearest known one; what is computed on the way is added."""
+    if wanted not in known:
+        known[wanted] = advance(net, wanted, compute(net, known, wanted.before, trunk), trunk)
+    return known[wanted]
+
+
+def cut(node: Node, exit: int) -> Point:
+    """The deepest point on the path of `exit` that no trained part touches."""
+    for i in range(1, exit + 1):
+        if Part("segment", i) in node.trained:
+            return Point("tap", i - 1)
+    return Point("pooled" if Part("head", exit) in node.trained else "logits", exit)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A value that stands still while a phase trains: its place and the weights that make it."""
+
+    point: Point
+    seed: int
+    sources: Lineage  # of the parts from the input up to here
+
+    @property
+    def before(self) -> Frozen:
+        passed = self.sources if self.point.part is None else self.sources[:-1]
+        return Frozen(self.point.before, self.seed, passed)
+
+    @property
+    def chain(self) -> tuple[Frozen, ...]:
+        """This value and all that it is computed from, the images last."""
+        return (self,) if self.point == IMAGES else (self, *self.before.chain)
+
+    @property
+    def parts(self) -> dict[Part, object]:
+        """The parts below it, each with its source."""
+        made = (v for v in self.chain if v.point.part is not None and v.point != IMAGES)
+        return {v.point.part: v.sources[-1] for v in made if v.point.part is not None}
+
+
+def frozen_inputs(node: Node) -> dict[int, Frozen]:
+    """For every exit that the node's loss reads: the frozen value at its cut."""
+    inputs = {}
+    for exit in node.exits:
+        point = cut(node, exit)
+        lineage = node.lineage(exit)
+        passed = lineage if point.kind == "logits" else lineage[: point.index]
+        inputs[exit] = Frozen(point, node.seed, passed)
+    return inputs
+
+
+def teacher_logits(node: Node) -> dict[int, Frozen]:
+    """For every teacher exit that the node's loss reads: the frozen logits."""
+    return {k: Frozen(Point("logits", k), node.seed, way) for k, way in node.teacher.items()}
+
+
+def pad(rows: Tensor, batch: int) -> list[Tensor]:
+    """`rows` [N, …] in pieces of exactly `batch`, the last one filled up with copies of its first row.
+
+    Frozen parts always see full batches: kernels for few rows round differently.
+    """
+    pieces = list(torch.split(rows, batch))
+    missing = batch - len(pieces[-1])
+    if missing:
+        last = pieces[-1]
+        filler = last[:1].expand(missing, *last.shape[1:])
+        filled = torch.cat([last, filler])
+        if filled.dim() == 4:
+            filled = filled.contiguous(memory_format=torch.channels_last)
+        pieces[-1] = filled
+    return pieces
+
+
+def join(pieces: Sequence[Tensors], rows: int) -> Tensors:
+    """Pieces of a value back in one, without the padding."""
+    if len(pieces) == 1:
+        return tuple(t[:rows] for t in pieces[0])
+    return tuple(torch.cat(tensors)[:rows] for tensors in zip(*pieces, strict=True))
+
+
+def union(values: Iterable[Frozen]) -> list[Frozen]:
+    """The distinct values, in a stable order."""
+    return list(dict.fromkeys(values))

@@ -1,0 +1,79 @@
+"""Networks filled with weights: drawn ones, and those that nodes left."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from offramp.engine.resolve import Lineage, Source
+from offramp.engine.settings import placed
+from offramp.engine.values import Frozen
+from offramp.nets.network import ExitNetwork
+from offramp.parts import Part, path
+
+NodeWeights = Callable[[str], Mapping[str, Tensor]]
+
+
+class Weights:
+    """Reads the weights of any source, for one network, seed and device."""
+
+    def __init__(
+        self, template: ExitNetwork, seed: int, nodes: NodeWeights, device: torch.device
+    ) -> None:
+        self.seed = seed
+        self._template = template
+        self._nodes = functools.cache(nodes)
+        self._device = device
+        self._drawn: dict[str, ExitNetwork] = {}
+
+    def network(self, sources: Mapping[Part, Source]) -> ExitNetwork:
+        """A network of its own storage whose parts hold what `sources` say, frozen, in eval mode."""
+        net = self._template.copy()
+        for part, source in sources.items():
+            self._fill(net, part, source, trunk=0)
+        net.requires_grad_(False)
+        net.eval()
+        placed(net, self._device)
+        return net
+
+    def assembled(self, final: Mapping[int, Lineage], owners: tuple[int, ...]) -> ExitNetwork:
+        """The finished network: every trained exit's path, in the trunk that it owns."""
+        net = self._template.copy()
+        if any(owners):  # trunks are numbered anew, without gaps
+            numbers = {owner: i for i, owner in enumerate(sorted(set(owners)))}
+            net = net.with_trunks([numbers[owner] for owner in owners])
+        for exit, lineage in final.items():
+            for part, source in zip(path(exit), lineage, strict=True):
+                self._fill(net, part, source, trunk=net.trunk_of[exit - 1])
+        net.requires_grad_(False)
+        net.eval()
+        placed(net, self._device)
+        return net
+
+    def frozen(self, values: Iterable[Frozen]) -> list[tuple[ExitNetwork, list[Frozen]]]:
+        """The fewest networks that compute all `values`, each with the values it computes."""
+        groups: list[tuple[dict[Part, Source], list[Frozen]]] = []
+        for value in values:
+            parts = {part: s for part, s in value.parts.items() if isinstance(s, Source)}
+            for held, members in groups:
+                if all(held.get(part, source) == source for part, source in parts.items()):
+                    held.update(parts)
+                    members.append(value)
+                    break
+            else:
+                groups.append((dict(parts), [value]))
+        return [(self.network(held) if held else self._template, members) for held, members in groups]
+
+    def _fill(self, net: ExitNetwork, part: Part, source: Source, trunk: int) -> None:
+        if source.node is not None:
+            held = self._nodes(source.node)
+        else:
+            if source.draw not in self._drawn:
+                self._drawn[source.draw] = self._template.redrawn(self.seed, source.draw)
+            held = self._drawn[source.draw].state(part)
+        with torch.no_grad():
+            for name, tensor in net.state(part, trunk).items():
+                tensor.copy_(held[name])

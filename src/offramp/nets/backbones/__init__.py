@@ -1,0 +1,18 @@
+"""Backbones by name. A new one is one file here and one line below."""
+
+from __future__ import annotations
+
+from offramp.nets.backbones.backbone import Backbone
+from offramp.nets.backbones.digits_cnn import DIGITS_CNN
+from offramp.nets.backbones.mobilenetv1 import MOBILENETV1
+from offramp.nets.backbones.mobilenetv2 import MOBILENETV2
+from offramp.nets.backbones.resnet18 import RESNET18
+from offramp.nets.backbones.resnet50 import RESNET50
+from offramp.nets.backbones.vgg16 import VGG_16
+
+BACKBONES: dict[str, Backbone] = {
+    backbone.name: backbone
+    for backbone in (DIGITS_CNN, MOBILENETV1, MOBILENETV2, RESNET18, RESNET50, VGG_16)
+}
+
+__all__ = ["BACKBONES", "Backbone"]

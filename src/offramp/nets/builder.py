@@ -1,0 +1,217 @@
+"""From a description, or from a user's module, to an early-exit network."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+from offramp.nets.heads import paper_head, resolve
+from offramp.nets.macs import count_macs
+from offramp.nets.network import Exit, ExitNetwork, Shape, drawn_head, drawn_module
+from offramp.nets.origin import NetSpec, Origin, origin_of
+from offramp.nets.partition import Trunk, cut, cut_by_names
+from offramp.nets.places import Place, places, survey
+from offramp.parts import Part
+
+
+def build(spec: NetSpec, input_shape: Shape, classes: int, seed: int) -> ExitNetwork:
+    """The network that `spec` describes, for images of `input_shape` (C, H, W), with the initial
+    weights of `seed`, in train mode.
+
+    Raises OfframpError for an unknown name or option, images that are too small, fewer than two
+    classes, a tap that is not there, or a head that does not fit its tap.
+    """
+    if classes < 2:
+        raise OfframpError(f"{classes} class is nothing to tell apart; use data of at least 2 classes")
+    origin = origin_of(spec, input_shape, classes)
+    assert origin.make is not None
+    module = drawn_module(origin.make, seed, "initial")
+    if spec.taps is not None:
+        origin = dataclasses.replace(origin, taps=spec.taps)
+    trunk = _cut(module, input_shape, origin)
+    return _assembled(trunk, origin, dict(spec.head), input_shape, classes, seed)
+
+
+def list_places(
+    spec: NetSpec, input_shape: Shape, classes: int
+) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+    """Every place where an exit can go, in the order they run, and the taps that `build` would choose.
+
+    Raises OfframpError as `build` does.
+    """
+    net = build(spec, input_shape, classes, seed=0)
+    return places(net.trunks[0].module, input_shape, net.places[-1]), net.places[:-1]
+
+
+def attach(
+    module: nn.Module,
+    taps: Sequence[str] | Sequence[Sequence[str]] | int,
+    input_shape: Shape,
+    classes: int | None = None,
+    head: str | Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> ExitNetwork:
+    """Early exits on a copy of `module`, which keeps its weights; the exits' are drawn from `seed`.
+
+    module: images [B, C, H, W] → logits [B, classes].
+    taps: names of places (of submodules, say), in the order they run; or how many exits, spread by
+        share of MACs; or, for a module that cannot be traced, the names of the submodules of each
+        segment, in the order they run, and a last list for the classifier.
+    input_shape: (C, H, W).
+    head: a kind of head, or settings of `HeadSpec`; by default the paper's for maps, an MLP else.
+
+    Raises OfframpError as `build` does.
+    """
+    module = copy.deepcopy(module)
+    origin = Origin(
+        None, {}, taps=taps if isinstance(taps, int) else tuple(t for t in taps if isinstance(t, str))
+    )
+    if isinstance(taps, int) or all(isinstance(tap, str) for tap in taps):
+        trunk, sources = _cut(module, input_shape, origin), []
+    else:
+        sources = _sources(module)
+        trunk = cut_by_names(module, [list(names) for names in taps], input_shape)
+    identity = {"code": digest([trunk.code, *sources]), "state": _state_digest(module)}
+    origin = dataclasses.replace(origin, identity=identity)
+    overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
+    return _assembled(trunk, origin, overrides, input_shape, classes, seed)
+
+
+def _cut(module: nn.Module, input_shape: Shape, origin: Origin) -> Trunk:
+    seen = survey(module, input_shape)
+    taps = origin.taps
+    if isinstance(taps, int):
+        taps = spread(seen.places(origin.final), taps)
+    return cut(module, input_shape, taps, origin.final, surveyed=seen)
+
+
+def spread(places: Sequence[Place], exits: int) -> tuple[str, ...]:
+    """`exits` of the `places`, in order, near 1/(exits + 1), 2/(exits + 1), … of the MACs.
+
+    Looks among modules near the root first (whole stages and blocks rather than what is inside
+    them) and goes deeper until every share is met within 40 % of a step. Of places with equal MACs
+    it takes the last: behind the normalization and activation of a convolution.
+
+    Raises OfframpError when there are fewer places than exits.
+    """
+    if exits < 0:
+        raise OfframpError(f"{exits} exits cannot be attached; use 0 or more")
+    targets = [(k + 1) / (exits + 1) for k in range(exits)]
+    best: tuple[float, tuple[str, ...]] | None = None
+    for depth in sorted({place.name.count(".") for place in places}):
+        level = [place for place in places if place.name.count(".") <= depth]
+        last = list({place.macs: place for place in level}.values())
+        if len(last) < exits:
+            continue
+        chosen = _nearest(last, targets)
+        worst = max((abs(p.share - t) for p, t in zip(chosen, targets, strict=True)), default=0.0)
+        if best is None or worst < best[0]:
+            best = worst, tuple(p.name for p in chosen)
+        if worst <= 0.4 / (exits + 1):
+            break
+    if best is None and exits:
+        raise OfframpError(
+            f"the network has fewer than {exits} places for exits; attach fewer, or name the taps"
+        )
+    return best[1] if best else ()
+
+
+def _nearest(places: Sequence[Place], targets: Sequence[float]) -> list[Place]:
+    """For each target the place of the nearest share, later than the one before it and early enough
+    to leave one for each target after it."""
+    chosen: list[Place] = []
+    start = 0
+    for n, target in enumerate(targets):
+        stop = len(places) - (len(targets) - n - 1)
+        at = min(range(start, stop), key=lambda i: abs(places[i].share - target))
+        chosen.append(places[at])
+        start = at + 1
+    return chosen
+
+
+def _assembled(
+    trunk: Trunk,
+    origin: Origin,
+    overrides: Mapping[str, Any],
+    input_shape: Shape,
+    classes: int | None,
+    seed: int,
+) -> ExitNetwork:
+    """The trunk with its heads; runs it once on an empty image, for shapes and MACs."""
+    early: list[Exit] = []
+    costs: dict[Part, int] = {}
+    reference = next(trunk.module.parameters())
+    values: tuple[Tensor, ...] = (reference.new_zeros(1, *input_shape),)
+    for i, segment in enumerate(trunk.segments, start=1):
+        segment.train(False)
+        values, costs[Part("segment", i)] = count_macs(partial(segment, *values))
+        if i < len(trunk.segments):
+            shape, place = tuple(values[0].shape[1:]), trunk.places[i - 1]
+            default = origin.heads[min(i, len(origin.heads)) - 1] if origin.heads else paper_head(i)
+            square = input_shape[1] == input_shape[2]
+            spec = resolve(default, overrides, shape, f"exit {i} at '{place}'", square)
+            early.append(Exit(place, spec, shape))
+    trunk.classifier.train(False)
+    (logits, *_), final_cost = count_macs(partial(trunk.classifier, *values))
+    classes = _checked(logits, classes, type(trunk.module).__name__)
+    heads = [drawn_head(exit, classes, trunk.clock, seed, "initial") for exit in early]
+    for k, (exit, head) in enumerate(zip(early, heads, strict=True), start=1):
+        head.to(reference.device, reference.dtype).eval()
+        tap = reference.new_zeros(1, *exit.shape)
+        _, costs[Part("head", k)] = count_macs(partial(head, tap))
+    costs[Part("head", len(early) + 1)] = final_cost
+    return ExitNetwork(
+        [trunk],
+        [0] * (len(early) + 1),
+        heads,
+        early,
+        classes=classes,
+        input_shape=input_shape,
+        identity={**origin.identity, "input_shape": list(input_shape)},
+        clock=trunk.clock,
+        make=origin.make,
+        costs=costs,
+    ).train()
+
+
+def _checked(logits: Tensor, classes: int | None, title: str) -> int:
+    """How many classes the logits [1, classes] of `title` have."""
+    if logits.ndim != 2 or logits.shape[1] < 2 or classes not in (None, logits.shape[1]):
+        raise OfframpError(
+            f"{title} returns [B{''.join(f', {n}' for n in logits.shape[1:])}] where logits "
+            f"[B, {classes or 'classes'}] belong; give its last layer one output per class"
+        )
+    return int(logits.shape[1])
+
+
+def _sources(module: nn.Module) -> list[str]:
+    """What is known of the code of a module that cannot be traced: the text of its own classes."""
+    kinds = {type(m) for m in module.modules() if not type(m).__module__.startswith("torch.")}
+    texts = []
+    for kind in sorted(kinds, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
+        with contextlib.suppress(OSError, TypeError):  # typed at a prompt: the text is not kept
+            texts.append(inspect.getsource(kind))
+    return texts
+
+
+def _state_digest(module: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, by name."""
+    text = hashlib.sha256()
+    for name, tensor in sorted(
+        {**dict(module.named_parameters()), **dict(module.named_buffers())}.items()
+    ):
+        text.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        text.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return text.hexdigest()

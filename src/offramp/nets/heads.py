@@ -1,0 +1,272 @@
+"""Exit heads: the paper's convolutional head, a linear probe, and an MLP for tokens and vectors.
+
+Every head is `body(pool(tap))`. `pool` has no parameters and no randomness, so below a frozen trunk
+its output is the same in every epoch; `body` is everything that trains. Heads return logits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from offramp.errors import OfframpError, nearest
+from offramp.nets.clock import Clock
+
+Kind = Literal["paper", "linear", "mlp"]
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What one early exit is made of. `resolve` fills it in for the tensor it reads.
+
+    kind: `paper` (section 5.1; maps only), `linear` (pooled features → linear), `mlp` (pooled
+        features → LayerNorm → hidden → GELU → dropout → linear).
+    width, kernel: channels (≥ 1) and size (odd) of the paper head's convolution.
+    hidden: units of the dense layer of `paper` and `mlp`.  dropout: in [0, 1).
+    pools: 2×2 max-pools of the paper head, 0 to 2: one before its convolution, one after.
+    flatten: whether the paper head flattens its map or averages over it.
+    tokens: what of [B, T, D] is read, the `mean` over T or the first (`class`) token.
+    layout: of a map, `chw` for [B, C, H, W], `hwc` for [B, H, W, C].
+    """
+
+    kind: Kind = "paper"
+    width: int = 128
+    hidden: int = 128
+    kernel: int = 3
+    dropout: float = 0.5
+    pools: int = 2
+    flatten: bool = True
+    tokens: Literal["mean", "class"] = "mean"
+    layout: Literal["chw", "hwc"] = "chw"
+
+    def __post_init__(self) -> None:
+        """Raises OfframpError naming the first field that is out of range."""
+        wrong = {
+            "kind": self.kind not in SETTINGS,
+            "width": not _whole(self.width),
+            "hidden": not _whole(self.hidden),
+            "kernel": not _whole(self.kernel) or self.kernel % 2 == 0,
+            "dropout": not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1,
+            "pools": self.pools not in (0, 1, 2),
+            "flatten": not isinstance(self.flatten, bool),
+            "tokens": self.tokens not in ("mean", "class"),
+            "layout": self.layout not in ("chw", "hwc"),
+        }
+        for name, bad in wrong.items():
+            if bad:
+                value = getattr(self, name)
+                raise OfframpError(f"head: {name} cannot be {value!r}; use {_ALLOWED[name]}")
+
+
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "paper": ("width", "hidden", "kernel", "dropout", "pools", "flatten", "layout"),
+    "linear": ("tokens", "layout"),
+    "mlp": ("hidden", "dropout", "tokens", "layout"),
+}
+"""The fields that each kind of head reads."""
+
+_ALLOWED = {
+    "kind": "paper, linear or mlp",
+    "width": "1 or more",
+    "hidden": "1 or more",
+    "kernel": "an odd number",
+    "dropout": "0 or more and less than 1",
+    "pools": "0, 1 or 2",
+    "flatten": "true or false",
+    "tokens": "mean or class",
+    "layout": "chw or hwc",
+}
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def paper_head(exit: int, gap: bool = False, width: int = 128) -> HeadSpec:
+    """The paper's head for early exit `exit` (from 1): only the first two exits pool twice."""
+    return HeadSpec("paper", width=width, pools=2 if exit <= 2 else 1, flatten=not gap)
+
+
+def resolve(
+    default: HeadSpec,
+    overrides: Mapping[str, Any],
+    shape: tuple[int, ...],
+    where: str,
+    square: bool = True,
+) -> HeadSpec:
+    """`default` with `overrides`, made definite for a tap of `shape` (without the batch).
+
+    Without a `kind` in `overrides`, a tap that is no map gets an `mlp`. Fields that the kind does
+    not read are set to their defaults and max-pools that find less than 2 px are left out, so that
+    equal heads have equal specs. `where` names the exit in errors. `square`: whether the images are
+    square, so that a map [8, 8, 96] can only be [H, W, C].
+
+    Raises OfframpError for a tap that no head can read, an unknown setting, or one out of range.
+    """
+    if len(shape) not in (1, 2, 3):
+        raise OfframpError(
+            f"{where}: its tensor is [B{''.join(f', {n}' for n in shape)}]; "
+            "tap a map [B, C, H, W], tokens [B, T, D] or vectors [B, D]"
+        )
+    kind = overrides.get("kind", default.kind if len(shape) == 3 else "mlp")
+    if kind not in SETTINGS:
+        raise OfframpError(f"{where}: unknown head '{kind}'{nearest(str(kind), SETTINGS)}")
+    if kind == "paper" and len(shape) != 3:
+        raise OfframpError(
+            f"{where}: the paper's head reads maps [B, C, H, W] and this tensor has "
+            f"{len(shape) + 1} dimensions; use the head 'mlp' or 'linear'"
+        )
+    for name in overrides:
+        if name != "kind" and name not in SETTINGS[kind]:
+            hint = nearest(name, SETTINGS[kind])
+            raise OfframpError(f"{where}: a {kind} head has no setting '{name}'{hint}")
+    base = default if kind == default.kind else HeadSpec(kind)
+    if len(shape) == 3 and square and shape[0] == shape[1] != shape[2]:
+        base = dataclasses.replace(base, layout="hwc")
+    spec = dataclasses.replace(base, **overrides)
+    unread: dict[str, Any] = {
+        f.name: f.default for f in dataclasses.fields(spec) if f.name not in SETTINGS[kind]
+    }
+    unread.pop("kind")
+    spec = dataclasses.replace(spec, **unread)
+    if kind != "paper":
+        return spec
+    side = min(_map(shape, spec)[1:])
+    return dataclasses.replace(spec, pools=min(spec.pools, side.bit_length() - 1))
+
+
+class Head(nn.Module):
+    """One early exit: `pool`, then `body`. Reads a tap of `shape`, returns logits [B, classes].
+
+    `spec` must be what `resolve` returned for `shape`. `name` ("exits.layer1") and `clock` decide
+    what the dropout draws from.
+    """
+
+    def __init__(
+        self, spec: HeadSpec, shape: tuple[int, ...], classes: int, name: str, clock: Clock
+    ) -> None:
+        super().__init__()
+        dropout = ClockedDropout(spec.dropout, f"{name}.dropout", clock)
+        self.pool: nn.Module
+        self.body: nn.Module
+        if spec.kind == "paper":
+            self.pool, self.body = _paper(spec, _map(shape, spec), classes, dropout)
+        else:
+            self.pool, features = _pooled(spec, shape)
+            self.body = _vector_body(spec, features, classes, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, *shape] → logits [B, classes]."""
+        return self.body(self.pool(x))  # type: ignore[no-any-return]
+
+
+class ClockedDropout(nn.Module):
+    """Dropout whose mask, while the clock runs, depends on (seed, name, epoch, step) alone."""
+
+    def __init__(self, p: float, name: str, clock: Clock) -> None:
+        super().__init__()
+        self.p = p
+        self.name = name
+        self.clock = clock
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.p > 0:
+            self.clock.reseed(self.name)
+        return nn.functional.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class TokenPool(nn.Module):
+    """[B, T, D] → [B, D]: the mean over the tokens, or the first of them."""
+
+    def __init__(self, mean: bool) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1) if self.mean else x[:, 0]
+
+
+class MapPool(nn.Module):
+    """[B, C, H, W] → [B, C]: the mean over the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class ChannelsFirst(nn.Module):
+    """[B, H, W, C] → [B, C, H, W], as a view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+def _map(shape: tuple[int, ...], spec: HeadSpec) -> tuple[int, int, int]:
+    """`shape` as (C, H, W)."""
+    a, b, c = shape
+    return (a, b, c) if spec.layout == "chw" else (c, a, b)
+
+
+def _paper(
+    spec: HeadSpec, shape: tuple[int, int, int], classes: int, dropout: nn.Module
+) -> tuple[nn.Module, nn.Module]:
+    """MaxPool | Conv, BN, ReLU, MaxPool, flatten or average, Dense, Dropout, BN, Linear.
+
+    The bar is where `pool` ends. With one max-pool it is the one before the convolution.
+    """
+    channels, *sides = shape
+    pool = _sequence(
+        transpose=ChannelsFirst() if spec.layout == "hwc" else None,
+        maxpool=nn.MaxPool2d(2) if spec.pools >= 1 else None,
+    )
+    features = spec.width
+    if spec.flatten:
+        for side in sides:
+            features *= side // 2**spec.pools
+    body = _sequence(
+        conv=nn.Conv2d(channels, spec.width, spec.kernel, padding=spec.kernel // 2, bias=False),
+        norm=nn.BatchNorm2d(spec.width),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(2) if spec.pools >= 2 else None,
+        flatten=nn.Flatten() if spec.flatten else MapPool(),
+        dense=nn.Linear(features, spec.hidden, bias=False),
+        dropout=dropout,
+        dense_norm=nn.BatchNorm1d(spec.hidden),
+        classifier=nn.Linear(spec.hidden, classes),
+    )
+    return pool, body
+
+
+def _pooled(spec: HeadSpec, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """The parameter-free part that makes a vector [B, D] of a tap, and D."""
+    if len(shape) == 1:
+        return nn.Identity(), shape[0]
+    if len(shape) == 2:
+        return TokenPool(spec.tokens == "mean"), shape[1]
+    transpose = ChannelsFirst() if spec.layout == "hwc" else None
+    return _sequence(transpose=transpose, mean=MapPool()), _map(shape, spec)[0]
+
+
+def _vector_body(spec: HeadSpec, features: int, classes: int, dropout: nn.Module) -> nn.Module:
+    """[B, D] → logits: one linear layer, or an MLP that normalizes its input."""
+    if spec.kind == "linear":
+        return _sequence(classifier=nn.Linear(features, classes))
+    return _sequence(
+        norm=nn.LayerNorm(features),
+        dense=nn.Linear(features, spec.hidden),
+        gelu=nn.GELU(),
+        dropout=dropout,
+        classifier=nn.Linear(spec.hidden, classes),
+    )
+
+
+def _sequence(**layers: nn.Module | None) -> nn.Sequential:
+    """The layers that are there, under their names."""
+    return nn.Sequential(OrderedDict((k, v) for k, v in layers.items() if v is not None))

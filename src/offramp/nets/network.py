@@ -1,0 +1,256 @@
+"""The early-exit network: one trunk that all exits share, or one trunk per exit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offramp.errors import OfframpError
+from offramp.nets.clock import Clock
+from offramp.nets.heads import Head, HeadSpec
+from offramp.nets.partition import Segment, Trunk
+from offramp.parts import Part, path
+from offramp.seeding import derive
+
+Shape = tuple[int, int, int]
+Make = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """One early exit: where it reads, what it is made of, and what it reads there.
+
+    place: name in the trunk.  shape: of its tap, without the batch.
+    """
+
+    place: str
+    spec: HeadSpec
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What its weights are named under."""
+        return f"exits.{self.place}"
+
+
+class ExitNetwork(nn.Module):
+    """Images [B, C, H, W] → logits [B, classes] of every exit; `path(k)` is what exit k runs.
+
+    Made by `offramp.nets.build` or `offramp.nets.attach`. Exits count from 1; exit `exits` is the
+    trunk's own classifier. Trunk 0 is the shared one; after `with_trunks` there are others, and
+    `trunk_of[k - 1]` is the trunk that exit k runs.
+
+    identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
+    clock: decides what dropout and drop-path draw from.
+    make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
+        module that came with its weights.
+    costs: MACs of each part for one image.
+    """
+
+    def __init__(
+        self,
+        trunks: Sequence[Trunk],
+        trunk_of: Sequence[int],
+        heads: Sequence[Head],
+        early: Sequence[Exit],
+        *,
+        classes: int,
+        input_shape: Shape,
+        identity: Mapping[str, Any],
+        clock: Clock,
+        make: Make | None,
+        costs: Mapping[Part, int],
+    ) -> None:
+        super().__init__()
+        self.exits = len(early) + 1
+        self.places = tuple(trunks[0].places)
+        self.classes = classes
+        self.input_shape = input_shape
+        self.identity = dict(identity)
+        self.clock = clock
+        self.head_specs = tuple(exit.spec for exit in early)
+        self.trunk_of = tuple(trunk_of)
+        self.trunks = tuple(trunks)
+        self.trunk_modules = nn.ModuleList(trunk.module for trunk in trunks)
+        self.heads = nn.ModuleList(heads)
+        self._early = tuple(early)
+        self._make = make
+        self._costs = dict(costs)
+
+    # What runs
+
+    def segment(self, i: int, trunk: int = 0) -> Segment:
+        """Segment i (1 … exits): tensors → tensors, the tap first."""
+        return self.trunks[trunk].segments[i - 1]
+
+    def pool(self, k: int) -> nn.Module:
+        """The parameter-free stem of head k; the identity for the final exit."""
+        return nn.Identity() if k == self.exits else self._head(k).pool
+
+    def body(self, k: int, trunk: int = 0) -> Callable[..., Tensor]:
+        """The rest of head k: what `pool(k)` returns → logits [B, classes]."""
+        if k < self.exits:
+            return self._head(k).body
+        classifier = self.trunks[trunk].classifier
+        return lambda *tensors: classifier(*tensors)[0]
+
+    def path(self, k: int) -> tuple[Callable[..., Any], ...]:
+        """What exit k runs, in order: segments 1 … k, the head's pool and its body."""
+        trunk = self.trunk_of[k - 1]
+        segments = (self.segment(i, trunk) for i in range(1, k + 1))
+        return (*segments, self.pool(k), self.body(k, trunk))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """[B, C, H, W] → logits [B, classes] of every exit, each trunk run once."""
+        logits: dict[int, Tensor] = {}
+        for trunk in sorted(set(self.trunk_of)):
+            exits = [k for k in range(1, self.exits + 1) if self.trunk_of[k - 1] == trunk]
+            tensors: tuple[Tensor, ...] = (x,)
+            for i in range(1, exits[-1] + 1):
+                tensors = self.segment(i, trunk)(*tensors)
+                if i in exits and i < self.exits:
+                    logits[i] = self.heads[i - 1](tensors[0])
+            if exits[-1] == self.exits:
+                logits[self.exits] = self.body(self.exits, trunk)(*tensors)
+        return tuple(logits[k] for k in range(1, self.exits + 1))
+
+    # Parts
+
+    def state(self, part: Part, trunk: int = 0) -> dict[str, Tensor]:
+        """The live parameters and persistent buffers of a part, no copies.
+
+        Segments and the final head go by the original module's names, head k by
+        `exits.<place>.<name in the head>`.
+        """
+        if self._is_early(part):
+            prefix = f"{self._early[part.index - 1].name}."
+            return self._head(part.index).state_dict(prefix=prefix, keep_vars=True)
+        return self._piece(part, trunk).state()
+
+    def parameters_of(self, part: Part, trunk: int = 0) -> list[nn.Parameter]:
+        """The parameters of a part."""
+        if self._is_early(part):
+            return list(self._head(part.index).parameters())
+        return self._piece(part, trunk).parameters()
+
+    def train_part(self, part: Part, mode: bool, trunk: int = 0) -> None:
+        """Put one part in train or eval mode and leave the others as they are."""
+        if self._is_early(part):
+            self._head(part.index).train(mode)
+        else:
+            self._piece(part, trunk).train(mode)
+
+    def train(self, mode: bool = True) -> ExitNetwork:
+        """Put every part in train or eval mode."""
+        super().train(mode)
+        for trunk in self.trunks:
+            for piece in (*trunk.segments, trunk.classifier):
+                piece.train(mode)
+        return self
+
+    def macs(self, part: Part) -> int:
+        """Multiply-accumulates of a part for one image."""
+        return self._costs[part]
+
+    def parameter_count(self, part: Part) -> int:
+        """Parameters (numbers, not tensors) of a part."""
+        return sum(p.numel() for p in self.parameters_of(part))
+
+    # Other networks of the same shape
+
+    def copy(self) -> ExitNetwork:
+        """The same network with storage and a clock of its own."""
+        return self._rebuilt(range(len(self.trunks)), self.trunk_of)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ExitNetwork:
+        twin = self.copy()
+        memo[id(self)] = twin
+        return twin
+
+    def with_trunks(self, owners: Sequence[int]) -> ExitNetwork:
+        """A copy in which exit k runs trunk `owners[k - 1]`.
+
+        Trunk 0 is this network's trunk 0; every other number gets a trunk of its own that starts as
+        trunk 0 is now. Raises OfframpError unless there is one number, 0 or more, for each exit.
+        """
+        if len(owners) != self.exits or min(owners) < 0:
+            raise OfframpError(
+                f"trunks {list(owners)} do not fit {self.exits} exits; give each a number from 0"
+            )
+        return self._rebuilt([0] * (max(owners) + 1), owners)
+
+    def redrawn(self, seed: int, draw: str = "initial") -> ExitNetwork:
+        """A copy with weights and buffers drawn anew, a function of (seed, draw, name).
+
+        A head depends on its place and the trunk on nothing else: other exits change nothing.
+        The weights that an attached module came with stand for every draw of its trunk: see
+        `redrawable`.
+        """
+        twin = self.copy()
+        for k, exit in enumerate(self._early, start=1):
+            head = drawn_head(exit, self.classes, self.clock, seed, draw)
+            twin._head(k).load_state_dict(head.state_dict())
+        if self._make is not None:
+            fresh = drawn_module(self._make, seed, draw).state_dict()
+            for trunk in twin.trunks:
+                trunk.module.load_state_dict(fresh)
+        return twin
+
+    @property
+    def redrawable(self) -> bool:
+        """Whether the trunk has weights to draw; an attached module has only those it came with."""
+        return self._make is not None
+
+    def _rebuilt(self, sources: Sequence[int], trunk_of: Sequence[int]) -> ExitNetwork:
+        """A copy whose trunk n is a copy of trunk `sources[n]`, in the same modes."""
+        clock = Clock()
+        twin = ExitNetwork(
+            [self.trunks[s].on(copy.deepcopy(self.trunks[s].module), clock) for s in sources],
+            trunk_of,
+            [copy.deepcopy(self._head(k), {id(self.clock): clock}) for k in range(1, self.exits)],
+            self._early,
+            classes=self.classes,
+            input_shape=self.input_shape,
+            identity=self.identity,
+            clock=clock,
+            make=self._make,
+            costs=self._costs,
+        )
+        twin.training = self.training
+        for trunk, source in enumerate(sources):
+            for part in path(self.exits):
+                twin.train_part(part, self._piece(part, source).training, trunk)
+        return twin
+
+    def _head(self, k: int) -> Head:
+        head = self.heads[k - 1]
+        assert isinstance(head, Head)
+        return head
+
+    def _is_early(self, part: Part) -> bool:
+        return part.kind == "head" and part.index < self.exits
+
+    def _piece(self, part: Part, trunk: int) -> Segment:
+        """The piece of a trunk that is `part`: a segment, or the classifier."""
+        if part.kind == "segment":
+            return self.segment(part.index, trunk)
+        return self.trunks[trunk].classifier
+
+
+def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:
+    """A head whose weights are a function of (seed, draw, place). The global generator stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, exit.name, draw))
+        return Head(exit.spec, exit.shape, classes, exit.name, clock)
+
+
+def drawn_module(make: Make, seed: int, draw: str) -> nn.Module:
+    """`make()`'s module, its weights a function of (seed, draw). The global generator stays put."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "backbone", draw))
+        return make()

@@ -1,0 +1,147 @@
+"""What the name of a backbone stands for: the registry, timm, or a function of the user's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import timm
+from torch import nn
+
+from offramp.errors import OfframpError, nearest
+from offramp.hashing import file_digest
+from offramp.nets.backbones import BACKBONES
+from offramp.nets.heads import HeadSpec
+from offramp.nets.network import Make, Shape
+from offramp.usercode import failed, file_of, function, is_user_code
+
+EXITS = 3
+"""Early exits where a network has no taps of its own: as many as the paper's networks have."""
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """An early-exit network in words.
+
+    backbone: a name in `BACKBONES`, `timm/NAME`, or `path/file.py:function` (a function of any of
+        `classes`, `input_shape` and the options, that returns a module).
+    options: of the backbone, such as ("stem", "small"); of timm's or the user's function otherwise.
+    taps: places of the early exits; or how many, spread by share of MACs; None is the backbone's
+        own choice (three spread by MACs, for one that is not registered).
+        The option "reading" names another of a registered backbone's own choices.
+    head: settings of `HeadSpec` that all early exits override, such as ("kind", "linear").
+    """
+
+    backbone: str
+    options: tuple[tuple[str, Any], ...] = ()
+    taps: tuple[str, ...] | int | None = None
+    head: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a module comes from, and what that settles about its exits.
+
+    make: makes it anew; None for a module at hand.  identity: what it is, JSON-able.
+    """
+
+    make: Make | None
+    identity: Mapping[str, Any]
+    taps: tuple[str, ...] | int = EXITS
+    final: str | None = None
+    heads: tuple[HeadSpec, ...] = ()
+
+
+def origin_of(spec: NetSpec, input_shape: Shape, classes: int) -> Origin:
+    """What the backbone's name stands for.
+
+    Raises OfframpError for an unknown name or option, and images that are too small.
+    """
+    options = dict(spec.options)
+    identity: dict[str, Any] = {"backbone": spec.backbone, "classes": classes}
+    if is_user_code(spec.backbone):
+        make = _user_maker(spec.backbone, options, input_shape, classes)
+        name = spec.backbone.rpartition(":")[2]
+        content = file_digest(file_of(spec.backbone))
+        return Origin(make, identity | {"backbone": name, "options": options, "file": content})
+    if spec.backbone.startswith("timm/"):
+        make = _timm_maker(spec.backbone, options, input_shape, classes)
+        return Origin(make, identity | {"options": options})
+    return _registered(spec.backbone, options, identity, input_shape)
+
+
+def _registered(
+    name: str, options: dict[str, Any], identity: dict[str, Any], input_shape: Shape
+) -> Origin:
+    """An entry of the registry, with the options that were not given at their defaults."""
+    if name not in BACKBONES:
+        raise OfframpError(
+            f"unknown backbone '{name}'{nearest(name, BACKBONES)}; "
+            "or give timm/NAME or path/file.py:function"
+        )
+    backbone = BACKBONES[name]
+    known = {**backbone.options, "reading": tuple(backbone.taps)}
+    for option, value in options.items():
+        if option not in known:
+            raise OfframpError(f"backbone '{name}' has no option '{option}'{nearest(option, known)}")
+        if value not in known[option]:
+            hint = nearest(str(value), known[option])
+            raise OfframpError(f"backbone '{name}' has no {option} '{value}'{hint}")
+    chosen = {option: options.get(option, values[0]) for option, values in known.items()}
+    taps = backbone.taps[chosen.pop("reading")]
+    make = partial(backbone.build, classes=identity["classes"], input_shape=input_shape, **chosen)
+    return Origin(make, {**identity, "options": chosen}, taps, backbone.final, backbone.heads)
+
+
+def _timm_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
+    """Makes a timm model without downloading anything."""
+    model = name.removeprefix("timm/")
+    if not timm.is_model(model):
+        hint = nearest(model, timm.list_models())
+        hint = hint if "did you mean" in hint else "; timm.list_models() lists them"
+        raise OfframpError(f"timm has no model '{model}'{hint}")
+    arguments = {"num_classes": classes, "in_chans": input_shape[0], **options}
+    config = timm.get_pretrained_cfg(model)
+    if config is not None and config.fixed_input_size:
+        arguments.setdefault("img_size", input_shape[1:])
+
+    def make() -> nn.Module:
+        try:
+            module: nn.Module = timm.create_model(model, pretrained=False, **arguments)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise OfframpError(
+                f"{name} cannot be made for images of {'×'.join(map(str, input_shape))} with "
+                f"options {dict(options)}: {reason}; change the options or the images' size"
+            ) from error
+        return module
+
+    return make
+
+
+def _user_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
+    """Calls the user's function with those of its arguments that we know, and the options."""
+    chosen = function(name, "backbone")
+    accepted = inspect.signature(chosen).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    for option in options:
+        if option not in accepted and not takes_all:
+            raise OfframpError(f"{name} takes no argument '{option}'{nearest(option, accepted)}")
+    offered = {"classes": classes, "input_shape": input_shape}
+    arguments = {k: v for k, v in offered.items() if k in accepted or takes_all} | dict(options)
+
+    def make() -> nn.Module:
+        try:
+            module = chosen(**arguments)
+        except OfframpError:
+            raise
+        except Exception as error:
+            raise failed(name, error) from error
+        if not isinstance(module, nn.Module):
+            raise OfframpError(f"{name} returned a {type(module).__name__}; return a torch.nn.Module")
+        return module
+
+    return make

@@ -1,0 +1,54 @@
+"""Numerics profiles: every setting that touches the last bits of a result, fixed and named.
+
+Training amplifies last bits, so a profile is part of every node's key and never depends on the machine
+(docs/decisions/numerics.md says what was measured and why each value is what it is). A change of any
+value, or of how the engine arranges arithmetic, raises the version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from offramp.errors import OfframpError, nearest
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """threads: of one trial, whatever the number of cores.  frozen_batch: the fewest rows that a frozen
+    part runs on at once; smaller batches are padded, since kernels for few rows round differently.
+    """
+
+    name: str
+    version: int
+    device: Literal["cpu", "cuda"]
+    threads: int
+    precision: Literal["float32"] = "float32"
+    memory_format: Literal["channels_last"] = "channels_last"
+    deterministic: bool = True
+    tf32: bool = False
+    flush_denormal: bool = False
+    fused_optimizer: bool = True
+    frozen_batch: int = 64
+
+
+PROFILES = {
+    "cpu": Numerics(name="cpu", version=1, device="cpu", threads=2),
+    "cuda": Numerics(name="cuda", version=1, device="cuda", threads=2),
+}
+
+
+def profile(name: str, device: str) -> Numerics:
+    """The named profile; `default` is the one for this device class (`cpu` or `cuda`).
+
+    Raises OfframpError for an unknown name, or one made for another device.
+    """
+    chosen = PROFILES.get(device if name == "default" else name)
+    if chosen is None:
+        raise OfframpError(f"unknown numerics profile '{name}'{nearest(name, PROFILES)}")
+    if chosen.device != device:
+        raise OfframpError(
+            f"numerics profile '{name}' is for {chosen.device}, but this run is on {device}; "
+            f"set numerics: default"
+        )
+    return chosen

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from offramp.phase import Program
+from offramp.strategies.baseline import baseline
+from offramp.strategies.branch_wise import branch_wise
+from offramp.strategies.two_stage import two_stage
+
+
+def pretrained_branch(
+    exits: int, *, scope: Literal["segment", "head"] = "segment", fine_tune_scale: float = 0.1
+) -> Program:
+    """Branch-wise training that starts from a trained backbone (paper section 5.4, hybrid 3).
+
+    1. train the backbone and the final exit, without early exits
+    2. branch-wise training (Algorithm 3) from its weights
+
+    scope `head`: the backbone's weights stay fixed and only heads train, which is two-stage training.
+    fine_tune_scale: times the learning rate in step 2, since these layers are trained already.
+    """
+    if scope == "head":
+        return two_stage(exits)
+    tuned = (("learning_rate_scale", fine_tune_scale),)
+    return (*baseline(exits), *(replace(phase, recipe=tuned) for phase in branch_wise(exits)))

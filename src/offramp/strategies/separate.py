@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from offramp.parts import head, segments
+from offramp.phase import CE, Phase, Program
+
+
+def separate(exits: int) -> Program:
+    """One network per exit, with nothing in common (paper section 4.2, Algorithm 2).
+
+    1. for every exit n, the final one included:
+       M_n = a copy of the initial layers up to L_n, with head n
+       train all of M_n on the cross-entropy of its only exit
+    2. the result is the cascade of M_1 … M_K: an input that passes n exits pays for n trunks
+    """
+    return tuple(
+        Phase(f"exit {n}", trunk=n, train=segments(1, n) | head(n), loss=(CE(n),))
+        for n in range(1, exits + 1)
+    )

@@ -1,0 +1,203 @@
+"""From a study to a plan: the trials, their nodes, and what sharing saves. Nothing runs here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from offramp.data import Data, DataSpec, load
+from offramp.engine.cost import Work, value_bytes, work
+from offramp.engine.resolve import Node, Resolved, Setting, resolve
+from offramp.engine.values import frozen_inputs, teacher_logits
+from offramp.errors import OfframpError
+from offramp.hashing import digest, plain
+from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.numerics import Numerics, profile
+from offramp.study import programs
+from offramp.study.spec import StrategySpec, Study
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strategy with one seed. marginal: keys of the nodes that no trial before it in the study
+    needs: what it adds to the cost."""
+
+    id: str
+    label: str
+    strategy: StrategySpec
+    seed: int
+    resolved: Resolved
+    marginal: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(node.key for node in self.resolved.nodes))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs. nodes: by key, each after what it needs."""
+
+    study: Study
+    data: Data
+    net: ExitNetwork
+    numerics: Numerics
+    trials: tuple[Trial, ...]
+    nodes: Mapping[str, Node]
+    work: Mapping[str, Work]
+
+    @property
+    def users(self) -> dict[str, list[str]]:
+        """Labels of the strategies that read each node."""
+        found: dict[str, list[str]] = {key: [] for key in self.nodes}
+        for trial in self.trials:
+            for key in trial.keys:
+                found[key].append(trial.label)
+        return found
+
+    @property
+    def written(self) -> int:
+        """MACs if every strategy ran in full, as the paper runs them."""
+        return sum(self.work[n.key].written for t in self.trials for n in t.resolved.nodes)
+
+    @property
+    def executed(self) -> int:
+        """MACs of this plan."""
+        return sum(self.macs(key) for key in self.nodes)
+
+    def macs(self, key: str) -> int:
+        """MACs of a node under this plan's execution."""
+        work = self.work[key]
+        return work.executed if self.study.execution.cache else work.written
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def data_spec(study: Study) -> DataSpec:
+    given = study.data
+    return DataSpec(
+        name=given.name,
+        root=given.root,
+        train_images=given.train_images,
+        test_images=given.test_images,
+        split_seed=given.split_seed,
+        validation=given.validation,
+        options=tuple(sorted(given.options.items())),
+    )
+
+
+def net_spec(study: Study) -> NetSpec:
+    return NetSpec(
+        backbone=study.backbone.name,
+        options=tuple(sorted(study.backbone.options.items())),
+        taps=study.exits.taps,
+        head=study.exits.head.overrides,
+    )
+
+
+def data_identity(data: Data) -> dict[str, Any]:
+    """What training reads of the data, for keys: neither calibration nor test."""
+    return {
+        "train": data.train.digest,
+        "validation": data.validation.digest,
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+
+
+def make_plan(study: Study, device: torch.device | None = None) -> Plan:
+    """Read the data, build the network, resolve every strategy for every seed.
+
+    Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
+    """
+    numerics = profile(study.numerics, (device or default_device()).type)
+    data = load(data_spec(study))
+    net = build(net_spec(study), data.shape, len(data.classes), seed=study.seeds[0])
+    return plan_trials(study, data, net, numerics)
+
+
+def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:
+    """The plan for data and a network at hand."""
+    identity = data_identity(data)
+    trials: list[Trial] = []
+    nodes: dict[str, Node] = {}
+    for seed in study.seeds:
+        for index, strategy in enumerate(study.strategies):
+            try:
+                resolved = _resolve(study, strategy, net, numerics, identity, seed)
+            except OfframpError as error:
+                raise OfframpError(f"{study.where('strategies', index)}: {error}") from None
+            new = {n.key: n for n in resolved.nodes if n.key not in nodes}
+            nodes |= new
+            name = trial_id(study, strategy.label, resolved, data, seed)
+            trials.append(Trial(name, strategy.label, strategy, seed, resolved, tuple(new)))
+    images = {"train": len(data.train), "validation": len(data.validation)}
+    sizes = value_bytes(net)
+    costs = {key: work(node, net, images, sizes) for key, node in nodes.items()}
+    return Plan(study, data, net, numerics, tuple(trials), nodes, costs)
+
+
+def _resolve(
+    study: Study,
+    strategy: StrategySpec,
+    net: ExitNetwork,
+    numerics: Numerics,
+    identity: Mapping[str, Any],
+    seed: int,
+) -> Resolved:
+    recipe = study.recipe
+    shared = {
+        "joint_weights": recipe.joint_weights,
+        "temperature": recipe.temperature,
+        "alpha": recipe.alpha,
+    }
+    program = programs.program(strategy.name, net.exits, strategy.options, shared)
+    alone = None
+    if not study.execution.share:
+        alone = digest([study.execution.mode, strategy.label])
+    setting = Setting(
+        data=identity,
+        recipe=recipe.recipe,
+        numerics=numerics,
+        seed=seed,
+        overrides=strategy.overrides,
+        budget=recipe.budget,
+        alone=alone,
+    )
+    return resolve(program, net, setting)
+
+
+def trial_id(study: Study, label: str, resolved: Resolved, data: Data, seed: int) -> str:
+    """A name to read and type, ending in a hash of all that the trial's answers depend on."""
+    reads = [
+        label,
+        [node.key for node in resolved.nodes],
+        plain(list(resolved.final.values())),
+        [data.calibration.digest, data.test.digest],
+    ]
+    words = [label, study.backbone.name, study.data.name, f"s{seed}"]
+    readable = "-".join(re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-") for w in words)
+    return f"{readable}-{digest(reads)[:8]}"
+
+
+def can_fuse(one: Node, other: Node) -> bool:
+    """Whether two phases may share a pass over the data: heads on one frozen trunk."""
+    if any(part.kind == "segment" for node in (one, other) for part in node.trained):
+        return False
+    if one.seed != other.seed or one.recipe.batch_size != other.recipe.batch_size:
+        return False
+    if one.key in other.needs or other.key in one.needs:
+        return False
+    held: dict[Any, Any] = {}
+    for node in (one, other):
+        for value in (*frozen_inputs(node).values(), *teacher_logits(node).values()):
+            for part, source in value.parts.items():
+                if held.setdefault(part, source) != source:
+                    return False
+    return True

@@ -1,0 +1,87 @@
+"""Several processes on one plan and one store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from offramp.errors import OfframpError
+from offramp.study.events import Event
+from offramp.study.plan import Plan, make_plan
+from offramp.study.run import Conduct, run
+from offramp.study.spec import Study
+from offramp.study.store import Store
+
+
+def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Iterator[Event]:
+    """As `run`, with `conduct.workers` processes; events come in the order in which they happen.
+
+    Raises OfframpError when a worker dies or stops for a reason of its own.
+    """
+    if conduct.workers == 1:
+        yield from run(plan, store, conduct)
+        return
+    # Spinning OpenMP threads of one process steal the cores that another one needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        failed = manager.dict()
+        events: Any = context.Queue()
+        workers = [
+            context.Process(
+                target=_work, args=(plan.study, store.root, conduct, failed, events), daemon=True
+            )
+            for _ in range(conduct.workers)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            yield from _listen(workers, events)
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.join()
+
+
+def _listen(workers: list[Any], events: Any) -> Iterator[Event]:
+    finished = 0
+    while finished < len(workers):
+        try:
+            message = events.get(timeout=1.0)
+        except queue.Empty:
+            dead = [w for w in workers if w.exitcode not in (None, 0)]
+            if dead:
+                raise OfframpError(
+                    f"a worker process died (exit code {dead[0].exitcode}), perhaps for lack of "
+                    "memory; run the same command again, with fewer --workers"
+                ) from None
+            continue
+        if message is None:
+            finished += 1
+        elif isinstance(message, str):
+            raise OfframpError(message)
+        else:
+            yield message
+
+
+def _work(
+    study: Study,
+    root: Any,
+    conduct: Conduct,
+    failed: MutableMapping[str, str],
+    events: Any,
+) -> None:
+    try:
+        plan = make_plan(study, conduct.device)
+        for event in run(plan, Store(root), conduct, failed):
+            events.put(event)
+    except OfframpError as error:
+        events.put(str(error))
+    except KeyboardInterrupt:
+        pass
+    else:
+        events.put(None)

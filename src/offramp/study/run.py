@@ -1,0 +1,346 @@
+"""Run a plan against a store: train what is missing, one group of nodes after another.
+
+Any number of processes may do this on one store at the same time, each from the same plan: the lock of
+a key decides who trains it, and a finished node is read by all.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from offramp.engine.cache import Cache
+from offramp.engine.fit import Diverged, conclude, fit
+from offramp.engine.passes import Derived, Images, Pass, Plain
+from offramp.engine.resolve import Node
+from offramp.engine.settings import applied
+from offramp.engine.trainee import Trainee, enroll, pack, unpack
+from offramp.engine.values import Frozen, frozen_inputs, teacher_logits
+from offramp.engine.weights import Weights
+from offramp.recipe import finished
+from offramp.study import trials
+from offramp.study.events import (
+    Began,
+    Epoch,
+    Event,
+    Failed,
+    Finished,
+    Note,
+    Reused,
+    TrialDone,
+    Waiting,
+)
+from offramp.study.plan import Plan, Trial, can_fuse
+from offramp.study.provenance import provenance
+from offramp.study.store import Damaged, Held, Store
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a process runs a plan. checkpoint_seconds: at most so much finished training is lost when the
+    process is killed (besides the epoch at hand); 0 saves after every epoch.  workers: how many
+    processes share the machine, for the record of costs.  cache_folder: where caches too big for memory
+    go, on this machine's own disk.
+    """
+
+    device: torch.device
+    cache_folder: Path
+    checkpoint_seconds: float = 20.0
+    workers: int = 1
+
+
+@dataclass
+class _State:
+    """What this process knows of the nodes so far."""
+
+    done: set[str]
+    failed: MutableMapping[str, str]
+
+    def blocked(self, node: Node) -> str | None:
+        """The failed node that this one needs."""
+        return next((key for key in node.needs if key in self.failed), None)
+
+    def ready(self, node: Node) -> bool:
+        return node.key not in self.done | set(self.failed) and self.done.issuperset(node.needs)
+
+
+@dataclass
+class _Claim:
+    node: Node
+    lock: Held
+
+
+def run(
+    plan: Plan,
+    store: Store,
+    conduct: Conduct,
+    failed: MutableMapping[str, str] | None = None,
+) -> Iterator[Event]:
+    """Train every missing node and write every trial; yields what happens.
+
+    A node that fails takes what needs it with it, and the rest goes on. failed: reasons by key, shared
+    by processes that run the same plan, so that none repeats what failed in another. Raises
+    OfframpError when nothing can go on (a full disk).
+    """
+    state = _State(done=set(), failed={} if failed is None else failed)
+    execution = plan.study.execution
+    images = Images(plan.data, conduct.device)
+    cache = (
+        Cache(execution.cache_memory, execution.cache_disk, conduct.cache_folder)
+        if execution.cache
+        else None
+    )
+    open_trials = list(plan.trials)
+    for trial in plan.trials:
+        if not store.has_trial(trial.id):
+            store.plan_trial(trial.id, trial.keys)
+    try:
+        with applied(plan.numerics):
+            yield from _reuse(plan, store, state)
+            while True:
+                yield from _close_trials(plan, store, state, open_trials, images)
+                if not open_trials:
+                    return
+                yield from _refresh(plan, store, state)
+                claims = _claim(plan, store, state)
+                if claims:
+                    yield from _train(plan, store, conduct, state, images, cache, claims)
+                    if cache is not None:
+                        cache.keep(_still_read(plan, state))
+                elif not _open_nodes(plan, state):
+                    continue
+                else:
+                    yield Waiting(tuple(node.key for node in _open_nodes(plan, state)))
+                    time.sleep(POLL_SECONDS)
+    finally:
+        if cache is not None:
+            cache.close()
+
+
+def _open_nodes(plan: Plan, state: _State) -> list[Node]:
+    return [n for n in plan.nodes.values() if n.key not in state.done | set(state.failed)]
+
+
+def _still_read(plan: Plan, state: _State) -> set[Frozen]:
+    return {
+        value
+        for node in _open_nodes(plan, state)
+        for value in (*frozen_inputs(node).values(), *teacher_logits(node).values())
+    }
+
+
+def _reuse(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
+    """What the store holds already, every byte checked; a damaged node is named and made anew."""
+    for key in plan.nodes:
+        if (store.root / "nodes" / key).exists():
+            yield from _check(store, state, key)
+
+
+def _check(store: Store, state: _State, key: str) -> Iterator[Event]:
+    try:
+        store.verify_node(key)
+    except Damaged as error:
+        held = store.try_lock(key)
+        if held is not None:
+            with held:
+                store.discard_node(key)
+        yield Note(f"{error.path} {error.reason}; that node is computed again")
+    else:
+        state.done.add(key)
+        yield Reused(key)
+
+
+def _refresh(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
+    """What other processes have finished, and what can no longer be had."""
+    for node in _open_nodes(plan, state):
+        if store.has_node(node.key):
+            yield from _check(store, state, node.key)
+        elif (cause := state.blocked(node)) is not None:
+            state.failed[node.key] = state.failed[cause]
+            yield Failed(node.key, f"needs phase '{plan.nodes[cause].name}', which failed")
+
+
+def _claim(plan: Plan, store: Store, state: _State) -> list[_Claim]:
+    """The next node that is ready and free, with all that can share its pass over the data."""
+    claims: list[_Claim] = []
+    for node in plan.nodes.values():
+        if not state.ready(node):
+            continue
+        if claims and not all(can_fuse(claim.node, node) for claim in claims):
+            continue
+        lock = store.try_lock(node.key)
+        if lock is None:
+            continue
+        if store.has_node(node.key):  # finished by another process a moment ago
+            lock.release()
+            continue
+        claims.append(_Claim(node, lock))
+        if not plan.study.execution.fuse:
+            break
+    return claims
+
+
+def _train(
+    plan: Plan,
+    store: Store,
+    conduct: Conduct,
+    state: _State,
+    images: Images,
+    cache: Cache | None,
+    claims: list[_Claim],
+) -> Iterator[Event]:
+    """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
+    locks = {claim.node.key: claim.lock for claim in claims}
+    try:
+        began = time.perf_counter()
+        nodes = [claim.node for claim in claims]
+        weights = Weights(plan.net, nodes[0].seed, store.node_weights, conduct.device)
+        trainees = _enlist(plan, store, weights, nodes)
+        nodes = [t.node for t in trainees]
+        batch = max(nodes[0].recipe.batch_size, plan.numerics.frozen_batch)
+        yield Began(tuple(n.key for n in nodes), trainees[0].epoch)
+        passes: Pass
+        if plan.study.execution.mode == "plain":
+            passes = Plain(images, nodes, weights, batch)
+        else:
+            passes = Derived(images, nodes, weights, batch, cache)
+        for trainee in trainees:
+            share = (time.perf_counter() - began) / len(trainees)
+            trainee.seconds["preparation"] = trainee.seconds.get("preparation", 0.0) + share
+        yield from _epochs(plan, store, conduct, state, images, trainees, passes, locks)
+    finally:
+        for lock in locks.values():
+            lock.release()
+
+
+def _enlist(plan: Plan, store: Store, weights: Weights, nodes: list[Node]) -> list[Trainee]:
+    """Trainees where their checkpoints left them; a group goes on together from the same epoch, and
+    members that stand elsewhere are left for a later group."""
+    trainees = []
+    for node in nodes:
+        trainee = enroll(node, weights.network(node.start), plan.numerics.fused_optimizer)
+        saved = store.read_checkpoint(node.key)
+        if saved is not None:
+            unpack(trainee, *saved)
+        trainees.append(trainee)
+    return [t for t in trainees if t.epoch == trainees[0].epoch]
+
+
+def _epochs(
+    plan: Plan,
+    store: Store,
+    conduct: Conduct,
+    state: _State,
+    images: Images,
+    trainees: list[Trainee],
+    passes: Pass,
+    locks: dict[str, Held],
+) -> Iterator[Event]:
+    batch_size = trainees[0].node.recipe.batch_size
+    by_key = {t.node.key: t for t in trainees}
+    saved = time.monotonic()
+
+    def settle(trainee: Trainee) -> Event:
+        chosen = conclude(trainee, passes, images, batch_size)
+        _keep(plan, store, conduct, trainee, chosen, len(trainees))
+        state.done.add(trainee.node.key)
+        locks.pop(trainee.node.key).release()
+        return Finished(trainee.node.key, sum(trainee.seconds.values()))
+
+    for trainee in trainees:  # killed after its last epoch, before it was kept
+        if finished(trainee.validation_losses, trainee.node.recipe):
+            yield settle(trainee)
+    for reports in fit(trainees, passes, images, batch_size):
+        for report in reports:
+            if isinstance(report, Diverged):
+                state.failed[report.key] = str(report)
+                yield Failed(report.key, str(report))
+                continue
+            yield Epoch(report)
+            trainee = by_key[report.key]
+            if finished(trainee.validation_losses, trainee.node.recipe):
+                yield settle(trainee)
+        if time.monotonic() - saved >= conduct.checkpoint_seconds:
+            began = time.perf_counter()
+            alive = [t for t in trainees if t.node.key not in state.done | set(state.failed)]
+            for trainee in alive:
+                store.write_checkpoint(trainee.node.key, *pack(trainee))
+            for trainee in alive:
+                share = (time.perf_counter() - began) / len(alive)
+                trainee.seconds["checkpoint"] = trainee.seconds.get("checkpoint", 0.0) + share
+            saved = time.monotonic()
+
+
+def _keep(
+    plan: Plan,
+    store: Store,
+    conduct: Conduct,
+    trainee: Trainee,
+    chosen: dict[str, torch.Tensor],
+    fused_with: int,
+) -> None:
+    node = trainee.node
+    work = plan.work[node.key]
+    share = trainee.epoch / node.recipe.epochs
+    execution = plan.study.execution
+    cost = {
+        "seconds": trainee.seconds,
+        "macs_written": math.ceil(work.written * share),
+        "macs_executed": math.ceil(plan.macs(node.key) * share),
+        "mode": execution.mode,
+        "cache": execution.cache,
+        "group": fused_with,
+        "workers": conduct.workers,
+        "comparable": execution.mode == "plain" and conduct.workers == 1,
+    }
+    summary = {
+        "epochs": trainee.epoch,
+        "best_epoch": trainee.best_epoch,
+        "selected_epoch": trainee.selected_epoch,
+        "validation_loss": trainee.validation_losses[trainee.selected_epoch - 1],
+    }
+    labels = {
+        "phase": node.name,
+        "seed": node.seed,
+        "trains": [str(part) for part in sorted(node.trained)],
+        "strategies": plan.users[node.key],
+    }
+    rows = [(r.epoch, r.split, r.exit, r.metric, r.value) for r in trainee.rows]
+    history = pd.DataFrame(rows, columns=["epoch", "split", "exit", "metric", "value"])
+    store.write_node(
+        node.key,
+        node.reads,
+        labels,
+        provenance(conduct.device),
+        summary,
+        chosen,
+        history,
+        cost,
+    )
+    store.drop_checkpoint(node.key)
+
+
+def _close_trials(
+    plan: Plan, store: Store, state: _State, open_trials: list[Trial], images: Images
+) -> Iterator[Event]:
+    """Write the trials whose nodes are all there; drop those that cannot be had."""
+    for trial in list(open_trials):
+        if any(key in state.failed for key in trial.keys):
+            open_trials.remove(trial)
+            continue
+        if not state.done.issuperset(trial.keys):
+            continue
+        with store.lock(trial.id):
+            there = trials.is_whole(store, trial.id)
+            if not there:
+                trials.write(plan, store, trial, images)
+        open_trials.remove(trial)
+        yield TrialDone(trial.id, there)

@@ -1,0 +1,233 @@
+"""Folders that prove themselves whole, and tensors as bytes: the file work below the store.
+
+A sealed folder has a manifest (`node.json`, `trial.json`) with size and SHA-256 of every other file
+and a seal, the SHA-256 of the rest of the manifest. It appears by one rename, complete and flushed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, contiguous_format, uint8
+
+from offramp.errors import OfframpError
+from offramp.files import new_folder
+from offramp.hashing import plain
+
+
+class Damaged(OfframpError):
+    """A file is missing, cut short or altered. `path` names it, `reason` says how."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}; run the same command again to make it anew"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sealed folder: where it lies, its manifest, its other files."""
+
+    folder: str
+    manifest: str
+    files: frozenset[str]
+
+
+def document(name: str, record: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The sealed manifest of a folder `name` that holds `files`. Raises TypeError for a value that
+    is none of JSON's types (tuples, sets and dataclasses are turned into them)."""
+    sums = {
+        file: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for file, content in files.items()
+    }
+    rest: dict[str, Any] = plain({**record, "name": name, "files": sums})
+    return {**rest, "seal": _seal(rest)}
+
+
+def write(
+    path: Path, kind: Kind, manifest: dict[str, Any], files: Mapping[str, bytes], staging: Path
+) -> None:
+    """Make the folder `path`, or put it in the place of one that is there."""
+    with writing(path), new_folder(path, staging) as folder:
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        (folder / kind.manifest).write_bytes(text(manifest))
+
+
+def read(path: Path, kind: Kind) -> dict[str, Any]:
+    """The manifest. Raises Damaged unless it is sealed and of this folder; reads no other file."""
+    place = path / kind.manifest
+    manifest = read_json(place)
+    if not isinstance(manifest, dict) or manifest.get("seal") != _seal(manifest):
+        raise Damaged(place, "does not match its seal")
+    if manifest.get("name") != path.name or manifest.get("files", {}).keys() != kind.files:
+        raise Damaged(place, f"does not describe '{path.name}'")
+    return manifest
+
+
+def is_whole(path: Path, kind: Kind) -> bool:
+    """Whether the manifest is sealed and every file has its size."""
+    try:
+        files = read(path, kind)["files"].items()
+        return all((path / file).stat().st_size == sums["bytes"] for file, sums in files)
+    except (Damaged, FileNotFoundError):
+        return False
+
+
+def content(path: Path, kind: Kind, file: str) -> bytes:
+    """One file of the folder. Raises Damaged unless its size and SHA-256 are the manifest's."""
+    sums = read(path, kind)["files"][file]
+    data = read_bytes(path / file)
+    if len(data) != sums["bytes"]:
+        raise Damaged(path / file, f"has {len(data)} bytes instead of {sums['bytes']}")
+    if hashlib.sha256(data).hexdigest() != sums["sha256"]:
+        raise Damaged(path / file, "does not match its SHA-256")
+    return data
+
+
+def verify(path: Path, kind: Kind) -> dict[str, Any]:
+    """The manifest, after reading every file. Raises Damaged naming the first bad one."""
+    manifest = read(path, kind)
+    for file in sorted(kind.files):
+        content(path, kind, file)
+    return manifest
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(text({k: v for k, v in manifest.items() if k != "seal"})).hexdigest()
+
+
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors of any device as the bytes of a safetensors file."""
+    return save(_copies(tensors))
+
+
+def pack_checkpoint(key: str, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> bytes:
+    """The same with `state` in the metadata, and a seal over everything: the format has none."""
+    copies, note = _copies(tensors), text(state).decode()
+    return save(copies, {"state": note, "seal": _tensor_seal(key, note, copies)})
+
+
+def unpack(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU."""
+    tensors: dict[str, Tensor] = load(data)
+    return tensors
+
+
+def unpack_checkpoint(key: str, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint file. Raises Damaged."""
+    data = read_bytes(path)
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        note, seal = header["__metadata__"]["state"], header["__metadata__"]["seal"]
+        tensors = unpack(data)
+    except (SafetensorError, ValueError, LookupError, TypeError, AssertionError) as error:
+        raise Damaged(path, "is not a checkpoint") from error
+    if seal != _tensor_seal(key, note, tensors):
+        raise Damaged(path, "does not match its seal")
+    return tensors, json.loads(note)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # The format takes neither channels-last strides nor two names for one storage.
+    return {
+        name: tensor.detach().cpu().clone(memory_format=contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _tensor_seal(key: str, note: str, tensors: Mapping[str, Tensor]) -> str:
+    seal = hashlib.sha256(f"{key}\n{len(note)}\n{note}".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        seal.update(f"\n{len(name)} {name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        seal.update(tensor.reshape(-1).view(uint8).numpy().data)
+    return seal.hexdigest()
+
+
+def text(value: Any) -> bytes:
+    """JSON for a file. Not `hashing.canonical`: a diverged phase has NaN losses and is kept too."""
+    return json.dumps(plain(value), sort_keys=True, indent=1).encode()
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises Damaged."""
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise Damaged(path, "is not JSON") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes. Damaged only where the bytes are gone: a file that may not be read, or not
+    now for want of handles, is not to be thrown away, and raises a plain OfframpError."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise Damaged(path, "is missing") from error
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise Damaged(path, "lies on a bad spot of the disk") from error
+        raise OfframpError(f"cannot read {path} ({error.strerror}); allow it and run again") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why `path` could not be written, where the user can mend it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OfframpError(
+                f"the disk is full while writing {path}; free space and run the same command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OfframpError(
+                f"cannot write {path} ({error.strerror}); allow it or choose another folder"
+            ) from error
+        raise
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from strings([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    """Of `path` and all below it; what vanishes meanwhile is passed over."""
+    below = [Path(at, name) for at, dirs, files in os.walk(path) for name in (*dirs, *files)]
+    for place in (path, *below):
+        with suppress(FileNotFoundError):
+            yield place.lstat()
+
+
+def size(path: Path) -> int:
+    """Bytes of the files in `path`, or of the file that it is."""
+    return sum(s.st_size for s in _stats(path) if stat.S_ISREG(s.st_mode))
+
+
+def age_s(path: Path) -> float:
+    """Seconds since anything in `path` was last written."""
+    now = time.time()
+    return now - max((s.st_mtime for s in _stats(path)), default=now)

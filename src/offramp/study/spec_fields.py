@@ -1,0 +1,164 @@
+"""Checks of the study file's values, one function a kind of value.
+
+Each takes what stands in the file and returns what the study keeps, or raises `fail(...)`, which
+`spec_places.message` turns into one line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
+
+from offramp.errors import nearest
+from offramp.hashing import canonical
+from offramp.recipe import Recipe
+from offramp.strategies.weights import JointWeights
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?)?b", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_SCHEMES = get_args(get_args(JointWeights)[0])
+
+
+def fail(what: str, *path: str | int) -> PydanticCustomError:
+    """`what` completes the sentence that begins with the setting's name. `path` leads from the
+    thing being checked to the setting."""
+    return PydanticCustomError("setting", "{what}", {"what": what, "path": path})
+
+
+def unknown(key: str, choices: Iterable[str]) -> PydanticCustomError:
+    """A key that the thing being checked does not have."""
+    hint = nearest(key, choices)
+    return PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (key,)})
+
+
+def shown(value: Any) -> str:
+    """A value as the file spells it, short and on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def refuse_unknown(model: type[BaseModel], value: Any) -> dict[str, Any]:
+    """A mapping with no other keys than the model's."""
+    if not isinstance(value, Mapping):
+        raise fail(f"must be a mapping of keys, got {shown(value)}; fill it or remove it")
+    for key in value:
+        if key not in model.model_fields:
+            raise unknown(str(key), model.model_fields)
+    return dict(value)
+
+
+def gather_options(value: Any, known: set[str]) -> dict[str, Any]:
+    """A mapping whose keys outside `known` become `options`."""
+    if not isinstance(value, Mapping):
+        raise fail(f"must be a name or a mapping with a name, got {shown(value)}")
+    rest = {str(k): v for k, v in value.items() if k not in known}
+    for name, option in rest.items():
+        try:
+            canonical(option)
+        except (TypeError, ValueError):
+            what = "must be text, a finite number, true, false, null, or lists and mappings of these"
+            raise fail(what, name) from None
+    return {**{k: v for k, v in value.items() if k in known}, "options": rest}
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise fail(f"must be text, got {shown(value)}")
+    if not value.strip() or not value.isprintable():
+        raise fail(f"must be text that can be read, got {shown(value)}")
+    return value
+
+
+def switch(value: Any) -> Any:
+    """YAML reads a bare on or off as true or false already; quoted ones mean the same."""
+    if isinstance(value, bool):
+        return value
+    if value not in ("on", "off"):
+        raise fail(f"must be on or off, got {shown(value)}")
+    return value == "on"
+
+
+def size(value: Any) -> int:
+    """Bytes: a whole number, or text such as `2GiB` (powers of 1024) or `500MB` (of 1000)."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise fail(f"must be a size such as 2GiB, 500MB or 1024, got {shown(value)}")
+    unit = (match[2] or "").lower()
+    base = 1024 if unit.endswith("i") else 1000
+    return int(float(match[1]) * base ** _POWER[unit.rstrip("i")])
+
+
+def odd(value: int) -> int:
+    if value % 2 == 0:
+        raise fail(f"must be odd, got {value}")
+    return value
+
+
+def taps(value: Any) -> tuple[str, ...] | int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise fail(f"must be at least 1 early exit, got {value}")
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise fail(f"must be a number of exits or a list of places, got {shown(value)}")
+    for i, tap in enumerate(value):
+        if not isinstance(tap, str) or not tap:
+            raise fail(f"must list names of places, got {shown(tap)} among them")
+        if tap in value[:i]:
+            raise fail(f"names the place '{tap}' twice; remove one")
+    return tuple(value)
+
+
+def joint_weights(value: Any) -> JointWeights:
+    if isinstance(value, str):
+        if value not in _SCHEMES:
+            raise fail(f"must be {', '.join(_SCHEMES)} or one number an exit{nearest(value, _SCHEMES)}")
+        return value  # type: ignore[return-value]  # just checked
+    if not isinstance(value, (list, tuple)) or not value:
+        what = f"must be {', '.join(_SCHEMES)} or a list with one number an exit"
+        raise fail(f"{what}, got {shown(value)}")
+    for i, weight in enumerate(value):
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight) or weight < 0:
+            raise fail(f"must be a number of at least 0, got {shown(weight)}", i)
+    if not any(value):
+        raise fail("must have a weight above 0; nothing would train")
+    return tuple(float(weight) for weight in value)
+
+
+def refuse_repeated_seeds(seeds: Sequence[int]) -> None:
+    seed, times = Counter(seeds).most_common(1)[0]
+    if times > 1:
+        last = len(seeds) - 1 - list(reversed(seeds)).index(seed)
+        raise fail(f"repeats the seed {seed}; give each seed once", "seeds", last)
+
+
+def refuse_repeated_labels(labels: Sequence[str]) -> None:
+    for i, label in enumerate(labels):
+        if label in labels[:i]:
+            what = f"has the label '{label}' of strategies[{labels.index(label)}]"
+            raise fail(f"{what}; give it one of its own with 'as'", "strategies", i)
+
+
+def clash(recipe: Recipe) -> tuple[str, str] | None:
+    """Two fields that cannot both hold: one of them, and what is wrong with it; else None."""
+    if recipe.warmup_epochs > recipe.epochs:
+        what = f"must be at most the {recipe.epochs} epochs, got {recipe.warmup_epochs:g}"
+        return "warmup_epochs", what
+    if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
+        return "nesterov", "needs a momentum above 0; set recipe.momentum"
+    return None

@@ -1,0 +1,382 @@
+"""The store: finished phases, finished trials, checkpoints and locks, in plain files.
+
+    <root>/store.json      the format of the store
+    <root>/nodes/<key>/    a finished phase: node.json history.parquet cost.json weights.safetensors
+    <root>/trials/<id>/    a finished trial: trial.json logits.npz
+    <root>/plans/<id>.json the nodes that an unfinished trial will need
+    <root>/work/<key>/     checkpoint.safetensors of a phase under way
+    <root>/locks/          who is at work
+    <root>/staging/        folders not yet complete, or being deleted
+
+Folders under `nodes` and `trials` are sealed (see `sealed`): nothing half-written is read, and
+damage is noticed, named, and can be made anew. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from offramp.errors import OfframpError, nearest
+from offramp.files import discard, inside, replacing
+from offramp.hashing import digest
+from offramp.study import locks, sealed
+from offramp.study.locks import Held
+from offramp.study.sealed import Damaged, Kind, writing
+
+__all__ = ["Damaged", "Held", "NodeRecord", "Store"]
+
+FORMAT = 1
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
+STALE_S = 3600.0  # younger leftovers may belong to a writer at work
+NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
+TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """What `node.json` says of a finished phase. `reads` is what its key is the digest of."""
+
+    key: str
+    reads: dict[str, Any]
+    labels: dict[str, Any]
+    provenance: dict[str, Any]
+    summary: dict[str, Any]
+
+
+class Store:
+    """A folder of finished work that several processes may share.
+
+    Every method raises OfframpError for a key or id that is no plain lower-case name, for a full
+    disk, and for a file it may not read or write. Reading raises Damaged (an OfframpError) for a
+    missing or altered file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Nothing is created before the first write.
+
+        Raises OfframpError when `root` is a file, some other folder, or a newer store.
+        """
+        self.root = root
+        self._version = root / "store.json"
+        self._staging = root / "staging"
+        self._locks = root / "locks"
+        if root.exists() and not root.is_dir():
+            raise OfframpError(f"{root} is not a folder; choose another place for the store")
+        taken = [n for n in ("nodes", "trials", "work", "staging") if (root / n).exists()]
+        if self._version.exists():  # asked after `taken`: it is the first thing a new store gets
+            version = _format(self._version)
+            if version > FORMAT:
+                raise OfframpError(
+                    f"{root} has store format {version} and this offramp reads up to {FORMAT}; "
+                    "update offramp or choose another folder"
+                )
+        elif taken:
+            raise OfframpError(
+                f"{root} holds '{taken[0]}' but no store.json, so it is no store; choose another folder"
+            )
+
+    # Locks
+
+    def try_lock(self, key: str) -> Held | None:
+        """The lock of a key or trial id, or None when somebody holds it, this process included."""
+        self._begin()
+        return locks.try_take(self._locks, _name(key))
+
+    def lock(self, key: str) -> Held:
+        """The lock of a key or trial id, as soon as it is free; waits forever for one's own."""
+        self._begin()
+        return locks.take(self._locks, _name(key))
+
+    def _write_lock(self, key: str) -> Held:
+        """Apart from `lock`, which the writer usually holds already; no key begins with a dot."""
+        self._begin()
+        return locks.take(self._locks, f".write.{_name(key)}")
+
+    def _begin(self) -> None:
+        if not self._version.exists():
+            with writing(self._version), replacing(self._version) as temporary:
+                temporary.write_bytes(sealed.text({"format": FORMAT}))
+
+    # Nodes
+
+    def nodes(self) -> list[str]:
+        """Keys of the nodes that are there, sorted; not checked."""
+        return self._names(NODE.folder)
+
+    def has_node(self, key: str) -> bool:
+        """Whether the node is there, sealed, and its files have their sizes (reads `node.json`)."""
+        return sealed.is_whole(self._node(key), NODE)
+
+    def verify_node(self, key: str) -> None:
+        """Check every byte of a node. Raises Damaged naming the first bad file."""
+        sealed.verify(self._node(key), NODE)
+
+    def read_node(self, key: str) -> NodeRecord:
+        """What is known of a node without its data."""
+        node = sealed.read(self._node(key), NODE)
+        return NodeRecord(key, node["reads"], node["labels"], node["provenance"], node["summary"])
+
+    def node_weights(self, key: str) -> dict[str, Tensor]:
+        """The trained parts by original parameter name, on the CPU, contiguous."""
+        return sealed.unpack(sealed.content(self._node(key), NODE, "weights.safetensors"))
+
+    def node_history(self, key: str) -> pd.DataFrame:
+        """One row an epoch, as it was written; the index is not kept."""
+        data = sealed.content(self._node(key), NODE, "history.parquet")
+        return pd.read_parquet(io.BytesIO(data))
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        """The measured cost, as it was written."""
+        cost: dict[str, Any] = json.loads(sealed.content(self._node(key), NODE, "cost.json"))
+        return cost
+
+    def write_node(
+        self,
+        key: str,
+        reads: dict[str, Any],
+        labels: dict[str, Any],
+        provenance: dict[str, Any],
+        summary: dict[str, Any],
+        weights: Mapping[str, Tensor],
+        history: pd.DataFrame,
+        cost: dict[str, Any],
+    ) -> None:
+        """Keep a finished phase. An intact node of that key stays; a damaged one is replaced.
+
+        The mappings hold JSON's types (tuples come back as lists; NaN and infinity are fine outside
+        `reads`). Raises ValueError when `key` is not the digest of `reads`.
+        """
+        if digest(reads) != key:
+            raise ValueError(f"node key {key} is not the digest of what the node reads")
+        parts = {"reads": reads, "labels": labels, "provenance": provenance, "summary": summary}
+        files = {
+            "weights.safetensors": sealed.pack(weights),
+            "history.parquet": history.to_parquet(None, index=False),
+            "cost.json": sealed.text(cost),
+        }
+        node, manifest = self._node(key), sealed.document(key, parts, files)
+        with self._write_lock(key):
+            try:
+                sealed.verify(node, NODE)
+            except Damaged:
+                sealed.write(node, NODE, manifest, files, self._staging)
+
+    def discard_node(self, key: str) -> None:
+        """Take a node away; nothing happens when it is not there."""
+        self._discard(self._node(key))
+
+    # Trials
+
+    def trials(self) -> list[str]:
+        """Ids of the trials that are there, sorted; not checked."""
+        return self._names(TRIAL.folder)
+
+    def has_trial(self, trial: str) -> bool:
+        """Whether the trial is there, sealed, and its logits have their size."""
+        return sealed.is_whole(self._trial(trial), TRIAL)
+
+    def find_trial(self, prefix: str) -> str:
+        """The one trial whose id is, or begins with, `prefix`. Raises OfframpError otherwise."""
+        trials = self.trials()
+        found = [prefix] if prefix in trials else [t for t in trials if t.startswith(prefix)]
+        if len(found) > 1:
+            some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+            raise OfframpError(f"'{prefix}' begins {len(found)} trials; give more of one of {some}")
+        if not found:
+            hint = nearest(prefix, trials) or "; run a study first"
+            raise OfframpError(f"no trial '{prefix}' in {self.root}{hint}")
+        return found[0]
+
+    def plan_trial(self, trial: str, nodes: Iterable[str]) -> None:
+        """Say which nodes a trial will need, so that they are kept if the run is cut short."""
+        path, text = self._plan(trial), sealed.text({"nodes": [_name(key) for key in nodes]})
+        self._begin()
+        with locks.gate(self._locks), writing(path), replacing(path) as temporary:
+            temporary.write_bytes(text)
+
+    def write_trial(
+        self, trial: str, manifest: dict[str, Any], logits: Mapping[str, np.ndarray]
+    ) -> None:
+        """Keep a finished trial and drop its plan. `manifest` has the keys of its nodes in it.
+
+        An equal, intact trial stays; any other of that id is replaced. Raises TypeError for arrays
+        of Python objects.
+        """
+        if any(array.dtype.hasobject for array in logits.values()):
+            raise TypeError("logits must be arrays of numbers, not of objects")
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(logits))  # type: ignore[arg-type]  # its own keyword is a bool
+        files = {"logits.npz": buffer.getvalue()}
+        path, document = self._trial(trial), sealed.document(trial, {"manifest": manifest}, files)
+        with self._write_lock(trial):
+            try:
+                same = sealed.verify(path, TRIAL)["seal"] == document["seal"]
+            except Damaged:
+                same = False
+            if not same:
+                sealed.write(path, TRIAL, document, files, self._staging)
+            self._plan(trial).unlink(missing_ok=True)
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        """The manifest as it was written."""
+        manifest: dict[str, Any] = sealed.read(self._trial(trial), TRIAL)["manifest"]
+        return manifest
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        """The arrays as they were written."""
+        data = io.BytesIO(sealed.content(self._trial(trial), TRIAL, "logits.npz"))
+        with np.load(data, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    # Checkpoints. Whoever writes one holds the lock of its key.
+
+    def write_checkpoint(self, key: str, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace a checkpoint at once; the old one stays until the new one is on the disk."""
+        path, data = self._checkpoint(key), sealed.pack_checkpoint(key, tensors, state)
+        self._begin()
+        with writing(path), replacing(path) as temporary:
+            temporary.write_bytes(data)
+
+    def read_checkpoint(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and state, or None: there is no checkpoint, or it is damaged, which is logged."""
+        path = self._checkpoint(key)
+        if not path.exists():
+            return None
+        try:
+            return sealed.unpack_checkpoint(key, path)
+        except Damaged as error:
+            log.warning("checkpoint %s %s; the phase starts over", path, error.reason)
+            return None
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Remove a checkpoint; nothing happens when there is none."""
+        self._discard(self._checkpoint(key).parent)
+
+    # What nobody needs
+
+    def unneeded(self, abandon: bool = False) -> list[tuple[Path, int]]:
+        """Paths that no trial needs, with their bytes: nodes that no trial, no plan and no needed
+        node names; checkpoints of finished nodes; what killed writers left over an hour ago; lock
+        files nobody holds. With `abandon`, unfinished work as well: plans, and nodes that only
+        they name, and every checkpoint.
+
+        A locked key is left alone, and while anyone holds any lock so is every node and plan: a
+        run at work may be about to name it. Raises Damaged for an unreadable trial or plan.
+        """
+        if not self._version.exists():
+            return []
+        with locks.gate(self._locks):
+            return [(path, sealed.size(path)) for path in self._unneeded(abandon)]
+
+    def collect(self, dry_run: bool, abandon: bool = False) -> int:
+        """Remove what is `unneeded`, or with `dry_run` only add it up; the bytes freed."""
+        if dry_run or not self._version.exists():
+            return sum(size for _, size in self.unneeded(abandon))
+        freed = 0
+        with locks.gate(self._locks):
+            for path in self._unneeded(abandon):
+                freed += sealed.size(path)
+                if path.is_symlink() or not path.is_dir():
+                    path.unlink(missing_ok=True)
+                elif path.parent == self._staging:
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    self._discard(path)
+        return freed
+
+    def _unneeded(self, abandon: bool) -> list[Path]:
+        held, found = locks.survey(self._locks)
+        if not held:
+            plans = sorted((self.root / "plans").glob("*.json"))
+            needed = self._needed([] if abandon else plans)
+            found += [self._node(key) for key in self.nodes() if key not in needed]
+            found += plans if abandon else []
+        leftovers = [*self._staging.glob("*"), *self.root.glob("plans/.*.tmp")]
+        for key in self._names("work"):
+            if key in held:
+                continue
+            folder = self.root / "work" / key
+            if self.has_node(key) or (abandon and not held):
+                found.append(folder)
+            else:
+                leftovers += folder.glob(".*.tmp")
+        return found + [path for path in leftovers if sealed.age_s(path) > STALE_S]
+
+    def _needed(self, plans: list[Path]) -> set[str]:
+        """Nodes that trials and plans name, and nodes that those started from."""
+        present = set(self.nodes())
+        roots = [self.read_trial(trial) for trial in self.trials()]
+        waiting = set(sealed.strings([*roots, *map(sealed.read_json, plans)])) & present
+        needed: set[str] = set()
+        while waiting:
+            key = waiting.pop()
+            needed.add(key)
+            with suppress(Damaged):
+                waiting |= (set(sealed.strings(self.read_node(key).reads)) & present) - needed
+        return needed
+
+    # Places
+
+    def _path(self, folder: str, name: str) -> Path:
+        try:
+            inside(self.root, f"{folder}/{_name(name)}")
+        except ValueError as error:
+            raise OfframpError(f"{error}; put the folder itself there, not a link") from error
+        return self.root / folder / name
+
+    def _node(self, key: str) -> Path:
+        return self._path(NODE.folder, key)
+
+    def _trial(self, trial: str) -> Path:
+        return self._path(TRIAL.folder, trial)
+
+    def _plan(self, trial: str) -> Path:
+        return self._path("plans", trial).with_name(f"{trial}.json")
+
+    def _checkpoint(self, key: str) -> Path:
+        return self._path("work", key) / "checkpoint.safetensors"
+
+    def _names(self, folder: str) -> list[str]:
+        paths = (self.root / folder).glob("*")
+        return sorted(p.name for p in paths if NAME.fullmatch(p.name) and p.is_dir())
+
+    def _discard(self, path: Path) -> None:
+        if path.exists():
+            with writing(path), suppress(FileNotFoundError):  # somebody else was first
+                discard(path, self._staging)
+
+
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise OfframpError(
+            f"{name!r} is no key or trial id; use up to 200 of a-z, 0-9, '.', '_' and '-', "
+            "a letter or digit first"
+        )
+    return name
+
+
+def _format(path: Path) -> int:
+    try:
+        version = sealed.read_json(path)["format"]
+    except (Damaged, TypeError, LookupError):
+        version = None
+    if type(version) is not int:
+        raise OfframpError(
+            f'{path} names no format; if this is a store, write {{"format": {FORMAT}}} into it'
+        )
+    return version

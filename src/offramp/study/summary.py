@@ -1,0 +1,159 @@
+"""What a store's trials come to: accuracy, compute and time by strategy; the tidy table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.exits import at_threshold
+from offramp.study.store import Store
+
+THRESHOLDS = (0.5, 0.8, 0.95)
+COLUMNS = (
+    *("trial", "strategy", "model", "data", "seed"),
+    *("phase", "exit", "split", "epoch", "metric", "value"),
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (NaN for one value)."""
+
+    mean: float
+    sd: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+        return Spread(float(np.mean(values)), sd)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time of a trial, three ways.
+
+    written: every phase in full, as the paper runs it; measured where the trial ran plain and alone,
+    else estimated from the executed time by the ratio of MACs.  executed: of all nodes it reads.
+    marginal: of those that no trial before it in its study reads.
+    """
+
+    written: float
+    executed: float
+    marginal: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """One strategy over its seeds. accuracy: on test, by exit, 0 to 1.  thresholds: accuracy and
+    compute (share of the plain network's MACs) by confidence threshold."""
+
+    strategy: str
+    seeds: tuple[int, ...]
+    accuracy: Mapping[int, Spread]
+    thresholds: Mapping[float, tuple[Spread, Spread]]
+    seconds: Seconds
+
+
+def trial_seconds(store: Store, manifest: Mapping[str, Any]) -> Seconds:
+    """What a trial took, from the costs of its nodes."""
+    phases = [phase["node"] for phase in manifest["phases"]]
+    costs = {key: store.node_cost(key) for key in phases}
+    spent = {key: sum(cost["seconds"].values()) for key, cost in costs.items()}
+    ratio = {k: c["macs_written"] / max(c["macs_executed"], 1) for k, c in costs.items()}
+    measured = all(cost["comparable"] for cost in costs.values())
+    return Seconds(
+        written=sum(spent[k] * (1.0 if measured else ratio[k]) for k in phases),
+        executed=sum(spent.values()),
+        marginal=sum(spent[key] for key in manifest["marginal"]),
+        measured=measured,
+    )
+
+
+def lines(store: Store, trials: Iterable[str]) -> list[Line]:
+    """A line for each strategy among `trials`, in the order in which they come."""
+    grouped: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for trial in trials:
+        manifest = store.read_trial(trial)
+        grouped.setdefault(manifest["strategy"], []).append((trial, manifest))
+    return [_line(store, strategy, group) for strategy, group in grouped.items()]
+
+
+def _line(store: Store, strategy: str, group: list[tuple[str, dict[str, Any]]]) -> Line:
+    exits = group[0][1]["exits"]
+    accuracies = np.array([m["metrics"]["test"]["accuracy"] for _, m in group])
+    seconds = [trial_seconds(store, m) for _, m in group]
+    points: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
+    for trial, manifest in group:
+        arrays = store.trial_logits(trial)
+        for threshold in THRESHOLDS:
+            point = at_threshold(
+                arrays["test"],
+                arrays["test_labels"],
+                manifest["macs"],
+                manifest["backbone_macs"],
+                threshold,
+            )
+            points[threshold].append((point.accuracy, point.compute))
+    return Line(
+        strategy,
+        tuple(m["seed"] for _, m in group),
+        {k: Spread.of(accuracies[:, i].tolist()) for i, k in enumerate(exits)},
+        {
+            t: (Spread.of([a for a, _ in found]), Spread.of([c for _, c in found]))
+            for t, found in points.items()
+        },
+        Seconds(
+            written=float(np.mean([s.written for s in seconds])),
+            executed=float(np.mean([s.executed for s in seconds])),
+            marginal=float(np.mean([s.marginal for s in seconds])),
+            measured=all(s.measured for s in seconds),
+        ),
+    )
+
+
+def tidy(store: Store, trials: Iterable[str]) -> pd.DataFrame:
+    """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
+    calibration and test (phase `final`, epoch missing), and costs (exit and epoch missing).
+
+    A node that several trials share stands in the table once for each of them.
+    """
+    frames = [_tidy_trial(store, trial) for trial in trials]
+    if not frames:
+        return pd.DataFrame(columns=list(COLUMNS))
+    table = pd.concat(frames, ignore_index=True)
+    for column in ("exit", "epoch"):
+        table[column] = table[column].astype("Int64")
+    return table
+
+
+def _tidy_trial(store: Store, trial: str) -> pd.DataFrame:
+    manifest = store.read_trial(trial)
+    number = {place: k for k, place in enumerate(manifest["places"], start=1)}
+    frames = []
+    for phase in manifest["phases"]:
+        history = store.node_history(phase["node"])
+        history["exit"] = history["exit"].map(number)
+        cost = store.node_cost(phase["node"])
+        amounts = {f"seconds_{kind}": value for kind, value in cost["seconds"].items()}
+        amounts |= {name: cost[name] for name in ("macs_written", "macs_executed")}
+        costs = pd.DataFrame({"metric": list(amounts), "value": list(amounts.values())})
+        frames.append(pd.concat([history, costs]).assign(phase=phase["name"]))
+    final = [
+        {"phase": "final", "exit": exit, "split": split, "metric": metric, "value": value}
+        for split, metrics in manifest["metrics"].items()
+        for metric, values in metrics.items()
+        for exit, value in zip(manifest["exits"], values, strict=True)
+    ]
+    table = pd.concat([*frames, pd.DataFrame(final)], ignore_index=True).assign(
+        trial=trial,
+        strategy=manifest["strategy"],
+        model=manifest["network"]["backbone"],
+        data=manifest["data"]["name"],
+        seed=manifest["seed"],
+    )
+    return table.reindex(columns=list(COLUMNS))

@@ -1,0 +1,130 @@
+"""A finished trial: its manifest, its logits, and the network it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from offramp.analysis.exits import accuracy, cross_entropy
+from offramp.engine.cost import exit_macs
+from offramp.engine.evaluate import split_logits
+from offramp.engine.passes import Images
+from offramp.engine.resolve import Lineage, Source
+from offramp.engine.weights import Weights
+from offramp.errors import OfframpError
+from offramp.hashing import plain
+from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.parts import backbone, path
+from offramp.study.plan import Plan, Trial, net_spec
+from offramp.study.provenance import provenance
+from offramp.study.store import Damaged, Store
+
+EVALUATED = ("validation", "calibration", "test")
+EVALUATION_BATCH = 128
+
+
+def is_whole(store: Store, trial: str) -> bool:
+    """Whether the trial is there and intact, every byte checked."""
+    try:
+        store.trial_logits(trial)
+        store.read_trial(trial)
+    except Damaged:
+        return False
+    return True
+
+
+def write(plan: Plan, store: Store, trial: Trial, images: Images) -> None:
+    """Assemble the trial's network, compute its logits on three splits, and keep both."""
+    final, owners = trial.resolved.final, trial.resolved.owners
+    weights = Weights(plan.net, trial.seed, store.node_weights, images.device)
+    net = weights.assembled(final, owners)
+    exits = list(final)
+    arrays: dict[str, np.ndarray] = {}
+    metrics: dict[str, Any] = {}
+    for split in EVALUATED:
+        labels = getattr(plan.data, split).labels.cpu().numpy()
+        logits = split_logits(net, images, split, exits, EVALUATION_BATCH)
+        arrays[split], arrays[f"{split}_labels"] = logits, labels
+        metrics[split] = {
+            "accuracy": accuracy(logits, labels).tolist(),
+            "cross_entropy": cross_entropy(logits, labels).tolist(),
+        }
+    store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
+
+
+def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any]) -> dict[str, Any]:
+    study, data = plan.study, plan.data
+    exits = list(trial.resolved.final)
+    return {
+        "strategy": trial.label,
+        "program": trial.strategy.name,
+        "options": plain(trial.strategy.options),
+        "study": study.name,
+        "seed": trial.seed,
+        "phases": [{"name": n.name, "node": n.key} for n in trial.resolved.nodes],
+        "marginal": list(trial.marginal),
+        "exits": exits,
+        "places": list(net.places),
+        "final": {str(k): [plain(s) for s in way] for k, way in trial.resolved.final.items()},
+        "owners": list(trial.resolved.owners),
+        "macs": [exit_macs(net, exits[: i + 1]) for i in range(len(exits))],
+        "backbone_macs": sum(net.macs(part) for part in backbone(net.exits)),
+        "parameters": [_parameters(net, exits[: i + 1]) for i in range(len(exits))],
+        "metrics": metrics,
+        "network": plain(net_spec(study)),
+        "input_shape": list(data.shape),
+        "classes": list(data.classes),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "data": {
+            "name": data.name,
+            "provenance": plain(data.provenance),
+            **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
+        },
+        "recipe": study.recipe.model_dump(mode="json"),
+        "execution": study.execution.model_dump(mode="json"),
+        "numerics": plain(plan.numerics),
+        "provenance": provenance(next(net.parameters()).device),
+    }
+
+
+def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
+    """Parameters of the network that is cut off after the last of the exits `passed`."""
+    held = {(net.trunk_of[k - 1], part) for k in passed for part in path(k)}
+    return sum(net.parameter_count(part) for _, part in held)
+
+
+def load_network(store: Store, trial: str, device: torch.device) -> ExitNetwork:
+    """The trained network of a trial, in eval mode, on `device`.
+
+    Raises OfframpError for a trial whose network or files are gone.
+    """
+    manifest = store.read_trial(trial)
+    spec = _net_spec(manifest["network"])
+    shape = tuple(manifest["input_shape"])
+    net = build(spec, (shape[0], shape[1], shape[2]), len(manifest["classes"]), manifest["seed"])
+    if list(net.places) != manifest["places"]:
+        raise OfframpError(
+            f"the backbone '{spec.backbone}' no longer has the places of trial {trial}; train it again"
+        )
+    final: dict[int, Lineage] = {
+        int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()
+    }
+    weights = Weights(net, manifest["seed"], store.node_weights, device)
+    return weights.assembled(final, tuple(manifest["owners"]))
+
+
+def _net_spec(fields: dict[str, Any]) -> NetSpec:
+    def pairs(value: list[list[Any]]) -> tuple[tuple[str, Any], ...]:
+        return tuple((str(k), tuple(v) if isinstance(v, list) else v) for k, v in value)
+
+    taps = fields["taps"]
+    return NetSpec(
+        backbone=fields["backbone"],
+        options=pairs(fields["options"]),
+        taps=tuple(taps) if isinstance(taps, list) else taps,
+        head=pairs(fields["head"]),
+    )

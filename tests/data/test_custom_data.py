@@ -1,0 +1,149 @@
+"""A user's own file: `my.py:make_data`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from offramp.data.load import DataSpec, load
+from offramp.errors import OfframpError
+from offramp.hashing import file_digest
+
+HEAD = """
+from __future__ import annotations
+from dataclasses import dataclass
+import torch
+from torch.utils.data import TensorDataset
+from offramp.data.raw import RawData, RawSplit
+
+@dataclass(frozen=True)
+class Settings:
+    n: int = 80
+
+def images(n):
+    return (torch.arange(n * 4) % 251).to(torch.uint8).reshape(n, 1, 2, 2)
+
+def labels(n):
+    return torch.arange(n) % 2
+
+def dataset(n):
+    return TensorDataset(images(n), labels(n))
+"""
+
+
+def write(folder: Path, body: str) -> str:
+    path = folder / "my.py"
+    path.write_text(HEAD + body)
+    return f"{path}:make_data"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "RawData(RawSplit(images(80), labels(80)), RawSplit(images(9), labels(9)))",
+        "(dataset(80), dataset(9))",
+        "{'train': dataset(80), 'test': dataset(9)}",
+        "{'train': (images(80), labels(80)), 'test': (images(9), labels(9))}",
+        "{'train': (images(80).numpy(), labels(80).numpy()), 'test': dataset(9)}",
+    ],
+)
+def test_what_a_function_may_return(tmp_path: Path, made: str) -> None:
+    name = write(tmp_path, f"def make_data(): return {made}\n")
+    before = set(sys.modules)
+    data = load(DataSpec(name))
+    assert {k: len(v) for k, v in data.splits.items()} == {
+        "train": 40,
+        "validation": 20,
+        "calibration": 20,
+        "test": 9,
+    }
+    assert data.classes == ("0", "1")
+    assert not {m for m in set(sys.modules) - before if "my" in m.split("_")}
+    assert data.provenance["source"]["sha256"] == file_digest(tmp_path / "my.py")
+
+
+def test_validation_test_and_classes_of_its_own(tmp_path: Path) -> None:
+    body = (
+        "def make_data(): return dict(train=dataset(80), validation=dataset(5),"
+        " classes=['x', 'y'], test=None)\n"
+    )
+    name = write(tmp_path, body)
+    data = load(DataSpec(name))
+    assert data.classes == ("x", "y")
+    assert {k: len(v) for k, v in data.splits.items()} == {
+        "train": 40,
+        "validation": 5,
+        "calibration": 20,
+        "test": 20,
+    }
+    with pytest.raises(OfframpError, match="has no test split"):
+        load(DataSpec(name, test_images=5))
+
+
+def test_root_and_options_reach_it(tmp_path: Path) -> None:
+    name = write(
+        tmp_path,
+        "def make_data(root=None, n=80):\n"
+        "    assert root is None or root.name == 'somewhere'\n"
+        "    return dataset(n), dataset(9)\n",
+    )
+    assert len(load(DataSpec(name)).train) == 40
+    spec = DataSpec(name, root="somewhere", options=(("n", 120),))
+    assert len(load(spec).train) == 60
+    with pytest.raises(OfframpError, match=r"no option 'm'"):
+        load(DataSpec(name, options=(("m", 1),)))
+    with pytest.raises(OfframpError, match=r"failed at line \d+: AssertionError"):
+        load(DataSpec(name, root="elsewhere"))
+    needs = write(tmp_path, "def make_data(root): return dataset(80), dataset(9)\n")
+    with pytest.raises(OfframpError, match="needs its folder"):
+        load(DataSpec(needs))
+    anything = write(
+        tmp_path, "def make_data(**options): return dataset(options['n']), dataset(9)\n"
+    )
+    assert len(load(DataSpec(anything, options=(("n", 120),))).train) == 60
+
+
+LINE = HEAD.count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def make_dat(): pass\n", "no function 'make_data'; did you mean 'make_dat'"),
+        ("make_data = 3\n", "no function 'make_data'"),
+        ("def make_data(): return 3\n", "returned a int; return RawData"),
+        ("def make_data(): return None\n", "returned a NoneType"),
+        ("def make_data(): return {'test': dataset(3)}\n", "at least 'train'"),
+        ("def make_data(): return (1, 2, 3)\n", "returned a tuple"),
+        ("def make_data(): return {'train': 3}\n", "the train data is a int"),
+        (
+            "def make_data(): return {'train': dataset(80), 'tset': dataset(3)}\n",
+            "the key 'tset'; did you mean 'test'",
+        ),
+        ("def make_data(): 1 / 0\n", f"failed at line {LINE}: ZeroDivisionError"),
+        ("1 / 0\n", f"failed at line {LINE}: ZeroDivisionError"),
+        ("def make_data(:\n", f"failed at line {LINE}: SyntaxError"),
+        ("import no_such_module_here\n", "ModuleNotFoundError"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(OfframpError, match=message) as caught:
+        load(DataSpec(write(tmp_path, body)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(OfframpError, match=r"there is no file .*other\.py"):
+        load(DataSpec(f"{tmp_path / 'other.py'}:make_data"))
+
+
+def test_two_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    sizes = []
+    for n in (80, 120):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        name = write(folder, f"def make_data(): return dataset({n}), dataset(9)\n")
+        sizes.append(len(load(DataSpec(name)).train))
+    assert sizes == [40, 60]

@@ -1,0 +1,191 @@
+"""load: names, subsets, hold-outs, and what may not influence what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from offramp.data.dataset import Data
+from offramp.data.load import DataSpec, assemble, load
+from offramp.data.raw import RawData, RawSplit
+from offramp.data.sources import DATASETS
+from offramp.errors import OfframpError
+
+
+def raw(test_labels: torch.Tensor | None = None, test_value: int = 7) -> RawData:
+    """400 training images that each show their own row number, and 60 test images."""
+    rows = torch.arange(400)
+    images = torch.stack([rows // 256, rows % 256], 1).to(torch.uint8)[:, :, None, None]
+    labels = torch.arange(60) % 4 if test_labels is None else test_labels
+    test = torch.full((len(labels), 2, 1, 1), test_value, dtype=torch.uint8)
+    return RawData(RawSplit(images, rows % 4), RawSplit(test, labels), ("a", "b", "c", "d"))
+
+
+def rows_of(data: Data, name: str) -> set[int]:
+    images = data.splits[name].images[:, :, 0, 0].to(torch.int64)
+    return set((images[:, 0] * 256 + images[:, 1]).tolist())
+
+
+def make(source: RawData | None = None, **changes: Any) -> Data:
+    return assemble(source or raw(), DataSpec("toy", **changes))
+
+
+def digests(data: Data) -> dict[str, str]:
+    return {name: part.digest for name, part in data.splits.items()}
+
+
+def test_hold_outs_never_overlap() -> None:
+    data = make()
+    parts = [rows_of(data, name) for name in ("train", "validation", "calibration")]
+    assert [len(part) for part in parts] == [240, 80, 80]
+    assert set().union(*parts) == set(range(400))
+
+
+def test_labels_follow_their_images() -> None:
+    data = make(train_images=100)
+    for name in ("train", "validation", "calibration"):
+        part = data.splits[name]
+        shown = part.images[:, 0, 0, 0].to(torch.int64) * 256 + part.images[:, 1, 0, 0]
+        assert torch.equal(shown % 4, part.labels)
+
+
+def test_a_subset_is_taken_before_holding_out() -> None:
+    data = make(train_images=100)
+    parts = [rows_of(data, name) for name in ("train", "validation", "calibration")]
+    assert [len(part) for part in parts] == [52, 24, 24]
+    assert len(set().union(*parts)) == 100
+    assert data.train.labels.bincount().tolist() == [13] * 4
+
+
+def test_the_same_seed_splits_alike_whatever_was_called_before() -> None:
+    first = digests(make(split_seed=5))
+    torch.manual_seed(1)
+    make(split_seed=6, train_images=80)
+    torch.rand(3)
+    assert digests(make(split_seed=5)) == first
+    other = digests(make(split_seed=6))
+    assert other["train"] != first["train"]
+    assert other["test"] == first["test"]
+
+
+def test_statistics_are_of_the_training_split_alone() -> None:
+    data = make(raw(test_value=7))
+    pixels = data.train.images.double() / 255
+    assert torch.tensor(data.mean).allclose(pixels.mean((0, 2, 3)).float())
+    assert torch.tensor(data.std).allclose(pixels.std((0, 2, 3), correction=0).float())
+    everything = raw().train.images[torch.arange(400)].double() / 255
+    assert data.mean[1] != pytest.approx(float(everything[:, 1].mean()), abs=1e-9)
+    other = make(raw(test_value=255))
+    assert (other.mean, other.std) == (data.mean, data.std)
+
+
+def test_test_labels_influence_nothing_but_test() -> None:
+    data = make()
+    for labels in (torch.zeros(60), torch.arange(60) * 3 % 4, torch.zeros(20)):
+        for test_images in (None, 10):
+            other = make(raw(labels.to(torch.int64)), test_images=test_images)
+            assert other.test.digest != data.test.digest
+            assert (other.mean, other.std, other.classes) == (data.mean, data.std, data.classes)
+            for name in ("train", "validation", "calibration"):
+                assert other.splits[name].digest == data.splits[name].digest
+
+
+def test_train_influences_no_test_subset() -> None:
+    whole, part = make(test_images=8), make(test_images=8, train_images=100)
+    assert whole.test.digest == part.test.digest
+
+
+def test_validation_may_be_test_as_in_the_paper() -> None:
+    held, paper = make(), make(validation="test")
+    assert paper.validation is paper.test
+    assert rows_of(paper, "train") == rows_of(held, "train") | rows_of(held, "validation")
+    assert paper.calibration.digest == held.calibration.digest
+    assert not rows_of(paper, "calibration") & rows_of(paper, "train")
+
+
+def test_only_rows_that_are_used_are_read_and_each_once() -> None:
+    asked: list[int] = []
+
+    class Lazy:
+        def __len__(self) -> int:
+            return 400
+
+        def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+            asked.extend(rows.tolist())
+            return torch.zeros(len(rows), 1, 2, 2, dtype=torch.uint8)
+
+    test = RawSplit(torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.arange(8) % 4)
+    make(RawData(RawSplit(Lazy(), torch.arange(400) % 4), test), train_images=100)
+    assert len(asked) == len(set(asked)) == 100
+
+
+def test_a_source_that_gives_no_tensor_is_refused() -> None:
+    images: Any = [[0]] * 40
+    with pytest.raises(OfframpError, match="40 images but 39 labels"):
+        RawSplit(images, torch.zeros(39, dtype=torch.int64))
+    numpy = torch.zeros(40, 1, 2, 2, dtype=torch.uint8).numpy()
+    source = RawSplit(numpy, torch.arange(40) % 2)
+    with pytest.raises(OfframpError, match="gave a ndarray"):
+        make(RawData(source, None))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": 0}, "data.train_images is 0"),
+        ({"train_images": 401}, "data.train_images is 401, but .* has 400"),
+        ({"test_images": 61}, "data.test_images is 61, but .* has 60"),
+        ({"test_images": -1}, "data.test_images is -1"),
+        ({"train_images": 8}, "too few training images"),
+        ({"validation": "tset"}, "data.validation cannot be 'tset'; did you mean 'test'"),
+    ],
+)
+def test_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OfframpError, match=message):
+        make(**changes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (DataSpec("digit"), "unknown data set 'digit'; did you mean 'digits'"),
+        (DataSpec("digits", root="/x"), "reads no folder"),
+        (DataSpec("digits", options=(("size", 3),)), "no option 'size'"),
+        (DataSpec("cifar10", options=(("root", "x"),)), "no option 'root'"),
+    ],
+)
+def test_load_refuses(spec: DataSpec, message: str) -> None:
+    with pytest.raises(OfframpError, match=message):
+        load(spec)
+
+
+def test_digits() -> None:
+    data = load(DataSpec("digits"))
+    assert data.shape == (1, 8, 8)
+    assert data.classes == tuple("0123456789")
+    assert {name: len(part) for name, part in data.splits.items()} == {
+        "train": 948,
+        "validation": 200,
+        "calibration": 200,
+        "test": 449,
+    }
+    assert data.train.images.max() == 255
+    assert len(data.train.images.unique()) == 17
+    assert load(DataSpec("digits", split_seed=3)).test.digest == data.test.digest
+    assert digests(load(DataSpec("digits"))) == digests(data)
+
+
+def test_digits_are_pinned() -> None:
+    """Keys of finished work hold this digest: it changes only when that is meant."""
+    assert (
+        load(DataSpec("digits")).train.digest
+        == "6606ea76b9b5f981cf621d89206dcdcb5b502c0093001fdb8bbcc6a10174d6b3"
+    )
+
+
+def test_the_registry_is_in_order() -> None:
+    assert list(DATASETS) == sorted(DATASETS)
+    assert all(Path(f"{name}.py").stem == source.__name__ for name, source in DATASETS.items())

@@ -1,0 +1,304 @@
+"""Folders of Parquet files: tiny ones made here, and the real CIFAR-10 where it is at hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from offramp.data.load import DataSpec, load
+from offramp.errors import OfframpError
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+NAMES = ("cat", "dog")
+
+
+def png(pixels: np.ndarray, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form)
+    return buffer.getvalue()
+
+
+def pixels(n: int, seed: int = 0, size: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def write(
+    path: Path,
+    files: list[bytes | None],
+    labels: list[Any],
+    *,
+    image: str = "img",
+    label: str = "label",
+    names: tuple[str, ...] | None = NAMES,
+    struct: bool = True,
+) -> None:
+    """A Parquet file in the hub's form."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    column = pa.array(files, pa.binary())
+    if struct:
+        column = pa.StructArray.from_arrays(
+            [column, pa.array(["x.png"] * len(files))], ["bytes", "path"]
+        )
+    table = pa.table({image: column, label: pa.array(labels, None if labels else pa.int64())})
+    if names is not None:
+        features = {label: {"names": list(names), "_type": "ClassLabel"}, image: {"_type": "Image"}}
+        meta = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": meta})
+    pq.write_table(table, path)
+
+
+TRAIN, TEST = "train-00000-of-00001.parquet", "test-00000-of-00001.parquet"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """40 training and 10 test images of two classes."""
+    root = tmp_path / "tiny"
+    write(root / TRAIN, [png(p) for p in pixels(40)], [i % 2 for i in range(40)])
+    write(root / TEST, [png(p) for p in pixels(10, 1)], [i % 2 for i in range(10)])
+    return root
+
+
+def spec(root: Path, **changes: Any) -> DataSpec:
+    return DataSpec("cifar10", **{"root": str(root), **changes})
+
+
+def test_pixels_labels_and_names_arrive(folder: Path) -> None:
+    data = load(spec(folder))
+    assert data.classes == NAMES
+    assert data.shape == (3, 6, 6)
+    assert {name: len(part) for name, part in data.splits.items()} == {
+        "train": 20,
+        "validation": 10,
+        "calibration": 10,
+        "test": 10,
+    }
+    expected = torch.from_numpy(pixels(10, 1)).permute(0, 3, 1, 2)
+    assert torch.equal(data.test.images, expected)
+    assert data.test.labels.tolist() == [0, 1] * 5
+    # Every training image is in one split, with its own label.
+    source = torch.from_numpy(pixels(40)).permute(0, 3, 1, 2)
+    label_of = {image.numpy().tobytes(): i % 2 for i, image in enumerate(source)}
+    seen = []
+    for part in (data.train, data.validation, data.calibration):
+        for image, label in zip(part.images, part.labels, strict=True):
+            key = image.contiguous().numpy().tobytes()
+            assert label_of[key] == label
+            seen.append(key)
+    assert sorted(seen) == sorted(label_of)
+
+
+def test_provenance_is_json(folder: Path) -> None:
+    provenance = json.loads(json.dumps(load(spec(folder, train_images=20)).provenance))
+    assert provenance["available"] == {"train": 40, "test": 10}
+    assert provenance["images"]["train"] == 12
+    assert len(provenance["files"][TRAIN]["sha256"]) == 64
+
+
+def test_shards_follow_in_order_and_a_missing_one_is_noticed(folder: Path) -> None:
+    whole = load(spec(folder))
+    (folder / TRAIN).unlink()
+    files, labels = [png(p) for p in pixels(40)], [i % 2 for i in range(40)]
+    write(folder / "train-00000-of-00002.parquet", files[:15], labels[:15])
+    with pytest.raises(OfframpError, match="holds 1 of 2"):
+        load(spec(folder))
+    write(folder / "train-00001-of-00002.parquet", files[15:], labels[15:], struct=False)
+    assert load(spec(folder)).train.digest == whole.train.digest
+
+
+def test_the_hubs_subfolders_are_found(folder: Path) -> None:
+    whole = load(spec(folder))
+    (folder / "plain_text").mkdir()
+    for name in (TRAIN, TEST):
+        (folder / name).rename(folder / "plain_text" / name)
+    assert load(spec(folder)).train.digest == whole.train.digest
+
+
+def test_a_subset_decodes_only_its_rows(folder: Path) -> None:
+    files: list[bytes | None] = [b"not an image"] * 40
+    chosen = load(spec(folder, train_images=20)).provenance["images"]
+    assert sum(chosen[name] for name in ("train", "validation", "calibration")) == 20
+    write(folder / TEST, files[:10], [i % 2 for i in range(10)])
+    with pytest.raises(OfframpError, match="row 0 is no readable image"):
+        load(spec(folder))
+    # Row 3 alone is broken: seeds whose subset leaves it out never touch it.
+    images: list[bytes | None] = [png(p) for p in pixels(10, 1)]
+    images[3] = b"not an image"
+    write(folder / TEST, images, [i % 2 for i in range(10)])
+    outcomes = set()
+    for seed in range(12):
+        try:
+            load(spec(folder, test_images=4, split_seed=seed))
+            outcomes.add("left out")
+        except OfframpError as error:
+            assert "row 3" in str(error)
+            outcomes.add("read")
+    assert outcomes == {"left out", "read"}
+
+
+def test_other_columns(folder: Path) -> None:
+    for name, n in ((TRAIN, 40), (TEST, 10)):
+        labels = [i % 2 for i in range(n)]
+        write(folder / name, [png(p) for p in pixels(n)], labels, image="image", label="fine_label")
+    with pytest.raises(OfframpError, match=r"no column 'img'.*image_column.*image, fine_label"):
+        load(spec(folder))
+    with pytest.raises(OfframpError, match=r"no column 'label'.*label_column"):
+        load(spec(folder, options=(("image_column", "image"),)))
+    columns = (("image_column", "image"), ("label_column", "fine_label"))
+    assert load(spec(folder, options=columns)).classes == NAMES
+    swapped = (("image_column", "fine_label"), ("label_column", "image"))
+    with pytest.raises(OfframpError, match="'fine_label' is int64, not images"):
+        load(spec(folder, options=swapped))
+    with pytest.raises(OfframpError, match="no option 'image_colum'; did you mean 'image_column'"):
+        load(spec(folder, options=(("image_colum", "image"),)))
+
+
+def test_without_names_the_training_labels_are_numbered(folder: Path) -> None:
+    for name, n in ((TRAIN, 40), (TEST, 10)):
+        write(folder / name, [png(p) for p in pixels(n)], [i % 2 for i in range(n)], names=None)
+    assert load(spec(folder)).classes == ("0", "1")
+    write(folder / TEST, [png(p) for p in pixels(10)], [5] * 10, names=None)
+    with pytest.raises(OfframpError, match=r"test split .* has label 5, outside 0 to 1"):
+        load(spec(folder))
+
+
+def test_class_order_must_agree(folder: Path) -> None:
+    write(folder / TEST, [png(p) for p in pixels(10)], [0] * 10, names=("dog", "cat"))
+    with pytest.raises(OfframpError, match="other classes"):
+        load(spec(folder))
+
+
+def test_gray_and_jpeg_images_become_three_channels(folder: Path) -> None:
+    gray = [png(p[..., 0]) for p in pixels(5, 1)]
+    jpeg = [png(p, "JPEG") for p in pixels(5, 2)]
+    write(folder / TEST, gray + jpeg, [0, 1] * 5)
+    images = load(spec(folder)).test.images
+    assert torch.equal(images[0, 0], torch.from_numpy(pixels(5, 1)[0, ..., 0]))
+    assert torch.equal(images[0, 0], images[0, 2])
+    decoded = np.asarray(Image.open(io.BytesIO(jpeg[0])).convert("RGB")).copy()
+    assert torch.equal(images[5], torch.from_numpy(decoded).permute(2, 0, 1))
+
+
+def test_large_images_are_decoded_alike_by_threads(folder: Path) -> None:
+    big = pixels(10, 3, size=64)
+    for name, n in ((TRAIN, 40), (TEST, 10)):
+        write(folder / name, [png(big[i % 10]) for i in range(n)], [i % 2 for i in range(n)])
+    images = load(spec(folder)).test.images
+    assert torch.equal(images, torch.from_numpy(big).permute(0, 3, 1, 2))
+
+
+def broken(folder: Path, case: str) -> None:
+    labels = [i % 2 for i in range(10)]
+    files: list[bytes | None] = [png(p) for p in pixels(10)]
+    path = folder / TEST
+    if case == "folder":
+        shutil.rmtree(folder)
+    elif case == "split":
+        path.unlink()
+    elif case == "not parquet":
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    elif case == "truncated":
+        path.write_bytes(path.read_bytes()[:-50])
+    elif case == "empty file":
+        path.write_bytes(b"")
+    elif case == "no rows":
+        write(path, files[:0], [])
+    elif case == "sizes":
+        write(path, [*files[:9], png(pixels(1, size=8)[0])], labels)
+    elif case == "no bytes":
+        write(path, [*files[:9], None], labels)
+    elif case == "empty bytes":
+        write(path, [*files[:9], b""], labels)
+    elif case == "cut image":
+        write(path, [*files[:9], png(pixels(1)[0])[:30]], labels)
+    elif case == "deep image":
+        deep = np.full((6, 6), 40000, dtype=np.uint16)
+        write(path, [png(deep)] * 10, labels)
+    elif case == "label words":
+        write(path, files, ["cat"] * 10)
+    elif case == "label gaps":
+        write(path, files, [*labels[:9], None])
+    elif case == "negative":
+        write(path, files, [*labels[:9], -1])
+    elif case == "link":
+        outside = folder.parent / "outside.parquet"
+        path.rename(outside)
+        path.symlink_to(outside)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("folder", r"there is no folder .*tiny; fetch .*cifar10.* train-\*\.parquet"),
+        ("split", r"holds no test-\*\.parquet"),
+        ("not parquet", f"{TEST} is no readable Parquet file"),
+        ("truncated", f"{TEST} is no readable Parquet file"),
+        ("empty file", f"{TEST} is no readable Parquet file"),
+        ("no rows", "test files in .* hold no images"),
+        ("sizes", r"row 9 is 3×8×8 uint8 where .*row 0 is 3×6×6"),
+        ("no bytes", "lacks the bytes of 1 images"),
+        ("empty bytes", "row 9 holds no bytes"),
+        ("cut image", "row 9 is no readable image"),
+        ("deep image", "row 0 is .*uint16; give still images of 8 bits"),
+        ("label words", "'label' is string.*label_column"),
+        ("label gaps", "1 empty rows"),
+        ("negative", "label -1, outside 0 to 1"),
+        ("link", "is a link that leaves"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(folder: Path, case: str, message: str) -> None:
+    broken(folder, case)
+    with pytest.raises(OfframpError, match=message) as caught:
+        load(spec(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_inside_the_folder_is_fine(folder: Path) -> None:
+    (folder / "blobs").mkdir()
+    (folder / TEST).rename(folder / "blobs" / "1")
+    (folder / TEST).symlink_to(folder / "blobs" / "1")
+    assert len(load(spec(folder)).test) == 10
+
+
+def test_root_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OFFRAMP_DATA", raising=False)
+    with pytest.raises(OfframpError, match="needs its folder"):
+        load(DataSpec("cifar10"))
+    monkeypatch.setenv("OFFRAMP_DATA", str(folder.parent))
+    with pytest.raises(OfframpError, match=r"no folder .*cifar10"):
+        load(DataSpec("cifar10"))
+    folder.rename(folder.parent / "cifar10")
+    assert len(load(DataSpec("cifar10")).test) == 10
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"CIFAR-10 is not at {REAL}")
+class TestRealCifar10:
+    def test_subset(self) -> None:
+        data = load(spec(REAL, train_images=1000, test_images=200))
+        assert data.classes[:3] == ("airplane", "automobile", "bird")
+        assert data.shape == (3, 32, 32)
+        counts = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}
+        assert counts == {"train": [60], "validation": [20], "calibration": [20], "test": [20]}
+        # Color statistics of natural images, close to the published (0.491, 0.482, 0.447).
+        assert torch.tensor(data.mean).allclose(torch.tensor([0.491, 0.482, 0.447]), atol=0.02)
+
+    def test_whole(self) -> None:
+        data = load(spec(REAL))
+        counts = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}
+        assert counts == {
+            "train": [4500],
+            "validation": [250],
+            "calibration": [250],
+            "test": [1000],
+        }
+        assert load(spec(REAL)).train.digest == data.train.digest

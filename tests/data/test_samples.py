@@ -1,0 +1,165 @@
+"""Map-style Datasets and pairs of arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+
+from offramp.data.load import from_dataset
+from offramp.errors import OfframpError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
+EXPECTED = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
+
+
+class Listed(Dataset[tuple[Any, Any]]):
+    """Samples from a list; counts how often each is read."""
+
+    def __init__(self, samples: list[Any], classes: Any = None) -> None:
+        self.samples = samples
+        self.reads = [0] * len(samples)
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads[index] += 1
+        return self.samples[index]
+
+
+def labelled(images: Any) -> Listed:
+    return Listed([(image, i % 2) for i, image in enumerate(images)])
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        Image.fromarray,
+        lambda p: Image.fromarray(p).convert("RGBA"),
+        lambda p: p,
+        lambda p: p.transpose(2, 0, 1),
+        lambda p: torch.from_numpy(p).permute(2, 0, 1),
+    ],
+    ids=["pil", "rgba", "array HWC", "array CHW", "tensor CHW"],
+)
+def test_every_form_of_image_gives_the_same_pixels(convert: Any) -> None:
+    test = labelled([convert(p) for p in PIXELS])
+    data = from_dataset(test, test=test)
+    assert data.test.images.dtype == torch.uint8
+    assert torch.equal(data.test.images, EXPECTED)
+    assert data.test.labels.tolist() == [0, 1] * 20
+
+
+@pytest.mark.parametrize("convert", [Image.fromarray, lambda p: p, torch.from_numpy])
+def test_gray_images_have_one_channel(convert: Any) -> None:
+    gray = labelled([convert(p[..., 0].copy()) for p in PIXELS])
+    data = from_dataset(gray, test=gray)
+    assert torch.equal(data.test.images, EXPECTED[:, :1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_floats_are_taken_as_normalized(dtype: torch.dtype) -> None:
+    images = torch.randn(40, 3, 4, 4).to(dtype)
+    data = from_dataset(TensorDataset(images, torch.arange(40) % 2))
+    assert data.train.images.dtype == torch.float32
+    assert data.mean == (0.0, 0.0, 0.0)
+    assert data.std == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("label", [int, np.int64, torch.tensor, np.uint8])
+def test_every_form_of_label(label: Any) -> None:
+    samples = Listed([(p, label(i % 2)) for i, p in enumerate(PIXELS)])
+    assert from_dataset(samples, test=samples).test.labels.tolist() == [0, 1] * 20
+
+
+def test_arrays() -> None:
+    labels = np.arange(40) % 2
+    by_array = from_dataset((EXPECTED.numpy(), labels), test=(EXPECTED, torch.from_numpy(labels)))
+    by_dataset = from_dataset(labelled(PIXELS), test=labelled(PIXELS))
+    for name, part in by_array.splits.items():
+        assert part.digest == by_dataset.splits[name].digest
+    assert from_dataset((EXPECTED[:, 0], labels)).shape == (1, 5, 4)
+
+
+def test_splits_not_given_are_held_out_of_train_and_never_overlap() -> None:
+    images = torch.arange(400, dtype=torch.float32).reshape(400, 1, 1, 1)
+    labels = torch.arange(400) % 4
+    whole = TensorDataset(images, labels)
+    data = from_dataset(whole)
+    parts = [set(split.images.flatten().tolist()) for split in data.splits.values()]
+    assert [len(part) for part in parts] == [160, 80, 80, 80]
+    assert set().union(*parts) == set(range(400))
+    own = TensorDataset(images[:7] + 1000, labels[:7])
+    given = from_dataset(whole, validation=own, test=own)
+    assert given.validation.images.min() == 1000
+    assert given.test.images.min() == 1000
+    assert given.calibration.digest == data.calibration.digest
+    assert len(given.train) == 320
+    everything = from_dataset(whole, validation=own, calibration=own, test=own)
+    assert len(everything.train) == 400
+    assert from_dataset(whole, split_seed=1).train.digest != data.train.digest
+
+
+def test_each_sample_is_read_once() -> None:
+    samples = labelled(PIXELS)
+    from_dataset(samples)
+    assert samples.reads == [1] * 40
+
+
+def test_class_names() -> None:
+    plain = labelled(PIXELS)
+    named = Listed(plain.samples, classes=["cat", "dog"])
+    assert from_dataset(plain).classes == ("0", "1")
+    assert from_dataset(named).classes == ("cat", "dog")
+    assert from_dataset(named, classes=("x", "y", "z")).classes == ("x", "y", "z")
+    assert from_dataset(Subset(plain, range(20))).classes == ("0", "1")
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+def changed(index: int, sample: Any) -> Listed:
+    samples = list(labelled(PIXELS).samples)
+    samples[index] = sample
+    return Listed(samples)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (Stream(), "a Stream; give a map-style Dataset"),
+        (Listed([]), "train data holds no samples"),
+        (changed(3, PIXELS[3]), r"train sample 3 is a ndarray; give \(image, label\)"),
+        (changed(3, (PIXELS[3], 1, 2)), "train sample 3"),
+        (changed(3, ("a.png", 1)), "sample 3 has a str for an image"),
+        (changed(3, (PIXELS[3], 0.5)), "sample 3 has the label 0.5"),
+        (changed(3, (PIXELS[3], "cat")), "sample 3 has the label 'cat'"),
+        (changed(3, (PIXELS[3], torch.tensor([1, 0]))), "sample 3 has the label"),
+        (changed(3, (PIXELS[3], -1)), "label -1, outside 0 to 1"),
+        (changed(3, (PIXELS[3][:4], 1)), "sample 3 is 3×4×4 uint8 where train sample 0 is 3×5×4"),
+        (changed(3, (PIXELS[3][..., 0], 1)), "sample 3 is 1×5×4"),
+        (changed(3, (PIXELS[3] / 255, 1)), "sample 3 is 3×5×4 float32"),
+        (changed(3, (PIXELS[3].astype(np.int64), 1)), "sample 3 has torch.int64 pixels"),
+        (changed(3, (PIXELS, 1)), "sample 3 has an image of shape"),
+        (changed(3, (Image.new("I", (4, 5)), 1)), "sample 3 has PIL mode I"),
+        (Listed([(p, 0) for p in PIXELS]), "1 class"),
+        (Listed([(p, 1) for p in PIXELS]), "one class only"),
+        (labelled(PIXELS[:6]), "too few training images to hold out a validation split"),
+        ((EXPECTED, torch.zeros(39, dtype=torch.int64)), "train data has 40 images but 39 labels"),
+        ((EXPECTED, torch.zeros(40)), "train labels must be integers"),
+        ((EXPECTED, [0] * 40), "not of two arrays"),
+    ],
+)
+def test_refuses(samples: Any, message: str) -> None:
+    with pytest.raises(OfframpError, match=message) as caught:
+        from_dataset(samples)
+    assert "\n" not in str(caught.value)

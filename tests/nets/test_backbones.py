@@ -1,0 +1,254 @@
+"""Every registered backbone: its taps, its exact division, its names, its costs, its refusals."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import warnings
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from offramp.errors import OfframpError
+from offramp.nets import BACKBONES, NetSpec, build
+from offramp.nets.network import drawn_module
+from offramp.parts import Part, path
+
+CLASSES = 7
+SEED = 3
+VARIANTS = [
+    (name, (*options, ("reading", reading)))
+    for name, backbone in BACKBONES.items()
+    for reading in backbone.taps
+    for options in itertools.product(
+        *(tuple((option, value) for value in values) for option, values in backbone.options.items())
+    )
+]
+every_variant = pytest.mark.parametrize(
+    ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else "-".join(x for _, x in v)
+)
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
+
+
+@functools.cache
+def network(name, options=(), **spec):
+    return build(NetSpec(name, options, **spec), BACKBONES[name].input_shape, CLASSES, SEED)
+
+
+def untraced(name, options=()):
+    backbone = BACKBONES[name]
+    given = {k: v for k, v in options if k != "reading"}
+    make = functools.partial(backbone.build, classes=CLASSES, input_shape=backbone.input_shape, **given)
+    return drawn_module(make, SEED, "initial")
+
+
+def images(name, count=6):
+    shape = BACKBONES[name].input_shape
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def composed(net, x):
+    """The final exit, through the pieces and without the heads."""
+    *segments, _, body = net.path(net.exits)
+    tensors = (x,)
+    for segment in segments:
+        tensors = segment(*tensors)
+    return body(*tensors)
+
+
+def parts(net):
+    return [*path(net.exits), *(Part("head", k) for k in range(1, net.exits))]
+
+
+@every_variant
+def test_taps_are_there_in_order_and_each_exit_has_its_logits(name, options):
+    net = network(name, options)
+    taps = BACKBONES[name].taps[dict(options)["reading"]]
+    assert net.exits == len(taps) + 1 >= 4
+    assert len(set(net.places)) == net.exits
+    macs = list(itertools.accumulate(net.macs(part) for part in path(net.exits)[:-1]))
+    assert macs == sorted(macs)
+    for mode in (True, False):
+        logits = net.train(mode)(images(name))
+        assert [tuple(z.shape) for z in logits] == [(6, CLASSES)] * net.exits
+
+
+@every_variant
+def test_pieces_compute_what_the_untraced_module_does(name, options):
+    """Bit for bit, in eval mode and through a training step, buffers and dropout included."""
+    net, whole = network(name, options).copy().train(), untraced(name, options).train()
+    x = images(name)
+    labels = torch.arange(6) % CLASSES
+    for model, run in ((whole, whole), (net, functools.partial(composed, net))):
+        torch.manual_seed(9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(run(x), labels).backward()
+            optimizer.step()
+    expected = whole.state_dict()
+    found = net.trunks[0].module.state_dict()
+    assert expected.keys() == found.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(tensor, found[key]), key
+    with torch.no_grad():
+        assert torch.equal(composed(net.eval(), x), whole.eval()(x))
+
+
+@every_variant
+def test_parts_divide_the_state_among_them(name, options):
+    net = network(name, options)
+    names = [key for part in path(net.exits) for key in net.state(part)]
+    assert len(names) == len(set(names))
+    assert set(names) == untraced(name, options).state_dict().keys()
+    live = net.trunks[0].module.state_dict(keep_vars=True)
+    assert all(t is live[key] for part in path(net.exits) for key, t in net.state(part).items())
+    trained = [id(p) for part in parts(net) for p in net.parameters_of(part)]
+    assert sorted(trained) == sorted(id(p) for p in net.parameters())
+
+
+@every_backbone
+def test_upstream_checkpoints_fit(name):
+    backbone = BACKBONES[name]
+    if backbone.upstream is None:
+        pytest.skip("defined here")
+    library, _, model = backbone.upstream.partition("/")
+    with torch.device("meta"):
+        if library == "timm":
+            plain = timm.create_model(model, pretrained=False)
+        else:
+            plain = torchvision.models.get_model(model, weights=None)
+    checkpoint = {
+        key: torch.randn(t.shape) if t.is_floating_point() else torch.zeros(t.shape, dtype=t.dtype)
+        for key, t in plain.state_dict().items()
+        if not key.startswith(backbone.replaced)
+    }
+    net = network(name).copy()
+    trunk = net.trunks[0].module
+    own = {k: v for k, v in trunk.state_dict().items() if k.startswith(backbone.replaced)}
+    trunk.load_state_dict(checkpoint | own, strict=True)
+    first = next(iter(net.state(Part("segment", 1)).items()))
+    assert torch.equal(first[1], checkpoint[first[0]])
+
+
+class Alone(nn.Module):
+    """A piece as a module, for counters that want one."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def forward(self, *tensors):
+        out = self.run(*tensors)
+        return out[0] if isinstance(out, tuple) else out
+
+
+def fvcore_macs(run, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore stands on torch.jit, which is deprecated
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(run if isinstance(run, nn.Module) else Alone(run), x)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        counted = analysis.by_operator()
+    return sum(n for operator, n in counted.items() if operator in ("conv", "linear", "matmul", "bmm"))
+
+
+@every_variant
+def test_costs_agree_with_another_counter(name, options):
+    net = network(name, options).copy().eval()
+    tensors = (images(name, 1),)
+    with torch.no_grad():
+        for i in range(1, net.exits + 1):
+            counted = fvcore_macs(net.segment(i), tensors)
+            assert net.macs(Part("segment", i)) == pytest.approx(counted, rel=0.01)
+            tensors = net.segment(i)(*tensors)
+            head = nn.Sequential(net.pool(i), Alone(net.body(i)))
+            assert net.macs(Part("head", i)) == pytest.approx(fvcore_macs(head, tensors), rel=0.01)
+        whole = untraced(name, options).eval()
+        total = fvcore_macs(whole, (images(name, 1),))
+    assert sum(net.macs(part) for part in path(net.exits)) == pytest.approx(total, rel=0.01)
+    assert total > 0
+    count = sum(net.parameter_count(part) for part in path(net.exits))
+    assert count == sum(p.numel() for p in whole.parameters())
+
+
+@every_backbone
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_number_of_channels(name, channels):
+    shape = (channels, *BACKBONES[name].input_shape[1:])
+    net = build(NetSpec(name), shape, CLASSES, SEED)
+    assert net(torch.randn(2, *shape))[0].shape == (2, CLASSES)
+
+
+@every_backbone
+def test_an_image_that_would_vanish_is_refused(name):
+    channels = BACKBONES[name].input_shape[0]
+    with pytest.raises(OfframpError, match=rf"'{name}' needs images of at least \d+×\d+ px .*2×2; use"):
+        build(NetSpec(name), (channels, 2, 2), CLASSES, SEED)
+
+
+@every_backbone
+def test_unknown_options_are_named(name):
+    shape = BACKBONES[name].input_shape
+    with pytest.raises(OfframpError, match=f"'{name}' has no option 'stm'"):
+        build(NetSpec(name, (("stm", "small"),)), shape, CLASSES, SEED)
+    with pytest.raises(OfframpError, match=f"'{name}' has no reading 'mine'"):
+        build(NetSpec(name, (("reading", "mine"),)), shape, CLASSES, SEED)
+
+
+@pytest.mark.parametrize("name", [n for n, b in BACKBONES.items() if "stem" in b.options])
+def test_the_small_stem_keeps_more_pixels_and_the_names(name):
+    usual, small = network(name), network(name, (("stem", "small"),))
+    assert usual.trunks[0].module.state_dict().keys() == small.trunks[0].module.state_dict().keys()
+    assert small.macs(Part("segment", 2)) > 3 * usual.macs(Part("segment", 2))
+    assert usual.identity != small.identity
+
+
+def test_the_papers_layers():
+    """The numbers of the paper, found again by counting layers of the built networks."""
+
+    def layers_up_to(net, exit, kind):
+        """Layers of `kind` on the way to an exit, shortcuts left out."""
+        modules = dict(net.trunks[0].module.named_modules())
+        used = {
+            key.rpartition(".")[0] for i in range(1, exit + 1) for key in net.state(Part("segment", i))
+        }
+        return sum(isinstance(modules[m], kind) and "downsample" not in m for m in used)
+
+    resnet = network("resnet50")
+    assert [layers_up_to(resnet, k, nn.Conv2d) for k in (1, 2, 3)] == [10, 22, 40]
+    vgg = network("vgg16", (("reading", "convolutions"),))
+    assert [layers_up_to(vgg, k, nn.Conv2d) for k in (1, 2, 3)] == [5, 9, 13]
+    keras = network("vgg16")
+    # Keras counts the input, which its list of layers begins with, as 0, and the pools.
+    pools = [0, 1, 2, 3]
+    assert [layers_up_to(keras, k, nn.Conv2d) + pools[k] for k in (1, 2, 3)] == [5, 9, 13]
+    mobile = network("mobilenetv1")
+    assert [(layers_up_to(mobile, k, nn.Conv2d) - 1) // 2 for k in (1, 2, 3)] == [3, 6, 11]
+    assert [spec.width for spec in mobile.head_specs] == [64, 128, 128]
+    assert not any(spec.flatten for spec in mobile.head_specs)
+
+
+def test_mobilenetv2_exits_at_quarters_of_the_macs():
+    net = network("mobilenetv2")
+    total = sum(net.macs(part) for part in path(net.exits))
+    reached = itertools.accumulate(net.macs(Part("segment", i)) for i in (1, 2, 3))
+    assert [r / total for r in reached] == pytest.approx([0.25, 0.5, 0.75], abs=0.02)
+
+
+@every_backbone
+def test_building_leaves_the_generator_alone(name):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    build(NetSpec(name), BACKBONES[name].input_shape, CLASSES, SEED)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_new_network_is_plain_to_copy():
+    net = network("digits-cnn")
+    assert copy.deepcopy(net).clock is not net.clock

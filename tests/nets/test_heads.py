@@ -1,0 +1,168 @@
+"""Heads: what they are made of, what they refuse, and that they fit every tap."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from offramp.errors import OfframpError
+from offramp.nets.clock import Clock
+from offramp.nets.heads import Head, HeadSpec, paper_head, resolve
+
+MAPS = [(16, 1, 1), (16, 2, 2), (16, 3, 3), (16, 8, 8), (8, 5, 3)]
+TOKENS = [(1, 24), (9, 24)]
+VECTORS = [(24,)]
+
+
+PAPER = HeadSpec()
+
+
+def make(shape, default=PAPER, classes=7, clock=None, square=True, **overrides):
+    spec = resolve(default, overrides, shape, "exit 1", square)
+    return Head(spec, shape, classes, "exits.x", clock or Clock())
+
+
+def kinds(module: nn.Module) -> list[str]:
+    return [type(m).__name__ for m in module]
+
+
+@pytest.mark.parametrize("shape", MAPS + TOKENS + VECTORS, ids=str)
+@pytest.mark.parametrize("kind", ["paper", "linear", "mlp"])
+def test_logits_of_every_tap(shape, kind):
+    if kind == "paper" and len(shape) != 3:
+        pytest.skip("the paper's head reads maps")
+    head = make(shape, kind=kind)
+    for mode in (True, False):
+        logits = head.train(mode)(torch.randn(5, *shape))
+        assert logits.shape == (5, 7)
+    logits.square().sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_the_papers_head_layer_by_layer():
+    first, third = make((64, 16, 16), paper_head(1)), make((64, 16, 16), paper_head(3))
+    assert kinds(first.pool) == ["MaxPool2d"]
+    assert kinds(first.body) == [
+        "Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Flatten",
+        "Linear", "ClockedDropout", "BatchNorm1d", "Linear",
+    ]  # fmt: skip
+    assert first.body.conv.weight.shape == (128, 64, 3, 3)
+    assert first.body.dense.weight.shape == (128, 128 * 4 * 4)
+    assert first.body.dropout.p == 0.5
+    assert "MaxPool2d" not in kinds(third.body)
+    assert third.body.dense.weight.shape == (128, 128 * 8 * 8)
+    mobile = make((64, 16, 16), paper_head(1, gap=True, width=64))
+    assert mobile.body.conv.weight.shape[0] == 64
+    assert mobile.body.dense.weight.shape == (128, 64)
+
+
+@pytest.mark.parametrize(
+    ("side", "pooled", "pools_inside"), [(1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 2, 1), (8, 4, 1)]
+)
+def test_a_pool_that_finds_less_than_two_pixels_is_left_out(side, pooled, pools_inside):
+    head = make((4, side, side), paper_head(1))
+    assert head.pool(torch.zeros(2, 4, side, side)).shape[2:] == (pooled, pooled)
+    assert kinds(head.body).count("MaxPool2d") == pools_inside
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 8), (9, 24), (24,)], ids=str)
+def test_pool_has_no_parameters_and_no_randomness(shape):
+    head = make(shape)
+    assert not head.pool.state_dict()
+    x = torch.randn(3, *shape)
+    head.train()
+    assert torch.equal(head.pool(x), head.pool(x))
+    assert torch.equal(head.eval()(x), head.body(head.pool(x)))
+
+
+def test_tokens_are_averaged_or_the_first_is_read():
+    x = torch.randn(2, 9, 24)
+    assert torch.equal(make((9, 24)).pool(x), x.mean(1))
+    assert torch.equal(make((9, 24), tokens="class").pool(x), x[:, 0])
+    assert torch.equal(
+        make((16, 8, 8), kind="linear").pool(x := torch.randn(2, 16, 8, 8)), x.mean((2, 3))
+    )
+
+
+def test_channels_last_maps_are_recognized():
+    spec = resolve(HeadSpec(), {}, (8, 8, 96), "exit 1")
+    assert spec.layout == "hwc"
+    head = make((8, 8, 96), default=paper_head(1))
+    assert head.body.conv.weight.shape[1] == 96
+    assert head(torch.randn(2, 8, 8, 96)).shape == (2, 7)
+    assert resolve(HeadSpec(), {}, (8, 8, 8), "exit 1").layout == "chw"
+    assert resolve(HeadSpec(), {}, (8, 8, 16), "exit 1", square=False).layout == "chw"
+    assert resolve(HeadSpec(), {"layout": "chw"}, (8, 8, 96), "exit 1").layout == "chw"
+
+
+def test_equal_heads_have_equal_specs():
+    assert resolve(paper_head(1), {}, (16, 2, 2), "e") == resolve(paper_head(3), {}, (16, 2, 2), "e")
+    assert resolve(paper_head(1), {}, (16, 8, 8), "e") != resolve(paper_head(3), {}, (16, 8, 8), "e")
+    linear = [
+        resolve(paper_head(k, width=w), {"kind": "linear"}, (9, 9, 9), "e")
+        for k, w in ((1, 64), (3, 128))
+    ]
+    assert linear[0] == linear[1]
+    assert hash(linear[0]) == hash(linear[1])
+
+
+def test_dropout_draws_from_the_clock():
+    clock = Clock()
+    head = make((16, 8, 8), clock=clock).train()
+    other = make((16, 8, 8), clock=clock).train()
+    other.body.dropout.name = "exits.y.dropout"
+    other.load_state_dict(head.state_dict())
+    x = torch.randn(4, 16, 8, 8)
+
+    def run(head, step):
+        clock.tick(42, 0, step)
+        torch.rand(step + 1)  # what else drew before does not matter
+        return head(x)
+
+    again = run(head, 3)
+    torch.rand(5)
+    assert torch.equal(run(head, 3), again)
+    assert not torch.equal(run(head, 4), again)
+    assert not torch.equal(run(other, 3), again)
+
+
+def test_a_stopped_clock_leaves_the_generator_alone():
+    head = make((16, 8, 8)).train()
+    plain = nn.Sequential(
+        *[nn.Dropout(0.5) if n == "dropout" else m for n, m in head.body.named_children()]
+    )
+    x = head.pool(torch.randn(4, 16, 8, 8))
+    torch.manual_seed(0)
+    expected = plain.train()(x)
+    torch.manual_seed(0)
+    assert torch.equal(head.body(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "overrides", "message"),
+    [
+        ((9, 24), {"kind": "paper"}, "reads maps"),
+        ((2, 3, 4, 5), {}, r"\[B, 2, 3, 4, 5\]; tap a map"),
+        ((), {}, r"\[B\]; tap a map"),
+        ((16, 8, 8), {"kind": "papre"}, "did you mean 'paper'"),
+        ((16, 8, 8), {"widht": 3}, "did you mean 'width'"),
+        ((16, 8, 8), {"kind": "linear", "width": 3}, "a linear head has no setting 'width'"),
+        ((16, 8, 8), {"width": 0}, "width cannot be 0; use 1 or more"),
+        ((16, 8, 8), {"width": "64"}, "width cannot be '64'"),
+        ((16, 8, 8), {"kernel": 2}, "kernel cannot be 2; use an odd number"),
+        ((16, 8, 8), {"dropout": 1.0}, "dropout cannot be 1.0"),
+        ((16, 8, 8), {"pools": 3}, "pools cannot be 3"),
+        ((16, 8, 8), {"flatten": "no"}, "flatten cannot be 'no'"),
+        ((9, 24), {"tokens": "last"}, "tokens cannot be 'last'"),
+    ],
+)
+def test_mistakes_name_the_thing_and_the_remedy(shape, overrides, message):
+    with pytest.raises(OfframpError, match=message):
+        resolve(HeadSpec(), overrides, shape, "exit 1")
+
+
+def test_specs_are_plain_data():
+    assert dataclasses.asdict(HeadSpec())["kind"] == "paper"
