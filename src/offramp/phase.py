@@ -41,6 +41,18 @@ class KD:
 Loss = tuple[CE | KD, ...]
 
 
+def describe(loss: Loss) -> str:
+    """`0.3·CE(1) + 0.9·KD(4→1, τ=3)`."""
+    words = []
+    for term in loss:
+        weight = "" if term.weight == 1 else f"{term.weight:.4g}·"
+        if isinstance(term, CE):
+            words.append(f"{weight}CE({term.exit})")
+        else:
+            words.append(f"{weight}KD({term.teacher_exit}→{term.exit}, τ={term.temperature:g})")
+    return " + ".join(words)
+
+
 @dataclass(frozen=True)
 class Phase:
     """One training run.

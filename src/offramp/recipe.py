@@ -69,3 +69,13 @@ def finished(losses: list[float], recipe: Recipe) -> bool:
     if recipe.patience is None or not losses:
         return False
     return len(losses) - 1 - best_epoch(losses) >= recipe.patience
+
+
+def clash(recipe: Recipe) -> tuple[str, str] | None:
+    """Two fields that cannot both hold: one of them, and what is wrong with it; else None."""
+    if recipe.warmup_epochs > recipe.epochs:
+        what = f"must be at most the {recipe.epochs} epochs, got {recipe.warmup_epochs:g}"
+        return "warmup_epochs", what
+    if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
+        return "nesterov", "needs a momentum above 0; set recipe.momentum"
+    return None

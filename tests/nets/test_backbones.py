@@ -35,8 +35,12 @@ every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 
 @functools.cache
-def network(name, options=(), **spec):
-    return build(NetSpec(name, options, **spec), BACKBONES[name].input_shape, CLASSES, SEED)
+def built(name, options):
+    return build(NetSpec(name, options), BACKBONES[name].input_shape, CLASSES, SEED)
+
+
+def network(name, options=()):
+    return built(name, options).copy()
 
 
 def untraced(name, options=()):
@@ -80,7 +84,7 @@ def test_taps_are_there_in_order_and_each_exit_has_its_logits(name, options):
 @every_variant
 def test_pieces_compute_what_the_untraced_module_does(name, options):
     """Bit for bit, in eval mode and through a training step, buffers and dropout included."""
-    net, whole = network(name, options).copy().train(), untraced(name, options).train()
+    net, whole = network(name, options).train(), untraced(name, options).train()
     x = images(name)
     labels = torch.arange(6) % CLASSES
     for model, run in ((whole, whole), (net, functools.partial(composed, net))):
@@ -127,7 +131,7 @@ def test_upstream_checkpoints_fit(name):
         for key, t in plain.state_dict().items()
         if not key.startswith(backbone.replaced)
     }
-    net = network(name).copy()
+    net = network(name)
     trunk = net.trunks[0].module
     own = {k: v for k, v in trunk.state_dict().items() if k.startswith(backbone.replaced)}
     trunk.load_state_dict(checkpoint | own, strict=True)
@@ -138,21 +142,22 @@ def test_upstream_checkpoints_fit(name):
 class Alone(nn.Module):
     """A piece as a module, for counters that want one."""
 
-    def __init__(self, run):
+    def __init__(self, run, owner):
         super().__init__()
         self.run = run
+        self.owner = owner
 
     def forward(self, *tensors):
         out = self.run(*tensors)
         return out[0] if isinstance(out, tuple) else out
 
 
-def fvcore_macs(run, x):
+def fvcore_macs(model, x):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fvcore stands on torch.jit, which is deprecated
         from fvcore.nn import FlopCountAnalysis
 
-        analysis = FlopCountAnalysis(run if isinstance(run, nn.Module) else Alone(run), x)
+        analysis = FlopCountAnalysis(model, x)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         counted = analysis.by_operator()
     return sum(n for operator, n in counted.items() if operator in ("conv", "linear", "matmul", "bmm"))
@@ -160,14 +165,14 @@ def fvcore_macs(run, x):
 
 @every_variant
 def test_costs_agree_with_another_counter(name, options):
-    net = network(name, options).copy().eval()
+    net = network(name, options).eval()
     tensors = (images(name, 1),)
     with torch.no_grad():
         for i in range(1, net.exits + 1):
-            counted = fvcore_macs(net.segment(i), tensors)
+            counted = fvcore_macs(Alone(net.segment(i), net), tensors)
             assert net.macs(Part("segment", i)) == pytest.approx(counted, rel=0.01)
             tensors = net.segment(i)(*tensors)
-            head = nn.Sequential(net.pool(i), Alone(net.body(i)))
+            head = nn.Sequential(net.pool(i), Alone(net.body(i), net))
             assert net.macs(Part("head", i)) == pytest.approx(fvcore_macs(head, tensors), rel=0.01)
         whole = untraced(name, options).eval()
         total = fvcore_macs(whole, (images(name, 1),))

@@ -12,7 +12,7 @@ import typer
 from offramp.cli.render import console, macs, table
 from offramp.errors import OfframpError
 from offramp.parts import path
-from offramp.phase import KD, Phase, check
+from offramp.phase import Phase, check, describe
 
 
 def strategies(name: str | None, exits: int, as_json: bool) -> None:
@@ -45,8 +45,13 @@ def strategies(name: str | None, exits: int, as_json: bool) -> None:
     for phase in program:
         row = _phase(phase)
         trunk = "" if phase.trunk == 0 else f" (own trunk {phase.trunk})"
+        notes = [f"{part} {init}" for part, init in row["init"].items()]
+        notes += [f"{field} {value:g}" for field, value in row["recipe"].items()]
         listing.add_row(
-            row["name"] + trunk, _spans(row["trains"]), _spans(row["frozen"]) or "–", row["loss"]
+            row["name"] + trunk,
+            _spans(row["trains"]),
+            _spans(row["frozen"]) or "–",
+            "\n".join([row["loss"], *notes]),
         )
     console().print(listing)
     found = programs.options(strategy)
@@ -70,18 +75,11 @@ def _choices(annotation: Any) -> str:
 
 def _phase(phase: Phase) -> dict[str, Any]:
     read = sorted({part for k in phase.exits for part in path(k)})
-    terms = []
-    for term in phase.terms:
-        weight = "" if term.weight == 1 else f"{term.weight:.3g}·"
-        if isinstance(term, KD):
-            terms.append(f"{weight}KD(exit {term.teacher_exit} → {term.exit}, τ={term.temperature:g})")
-        else:
-            terms.append(f"{weight}CE(exit {term.exit})")
     return {
         "name": phase.name,
         "trains": [str(part) for part in sorted(phase.trained)],
         "frozen": [str(part) for part in read if part not in phase.trained],
-        "loss": " + ".join(terms),
+        "loss": describe(phase.terms),
         "teacher": phase.teacher,
         "init": {str(p): init.value for parts, init in phase.init for p in sorted(parts)},
         "recipe": dict(phase.recipe),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from offramp.study.summary import Line, Spread
+if TYPE_CHECKING:
+    from offramp.study.summary import Line, Spread
 
 
 def table(title: str | None = None, caption: str | None = None) -> Table:
@@ -22,6 +23,8 @@ def table(title: str | None = None, caption: str | None = None) -> Table:
         caption_justify="left",
         pad_edge=False,
         padding=(0, 1, 0, 0),
+        expand=False,
+        min_width=min(len(title or ""), 78),
     )
 
 
@@ -59,51 +62,46 @@ def macs(count: float) -> str:
 
 
 def results(lines: Sequence[Line], seeds: int) -> list[Table]:
-    """Accuracy at each exit with times, and accuracy against compute."""
+    """Accuracy at each exit, and accuracy against compute with the times."""
+    return [_exits(lines, seeds), _compute(lines)]
+
+
+def _exits(lines: Sequence[Line], seeds: int) -> Table:
     exits = sorted({k for line in lines for k in line.accuracy})
-    last = exits[-1]
-    first = table(
-        f"Test accuracy at each exit, % (mean ± sd over {seeds} seeds)"
-        if seeds > 1
-        else "Test accuracy at each exit, %",
-        "as written: every phase in full, ~ estimated from MACs; run: all nodes the trial reads;\n"
-        "added: those that no strategy above it reads.",
-    )
+    spread = f" (mean ± sd over {seeds} seeds)" if seeds > 1 else ""
+    first = table(f"Test accuracy at each exit, %{spread}")
     first.add_column("strategy", no_wrap=True)
     for k in exits:
-        first.add_column("final" if k == last else f"exit {k}", justify="right", no_wrap=True)
-    for name in ("written", "run", "added"):
+        name = "final" if k == exits[-1] else f"exit {k}"
         first.add_column(name, justify="right", no_wrap=True)
     for line in lines:
-        accuracy = line.accuracy
-        cells = [percent(accuracy[k]) if k in accuracy else "–" for k in exits]
-        spent = line.seconds
-        sign = "" if spent.measured else "~"
-        first.add_row(
-            line.strategy,
-            *cells,
-            sign + _short(spent.written),
-            _short(spent.executed),
-            _short(spent.marginal),
-        )
-    return [first, _compute(lines)]
+        cells = [percent(line.accuracy[k]) if k in line.accuracy else "–" for k in exits]
+        first.add_row(line.strategy, *cells)
+    return first
 
 
 def _compute(lines: Sequence[Line]) -> Table:
     thresholds = sorted({t for line in lines for t in line.thresholds})
     second = table(
-        "Accuracy % @ average compute % of the plain network's MACs",
-        "An image leaves at the first exit whose softmax confidence reaches the threshold.",
+        "Accuracy % @ average compute, % of the plain network's MACs; time a trial",
+        "conf. ≥ t: an image leaves at the first exit whose softmax confidence reaches t.\n"
+        "written: every phase in full, as the paper runs it (~ estimated from MACs);\n"
+        "run: all nodes that the trial reads; added: those that no strategy above reads.",
     )
     second.add_column("strategy", no_wrap=True)
     for threshold in thresholds:
-        second.add_column(f"confidence ≥ {threshold:g}", justify="right", no_wrap=True)
+        second.add_column(f"conf. ≥ {threshold:g}", justify="right", no_wrap=True)
+    for name in ("written", "run", "added"):
+        second.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         cells = []
         for threshold in thresholds:
             accuracy, compute = line.thresholds[threshold]
             cells.append(f"{100 * accuracy.mean:.1f} @ {100 * compute.mean:.0f}")
-        second.add_row(line.strategy, *cells)
+        spent = line.seconds
+        sign = "" if spent.measured else "~"
+        times = (sign + _short(spent.written), _short(spent.executed), _short(spent.marginal))
+        second.add_row(line.strategy, *cells, *times)
     return second
 
 

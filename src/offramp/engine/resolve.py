@@ -19,7 +19,7 @@ from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import Part, path
 from offramp.phase import KD, Init, Loss, Phase, Program, check
-from offramp.recipe import Recipe
+from offramp.recipe import Recipe, clash
 
 KEY_VERSION = 1
 
@@ -145,6 +145,12 @@ def _node(
 
     def source(part: Part) -> Source:
         if part in drawn:
+            own = part.kind == "segment" or part.index == net.exits
+            if own and drawn[part] is Init.FRESH and not net.redrawable:
+                raise OfframpError(
+                    f"phase '{phase.name}' draws {part} anew, but the network came with its weights; "
+                    "keep them, or give the network as a function in a file"
+                )
             return Source(draw=drawn[part].value)
         return weights.of(phase.trunk, part)
 
@@ -202,6 +208,8 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
                     f"{nearest(name, recipe.__dataclass_fields__)}"
                 )
         recipe = replace(recipe, **dict(fields))
+    if found := clash(recipe):
+        raise OfframpError(f"phase '{phase.name}': recipe.{found[0]} {found[1]}")
     return recipe
 
 

@@ -36,6 +36,7 @@ class Segment:
         self._module = module
         self._clock = clock
         self._piece = piece
+        self._functions = piece.functions
         self._leaves = tuple(module.get_submodule(path) for path in piece.leaves)
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -43,7 +44,7 @@ class Segment:
         for leaf in self._leaves:  # another segment may call the same module in another mode
             if leaf.training is not self.training:
                 leaf.train(self.training)
-        return self._piece.functions[self.training](self._module, self._clock, *tensors)
+        return self._functions[self.training](self._module, self._clock, *tensors)
 
     def train(self, mode: bool = True) -> None:
         """Train mode, or eval mode, for this segment and the modules it calls."""

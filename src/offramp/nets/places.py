@@ -161,7 +161,7 @@ class Survey:
         sites = [s for s in self.sites if s.clean and self.eval.order[s.eval] <= latest]
         if not sites:
             raise OfframpError(
-                f"{self.title} has no layer of its own before its classifier; "
+                f"no single tensor feeds the classifier of {self.title} from a layer before it; "
                 "name the last place of its trunk"
             )
         last = sites[-1].eval
@@ -195,16 +195,15 @@ class Survey:
         node = self._data_input(on_data[-1])
         if node is None:
             return on_data[-1].prev
-        layer = 0  # how far to go: to the layer whose output is pooled
+        layer, pooled = 0, False  # how much of the chain leads back to the layer
         while node is not None:
             chain.append(node)
             if under(side.weights[node], self.parameters):
-                if not layer:
-                    layer = len(chain)
-                if "norm" not in side.traced.kinds[node]:
+                layer = layer or len(chain)
+                if pooled or "norm" not in side.traced.kinds[node]:
                     break
-            elif layer and _pools(side, node):
-                layer = 0  # a norm after the pooling is the classifier's
+            elif _pools(side, node):
+                layer, pooled = 0, True  # a norm after the pooling is the classifier's
             node = self._data_input(node)
         del chain[layer or len(chain) :]
         return self._end_of_layer(chain[::-1])

@@ -10,7 +10,7 @@ from offramp.strategies.two_stage import two_stage
 
 
 def pretrained_branch(
-    exits: int, *, scope: Literal["segment", "head"] = "segment", fine_tune_scale: float = 0.1
+    exits: int, *, scope: Literal["segment", "head"] = "segment", fine_tune_scale: float = 1.0
 ) -> Program:
     """Branch-wise training that starts from a trained backbone (paper section 5.4, hybrid 3).
 
@@ -18,7 +18,8 @@ def pretrained_branch(
     2. branch-wise training (Algorithm 3) from its weights
 
     scope `head`: the backbone's weights stay fixed and only heads train, which is two-stage training.
-    fine_tune_scale: times the learning rate in step 2, since these layers are trained already.
+    fine_tune_scale: times the learning rate in step 2. The layers are trained already, the heads are
+    not: 1 suits the heads, less spares the layers.
     """
     if scope == "head":
         return two_stage(exits)

@@ -7,21 +7,9 @@ from typing import Any
 import torch
 
 from offramp.engine.speed import macs_per_second
-from offramp.phase import CE, Loss
+from offramp.phase import describe
 from offramp.study.plan import Plan
 from offramp.study.store import Store
-
-
-def loss_text(loss: Loss) -> str:
-    """`0.3·CE(1) + 0.9·KD(4→1, τ=3)`."""
-    words = []
-    for term in loss:
-        weight = "" if term.weight == 1 else f"{term.weight:.4g}·"
-        if isinstance(term, CE):
-            words.append(f"{weight}CE({term.exit})")
-        else:
-            words.append(f"{weight}KD({term.teacher_exit}→{term.exit}, τ={term.temperature:g})")
-    return " + ".join(words)
 
 
 def forecast(plan: Plan, store: Store, device: torch.device) -> dict[str, Any]:
@@ -37,7 +25,7 @@ def forecast(plan: Plan, store: Store, device: torch.device) -> dict[str, Any]:
             "key": key,
             "phase": node.name,
             "trains": [str(part) for part in sorted(node.trained)],
-            "loss": loss_text(node.terms),
+            "loss": describe(node.terms),
             "strategies": users[key],
             "seed": node.seed,
             "epochs": node.recipe.epochs,

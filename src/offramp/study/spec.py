@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from offramp.errors import OfframpError
-from offramp.recipe import Recipe
+from offramp.recipe import Recipe, clash
 from offramp.strategies.weights import JointWeights
 from offramp.study import spec_fields as fields
 from offramp.study import spec_places as places
@@ -264,7 +264,7 @@ class Study(BaseModel):
     def _consistent(self) -> Study:
         fields.refuse_repeated_seeds(self.seeds)
         fields.refuse_repeated_labels([s.label for s in self.strategies])
-        if found := fields.clash(self.recipe.recipe):
+        if found := clash(self.recipe.recipe):
             raise fields.fail(found[1], "recipe", found[0])
         return self
 

@@ -17,7 +17,6 @@ from pydantic_core import PydanticCustomError
 
 from offramp.errors import nearest
 from offramp.hashing import canonical
-from offramp.recipe import Recipe
 from offramp.strategies.weights import JointWeights
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?)?b", re.IGNORECASE)
@@ -152,13 +151,3 @@ def refuse_repeated_labels(labels: Sequence[str]) -> None:
         if label in labels[:i]:
             what = f"has the label '{label}' of strategies[{labels.index(label)}]"
             raise fail(f"{what}; give it one of its own with 'as'", "strategies", i)
-
-
-def clash(recipe: Recipe) -> tuple[str, str] | None:
-    """Two fields that cannot both hold: one of them, and what is wrong with it; else None."""
-    if recipe.warmup_epochs > recipe.epochs:
-        what = f"must be at most the {recipe.epochs} epochs, got {recipe.warmup_epochs:g}"
-        return "warmup_epochs", what
-    if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
-        return "nesterov", "needs a momentum above 0; set recipe.momentum"
-    return None

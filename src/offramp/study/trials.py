@@ -12,7 +12,7 @@ from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
-from offramp.engine.resolve import Lineage, Source
+from offramp.engine.resolve import Lineage, Resolved, Source
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.hashing import plain
@@ -36,12 +36,18 @@ def is_whole(store: Store, trial: str) -> bool:
     return True
 
 
+def assemble(
+    template: ExitNetwork, seed: int, resolved: Resolved, store: Store, device: torch.device
+) -> ExitNetwork:
+    """The finished network of a program whose nodes are in the store."""
+    weights = Weights(template, seed, store.node_weights, device)
+    return weights.assembled(resolved.final, resolved.owners)
+
+
 def write(plan: Plan, store: Store, trial: Trial, images: Images) -> None:
     """Assemble the trial's network, compute its logits on three splits, and keep both."""
-    final, owners = trial.resolved.final, trial.resolved.owners
-    weights = Weights(plan.net, trial.seed, store.node_weights, images.device)
-    net = weights.assembled(final, owners)
-    exits = list(final)
+    net = assemble(plan.net, trial.seed, trial.resolved, store, images.device)
+    exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
     metrics: dict[str, Any] = {}
     for split in EVALUATED:

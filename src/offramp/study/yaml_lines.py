@@ -92,6 +92,7 @@ class _Reader:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.entry(child, child, (*path, i)) for i, child in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
         return _scalar(node)
 
     def entry(self, mark: yaml.Node, node: yaml.Node, path: Path) -> Any:

@@ -1,0 +1,178 @@
+"""The same words for Python: attach, fit, run, load."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from offramp.analysis.exits import accuracy
+from offramp.data import Data, from_dataset
+from offramp.errors import OfframpError
+from offramp.nets import ExitNetwork, attach
+from offramp.numerics import profile
+from offramp.study import spec, trials
+from offramp.study.events import Event, Failed
+from offramp.study.plan import Plan, default_device, make_plan, plan_trials
+from offramp.study.pool import run_pooled
+from offramp.study.run import Conduct
+from offramp.study.run import run as run_plan
+from offramp.study.spec import Study
+from offramp.study.store import Store
+from offramp.study.summary import Line, lines, tidy
+
+__all__ = ["Fitted", "Results", "attach", "fit", "load", "run"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` returns.
+
+    net: trained, in eval mode.  accuracy: on the test split, by exit, 0 to 1.  logits: arrays of the
+    splits `validation`, `calibration` and `test`, [N, exits, classes], with `…_labels` [N].  history:
+    every number of every phase, as in the tidy table.
+    """
+
+    net: ExitNetwork
+    accuracy: Mapping[int, float]
+    logits: Mapping[str, np.ndarray]
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `run` returns. trials: ids in `store`.  lines: a strategy each, as in the printed table.
+    failed: reasons by the key of the node that failed."""
+
+    store: Store
+    trials: tuple[str, ...]
+    lines: tuple[Line, ...]
+    failed: Mapping[str, str]
+
+
+def fit(
+    net: ExitNetwork,
+    strategy: str,
+    train: Any,
+    *,
+    validation: Any = None,
+    calibration: Any = None,
+    test: Any = None,
+    seed: int = 42,
+    recipe: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    store: str | Path | None = None,
+    device: torch.device | str | None = None,
+    watch: Callable[[Event], None] | None = None,
+) -> Fitted:
+    """Train the exits of `net` by a strategy; `net` itself stays as it is.
+
+    net: of `attach`.  strategy: a name, or `my_file.py:my_strategy`.  train and the other splits: any
+    map-style Dataset of (image, label), or a pair of arrays; a split that is not given is held out of
+    train.  recipe, options: as in a study file, such as {"epochs": 5} and {"students": "shared"}.
+    store: a folder in which work is kept and found again; a temporary one by default.  watch: is
+    given every event.
+
+    Raises OfframpError for input that cannot work, and when training fails.
+    """
+    data = from_dataset(train, validation, calibration, test)
+    study = spec.parse(
+        {
+            "seeds": [seed],
+            "strategies": [{"name": strategy, **(options or {})}],
+            "backbone": "attached",
+            "data": "given",
+            "recipe": dict(recipe or {}),
+        },
+        "fit",
+    )
+    place = torch.device(device) if device is not None else default_device()
+    _check_fit(net, data)
+    plan = plan_trials(study, data, net, profile(study.numerics, place.type))
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        kept = Store(Path(store) if store is not None else Path(scratch) / "store")
+        conduct = Conduct(device=place, cache_folder=Path(scratch) / "cache")
+        for event in run_plan(plan, kept, conduct):
+            if watch is not None:
+                watch(event)
+            if isinstance(event, Failed):
+                raise OfframpError(event.reason)
+        return _fitted(plan, kept, place)
+
+
+def _check_fit(net: ExitNetwork, data: Data) -> None:
+    if data.shape != net.input_shape:
+        raise OfframpError(
+            f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; "
+            "attach with the images' shape"
+        )
+    if len(data.classes) != net.classes:
+        raise OfframpError(
+            f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal"
+        )
+
+
+def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
+    (trial,) = plan.trials
+    arrays = store.trial_logits(trial.id)
+    scores = accuracy(arrays["test"], arrays["test_labels"])
+    return Fitted(
+        trials.assemble(plan.net, trial.seed, trial.resolved, store, device),
+        dict(zip(trial.resolved.final, map(float, scores), strict=True)),
+        arrays,
+        tidy(store, [trial.id]),
+    )
+
+
+def run(
+    study: str | Path | Mapping[str, Any] | Study,
+    store: str | Path = "runs",
+    *,
+    workers: int = 1,
+    watch: Callable[[Event], None] | None = None,
+) -> Results:
+    """Run a study (a file's path, a mapping as in a file, or a `Study`), as `offramp run` does.
+
+    What fails is in `failed`; everything else has gone on. Raises OfframpError for input that cannot
+    work.
+    """
+    if isinstance(study, (str, Path)):
+        study = spec.read(study)
+    elif not isinstance(study, Study):
+        study = spec.parse(study)
+    plan = make_plan(study)
+    kept = Store(Path(store))
+    failed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        conduct = Conduct(default_device(), Path(scratch), workers=workers)
+        for event in _watched(run_pooled(plan, kept, conduct), watch):
+            if isinstance(event, Failed):
+                failed[event.key] = event.reason
+    done = tuple(t.id for t in plan.trials if kept.has_trial(t.id))
+    return Results(kept, done, tuple(lines(kept, done)), failed)
+
+
+def _watched(events: Iterator[Event], watch: Callable[[Event], None] | None) -> Iterator[Event]:
+    for event in events:
+        if watch is not None:
+            watch(event)
+        yield event
+
+
+def load(
+    trial: str, store: str | Path = "runs", device: torch.device | str | None = None
+) -> ExitNetwork:
+    """The trained network of a trial (its id, or the beginning of it), in eval mode, ready to call:
+    normalized images [B, C, H, W] → logits [B, classes] of every exit.
+
+    Raises OfframpError for a trial that is not there or whose network cannot be made any more.
+    """
+    kept = Store(Path(store))
+    place = torch.device(device) if device is not None else default_device()
+    return trials.load_network(kept, kept.find_trial(trial), place)

@@ -1,0 +1,50 @@
+"""The clock decides what is drawn while it runs, and leaves the generator alone while it does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from offramp.nets.clock import Clock
+
+
+def draw(clock: Clock, name: str) -> torch.Tensor:
+    clock.reseed(name)
+    return torch.rand(4)
+
+
+def test_a_clock_that_never_ran_leaves_the_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(4)
+    torch.manual_seed(1)
+    assert torch.equal(draw(Clock(), "block.dropout"), expected)
+
+
+def test_a_stopped_clock_leaves_the_generator_alone() -> None:
+    clock = Clock()
+    clock.tick(42, 0, 0)
+    clock.stop()
+    torch.manual_seed(1)
+    expected = torch.rand(4)
+    torch.manual_seed(1)
+    assert torch.equal(draw(clock, "block.dropout"), expected)
+
+
+def test_a_running_clock_makes_a_draw_independent_of_what_was_drawn_before() -> None:
+    clock = Clock()
+    clock.tick(42, 3, 7)
+    first = draw(clock, "block.dropout")
+    torch.rand(100)
+    assert torch.equal(draw(clock, "block.dropout"), first)
+
+
+@pytest.mark.parametrize(
+    ("name", "now"),
+    [("other", (42, 3, 7)), ("a", (43, 3, 7)), ("a", (42, 4, 7)), ("a", (42, 3, 8))],
+)
+def test_name_seed_epoch_and_step_each_change_the_draw(name: str, now: tuple[int, int, int]) -> None:
+    clock = Clock()
+    clock.tick(42, 3, 7)
+    first = draw(clock, "a")
+    clock.tick(*now)
+    assert not torch.equal(draw(clock, name), first)

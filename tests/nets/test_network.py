@@ -1,0 +1,484 @@
+"""The early-exit network: copies, draws, trunks, modes, and what a user attaches exits to."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from offramp.errors import OfframpError
+from offramp.nets import BACKBONES, NetSpec, attach, build
+from offramp.nets.builder import list_places, spread
+from offramp.nets.places import Place
+from offramp.parts import Part, path
+
+CLASSES = 5
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
+
+
+@functools.cache
+def built(name):
+    return build(NetSpec(name), BACKBONES[name].input_shape, CLASSES, seed=1)
+
+
+def network(name="digits-cnn"):
+    return built(name).copy()
+
+
+def images(net, count=4):
+    return torch.randn(count, *net.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def parts(net):
+    return [*path(net.exits), *(Part("head", k) for k in range(1, net.exits))]
+
+
+def state(net, trunk=0):
+    return {key: t for part in parts(net) for key, t in net.state(part, trunk).items()}
+
+
+def storages(net):
+    return {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def shift(net):
+    with torch.no_grad():
+        for tensor in net.state_dict().values():
+            tensor.add_(1)
+
+
+# Copies and trunks
+
+
+@every_backbone
+def test_a_copy_is_the_same_and_independent(name):
+    net = network(name)
+    for part in parts(net):
+        net.train_part(part, mode=part.index % 2 == 0)
+    net.requires_grad_(False)
+    twin = net.copy()
+    assert same(state(net), state(twin))
+    assert not storages(net) & storages(twin)
+    assert twin.clock is not net.clock
+    assert (twin.places, twin.identity, twin.head_specs) == (net.places, net.identity, net.head_specs)
+    assert not any(p.requires_grad for p in twin.parameters())
+    modes = [[s.training for s in n.trunks[0].segments] for n in (net, twin)]
+    assert modes[0] == modes[1]
+    assert [h.training for h in net.heads] == [h.training for h in twin.heads]
+    before = {key: t.clone() for key, t in state(net).items()}
+    shift(twin)
+    assert same(state(net), before)
+    assert not same(state(net), state(twin))
+
+
+@every_backbone
+def test_every_exit_can_have_a_trunk_of_its_own(name):
+    net = network(name).eval()
+    owners = (*[1] * (net.exits - 1), 2)
+    apart = net.with_trunks(owners)
+    assert apart.trunk_of == owners
+    assert len(apart.trunks) == 3
+    assert not storages(net) & storages(apart)
+    per_trunk = [
+        {t.untyped_storage().data_ptr() for p in path(apart.exits) for t in apart.state(p, n).values()}
+        for n in range(3)
+    ]
+    assert not per_trunk[0] & per_trunk[1] and not per_trunk[1] & per_trunk[2]
+    x = images(net, 2)
+    with torch.no_grad():
+        for a, b in zip(net(x), apart(x), strict=True):
+            assert torch.equal(a, b)
+        for tensor in apart.state(Part("head", apart.exits), 2).values():
+            tensor.zero_()
+        changed = apart(x)
+        assert torch.equal(changed[0], net(x)[0])
+        assert not changed[-1].any()
+    assert same(apart.copy().trunks[1].module.state_dict(), apart.trunks[1].module.state_dict())
+
+
+@pytest.mark.parametrize("owners", [(0, 0, 0), (0, 0, 0, -1)])
+def test_trunks_that_do_not_fit(owners):
+    with pytest.raises(OfframpError, match="give each a number from 0"):
+        network().with_trunks(owners)
+
+
+def test_forward_runs_each_path():
+    net = network().with_trunks((1, 0, 2, 2))
+    with torch.no_grad():
+        for tensor in net.state(Part("segment", 1), 1).values():
+            tensor.mul_(2)
+    net.eval()
+    x = images(net)
+    for k, logits in enumerate(net(x), start=1):
+        *segments, pool, body = net.path(k)
+        tensors = (x,)
+        for segment in segments:
+            tensors = segment(*tensors)
+        assert torch.equal(body(pool(tensors[0])), logits)
+
+
+# Draws
+
+
+@every_backbone
+def test_weights_are_drawn_by_seed_draw_and_name(name):
+    net = network(name)
+    shift(net)
+    again = net.redrawn(1)
+    assert same(state(again), state(built(name)))
+    assert not storages(net) & storages(again)
+    fewer = build(NetSpec(name, taps=(net.places[1],)), net.input_shape, CLASSES, seed=1)
+    assert same(fewer.trunks[0].module.state_dict(), again.trunks[0].module.state_dict())
+    for other in (net.redrawn(2), net.redrawn(1, "fresh")):
+        assert not same(state(again), state(other))
+    heads = [state(again)[f"exits.{p}.body.classifier.weight"] for p in net.places[:-1]]
+    assert not torch.equal(heads[0], heads[1])
+
+
+def test_heads_are_drawn_by_their_place():
+    shape = (1, 8, 8)
+    head = (("pools", 2), ("width", 8))
+    one, two = (
+        build(NetSpec("digits-cnn", taps=taps, head=head), shape, CLASSES, seed=1)
+        for taps in (("blocks.2",), ("blocks.0", "blocks.2", "blocks.3"))
+    )
+    assert same(one.state(Part("head", 1)), two.state(Part("head", 2)))
+    fresh = [n.redrawn(1, "fresh") for n in (one, two)]
+    assert same(fresh[0].state(Part("head", 1)), fresh[1].state(Part("head", 2)))
+    assert not same(fresh[0].state(Part("head", 1)), one.state(Part("head", 1)))
+
+
+def test_redrawing_fills_every_trunk_and_leaves_the_generator_alone():
+    net = network().with_trunks((1, 1, 1, 2))
+    shift(net)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    again = net.redrawn(1)
+    assert torch.equal(before, torch.get_rng_state())
+    for trunk in range(3):
+        assert same(
+            again.trunks[trunk].module.state_dict(), built("digits-cnn").trunks[0].module.state_dict()
+        )
+
+
+# Modes, state and noise
+
+
+def test_parts_have_modes_of_their_own():
+    net = network().eval()
+    frozen = {key: t.clone() for key, t in state(net).items()}
+    net.train_part(Part("segment", 2), True)
+    net.train_part(Part("head", 3), True)
+    net(images(net))
+    moved = {key for key, t in state(net).items() if not torch.equal(t, frozen[key])}
+    allowed = {*net.state(Part("segment", 2)), *net.state(Part("head", 3))}
+    assert moved and moved <= allowed
+    assert all("running" in key or "num_batches" in key for key in moved)
+
+
+def test_state_is_live_and_named_by_place():
+    net = network()
+    head = net.state(Part("head", 2))
+    assert set(head) >= {"exits.blocks.2.body.conv.weight", "exits.blocks.2.body.norm.running_mean"}
+    head["exits.blocks.2.body.conv.weight"].data.fill_(3)
+    assert (net.heads[1].body.conv.weight == 3).all()
+    assert len(state(net)) == len(net.state_dict())
+
+
+def test_dropout_depends_on_the_step_and_nothing_else():
+    """The same masks whichever exits run before, and others at another step."""
+    net = network().train()
+    tap = torch.randn(4, 32, 2, 2)
+
+    def third(net, step, first=()):
+        net.clock.tick(1, 0, step)
+        for k in first:
+            net.body(k)(net.pool(k)(torch.randn(4, *net._early[k - 1].shape)))
+        return net.body(3)(net.pool(3)(tap))
+
+    expected = third(net, 5)
+    assert torch.equal(third(net, 5, first=(1, 2)), expected)
+    assert not torch.equal(third(net, 6), expected)
+    twin = net.copy()
+    net.clock.tick(1, 0, 6)
+    twin.clock.tick(1, 0, 5)
+    assert torch.equal(third(twin, 5), expected)
+
+
+def test_moving_the_network_moves_the_pieces():
+    net = network().eval()
+    x = images(net)
+    expected = net(x)
+    for moved in (net.copy().double(), net.copy().to(memory_format=torch.channels_last)):
+        dtype = next(moved.parameters()).dtype
+        for a, b in zip(moved(x.to(dtype)), expected, strict=True):
+            assert torch.allclose(a.float(), b, atol=1e-4)
+
+
+# What a network is
+
+
+def test_identity_is_data_and_says_nothing_of_exits():
+    nets = [
+        build(NetSpec("digits-cnn", taps=taps), (1, 8, 8), CLASSES, seed=seed)
+        for taps, seed in ((None, 1), (("blocks.1",), 2), (2, 3))
+    ]
+    texts = {json.dumps(net.identity, sort_keys=True) for net in nets}
+    assert len(texts) == 1
+    wider = build(NetSpec("digits-cnn"), (1, 12, 12), CLASSES, seed=1)
+    more = build(NetSpec("digits-cnn"), (1, 8, 8), CLASSES + 1, seed=1)
+    assert len(texts | {json.dumps(n.identity, sort_keys=True) for n in (wider, more)}) == 3
+
+
+def test_a_reading_is_no_part_of_the_identity():
+    readings = BACKBONES["mobilenetv1"].taps
+    nets = [
+        build(NetSpec("mobilenetv1", (("reading", r),)), (3, 32, 32), CLASSES, seed=1) for r in readings
+    ]
+    assert len({json.dumps(n.identity, sort_keys=True) for n in nets}) == 1
+    assert len({n.places for n in nets}) == len(readings) > 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (NetSpec("digits-cn"), "unknown backbone 'digits-cn'; did you mean 'digits-cnn'"),
+        (NetSpec("timm/resnet8"), "timm has no model 'resnet8'"),
+        (NetSpec("timm/resnet18", (("dorp_rate", 0.1),)), "timm/resnet18 cannot be made"),
+        (NetSpec("nowhere.py:make"), "there is no file nowhere.py"),
+        (NetSpec("digits-cnn", taps=("blocks.9",)), "no place 'blocks.9'"),
+        (NetSpec("digits-cnn", taps=("blocks.3", "blocks.1")), "order"),
+        (NetSpec("digits-cnn", taps=99), "fewer than 99 places"),
+        (NetSpec("digits-cnn", taps=-1), "use 0 or more"),
+        (NetSpec("digits-cnn", head=(("kind", "nlp"),)), "exit 1 at 'blocks.0': unknown head 'nlp'"),
+    ],
+)
+def test_mistakes_in_a_spec(spec, message):
+    with pytest.raises(OfframpError, match=message):
+        build(spec, (1, 8, 8), CLASSES, seed=1)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(OfframpError, match="at least 2 classes"):
+        build(NetSpec("digits-cnn"), (1, 8, 8), 1, seed=1)
+
+
+def test_no_early_exit_is_the_plain_network():
+    net = build(NetSpec("digits-cnn", taps=()), (1, 8, 8), CLASSES, seed=1).eval()
+    x = images(net)
+    assert net.exits == 1
+    assert torch.equal(net(x)[0], net.trunks[0].module(x))
+
+
+@pytest.mark.parametrize("kind", ["paper", "linear", "mlp"])
+def test_head_settings_reach_every_exit(kind):
+    net = build(NetSpec("digits-cnn", head=(("kind", kind),)), (1, 8, 8), CLASSES, seed=1)
+    assert [spec.kind for spec in net.head_specs] == [kind] * 3
+    assert all(z.shape == (4, CLASSES) for z in net(images(net)))
+
+
+# Other people's networks
+
+
+def test_a_timm_transformer_gets_token_heads():
+    spec = NetSpec("timm/vit_tiny_patch16_224", (("depth", 4), ("patch_size", 8)), taps=2)
+    net = build(spec, (3, 32, 32), CLASSES, seed=1)
+    assert [s.kind for s in net.head_specs] == ["mlp", "mlp"]
+    assert net.places[:-1] == ("blocks.0", "blocks.2")
+    assert all(z.shape == (4, CLASSES) for z in net(images(net)))
+    assert same(state(net.redrawn(1)), state(net))
+
+
+def test_a_timm_network_with_channels_last_maps():
+    spec = NetSpec("timm/swin_tiny_patch4_window7_224", (("depths", (1, 1)), ("window_size", 4)), taps=1)
+    net = build(spec, (3, 32, 32), CLASSES, seed=1)
+    assert net.head_specs[0].layout == "hwc"
+    assert net.eval()(images(net))[0].shape == (4, CLASSES)
+
+
+def test_a_function_in_a_users_file(tmp_path):
+    file = tmp_path / "mine.py"
+    text = (
+        "from torch import nn\n"
+        "def make(classes, width=4):\n"
+        "    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 8, 3),\n"
+        "        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))\n"
+        "def wrong(input_shape): return input_shape\n"
+        "def small(**kwargs): return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(8, 2))\n"
+        "def broken(): return 1 / 0\n"
+    )
+    file.write_text(text)
+
+    def made(function, **options):
+        spec = NetSpec(f"{file}:{function}", tuple(options.items()), taps=1)
+        return build(spec, (3, 8, 8), CLASSES, seed=1)
+
+    net = made("make", width=6)
+    assert net.state(Part("segment", 1))["0.weight"].shape == (6, 3, 3, 3)
+    assert net.redrawable and same(state(net.redrawn(1)), state(net))
+    assert str(tmp_path) not in json.dumps(net.identity)
+    file.write_text(text + "# changed\n")
+    assert made("make", width=6).identity != net.identity
+    for function, options, message in (
+        ("make", {"wdith": 3}, "takes no argument 'wdith'; did you mean 'width'"),
+        ("wrong", {}, "returned a tuple; return a torch.nn.Module"),
+        ("broken", {}, "ZeroDivisionError"),
+        ("maek", {}, "did you mean 'make'"),
+        ("small", {}, "do not pass through|give its last layer one output per class"),
+    ):
+        with pytest.raises(OfframpError, match=message):
+            made(function, **options)
+
+
+class Residual(nn.Module):
+    """A user's plain network: a skip connection, BatchNorm, dropout and a buffer read directly."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(0.5))
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.middle = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 16, 3, stride=2)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.relu(x + self.middle(x) * self.scale)
+        x = torch.relu(self.last(x)).mean((2, 3))
+        return self.head(self.drop(x))
+
+
+class Stubborn(Residual):
+    """The same, in a way that cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x):
+        x = self.stem(x)
+        if x.sum() > -1e9:
+            x = self.pool(self.last(x))
+        return self.head(self.drop(x))
+
+
+@pytest.mark.parametrize("taps", [["stem"], ["stem", "relu#1"], 1, 2])
+def test_attaching_to_a_plain_module(taps):
+    module = Residual()
+    weights = copy.deepcopy(module.state_dict())
+    net = attach(module, taps, (3, 16, 16), seed=4)
+    assert net.classes == CLASSES
+    assert same(net.trunks[0].module.state_dict(), weights)
+    x = images(net)
+    assert torch.equal(net.eval()(x)[-1], module.eval()(x))
+    shift(net)
+    assert same(module.state_dict(), weights)
+    assert not net.redrawable
+    assert same(net.redrawn(9).trunks[0].module.state_dict(), net.trunks[0].module.state_dict())
+
+
+def test_the_identity_of_an_attached_module_is_its_code_and_weights():
+    module = Residual()
+    nets = [attach(module, taps, (3, 16, 16)) for taps in (["stem"], 2)]
+    assert nets[0].identity == nets[1].identity
+    assert set(nets[0].identity) == {"code", "state", "input_shape"}
+    json.dumps(nets[0].identity)
+    other = copy.deepcopy(module)
+    other.scale.add_(1)
+    assert attach(other, 1, (3, 16, 16)).identity["state"] != nets[0].identity["state"]
+    longer = Residual()
+    longer.stem.append(nn.ReLU())
+    assert attach(longer, 1, (3, 16, 16)).identity["code"] != nets[0].identity["code"]
+
+
+def test_attaching_to_a_module_that_cannot_be_traced():
+    module = Stubborn()
+    with pytest.raises(OfframpError, match="one list per segment"):
+        attach(module, ["stem"], (3, 16, 16))
+    net = attach(module, [["stem"], ["last"], ["pool", "drop", "head"]], (3, 16, 16), head="linear")
+    assert net.places == ("stem", "last")
+    x = images(net)
+    assert torch.equal(net.eval()(x)[-1], module.eval()(x))
+    assert same(net.copy().trunks[0].module.state_dict(), module.state_dict())
+    split = attach(module, [["stem", "last"], ["pool", "drop", "head"]], (3, 16, 16))
+    assert split.identity == net.identity
+
+
+def test_attaching_to_a_transformer_keeps_its_weights():
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=CLASSES, img_size=32, patch_size=8, depth=3
+    )
+    net = attach(model, ["blocks.0", "blocks.1"], (3, 32, 32), head={"tokens": "class"})
+    x = images(net)
+    assert torch.equal(net.eval()(x)[-1], model.eval()(x))
+    assert [s.tokens for s in net.head_specs] == ["class", "class"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"taps": ["stme"]}, "no place 'stme'"),
+        ({"taps": ["head"]}, "not before the classifier"),
+        ({"taps": 1, "classes": 9}, r"\[B, 5\] where logits \[B, 9\] belong"),
+        ({"taps": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
+        ({"taps": 1, "head": {"withd": 3}}, "did you mean 'width'"),
+        ({"taps": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
+    ],
+)
+def test_mistakes_in_attaching(arguments, message):
+    with pytest.raises(OfframpError, match=message):
+        attach(Residual(), **{"input_shape": (3, 16, 16), **arguments})
+
+
+# Spreading exits
+
+
+def place(name, share):
+    return Place(name, (), (8, 4, 4), round(share * 1000), share, 0)
+
+
+def test_exits_spread_over_whole_blocks_near_their_shares():
+    places = [
+        place("conv", 0.1), place("bn", 0.1), place("a", 0.3), place("b.0", 0.4), place("b", 0.55),
+        place("c.0", 0.65), place("c", 0.8), place("d.0.conv", 0.9),
+    ]  # fmt: skip
+    assert spread(places, 3) == ("a", "b", "c")
+    assert spread(places, 1) == ("b",)
+    assert spread(places, 0) == ()
+    assert spread(places[:3], 1) == ("a",)
+
+
+def test_exits_go_inside_blocks_when_whole_ones_are_too_far():
+    places = [place("a.0", 0.3), place("a.1", 0.5), place("a", 0.9)]
+    assert spread(places, 1) == ("a.1",)
+
+
+def test_of_equal_macs_the_last_place_is_taken():
+    places = [place("conv", 0.5), place("norm", 0.5), place("relu", 0.5), place("next", 0.9)]
+    assert spread(places, 1) == ("relu",)
+
+
+def test_as_many_exits_as_places():
+    places = [place("a", 0.01), place("b", 0.02), place("c", 0.03)]
+    assert spread(places, 3) == ("a", "b", "c")
+    with pytest.raises(OfframpError, match="fewer than 4 places"):
+        spread(places, 4)
+
+
+def test_places_are_listed_with_the_taps_that_would_be_taken():
+    listed, taps = list_places(NetSpec("digits-cnn"), (1, 8, 8), CLASSES)
+    names = [place.name for place in listed]
+    assert taps == ("blocks.0", "blocks.2", "blocks.4")
+    assert [name for name in names if name in taps] == list(taps)
+    assert [place.share for place in listed] == sorted(place.share for place in listed)

@@ -1,0 +1,295 @@
+"""Forward functions as users write them: in-place steps, sizes, counters, constants, options."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from partition_cases import images, parts, run, same_state, step, train
+from torch import Tensor, nn
+
+from offramp.errors import OfframpError
+from offramp.nets.partition import Trunk, cut, cut_by_names
+
+IMAGE = (3, 8, 8)
+
+
+class Net(nn.Module):
+    """Two convolutions and a classifier; `between` runs on the first one's output."""
+
+    def __init__(self, between: Callable[[Net, Tensor], Tensor] = lambda _, x: x) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
+        self.bn, self.act = nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self._between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self._between(self, self.a(x)))
+        return self.fc(self.drop(x.mean((2, 3))))
+
+
+def counted(net: Net, x: Tensor) -> Tensor:
+    if net.training:
+        net.calls.add_(1)
+    return x
+
+
+def normalized(net: Net, x: Tensor) -> Tensor:
+    mean, var = net.bn.running_mean, net.bn.running_var
+    return F.batch_norm(x, mean, var, net.bn.weight, net.bn.bias, net.training, 0.1)
+
+
+def unassigned(net: Net, x: Tensor) -> Tensor:
+    F.relu_(x)
+    return x + net.bn(x)
+
+
+def view_written(_: Net, x: Tensor) -> Tensor:
+    flat = x.view(x.shape[0], -1)
+    flat.mul_(2)
+    return x
+
+
+def by_size(_: Net, x: Tensor) -> Tensor:
+    count, channels, height, width = x.shape
+    halves = x.reshape(count * 2, -1)
+    return halves.softmax(-1).reshape(count, channels, height, width)
+
+
+def dropped(_: Net, x: Tensor) -> Tensor:
+    return F.dropout(x, 0.5, _.training) + torch.rand_like(x) * _.training
+
+
+def constant(_: Net, x: Tensor) -> Tensor:
+    return x * torch.arange(1.0, 5.0).view(4, 1, 1)
+
+
+def shortcut(net: Net, x: Tensor) -> Tensor:
+    return x + net.act(net.bn(x))
+
+
+BETWEEN = (
+    counted,
+    normalized,
+    unassigned,
+    view_written,
+    by_size,
+    dropped,
+    constant,
+    shortcut,
+)
+
+
+@pytest.mark.parametrize("between", BETWEEN, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("taps", [["a"], ["b"], ["a", "b"]], ids="-".join)
+def test_cut_networks_train_as_whole_ones(between, taps: list[str]) -> None:
+    torch.manual_seed(0)
+    whole = Net(between)
+    final = "drop" if "b" in taps else None
+    trunk = cut(copy.deepcopy(whole), IMAGE, taps, final)
+    for count in (5, 2):  # neither is a batch size that the cut has seen alone
+        x = images(IMAGE, count)
+        expected = step(whole.train(), whole, x)
+        assert torch.equal(step(trunk.module, lambda x: run(train(trunk, True), x), x), expected)
+    assert same_state(whole, trunk.module)
+    assert torch.equal(run(train(trunk, False), x), whole.eval()(x))
+
+
+def test_sizes_taken_before_a_cut_follow_the_batch_after_it() -> None:
+    class Sized(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            shape, device, kind = x.shape, x.device, x.dtype
+            count, pairs = x.size(0), 2 * x.size(0)
+            x = self.b(self.a(x)).reshape(pairs, 2, -1).softmax(-1)
+            x = x.reshape(count, 4, -1) + x.new_ones(shape[0], 4, 1, device=device, dtype=kind)
+            return self.fc(x.reshape(shape[:1] + (4, -1)).mean(-1))  # noqa: RUF005
+
+    net = Sized().eval()
+    for taps in (["a"], ["b"], ["a", "b"]):
+        trunk = train(cut(net, IMAGE, taps, "add#1"), False)
+        for count in (1, 2, 5):
+            x = images(IMAGE, count)
+            assert torch.equal(run(trunk, x), net(x))
+
+
+class TestInPlace:
+    def outputs(self, taps: list[str], net: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """What each segment returned: right after it ran, and after the whole network ran."""
+        trunk = train(cut(net, IMAGE, taps), True)
+        values: tuple[Tensor, ...] = (images(IMAGE),)
+        kept = [(values[0].clone(), values[0])]
+        for part in parts(trunk):
+            values = part(*values)
+            kept.append((values[0].clone(), values[0]))
+        return kept
+
+    def net(self) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.ReLU(inplace=True),
+            nn.Conv2d(3, 4, 3),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(4, 4, 3),
+            nn.Flatten(),
+            nn.Linear(64, 5),
+        )
+
+    def test_what_follows_a_tap_does_not_write_on_it(self) -> None:
+        for before, after in self.outputs(["1"], self.net()):
+            assert torch.equal(before, after)
+
+    def test_the_whole_network_does(self) -> None:
+        net, x = self.net(), images(IMAGE)
+        seen = []
+        net[1].register_forward_hook(lambda _, __, out: seen.append((out.clone(), out)))
+        net(x)
+        ((before, after),) = seen
+        assert not torch.equal(before, after)
+        assert not torch.equal(x, images(IMAGE))
+
+    def test_heads_and_the_next_segment_can_both_train(self) -> None:
+        trunk = train(cut(self.net(), IMAGE, ["1"]), True)
+        (tap,) = trunk.segments[0](images(IMAGE))
+        side = tap.square().mean()  # keeps the tap for its gradient
+        (rest,) = trunk.segments[1](tap)
+        (side + trunk.classifier(rest)[0].mean()).backward()
+        assert trunk.segments[0].parameters()[0].grad is not None
+
+
+def test_other_arguments_take_their_defaults() -> None:
+    class Optional(Net):
+        def forward(self, x, mask=None, *rest, scale: float = 2.0, **options):  # noqa: ARG002
+            if mask is not None:
+                x = x * mask
+            return super().forward(x) * scale
+
+    net = Optional().eval()
+    trunk = train(cut(copy.deepcopy(net), IMAGE, ["a"]), False)
+    assert torch.equal(run(trunk, images(IMAGE)), net(images(IMAGE)))
+
+
+def test_a_kept_constant_stays_out_of_the_state_and_follows_the_module() -> None:
+    net = Net(constant)
+    names = list(net.state_dict())
+    trunk = cut(net, IMAGE, ["a"])
+    assert list(net.state_dict()) == names
+    moved = train(trunk.on(Net(constant).double()), False)
+    assert run(moved, images(IMAGE).double()).dtype == torch.float64
+
+
+def test_a_module_called_in_two_segments_has_the_mode_of_each() -> None:
+    net = Net(lambda net, x: net.drop(x))
+    trunk = train(cut(net, IMAGE, ["b"], "mean"), True)
+    trunk.segments[0].train(False)
+    x = images(IMAGE)
+    (first,), (again,) = trunk.segments[0](x), trunk.segments[0](x)
+    assert torch.equal(first, again)
+    (pooled,) = trunk.segments[1](first)
+    assert not torch.equal(trunk.classifier(pooled)[0], trunk.classifier(pooled)[0])
+    assert torch.equal(trunk.segments[0](x)[0], first)
+
+
+def test_a_parameter_in_two_parts_is_refused() -> None:
+    class Tied(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c = nn.Conv2d(4, 4, 3)
+            self.c.weight = self.b.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.c(self.b(self.a(x))).mean((2, 3)))
+
+    with pytest.raises(OfframpError, match=r"'c.weight' of Tied is used by segment 1 and by segm"):
+        cut(Tied(), IMAGE, ["b"])
+    trunk = cut(Tied(), IMAGE, ["a"])  # one part has both
+    assert len(trunk.segments[1].parameters()) == len(trunk.segments[1].state()) - 1
+
+
+def test_a_batch_norm_in_two_parts_is_refused() -> None:
+    class Reused(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm2d(4, affine=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.bn(self.b(self.bn(self.a(x)))).mean((2, 3)))
+
+    with pytest.raises(OfframpError, match=r"'bn\.running_mean' of Reused is used by segment 1"):
+        cut(Reused(), IMAGE, ["b"])
+
+
+class Choice(nn.Module):
+    """Cannot be traced: what it does depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+class Untraceable(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = nn.Sequential(nn.Conv2d(4, 4, 1), Choice())
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.drop(self.pool(self.b(self.stage(self.act(self.a(x)))))))
+
+
+class TestUntraceable:
+    names = (("a", "act"), ("stage", "b"), ("pool", "drop", "fc"))
+
+    def test_the_error_names_the_submodule_and_the_remedy(self) -> None:
+        with pytest.raises(OfframpError, match=r"its submodule 'stage\.1' \(Choice\) stops") as seen:
+            cut(Untraceable(), IMAGE, ["a"])
+        assert "lists of submodule names" in str(seen.value)
+        assert "\n" not in str(seen.value)
+
+    def test_the_error_names_the_module_itself(self) -> None:
+        with pytest.raises(OfframpError, match="because its own forward stops the trace"):
+            cut(Net(lambda _, x: x if x.sum() > 0 else -x), IMAGE, ["a"])
+
+    def test_random_numbers_of_a_fixed_shape_are_refused(self) -> None:
+        with pytest.raises(OfframpError, match="draws random numbers"):
+            cut(Net(lambda _, x: x * torch.rand(1)), IMAGE, ["a"])
+
+    def test_names_of_submodules_cut_it_exactly(self) -> None:
+        torch.manual_seed(0)
+        whole = Untraceable()
+        trunk = cut_by_names(copy.deepcopy(whole), self.names, IMAGE)
+        assert trunk.places == ("act", "b")
+        assert trunk.shapes == ((4, 6, 6), (4, 4, 4))
+        x = images(IMAGE)
+        expected = step(whole.train(), whole, x)
+        assert torch.equal(step(trunk.module, lambda x: run(train(trunk, True), x), x), expected)
+        assert same_state(whole, trunk.module)
+        assert "b.weight" in trunk.segments[1].state()
+
+    def test_its_noise_follows_the_clock(self) -> None:
+        def logits(trunk: Trunk, now: tuple[int, int, int]) -> Tensor:
+            trunk.clock.tick(*now)
+            torch.rand(3)
+            return run(train(trunk, True), images(IMAGE))
+
+        trunk = cut_by_names(Untraceable(), self.names)
+        assert torch.equal(logits(trunk, (1, 0, 0)), logits(trunk, (1, 0, 0)))
+        assert not torch.equal(logits(trunk, (1, 0, 0)), logits(trunk, (1, 0, 1)))
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ([["a"], ["stge"], ["fc"]], "has no submodule 'stge'; did you mean 'stage'"),
+            ([["a", "act", "stage", "b"]], "needs at least two lists"),
+            ([["a"], []], "none of them empty"),
+            ([["b", "act"], ["stage", "a"], ["pool", "fc"]], "do not run one after another"),
+            ([["a"], ["stage", "b"], ["pool", "fc"]], "do not compute what it computes"),
+            ([["a"], ["stage", "a"], ["fc"]], r"'a\.weight' of Untraceable is used by segment 1"),
+        ],
+    )
+    def test_lists_that_do_not_fit_are_refused(self, names, message: str) -> None:
+        with pytest.raises(OfframpError, match=message):
+            cut_by_names(Untraceable(), names, IMAGE)

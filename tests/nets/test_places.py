@@ -1,0 +1,140 @@
+"""Every place an exit can go, what it costs, and where the classifier begins."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict
+
+import pytest
+import timm
+import torch
+import torchvision
+from partition_cases import vit
+from torch import nn
+
+from offramp.errors import OfframpError
+from offramp.nets.places import places, survey
+
+IMAGE = (3, 32, 32)
+
+
+def test_places_of_a_residual_network_are_those_that_nothing_bypasses() -> None:
+    torch.manual_seed(0)
+    found = places(torchvision.models.resnet18(num_classes=5), IMAGE)
+    names = [place.name for place in found]
+    assert names[:6] == ["conv1", "bn1", "relu", "maxpool", "layer1.0.add", "layer1.0"]
+    assert {"layer1", "layer2", "layer3"} < set(names)
+    assert "layer4" not in names  # it feeds the classifier
+    assert not any("conv2" in name for name in names)  # inside a block, two tensors cross
+    assert [p.macs for p in found] == sorted(p.macs for p in found)
+    assert 0 < found[0].share < found[-1].share < 1
+
+
+def test_a_place_has_one_row_with_the_shortest_name() -> None:
+    found = places(torchvision.models.resnet18(num_classes=5), IMAGE)
+    (row,) = [p for p in found if "layer2.1" in (p.name, *p.aliases)]
+    assert row.name == "layer2"
+    assert row.shape == (128, 4, 4)
+
+
+def test_costs_of_a_place_are_those_of_the_network_up_to_it() -> None:
+    net = torchvision.models.resnet18(num_classes=5).eval()
+    (row,) = [p for p in places(net, IMAGE) if p.name == "layer3"]
+    upto = nn.Sequential(OrderedDict(list(net.named_children())[:7]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is older than the torch it runs on
+        from fvcore.nn import FlopCountAnalysis
+
+        counter = FlopCountAnalysis(upto, torch.zeros(1, *IMAGE)).unsupported_ops_warnings(False)
+        counted = counter.by_operator()["conv"]
+    assert row.params == sum(p.numel() for p in upto.parameters())
+    assert row.macs == pytest.approx(counted, rel=0.01)
+
+
+def test_attention_counts_among_the_macs() -> None:
+    found = {p.name: p for p in places(vit(), IMAGE)}
+    tokens, width = found["blocks.0"].shape
+    block = found["blocks.1"].macs - found["blocks.0"].macs
+    projections = 12 * tokens * width**2
+    assert block == projections + 2 * tokens**2 * width
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "expected"),
+    [
+        (lambda: torchvision.models.resnet18(), 32, "layer4"),
+        (lambda: torchvision.models.resnet18(), 64, "layer4"),
+        (lambda: torchvision.models.mobilenet_v2(), 32, "features"),
+        (lambda: torchvision.models.squeezenet1_1(), 64, "features"),
+        (lambda: timm.create_model("mobilenetv1_100"), 32, "blocks"),
+        (lambda: timm.create_model("convnext_atto"), 32, "stages"),
+        (vit, 32, "norm"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 2)), 4, "2"),
+    ],
+    ids=["resnet", "larger", "mobilenet", "conv", "identities", "norm after pooling", "vit", "mlp"],
+)
+def test_the_classifier_begins_after_the_last_layer(build, size: int, expected: str) -> None:
+    assert survey(build(), (3, size, size)).final().name == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()], "2"),
+        ([nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(4)], "1"),
+        ([nn.ReLU(), nn.Dropout(0.1), nn.AdaptiveAvgPool2d(1), nn.Flatten()], "1"),
+    ],
+)
+def test_a_norm_is_the_trunks_before_the_pooling_and_the_classifiers_after_it(
+    layers: list[nn.Module], expected: str
+) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.Linear(4, 2))
+    assert survey(net, (3, 8, 8)).final().name == expected
+
+
+def test_a_survey_changes_nothing_and_repeats() -> None:
+    net = vit().train()
+    before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    first, second = survey(net, IMAGE), survey(net, IMAGE)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    assert first.places() == second.places()
+    assert first.code == second.code
+
+
+def test_names_do_not_depend_on_how_often_a_function_runs_in_one_mode() -> None:
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.sigmoid(self.a(x))
+            if self.training:
+                x = torch.sigmoid(x)
+            return self.fc(torch.tanh(self.b(x)))
+
+    # `sigmoid` means another tensor in each mode, so it is no place.
+    assert [p.name for p in places(Uneven(), (4,))] == ["a", "b"]
+
+
+def test_images_that_vanish_are_refused() -> None:
+    with pytest.raises(OfframpError, match="images of 3×16×16 do not pass through"):
+        survey(torchvision.models.vgg11(), (3, 16, 16))
+
+
+def test_a_network_that_is_all_classifier_is_refused() -> None:
+    with pytest.raises(OfframpError, match="no single tensor feeds the classifier of Sequential"):
+        places(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), (3, 4, 4))
+
+
+def test_a_network_without_parameters_is_refused() -> None:
+    with pytest.raises(OfframpError, match="has no parameters"):
+        places(nn.Sequential(nn.ReLU(), nn.Flatten()), (3, 4, 4))
+
+
+def test_a_network_that_returns_several_tensors_is_refused() -> None:
+    net = torchvision.models.googlenet(num_classes=5, init_weights=False)
+    with pytest.raises(OfframpError, match="returns a GoogLeNetOutputs in train mode"):
+        places(net, (3, 64, 64))

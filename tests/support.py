@@ -1,0 +1,79 @@
+"""What many tests need: tiny data, studies and plans, run on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offramp.data import Data, from_dataset
+from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.numerics import Numerics, profile
+from offramp.strategies import STRATEGIES
+from offramp.study import spec
+from offramp.study.events import Event
+from offramp.study.plan import Plan, plan_trials
+from offramp.study.run import Conduct, run
+from offramp.study.store import Store
+
+CPU = torch.device("cpu")
+
+# Test processes share two cores: one thread each, and every other setting as in production.
+NUMERICS: Numerics = replace(profile("default", "cpu"), threads=1)
+
+SHAPES = {"digits-cnn": (1, 8, 8)}
+
+
+@cache
+def tiny_data(shape: tuple[int, int, int] = (1, 8, 8), images: int = 90, classes: int = 3) -> Data:
+    """Images that a network can learn: noise, brighter for higher classes; split as any data."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(images) % classes
+    noise = (torch.rand(images, *shape, generator=generator) * 120).to(torch.uint8)
+    return from_dataset((noise + (labels * 40).view(-1, 1, 1, 1).to(torch.uint8), labels))
+
+
+def tiny_study(
+    strategies: Sequence[str | Mapping[str, Any]] = tuple(STRATEGIES),
+    backbone: str = "digits-cnn",
+    *,
+    seeds: Sequence[int] = (42,),
+    recipe: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> spec.Study:
+    """A study of short schedules; `more` are further keys of the file, such as execution."""
+    short = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01} | dict(recipe or {})
+    return spec.parse(
+        {
+            "seeds": list(seeds),
+            "strategies": list(strategies),
+            "backbone": backbone,
+            "data": "given",
+            "recipe": short,
+            **more,
+        }
+    )
+
+
+@cache
+def network(backbone: str, classes: int = 3, seed: int = 42) -> ExitNetwork:
+    """A template; plans copy it and never change it."""
+    return build(NetSpec(backbone), SHAPES.get(backbone, (3, 32, 32)), classes, seed)
+
+
+def tiny_plan(study: spec.Study, data: Data | None = None, net: ExitNetwork | None = None) -> Plan:
+    """The plan of a study on tiny data."""
+    name = study.backbone.name
+    data = tiny_data(SHAPES.get(name, (3, 32, 32))) if data is None else data
+    net = network(name, len(data.classes)) if net is None else net
+    return plan_trials(study, data, net, NUMERICS)
+
+
+def run_all(plan: Plan, store: Path, **conduct: Any) -> tuple[Store, list[Event]]:
+    """Run a plan in this process; the store and what happened."""
+    kept = Store(store)
+    return kept, list(run(plan, kept, Conduct(CPU, store / "caches", **conduct)))
