@@ -138,3 +138,18 @@ def test_a_network_that_returns_several_tensors_is_refused() -> None:
     net = torchvision.models.googlenet(num_classes=5, init_weights=False)
     with pytest.raises(OfframpError, match="returns a GoogLeNetOutputs in train mode"):
         places(net, (3, 64, 64))
+
+
+def test_an_activation_written_in_place_without_a_name_is_a_place() -> None:
+    class Unassigned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            nn.functional.relu_(x)
+            return self.fc(self.b(x).tanh())
+
+    # Cutting after `relu` leaves nothing else to carry: `x` itself is what was written.
+    assert [p.name for p in places(Unassigned(), (4,))] == ["a", "relu", "b"]
