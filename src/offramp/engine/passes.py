@@ -225,10 +225,9 @@ class Derived:
         assert self._cache is not None
         rooms: dict[Frozen, Tensors] = {}
         for value, like in found.items():
-            if all(t.dim() > 0 and len(t) == min(count, self._batch) for t in like):
-                room = self._cache.reserve((value, split, self._batch), like, count)
-                if room is not None:
-                    rooms[value] = room
+            room = self._cache.reserve((value, split, self._batch), like, count)
+            if room is not None:
+                rooms[value] = room
         return list(rooms), rooms
 
 

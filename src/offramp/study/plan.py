@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -116,10 +117,35 @@ def make_plan(study: Study, device: torch.device | None = None) -> Plan:
 
     Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
     """
-    numerics = profile(study.numerics, (device or default_device()).type)
-    data = load(data_spec(study))
-    net = build(net_spec(study), data.shape, len(data.classes), seed=study.seeds[0])
+    with _at(study, "numerics"):
+        numerics = profile(study.numerics, (device or default_device()).type)
+    with _at(study, "data"):
+        data = load(data_spec(study))
+    net = _network(study, data)
     return plan_trials(study, data, net, numerics)
+
+
+@contextmanager
+def _at(study: Study, *path: str | int) -> Iterator[None]:
+    """Errors about a setting begin with where it was written."""
+    try:
+        yield
+    except OfframpError as error:
+        raise OfframpError(f"{study.where(*path)}: {error}") from None
+
+
+def _network(study: Study, data: Data) -> ExitNetwork:
+    """The network; what is wrong is said of the backbone, the taps or the heads, whichever it is."""
+    spec, seed = net_spec(study), study.seeds[0]
+    shape, classes = data.shape, len(data.classes)
+    try:
+        return build(spec, shape, classes, seed)
+    except OfframpError as error:
+        with _at(study, "backbone"):
+            build(replace(spec, taps=0, head=()), shape, classes, seed)
+        with _at(study, "exits", "taps"):
+            build(replace(spec, head=()), shape, classes, seed)
+        raise OfframpError(f"{study.where('exits', 'head')}: {error}") from None
 
 
 def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:
@@ -129,10 +155,8 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     nodes: dict[str, Node] = {}
     for seed in study.seeds:
         for index, strategy in enumerate(study.strategies):
-            try:
+            with _at(study, "strategies", index):
                 resolved = _resolve(study, strategy, net, numerics, identity, seed)
-            except OfframpError as error:
-                raise OfframpError(f"{study.where('strategies', index)}: {error}") from None
             new = {n.key: n for n in resolved.nodes if n.key not in nodes}
             nodes |= new
             name = trial_id(study, strategy.label, resolved, data, seed)

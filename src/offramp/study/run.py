@@ -106,10 +106,10 @@ def run(
         with applied(plan.numerics):
             yield from _reuse(plan, store, state)
             while True:
+                yield from _refresh(plan, store, state)
                 yield from _close_trials(plan, store, state, open_trials, images)
                 if not open_trials:
                     return
-                yield from _refresh(plan, store, state)
                 claims = _claim(plan, store, state)
                 if claims:
                     yield from _train(plan, store, conduct, state, images, cache, claims)

@@ -292,14 +292,21 @@ def read(path: str | FilePath, overrides: Sequence[str] = ()) -> Study:
     return _study(value, where)
 
 
-def parse(mapping: Mapping[str, Any], source: str | None = None, overrides: Sequence[str] = ()) -> Study:
-    """A study from a mapping in the types of JSON; `source` is what messages call it, overrides are
-    those of `read`.
+def parse(
+    mapping: Mapping[str, Any],
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+) -> Study:
+    """A study from a mapping in the types of JSON; `source` is what messages call it, `flags` what
+    they call some of its top-level keys instead. overrides are those of `read`.
 
     Raises OfframpError for everything that is wrong in it.
     """
     name = source or "study"
     value, where = places.expanded(mapping, name), places.everywhere(mapping, (), name)
+    for key, flag in (flags or {}).items():
+        where |= places.everywhere(mapping[key], (key,), flag)
     for setting in overrides:
         value, where = places.overridden(value, where, setting)
     return _study(value, where)

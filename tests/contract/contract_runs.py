@@ -1,0 +1,203 @@
+"""Every strategy, run on one backbone in both modes, and what is to be known of it afterwards.
+
+The plain runs use the engine alone, phase by phase, so that the whole network of a phase can be
+compared before and after it. The derived runs are those of a study, through the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from support import CPU, NUMERICS, SHAPES, network, run_all, tiny_data, tiny_study
+from torch import Tensor
+
+from offramp.engine.evaluate import split_logits
+from offramp.engine.fit import Diverged, conclude, fit
+from offramp.engine.passes import Images, Plain
+from offramp.engine.resolve import Node
+from offramp.engine.settings import applied
+from offramp.engine.trainee import enroll
+from offramp.engine.weights import Weights
+from offramp.nets import ExitNetwork
+from offramp.parts import Part, path
+from offramp.strategies import STRATEGIES
+from offramp.study.events import Failed
+from offramp.study.plan import Plan, Trial, plan_trials
+
+LAST_ONLY = "joint, last exit only"
+"""Joint training with all weight on the last exit."""
+
+IMAGES, BATCH = 80, 10
+"""Of `tiny_data`: 26 to train on (10, 10 and 6 a step) and 18 of each held-out split."""
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """What a phase did to the network it ran on.
+
+    moved: names of the tensors, buffers included, that are not bit for bit what they were.
+    parts: names of the tensors of each part.  counters: by how much each BatchNorm's count of
+    batches went up.  steps: updates of the phase.
+    """
+
+    name: str
+    trained: frozenset[Part]
+    moved: frozenset[str]
+    parts: Mapping[Part, frozenset[str]]
+    counters: Mapping[str, int]
+    steps: int
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """phases: what each did (plain runs only).  weights: of each phase, a digest for each tensor it
+    trained.  final: digests of the finished network's tensors along each exit's path.  logits: of
+    the test split [N, exits, classes].  storage: addresses of all tensors along each exit's path."""
+
+    phases: tuple[PhaseRecord, ...]
+    weights: tuple[Mapping[str, str], ...]
+    final: Mapping[int, Mapping[str, str]]
+    logits: np.ndarray
+    storage: Mapping[int, frozenset[int]]
+
+
+def contract_plan(backbone: str, mode: str, strategies: tuple[str, ...] = tuple(STRATEGIES)) -> Plan:
+    """One epoch of every registered strategy, and of joint training of the last exit alone."""
+    shape = SHAPES.get(backbone, (3, 32, 32))
+    net = network(backbone)
+    last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
+    study = tiny_study(
+        [*strategies, last],
+        backbone,
+        recipe={"epochs": 1, "batch_size": BATCH},
+        execution={"mode": mode},
+    )
+    # Small frozen batches cost a quarter and show as much: test_padding is about the batch itself.
+    numerics = replace(NUMERICS, frozen_batch=16)
+    return plan_trials(study, tiny_data(shape, images=IMAGES), net, numerics)
+
+
+def run_plain(plan: Plan) -> dict[str, TrialRecord]:
+    """Every trial of a plain plan by its label, each phase alone on the plain pass."""
+    images = Images(plan.data, CPU)
+    records = {}
+    with applied(plan.numerics):
+        for trial in plan.trials:
+            made: dict[str, dict[str, Tensor]] = {}
+            weights = Weights(plan.net, trial.seed, made.__getitem__, CPU)
+            phases = []
+            for node in trial.resolved.nodes:
+                record, made[node.key] = train_phase(plan, images, weights, node)
+                phases.append(record)
+            digests = tuple(_digests(made[node.key]) for node in trial.resolved.nodes)
+            net = weights.assembled(trial.resolved.final, trial.resolved.owners)
+            exits = list(trial.resolved.final)
+            logits = split_logits(net, images, "test", exits, 128)
+            records[trial.label] = _finished(trial, tuple(phases), digests, net, logits)
+    return records
+
+
+def run_derived(plan: Plan) -> dict[str, TrialRecord]:
+    """Every trial of a derived plan by its label, as `offramp run` runs them."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, events = run_all(plan, Path(folder))
+        assert not [e for e in events if isinstance(e, Failed)]
+        records = {}
+        for trial in plan.trials:
+            digests = tuple(_digests(store.node_weights(n.key)) for n in trial.resolved.nodes)
+            weights = Weights(plan.net, trial.seed, store.node_weights, CPU)
+            net = weights.assembled(trial.resolved.final, trial.resolved.owners)
+            logits = store.trial_logits(trial.id)["test"]
+            records[trial.label] = _finished(trial, (), digests, net, logits)
+    return records
+
+
+def train_phase(
+    plan: Plan, images: Images, weights: Weights, node: Node
+) -> tuple[PhaseRecord, dict[str, Tensor]]:
+    """Train one phase on the plain pass; what it did, and the weights it hands on."""
+    net = weights.network(node.start)
+    trainee = enroll(node, net, plan.numerics.fused_optimizer)
+    before = {name: tensor.clone() for name, tensor in _tensors(net).items()}
+    batch = max(node.recipe.batch_size, plan.numerics.frozen_batch)
+    passes = Plain(images, [node], weights, batch)
+    reports = [r for epoch in fit([trainee], passes, images, node.recipe.batch_size) for r in epoch]
+    assert not [r for r in reports if isinstance(r, Diverged)]
+    chosen = conclude(trainee, passes, images, node.recipe.batch_size)
+    after = _tensors(net)
+    # Of the exits that the phase does not read, the network holds some weights too; all must stand.
+    parts = {part: frozenset(_part_names(net, part)) for part in _all_parts(net)}
+    record = PhaseRecord(
+        node.name,
+        node.trained,
+        frozenset(name for name in before if not torch.equal(before[name], after[name])),
+        parts,
+        {
+            name: int(after[name] - before[name])
+            for name in before
+            if name.endswith("num_batches_tracked")
+        },
+        len(reports) * -(-images.count("train") // node.recipe.batch_size),
+    )
+    return record, chosen
+
+
+def violations(record: PhaseRecord) -> list[str]:
+    """What a phase did that it must not, or did not do that it must; empty when all is well."""
+    found = []
+    owned = {name for part in record.trained for name in record.parts[part]}
+    for name in sorted(record.moved - owned):
+        found.append(f"phase '{record.name}' does not train {name}, but moved it")
+    for part in sorted(record.trained):
+        still = [n for n in record.parts[part] - record.moved if not n.endswith(".bias")]
+        if still:  # a bias may stand still: one before a BatchNorm or below dead ReLUs has no gradient
+            found.append(f"phase '{record.name}' trains {part}, but not {sorted(still)}")
+    for name, count in record.counters.items():
+        if count != (record.steps if name in owned else 0):
+            found.append(f"phase '{record.name}' ran {name} {count} times in {record.steps} steps")
+    return found
+
+
+def _finished(
+    trial: Trial,
+    phases: tuple[PhaseRecord, ...],
+    digests: tuple[Mapping[str, str], ...],
+    net: ExitNetwork,
+    logits: np.ndarray,
+) -> TrialRecord:
+    final, storage = {}, {}
+    for exit in trial.resolved.final:
+        trunk = net.trunk_of[exit - 1]
+        state = {n: t for part in path(exit) for n, t in net.state(part, trunk).items()}
+        final[exit] = _digests(state)
+        storage[exit] = frozenset(t.untyped_storage().data_ptr() for t in state.values())
+    return TrialRecord(phases, digests, final, logits, storage)
+
+
+def _digests(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(tensor.detach().contiguous().numpy().data).hexdigest()
+        for name, tensor in state.items()
+    }
+
+
+def _tensors(net: ExitNetwork) -> dict[str, Tensor]:
+    """Every tensor of a network with one trunk: parameters and buffers, under the parts' names."""
+    named = {name: t for part in _all_parts(net) for name, t in net.state(part).items()}
+    held = {id(t) for t in named.values()}
+    everything = [*net.named_parameters(), *net.named_buffers()]
+    return named | {f"other: {name}": t for name, t in everything if id(t) not in held}
+
+
+def _part_names(net: ExitNetwork, part: Part) -> list[str]:
+    return list(net.state(part))
+
+
+def _all_parts(net: ExitNetwork) -> list[Part]:
+    return [Part(kind, k) for kind in ("segment", "head") for k in range(1, net.exits + 1)]

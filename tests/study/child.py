@@ -1,0 +1,72 @@
+"""A process that runs a tiny study. Its one argument is JSON:
+
+store: the folder.  study: arguments of `support.tiny_study`.  conduct: fields of `Conduct`.
+kill: [target, n]: the process kills itself with SIGKILL when `target` (module:attribute) is called
+for the n-th time.  pause: [event, file]: after the first event of that kind it makes `file` and waits
+to be killed.  gate: a file; the run starts when it is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from offramp.study.run import Conduct, run
+from offramp.study.store import Store
+from support import CPU, tiny_plan, tiny_study
+
+torch.set_num_threads(1)
+
+
+def arm(target: str, call: int) -> None:
+    module, _, name = target.partition(":")
+    *owners, attribute = name.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    original: Callable[..., Any] = getattr(owner, attribute)
+    calls = 0
+
+    @functools.wraps(original)
+    def fatal(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(owner, attribute, fatal)
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    root = Path(order["store"])
+    plan = tiny_plan(tiny_study(**order["study"]))
+    if "kill" in order:
+        arm(*order["kill"])
+    if "gate" in order:
+        print(json.dumps(["Ready", []]), flush=True)
+        while not Path(order["gate"]).exists():
+            time.sleep(0.01)
+    conduct = Conduct(CPU, root / "caches", **order.get("conduct", {}))
+    for event in run(plan, Store(root), conduct):
+        kind = type(event).__name__
+        keys = [event.key] if hasattr(event, "key") else list(getattr(event, "keys", ()))
+        print(json.dumps([kind, keys]), flush=True)
+        if kind == order.get("pause", [None])[0]:
+            Path(order["pause"][1]).touch()
+            time.sleep(600)
+
+
+if __name__ == "__main__":
+    main()

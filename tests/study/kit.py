@@ -1,0 +1,126 @@
+"""What the tests of runs share: fingerprints of stores, and processes that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from offramp.hashing import file_digest
+from offramp.study.events import Began, Event, Failed, Finished, Note, Reused, TrialDone
+from offramp.study.plan import Plan
+from offramp.study.run import Conduct, run
+from offramp.study.store import Store
+from support import CPU
+
+CHILD = Path(__file__).parent / "child.py"
+
+# Small, and with everything: a shared trunk, heads that are fused, a phase that builds on another.
+STRATEGIES = ("two-stage", "joint-branch")
+
+
+def hashes(store: Store) -> dict[str, str]:
+    """SHA-256 of the weights of every node and of the logits of every trial."""
+    nodes = {k: file_digest(store.root / "nodes" / k / "weights.safetensors") for k in store.nodes()}
+    trials = {t: file_digest(store.root / "trials" / t / "logits.npz") for t in store.trials()}
+    return nodes | trials
+
+
+def histories(store: Store) -> dict[str, pd.DataFrame]:
+    return {key: store.node_history(key) for key in store.nodes()}
+
+
+def check_equal(one: Store, other: Store) -> None:
+    """The same nodes, weights, logits and histories, to the bit."""
+    assert hashes(one) == hashes(other)
+    mine, theirs = histories(one), histories(other)
+    for key in mine:
+        pd.testing.assert_frame_equal(mine[key], theirs[key], check_exact=True)
+
+
+def check_sound(store: Store) -> None:
+    """Every node and trial is whole, and nothing else lies about but checkpoints."""
+    for key in store.nodes():
+        store.verify_node(key)
+    for trial in store.trials():
+        store.read_trial(trial)
+        store.trial_logits(trial)
+    assert not list(store.root.glob("nodes/.*")) + list(store.root.glob("trials/.*"))
+
+
+def check_tidy(store: Store) -> None:
+    """Nothing is left over from training: no checkpoint, no staging, no cache."""
+    for folder in ("work", "staging", "caches", "plans"):
+        assert not list((store.root / folder).rglob("*")), folder
+
+
+def conduct(store: Path, **more: Any) -> Conduct:
+    return Conduct(CPU, store / "caches", **more)
+
+
+def locks_free(plan: Plan, store: Store) -> bool:
+    for name in (*plan.nodes, *(t.id for t in plan.trials)):
+        held = store.try_lock(name)
+        if held is None:
+            return False
+        held.release()
+    return True
+
+
+def finish(plan: Plan, root: Path, **more: Any) -> tuple[Store, list[Event]]:
+    """Run to the end with a new view of the store, as a later process would."""
+    store = Store(root)
+    return store, list(run(plan, store, conduct(root, **more)))
+
+
+def began(events: Sequence[Event]) -> list[str]:
+    return [key for e in events if isinstance(e, Began) for key in e.keys]
+
+
+def trained(events: Sequence[Event]) -> list[str]:
+    return [e.key for e in events if isinstance(e, Finished)]
+
+
+def reused(events: Sequence[Event]) -> set[str]:
+    return {e.key for e in events if isinstance(e, Reused)}
+
+
+def failed(events: Sequence[Event]) -> dict[str, str]:
+    return {e.key: e.reason for e in events if isinstance(e, Failed)}
+
+
+def notes(events: Sequence[Event]) -> list[str]:
+    return [e.text for e in events if isinstance(e, Note)]
+
+
+def closed(events: Sequence[Event]) -> dict[str, bool]:
+    """Trials that are there, and whether they were before."""
+    return {e.trial: e.reused for e in events if isinstance(e, TrialDone)}
+
+
+def start(root: Path, study: Mapping[str, Any], **more: Any) -> subprocess.Popen[str]:
+    """A process that runs a tiny study (see `child.py` for what `more` says)."""
+    order = {"store": str(root), "study": dict(study), **more}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(CHILD), json.dumps(order)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, list[list[Any]]]:
+    """Its exit status, and what it said: `[kind, keys]` an event."""
+    out, err = process.communicate(timeout=300)
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise AssertionError(err)
+    return process.returncode, [json.loads(line) for line in out.splitlines()]

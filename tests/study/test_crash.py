@@ -1,0 +1,222 @@
+"""`kill -9` at any point, and files that were cut short or altered."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit import (
+    STRATEGIES,
+    began,
+    check_equal,
+    check_sound,
+    check_tidy,
+    closed,
+    end,
+    finish,
+    hashes,
+    locks_free,
+    notes,
+    reused,
+    start,
+    trained,
+)
+
+from offramp.engine.values import IMAGES, frozen_inputs
+from offramp.study.events import Began
+from offramp.study.plan import Plan
+from offramp.study.store import Store
+from support import tiny_plan, tiny_study
+
+# Caches go to files here, so that what a killed process leaves of them is seen.
+STUDY: dict[str, Any] = {
+    "strategies": list(STRATEGIES),
+    "recipe": {"epochs": 3, "batch_size": 8, "patience": 3, "optimizer": "adam"},
+    "execution": {"cache_memory": 0},
+}
+PHASES = 2 + 3 + 3  # backbone, joint, three exits, three branches
+STEPS = 4  # an epoch
+
+
+def plan() -> Plan:
+    return tiny_plan(tiny_study(**STUDY))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of a run that nobody disturbed."""
+    return finish(plan(), tmp_path_factory.mktemp("whole"))[0]
+
+
+# Where to die: what is called, for the n-th time; nodes kept by then; epochs done by the phase at hand.
+POINTS: dict[str, tuple[str, int, int, int]] = {
+    "before anything": ("offramp.study.store:Store.plan_trial", 1, 0, 0),
+    "first step": ("offramp.engine.fit:step", 1, 0, 0),
+    "mid-epoch, nothing saved": ("offramp.engine.fit:step", 3, 0, 0),
+    "mid-epoch, one epoch saved": ("offramp.engine.fit:step", STEPS + 2, 0, 1),
+    "while a checkpoint replaces another": ("offramp.study.store:replacing", 5, 0, 1),
+    "while the first cache is built": ("offramp.engine.passes:Derived._compute", 1, 1, 0),
+    "between batches of a cache": ("offramp.engine.passes:Derived._compute", 2, 1, 0),
+    "between the caches of two splits": ("offramp.engine.cache:Cache.filled", 2, 1, 0),
+    "mid-epoch of fused heads": ("offramp.engine.fit:step", 3 * STEPS + 3 * STEPS + 4, 1, 1),
+    "after the last epoch": ("offramp.study.run:_keep", 2, 1, 2),
+    "while a node is written": ("offramp.study.sealed:new_folder", 2, 1, 2),
+    "while a node's files are flushed": ("offramp.files:sync", 13, 0, 2),
+    "between a node and its checkpoint": ("offramp.study.store:Store.drop_checkpoint", 1, 1, 0),
+    "between phases": ("offramp.study.store:Store.drop_checkpoint", 2, 2, 2),
+    "before a trial is written": ("offramp.study.trials:write", 1, 4, 0),
+    "while a trial is written": ("offramp.study.store:Store.write_trial", 2, PHASES, 0),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_a_run_goes_on_to_the_same_bits(tmp_path: Path, whole: Store, point: str) -> None:
+    target, call, kept, epochs = POINTS[point]
+    child = start(tmp_path, STUDY, kill=[target, call], conduct={"checkpoint_seconds": 0})
+    status, told = end(child)
+    assert status == -signal.SIGKILL
+    store = Store(tmp_path)
+    check_sound(store)
+    assert len(store.nodes()) == kept
+    assert {key for kind, keys in told if kind == "Finished" for key in keys} <= set(store.nodes())
+    assert locks_free(plan(), store)
+    assert not [p for p in (tmp_path / "caches").rglob("*") if p.is_file()]
+    done = set(store.nodes())
+
+    _, events = finish(plan(), tmp_path)
+    assert reused(events) == done and set(trained(events)) == set(plan().nodes) - done
+    resumed = [e.epoch for e in events if isinstance(e, Began)]
+    assert not resumed or resumed[0] == epochs
+    check_equal(whole, store)
+    for folder in ("work", "caches"):
+        assert not [p for p in (tmp_path / folder).rglob("*") if p.is_file()]
+
+
+def test_a_child_that_nobody_kills_ends_in_the_same_bits(tmp_path: Path, whole: Store) -> None:
+    status, told = end(start(tmp_path, STUDY))
+    assert status == 0 and sum(kind == "Finished" for kind, _ in told) == PHASES
+    check_equal(whole, Store(tmp_path))
+
+
+def test_the_study_builds_caches(whole: Store) -> None:
+    """Else the points above would not be what they say."""
+    nodes = plan().nodes.values()
+    cut = [v for node in nodes for v in frozen_inputs(node).values() if v.point != IMAGES]
+    assert len(set(cut)) == 6 and len(whole.nodes()) == PHASES
+
+
+def test_a_checkpoint_of_another_state_would_be_noticed(tmp_path: Path, whole: Store) -> None:
+    """A negative control: going on from the weights of another epoch gives other bits."""
+    end(start(tmp_path, STUDY, kill=["offramp.engine.fit:step", STEPS + 2], conduct={"checkpoint_seconds": 0}))
+    store = Store(tmp_path)
+    (key,) = (p.name for p in (tmp_path / "work").iterdir())
+    saved = store.read_checkpoint(key)
+    assert saved is not None
+    tensors, state = saved
+    name = next(n for n in tensors if n.startswith("optimizer/") and n.endswith("exp_avg"))
+    tensors[name] = tensors[name] * (1 + 1e-6)
+    store.write_checkpoint(key, tensors, state)
+    finish(plan(), tmp_path)
+    assert hashes(store)[key] != hashes(whole)[key]
+
+
+# Damage.
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES: list[Callable[[Path], None]] = [truncate, flip, empty, Path.unlink]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "file", ["node.json", "history.parquet", "cost.json", "weights.safetensors"]
+)
+def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
+    tmp_path: Path, whole: Store, damage: Callable[[Path], None], file: str
+) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole.root, root)
+    parent = next(k for k, n in plan().nodes.items() if n.name == "backbone")  # exits build on it
+    path = root / "nodes" / parent / file
+    damage(path)
+    store, events = finish(plan(), root)
+    assert trained(events) == began(events) == [parent]
+    assert reused(events) == set(plan().nodes) - {parent}
+    (note,) = notes(events)
+    assert note.startswith(f"{path} ") and "computed again" in note
+    assert all(closed(events).values())
+    assert hashes(store) == hashes(whole)
+    check_sound(store)
+    check_tidy(store)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", ["trial.json", "logits.npz"])
+def test_a_damaged_trial_is_named_and_it_alone_is_written_again(
+    tmp_path: Path, whole: Store, damage: Callable[[Path], None], file: str
+) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole.root, root)
+    trial = plan().trials[1].id
+    path = root / "trials" / trial / file
+    damage(path)
+    store, events = finish(plan(), root)
+    assert not began(events)
+    assert closed(events) == {t.id: t.id != trial for t in plan().trials}
+    (note,) = notes(events)
+    assert note.startswith(f"{path} ") and "computed again" in note
+    assert hashes(store) == hashes(whole)
+    check_sound(store)
+
+
+def test_damage_everywhere_at_once(tmp_path: Path, whole: Store) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole.root, root)
+    for path in root.glob("nodes/*/weights.safetensors"):
+        flip(path)
+    store, events = finish(plan(), root)
+    assert sorted(trained(events)) == sorted(plan().nodes) and len(notes(events)) == PHASES
+    assert hashes(store) == hashes(whole)
+
+
+def test_an_intact_store_is_not_said_to_be_damaged(tmp_path: Path, whole: Store) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole.root, root)
+    assert not notes(finish(plan(), root)[1])
+
+
+def test_a_node_that_another_process_mended_meanwhile_stays(
+    tmp_path: Path, whole: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole.root, root)
+    key = next(iter(plan().nodes))
+    path = root / "nodes" / key / "weights.safetensors"
+    intact = path.read_bytes()
+    flip(path)
+    original = Store.try_lock
+
+    def mended(self: Store, name: str) -> Any:
+        path.write_bytes(intact)
+        return original(self, name)
+
+    monkeypatch.setattr(Store, "try_lock", mended)
+    _, events = finish(plan(), root)
+    assert not began(events) and reused(events) == set(plan().nodes)
