@@ -2,40 +2,174 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import contract_runs
 import numpy as np
 import pytest
 import torch
-from contract_runs import LAST_ONLY, TrialRecord, contract_plan, run_derived, run_plain, violations
+from contract_runs import (
+    HEADS_ONLY,
+    LAST_ONLY,
+    TrialRecord,
+    contract_plan,
+    run_derived,
+    run_plain,
+    violations,
+)
 
 import offramp.engine.fit
-import offramp.engine.trainee
 import offramp.engine.values
+from offramp.engine.resolve import Node
+from offramp.engine.trainee import Trainee
+from offramp.engine.values import Point
 from offramp.nets.backbones import BACKBONES
-from offramp.parts import Part
-from offramp.strategies import STRATEGIES
+from offramp.study.plan import Plan
 
-FROM_BASELINE = ("two-stage", "distillation", LAST_ONLY)
-FROM_JOINT = ("joint-branch", "joint-two-stage")
+KEEP_BASELINE = ("two-stage", "distillation", HEADS_ONLY, LAST_ONLY)
+KEEP_JOINT = ("joint-branch", "joint-two-stage")
 
 
 @dataclass(frozen=True)
 class Runs:
-    backbone: str
     exits: int
+    plan: Plan
     plain: dict[str, TrialRecord]
     derived: dict[str, TrialRecord]
 
+    @property
+    def both(self) -> tuple[dict[str, TrialRecord], dict[str, TrialRecord]]:
+        return self.plain, self.derived
+
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKBONES]
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"contract {name}")) for name in BACKBONES],
 )
-def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
+def runs(request: pytest.FixtureRequest) -> Runs:
     """All strategies on one backbone, once in each mode."""
-    name = request.param
-    plain = contract_plan(name, "plain")
-    yield Runs(name, plain.net.exits, run_plain(plain), run_derived(contract_plan(name, "derived")))
+    plain, derived = (contract_plan(request.param, mode) for mode in ("plain", "derived"))
+    return Runs(plain.net.exits, derived, run_plain(plain), run_derived(derived))
+
+
+def test_what_a_phase_trains_changes_and_nothing_else(runs: Runs) -> None:
+    found = [v for r in runs.plain.values() for phase in r.phases for v in violations(phase)]
+    assert not found
+
+
+def test_plain_and_derived_give_the_same_bits(runs: Runs) -> None:
+    assert not differences(runs.plain, runs.derived)
+
+
+def test_the_final_exit_stays_as_the_first_phase_left_it(runs: Runs) -> None:
+    for records in runs.both:
+        for parent, children in (("baseline", KEEP_BASELINE), ("joint", KEEP_JOINT)):
+            for child in children:
+                assert records[child].final[runs.exits] == records[parent].final[runs.exits], child
+                assert np.array_equal(records[child].logits[:, -1], records[parent].logits[:, -1]), child
+
+
+def test_strategies_that_train_the_final_exit_end_elsewhere(runs: Runs) -> None:
+    """Else the equalities above would say nothing."""
+    finals = [runs.plain[name].final[runs.exits] for name in ("baseline", "joint", "branch-wise")]
+    finals.append(runs.plain["pretrained-branch"].final[runs.exits])
+    assert all(a != b for i, a in enumerate(finals) for b in finals[:i])
+
+
+def test_trunks_of_separate_share_no_tensor(runs: Runs) -> None:
+    for records in runs.both:
+        storage = records["separate"].storage
+        assert sorted(storage) == list(range(1, runs.exits + 1))
+        for exit in storage:
+            others = frozenset[int]().union(*(storage[k] for k in storage if k != exit))
+            assert storage[exit] and not storage[exit] & others
+        shared = records["joint"].storage
+        assert shared[1] & shared[runs.exits]  # as exits of one trunk do
+
+
+def test_every_strategy_trains_every_exit(runs: Runs) -> None:
+    for records in runs.both:
+        for name, record in records.items():
+            trained = [runs.exits] if name in ("baseline", LAST_ONLY) else [*range(1, runs.exits + 1)]
+            assert sorted(record.final) == trained, name
+            assert np.isfinite(record.logits).all() and record.logits.shape[1] == len(trained)
+
+
+def test_nine_strategies_share_one_backbone_and_one_joint_phase(runs: Runs) -> None:
+    """The plan's keys say so before anything runs, and the test above that no bit is lost by it."""
+    for parts_of in ("baseline", "joint"):
+        (node,) = next(t for t in runs.plan.trials if t.label == parts_of).resolved.nodes
+        alike = {
+            n.key for n in runs.plan.nodes.values() if (n.trained, n.terms) == (node.trained, node.terms)
+        }
+        assert alike == {node.key}
+
+
+# That the checks above find what they look for: on one backbone, with the engine broken on purpose.
+
+
+def differences(one: dict[str, TrialRecord], other: dict[str, TrialRecord]) -> list[str]:
+    """Strategies and phases whose weights or logits are not the same bits."""
+    found = []
+    for name, record in one.items():
+        pairs = zip(record.weights, other[name].weights, strict=True)
+        found += [f"{name}, phase {i}" for i, (a, b) in enumerate(pairs) if a != b]
+        if not np.array_equal(record.logits, other[name].logits):
+            found.append(f"{name}, logits")
+    return found
+
+
+def faults(strategy: str) -> list[str]:
+    (record, *_) = run_plain(contract_plan("digits-cnn", "plain", (strategy,))).values()
+    return [v for phase in record.phases for v in violations(phase)]
+
+
+def test_a_cut_one_point_too_deep_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = offramp.engine.values.cut
+
+    def too_deep(node: Node, exit: int) -> Point:
+        point = right(node, exit)
+        return Point("tap", point.index + 1) if point.kind == "tap" and point.index < exit else point
+
+    plain = run_plain(contract_plan("digits-cnn", "plain", ("branch-wise",)))
+    derived = contract_plan("digits-cnn", "derived", ("branch-wise",))
+    assert not differences(plain, run_derived(derived))
+    monkeypatch.setattr(offramp.engine.values, "cut", too_deep)
+    assert "branch-wise, phase 0" in differences(plain, run_derived(derived))
+
+
+def test_a_frozen_batchnorm_that_runs_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_of_it(trainee: Trainee, mode: bool) -> None:
+        trainee.net.train(mode)
+
+    assert not faults("two-stage")
+    monkeypatch.setattr(offramp.engine.fit, "train_mode", all_of_it)
+    assert any(
+        "does not train blocks.0.norm.running_mean, but moved it" in f for f in faults("two-stage")
+    )
+
+
+def test_a_frozen_weight_that_moves_by_its_last_bit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = offramp.engine.fit.step
+
+    def nudged(trainee: Trainee, *rest: Any) -> torch.Tensor:
+        for parameter in trainee.net.parameters():
+            if not parameter.requires_grad:
+                some = parameter.detach()[0]
+                some.copy_(torch.nextafter(some, torch.full_like(some, torch.inf)))
+        return right(trainee, *rest)
+
+    monkeypatch.setattr(offramp.engine.fit, "step", nudged)
+    assert any("does not train blocks.0.conv.weight, but moved it" in f for f in faults("two-stage"))
+
+
+def test_a_part_that_does_not_train_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = offramp.engine.fit.step
+
+    def without_heads(trainee: Trainee, *rest: Any) -> torch.Tensor:
+        for name, parameter in trainee.net.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith("heads"))
+        return right(trainee, *rest)
+
+    monkeypatch.setattr(offramp.engine.fit, "step", without_heads)
+    assert any("trains head 1, but not" in fault for fault in faults("joint"))

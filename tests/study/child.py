@@ -1,9 +1,9 @@
-"""A process that runs a tiny study. Its one argument is JSON:
+"""A process that runs tiny studies, each in a fork, so that it can be killed. Orders are lines of JSON:
 
 store: the folder.  study: arguments of `support.tiny_study`.  conduct: fields of `Conduct`.
 kill: [target, n]: the process kills itself with SIGKILL when `target` (module:attribute) is called
-for the n-th time.  pause: [event, file]: after the first event of that kind it makes `file` and waits
-to be killed.  gate: a file; the run starts when it is there.
+for the n-th time.  pause: after the first event of that kind the process says its id and waits to be
+killed.  gate: a file; the run starts when it is there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,7 @@ def arm(target: str, call: int) -> None:
     setattr(owner, attribute, fatal)
 
 
-def main() -> None:
-    order = json.loads(sys.argv[1])
+def obey(order: dict[str, Any]) -> None:
     root = Path(order["store"])
     plan = tiny_plan(tiny_study(**order["study"]))
     if "kill" in order:
@@ -63,9 +63,23 @@ def main() -> None:
         kind = type(event).__name__
         keys = [event.key] if hasattr(event, "key") else list(getattr(event, "keys", ()))
         print(json.dumps([kind, keys]), flush=True)
-        if kind == order.get("pause", [None])[0]:
-            Path(order["pause"][1]).touch()
+        if kind == order.get("pause"):
+            print(json.dumps(["Paused", [os.getpid()]]), flush=True)
             time.sleep(600)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                obey(json.loads(line))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps(["Ended", status]), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -105,22 +104,35 @@ def closed(events: Sequence[Event]) -> dict[str, bool]:
     return {e.trial: e.reused for e in events if isinstance(e, TrialDone)}
 
 
-def start(root: Path, study: Mapping[str, Any], **more: Any) -> subprocess.Popen[str]:
-    """A process that runs a tiny study (see `child.py` for what `more` says)."""
-    order = {"store": str(root), "study": dict(study), **more}
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def helper() -> subprocess.Popen[str]:
+    """A process that waits for orders; `with` it ends it."""
     return subprocess.Popen(
-        [sys.executable, str(CHILD), json.dumps(order)],
+        [sys.executable, str(CHILD)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 
+def start(process: subprocess.Popen[str], root: Path, study: Mapping[str, Any], **more: Any) -> None:
+    """Have a tiny study run by a fork of `process` (see `child.py` for what `more` says)."""
+    assert process.stdin is not None
+    order = {"store": str(root), "study": dict(study), **more}
+    process.stdin.write(json.dumps(order) + "\n")
+    process.stdin.flush()
+
+
+def said(process: subprocess.Popen[str]) -> list[Any]:
+    """The next thing that the process says: `[kind, keys]` of an event, or `["Ended", status]`."""
+    assert process.stdout is not None
+    found: list[Any] = json.loads(process.stdout.readline())
+    return found
+
+
 def end(process: subprocess.Popen[str]) -> tuple[int, list[list[Any]]]:
-    """Its exit status, and what it said: `[kind, keys]` an event."""
-    out, err = process.communicate(timeout=300)
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise AssertionError(err)
-    return process.returncode, [json.loads(line) for line in out.splitlines()]
+    """The status with which the run ended (negative: the signal that ended it), and what it said."""
+    told = []
+    while (line := said(process))[0] != "Ended":
+        told.append(line)
+    return line[1], told

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from kit import (
     end,
     finish,
     hashes,
+    helper,
     locks_free,
     notes,
     reused,
@@ -58,9 +60,9 @@ POINTS: dict[str, tuple[str, int, int, int]] = {
     "first step": ("offramp.engine.fit:step", 1, 0, 0),
     "mid-epoch, nothing saved": ("offramp.engine.fit:step", 3, 0, 0),
     "mid-epoch, one epoch saved": ("offramp.engine.fit:step", STEPS + 2, 0, 1),
-    "while a checkpoint replaces another": ("offramp.study.store:replacing", 5, 0, 1),
-    "while the first cache is built": ("offramp.engine.passes:Derived._compute", 1, 1, 0),
-    "between batches of a cache": ("offramp.engine.passes:Derived._compute", 2, 1, 0),
+    "while a checkpoint replaces another": ("offramp.files:sync", 9, 0, 1),
+    "while the first cache is built": ("offramp.engine.cache:Cache.reserve", 1, 1, 0),
+    "while a cache has one value": ("offramp.engine.cache:Cache.reserve", 3, 1, 0),
     "between the caches of two splits": ("offramp.engine.cache:Cache.filled", 2, 1, 0),
     "mid-epoch of fused heads": ("offramp.engine.fit:step", 3 * STEPS + 3 * STEPS + 4, 1, 1),
     "after the last epoch": ("offramp.study.run:_keep", 2, 1, 2),
@@ -73,10 +75,18 @@ POINTS: dict[str, tuple[str, int, int, int]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def child() -> Iterator[Popen[str]]:
+    with helper() as process:
+        yield process
+
+
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_a_run_goes_on_to_the_same_bits(tmp_path: Path, whole: Store, point: str) -> None:
+def test_killed_a_run_goes_on_to_the_same_bits(
+    tmp_path: Path, whole: Store, child: Popen[str], point: str
+) -> None:
     target, call, kept, epochs = POINTS[point]
-    child = start(tmp_path, STUDY, kill=[target, call], conduct={"checkpoint_seconds": 0})
+    start(child, tmp_path, STUDY, kill=[target, call], conduct={"checkpoint_seconds": 0})
     status, told = end(child)
     assert status == -signal.SIGKILL
     store = Store(tmp_path)
@@ -96,8 +106,11 @@ def test_killed_a_run_goes_on_to_the_same_bits(tmp_path: Path, whole: Store, poi
         assert not [p for p in (tmp_path / folder).rglob("*") if p.is_file()]
 
 
-def test_a_child_that_nobody_kills_ends_in_the_same_bits(tmp_path: Path, whole: Store) -> None:
-    status, told = end(start(tmp_path, STUDY))
+def test_a_run_that_nobody_kills_ends_in_the_same_bits(
+    tmp_path: Path, whole: Store, child: Popen[str]
+) -> None:
+    start(child, tmp_path, STUDY)
+    status, told = end(child)
     assert status == 0 and sum(kind == "Finished" for kind, _ in told) == PHASES
     check_equal(whole, Store(tmp_path))
 
@@ -109,9 +122,13 @@ def test_the_study_builds_caches(whole: Store) -> None:
     assert len(set(cut)) == 6 and len(whole.nodes()) == PHASES
 
 
-def test_a_checkpoint_of_another_state_would_be_noticed(tmp_path: Path, whole: Store) -> None:
+def test_a_checkpoint_of_another_state_would_be_noticed(
+    tmp_path: Path, whole: Store, child: Popen[str]
+) -> None:
     """A negative control: going on from the weights of another epoch gives other bits."""
-    end(start(tmp_path, STUDY, kill=["offramp.engine.fit:step", STEPS + 2], conduct={"checkpoint_seconds": 0}))
+    kill = ["offramp.engine.fit:step", STEPS + 2]
+    start(child, tmp_path, STUDY, kill=kill, conduct={"checkpoint_seconds": 0})
+    assert end(child)[0] == -signal.SIGKILL
     store = Store(tmp_path)
     (key,) = (p.name for p in (tmp_path / "work").iterdir())
     saved = store.read_checkpoint(key)
@@ -214,7 +231,8 @@ def test_a_node_that_another_process_mended_meanwhile_stays(
     original = Store.try_lock
 
     def mended(self: Store, name: str) -> Any:
-        path.write_bytes(intact)
+        if name == key and path.exists():
+            path.write_bytes(intact)
         return original(self, name)
 
     monkeypatch.setattr(Store, "try_lock", mended)

@@ -1,4 +1,8 @@
-"""The command line. Commands are thin: they read arguments, call, and show the answer."""
+"""The command line. Commands are thin: they read arguments, call, and show the answer.
+
+Answers go to standard output, everything else to standard error. Exit codes: 0, 1 when something
+failed while it ran, 2 for a mistake that the user can mend, 130 when interrupted.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,13 @@ from offramp.errors import OfframpError
 
 
 def main() -> None:
-    """Entry point: mistakes that a user can mend are one line and exit code 2."""
-    from offramp.cli.app import app
-
+    """Entry point: a mistake that the user can mend is one line, never a traceback."""
     try:
+        from offramp.cli.app import app
+
         app()
     except OfframpError as error:
-        print(f"offramp: {error}", file=sys.stderr)
+        print("offramp:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        sys.stderr.close()
-        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)

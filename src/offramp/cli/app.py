@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,73 +10,142 @@ import typer
 
 app = typer.Typer(
     name="offramp",
-    help="Train early-exit networks in every way the literature knows, and compare them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+class Execution(StrEnum):
+    derived = "derived"
+    plain = "plain"
+
+
 StoreOption = Annotated[
-    Path, typer.Option("--store", help="Folder of finished work; made when it is not there.")
+    Path,
+    typer.Option("--store", metavar="FOLDER", help="Where finished work is kept and found again."),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting for this run, as recipe.epochs=3 or seeds='[42]'. Repeatable.",
+        help="Change a setting for this run: recipe.epochs=3, seeds='[42]'. Repeatable.",
+    ),
+]
+DryOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the work, what is shared and the cost; start nothing."),
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Processes that train at the same time.")
+]
+ExecutionOption = Annotated[
+    Execution | None,
+    typer.Option(
+        help="derived: cache, fuse and share, which changes no result. plain: each phase alone, as "
+        "the paper does. By default what the study says, else derived."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-WorkersOption = Annotated[
-    int, typer.Option(min=1, help="Processes that train at once. More cores, more workers.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the tables.")]
 RUNS = Path("runs")
 
 
-def _emit(value: Any) -> None:
-    typer.echo(jsonlib.dumps(value, indent=2))
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"offramp {version('offramp')}")
+        raise typer.Exit
+
+
+@app.callback()
+def offramp(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Train early-exit networks in every way the literature knows, and compare.
+
+    \b
+    Start here:
+      offramp strategies                        the ways of training exits
+      offramp run studies/demo.yaml --dry-run   what a study would do
+      offramp run studies/demo.yaml             do it
+    """
 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="A study file, such as studies/demo.yaml.")],
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/demo.yaml.")
+    ],
     store: StoreOption = RUNS,
     set_: SetOption = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show the work, what is shared and the cost; run nothing."),
-    ] = False,
+    execution: ExecutionOption = None,
+    dry_run: DryOption = False,
     workers: WorkersOption = 1,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Run a study: train what the store does not hold yet, then show the table.
+    """Run a study: train what is missing, then show the table.
 
-    Interrupt it whenever you like (Ctrl-C): what is finished stays, and the same command goes on.
+    A study trains each of its strategies with each of its seeds: a trial. A trial is a sequence
+    of phases; a phase that several trials have in common is trained once, and what the store holds
+    is not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
+
+    Exit codes: 0; 1 if a trial failed (the others go on); 2 for a mistake in the study or the
+    command; 130 if interrupted.
+
+    \b
+    Examples:
+      offramp run studies/demo.yaml --dry-run
+      offramp run studies/demo.yaml --set recipe.epochs=3 --set seeds='[42]'
+      offramp run studies/demo.yaml --store runs/demo --workers 2
     """
     from offramp.cli import running
     from offramp.study import spec
 
-    running.start(spec.read(study, set_ or []), store, dry_run, workers, json, quiet)
+    asked = spec.read(study, _settings(set_, execution))
+    running.start(asked, store, dry_run, workers, json, quiet)
 
 
 @app.command()
 def train(
-    strategy: Annotated[str, typer.Option(help="A strategy's name, or my_file.py:my_strategy.")],
-    backbone: Annotated[str, typer.Option(help="A network: resnet18, timm/NAME or my.py:make_net.")],
-    data: Annotated[str, typer.Option(help="A data set: digits, cifar10 or my.py:make_data.")],
-    root: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 42,
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="A strategy's name, or my_file.py:my_strategy.")
+    ],
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="NAME", help="A data set: digits, cifar10 or my.py:make_data.")
+    ],
+    root: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder of the data set's files.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")] = 42,
     store: StoreOption = RUNS,
     set_: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the work; run nothing.")] = False,
+    execution: ExecutionOption = None,
+    dry_run: DryOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train one trial without a study file."""
+    """Train one strategy on one network, without a study file.
+
+    Everything else of a study file can be given with --set.
+
+    \b
+    Examples:
+      offramp train --strategy joint --backbone digits-cnn --data digits
+      offramp train --strategy two-stage --backbone resnet18 --data cifar10 \\
+        --root data/cifar10 --set recipe.epochs=10 --set exits='[layer1, layer2]'
+    """
     from offramp.cli import running
     from offramp.study import spec
 
@@ -84,118 +153,179 @@ def train(
     if root is not None:
         source["root"] = str(root)
     given = {"seeds": [seed], "strategies": [strategy], "backbone": backbone, "data": source}
-    running.start(spec.parse(given, "offramp train", set_ or []), store, dry_run, 1, json, quiet)
+    flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data"}
+    asked = spec.parse(given, "offramp train", _settings(set_, execution), flags)
+    running.start(asked, store, dry_run, 1, json, quiet)
+
+
+def _settings(given: list[str] | None, execution: Execution | None) -> list[str]:
+    return [*(given or []), *([f"execution.mode={execution.value}"] if execution else [])]
 
 
 @app.command()
 def status(store: StoreOption = RUNS, json: JsonOption = False) -> None:
-    """What a store holds: trials by strategy, nodes, work in progress, disk."""
+    """Show what a store holds, finished and begun.
+
+    Trials by strategy, network and data; nodes (finished phases), checkpoints to go on from, disk.
+    """
     from offramp.cli import inspecting
 
-    inspecting.status(_store(store), json)
+    inspecting.status(inspecting.opened(store), json)
 
 
 @app.command()
 def show(
-    trial: Annotated[str, typer.Argument(help="A trial's id, or the beginning of one.")],
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
+    ],
     store: StoreOption = RUNS,
     json: JsonOption = False,
 ) -> None:
-    """One trial: accuracy and MACs at each exit, its phases, cost and data."""
+    """Show one trial: its exits, phases and time.
+
+    \b
+    Example:
+      offramp show joint-branch-digits-cnn-digits-s42
+    """
     from offramp.cli import inspecting
 
-    inspecting.show(_store(store), trial, json)
+    inspecting.show_trial(inspecting.opened(store), trial, json)
 
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A trial's id, or a strategy's label.")],
-    b: Annotated[str, typer.Argument(help="What to compare it with, of the same kind.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy's label, or a trial's id.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, of the same kind.")],
     store: StoreOption = RUNS,
     json: JsonOption = False,
 ) -> None:
-    """Paired difference in test accuracy at each exit, A minus B, with a 95 % interval.
+    """Compare two strategies, or two trials, at each exit.
 
-    Two trials are paired image by image; two strategies seed by seed.
+    The paired difference in test accuracy, A minus B, with a 95 % interval (Student's t). Two
+    strategies are paired seed by seed, two trials image by image: the first says how far the
+    difference depends on the seed, the second how far on the test images.
+
+    \b
+    Examples:
+      offramp compare joint two-stage
+      offramp compare joint-digits-cnn-digits-s42 joint-digits-cnn-digits-s43
     """
-    from offramp.cli import inspecting
+    from offramp.cli import comparing, inspecting
 
-    inspecting.compare(_store(store), a, b, json)
+    comparing.compare(inspecting.opened(store), a, b, json)
 
 
 @app.command()
 def why(
-    node: Annotated[str, typer.Argument(help="A node's key, or the beginning of one.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node's key, or the beginning of one.")],
     store: StoreOption = RUNS,
     study: Annotated[
-        Path | None, typer.Option(help="A study that would train the node, if the store lacks it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A study that would train the node: why is it not reused?"),
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What a node's key is made of, and how it differs from the nearest node of the store."""
-    from offramp.cli import inspecting
+    """Explain a node, and why it was not reused.
 
-    inspecting.why(_store(store), node, study, set_ or [], json)
+    A node is one phase of training with one seed. Its key is the hash of all that the phase reads;
+    a phase with another key is another node. `offramp show TRIAL` and `offramp run --dry-run` list
+    keys; this shows what a key is made of and where the nearest node of the store differs.
+
+    \b
+    Examples:
+      offramp why 9ca0b60b
+      offramp why 9ca0b60b --study studies/demo.yaml --set recipe.epochs=3
+    """
+    from offramp.cli import comparing, inspecting
+
+    comparing.why(inspecting.opened(store), node, study, set_ or [], json)
 
 
 @app.command()
 def gc(
     store: StoreOption = RUNS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Unfinished work too: no run will go on with it.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove from a store what no trial needs: lone nodes, old checkpoints, leftovers."""
+    """Remove from a store what no trial needs.
+
+    Nodes that no finished or begun trial needs, checkpoints of finished nodes, leftovers of killed
+    processes, lock files. What a process is working on stays.
+    """
     from offramp.cli import inspecting
 
-    inspecting.gc(_store(store), dry_run, json)
+    inspecting.gc(inspecting.opened(store), dry_run, abandon, json)
 
 
 @app.command("export-table")
 def export_table(
-    out: Annotated[Path, typer.Option(help="A .parquet or .csv file.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet or .csv.")],
     store: StoreOption = RUNS,
+    json: JsonOption = False,
 ) -> None:
-    """Write every number of a store as one tidy table (a row a number)."""
+    """Write every number of a store as one tidy table.
+
+    A row a number: trial, strategy, model, data, seed, phase, exit, split, epoch, metric, value.
+
+    \b
+    Example:
+      offramp export-table --out table.parquet
+    """
     from offramp.cli import inspecting
 
-    inspecting.export_table(_store(store), out)
+    inspecting.export_table(inspecting.opened(store), out, json)
 
 
 @app.command()
 def strategies(
-    name: Annotated[str | None, typer.Argument(help="Show this one's phases and options.")] = None,
-    exits: Annotated[int, typer.Option(min=1, help="Exits, the final one included.")] = 4,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A strategy, or my_file.py:my_strategy.")
+    ] = None,
+    exits: Annotated[int, typer.Option(min=1, metavar="N", help="Exits, the final one included.")] = 4,
     json: JsonOption = False,
 ) -> None:
-    """List the strategies, or explain one: what trains, what is frozen, options, source."""
+    """List the strategies, or explain one.
+
+    Of one: its phases, what trains and what is frozen in each, options, source.
+
+    \b
+    Example:
+      offramp strategies joint-branch --exits 3
+    """
     from offramp.cli import explaining
 
-    explaining.strategies(name, exits, json)
+    if name is None:
+        explaining.list_strategies(json)
+    else:
+        explaining.explain_strategy(name, exits, json)
 
 
 @app.command()
 def taps(
-    model: Annotated[str, typer.Argument(help="resnet18, timm/NAME or my.py:make_net.")],
-    input_: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=2)] = 10,
-    stem: Annotated[str | None, typer.Option(help="imagenet or small, where there is one.")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="resnet18, timm/NAME or my.py:make_net.")
+    ],
+    input_: Annotated[
+        str, typer.Option("--input", metavar="CxHxW", help="Channels x height x width.")
+    ] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=2, metavar="N", help="Classes of the data.")] = 10,
+    stem: Annotated[
+        str | None, typer.Option(metavar="NAME", help="imagenet or small, where there is a choice.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List the places of a network where an exit can go, with their share of the MACs.
+    """List the places of a network where an exit can go.
 
-    A star marks the default taps.
+    With their share of the MACs and the shape there; a star marks the default taps.
+
+    \b
+    Example:
+      offramp taps resnet18 --input 3x32x32
     """
     from offramp.cli import explaining
 
     explaining.taps(model, input_, classes, stem, json)
-
-
-def _store(path: Path) -> Any:
-    """A store that must be there already."""
-    from offramp.errors import OfframpError
-    from offramp.study.store import Store
-
-    if not path.exists():
-        raise OfframpError(f"there is no store {path}; name one with --store, or run a study first")
-    return Store(path)

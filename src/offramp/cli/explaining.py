@@ -3,45 +3,67 @@
 from __future__ import annotations
 
 import inspect
-import json as jsonlib
 import re
+import textwrap
 from typing import Any, get_args
 
 import typer
 
-from offramp.cli.render import console, macs, table
+from offramp.cli.render import console, emit, macs, ranges, show, table
 from offramp.errors import OfframpError
 from offramp.parts import path
-from offramp.phase import Phase, check, describe
+from offramp.phase import Phase, Program, check, describe
 
 
-def strategies(name: str | None, exits: int, as_json: bool) -> None:
+def list_strategies(as_json: bool) -> None:
     from offramp.strategies import STRATEGIES
+
+    summaries = {name: _summary(inspect.getdoc(found) or "") for name, found in STRATEGIES.items()}
+    if as_json:
+        emit([{"name": name, "summary": summary} for name, summary in summaries.items()])
+        return
+    listing = table(["strategy", "what it does"])
+    for name, summary in summaries.items():
+        listing.add_row(name, summary)
+    show(listing, note="offramp strategies NAME shows the phases, options and source of one.")
+
+
+def explain_strategy(name: str, exits: int, as_json: bool) -> None:
     from offramp.study import programs
 
-    if name is None:
-        if as_json:
-            typer.echo(jsonlib.dumps(list(STRATEGIES), indent=2))
-            return
-        listing = table()
-        listing.add_column("strategy", no_wrap=True)
-        listing.add_column("what it does")
-        for key, strategy in STRATEGIES.items():
-            listing.add_row(key, _summary(inspect.getdoc(strategy) or ""))
-        console().print(listing)
-        typer.echo("offramp strategies NAME shows the phases, options and source of one.")
-        return
     strategy = programs.find(name)
     program = programs.program(name, exits, {}, {})
     check(program, exits)
+    doc = inspect.getdoc(strategy) or name
+    options = programs.options(strategy)
+    source = inspect.getsourcefile(inspect.unwrap(strategy))
     if as_json:
-        typer.echo(jsonlib.dumps([_phase(phase) for phase in program], indent=2))
+        emit(
+            {
+                "name": name,
+                "summary": _summary(doc),
+                "exits": exits,
+                "phases": [_phase(phase) for phase in program],
+                "options": [
+                    {"name": o.name, "default": o.default, "choices": _choices(o.annotation)}
+                    for o in options
+                ],
+                "source": source,
+            }
+        )
         return
-    typer.echo(inspect.getdoc(strategy) or name)
-    typer.echo(f"\nPhases, with {exits} exits (the last one is the final exit):")
-    listing = table()
-    for title in ("phase", "trains", "frozen", "loss"):
-        listing.add_column(title)
+    typer.echo(f"{_folded(doc, console().width)}\n")
+    show(_phases(program), f"Phases with {exits} exits (the last one is the final exit)")
+    if options:
+        typer.echo("Options (name = default):")
+    for option in options:
+        words = ", ".join(_choices(option.annotation))
+        typer.echo(f"  {option.name} = {option.default}" + (f"   ({words})" if words else ""))
+    typer.echo(("\n" if options else "") + f"Source: {source}")
+
+
+def _phases(program: Program) -> Any:
+    listing = table(["phase", "trains", "frozen", "loss"])
     for phase in program:
         row = _phase(phase)
         trunk = "" if phase.trunk == 0 else f" (own trunk {phase.trunk})"
@@ -53,24 +75,30 @@ def strategies(name: str | None, exits: int, as_json: bool) -> None:
             _spans(row["frozen"]) or "–",
             "\n".join([row["loss"], *notes]),
         )
-    console().print(listing)
-    found = programs.options(strategy)
-    if found:
-        typer.echo("Options:")
-    for option in found:
-        typer.echo(f"  {option.name} = {option.default}   {_choices(option.annotation)}".rstrip())
-    typer.echo(f"\nSource: {inspect.getsourcefile(inspect.unwrap(strategy))}")
+    return listing
 
 
 def _summary(doc: str) -> str:
     return " ".join(doc.partition("\n\n")[0].split())
 
 
-def _choices(annotation: Any) -> str:
-    literals = [str(a) for a in get_args(annotation) if isinstance(a, str)]
-    nested = [str(b) for a in get_args(annotation) for b in get_args(a) if isinstance(b, str)]
-    words = literals or nested
-    return f"({', '.join(words)})" if words else ""
+def _folded(doc: str, width: int) -> str:
+    """A docstring on a narrower page: prose is filled anew, steps keep their lines."""
+    blocks = []
+    for block in doc.split("\n\n"):
+        steps = re.search(r"^( |\d+\.)", block, re.MULTILINE)
+        for line in block.splitlines() if steps else [" ".join(block.split())]:
+            indent = re.match(r" *(\d+\. )?", line)
+            hang = " " * (indent.end() if indent else 0)
+            blocks.append(textwrap.fill(line, width, subsequent_indent=hang, tabsize=4))
+        blocks.append("")
+    return "\n".join(blocks).rstrip()
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that an option may be."""
+    literals = [a for a in get_args(annotation) if isinstance(a, str)]
+    return literals or [b for a in get_args(annotation) for b in get_args(a) if isinstance(b, str)]
 
 
 def _phase(phase: Phase) -> dict[str, Any]:
@@ -91,47 +119,42 @@ def _spans(parts: list[str]) -> str:
     """`segments 1–4, head 4` for a list of part names."""
     words = []
     for kind in ("segment", "head"):
-        numbers = sorted(int(p.split()[1]) for p in parts if p.startswith(kind))
-        if not numbers:
-            continue
-        runs: list[list[int]] = []
-        for number in numbers:
-            if runs and number == runs[-1][-1] + 1:
-                runs[-1].append(number)
-            else:
-                runs.append([number])
-        text = ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
-        words.append(f"{kind}{'s' if len(numbers) > 1 else ''} {text}")
+        numbers = [int(part.split()[1]) for part in parts if part.startswith(kind)]
+        if numbers:
+            words.append(f"{kind}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}")
     return ", ".join(words)
 
 
 def taps(model: str, input_: str, classes: int, stem: str | None, as_json: bool) -> None:
     from offramp.nets import NetSpec, list_places
 
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", input_)
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", input_)
     if found is None:
         raise OfframpError(f"--input is '{input_}'; write channels x height x width, as 3x32x32")
     shape = (int(found[1]), int(found[2]), int(found[3]))
     spec = NetSpec(model, options=() if stem is None else (("stem", stem),))
     places, chosen = list_places(spec, shape, classes)
     if as_json:
-        rows = [
-            {
-                "name": p.name,
-                "shape": list(p.shape),
-                "macs": p.macs,
-                "share": p.share,
-                "default": p.name in chosen,
-            }
-            for p in places
-        ]
-        typer.echo(jsonlib.dumps(rows, indent=2))
+        emit(
+            [
+                {
+                    "name": place.name,
+                    "shape": list(place.shape),
+                    "macs": place.macs,
+                    "share": place.share,
+                    "default": place.name in chosen,
+                }
+                for place in places
+            ]
+        )
         return
-    listing = table(f"{model}, input {input_}: places for exits (* default taps)")
-    for title in ("", "place", "shape", "MACs", "share"):
-        listing.add_column(title, justify="right" if title in ("MACs", "share") else "left")
+    listing = table(["", "place"], ["shape", "MACs", "share"])
     for place in places:
         size = "x".join(str(n) for n in place.shape)
         mark = "*" if place.name in chosen else ""
         listing.add_row(mark, place.name, size, macs(place.macs), f"{100 * place.share:.1f} %")
-    console().print(listing)
+    note = (
+        "* a default tap. MACs and share: of one image, from the input to the place.\n"
+        "In a study: exits: [PLACE, PLACE], or exits: 2 to spread them by share."
+    )
+    show(listing, f"{model}, input {input_}: places for exits", note)

@@ -1,4 +1,4 @@
-"""Live progress of a run: one line that moves on a terminal, a line a phase elsewhere."""
+"""Live progress of a run: three lines that move on a terminal, a line a finished phase elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from offramp.cli.render import duration
+from offramp.cli.render import counted, duration, ranges
 from offramp.engine.fit import EpochReport
 from offramp.study.events import (
     Began,
@@ -25,26 +25,35 @@ from offramp.study.events import (
 )
 from offramp.study.plan import Plan
 
+BAR = 24  # columns
+
 
 class Progress:
-    """What has happened so far, and the display of it."""
+    """What has happened so far, and the display of it on standard error."""
 
-    def __init__(self, plan: Plan, live: bool) -> None:
+    def __init__(self, plan: Plan, shown: bool) -> None:
         self.trials: dict[str, bool] = {}  # id → reused
         self.failed: dict[str, str] = {}
         self._plan = plan
-        self._show = live
-        self._console = Console(stderr=True, highlight=False)
-        self._live = Live(Text(""), console=self._console, refresh_per_second=4, transient=True)
+        self._users = plan.users
+        self._shown = shown
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._began = time.monotonic()
+        self._now = ["preparing", ""]  # what the moving lines say
         self._reused: set[str] = set()
         self._trained: set[str] = set()
         self._share: dict[str, float] = {}  # of a node's epochs that are done
         self._skipped = 0.0  # work done by earlier runs, in MACs
         self._notes: set[str] = set()
+        self._live = Live(
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            get_renderable=self._screen,
+        )
 
     def __enter__(self) -> Progress:
-        if self._show and self._console.is_terminal:
+        if self._shown and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live.start()
         return self
 
@@ -58,34 +67,35 @@ class Progress:
 
     def see(self, event: Event) -> None:
         """Take in one event and show it."""
-        if isinstance(event, Reused):
-            if event.key not in self._trained:
-                self._reused.add(event.key)
-                self._skipped += self._plan.macs(event.key) * (1 - self._share.get(event.key, 0.0))
-                self._share[event.key] = 1.0
-        elif isinstance(event, Began):
-            for key in event.keys:
-                share = event.epoch / self._plan.nodes[key].recipe.epochs
-                self._skipped += self._plan.macs(key) * share
-                self._share[key] = share
-        elif isinstance(event, Epoch):
-            node = self._plan.nodes[event.report.key]
-            self._share[event.report.key] = event.report.epoch / node.recipe.epochs
-            self._moving(self._line(event.report))
-        elif isinstance(event, Finished):
-            self._trained.add(event.key)
-            self._share[event.key] = 1.0
-            self._lasting(f"{self._describe(event.key)}  {duration(event.seconds)}")
-        elif isinstance(event, Failed):
-            self.failed[event.key] = event.reason
-            self._lasting(f"{self._describe(event.key)}  failed: {event.reason}")
-        elif isinstance(event, TrialDone):
-            self.trials[event.trial] = event.reused and self.trials.get(event.trial, True)
-        elif isinstance(event, Waiting):
-            self._moving("waiting for another process on this store")
-        elif isinstance(event, Note) and event.text not in self._notes:
-            self._notes.add(event.text)
-            self._console.print(event.text)
+        match event:
+            case Reused(key):
+                if key not in self._trained:
+                    self._reused.add(key)
+                    self._skip(key, 1.0)
+            case Began(keys, epoch):
+                for key in keys:
+                    self._skip(key, epoch / self._plan.nodes[key].recipe.epochs)
+                self._now = [self._describe(keys[0]), f"epoch {epoch + 1}"]
+            case Epoch(report):
+                epochs = self._plan.nodes[report.key].recipe.epochs
+                self._share[report.key] = report.epoch / epochs
+                self._now = [self._describe(report.key), _line(report, epochs)]
+            case Finished(key, seconds):
+                self._trained.add(key)
+                self._share[key] = 1.0
+                place = f"[{self._done()}/{len(self._plan.nodes)}]"
+                self._last(f"{place} {self._describe(key)} · {duration(seconds)}")
+            case Failed(key, reason):
+                self.failed[key] = reason
+                self._last(f"failed: {self._describe(key)}: {reason}")
+            case TrialDone(trial, reused):
+                self.trials[trial] = reused and self.trials.get(trial, True)
+            case Waiting():
+                self._now = ["waiting for another process on this store", ""]
+            case Note(text):
+                if text not in self._notes:
+                    self._notes.add(text)
+                    self._last(text, always=True)
 
     def failures(self) -> list[dict[str, Any]]:
         """The trials that could not be had, with the reason."""
@@ -99,38 +109,49 @@ class Progress:
     def closing(self, store: str) -> str:
         """One sentence on what was done."""
         total = len(self._plan.trials)
-        if self.trials and all(self.trials.values()) and len(self.trials) == total:
-            return f"All {total} trials were in the store {store} already; nothing was trained."
+        if len(self.trials) == total and all(self.trials.values()):
+            every = "The trial was" if total == 1 else f"All {total} trials were"
+            return f"{every} in the store {store} already; nothing was trained."
         return (
-            f"{len(self.trials)} of {total} trials are in {store}: {len(self._trained)} nodes "
-            f"trained, {len(self._reused)} reused, in {duration(time.monotonic() - self._began)}."
+            f"{len(self.trials)} of {counted(total, 'trial')} in {store}: "
+            f"{counted(len(self._trained), 'node')} trained, {len(self._reused)} reused, "
+            f"in {duration(time.monotonic() - self._began)}."
         )
+
+    def _skip(self, key: str, share: float) -> None:
+        """So much of a node was done before this run."""
+        self._skipped += self._plan.macs(key) * max(0.0, share - self._share.get(key, 0.0))
+        self._share[key] = share
+
+    def _done(self) -> int:
+        return len(self._trained | self._reused)
 
     def _describe(self, key: str) -> str:
         node = self._plan.nodes[key]
-        users = self._plan.users[key]
-        more = f" +{len(set(users)) - 1}" if len(set(users)) > 1 else ""
-        return f"seed {node.seed} · {users[0]}{more} · {node.name}"
+        first, *others = dict.fromkeys(self._users[key])
+        more = f" and {len(others)} more" if others else ""
+        return f"seed {node.seed} · {first}{more} · {node.name}"
 
-    def _line(self, report: EpochReport) -> str:
-        node = self._plan.nodes[report.key]
-        exits = sorted(report.validation_accuracy)
-        accuracy = " ".join(f"{100 * report.validation_accuracy[k]:.1f}" for k in exits)
+    def _screen(self) -> Group:
+        """The moving lines; asked for several times a second."""
         total = sum(self._plan.macs(key) for key in self._plan.nodes)
-        done = sum(self._plan.macs(key) * share for key, share in self._share.items())
-        spent = time.monotonic() - self._began
+        done = sum(self._plan.macs(key) * share for key, share in dict(self._share).items())
         fresh = done - self._skipped
-        left = duration(spent * (total - done) / fresh) if fresh > 0 else "?"
-        return (
-            f"{self._describe(report.key)} · epoch {report.epoch}/{node.recipe.epochs} · "
-            f"loss {report.loss:.3f} · validation {accuracy} % · {100 * done / total:.0f} % · "
-            f"{left} left"
-        )
+        spent = time.monotonic() - self._began
+        left = f"{duration(spent * (total - done) / fresh)} left" if fresh > 0 else "time left: ?"
+        full = int(BAR * done / total)
+        bar = f"{'━' * full}{'╌' * (BAR - full)} {100 * done / total:.0f} % · {left}"
+        lines = [f"{bar} · {self._done()}/{len(self._plan.nodes)} phases", *self._now]
+        return Group(*(Text(line) for line in lines if line))
 
-    def _moving(self, text: str) -> None:
-        if self._show and self._console.is_terminal:
-            self._live.update(Text(text, overflow="ellipsis", no_wrap=True))
+    def _last(self, text: str, always: bool = False) -> None:
+        """A line that stays: whole, whatever the width."""
+        if self._shown or always:
+            self._console.print(Text(text), soft_wrap=True)
 
-    def _lasting(self, text: str) -> None:
-        if self._show:
-            self._console.print(Text(text))
+
+def _line(report: EpochReport, epochs: int) -> str:
+    exits = sorted(report.validation_accuracy)
+    accuracy = " ".join(f"{100 * report.validation_accuracy[k]:.1f}" for k in exits)
+    where = f"exit{'s' if len(exits) > 1 else ''} {ranges(exits)}"
+    return f"epoch {report.epoch}/{epochs} · loss {report.loss:.3f} · validation {accuracy} % at {where}"

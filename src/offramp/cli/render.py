@@ -1,37 +1,99 @@
-"""Tables for the terminal, 80 columns wide at most."""
+"""Tables and numbers for the terminal. Nothing is cut; what is too wide is folded or split."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from offramp.study.summary import Line, Spread
+GAP = 2  # columns between two columns of a table
 
 
-def table(title: str | None = None, caption: str | None = None) -> Table:
-    return Table(
-        title=title,
-        caption=caption,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        expand=False,
-        min_width=min(len(title or ""), 78),
+def console() -> Console:
+    """Standard output; rich finds the width, 80 where there is no terminal. What stands in brackets
+    is the user's own, not markup."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def table(left: Sequence[str], right: Sequence[str] = ()) -> Table:
+    """Columns of words, which fold when there is no room, then columns of numbers, which never do."""
+    made = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), expand=False
     )
+    for title in left:
+        made.add_column(title, overflow="fold")
+    for title in right:
+        made.add_column(title, justify="right", no_wrap=True)
+    return made
 
 
-def percent(value: Spread) -> str:
-    """`97.3 ±0.4`, in percent; without the deviation where there is one seed."""
-    text = f"{100 * value.mean:.1f}"
-    return text if math.isnan(value.sd) else f"{text} ±{100 * value.sd:.1f}"
+def show(tables: Table | Iterable[Table], title: str = "", note: str = "") -> None:
+    """Print tables under one title, a note below, and an empty line after each of them."""
+    screen = console()
+    if title:
+        screen.print(Text(title, style="bold"))
+    for one in [tables] if isinstance(tables, Table) else tables:
+        screen.print(one)
+        screen.print()
+    if note:
+        screen.print(f"{note}\n")
+
+
+def split(label: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[Table]:
+    """Rows of numbers by label, in as many tables as it takes for the screen's width."""
+    widths = [
+        GAP + max(len(text) for text in (title, *(cells[i] for cells in rows.values())))
+        for i, title in enumerate(columns)
+    ]
+    screen = console().width
+    room = screen - min(max(map(len, (label, *rows))), screen // 2)
+    groups: list[list[int]] = [[]]
+    for i, width in enumerate(widths):
+        if groups[-1] and sum(widths[j] for j in groups[-1]) + width > room:
+            groups.append([])
+        groups[-1].append(i)
+    made = []
+    for group in groups:
+        made.append(table([label], [columns[i] for i in group]))
+        for name, cells in rows.items():
+            made[-1].add_row(name, *(cells[i] for i in group))
+    return made
+
+
+def emit(value: Any) -> None:
+    """An answer for programs: JSON on standard output, null for a number that is not finite."""
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`1–3, 5`"""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def duration(seconds: float) -> str:
@@ -45,7 +107,8 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def bytes_(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes: `12 B`, `4.0 MB`."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -54,84 +117,9 @@ def bytes_(count: float) -> str:
 
 
 def macs(count: float) -> str:
+    """`2.3 k`, `113 k`, `8.4 G`: to be followed by a unit, or in a column of MACs."""
     for unit in ("", " k", " M", " G", " T"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.3g}{unit}"
         count /= 1000
     return f"{count:.3g} P"
-
-
-def results(lines: Sequence[Line], seeds: int) -> list[Table]:
-    """Accuracy at each exit, and accuracy against compute with the times."""
-    return [_exits(lines, seeds), _compute(lines)]
-
-
-def _exits(lines: Sequence[Line], seeds: int) -> Table:
-    exits = sorted({k for line in lines for k in line.accuracy})
-    spread = f" (mean ± sd over {seeds} seeds)" if seeds > 1 else ""
-    first = table(f"Test accuracy at each exit, %{spread}")
-    first.add_column("strategy", no_wrap=True)
-    for k in exits:
-        name = "final" if k == exits[-1] else f"exit {k}"
-        first.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        cells = [percent(line.accuracy[k]) if k in line.accuracy else "–" for k in exits]
-        first.add_row(line.strategy, *cells)
-    return first
-
-
-def _compute(lines: Sequence[Line]) -> Table:
-    thresholds = sorted({t for line in lines for t in line.thresholds})
-    second = table(
-        "Accuracy % @ average compute, % of the plain network's MACs; time a trial",
-        "conf. ≥ t: an image leaves at the first exit whose softmax confidence reaches t.\n"
-        "written: every phase in full, as the paper runs it (~ estimated from MACs);\n"
-        "run: all nodes that the trial reads; added: those that no strategy above reads.",
-    )
-    second.add_column("strategy", no_wrap=True)
-    for threshold in thresholds:
-        second.add_column(f"conf. ≥ {threshold:g}", justify="right", no_wrap=True)
-    for name in ("written", "run", "added"):
-        second.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        cells = []
-        for threshold in thresholds:
-            accuracy, compute = line.thresholds[threshold]
-            cells.append(f"{100 * accuracy.mean:.1f} @ {100 * compute.mean:.0f}")
-        spent = line.seconds
-        sign = "" if spent.measured else "~"
-        times = (sign + _short(spent.written), _short(spent.executed), _short(spent.marginal))
-        second.add_row(line.strategy, *cells, *times)
-    return second
-
-
-def _short(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f}s"
-    return f"{seconds / 60:.0f}m" if seconds < 6000 else f"{seconds / 3600:.1f}h"
-
-
-def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """The same numbers for programs; a deviation of one value is null."""
-
-    def spread(value: Spread) -> dict[str, float | None]:
-        return {"mean": value.mean, "sd": None if math.isnan(value.sd) else value.sd}
-
-    return [
-        {
-            "strategy": line.strategy,
-            "seeds": list(line.seeds),
-            "accuracy": {str(k): spread(v) for k, v in line.accuracy.items()},
-            "thresholds": [
-                {"threshold": t, "accuracy": spread(a), "compute": spread(c)}
-                for t, (a, c) in line.thresholds.items()
-            ],
-            "seconds": dict(line.seconds.__dict__),
-        }
-        for line in lines
-    ]
-
-
-def console() -> Console:
-    """Standard output; rich finds the width, 80 where there is no terminal."""
-    return Console(highlight=False)

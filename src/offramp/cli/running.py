@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from offramp.cli import render
+from offramp.cli import results
 from offramp.cli.progress import Progress
+from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.study.events import Event
 from offramp.study.forecast import forecast
 from offramp.study.plan import Plan, default_device, make_plan
@@ -25,60 +27,83 @@ from offramp.study.summary import lines
 
 def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, quiet: bool) -> None:
     """Plan and run a study; exits with 1 when something failed, 130 when interrupted."""
-    plan = make_plan(study)
     store = Store(root)
+    plan = make_plan(study)
     device = default_device()
     if dry_run:
         _show_forecast(forecast(plan, store, device), as_json)
         return
-    threads = workers * plan.numerics.threads
-    cores = os.cpu_count() or 1
-    if workers > 1 and threads > cores:
-        typer.echo(
-            f"{workers} workers of {plan.numerics.threads} threads on {cores} cores slow each other "
-            f"down; --workers {max(1, cores // plan.numerics.threads)} would be faster",
-            err=True,
-        )
+    if not quiet and not as_json:
+        _advise(plan, workers)
     folder = Path(tempfile.gettempdir()) / f"offramp-cache-{os.getuid()}"
     conduct = Conduct(device=device, cache_folder=folder, workers=workers)
-    progress = Progress(plan, live=not (quiet or as_json))
+    progress = Progress(plan, shown=not (quiet or as_json))
     interrupted = False
     try:
         _watch(run_pooled(plan, store, conduct), progress)
     except KeyboardInterrupt:
         interrupted = True
-    _show_results(plan, store, progress, root, as_json)
+    _show_results(plan, store, progress, root, as_json, interrupted)
     if interrupted:
-        typer.echo("Interrupted; the same command goes on from here.", err=True)
+        typer.echo("Interrupted. Run the same command again to go on; nothing is repeated.", err=True)
         raise typer.Exit(130)
     if progress.failed:
         raise typer.Exit(1)
 
 
+def _advise(plan: Plan, workers: int) -> None:
+    """A line on standard error where another number of workers would suit the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = plan.numerics.threads
+    fitting = max(1, cores // threads)
+    if workers > fitting:
+        typer.echo(
+            f"{counted(workers, 'worker')} of {counted(threads, 'thread')} on "
+            f"{counted(cores, 'core')} slow each other down; --workers {fitting} would be faster.",
+            err=True,
+        )
+    elif workers < min(fitting, len(plan.trials)):
+        more = min(fitting, len(plan.trials))
+        typer.echo(f"{counted(cores, 'core')} here; --workers {more} would use more of them.", err=True)
+
+
 def _watch(events: Iterator[Event], progress: Progress) -> None:
-    with progress:
+    with _interruptible(), closing(events), progress:  # type: ignore[type-var]  # a generator
         for event in events:
             progress.see(event)
 
 
-def _show_results(plan: Plan, store: Store, progress: Progress, root: Path, as_json: bool) -> None:
-    finished = [t.id for t in plan.trials if t.id in progress.trials]
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """`kill` ends a run as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show_results(
+    plan: Plan, store: Store, progress: Progress, root: Path, as_json: bool, interrupted: bool
+) -> None:
+    finished = [trial.id for trial in plan.trials if trial.id in progress.trials]
     found = lines(store, finished)
+    failures = progress.failures()
     if as_json:
-        answer = {
-            "store": str(root),
-            "trials": finished,
-            "results": render.as_json(found),
-            "failed": progress.failures(),
-        }
-        typer.echo(jsonlib.dumps(answer, indent=2))
+        emit(
+            {
+                "store": str(root),
+                "trials": finished,
+                "results": results.as_json(found),
+                "failed": failures,
+                "interrupted": interrupted,
+            }
+        )
         return
-    screen = render.console()
     if found:
-        for table in render.results(found, len(plan.study.seeds)):
-            screen.print(table)
+        results.as_tables(found, len(plan.study.seeds))
     typer.echo(progress.closing(str(root)))
-    for failure in progress.failures():
+    for failure in failures:
         typer.echo(
             f"failed: {failure['strategy']}, seed {failure['seed']}: {failure['reason']}", err=True
         )
@@ -86,32 +111,34 @@ def _show_results(plan: Plan, store: Store, progress: Progress, root: Path, as_j
 
 def _show_forecast(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(jsonlib.dumps(found, indent=2))
+        emit(found)
         return
-    nodes = found["nodes"]
+    nodes, totals = found["nodes"], found["totals"]
     seeds = sorted({node["seed"] for node in nodes})
-    first = [node for node in nodes if node["seed"] == seeds[0]]
-    listing = render.table(f"Nodes of seed {seeds[0]}" + (" (others alike)" if seeds[1:] else ""))
-    for title in ("node", "phase", "loss", "MACs", "read by"):
-        listing.add_column(title, justify="right" if title == "MACs" else "left")
-    for node in first:
-        mark = " ✓" if node["in_store"] else ""
-        listing.add_row(
-            node["key"][:8] + mark,
-            node["phase"],
-            node["loss"],
-            render.macs(node["macs"]),
-            ", ".join(dict.fromkeys(node["strategies"])),
-        )
-    render.console().print(listing)
-    t = found["totals"]
-    typer.echo(
-        f"{t['trials']} trials of {t['phases']} phases are {t['nodes']} nodes, "
-        f"{t['nodes_in_store']} of them in the store (✓).\n"
-        f"Work: {render.macs(t['macs'])}MACs, {100 * t['share_of_written']:.0f} % of the "
-        f"{render.macs(t['macs_written'])}MACs as written.\n"
-        f"To run: {render.macs(t['macs_to_run'])}MACs, about {render.duration(t['seconds'])} here "
-        f"at {render.macs(t['macs_per_second'])}MAC/s.\n"
-        f"Disk: {render.bytes_(t['disk_bytes'])} in the store; caches up to "
-        f"{render.bytes_(t['cache_bytes'])} a phase. Nothing was started."
+    listing = table(["node", "phase", "loss", "for"], ["MACs"])
+    for node in nodes:
+        if node["seed"] == seeds[0]:
+            listing.add_row(
+                node["key"][:8] + (" ✓" if node["in_store"] else ""),
+                node["phase"],
+                node["loss"],
+                ", ".join(dict.fromkeys(node["strategies"])),
+                macs(node["macs"]),
+            )
+    show(listing, f"What seed {seeds[0]} takes" + ("; the other seeds are alike" if seeds[1:] else ""))
+    typer.echo(_totals(totals))
+
+
+def _totals(totals: dict[str, Any]) -> str:
+    whole, written, left = (macs(totals[key]) for key in ("macs", "macs_written", "macs_to_run"))
+    return (
+        f"{counted(totals['trials'], 'trial')} of {counted(totals['phases'], 'phase')} in all: "
+        f"{counted(totals['nodes'], 'node')}, {totals['nodes_in_store']} of them in the store (✓).\n"
+        f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
+        f"phase run alone.\n"
+        f"Left: {left}MACs, about {duration(totals['seconds'])} here, at "
+        f"{macs(totals['macs_per_second'])}MAC/s.\n"
+        f"Disk: {size(totals['disk_bytes'])} in the store; caches up to "
+        f"{size(totals['cache_bytes'])} at a time.\n"
+        "Nothing was started."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -54,7 +55,7 @@ def _decode(file: bytes, name: str) -> Tensor:
             torch.frombuffer(bytearray(file), dtype=torch.uint8), ImageReadMode.RGB
         )
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = re.sub(r"^.*\.cpp:\d+, ", "", str(error).splitlines()[0])
         raise OfframpError(f"{name} is no readable image ({reason}); replace it") from error
     if image.dtype != torch.uint8 or image.dim() != 3:
         raise OfframpError(f"{name} is {_describe(image)}; give still images of 8 bits a channel")

@@ -60,8 +60,8 @@ def load(spec: DataSpec) -> Data:
         raw = source(**_arguments(source, spec, default))
     else:
         raise OfframpError(
-            f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)}; "
-            "your own is path/to/file.py:function"
+            f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
+            "(your own: path/to/file.py:function)"
         )
     return assemble(raw, spec)
 
@@ -159,7 +159,8 @@ def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | N
         if option == "root" or not (anything or option in taken):
             known = [p for p in taken if p != "root"]
             raise OfframpError(
-                f"data set '{spec.name}' has no option '{option}'{nearest(option, known)}"
+                f"data set '{spec.name}' has no option '{option}'"
+                f"{nearest(option, known) or '; remove it'}"
             )
     if "root" in taken:
         root = spec.root if spec.root is not None else default_root

@@ -6,7 +6,6 @@ A cache belongs to the process that made it; it is never part of the store.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -20,12 +19,16 @@ Key = tuple[Frozen, str, int]  # the value, the split, rows a batch it was compu
 
 
 class Cache:
-    """Values in memory up to `memory` bytes, then in files of `folder` up to `disk` bytes."""
+    """Values in memory up to `memory` bytes, then in files of `folder` up to `disk` bytes.
+
+    A file loses its name as soon as it is mapped: its space is free again when the value is dropped or
+    the process ends, however it ends.
+    """
 
     def __init__(self, memory: int, disk: int, folder: Path) -> None:
         self._limits = {"memory": memory, "disk": disk}
         self._folder = folder
-        self._held: dict[Key, tuple[Tensors, dict[str, int], Path | None]] = {}
+        self._held: dict[Key, tuple[Tensors, dict[str, int]]] = {}
         self._filled: set[Key] = set()
 
     def get(self, key: Key) -> Tensors | None:
@@ -38,7 +41,7 @@ class Cache:
 
     def used(self, kind: str) -> int:
         """Bytes held, of `memory` or `disk`."""
-        return sum(size.get(kind, 0) for _, size, _ in self._held.values())
+        return sum(size.get(kind, 0) for _, size in self._held.values())
 
     def reserve(self, key: Key, like: Tensors, rows: int) -> Tensors | None:
         """Room for `rows` rows of a value whose batch looks `like`; None where no limit has room or
@@ -46,19 +49,17 @@ class Cache:
         size = sum(t[0].numel() * t.element_size() for t in like) * rows
         if self.used("memory") + size <= self._limits["memory"]:
             room = tuple(_empty(t, rows) for t in like)
-            self._held[key] = (room, {"memory": size}, None)
+            self._held[key] = (room, {"memory": size})
             return room
         if self.used("disk") + size <= self._limits["disk"] and like[0].device.type == "cpu":
-            folder: Path | None = None
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                folder = Path(tempfile.mkdtemp(prefix="cache-", dir=self._folder))
-                room = tuple(_mapped(t, rows, folder / str(i)) for i, t in enumerate(like))
+                with tempfile.TemporaryDirectory(prefix="cache-", dir=self._folder) as folder:
+                    files = [Path(folder) / str(i) for i in range(len(like))]
+                    room = tuple(_mapped(t, rows, f) for t, f in zip(like, files, strict=True))
             except OSError:
-                if folder is not None:
-                    shutil.rmtree(folder, ignore_errors=True)
                 return None
-            self._held[key] = (room, {"disk": size}, folder)
+            self._held[key] = (room, {"disk": size})
             return room
         return None
 
@@ -69,10 +70,8 @@ class Cache:
             self.drop(key)
 
     def drop(self, key: Key) -> None:
-        _, _, folder = self._held.pop(key)
+        del self._held[key]
         self._filled.discard(key)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         for key in list(self._held):

@@ -40,15 +40,12 @@ class Work:
 def value_bytes(net: ExitNetwork) -> dict[Point, int]:
     """Bytes an image, in float32, of every value that can be cached; the images themselves are not."""
     points = [p for k in range(1, net.exits + 1) for p in (Point("tap", k), *route(k)[-2:])]
-    was_training = net.training
-    net.eval()
+    net = net.copy().eval()
     with torch.no_grad():
         device = next(net.parameters()).device
         images = torch.zeros(2, *net.input_shape, device=device)
         known: dict[Point, Tensors] = {IMAGES: (images,)}
-        sizes = {p: sum(4 * t[0].numel() for t in compute(net, known, p)) for p in points}
-    net.train(was_training)
-    return sizes
+        return {p: sum(4 * t[0].numel() for t in compute(net, known, p)) for p in points}
 
 
 def work(node: Node, net: ExitNetwork, images: Mapping[str, int], sizes: Mapping[Point, int]) -> Work:

@@ -17,7 +17,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
-from offramp.parts import Part, path
+from offramp.parts import Part, heads, path, segments
 from offramp.phase import KD, Init, Loss, Phase, Program, check
 from offramp.recipe import Recipe, clash
 
@@ -97,11 +97,16 @@ class Resolved:
 class _Weights:
     """What each part holds at some point of the program, by (trunk, part)."""
 
-    held: Mapping[tuple[int, Part], Source] = field(default_factory=dict)
+    held: Mapping[tuple[int, Part], Source]
 
     def of(self, trunk: int, part: Part) -> Source:
-        shared = self.held.get((0, part), Source())
-        return self.held.get((trunk, part), shared)
+        return self.held[trunk, part]
+
+    def opened(self, trunk: int) -> _Weights:
+        """With that trunk: at its first mention it starts as what the shared one holds then."""
+        if any(known == trunk for known, _ in self.held):
+            return self
+        return self.after(trunk, {part: s for (known, part), s in self.held.items() if known == 0})
 
     def after(self, trunk: int, changed: Mapping[Part, Source]) -> _Weights:
         return _Weights({**self.held, **{(trunk, part): s for part, s in changed.items()}})
@@ -118,11 +123,13 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
         if not any(fnmatchcase(phase.name, pattern) for phase in program):
             names = [phase.name for phase in program]
             raise OfframpError(f"no phase matches '{pattern}'{nearest(pattern, names)}")
-    weights = _Weights()
+    parts = segments(1, net.exits) | heads(1, net.exits)
+    weights = _Weights({(0, part): Source() for part in parts})
     left: dict[str, tuple[int, _Weights]] = {}
     nodes: list[Node] = []
     owners: dict[int, int] = {}
     for index, phase in enumerate(program):
+        weights = weights.opened(phase.trunk).after(phase.trunk, _drawn(phase, net))
         node = _node(phase, index, net, weights, left, setting, len(program))
         nodes.append(node)
         weights = weights.after(phase.trunk, {p: Source(node.key) for p in node.trained})
@@ -141,20 +148,7 @@ def _node(
     setting: Setting,
     phases: int,
 ) -> Node:
-    drawn = {part: init for parts, init in phase.init for part in parts if init is not Init.KEEP}
-
-    def source(part: Part) -> Source:
-        if part in drawn:
-            own = part.kind == "segment" or part.index == net.exits
-            if own and drawn[part] is Init.FRESH and not net.redrawable:
-                raise OfframpError(
-                    f"phase '{phase.name}' draws {part} anew, but the network came with its weights; "
-                    "keep them, or give the network as a function in a file"
-                )
-            return Source(draw=drawn[part].value)
-        return weights.of(phase.trunk, part)
-
-    start = {part: source(part) for k in phase.exits for part in path(k)}
+    start = {part: weights.of(phase.trunk, part) for k in phase.exits for part in path(k)}
     teacher: dict[int, Lineage] = {}
     if phase.teacher is not None:
         trunk, then = left[phase.teacher]
@@ -192,6 +186,19 @@ def _node(
         teacher=teacher,
         needs=tuple(dict.fromkeys(s.node for s in sources if s.node is not None)),
     )
+
+
+def _drawn(phase: Phase, net: ExitNetwork) -> dict[Part, Source]:
+    """The parts that the phase does not start from what the program left, frozen ones included."""
+    inits = {part: init for parts, init in phase.init for part in parts if init is not Init.KEEP}
+    for part, init in sorted(inits.items(), key=lambda item: item[0]):
+        own = part.kind == "segment" or part.index == net.exits
+        if own and init is Init.FRESH and not net.redrawable:
+            raise OfframpError(
+                f"phase '{phase.name}' draws {part} anew, but the network came with its weights; "
+                "keep them, or give the network as a function in a file"
+            )
+    return {part: Source(draw=init.value) for part, init in inits.items()}
 
 
 def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:

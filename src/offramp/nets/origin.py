@@ -79,8 +79,8 @@ def _registered(
     """An entry of the registry, with the options that were not given at their defaults."""
     if name not in BACKBONES:
         raise OfframpError(
-            f"unknown backbone '{name}'{nearest(name, BACKBONES)}; "
-            "or give timm/NAME or path/file.py:function"
+            f"unknown backbone '{name}'{nearest(name, BACKBONES)} "
+            "(others: timm/NAME; your own: path/to/file.py:function)"
         )
     backbone = BACKBONES[name]
     known = {**backbone.options, "reading": tuple(backbone.taps)}

@@ -303,7 +303,7 @@ def _side(probe: nn.Module, title: str, x: Tensor) -> Side:
     if found.shape != expected.shape or bool((found - expected).abs().max() > 1e-3 * scale):
         raise OfframpError(
             f"{title} cannot be cut, because its trace computes something else in {mode} mode; "
-            "give the segments as lists of submodule names in execution order, "
+            "give offramp.attach the segments as lists of submodule names in execution order, "
             "one list per segment and a last one for the classifier"
         )
     _read_what_was_overwritten(facts)

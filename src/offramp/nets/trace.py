@@ -197,6 +197,6 @@ def _untraceable(module: nn.Module, path: str, reason: object) -> OfframpError:
     first = str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)
     return OfframpError(
         f"{type(module).__name__} cannot be cut, because {where} stops the trace: {first}; "
-        "give the segments as lists of submodule names in execution order, one list per segment "
-        "and a last one for the classifier"
+        "give offramp.attach the segments as lists of submodule names in execution order, one list "
+        "per segment and a last one for the classifier"
     )

@@ -21,7 +21,7 @@ def joint_weights(scheme: JointWeights, exits: int) -> tuple[float, ...]:
     """
     numbers = range(1, exits + 1)
     if scheme == "linear":
-        return tuple(0.3 + 0.7 * (n - 1) / (exits - 1) if exits > 1 else 1.0 for n in numbers)
+        return tuple(0.3 + 0.7 * ((n - 1) / (exits - 1)) if exits > 1 else 1.0 for n in numbers)
     if scheme == "eq3":
         return tuple(n / sum(numbers) for n in numbers)
     if scheme == "uniform":

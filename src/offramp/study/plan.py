@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from offramp import usercode
 from offramp.data import Data, DataSpec, load
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
@@ -18,6 +19,7 @@ from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import Numerics, profile
+from offramp.strategies.weights import joint_weights
 from offramp.study import programs
 from offramp.study.spec import StrategySpec, Study
 
@@ -153,6 +155,8 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}
+    with _at(study, "recipe", "joint_weights"):
+        joint_weights(study.recipe.joint_weights, net.exits)
     for seed in study.seeds:
         for index, strategy in enumerate(study.strategies):
             with _at(study, "strategies", index):
@@ -205,9 +209,15 @@ def trial_id(study: Study, label: str, resolved: Resolved, data: Data, seed: int
         plain(list(resolved.final.values())),
         [data.calibration.digest, data.test.digest],
     ]
-    words = [label, study.backbone.name, study.data.name, f"s{seed}"]
-    readable = "-".join(re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-") for w in words)
-    return f"{readable}-{digest(reads)[:8]}"
+    words = [_word(name) for name in (label, study.backbone.name, study.data.name)]
+    return "-".join([*filter(None, words), f"s{seed}", digest(reads)[:8]])
+
+
+def _word(name: str) -> str:
+    """A name as a part of an id: of a user's own code its file and function, without folders."""
+    if usercode.is_user_code(name):
+        name = f"{usercode.file_of(name).stem}-{name.rpartition(':')[2]}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
 
 
 def can_fuse(one: Node, other: Node) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from offramp.errors import OfframpError
@@ -36,8 +38,9 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Iterator[Event]:
             )
             for _ in range(conduct.workers)
         ]
-        for worker in workers:
-            worker.start()
+        with _interrupts_held():
+            for worker in workers:
+                worker.start()
         try:
             yield from _listen(workers, events)
         finally:
@@ -45,6 +48,17 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Iterator[Event]:
                 worker.terminate()
             for worker in workers:
                 worker.join()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes started here never see Ctrl-C, which a terminal sends to all: this process does, and
+    ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(workers: list[Any], events: Any) -> Iterator[Event]:
@@ -82,6 +96,6 @@ def _work(
     except OfframpError as error:
         events.put(str(error))
     except KeyboardInterrupt:
-        pass
+        raise SystemExit(130) from None  # a worker that ends without a word has died
     else:
         events.put(None)

@@ -33,7 +33,8 @@ def find(name: str) -> Strategy:
         return usercode.function(name, "a strategy of your own")
     if name not in STRATEGIES:
         raise OfframpError(
-            f"unknown strategy '{name}'{nearest(name, STRATEGIES)}; your own is path/to/file.py:function"
+            f"unknown strategy '{name}'{nearest(name, STRATEGIES)} "
+            "(your own: path/to/file.py:function)"
         )
     return STRATEGIES[name]
 

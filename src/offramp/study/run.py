@@ -68,8 +68,14 @@ class _State:
         """The failed node that this one needs."""
         return next((key for key in node.needs if key in self.failed), None)
 
-    def ready(self, node: Node) -> bool:
-        return node.key not in self.done | set(self.failed) and self.done.issuperset(node.needs)
+    def open(self, plan: Plan) -> list[Node]:
+        """The nodes that are neither done nor failed."""
+        # Another process's dictionary answers for its keys; it cannot be iterated here.
+        settled = self.done | set(self.failed.keys())
+        return [node for node in plan.nodes.values() if node.key not in settled]
+
+    def ready(self, plan: Plan) -> list[Node]:
+        return [node for node in self.open(plan) if self.done.issuperset(node.needs)]
 
 
 @dataclass
@@ -115,24 +121,20 @@ def run(
                     yield from _train(plan, store, conduct, state, images, cache, claims)
                     if cache is not None:
                         cache.keep(_still_read(plan, state))
-                elif not _open_nodes(plan, state):
+                elif not state.open(plan):
                     continue
                 else:
-                    yield Waiting(tuple(node.key for node in _open_nodes(plan, state)))
+                    yield Waiting(tuple(node.key for node in state.open(plan)))
                     time.sleep(POLL_SECONDS)
     finally:
         if cache is not None:
             cache.close()
 
 
-def _open_nodes(plan: Plan, state: _State) -> list[Node]:
-    return [n for n in plan.nodes.values() if n.key not in state.done | set(state.failed)]
-
-
 def _still_read(plan: Plan, state: _State) -> set[Frozen]:
     return {
         value
-        for node in _open_nodes(plan, state)
+        for node in state.open(plan)
         for value in (*frozen_inputs(node).values(), *teacher_logits(node).values())
     }
 
@@ -145,22 +147,33 @@ def _reuse(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
 
 
 def _check(store: Store, state: _State, key: str) -> Iterator[Event]:
+    if _damage(store, key) is not None:
+        held = store.try_lock(key)
+        if held is None:  # another process makes it anew
+            return
+        with held:
+            damage = _damage(store, key)  # or has done so, before the lock was free
+            if damage is not None:
+                store.discard_node(key)
+        if damage is not None:
+            yield Note(f"{damage.path} {damage.reason}; that node is computed again")
+            return
+    store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
+    state.done.add(key)
+    yield Reused(key)
+
+
+def _damage(store: Store, key: str) -> Damaged | None:
     try:
         store.verify_node(key)
     except Damaged as error:
-        held = store.try_lock(key)
-        if held is not None:
-            with held:
-                store.discard_node(key)
-        yield Note(f"{error.path} {error.reason}; that node is computed again")
-    else:
-        state.done.add(key)
-        yield Reused(key)
+        return error
+    return None
 
 
 def _refresh(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
     """What other processes have finished, and what can no longer be had."""
-    for node in _open_nodes(plan, state):
+    for node in state.open(plan):
         if store.has_node(node.key):
             yield from _check(store, state, node.key)
         elif (cause := state.blocked(node)) is not None:
@@ -171,9 +184,7 @@ def _refresh(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
 def _claim(plan: Plan, store: Store, state: _State) -> list[_Claim]:
     """The next node that is ready and free, with all that can share its pass over the data."""
     claims: list[_Claim] = []
-    for node in plan.nodes.values():
-        if not state.ready(node):
-            continue
+    for node in state.ready(plan):
         if claims and not all(can_fuse(claim.node, node) for claim in claims):
             continue
         lock = store.try_lock(node.key)
@@ -270,7 +281,8 @@ def _epochs(
                 yield settle(trainee)
         if time.monotonic() - saved >= conduct.checkpoint_seconds:
             began = time.perf_counter()
-            alive = [t for t in trainees if t.node.key not in state.done | set(state.failed)]
+            at_work = {node.key for node in state.open(plan)}
+            alive = [t for t in trainees if t.node.key in at_work]
             for trainee in alive:
                 store.write_checkpoint(trainee.node.key, *pack(trainee))
             for trainee in alive:
@@ -339,8 +351,11 @@ def _close_trials(
         if not state.done.issuperset(trial.keys):
             continue
         with store.lock(trial.id):
-            there = trials.is_whole(store, trial.id)
-            if not there:
+            there = (store.root / "trials" / trial.id).exists()
+            damage = trials.damage(store, trial.id) if there else None
+            if not there or damage is not None:
                 trials.write(plan, store, trial, images)
+        if damage is not None:
+            yield Note(f"{damage.path} {damage.reason}; that trial's logits are computed again")
         open_trials.remove(trial)
-        yield TrialDone(trial.id, there)
+        yield TrialDone(trial.id, there and damage is None)

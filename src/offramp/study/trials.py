@@ -26,14 +26,13 @@ EVALUATED = ("validation", "calibration", "test")
 EVALUATION_BATCH = 128
 
 
-def is_whole(store: Store, trial: str) -> bool:
-    """Whether the trial is there and intact, every byte checked."""
+def damage(store: Store, trial: str) -> Damaged | None:
+    """What is wrong with a trial's files, every byte checked; None where nothing is."""
     try:
         store.trial_logits(trial)
-        store.read_trial(trial)
-    except Damaged:
-        return False
-    return True
+    except Damaged as error:
+        return error
+    return None
 
 
 def assemble(

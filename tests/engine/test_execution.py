@@ -1,0 +1,230 @@
+"""However the work is arranged, the same bits come out: plain execution is the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import offramp.engine.cache
+import offramp.engine.values
+from offramp.data import Data, from_dataset
+from offramp.engine.resolve import Node
+from offramp.engine.values import Point
+from offramp.nets.clock import Clock
+from offramp.strategies import STRATEGIES
+from offramp.study.events import Began, Event, Failed
+from offramp.study.plan import Plan
+from offramp.study.store import Store
+from support import network, run_all, tiny_plan, tiny_study
+
+MINE = '''
+from offramp.parts import backbone, head, heads, segment, segments
+from offramp.phase import CE, KD, Init, Phase
+
+
+def odd(exits: int, *, rounds: int = 2):
+    """What no registered strategy does: frozen parts above trained ones, cuts at several depths, an
+    exit with nothing of its own to train, a trunk that goes its own way, a teacher in mid-program."""
+    every = tuple(CE(k) for k in range(1, exits + 1))
+    return (
+        Phase("start", train=segments(1, exits) | heads(1, exits), loss=every),
+        *(
+            Phase(f"middle {n}", train=segment(2) | head(exits), loss=every, recipe=(("epochs", 1),))
+            for n in range(rounds)
+        ),
+        Phase(
+            "own",
+            trunk=2,
+            train=segment(2) | head(2),
+            loss=(CE(2),),
+            init=((segment(2), Init.FRESH),),
+        ),
+        Phase(
+            "taught",
+            train=head(1) | segment(3),
+            loss=(CE(1, 0.5), KD(3, teacher_exit=2), KD(1, teacher_exit=exits)),
+            init=((head(1), Init.INITIAL),),
+            teacher="start",
+        ),
+    )
+'''
+
+VARIANTS: tuple[Mapping[str, Any], ...] = (
+    {"name": "distillation", "as": "independent", "students": "independent"},
+    {"name": "distillation", "as": "shared", "students": "shared"},
+    {"name": "joint-branch", "as": "joint-branch segment", "scope": "segment"},
+    {"name": "joint-branch", "as": "joint-branch final", "refine_final": True},
+    {"name": "joint-two-stage", "as": "joint-two-stage final", "refine_final": True},
+    {"name": "pretrained-branch", "as": "pretrained-branch head", "scope": "head"},
+)
+
+ARRANGEMENTS: dict[str, Mapping[str, Any]] = {
+    "as it comes": {},
+    "no cache": {"cache": False},
+    "no fusing": {"fuse": False},
+    "neither": {"cache": False, "fuse": False},
+    "cache on disk": {"cache_memory": 0},
+    "no room for a cache": {"cache_memory": 0, "cache_disk": 0},
+    "room for some values": {"cache_memory": 40_000, "cache_disk": 0},
+    "some in memory, some on disk": {"cache_memory": 40_000, "cache_disk": 40_000},
+    "nothing shared": {"share": False},
+}
+
+
+@pytest.fixture(scope="module")
+def own_strategy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("own") / "my_strategy.py"
+    path.write_text(MINE)
+    return f"{path}:odd"
+
+
+def everything(own: str, mode: str, recipe: Mapping[str, Any] | None = None, **more: Any) -> Plan:
+    strategies = [*STRATEGIES, *VARIANTS, {"name": own, "as": "my own"}]
+    return tiny_plan(tiny_study(strategies, recipe=recipe, execution={"mode": mode, **more}))
+
+
+@pytest.fixture(scope="module")
+def oracle(own_strategy: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
+    plan = everything(own_strategy, "plain")
+    return plan, finished(plan, tmp_path_factory.mktemp("plain"))[0]
+
+
+def finished(plan: Plan, folder: Path) -> tuple[Store, list[Event]]:
+    store, events = run_all(plan, folder)
+    assert not [e for e in events if isinstance(e, Failed)]
+    assert not list(folder.glob("caches/*")), "a cache was left behind"
+    return store, events
+
+
+def differences(one: tuple[Plan, Store], other: tuple[Plan, Store]) -> list[str]:
+    """Phases and trials whose weights, histories or logits are not the same bits."""
+    found = []
+    for a, b in zip(one[0].trials, other[0].trials, strict=True):
+        for x, y in zip(a.resolved.nodes, b.resolved.nodes, strict=True):
+            mine, theirs = one[1].node_weights(x.key), other[1].node_weights(y.key)
+            assert mine.keys() == theirs.keys()
+            if not all(torch.equal(mine[name], theirs[name]) for name in mine):
+                found.append(f"{a.label}: weights of {x.name}")
+            histories = one[1].node_history(x.key), other[1].node_history(y.key)
+            if not histories[0].equals(histories[1]):
+                found.append(f"{a.label}: history of {x.name}")
+        logits = one[1].trial_logits(a.id), other[1].trial_logits(b.id)
+        if not all(np.array_equal(logits[0][name], logits[1][name]) for name in logits[0]):
+            found.append(f"{a.label}: logits")
+    return found
+
+
+@pytest.mark.xdist_group("execution")
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_no_arrangement_changes_a_bit(
+    arrangement: str, oracle: tuple[Plan, Store], own_strategy: str, tmp_path: Path
+) -> None:
+    plan = everything(own_strategy, "derived", **ARRANGEMENTS[arrangement])
+    assert not differences(oracle, (plan, finished(plan, tmp_path)[0]))
+
+
+def test_heads_of_these_runs_have_dropout() -> None:
+    """Else the tests above would not see whether masks depend on the arrangement."""
+    assert {spec.dropout for spec in network("digits-cnn").head_specs} == {0.5}
+
+
+def test_groups_share_a_pass_unless_told_not_to(tmp_path: Path) -> None:
+    for fuse, sizes in ((True, {1, 3}), (False, {1})):
+        plan = tiny_plan(tiny_study(["two-stage"], execution={"fuse": fuse}))
+        _, events = finished(plan, tmp_path / str(fuse))
+        assert {len(e.keys) for e in events if isinstance(e, Began)} == sizes
+
+
+@pytest.mark.parametrize("mode", ["derived", "plain"])
+def test_phases_that_stop_at_different_epochs_do_not_disturb_each_other(
+    mode: str, tmp_path: Path
+) -> None:
+    """With early stopping, heads leave a fused group one after another."""
+    recipe = {"epochs": 8, "patience": 1, "learning_rate": 0.2}
+    strategies = ["two-stage", "distillation"]
+    plans = {
+        name: tiny_plan(tiny_study(strategies, recipe=recipe, execution=execution))
+        for name, execution in {
+            "alone": {"fuse": False, "cache": False},
+            "other": {"mode": mode},
+        }.items()
+    }
+    kept = {name: (plan, finished(plan, tmp_path / name)[0]) for name, plan in plans.items()}
+    assert not differences(kept["alone"], kept["other"])
+    plan, store = kept["alone"]
+    epochs = {store.read_node(key).summary["epochs"] for key in plan.nodes}
+    assert len(epochs) > 1 and min(epochs) < 8, "the recipe of this test stops nothing early"
+
+
+def test_a_batch_larger_than_the_frozen_batch(tmp_path: Path) -> None:
+    """65 images in batches of 64: one step of 65 rows, of which frozen parts see two pieces."""
+    plans = {}
+    for mode in ("plain", "derived"):
+        study = tiny_study(
+            ["branch-wise", "distillation"],
+            recipe={"batch_size": 64},
+            execution={"mode": mode},
+        )
+        plans[mode] = tiny_plan(study, data_of(65))
+    kept = [(plan, finished(plan, tmp_path / mode)[0]) for mode, plan in plans.items()]
+    assert not differences(*kept)
+
+
+def data_of(images: int) -> Data:
+    """Exactly so many images to train on."""
+    generator = torch.Generator().manual_seed(2)
+    pixels = (torch.rand(images + 20, 1, 8, 8, generator=generator) * 255).to(torch.uint8)
+    labels = torch.arange(images + 20) % 3
+    rest = (pixels[images:], labels[images:])
+    return from_dataset((pixels[:images], labels[:images]), rest, rest, rest)
+
+
+# Controls: what the comparison above is there to find.
+
+
+def test_a_cut_one_point_too_deep_is_found(
+    oracle: tuple[Plan, Store], own_strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = offramp.engine.values.cut
+
+    def too_deep(node: Node, exit: int) -> Point:
+        point = right(node, exit)
+        return Point("tap", point.index + 1) if point.kind == "tap" and point.index < exit else point
+
+    monkeypatch.setattr(offramp.engine.values, "cut", too_deep)
+    plan = everything(own_strategy, "derived")
+    found = differences(oracle, (plan, finished(plan, tmp_path)[0]))
+    for label in ("baseline", "joint", "separate", "branch-wise", "joint-branch segment", "shared"):
+        assert any(f.startswith(f"{label}: weights") for f in found), label
+
+
+def test_masks_that_depend_on_who_else_runs_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clock, "reseed", lambda *_: None)
+    kept = []
+    for fuse in (True, False):
+        torch.manual_seed(0)
+        plan = tiny_plan(tiny_study(["two-stage"], execution={"fuse": fuse}))
+        kept.append((plan, finished(plan, tmp_path / str(fuse))[0]))
+    found = differences(*kept)
+    assert any("weights of exit 2" in f for f in found)
+
+
+def test_a_stale_cached_row_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = offramp.engine.cache.Cache.filled
+
+    def spoilt(self: Any, key: Any) -> None:
+        right(self, key)
+        self.get(key)[0][0] += 1e-3
+
+    plans = [tiny_plan(tiny_study(["two-stage"], execution={"mode": m})) for m in ("plain", "derived")]
+    plain = (plans[0], finished(plans[0], tmp_path / "plain")[0])
+    monkeypatch.setattr(offramp.engine.cache.Cache, "filled", spoilt)
+    derived = (plans[1], finished(plans[1], tmp_path / "derived")[0])
+    assert any("weights of exit 1" in f for f in differences(plain, derived))

@@ -1,0 +1,159 @@
+"""Every loss against arithmetic written by hand in numpy, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from offramp.engine.losses import distance, objective
+from offramp.errors import OfframpError
+from offramp.phase import CE, KD
+from offramp.strategies import STRATEGIES
+from offramp.strategies.weights import joint_weights
+
+B, C = 5, 3
+
+
+def some_logits(seed: int, spread: float = 2.0) -> Tensor:
+    """[B, C]."""
+    return torch.randn(B, C, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+LABELS = torch.tensor([0, 2, 1, 2, 0])
+
+
+def softmax(logits: Tensor, temperature: float = 1.0) -> np.ndarray:
+    scaled = logits.detach().double().numpy() / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def cross_entropy(logits: Tensor) -> float:
+    """−1/B Σ_b log p_b(label of b)."""
+    picked = softmax(logits)[np.arange(B), LABELS.numpy()]
+    return float(-np.log(picked).mean())
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> float:
+    """τ² · 1/B Σ_b Σ_c q log(q / p), with q the teacher's and p the student's softened outputs."""
+    p, q = softmax(student, temperature), softmax(teacher, temperature)
+    return float(temperature**2 * (q * np.log(q / p)).sum(axis=1).mean())
+
+
+def test_cross_entropy_is_a_mean_over_the_batch_and_not_over_classes() -> None:
+    logits = some_logits(1)
+    found = objective((CE(1),), {1: logits}, {}, LABELS).item()
+    assert found == pytest.approx(cross_entropy(logits), rel=1e-6)
+    assert found != pytest.approx(cross_entropy(logits) / C, rel=0.1)  # eq. 2 as printed
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 7.5])
+def test_distillation_is_a_softened_divergence_times_the_squared_temperature(temperature: float) -> None:
+    student, teacher = some_logits(3), some_logits(4, spread=1.0)
+    found = distance(student, teacher, temperature).item()
+    expected = divergence(student, teacher, temperature)
+    assert found == pytest.approx(expected, rel=1e-5)
+    # What is easily written instead, and is none of it.
+    assert found != pytest.approx(expected / C, rel=0.01)  # a mean over the classes as well
+    assert found != pytest.approx(divergence(teacher, student, temperature), rel=0.01)  # reversed
+    if temperature != 1:
+        assert found != pytest.approx(expected / temperature**2, rel=0.01)  # without τ²
+        assert found != pytest.approx(divergence(student, teacher, 1.0), rel=0.01)  # not softened
+
+
+def test_a_divergence_averaged_over_classes_would_be_told_apart() -> None:
+    student, teacher, t = some_logits(1), some_logits(2), 3.0
+    guess, target = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
+    averaged = t**2 * F.kl_div(guess, target, reduction="none", log_target=True).mean().item()
+    assert averaged == pytest.approx(divergence(student, teacher, t) / C, rel=1e-5)
+    assert averaged != pytest.approx(divergence(student, teacher, t), rel=0.01)
+
+
+def test_equal_logits_have_no_distance() -> None:
+    assert distance(some_logits(1), some_logits(1), 3.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_an_objective_is_the_weighted_sum_of_its_terms() -> None:
+    logits = {k: some_logits(k) for k in (1, 2, 3)}
+    teacher = {3: some_logits(9)}
+    terms = (CE(1, weight=0.1), KD(1, teacher_exit=3, temperature=3.0, weight=0.9), CE(3, weight=0.5))
+    expected = (
+        0.1 * cross_entropy(logits[1])
+        + 0.9 * divergence(logits[1], teacher[3], 3.0)
+        + 0.5 * cross_entropy(logits[3])
+    )
+    assert objective(terms, logits, teacher, LABELS).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gradient_is_that_of_the_softened_outputs() -> None:
+    """d/dz of τ²·KL is τ (p − q) / B: without τ² it would vanish with the temperature."""
+    student, teacher, t = some_logits(1).requires_grad_(), some_logits(2), 3.0
+    distance(student, teacher, t).backward()
+    assert student.grad is not None
+    expected = t * (softmax(student, t) - softmax(teacher, t)) / B
+    assert np.allclose(student.grad.numpy(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    student, teacher = some_logits(1).requires_grad_(), some_logits(2).requires_grad_()
+    loss = objective((CE(1), KD(1, teacher_exit=2)), {1: student}, {2: teacher}, LABELS)
+    loss.backward()
+    assert student.grad is not None and student.grad.abs().sum() > 0
+    assert teacher.grad is None
+
+
+def test_the_teacher_is_detached_by_the_loss_and_not_by_its_caller() -> None:
+    """The control: the same divergence without the detachment does reach it."""
+    student, teacher, t = some_logits(1).requires_grad_(), some_logits(2).requires_grad_(), 3.0
+    guess, target = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
+    F.kl_div(guess, target, reduction="batchmean", log_target=True).backward()
+    assert teacher.grad is not None and teacher.grad.abs().sum() > 0
+
+
+def test_large_logits_stay_finite() -> None:
+    hot = torch.tensor([[1e4, -1e4, 0.0]] * B)
+    assert torch.isfinite(distance(-hot, hot, 3.0)) and torch.isfinite(distance(hot, hot, 3.0))
+
+
+def test_linear_joint_weights_of_three_early_exits() -> None:
+    assert joint_weights("linear", 4) == pytest.approx((0.3, 0.3 + 0.7 / 3, 0.3 + 1.4 / 3, 1.0))
+    assert [f"{w:.3f}" for w in joint_weights("linear", 4)] == ["0.300", "0.533", "0.767", "1.000"]
+
+
+@pytest.mark.parametrize("exits", [1, 2, 4, 7])
+def test_joint_weight_schemes(exits: int) -> None:
+    linear = joint_weights("linear", exits)
+    assert linear[-1] == 1.0 and (exits == 1 or linear[0] == 0.3)
+    assert np.allclose(np.diff(linear), 0.7 / max(exits - 1, 1))
+    paper = joint_weights("eq3", exits)
+    triangle = exits * (exits + 1) / 2  # over N + 1 exits, the final one included
+    assert paper == pytest.approx([n / triangle for n in range(1, exits + 1)])
+    assert sum(paper) == pytest.approx(1)
+    assert joint_weights("uniform", exits) == (1.0,) * exits
+    given = tuple(float(n) for n in range(exits))
+    assert joint_weights(given, exits) == given
+
+
+def test_joint_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(OfframpError, match=r"2 entries for 4 exits .* give 4"):
+        joint_weights((1.0, 1.0), 4)
+
+
+@pytest.mark.parametrize("scheme", ["linear", "eq3"])
+def test_the_joint_objective_by_hand(scheme: str) -> None:
+    logits = {k: some_logits(k) for k in range(1, 5)}
+    (phase,) = STRATEGIES["joint"](4, joint_weights=scheme)
+    weights = {"linear": [0.3, 0.3 + 0.7 / 3, 0.3 + 1.4 / 3, 1.0], "eq3": [0.1, 0.2, 0.3, 0.4]}[scheme]
+    expected = sum(w * cross_entropy(logits[k]) for k, w in enumerate(weights, start=1))
+    assert objective(phase.terms, logits, {}, LABELS).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_distillation_objective_by_hand() -> None:
+    student, teacher = some_logits(1), some_logits(2)
+    phases = STRATEGIES["distillation"](4)
+    found = objective(phases[1].terms, {1: student}, {4: teacher}, LABELS).item()
+    expected = 0.1 * cross_entropy(student) + 0.9 * divergence(student, teacher, 3.0)
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,69 @@
+"""Rows of a frozen batch do not depend on where they stand in it, nor on what fills it up.
+
+On this the equality of plain and derived execution rests: a cached value was computed in the split's
+order, a live one in the epoch's, and the last batch is filled up with copies of its first row. What
+holds on every CPU tried is that rows of one batch size agree, for 16, 64 and 128 alike. Rows of
+batches of 1, 2 or 7 often differ in their last bits from those of larger ones, which is why frozen
+parts run on full batches; whether two large sizes agree is nothing that the engine relies on.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from offramp.engine.settings import applied, placed
+from offramp.engine.values import IMAGES, Point, Tensors, compute, join, pad, route
+from offramp.nets import ExitNetwork
+from offramp.nets.backbones import BACKBONES
+from support import CPU, NUMERICS, network
+
+ROWS = 70  # full batches and a ragged one
+
+
+@torch.no_grad()
+def values(net: ExitNetwork, images: Tensor, batch: int) -> dict[Point, Tensor]:
+    """Everything the network computes of `images`, in padded batches."""
+    points = [point for k in range(1, net.exits + 1) for point in route(k)]
+    pieces: list[dict[Point, Tensors]] = [{IMAGES: (piece,)} for piece in pad(images, batch)]
+    for known in pieces:
+        for point in points:
+            compute(net, known, point)
+    return {p: join([known[p] for known in pieces], len(images))[0] for p in points}
+
+
+@pytest.mark.parametrize("batch", [16, 64, 128])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_rows_of_full_batches_are_the_same_wherever_they_stand(backbone: str, batch: int) -> None:
+    net = network(backbone).copy().eval()
+    placed(net, CPU)
+    generator = torch.Generator().manual_seed(batch)
+    images = torch.randn(ROWS, *net.input_shape, generator=generator)
+    images = images.contiguous(memory_format=torch.channels_last)
+    shuffle = torch.randperm(ROWS, generator=generator)[:23]  # as a short last batch
+    with applied(NUMERICS):
+        everything = values(net, images, batch)
+        some = values(net, images[shuffle], batch)
+    for point, value in everything.items():
+        assert torch.equal(value[shuffle], some[point]), point
+
+
+def test_padding_fills_the_last_piece_and_is_cut_off_again() -> None:
+    rows = torch.arange(2 * 70).view(70, 2)
+    pieces = pad(rows, 64)
+    assert [len(p) for p in pieces] == [64, 64]
+    assert torch.equal(pieces[1][:6], rows[64:]) and (pieces[1][6:] == rows[64]).all()
+    (back,) = join([(p,) for p in pieces], 70)
+    assert torch.equal(back, rows)
+
+
+def test_full_pieces_are_not_copied() -> None:
+    rows = torch.arange(128)
+    assert [p.data_ptr() for p in pad(rows, 64)] == [rows.data_ptr(), rows[64:].data_ptr()]
+
+
+def test_padded_images_keep_their_memory_format() -> None:
+    images = torch.randn(3, 4, 5, 5).contiguous(memory_format=torch.channels_last)
+    (piece,) = pad(images, 8)
+    assert piece.shape[0] == 8 and piece.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,232 @@
+"""Several processes on one store: nothing is trained twice, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pytest
+from kit import (
+    began,
+    check_equal,
+    check_sound,
+    check_tidy,
+    closed,
+    conduct,
+    end,
+    failed,
+    finish,
+    hashes,
+    helper,
+    reused,
+    said,
+    start,
+    trained,
+)
+
+from offramp.errors import OfframpError
+from offramp.study import spec
+from offramp.study.events import Began, Epoch, Waiting
+from offramp.study.plan import Plan, make_plan
+from offramp.study.pool import run_pooled
+from offramp.study.run import run
+from offramp.study.store import Store
+from support import CPU, tiny_plan, tiny_study
+
+STUDY: dict[str, Any] = {
+    "strategies": ["two-stage", "joint-branch", "separate"],
+    "seeds": [42, 43],
+    "recipe": {"epochs": 2, "batch_size": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[list[Popen[str]]]:
+    with helper() as one, helper() as other:
+        yield [one, other]
+
+
+def finished(told: list[list[Any]]) -> list[str]:
+    return [key for kind, keys in told if kind == "Finished" for key in keys]
+
+
+def test_two_processes_train_every_key_exactly_once(tmp_path: Path, two: list[Popen[str]]) -> None:
+    gate, root = tmp_path / "gate", tmp_path / "store"
+    for process in two:
+        start(process, root, STUDY, gate=str(gate))
+    assert [said(process) for process in two] == [["Ready", []]] * 2
+    gate.touch()
+    ends = [end(process) for process in two]
+    assert [status for status, _ in ends] == [0, 0]
+    plan = tiny_plan(tiny_study(**STUDY))
+    for kind in ("Began", "Finished"):
+        counts = Counter(k for _, told in ends for said, keys in told if said == kind for k in keys)
+        assert counts == Counter(list(plan.nodes)), kind
+    for _, told in ends:  # both see every trial
+        assert sum(kind == "TrialDone" for kind, _ in told) == len(plan.trials)
+    whole, _ = finish(plan, tmp_path / "whole")
+    store = Store(root)
+    check_equal(whole, store)
+    check_sound(store)
+    check_tidy(store)
+    _, events = finish(plan, root)
+    assert not began(events) and all(closed(events).values())
+
+
+def test_work_is_shared_while_another_process_trains(tmp_path: Path) -> None:
+    """Two runs in turn in this process: the second takes what the first has not locked, and waits."""
+    plan = tiny_plan(tiny_study(["two-stage", "joint"], recipe={"epochs": 2}))
+    backbone = plan.trials[0].keys[0]
+    first = run(plan, Store(tmp_path), conduct(tmp_path))
+    assert next(e for e in first if isinstance(e, Began)).keys == (backbone,)
+    second = run(plan, Store(tmp_path), conduct(tmp_path))
+    events = []
+    for event in second:
+        events.append(event)
+        if isinstance(event, Waiting):
+            break
+    assert trained(events) == [plan.trials[1].keys[0]]
+    assert closed(events) == {plan.trials[1].id: False}
+    assert isinstance(events[-1], Waiting) and backbone in events[-1].keys
+    rest = list(first)
+    assert set(trained(rest)) == set(plan.trials[0].keys)
+    events += second
+    assert reused(events) == set(plan.trials[0].keys) and len(trained(events)) == 1
+    assert closed(events) == {plan.trials[1].id: False, plan.trials[0].id: True}
+
+
+def test_the_work_of_a_killed_process_is_taken_over(tmp_path: Path, two: list[Popen[str]]) -> None:
+    root = tmp_path / "store"
+    study: dict[str, Any] = {"strategies": ["two-stage"], "recipe": {"epochs": 3}}
+    plan = tiny_plan(tiny_study(**study))
+    start(two[0], root, study, pause="Epoch", conduct={"checkpoint_seconds": 0})
+    while (line := said(two[0]))[0] != "Paused":
+        pass
+    (victim,) = line[1]
+    events = []
+    for event in run(plan, Store(root), conduct(root)):
+        if isinstance(event, Waiting) and not any(isinstance(e, Waiting) for e in events):
+            os.kill(victim, signal.SIGKILL)
+            assert end(two[0])[0] == -signal.SIGKILL
+        events.append(event)
+    assert sorted(trained(events)) == sorted(plan.nodes)
+    whole, _ = finish(plan, tmp_path / "whole")
+    check_equal(whole, Store(root))
+
+
+# Workers of one run.
+
+POOLED: dict[str, Any] = {
+    "seeds": [42, 43],
+    "strategies": ["two-stage", "joint"],
+    "backbone": "digits-cnn",
+    "data": {"name": "digits", "train_images": 240, "test_images": 60},
+    "recipe": {"epochs": 2, "batch_size": 64},
+}
+
+DATA = '''
+import multiprocessing, os, signal
+import torch
+
+def make_data(dying: str = "no"):
+    if multiprocessing.parent_process() is not None:
+        if dying == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if dying == "interrupted":
+            raise KeyboardInterrupt
+        if dying == "wrong":
+            raise ValueError("no more images")
+        if dying == "mid-training":
+            from offramp.engine import fit
+            step, calls = fit.step, iter(range(1000))
+            def fatal(*args):
+                if next(calls) == 5:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return step(*args)
+            fit.step = fatal
+    labels = torch.arange(150) % 3
+    images = torch.rand(150, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 99
+    return {"train": (images.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 50, labels)}
+'''
+
+
+def pooled(study: dict[str, Any], root: Path, workers: int = 2) -> tuple[Plan, list[Any]]:
+    plan = make_plan(spec.parse(study), CPU)
+    events = run_pooled(plan, Store(root), conduct(root, workers=workers, checkpoint_seconds=0))
+    return plan, list(events)
+
+
+def test_two_workers_train_every_key_once_to_the_bits_of_one(tmp_path: Path) -> None:
+    wild = {"name": "two-stage", "as": "wild", "phases": {"exit 1": {"learning_rate": 1e30}}}
+    recipe = {"epochs": 3, "batch_size": 32}
+    study = POOLED | {"strategies": [*POOLED["strategies"], wild], "recipe": recipe}
+    plan, one = pooled(study, tmp_path / "one", workers=1)
+    _, two = pooled(study, tmp_path / "two")
+    assert Counter(trained(two)) == Counter(trained(one))
+    assert Counter(began(two)) == Counter(began(one)) == Counter(list(plan.nodes))
+    assert failed(two) == failed(one) and len(failed(one)) == 2  # one a seed
+    assert set(closed(two)) == set(closed(one)) == {t.id for t in plan.trials if t.label != "wild"}
+    assert hashes(Store(tmp_path / "two")) == hashes(Store(tmp_path / "one"))
+    assert sum(isinstance(e, Epoch) for e in two) == sum(isinstance(e, Epoch) for e in one)
+    check_sound(Store(tmp_path / "two"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    file = tmp_path / "my_data.py"
+    file.write_text(DATA)
+    return f"{file}:make_data"
+
+
+def with_data(name: str, dying: str) -> dict[str, Any]:
+    return POOLED | {
+        "seeds": [42],
+        "strategies": ["baseline"],
+        "data": {"name": name, "dying": dying},
+        "recipe": {"epochs": 4, "batch_size": 16},
+    }
+
+
+@pytest.mark.parametrize(
+    ("dying", "message"),
+    [
+        ("killed", r"a worker process died \(exit code -9\).*run the same command again"),
+        ("interrupted", r"a worker process died \(exit code 130\)"),
+        ("wrong", r"make_data failed at line 12: ValueError: no more images; correct the file"),
+    ],
+)
+def test_a_worker_that_cannot_begin_is_reported(
+    tmp_path: Path, data: str, dying: str, message: str
+) -> None:
+    with pytest.raises(OfframpError, match=message):
+        pooled(with_data(data, dying), tmp_path / "store")
+
+
+def test_a_worker_that_dies_in_training_is_reported_and_nothing_is_lost(
+    tmp_path: Path, data: str
+) -> None:
+    root = tmp_path / "store"
+    with pytest.raises(OfframpError, match=r"a worker process died \(exit code -9\)"):
+        pooled(with_data(data, "mid-training"), root)
+    check_sound(Store(root))
+    plan = make_plan(spec.parse(with_data(data, "no")), CPU)
+    _, events = finish(plan, root)  # the other worker may have taken over before it was ended
+    assert {*trained(events), *reused(events)} == set(plan.nodes)
+    whole, _ = finish(plan, tmp_path / "whole")
+    check_equal(whole, Store(root))
+
+
+def test_workers_of_a_run_that_nobody_reads_on_end_with_it(tmp_path: Path) -> None:
+    plan = make_plan(spec.parse(POOLED), CPU)
+    running = run_pooled(plan, Store(tmp_path), conduct(tmp_path, workers=2, checkpoint_seconds=0))
+    next(e for e in running if isinstance(e, Epoch))
+    running.close()
+    store, events = finish(plan, tmp_path)  # their locks are free
+    assert set(trained(events)) | reused(events) == set(plan.nodes)
+    whole, _ = finish(plan, tmp_path / "whole")
+    assert hashes(store) == hashes(whole)
