@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,12 @@ def fit(
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=Path(scratch) / "cache")
-        for event in run_plan(plan, kept, conduct):
-            if watch is not None:
-                watch(event)
-            if isinstance(event, Failed):
-                raise OfframpError(event.reason)
+        with closing(run_plan(plan, kept, conduct)) as events:
+            for event in events:
+                if watch is not None:
+                    watch(event)
+                if isinstance(event, Failed):
+                    raise OfframpError(event.reason)
         return _fitted(plan, kept, place)
 
 
@@ -151,18 +153,14 @@ def run(
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         conduct = Conduct(default_device(), Path(scratch), workers=workers)
-        for event in _watched(run_pooled(plan, kept, conduct), watch):
-            if isinstance(event, Failed):
-                failed[event.key] = event.reason
+        with closing(run_pooled(plan, kept, conduct)) as events:
+            for event in events:
+                if watch is not None:
+                    watch(event)
+                if isinstance(event, Failed):
+                    failed[event.key] = event.reason
     done = tuple(t.id for t in plan.trials if kept.has_trial(t.id))
     return Results(kept, done, tuple(lines(kept, done)), failed)
-
-
-def _watched(events: Iterator[Event], watch: Callable[[Event], None] | None) -> Iterator[Event]:
-    for event in events:
-        if watch is not None:
-            watch(event)
-        yield event
 
 
 def load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -106,15 +107,28 @@ def check(program: Program, exits: int) -> None:
         where = f"phase '{phase.name}'"
         if phase.name in seen:
             raise OfframpError(f"{where} appears twice; give each phase a name of its own")
+        if not isinstance(phase.loss, tuple) or not all(isinstance(t, CE | KD) for t in phase.loss):
+            raise OfframpError(f"{where} has no tuple of CE and KD as loss; write loss=(CE(1),)")
         if not phase.terms:
             raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
         if any(term.weight < 0 for term in phase.terms):
             raise OfframpError(f"{where} has a negative loss weight; weights are zero or more")
+        distilled = [term for term in phase.terms if isinstance(term, KD)]
+        for term in distilled:
+            if not 0 < term.temperature < math.inf:
+                raise OfframpError(
+                    f"{where} has the temperature {term.temperature:g}; give it a number above zero"
+                )
+        for weight in (term.weight for term in phase.terms):
+            if not math.isfinite(weight):
+                raise OfframpError(f"{where} has a loss weight of {weight}; give it a finite number")
         numbers = {p.index for p in phase.train} | set(phase.exits)
+        numbers |= {term.teacher_exit for term in distilled}
+        numbers |= {p.index for parts, _ in phase.init for p in parts}
         if not numbers <= set(range(1, exits + 1)):
             raise OfframpError(f"{where} names an exit outside 1 to {exits}")
         if not phase.trained:
             raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
-        if any(isinstance(t, KD) for t in phase.terms) and phase.teacher not in seen:
+        if distilled and phase.teacher not in seen:
             raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
         seen.add(phase.name)

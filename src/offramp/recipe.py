@@ -72,7 +72,10 @@ def finished(losses: list[float], recipe: Recipe) -> bool:
 
 
 def clash(recipe: Recipe) -> tuple[str, str] | None:
-    """Two fields that cannot both hold: one of them, and what is wrong with it; else None."""
+    """A field that cannot hold, by itself or beside another, and what is wrong with it; else None."""
+    for name in ("epochs", "batch_size"):
+        if getattr(recipe, name) < 1:
+            return name, f"must be at least 1, got {getattr(recipe, name)}"
     if recipe.warmup_epochs > recipe.epochs:
         what = f"must be at most the {recipe.epochs} epochs, got {recipe.warmup_epochs:g}"
         return "warmup_epochs", what

@@ -1,58 +1,35 @@
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
 
 import pytest
-
-from offramp.cli import main
-
-STUDY = """\
-seeds: [1, 2]
-strategies: [baseline, joint, two-stage]
-backbone: digits-cnn
-exits: {taps: [blocks.0, blocks.2], head: linear}
-data: {name: digits, train_images: 200, test_images: 100}
-recipe: {epochs: 2, learning_rate: 0.01}
-"""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command said: its exit code, standard output and standard error."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Answer]
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
-    """The entry point in this process, as the shell starts it."""
-    before = sys.argv
-    sys.argv = ["offramp", *map(str, arguments)]
-    capsys.readouterr()
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    finally:
-        sys.argv = before
-    said = capsys.readouterr()
-    return Answer(code, said.out, said.err)
+from command import STUDY, Answer, Cli, call
 
 
 @pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Cli:
-    """`cli("run", "s.yaml")` in an empty folder, on a screen of 80 columns."""
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """`cli("run", "s.yaml")` in a folder of its own, on a screen of 80 columns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
-    return lambda *arguments: call(capsys, *arguments)
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+    """A folder with a study, s.yaml, that was run into the store `runs`, and what the run said."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("COLUMNS", "80")
+        (folder / "s.yaml").write_text(STUDY)
+        return folder, call("run", "s.yaml")
+
+
+@pytest.fixture
+def studied(cli: Cli, finished: tuple[Path, Answer], tmp_path: Path) -> Cli:
+    """`cli` beside a finished study of its own."""
+    assert finished[1].code == 0, finished[1].err
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return cli

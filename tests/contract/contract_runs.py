@@ -62,13 +62,18 @@ class PhaseRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """phases: what each did (plain runs only).  weights: of each phase, a digest for each tensor it
-    trained.  final: digests of the finished network's tensors along each exit's path.  logits: of
-    the test split [N, exits, classes].  storage: addresses of all tensors along each exit's path."""
+    """What came of one trial.
+
+    phases: what each did (plain runs only).  weights: of each phase, a digest for each tensor it
+    trained.  final: digests of the finished network's tensors along each exit's path.  left: those
+    of them that a phase trained, as the last such phase left them.  logits: of the test split
+    [N, exits, classes].  storage: addresses of all tensors along each exit's path.
+    """
 
     phases: tuple[PhaseRecord, ...]
     weights: tuple[Mapping[str, str], ...]
     final: Mapping[int, Mapping[str, str]]
+    left: Mapping[int, Mapping[str, str]]
     logits: np.ndarray
     storage: Mapping[int, frozenset[int]]
 
@@ -179,13 +184,17 @@ def _finished(
     net: ExitNetwork,
     logits: np.ndarray,
 ) -> TrialRecord:
-    final, storage = {}, {}
-    for exit in trial.resolved.final:
+    by_key = {node.key: d for node, d in zip(trial.resolved.nodes, digests, strict=True)}
+    final, left, storage = {}, {}, {}
+    for exit, lineage in trial.resolved.final.items():
+        sources = zip(path(exit), lineage, strict=True)
+        trained = [(part, source.node) for part, source in sources if source.node is not None]
+        left[exit] = {name: by_key[key][name] for part, key in trained for name in net.state(part)}
         trunk = net.trunk_of[exit - 1]
         state = {n: t for part in path(exit) for n, t in net.state(part, trunk).items()}
         final[exit] = _digests(state)
         storage[exit] = frozenset(t.untyped_storage().data_ptr() for t in state.values())
-    return TrialRecord(phases, digests, final, logits, storage)
+    return TrialRecord(phases, digests, final, left, logits, storage)
 
 
 def _digests(state: Mapping[str, Tensor]) -> dict[str, str]:

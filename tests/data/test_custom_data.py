@@ -99,9 +99,7 @@ def test_root_and_options_reach_it(tmp_path: Path) -> None:
     needs = write(tmp_path, "def make_data(root): return dataset(80), dataset(9)\n")
     with pytest.raises(OfframpError, match="needs its folder"):
         load(DataSpec(needs))
-    anything = write(
-        tmp_path, "def make_data(**options): return dataset(options['n']), dataset(9)\n"
-    )
+    anything = write(tmp_path, "def make_data(**options): return dataset(options['n']), dataset(9)\n")
     assert len(load(DataSpec(anything, options=(("n", 120),))).train) == 60
 
 

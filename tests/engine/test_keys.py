@@ -28,6 +28,10 @@ from offramp.study.plan import Plan, data_identity, plan_trials
 from offramp.study.store import Store
 from support import CPU, NUMERICS, SHAPES, network, run_all, tiny_data, tiny_plan, tiny_study
 
+NINE = (
+    *("baseline", "joint", "separate", "branch-wise", "two-stage", "distillation"),
+    *("joint-branch", "joint-two-stage", "pretrained-branch"),
+)
 TAPS = ("blocks.0", "blocks.2", "blocks.4")
 
 
@@ -59,7 +63,7 @@ def trained_by(plan: Plan, *sets: frozenset[Any]) -> list[Node]:
 
 
 def test_all_nine_and_one_seed_have_one_backbone_node_and_one_joint_node() -> None:
-    plan = tiny_plan(tiny_study())
+    plan = tiny_plan(tiny_study(NINE))
     exits = plan.net.exits
     (trunk,) = trained_by(plan, backbone(exits))
     (everything,) = trained_by(plan, segments(1, exits) | heads(1, exits))
@@ -76,7 +80,7 @@ def test_all_nine_and_one_seed_have_one_backbone_node_and_one_joint_node() -> No
 
 
 def test_a_forecast_shows_the_shared_nodes(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study())
+    plan = tiny_plan(tiny_study(NINE))
     found = forecast(plan, Store(tmp_path / "store"), CPU)["nodes"]
     parts = [sorted(node["trains"]) for node in found]
     assert parts.count(sorted(map(str, backbone(4)))) == 1

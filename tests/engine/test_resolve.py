@@ -14,7 +14,7 @@ from offramp.errors import OfframpError
 from offramp.nets import attach
 from offramp.nets.backbones.digits_cnn import DigitsCNN
 from offramp.parts import Part, head, heads, path, segment, segments
-from offramp.phase import CE, Init, Phase, Program
+from offramp.phase import CE, KD, Init, Phase, Program
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
 from support import CPU, NUMERICS, network
@@ -84,6 +84,27 @@ def test_the_teacher_is_what_the_first_phase_left(students: str) -> None:
         assert node.teacher == {K: (Source(found.nodes[0].key),) * 5}
 
 
+def test_a_teacher_is_read_as_its_phase_left_it_whatever_trained_since() -> None:
+    found = resolved(
+        Phase("teacher", train=ALL, loss=EVERY),
+        Phase("later", train=ALL, loss=EVERY),
+        Phase("student", train=head(1), loss=(KD(1, teacher_exit=3),), teacher="teacher"),
+    )
+    teacher, later, student = found.nodes
+    assert student.teacher == {3: (Source(teacher.key),) * 4}
+    assert student.start[Part("segment", 1)] == Source(later.key)
+    assert set(student.needs) == {teacher.key, later.key}
+
+
+def test_a_teacher_with_a_trunk_of_its_own_is_read_there() -> None:
+    found = resolved(
+        Phase("teacher", trunk=3, train=segments(1, 3) | head(3), loss=(CE(3),)),
+        Phase("student", train=head(1), loss=(KD(1, teacher_exit=3),), teacher="teacher"),
+    )
+    assert found.nodes[1].teacher == {3: (Source(found.nodes[0].key),) * 4}
+    assert found.nodes[1].start[Part("segment", 1)] == Source()
+
+
 def test_shared_students_move_away_from_their_teacher() -> None:
     found = strategy("distillation", students="shared")
     assert origin(found, K) == ["students"] * 5
@@ -98,7 +119,7 @@ def test_heads_are_drawn_anew_or_kept() -> None:
 def test_a_trunk_of_ones_own_starts_as_the_shared_one_was_when_it_split_off() -> None:
     found = resolved(
         Phase("own", trunk=2, train=head(2), loss=(CE(2),)),
-        Phase("shared", train=ALL, loss=EVERY),
+        Phase("shared", train=ALL - head(2), loss=(CE(1), CE(3), CE(4))),
         Phase("own again", trunk=2, train=segment(2), loss=(CE(2),)),
         Phase("late", trunk=3, train=head(3), loss=(CE(3),)),
     )
@@ -162,6 +183,8 @@ def test_mistakes_in_overrides_are_named() -> None:
         resolved(*STRATEGIES["two-stage"](K), overrides=(("exits", (("epochs", 1),)),))
     with pytest.raises(OfframpError, match=r"'exit 1'.*warmup_epochs"):
         resolved(replace(phase, recipe=(("warmup_epochs", 99.0),)))
+    with pytest.raises(OfframpError, match=r"'exit 1': recipe.epochs must be at least 1, got 0"):
+        resolved(replace(phase, recipe=(("epochs", 0),)))
 
 
 def test_layers_that_came_with_their_weights_cannot_be_drawn_anew() -> None:

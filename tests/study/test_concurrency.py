@@ -11,6 +11,7 @@ from subprocess import Popen
 from typing import Any
 
 import pytest
+import torch
 from kit import (
     began,
     check_equal,
@@ -78,6 +79,14 @@ def test_two_processes_train_every_key_exactly_once(tmp_path: Path, two: list[Po
     assert not began(events) and all(closed(events).values())
 
 
+@pytest.fixture
+def determinism() -> Iterator[None]:
+    """Puts back what two runs that take turns in one thread put back in the wrong order."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("determinism")
 def test_work_is_shared_while_another_process_trains(tmp_path: Path) -> None:
     """Two runs in turn in this process: the second takes what the first has not locked, and waits."""
     plan = tiny_plan(tiny_study(["two-stage", "joint"], recipe={"epochs": 2}))
@@ -129,7 +138,7 @@ POOLED: dict[str, Any] = {
     "recipe": {"epochs": 2, "batch_size": 64},
 }
 
-DATA = '''
+DATA = """
 import multiprocessing, os, signal
 import torch
 
@@ -152,7 +161,7 @@ def make_data(dying: str = "no"):
     labels = torch.arange(150) % 3
     images = torch.rand(150, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 99
     return {"train": (images.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 50, labels)}
-'''
+"""
 
 
 def pooled(study: dict[str, Any], root: Path, workers: int = 2) -> tuple[Plan, list[Any]]:

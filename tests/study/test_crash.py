@@ -162,9 +162,7 @@ DAMAGES: list[Callable[[Path], None]] = [truncate, flip, empty, Path.unlink]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize(
-    "file", ["node.json", "history.parquet", "cost.json", "weights.safetensors"]
-)
+@pytest.mark.parametrize("file", ["node.json", "history.parquet", "cost.json", "weights.safetensors"])
 def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
     tmp_path: Path, whole: Store, damage: Callable[[Path], None], file: str
 ) -> None:

@@ -81,14 +81,21 @@ def test_of_the_nine_one_node_trains_the_backbone_alone_and_one_is_joint() -> No
     plan = tiny_plan(tiny_study())
     exits = plan.net.exits
     backbone = {str(p) for n in plan.trials[0].resolved.nodes for p in n.trained}
-    alone = [n for n in plan.nodes.values() if {str(p) for p in n.trained} == backbone and n.exits == (exits,)]
+    alone = [
+        n for n in plan.nodes.values() if {str(p) for p in n.trained} == backbone and n.exits == (exits,)
+    ]
     assert [n.needs for n in alone] == [()]
     assert len([n for n in plan.nodes.values() if len(n.exits) == exits]) == 1
 
 
 def test_labels_phase_patterns_and_options_that_change_nothing_leave_the_keys() -> None:
     plain = tiny_plan(tiny_study(["distillation"]))
-    same = {"name": "distillation", "as": "mine", "temperature": 3, "phases": {"student *": {"epochs": 2}}}
+    same = {
+        "name": "distillation",
+        "as": "mine",
+        "temperature": 3,
+        "phases": {"student *": {"epochs": 2}},
+    }
     assert keys(tiny_plan(tiny_study([same]))) == keys(plain)
     other = {"name": "distillation", "temperature": 2}
     (mine,), (theirs,) = keys(tiny_plan(tiny_study([other]))), keys(plain)
@@ -162,8 +169,12 @@ def test_what_a_strategy_asks_wrongly_is_said_with_its_place(strategy: Any, mess
 
 def test_an_error_names_the_line_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
-    file.write_text("seeds: [42]\nbackbone: digits-cnn\ndata: digits\nstrategies:\n- baseline\n- jiont\n")
-    with pytest.raises(OfframpError, match=r"s\.yaml:6: unknown strategy 'jiont'; did you mean 'joint'\?"):
+    file.write_text(
+        "seeds: [42]\nbackbone: digits-cnn\ndata: digits\nstrategies:\n- baseline\n- jiont\n"
+    )
+    with pytest.raises(
+        OfframpError, match=r"s\.yaml:6: unknown strategy 'jiont'; did you mean 'joint'\?"
+    ):
         make_plan(spec.read(file), CPU)
 
 

@@ -215,9 +215,7 @@ def test_messages_about_a_mapping_name_its_source() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
 
@@ -225,14 +223,10 @@ JSON = st.recursive(
 @settings(deadline=None)
 @given(
     section=st.sampled_from(sorted(Study.model_fields)),
-    key=st.sampled_from(
-        [None, *RecipeSpec.model_fields, "taps", "head", "mode", "cache_disk", "root"]
-    ),
+    key=st.sampled_from([None, *RecipeSpec.model_fields, "taps", "head", "mode", "cache_disk", "root"]),
     value=JSON,
 )
-def test_any_value_is_read_or_refused_in_one_line(
-    section: str, key: str | None, value: Any
-) -> None:
+def test_any_value_is_read_or_refused_in_one_line(section: str, key: str | None, value: Any) -> None:
     study = SMALL | {section: value if key is None else {key: value}}
     try:
         parse(study)

@@ -242,9 +242,7 @@ def test_trials(store: Store) -> None:
     assert store.read_trial("joint-43") == {"phases": [{"key": key}]}
     assert store.find_trial("joint-42") == "joint-42-ab"
     assert store.find_trial("joint-43") == "joint-43"
-    with pytest.raises(
-        OfframpError, match=r"begins 3 trials; .*joint-42-ab, joint-43, joint-43-cd"
-    ):
+    with pytest.raises(OfframpError, match=r"begins 3 trials; .*joint-42-ab, joint-43, joint-43-cd"):
         store.find_trial("joint-4")
     with pytest.raises(OfframpError, match="did you mean 'joint-42-ab'"):
         store.find_trial("jiont-42-ab")
@@ -261,9 +259,7 @@ def test_no_trial_yet(store: Store) -> None:
     assert not store.root.exists(), "reading creates nothing"
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "../x", "a/b", "/a", "A", "a b", "a\n", "é", "a" * 201]
-)
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", "A", "a b", "a\n", "é", "a" * 201])
 def test_names_stay_in_the_store(store: Store, name: str) -> None:
     calls: list[Callable[[], object]] = [
         lambda: store.has_node(name),
@@ -320,9 +316,7 @@ def test_checkpoint_comes_back_and_is_replaced(store: Store) -> None:
     found = store.read_checkpoint("k")
     assert found is not None
     assert found[1] == {"epoch": 2, "losses": [float("inf"), 0.1]}
-    assert (
-        torch.equal(found[0]["w"], torch.full((2, 2), 2.0)) and found[0]["rng"].dtype == torch.uint8
-    )
+    assert torch.equal(found[0]["w"], torch.full((2, 2), 2.0)) and found[0]["rng"].dtype == torch.uint8
     assert files(store.root) == ["work/k/checkpoint.safetensors"]
     store.drop_checkpoint("k")
     store.drop_checkpoint("k")
@@ -496,9 +490,7 @@ def test_full_disk_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch,
         with monkeypatch.context() as patch:
             patch.setattr(target, name, fills_up if name == "write_bytes" else no_space(code))
             for call in calls:
-                with pytest.raises(
-                    OfframpError, match=r"disk is full while writing .*; free space"
-                ):
+                with pytest.raises(OfframpError, match=r"disk is full while writing .*; free space"):
                     call()
                 assert files(store.root) == before
     found = store.read_checkpoint("k")

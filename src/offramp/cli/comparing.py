@@ -99,7 +99,7 @@ def why(store: Store, prefix: str, study: Path | None, overrides: list[str], as_
         typer.echo(f"{key}\nnot in the store: it would be trained")
     typer.echo("\nIts key is made of:")
     text = yaml.safe_dump(
-        _readable(reads), sort_keys=False, allow_unicode=True, width=68, default_flow_style=None
+        _readable(reads), sort_keys=False, allow_unicode=True, width=48, default_flow_style=None
     )
     console().print("".join(f"  {line}\n" for line in text.splitlines()), end="", soft_wrap=True)
     if near is not None:

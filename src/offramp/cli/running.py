@@ -58,8 +58,8 @@ def _advise(plan: Plan, workers: int) -> None:
     fitting = max(1, cores // threads)
     if workers > fitting:
         typer.echo(
-            f"{counted(workers, 'worker')} of {counted(threads, 'thread')} on "
-            f"{counted(cores, 'core')} slow each other down; --workers {fitting} would be faster.",
+            f"{workers} workers x {threads} threads slow each other on {counted(cores, 'core')}; "
+            f"--workers {fitting} would be faster.",
             err=True,
         )
     elif workers < min(fitting, len(plan.trials)):

@@ -25,6 +25,7 @@ from offramp.engine.trainee import (
     train_mode,
     trained_state,
 )
+from offramp.errors import OfframpError
 from offramp.recipe import finished
 
 
@@ -142,7 +143,15 @@ def _train_epoch(
         read = passes.read("train", rows)
         for trainee in active:
             trainee.net.clock.tick(trainee.node.seed, epoch, number)
-            logits, teacher = passes.logits(trainee.node, trainee.net, read)
+            try:
+                logits, teacher = passes.logits(trainee.node, trainee.net, read)
+            except ValueError as error:  # BatchNorm's word on a single value per channel
+                if len(rows) > 1:
+                    raise
+                raise OfframpError(
+                    f"phase '{trainee.node.name}' cannot train on batches of one image, since BatchNorm "
+                    "needs several; set recipe.batch_size to 2 or more"
+                ) from error
             loss = step(trainee, logits, teacher, labels, epoch + number / len(limits))
             tallies[trainee.node.key].add(number, loss, logits, labels)
     for trainee in active:

@@ -121,6 +121,9 @@ def make_plan(study: Study, device: torch.device | None = None) -> Plan:
     """
     with _at(study, "numerics"):
         numerics = profile(study.numerics, (device or default_device()).type)
+    for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
+        with _at(study, "strategies", index):
+            programs.find(strategy.name)
     with _at(study, "data"):
         data = load(data_spec(study))
     net = _network(study, data)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import queue
 import signal
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Generator, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from offramp.study.spec import Study
 from offramp.study.store import Store
 
 
-def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Iterator[Event]:
+def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, None, None]:
     """As `run`, with `conduct.workers` processes; events come in the order in which they happen.
 
     Raises OfframpError when a worker dies or stops for a reason of its own.

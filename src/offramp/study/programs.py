@@ -13,6 +13,8 @@ from offramp import usercode
 from offramp.errors import OfframpError, nearest
 from offramp.phase import Phase, Program
 from offramp.strategies import STRATEGIES, Strategy
+from offramp.study import spec_places as places
+from offramp.study.spec import RecipeSpec
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,18 @@ class Option:
 def find(name: str) -> Strategy:
     """The strategy of that name, or the user's own `file.py:function`.
 
-    Raises OfframpError for an unknown name.
+    Raises OfframpError for an unknown name, or a file that cannot be used.
     """
     if usercode.is_user_code(name):
-        return usercode.function(name, "a strategy of your own")
+        own = usercode.function(name, "a strategy of your own")
+        try:
+            options(own)
+        except Exception as error:
+            raise usercode.failed(name, error) from error
+        return own
     if name not in STRATEGIES:
         raise OfframpError(
-            f"unknown strategy '{name}'{nearest(name, STRATEGIES)} "
-            "(your own: path/to/file.py:function)"
+            f"unknown strategy '{name}'{nearest(name, STRATEGIES)} (your own: path/to/file.py:function)"
         )
     return STRATEGIES[name]
 
@@ -77,20 +83,27 @@ def program(name: str, exits: int, given: Mapping[str, Any], defaults: Mapping[s
         raise
     if not isinstance(phases, tuple) or not all(isinstance(p, Phase) for p in phases):
         raise OfframpError(f"strategy '{name}' returned no phases; return a tuple of Phase")
+    for phase in phases:
+        _check_recipe(f"strategy '{name}', phase '{phase.name}'", dict(phase.recipe))
     return phases
+
+
+def _check_recipe(where: str, fields: dict[str, Any]) -> None:
+    """A phase's overrides are held to what a study's recipe is held to."""
+    try:
+        RecipeSpec.model_validate(fields)
+    except ValidationError as error:
+        lines: places.Places = {(field,): where for field in fields}
+        raise OfframpError(places.message(error, {(): where, **lines})) from None
 
 
 def _checked(name: str, option: Option, value: Any) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     try:
-        return TypeAdapter(option.annotation).validate_python(value, strict=not _number(value))
+        return TypeAdapter(option.annotation).validate_python(value, strict=True)
     except ValidationError as error:
         reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
         raise OfframpError(
             f"option '{option.name}' of strategy '{name}' cannot be {value!r}: {reason}"
         ) from None
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | tuple) and not isinstance(value, bool)

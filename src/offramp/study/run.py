@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Generator, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +89,9 @@ def run(
     store: Store,
     conduct: Conduct,
     failed: MutableMapping[str, str] | None = None,
-) -> Iterator[Event]:
-    """Train every missing node and write every trial; yields what happens.
+) -> Generator[Event, None, None]:
+    """Train every missing node and write every trial; yields what happens. Whoever stops reading
+    closes it: locks, caches and torch's settings are put back then.
 
     A node that fails takes what needs it with it, and the rest goes on. failed: reasons by key, shared
     by processes that run the same plan, so that none repeats what failed in another. Raises

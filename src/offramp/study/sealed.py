@@ -27,6 +27,12 @@ from offramp.files import new_folder
 from offramp.hashing import plain
 
 
+_MENDABLE = {  # by the user: a place that is not theirs, or none
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
+
+
 class Damaged(OfframpError):
     """A file is missing, cut short or altered. `path` names it, `reason` says how."""
 
@@ -196,7 +202,7 @@ def writing(path: Path) -> Iterator[None]:
             raise OfframpError(
                 f"the disk is full while writing {path}; free space and run the same command again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _MENDABLE:
             raise OfframpError(
                 f"cannot write {path} ({error.strerror}); allow it or choose another folder"
             ) from error

@@ -198,7 +198,11 @@ class Store:
             some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
             raise OfframpError(f"'{prefix}' begins {len(found)} trials; give more of one of {some}")
         if not found:
-            hint = nearest(prefix, trials) or "; run a study first"
+            hint = nearest(prefix, trials)
+            if "did you mean" not in hint:  # ids are long, and many
+                hint = "; run a study first"
+                if trials:
+                    hint = f"; it holds {len(trials)}, such as {trials[0]}"
             raise OfframpError(f"no trial '{prefix}' in {self.root}{hint}")
         return found[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Seconds:
 
     written: every phase in full, as the paper runs it; measured where the trial ran plain and alone,
     else estimated from the executed time by the ratio of MACs.  executed: of all nodes it reads.
-    marginal: of those that no trial before it in its study reads.
+    marginal: of those that no trial before it reads.
     """
 
     written: float
@@ -59,34 +59,45 @@ class Line:
     seconds: Seconds
 
 
-def trial_seconds(store: Store, manifest: Mapping[str, Any]) -> Seconds:
-    """What a trial took, from the costs of its nodes."""
+def trial_seconds(
+    store: Store, manifest: Mapping[str, Any], before: Collection[str] | None = None
+) -> Seconds:
+    """What a trial took, from the costs of its nodes. before: keys of the nodes that count for other
+    trials; by default those that came before it in the study that made it."""
     phases = [phase["node"] for phase in manifest["phases"]]
     costs = {key: store.node_cost(key) for key in phases}
     spent = {key: sum(cost["seconds"].values()) for key, cost in costs.items()}
     ratio = {k: c["macs_written"] / max(c["macs_executed"], 1) for k, c in costs.items()}
     measured = all(cost["comparable"] for cost in costs.values())
+    added = manifest["marginal"] if before is None else [k for k in spent if k not in before]
     return Seconds(
         written=sum(spent[k] * (1.0 if measured else ratio[k]) for k in phases),
         executed=sum(spent.values()),
-        marginal=sum(spent[key] for key in manifest["marginal"]),
+        marginal=sum(spent[key] for key in added),
         measured=measured,
     )
 
 
 def lines(store: Store, trials: Iterable[str]) -> list[Line]:
-    """A line for each strategy among `trials`, in the order in which they come."""
+    """A line for each strategy among `trials`, in the order in which they come; a node's time is
+    marginal for the first of them that reads it."""
     grouped: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    seconds: dict[str, list[Seconds]] = {}
+    before: set[str] = set()
     for trial in trials:
         manifest = store.read_trial(trial)
         grouped.setdefault(manifest["strategy"], []).append((trial, manifest))
-    return [_line(store, strategy, group) for strategy, group in grouped.items()]
+        took = trial_seconds(store, manifest, before)
+        seconds.setdefault(manifest["strategy"], []).append(took)
+        before |= {phase["node"] for phase in manifest["phases"]}
+    return [_line(store, name, group, seconds[name]) for name, group in grouped.items()]
 
 
-def _line(store: Store, strategy: str, group: list[tuple[str, dict[str, Any]]]) -> Line:
+def _line(
+    store: Store, strategy: str, group: list[tuple[str, dict[str, Any]]], seconds: list[Seconds]
+) -> Line:
     exits = group[0][1]["exits"]
     accuracies = np.array([m["metrics"]["test"]["accuracy"] for _, m in group])
-    seconds = [trial_seconds(store, m) for _, m in group]
     points: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
     for trial, manifest in group:
         arrays = store.trial_logits(trial)

@@ -15,7 +15,7 @@ from offramp.engine.passes import Images
 from offramp.engine.resolve import Lineage, Resolved, Source
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
-from offramp.hashing import plain
+from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone, path
 from offramp.study.plan import Plan, Trial, net_spec
@@ -109,11 +109,19 @@ def load_network(store: Store, trial: str, device: torch.device) -> ExitNetwork:
     """
     manifest = store.read_trial(trial)
     spec = _net_spec(manifest["network"])
+    trained = store.read_node(manifest["phases"][0]["node"]).reads["network"]
+    if "state" in trained:
+        raise OfframpError(
+            f"the network of trial {trial} was attached in Python and has no name to make it by; "
+            "call offramp.fit again with it and this store: what is trained is found again"
+        )
     shape = tuple(manifest["input_shape"])
     net = build(spec, (shape[0], shape[1], shape[2]), len(manifest["classes"]), manifest["seed"])
-    if list(net.places) != manifest["places"]:
+    same = canonical(net.identity) == canonical(trained)
+    if not same or list(net.places) != manifest["places"]:
         raise OfframpError(
-            f"the backbone '{spec.backbone}' no longer has the places of trial {trial}; train it again"
+            f"the backbone '{spec.backbone}' is not what trial {trial} was trained on; "
+            "bring back its code as it was, or train again"
         )
     final: dict[int, Lineage] = {
         int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()

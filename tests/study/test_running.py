@@ -26,6 +26,7 @@ from kit import (
 
 from offramp.data import Data, from_dataset, order
 from offramp.engine import fit as engine_fit
+from offramp.engine.trainee import pack
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 from offramp.study.events import Began, Epoch, Failed, Finished
@@ -167,9 +168,7 @@ def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(tmp_path: Path,
 
 
 @pytest.mark.parametrize("stop", [0, 3, 7, 20])
-def test_interrupted_within_an_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
-) -> None:
+def test_interrupted_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     plan = small_plan()
     whole, _ = finish(plan, tmp_path / "whole")
     original, calls = engine_fit.step, iter(range(10**6))
@@ -273,19 +272,16 @@ def test_a_checkpoint_of_a_phase_that_had_ended_is_kept_without_training(
     plan = tiny_plan(tiny_study(["baseline"]))
     whole, _ = finish(plan, tmp_path / "whole")
     root = tmp_path / "cut"
-    from offramp.study import run as study_run
 
-    original = study_run._keep
-
-    def stop(plan: Plan, store: Store, conduct: Any, trainee: Any, *rest: Any) -> None:
-        store.write_checkpoint(trainee.node.key, *study_run.pack(trainee))
+    def stop(*arguments: Any) -> None:
+        _, store, _, trainee, *_ = arguments
+        store.write_checkpoint(trainee.node.key, *pack(trainee))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(study_run, "_keep", stop)
+        patch.setattr("offramp.study.run._keep", stop)
         with pytest.raises(KeyboardInterrupt):
             finish(plan, root)
-    assert study_run._keep is original
     monkeypatch.setattr(engine_fit, "step", None)
     store, events = finish(plan, root)
     assert trained(events) == list(plan.nodes)

@@ -1,0 +1,244 @@
+"""Commands that look into a store or explain: what they say, to people and to programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from command import Answer, Cli
+
+from offramp.strategies import STRATEGIES
+
+
+def narrow(answer: Answer) -> str:
+    """What a command says to people: within 80 columns, nothing cut, nothing on standard error."""
+    assert answer.code == 0 and answer.err == "", answer.err
+    for line in answer.out.splitlines():
+        assert len(line) <= 80 and "…" not in line.replace(" … ", " "), line
+    return answer.out
+
+
+def data(answer: Answer) -> Any:
+    """What it says to programs: one JSON value on standard output."""
+    assert answer.code == 0 and answer.err == "", answer.err
+    return json.loads(answer.out, parse_constant=pytest.fail)
+
+
+def keys() -> list[str]:
+    return sorted(path.name for path in Path("runs/nodes").iterdir())
+
+
+def test_status(studied: Cli) -> None:
+    said = data(studied("status", "--json"))
+    assert said["trials"] == 6 and said["nodes"] == 8 and said["checkpoints"] == []
+    assert said["unfinished"] == [] and said["bytes"] > 0
+    of = {"backbone": "digits-cnn", "data": "digits", "trials": 2}
+    assert {"strategy": "joint", **of} in said["strategies"] and len(said["strategies"]) == 3
+    text = narrow(studied("status"))
+    assert "two-stage  digits-cnn  digits       2" in text
+    assert "6 trials finished, 0 begun; 8 nodes, 0 checkpoints" in text
+
+
+def test_show(studied: Cli) -> None:
+    text = narrow(studied("show", "two-stage-digits-cnn-digits-s1"))
+    assert "blocks.0" in text and "backbone" in text and "exit 2" in text and "Made with torch" in text
+    said = data(studied("show", "two-stage-digits-cnn-digits-s1", "--json"))
+    assert said["trial"].startswith("two-stage-digits-cnn-digits-s1-")
+    assert said["exits"] == [1, 2, 3] and said["seed"] == 1 and said["seconds"]["measured"] is False
+    assert [phase["name"] for phase in said["phases"]] == ["backbone", "exit 1", "exit 2"]
+
+
+def test_show_asks_for_more_of_an_id(studied: Cli) -> None:
+    several = studied("show", "joint")
+    assert several.code == 2 and "begins 2 trials; give more" in several.err
+    none = studied("show", "joined")
+    assert none.code == 2 and "no trial 'joined' in runs; it holds 6, such as baseline-" in none.err
+    near = studied("show", "joint-digits-cnn-digit-s1")
+    assert near.code == 2 and "did you mean 'joint-digits-cnn-digits-s1-" in near.err
+
+
+def test_compare_strategies_seed_by_seed(studied: Cli) -> None:
+    said = data(studied("compare", "joint", "two-stage", "--json"))
+    assert said["paired_by"] == "seed" and [row["exit"] for row in said["exits"]] == [1, 2, 3]
+    assert {row["pairs"] for row in said["exits"]} == {2}
+    other = data(studied("compare", "two-stage", "joint", "--json"))
+    for row, turned in zip(said["exits"], other["exits"], strict=True):
+        assert row["mean"] == -turned["mean"] and row["low"] <= row["mean"] <= row["high"]
+    assert "paired by seed" in narrow(studied("compare", "joint", "two-stage"))
+    # The baseline has the final exit alone.
+    assert [r["exit"] for r in data(studied("compare", "baseline", "joint", "--json"))["exits"]] == [3]
+
+
+def test_compare_trials_image_by_image(studied: Cli) -> None:
+    pair = ("joint-digits-cnn-digits-s1", "joint-digits-cnn-digits-s2")
+    said = data(studied("compare", *pair, "--json"))
+    assert said["paired_by"] == "image" and {row["pairs"] for row in said["exits"]} == {100}
+    one, other = (data(studied("show", trial, "--json")) for trial in pair)
+    for i, row in enumerate(said["exits"]):
+        a, b = (trial["metrics"]["test"]["accuracy"][i] for trial in (one, other))
+        assert row["mean"] == pytest.approx(a - b)
+    assert "paired by image" in narrow(studied("compare", *pair))
+
+
+def test_compare_with_one_seed_has_no_interval(studied: Cli) -> None:
+    for trial in Path("runs/trials").glob("*-s2-*"):
+        trial.rename(Path(trial.name))
+    text = narrow(studied("compare", "joint", "two-stage"))
+    assert "–" in text and "One seed allows no interval" in text
+    assert data(studied("compare", "joint", "two-stage", "--json"))["exits"][0]["low"] is None
+
+
+def test_compare_names_what_is_not_there(studied: Cli) -> None:
+    answer = studied("compare", "joint", "two-stag")
+    assert answer.code == 2 and "'two-stag' is no strategy of runs; did you mean" in answer.err
+    answer = studied("compare", "no", "nothing")
+    assert answer.code == 2 and "no trial 'no' in runs" in answer.err
+
+
+def test_why_a_node_that_is_there(studied: Cli) -> None:
+    key = keys()[0]
+    text = narrow(studied("why", key[:10]))
+    assert text.startswith(f"{key}\nin the store: phase '") and "learning_rate: 0.01" in text
+    assert "Nearest other node" in text
+    said = data(studied("why", key, "--json"))
+    assert said["key"] == key and said["in_store"] is True
+    assert said["reads"]["recipe"]["learning_rate"] == 0.01 and said["nearest"] in keys()
+
+
+def test_why_a_node_was_not_reused(studied: Cli) -> None:
+    change = ("--set", "recipe.learning_rate=0.02", "--set", "seeds=[1]")
+    planned = data(studied("run", "s.yaml", "--dry-run", "--json", *change))["nodes"]
+    backbone = next(node["key"] for node in planned if node["phase"] == "backbone")
+    text = narrow(studied("why", backbone[:8], "--study", "s.yaml", *change))
+    assert "not in the store: it would be trained" in text
+    assert "recipe.learning_rate: 0.02 here, 0.01 there" in text
+    said = data(studied("why", backbone, "--study", "s.yaml", *change, "--json"))
+    assert said["in_store"] is False
+    assert said["differences"] == {"recipe.learning_rate": [0.02, 0.01]}
+
+
+def test_why_asks_for_one_node(studied: Cli) -> None:
+    every = studied("why", "")
+    assert every.code == 2 and "8 nodes begin with ''; give more" in every.err
+    none = studied("why", "xyz")
+    assert none.code == 2 and "no node begins with 'xyz'; offramp show TRIAL" in none.err
+
+
+def test_gc_takes_what_no_trial_needs(studied: Cli) -> None:
+    for trial in Path("runs/trials").glob("joint-*-s1-*"):
+        trial.rename(Path(trial.name))
+    before = keys()
+    would = data(studied("gc", "--dry-run", "--json"))
+    (node,) = [path for path in would["paths"] if "/nodes/" in path]
+    assert would["removed"] is False and would["bytes"] > 0 and keys() == before
+    text = narrow_enough(studied("gc", "--dry-run"))
+    assert node in text and "Would free" in text and ".lock" not in text
+    assert data(studied("gc", "--json"))["removed"] is True
+    assert keys() == sorted(set(before) - {Path(node).name})
+    assert "Freed 0 B." in studied("gc").out
+
+
+def narrow_enough(answer: Answer) -> str:
+    assert answer.code == 0 and answer.err == ""
+    return answer.out
+
+
+def test_gc_keeps_unfinished_work_unless_told(studied: Cli) -> None:
+    for trial in Path("runs/trials").glob("joint-*-s1-*"):
+        Path("runs/plans").mkdir(exist_ok=True)
+        nodes = json.loads((trial / "trial.json").read_text())["manifest"]["phases"]
+        plan = {"nodes": [node["node"] for node in nodes]}
+        Path(f"runs/plans/{trial.name}.json").write_text(json.dumps(plan))
+        trial.rename(Path(trial.name))
+    before = keys()
+    assert data(studied("status", "--json"))["unfinished"]
+    studied("gc")
+    assert keys() == before
+    studied("gc", "--abandon")
+    assert len(keys()) == len(before) - 1
+
+
+def test_export_table(studied: Cli) -> None:
+    said = data(studied("export-table", "--out", "t.parquet", "--json"))
+    frame = pd.read_parquet("t.parquet")
+    assert said == {"out": "t.parquet", "rows": len(frame), "trials": 6}
+    columns = ["trial", "strategy", "model", "data", "seed"]
+    columns += ["phase", "exit", "split", "epoch", "metric", "value"]
+    assert list(frame.columns) == columns
+    assert f"{len(frame)} rows of 6 trials" in narrow(studied("export-table", "--out", "t.csv"))
+    with Path("t.csv").open() as file:
+        assert next(csv.reader(file)) == columns and sum(1 for _ in file) == len(frame)
+
+
+def test_export_table_says_where_it_cannot_write(studied: Cli) -> None:
+    for out, words in (("t.txt", ".parquet or .csv"), ("no/t.csv", "no folder no"), (".csv", ".csv")):
+        answer = studied("export-table", "--out", out)
+        assert answer.code == 2 and words in answer.err and len(answer.err.splitlines()) == 1
+    Path("t.csv").mkdir()
+    answer = studied("export-table", "--out", "t.csv")
+    assert answer.code == 2 and "t.csv cannot be written" in answer.err
+    assert not Path("no").exists() and not list(Path().glob("*.tmp"))
+
+
+def test_strategies(cli: Cli) -> None:
+    text = narrow(cli("strategies"))
+    assert [line.split()[0] for line in text.splitlines() if line[:1].isalpha()][1:10] == [*STRATEGIES]
+    said = data(cli("strategies", "--json"))
+    assert [row["name"] for row in said] == [*STRATEGIES] and all(row["summary"] for row in said)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_is_explained(cli: Cli, name: str) -> None:
+    for exits in (1, 4, 6):
+        text = narrow(cli("strategies", name, "--exits", exits))
+        assert f"strategies/{name.replace('-', '_')}.py" in text.replace("\n", "")
+        said = data(cli("strategies", name, "--exits", exits, "--json"))
+        assert said["phases"] and f"head {exits}" in said["phases"][-1]["trains"] + [f"head {exits}"]
+        assert not any(set(p["trains"]) & set(p["frozen"]) for p in said["phases"])
+
+
+def test_a_strategy_of_ones_own_is_explained(cli: Cli) -> None:
+    Path("mine.py").write_text(
+        '"""Mine."""\nfrom offramp.phase import CE, Phase\nfrom offramp.parts import heads, segments\n'
+        "def last(exits, *, weight: float = 1.0):\n"
+        '    """Only the last exit."""\n'
+        "    all = segments(1, exits) | heads(exits, exits)\n"
+        '    return (Phase("all", all, (CE(exits, weight),)),)\n'
+    )
+    text = narrow(cli("strategies", "mine.py:last"))
+    assert "Only the last exit." in text and "weight = 1.0" in text and "mine.py" in text
+
+
+def test_taps(cli: Cli) -> None:
+    text = narrow(cli("taps", "digits-cnn", "--input", "1x8x8"))
+    starred = [line.split()[1] for line in text.splitlines() if line.startswith("*  ")]
+    assert starred == ["blocks.0", "blocks.2", "blocks.4"]
+    said = data(cli("taps", "digits-cnn", "--input", "1x8x8", "--json"))
+    assert [row["name"] for row in said if row["default"]] == starred
+    assert all(0 < row["share"] <= 1 for row in said) and said[0]["shape"] == [4, 8, 8]
+    assert [row["macs"] for row in said] == sorted(row["macs"] for row in said)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "timm/convnext_atto"])
+def test_taps_of_deep_networks_fit_the_screen(cli: Cli, model: str) -> None:
+    narrow(cli("taps", model))
+
+
+def test_help_teaches(cli: Cli) -> None:
+    whole = narrow(cli("--help"))
+    assert "..." not in whole.split("Commands:")[1]  # no summary is cut
+    assert narrow(cli("-h")) == whole
+    commands = [line.split()[0] for line in whole.split("Commands:")[1].splitlines() if line.strip()]
+    assert len(commands) == 10
+    for command in commands:
+        text = narrow(cli(command, "--help"))
+        assert "--json" in text and text.count("\n") > 8, command
+        assert command in ("status", "gc") or "Example" in text, command
+
+
+def test_version(cli: Cli) -> None:
+    assert narrow(cli("--version")).startswith("offramp 0.")

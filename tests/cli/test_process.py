@@ -1,0 +1,196 @@
+"""What only a process of its own shows: signals, terminals, pipes, exit codes, what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from command import STUDY
+
+SECONDS = 120  # a process that takes longer hangs
+LONG = STUDY + "# the last strategy never ends\n"
+LONG = LONG.replace("seeds: [1, 2]", "seeds: [1]").replace(
+    "[baseline, joint, two-stage]",
+    "[baseline, two-stage, {name: joint, phases: {joint: {epochs: 999999}}}]",
+)
+# Makes the terminal at hand the controlling one, so that Ctrl-C means something.
+TAKE = (
+    "import fcntl, os, sys, termios\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "offramp", *arguments]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OFFRAMP_DATA", raising=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--help"], ["--version"], ["run", "--help"], ["why", "--help"]),
+        *(["strategies"], ["strategies", "--json"], ["strategies", "distillation"]),
+        *(["strategies", "distillation", "--json"], ["strategies", "jont"], ["rnu"]),
+    ],
+)
+def test_words_need_no_torch(arguments: list[str]) -> None:
+    done = without_torch(*arguments)
+    assert done.returncode == (2 if arguments[-1] in ("jont", "rnu") else 0), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_other_commands_do_need_it() -> None:
+    assert "ModuleNotFoundError" in without_torch("taps", "digits-cnn").stderr
+
+
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'timm', 'pandas'): sys.modules[name] = None\n"
+        f"sys.argv = {['offramp', *arguments]!r}\n"
+        "from offramp.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+
+
+def test_a_mistake_is_one_line_and_exit_code_two() -> None:
+    Path("s.yaml").write_text(STUDY.replace("joint", "jont"))
+    done = subprocess.run(
+        command("run", "s.yaml"), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "offramp: s.yaml:2: unknown strategy 'jont'; did you mean 'joint'? "
+        "(your own: path/to/file.py:function)\n"
+    )
+    assert not Path("runs").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    with subprocess.Popen(
+        command("strategies"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(number: signal.Signals) -> None:
+    """What is finished is shown and kept; it says how to go on; exit code 130."""
+    Path("s.yaml").write_text(LONG)
+    with subprocess.Popen(
+        command("run", "s.yaml"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for said in process.stderr:
+            if said.startswith("[3/4]"):  # by now the trial of the first phase is written
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert re.search(r"^baseline +[\d.]+$", out, re.MULTILINE) and " of 3 trials in runs" in out
+    assert err.splitlines()[-1].startswith("Interrupted. Run the same command again")
+    assert "Traceback" not in err
+    assert list(Path("runs/trials").glob("baseline-*"))
+    status = subprocess.run(command("status", "--json"), capture_output=True, check=True)
+    assert any(trial.startswith("joint-") for trial in json.loads(status.stdout)["unfinished"])
+
+
+@contextmanager
+def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A command on a terminal of its own, and the other end of it."""
+    screen, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TAKE, *command(*arguments)],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+    )
+    os.close(end)
+    try:
+        yield process, screen
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(SECONDS)
+        os.close(screen)
+
+
+def shown(screen: int, until: str | None = None) -> str:
+    """What appears on a terminal, up to something or to the end."""
+    text = b""
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(screen, 65536):
+            text += piece
+            if until is not None and re.search(until, text.decode(errors="replace")):
+                break
+    return text.decode(errors="replace")
+
+
+def plain(text: str) -> list[str]:
+    """The lines without their control sequences."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", text))
+
+
+def test_a_terminal_has_moving_lines() -> None:
+    Path("s.yaml").write_text(LONG)
+    with terminal("run", "s.yaml") as (process, screen):
+        before = shown(screen, r"epoch [2-9]/999999")
+        os.write(screen, b"\x03")
+        after = shown(screen)
+        assert process.wait(SECONDS) == 130
+    lines = plain(before + after)
+    assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
+    assert any(re.search(r"^[━╌]+ \d+ % · .* left · 3/4 phases$", line) for line in lines)
+    assert "seed 1 · joint · joint" in lines
+    pattern = r"^epoch \d/999999 · loss [\d.]+ · validation [\d.]+ [\d.]+ [\d.]+ % at exits 1–3$"
+    assert any(re.search(pattern, line) for line in lines)
+    assert any(line.startswith("[3/4] seed 1 · two-stage · ") for line in lines)
+    assert "Interrupted. Run the same command again to go on; nothing is repeated." in lines
+    assert after.rindex("\x1b[?25h") > after.rfind("\x1b[?25l")  # the cursor is back
+
+
+def test_ctrl_c_reaches_several_workers_as_one() -> None:
+    Path("s.yaml").write_text(LONG.replace("seeds: [1]", "seeds: [1, 2]"))
+    with terminal("run", "s.yaml", "--workers", "2") as (process, screen):
+        shown(screen, r"epoch \d+/999999")
+        os.write(screen, b"\x03")
+        after = "\n".join(plain(shown(screen)))
+        assert process.wait(SECONDS) == 130
+        with pytest.raises(ProcessLookupError):  # soon none of them is left
+            for _ in range(10 * SECONDS):
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+    assert "Interrupted." in after and "Traceback" not in after
+
+
+def test_a_dumb_terminal_has_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    Path("s.yaml").write_text(STUDY)
+    with terminal("run", "s.yaml", "--set", "seeds=[1]") as (process, screen):
+        text = shown(screen)
+        assert process.wait(SECONDS) == 0
+    assert "\x1b" not in text and "[4/4] seed 1" in text

@@ -1,0 +1,156 @@
+"""`offramp run` and `offramp train`: the forecast, the tables, what is in the store, failures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import STUDY, Answer, Cli
+
+from offramp.strategies import STRATEGIES
+
+DIVERGING = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
+
+
+def test_a_run_shows_a_line_a_phase_then_the_tables(finished: tuple[Path, Answer]) -> None:
+    answer = finished[1]
+    phases = [line for line in answer.err.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in phases] == [f"[{n}/8" for n in range(1, 9)]
+    assert re.fullmatch(r"\[1/8\] seed 1 · baseline and 1 more · backbone · [\d.]+ s", phases[0])
+    assert "\x1b" not in answer.out + answer.err and "\r" not in answer.out + answer.err
+    for label in ("baseline", "joint", "two-stage"):
+        assert len(re.findall(rf"^{label} ", answer.out, re.MULTILINE)) == 2  # accuracy, compute
+    assert "mean ± sd over 2 seeds" in answer.out and "≥ 0.95" in answer.out
+    assert "6 of 6 trials in runs: 8 nodes trained, 0 reused" in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80 and "…" not in answer.out
+
+
+def test_a_second_run_finds_everything_in_the_store(studied: Cli, finished: tuple[Path, Answer]) -> None:
+    answer = studied("run", "s.yaml")
+    assert answer.code == 0
+    assert "All 6 trials were in the store runs already; nothing was trained." in answer.out
+    assert not [line for line in answer.err.splitlines() if line.startswith("[")]
+    assert answer.out.split("6 trials")[0] in finished[1].out.replace("6 of 6", "All 6")
+
+
+def test_quiet_has_the_tables_alone(studied: Cli) -> None:
+    answer = studied("run", "s.yaml", "--quiet", "--set", "seeds=[3]", "--set", "strategies=[baseline]")
+    assert answer.code == 0 and answer.err == ""
+    assert "1 of 1 trial in runs: 1 node trained" in answer.out
+
+
+def test_json_is_all_there_is_on_standard_output(studied: Cli) -> None:
+    answer = studied("run", "s.yaml", "--json")
+    said = json.loads(answer.out, parse_constant=pytest.fail)
+    assert answer.code == 0 and answer.err == ""
+    assert said["store"] == "runs" and len(said["trials"]) == 6
+    assert said["failed"] == [] and said["interrupted"] is False
+    assert [row["strategy"] for row in said["results"]] == ["baseline", "joint", "two-stage"]
+    assert said["results"][0]["accuracy"].keys() == {"3"}
+    assert said["results"][1]["accuracy"].keys() == {"1", "2", "3"}
+    assert said["results"][1]["thresholds"][0]["threshold"] == 0.5
+
+
+def test_one_seed_has_no_deviation(studied: Cli) -> None:
+    answer = studied("run", "s.yaml", "--set", "seeds=[1]")
+    assert "±" not in answer.out
+    said = json.loads(studied("run", "s.yaml", "--set", "seeds=[1]", "--json").out)
+    assert said["results"][0]["accuracy"]["3"]["sd"] is None  # not NaN, which is no JSON
+
+
+def test_settings_change_one_run(studied: Cli) -> None:
+    said = plan(studied, "--set", "recipe.epochs=3", "--set", "seeds=[42]", "--set", "exits=3")
+    assert {node["epochs"] for node in said["nodes"]} == {3}
+    assert {node["seed"] for node in said["nodes"]} == {42}
+    assert {node["loss"] for node in said["nodes"] if node["phase"] == "backbone"} == {"CE(4)"}
+
+
+def test_a_forecast_for_programs(cli: Cli) -> None:
+    Path("s.yaml").write_text(STUDY)
+    said = plan(cli, "--set", f"strategies=[{', '.join(STRATEGIES)}]", "--set", "seeds=[42]")
+    keys = [node["key"] for node in said["nodes"]]
+    assert len(set(keys)) == len(keys)
+    for node in said["nodes"]:
+        assert {"key", "trains", "loss", "strategies", "seed", "macs", "needs"} <= node.keys()
+        assert set(node["needs"]) <= set(keys[: keys.index(node["key"])])  # each after what it needs
+        assert node["trains"] and set(node["strategies"]) <= set(STRATEGIES) and node["macs"] > 0
+    alone = [n for n in said["nodes"] if "head 3" in n["trains"] and len(n["trains"]) == 4]
+    joint = [n for n in said["nodes"] if len(n["trains"]) == 6]
+    assert len(alone) == len(joint) == 1  # one backbone, one joint phase
+    assert said["totals"]["nodes"] == len(keys) and said["totals"]["trials"] == 9
+    assert said["totals"]["macs"] == sum(node["macs"] for node in said["nodes"])
+    assert not Path("runs").exists()
+
+
+def plan(cli: Cli, *arguments: str) -> dict[str, Any]:
+    answer = cli("run", "s.yaml", "--dry-run", "--json", *arguments)
+    assert answer.code == 0 and answer.err == "", answer.err
+    said: dict[str, Any] = json.loads(answer.out, parse_constant=pytest.fail)
+    return said
+
+
+def test_a_forecast_for_people(cli: Cli) -> None:
+    Path("s.yaml").write_text(STUDY)
+    answer = cli("run", "s.yaml", "--dry-run", "--set", f"strategies=[{', '.join(STRATEGIES)}]")
+    assert answer.code == 0 and answer.err == ""
+    assert "What seed 1 takes; the other seeds are alike" in answer.out
+    assert "18 trials" in answer.out and "0 of them in the store" in answer.out
+    assert "Nothing was started." in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80 and "…" not in answer.out
+    assert not Path("runs").exists()
+
+
+def test_a_forecast_knows_what_is_done(studied: Cli) -> None:
+    before = sorted(path for path in Path("runs").rglob("*"))
+    said = plan(studied, "--set", "seeds=[1, 3]")
+    assert {n["seed"] for n in said["nodes"] if n["in_store"]} == {1}
+    assert said["totals"]["nodes_in_store"] == said["totals"]["nodes"] / 2
+    assert said["totals"]["macs_to_run"] == said["totals"]["macs"] / 2
+    assert sorted(Path("runs").rglob("*")) == before
+
+
+def test_plain_execution_shares_nothing(studied: Cli) -> None:
+    plain = plan(studied, "--execution", "plain")
+    assert plain["totals"]["nodes"] == plain["totals"]["phases"] == 10
+    assert plain["totals"]["share_of_written"] == 1
+    assert plan(studied, "--execution", "derived")["totals"]["nodes"] == 8
+
+
+def test_train_needs_no_file(cli: Cli) -> None:
+    of = ("--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits")
+    small = ("--set", "data.train_images=200", "--set", "recipe.epochs=1", "--set", "exits=1")
+    answer = cli("train", *of, *small, "--seed", 7, "--store", "mine")
+    assert answer.code == 0 and "1 of 1 trial in mine" in answer.out
+    assert "[1/1] seed 7 · joint · joint ·" in answer.err
+    again = cli("train", *of, *small, "--seed", 7, "--store", "mine", "--json")
+    assert len(json.loads(again.out)["trials"]) == 1
+    once_more = cli("train", *of, *small, "--seed", 7, "--store", "mine")
+    assert "The trial was in the store mine already; nothing was trained." in once_more.out
+
+
+def test_what_fails_is_listed_at_the_end_and_the_rest_goes_on(cli: Cli) -> None:
+    Path("s.yaml").write_text(STUDY)
+    change = ("--set", f"strategies=[{DIVERGING}, baseline]", "--set", "seeds=[1]")
+    answer = cli("run", "s.yaml", *change)
+    assert answer.code == 1
+    assert "1 of 2 trials in runs" in answer.out and re.search("^baseline ", answer.out, re.MULTILINE)
+    last = answer.err.splitlines()[-1]
+    assert last.startswith("failed: wild, seed 1: the loss of phase 'joint' is not finite at epoch")
+    assert "step" in last and "learning rate 1e+30" in last and "Traceback" not in answer.err
+    again = cli("run", "s.yaml", *change, "--json")
+    (failure,) = json.loads(again.out)["failed"]
+    assert again.code == 1 and again.err == ""
+    assert failure["strategy"] == "wild" and failure["seed"] == 1 and "1e+30" in failure["reason"]
+
+
+def test_a_damaged_node_is_named_and_made_anew(studied: Cli) -> None:
+    (weights, *_) = sorted(Path("runs/nodes").glob("*/weights.safetensors"))
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + b"?")
+    answer = studied("run", "s.yaml", "--quiet")
+    assert answer.code == 0 and weights.read_bytes() == before
+    assert str(weights) in answer.err and "computed again" in answer.err
+    assert len(answer.err.splitlines()) == 1  # whole, though longer than the screen

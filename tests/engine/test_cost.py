@@ -1,0 +1,121 @@
+"""Multiply-accumulates of phases and exits, against sums written out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from offramp.engine.cost import Work, exit_macs, value_bytes, work
+from offramp.engine.evaluate import split_logits
+from offramp.engine.passes import Images
+from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.settings import applied
+from offramp.engine.values import Point
+from offramp.nets import ExitNetwork
+from offramp.parts import Part
+from offramp.recipe import Recipe
+from offramp.strategies import STRATEGIES
+from support import CPU, NUMERICS, network, tiny_data
+
+EPOCHS, TRAIN, VALIDATION = 5, 100, 20
+CHECKS = EPOCHS * VALIDATION + TRAIN  # every epoch, and train once more in eval mode at the end
+
+
+def nodes(strategy: str, epochs: int = EPOCHS, **options: Any) -> tuple[Node, ...]:
+    setting = Setting({}, Recipe(epochs=epochs), NUMERICS, seed=42)
+    return resolve(STRATEGIES[strategy](4, **options), network("digits-cnn"), setting).nodes
+
+
+def cost(node: Node) -> Work:
+    net = network("digits-cnn")
+    return work(node, net, {"train": TRAIN, "validation": VALIDATION}, value_bytes(net))
+
+
+def segments_macs(*which: int) -> int:
+    return sum(network("digits-cnn").macs(Part("segment", i)) for i in which)
+
+
+def heads_macs(*which: int) -> int:
+    return sum(network("digits-cnn").macs(Part("head", k)) for k in which)
+
+
+def live(macs: int) -> int:
+    """Forward and backward (twice as much) over train, forward over what is checked."""
+    return macs * (3 * EPOCHS * TRAIN + CHECKS)
+
+
+def test_all_of_joint_training_is_live() -> None:
+    (node,) = nodes("joint")
+    expected = live(segments_macs(1, 2, 3, 4) + heads_macs(1, 2, 3, 4))
+    assert cost(node) == Work(expected, expected, 0)
+
+
+def test_frozen_layers_are_paid_for_once() -> None:
+    node = nodes("branch-wise")[2]
+    above = live(segments_macs(3) + heads_macs(3))
+    below = segments_macs(1, 2)
+    found = cost(node)
+    assert found.written == above + below * (EPOCHS * TRAIN + CHECKS)
+    assert found.executed == above + below * (TRAIN + VALIDATION)
+    assert found.executed < found.written
+    assert found.cache_bytes == value_bytes(network("digits-cnn"))[Point("tap", 2)] * (
+        TRAIN + VALIDATION
+    )
+
+
+def test_one_epoch_caches_nothing() -> None:
+    found = cost(nodes("branch-wise", epochs=1)[2])
+    assert found.written == found.executed
+
+
+def test_a_teacher_costs_a_forward_pass() -> None:
+    student = cost(nodes("distillation")[1])
+    without = cost(nodes("two-stage")[1])
+    teacher = segments_macs(1, 2, 3, 4) + heads_macs(4)
+    assert student.written - without.written == teacher * (EPOCHS * TRAIN + CHECKS)
+    assert student.executed < student.written
+
+
+def test_bytes_of_values_are_those_of_the_tensors() -> None:
+    net = network("digits-cnn")
+    sizes = value_bytes(net)
+    with torch.no_grad():
+        tap = net.segment(1)(torch.zeros(1, *net.input_shape))[0]
+    assert sizes[Point("tap", 1)] == tap.numel() * 4
+    assert sizes[Point("pooled", 1)] == net.pool(1)(tap).numel() * 4
+    assert sizes[Point("logits", 4)] == net.classes * 4
+
+
+def test_an_exit_of_one_trunk_pays_for_the_heads_it_passed() -> None:
+    net = network("digits-cnn")
+    assert exit_macs(net, [1]) == segments_macs(1) + heads_macs(1)
+    assert exit_macs(net, [1, 2]) == segments_macs(1, 2) + heads_macs(1, 2)
+    assert exit_macs(net, [2]) == segments_macs(1, 2) + heads_macs(2)
+
+
+def test_a_cascade_pays_for_every_trunk_it_passed() -> None:
+    net = network("digits-cnn").with_trunks([0, 1, 2, 3])
+    expected = segments_macs(1) + heads_macs(1) + segments_macs(1, 2) + heads_macs(2)
+    assert exit_macs(net, [1, 2]) == expected
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("batch", [8, 64])
+def test_logits_of_a_split_are_the_networks_own(own: bool, batch: int) -> None:
+    net: ExitNetwork = network("digits-cnn").copy().eval()
+    if own:
+        net = net.with_trunks([0, 1, 2, 3])
+        with torch.no_grad():
+            for trunk in range(4):
+                for parameter in net.parameters_of(Part("segment", 1), trunk):
+                    parameter.mul_(1 + trunk / 10)
+    images = Images(tiny_data(), CPU)
+    with applied(NUMERICS), torch.no_grad():
+        found = split_logits(net, images, "test", [1, 3, 4], batch)
+        everything = net(images.read("test", torch.arange(images.count("test"))))
+    assert found.shape == (images.count("test"), 3, 3) and found.dtype == np.float32
+    for column, exit in enumerate((1, 3, 4)):
+        assert np.allclose(found[:, column], everything[exit - 1].numpy(), rtol=1e-4, atol=1e-5)

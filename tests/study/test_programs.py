@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.phase import CE, Phase
+from offramp.strategies import STRATEGIES
+from offramp.study import programs
+from support import tiny_plan, tiny_study
+
+DEFAULTS = {"joint_weights": "linear", "temperature": 3.0, "alpha": 0.1}
+
+OWN = '''
+from __future__ import annotations
+from typing import Literal
+from offramp.parts import backbone, head
+from offramp.phase import CE, KD, Phase
+
+def mine(exits: int, *, first: int = 1, mode: Literal["a", "b"] = "a"):
+    """My own way."""
+    return (
+        Phase("trunk", train=backbone(exits), loss=(CE(exits),)),
+        Phase("one head", train=head(first), loss=(CE(first),), recipe=(("epochs", 3),)),
+    )
+
+def with_alpha(exits: int, *, alpha: float = 0.5):
+    return (Phase("all", train=head(1), loss=(CE(1, weight=alpha),)),)
+'''
+
+
+def program(name: str, exits: int = 4, **given: Any) -> tuple[Phase, ...]:
+    return programs.program(name, exits, given, DEFAULTS)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """The file of a strategy of one's own; `:function` follows."""
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    return str(file)
+
+
+def written(tmp_path: Path, body: str) -> str:
+    file = tmp_path / "bad.py"
+    file.write_text(body)
+    return f"{file}:f"
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_registered_strategies_come_with_their_defaults(name: str) -> None:
+    assert programs.find(name) is STRATEGIES[name]
+    assert program(name) == STRATEGIES[name](4)
+
+
+def test_options_are_the_keyword_arguments_with_type_and_default() -> None:
+    found = {o.name: o for o in programs.options(STRATEGIES["joint-branch"])}
+    assert list(found) == ["joint_weights", "scope", "refine_final", "fine_tune_scale"]
+    assert found["fine_tune_scale"].annotation is float and found["fine_tune_scale"].default == 0.1
+    assert not programs.options(STRATEGIES["baseline"])
+
+
+def test_the_strategys_own_options_win_over_the_studys_defaults() -> None:
+    given = programs.program("joint", 3, {"joint_weights": [1, 2, 3.5]}, DEFAULTS)
+    assert given[0].loss == (CE(1, weight=1.0), CE(2, weight=2.0), CE(3, weight=3.5))
+    default = programs.program("joint", 3, {}, DEFAULTS | {"joint_weights": "uniform"})
+    assert default[0].loss == (CE(1), CE(2), CE(3))
+    scaled = programs.program("distillation", 2, {"temperature": 4}, DEFAULTS | {"alpha": 0.25})
+    assert [t.weight for t in scaled[1].loss] == [0.25, 0.75] and scaled[1].loss[1].temperature == 4.0  # type: ignore[union-attr]
+
+
+def test_an_int_where_a_float_belongs_gives_the_same_program() -> None:
+    assert program("distillation", temperature=3) == program("distillation", temperature=3.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("jiont", {}, r"unknown strategy 'jiont'; did you mean 'joint'\?"),
+        ("baseline", {"scope": "head"}, "strategy 'baseline' has no option 'scope'; it has no options"),
+        ("joint", {"weights": "uniform"}, "has no option 'weights'; did you mean 'joint_weights'"),
+        (
+            "joint",
+            {"joint_weights": "eq4"},
+            "option 'joint_weights' of strategy 'joint' cannot be 'eq4'",
+        ),
+        ("joint", {"joint_weights": [1, 2]}, "joint_weights has 2 entries for 4 exits"),
+        (
+            "joint-branch",
+            {"scope": "heads"},
+            "'scope' of strategy 'joint-branch' cannot be 'heads': .*'head'",
+        ),
+        ("joint-branch", {"refine_final": "yes"}, "cannot be 'yes': Input should be a valid boolean"),
+        ("joint-branch", {"refine_final": 1}, "cannot be 1: Input should be a valid boolean"),
+        ("distillation", {"alpha": True}, "cannot be True: Input should be a valid number"),
+        ("distillation", {"alpha": "0.5"}, "cannot be '0.5': Input should be a valid number"),
+        ("distillation", {"temperature": None}, "cannot be None: Input should be a valid number"),
+        ("distillation", {"students": ["heads"]}, r"'students' of strategy 'distillation' cannot be"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(name: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OfframpError, match=message) as caught:
+        program(name, **given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"name": "distillation", "temperature": 0}, "temperature 0; give it a number above zero"),
+        ({"name": "distillation", "temperature": -2.0}, "temperature -2; give it a number above zero"),
+        ({"name": "distillation", "alpha": 1.5}, "negative loss weight"),
+        ({"name": "joint", "joint_weights": [1, -1, 1, 1]}, "negative loss weight"),
+        ({"name": "joint", "joint_weights": [0, 0, 0, 0]}, "no loss"),
+        ({"name": "joint-branch", "fine_tune_scale": 0}, "learning_rate_scale"),
+    ],
+)
+def test_options_that_cannot_train_are_refused_before_anything_runs(
+    strategy: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OfframpError, match=message):
+        tiny_plan(tiny_study([strategy]))
+
+
+def test_a_strategy_of_ones_own_from_a_file(own: str) -> None:
+    trunk, one = program(f"{own}:mine", first=2)
+    assert trunk.name == "trunk" and one.loss == (CE(2),)
+    assert program(f"{own}:mine", mode="b") == program(f"{own}:mine")
+    assert program(f"{own}:with_alpha")[0].loss == (CE(1, weight=0.1),)  # the study's alpha
+    assert [o.name for o in programs.options(programs.find(f"{own}:mine"))] == ["first", "mode"]
+
+
+def test_a_strategy_of_ones_own_shares_nodes_with_others(own: str) -> None:
+    plan = tiny_plan(tiny_study(["two-stage", {"name": f"{own}:mine", "as": "mine", "first": 3}]))
+    two, mine = plan.trials
+    assert mine.keys[0] == two.keys[0] and mine.keys[1] not in two.keys
+    assert mine.resolved.nodes[1].recipe.epochs == 3
+    assert list(mine.resolved.final) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("nowhere.py:mine", {}, "there is no file nowhere.py"),
+        ("{own}:yours", {}, "own.py has no function 'yours'"),
+        ("{own}:mien", {}, "own.py has no function 'mien'; did you mean 'mine'"),
+        ("{own}:mine", {"second": 1}, "has no option 'second'.*first"),
+        ("{own}:mine", {"first": "x"}, "option 'first' of strategy '.*own.py:mine' cannot be 'x'"),
+        ("{own}:Phase", {}, "failed"),
+    ],
+)
+def test_what_is_wrong_with_naming_ones_own_strategy(
+    own: str, name: str, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OfframpError, match=message):
+        program(name.format(own=own), **given)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def f(exits:\n", r"bad\.py:f failed at line 1: SyntaxError"),
+        (
+            "import nothing_such\n",
+            r"bad\.py:f failed at line 1: ModuleNotFoundError: .*; correct the file",
+        ),
+        ("def f(exits):\n    return 1 / 0\n", r"bad\.py:f failed at line 2: ZeroDivisionError"),
+        ("def f():\n    return ()\n", r"bad\.py:f failed: TypeError"),
+        ("def f(exits):\n    return [1]\n", "returned no phases; return a tuple of Phase"),
+        ("def f(exits):\n    return None\n", "returned no phases; return a tuple of Phase"),
+        ("f = 3\n", "has no function 'f'"),
+        ("import functools\nf = functools.partial(print)\n", "bad.py:f failed: TypeError"),
+        (
+            "from __future__ import annotations\ndef f(exits, *, x: Unknown = 1):\n    return ()\n",
+            r"bad\.py:f failed: NameError: name 'Unknown' is not defined",
+        ),
+    ],
+)
+def test_what_is_wrong_inside_ones_own_strategy(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(OfframpError, match=message) as caught:
+        program(written(tmp_path, body))
+    assert "\n" not in str(caught.value)
+
+
+PHASES = """
+from offramp.parts import backbone, head
+from offramp.phase import CE, KD, Init, Phase
+def f(exits):
+    first = Phase("first", train=backbone(exits), loss=(CE(exits),))
+    return ({},)
+"""
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ('Phase("x", train=head(9), loss=(CE(9),))', "phase 'x' names an exit outside 1 to 4"),
+        (
+            'first, Phase("x", train=head(1), loss=(KD(1, 9),), teacher="first")',
+            "'x' names an exit outside",
+        ),
+        ('Phase("x", train=head(2), loss=(CE(1),))', "phase 'x' trains nothing that its loss reads"),
+        ('Phase("x", train=head(1), loss=())', "phase 'x' has no loss"),
+        ("first, first", "phase 'first' appears twice"),
+        ('Phase("x", train=head(1), loss=(KD(1, 4),), teacher="y")', "distils from 'y', which is no"),
+        ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("epochs", 0),))', "'x'.*epochs.*at least 1"),
+        ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("epoch", 1),))', "'x'.*'epoch'.*'epochs'"),
+        ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("optimizer", "sdg"),))', "'x'.*optimizer"),
+        (
+            'Phase("x", train=head(1), loss=(CE(1, weight=float("nan")),))',
+            "'x' has a loss weight of nan",
+        ),
+    ],
+)
+def test_phases_that_cannot_run_are_refused(tmp_path: Path, phases: str, message: str) -> None:
+    name = written(tmp_path, PHASES.replace("{}", phases))
+    with pytest.raises(OfframpError, match=message) as caught:
+        tiny_plan(tiny_study([name]))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from kit import finish
+
+from offramp.analysis.exits import at_threshold
+from offramp.study.plan import Plan
+from offramp.study.store import Store
+from offramp.study.summary import COLUMNS, THRESHOLDS, Line, Spread, lines, tidy, trial_seconds
+from support import tiny_plan, tiny_study
+
+STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]
+Finished = tuple[Plan, Store]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43)))
+    return plan, finish(plan, tmp_path_factory.mktemp("store"))[0]
+
+
+def ids(plan: Plan) -> list[str]:
+    return [t.id for t in plan.trials]
+
+
+def spent(store: Store, keys: Any) -> float:
+    return sum(sum(store.node_cost(key)["seconds"].values()) for key in keys)
+
+
+def by_label(plan: Plan, store: Store) -> dict[str, Line]:
+    return {line.strategy: line for line in lines(store, ids(plan))}
+
+
+def test_a_line_a_strategy_in_the_order_of_the_study(done: Finished) -> None:
+    plan, store = done
+    found = lines(store, ids(plan))
+    assert [line.strategy for line in found] == STRATEGIES
+    assert all(line.seeds == (42, 43) for line in found)
+    for line in found:
+        exits = [4] if line.strategy == "baseline" else [1, 2, 3, 4]
+        assert list(line.accuracy) == exits and list(line.thresholds) == list(THRESHOLDS)
+
+
+def test_accuracies_are_means_over_seeds_with_the_sample_deviation(done: Finished) -> None:
+    plan, store = done
+    joint = by_label(plan, store)["joint"]
+    tests = [
+        store.read_trial(t.id)["metrics"]["test"]["accuracy"] for t in plan.trials if t.label == "joint"
+    ]
+    for column, exit in enumerate((1, 2, 3, 4)):
+        a, b = tests[0][column], tests[1][column]
+        assert joint.accuracy[exit].mean == pytest.approx((a + b) / 2)
+        assert joint.accuracy[exit].sd == pytest.approx(abs(a - b) / math.sqrt(2))
+
+
+def test_thresholds_are_those_of_the_stored_logits(done: Finished) -> None:
+    plan, store = done
+    (one, other) = (t.id for t in plan.trials if t.label == "separate")
+    for threshold, (right, compute) in by_label(plan, store)["separate"].thresholds.items():
+        points = []
+        for trial in (one, other):
+            arrays, manifest = store.trial_logits(trial), store.read_trial(trial)
+            points.append(
+                at_threshold(
+                    arrays["test"],
+                    arrays["test_labels"],
+                    manifest["macs"],
+                    manifest["backbone_macs"],
+                    threshold,
+                )
+            )
+        assert right.mean == pytest.approx(np.mean([p.accuracy for p in points]))
+        assert compute.mean == pytest.approx(np.mean([p.compute for p in points]))
+
+
+def test_the_plain_network_costs_itself_at_any_threshold(done: Finished) -> None:
+    plan, store = done
+    for _, compute in by_label(plan, store)["baseline"].thresholds.values():
+        assert compute == Spread(1.0, 0.0)
+
+
+def test_no_number_of_a_line_is_missing_where_there_are_two_seeds(done: Finished) -> None:
+    plan, store = done
+    for line in lines(store, ids(plan)):
+        spreads = [*line.accuracy.values(), *(s for pair in line.thresholds.values() for s in pair)]
+        numbers = [*(n for s in spreads for n in (s.mean, s.sd))]
+        numbers += [line.seconds.written, line.seconds.executed, line.seconds.marginal]
+        assert all(math.isfinite(n) and n >= 0 for n in numbers)
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert Spread.of([0.5]).mean == 0.5 and math.isnan(Spread.of([0.5]).sd)
+
+
+def test_marginal_times_add_up_to_what_the_study_took(done: Finished) -> None:
+    plan, store = done
+    total = spent(store, plan.nodes)
+    trials = [trial_seconds(store, store.read_trial(t)) for t in ids(plan)]
+    assert sum(s.marginal for s in trials) == pytest.approx(total)
+    found = lines(store, ids(plan))
+    assert sum(line.seconds.marginal for line in found) * 2 == pytest.approx(total)
+    assert by_label(plan, store)["baseline"].seconds.marginal == 0  # two-stage came before it
+
+
+def test_marginal_times_add_up_for_any_trials_of_a_store(done: Finished) -> None:
+    """Also where the trials come in another order, or one that shares with others is missing."""
+    plan, store = done
+    some = [t for t in reversed(plan.trials) if t.label not in ("two-stage", "separate")]
+    found = {line.strategy: line for line in lines(store, [t.id for t in some])}
+    total = spent(store, {key for t in some for key in t.keys})
+    assert sum(line.seconds.marginal for line in found.values()) * 2 == pytest.approx(total)
+    assert found["baseline"].seconds.marginal > 0
+    assert found["joint"].seconds.marginal == 0  # joint-branch comes first now
+
+
+def test_executed_time_is_of_all_that_a_trial_reads_and_written_at_least_that(done: Finished) -> None:
+    plan, store = done
+    for trial in plan.trials:
+        found = trial_seconds(store, store.read_trial(trial.id))
+        assert found.executed == pytest.approx(spent(store, trial.keys))
+        assert found.written >= found.executed >= found.marginal and not found.measured
+    two, _ = (t for t in plan.trials if t.label == "two-stage")
+    found = trial_seconds(store, store.read_trial(two.id))
+    costs = [store.node_cost(key) for key in two.keys]
+    by_hand = sum(sum(c["seconds"].values()) * c["macs_written"] / c["macs_executed"] for c in costs)
+    assert found.written == pytest.approx(by_hand)
+
+
+def test_plain_runs_are_measured_as_written(tmp_path: Path) -> None:
+    plan = tiny_plan(tiny_study(["baseline", "two-stage"], execution="plain"))
+    store, _ = finish(plan, tmp_path)
+    for line in lines(store, ids(plan)):
+        seconds = line.seconds
+        assert seconds.measured
+        assert seconds.written == pytest.approx(seconds.executed) == pytest.approx(seconds.marginal)
+
+
+def test_no_trials_are_no_lines_and_an_empty_table(done: Finished) -> None:
+    _, store = done
+    assert lines(store, []) == []
+    assert list(tidy(store, []).columns) == list(COLUMNS) and tidy(store, []).empty
+
+
+# The tidy table.
+
+
+def test_the_tidy_table_has_its_columns_and_no_missing_value(done: Finished) -> None:
+    plan, store = done
+    table = tidy(store, ids(plan))
+    assert list(table.columns) == list(COLUMNS)
+    for column in ("trial", "strategy", "model", "data", "seed", "phase", "metric", "value"):
+        assert not table[column].isna().any(), column
+    assert set(table["trial"]) == set(ids(plan)) and set(table["seed"]) == {42, 43}
+    assert set(table["model"]) == {"digits-cnn"} and set(table["data"]) == {"custom"}
+    assert not table.duplicated(list(COLUMNS[:-1])).any()
+
+
+def test_the_baseline_has_only_the_final_exit(done: Finished) -> None:
+    plan, store = done
+    table = tidy(store, ids(plan))
+    baseline = table[table["strategy"] == "baseline"]
+    assert set(baseline["exit"].dropna()) == {4}
+    assert set(table[table["strategy"] == "joint"]["exit"].dropna()) == {1, 2, 3, 4}
+
+
+def test_histories_are_those_of_the_nodes(done: Finished) -> None:
+    plan, store = done
+    (trial, _) = (t for t in plan.trials if t.label == "joint-branch")
+    table = tidy(store, [trial.id])
+    for node in trial.resolved.nodes:
+        rows = table[(table["phase"] == node.name) & table["epoch"].notna()]
+        history = store.node_history(node.key)
+        assert rows["value"].tolist() == history["value"].tolist()
+        objective = rows[rows["exit"].isna()]
+        assert set(objective["metric"]) == {"loss"}
+        assert set(rows["exit"].dropna()) == set(node.exits)
+
+
+def test_final_metrics_and_costs_stand_in_the_table(done: Finished) -> None:
+    plan, store = done
+    trial = plan.trials[0]
+    table = tidy(store, [trial.id])
+    final = table[table["phase"] == "final"]
+    assert len(final) == 3 * 2 * 4 and final["epoch"].isna().all()
+    metrics = store.read_trial(trial.id)["metrics"]
+    row = final[(final["split"] == "test") & (final["metric"] == "accuracy") & (final["exit"] == 2)]
+    assert row["value"].item() == metrics["test"]["accuracy"][1]
+    costs = table[table["split"].isna()]
+    assert costs["exit"].isna().all() and costs["epoch"].isna().all()
+    seconds = costs[costs["metric"].str.startswith("seconds_")]["value"].sum()
+    assert seconds == pytest.approx(trial_seconds(store, store.read_trial(trial.id)).executed)
+
+
+def test_the_table_survives_parquet_and_csv(done: Finished, tmp_path: Path) -> None:
+    plan, store = done
+    table = tidy(store, ids(plan)[:2])
+    table.to_parquet(tmp_path / "t.parquet", index=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), table)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    again = pd.read_csv(tmp_path / "t.csv")
+    np.testing.assert_allclose(again["value"], table["value"].astype(float))
+    json.loads(table.to_json(orient="records"))

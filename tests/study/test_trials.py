@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kit import finish
+
+from offramp.analysis.exits import accuracy, cross_entropy
+from offramp.data import normalize
+from offramp.engine.cost import exit_macs
+from offramp.engine.evaluate import split_logits
+from offramp.engine.passes import Images
+from offramp.errors import OfframpError
+from offramp.study import spec, trials
+from offramp.study.plan import Plan, make_plan
+from offramp.study.store import Damaged, Store
+from support import CPU
+
+INDEPENDENT = {"name": "distillation", "as": "independent", "students": "independent"}
+STUDY: dict[str, Any] = {
+    "seeds": [42],
+    "strategies": ["joint", "separate", INDEPENDENT, "baseline", "joint-two-stage"],
+    "backbone": "digits-cnn",
+    "data": {"name": "digits", "train_images": 240, "test_images": 61},
+    "recipe": {"epochs": 2, "batch_size": 32},
+}
+
+Finished = tuple[Plan, Store, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A finished study, and its trials by label."""
+    plan = make_plan(spec.parse(STUDY), CPU)
+    store, _ = finish(plan, tmp_path_factory.mktemp("store"))
+    return plan, store, {t.label: t.id for t in plan.trials}
+
+
+@pytest.mark.parametrize(
+    ("label", "exits", "trunks"),
+    [
+        ("joint", [1, 2, 3, 4], 1),
+        ("separate", [1, 2, 3, 4], 4),
+        ("independent", [1, 2, 3, 4], 4),
+        ("baseline", [4], 1),
+        ("joint-two-stage", [1, 2, 3, 4], 1),
+    ],
+)
+def test_a_loaded_network_gives_the_stored_logits(
+    done: Finished, label: str, exits: list[int], trunks: int
+) -> None:
+    plan, store, ids = done
+    net = trials.load_network(store, ids[label], CPU)
+    assert len(net.trunks) == trunks and not any(m.training for m in net.modules())
+    arrays = store.trial_logits(ids[label])
+    assert store.read_trial(ids[label])["exits"] == exits
+    images = Images(plan.data, CPU)
+    for split in trials.EVALUATED:
+        again = split_logits(net, images, split, exits, trials.EVALUATION_BATCH)
+        assert np.array_equal(arrays[split], again), split
+        assert np.array_equal(arrays[f"{split}_labels"], getattr(plan.data, split).labels.numpy())
+    # By hand: normalize, call, look.
+    data = plan.data
+    mean, std = (torch.tensor(v) for v in (data.mean, data.std))
+    with torch.no_grad():
+        logits = net(normalize(data.test.images, mean, std))
+    assert len(logits) == 4
+    for column, exit in enumerate(exits):
+        np.testing.assert_allclose(
+            logits[exit - 1].numpy(), arrays["test"][:, column], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_the_exits_of_separate_and_independent_networks_share_no_tensor(done: Finished) -> None:
+    _, store, ids = done
+    for label in ("separate", "independent"):
+        net = trials.load_network(store, ids[label], CPU)
+        addresses = [p.data_ptr() for p in net.parameters()]
+        assert len(addresses) == len(set(addresses))
+        assert sorted(net.trunk_of) == [0, 1, 2, 3]
+
+
+def test_loading_twice_gives_independent_networks_and_leaves_the_generator(done: Finished) -> None:
+    _, store, ids = done
+    state = torch.get_rng_state()
+    one, other = (trials.load_network(store, ids["joint"], CPU) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter.zero_()
+    assert any(bool(p.any()) for p in other.parameters())
+
+
+def test_the_manifest_says_what_the_arrays_say(done: Finished) -> None:
+    plan, store, ids = done
+    for label, trial in ids.items():
+        manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
+        for split in trials.EVALUATED:
+            logits, labels = arrays[split], arrays[f"{split}_labels"]
+            assert logits.dtype == np.float32
+            assert logits.shape == (len(labels), len(manifest["exits"]), 10)
+            found = manifest["metrics"][split]
+            assert found["accuracy"] == accuracy(logits, labels).tolist()
+            assert found["cross_entropy"] == cross_entropy(logits, labels).tolist()
+        assert manifest["strategy"] == label and manifest["seed"] == 42
+        assert len(manifest["macs"]) == len(manifest["parameters"]) == len(manifest["exits"])
+        assert manifest["macs"] == sorted(manifest["macs"])
+        assert {phase["node"] for phase in manifest["phases"]} <= set(store.nodes())
+        assert manifest["mean"] == list(plan.data.mean)
+
+
+def test_macs_follow_the_path_of_an_image(done: Finished) -> None:
+    plan, store, ids = done
+    net = trials.load_network(store, ids["joint"], CPU)
+    manifests = {label: store.read_trial(trial) for label, trial in ids.items()}
+    full = manifests["joint"]["backbone_macs"]
+    heads = sum(net.macs(part) for part in plan.trials[0].resolved.nodes[0].trained) - full
+    assert manifests["joint"]["macs"][-1] == full + heads
+    assert manifests["baseline"]["macs"] == [full]
+    separate = trials.load_network(store, ids["separate"], CPU)
+    alone = [exit_macs(separate, [k]) for k in (1, 2, 3, 4)]  # a cascade of trunks adds them all up
+    assert manifests["separate"]["macs"] == np.cumsum(alone).tolist()
+    assert manifests["separate"]["macs"][-1] > manifests["joint"]["macs"][-1]
+    assert manifests["separate"]["parameters"][-1] == sum(p.numel() for p in used(separate))
+    assert manifests["joint"]["parameters"][-1] == sum(p.numel() for p in net.parameters())
+
+
+def used(net: Any) -> list[torch.nn.Parameter]:
+    """The parameters that some exit runs."""
+    from offramp.parts import path
+
+    found = {}
+    for exit in range(1, net.exits + 1):
+        for part in path(exit):
+            for parameter in net.parameters_of(part, net.trunk_of[exit - 1]):
+                found[id(parameter)] = parameter
+    return list(found.values())
+
+
+def test_a_trial_whose_node_is_gone_or_damaged_is_named(done: Finished, tmp_path: Path) -> None:
+    _, store, ids = done
+    root = tmp_path / "store"
+    shutil.copytree(store.root, root)
+    copy = Store(root)
+    (phase,) = copy.read_trial(ids["joint"])["phases"]
+    weights = root / "nodes" / phase["node"] / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(Damaged, match=r"weights\.safetensors"):
+        trials.load_network(copy, ids["joint"], CPU)
+    copy.discard_node(phase["node"])
+    with pytest.raises(Damaged, match=r"node\.json is missing"):
+        trials.load_network(copy, ids["joint"], CPU)
+
+
+NET = """
+from torch import nn
+
+def make_net(classes):
+    return nn.Sequential(
+        nn.Conv2d(1, WIDTH, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDTH, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes),
+    )
+"""
+
+
+def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "my_net.py"
+    file.write_text(NET.replace("WIDTH", "4"))
+    study = STUDY | {
+        "strategies": ["two-stage"],
+        "backbone": f"{file}:make_net",
+        "exits": {"taps": ["1"], "head": "linear"},
+        "recipe": {"epochs": 1},
+    }
+    plan = make_plan(spec.parse(study), CPU)
+    store, _ = finish(plan, tmp_path / "store")
+    (trial,) = store.trials()
+    net = trials.load_network(store, trial, CPU)
+    again = split_logits(net, Images(plan.data, CPU), "test", [1, 2], trials.EVALUATION_BATCH)
+    assert np.array_equal(store.trial_logits(trial)["test"], again)
+
+    file.write_text(NET.replace("WIDTH", "5"))
+    with pytest.raises(OfframpError, match=r"my_net.py:make_net' is not what trial .* was trained on"):
+        trials.load_network(store, trial, CPU)
+    file.unlink()
+    with pytest.raises(OfframpError, match=r"there is no file .*my_net.py"):
+        trials.load_network(store, trial, CPU)

@@ -1,0 +1,436 @@
+"""The Python API on a user's own network, data and strategy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import offramp
+from offramp import OfframpError
+from offramp.engine import fit as engine_fit
+from offramp.study.events import Began, Epoch, Reused
+
+RECIPE = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02}
+
+
+class Net(nn.Module):
+    """Nobody's idea of early exits: a plain network with dropout and BatchNorm."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.middle = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        self.top = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU())
+        self.drop = nn.Dropout(0.3)
+        self.out = nn.Linear(2 * width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.top(self.middle(self.stem(x)))
+        return self.out(self.drop(x.mean((2, 3))))  # type: ignore[no-any-return]
+
+
+class Untraceable(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > -1e9:  # a choice that depends on the data
+            return super().forward(x)
+        return x
+
+
+class Pictures:
+    """A map-style Dataset of PIL images, as one finds them: sizes equal, no tensor in sight."""
+
+    classes = ("dark", "middle", "bright")
+
+    def __init__(self, count: int = 90, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        self.labels = [i % 3 for i in range(count)]
+        noise = generator.integers(0, 80, (count, 12, 12, 3), dtype=np.uint8)
+        self.images = [noise[i] + np.uint8(60 * label) for i, label in enumerate(self.labels)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return Image.fromarray(self.images[index]), self.labels[index]
+
+
+class Tensors(Pictures):
+    """The same as uint8 tensors, with labels as torch has them."""
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image = torch.from_numpy(self.images[index]).permute(2, 0, 1)
+        return image, torch.tensor(self.labels[index])
+
+
+def attached(module: nn.Module | None = None, taps: Any = ("stem", "middle")) -> Any:
+    if module is None:
+        torch.manual_seed(7)
+        module = Net()
+    return offramp.attach(module, taps=taps, input_shape=(3, 12, 12), head="linear")
+
+
+def copies(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+# fit
+
+
+@pytest.mark.parametrize("dataset", [Pictures, Tensors])
+def test_fit_on_a_dataset_of_ones_own(dataset: type[Pictures]) -> None:
+    fitted = offramp.fit(
+        attached(),
+        "two-stage",
+        train=dataset(150),
+        test=dataset(30, seed=1),
+        recipe={"epochs": 8, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01},
+    )
+    assert list(fitted.accuracy) == [1, 2, 3]
+    assert fitted.logits["test"].shape == (30, 3, 3) and len(fitted.logits["test_labels"]) == 30
+    right = (fitted.logits["test"].argmax(2) == fitted.logits["test_labels"][:, None]).mean(0)
+    assert list(fitted.accuracy.values()) == right.tolist()
+    assert max(right) > 0.6  # brightness is easily learned; chance is a third
+    assert not any(m.training for m in fitted.net.modules())
+    assert set(fitted.history["phase"]) == {"backbone", "exit 1", "exit 2", "final"}
+    assert set(fitted.history["strategy"]) == {"two-stage"}
+
+
+def test_pictures_and_tensors_of_the_same_pixels_give_the_same_bits() -> None:
+    nets = [
+        offramp.fit(attached(), "baseline", train=d(), recipe=RECIPE).net for d in (Pictures, Tensors)
+    ]
+    assert equal(nets[0].state_dict(), nets[1].state_dict())
+
+
+@pytest.mark.parametrize("strategy", ["joint", "separate", "joint-two-stage"])
+def test_fit_leaves_the_network_alone_and_starts_from_its_weights(strategy: str) -> None:
+    module = Net()
+    module.stem.eval()
+    before, modes = copies(module), [m.training for m in module.modules()]
+    net = attached(module)
+    net.train()
+    net.trunk_modules[0].stem.eval()
+    kept, its = copies(net), [m.training for m in net.modules()]
+    fitted = offramp.fit(net, strategy, train=Tensors(), recipe=RECIPE)
+    assert equal(copies(net), kept) and [m.training for m in net.modules()] == its
+    assert equal(copies(module), before) and [m.training for m in module.modules()] == modes
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert not equal(copies(fitted.net), kept)
+    slow = offramp.fit(net, strategy, train=Tensors(), recipe=RECIPE | {"learning_rate": 1e-12})
+    name = "out.weight"  # from where it was given, not from a draw
+    assert torch.allclose(slow.net.trunk_modules[-1].state_dict()[name], before[name], atol=1e-6)
+
+
+def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
+    threads = torch.get_num_threads()
+    one = offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numbers)  # type: ignore[index]
+    assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(2)
+    other = offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE)
+    assert equal(one.net.state_dict(), other.net.state_dict())
+    assert all(np.array_equal(one.logits[k], other.logits[k]) for k in one.logits)
+    third = offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE, seed=43)
+    assert not equal(one.net.state_dict(), third.net.state_dict())
+
+
+def test_a_fit_that_fails_puts_torchs_settings_back_at_once() -> None:
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    with pytest.raises(OfframpError) as caught:
+        offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE | {"learning_rate": 3e38})
+    assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "is not finite" in str(caught.value)  # whoever keeps the error keeps no run alive
+
+
+def test_a_watcher_that_raises_ends_the_run_at_once(tmp_path: Path) -> None:
+    def watch(event: Any) -> None:
+        if isinstance(event, Epoch):
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough") as caught:
+        offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=watch)
+    assert not torch.are_deterministic_algorithms_enabled() and caught.value
+    events: list[Any] = []
+    offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append)
+    assert isinstance(events[0], Began)  # no lock is held
+
+
+def attached_now() -> Any:
+    """`attached`, without touching the global generator."""
+    with torch.random.fork_rng():
+        return attached()
+
+
+def test_fit_with_a_store_finds_its_work_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    monkeypatch.setattr(engine_fit, "step", None)
+    events: list[Any] = []
+    again = offramp.fit(
+        attached(), "two-stage", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append
+    )
+    assert not [e for e in events if isinstance(e, Began)]
+    assert len([e for e in events if isinstance(e, Reused)]) == 3
+    assert equal(first.net.state_dict(), again.net.state_dict())
+    assert first.accuracy == again.accuracy
+
+
+def test_other_weights_of_the_same_network_are_other_work(tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    nets = [attached(), attached(Net())]
+    for net in nets:
+        events: list[Any] = []
+        offramp.fit(net, "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append)
+        assert [e for e in events if isinstance(e, Began)]
+
+
+def test_a_network_that_cannot_be_traced_is_cut_by_lists_of_names() -> None:
+    with pytest.raises(OfframpError, match="trace"):
+        attached(Untraceable())
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        by_names = Untraceable()
+
+    class Listed(nn.Module):
+        """As a list of modules has to be: each fed with what the one before gave."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.middle, self.top = by_names.stem, by_names.middle, by_names.top
+            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.drop, self.out = by_names.drop, by_names.out
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > -1e9:
+                x = self.top(self.middle(self.stem(x)))
+            return self.out(self.drop(self.pool(x)))  # type: ignore[no-any-return]
+
+    net = attached(Listed(), taps=[["stem"], ["middle"], ["top", "pool"], ["drop", "out"]])
+    assert net.exits == 3
+    fitted = offramp.fit(net, "two-stage", train=Tensors(), recipe=RECIPE)
+    traced = offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE)
+    assert list(fitted.accuracy) == [1, 2, 3]
+    mine, theirs = fitted.net.trunk_modules[0].state_dict(), traced.net.trunk_modules[0].state_dict()
+    assert all(torch.allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-4) for name in theirs)
+
+
+def test_taps_by_number_and_splits_by_hand() -> None:
+    net = attached(taps=2)
+    assert net.exits == 3
+    fitted = offramp.fit(
+        net,
+        "joint",
+        train=Tensors(40),
+        validation=Tensors(9, seed=1),
+        calibration=Tensors(6, seed=2),
+        test=Tensors(12, seed=3),
+        recipe=RECIPE,
+        options={"joint_weights": "uniform"},
+    )
+    sizes = {split: len(fitted.logits[split]) for split in ("validation", "calibration", "test")}
+    assert sizes == {"validation": 9, "calibration": 6, "test": 12}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"strategy": "jiont"}, r"fit: unknown strategy 'jiont'; did you mean 'joint'\?"),
+        ({"recipe": {"epoch": 3}}, r"fit: unknown key 'recipe.epoch'; did you mean 'epochs'\?"),
+        ({"recipe": {"epochs": 0}}, "recipe.epochs must be at least 1, got 0"),
+        ({"options": {"weights": 1}}, "strategy 'joint' has no option 'weights'"),
+        ({"train": [1, 2]}, "train sample 0 is a int; give"),
+        ({"train": 3}, "the train data is a int; give a map-style Dataset"),
+        ({"seed": -1}, "seeds"),
+        (
+            {"recipe": {"epochs": 9, "batch_size": 5, "learning_rate": 1e30}},
+            "'joint' is not finite at epoch",
+        ),
+    ],
+)
+def test_what_fit_cannot_do_is_said_in_one_line(more: dict[str, Any], message: str) -> None:
+    given = {"strategy": "joint", "train": Tensors(), "recipe": RECIPE} | more
+    with pytest.raises(OfframpError, match=message) as caught:
+        offramp.fit(attached(), **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_and_classes_must_be_the_networks() -> None:
+    small = offramp.attach(Net(), ["stem"], (3, 16, 16), head="linear")
+    with pytest.raises(OfframpError, match=r"images are \[3, 12, 12\], the network takes \[3, 16, 16\]"):
+        offramp.fit(small, "joint", train=Tensors())
+    module = Net()
+    module.out = nn.Linear(16, 5)
+    with pytest.raises(OfframpError, match="the data have 3 classes, the network 5"):
+        offramp.fit(attached(module), "joint", train=Tensors())
+
+
+def test_a_trial_of_an_attached_network_says_why_it_cannot_be_loaded(tmp_path: Path) -> None:
+    offramp.fit(attached(), "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    with pytest.raises(OfframpError, match=r"was attached in Python .* call offramp\.fit again"):
+        offramp.load("baseline", store=tmp_path)
+
+
+# run and load, with code of one's own
+
+
+CODE = """
+import torch
+from torch import nn
+from offramp.parts import backbone, head
+from offramp.phase import CE, Phase
+
+def make_net(classes, input_shape, width=6):
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes),
+    )
+
+def make_data(count=90):
+    labels = torch.arange(count) % 3
+    noise = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 80
+    images = noise.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 60
+    return {"train": (images, labels), "classes": ["a", "b", "c"]}
+
+def my_strategy(exits, *, rate: float = 1.0):
+    return (
+        Phase("all but heads", train=backbone(exits), loss=(CE(exits),)),
+        Phase("head 1", train=head(1), loss=(CE(1),), recipe=(("learning_rate_scale", rate),)),
+    )
+
+def diverging(exits):
+    return (
+        Phase("fine", train=backbone(exits), loss=(CE(exits),)),
+        Phase("wild", train=head(1), loss=(CE(1),), recipe=(("learning_rate", 3e38),)),
+        Phase("after", train=head(1), loss=(CE(1),)),
+    )
+"""
+
+STUDY = """
+seeds: [42]
+strategies:
+  - two-stage
+  - {name: "my.py:my_strategy", as: mine, rate: 0.5}
+backbone: {name: "my.py:make_net", width: 5}
+exits: {taps: ["2"], head: linear}
+data: "my.py:make_data"
+recipe: {epochs: 2, batch_size: 16}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(CODE)
+    Path("study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -> None:
+    events: list[Any] = []
+    results = offramp.run("study.yaml", store="runs/mine", watch=events.append)
+    assert not results.failed and len(results.trials) == 2
+    assert [line.strategy for line in results.lines] == ["two-stage", "mine"]
+    assert sorted(p.name for p in (folder / "runs").iterdir()) == ["mine"]
+    assert (
+        results.lines[1].seconds.marginal < results.lines[1].seconds.executed
+    )  # the backbone is shared
+    assert len([e for e in events if isinstance(e, Epoch)]) == 3 * 2
+
+    for trial in results.trials:
+        net = offramp.load(trial, store="runs/mine")
+        manifest = results.store.read_trial(trial)
+        assert manifest["classes"] == ["a", "b", "c"] and net.places[:-1] == ("2",)
+        with torch.no_grad():
+            logits = net(torch.zeros(2, *net.input_shape))
+        assert [tuple(x.shape) for x in logits] == [(2, 3), (2, 3)]
+        assert not net.training
+    assert offramp.load("mine", store="runs/mine").exits == 2  # the beginning of an id will do
+
+
+def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:
+    import yaml
+
+    from offramp.study import spec
+
+    mapping = yaml.safe_load(STUDY)
+    one = offramp.run(mapping, store=folder / "one")
+    for study in (folder / "study.yaml", spec.parse(mapping)):
+        events: list[Any] = []
+        again = offramp.run(study, store=str(folder / "one"), watch=events.append)
+        assert again.trials == one.trials and not [e for e in events if isinstance(e, Began)]
+        assert again.lines == one.lines or repr(again.lines) == repr(one.lines)  # NaN of one seed
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_strategy_that_diverges_is_listed_and_the_others_go_on() -> None:
+    import yaml
+
+    study = yaml.safe_load(STUDY) | {"recipe": {"epochs": 4, "batch_size": 4}}
+    study["strategies"] = [{"name": "my.py:diverging", "as": "wild"}, *study["strategies"]]
+    results = offramp.run(study, store="runs")
+    reasons = sorted(results.failed.values())
+    assert len(reasons) == 2 and reasons[0] == "needs phase 'wild', which failed"
+    assert "the loss of phase 'wild' is not finite at epoch " in reasons[1]
+    assert "learning rate 3e+38; lower recipe.learning_rate" in reasons[1]
+    assert [line.strategy for line in results.lines] == ["two-stage", "mine"]
+    assert len(results.trials) == 2
+    added = sum(line.seconds.marginal for line in results.lines)  # though `wild` had the backbone first
+    nodes = {p["node"] for t in results.trials for p in results.store.read_trial(t)["phases"]}
+    spent = sum(sum(results.store.node_cost(key)["seconds"].values()) for key in nodes)
+    assert added == pytest.approx(spent)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        (
+            'data: "my.py:make_data"',
+            'data: "my.py:make_dat"',
+            "no function 'make_dat'; did you mean 'make_data'",
+        ),
+        ('data: "my.py:make_data"', "data: {name: 'my.py:make_data', counts: 3}", "no option 'counts'"),
+        ("width: 5", "widht: 5", "takes no argument 'widht'; did you mean 'width'"),
+        ('taps: ["2"]', 'taps: ["two"]', "two"),
+        ("my.py:my_strategy", "my.py:my_stratgy", "study.yaml:5: my.py has no function 'my_stratgy'"),
+        ("rate: 0.5", "rate: fast", "study.yaml:5: option 'rate' of strategy 'my.py:my_strategy'"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_code_is_said_and_nothing_is_written(
+    folder: Path, line: str, instead: str, message: str
+) -> None:
+    assert line in STUDY
+    Path("study.yaml").write_text(STUDY.replace(line, instead))
+    with pytest.raises(OfframpError, match=message) as caught:
+        offramp.run("study.yaml", store="runs")
+    assert "\n" not in str(caught.value) and not (folder / "runs").exists()
+
+
+def test_load_says_what_is_not_there(folder: Path) -> None:
+    with pytest.raises(OfframpError, match="no trial 'nothing' in runs; run a study first"):
+        offramp.load("nothing", store="runs")
+    assert not (folder / "runs").exists()
+
+
+def test_importing_offramp_imports_no_torch() -> None:
+    code = "import sys, offramp; assert 'torch' not in sys.modules; offramp.OfframpError; dir(offramp)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        offramp.fitt  # noqa: B018

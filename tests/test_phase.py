@@ -1,0 +1,88 @@
+"""Programs: what a phase says of itself, and the programs that are refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+from offramp.parts import Part, backbone, head, heads, path, segment, segments
+from offramp.phase import CE, KD, Init, Phase, Program, check, describe
+
+GOOD = Phase("first", segments(1, 4) | heads(1, 4), (CE(1), CE(4)))
+
+
+def test_parts() -> None:
+    assert segments(2, 3) == segment(2) | segment(3) and segments(3, 2) == frozenset()
+    assert backbone(3) == segments(1, 3) | head(3)
+    assert path(2) == (Part("segment", 1), Part("segment", 2), Part("head", 2))
+    assert str(Part("head", 3)) == "head 3"
+
+
+def test_only_parts_that_the_loss_reaches_train() -> None:
+    phase = Phase("p", segments(1, 4) | heads(1, 4), (CE(2),))
+    assert phase.trained == segments(1, 2) | head(2)
+
+
+def test_a_term_of_weight_zero_reads_nothing() -> None:
+    phase = Phase("p", segments(1, 4) | heads(1, 4), (CE(1), CE(4, weight=0.0)))
+    assert phase.terms == (CE(1),) and phase.exits == (1,)
+    assert phase.trained == segment(1) | head(1)
+
+
+def test_exits_are_sorted_and_named_once() -> None:
+    assert Phase("p", head(1), (CE(3), CE(1), KD(1, teacher_exit=4))).exits == (1, 3)
+
+
+def test_a_loss_in_words() -> None:
+    loss = (CE(1, weight=0.3), KD(1, teacher_exit=4, weight=0.9), CE(4))
+    assert describe(loss) == "0.3·CE(1) + 0.9·KD(4→1, τ=3) + CE(4)"
+
+
+def test_phases_are_values() -> None:
+    assert replace(GOOD) == GOOD and hash(GOOD) == hash(replace(GOOD))
+    assert digest(GOOD) == digest(replace(GOOD)) != digest(replace(GOOD, trunk=1))
+
+
+def test_a_good_program_passes() -> None:
+    taught = Phase("second", head(1), (KD(1, teacher_exit=4),), teacher="first")
+    check((GOOD, taught, replace(taught, name="third", init=((head(4), Init.FRESH),))), 4)
+
+
+BAD: dict[str, tuple[Program, str]] = {
+    "no phase": ((), "no phases; return at least one"),
+    "a name twice": ((GOOD, GOOD), "'first' appears twice"),
+    "no loss": ((replace(GOOD, loss=()),), "'first' has no loss"),
+    "zero loss": ((replace(GOOD, loss=(CE(1, 0.0),)),), "'first' has no loss"),
+    "negative": ((replace(GOOD, loss=(CE(1), CE(2, -0.1))),), "negative loss weight"),
+    "not a number": ((replace(GOOD, loss=(CE(1, math.nan),)),), "finite number"),
+    "infinite": ((replace(GOOD, loss=(CE(1, math.inf),)),), "finite number"),
+    "exit 5": ((replace(GOOD, loss=(CE(5),)),), "'first' names an exit outside 1 to 4"),
+    "exit 0": ((replace(GOOD, loss=(CE(0),)),), "names an exit outside"),
+    "head 5": ((replace(GOOD, train=heads(1, 5)),), "names an exit outside"),
+    "an init out of range": ((replace(GOOD, init=((head(6), Init.FRESH),)),), "names an exit outside"),
+    "nothing trains": ((replace(GOOD, train=head(2)),), "'first' trains nothing that its loss reads"),
+    "no teacher": ((replace(GOOD, loss=(KD(1, 4),)),), "distils from 'None'.*no earlier phase"),
+    "itself as teacher": (
+        (replace(GOOD, loss=(KD(1, 4),), teacher="first"),),
+        "distils from 'first'.*no earlier phase",
+    ),
+    "teacher exit 5": (
+        (GOOD, replace(GOOD, name="b", loss=(KD(1, 5),), teacher="first")),
+        "'b' names an exit outside",
+    ),
+    "no temperature": (
+        (GOOD, replace(GOOD, name="b", loss=(KD(1, 4, temperature=0.0),), teacher="first")),
+        "temperature",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
+    program, words = BAD[mistake]
+    with pytest.raises(OfframpError, match=words):
+        check(program, 4)

@@ -1,0 +1,102 @@
+"""Learning rates over time, and when a phase stops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from offramp.recipe import Recipe, best_epoch, clash, finished
+
+
+def test_a_constant_rate() -> None:
+    recipe = Recipe(epochs=4, learning_rate=0.1, learning_rate_scale=0.1)
+    assert [recipe.rate(p) for p in (0.0, 0.5, 3.9)] == pytest.approx([0.01] * 3)
+
+
+def test_a_cosine_falls_to_zero() -> None:
+    recipe = Recipe(epochs=10, learning_rate=0.2, schedule="cosine")
+    for progress in (0.0, 2.5, 5.0, 7.5):
+        expected = 0.2 * (1 + math.cos(math.pi * progress / 10)) / 2
+        assert recipe.rate(progress) == pytest.approx(expected)
+    assert recipe.rate(0.0) == 0.2 and recipe.rate(5.0) == pytest.approx(0.1)
+    assert 0 < recipe.rate(9.99) < 1e-5
+
+
+def test_steps_come_at_shares_of_the_epochs() -> None:
+    recipe = Recipe(epochs=8, learning_rate=1.0, schedule="step", step_at=(0.5, 0.75), step_factor=0.1)
+    found = [recipe.rate(float(epoch)) for epoch in range(8)]
+    assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert recipe.rate(3.99) == 1.0
+
+
+def test_a_warm_up_is_linear_and_comes_first() -> None:
+    recipe = Recipe(epochs=10, learning_rate=0.4, warmup_epochs=2.0)
+    assert [recipe.rate(p) for p in (0.0, 0.5, 1.0, 2.0, 9.0)] == pytest.approx([0, 0.1, 0.2, 0.4, 0.4])
+    cosine = Recipe(epochs=10, learning_rate=0.4, warmup_epochs=2.0, schedule="cosine")
+    assert cosine.rate(1.0) == pytest.approx(0.2)
+    assert cosine.rate(2.0) == 0.4 and cosine.rate(6.0) == pytest.approx(0.2)
+
+
+def test_a_warm_up_as_long_as_training_never_divides_by_zero() -> None:
+    recipe = Recipe(epochs=2, learning_rate=0.4, warmup_epochs=2.0, schedule="cosine")
+    assert all(math.isfinite(recipe.rate(p / 10)) for p in range(20))
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [([1.0], 0), ([3.0, 1.0, 2.0], 1), ([2.0, 1.0, 1.0], 1), ([1.0, 1.0], 0), ([3.0, 2.0, 1.0], 2)],
+)
+def test_the_best_epoch_is_the_first_lowest(losses: list[float], best: int) -> None:
+    assert best_epoch(losses) == best
+
+
+@pytest.mark.parametrize(
+    ("losses", "stops"),
+    [
+        ([], False),
+        ([1.0], False),
+        ([1.0, 2.0], False),  # one epoch without progress
+        ([1.0, 2.0, 2.0], True),  # two
+        ([1.0, 1.0, 1.0], True),  # as good is not lower
+        ([3.0, 4.0, 2.0, 2.5], False),
+        ([3.0, 4.0, 2.0, 2.5, 2.6], True),
+    ],
+)
+def test_patience_counts_epochs_without_a_lower_loss(losses: list[float], stops: bool) -> None:
+    assert finished(losses, Recipe(epochs=100, patience=2)) is stops
+
+
+def test_without_patience_only_the_epochs_end_a_phase() -> None:
+    recipe = Recipe(epochs=3)
+    rising = [1.0, 2.0, 3.0]
+    assert [finished(rising[:n], recipe) for n in range(4)] == [False, False, False, True]
+    assert finished([3.0, 2.0, 1.0], Recipe(epochs=3, patience=9))
+
+
+@pytest.mark.parametrize(
+    ("select", "patience", "best"),
+    [
+        ("auto", None, False),
+        ("auto", 3, True),
+        ("best", None, True),
+        ("best", 3, True),
+        ("last", None, False),
+        ("last", 3, False),
+    ],
+)
+def test_which_weights_are_handed_on(select: str, patience: int | None, best: bool) -> None:
+    assert Recipe(select=select, patience=patience).selects_best is best  # type: ignore[arg-type]
+
+
+def test_fields_that_cannot_hold_are_named() -> None:
+    assert clash(Recipe()) is None
+    for recipe, field in (
+        (Recipe(epochs=0), "epochs"),
+        (Recipe(batch_size=0), "batch_size"),
+        (Recipe(epochs=2, warmup_epochs=3.0), "warmup_epochs"),
+        (Recipe(nesterov=True, momentum=0.0), "nesterov"),
+    ):
+        found = clash(recipe)
+        assert found is not None and found[0] == field
+    assert clash(Recipe(optimizer="adam", nesterov=True, momentum=0.0)) is None
