@@ -128,6 +128,17 @@ def test_why_asks_for_one_node(studied: Cli) -> None:
     assert none.code == 2 and "no node begins with 'xyz'; offramp show TRIAL" in none.err
 
 
+def test_a_damaged_trial_is_named(studied: Cli) -> None:
+    (manifest, *_) = sorted(Path("runs/trials").glob("joint-*/trial.json"))
+    manifest.write_text(manifest.read_text().replace("joint", "jolly"))
+    for command in (["status"], ["show", "joint-digits-cnn-digits-s1"], ["compare", "joint", "joint"]):
+        answer = studied(*command)
+        assert answer.code == 2 and answer.out == ""
+        assert str(manifest) in answer.err and "run its study again" in answer.err
+    assert studied("run", "s.yaml", "--quiet").code == 0
+    assert data(studied("status", "--json"))["trials"] == 6
+
+
 def test_gc_takes_what_no_trial_needs(studied: Cli) -> None:
     for trial in Path("runs/trials").glob("joint-*-s1-*"):
         trial.rename(Path(trial.name))

@@ -112,6 +112,10 @@ def test_a_forecast_knows_what_is_done(studied: Cli) -> None:
     assert sorted(Path("runs").rglob("*")) == before
 
 
+def test_a_forecast_of_nothing_says_so(studied: Cli) -> None:
+    assert "Left: nothing." in studied("run", "s.yaml", "--dry-run").out
+
+
 def test_plain_execution_shares_nothing(studied: Cli) -> None:
     plain = plan(studied, "--execution", "plain")
     assert plain["totals"]["nodes"] == plain["totals"]["phases"] == 10

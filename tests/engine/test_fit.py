@@ -500,13 +500,36 @@ def test_the_step_is_the_first_bad_one(monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal count
         count += 1
         loss = right(trainee, *rest)
-        return torch.full_like(loss, torch.inf if count == 4 else torch.nan) if count >= 4 else loss
+        return torch.full_like(loss, torch.inf if count == 3 else torch.nan) if count >= 3 else loss
 
     monkeypatch.setattr(offramp.engine.fit, "step", spoilt)
     _, reports, _ = train(node)
     steps = -(-len(tiny_data().train) // 16)
     assert steps == 2
-    assert reports[-1] == Diverged(node.key, "backbone", 2, 2, recipe.rate(1.5))
+    assert reports[-1] == Diverged(node.key, "backbone", 2, 1, recipe.rate(1.0))
+
+
+def test_weights_that_the_last_step_spoilt_are_noticed_in_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All losses of the epoch were finite; the step that broke the weights is the last one."""
+    (node,) = program_nodes("baseline")
+    right = offramp.engine.fit.step
+    count = 0
+
+    def spoilt(trainee: Trainee, *rest: Any) -> Tensor:
+        nonlocal count
+        count += 1
+        loss = right(trainee, *rest)
+        if count == 4:
+            with torch.no_grad():
+                trainee.net.parameters_of(Part("head", 4))[0].fill_(torch.nan)
+        return loss
+
+    monkeypatch.setattr(offramp.engine.fit, "step", spoilt)
+    trainee, reports, _ = train(node)
+    assert reports[-1] == Diverged(node.key, "backbone", 2, 2, USUAL.learning_rate)
+    assert trainee.epoch == 1 and len(trainee.validation_losses) == 1
 
 
 def test_others_go_on_and_what_was_finished_stays(tmp_path: Path) -> None:

@@ -41,13 +41,16 @@ def net(*taps: str, head: Mapping[str, Any] | None = None, **spec: Any) -> ExitN
     return build(described, (1, 8, 8), 3, seed=42)
 
 
+USUAL_NET = net()
+
+
 def setting(**changes: Any) -> Setting:
     usual = Setting(data_identity(tiny_data()), Recipe(epochs=2), NUMERICS, seed=42)
     return replace(usual, **changes)
 
 
 def nodes(strategy: str, network: ExitNetwork | None = None, **changes: Any) -> tuple[Node, ...]:
-    network = network or net()
+    network = network or USUAL_NET
     return resolve(STRATEGIES[strategy](network.exits), network, setting(**changes)).nodes
 
 
@@ -260,11 +263,13 @@ def test_data_that_training_reads_is_in_every_key(change: str) -> None:
 
 
 def test_seed_and_network_are_in_every_key() -> None:
+    more_classes = build(NetSpec("digits-cnn"), (1, 8, 8), 4, 42)
+    larger_images = build(NetSpec("digits-cnn"), (1, 12, 12), 3, 42)
     for strategy in STRATEGIES:
         usual = set(keys(strategy))
         assert not usual & set(keys(strategy, seed=43))
-        assert not usual & set(keys(strategy, build(NetSpec("digits-cnn"), (1, 8, 8), 4, 42)))
-        assert not usual & set(keys(strategy, build(NetSpec("digits-cnn"), (1, 12, 12), 3, 42)))
+        assert not usual & set(keys(strategy, more_classes))
+        assert not usual & set(keys(strategy, larger_images))
 
 
 def other_value(value: Any) -> Any:
@@ -312,7 +317,7 @@ def test_a_heads_settings_are_in_its_key(field: str) -> None:
 
 
 def loss_keys(*programs: Program) -> list[str]:
-    return [resolve(p, net(), setting()).nodes[-1].key for p in programs]
+    return [resolve(p, USUAL_NET, setting()).nodes[-1].key for p in programs]
 
 
 def test_loss_teacher_and_initial_weights_are_in_the_key() -> None:

@@ -145,7 +145,7 @@ def test_damage_to_a_node_is_named_and_mended(
     key = node(store)
     path = store.root / "nodes" / key / file
     harm(path)
-    with pytest.raises(Damaged, match="run the same command again") as caught:
+    with pytest.raises(Damaged, match="run its study again") as caught:
         store.verify_node(key)
     assert caught.value.path == path and str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -131,13 +131,14 @@ def _show_forecast(found: dict[str, Any], as_json: bool) -> None:
 
 def _totals(totals: dict[str, Any]) -> str:
     whole, written, left = (macs(totals[key]) for key in ("macs", "macs_written", "macs_to_run"))
+    speed = f"at {macs(totals['macs_per_second'])}MAC/s"
+    work = f"{left}MACs, about {duration(totals['seconds'])} here, {speed}"
     return (
         f"{counted(totals['trials'], 'trial')} of {counted(totals['phases'], 'phase')} in all: "
         f"{counted(totals['nodes'], 'node')}, {totals['nodes_in_store']} of them in the store (✓).\n"
         f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
         f"phase run alone.\n"
-        f"Left: {left}MACs, about {duration(totals['seconds'])} here, at "
-        f"{macs(totals['macs_per_second'])}MAC/s.\n"
+        f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
         f"Disk: {size(totals['disk_bytes'])} in the store; caches up to "
         f"{size(totals['cache_bytes'])} at a time.\n"
         "Nothing was started."

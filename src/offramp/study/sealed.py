@@ -26,7 +26,6 @@ from offramp.errors import OfframpError
 from offramp.files import new_folder
 from offramp.hashing import plain
 
-
 _MENDABLE = {  # by the user: a place that is not theirs, or none
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
@@ -42,7 +41,7 @@ class Damaged(OfframpError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path} {self.reason}; run the same command again to make it anew"
+        return f"{self.path} {self.reason}; run its study again to make it anew"
 
 
 @dataclass(frozen=True)
