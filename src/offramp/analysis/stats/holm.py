@@ -63,5 +63,5 @@ def _obstacle(x: Floats, y: Floats) -> str | None:
     if not same(x - y, scale):
         return None
     if same(np.append(x - y, 0.0), scale):
-        return "they are equal in every block, which is no evidence of being equal elsewhere"
+        return "equal in every block; if identical by construction, say so (--same)"
     return "they differ by the same amount in every block, so there is nothing to measure it against"
