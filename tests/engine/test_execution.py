@@ -18,7 +18,7 @@ from offramp.engine.values import Point
 from offramp.nets.clock import Clock
 from offramp.strategies import STRATEGIES
 from offramp.study.events import Began, Event, Failed
-from offramp.study.plan import Plan
+from offramp.study.plan import Plan, can_fuse
 from offramp.study.store import Store
 from support import network, run_all, tiny_plan, tiny_study
 
@@ -138,6 +138,17 @@ def test_groups_share_a_pass_unless_told_not_to(tmp_path: Path) -> None:
         plan = tiny_plan(tiny_study(["two-stage"], execution={"fuse": fuse}))
         _, events = finished(plan, tmp_path / str(fuse))
         assert {len(e.keys) for e in events if isinstance(e, Began)} == sizes
+
+
+def test_only_heads_on_one_frozen_trunk_share_a_pass() -> None:
+    plan = tiny_plan(tiny_study(["two-stage", "joint-two-stage", "branch-wise"], seeds=(1, 2)))
+    found = {(t.label, t.seed, n.name): n for t in plan.trials for n in t.resolved.nodes}
+    one = found["two-stage", 1, "exit 1"]
+    assert can_fuse(one, found["two-stage", 1, "exit 2"])
+    assert not can_fuse(one, found["two-stage", 2, "exit 2"])
+    assert not can_fuse(one, found["joint-two-stage", 1, "exit 2"])
+    assert not can_fuse(one, found["two-stage", 1, "backbone"])
+    assert not can_fuse(found["branch-wise", 1, "branch 1"], found["branch-wise", 1, "branch 2"])
 
 
 @pytest.mark.parametrize("mode", ["derived", "plain"])

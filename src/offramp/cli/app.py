@@ -329,3 +329,47 @@ def taps(
     from offramp.cli import explaining
 
     explaining.taps(model, input_, classes, stem, json)
+
+
+@app.command()
+def stats(
+    file: Annotated[Path, typer.Argument(help="A table of numbers, .csv or .parquet, a row a value.")],
+    value: Annotated[str, typer.Option(help="The column of numbers, such as accuracy.")],
+    group: Annotated[str, typer.Option(help="The column of what is compared, such as strategy.")],
+    block: Annotated[
+        str | None, typer.Option(help="The column that pairs the values, such as seed.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN,…", help="Analyze each value of these apart.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Keep those rows only. Repeatable."),
+    ] = None,
+    same: Annotated[
+        str | None,
+        typer.Option(help="A column of keys: groups with equal ones are identical by construction."),
+    ] = None,
+    measured: Annotated[
+        str | None, typer.Option(help="A column of true or false: estimates are not tested.")
+    ] = None,
+    families: Annotated[
+        bool,
+        typer.Option("--families", help="The five core strategies apart, each hybrid with its parents."),
+    ] = False,
+    better: Annotated[
+        str | None,
+        typer.Option(metavar="higher|lower", help="Which values are better, for the caption."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Test whether groups differ: over blocks where there are some, and the paper's one-way beside it.
+
+    Works on any table; docs/statistics.md explains the two ways and the notation.
+    """
+    from offramp.analysis.stats import Columns
+    from offramp.cli import statistics
+
+    columns = Columns(value, group, block, same, measured)
+    split = [name.strip() for name in (by or "").split(",") if name.strip()]
+    statistics.show(file, columns, split, where or [], families, better, json)

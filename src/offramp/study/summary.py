@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.exits import at_threshold
+from offramp.hashing import digest
 from offramp.study.store import Store
 
 THRESHOLDS = (0.5, 0.8, 0.95)
 COLUMNS = (
     *("trial", "strategy", "model", "data", "seed"),
     *("phase", "exit", "split", "epoch", "metric", "value"),
+    *("source", "measured"),
 )
 
 
@@ -131,6 +133,9 @@ def tidy(store: Store, trials: Iterable[str]) -> pd.DataFrame:
     """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
     calibration and test (phase `final`, epoch missing), and costs (exit and epoch missing).
 
+    source: a hash of the weights that a number comes from; trials with equal ones are identical by
+    construction there.  measured: false for a cost whose time is not comparable with others (shared,
+    cached, or not alone on the machine).
     A node that several trials share stands in the table once for each of them.
     """
     frames = [_tidy_trial(store, trial) for trial in trials]
@@ -153,9 +158,19 @@ def _tidy_trial(store: Store, trial: str) -> pd.DataFrame:
         amounts = {f"seconds_{kind}": value for kind, value in cost["seconds"].items()}
         amounts |= {name: cost[name] for name in ("macs_written", "macs_executed")}
         costs = pd.DataFrame({"metric": list(amounts), "value": list(amounts.values())})
-        frames.append(pd.concat([history, costs]).assign(phase=phase["name"]))
+        costs["measured"] = cost["comparable"]
+        both = pd.concat([history.assign(measured=True), costs])
+        frames.append(both.assign(phase=phase["name"], source=phase["node"][:16]))
     final = [
-        {"phase": "final", "exit": exit, "split": split, "metric": metric, "value": value}
+        {
+            "phase": "final",
+            "exit": exit,
+            "split": split,
+            "metric": metric,
+            "value": value,
+            "source": digest(manifest["final"][str(exit)])[:16],
+            "measured": True,
+        }
         for split, metrics in manifest["metrics"].items()
         for metric, values in metrics.items()
         for exit, value in zip(manifest["exits"], values, strict=True)

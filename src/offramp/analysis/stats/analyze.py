@@ -1,0 +1,234 @@
+"""Both ways of testing whether groups differ, side by side, and which of them to believe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.stats.assumptions import Check, levene, shapiro
+from offramp.analysis.stats.families import families
+from offramp.analysis.stats.holm import paired_differences
+from offramp.analysis.stats.oneway import Anova, Welch, one_way, welch
+from offramp.analysis.stats.order import Order, order
+from offramp.analysis.stats.pairs import Pairs
+from offramp.analysis.stats.repeated import Repeated, repeated
+from offramp.analysis.stats.sample import Columns, Group, Sample, sample
+from offramp.analysis.stats.tukey import games_howell, tukey
+from offramp.analysis.stats.untested import Floats, Untested
+from offramp.errors import OfframpError, nearest
+
+ONE_WAY = "every value is independent of every other, residuals are normal, variances equal"
+UNEQUAL = "every value is independent of every other, residuals are normal, variances may differ"
+BLOCKS = (
+    "values of one block belong together, blocks are independent, differences are normal; "
+    "correlations between groups may differ"
+)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A group's mean and sample standard deviation (None for one value)."""
+
+    group: str
+    n: int
+    mean: float
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class Unequal:
+    """The one-way analysis that lets variances differ."""
+
+    welch: Welch | Untested
+    pairs: Pairs
+    order: Order
+    assumes: str = UNEQUAL
+
+
+@dataclass(frozen=True)
+class OneWay:
+    """The paper's way. unequal: where Levene's test rejects equal variances, else None."""
+
+    anova: Anova | Untested
+    shapiro: Check | Untested
+    levene: Check | Untested
+    pairs: Pairs
+    order: Order
+    unequal: Unequal | None
+    assumes: str = ONE_WAY
+
+
+@dataclass(frozen=True)
+class OverBlocks:
+    """Repeated measures over blocks, and Holm-adjusted paired differences."""
+
+    anova: Repeated | Untested
+    pairs: Pairs
+    order: Order
+    assumes: str = BLOCKS
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found. default: which of the two ways to believe; over_blocks is None without blocks.
+
+    notes: what a reader must know, as values left out and groups that are identical by construction.
+    """
+
+    means: tuple[Mean, ...]
+    default: Literal["over blocks", "one-way"]
+    over_blocks: OverBlocks | Untested | None
+    one_way: OneWay | Untested
+    notes: tuple[str, ...]
+
+
+def analyze(
+    frame: pd.DataFrame,
+    columns: Columns,
+    *,
+    identical: Sequence[Sequence[str]] = (),
+    alpha: float = 0.05,
+) -> Analysis:
+    """Compare the groups of a data frame. identical: sets of groups identical by construction.
+
+    Where there are blocks, the default is repeated measures over them: values of one block share their
+    randomness (a seed, a trained backbone), which the one-way analysis takes for independent. Raises
+    OfframpError as `sample` does.
+    """
+    return analyze_sample(sample(frame, columns, identical), alpha)
+
+
+def analyze_by(
+    frame: pd.DataFrame,
+    columns: Columns,
+    by: Sequence[str] = (),
+    *,
+    as_paper: bool = False,
+    alpha: float = 0.05,
+) -> Iterator[tuple[dict[str, str], Analysis]]:
+    """An analysis for each combination of values of `by`, in ascending order.
+
+    as_paper: compare the five core strategies, and each hybrid with its parents, apart (6.3).
+    Nothing is adjusted for the number of analyses.
+    """
+    for name in by:
+        if name not in frame.columns:
+            hint = nearest(name, (str(c) for c in frame.columns))
+            raise OfframpError(f"there is no column '{name}'{hint}")
+    for where, part in _cells(frame, by):
+        whole = sample(part, columns)
+        if not as_paper:
+            yield where, analyze_sample(whole, alpha)
+            continue
+        found = families([name for group in whole.groups for name in group.names])
+        if not found:
+            raise OfframpError(
+                f"column '{columns.group}' holds no two of the paper's strategies; leave out --families"
+            )
+        for family, members in found.items():
+            yield {**where, "family": family}, analyze_sample(whole.keep(members), alpha)
+
+
+def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    if not by:
+        yield {}, frame
+        return
+    labels = pd.DataFrame({b: frame[b].map(str).where(frame[b].notna(), "–") for b in by})
+    for values, index in sorted(labels.groupby(list(by)).indices.items(), key=lambda x: str(x[0])):
+        texts = values if isinstance(values, tuple) else (values,)
+        yield dict(zip(by, map(str, texts), strict=True)), frame.iloc[index]
+
+
+def analyze_sample(found: Sample, alpha: float = 0.05) -> Analysis:
+    """Compare the groups of a sample."""
+    means = tuple(_mean(group) for group in found.groups)
+    notes = list(found.notes)
+    notes += [
+        f"{group.label}: identical by construction, never tested against each other"
+        for group in found.groups
+        if len(group.names) > 1
+    ]
+    default: Literal["over blocks", "one-way"] = "over blocks" if found.blocked else "one-way"
+    if obstacle := _obstacle(found):
+        over = obstacle if found.blocked else None
+        return Analysis(means, default, over, obstacle, tuple(notes))
+    groups = tuple(group for group in found.groups if len(group.values) > 1)
+    notes += [
+        f"{group.label} has one value and is left out of every test"
+        for group in found.groups
+        if len(group.values) < 2
+    ]
+    notes += [f"{g.label} is constant" for g in groups if len(set(g.values)) == 1]
+    over_blocks = None
+    if found.blocked:
+        over_blocks, more = _over_blocks(groups, alpha)
+        notes += more
+    if len(groups) == 2:
+        notes.append("with two groups the overall test is the test of their difference")
+    return Analysis(means, default, over_blocks, _one_way(groups, alpha), tuple(notes))
+
+
+def _obstacle(found: Sample) -> Untested | None:
+    """Why nothing at all can be tested."""
+    if estimated := sum(group.estimated for group in found.groups):
+        return Untested(f"estimated, not tested ({estimated} values are estimates, no measurements)")
+    if not found.groups:
+        return Untested("there are no values")
+    if len(found.groups) < 2:
+        only = found.groups[0]
+        return Untested(
+            "all groups are identical by construction"
+            if len(only.names) > 1
+            else f"there is one group, {only.label}; a comparison needs two"
+        )
+    if sum(len(group.values) > 1 for group in found.groups) < 2:
+        lonely = "one block" if found.blocked else "one value a group"
+        return Untested(f"there is no more than {lonely}, so nothing says how much values vary")
+    return None
+
+
+def _mean(group: Group) -> Mean:
+    sd = float(group.array.std(ddof=1)) if len(group.values) > 1 else None
+    return Mean(group.label, len(group.values), group.mean, sd)
+
+
+def _one_way(groups: Sequence[Group], alpha: float) -> OneWay:
+    labels, arrays = [g.label for g in groups], [g.array for g in groups]
+    variances = levene(arrays)
+    unequal = None
+    if isinstance(variances, Check) and variances.p < alpha:
+        pairs = games_howell(labels, arrays, alpha)
+        unequal = Unequal(welch(arrays), pairs, order(labels, pairs, alpha))
+    pairs = tukey(labels, arrays, alpha)
+    return OneWay(
+        one_way(arrays), shapiro(arrays), variances, pairs, order(labels, pairs, alpha), unequal
+    )
+
+
+def _over_blocks(groups: Sequence[Group], alpha: float) -> tuple[OverBlocks, list[str]]:
+    table, notes = _table(groups)
+    pairs = paired_differences(groups, alpha)
+    return OverBlocks(repeated(table), pairs, order([g.label for g in groups], pairs, alpha)), notes
+
+
+def _table(groups: Sequence[Group]) -> tuple[Floats, list[str]]:
+    """Values of the blocks that hold every group, [blocks, groups], and what is missing elsewhere."""
+    values: list[Mapping[str, float]] = [dict(zip(g.blocks, g.values, strict=True)) for g in groups]
+    blocks = sorted({block for group in groups for block in group.blocks})
+    notes = []
+    whole = []
+    for block in blocks:
+        absent = [g.label for g, v in zip(groups, values, strict=True) if block not in v]
+        if absent:
+            notes.append(
+                f"block {block} lacks {', '.join(absent)}: left out of the overall test; "
+                "pairs use the blocks that both groups have"
+            )
+        else:
+            whole.append(block)
+    table = np.array([[v[block] for v in values] for block in whole], dtype=float)
+    return table.reshape(len(whole), len(groups)), notes

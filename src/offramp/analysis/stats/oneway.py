@@ -1,0 +1,79 @@
+"""One-way analysis of variance, with equal variances or without (Welch 1951)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.oneway import anova_oneway
+
+from offramp.analysis.stats.untested import Floats, Untested, same
+
+
+@dataclass(frozen=True)
+class Anova:
+    """F with its degrees of freedom and p.  eta2: share of the variance between groups, 0 to 1.
+    omega2: the same without its bias for small samples; it may fall a little below zero."""
+
+    f: float
+    df1: float
+    df2: float
+    p: float
+    eta2: float
+    omega2: float
+
+
+@dataclass(frozen=True)
+class Welch:
+    """Welch's F with its degrees of freedom and p."""
+
+    f: float
+    df1: float
+    df2: float
+    p: float
+
+
+def one_way(groups: Sequence[Floats]) -> Anova | Untested:
+    """F test of equal means. groups: [n_i] each. Constant groups have no F: that would be infinite."""
+    if too_few := _too_few(groups):
+        return too_few
+    everything = np.concatenate(groups)
+    scale = float(np.abs(everything).max())
+    if all(same(group, scale) for group in groups):
+        return Untested("no group varies, so there is nothing to measure differences against")
+    grand = everything.mean()
+    between = float(sum(len(g) * (g.mean() - grand) ** 2 for g in groups))
+    within = float(sum(((g - g.mean()) ** 2).sum() for g in groups))
+    df1, df2 = len(groups) - 1, len(everything) - len(groups)
+    error = within / df2
+    f = between / df1 / error
+    return Anova(
+        f=f,
+        df1=df1,
+        df2=df2,
+        p=float(stats.f.sf(f, df1, df2)),
+        eta2=between / (between + within),
+        omega2=(between - df1 * error) / (between + within + error),
+    )
+
+
+def welch(groups: Sequence[Floats]) -> Welch | Untested:
+    """Welch's test of equal means, which lets variances differ. groups: [n_i] each."""
+    if too_few := _too_few(groups):
+        return too_few
+    if any(same(group) for group in groups):
+        return Untested("a group is constant, and Welch's test weighs groups by 1/variance")
+    found = anova_oneway(list(groups), use_var="unequal", welch_correction=True)
+    df1, df2 = (float(df) for df in found.df)
+    f = float(found.statistic)
+    return Welch(f, df1, df2, float(stats.f.sf(f, df1, df2)))
+
+
+def _too_few(groups: Sequence[Floats]) -> Untested | None:
+    if len(groups) < 2:
+        return Untested("a comparison needs two groups")
+    if any(len(group) < 2 for group in groups):
+        return Untested("each group needs two values")
+    return None

@@ -1,0 +1,87 @@
+"""Pairwise results in one line, in the paper's notation: J >> D > B ≈ S = T."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from offramp.analysis.stats.letters import letters
+from offramp.analysis.stats.pairs import Pair, Pairs
+
+STRONGER = 50  # '>>' asks for a p this many times smaller than '>'
+
+
+@dataclass(frozen=True)
+class Order:
+    """Groups from the highest mean to the lowest.
+
+    signs: what stands between each and the next, '>>', '>' or '≈'; None where the pairwise results are
+    no order, which `why` explains.  letters: of each group, the compact letter display.
+    """
+
+    groups: tuple[str, ...]
+    signs: tuple[str, ...] | None
+    letters: tuple[str, ...]
+    why: str | None
+
+    def text(self, short: Mapping[str, str] | None = None) -> str:
+        """`J >> D > B ≈ S`, or `J a, D ab, B b` where there is no order. short: names to write."""
+        names = [(" = ").join((short or {}).get(n, n) for n in g.split(" = ")) for g in self.groups]
+        if self.signs is None:
+            return ", ".join(f"{n} {x}" for n, x in zip(names, self.letters, strict=True))
+        rest = zip(self.signs, names[1:], strict=True)
+        return " ".join([names[0], *(f"{sign} {name}" for sign, name in rest)])
+
+
+def rule(alpha: float, better: str | None = None) -> str:
+    """What the signs mean, for captions. better: 'higher' or 'lower' values."""
+    side = {"higher": " (better)", "lower": " (worse)"}.get(better or "", "")
+    return (
+        f"A > B: the mean of A is significantly higher{side} than that of B, adjusted p < {alpha:g}; "
+        f"A >> B: p < {alpha / STRONGER:g}. Both hold between every group left of the sign and every "
+        "one right of it. ≈ joins groups none of which differ significantly, which does not make them "
+        "equal. =: identical by construction, not tested. Where no such order fits the pairwise "
+        "results, groups that share a letter are not significantly different."
+    )
+
+
+def order(groups: Sequence[str], pairs: Pairs, alpha: float) -> Order:
+    """Summarize pairs. groups: labels from the highest mean to the lowest.
+
+    '>' between two neighbors says that every group above differs significantly from every one below,
+    '>>' the same at alpha / STRONGER. Without any such sign between them, two groups must not differ.
+    Where the pairwise results do not allow that, or a pair was not tested, there are letters only.
+    """
+    tested = {frozenset((p.a, p.b)): p for p in pairs if isinstance(p, Pair)}
+    different = {key for key, p in tested.items() if p.p < alpha}
+    spelled = letters(groups, different)
+    signs, why = _signs(groups, pairs, tested, alpha)
+    return Order(tuple(groups), signs, tuple(spelled[g] for g in groups), why)
+
+
+def _signs(
+    groups: Sequence[str], pairs: Pairs, tested: Mapping[frozenset[str], Pair], alpha: float
+) -> tuple[tuple[str, ...] | None, str | None]:
+    missing = [f"{p.a} – {p.b}" for p in pairs if not isinstance(p, Pair)]
+    if len(missing) == len(pairs):
+        return None, "no order: no pair was tested"
+    if missing:
+        return None, f"no order: not every pair was tested ({', '.join(missing)})"
+    count = len(groups)
+
+    def p_of(i: int, j: int) -> float:
+        return tested[frozenset((groups[i], groups[j]))].p
+
+    for (i, a), (j, b) in ((x, y) for x in enumerate(groups) for y in enumerate(groups) if x < y):
+        pair = tested[frozenset((a, b))]
+        if p_of(i, j) < alpha and (pair.difference > 0) != (pair.a == a):
+            return None, f"no order: {b} exceeds {a} in the blocks that both have"
+    signs = []
+    for cut in range(1, count):
+        worst = max(p_of(i, j) for i in range(cut) for j in range(cut, count))
+        signs.append(">>" if worst < alpha / STRONGER else ">" if worst < alpha else "≈")
+    for i in range(count):
+        for j in range(i + 1, count):
+            if p_of(i, j) < alpha and set(signs[i:j]) == {"≈"}:
+                return None, f"no order: {groups[i]} and {groups[j]} differ, what lies between does not"
+    return tuple(signs), None

@@ -1,0 +1,186 @@
+"""Rows of a data frame as groups of values, in an order that does not depend on that of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.stats.identical import Key, merge
+from offramp.analysis.stats.untested import Floats
+from offramp.errors import OfframpError, nearest
+
+HUGE = 1e100  # squares of what is larger overflow
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns. value: a number; group: what is compared; block: what pairs the values, as the
+    seed; same: a key of where a value comes from, so that groups with equal keys are identical by
+    construction; measured: whether a value was measured (true) or estimated (false)."""
+
+    value: str
+    group: str
+    block: str | None = None
+    same: str | None = None
+    measured: str | None = None
+
+    def named(self) -> tuple[str, ...]:
+        names = (self.value, self.group, self.block, self.same, self.measured)
+        return tuple(name for name in names if name is not None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Values of one group; of several names where these are identical by construction.
+
+    blocks: the block of each value, in ascending order; empty without blocks.
+    estimated: how many values are estimates and no measurements.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    blocks: tuple[str, ...] = ()
+    estimated: int = 0
+
+    @property
+    def label(self) -> str:
+        return " = ".join(self.names)
+
+    @property
+    def array(self) -> Floats:
+        return np.array(self.values, dtype=float)
+
+    @property
+    def mean(self) -> float:
+        return float(self.array.mean())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Groups from the highest mean to the lowest (ties by name), and what to know of them."""
+
+    groups: tuple[Group, ...]
+    blocked: bool
+    notes: tuple[str, ...]
+
+    def keep(self, names: Sequence[str]) -> Sample:
+        """The sample of those groups alone."""
+        kept = (replace(g, names=tuple(n for n in g.names if n in names)) for g in self.groups)
+        return replace(self, groups=tuple(group for group in kept if group.names))
+
+
+def sample(frame: pd.DataFrame, columns: Columns, identical: Sequence[Sequence[str]] = ()) -> Sample:
+    """Read a sample. identical: sets of group names that are identical by construction.
+
+    Values that are missing or not finite are left out and noted. Raises OfframpError for a missing
+    column, a value that is no number, an empty group or block, two values of one group in one block,
+    and groups that are named identical but have different values.
+    """
+    for name in columns.named():
+        if name not in frame.columns:
+            hint = nearest(name, (str(c) for c in frame.columns))
+            raise OfframpError(f"there is no column '{name}'{hint}")
+    rows = _rows(frame, columns)
+    finite = (rows["value"].abs() < HUGE).to_numpy()
+    notes = _lost(rows[~finite])
+    groups = _groups(rows[finite], columns)
+    keys = _keys(rows[finite]) if columns.same is not None else {}
+    merged, more = merge({g.names[0]: _by_block(g) for g in groups}, keys, identical)
+    united = tuple(
+        Group(
+            names,
+            tuple(values.values()),
+            tuple(values) if columns.block is not None else (),
+            sum(g.estimated for g in groups if g.names[0] in names),
+        )
+        for names, values in merged
+    )
+    return Sample(
+        tuple(sorted(united, key=lambda g: (-g.mean, g.label))),
+        columns.block is not None,
+        (*notes, *more),
+    )
+
+
+def _rows(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Columns value (float), group, block, same (text) and measured (bool)."""
+    try:
+        values = pd.to_numeric(frame[columns.value]).astype(float)
+    except (TypeError, ValueError) as error:
+        raise OfframpError(f"column '{columns.value}' must hold numbers; {error}") from None
+    rows = pd.DataFrame({"value": values.to_numpy(dtype=float, na_value=np.nan)})
+    for name, column in (("group", columns.group), ("block", columns.block)):
+        rows[name] = "" if column is None else _labels(frame[column], column)
+    same = None if columns.same is None else frame[columns.same]
+    rows["same"] = "" if same is None else same.map(str).where(same.notna(), "").to_numpy()
+    measured = None if columns.measured is None else frame[columns.measured]
+    rows["measured"] = True if measured is None else _truth(measured, str(columns.measured))
+    return rows
+
+
+def _labels(column: pd.Series, name: str) -> list[str]:
+    empty = column.isna() | (column.map(str).str.strip() == "")
+    if empty.any():
+        count = int(empty.sum())
+        raise OfframpError(
+            f"column '{name}' is empty in {count} of {len(column)} rows; fill it or leave them out"
+        )
+    return [str(value) for value in column]
+
+
+def _truth(column: pd.Series, name: str) -> list[bool]:
+    words = {"true": True, "1": True, "yes": True, "1.0": True}
+    words |= {"false": False, "0": False, "no": False, "0.0": False}
+    texts = [str(value).strip().lower() for value in column]
+    for text in texts:
+        if text not in words:
+            raise OfframpError(f"column '{name}' holds '{text}'; write true or false")
+    return [words[text] for text in texts]
+
+
+def _lost(rows: pd.DataFrame) -> tuple[str, ...]:
+    if rows.empty:
+        return ()
+    pairs = zip(rows["group"], rows["block"], strict=True)
+    places = sorted({group if block == "" else f"{group} in {block}" for group, block in pairs})
+    one = len(rows) == 1
+    return (
+        f"{len(rows)} {'value is' if one else 'values are'} missing or not finite and "
+        f"{'was' if one else 'were'} left out: {', '.join(places)}",
+    )
+
+
+def _groups(rows: pd.DataFrame, columns: Columns) -> list[Group]:
+    ordered = rows.sort_values(["group", "block", "value"], kind="stable")
+    found = []
+    for name, part in ordered.groupby("group", sort=True):
+        blocks = tuple(part["block"]) if columns.block is not None else ()
+        twice = part["block"][part["block"].duplicated()]
+        if columns.block is not None and len(twice):
+            raise OfframpError(
+                f"{columns.group} '{name}' has several values for {columns.block} {twice.iloc[0]}; "
+                "name the columns that tell them apart with --by, or average them first"
+            )
+        estimated = int((~part["measured"]).sum())
+        found.append(Group((str(name),), tuple(part["value"]), blocks, estimated))
+    return found
+
+
+def _by_block(group: Group) -> dict[str, float]:
+    """Values by block; by their rank where there are no blocks."""
+    blocks = group.blocks or tuple(f"{i:09d}" for i in range(len(group.values)))
+    return dict(zip(blocks, group.values, strict=True))
+
+
+def _keys(rows: pd.DataFrame) -> dict[str, dict[str, Key]]:
+    """Keys by group and block; without blocks, by the rank of their values."""
+    keys: dict[str, dict[str, Key]] = {}
+    for name, part in rows.sort_values(["block", "value", "same"]).groupby("group", sort=True):
+        blocks = list(part["block"])
+        if len(set(blocks)) < len(blocks):
+            blocks = [f"{i:09d}" for i in range(len(blocks))]
+        keys[str(name)] = dict(zip(blocks, part["same"], strict=True))
+    return keys

@@ -1,0 +1,74 @@
+"""Numbers of an analysis as words, and as plain data for JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from offramp.analysis.stats.assumptions import Check
+from offramp.analysis.stats.oneway import Anova, Welch
+from offramp.analysis.stats.order import Order
+from offramp.analysis.stats.pairs import FLOOR, Pair
+from offramp.analysis.stats.repeated import Repeated
+from offramp.analysis.stats.untested import Untested
+
+
+def p_text(p: float, floored: bool = False) -> str:
+    """`0.034`, `4.64e-96`; `< 1e-12` for a floored p."""
+    if floored:
+        return f"< {FLOOR:g}"
+    if p == 0:
+        return "< 1e-300"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.2e}"
+
+
+def pair_p(pair: Pair) -> str:
+    return p_text(pair.p, pair.floored)
+
+
+def equation(p: float) -> str:
+    """`p = 0.034`, `p < 1e-300`."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def sentence(found: Anova | Welch | Repeated | Check | Untested) -> str:
+    """The outcome of a test in a line."""
+    match found:
+        case Untested():
+            return f"not tested: {found.why}"
+        case Check():
+            return f"statistic {found.statistic:.4g}, {equation(found.p)}"
+        case Anova():
+            effect = f"η² = {found.eta2:.3f}, ω² = {found.omega2:.3f}"
+            return f"F({found.df1:g}, {found.df2:g}) = {found.f:.6g}, {equation(found.p)}; {effect}"
+        case Welch():
+            return f"F({found.df1:g}, {found.df2:.2f}) = {found.f:.6g}, {equation(found.p)}"
+        case Repeated():
+            effect = f"η² {found.eta2_partial:.3f} partial, {found.eta2_generalized:.3f} generalized"
+            return (
+                f"F({found.df1:.2f}, {found.df2:.2f}) = {found.f:.6g}, {equation(found.p)}, over "
+                f"{found.blocks} blocks; Greenhouse–Geisser ε = {found.epsilon:.3f}; {effect}"
+            )
+
+
+def plain(value: Any) -> Any:
+    """Dictionaries, lists, numbers and text. Numbers that are not finite become None; a pair has its p
+    in words too, an order its text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        result = {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        if isinstance(value, Untested):
+            return {"untested": value.why}
+        if isinstance(value, Pair):
+            result["p_text"] = pair_p(value)
+        if isinstance(value, Order):
+            result["text"] = value.text()
+        return result
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,167 @@
+"""`offramp stats`: read a table of numbers, test it, show both ways of testing."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import typer
+
+from offramp.analysis.stats import Analysis, Columns, Order, Untested, analyze_by, rule
+from offramp.analysis.stats.analyze import OneWay, OverBlocks
+from offramp.analysis.stats.pairs import Pair, Pairs
+from offramp.analysis.stats.text import pair_p, plain, sentence
+from offramp.cli.render import console, table
+from offramp.errors import OfframpError, nearest
+
+ALPHA = 0.05
+MISSING = ("", "nan", "na", "n/a", "null", "none")
+
+
+def show(
+    file: Path,
+    columns: Columns,
+    by: Sequence[str],
+    where: Sequence[str],
+    as_paper: bool,
+    better: str | None,
+    as_json: bool,
+) -> None:
+    if better not in (None, "higher", "lower"):
+        raise OfframpError(f"--better is '{better}'; write higher or lower")
+    frame = _filter(read(file, columns.value), where)
+    if frame.empty:
+        raise OfframpError(f"{file} has no rows{' where ' + ' and '.join(where) if where else ''}")
+    found = list(analyze_by(frame, columns, by, as_paper=as_paper, alpha=ALPHA))
+    if as_json:
+        cells = [{"by": by_, **plain(analysis)} for by_, analysis in found]
+        answer = {"alpha": ALPHA, "rule": rule(ALPHA, better), "analyses": cells}
+        typer.echo(jsonlib.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for by_, analysis in found:
+        _title(columns, by_)
+        _analysis(analysis, columns)
+    typer.echo(f"\nHow to read it. {rule(ALPHA, better)}")
+    if len(found) > 1:
+        typer.echo(f"p-values are adjusted within each of the {len(found)} analyses, not over them.")
+
+
+def read(file: Path, value: str) -> pd.DataFrame:
+    """A table from a .csv or .parquet file; of a CSV, every column but `value` as text."""
+    if not file.is_file():
+        raise OfframpError(f"there is no file {file}; name a CSV or Parquet file")
+    try:
+        if file.suffix.lower() == ".parquet":
+            return pd.read_parquet(file)
+        if file.suffix.lower() == ".csv":
+            frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+            if value in frame.columns:
+                frame[value] = _numbers(frame[value], file)
+            return frame
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise OfframpError(f"{file} cannot be read ({reason}); write it anew") from None
+    raise OfframpError(f"{file} is neither .csv nor .parquet; convert it to one of them")
+
+
+def _numbers(column: pd.Series, file: Path) -> list[float]:
+    numbers = []
+    for line, text in enumerate(column, start=2):
+        word = str(text).strip()
+        try:
+            numbers.append(math.nan if word.lower() in MISSING else float(word))
+        except ValueError:
+            raise OfframpError(
+                f"{file}:{line}: '{word}' in column '{column.name}' is no number; correct it or leave "
+                "the field empty"
+            ) from None
+    return numbers
+
+
+def _filter(frame: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
+    for condition in where:
+        column, sign, wanted = condition.partition("=")
+        if not sign:
+            raise OfframpError(f"--where is '{condition}'; write COLUMN=VALUE")
+        if column not in frame.columns:
+            raise OfframpError(
+                f"there is no column '{column}'{nearest(column, map(str, frame.columns))}"
+            )
+        frame = frame[frame[column].map(str) == wanted]
+    return frame
+
+
+def _title(columns: Columns, by: dict[str, str]) -> None:
+    cell = ", ".join(f"{name} {value}" for name, value in by.items())
+    title = f"{columns.value} by {columns.group}{' · ' + cell if cell else ''}"
+    typer.echo(f"\n{title}\n{'=' * len(title)}")
+
+
+def _analysis(found: Analysis, columns: Columns) -> None:
+    means = table([columns.group], ["n", "mean", "sd"])
+    for m in found.means:
+        means.add_row(m.group, str(m.n), f"{m.mean:.6g}", "–" if m.sd is None else f"{m.sd:.3g}")
+    console().print(means)
+    for note in found.notes:
+        typer.echo(f"Note: {note}.")
+    if found.over_blocks is not None:
+        typer.echo(f"\nDEFAULT: repeated measures over {columns.block}")
+        if isinstance(found.over_blocks, Untested):
+            typer.echo(sentence(found.over_blocks))
+        else:
+            _over_blocks(found.over_blocks)
+    mark = "DEFAULT" if found.default == "one-way" else "BESIDE IT"
+    typer.echo(f"\n{mark}: one-way analysis, the paper's way")
+    if isinstance(found.one_way, Untested):
+        typer.echo(sentence(found.one_way))
+    else:
+        _one_way(found.one_way, shared=found.default == "over blocks")
+
+
+def _over_blocks(way: OverBlocks) -> None:
+    typer.echo(f"Assumes: {way.assumes}.")
+    typer.echo(f"Overall: {sentence(way.anova)}")
+    _pairs(way.pairs, "Paired differences; p adjusted after Holm, intervals simultaneous")
+    _order(way.order)
+
+
+def _one_way(way: OneWay, shared: bool) -> None:
+    warning = "; not so where blocks share anything" if shared else ""
+    typer.echo(f"Assumes: {way.assumes}{warning}.")
+    typer.echo(f"Overall: {sentence(way.anova)}")
+    typer.echo(f"Normal residuals (Shapiro–Wilk): {sentence(way.shapiro)}")
+    typer.echo(f"Equal variances (Levene, medians): {sentence(way.levene)}")
+    _pairs(way.pairs, "Tukey's HSD; p adjusted, intervals simultaneous")
+    _order(way.order)
+    if way.unequal is not None:
+        typer.echo("\nVariances differ (Levene rejects): Welch's analysis and Games–Howell")
+        typer.echo(f"Assumes: {way.unequal.assumes}{warning}.")
+        typer.echo(f"Overall: {sentence(way.unequal.welch)}")
+        _pairs(way.unequal.pairs, "Games–Howell; p adjusted, intervals simultaneous")
+        _order(way.unequal.order)
+
+
+def _pairs(pairs: Pairs, title: str) -> None:
+    typer.echo(f"\n{title}")
+    shown = table(["pair"], ["difference", "95 % interval", "p"])
+    for pair in pairs:
+        name = f"{pair.a} – {pair.b}"
+        if isinstance(pair, Pair):
+            interval = f"{pair.low:.4g} to {pair.high:.4g}"
+            shown.add_row(name, f"{pair.difference:.4g}", interval, pair_p(pair))
+        else:
+            difference = "–" if pair.difference is None else f"{pair.difference:.4g}"
+            shown.add_row(f"{name}\n  not tested: {pair.why}", difference, "–", "–")
+    console().print(shown)
+    if any(isinstance(p, Pair) and p.p < ALPHA and p.low <= 0 <= p.high for p in pairs):
+        typer.echo(
+            "An interval touches zero beside p < 0.05: Holm's test is a little stronger than intervals "
+            "that hold all together."
+        )
+
+
+def _order(found: Order) -> None:
+    typer.echo(f"In short: {found.text()}{f'   ({found.why})' if found.why else ''}")

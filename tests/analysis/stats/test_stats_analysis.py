@@ -1,0 +1,238 @@
+"""Whole analyses, and numbers that cannot be tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from offramp.analysis.stats import Analysis, Columns, Untested, analyze, analyze_by
+from offramp.analysis.stats.analyze import OneWay, OverBlocks
+from offramp.analysis.stats.families import CORE
+from offramp.analysis.stats.oneway import Anova
+from offramp.analysis.stats.pairs import Pair, UntestedPair
+from offramp.analysis.stats.repeated import Repeated
+from offramp.analysis.stats.text import plain, sentence
+from offramp.errors import OfframpError
+
+COLUMNS = Columns("accuracy", "strategy", "seed")
+
+
+def frame(values: Mapping[str, Sequence[float]], seeds: Sequence[int] = range(42, 60)) -> pd.DataFrame:
+    rows = [
+        (name, seed, v)
+        for name, numbers in values.items()
+        for seed, v in zip(seeds, numbers, strict=False)
+    ]
+    return pd.DataFrame(rows, columns=["strategy", "seed", "accuracy"])
+
+
+def noisy(effects: Mapping[str, float], seeds: int = 5, shared: float = 1.0) -> pd.DataFrame:
+    generator = np.random.default_rng(7)
+    luck = shared * generator.normal(size=seeds)
+    return frame({n: e + luck + 0.1 * generator.normal(size=seeds) for n, e in effects.items()})
+
+
+def ways(found: Analysis) -> tuple[OverBlocks, OneWay]:
+    assert isinstance(found.over_blocks, OverBlocks) and isinstance(found.one_way, OneWay)
+    return found.over_blocks, found.one_way
+
+
+def test_both_ways_are_there_and_the_default_sees_what_seeds_hide() -> None:
+    found = analyze(noisy({"joint": 1.0, "two-stage": 0.5, "separate": 0.0}), COLUMNS)
+    over, one = ways(found)
+    assert found.default == "over blocks"
+    assert over.order.text().replace(">>", ">") == "joint > two-stage > separate"
+    assert isinstance(one.anova, Anova) and isinstance(over.anova, Repeated)
+    assert over.anova.p < 0.001 < one.anova.p
+    assert "belong together" in over.assumes and "independent of every other" in one.assumes
+
+
+def test_without_blocks_the_one_way_analysis_is_the_default() -> None:
+    found = analyze(noisy({"a": 0.0, "b": 5.0}), Columns("accuracy", "strategy"))
+    assert (found.default, found.over_blocks) == ("one-way", None)
+
+
+def test_unequal_variances_bring_welch_and_games_howell() -> None:
+    generator = np.random.default_rng(1)
+    data = frame({"a": generator.normal(size=18), "b": 30 * generator.normal(size=18)})
+    _, one = ways(analyze(data, COLUMNS))
+    assert one.unequal is not None
+    assert not isinstance(one.unequal.welch, Untested)
+    _, even = ways(analyze(noisy({"a": 0, "b": 1}), COLUMNS))
+    assert even.unequal is None
+
+
+def as_text(found: Analysis) -> str:
+    return json.dumps(plain(found), allow_nan=False, sort_keys=True)
+
+
+def test_row_order_does_not_matter() -> None:
+    data = noisy({"a": 0.0, "b": 0.3, "c": 0.31, "d": 1.0})
+    data["node"] = data["strategy"].replace("d", "a") + data["seed"].astype(str)
+    data.loc[data.strategy == "d", "accuracy"] = data[data.strategy == "a"].accuracy.to_numpy()
+    columns = replace(COLUMNS, same="node")
+    expected = as_text(analyze(data, columns))
+    for seed in range(5):
+        mixed = data.sample(frac=1, random_state=seed)
+        assert as_text(analyze(mixed, columns)) == expected
+        loose = Columns("accuracy", "strategy", same="node")
+        assert as_text(analyze(mixed, loose)) == as_text(analyze(data, loose))
+
+
+def test_identical_groups_are_stated_once_and_never_tested() -> None:
+    data = noisy({"baseline": 1.0, "joint": 2.0, "two-stage": 0.0})
+    data.loc[data.strategy == "two-stage", "accuracy"] = data[
+        data.strategy == "baseline"
+    ].accuracy.to_numpy()
+    data["node"] = data.strategy.replace("two-stage", "baseline") + data.seed.astype(str)
+    named = analyze(data, COLUMNS, identical=[("two-stage", "baseline", "absent")])
+    keyed = analyze(data, replace(COLUMNS, same="node"))
+    assert as_text(named) == as_text(keyed)
+    over, one = ways(named)
+    for pairs in (over.pairs, one.pairs):
+        assert [(p.a, p.b) for p in pairs] == [("joint", "baseline = two-stage")]
+    assert over.order.text().startswith("joint >")
+    assert any("identical by construction" in note for note in named.notes)
+    # Negative control: unnamed, they are tested like others, and that pair has nothing to test.
+    over, _ = ways(analyze(data, COLUMNS))
+    twins = next(p for p in over.pairs if {p.a, p.b} == {"baseline", "two-stage"})
+    assert isinstance(twins, UntestedPair) and "equal in every block" in twins.why
+
+
+def test_groups_said_to_be_identical_must_be() -> None:
+    with pytest.raises(OfframpError, match="said to be identical by construction but differ"):
+        analyze(noisy({"a": 0.0, "b": 1.0}), COLUMNS, identical=[("a", "b")])
+
+
+def test_keys_that_agree_in_some_blocks_are_noted() -> None:
+    data = frame({"a": [1.0, 2.0, 4.0], "b": [1.0, 3.0, 2.0]})
+    data["node"] = ["n1", "n2", "n3", "n1", "n4", "n5"]
+    notes = analyze(data, replace(COLUMNS, same="node")).notes
+    assert any("same place in 1 of 3 blocks (42)" in note for note in notes)
+
+
+def reasons(found: Analysis) -> list[str]:
+    text = plain(found)
+    return [v for k, v in _walk(text) if k in ("untested", "why") and v]
+
+
+def _walk(value: object) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        mine = [(k, v) for k, v in value.items() if isinstance(v, str)]
+        return mine + [x for v in value.values() for x in _walk(v)]
+    return [x for v in value for x in _walk(v)] if isinstance(value, list) else []
+
+
+UNTESTABLE: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
+    "all constant": (lambda: frame({"a": [1.0] * 5, "b": [2.0] * 5}), "nothing to measure"),
+    "constant up to rounding": (
+        lambda: frame({"a": [0.1 + 0.2, 0.3] * 3, "b": [0.7, 0.7 + 1e-16] * 3}),
+        "nothing to measure",
+    ),
+    "shifted copies": (
+        lambda: frame({"a": [0.1, 0.2, 0.4], "b": [1.1, 1.2, 1.4]}),
+        "same amount in every block",
+    ),
+    "one block": (lambda: frame({"a": [1.0], "b": [2.0], "c": [4.0]}), "no more than one block"),
+    "one group": (lambda: frame({"a": [1.0, 2.0]}), "there is one group, a"),
+    "only NaN": (lambda: frame({"a": [np.nan] * 3, "b": [np.nan] * 3}), "there are no values"),
+    "no common block": (
+        lambda: pd.concat([frame({"a": [1, 2.0]}), frame({"b": [1, 3.0]}, [1, 2])]),
+        "they share no block",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNTESTABLE)
+def test_what_cannot_be_tested_is_said(case: str) -> None:
+    make, why = UNTESTABLE[case]
+    found = analyze(make(), COLUMNS)
+    assert any(why in reason for reason in reasons(found)), reasons(found)
+    text = as_text(found)
+    assert "Infinity" not in text and "NaN" not in text
+    if isinstance(found.over_blocks, OverBlocks):
+        assert isinstance(found.over_blocks.anova, Untested)
+        assert sentence(found.over_blocks.anova).startswith("not tested: ")
+
+
+def test_one_constant_group_is_noted_and_the_rest_tested() -> None:
+    data = pd.concat([frame({"a": [1.0] * 5}), noisy({"b": 1.0, "c": 5.0})])
+    found = analyze(data, COLUMNS)
+    over, one = ways(found)
+    assert isinstance(one.anova, Anova) and isinstance(over.anova, Repeated)
+    assert "a is constant" in found.notes
+
+
+def test_missing_values_and_blocks_are_named() -> None:
+    data = noisy({"a": 0.0, "b": 1.0, "c": 2.0})
+    data.loc[(data.strategy == "b") & (data.seed == 43), "accuracy"] = np.nan
+    data.loc[(data.strategy == "c") & (data.seed == 44), "accuracy"] = np.inf
+    data = pd.concat([data, frame({"d": [1.0]})])
+    found = analyze(data, COLUMNS)
+    over, _ = ways(found)
+    text = " | ".join(found.notes)
+    assert "2 values are missing or not finite and were left out: b in 43, c in 44" in text
+    assert "d has one value and is left out of every test" in text
+    assert "block 43 lacks b" in text and "block 44 lacks c" in text
+    assert isinstance(over.anova, Repeated) and over.anova.blocks == 3
+
+
+def test_two_groups_only() -> None:
+    found = analyze(noisy({"a": 0.0, "b": 1.0}), COLUMNS)
+    over, one = ways(found)
+    assert isinstance(over.anova, Repeated) and isinstance(over.pairs[0], Pair)
+    assert over.anova.p == pytest.approx(over.pairs[0].p)
+    assert isinstance(one.anova, Anova) and isinstance(one.pairs[0], Pair)
+    assert one.anova.p == pytest.approx(one.pairs[0].p, abs=1e-9)
+    assert any("two groups" in note for note in found.notes)
+
+
+def test_estimates_are_not_tested() -> None:
+    data = noisy({"a": 0.0, "b": 9.0}).assign(measured=True)
+    data.loc[data.index[2], "measured"] = False
+    found = analyze(data, replace(COLUMNS, measured="measured"))
+    assert isinstance(found.one_way, Untested) and isinstance(found.over_blocks, Untested)
+    assert found.one_way.why.startswith("estimated, not tested")
+    assert len(found.means) == 2
+    ways(analyze(data.assign(measured=True), replace(COLUMNS, measured="measured")))
+
+
+def test_the_papers_families() -> None:
+    names = (*CORE, "joint-branch", "baseline")
+    data = noisy({name: float(i) for i, name in enumerate(names)})
+    found = {where["family"]: a for where, a in analyze_by(data, COLUMNS, as_paper=True)}
+    assert set(found) == {"core", "joint-branch"}
+    assert {m.group for m in found["core"].means} == set(CORE)
+    assert {m.group for m in found["joint-branch"].means} == {"joint-branch", "joint", "branch-wise"}
+    assert isinstance(found["core"].one_way, OneWay)
+    assert isinstance(found["core"].one_way.anova, Anova)
+    assert (found["core"].one_way.anova.df1, found["core"].one_way.anova.df2) == (4, 20)
+    with pytest.raises(OfframpError, match="no two of the paper's strategies"):
+        list(analyze_by(noisy({"x": 0, "y": 1}), COLUMNS, as_paper=True))
+
+
+def test_by_splits_and_keeps_empty_keys() -> None:
+    data = noisy({"a": 0.0, "b": 1.0})
+    both = pd.concat([data.assign(model="m2"), data.assign(model=None), data.assign(model="m1")])
+    assert [w["model"] for w, _ in analyze_by(both, COLUMNS, ["model"])] == ["m1", "m2", "–"]
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "message"),
+    [
+        ({}, Columns("acuracy", "strategy"), "no column 'acuracy'; did you mean 'accuracy'?"),
+        ({"seed": 42}, COLUMNS, "strategy 'a' has several values for seed 42; .* --by"),
+        ({"accuracy": "high"}, COLUMNS, "column 'accuracy' must hold numbers"),
+        ({"strategy": None}, COLUMNS, "column 'strategy' is empty in 10 of 10 rows"),
+        ({"m": "perhaps"}, replace(COLUMNS, measured="m"), "column 'm' holds 'perhaps'"),
+    ],
+)
+def test_mistakes_in_the_data(change: dict[str, object], columns: Columns, message: str) -> None:
+    data = noisy({"a": 0.0, "b": 1.0}).assign(**change)
+    with pytest.raises(OfframpError, match=message):
+        analyze(data, columns)

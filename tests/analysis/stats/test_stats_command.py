@@ -1,0 +1,134 @@
+"""`offramp stats`, in a process where torch cannot be imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+RUN = """
+import sys
+class Block:
+    def find_spec(name, *rest):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block)
+from offramp.cli import main
+main()
+"""
+
+
+def stats(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUN, "stats", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8", "COLUMNS": "80", "OMP_NUM_THREADS": "1"},
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def table(folder: Path) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    rows = [
+        (model, name, seed, node, round(base + 0.01 * generator.normal(), 4))
+        for model in ("m1", "m2")
+        for name, node, base in (("joint", "j", 0.9), ("None", "n", 0.5), ("separate", "s", 0.5))
+        for seed in range(42, 47)
+    ]
+    frame = pd.DataFrame(rows, columns=["model", "strategy", "seed", "node", "accuracy"])
+    frame.sample(frac=1, random_state=1).to_csv(folder / "in.csv", index=False)
+    frame.to_parquet(folder / "in.parquet")
+    return frame
+
+
+def test_csv_and_parquet_give_the_same_answer(tmp_path: Path) -> None:
+    table(tmp_path)
+    options = [
+        "--value",
+        "accuracy",
+        "--group",
+        "strategy",
+        "--block",
+        "seed",
+        "--by",
+        "model",
+        "--json",
+    ]
+    csv, parquet = (stats(str(tmp_path / f"in.{x}"), *options).stdout for x in ("csv", "parquet"))
+    assert csv == parquet
+    answer = json.loads(csv)
+    assert [cell["by"] for cell in answer["analyses"]] == [{"model": "m1"}, {"model": "m2"}]
+    first = answer["analyses"][0]
+    assert first["default"] == "over blocks"
+    assert first["over_blocks"]["order"]["text"].startswith("joint >")
+    assert {m["group"] for m in first["means"]} == {"joint", "None", "separate"}
+
+
+def test_the_text_says_default_assumptions_rule_and_direction(tmp_path: Path) -> None:
+    table(tmp_path)
+    shown = stats(
+        *(str(tmp_path / "in.csv"), "--value", "accuracy", "--group", "strategy"),
+        *("--block", "seed", "--where", "model=m1", "--better", "higher", "--same", "node"),
+    ).stdout
+    assert "DEFAULT: repeated measures over seed" in shown
+    assert "BESIDE IT: one-way analysis, the paper's way" in shown
+    assert shown.count("Assumes: ") >= 2
+    assert "significantly higher (better) than" in shown
+    assert "< 1e-12" in shown  # Tukey's p of joint against the rest
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.csv", "g,v\na,1\na,x2\n", [], "a.csv:3: 'x2' in column 'v' is no number"),
+        ("a.csv", "", [], "cannot be read"),
+        ("a.parquet", "no parquet", [], "cannot be read"),
+        ("a.xls", "", [], "neither .csv nor .parquet"),
+        ("a.csv", "g,v\n", [], "has no rows"),
+        ("a.csv", "g,v\na,1\n", ["--where", "h=1"], "no column 'h'"),
+        ("a.csv", "g,v\na,1\n", ["--where", "h"], "write COLUMN=VALUE"),
+        ("a.csv", "g,v\na,1\n", ["--by", "h"], "no column 'h'"),
+        ("a.csv", "g,v\na,1\n", ["--better", "more"], "write higher or lower"),
+        (None, "", [], "there is no file"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str | None,
+    content: str,
+    options: list[str],
+    message: str,
+) -> None:
+    from offramp.cli import main
+
+    file = tmp_path / (name or "absent.csv")
+    if name is not None:
+        file.write_text(content)
+    arguments = ["offramp", "stats", str(file), "--value", "v", "--group", "g", *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_a_value_that_cannot_be_tested_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("strategy,accuracy,seed\na,0.5,1\nb,nan,1\nc,0.7,1\n")
+    shown = stats(
+        *(str(tmp_path / "one.csv"), "--value", "accuracy", "--group", "strategy", "--block", "seed")
+    ).stdout
+    assert "not tested: there is no more than one block" in shown
+    assert "1 value is missing or not finite and was left out: b in 1" in shown
