@@ -101,12 +101,9 @@ def contract_plan(backbone: str, mode: str, strategies: tuple[str, ...] = ()) ->
 
 @cache
 def _data(shape: tuple[int, int, int]) -> Data:
-    drawn = tiny_data(shape).train
-    starts = [0, TRAIN, TRAIN, TRAIN]
-    sizes = [TRAIN, OTHERS, OTHERS, OTHERS]
-    splits = [
-        (drawn.images[a : a + n], drawn.labels[a : a + n]) for a, n in zip(starts, sizes, strict=True)
-    ]
+    drawn = tiny_data(shape, images=120).train
+    cuts = (slice(0, TRAIN), *[slice(TRAIN, TRAIN + OTHERS)] * 3)
+    splits = [(drawn.images[rows], drawn.labels[rows]) for rows in cuts]
     return from_dataset(*splits)
 
 
