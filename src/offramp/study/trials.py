@@ -109,6 +109,19 @@ def load_network(store: Store, trial: str, device: torch.device) -> ExitNetwork:
     Raises OfframpError for a trial whose network or files are gone.
     """
     manifest = store.read_trial(trial)
+    net = blank_network(manifest, trial)
+    final: dict[int, Lineage] = {
+        int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()
+    }
+    weights = Weights(net, manifest["seed"], store.node_weights, device)
+    return weights.assembled(final, tuple(manifest["owners"]))
+
+
+def blank_network(manifest: dict[str, Any], trial: str) -> ExitNetwork:
+    """A trial's network without what it learned.
+
+    Raises OfframpError for a backbone that has changed since, or whose file is gone.
+    """
     spec = _net_spec(manifest["network"])
     shape = tuple(manifest["input_shape"])
     net = build(spec, (shape[0], shape[1], shape[2]), len(manifest["classes"]), manifest["seed"])
@@ -116,11 +129,7 @@ def load_network(store: Store, trial: str, device: torch.device) -> ExitNetwork:
         raise OfframpError(
             f"the backbone '{spec.backbone}' no longer has the places of trial {trial}; train it again"
         )
-    final: dict[int, Lineage] = {
-        int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()
-    }
-    weights = Weights(net, manifest["seed"], store.node_weights, device)
-    return weights.assembled(final, tuple(manifest["owners"]))
+    return net
 
 
 def _net_spec(fields: dict[str, Any]) -> NetSpec:
