@@ -58,6 +58,12 @@ def test_candidates_go_from_dear_to_cheap(search: Search) -> None:
     assert made[0].active == (3,) and len(set(made)) == len(made)
 
 
+def test_the_order_is_that_of_cost_not_of_depth() -> None:
+    heavy = Costs((10, 10, 10, 10), (25, 1, 1, 1), (0, 0, 0, 0), FOUR)
+    made = candidates(VALIDATION, FOUR, heavy, Search("fixed"), "harm")
+    assert [p.active for p in made] == [(3,), (0,), (2,), (1,)]
+
+
 def test_thresholds_per_exit_save_more_than_a_shared_one() -> None:
     each, one = (chosen("max-accuracy-loss", 0.02, Search(shared=s)) for s in (False, True))
     assert each.measures[each.chosen].macs < 0.9 * one.measures[one.chosen].macs

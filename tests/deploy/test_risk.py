@@ -128,7 +128,7 @@ def test_conformal_risk_control_keeps_the_mean(
     assert np.mean(np.array(risks) > level) > ALLOWED  # which is why it is called what it is
 
 
-def test_conformal_risk_control_needs_the_monotone_loss() -> None:
+def test_conformal_risk_control_is_not_the_last_that_fits() -> None:
     """Candidates of equal true risk above the target, whose losses fall on different rows."""
     taken = nearly_bad(200)
     true = taken.mean(axis=0)
@@ -150,6 +150,13 @@ def test_nothing_and_everything_certified() -> None:
     assert risk.conformal(np.zeros((98, 3)), 0.01) == 0
     assert risk.conformal(np.zeros((99, 3)), 0.01) == 3
     assert risk.upper_bound(5, 5, 0.95) == 1.0
+
+
+def test_conformal_losses_that_move_to_other_rows_add_up() -> None:
+    moving = np.zeros((99, 4))
+    moving[[0, 1, 1, 2], range(4)] = 1  # each candidate errs on one row: 0.02 allows a loss of 1
+    assert risk.conformal(moving, 0.02) == 1
+    assert risk.conformal(np.repeat(moving[:, :1], 4, axis=1), 0.02) == 4
 
 
 def test_a_candidate_behind_one_that_failed_is_not_certified() -> None:

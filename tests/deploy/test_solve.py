@@ -146,3 +146,25 @@ def test_totals_are_the_sums_of_every_setting(seed: int, exits: int) -> None:
             leaves = (e for e in range(exits) if bins[e][row] > setting[e])
             total += values[row, next(leaves, exits)]
         assert found[setting] == total
+
+
+@pytest.mark.parametrize("exits", [3, 4, 5])
+def test_refinement_counts_rows_where_they_leave(monkeypatch: pytest.MonkeyPatch, exits: int) -> None:
+    """Random scores and losses, and a coarse grid so coarse that all points come from refinement."""
+    monkeypatch.setattr(solve, "CELLS", 2**exits)
+    monkeypatch.setattr(solve, "NEAR", 4)
+    costs = Costs((10,) * exits, (1,) * exits, (0,) * exits, tuple(range(1, exits + 1)))
+    refined = 0
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        scores, lost = draw.random((40, exits)).astype(np.float32), draw.random((40, exits))
+        for point in solve.frontier(scores, lost, costs, points=30):
+            active = [i for i, t in enumerate(point.thresholds) if t is not None] + [exits - 1]
+            place = np.full(40, exits - 1)
+            for exit in reversed(active[:-1]):
+                place[scores[:, exit] >= point.thresholds[exit]] = exit
+            spent = dict(zip(active, costs.leaving(active), strict=True))
+            assert point.loss == pytest.approx(losses.taken(lost, place).mean())
+            assert point.macs >= np.mean([spent[int(i)] for i in place]) - 1e-9
+            refined += len(active) > 2
+    assert refined > 5
