@@ -193,6 +193,67 @@ def show(
 
 
 @app.command()
+def calibrate(
+    trial: Annotated[str, typer.Argument(help="A trial's id, or the beginning of one.")],
+    store: StoreOption = RUNS,
+    max_accuracy_loss: Annotated[
+        float | None,
+        typer.Option(help="Points of accuracy to give up, as 0.01, against the final exit."),
+    ] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Accuracy to keep, as 0.9.")] = None,
+    max_mean_macs: Annotated[
+        str | None, typer.Option(help="MACs an image on average: 40% of the plain network, or 1.5M.")
+    ] = None,
+    max_disagreement: Annotated[
+        float | None, typer.Option(help="Share of answers that may differ from the final exit's.")
+    ] = None,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            help="With a guarantee: share of inputs that the full network has right, the policy wrong."
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="Of the guarantee, over calibration draws.  [default: 0.95]")
+    ] = None,
+    on_average: Annotated[
+        bool, typer.Option("--on-average", help="Bound the mean risk over calibration draws instead.")
+    ] = False,
+    without_labels: Annotated[
+        bool,
+        typer.Option("--without-labels", help="The risk is any answer other than the full network's."),
+    ] = False,
+    score: Annotated[
+        str, typer.Option(help="confidence, entropy, margin, patience or fixed.")
+    ] = "confidence",
+    shared: Annotated[
+        bool, typer.Option("--shared", help="One threshold for all exits, not one per exit.")
+    ] = False,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Fit a temperature per exit, on validation.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="The policy file to write.")] = Path("policy.json"),
+    json: JsonOption = False,
+) -> None:
+    """Choose where each input leaves: a policy for a trial, with or without a guarantee.
+
+    Name one target. Candidates are made on validation, chosen on calibration, reported on test.
+    """
+    from offramp.cli import calibrating, inspecting
+
+    wanted = {
+        "max-accuracy-loss": max_accuracy_loss,
+        "min-accuracy": min_accuracy,
+        "max-mean-macs": max_mean_macs,
+        "max-disagreement": max_disagreement,
+        "risk": risk,
+    }
+    asked = calibrating.Asked(wanted, confidence, on_average, without_labels)
+    how = calibrating.search(score, shared, temperature, without_labels)
+    calibrating.calibrate(inspecting.opened(store), trial, asked, how, out, json)
+
+
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A strategy's label, or a trial's id.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, of the same kind.")],

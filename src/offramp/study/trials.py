@@ -108,6 +108,20 @@ def load_network(store: Store, trial: str, device: torch.device) -> ExitNetwork:
     Raises OfframpError for a trial whose network or files are gone.
     """
     manifest = store.read_trial(trial)
+    net = blank_network(store, trial)
+    final: dict[int, Lineage] = {
+        int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()
+    }
+    weights = Weights(net, manifest["seed"], store.node_weights, device)
+    return weights.assembled(final, tuple(manifest["owners"]))
+
+
+def blank_network(store: Store, trial: str) -> ExitNetwork:
+    """A trial's network without what it learned.
+
+    Raises OfframpError for a backbone that has changed since, or whose file is gone.
+    """
+    manifest = store.read_trial(trial)
     spec = _net_spec(manifest["network"])
     trained = store.read_node(manifest["phases"][0]["node"]).reads["network"]
     if "state" in trained:
@@ -123,11 +137,7 @@ def load_network(store: Store, trial: str, device: torch.device) -> ExitNetwork:
             f"the backbone '{spec.backbone}' is not what trial {trial} was trained on; "
             "bring back its code as it was, or train again"
         )
-    final: dict[int, Lineage] = {
-        int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()
-    }
-    weights = Weights(net, manifest["seed"], store.node_weights, device)
-    return weights.assembled(final, tuple(manifest["owners"]))
+    return net
 
 
 def _net_spec(fields: dict[str, Any]) -> NetSpec:

@@ -1,0 +1,256 @@
+"""`offramp calibrate`: from arguments to a policy file and its report."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import typer
+
+from offramp.cli.render import macs, show, table
+from offramp.deploy import trial as trials
+from offramp.deploy.calibrate import Calibrated, Kind, Target, statement
+from offramp.deploy.calibrate import calibrate as choose
+from offramp.deploy.candidates import Search
+from offramp.deploy.outcome import ClassOutcome, Outcome, outcome
+from offramp.deploy.policy import PolicyFile, ScoreName, write
+from offramp.deploy.trial import Trained
+from offramp.errors import OfframpError, nearest
+from offramp.study.store import Store
+
+SHOWN_POINTS = 9
+SHOWN_CLASSES = 10
+UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The target options as they were given; None for those that were not."""
+
+    wanted: Mapping[str, float | str | None]
+    confidence: float | None
+    on_average: bool
+    without_labels: bool
+
+
+def search(score: str, shared: bool, temperature: bool, without_labels: bool) -> Search:
+    """Raises OfframpError for options that do not go together."""
+    names = get_args(ScoreName)
+    if score not in names:
+        raise OfframpError(f"no score '{score}'{nearest(score, names)}")
+    if temperature and without_labels:
+        raise OfframpError("--temperature is fitted on labels; leave it or --without-labels out")
+    if (shared or temperature) and score in ("patience", "fixed"):
+        flag = "--shared" if shared else "--temperature"
+        raise OfframpError(f"{flag} means nothing for the score {score}; leave it out")
+    return Search(cast(ScoreName, score), shared, temperature)
+
+
+def target(asked: Asked, plain_macs: int) -> Target:
+    """What is asked for, checked. Raises OfframpError."""
+    given = {kind: value for kind, value in asked.wanted.items() if value is not None}
+    if len(given) != 1:
+        options = ", ".join(f"--{kind}" for kind in asked.wanted)
+        found = " and ".join(f"--{kind}" for kind in given) or "none"
+        raise OfframpError(f"give exactly one target of {options}; got {found}")
+    ((kind, value),) = given.items()
+    if kind != "risk" and (asked.on_average or asked.without_labels or asked.confidence is not None):
+        raise OfframpError(
+            f"--confidence, --on-average and --without-labels go with --risk, not with --{kind}"
+        )
+    if asked.on_average and asked.confidence is not None:
+        raise OfframpError("--on-average has no confidence; give one of the two")
+    if kind == "max-mean-macs":
+        number = _macs(str(value), plain_macs)
+    else:
+        number = _share(kind, float(value), least_excluded=kind == "risk")
+    confidence = None
+    if kind == "risk" and not asked.on_average:
+        given_confidence = 0.95 if asked.confidence is None else asked.confidence
+        confidence = _share("confidence", given_confidence, least_excluded=True)
+    return Target(cast(Kind, kind), number, confidence, not asked.without_labels)
+
+
+def _share(name: str, value: float, least_excluded: bool) -> float:
+    if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
+        span = "between 0 and 1" if least_excluded else "from 0 to 1"
+        raise OfframpError(f"--{name} must be a share {span}, such as 0.01; got {value:g}")
+    return value
+
+
+def _macs(text: str, plain_macs: int) -> float:
+    """`40%` of the plain network, `1.5M`, `2e6`."""
+    body, factor = text.strip().lower(), 1.0
+    if body.endswith("%"):
+        body, factor = body[:-1], plain_macs / 100
+    elif body[-1:] in UNITS:
+        body, factor = body[:-1], UNITS[body[-1]]
+    try:
+        number = float(body) * factor
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise OfframpError(f"--max-mean-macs must be as 40% or 1.5M; got '{text}'")
+    return number
+
+
+def calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, as_json: bool) -> None:
+    target(asked, 1)  # mistakes in the options before the work
+    trained = trials.read(store, prefix)
+    wish = target(asked, trained.plain_macs)
+    found = choose(trained.validation, trained.calibration, trained.exits, trained.costs, wish, how)
+    write(out, policy_file(trained, found))
+    # Only now, with the policy on the disk, is the test split looked at.
+    tested = outcome(found.policy, trained.test, trained.costs, trained.classes)
+    if as_json:
+        typer.echo(jsonlib.dumps(_json(trained, found, tested, out), indent=2))
+    else:
+        _show(trained, found, tested, out)
+
+
+def policy_file(trained: Trained, found: Calibrated) -> PolicyFile:
+    """The chosen policy as a file: nothing of the test split is in it."""
+    chosen, full = found.measures[found.chosen], found.measures[0]
+    return PolicyFile(
+        found.policy,
+        trained.id,
+        trained.hash,
+        len(trained.classes),
+        asdict(found.target),
+        {
+            "images": found.rows,
+            "accuracy": chosen.accuracy,
+            "full_accuracy": full.accuracy,
+            "mean_macs": chosen.macs,
+            "plain_macs": trained.plain_macs,
+            "loss": chosen.loss,
+            "leaving": list(chosen.shares),
+            "risk_below": found.bound,
+        },
+        statement(found),
+    )
+
+
+def _json(trained: Trained, found: Calibrated, tested: Outcome, out: Path) -> dict[str, Any]:
+    return {
+        "trial": trained.id,
+        "policy": str(out),
+        "statement": statement(found),
+        "remark": found.remark,
+        "target": asdict(found.target),
+        "chosen": found.chosen,
+        "curve": [
+            {**asdict(m), "thresholds": list(p.thresholds)}
+            for p, m in zip(found.candidates, found.measures, strict=True)
+        ],
+        "plain_macs": trained.plain_macs,
+        "test": asdict(tested),
+    }
+
+
+def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path) -> None:
+    typer.echo(f"{trained.id}: {found.policy.score} policy in {out}\n")
+    _curve(trained, found)
+    _exits(tested)
+    _classes(tested)
+    plain = trained.plain_macs
+    spent, loss = tested.macs, tested.loss
+    typer.echo(f"On {tested.images:,} test images, with 95 % intervals:")
+    typer.echo(f"  accuracy           {_interval(tested.policy)}")
+    typer.echo(f"  full network       {_interval(tested.full)}")
+    typer.echo(f"  loss of accuracy   {100 * loss.value:.2f} points{_ends(loss.low, loss.high, 100)}")
+    typer.echo(f"  right to wrong     {_interval(tested.harm)}")
+    typer.echo(f"  differing answers  {_interval(tested.disagreement)}")
+    typer.echo(
+        f"  MACs an image      {macs(spent.mean)}, {100 * spent.mean / plain:.1f} % of the plain "
+        f"network{_ends(spent.low, spent.high, 100 / plain)}"
+    )
+    for name, bound in (("oracle", tested.oracle), ("random exit", tested.random)):
+        typer.echo(
+            f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
+        )
+    typer.echo(f"\n{statement(found)}")
+    if found.remark is not None:
+        typer.echo(f"Note: {found.remark}.")
+
+
+def _interval(share: Any) -> str:
+    return f"{100 * share.value:.2f} % ({100 * share.low:.2f} to {100 * share.high:.2f})"
+
+
+def _ends(low: float | None, high: float | None, factor: float) -> str:
+    return "" if low is None or high is None else f" ({factor * low:.2f} to {factor * high:.2f})"
+
+
+def _curve(trained: Trained, found: Calibrated) -> None:
+    """Some points of the curve, the full network and the chosen one among them."""
+    labeled = found.measures[0].accuracy is not None
+    listing = table([""], ["MACs", "of plain", "accuracy" if labeled else "agreement"])
+    shown = _shown(found)
+    for at, measure in enumerate(found.measures):
+        if at in shown:
+            value = 1 - measure.loss if measure.accuracy is None else measure.accuracy
+            listing.add_row(
+                "*" if at == found.chosen else "",
+                macs(measure.macs),
+                f"{100 * measure.macs / trained.plain_macs:.1f} %",
+                f"{100 * value:.2f} %",
+            )
+    title = f"What can be had, on {found.rows:,} calibration images"
+    show(listing, title, "Candidates were made on validation. * is the chosen one.")
+
+
+def _shown(found: Calibrated) -> set[int]:
+    """The first, the last and the chosen point, and some in between, evenly by MACs."""
+    spent = np.array([measure.macs for measure in found.measures])
+    evenly = np.linspace(spent.max(), spent.min(), SHOWN_POINTS)
+    near = np.abs(spent[None] - evenly[:, None]).argmin(axis=1)
+    return {0, len(spent) - 1, found.chosen, *(int(i) for i in near)}
+
+
+def _exits(tested: Outcome) -> None:
+    listing = table(["exit"], ["threshold", "leave", "right here", "right of all", "ECE", "AUROC"])
+    for exit in tested.exits:
+        listing.add_row(
+            str(exit.exit),
+            "–" if exit.threshold is None else f"{exit.threshold:.4g}",
+            f"{100 * exit.share:.1f} %",
+            "–" if exit.accuracy is None else f"{100 * exit.accuracy:.1f} %",
+            f"{100 * exit.accuracy_all:.1f} %",
+            "–" if exit.ece is None else f"{exit.ece:.3f}",
+            "–" if exit.auroc is None else f"{exit.auroc:.3f}",
+        )
+    note = (
+        "right here: of those that leave there; ECE of the confidence and AUROC of the score over all."
+    )
+    show(listing, "Exits, on test", note)
+
+
+def _classes(tested: Outcome) -> None:
+    """The classes that lose most; those whose loss is surely above 0 are named in any case."""
+
+    def hurt(line: ClassOutcome) -> bool:
+        return line.loss.low > 0
+
+    worst = sorted(tested.classes, key=lambda line: -line.loss.value)
+    shown = [line for i, line in enumerate(worst) if i < SHOWN_CLASSES or hurt(line)]
+    rest = len(worst) - len(shown)
+    listing = table(["class"], ["images", "full", "policy", "loss", "95 %", ""])
+    for line in shown:
+        low, high = line.loss.low, line.loss.high
+        listing.add_row(
+            line.name,
+            str(line.images),
+            f"{100 * line.full:.1f} %",
+            f"{100 * line.policy:.1f} %",
+            f"{100 * line.loss.value:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            "loses" if hurt(line) else "",
+        )
+    note = f"and {rest} classes that lose no more (--json has them)" if rest else ""
+    show(listing, "Loss of accuracy by class, on test, most first", note)

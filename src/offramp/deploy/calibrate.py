@@ -1,0 +1,217 @@
+"""Choosing a policy on the calibration split, with or without a guarantee.
+
+Nothing here is given the test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.deploy import losses, risk, scoring
+from offramp.deploy.candidates import Loss, Rows, Search, candidates, loss_of
+from offramp.deploy.costs import Costs
+from offramp.deploy.policy import Policy
+from offramp.errors import OfframpError
+
+Floats = NDArray[np.floating]
+Kind = Literal["max-accuracy-loss", "min-accuracy", "max-mean-macs", "max-disagreement", "risk"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked for.
+
+    value: a share from 0 to 1, or MACs for `max-mean-macs`.  confidence: of a guarantee over calibration
+    draws, for `risk`; None there bounds the mean over draws.  labels: whether the risk is harm (the full
+    network right, the policy wrong) or, without labels, disagreement.
+    """
+
+    kind: Kind
+    value: float
+    confidence: float | None = None
+    labels: bool = True
+
+    @property
+    def loss(self) -> Loss:
+        """What the candidates are made to keep low."""
+        if self.kind == "max-disagreement" or (self.kind == "risk" and not self.labels):
+            return "disagreement"
+        return "harm" if self.kind == "risk" else "wrong"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A policy on a split. accuracy: 0 to 1, None where no labels were to be read.  macs: mean of a
+    row.  loss: mean of the target's loss.  shares: of rows by exit."""
+
+    accuracy: float | None
+    macs: float
+    loss: float
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration came to.
+
+    candidates: from the dearest to the cheapest, as ordered on validation.  measures: of each, on
+    calibration.  chosen: index of one of them.  rows: of calibration.  bound: for a guarantee with
+    confidence, what the chosen policy's risk is below; the full network's is 0 by definition.
+    remark: where there is one, why nothing cheaper could be had.
+    """
+
+    target: Target
+    candidates: tuple[Policy, ...]
+    measures: tuple[Measure, ...]
+    chosen: int
+    rows: int
+    bound: float | None
+    remark: str | None
+
+    @property
+    def policy(self) -> Policy:
+        return self.candidates[self.chosen]
+
+
+def calibrate(
+    validation: Rows,
+    calibration: Rows,
+    exits: tuple[int, ...],
+    costs: Costs,
+    target: Target,
+    search: Search,
+) -> Calibrated:
+    """Make candidates on validation; choose on calibration the cheapest that meets the target.
+
+    Raises OfframpError for a target that no candidate meets.
+    """
+    found = candidates(validation, exits, costs, search, target.loss)
+    leaves = [policy.leaves(calibration.logits) for policy in found]
+    answers = scoring.answers(calibration.logits)
+    lost = loss_of(target.loss, answers, calibration.labels)
+    labeled = target.loss != "disagreement"
+    wrong = losses.wrong(answers, calibration.labels) if labeled else None
+    measures = tuple(
+        _measure(policy, out, costs, lost, wrong) for policy, out in zip(found, leaves, strict=True)
+    )
+    bound, remark = None, None
+    if target.kind == "risk":
+        taken = np.column_stack([losses.taken(lost, out) for out in leaves])
+        chosen = _certified(taken, target)
+        if chosen and target.confidence is not None:
+            bound = risk.upper_bound(int(taken[:, chosen].sum()), len(taken), target.confidence)
+        if not chosen and len(found) > 1:
+            seen = loss_of(target.loss, scoring.answers(validation.logits), validation.labels)
+            first = losses.taken(seen, found[1].leaves(validation.logits))
+            remark = _too_small(target, len(taken), float(first.mean()))
+    else:
+        chosen = _cheapest(measures, target)
+    if len(found) == 1:
+        remark = "the trial has no exit that is cheaper than the full network"
+    return Calibrated(target, found, measures, chosen, len(calibration.labels), bound, remark)
+
+
+def _measure(
+    policy: Policy, leaves: NDArray[np.integer], costs: Costs, lost: Floats, wrong: Floats | None
+) -> Measure:
+    shares = np.bincount(leaves, minlength=len(policy.exits)) / len(leaves)
+    return Measure(
+        None if wrong is None else 1 - float(losses.taken(wrong, leaves).mean()),
+        float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
+        float(losses.taken(lost, leaves).mean()),
+        tuple(float(s) for s in shares),
+    )
+
+
+def _certified(taken: Floats, target: Target) -> int:
+    """The boldest certified candidate; 0, the full network, has no risk and needs no test."""
+    if target.confidence is None:
+        return risk.conformal(taken[:, 1:], target.value) if taken.shape[1] > 1 else 0
+    bolder = taken[:, 1:]
+    return risk.learn_then_test(bolder, target.value, target.confidence) if bolder.size else 0
+
+
+def _cheapest(measures: Sequence[Measure], target: Target) -> int:
+    """The last, and so by validation the cheapest, candidate that meets the target on calibration; for
+    a bound on MACs the dearest, which by validation is the most accurate."""
+    full = measures[0].accuracy
+    if target.kind == "max-mean-macs":
+        fits = [i for i, m in enumerate(measures) if m.macs <= target.value]
+        if not fits:
+            least = min(m.macs for m in measures)
+            raise OfframpError(
+                f"no policy costs at most {target.value:,.0f} MACs an image; the cheapest costs "
+                f"{least:,.0f}, so allow that or place an exit earlier"
+            )
+        return fits[0]
+    if target.kind == "max-disagreement":
+        fits = [i for i, m in enumerate(measures) if m.loss <= target.value]
+    else:
+        assert full is not None
+        floor = target.value if target.kind == "min-accuracy" else full - target.value
+        fits = [
+            i for i, m in enumerate(measures) if m.accuracy is not None and m.accuracy >= floor - 1e-12
+        ]
+    if not fits:
+        best = max(m.accuracy or 0.0 for m in measures)
+        raise OfframpError(
+            f"no policy reaches accuracy {target.value:g} on the calibration split; the best reaches "
+            f"{best:.4f}, so ask for less or train longer"
+        )
+    return fits[-1]
+
+
+def _too_small(target: Target, rows: int, rate: float) -> str:
+    """Why nothing was certified, and how many rows would do. rate: of the safest candidate, seen on
+    validation."""
+    if target.confidence is None:
+        least = risk.rows_needed_on_average(target.value)
+        likely = risk.rows_needed_on_average(target.value, rate)
+    else:
+        least = risk.rows_needed(target.value, target.confidence)
+        likely = risk.rows_needed(target.value, target.confidence, rate)
+    said = f"{rows:,} calibration images certify nothing cheaper than the full network"
+    if least is None or rows < least:
+        said += f": that takes at least {_count(least)}, even if the policy errs on none of them"
+    if rate == 0:
+        return said
+    erring = f"; the safest cheaper policy errs on {100 * rate:.2f} % of the validation images"
+    if likely is None:
+        return f"{said}{erring}, too near the target or above it for any number to do"
+    return f"{said}{erring}, at which it takes about {_count(likely)}"
+
+
+def _count(number: int | None) -> str:
+    return "more than ten million" if number is None else f"{number:,}"
+
+
+def statement(result: Calibrated) -> str:
+    """What is promised of the chosen policy, in one sentence or two, and what it rests on."""
+    target = result.target
+    what = (
+        "the share of inputs where the full network is right and the policy wrong"
+        if target.loss == "harm"
+        else "the share of inputs where the policy answers otherwise than the full network"
+    )
+    assumed = "provided that inputs are drawn from the distribution of the calibration images"
+    if target.kind == "risk" and not result.chosen:
+        return "The policy is the full network; it loses nothing against itself and saves nothing."
+    if target.kind == "risk" and target.confidence is not None:
+        return (
+            f"With confidence {target.confidence:g} over draws of {result.rows:,} calibration images, "
+            f"{what} is at most {target.value:g}, {assumed}."
+        )
+    if target.kind == "risk":
+        return (
+            f"On average over draws of {result.rows:,} calibration images, {what} is at most "
+            f"{target.value:g}, {assumed}. A single draw, this one included, may exceed it."
+        )
+    return (
+        f"No guarantee: the target was met on these {result.rows:,} calibration images, which were used "
+        "to choose; --risk gives one."
+    )

@@ -1,0 +1,71 @@
+"""Policies row by row in plain Python, written apart from the package, to test it against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def reference_answer(row: Sequence[float]) -> int:
+    """The first of the largest logits; a NaN is never the largest."""
+    best, at = -math.inf, 0
+    for i, logit in enumerate(row):
+        if logit > best:
+            best, at = logit, i
+    return at
+
+
+def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] | None) -> list[float]:
+    """row: [E, C] → a score for each exit."""
+    found: list[float] = []
+    for exit in range(len(row)):
+        logits = [float(v) for v in row[exit]]
+        if name == "fixed":
+            found.append(0.0)
+            continue
+        if any(math.isnan(v) for v in logits) or not math.isfinite(max(logits)):
+            found.append(0.0 if name == "patience" else -math.inf)
+            continue
+        if name == "patience":
+            same = (
+                exit > 0
+                and found[-1] > 0
+                and reference_answer(row[exit - 1]) == reference_answer(logits)
+            )
+            found.append(found[-1] + 1 if same else 1.0)
+            continue
+        warmth = 1.0 if temperatures is None else temperatures[exit]
+        largest = max(logits)
+        weights = [math.exp((v - largest) / warmth) for v in logits]
+        odds = sorted((w / math.fsum(weights) for w in weights), reverse=True)
+        if name == "confidence":
+            found.append(odds[0])
+        elif name == "margin":
+            found.append(odds[0] - odds[1])
+        else:
+            entropy = -math.fsum(p * math.log(p) for p in odds if p > 0)
+            found.append(max(0.0, 1 - entropy / math.log(len(odds))))
+    return found
+
+
+def reference_leave(
+    name: str,
+    row: np.ndarray,
+    thresholds: Sequence[float | None],
+    temperatures: Sequence[float] | None,
+    near: float,
+) -> int | None:
+    """Where a row leaves; None where a score is so near its threshold that rounding decides."""
+    scores = reference_scores(name, row, temperatures)
+    exact = name in ("patience", "fixed")
+    for exit, score in enumerate(scores[:-1]):
+        threshold = thresholds[exit]
+        if threshold is None:
+            continue
+        if not exact and abs(score - threshold) < near:
+            return None
+        if score >= threshold:
+            return exit
+    return len(scores) - 1
