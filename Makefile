@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/offramp run studies/demo.yaml --store runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,16 @@ CLASSES = 3
 
 
 @pytest.fixture(scope="module")
-def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Of real trials, by strategy."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Real trials and their nodes."""
     study = tiny_study(("baseline", "two-stage", "separate"), recipe={"epochs": 1})
-    store, _ = run_all(tiny_plan(study), tmp_path_factory.mktemp("trained"))
-    found = [store.read_trial(t) for t in store.trials()]
+    return run_all(tiny_plan(study), tmp_path_factory.mktemp("trained"))[0]
+
+
+@pytest.fixture(scope="module")
+def manifests(trained: Store) -> dict[str, dict[str, Any]]:
+    """Of the real trials, by strategy."""
+    found = [trained.read_trial(t) for t in trained.trials()]
     return {m["strategy"]: m for m in found}
 
 
@@ -42,8 +48,9 @@ def logits(exits: int, calibration: int = 600) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, manifests: dict[str, dict[str, Any]]) -> Store:
+def store(tmp_path: Path, trained: Store, manifests: dict[str, dict[str, Any]]) -> Store:
     """The trials `base`, `two` and `own`, with simulated logits."""
+    shutil.copytree(trained.root, tmp_path / "runs", ignore=shutil.ignore_patterns("trials"))
     kept = Store(tmp_path / "runs")
     for name, strategy in (("base", "baseline"), ("two", "two-stage"), ("own", "separate")):
         kept.write_trial(name, manifests[strategy], logits(len(manifests[strategy]["exits"])))
@@ -221,7 +228,7 @@ def test_trials_that_cannot_be_calibrated(run: Command, store: Store) -> None:
 
 def test_a_store_that_is_not_there(run: Command) -> None:
     status, _, err = run("two", "--risk", "0.1")
-    assert status == 2 and "there is no store runs" in err
+    assert status == 2 and "there is no store at runs" in err
 
 
 def test_reading_names_the_trial(store: Store) -> None:

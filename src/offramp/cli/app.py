@@ -235,9 +235,9 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="The policy file to write.")] = Path("policy.json"),
     json: JsonOption = False,
 ) -> None:
-    """Choose where each input leaves: a policy for a trial, with or without a guarantee.
+    """Choose where each input leaves, with or without a guarantee.
 
-    Name one target. Candidates are made on validation, chosen on calibration, reported on test.
+    Writes a policy for a trial. Name one target. Candidates are made on validation, chosen on calibration, reported on test.
     """
     from offramp.cli import calibrating, inspecting
 
@@ -424,7 +424,9 @@ def stats(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Test whether groups differ: over blocks where there are some, and the paper's one-way beside it.
+    """Test whether groups differ, in any table of numbers.
+
+    Over blocks (such as seeds) where there are some, and the paper's one-way analysis beside it.
 
     Works on any table; docs/statistics.md explains the two ways and the notation.
     """

@@ -193,6 +193,7 @@ def _close_epoch(
     trainee.epoch += 1
     record(trainee, trainee.epoch, "train", loss, at_exits)
     record(trainee, trainee.epoch, "validation", validation_loss, checked)
+    trainee.validation_losses.append(validation_loss)
     if trainee.best_epoch == trainee.epoch:
         trainee.best = trained_state(trainee)
     return EpochReport(

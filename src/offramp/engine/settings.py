@@ -24,6 +24,7 @@ def applied(numerics: Numerics) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(numerics.threads)
     torch.use_deterministic_algorithms(numerics.deterministic)
+    torch.set_flush_denormal(numerics.flush_denormal)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
     torch.backends.cudnn.allow_tf32 = numerics.tf32

@@ -35,6 +35,7 @@ class Trainee:
     """Mutable on purpose: this is the state of a training run, and what a checkpoint holds.
 
     epoch: finished epochs.  best: the trained parts at the lowest validation loss so far.
+    validation_losses: of the phase's own loss, one a finished epoch.
     """
 
     node: Node
@@ -44,14 +45,7 @@ class Trainee:
     rows: list[Row] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def validation_losses(self) -> list[float]:
-        return [
-            r.value
-            for r in self.rows
-            if r.split == "validation" and r.exit == OBJECTIVE and r.metric == "loss"
-        ]
+    validation_losses: list[float] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> int:
@@ -170,3 +164,6 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.epoch = int(state["epoch"])
     trainee.seconds = dict(state["seconds"])
     trainee.rows = [Row(*row) for row in state["rows"]]
+    trainee.validation_losses = [
+        row.value for row in trainee.rows if (row.split, row.exit) == ("validation", OBJECTIVE)
+    ]

@@ -1,0 +1,65 @@
+"""Phases of the small network, trained by the engine alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offramp.data import Data, from_dataset
+from offramp.engine.fit import Diverged, EpochReport, conclude, fit
+from offramp.engine.passes import Images, Plain
+from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.settings import applied
+from offramp.engine.trainee import Trainee, enroll
+from offramp.engine.weights import Weights
+from offramp.recipe import Recipe
+from offramp.strategies import STRATEGIES
+from offramp.study.plan import data_identity
+from support import CPU, NUMERICS, network, tiny_data
+
+USUAL = Recipe(epochs=2, batch_size=16, learning_rate=0.01)
+
+
+def program_nodes(strategy: str, recipe: Recipe = USUAL, **options: Any) -> tuple[Node, ...]:
+    setting = Setting(data_identity(tiny_data()), recipe, NUMERICS, seed=42)
+    return resolve(STRATEGIES[strategy](4, **options), network("digits-cnn"), setting).nodes
+
+
+def begin(
+    node: Node, data: Data | None = None, made: Mapping[str, Mapping[str, Tensor]] | None = None
+) -> tuple[Trainee, Plain, Images]:
+    images = Images(data or tiny_data(), CPU)
+    weights = Weights(network("digits-cnn"), node.seed, (made or {}).__getitem__, CPU)
+    trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+    return trainee, Plain(images, [node], weights, 64), images
+
+
+def train(
+    node: Node, data: Data | None = None
+) -> tuple[Trainee, list[EpochReport | Diverged], dict[str, Tensor]]:
+    """A whole phase; the trainee, its reports, and the weights it hands on (none if it diverged)."""
+    with applied(NUMERICS):
+        trainee, passes, images = begin(node, data)
+        size = node.recipe.batch_size
+        reports = [report for epoch in fit([trainee], passes, images, size) for report in epoch]
+        bad = any(isinstance(r, Diverged) for r in reports)
+        return trainee, reports, {} if bad else conclude(trainee, passes, images, size)
+
+
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def split_data(train_images: int, validation_images: int = 20, classes: int = 3) -> Data:
+    generator = torch.Generator().manual_seed(5)
+
+    def split(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(count) % classes
+        noise = torch.randint(0, 120, (count, 1, 8, 8), generator=generator)
+        return (noise + 40 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels
+
+    rest = split(validation_images)
+    return from_dataset(split(train_images), rest, rest, rest)
