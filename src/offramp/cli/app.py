@@ -237,7 +237,13 @@ def calibrate(
 ) -> None:
     """Choose where each input leaves, with or without a guarantee.
 
-    Writes a policy for a trial. Name one target. Candidates are made on validation, chosen on calibration, reported on test.
+    Writes a policy for a trial. Name one target. Candidates are made on validation, chosen on
+    calibration, and reported on test.
+
+    \b
+    Examples:
+      offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
+      offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
     """
     from offramp.cli import calibrating, inspecting
 
@@ -427,6 +433,11 @@ def stats(
     """Test whether groups differ, in any table of numbers.
 
     Over blocks (such as seeds) where there are some, and the paper's one-way analysis beside it.
+
+    \b
+    Example:
+      offramp stats table.csv --value value --group strategy --block seed \\
+        --where split=test --where metric=accuracy --where exit=4 --same source
 
     Works on any table; docs/statistics.md explains the two ways and the notation.
     """
