@@ -407,7 +407,7 @@ def stats(
         str | None, typer.Option(help="The column that pairs the values, such as seed.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN,…", help="Analyze each value of these apart.")
+        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Analyze each value of these apart.")
     ] = None,
     where: Annotated[
         list[str] | None,
