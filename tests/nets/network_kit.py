@@ -1,0 +1,50 @@
+"""Small networks for tests, and what there is to compare of them."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from offramp.nets import BACKBONES, NetSpec, build
+from offramp.parts import Part, path
+
+CLASSES = 5
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
+
+
+@functools.cache
+def built(name):
+    return build(NetSpec(name), BACKBONES[name].input_shape, CLASSES, seed=1)
+
+
+def network(name="digits-cnn"):
+    return built(name).copy()
+
+
+def images(net, count=4):
+    return torch.randn(count, *net.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def parts(net):
+    return [*path(net.exits), *(Part("head", k) for k in range(1, net.exits))]
+
+
+def state(net, trunk=0):
+    return {key: t for part in parts(net) for key, t in net.state(part, trunk).items()}
+
+
+def storages(net):
+    return {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def shift(net):
+    with torch.no_grad():
+        for tensor in net.state_dict().values():
+            tensor.add_(1)

@@ -1,0 +1,220 @@
+"""What a user attaches exits to, and where they go."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import timm
+import torch
+from network_kit import (
+    CLASSES,
+    images,
+    same,
+    shift,
+    state,
+)
+from torch import nn
+
+from offramp.errors import OfframpError
+from offramp.nets import NetSpec, attach, build
+from offramp.nets.builder import list_places, spread
+from offramp.nets.places import Place
+from offramp.parts import Part
+
+# Other people's networks
+
+
+def test_a_timm_transformer_gets_token_heads():
+    spec = NetSpec("timm/vit_tiny_patch16_224", (("depth", 4), ("patch_size", 8)), taps=2)
+    net = build(spec, (3, 32, 32), CLASSES, seed=1)
+    assert [s.kind for s in net.head_specs] == ["mlp", "mlp"]
+    assert net.places[:-1] == ("blocks.0", "blocks.2")
+    assert all(z.shape == (4, CLASSES) for z in net(images(net)))
+    assert same(state(net.redrawn(1)), state(net))
+
+
+def test_a_timm_network_with_channels_last_maps():
+    spec = NetSpec("timm/swin_tiny_patch4_window7_224", (("depths", (1, 1)), ("window_size", 4)), taps=1)
+    net = build(spec, (3, 32, 32), CLASSES, seed=1)
+    assert net.head_specs[0].layout == "hwc"
+    assert net.eval()(images(net))[0].shape == (4, CLASSES)
+
+
+def test_a_function_in_a_users_file(tmp_path):
+    file = tmp_path / "mine.py"
+    text = (
+        "from torch import nn\n"
+        "def make(classes, width=4):\n"
+        "    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 8, 3),\n"
+        "        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))\n"
+        "def wrong(input_shape): return input_shape\n"
+        "def small(**kwargs): return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(8, 2))\n"
+        "def broken(): return 1 / 0\n"
+    )
+    file.write_text(text)
+
+    def made(function, **options):
+        spec = NetSpec(f"{file}:{function}", tuple(options.items()), taps=1)
+        return build(spec, (3, 8, 8), CLASSES, seed=1)
+
+    net = made("make", width=6)
+    assert net.state(Part("segment", 1))["0.weight"].shape == (6, 3, 3, 3)
+    assert net.redrawable and same(state(net.redrawn(1)), state(net))
+    assert str(tmp_path) not in json.dumps(net.identity)
+    file.write_text(text + "# changed\n")
+    assert made("make", width=6).identity != net.identity
+    for function, options, message in (
+        ("make", {"wdith": 3}, "takes no argument 'wdith'; did you mean 'width'"),
+        ("wrong", {}, "returned a tuple; return a torch.nn.Module"),
+        ("broken", {}, "ZeroDivisionError"),
+        ("maek", {}, "did you mean 'make'"),
+        ("small", {}, "do not pass through|give its last layer one output per class"),
+    ):
+        with pytest.raises(OfframpError, match=message):
+            made(function, **options)
+
+
+class Residual(nn.Module):
+    """A user's plain network: a skip connection, BatchNorm, dropout and a buffer read directly."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(0.5))
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.middle = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 16, 3, stride=2)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.relu(x + self.middle(x) * self.scale)
+        x = torch.relu(self.last(x)).mean((2, 3))
+        return self.head(self.drop(x))
+
+
+class Stubborn(Residual):
+    """The same, in a way that cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x):
+        x = self.stem(x)
+        if x.sum() > -1e9:
+            x = self.pool(self.last(x))
+        return self.head(self.drop(x))
+
+
+@pytest.mark.parametrize("taps", [["stem"], ["stem", "relu#1"], 1, 2])
+def test_attaching_to_a_plain_module(taps):
+    module = Residual()
+    weights = copy.deepcopy(module.state_dict())
+    net = attach(module, taps, (3, 16, 16), seed=4)
+    assert net.classes == CLASSES
+    assert same(net.trunks[0].module.state_dict(), weights)
+    x = images(net)
+    assert torch.equal(net.eval()(x)[-1], module.eval()(x))
+    shift(net)
+    assert same(module.state_dict(), weights)
+    assert not net.redrawable
+    assert same(net.redrawn(9).trunks[0].module.state_dict(), net.trunks[0].module.state_dict())
+
+
+def test_the_identity_of_an_attached_module_is_its_code_and_weights():
+    module = Residual()
+    nets = [attach(module, taps, (3, 16, 16)) for taps in (["stem"], 2)]
+    assert nets[0].identity == nets[1].identity
+    assert set(nets[0].identity) == {"code", "state", "input_shape"}
+    json.dumps(nets[0].identity)
+    other = copy.deepcopy(module)
+    other.scale.add_(1)
+    assert attach(other, 1, (3, 16, 16)).identity["state"] != nets[0].identity["state"]
+    longer = Residual()
+    longer.stem.append(nn.ReLU())
+    assert attach(longer, 1, (3, 16, 16)).identity["code"] != nets[0].identity["code"]
+
+
+def test_attaching_to_a_module_that_cannot_be_traced():
+    module = Stubborn()
+    with pytest.raises(OfframpError, match="one list per segment"):
+        attach(module, ["stem"], (3, 16, 16))
+    net = attach(module, [["stem"], ["last"], ["pool", "drop", "head"]], (3, 16, 16), head="linear")
+    assert net.places == ("stem", "last")
+    x = images(net)
+    assert torch.equal(net.eval()(x)[-1], module.eval()(x))
+    assert same(net.copy().trunks[0].module.state_dict(), module.state_dict())
+    split = attach(module, [["stem", "last"], ["pool", "drop", "head"]], (3, 16, 16))
+    assert split.identity == net.identity
+
+
+def test_attaching_to_a_transformer_keeps_its_weights():
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=CLASSES, img_size=32, patch_size=8, depth=3
+    )
+    net = attach(model, ["blocks.0", "blocks.1"], (3, 32, 32), head={"tokens": "class"})
+    x = images(net)
+    assert torch.equal(net.eval()(x)[-1], model.eval()(x))
+    assert [s.tokens for s in net.head_specs] == ["class", "class"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"taps": ["stme"]}, "no place 'stme'"),
+        ({"taps": ["head"]}, "not before the classifier"),
+        ({"taps": 1, "classes": 9}, r"\[B, 5\] where logits \[B, 9\] belong"),
+        ({"taps": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
+        ({"taps": 1, "head": {"withd": 3}}, "did you mean 'width'"),
+        ({"taps": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
+    ],
+)
+def test_mistakes_in_attaching(arguments, message):
+    with pytest.raises(OfframpError, match=message):
+        attach(Residual(), **{"input_shape": (3, 16, 16), **arguments})
+
+
+# Spreading exits
+
+
+def place(name, share):
+    return Place(name, (), (8, 4, 4), round(share * 1000), share, 0)
+
+
+def test_exits_spread_over_whole_blocks_near_their_shares():
+    places = [
+        place("conv", 0.1), place("bn", 0.1), place("a", 0.3), place("b.0", 0.4), place("b", 0.55),
+        place("c.0", 0.65), place("c", 0.8), place("d.0.conv", 0.9),
+    ]  # fmt: skip
+    assert spread(places, 3) == ("a", "b", "c")
+    assert spread(places, 1) == ("b",)
+    assert spread(places, 0) == ()
+    assert spread(places[:3], 1) == ("a",)
+
+
+def test_exits_go_inside_blocks_when_whole_ones_are_too_far():
+    places = [place("a.0", 0.3), place("a.1", 0.5), place("a", 0.9)]
+    assert spread(places, 1) == ("a.1",)
+
+
+def test_of_equal_macs_the_last_place_is_taken():
+    places = [place("conv", 0.5), place("norm", 0.5), place("relu", 0.5), place("next", 0.9)]
+    assert spread(places, 1) == ("relu",)
+
+
+def test_as_many_exits_as_places():
+    places = [place("a", 0.01), place("b", 0.02), place("c", 0.03)]
+    assert spread(places, 3) == ("a", "b", "c")
+    with pytest.raises(OfframpError, match="fewer than 4 places"):
+        spread(places, 4)
+
+
+def test_places_are_listed_with_the_taps_that_would_be_taken():
+    listed, taps = list_places(NetSpec("digits-cnn"), (1, 8, 8), CLASSES)
+    names = [place.name for place in listed]
+    assert taps == ("blocks.0", "blocks.2", "blocks.4")
+    assert [name for name in names if name in taps] == list(taps)
+    assert [place.share for place in listed] == sorted(place.share for place in listed)

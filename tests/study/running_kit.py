@@ -1,0 +1,28 @@
+"""Small plans for tests of runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kit import (
+    STRATEGIES,
+)
+
+from offramp.study.plan import Plan
+from support import tiny_plan, tiny_study
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "momentum": {"epochs": 3},
+    "adam": {"epochs": 3, "optimizer": "adam", "schedule": "cosine", "warmup_epochs": 1.5},
+    "patience": {"epochs": 6, "patience": 1, "learning_rate": 0.5, "optimizer": "adamw"},
+}
+
+
+def small_plan(recipe: str = "momentum", **more: Any) -> Plan:
+    return tiny_plan(tiny_study(STRATEGIES, recipe=RECIPES[recipe], **more))
+
+
+def by_phase(plan: Plan, name: str) -> str:
+    """The key of the one node of that name."""
+    (key,) = (key for key, node in plan.nodes.items() if node.name == name)
+    return key

@@ -1,0 +1,246 @@
+"""Runs that are cut short go on and end in the same bits."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kit import (
+    check_equal,
+    check_sound,
+    check_tidy,
+    conduct,
+    finish,
+    hashes,
+    locks_free,
+    reused,
+    trained,
+)
+from running_kit import RECIPES, by_phase, small_plan
+
+from offramp.engine import fit as engine_fit
+from offramp.engine.trainee import pack
+from offramp.errors import OfframpError
+from offramp.study.events import Began, Epoch
+from offramp.study.plan import Plan
+from offramp.study.run import run
+from offramp.study.store import Store
+from support import tiny_plan, tiny_study
+
+# A run that is cut short goes on, and ends in the same bits.
+
+
+def interrupted(plan: Plan, store: Store, after: int) -> bool:
+    """Whether Ctrl-C came, while the run told its `after`-th event; else the run ended."""
+    running = run(plan, store, conduct(store.root, checkpoint_seconds=0))
+    for number, _ in enumerate(running, start=1):
+        if number == after:
+            with pytest.raises(KeyboardInterrupt):
+                running.throw(KeyboardInterrupt)
+            return True
+    return False
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(tmp_path: Path, recipe: str) -> None:
+    plan = small_plan(recipe)
+    whole, _ = finish(plan, tmp_path / "whole")
+    store, threads, after = Store(tmp_path / "cut"), torch.get_num_threads(), 1
+    while interrupted(plan, store, after):  # one event later each time
+        after += 1
+        assert locks_free(plan, store), after
+        assert not list((store.root / "caches").glob("*"))
+        assert torch.get_num_threads() == threads
+        assert not torch.are_deterministic_algorithms_enabled()
+        check_sound(store)
+    assert after > 5
+    check_equal(whole, store)
+    check_tidy(store)
+
+
+@pytest.mark.parametrize("stop", [0, 3, 7, 20])
+def test_interrupted_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    plan = small_plan()
+    whole, _ = finish(plan, tmp_path / "whole")
+    original, calls = engine_fit.step, iter(range(10**6))
+
+    def step(*args: Any) -> Any:
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_fit, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            finish(plan, tmp_path / "cut", checkpoint_seconds=0)
+    assert locks_free(plan, Store(tmp_path / "cut"))
+    store, _ = finish(plan, tmp_path / "cut")
+    check_equal(whole, store)
+    check_tidy(store)
+
+
+def test_a_generator_that_nobody_reads_on_lets_go(tmp_path: Path) -> None:
+    plan, store = small_plan(), Store(tmp_path)
+    running = run(plan, store, conduct(tmp_path))
+    next(e for e in running if isinstance(e, Epoch))
+    assert not locks_free(plan, store)
+    running.close()
+    assert locks_free(plan, store)
+
+
+def test_a_resumed_phase_goes_on_after_its_last_checkpoint(tmp_path: Path) -> None:
+    plan, store = small_plan(), Store(tmp_path)
+    running = run(plan, store, conduct(tmp_path, checkpoint_seconds=0))
+    epochs = (e.report.epoch for e in running if isinstance(e, Epoch))
+    assert next(epoch for epoch in epochs if epoch == 2) == 2
+    running.close()  # before the second checkpoint
+    _, events = finish(plan, tmp_path)
+    assert next(e for e in events if isinstance(e, Began)).epoch == 1
+
+
+def test_without_checkpoints_a_cut_phase_starts_over(tmp_path: Path) -> None:
+    plan = small_plan()
+    whole, _ = finish(plan, tmp_path / "whole")
+    store = Store(tmp_path / "cut")
+    running = run(plan, store, conduct(tmp_path / "cut", checkpoint_seconds=1e9))
+    next(e for e in running if isinstance(e, Epoch) and e.report.epoch == 2)
+    running.close()
+    assert not list((tmp_path / "cut" / "work").glob("*/*"))
+    _, events = finish(plan, tmp_path / "cut", checkpoint_seconds=1e9)
+    assert all(e.epoch == 0 for e in events if isinstance(e, Began))
+    check_equal(whole, store)
+
+
+def test_saving_after_every_epoch_changes_nothing_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    original = Store.write_checkpoint
+
+    def write(self: Store, key: str, *rest: Any) -> None:
+        saved.append(key)
+        original(self, key, *rest)
+
+    monkeypatch.setattr(Store, "write_checkpoint", write)
+    plan = small_plan()
+    never, _ = finish(plan, tmp_path / "never", checkpoint_seconds=1e9)
+    assert not saved
+    always, _ = finish(plan, tmp_path / "always", checkpoint_seconds=0)
+    # Three epochs: after the first and the second; the third is kept as a node.
+    assert sorted(saved) == sorted([*plan.nodes] * 2)
+    check_equal(never, always)
+    check_tidy(always)
+
+
+def test_fused_heads_that_stand_at_different_epochs(tmp_path: Path) -> None:
+    plan = tiny_plan(tiny_study(["two-stage"], recipe={"epochs": 4, "optimizer": "adam"}))
+    whole, _ = finish(plan, tmp_path / "whole")
+    root = tmp_path / "cut"
+    store = Store(root)
+    heads = [by_phase(plan, f"exit {n}") for n in (1, 2, 3)]
+    running = run(plan, store, conduct(root, checkpoint_seconds=0))
+    for event in running:
+        if isinstance(event, Epoch) and event.report.key == heads[0] and event.report.epoch == 2:
+            shutil.copytree(root / "work", tmp_path / "after 1 epoch")
+        if isinstance(event, Epoch) and event.report.key == heads[0] and event.report.epoch == 4:
+            break
+    running.close()
+    # Head 1 keeps the checkpoint of epoch 3, head 2 has that of epoch 1, head 3 has none.
+    shutil.rmtree(root / "work" / heads[1])
+    shutil.copytree(tmp_path / "after 1 epoch" / heads[1], root / "work" / heads[1])
+    shutil.rmtree(root / "work" / heads[2])
+    _, events = finish(plan, root, checkpoint_seconds=0)
+    starts = {key: e.epoch for e in events if isinstance(e, Began) for key in e.keys}
+    assert starts == dict(zip(heads, (3, 1, 0), strict=True))
+    check_equal(whole, store)
+    check_tidy(store)
+
+
+def test_a_checkpoint_of_a_phase_that_had_ended_is_kept_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the last epoch's checkpoint and the node: only keeping it is left to do."""
+    plan = tiny_plan(tiny_study(["baseline"]))
+    whole, _ = finish(plan, tmp_path / "whole")
+    root = tmp_path / "cut"
+
+    def stop(*arguments: Any) -> None:
+        _, store, _, trainee, *_ = arguments
+        store.write_checkpoint(trainee.node.key, *pack(trainee))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("offramp.study.run._keep", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finish(plan, root)
+    monkeypatch.setattr(engine_fit, "step", None)
+    store, events = finish(plan, root)
+    assert trained(events) == list(plan.nodes)
+    assert hashes(store) == hashes(whole)
+
+
+def test_a_damaged_checkpoint_starts_the_phase_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 3}))
+    whole, _ = finish(plan, tmp_path / "whole")
+    root = tmp_path / "cut"
+    running = run(plan, Store(root), conduct(root, checkpoint_seconds=0))
+    next(e for e in running if isinstance(e, Epoch) and e.report.epoch == 2)
+    running.close()
+    (checkpoint,) = (root / "work").glob("*/*")
+    data = bytearray(checkpoint.read_bytes())
+    data[-1] ^= 1
+    checkpoint.write_bytes(data)
+    store, events = finish(plan, root)
+    assert [e.epoch for e in events if isinstance(e, Began)] == [0]
+    assert str(checkpoint) in caplog.text
+    check_equal(whole, store)
+
+
+# A full disk.
+
+
+def full_disk(patch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
+    """The `at`-th file from now on is cut in half by a full disk; returns a count of files."""
+    original, written = Path.write_bytes, 0
+
+    def write(self: Path, data: bytes) -> int:
+        nonlocal written
+        written += 1
+        if written >= at:
+            original(self, bytes(data[: len(data) // 2]))
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return original(self, data)
+
+    patch.setattr(Path, "write_bytes", write)
+    return lambda: written
+
+
+def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(tiny_study(["two-stage"]))
+    with monkeypatch.context() as patch:
+        written = full_disk(patch, 10**9)
+        whole, _ = finish(plan, tmp_path / "whole", checkpoint_seconds=0)
+    # The store's version, a plan, 4 checkpoints, 4 nodes of 4 files, a trial of 2 files.
+    assert written() == 1 + 1 + 4 + 16 + 2
+    for at in range(1, written() + 1):
+        root = tmp_path / f"full at {at}"
+        with monkeypatch.context() as patch:
+            full_disk(patch, at)
+            with pytest.raises(OfframpError, match=f"the disk is full while writing {root}/.*; free"):
+                finish(plan, root, checkpoint_seconds=0)
+        cut = Store(root)
+        assert locks_free(plan, cut)
+        check_sound(cut)
+        assert not list((root / "staging").glob("*")) and not list(root.rglob("*.tmp"))
+        before = set(cut.nodes())
+        store, events = finish(plan, root)
+        assert reused(events) == before and set(trained(events)) == set(plan.nodes) - before
+        check_equal(whole, store)
+        check_tidy(store)
