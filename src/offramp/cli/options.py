@@ -1,0 +1,45 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Execution(StrEnum):
+    derived = "derived"
+    plain = "plain"
+
+
+StoreOption = Annotated[
+    Path,
+    typer.Option("--store", metavar="FOLDER", help="Where finished work is kept and found again."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting for this run: recipe.epochs=3, seeds='[42]'. Repeatable.",
+    ),
+]
+DryOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the work, what is shared and the cost; start nothing."),
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Processes that train at the same time.")
+]
+ExecutionOption = Annotated[
+    Execution | None,
+    typer.Option(
+        help="derived: cache, fuse and share, which changes no result. plain: each phase alone, as "
+        "the paper does. By default what the study says, else derived."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the tables.")]
+RUNS = Path("runs")
