@@ -283,8 +283,63 @@ def test_images_and_classes_must_be_the_networks() -> None:
 
 def test_a_trial_of_an_attached_network_says_why_it_cannot_be_loaded(tmp_path: Path) -> None:
     offramp.fit(attached(), "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path)
-    with pytest.raises(OfframpError, match=r"was attached in Python .* call offramp\.fit again"):
+    with pytest.raises(
+        OfframpError, match=r"was attached in Python .* give it to offramp\.load as net="
+    ):
         offramp.load("baseline", store=tmp_path)
+
+
+def test_a_trial_of_an_attached_network_is_loaded_into_one_attached_alike(tmp_path: Path) -> None:
+    for strategy in ("joint", "separate"):
+        fitted = offramp.fit(attached(), strategy, train=Tensors(), recipe=RECIPE, store=tmp_path)
+        net = attached()
+        before = copies(net)
+        loaded = offramp.load(strategy, store=tmp_path, net=net)
+        assert equal(loaded.state_dict(), fitted.net.state_dict()) and equal(copies(net), before)
+        assert not loaded.training
+
+
+@pytest.mark.parametrize("other", ["weights", "taps", "head"])
+def test_a_trial_is_not_loaded_into_another_network(tmp_path: Path, other: str) -> None:
+    offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    torch.manual_seed(7)
+    nets = {
+        "weights": lambda: attached(Net().requires_grad_(False).double().float().apply(shifted)),
+        "taps": lambda: attached(taps=("stem.0", "middle")),
+        "head": lambda: offramp.attach(Net(), ["stem", "middle"], (3, 12, 12), head="paper"),
+    }
+    with pytest.raises(OfframpError, match=r"net is not what trial joint-.* was trained on; ") as caught:
+        offramp.load("joint", store=tmp_path, net=nets[other]())
+    assert "\n" not in str(caught.value)
+
+
+def shifted(module: nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        parameter.add_(0.01)
+
+
+def test_pixels_are_normalized_as_in_training() -> None:
+    test = Tensors(30, seed=1)
+    fitted = offramp.fit(attached(), "joint", train=Tensors(), test=test, recipe=RECIPE)
+    images = torch.stack([test[i][0] for i in range(len(test))])
+    pixels = fitted.normalize(images)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (fitted.mean, fitted.std))
+    assert torch.allclose(pixels, (images / 255 - mean) / std, atol=1e-5)
+    with torch.no_grad():
+        logits = torch.stack(fitted.net(pixels), dim=1).numpy()
+    np.testing.assert_allclose(logits, fitted.logits["test"], rtol=1e-4, atol=1e-5)
+    for wrong in (images.float(), images[0], images[:, :1]):
+        with pytest.raises(OfframpError, match=r"the images are .*; give uint8 \[B, 3, 12, 12\]"):
+            fitted.normalize(wrong)
+
+
+def test_float_images_are_taken_as_normalized() -> None:
+    images = torch.stack([Tensors()[i][0] for i in range(90)]) / 100
+    labels = torch.arange(90) % 3
+    fitted = offramp.fit(attached(), "joint", train=(images, labels), recipe=RECIPE)
+    assert fitted.mean == (0, 0, 0) and fitted.std == (1, 1, 1)
+    with pytest.raises(OfframpError, match="training images were float32"):
+        fitted.normalize(torch.zeros(1, 3, 12, 12, dtype=torch.uint8))
 
 
 # run and load, with code of one's own

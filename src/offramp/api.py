@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from offramp.analysis.exits import accuracy
-from offramp.data import Data, from_dataset
+from offramp.data import Data, from_dataset, normalize
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, attach
 from offramp.numerics import profile
@@ -37,13 +37,36 @@ class Fitted:
 
     net: trained, in eval mode.  accuracy: on the test split, by exit, 0 to 1.  logits: arrays of the
     splits `validation`, `calibration` and `test`, [N, exits, classes], with `…_labels` [N].  history:
-    every number of every phase, as in the tidy table.
+    every number of every phase, as in the tidy table.  mean, std: per channel, of the training images
+    scaled to [0, 1]; zeros and ones where they were float32, which are taken as already normalized.
     """
 
     net: ExitNetwork
     accuracy: Mapping[int, float]
     logits: Mapping[str, np.ndarray]
     history: pd.DataFrame
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """What `net` takes, on its device: uint8 [B, C, H, W] → float32 of the same shape.
+
+        Raises OfframpError for other images than uint8 of the network's shape, and where training
+        images were float32: those go into the network as they are.
+        """
+        if not any(self.mean) and set(self.std) == {1.0}:
+            raise OfframpError(
+                "the training images were float32, taken as normalized; give such images to the network"
+            )
+        shape = self.net.input_shape
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+            kind = str(images.dtype).removeprefix("torch.")
+            wanted = ", ".join(map(str, shape))
+            raise OfframpError(f"the images are {list(images.shape)} {kind}; give uint8 [B, {wanted}]")
+        device = next(self.net.parameters()).device
+        mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
+        pixels = normalize(images.to(device), mean, std)
+        return pixels.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -74,13 +97,16 @@ def fit(
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
 
-    net: of `attach`.  strategy: a name, or `my_file.py:my_strategy`.  train and the other splits: any
-    map-style Dataset of (image, label), or a pair of arrays; a split that is not given is held out of
-    train.  recipe, options: as in a study file, such as {"epochs": 5} and {"students": "shared"}.
-    store: a folder in which work is kept and found again; a temporary one by default.  watch: is
-    given every event.
+    net: of `attach`. Its trunk begins with the weights that it has now, so a fitted network can be
+    fitted further; its early exits begin anew, with weights drawn from the seed. A network that `load`
+    made is drawn anew as a whole.  strategy: a name, or `my_file.py:my_strategy`.  train and the other
+    splits: any map-style Dataset of (image, label), or a pair of arrays; a split that is not given is
+    held out of train.  recipe, options: as in a study file, such as {"epochs": 5} and
+    {"students": "shared"}.  store: a folder in which work is kept and found again; a temporary one by
+    default.  watch: is given every event.
 
-    Raises OfframpError for input that cannot work, and when training fails.
+    Raises OfframpError for input that cannot work (such as a network of several trunks, which some
+    strategies return), and when training fails.
     """
     data = from_dataset(train, validation, calibration, test)
     study = spec.parse(
@@ -95,6 +121,7 @@ def fit(
     )
     place = torch.device(device) if device is not None else default_device()
     _check_fit(net, data)
+    net = net.identified()
     plan = plan_trials(study, data, net, profile(study.numerics, place.type))
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
@@ -129,6 +156,8 @@ def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
         dict(zip(trial.resolved.final, map(float, scores), strict=True)),
         arrays,
         tidy(store, [trial.id]),
+        plan.data.mean,
+        plan.data.std,
     )
 
 
@@ -164,13 +193,20 @@ def run(
 
 
 def load(
-    trial: str, store: str | Path = "runs", device: torch.device | str | None = None
+    trial: str,
+    store: str | Path = "runs",
+    device: torch.device | str | None = None,
+    net: ExitNetwork | None = None,
 ) -> ExitNetwork:
     """The trained network of a trial (its id, or the beginning of it), in eval mode, ready to call:
     normalized images [B, C, H, W] → logits [B, classes] of every exit.
 
-    Raises OfframpError for a trial that is not there or whose network cannot be made any more.
+    net: for a trial of `fit`, the network attached in the same way (the module with the weights it had
+    before training); it stays as it is.
+
+    Raises OfframpError for a trial that is not there, whose network cannot be made any more, or for
+    another `net` than the trial's.
     """
     kept = Store(Path(store))
     place = torch.device(device) if device is not None else default_device()
-    return trials.load_network(kept, kept.find_trial(trial), place)
+    return trials.load_network(kept, kept.find_trial(trial), place, net)

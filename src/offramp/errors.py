@@ -13,6 +13,10 @@ class OfframpError(Exception):
     """
 
 
+class Unwritable(OfframpError):
+    """A place that cannot be written, such as a full disk: no other work can go on there either."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint for a mistyped word: `; did you mean 'joint'?`, or the choices when none is near."""
     options = sorted(choices)

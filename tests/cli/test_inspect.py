@@ -13,6 +13,9 @@ import pytest
 from command import Answer, Cli
 
 from offramp.strategies import STRATEGIES
+from offramp.study.store import Store
+
+TWO = ("two-stage", "joint")
 
 
 def narrow(answer: Answer) -> str:
@@ -42,6 +45,28 @@ def test_status(studied: Cli) -> None:
     text = narrow(studied("status"))
     assert "two-stage  digits-cnn  digits       2" in text
     assert "6 trials finished, 0 begun; 8 nodes, 0 checkpoints" in text
+
+
+def remade(key: str, **provenance: str) -> None:
+    """A node as if it had been made elsewhere."""
+    store = Store(Path("runs"))
+    node, weights = store.read_node(key), store.node_weights(key)
+    history, cost = store.node_history(key), store.node_cost(key)
+    store.discard_node(key)
+    made = {**node.provenance, **provenance}
+    store.write_node(key, node.reads, node.labels, made, node.summary, weights, history, cost)
+
+
+def test_status_warns_of_mixed_libraries_and_devices(studied: Cli) -> None:
+    assert "Warning" not in studied("status").out
+    (phase, *_) = data(studied("show", "two-stage-digits-cnn-digits-s1", "--json"))["phases"]
+    remade(phase["node"], timm="0.1", device="an abacus", git="f00")
+    (warning,) = [line for line in studied("status").out.splitlines() if "Warning" in line]
+    assert "timm (0.1, " in warning and "an abacus" in warning
+    assert "torch" not in warning and "f00" not in warning  # not mixed; changes no bit
+    assert data(studied("status", "--json"))["made_with"]["timm"][0] == "0.1"
+    made = [data(studied("show", f"{s}-digits-cnn-digits-s1", "--json"))["made_with"] for s in TWO]
+    assert "f00" in made[0]["git"] and "f00" not in made[1]["git"]
 
 
 def test_show(studied: Cli) -> None:
@@ -83,6 +108,30 @@ def test_compare_trials_image_by_image(studied: Cli) -> None:
         a, b = (trial["metrics"]["test"]["accuracy"][i] for trial in (one, other))
         assert row["mean"] == pytest.approx(a - b)
     assert "paired by image" in narrow(studied("compare", *pair))
+
+
+def test_compare_pairs_trials_of_several_studies(studied: Cli) -> None:
+    """A setting that neither strategy reads, and other taps: trunk, data and seed are the same."""
+    other = ("--set", "strategies=[separate]", "--set", "recipe.temperature=4")
+    assert studied("run", "s.yaml", "--quiet", *other, "--set", "exits.taps=[blocks.2]").code == 0
+    rows = data(studied("compare", "joint", "separate", "--json"))["exits"]
+    assert [(row["exit"], row["pairs"]) for row in rows] == [(2, 2), (3, 2)]
+    turned = data(studied("compare", "separate", "joint", "--json"))["exits"]
+    assert [(row["exit"], row["mean"]) for row in turned] == [
+        (1, -rows[0]["mean"]),
+        (2, -rows[1]["mean"]),
+    ]
+
+
+def test_compare_does_not_choose_between_trials(studied: Cli) -> None:
+    change = ("--set", "strategies=[joint]", "--set", "recipe.epochs=1", "--set", "seeds=[1]")
+    assert studied("run", "s.yaml", "--quiet", *change).code == 0
+    answer = studied("compare", "two-stage", "joint")
+    assert answer.code == 2 and len(answer.err.splitlines()) == 1
+    for trial in Path("runs/trials").glob("joint-*-s1-*"):
+        assert trial.name in answer.err
+    assert "'joint' has two trials" in answer.err and "compare trial ids" in answer.err
+    assert studied("compare", "two-stage", "baseline").code == 0  # has nothing to do with it
 
 
 def test_compare_with_one_seed_has_no_interval(studied: Cli) -> None:

@@ -96,13 +96,15 @@ def contract_plan(backbone: str, mode: str, strategies: tuple[str, ...] = ()) ->
         execution={"mode": mode},
     )
     numerics = replace(NUMERICS, frozen_batch=FROZEN_BATCH)
-    return plan_trials(study, _data(net.input_shape), net, numerics)
+    return plan_trials(study, contract_data(net.input_shape), net, numerics)
 
 
 @cache
-def _data(shape: tuple[int, int, int]) -> Data:
-    drawn = tiny_data(shape, images=120).train
-    cuts = (slice(0, TRAIN), *[slice(TRAIN, TRAIN + OTHERS)] * 3)
+def contract_data(shape: tuple[int, int, int], train: int = TRAIN) -> Data:
+    """`train` images to train on and OTHERS in each other split."""
+    drawn = tiny_data(shape, images=120 if train <= TRAIN else 400).train
+    assert len(drawn) >= train + OTHERS
+    cuts = (slice(0, train), *[slice(train, train + OTHERS)] * 3)
     splits = [(drawn.images[rows], drawn.labels[rows]) for rows in cuts]
     return from_dataset(*splits)
 

@@ -17,6 +17,7 @@ from offramp.engine.settings import applied, placed
 from offramp.engine.values import IMAGES, Point, Tensors, compute, join, pad, route
 from offramp.nets import ExitNetwork
 from offramp.nets.backbones import BACKBONES
+from offramp.numerics import Numerics, profile
 from support import CPU, NUMERICS, network
 
 ROWS = 70  # full batches and a ragged one
@@ -33,20 +34,32 @@ def values(net: ExitNetwork, images: Tensor, batch: int) -> dict[Point, Tensor]:
     return {p: join([known[p] for known in pieces], len(images))[0] for p in points}
 
 
-@pytest.mark.parametrize("batch", [16, 64, 128])
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_rows_of_full_batches_are_the_same_wherever_they_stand(backbone: str, batch: int) -> None:
+def check(backbone: str, batch: int, numerics: Numerics) -> None:
     net = network(backbone).copy().eval()
     placed(net, CPU)
     generator = torch.Generator().manual_seed(batch)
     images = torch.randn(ROWS, *net.input_shape, generator=generator)
     images = images.contiguous(memory_format=torch.channels_last)
     shuffle = torch.randperm(ROWS, generator=generator)[:23]  # as a short last batch
-    with applied(NUMERICS):
+    with applied(numerics):
         everything = values(net, images, batch)
         some = values(net, images[shuffle], batch)
     for point, value in everything.items():
         assert torch.equal(value[shuffle], some[point]), point
+
+
+@pytest.mark.parametrize("batch", [16, 64, 128])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_rows_of_full_batches_are_the_same_wherever_they_stand(backbone: str, batch: int) -> None:
+    check(backbone, batch, NUMERICS)
+
+
+@pytest.mark.parametrize("batch", [64, 128])
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet18"])
+def test_so_they_are_on_the_two_threads_of_the_shipped_profile(backbone: str, batch: int) -> None:
+    shipped = profile("default", "cpu")
+    assert shipped.threads == 2
+    check(backbone, batch, shipped)
 
 
 def test_padding_fills_the_last_piece_and_is_cut_off_again() -> None:

@@ -18,6 +18,7 @@ from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, pack, trained_state, unpack
 from offramp.engine.weights import Weights
+from offramp.nets import attach
 from offramp.parts import head, segment
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
@@ -202,3 +203,46 @@ def test_optimizers_do_what_their_papers_say(name: str) -> None:
         optimizer.step()
     expected = reference_step(recipe, start, gradients, rates)
     assert torch.allclose(parameter.detach().double(), expected, rtol=1e-5, atol=1e-7)
+
+
+class Backwards(torch.nn.Module):
+    """Registers its layers in another order than it runs them, with equal shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(8, 3)
+        self.second = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.first = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.stem = torch.nn.Conv2d(1, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(self.stem(x)).relu()).relu().mean((2, 3)))
+
+
+def test_a_checkpoint_fits_the_same_node_under_other_taps() -> None:
+    """Taps change the order of the parameters and leave the key: moments go by name."""
+    module = Backwards()
+    kept: list[tuple[Trainee, Images]] = []
+    for taps in ([], ["first"]):
+        net = attach(module, taps, (1, 8, 8))
+        setting = Setting(data_identity(tiny_data()), RECIPES["sgd"], NUMERICS, seed=42)
+        node = resolve(STRATEGIES["baseline"](net.exits), net, setting).nodes[0]
+        weights = Weights(net, node.seed, {}.__getitem__, CPU)
+        trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+        images = Images(tiny_data(), CPU)
+        if not kept:
+            next(fit([trainee], Plain(images, [node], weights, 64), images, 16))
+        else:
+            unpack(trainee, *pack(kept[0][0]))
+        kept.append((trainee, images))
+    (one, _), (other, _) = kept
+    assert one.node.key == other.node.key
+    assert engine._names(one) != engine._names(other)
+
+    def moments(trainee: Trainee) -> dict[str, Tensor]:
+        state = trainee.optimizer.state_dict()["state"]
+        return {n: state[i]["momentum_buffer"] for i, n in enumerate(engine._names(trainee))}
+
+    mine, theirs = moments(one), moments(other)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)

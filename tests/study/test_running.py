@@ -24,10 +24,12 @@ from running_kit import by_phase, small_plan
 
 from offramp.data import Data, from_dataset, order
 from offramp.engine import fit as engine_fit
+from offramp.engine.cost import written_macs
 from offramp.hashing import file_digest
+from offramp.study import trials
 from offramp.study.events import Epoch, Failed, Finished
 from offramp.study.store import Store
-from support import tiny_data, tiny_plan, tiny_study
+from support import run_all, tiny_data, tiny_plan, tiny_study
 
 # The same study gives the same bits, and finished work is never repeated.
 
@@ -217,7 +219,8 @@ def test_a_node_holds_only_what_it_trained_with_its_history_and_cost(tmp_path: P
         assert best == record.summary["best_epoch"]
         assert set(history[history["split"] == "train-eval"]["epoch"]) == {best, epochs}
         assert cost["macs_executed"] <= cost["macs_written"] and not cost["comparable"]
-        assert cost["macs_written"] == -(-plan.work[key].written * epochs // 6)
+        images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
+        assert cost["macs_written"] == written_macs(node, plan.net, images, epochs, len({best, epochs}))
         assert all(seconds >= 0 for seconds in cost["seconds"].values())
 
 
@@ -235,3 +238,31 @@ def test_files_of_a_finished_node_do_not_change_when_another_strategy_reads_it(t
     before = {p.name: file_digest(p) for p in (tmp_path / "nodes" / key).iterdir()}
     finish(tiny_plan(tiny_study(["distillation"])), tmp_path)
     assert {p.name: file_digest(p) for p in (tmp_path / "nodes" / key).iterdir()} == before
+
+
+def test_a_phase_that_cannot_train_fails_alone(tmp_path: Path) -> None:
+    """BatchNorm cannot train on one sample a step: an error of that phase, not of the study."""
+    alone = {"name": "two-stage", "phases": {"exit 1": {"batch_size": 1}}}
+    plan = tiny_plan(tiny_study(["baseline", alone, "joint"], recipe={"epochs": 1}))
+    store, events = run_all(plan, tmp_path)
+    (bad,) = [e for e in events if isinstance(e, Failed)]
+    assert plan.nodes[bad.key].name == "exit 1" and "batch_size" in bad.reason
+    assert {t.split("-digits")[0] for t in store.trials()} == {"baseline", "joint"}
+
+
+def test_logits_shared_by_trials_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    compute = trials.split_logits
+
+    def count(net: Any, images: Any, split: str, exits: Any, batch: int) -> Any:
+        asked.extend(exits if split == "test" else ())
+        return compute(net, images, split, exits, batch)
+
+    monkeypatch.setattr(trials, "split_logits", count)
+    strategies = ["baseline", "two-stage", "distillation"]
+    store, _ = run_all(tiny_plan(tiny_study(strategies, recipe={"epochs": 1})), tmp_path)
+    assert sorted(asked) == [1, 1, 2, 2, 3, 3, 4]  # the final exit is one for all three
+    final = [store.trial_logits(t)["test"][:, -1] for t in store.trials()]
+    assert (final[0] == final[1]).all() and (final[0] == final[2]).all()

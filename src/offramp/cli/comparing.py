@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def compare(store: Store, a: str, b: str, as_json: bool) -> None:
             if label not in labels:
                 hint = nearest(label, labels)
                 raise OfframpError(f"'{label}' is no strategy of {store.root}{hint}")
-        found = _by_seed(trials, a, b)
+        found = _by_seed(store, trials, a, b)
     else:
         found = _by_image(store, store.find_trial(a), store.find_trial(b))
     if as_json:
@@ -43,27 +44,53 @@ def compare(store: Store, a: str, b: str, as_json: bool) -> None:
     show(listing, f"Test accuracy, {a} minus {b}, in points, paired by {unit}", note)
 
 
-def _by_seed(trials: dict[str, dict[str, Any]], a: str, b: str) -> dict[int, Difference]:
-    """Strategies, paired by network, data, recipe and seed."""
-    sides: dict[str, dict[str, dict[int, float]]] = {a: {}, b: {}}
-    for manifest in trials.values():
-        if manifest["strategy"] in sides:
-            test = manifest["metrics"]["test"]["accuracy"]
-            setting = [manifest[name] for name in ("network", "data", "recipe", "seed")]
-            sides[manifest["strategy"]][canonical(setting)] = dict(
-                zip(manifest["exits"], test, strict=True)
-            )
+def _by_seed(
+    store: Store, trials: Mapping[str, dict[str, Any]], a: str, b: str
+) -> dict[int, Difference]:
+    """Strategies, paired by trunk, data and seed; their exits by place, numbered as in `a`."""
+    sides = {label: _by_setting(store, trials, label) for label in (a, b)}
     both = sorted(sides[a].keys() & sides[b].keys())
     if not both:
         raise OfframpError(
-            f"'{a}' and '{b}' have no seed in common on one network, data set and recipe; run both "
-            "in one study"
+            f"'{a}' and '{b}' have no seed in common on one network and data set; run both in one study"
         )
-    exits = set.intersection(*(set(sides[side][setting]) for side in (a, b) for setting in both))
+    pairs = [(_accuracy_at(sides[a][k]), _accuracy_at(sides[b][k])) for k in both]
+    shared = set.intersection(*(set(found) for pair in pairs for found in pair))
+    first = sides[a][both[0]]["places"]
     return {
-        exit: paired([sides[a][k][exit] for k in both], [sides[b][k][exit] for k in both])
-        for exit in sorted(exits)
+        exit: paired([one[place] for one, _ in pairs], [other[place] for _, other in pairs])
+        for exit, place in enumerate(first, start=1)
+        if place in shared
     }
+
+
+def _by_setting(
+    store: Store, trials: Mapping[str, dict[str, Any]], label: str
+) -> dict[str, dict[str, Any]]:
+    """The manifests of a strategy by what pairs them: trunk, data and seed, whichever study ran them.
+
+    Raises OfframpError where two trials stand for the same.
+    """
+    names: dict[str, str] = {}
+    for trial, manifest in trials.items():
+        if manifest["strategy"] != label:
+            continue
+        trunk = store.read_node(manifest["phases"][0]["node"]).reads["network"]
+        data = [manifest["data"][split] for split in ("train", "validation", "calibration", "test")]
+        setting = canonical([trunk, data, manifest["seed"]])
+        if setting in names:
+            raise OfframpError(
+                f"'{label}' has two trials for one network, data set and seed, {names[setting]} and "
+                f"{trial}; compare trial ids instead"
+            )
+        names[setting] = trial
+    return {setting: trials[trial] for setting, trial in names.items()}
+
+
+def _accuracy_at(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """Test accuracy by place."""
+    places = [manifest["places"][exit - 1] for exit in manifest["exits"]]
+    return dict(zip(places, manifest["metrics"]["test"]["accuracy"], strict=True))
 
 
 def _by_image(store: Store, a: str, b: str) -> dict[int, Difference]:

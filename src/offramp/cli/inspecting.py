@@ -12,7 +12,9 @@ from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.study.store import Store
-from offramp.study.summary import tidy, trial_seconds
+from offramp.study.summary import made_with, tidy, trial_seconds
+
+BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
 
 def opened(root: Path) -> Store:
@@ -29,7 +31,7 @@ def status(store: Store, as_json: bool) -> None:
     plans = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
     working = sorted(path.name for path in (store.root / "work").glob("*") if path.is_dir())
     used = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
-    versions = sorted({m["provenance"]["torch"] for m in manifests})
+    made = made_with(store, manifests)
     if as_json:
         emit(
             {
@@ -39,7 +41,7 @@ def status(store: Store, as_json: bool) -> None:
                 "nodes": len(store.nodes()),
                 "checkpoints": working,
                 "bytes": used,
-                "torch": versions,
+                "made_with": made,
                 "strategies": [
                     {"strategy": strategy, "backbone": backbone, "data": data, "trials": count}
                     for (strategy, backbone, data), count in counts.items()
@@ -56,8 +58,9 @@ def status(store: Store, as_json: bool) -> None:
         f"{counted(len(manifests), 'trial')} finished, {len(plans)} begun; "
         f"{counted(len(store.nodes()), 'node')}, {counted(len(working), 'checkpoint')}; {size(used)}."
     )
-    if len(versions) > 1:
-        typer.echo(f"Warning: trials come from several torch versions ({', '.join(versions)}).")
+    mixed = [f"{name} ({', '.join(made[name])})" for name in BITS if len(made[name]) > 1]
+    if mixed:
+        typer.echo(f"Warning: mixed here, so bits may differ: {'; '.join(mixed)}.")
 
 
 def show_trial(store: Store, prefix: str, as_json: bool) -> None:
@@ -65,7 +68,8 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
     manifest = store.read_trial(trial)
     seconds = trial_seconds(store, manifest)
     if as_json:
-        emit({"trial": trial, **manifest, "seconds": dict(seconds.__dict__)})
+        made = made_with(store, [manifest])
+        emit({"trial": trial, **manifest, "seconds": dict(seconds.__dict__), "made_with": made})
         return
     typer.echo(
         f"{trial}\n{manifest['strategy']} on {manifest['network']['backbone']}, "

@@ -45,7 +45,7 @@ def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, 
         interrupted = True
     _show_results(plan, store, progress, root, as_json, interrupted)
     if interrupted:
-        typer.echo("Interrupted. Run the same command again to go on; nothing is repeated.", err=True)
+        typer.echo("Interrupted. Run the same command again to go on; what is finished stays.", err=True)
         raise typer.Exit(130)
     if progress.failed:
         raise typer.Exit(1)

@@ -50,22 +50,37 @@ def value_bytes(net: ExitNetwork) -> dict[Point, int]:
 
 def work(node: Node, net: ExitNetwork, images: Mapping[str, int], sizes: Mapping[Point, int]) -> Work:
     """The work of `node`. images: counts of `train` and `validation`; sizes: of `value_bytes`."""
-    on_path = {part for exit in node.exits for part in path(exit)}
     inputs, taught = frozen_inputs(node), teacher_logits(node)
-    frozen = _parts(inputs.values())
-    below = sum(net.macs(part) for part in frozen)
-    teacher = sum(net.macs(part) for part in _parts(taught.values()))
-    above = sum(net.macs(part) for part in on_path - frozen)
+    below = _below(node, net)
     train, both = images["train"], images["train"] + images["validation"]
     epochs = node.recipe.epochs
     again = epochs * both + train  # every epoch, and once more in eval mode at the end
-    live = above * (again + BACKWARD * train * epochs)
+    live = live_macs(node, net, images, epochs, 1)
     values = {value.point for value in (*inputs.values(), *taught.values())} - {IMAGES}
     return Work(
-        written=live + (below + teacher) * again,
-        executed=live + (below + teacher) * (both if epochs > 1 else again),
+        written=live + below * again,
+        executed=live + below * (both if epochs > 1 else again),
         cache_bytes=sum(sizes[point] for point in values) * both,
     )
+
+
+def written_macs(
+    node: Node, net: ExitNetwork, images: Mapping[str, int], epochs: int, closings: int
+) -> int:
+    """MACs of so many epochs and `closings` with every layer live, teachers included."""
+    passes = epochs * (images["train"] + images["validation"]) + closings * images["train"]
+    return live_macs(node, net, images, epochs, closings) + _below(node, net) * passes
+
+
+def live_macs(
+    node: Node, net: ExitNetwork, images: Mapping[str, int], epochs: int, closings: int
+) -> int:
+    """MACs of what runs live in any case, from the first trained layer up: so many epochs forward and
+    backward with their validation, and `closings` passes over train in eval mode at the end."""
+    on_path = {part for exit in node.exits for part in path(exit)}
+    above = sum(net.macs(part) for part in on_path - _parts(frozen_inputs(node).values()))
+    train, validation = images["train"], images["validation"]
+    return above * (epochs * (train + validation) + closings * train + BACKWARD * train * epochs)
 
 
 def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:
@@ -73,6 +88,12 @@ def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:
     heads are paid for, and earlier trunks where exits own theirs."""
     done = {(net.trunk_of[k - 1], part) for k in passed for part in path(k)}
     return sum(net.macs(part) for _, part in done)
+
+
+def _below(node: Node, net: ExitNetwork) -> int:
+    """MACs of one image in the frozen layers below the cuts, and in the teacher."""
+    groups = (_parts(frozen_inputs(node).values()), _parts(teacher_logits(node).values()))
+    return sum(net.macs(part) for parts in groups for part in parts)
 
 
 def _parts(values: Iterable[Frozen]) -> set[Part]:

@@ -44,6 +44,9 @@ class Pass(Protocol):
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         """The exits that the node's loss reads, and its teacher's."""
 
+    def take(self, key: str) -> float:
+        """MACs of frozen layers that were run for a node since they were last asked for."""
+
 
 class Images:
     """Normalized images of a split, by row numbers."""
@@ -77,6 +80,7 @@ class Plain:
         self._teachers = {
             node.key: weights.frozen(values) for node, values in zip(nodes, teachers, strict=True)
         }
+        self._macs = {node.key: 0 for node in nodes}
 
     def read(self, split: str, rows: Tensor) -> Tensor:
         return self._images.read(split, rows)
@@ -95,7 +99,12 @@ class Plain:
                         for piece in pad(read, self._batch)
                     ]
                 theirs[value.point.index] = join(pieces, len(read))[0]
+                self._macs[node.key] += len(read) * sum(teacher.macs(part) for part in value.parts)
         return mine, theirs
+
+    def take(self, key: str) -> float:
+        macs, self._macs[key] = self._macs[key], 0
+        return macs
 
     def _walk(
         self,
@@ -113,6 +122,7 @@ class Plain:
             if isinstance(value, list) and point.part not in node.trained:
                 with torch.no_grad():
                     done[point] = [advance(net, point, piece) for piece in value]
+                self._macs[node.key] += 0 if point.part is None else rows * net.macs(point.part)
             else:
                 live = join(value, rows) if isinstance(value, list) else value
                 done[point] = advance(net, point, live)
@@ -140,12 +150,22 @@ class Derived:
         everything = [*self._inputs.values(), *self._teachers.values()]
         wanted = union(value for values in everything for value in values.values())
         self._nets = weights.frozen(wanted)
+        self._below = {
+            key: {
+                a for values in (inputs, self._teachers[key]) for v in values.values() for a in v.chain
+            }
+            for key, inputs in self._inputs.items()
+        }
+        self._ran: dict[Frozen, int] = {}  # MACs not charged to a node yet
+        self._asking = set(self._inputs)  # the nodes that they were run for
+        self._macs = dict.fromkeys(self._inputs, 0.0)
         again = any(node.recipe.epochs > 1 for node in nodes)
         if cache is not None and again:
             for split in ("train", "validation"):
                 self._fill(split)
 
     def read(self, split: str, rows: Tensor) -> dict[Frozen, Tensors]:
+        self._charge()
         known: dict[Frozen, Tensors] = {}
         images: Tensor | None = None
         for net, values in self._nets:
@@ -165,11 +185,26 @@ class Derived:
     def logits(
         self, node: Node, net: ExitNetwork, read: Mapping[Frozen, Tensors]
     ) -> tuple[Logits, Logits]:
+        self._asking.add(node.key)
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}
         mine = {k: compute(net, known, Point("logits", k))[0] for k in node.exits}
         theirs = {k: read[value][0] for k, value in self._teachers[node.key].items()}
         return mine, theirs
+
+    def take(self, key: str) -> float:
+        self._charge()
+        macs, self._macs[key] = self._macs[key], 0.0
+        return macs
+
+    def _charge(self) -> None:
+        """Divide what was run over the nodes that it was run for."""
+        for value, macs in self._ran.items():
+            readers = [key for key in self._asking if value in self._below[key]] or [*self._asking]
+            for key in readers:
+                self._macs[key] += macs / len(readers)
+        self._ran.clear()
+        self._asking.clear()
 
     def _held(self, value: Frozen, split: str) -> Tensors | None:
         return None if self._cache is None else self._cache.get((value, split, self._batch))
@@ -181,18 +216,24 @@ class Derived:
         if not values:
             return {}
         pieces: list[dict[Point, Tensors]] = []
+        ancestors = union(a for value in values for a in value.chain)
         for piece in pad(rows, self._batch):
             known: dict[Point, Tensors] = {}
-            for ancestor in union(a for value in values for a in value.chain):
+            for ancestor in ancestors:
                 held = self._held(ancestor, split)
                 if held is not None:
                     known[ancestor.point] = tuple(t[piece] for t in held)
             if any(_needs_images(value, known) for value in values):
                 known[IMAGES] = (self._images.read(split, piece),)
+            there = {IMAGES, *known}
             with torch.no_grad():
                 for value in values:
                     compute(net, known, value.point)
             pieces.append(known)
+        for value in ancestors:  # every piece found the same values there
+            part = value.point.part
+            if part is not None and value.point in known and value.point not in there:
+                self._ran[value] = self._ran.get(value, 0) + len(rows) * net.macs(part)
         return {v: join([known[v.point] for known in pieces], len(rows)) for v in values}
 
     def _fill(self, split: str) -> None:

@@ -35,7 +35,8 @@ class Trainee:
     """Mutable on purpose: this is the state of a training run, and what a checkpoint holds.
 
     epoch: finished epochs.  best: the trained parts at the lowest validation loss so far.
-    validation_losses: of the phase's own loss, one a finished epoch.
+    validation_losses: of the phase's own loss, one a finished epoch.  frozen_macs: that were run for
+    it below its cuts.  resumed: whether a checkpoint was read.
     """
 
     node: Node
@@ -46,6 +47,8 @@ class Trainee:
     seconds: dict[str, float] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     validation_losses: list[float] = field(default_factory=list)
+    frozen_macs: float = 0.0
+    resumed: bool = False
 
     @property
     def best_epoch(self) -> int:
@@ -131,16 +134,26 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A checkpoint: tensors and JSON. With it `unpack` goes on as if nothing had happened."""
     tensors = {f"last/{k}": t for k, t in trained_state(trainee).items()}
     tensors |= {f"best/{k}": t for k, t in trainee.best.items()}
+    names = _names(trainee)
     for index, fields in trainee.optimizer.state_dict()["state"].items():
-        for name, value in fields.items():
+        for moment, value in fields.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{name}"] = value
+                tensors[f"optimizer/{names[index]}/{moment}"] = value
     state = {
         "epoch": trainee.epoch,
         "seconds": trainee.seconds,
+        "frozen_macs": trainee.frozen_macs,
         "rows": [[r.epoch, r.split, r.exit, r.metric, r.value] for r in trainee.rows],
     }
     return tensors, state
+
+
+def _names(trainee: Trainee) -> list[str]:
+    """Names of the optimizer's parameters, in its order: the order depends on where a network is cut,
+    the names do not."""
+    parts = sorted(trainee.node.trained)
+    names = {id(t): name for part in parts for name, t in trainee.net.state(part).items()}
+    return [names[id(p)] for p in trainee.optimizer.param_groups[0]["params"]]
 
 
 def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -153,16 +166,19 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.best = under("best/")
     fields: dict[int, dict[str, Tensor]] = {}
     parameters = trainee.optimizer.param_groups[0]["params"]
-    for name, tensor in under("optimizer/").items():
-        index, key = name.split("/")
-        parameter = parameters[int(index)]
+    numbers = {name: index for index, name in enumerate(_names(trainee))}
+    for entry, tensor in under("optimizer/").items():
+        name, _, moment = entry.rpartition("/")
+        parameter = parameters[numbers[name]]
         # Fused kernels walk memory in order: a moment must lie in memory as its parameter does.
         like = parameter.detach() if tensor.shape == parameter.shape else tensor
-        fields.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(tensor)
+        fields.setdefault(numbers[name], {})[moment] = torch.empty_like(like).copy_(tensor)
     groups = trainee.optimizer.state_dict()["param_groups"]
     trainee.optimizer.load_state_dict({"state": fields, "param_groups": groups})
     trainee.epoch = int(state["epoch"])
     trainee.seconds = dict(state["seconds"])
+    trainee.frozen_macs = float(state.get("frozen_macs", 0))
+    trainee.resumed = True
     trainee.rows = [Row(*row) for row in state["rows"]]
     trainee.validation_losses = [
         row.value for row in trainee.rows if (row.split, row.exit) == ("validation", OBJECTIVE)

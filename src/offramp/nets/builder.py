@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import hashlib
-import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.nets.heads import paper_head, resolve
+from offramp.nets.identity import sources, state_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import Exit, ExitNetwork, Shape, drawn_head, drawn_module
 from offramp.nets.origin import NetSpec, Origin, origin_of
@@ -35,11 +32,16 @@ def build(spec: NetSpec, input_shape: Shape, classes: int, seed: int) -> ExitNet
     if classes < 2:
         raise OfframpError(f"{classes} class is nothing to tell apart; use data of at least 2 classes")
     origin = origin_of(spec, input_shape, classes)
-    assert origin.make is not None
-    module = drawn_module(origin.make, seed, "initial")
+    make = origin.make
+    assert make is not None
+    module = drawn_module(make, seed, "initial")
     if spec.taps is not None:
         origin = dataclasses.replace(origin, taps=spec.taps)
     trunk = _cut(module, input_shape, origin)
+    if origin.foreign:  # not called "state", which is for weights that no seed draws
+        drawn = state_digest(drawn_module(make, 0, "initial"))
+        content = {"code": digest(trunk.code), "draw": drawn}
+        origin = dataclasses.replace(origin, identity={**origin.identity, **content})
     return _assembled(trunk, origin, dict(spec.head), input_shape, classes, seed)
 
 
@@ -78,11 +80,11 @@ def attach(
         None, {}, taps=taps if isinstance(taps, int) else tuple(t for t in taps if isinstance(t, str))
     )
     if isinstance(taps, int) or all(isinstance(tap, str) for tap in taps):
-        trunk, sources = _cut(module, input_shape, origin), []
+        trunk, texts = _cut(module, input_shape, origin), []
     else:
-        sources = _sources(module)
+        texts = sources(module)
         trunk = cut_by_names(module, [list(names) for names in taps], input_shape)
-    identity = {"code": digest([trunk.code, *sources]), "state": _state_digest(module)}
+    identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}
     origin = dataclasses.replace(origin, identity=identity)
     overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
     return _assembled(trunk, origin, overrides, input_shape, classes, seed)
@@ -193,25 +195,3 @@ def _checked(logits: Tensor, classes: int | None, title: str) -> int:
             f"[B, {classes or 'classes'}] belong; give its last layer one output per class"
         )
     return int(logits.shape[1])
-
-
-def _sources(module: nn.Module) -> list[str]:
-    """What is known of the code of a module that cannot be traced: the text of its own classes."""
-    kinds = {type(m) for m in module.modules() if not type(m).__module__.startswith("torch.")}
-    texts = []
-    for kind in sorted(kinds, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
-        with contextlib.suppress(OSError, TypeError):  # typed at a prompt: the text is not kept
-            texts.append(inspect.getsource(kind))
-    return texts
-
-
-def _state_digest(module: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, by name."""
-    text = hashlib.sha256()
-    for name, tensor in sorted(
-        {**dict(module.named_parameters()), **dict(module.named_buffers())}.items()
-    ):
-        text.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
-        text.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return text.hexdigest()

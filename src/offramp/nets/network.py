@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.nets.clock import Clock
+from offramp.nets.draws import seeded
 from offramp.nets.heads import Head, HeadSpec
+from offramp.nets.identity import state_digest
 from offramp.nets.partition import Segment, Trunk
 from offramp.parts import Part, path
 from offramp.seeding import derive
@@ -167,6 +168,22 @@ class ExitNetwork(nn.Module):
         """The same network with storage and a clock of its own."""
         return self._rebuilt(range(len(self.trunks)), self.trunk_of)
 
+    def identified(self) -> ExitNetwork:
+        """A copy that is identified by the weights that its trunk has now, where it came with them.
+
+        Weights that are drawn from a seed, those of early exits included, are no part of what a
+        network is. Raises OfframpError for a network of several trunks.
+        """
+        if len(self.trunks) > 1:
+            raise OfframpError(
+                f"the network has {len(self.trunks)} trunks, and training begins from one; "
+                "attach exits anew to one of its trunk_modules"
+            )
+        twin = self.copy()
+        if not self.redrawable:
+            twin.identity["state"] = state_digest(twin.trunks[0].module)
+        return twin
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ExitNetwork:
         twin = self.copy()
         memo[id(self)] = twin
@@ -244,13 +261,11 @@ class ExitNetwork(nn.Module):
 
 def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:
     """A head whose weights are a function of (seed, draw, place). The global generator stays."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, exit.name, draw))
+    with seeded(derive(seed, exit.name, draw)):
         return Head(exit.spec, exit.shape, classes, exit.name, clock)
 
 
 def drawn_module(make: Make, seed: int, draw: str) -> nn.Module:
     """`make()`'s module, its weights a function of (seed, draw). The global generator stays put."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "backbone", draw))
+    with seeded(derive(seed, "backbone", draw)):
         return make()

@@ -46,6 +46,7 @@ class Origin:
     """Where a module comes from, and what that settles about its exits.
 
     make: makes it anew; None for a module at hand.  identity: what it is, JSON-able.
+    foreign: whether the code behind its name is not ours, so that the name does not say what it is.
     """
 
     make: Make | None
@@ -53,6 +54,7 @@ class Origin:
     taps: tuple[str, ...] | int = EXITS
     final: str | None = None
     heads: tuple[HeadSpec, ...] = ()
+    foreign: bool = False
 
 
 def origin_of(spec: NetSpec, input_shape: Shape, classes: int) -> Origin:
@@ -66,10 +68,11 @@ def origin_of(spec: NetSpec, input_shape: Shape, classes: int) -> Origin:
         make = _user_maker(spec.backbone, options, input_shape, classes)
         name = spec.backbone.rpartition(":")[2]
         content = file_digest(file_of(spec.backbone))
-        return Origin(make, identity | {"backbone": name, "options": options, "file": content})
+        identity |= {"backbone": name, "options": options, "file": content}
+        return Origin(make, identity, foreign=True)
     if spec.backbone.startswith("timm/"):
         make = _timm_maker(spec.backbone, options, input_shape, classes)
-        return Origin(make, identity | {"options": options})
+        return Origin(make, identity | {"options": options}, foreign=True)
     return _registered(spec.backbone, options, identity, input_shape)
 
 

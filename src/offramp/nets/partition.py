@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError, nearest
 from offramp.nets.clock import Clock
+from offramp.nets.identity import settings
 from offramp.nets.pieces import Piece, chain_graph, crossing, pieces, traced_graph
 from offramp.nets.places import Place, Site, Survey, hold, places, survey
 
@@ -173,7 +174,8 @@ def cut_by_names(
             raise OfframpError(f"{type(module).__name__} has no submodule '{name}'{hint}")
     found = pieces(module, [(chain_graph(row), chain_graph(row)) for row in names])
     ends = tuple(row[-1] for row in names[:-1])
-    trunk = _trunk(module, ends, (), found, {}, repr(module), clock)
+    code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()])}"
+    trunk = _trunk(module, ends, (), found, {}, code, clock)
     if input_shape is None:
         return trunk
     return replace(trunk, shapes=_compared(trunk, input_shape))

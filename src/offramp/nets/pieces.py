@@ -84,10 +84,14 @@ def traced_graph(side: Side, start: fx.Node | None, end: fx.Node | None) -> fx.G
 
 
 def chain_graph(names: Sequence[str]) -> fx.Graph:
-    """The submodules of those paths, one after another, each with its own random draws."""
+    """The submodules of those paths, one after another, each with its own random draws.
+
+    They get a clone of what comes in: which of them write on it is not known, and heads, caches and
+    the data set read it too.
+    """
     graph = fx.Graph()
     clock = graph.placeholder("clock")
-    x = graph.placeholder("x0")
+    x = graph.call_method("clone", (graph.placeholder("x0"),))
     for name in names:
         graph.call_method("reseed", (clock, name))
         x = graph.call_module(name, (x,))

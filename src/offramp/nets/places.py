@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError, nearest
+from offramp.nets.draws import seeded
+from offramp.nets.identity import settings
 from offramp.nets.observe import UNKNOWN, Fact, observe
 from offramp.nets.trace import Traced, trace
 
@@ -243,17 +245,19 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
     probe = copy.deepcopy(module)
     reference = next(probe.parameters(), torch.empty(0))
     device = reference.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        torch.manual_seed(_SEED)
+    with seeded(_SEED), torch.no_grad():
         x = torch.randn(3, *input_shape).to(device, reference.dtype)
         evaluation = _side(probe.eval(), title, x)
         training = _side(probe.train(), title, x)
+    graphs = [side.traced.graph for side in (training, evaluation)]
+    called = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_module"}
+    names = under(called, [name for name, _ in module.named_modules(remove_duplicate=False)])
     return Survey(
         title=title,
         train=training,
         eval=evaluation,
         parameters={n: p.numel() for n, p in module.named_parameters(remove_duplicate=False)},
-        code="\n".join((*(_text(s.traced.graph) for s in (training, evaluation)), repr(module))),
+        code="\n".join((*map(_text, graphs), repr(module), settings(module, names))),
     )
 
 

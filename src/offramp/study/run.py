@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from offramp.engine.cache import Cache
+from offramp.engine.cost import live_macs, written_macs
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.passes import Derived, Images, Pass, Plain
 from offramp.engine.resolve import Node
@@ -23,6 +24,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, pack, unpack
 from offramp.engine.values import Frozen, frozen_inputs, teacher_logits
 from offramp.engine.weights import Weights
+from offramp.errors import OfframpError, Unwritable
 from offramp.recipe import finished
 from offramp.study import trials
 from offramp.study.events import (
@@ -106,6 +108,7 @@ def run(
         else None
     )
     open_trials = list(plan.trials)
+    answers: trials.Answers = {}
     for trial in plan.trials:
         if not store.has_trial(trial.id):
             store.plan_trial(trial.id, trial.keys)
@@ -114,7 +117,7 @@ def run(
             yield from _reuse(plan, store, state)
             while True:
                 yield from _refresh(plan, store, state)
-                yield from _close_trials(plan, store, state, open_trials, images)
+                yield from _close_trials(plan, store, state, open_trials, images, answers)
                 if not open_trials:
                     return
                 claims = _claim(plan, store, state)
@@ -217,6 +220,8 @@ def _train(
         weights = Weights(plan.net, nodes[0].seed, store.node_weights, conduct.device)
         trainees = _enlist(plan, store, weights, nodes)
         nodes = [t.node for t in trainees]
+        for key in locks.keys() - {node.key for node in nodes}:
+            locks.pop(key).release()
         batch = max(nodes[0].recipe.batch_size, plan.numerics.frozen_batch)
         yield Began(tuple(n.key for n in nodes), trainees[0].epoch)
         passes: Pass
@@ -228,6 +233,12 @@ def _train(
             share = (time.perf_counter() - began) / len(trainees)
             trainee.seconds["preparation"] = trainee.seconds.get("preparation", 0.0) + share
         yield from _epochs(plan, store, conduct, state, images, trainees, passes, locks)
+    except Unwritable:
+        raise
+    except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
+        for key in list(locks):
+            state.failed[key] = " ".join(str(error).split())
+            yield Failed(key, state.failed[key])
     finally:
         for lock in locks.values():
             lock.release()
@@ -262,7 +273,7 @@ def _epochs(
 
     def settle(trainee: Trainee) -> Event:
         chosen = conclude(trainee, passes, images, batch_size)
-        _keep(plan, store, conduct, trainee, chosen, len(trainees))
+        _keep(plan, store, conduct, trainee, chosen, len(trainees), passes)
         state.done.add(trainee.node.key)
         locks.pop(trainee.node.key).release()
         return Finished(trainee.node.key, sum(trainee.seconds.values()))
@@ -285,6 +296,7 @@ def _epochs(
             at_work = {node.key for node in state.open(plan)}
             alive = [t for t in trainees if t.node.key in at_work]
             for trainee in alive:
+                trainee.frozen_macs += passes.take(trainee.node.key)
                 store.write_checkpoint(trainee.node.key, *pack(trainee))
             for trainee in alive:
                 share = (time.perf_counter() - began) / len(alive)
@@ -299,20 +311,23 @@ def _keep(
     trainee: Trainee,
     chosen: dict[str, torch.Tensor],
     fused_with: int,
+    passes: Pass,
 ) -> None:
     node = trainee.node
-    work = plan.work[node.key]
-    share = trainee.epoch / node.recipe.epochs
     execution = plan.study.execution
+    images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
+    passed = (trainee.epoch, len({trainee.epoch, trainee.best_epoch}))
+    frozen = math.ceil(trainee.frozen_macs + passes.take(node.key))
+    alone = execution.mode == "plain" and conduct.workers == 1
     cost = {
         "seconds": trainee.seconds,
-        "macs_written": math.ceil(work.written * share),
-        "macs_executed": math.ceil(plan.macs(node.key) * share),
+        "macs_written": written_macs(node, plan.net, images, *passed),
+        "macs_executed": live_macs(node, plan.net, images, *passed) + frozen,
         "mode": execution.mode,
         "cache": execution.cache,
         "group": fused_with,
         "workers": conduct.workers,
-        "comparable": execution.mode == "plain" and conduct.workers == 1,
+        "comparable": alone and not trainee.resumed,
     }
     summary = {
         "epochs": trainee.epoch,
@@ -342,7 +357,12 @@ def _keep(
 
 
 def _close_trials(
-    plan: Plan, store: Store, state: _State, open_trials: list[Trial], images: Images
+    plan: Plan,
+    store: Store,
+    state: _State,
+    open_trials: list[Trial],
+    images: Images,
+    answers: trials.Answers,
 ) -> Iterator[Event]:
     """Write the trials whose nodes are all there; drop those that cannot be had."""
     for trial in list(open_trials):
@@ -355,8 +375,12 @@ def _close_trials(
             there = (store.root / "trials" / trial.id).exists()
             damage = trials.damage(store, trial.id) if there else None
             if not there or damage is not None:
-                trials.write(plan, store, trial, images)
+                trials.write(plan, store, trial, images, answers)
+            store.drop_plan(trial.id)  # which another process may have written a moment ago
         if damage is not None:
             yield Note(f"{damage.path} {damage.reason}; that trial's logits are computed again")
         open_trials.remove(trial)
         yield TrialDone(trial.id, there and damage is None)
+    wanted = {name for trial in open_trials for name in trials.answered(trial)}
+    for name in answers.keys() - wanted:
+        del answers[name]

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, contiguous_format, uint8
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, Unwritable
 from offramp.files import new_folder
 from offramp.hashing import plain
 
@@ -198,11 +198,11 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OfframpError(
+            raise Unwritable(
                 f"the disk is full while writing {path}; free space and run the same command again"
             ) from error
         if error.errno in _MENDABLE:
-            raise OfframpError(
+            raise Unwritable(
                 f"cannot write {path} ({error.strerror}); allow it or choose another folder"
             ) from error
         raise

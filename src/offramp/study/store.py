@@ -213,6 +213,10 @@ class Store:
         with locks.gate(self._locks), writing(path), replacing(path) as temporary:
             temporary.write_bytes(text)
 
+    def drop_plan(self, trial: str) -> None:
+        """The trial is there: what it needs is kept for its own sake."""
+        self._plan(trial).unlink(missing_ok=True)
+
     def write_trial(
         self, trial: str, manifest: dict[str, Any], logits: Mapping[str, np.ndarray]
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,12 @@ import pandas as pd
 
 from offramp.analysis.exits import at_threshold
 from offramp.hashing import digest
-from offramp.study.store import Store
+from offramp.study.provenance import LIBRARIES
+from offramp.study.store import Damaged, Store
 
 THRESHOLDS = (0.5, 0.8, 0.95)
+OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
+MADE_WITH = (*LIBRARIES, "device", "git")
 COLUMNS = (
     *("trial", "strategy", "model", "data", "seed"),
     *("phase", "exit", "split", "epoch", "metric", "value"),
@@ -38,8 +42,9 @@ class Spread:
 class Seconds:
     """Time of a trial, three ways.
 
-    written: every phase in full, as the paper runs it; measured where the trial ran plain and alone,
-    else estimated from the executed time by the ratio of MACs.  executed: of all nodes it reads.
+    written: every phase in full, as the paper runs it, without checkpoints and the closing evaluation;
+    measured where the trial ran plain, alone and in one go, else estimated from the executed time by
+    the ratio of MACs that ran.  executed: of all nodes it reads.
     marginal: of those that no trial before it reads.
     """
 
@@ -69,15 +74,35 @@ def trial_seconds(
     phases = [phase["node"] for phase in manifest["phases"]]
     costs = {key: store.node_cost(key) for key in phases}
     spent = {key: sum(cost["seconds"].values()) for key, cost in costs.items()}
+    paper = {k: _as_written(cost["seconds"]) for k, cost in costs.items()}
     ratio = {k: c["macs_written"] / max(c["macs_executed"], 1) for k, c in costs.items()}
     measured = all(cost["comparable"] for cost in costs.values())
     added = manifest["marginal"] if before is None else [k for k in spent if k not in before]
     return Seconds(
-        written=sum(spent[k] * (1.0 if measured else ratio[k]) for k in phases),
+        written=sum(paper[k] * (1.0 if measured else ratio[k]) for k in phases),
         executed=sum(spent.values()),
         marginal=sum(spent[key] for key in added),
         measured=measured,
     )
+
+
+def _as_written(seconds: Mapping[str, float]) -> float:
+    """Time of what the paper does too."""
+    return sum(spent for kind, spent in seconds.items() if kind not in OURS)
+
+
+def made_with(store: Store, manifests: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Every version, device and git revision with which trials and the nodes that they read were made,
+    by name. A node that is damaged says nothing; the next run finds it."""
+    records, keys = [], set()
+    for manifest in manifests:
+        records.append(manifest["provenance"])
+        keys |= {phase["node"] for phase in manifest["phases"]}
+    for key in sorted(keys):
+        with suppress(Damaged):
+            records.append(store.read_node(key).provenance)
+    found = {name: {str(r[name]) for r in records if r.get(name) is not None} for name in MADE_WITH}
+    return {name: sorted(values) for name, values in found.items()}
 
 
 def lines(store: Store, trials: Iterable[str]) -> list[Line]:

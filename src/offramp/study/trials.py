@@ -43,15 +43,32 @@ def assemble(
     return weights.assembled(resolved.final, resolved.owners)
 
 
-def write(plan: Plan, store: Store, trial: Trial, images: Images) -> None:
-    """Assemble the trial's network, compute its logits on three splits, and keep both."""
+Answers = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
+
+
+def answered(trial: Trial) -> set[tuple[int, int, Lineage, str]]:
+    """What a trial's logits are made of: one entry for each exit and split."""
+    final = trial.resolved.final.items()
+    return {(trial.seed, k, way, split) for k, way in final for split in EVALUATED}
+
+
+def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answers) -> None:
+    """Assemble the trial's network, compute its logits on three splits, and keep both.
+
+    answers: logits [N, classes] that other trials have computed already; those of this one are added.
+    """
     net = assemble(plan.net, trial.seed, trial.resolved, store, images.device)
     exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
     metrics: dict[str, Any] = {}
     for split in EVALUATED:
         labels = getattr(plan.data, split).labels.cpu().numpy()
-        logits = split_logits(net, images, split, exits, EVALUATION_BATCH)
+        names = {k: (trial.seed, k, trial.resolved.final[k], split) for k in exits}
+        new = [k for k in exits if names[k] not in answers]
+        if new:
+            found = split_logits(net, images, split, new, EVALUATION_BATCH)
+            answers |= {names[k]: found[:, i] for i, k in enumerate(new)}
+        logits = np.stack([answers[names[k]] for k in exits], axis=1)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
         metrics[split] = {
             "accuracy": accuracy(logits, labels).tolist(),
@@ -102,13 +119,20 @@ def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
     return sum(net.parameter_count(part) for _, part in held)
 
 
-def load_network(store: Store, trial: str, device: torch.device) -> ExitNetwork:
-    """The trained network of a trial, in eval mode, on `device`.
+def load_network(
+    store: Store, trial: str, device: torch.device, attached: ExitNetwork | None = None
+) -> ExitNetwork:
+    """The trained network of a trial, in eval mode, on `device`. attached: the network to fill a copy
+    of, where the trial's was attached in Python.
 
     Raises OfframpError for a trial whose network or files are gone.
     """
     manifest = store.read_trial(trial)
-    net = blank_network(store, trial)
+    net = (
+        blank_network(store, trial)
+        if attached is None
+        else _checked(store, trial, attached.identified())
+    )
     final: dict[int, Lineage] = {
         int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()
     }
@@ -127,7 +151,7 @@ def blank_network(store: Store, trial: str) -> ExitNetwork:
     if "state" in trained:
         raise OfframpError(
             f"the network of trial {trial} was attached in Python and has no name to make it by; "
-            "call offramp.fit again with it and this store: what is trained is found again"
+            "attach it the same way and give it to offramp.load as net="
         )
     shape = tuple(manifest["input_shape"])
     net = build(spec, (shape[0], shape[1], shape[2]), len(manifest["classes"]), manifest["seed"])
@@ -136,6 +160,24 @@ def blank_network(store: Store, trial: str) -> ExitNetwork:
         raise OfframpError(
             f"the backbone '{spec.backbone}' is not what trial {trial} was trained on; "
             "bring back its code as it was, or train again"
+        )
+    return net
+
+
+def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:
+    """`net`, if it is what the trial was trained on. Raises OfframpError where it is not."""
+    manifest = store.read_trial(trial)
+    heads = {p: plain(spec) for p, spec in zip(net.places, net.head_specs, strict=False)}
+    same = list(net.places) == manifest["places"] and net.classes == len(manifest["classes"])
+    for phase in manifest["phases"]:
+        reads = store.read_node(phase["node"]).reads
+        same = same and canonical(reads["network"]) == canonical(net.identity)
+        for place, exit in reads["exits"].items():
+            same = same and exit["head"]["spec"] == heads.get(place, "classifier")
+    if not same:
+        raise OfframpError(
+            f"net is not what trial {trial} was trained on; attach the same module, with the weights it "
+            "had then, with the same taps and heads"
         )
     return net
 

@@ -1,0 +1,71 @@
+"""Networks cut by lists of submodules, some of which write on what they are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from network_kit import images
+from torch import nn
+
+from offramp.nets import attach
+from support import run_all, tiny_data, tiny_plan, tiny_study
+
+CLASSES = 3
+
+
+class InPlace(nn.Module):
+    """Its activations overwrite what the convolutions before them gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu0 = nn.ReLU(inplace=True)
+        self.conv1 = nn.Conv2d(1, 4, 3, padding=1)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(4, 6, 3, padding=1)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        if x.sum() < -1e9:  # a choice that depends on the data
+            return x
+        x = self.relu1(self.conv1(self.relu0(x)))
+        return self.fc(self.pool(self.relu2(self.conv2(x))))
+
+
+TAPS = [["relu0", "conv1"], ["relu1", "conv2"], ["relu2", "pool", "fc"]]
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(3)
+    return attach(InPlace(), TAPS, (1, 8, 8), head="paper")
+
+
+def test_what_a_head_reads_is_not_overwritten(net):
+    x = images(net)
+    given = x.clone()
+    (tap,) = net.segment(1)(x)
+    first = tap.clone()
+    assert (first < 0).any()  # or the activation would change nothing
+    (second,) = net.segment(2)(tap)
+    kept = second.clone()
+    net.body(2)(second)
+    assert torch.equal(x, given)
+    assert torch.equal(tap, first)
+    assert torch.equal(second, kept)
+    module = net.trunks[0].module
+    assert torch.equal(net(x)[1], module(x.clone()))
+    sum(z.sum() for z in net(x)).backward()  # which fails where what it needs has been written on
+
+
+def test_plain_and_derived_runs_agree_on_it(net, tmp_path):
+    logits = {}
+    for mode in ("plain", "derived"):
+        study = tiny_study(["two-stage", "joint"], execution={"mode": mode})
+        plan = tiny_plan(study, tiny_data(), net)
+        store, _ = run_all(plan, tmp_path / mode)
+        logits[mode] = [store.trial_logits(t.id)["test"] for t in plan.trials]
+    for plain, derived in zip(logits["plain"], logits["derived"], strict=True):
+        assert np.array_equal(plain, derived)

@@ -1,0 +1,234 @@
+"""What identifies a network: what changes its answers changes it, where its exits go does not."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from network_kit import CLASSES, images, shift
+from torch import nn
+
+import offramp
+from offramp.errors import OfframpError
+from offramp.nets import NetSpec, attach, build
+
+SHAPE = (3, 8, 8)
+
+
+class Plain(nn.Module):
+    """Can be traced; `scale` is a number that no repr shows."""
+
+    def __init__(self, pool=None, scale=2.0):
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.pool = pool or nn.AvgPool2d(3, 2, padding=1)
+        self.b = nn.Conv2d(4, 6, 3, padding=1)
+        self.scale = scale
+        self.flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        return self.fc(self.flat(self.b(self.pool(self.a(x)) * self.scale)))
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        return x * self.scale if x.sum() > -1e9 else x
+
+
+class Attention(nn.Module):
+    """Tokens of 4 pixels each, and attention over them."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 12, 2, stride=2)
+        self.attend = nn.MultiheadAttention(12, heads, batch_first=True)
+        self.fc = nn.Linear(12, CLASSES)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return self.fc((x + self.attend(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def with_weights_of(module, other):
+    module.load_state_dict(other.state_dict())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "taps"),
+    [
+        (Plain(), Plain(nn.AvgPool2d(3, 2, padding=1, count_include_pad=False)), ["a"]),
+        (Plain(nn.AvgPool2d(3, 2)), Plain(nn.AvgPool2d(3, 2, ceil_mode=True)), ["a"]),
+        (Plain(), Plain(scale=3.0), ["a"]),
+        (Attention(2), Attention(3), ["embed"]),
+        (
+            nn.Sequential(Scaled(1.0), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)),
+            nn.Sequential(Scaled(2.0), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)),
+            [["0", "1"], ["2", "3"]],
+        ),
+    ],
+    ids=["padding counts", "ceil mode", "a number in forward", "attention heads", "by names"],
+)
+def test_settings_that_no_repr_shows_identify_a_module(one, other, taps):
+    with_weights_of(other, one)
+    nets = [attach(m, taps, SHAPE) for m in (one, other, copy.deepcopy(one).eval())]
+    x = images(nets[0])
+    with torch.no_grad():
+        assert not torch.equal(nets[0](x)[-1], nets[1](x)[-1])
+    identities = [net.identity for net in nets]
+    assert identities[0]["state"] == identities[1]["state"]
+    assert identities[0]["code"] != identities[1]["code"]
+    assert identities[0] == identities[2]  # its mode is no setting
+
+
+def test_taps_and_hooks_are_no_part_of_what_a_module_is():
+    module = Plain()
+    hooked = copy.deepcopy(module)
+    hooked.register_forward_hook(lambda *_: None)
+    nets = [attach(module, t, SHAPE) for t in (["a"], ["a", "pool"], 1)]
+    texts = [net.identity for net in (*nets, attach(hooked, ["pool"], SHAPE))]
+    assert all(text == texts[0] for text in texts)
+
+
+def test_an_infinite_setting_is_one_too():
+    def net(least):
+        module = nn.Sequential(Scaled(1.0), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES))
+        module[0].least = least
+        return attach(module, [["0", "1"], ["2", "3"]], SHAPE)
+
+    codes = {net(least).identity["code"] for least in (float("inf"), float("-inf"), float("nan"), None)}
+    assert len(codes) == 4
+
+
+# Weights that changed after attaching
+
+
+def pictures():
+    generator = np.random.default_rng(0)
+    labels = np.arange(150) % CLASSES
+    noise = generator.integers(0, 60, (150, 3, 8, 8), dtype=np.uint8)
+    return noise + (30 * labels).astype(np.uint8)[:, None, None, None], labels
+
+
+def fit(net, store, strategy="baseline"):
+    recipe = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-9}
+    return offramp.fit(net, strategy, pictures(), recipe=recipe, store=store, device="cpu")
+
+
+def close(a, b):
+    return all(torch.allclose(a[name], b[name], atol=1e-5) for name in a if "weight" in name)
+
+
+def test_fit_begins_from_the_weights_as_they_are(tmp_path):
+    module = Plain()
+    net = attach(module, ["a"], SHAPE, head="linear")
+    before = dict(net.identity)
+    first = fit(net, tmp_path)
+    assert close(first.net.trunks[0].module.state_dict(), module.state_dict())
+    other = Plain().state_dict()
+    net.trunks[0].module.load_state_dict(other)
+    second = fit(net, tmp_path)  # the same store: what was trained from other weights is not found
+    assert close(second.net.trunks[0].module.state_dict(), other)
+    assert not close(second.net.trunks[0].module.state_dict(), module.state_dict())
+    assert net.identity == before  # fit leaves the network alone
+
+
+def test_a_fitted_network_can_be_fitted_further(tmp_path):
+    first = fit(attach(Plain(), ["a"], SHAPE, head="linear"), tmp_path).net
+    shift(first.trunks[0].module)
+    second = fit(first, tmp_path).net
+    assert close(second.trunks[0].module.state_dict(), first.trunks[0].module.state_dict())
+
+
+def test_weights_as_they_were_are_the_same_network():
+    net = attach(Plain(), ["a"], SHAPE)
+    assert net.identified().identity == net.identity
+    shift(net.heads)  # drawn from the seed whatever they are now
+    assert net.identified().identity == net.identity
+    built = build(NetSpec("digits-cnn"), (1, 8, 8), CLASSES, seed=1)
+    shift(built)  # as are all weights of a network that a seed draws
+    assert built.identified().identity == built.identity
+
+
+def test_fit_refuses_several_trunks_in_one_line(tmp_path):
+    net = attach(Plain(), ["a"], SHAPE, head="linear").with_trunks([0, 1])
+    with pytest.raises(OfframpError, match=r"the network has 2 trunks.*attach exits anew") as seen:
+        fit(net, tmp_path)
+    assert "\n" not in str(seen.value)
+
+
+# Content behind names
+
+
+def test_a_checkpoint_behind_an_option_is_part_of_the_identity(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    options = (("checkpoint_path", str(path)), ("channels", (8, 8, 16, 16)), ("layers", (1, 1, 1, 1)))
+
+    def made(seed=1, taps=1):
+        return build(NetSpec("timm/resnet18", options, taps=taps), (3, 32, 32), CLASSES, seed)
+
+    def save(seed):
+        from safetensors.torch import save_file
+
+        plain = build(NetSpec("timm/resnet18", options[1:]), (3, 32, 32), CLASSES, seed)
+        save_file(plain.trunks[0].module.state_dict(), path)
+        return plain.identity
+
+    without = save(1)
+    one = made().identity
+    assert one == made(seed=2, taps=2).identity  # neither the seed nor the exits show
+    assert "state" not in one and one["draw"] != without["draw"]
+    save(2)
+    other = made().identity
+    assert {key for key in one if one[key] != other[key]} == {"draw"}
+
+
+def test_what_a_users_file_imports_is_part_of_the_identity(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = tmp_path / "its_helper.py"
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "import its_helper\n"
+        "def make(classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), its_helper.middle(), nn.Conv2d(4, 4, 3),\n"
+        "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), its_helper.last(nn.Linear(4, classes)))\n"
+    )
+
+    def identity(middle, last, seed=1):
+        import importlib
+        import sys
+
+        helper.write_text(
+            "from torch import nn\n"
+            f"def middle(): return {middle}\n"
+            f"def last(layer):\n    {last}\n    return layer\n"
+        )
+        sys.modules.pop("its_helper", None)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        spec = NetSpec(f"{tmp_path / 'mine.py'}:make", taps=1)
+        return build(spec, SHAPE, CLASSES, seed).identity
+
+    usual = identity("nn.ReLU()", "pass")
+    assert identity("nn.ReLU()", "pass", seed=2) == usual
+    assert "state" not in usual
+    others = identity("nn.GELU()", "pass"), identity("nn.ReLU()", "nn.init.zeros_(layer.bias)")
+    changed = [{key for key in usual if usual[key] != other[key]} for other in others]
+    assert changed == [{"code"}, {"draw"}]
+
+
+def test_a_registered_backbone_is_identified_by_its_name():
+    net = build(NetSpec("resnet18", taps=1), (3, 32, 32), 10, seed=1)
+    assert net.identity == {
+        "backbone": "resnet18",
+        "classes": 10,
+        "options": {"stem": "imagenet"},
+        "input_shape": [3, 32, 32],
+    }
