@@ -116,3 +116,32 @@ def test_closing_leaves_no_file(tmp_path: Path) -> None:
     cache.reserve(key(1), batch(), ROWS)
     cache.close()
     assert not list(tmp_path.glob("caches/*"))
+
+
+@pytest.mark.parametrize("limits", [(10**6, 0), (0, 10**6)], ids=["memory", "disk"])
+@pytest.mark.parametrize("shape", [(4, 6, 1, 1), (4, 6, 2, 3), (1, 6, 2, 3), (4, 6)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_layout_is_kept_to_the_letter(
+    tmp_path: Path,
+    limits: tuple[int, int],
+    shape: tuple[int, ...],
+    layout: torch.memory_format,
+) -> None:
+    """Also where a 1×1 map could be called either layout: some kernels choose by strides."""
+    if len(shape) != 4 and layout is torch.channels_last:
+        pytest.skip("only maps have it")
+    like = torch.empty(shape, memory_format=layout)
+    room = Cache(*limits, tmp_path).reserve(key(1), (like,), ROWS)
+    assert room is not None and room[0].shape == (ROWS, *shape[1:])
+    assert room[0].stride()[1:] == like.stride()[1:]
+    numbers = torch.arange(room[0].numel(), dtype=torch.float32).view(room[0].shape)
+    room[0].copy_(numbers)
+    assert torch.equal(room[0][3:5], numbers[3:5])
+
+
+def test_either_layout_of_a_map_of_one_pixel(tmp_path: Path) -> None:
+    cache = Cache(10**6, 0, tmp_path)
+    for at, strides in enumerate([(6, 1, 1, 1), (6, 1, 6, 6)], start=1):
+        like = torch.empty_strided((4, 6, 1, 1), strides)
+        room = cache.reserve(key(at), (like,), ROWS)
+        assert room is not None and room[0].stride() == strides

@@ -78,14 +78,19 @@ class Cache:
             self.drop(key)
 
 
-def _format(t: Tensor) -> torch.memory_format:
-    nhwc = t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if nhwc else torch.contiguous_format
+def _strides(like: Tensor) -> tuple[int, ...]:
+    """The layout of a batch, for as many rows as there are. Kept to the letter, also where a 1×1 map
+    could be called either layout: kernels choose by strides."""
+    dense = like.is_contiguous() or (
+        like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    )
+    within = like.stride()[1:] if dense else like.contiguous().stride()[1:]
+    return (like[0].numel(), *within)
 
 
 def _empty(like: Tensor, rows: int) -> Tensor:
     shape = (rows, *like.shape[1:])
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_format(like))
+    return torch.empty_strided(shape, _strides(like), dtype=like.dtype, device=like.device)
 
 
 def _mapped(like: Tensor, rows: int, path: Path) -> Tensor:
@@ -97,7 +102,4 @@ def _mapped(like: Tensor, rows: int, path: Path) -> Tensor:
     finally:
         os.close(handle)
     flat = torch.from_file(str(path), shared=True, size=count, dtype=like.dtype)
-    if _format(like) is torch.channels_last:
-        _, c, h, w = like.shape
-        return flat.view(rows, h, w, c).permute(0, 3, 1, 2)
-    return flat.view(rows, *like.shape[1:])
+    return flat.as_strided((rows, *like.shape[1:]), _strides(like))
