@@ -43,8 +43,8 @@ class Seconds:
     """Time of a trial, three ways.
 
     written: every phase in full, as the paper runs it, without checkpoints and the closing evaluation;
-    measured where the trial ran plain, alone and in one go, else estimated from the executed time by
-    the ratio of MACs that ran.  executed: of all nodes it reads.
+    measured where the trial ran plain, alone and in one go, else estimated: the executed time, and the
+    MACs that did not run at the speed of the trial's largest phase.  executed: of all nodes it reads.
     marginal: of those that no trial before it reads.
     """
 
@@ -75,11 +75,13 @@ def trial_seconds(
     costs = {key: store.node_cost(key) for key in phases}
     spent = {key: sum(cost["seconds"].values()) for key, cost in costs.items()}
     paper = {k: _as_written(cost["seconds"]) for k, cost in costs.items()}
-    ratio = {k: c["macs_written"] / max(c["macs_executed"], 1) for k, c in costs.items()}
+    largest = max(phases, key=lambda key: float(costs[key]["macs_executed"]))
+    second_per_mac = paper[largest] / max(costs[largest]["macs_executed"], 1)
+    spared = {k: c["macs_written"] - c["macs_executed"] for k, c in costs.items()}
     measured = all(cost["comparable"] for cost in costs.values())
     added = manifest["marginal"] if before is None else [k for k in spent if k not in before]
     return Seconds(
-        written=sum(paper[k] * (1.0 if measured else ratio[k]) for k in phases),
+        written=sum(paper[k] + (0.0 if measured else spared[k] * second_per_mac) for k in phases),
         executed=sum(spent.values()),
         marginal=sum(spent[key] for key in added),
         measured=measured,
