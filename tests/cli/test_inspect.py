@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -270,9 +269,11 @@ def test_a_strategy_of_ones_own_is_explained(cli: Cli) -> None:
         "    all = segments(1, exits) | heads(exits, exits)\n"
         '    return (Phase("all", all, (CE(exits, weight),)),)\n'
     )
-    text = narrow(cli("strategies", "mine.py:last"))
+    answer = cli("strategies", "mine.py:last")  # the path of the file may be a long one
+    text = answer.out
+    assert answer.code == 0
     assert "Only the last exit." in text and "weight = 1.0" in text
-    assert "mine.py" in re.sub(r"\s+", "", text)  # a long path is folded
+    assert "mine.py" in text
 
 
 def test_taps(cli: Cli) -> None:
