@@ -1,0 +1,161 @@
+"""`offramp.run` and `offramp.load`, with networks, data and strategies of one's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import offramp
+from offramp import OfframpError
+from offramp.study.events import Began, Epoch
+
+CODE = """
+import torch
+from torch import nn
+from offramp.parts import backbone, head
+from offramp.phase import CE, Phase
+
+def make_net(classes, input_shape, width=6):
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes),
+    )
+
+def make_data(count=90):
+    labels = torch.arange(count) % 3
+    noise = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 80
+    images = noise.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 60
+    return {"train": (images, labels), "classes": ["a", "b", "c"]}
+
+def my_strategy(exits, *, rate: float = 1.0):
+    return (
+        Phase("all but heads", train=backbone(exits), loss=(CE(exits),)),
+        Phase("head 1", train=head(1), loss=(CE(1),), recipe=(("learning_rate_scale", rate),)),
+    )
+
+def diverging(exits):
+    return (
+        Phase("fine", train=backbone(exits), loss=(CE(exits),)),
+        Phase("wild", train=head(1), loss=(CE(1),), recipe=(("learning_rate", 3e38),)),
+        Phase("after", train=head(1), loss=(CE(1),)),
+    )
+"""
+
+STUDY = """
+seeds: [42]
+strategies:
+  - two-stage
+  - {name: "my.py:my_strategy", as: mine, rate: 0.5}
+backbone: {name: "my.py:make_net", width: 5}
+exits: {taps: ["2"], head: linear}
+data: "my.py:make_data"
+recipe: {epochs: 2, batch_size: 16}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(CODE)
+    Path("study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -> None:
+    events: list[Any] = []
+    results = offramp.run("study.yaml", store="runs/mine", watch=events.append)
+    assert not results.failed and len(results.trials) == 2
+    assert [line.strategy for line in results.lines] == ["two-stage", "mine"]
+    assert sorted(p.name for p in (folder / "runs").iterdir()) == ["mine"]
+    assert (
+        results.lines[1].seconds.marginal < results.lines[1].seconds.executed
+    )  # the backbone is shared
+    assert len([e for e in events if isinstance(e, Epoch)]) == 3 * 2
+
+    for trial in results.trials:
+        net = offramp.load(trial, store="runs/mine")
+        manifest = results.store.read_trial(trial)
+        assert manifest["classes"] == ["a", "b", "c"] and net.places[:-1] == ("2",)
+        with torch.no_grad():
+            logits = net(torch.zeros(2, *net.input_shape))
+        assert [tuple(x.shape) for x in logits] == [(2, 3), (2, 3)]
+        assert not net.training
+    assert offramp.load("mine", store="runs/mine").exits == 2  # the beginning of an id will do
+
+
+def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:
+    import yaml
+
+    from offramp.study import spec
+
+    mapping = yaml.safe_load(STUDY)
+    one = offramp.run(mapping, store=folder / "one")
+    for study in (folder / "study.yaml", spec.parse(mapping)):
+        events: list[Any] = []
+        again = offramp.run(study, store=str(folder / "one"), watch=events.append)
+        assert again.trials == one.trials and not [e for e in events if isinstance(e, Began)]
+        assert again.lines == one.lines or repr(again.lines) == repr(one.lines)  # NaN of one seed
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_strategy_that_diverges_is_listed_and_the_others_go_on() -> None:
+    import yaml
+
+    study = yaml.safe_load(STUDY) | {"recipe": {"epochs": 4, "batch_size": 4}}
+    study["strategies"] = [{"name": "my.py:diverging", "as": "wild"}, *study["strategies"]]
+    results = offramp.run(study, store="runs")
+    reasons = sorted(results.failed.values())
+    assert len(reasons) == 2 and reasons[0] == "needs phase 'wild', which failed"
+    assert "the loss of phase 'wild' is not finite at epoch " in reasons[1]
+    assert "learning rate 3e+38; lower recipe.learning_rate" in reasons[1]
+    assert [line.strategy for line in results.lines] == ["two-stage", "mine"]
+    assert len(results.trials) == 2
+    added = sum(line.seconds.marginal for line in results.lines)  # though `wild` had the backbone first
+    nodes = {p["node"] for t in results.trials for p in results.store.read_trial(t)["phases"]}
+    spent = sum(sum(results.store.node_cost(key)["seconds"].values()) for key in nodes)
+    assert added == pytest.approx(spent)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        (
+            'data: "my.py:make_data"',
+            'data: "my.py:make_dat"',
+            "no function 'make_dat'; did you mean 'make_data'",
+        ),
+        ('data: "my.py:make_data"', "data: {name: 'my.py:make_data', counts: 3}", "no option 'counts'"),
+        ("width: 5", "widht: 5", "takes no argument 'widht'; did you mean 'width'"),
+        ('taps: ["2"]', 'taps: ["two"]', "two"),
+        ("my.py:my_strategy", "my.py:my_stratgy", "study.yaml:5: my.py has no function 'my_stratgy'"),
+        ("rate: 0.5", "rate: fast", "study.yaml:5: option 'rate' of strategy 'my.py:my_strategy'"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_code_is_said_and_nothing_is_written(
+    folder: Path, line: str, instead: str, message: str
+) -> None:
+    assert line in STUDY
+    Path("study.yaml").write_text(STUDY.replace(line, instead))
+    with pytest.raises(OfframpError, match=message) as caught:
+        offramp.run("study.yaml", store="runs")
+    assert "\n" not in str(caught.value) and not (folder / "runs").exists()
+
+
+def test_load_says_what_is_not_there(folder: Path) -> None:
+    with pytest.raises(OfframpError, match="no trial 'nothing' in runs; run a study first"):
+        offramp.load("nothing", store="runs")
+    assert not (folder / "runs").exists()
+
+
+def test_importing_offramp_imports_no_torch() -> None:
+    code = "import sys, offramp; assert 'torch' not in sys.modules; offramp.OfframpError; dir(offramp)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        offramp.fitt  # noqa: B018
