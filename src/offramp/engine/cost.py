@@ -58,7 +58,7 @@ def work(node: Node, net: ExitNetwork, images: Mapping[str, int], sizes: Mapping
     live = live_macs(node, net, images, epochs, 1)
     values = {value.point for value in (*inputs.values(), *taught.values())} - {IMAGES}
     return Work(
-        written=live + below * again,
+        written=written_macs(node, net, images, epochs, 1),
         executed=live + below * (both if epochs > 1 else again),
         cache_bytes=sum(sizes[point] for point in values) * both,
     )

@@ -63,7 +63,6 @@ class Tally:
     """Sums of loss, cross-entropy and hits over a pass, kept on the device and read once."""
 
     def __init__(self, node: Node, steps: int, device: torch.device) -> None:
-        self._terms = node.terms
         self.losses = torch.zeros(steps, device=device)
         self._sums = torch.zeros(1 + 2 * len(node.exits), dtype=torch.float64, device=device)
         self._exits = node.exits
@@ -115,8 +114,7 @@ def fit(
         spent = {"train": trained - began, "validation": perf_counter() - trained}
         for trainee in active:  # a fused epoch is shared by its phases in equal parts
             for kind, seconds in spent.items():
-                share = seconds / len(active)
-                trainee.seconds[kind] = trainee.seconds.get(kind, 0.0) + share
+                trainee.spend(kind, seconds / len(active))
         left = {r.key for r in reports if isinstance(r, Diverged)}
         active = [t for t in active if t.node.key not in left]
         yield [
@@ -238,7 +236,7 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
         record(trainee, epoch, "train-eval", loss, at_exits)
     chosen = states[trainee.selected_epoch]
     restore(trainee, chosen)
-    trainee.seconds["evaluation"] = perf_counter() - began
+    trainee.spend("evaluation", perf_counter() - began)
     return chosen
 
 

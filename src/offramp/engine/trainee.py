@@ -50,6 +50,10 @@ class Trainee:
     frozen_macs: float = 0.0
     resumed: bool = False
 
+    def spend(self, kind: str, seconds: float) -> None:
+        """Account time: `preparation`, `train`, `validation`, `checkpoint` or `evaluation`."""
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+
     @property
     def best_epoch(self) -> int:
         """Counted from 1."""

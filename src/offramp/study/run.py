@@ -230,13 +230,12 @@ def _train(
         else:
             passes = Derived(images, nodes, weights, batch, cache)
         for trainee in trainees:
-            share = (time.perf_counter() - began) / len(trainees)
-            trainee.seconds["preparation"] = trainee.seconds.get("preparation", 0.0) + share
+            trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
         yield from _epochs(plan, store, conduct, state, images, trainees, passes, locks)
     except Unwritable:
         raise
     except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
-        for key in list(locks):
+        for key in [key for key in locks if key not in state.failed]:  # some may have diverged before
             state.failed[key] = " ".join(str(error).split())
             yield Failed(key, state.failed[key])
     finally:
@@ -299,8 +298,7 @@ def _epochs(
                 trainee.frozen_macs += passes.take(trainee.node.key)
                 store.write_checkpoint(trainee.node.key, *pack(trainee))
             for trainee in alive:
-                share = (time.perf_counter() - began) / len(alive)
-                trainee.seconds["checkpoint"] = trainee.seconds.get("checkpoint", 0.0) + share
+                trainee.spend("checkpoint", (time.perf_counter() - began) / len(alive))
             saved = time.monotonic()
 
 
