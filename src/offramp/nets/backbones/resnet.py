@@ -15,7 +15,6 @@ from offramp.nets.backbones.backbone import (
 )
 from offramp.nets.heads import paper_head
 
-
 STRIDES = {"imagenet": 32, "medium": 16, "small": 8}  # of the whole network, by stem
 
 
