@@ -158,8 +158,8 @@ def _line(
 
 def tidy(store: Store, trials: Iterable[str]) -> pd.DataFrame:
     """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
-    calibration and test (phase `final`, epoch missing), and costs (epoch missing; exit as well, except for
-    `exit_seconds`, a phase's time without checkpoints and closing evaluation, by exit).
+    calibration and test (phase `final`, epoch missing), and costs (epoch missing; exit as well, except
+    for `exit_seconds`, a phase's time without checkpoints and closing evaluation, by exit).
 
     source: a hash of the weights that a number comes from; trials with equal ones are identical by
     construction there.  measured: false for a cost whose time is not comparable with others (shared,
