@@ -6,8 +6,8 @@ import json
 
 import psutil
 import pytest
-
 from command import call
+
 from offramp.cli import doctoring
 from offramp.meters import Missing
 
