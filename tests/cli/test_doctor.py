@@ -14,7 +14,7 @@ from offramp.meters import Missing
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 0.0)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 0.0)
 
 
 def test_it_names_what_is_there_and_the_remedy_for_what_is_not(monkeypatch):
@@ -36,5 +36,5 @@ def test_json_has_every_finding():
 
 
 def test_a_busy_machine_is_said(monkeypatch):
-    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 100.0)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 100.0)
     assert "not comparable" in call("doctor").out
