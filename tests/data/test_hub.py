@@ -50,7 +50,7 @@ def test_a_saved_set_with_columns_found(tmp_path: Path) -> None:
     assert torch.equal(data.test.images, torch.stack([as_tensor(noise(200 + i)) for i in range(10)]))
     assert data.test.labels.tolist() == [0, 1] * 5
     assert read("hub", root, size=4, channels=1).shape == (1, 4, 4)
-    assert len(read("hub", root, test="validation").test) == 8
+    assert len(read("hub", root, test_split="validation").test) == 8
 
 
 def test_columns_given(tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(OfframpError, match=r"needs data\.repo, a name on the hub, or data\.root"):
         read("hub")
     with pytest.raises(
-        OfframpError, match=r"data\.train: there is no split 'trian'; did you mean 'train'"
+        OfframpError, match=r"data\.train_split: there is no split 'trian'; did you mean 'train'"
     ):
-        read("hub", root, train="trian")
-    with pytest.raises(OfframpError, match=r"data\.test: there is no split 'test'"):
-        read("hub", root, test="test")
+        read("hub", root, train_split="trian")
+    with pytest.raises(OfframpError, match=r"data\.test_split: there is no split 'test'"):
+        read("hub", root, test_split="test")
     with pytest.raises(OfframpError, match="cannot be loaded"):
         read("hub", tmp_path / "none")
     monkeypatch.setitem(sys.modules, "datasets", None)

@@ -16,6 +16,8 @@ from offramp.study.summary import made_with, tidy, trial_seconds
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
+UNEVEN = {"balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}  # on test, for uneven classes
+
 
 def opened(root: Path) -> Store:
     """A store that is there already. Raises OfframpError where there is none."""
@@ -76,6 +78,8 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
         f"{manifest['data']['name']}, seed {manifest['seed']}\n"
     )
     show(_exits(manifest), "Exits: compute of one image, and accuracy")
+    if "auroc" in manifest["metrics"]["test"]:
+        typer.echo("balanced (accuracy, a mean over classes), AUROC and F1 are of test.\n")
     note = "kept: the epoch whose weights were kept. offramp why NODE explains a node."
     show(_phases(store, manifest), "Phases", note)
     made, sign = manifest["provenance"], "" if seconds.measured else "~"
@@ -88,7 +92,9 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
 
 def _exits(manifest: dict[str, Any]) -> Any:
     splits = ("validation", "calibration", "test")
-    listing = table(["exit", "place"], ["MACs", "of plain", *splits])
+    test = manifest["metrics"]["test"]
+    more = {title: test[name] for name, title in UNEVEN.items() if name in test}
+    listing = table(["exit", "place"], ["MACs", "of plain", *splits, *more])
     for i, exit in enumerate(manifest["exits"]):
         spent = manifest["macs"][i]
         listing.add_row(
@@ -97,6 +103,7 @@ def _exits(manifest: dict[str, Any]) -> Any:
             macs(spent),
             f"{100 * spent / manifest['backbone_macs']:.0f} %",
             *(f"{100 * manifest['metrics'][split]['accuracy'][i]:.1f} %" for split in splits),
+            *("-" if values[i] is None else f"{100 * values[i]:.1f} %" for values in more.values()),
         )
     return listing
 
