@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import offramp
 from offramp.data import DATASETS, DataSpec, load
 from offramp.errors import OfframpError
+from offramp.study.spec import parse
 
 ROOTED = [name for name, source in DATASETS.items() if "root" in inspect.signature(source).parameters]
 
@@ -61,6 +64,7 @@ import torch
 
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError
+from offramp.study.spec import parse
 
 FETCH = "squares.txt from https://example.org"
 
@@ -101,8 +105,25 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
         assert found.returncode == 0, found.stdout + found.stderr
         return found.stdout
 
-    tests = ("-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not new_one", "-v", "-c", os.devnull)
+    tests = ("-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not new_one and not page", "-v", "-c", os.devnull)
     passed = run("pytest", *tests, __file__)
     assert "data_says_what_to_fetch[my_data] PASSED" in passed
     study = ("--strategy", "baseline", "--backbone", "digits-cnn", "--dry-run", "--set", "exits=1")
     assert "1 trial" in run("offramp", "train", *study, "--data", f"my_data:{tmp_path}")
+
+
+def test_the_examples_of_the_page_on_data_are_understood() -> None:
+    """Each names a data set and options that it has, and the page tells of every data set."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    blocks = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    "))
+    examples = re.findall(r"^data:.*\n(?:  .*\n|recipe:.*\n)*", blocks, re.MULTILINE)
+    seen = set()
+    for example in examples:
+        known = {"strategies": ["joint"], "backbone": "resnet18", **yaml.safe_load(example)}
+        study = parse(known, example)
+        if study.data.name in DATASETS:
+            seen.add(study.data.name)
+            taken = set(inspect.signature(DATASETS[study.data.name]).parameters)
+            assert set(study.data.options) <= taken, example
+            assert study.data.root is None or "root" in taken
+    assert seen == DATASETS.keys()

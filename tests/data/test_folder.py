@@ -168,7 +168,7 @@ def test_sizes_and_channels(root: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("missing", r"there is no folder .*pets; fetch images so that it holds train/CLASS/IMAGE"),
+        ("missing", r"there is no folder .*pets; fetch images, so that it holds train/CLASS/IMAGE"),
         ("no classes", "holds 0 class folders; two or more are needed"),
         ("one class", "holds 1 class folder; two or more are needed"),
         ("empty class", r"class folder .*test/dog holds no images; add some or remove it"),

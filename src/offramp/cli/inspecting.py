@@ -16,7 +16,7 @@ from offramp.study.summary import made_with, tidy, trial_seconds
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
-UNEVEN = {"balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}  # on test, for uneven classes
+UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}
 
 
 def opened(root: Path) -> Store:
@@ -79,7 +79,9 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
     )
     show(_exits(manifest), "Exits: compute of one image, and accuracy")
     if "auroc" in manifest["metrics"]["test"]:
-        typer.echo("balanced (accuracy, a mean over classes), AUROC and F1 are of test.\n")
+        several = len(manifest["classes"]) > 2
+        of = "means over classes" if several else f"of class '{manifest['classes'][1]}'"
+        show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
     note = "kept: the epoch whose weights were kept. offramp why NODE explains a node."
     show(_phases(store, manifest), "Phases", note)
     made, sign = manifest["provenance"], "" if seconds.measured else "~"
@@ -92,9 +94,7 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
 
 def _exits(manifest: dict[str, Any]) -> Any:
     splits = ("validation", "calibration", "test")
-    test = manifest["metrics"]["test"]
-    more = {title: test[name] for name, title in UNEVEN.items() if name in test}
-    listing = table(["exit", "place"], ["MACs", "of plain", *splits, *more])
+    listing = table(["exit", "place"], ["MACs", "of plain", *splits])
     for i, exit in enumerate(manifest["exits"]):
         spent = manifest["macs"][i]
         listing.add_row(
@@ -103,8 +103,16 @@ def _exits(manifest: dict[str, Any]) -> Any:
             macs(spent),
             f"{100 * spent / manifest['backbone_macs']:.0f} %",
             *(f"{100 * manifest['metrics'][split]['accuracy'][i]:.1f} %" for split in splits),
-            *("-" if values[i] is None else f"{100 * values[i]:.1f} %" for values in more.values()),
         )
+    return listing
+
+
+def _uneven(manifest: dict[str, Any]) -> Any:
+    listing = table(["exit"], list(UNEVEN.values()))
+    test = manifest["metrics"]["test"]
+    for i, exit in enumerate(manifest["exits"]):
+        values = [test[name][i] for name in UNEVEN]
+        listing.add_row(str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values))
     return listing
 
 
