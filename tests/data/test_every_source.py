@@ -105,7 +105,17 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
         assert found.returncode == 0, found.stdout + found.stderr
         return found.stdout
 
-    tests = ("-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not new_one and not page", "-v", "-c", os.devnull)
+    tests = (
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-k",
+        "not new_one and not page",
+        "-v",
+        "-c",
+        os.devnull,
+    )
     passed = run("pytest", *tests, __file__)
     assert "data_says_what_to_fetch[my_data] PASSED" in passed
     study = ("--strategy", "baseline", "--backbone", "digits-cnn", "--dry-run", "--set", "exits=1")
