@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import offramp.engine.fit
+from offramp.augment import View
 from offramp.data import Data, order
 from offramp.engine.fit import EpochReport, conclude, evaluate, fit
 from offramp.engine.passes import Derived, Images, Logits, Plain
@@ -70,9 +71,9 @@ class Watch:
         self._inner = inner
         self.asked: list[tuple[str, list[int]]] = []
 
-    def read(self, split: str, rows: Tensor) -> Any:
+    def read(self, split: str, rows: Tensor, view: View | None) -> Any:
         self.asked.append((split, rows.tolist()))
-        return self._inner.read(split, rows)
+        return self._inner.read(split, rows, view)
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         return self._inner.logits(node, net, read)
@@ -116,9 +117,9 @@ class Recorded(Images):
         self.splits.add(split)
         return super().labels(split, rows)
 
-    def read(self, split: str, rows: Tensor) -> Tensor:
+    def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
         self.splits.add(split)
-        return super().read(split, rows)
+        return super().read(split, rows, view)
 
 
 @pytest.mark.parametrize("kind", [Plain, Derived])
@@ -266,7 +267,7 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
         targets = []
         for epoch in range(2):
             trainee.net.clock.tick(42, epoch, 0)
-            targets.append(passes.logits(node, trainee.net, passes.read("train", rows))[1][4])
+            targets.append(passes.logits(node, trainee.net, passes.read("train", rows, None))[1][4])
     assert torch.equal(*targets)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from offramp.augment import Augment, clash
 from offramp.errors import OfframpError
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -74,8 +75,11 @@ class Data:
     mean, std: per channel, over the training split alone, of pixels scaled to [0, 1]; zeros and
         ones for float images, which are taken as already normalized.
     provenance: source files and counts, in types of JSON; no result depends on it.
+    augment: what happens to training images whenever something trains on them; never to those of the
+        other splits, nor to the training split in eval mode.
 
-    Raises OfframpError when the splits disagree in shape or type, or a label names no class.
+    Raises OfframpError when the splits disagree in shape or type, a label names no class, or the
+    images cannot be augmented so.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -116,6 +121,13 @@ class Data:
             raise OfframpError(
                 f"mean and std of data set '{self.name}' must be {like.shape[1]} numbers each, "
                 "one a channel, std above zero"
+            )
+        if self.augment is not None and (found := clash(self.augment)):
+            raise OfframpError(f"augment.{found[0]} {found[1]}")
+        if self.augment is not None and self.augment.jitter and like.is_floating_point():
+            raise OfframpError(
+                "augment.jitter needs uint8 images, and these are float32, taken as normalized; "
+                "leave it out"
             )
 
     @property

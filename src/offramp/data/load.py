@@ -131,7 +131,17 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
         "images": {name: len(split) for name, split in splits.items()},
         "split_seed": spec.split_seed,
     }
-    return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance)
+    return Data(
+        spec.name,
+        classes,
+        splits["train"],
+        splits["validation"],
+        splits["calibration"],
+        splits["test"],
+        mean=mean,
+        std=std,
+        provenance=provenance,
+    )
 
 
 def _rows(part: RawSplit, wanted: int | None, spec: DataSpec, name: str) -> Tensor:

@@ -17,7 +17,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
@@ -31,10 +30,11 @@ from offramp.recipe import Recipe, clash
 from offramp.strategies.weights import JointWeights
 from offramp.study import spec_fields as fields
 from offramp.study import spec_places as places
+from offramp.study.spec_augment import AugmentSpec
 from offramp.study.yaml_lines import Path
 from offramp.study.yaml_lines import parse as parse_yaml
 
-STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+STRICT = fields.STRICT
 
 Text = Annotated[str, PlainValidator(fields.text)]
 Count = Annotated[int, Field(ge=1)]
@@ -249,6 +249,7 @@ class Study(BaseModel):
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
     data: DataSpec
+    augment: AugmentSpec | None = None
     recipe: RecipeSpec = RecipeSpec()
     numerics: Text = "default"
     execution: ExecutionSpec = ExecutionSpec()
