@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional as F
 
 from offramp.augment import Augment, View
 from offramp.data.boxes import RATIO, random_box
-from offramp.data.views import BOX, BOX_DRAWS, COLUMNS, augmented, box, cut_out, draws
+from offramp.data.geometry import picture
+from offramp.data.images import pixels as pixels_of
+from offramp.data.views import BOX, BOX_DRAWS, COLUMNS, augmented, box_draws, cut_out, draws
 from offramp.seeding import derive
 
 VIEW = View(42, 3)
@@ -38,10 +41,14 @@ def images(count: int = 200, shape: tuple[int, int, int] = (3, 12, 10)) -> Tenso
 
 def seen(augment: Augment, pixels: Tensor, rows: Tensor, view: View = VIEW) -> Tensor:
     """What `rows` look like, as loaders make it."""
-    drawn = draws(view, rows)
-    size = (pixels.shape[2], pixels.shape[3])
-    cut = [cut_out(pixels[r], box(augment, *size, d), size) for r, d in zip(rows, drawn, strict=True)]
-    return augmented(augment, torch.stack(cut), drawn)
+    cut = pixels[rows]
+    if augment.resized_crop is not None:
+        size = (pixels.shape[2], pixels.shape[3])
+        drawn = box_draws(view, rows)
+        cut = torch.stack(
+            [cut_out(augment, picture(i), d, size) for i, d in zip(cut, drawn, strict=True)]
+        )
+    return augmented(augment, cut, draws(view, rows))
 
 
 # The numbers
@@ -142,15 +149,16 @@ def test_a_crop_is_a_window_of_the_padded_image_and_all_windows_occur() -> None:
     assert places == {(top, left) for top in range(5) for left in range(5)}
 
 
-def test_a_resized_crop_is_torchvisions_of_the_same_box() -> None:
+def test_a_resized_crop_is_the_box_and_nothing_of_what_is_around_it() -> None:
     pixels = images()
     augment = Augment(resized_crop=(0.2, 0.9))
     found = seen(augment, pixels, ROWS)
     for row in (0, 50, 199):
-        drawn = draws(VIEW, torch.tensor([row]))[0]
-        where = box(augment, 12, 10, drawn)
-        assert where is not None
-        assert torch.equal(found[row], F.resized_crop(pixels[row], *where, [12, 10], antialias=True))
+        (drawn,) = box_draws(VIEW, torch.tensor([row]))
+        top, left, height, width = random_box(12, 10, (0.2, 0.9), drawn)
+        part = picture(pixels[row, :, top : top + height, left : left + width])
+        expected = part.resize((10, 12), Image.Resampling.BILINEAR)
+        assert torch.equal(found[row], pixels_of(expected))
 
 
 def test_boxes_keep_to_area_and_ratio_and_go_everywhere() -> None:

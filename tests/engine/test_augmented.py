@@ -113,12 +113,12 @@ class Recorded(Images):
 
     def __init__(self, data: Data) -> None:
         super().__init__(data, CPU)
-        self.reads: list[tuple[str, View | None, bool]] = []
+        self.seen: list[tuple[str, View | None, bool]] = []
 
     def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
         found = super().read(split, rows, view)
         as_they_are = torch.equal(found, super().read(split, rows, None))
-        self.reads.append((split, view, as_they_are))
+        self.seen.append((split, view, as_they_are))
         return found
 
 
@@ -150,28 +150,28 @@ def watched(kind: str, augment: Augment, cache: Cache | None = None) -> Recorded
 @pytest.mark.parametrize("kind", ["plain", "derived"])
 def test_only_training_passes_see_augmented_images(kind: str) -> None:
     images = watched(kind, Augment(flip=True, crop=2))
-    for split, view, as_they_are in images.reads:
+    for split, view, as_they_are in images.seen:
         assert as_they_are == (view is None)
         assert view is None or split == "train"
-    numbers = [view.number for _, view, _ in images.reads if view is not None]
+    numbers = [view.number for _, view, _ in images.seen if view is not None]
     batches = -(-images.count("train") // 16)
     assert numbers == [epoch for epoch in range(4) for _ in range(batches)]
-    assert {view.seed for _, view, _ in images.reads if view is not None} == {42}
+    assert {view.seed for _, view, _ in images.seen if view is not None} == {42}
     # Validation, and the training split once more at the end, are read as they are.
-    assert {split for split, view, _ in images.reads if view is None} == {"train", "validation"}
+    assert {split for split, view, _ in images.seen if view is None} == {"train", "validation"}
 
 
 def test_reading_validation_with_a_view_would_be_seen() -> None:
     images = Recorded(replace(tiny_data(), augment=Augment(flip=True)))
     images.read("validation", torch.arange(16), View(42, 0))
-    assert images.reads == [("validation", View(42, 0), False)]
+    assert images.seen == [("validation", View(42, 0), False)]
 
 
 def test_fresh_views_are_read_every_epoch_and_all_else_once(tmp_path: Path) -> None:
     images = watched("derived", Augment(flip=True), Cache(2**30, 0, tmp_path))
     pieces = -(-images.count("train") // 64)
     batches = -(-images.count("train") // 16)
-    seen = [(split, view and view.number) for split, view, _ in images.reads]
+    seen = [(split, view and view.number) for split, view, _ in images.seen]
     assert [s for s in seen if s[1] is None] == [
         *[("validation", None)] * -(-images.count("validation") // 64),
         *[("train", None)] * pieces,
@@ -183,7 +183,7 @@ def test_fresh_views_are_read_every_epoch_and_all_else_once(tmp_path: Path) -> N
 def test_fixed_views_are_read_once_each(tmp_path: Path) -> None:
     images = watched("derived", Augment(flip=True, views=2), Cache(2**30, 0, tmp_path))
     pieces = -(-images.count("train") // 64)
-    seen = [(split, view and view.number) for split, view, _ in images.reads if split == "train"]
+    seen = [(split, view and view.number) for split, view, _ in images.seen if split == "train"]
     assert seen == [("train", number) for number in (0, 1, None) for _ in range(pieces)]
 
 

@@ -71,9 +71,10 @@ class Watch:
         self._inner = inner
         self.asked: list[tuple[str, list[int]]] = []
 
-    def read(self, split: str, rows: Tensor, view: View | None) -> Any:
-        self.asked.append((split, rows.tolist()))
-        return self._inner.read(split, rows, view)
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Any]:
+        for rows, read in zip(chunks, self._inner.reads(split, chunks, view), strict=True):
+            self.asked.append((split, rows.tolist()))
+            yield read
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         return self._inner.logits(node, net, read)
@@ -267,7 +268,9 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
         targets = []
         for epoch in range(2):
             trainee.net.clock.tick(42, epoch, 0)
-            targets.append(passes.logits(node, trainee.net, passes.read("train", rows, None))[1][4])
+            targets.append(
+                passes.logits(node, trainee.net, next(passes.reads("train", [rows], None)))[1][4]
+            )
     assert torch.equal(*targets)
 
 

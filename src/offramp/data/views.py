@@ -8,14 +8,17 @@ arranged.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from offramp.augment import Augment, View
-from offramp.data.boxes import Box, random_box
+from offramp.data.boxes import random_box
+from offramp.data.images import pixels
 from offramp.seeding import derive
 
 # What each number drawn for an image decides. New ones are added at the end: a column keeps its place.
@@ -40,27 +43,24 @@ def draws(view: View, rows: Tensor) -> Tensor:
     return _shifted(z, 11).to(torch.float64) * 2.0**-53
 
 
-def box(augment: Augment, height: int, width: int, drawn: Tensor) -> Box | None:
-    """The box that `resized_crop` cuts from an image of that size; None where it is not set.
+def box_draws(view: View, rows: Tensor) -> list[list[float]]:
+    """Of `draws`, what decides the box of a resized crop: BOX_DRAWS numbers for each image."""
+    return draws(view, rows)[:, BOX : BOX + BOX_DRAWS].tolist()
 
-    drawn: [COLUMNS], of one image.
+
+def cut_out(
+    augment: Augment, image: Image.Image, drawn: Sequence[float], size: tuple[int, int]
+) -> Tensor:
+    """The box that `resized_crop` cuts from an RGB or L image, resized to `size` (H, W), as [C, H, W]
+    uint8.
+
+    drawn: of `box_draws`. Pillow's whole numbers do it, so it is the same on every machine and in every
+    process.
     """
-    if augment.resized_crop is None:
-        return None
-    return random_box(height, width, augment.resized_crop, drawn[BOX : BOX + BOX_DRAWS].tolist())
-
-
-def cut_out(image: Tensor, found: Box | None, size: tuple[int, int]) -> Tensor:
-    """One image [C, h, w] cut to its box (all of it where that is None), resized to `size` (H, W).
-
-    On the CPU, image by image: so it gives the same bits in any process and beside any other image.
-    """
-    top, left, height, width = found or (0, 0, *image.shape[1:])
-    part = image[:, top : top + height, left : left + width]
-    if part.shape[1:] == size:
-        return part
-    cut: Tensor = F.resize(part.contiguous(), list(size), InterpolationMode.BILINEAR, antialias=True)
-    return cut
+    assert augment.resized_crop is not None
+    top, left, height, width = random_box(image.height, image.width, augment.resized_crop, drawn)
+    cut = image.crop((left, top, left + width, top + height))
+    return pixels(cut.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def augmented(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.data import bounds, order
+from offramp.engine.images import Images
 from offramp.engine.losses import objective
-from offramp.engine.passes import Images, Logits, Pass
+from offramp.engine.passes import Logits, Pass
 from offramp.engine.resolve import Node
 from offramp.engine.settings import synchronize
 from offramp.engine.trainee import (
@@ -138,10 +139,10 @@ def _train_epoch(
     tallies = {t.node.key: Tally(t.node, len(limits), images.device) for t in active}
     for trainee in active:
         train_mode(trainee, True)
-    for number, (low, high) in enumerate(limits):
-        rows = permutation[low:high]
+    chunks = [permutation[low:high] for low, high in limits]
+    for number, read in enumerate(passes.reads("train", chunks, view)):
+        rows = chunks[number]
         labels = images.labels("train", rows)
-        read = passes.read("train", rows, view)
         for trainee in active:
             trainee.net.clock.tick(trainee.node.seed, epoch, number)
             try:
@@ -169,9 +170,8 @@ def evaluate(
     rows = torch.arange(images.count(split), device=images.device)
     pieces = torch.split(rows, batch_size)
     tallies = {t.node.key: Tally(t.node, len(pieces), images.device) for t in trainees}
-    for number, piece in enumerate(pieces):
-        labels = images.labels(split, piece)
-        read = passes.read(split, piece, None)
+    for number, read in enumerate(passes.reads(split, pieces, None)):
+        labels = images.labels(split, pieces[number])
         for trainee in trainees:
             logits, teacher = passes.logits(trainee.node, trainee.net, read)
             loss = objective(trainee.node.terms, logits, teacher, labels)

@@ -6,16 +6,15 @@ module whether something trains; it derives nothing and is the oracle. `Derived`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from offramp.augment import Augment, View
-from offramp.data import Data, normalize
-from offramp.data.views import augmented, box, cut_out, draws
 from offramp.engine.cache import Cache
+from offramp.engine.images import Images
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -40,49 +39,14 @@ Logits = dict[int, Tensor]  # [B, classes] by exit
 class Pass(Protocol):
     """How the trainees of one group see the data."""
 
-    def read(self, split: str, rows: Tensor, view: View | None) -> Any:
-        """What all trainees share for these rows: read or computed once."""
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Any]:
+        """For each of `chunks` of rows, what all trainees share of them: read or computed once."""
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         """The exits that the node's loss reads, and its teacher's."""
 
     def take(self, key: str) -> float:
         """MACs of frozen layers that were run for a node since they were last asked for."""
-
-
-class Images:
-    """Normalized images of a split, by row numbers."""
-
-    def __init__(self, data: Data, device: torch.device) -> None:
-        self.device = device
-        self._data = data.to(device)
-        self._mean = torch.tensor(self._data.mean, device=device)
-        self._std = torch.tensor(self._data.std, device=device)
-        self.augment = data.augment
-
-    def count(self, split: str) -> int:
-        return len(getattr(self._data, split).labels)
-
-    def labels(self, split: str, rows: Tensor) -> Tensor:
-        labels: Tensor = getattr(self._data, split).labels[rows]
-        return labels
-
-    def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
-        """[B, C, H, W] float32, channels-last.  view: the random view to take; None as they are."""
-        images = getattr(self._data, split).images[rows]
-        if view is not None and self.augment is not None:
-            images = self._augmented(self.augment, images, rows, view)
-        images = normalize(images, self._mean, self._std)
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def _augmented(self, augment: Augment, images: Tensor, rows: Tensor, view: View) -> Tensor:
-        size = (images.shape[2], images.shape[3])
-        if augment.resized_crop is not None:
-            drawn = draws(view, rows.cpu())
-            boxes = [box(augment, *size, one) for one in drawn]
-            cut = [cut_out(i, b, size) for i, b in zip(images.cpu(), boxes, strict=True)]
-            images = torch.stack(cut).to(self.device)
-        return augmented(augment, images, draws(view, rows))
 
 
 class Plain:
@@ -97,8 +61,8 @@ class Plain:
         }
         self._macs = {node.key: 0 for node in nodes}
 
-    def read(self, split: str, rows: Tensor, view: View | None) -> Tensor:
-        return self._images.read(split, rows, view)
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
+        return self._images.reads(split, chunks, view)
 
     def logits(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[Logits, Logits]:
         done: dict[Point, Tensors | list[Tensors]] = {
@@ -179,23 +143,26 @@ class Derived:
             for split, view in _recurring(images.augment, nodes[0].seed, longest):
                 self._fill(split, view)
 
-    def read(self, split: str, rows: Tensor, view: View | None) -> dict[Frozen, Tensors]:
-        self._charge()
-        known: dict[Frozen, Tensors] = {}
-        images: Tensor | None = None
-        for net, values in self._nets:
-            live: list[Frozen] = []
-            for value in values:
-                held = self._held(value, split, view)
-                if held is not None:
-                    known[value] = tuple(t[rows] for t in held)
-                elif value.point == IMAGES:
-                    images = self._images.read(split, rows, view) if images is None else images
-                    known[value] = (images,)
-                else:
-                    live.append(value)
-            known |= self._compute(net, live, split, rows, view)
-        return known
+    def reads(
+        self, split: str, chunks: Sequence[Tensor], view: View | None
+    ) -> Iterator[dict[Frozen, Tensors]]:
+        everything = [value for _, values in self._nets for value in values]
+        for rows, images in self._with_images(everything, split, chunks, view):
+            self._charge()
+            known: dict[Frozen, Tensors] = {}
+            for net, values in self._nets:
+                live: list[Frozen] = []
+                for value in values:
+                    held = self._held(value, split, view)
+                    if held is not None:
+                        known[value] = tuple(t[rows] for t in held)
+                    elif value.point == IMAGES:
+                        assert images is not None
+                        known[value] = (images,)
+                    else:
+                        live.append(value)
+                known |= self._compute(net, live, split, rows, view, images)
+            yield known
 
     def logits(
         self, node: Node, net: ExitNetwork, read: Mapping[Frozen, Tensors]
@@ -224,22 +191,38 @@ class Derived:
     def _held(self, value: Frozen, split: str, view: View | None) -> Tensors | None:
         return None if self._cache is None else self._cache.get((value, split, view, self._batch))
 
+    def _with_images(
+        self, values: Iterable[Frozen], split: str, chunks: Sequence[Tensor], view: View | None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Each chunk with its images, where any of `values` is computed from them."""
+        if all(any(self._held(a, split, view) is not None for a in value.chain) for value in values):
+            yield from ((rows, None) for rows in chunks)
+        else:
+            yield from zip(chunks, self._images.reads(split, chunks, view), strict=True)
+
     def _compute(
-        self, net: ExitNetwork, values: Sequence[Frozen], split: str, rows: Tensor, view: View | None
+        self,
+        net: ExitNetwork,
+        values: Sequence[Frozen],
+        split: str,
+        rows: Tensor,
+        view: View | None,
+        images: Tensor | None,
     ) -> dict[Frozen, Tensors]:
         """Frozen values for these rows, in full batches, from what is held of what they need."""
         if not values:
             return {}
         pieces: list[dict[Point, Tensors]] = []
         ancestors = union(a for value in values for a in value.chain)
-        for piece in pad(rows, self._batch):
+        padded = None if images is None else pad(images, self._batch)
+        for number, piece in enumerate(pad(rows, self._batch)):
             known: dict[Point, Tensors] = {}
             for ancestor in ancestors:
                 held = self._held(ancestor, split, view)
                 if held is not None:
                     known[ancestor.point] = tuple(t[piece] for t in held)
-            if any(_needs_images(value, known) for value in values):
-                known[IMAGES] = (self._images.read(split, piece, view),)
+            if padded is not None:
+                known[IMAGES] = (padded[number],)
             there = {IMAGES, *known}
             with torch.no_grad():
                 for value in values:
@@ -254,20 +237,22 @@ class Derived:
     def _fill(self, split: str, view: View | None) -> None:
         """Cache what frozen layers put out, all values of a network in one pass over the split."""
         count = self._images.count(split)
-        rows = torch.arange(count, device=self._images.device)
+        chunks = torch.split(torch.arange(count, device=self._images.device), self._batch)
         for net, values in self._nets:
             missing = [v for v in values if v.point != IMAGES and self._held(v, split, view) is None]
             rooms: dict[Frozen, Tensors] = {}
             assert self._cache is not None
             try:
-                for low in range(0, count, self._batch):
-                    piece = rows[low : low + self._batch]
-                    found = self._compute(net, missing, split, piece, view)
+                pieces = self._with_images(missing, split, chunks, view)
+                for low, (piece, images) in zip(range(0, count, self._batch), pieces, strict=True):
+                    found = self._compute(net, missing, split, piece, view, images)
                     if low == 0:
                         missing, rooms = self._reserve(found, (split, view), count)
                     for value, room in rooms.items():
                         for target, source in zip(room, found[value], strict=True):
                             target[low : low + len(piece)] = source
+                    if not missing:
+                        break
                 for value in rooms:
                     self._cache.filled((value, split, view, self._batch))
             except BaseException:
@@ -296,7 +281,3 @@ def _recurring(augment: Augment | None, seed: int, epochs: int) -> list[tuple[st
     views = augment.distinct(epochs)
     again = range(views if views < epochs else 0)
     return [looks[1], *(("train", augment.view(seed, n)) for n in again), looks[0]]
-
-
-def _needs_images(value: Frozen, known: Iterable[Point]) -> bool:
-    return not any(ancestor.point in known for ancestor in value.chain)

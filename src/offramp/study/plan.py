@@ -12,6 +12,7 @@ import torch
 
 from offramp import usercode
 from offramp.data import Data, DataSpec, load
+from offramp.data.file_split import FileSplit
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
@@ -120,6 +121,8 @@ def data_identity(data: Data) -> dict[str, Any]:
     }
     if data.augment is not None:  # else the keys of all that was ever trained without would change
         identity["augment"] = plain(data.augment.changes)
+    if isinstance(data.train, FileSplit) and data.train.content is not None:
+        identity["files"] = data.train.content
     return identity
 
 
@@ -134,7 +137,8 @@ def make_plan(study: Study, device: torch.device | None = None) -> Plan:
         with _at(study, "strategies", index):
             programs.find(strategy.name)
     with _at(study, "data"):
-        data = load(data_spec(study))
+        augment = None if study.augment is None else study.augment.augment
+        data = load(data_spec(study), augment, study.execution.loader)
     net = _network(study, data)
     return plan_trials(study, data, net, numerics)
 

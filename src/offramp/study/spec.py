@@ -217,6 +217,9 @@ class DataSpec(BaseModel):
 class ExecutionSpec(BaseModel):
     """How the work is arranged; no result depends on it. Sizes are bytes.
 
+    loader: images in memory, or read from files when they are needed; `auto` goes by their size and
+    augmentation.  loader_workers: processes that read them; None goes by the number of cores.
+
     `plain` runs each phase alone, live and unshared, so there the three switches are off.
     """
 
@@ -228,6 +231,8 @@ class ExecutionSpec(BaseModel):
     share: Switch = True
     cache_memory: Bytes = 2 * 2**30
     cache_disk: Bytes = 8 * 2**30
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod

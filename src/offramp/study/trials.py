@@ -12,7 +12,7 @@ from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.augment import Augment
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
-from offramp.engine.passes import Images
+from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Resolved, Source
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
