@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +20,7 @@ from offramp.errors import OfframpError
 
 Asked = tuple[str, int, tuple[float, ...] | None]  # split, image, the numbers that draw its box
 
+PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 AHEAD = 2  # batches that each worker makes before they are asked for
 
 
@@ -67,6 +71,7 @@ class Prefetch:
                 batch_sampler=self._asked,
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
+                worker_init_fn=_end_with_parent,
                 persistent_workers=self._workers > 0,
                 prefetch_factor=AHEAD if self._workers else None,
                 generator=torch.Generator(),  # it draws from the global one otherwise
@@ -110,6 +115,13 @@ class _Pictures(Dataset[Any]):
         except OfframpError as error:
             return str(error)
         return made
+
+
+def _end_with_parent(_: int) -> None:
+    """A worker holds copies of its parent's open files, among them the locks of a store: where the kernel
+    can, it ends the worker together with its parent, however that ends, and the locks are free."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _as_it_is(made: Any) -> Any:
