@@ -46,7 +46,7 @@ def seen(augment: Augment, pixels: Tensor, rows: Tensor, view: View = VIEW) -> T
         size = (pixels.shape[2], pixels.shape[3])
         drawn = box_draws(view, rows)
         cut = torch.stack(
-            [cut_out(augment, picture(i), d, size) for i, d in zip(cut, drawn, strict=True)]
+            [pixels_of(cut_out(augment, picture(i), d, size)) for i, d in zip(cut, drawn, strict=True)]
         )
     return augmented(augment, cut, draws(view, rows))
 

@@ -43,15 +43,14 @@ class FileSplit:
     def dtype(self) -> torch.dtype:
         return torch.uint8
 
-    def image(self, index: int, augment: Augment | None, drawn: Sequence[float] | None) -> Tensor:
-        """Image `index`, from 0 to N - 1, as [C, H, W] uint8: as it is where nothing was drawn, else the
-        box that the numbers say.
+    def picture(self, index: int, augment: Augment | None, drawn: Sequence[float] | None) -> Image.Image:
+        """Image `index`, from 0 to N - 1: as it is where nothing was drawn, else the box that was.
 
         Raises OfframpError naming a file that is damaged.
         """
         opened = self.source.open(int(self.rows[index])) if self.held is None else self.held[index]
         if augment is None or drawn is None:
-            return self.geometry.of(opened)
+            return self.geometry.sized(self.geometry.toned(opened))
         return cut_out(augment, self.geometry.whole(opened), drawn, (self.shape[1], self.shape[2]))
 
     def to(self, device: torch.device | str) -> FileSplit:

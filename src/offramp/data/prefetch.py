@@ -39,7 +39,8 @@ class Prefetch:
         self._loader: DataLoader[Any] | None = None
 
     def batches(self, split: str, chunks: Iterable[Tensor], view: View | None) -> Iterator[Tensor]:
-        """The images of each of `chunks`, which are rows [n] int64 on the CPU: [n, C, H, W] uint8.
+        """The images of each of `chunks`, which are rows [n] int64 on the CPU: [n, C, H, W] uint8,
+        channels-last.
 
         Of an augmentation only the resized crop is done here. One pass at a time: a second one ends the
         first.
@@ -109,16 +110,18 @@ class _Pictures(Dataset[Any]):
     def __getitems__(self, asked: Sequence[Asked]) -> np.ndarray | str:
         try:
             first = self._splits[asked[0][0]]
-            made = np.empty((len(asked), *first.shape), dtype=np.uint8)
+            channels, height, width = first.shape
+            made = np.empty((len(asked), height, width, channels), dtype=np.uint8)
             for place, (split, row, drawn) in zip(made, asked, strict=True):
-                place[:] = self._splits[split].image(row, self._augment, drawn).numpy()
+                picture = self._splits[split].picture(row, self._augment, drawn)
+                place[:] = np.asarray(picture).reshape(place.shape)
         except OfframpError as error:
             return str(error)
         return made
 
 
 def _end_with_parent(_: int) -> None:
-    """A worker holds copies of its parent's open files, among them the locks of a store: where the kernel
+    """A worker holds copies of its parent's open files, among them the locks of a store. Where the kernel
     can, it ends the worker together with its parent, however that ends, and the locks are free."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -131,4 +134,4 @@ def _as_it_is(made: Any) -> Any:
 def _unpacked(made: np.ndarray | str) -> Tensor:
     if isinstance(made, str):
         raise OfframpError(made)
-    return torch.from_numpy(made)
+    return torch.from_numpy(made).permute(0, 3, 1, 2)

@@ -18,7 +18,6 @@ from torchvision.transforms.v2 import functional as F
 
 from offramp.augment import Augment, View
 from offramp.data.boxes import random_box
-from offramp.data.images import pixels
 from offramp.seeding import derive
 
 # What each number drawn for an image decides. New ones are added at the end: a column keeps its place.
@@ -50,9 +49,8 @@ def box_draws(view: View, rows: Tensor) -> list[list[float]]:
 
 def cut_out(
     augment: Augment, image: Image.Image, drawn: Sequence[float], size: tuple[int, int]
-) -> Tensor:
-    """The box that `resized_crop` cuts from an RGB or L image, resized to `size` (H, W), as [C, H, W]
-    uint8.
+) -> Image.Image:
+    """The box that `resized_crop` cuts from an RGB or L image, resized to `size` (H, W).
 
     drawn: of `box_draws`. Pillow's whole numbers do it, so it is the same on every machine and in every
     process.
@@ -60,7 +58,7 @@ def cut_out(
     assert augment.resized_crop is not None
     top, left, height, width = random_box(image.height, image.width, augment.resized_crop, drawn)
     cut = image.crop((left, top, left + width, top + height))
-    return pixels(cut.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return cut.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def augmented(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
@@ -71,6 +69,7 @@ def augmented(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
     """
     images = _moved(augment, images, drawn)
     if augment.rotate:
+        images = images.contiguous()  # in one layout, whichever they come in
         angles = ((drawn[:, ANGLE] * 2 - 1) * augment.rotate).tolist()
         turned = [
             F.rotate(image, angle, InterpolationMode.BILINEAR)
@@ -81,29 +80,17 @@ def augmented(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
 
 
 def _moved(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
-    """Crop and flips as one gather, since they only say which pixel comes where."""
-    if not (augment.crop or augment.flip or augment.vertical_flip):
-        return images
-    height, width = images.shape[2:]
-    down = torch.arange(height, device=images.device).expand(len(images), height)
-    right = torch.arange(width, device=images.device).expand(len(images), width)
-    if augment.vertical_flip:
-        down = torch.where(drawn[:, VERTICAL_FLIP, None] < 0.5, height - 1 - down, down)
-    if augment.flip:
-        right = torch.where(drawn[:, FLIP, None] < 0.5, width - 1 - right, right)
+    """Crop, then flips: they only say which pixel comes where."""
     if pad := augment.crop:
+        height, width = images.shape[2:]
         images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-        down = down + (drawn[:, TOP, None] * (2 * pad + 1)).to(torch.int64)
-        right = right + (drawn[:, LEFT, None] * (2 * pad + 1)).to(torch.int64)
-    return _gathered(images, down, right)
-
-
-def _gathered(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """images[b, c, down[b, y], right[b, x]], as [B, C, H, W]."""
-    count, channels, height, width = images.shape
-    planes = torch.arange(count * channels, device=images.device).view(count, channels, 1, 1)
-    at = (planes * height + down[:, None, :, None]) * width + right[:, None, None, :]
-    return images.contiguous().view(-1)[at]
+        windows = images.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2·pad + 1, 2·pad + 1, H, W]
+        top, left = ((drawn[:, at] * (2 * pad + 1)).to(torch.int64) for at in (TOP, LEFT))
+        images = windows[torch.arange(len(images), device=images.device), :, top, left]
+    for wanted, column, dim in ((augment.vertical_flip, VERTICAL_FLIP, 2), (augment.flip, FLIP, 3)):
+        if wanted:
+            images = torch.where(drawn[:, column, None, None, None] < 0.5, images.flip(dim), images)
+    return images
 
 
 def _jittered(jitter: float, images: Tensor, drawn: Tensor) -> Tensor:

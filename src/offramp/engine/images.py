@@ -12,6 +12,7 @@ from offramp.data import Data, normalize
 from offramp.data.dataset import Split
 from offramp.data.file_split import FileSplit
 from offramp.data.geometry import picture
+from offramp.data.images import pixels
 from offramp.data.prefetch import Prefetch
 from offramp.data.views import augmented, box_draws, cut_out, draws
 
@@ -48,7 +49,7 @@ class Images:
             return self._finished(self._prefetch.now(split, rows.cpu(), view), rows, view)
         if view is not None and self._stored is not None and self.augment is not None:
             return self._finished(self._boxes(self.augment, self._stored, rows, view), rows, view)
-        return self._finished(part.images[rows], rows, view)
+        return self._finished(part.images.index_select(0, rows), rows, view)
 
     def reads(self, split: str, chunks: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
         """`read` of each of `chunks`, in order; what lies in files is made ahead of time."""
@@ -57,19 +58,19 @@ class Images:
                 yield self.read(split, rows, view)
             return
         made = self._prefetch.batches(split, (rows.cpu() for rows in chunks), view)
-        for rows, pixels in zip(chunks, made, strict=True):
-            yield self._finished(pixels, rows, view)
+        for rows, stored in zip(chunks, made, strict=True):
+            yield self._finished(stored, rows, view)
 
     def close(self) -> None:
         """End the processes that read files."""
         self._prefetch.close()
 
-    def _finished(self, pixels: Tensor, rows: Tensor, view: View | None) -> Tensor:
-        pixels = pixels.to(self.device)
+    def _finished(self, stored: Tensor, rows: Tensor, view: View | None) -> Tensor:
+        images = stored.to(self.device)
         if view is not None and self.augment is not None:
-            pixels = augmented(self.augment, pixels, draws(view, rows))
-        pixels = normalize(pixels, self._mean, self._std)
-        return pixels.contiguous(memory_format=torch.channels_last)
+            images = augmented(self.augment, images, draws(view, rows))
+        images = normalize(images, self._mean, self._std)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _boxes(self, augment: Augment, stored: Split, rows: Tensor, view: View) -> Tensor:
         """The resized crops of images in memory; Pillow makes them, on the CPU, as those of files."""
@@ -77,7 +78,7 @@ class Images:
         drawn = box_draws(view, rows)
         size = (stored.shape[1], stored.shape[2])
         cut = [
-            cut_out(augment, picture(image), d, size)
+            pixels(cut_out(augment, picture(image), d, size))
             for image, d in zip(stored.images[rows].cpu(), drawn, strict=True)
         ]
         return torch.stack(cut)
