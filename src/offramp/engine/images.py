@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from offramp.data.geometry import picture
 from offramp.data.images import pixels
 from offramp.data.prefetch import Prefetch
 from offramp.data.views import augmented, box_draws, cut_out, draws
+from offramp.engine.losses import balanced
+from offramp.recipe import Recipe
 
 
 class Images:
@@ -41,6 +44,14 @@ class Images:
     def labels(self, split: str, rows: Tensor) -> Tensor:
         labels: Tensor = getattr(self._data, split).labels[rows]
         return labels
+
+    def class_weights(self, recipe: Recipe) -> Tensor | None:
+        """[C] float32 of the training labels, where the recipe asks for them."""
+        return self._balanced if recipe.class_weights == "balanced" else None
+
+    @cached_property
+    def _balanced(self) -> Tensor:
+        return balanced(self._data.train.labels, len(self._data.classes))
 
     def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
         """[B, C, H, W] float32, channels-last.  view: the random view to take; None as they are."""
