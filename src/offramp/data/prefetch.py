@@ -121,8 +121,8 @@ class _Pictures(Dataset[Any]):
 
 
 def _end_with_parent(_: int) -> None:
-    """A worker holds copies of the files its parent has open, locks of a store among them. Where the kernel
-    can, it ends the worker together with its parent, however that ends, and the locks are free."""
+    """A worker holds copies of the files its parent has open, locks of a store among them. Where the
+    kernel can, it ends the worker together with its parent, however that ends, and frees the locks."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
