@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from offramp.cli import data as looking
 from offramp.cli import evidence
 from offramp.cli.options import (
     RUNS,
@@ -311,3 +312,4 @@ def doctor(json: JsonOption = False) -> None:
 
 for command in (evidence.compare, evidence.stats, evidence.calibrate):
     app.command()(command)
+app.add_typer(looking.app)
