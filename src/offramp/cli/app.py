@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence
+from offramp.cli import answering, evidence
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -284,5 +284,6 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
+app.command()(answering.predict)
 for command in (evidence.compare, evidence.stats, evidence.calibrate):
     app.command()(command)

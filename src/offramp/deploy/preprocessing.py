@@ -73,12 +73,14 @@ class Preprocessing:
         image = ImageOps.exif_transpose(image)
         self.check(image.mode, *image.size)
         # Transparency is dropped, not blended, as the training data's decoder does.
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # Pillow warns where this step is left out
         image = image.convert("L" if self.channels == 1 else "RGB")
         height, width = self._resized(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         if self.crop:
-            top, left = round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
+            top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
             image = image.crop((left, top, left + self.size[1], top + self.size[0]))
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
@@ -110,20 +112,24 @@ def from_json(value: Mapping[str, Any]) -> Preprocessing:
 
 
 def of_trial(manifest: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing of a trial, from its manifest.
+    """What the training data's geometry does, for a picture; from a trial's manifest.
 
     Raises ValueError where there is none: images that were given as float32, already normalized, or of
     other channels than pictures have.
     """
     mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
     if not any(mean) and set(std) == {1.0}:
-        raise ValueError(
-            "its training images were float32, already normalized, so files have no known way in"
-        )
+        raise ValueError("training images were float32, already normalized, and how is not known")
     channels, height, width = manifest["input_shape"]
-    given = manifest["data"].get("preprocessing", {})
-    same = {"size": [height, width], "channels": channels, "mean": mean, "std": std}
-    return from_json({**given, **same})
+    geometry = manifest["data"]["provenance"].get("geometry") or {}
+    resize: int | tuple[int, int] | None = None
+    crop = geometry.get("size") is not None and geometry["fit"] == "crop"
+    if crop:
+        resize = geometry["resize"] or geometry["size"]
+    elif geometry.get("size") is not None:
+        resize = (height, width)
+    gray = geometry.get("channels") == 1
+    return Preprocessing((height, width), channels, mean, std, resize, crop, gray=gray)
 
 
 def _plain(value: Any) -> Any:
