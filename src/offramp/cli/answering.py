@@ -31,7 +31,7 @@ def predict(
 
     Exit codes: 0; 1 if files were damaged (named, and skipped); 2 for a mistake; 130 if interrupted.
 
-    \\b
+    \b
     Examples:
       offramp predict two-stage-resnet18-cifar10-s42 photos/ --policy policy.json
       offramp predict bundle/ photo.png --out answers.csv

@@ -17,6 +17,7 @@ from offramp.deploy.policy import Policy
 from offramp.deploy.predictor import Predictor
 from offramp.deploy.preprocessing import Preprocessing
 from offramp.deploy.trial import trial_hash
+from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.study.store import Store
 from offramp.study.trials import load_network
@@ -148,7 +149,7 @@ def open_trial(
             f"trial {trial} cannot answer files: {error}; use offramp.predictor in Python"
         ) from None
     net = load_network(store, trial, device)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed(net, device)
     predictor = Predictor(net, rule, backend)
     return TrialNetwork(trial, tuple(manifest["classes"]), exits, how, predictor, device)
 
