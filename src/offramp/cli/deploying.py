@@ -25,6 +25,9 @@ def export(
         bool,
         typer.Option("--check/--no-check", help="Compare the bundle with PyTorch; the card says so."),
     ] = True,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Time the stages here, for the card.")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -44,5 +47,5 @@ def export(
     from offramp.cli import exporting, inspecting
     from offramp.deploy.export import Asked
 
-    asked = Asked(None if root is None else str(root), check, force)
+    asked = Asked(None if root is None else str(root), check, measure, force)
     exporting.start(inspecting.opened(store), trial, policy, out, asked, json, quiet)

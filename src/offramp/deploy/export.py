@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from offramp.data import DataSpec, load, normalize
-from offramp.deploy import bundle, card, policy, stages
+from offramp.deploy import bundle, card, graphs, policy
 from offramp.deploy import trial as trials
 from offramp.deploy.outcome import outcome
 from offramp.deploy.policy import PolicyFile
@@ -30,10 +30,11 @@ RANDOM_IMAGES = 256
 @dataclass(frozen=True)
 class Asked:
     """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
-    compare with PyTorch.  force: replace a bundle that is there."""
+    compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there."""
 
     root: str | None = None
     check: bool = True
+    measure: bool = True
     force: bool = False
 
 
@@ -53,7 +54,7 @@ def export(
     Raises OfframpError for a policy of another trial, a place that is taken, a network that cannot be
     a graph, and a bundle that answers otherwise than PyTorch.
     """
-    stages.check_installed()
+    graphs.check_installed()
     bundle.check_place(out, asked.force)
     file = policy.read(policy_path)
     yield "reading the trial"
@@ -63,8 +64,10 @@ def export(
     net = load_network(store, trained.id, torch.device("cpu"))
     with bundle.writing(out) as folder:
         made = yield from _fill(folder, net, file, trained, manifest, asked)
-        yield "measuring the stages"
-        made = card.with_latency(made, bundle.measured(folder))
+        if asked.measure:
+            yield "measuring the stages"
+        times = bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
+        made = card.with_latency(made, times)
         bundle.write_json(folder / "card.json", made)
         (folder / "card.md").write_text(card.markdown(made), encoding="utf-8")
         bundle.seal(folder)
@@ -82,10 +85,10 @@ def _fill(
     """All but the card's files; returns the card, checked."""
     rule = file.policy
     numbers = [rule.exits[i] for i in rule.active]
-    parts = stages.layout(net.trunk_of, numbers)
-    for at, stage in enumerate(stages.export(net, parts, folder), start=1):
+    parts = graphs.layout(net.trunk_of, numbers)
+    for at, stage in enumerate(graphs.export(net, parts, folder), start=1):
         yield f"stage {at} of {len(parts)}: up to exit {stage.exit}"
-    flat = stages.flattened(net, numbers)
+    flat = graphs.flattened(net, numbers)
     spent = rule.macs(trained.costs)
     bundle.write_json(
         folder / "stages.json",
@@ -136,9 +139,24 @@ def _normalized(manifest: Mapping[str, Any]) -> bool:
 
 
 def _preprocessing(manifest: Mapping[str, Any]) -> Preprocessing:
+    """What the training data's geometry does, for a picture."""
     channels, height, width = manifest["input_shape"]
+    geometry = manifest["data"]["provenance"].get("geometry") or {}
+    resize: int | tuple[int, int] | None = None
+    crop = False
+    if geometry.get("size") is not None:
+        crop = geometry["fit"] == "crop"
+        resize = (geometry["resize"] or geometry["size"]) if crop else (height, width)
     try:
-        return Preprocessing((height, width), channels, tuple(manifest["mean"]), tuple(manifest["std"]))
+        return Preprocessing(
+            (height, width),
+            channels,
+            tuple(manifest["mean"]),
+            tuple(manifest["std"]),
+            resize,
+            crop,
+            gray=geometry.get("channels") == 1,
+        )
     except ValueError as error:
         raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
 

@@ -73,12 +73,14 @@ class Preprocessing:
         image = ImageOps.exif_transpose(image)
         self.check(image.mode, *image.size)
         # Transparency is dropped, not blended, as the training data's decoder does.
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # Pillow warns where this step is left out
         image = image.convert("L" if self.channels == 1 else "RGB")
         height, width = self._resized(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         if self.crop:
-            top, left = round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
+            top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
             image = image.crop((left, top, left + self.size[1], top + self.size[0]))
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
