@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from offramp.data import DataSpec
 from offramp.data.dataset import Data
-from offramp.data.load import DataSpec, assemble, load
+from offramp.data.load import assemble, load
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import DATASETS
 from offramp.errors import OfframpError

@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from offramp.data.load import DataSpec, load
+from offramp.data import DataSpec
+from offramp.data.load import load
 from offramp.errors import OfframpError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10"

@@ -216,7 +216,7 @@ def test_fields_cannot_drift_from_what_they_fill() -> None:
 
 
 def test_sections_match_the_layers_below() -> None:
-    load = pytest.importorskip("offramp.data.load")
+    load = pytest.importorskip("offramp.data.spec")
     assert set(DataSpec.model_fields) == {f.name for f in dataclasses.fields(load.DataSpec)}
     heads = pytest.importorskip("offramp.nets.heads")
     assert set(HeadSpec.model_fields) == {f.name for f in dataclasses.fields(heads.HeadSpec)}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import answering, evidence
+from offramp.cli import answering, deploying, evidence
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -285,5 +285,5 @@ def taps(
 
 
 app.command()(answering.predict)
-for command in (evidence.compare, evidence.stats, evidence.calibrate):
+for command in (evidence.compare, evidence.stats, evidence.calibrate, deploying.export):
     app.command()(command)

@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor
-
+from offramp.data.choose import choose
 from offramp.data.custom import call
-from offramp.data.dataset import Data, Split, statistics
-from offramp.data.raw import RawData, RawSplit
+from offramp.data.dataset import SPLITS, Data, statistics
+from offramp.data.geometry import Geometry
+from offramp.data.raw import RawData
+from offramp.data.read import take
 from offramp.data.samples import Samples, class_names, read_given, read_samples
 from offramp.data.sources import DATASETS
-from offramp.data.splits import hold_out, subset
+from offramp.data.spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.usercode import function, is_user_code
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Which data, and how it is split.
-
-    name: a name in DATASETS, or `path/file.py:function`.
-    root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>`.
-    train_images: so many images of the official training split, classes in proportion, taken before
-        anything is held out; None takes all.  test_images: the same of the test split.
-    split_seed: which images the subsets and the held-out splits get.
-    validation: `held-out` of train, or `test`: the test split, as the paper (nothing is then held
-        out for validation, while calibration is held out as ever).
-    options: further arguments of the source, as (name, value) pairs.
-    """
-
-    name: str
-    root: str | None = None
-    train_images: int | None = None
-    test_images: int | None = None
-    split_seed: int = 0
-    validation: Literal["held-out", "test"] = "held-out"
-    options: tuple[tuple[str, Any], ...] = ()
 
 
 def load(spec: DataSpec) -> Data:
@@ -95,31 +73,20 @@ def from_dataset(
 
 
 def assemble(raw: RawData, spec: DataSpec) -> Data:
-    """Subsets, hold-outs and statistics: what every source shares.
+    """Subsets, hold-outs, geometry and statistics: what every source shares.
 
-    No label or pixel of one official split influences another: test is read and cut to size by
-    itself, the hold-outs are a function of (split_seed, training labels), mean and std are of the
-    training split after holding out.
+    No label or pixel of one official split influences another (but a training image goes when its
+    group is in test): test is read and cut to size by itself, the hold-outs are a function of
+    (split_seed, training labels, groups), mean and std are of the training split after holding out.
 
     Raises OfframpError as `load` does.
     """
-    modes = ("held-out", "test")
-    if spec.validation not in modes:
-        hint = nearest(spec.validation, modes)
-        raise OfframpError(f"data.validation cannot be '{spec.validation}'{hint}")
-    rows = _rows(raw.train, spec.train_images, spec, "train")
-    given = {"validation": raw.validation, "calibration": raw.calibration, "test": raw.test}
-    if spec.validation == "test":
-        del given["validation"]
-    missing = [name for name, part in given.items() if part is None]
-    if spec.test_images is not None and raw.test is None:
-        raise OfframpError(f"data set '{spec.name}' has no test split; leave data.test_images out")
-    held = hold_out(raw.train.labels[rows], missing, spec.split_seed)
-    splits = {name: _read(raw.train, rows[part]) for name, part in held.items()}
-    for name, part in given.items():
-        if part is not None:
-            splits[name] = _read(part, _rows(part, spec.test_images, spec, name))
-    splits.setdefault("validation", splits["test"])
+    chosen = choose(raw, spec)
+    geometry = geometry_of(raw, spec)
+    parts = {id(part): part for part in chosen.parts.values()}  # a split used twice is read once
+    taken = {key: take(part, geometry, spec.on_error) for key, part in parts.items()}
+    read = {name: taken[id(part)] for name, part in chosen.parts.items()}
+    splits = {name: one.split for name, one in read.items()}
     mean, std = statistics(splits["train"].images)
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
@@ -130,24 +97,33 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
         },
         "images": {name: len(split) for name, split in splits.items()},
         "split_seed": spec.split_seed,
+        "geometry": asdict(geometry),
+        "group_in_another_split": chosen.dropped,
+        "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
+        "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
     return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance)
 
 
-def _rows(part: RawSplit, wanted: int | None, spec: DataSpec, name: str) -> Tensor:
-    """The rows of a subset of `wanted` images; only train and test are ever cut."""
-    if wanted is None or name not in ("train", "test"):
-        return torch.arange(len(part.labels))
-    if not 1 <= wanted <= len(part.labels):
-        raise OfframpError(
-            f"data.{name}_images is {wanted}, but the {name} split of '{spec.name}' has "
-            f"{len(part.labels)} images; ask for 1 to {len(part.labels)}, or leave it out"
-        )
-    return subset(part.labels, wanted, spec.split_seed, f"subset of {name}")
+def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:
+    """The source's own geometry with what the study says of it. A size alone keeps the source's
+    proportion of crop to image."""
+    own = raw.geometry
+    resize = spec.resize
+    if resize is None and spec.fit == "crop" and own.size and own.resize:
+        resize = own.resize if spec.size is None else round(own.resize * spec.size / own.size)
+    return Geometry(spec.size or own.size, resize, spec.fit, spec.channels or own.channels)
 
 
-def _read(part: RawSplit, rows: Tensor) -> Split:
-    return Split(part.read(rows), part.labels[rows])
+def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many images of a split equal, byte for byte, an earlier one of the same split (`test`), or
+    one of another (`test in train`); zeros are left out. digests: of each image, by split."""
+    counts = {name: len(found) - len(set(found)) for name, found in digests.items()}
+    for name, other in itertools.permutations(digests, 2):
+        if SPLITS.index(name) > SPLITS.index(other) and digests[name] is not digests[other]:
+            seen = set(digests[other])
+            counts[f"{name} in {other}"] = sum(d in seen for d in digests[name])
+    return {name: count for name, count in counts.items() if count}
 
 
 def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | None) -> dict[str, Any]:

@@ -91,6 +91,11 @@ def data_spec(study: Study) -> DataSpec:
         test_images=given.test_images,
         split_seed=given.split_seed,
         validation=given.validation,
+        size=given.size,
+        resize=given.resize,
+        fit=given.fit,
+        channels=given.channels,
+        on_error=given.on_error,
         options=tuple(sorted(given.options.items())),
     )
 

@@ -190,7 +190,7 @@ class ExitsSpec(BaseModel):
 
 
 class DataSpec(BaseModel):
-    """The fields of `offramp.data.load.DataSpec`; any other key is an option of the data set."""
+    """The fields of `offramp.data.DataSpec`; any other key is an option of the data set."""
 
     model_config = STRICT
 
@@ -200,6 +200,11 @@ class DataSpec(BaseModel):
     test_images: Count | None = None
     split_seed: Natural = 0
     validation: Literal["held-out", "test"] = "held-out"
+    size: Count | None = None
+    resize: Count | None = None
+    fit: Literal["crop", "stretch"] = "crop"
+    channels: Literal[1, 3] | None = None
+    on_error: Literal["fail", "skip"] = "fail"
     options: Options
 
     @model_validator(mode="before")

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from offramp.data.raw import RawData
 from offramp.data.sources.cifar10 import cifar10
 from offramp.data.sources.digits import digits
+from offramp.data.sources.folder import folder
 
 DATASETS: dict[str, Callable[..., RawData]] = {
     "cifar10": cifar10,
     "digits": digits,
+    "folder": folder,
 }
