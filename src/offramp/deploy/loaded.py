@@ -22,6 +22,7 @@ from offramp.errors import OfframpError
 from offramp.study.store import Store
 from offramp.study.trials import load_network
 
+IN_PYTHON = "use offramp.predictor in Python"
 SUMS = "SHA256SUMS"  # what a folder has that is a bundle
 
 
@@ -145,9 +146,11 @@ def open_trial(
     try:
         how = preprocessing.of_trial(manifest)
     except ValueError as error:
+        raise OfframpError(f"trial {trial} cannot answer files: {error}; {IN_PYTHON}") from None
+    if preprocessing.given_normalized(manifest):
         raise OfframpError(
-            f"trial {trial} cannot answer files: {error}; use offramp.predictor in Python"
-        ) from None
+            f"the images of trial {trial} were normalized beforehand, nobody knows how; {IN_PYTHON}"
+        )
     net = load_network(store, trial, device)
     placed(net, device)
     predictor = Predictor(net, rule, backend)
