@@ -284,6 +284,7 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-app.command()(answering.predict)
+for running_one in (answering.predict, answering.benchmark):
+    app.command()(running_one)
 for command in (evidence.compare, evidence.stats, evidence.calibrate, deploying.export):
     app.command()(command)
