@@ -53,7 +53,7 @@ class Predictor:
 
     After each exit where images leave, the rest is packed together in the same memory layout and goes
     on alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits once a
-    stage, for the number of images that stay; a single image waits for one comparison.
+    stage: for which images stay, or with a single image for its logits.
     """
 
     def __init__(self, net: ExitNetwork, policy: Policy, backend: str | None = None) -> None:
@@ -91,8 +91,8 @@ class Predictor:
         Raises OfframpError for images of another shape, and for a network put in train mode since.
         """
         self._check(images)
-        if not len(images):
-            return self._nothing()
+        if len(images) < 2:
+            return self._single(images, forced) if len(images) else self._nothing()
         row = self._walk(images, forced)
         logits, place = row.logits, row.place
         warmth = 1.0 if self._warmth is None else self._warmth[place, None]
@@ -105,7 +105,6 @@ class Predictor:
         reached: dict[int, tuple[int, Tensors]] = {}  # by trunk: the last tap, and what crosses there
         row: _Row | None = None
         past: scoring.Past = None
-        single = len(images) == 1
         for step, at in enumerate(self._active):
             tensors = self._advance(reached, images, step)
             logits = _wide(self._stages.heads[step](*tensors))
@@ -119,10 +118,6 @@ class Predictor:
             leaves = found >= threshold
             if forced is not None:
                 leaves = (forced if row.left is None else forced[row.left]) == at
-            if single:
-                if bool(leaves):
-                    break
-                continue
             stay = (~leaves).nonzero().squeeze(1)
             if not len(stay):
                 break
@@ -135,6 +130,33 @@ class Predictor:
         assert row is not None
         return row
 
+    def _single(self, images: Tensor, forced: Tensor | None) -> Prediction:
+        """The straight path: nothing is packed, and scores are computed on the host, where few numbers
+        take less time than the launch of kernels."""
+        reached: dict[int, tuple[int, Tensors]] = {}
+        past: scoring.Past = None
+        told = None if forced is None else int(forced)
+        for step, at in enumerate(self._active):
+            seen = _wide(self._stages.heads[step](*self._advance(reached, images, step)))
+            if at == self._active[-1]:
+                break
+            found, past = self._score(at, _host(seen), past)
+            threshold = self.policy.thresholds[at]
+            if threshold is None:  # run for the sake of later exits, as patience does
+                continue
+            if found[0] >= threshold if told is None else told == at:
+                break
+        logits = _host(seen) if seen.device.type == "cpu" else seen
+        warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
+        sure = scoring.probabilities(logits, warmth)
+        return Prediction(
+            torch.as_tensor(scoring.answers(logits)),
+            torch.as_tensor(sure).amax(dim=-1),
+            self._numbers[at : at + 1],
+            self._shares[at : at + 1],
+            seen,
+        )
+
     def _advance(self, reached: dict[int, tuple[int, Tensors]], images: Tensor, step: int) -> Tensors:
         """What crosses the cut of an exit, from where its trunk has got to."""
         exit, trunk = self._stages.exits[step], self._stages.trunks[step]
@@ -144,7 +166,7 @@ class Predictor:
         reached[trunk] = exit, tensors
         return tensors
 
-    def _score(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[Tensor, scoring.Past]:
+    def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
         return scoring.score(self.policy.score, logits, warmth, past)
 
@@ -172,6 +194,11 @@ def _seen(row: _Row | None, logits: Tensor, at: int) -> _Row:
         return _Row(None, logits, torch.full_like(logits[:, 0], at, dtype=torch.int64))
     left = row.left
     return _Row(left, row.logits.index_copy(0, left, logits), row.place.index_fill(0, left, at))
+
+
+def _host(logits: Tensor) -> Any:
+    """As an array of numpy; the host waits for the device."""
+    return logits.cpu().numpy()
 
 
 def _packed(tensors: Tensors, stay: Tensor) -> Tensors:
