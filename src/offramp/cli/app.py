@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from offramp.cli import answering, deploying, evidence
 from offramp.cli import data as looking
-from offramp.cli import evidence
 from offramp.cli.options import (
     RUNS,
     DataRootOption,
@@ -310,6 +310,8 @@ def doctor(json: JsonOption = False) -> None:
     doctoring.doctor(json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate):
+for running_one in (answering.predict, answering.benchmark):
+    app.command()(running_one)
+for command in (evidence.compare, evidence.stats, evidence.calibrate, deploying.export):
     app.command()(command)
 app.add_typer(looking.app)

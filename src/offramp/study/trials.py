@@ -20,7 +20,7 @@ from offramp.errors import OfframpError
 from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone, path
-from offramp.study.plan import Plan, Trial, net_spec
+from offramp.study.plan import Plan, Trial, data_spec, net_spec
 from offramp.study.provenance import provenance
 from offramp.study.store import Damaged, Store
 
@@ -108,6 +108,7 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any
         "data": {
             "name": data.name,
             "augment": _augment(data.augment),
+            "spec": plain(data_spec(study)),
             "provenance": plain(data.provenance),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
         },
