@@ -30,6 +30,8 @@ def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, 
     store = Store(root)
     plan = make_plan(study)
     device = default_device()
+    if plan.net.initial is not None and not (quiet or as_json):
+        typer.echo(f"Weights '{study.backbone.weights}': {plan.net.initial}.", err=True)
     if dry_run:
         _show_forecast(forecast(plan, store, device), as_json)
         return

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from offramp.data.choose import choose
 from offramp.data.custom import call
 from offramp.data.dataset import SPLITS, Data, statistics
@@ -21,6 +23,8 @@ from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.usercode import function, is_user_code
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load(spec: DataSpec) -> Data:
@@ -87,7 +91,7 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
     taken = {key: take(part, geometry, spec.on_error) for key, part in parts.items()}
     read = {name: taken[id(part)] for name, part in chosen.parts.items()}
     splits = {name: one.split for name, one in read.items()}
-    mean, std = statistics(splits["train"].images)
+    mean, std = _normalization(splits["train"].images, spec)
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
         **raw.provenance,
@@ -103,6 +107,21 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
     return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance)
+
+
+def _normalization(images: Tensor, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel. images: of the training split."""
+    if spec.normalize == "train":
+        return statistics(images)
+    if spec.normalize != "imagenet":
+        hint = nearest(spec.normalize, ("train", "imagenet"))
+        raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
+    if images.is_floating_point() or images.shape[1] != 3:
+        raise OfframpError(
+            "data.normalize: imagenet is for 8-bit images of 3 channels; set data.channels to 3, or "
+            "leave it out"
+        )
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:
