@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from offramp.data import split_file
 from offramp.data.choose import choose
 from offramp.data.custom import call
 from offramp.data.dataset import SPLITS, Data, statistics
@@ -32,20 +33,35 @@ def load(spec: DataSpec) -> Data:
 
     Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
     """
+    return assemble(read_source(spec), spec)
+
+
+def read_source(spec: DataSpec) -> RawData:
+    """What the source that `spec` names returns; no image that is lazy is read yet.
+
+    Raises OfframpError as `load` does.
+    """
     if is_user_code(spec.name):
         make = function(spec.name, "data.name")
-        raw = call(spec.name, make, _arguments(make, spec, None))
-    elif spec.name in DATASETS:
-        shared = os.environ.get("OFFRAMP_DATA")
-        default = str(Path(shared) / spec.name) if shared else None
-        source = DATASETS[spec.name]
-        raw = source(**_arguments(source, spec, default))
-    else:
+        return call(spec.name, make, _arguments(make, spec, None))
+    if spec.name not in DATASETS:
         raise OfframpError(
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
             "(your own: path/to/file.py:function)"
         )
-    return assemble(raw, spec)
+    shared = os.environ.get("OFFRAMP_DATA")
+    default = str(Path(shared) / spec.name) if shared else None
+    source = DATASETS[spec.name]
+    return source(**_arguments(source, spec, default))
+
+
+def save_splits(spec: DataSpec, path: Path) -> None:
+    """Write which image is in which split, with its hash, for `DataSpec.split_file`.
+
+    Raises OfframpError as `load` does.
+    """
+    raw = read_source(spec)
+    split_file.save(path, raw, choose(raw, spec))
 
 
 def from_dataset(
@@ -85,11 +101,15 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
 
     Raises OfframpError as `load` does.
     """
-    chosen = choose(raw, spec)
+    given = Path(spec.split_file).expanduser() if spec.split_file is not None else None
+    listed = split_file.read(given) if given else {}
+    chosen = split_file.choose(given, listed, raw) if given else choose(raw, spec)
     geometry = geometry_of(raw, spec)
     parts = {id(part): part for part in chosen.parts.values()}  # a split used twice is read once
     taken = {key: take(part, geometry, spec.on_error) for key, part in parts.items()}
     read = {name: taken[id(part)] for name, part in chosen.parts.items()}
+    if given:
+        split_file.check(given, listed, raw, read)
     splits = {name: one.split for name, one in read.items()}
     mean, std = _normalization(splits["train"].images, spec)
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
@@ -162,9 +182,12 @@ def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | N
         if root is not None:
             arguments["root"] = Path(root).expanduser()
         elif taken["root"].default is inspect.Parameter.empty:
+            fetch = getattr(inspect.getmodule(source), "FETCH", None)
             raise OfframpError(
-                f"data set '{spec.name}' needs its folder; set data.root, or the environment "
-                f"variable OFFRAMP_DATA to the folder that holds '{spec.name}'"
+                f"data set '{spec.name}' needs its folder; "
+                + (f"fetch {fetch}, and " if fetch else "")
+                + "set data.root, or the environment variable OFFRAMP_DATA to the folder that holds "
+                f"'{spec.name}'"
             )
     elif spec.root is not None:
         raise OfframpError(f"data set '{spec.name}' reads no folder; leave data.root out")

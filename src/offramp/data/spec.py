@@ -19,6 +19,8 @@ class DataSpec:
     split_seed: which images the subsets and the held-out splits get.
     validation: `held-out` of train, or `test`: the test split, as the paper (nothing is then held
         out for validation, while calibration is held out as ever).
+    split_file: a file that `offramp.data.save_splits` wrote: it says which image is in which split, in
+        place of the four settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.geometry.Geometry`; what is None is the source's
         own choice, which for most is to leave images as they are.
     normalize: by mean and deviation of the training images (`train`), or of ImageNet, which public
@@ -33,6 +35,7 @@ class DataSpec:
     test_images: int | None = None
     split_seed: int = 0
     validation: Literal["held-out", "test"] = "held-out"
+    split_file: str | None = None
     size: int | None = None
     resize: int | None = None
     fit: Fit = "crop"

@@ -91,6 +91,7 @@ def data_spec(study: Study) -> DataSpec:
         test_images=given.test_images,
         split_seed=given.split_seed,
         validation=given.validation,
+        split_file=given.split_file,
         size=given.size,
         resize=given.resize,
         fit=given.fit,

@@ -202,6 +202,7 @@ class DataSpec(BaseModel):
     test_images: Count | None = None
     split_seed: Natural = 0
     validation: Literal["held-out", "test"] = "held-out"
+    split_file: Text | None = None
     size: Count | None = None
     resize: Count | None = None
     fit: Literal["crop", "stretch"] = "crop"
@@ -213,7 +214,7 @@ class DataSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return fields.gather_options(value, set(cls.model_fields) - {"options"})
+        return fields.gather_options(fields.name_and_root(value), set(cls.model_fields) - {"options"})
 
 
 class ExecutionSpec(BaseModel):
