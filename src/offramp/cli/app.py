@@ -298,5 +298,5 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate, deploying.export):
+for command in (evidence.compare, evidence.stats, evidence.calibrate, deploying.export, deploying.build):
     app.command()(command)

@@ -286,8 +286,7 @@ def _verified(folder: Path) -> frozenset[str]:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{folder / SUMS} has a line that names no file of the bundle: {line!r}")
         try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = _digest(path)
         except FileNotFoundError:
             raise BundleError(f"{path} is missing; export the bundle again, or copy it anew") from None
         except OSError as error:
@@ -298,6 +297,14 @@ def _verified(folder: Path) -> frozenset[str]:
             raise BundleError(f"{path} has been changed; export the bundle again, or copy it anew")
         names.add(name)
     return frozenset(names)
+
+
+def _digest(path: Path) -> str:
+    sums = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            sums.update(part)
+    return sums.hexdigest()
 
 
 def _cores() -> int:
