@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 
 from offramp.data import normalize
 from offramp.data.decode import decode
-from offramp.deploy.preprocessing import Preprocessing, from_json, of_trial
+from offramp.deploy.preprocessing import Preprocessing, from_json, given_normalized, of_trial
 
 COLOR = Preprocessing((8, 6), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 GRAY = Preprocessing((8, 6), 1, (0.3,), (0.4,))
@@ -58,7 +58,7 @@ def test_other_modes_are_refused() -> None:
     assert replace(GRAY, gray=True).pixels(picture("RGB")).shape == (1, 8, 6)
 
 
-@pytest.mark.parametrize(("width", "height"), [(50, 40), (41, 67), (24, 24)])
+@pytest.mark.parametrize(("width", "height"), [(50, 40), (40, 66), (24, 24)])
 def test_resize_and_crop_as_torchvision(width: int, height: int) -> None:
     image = Image.fromarray(
         np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -94,9 +94,17 @@ def test_wrong_json_is_refused(change: dict[str, Any], said: str) -> None:
 
 
 def test_of_a_trial() -> None:
-    manifest: dict[str, Any] = {"input_shape": [1, 8, 6], "mean": [0.3], "std": [0.4], "data": {}}
+    manifest: dict[str, Any] = {"input_shape": [1, 8, 6], "mean": [0.3], "std": [0.4]}
+    manifest["data"] = {"provenance": {}}
     assert of_trial(manifest) == GRAY
-    manifest["data"] = {"preprocessing": {"gray": True, "resize": 8, "crop": True}}
-    assert of_trial(manifest) == replace(GRAY, gray=True, resize=8, crop=True)
-    with pytest.raises(ValueError, match="float32"):
-        of_trial(manifest | {"mean": [0.0], "std": [1.0]})
+    geometry = {"size": 8, "resize": None, "fit": "crop", "channels": 1}
+    manifest["data"] = {"provenance": {"geometry": geometry}}
+    manifest["input_shape"] = [1, 8, 8]
+    square = replace(GRAY, size=(8, 8), gray=True)
+    assert of_trial(manifest) == replace(square, resize=8, crop=True)
+    geometry |= {"resize": 10}
+    assert of_trial(manifest) == replace(square, resize=10, crop=True)
+    geometry |= {"resize": None, "fit": "stretch", "channels": None}
+    assert of_trial(manifest) == replace(square, resize=(8, 8), gray=False)
+    assert not given_normalized(manifest)
+    assert given_normalized(manifest | {"mean": [0.0], "std": [1.0]})

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import deploying, evidence
+from offramp.cli import answering, deploying, evidence
 from offramp.cli.options import (
     RUNS,
     DataRootOption,
@@ -298,5 +298,13 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate, deploying.export, deploying.build):
+for command in (
+    evidence.compare,
+    evidence.stats,
+    evidence.calibrate,
+    deploying.build,
+    deploying.export,
+    answering.predict,
+    answering.benchmark,
+):
     app.command()(command)

@@ -22,7 +22,8 @@ from offramp.study.plan import Plan, data_spec, default_device, net_spec, plan_t
 from offramp.study.spec import Study
 
 MOST_EXITS = 3
-LARGEST, STEP, LOOKED_AT = 224, 32, 500  # pixels; images whose size is looked at
+LEAST, LARGEST, STEP = 32, 224, 16  # pixels
+LOOKED_AT = 500  # images whose size is looked at
 RECIPE = {
     "optimizer": "adamw",
     "learning_rate": 1e-3,
@@ -151,7 +152,7 @@ def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
     if len(set(sizes)) <= 1:
         return {}
     middle = sorted(min(size) for size in sizes)[len(sizes) // 2]
-    size = max(STEP, min(LARGEST, middle // STEP * STEP))
+    size = max(LEAST, min(LARGEST, middle // STEP * STEP))
     reasons.append(f"size {size}: images differ, and half of them have {middle} pixels a side or more")
     return {"size": size}
 

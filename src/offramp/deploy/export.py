@@ -17,7 +17,7 @@ from offramp.deploy import bundle, card, graphs, policy
 from offramp.deploy import trial as trials
 from offramp.deploy.outcome import outcome
 from offramp.deploy.policy import PolicyFile
-from offramp.deploy.preprocessing import Preprocessing
+from offramp.deploy.preprocessing import Preprocessing, given_normalized, of_trial
 from offramp.deploy.trial import Trained
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
@@ -94,7 +94,7 @@ def _fill(
         folder / "stages.json",
         {
             "format": 1,
-            "normalized": _normalized(manifest),
+            "normalized": given_normalized(manifest),
             "plain_macs": trained.plain_macs,
             "fixed_size": _fixed_size(flat),
             "stages": [
@@ -133,30 +133,9 @@ def _fixed_size(flat: tuple[int, ...]) -> str:
     return f"the head of {exits} flattens its map, which fits one size only"
 
 
-def _normalized(manifest: Mapping[str, Any]) -> bool:
-    """Whether the training images were normalized before they came here, nobody knows how."""
-    return not any(manifest["mean"]) and set(manifest["std"]) == {1.0}
-
-
 def _preprocessing(manifest: Mapping[str, Any]) -> Preprocessing:
-    """What the training data's geometry does, for a picture."""
-    channels, height, width = manifest["input_shape"]
-    geometry = manifest["data"]["provenance"].get("geometry") or {}
-    resize: int | tuple[int, int] | None = None
-    crop = False
-    if geometry.get("size") is not None:
-        crop = geometry["fit"] == "crop"
-        resize = (geometry["resize"] or geometry["size"]) if crop else (height, width)
     try:
-        return Preprocessing(
-            (height, width),
-            channels,
-            tuple(manifest["mean"]),
-            tuple(manifest["std"]),
-            resize,
-            crop,
-            gray=geometry.get("channels") == 1,
-        )
+        return of_trial(manifest)
     except ValueError as error:
         raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
 
