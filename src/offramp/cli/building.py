@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 from offramp.cli import calibrating, exporting, running
@@ -18,6 +19,7 @@ from offramp.deploy.calibrate import calibrate
 from offramp.deploy.candidates import Search
 from offramp.deploy.export import Asked, Exported, export
 from offramp.deploy.policy import write
+from offramp.deploy.trial import Trained
 from offramp.nets.places import places
 from offramp.parts import Part, backbone
 from offramp.study.forecast import forecast
@@ -81,13 +83,26 @@ def _finish(name: str, goal: Goal, store: Store, silent: bool) -> Exported:
         wanted,
         Search("confidence", False, False),
     )
-    if found.remark is not None:
-        typer.echo(f"Note: {found.remark}.", err=True)
+    for remark in filter(None, (found.remark, _weak(trained))):
+        typer.echo(f"Note: {remark}.", err=True)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         policy = Path(scratch) / "policy.json"
         write(policy, calibrating.policy_file(trained, found))
         asked = Asked(force=goal.force)
         return exporting.told(export(store, trained.id, policy, goal.out, asked), silent)
+
+
+def _weak(trained: Trained) -> str | None:
+    """A remark where there is nothing to lose: the full network hardly tells the classes apart."""
+    rows = trained.calibration
+    right = float((rows.logits[:, -1].argmax(axis=1) == rows.labels).mean())
+    often = float(np.bincount(rows.labels).max()) / len(rows.labels)
+    if right > often + 1 / len(rows.labels):
+        return None
+    return (
+        f"the full network has {100 * right:.0f} % of the calibration images right, no more than "
+        "always answering their most frequent class would; train longer (--set recipe.epochs=…)"
+    )
 
 
 def _dry(chosen: Choice, goal: Goal, store: Store, as_json: bool) -> None:
