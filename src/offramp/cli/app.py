@@ -310,8 +310,14 @@ def doctor(json: JsonOption = False) -> None:
     doctoring.doctor(json)
 
 
-for running_one in (answering.predict, answering.benchmark):
-    app.command()(running_one)
-for command in (evidence.compare, evidence.stats, evidence.calibrate, deploying.export):
+for command in (
+    evidence.compare,
+    evidence.stats,
+    evidence.calibrate,
+    deploying.build,
+    deploying.export,
+    answering.predict,
+    answering.benchmark,
+):
     app.command()(command)
 app.add_typer(looking.app)

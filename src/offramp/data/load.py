@@ -25,6 +25,8 @@ from offramp.data.spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.usercode import function, is_user_code
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def load(spec: DataSpec, augment: Augment | None = None, loader: Loader = "auto") -> Data:
     """The data set that `spec` names, on the CPU.
@@ -130,6 +132,7 @@ def assemble(
     if given:
         split_file.check(given, listed, raw, read)
     splits = {name: one.split for name, one in read.items()}
+    mean, std = _normalization(read["train"], spec)
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
         **raw.provenance,
@@ -151,8 +154,8 @@ def assemble(
         splits["validation"],
         splits["calibration"],
         splits["test"],
-        mean=read["train"].mean,
-        std=read["train"].std,
+        mean=mean,
+        std=std,
         provenance=provenance,
         augment=augment,
     )
@@ -167,6 +170,21 @@ def _check_loader(loader: Loader, parts: Iterable[Part], spec: DataSpec) -> None
             f"data set '{spec.name}' is no image files, so it cannot be streamed; "
             "leave execution.loader out"
         )
+
+
+def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel."""
+    if spec.normalize == "train":
+        return train.mean, train.std
+    if spec.normalize != "imagenet":
+        hint = nearest(spec.normalize, ("train", "imagenet"))
+        raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
+    if train.split.images.is_floating_point() or len(train.mean) != 3:
+        raise OfframpError(
+            "data.normalize: imagenet is for 8-bit images of 3 channels; set data.channels to 3, or "
+            "leave it out"
+        )
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:

@@ -23,6 +23,8 @@ class DataSpec:
         place of the four settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.geometry.Geometry`; what is None is the source's
         own choice, which for most is to leave images as they are.
+    normalize: by mean and deviation of the training images (`train`), or of ImageNet, which public
+        weights were trained with.
     on_error: `fail` at an image that is damaged, or `skip` it and count it.
     options: further arguments of the source, as (name, value) pairs.
     """
@@ -38,5 +40,6 @@ class DataSpec:
     resize: int | None = None
     fit: Fit = "crop"
     channels: Literal[1, 3] | None = None
+    normalize: Literal["train", "imagenet"] = "train"
     on_error: Literal["fail", "skip"] = "fail"
     options: tuple[tuple[str, Any], ...] = ()

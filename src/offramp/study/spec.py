@@ -136,17 +136,19 @@ class StrategySpec(BaseModel):
 
 
 class BackboneSpec(BaseModel):
-    """name: of the registry, `timm/NAME` or `file.py:function`.  options: such as `stem`."""
+    """name: of the registry, `timm/NAME` or `file.py:function`.  weights: what it starts from: a file,
+    or `imagenet`; None draws them from the seed.  options: such as `stem`."""
 
     model_config = STRICT
 
     name: Text
+    weights: Text | None = None
     options: Options
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return fields.gather_options(value, {"name"})
+        return fields.gather_options(value, {"name", "weights"})
 
 
 class HeadSpec(BaseModel):
@@ -206,6 +208,7 @@ class DataSpec(BaseModel):
     resize: Count | None = None
     fit: Literal["crop", "stretch"] = "crop"
     channels: Literal[1, 3] | None = None
+    normalize: Literal["train", "imagenet"] = "train"
     on_error: Literal["fail", "skip"] = "fail"
     options: Options
 

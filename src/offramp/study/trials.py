@@ -101,6 +101,7 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any
         "parameters": [_parameters(net, exits[: i + 1]) for i in range(len(exits))],
         "metrics": metrics,
         "network": plain(net_spec(study)),
+        "initial": net.initial,
         "input_shape": list(data.shape),
         "classes": list(data.classes),
         "mean": list(data.mean),
@@ -203,4 +204,5 @@ def _net_spec(fields: dict[str, Any]) -> NetSpec:
         options=pairs(fields["options"]),
         taps=tuple(taps) if isinstance(taps, list) else taps,
         head=pairs(fields["head"]),
+        weights=fields.get("weights"),
     )
