@@ -11,6 +11,9 @@ import pytest
 from command import Cli
 from PIL import Image
 
+from offramp.data import DataSpec, load
+from offramp.data.sheet import CELL, EDGE, GAP, HEAD, LABEL, MOST_CLASSES
+
 SPLITS = {"train": 14, "test": 5}
 
 
@@ -98,9 +101,9 @@ def test_sizes_that_differ_are_wrong_until_one_is_asked_for(cli: Cli, photos: Pa
 def test_uneven_classes_are_a_note(cli: Cli, photos: Path) -> None:
     for number in range(6):
         for path in (photos / "train" / "cat").glob("p*_train.png"):
-            image = Image.open(path)
-            image.putpixel((number, 0), (255, number, 0))
-            image.save(path.with_name(f"more{number}_{path.name}"))
+            with Image.open(path) as image:
+                image.putpixel((number, 0), (255, number, 0))
+                image.save(path.with_name(f"more{number}_{path.name}"))
     code, wrong, notes = check(cli, photos)
     assert code == 0 and not wrong and "class_weights: balanced" in notes[0]
 
@@ -110,7 +113,7 @@ def test_uneven_classes_are_a_note(cli: Cli, photos: Path) -> None:
     [
         (("cifat10",), "unknown data set 'cifat10'; did you mean 'cifar10'"),
         (("folder:nowhere",), "there is no folder nowhere"),
-        (("digits", "--set", "data.sise=4"), "has no option 'sise'; did you mean"),
+        (("digits", "--set", "data.sise=4"), "data set 'digits' has no option 'sise'"),
         (("digits", "--augment", "[flop]"), "did you mean 'flip'"),
     ],
 )
@@ -133,36 +136,34 @@ def test_description_of_digits(cli: Cli) -> None:
     }
     assert said["splits"]["train"]["by_class"]["0"] == 93
     assert said["splits"]["test"]["sizes"] == [{"width": 8, "height": 8, "images": 449}]
-    from offramp.data import DataSpec, load
-
     data = load(DataSpec("digits"))
     assert said["mean"] == list(data.mean) and said["std"] == list(data.std)
     assert not list(Path().glob("*.png"))
 
 
-def test_a_sheet_has_a_row_for_each_class_and_shows_views_beside_images(cli: Cli, photos: Path) -> None:
-    from offramp.data.sheet import CELL, EDGE, GAP, HEAD, LABEL
+def pixels_of(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
 
+
+def test_a_sheet_has_a_row_for_each_class_and_shows_views_beside_images(cli: Cli, photos: Path) -> None:
     plain = described(cli, f"folder:{photos}")
     augmented = described(cli, f"folder:{photos}", "--augment", "[flip, crop]", "--sheet", "views.png")
     assert plain["sheet"] == "photos-sheet.png" and augmented["sheet"] == "views.png"
-    sheets = [np.asarray(Image.open(s["sheet"])).astype(int) for s in (plain, augmented)]
-    first, left = HEAD + CELL // 2, EDGE + LABEL
+    sheets = [pixels_of(said["sheet"]) for said in (plain, augmented)]
+    top, left = HEAD + 20, EDGE + LABEL + 20
     for pixels in sheets:
-        assert pixels.shape[0] == HEAD + 2 * (CELL + GAP) + EDGE
-        cells = [
-            pixels[first + n * (CELL + GAP) - 20 :][:40, left + 20 : left + 60].mean() for n in (0, 1)
-        ]
-        assert cells[0] < 60 < 150 < cells[1], "cats are dark, dogs bright"
-    one, two = (sheets[1][HEAD : HEAD + CELL, left + n * (CELL + GAP) :][:, :CELL] for n in (0, 1))
-    assert not np.array_equal(one, two)
+        assert len(pixels) == HEAD + 2 * (CELL + GAP) + EDGE
+        rows = [pixels[top + n * (CELL + GAP) :][:40] for n in (0, 1)]
+        cat, dog = (row[:, left : left + 40].mean() for row in rows)
+        assert cat < 70 and dog > 150, "cats are dark, dogs bright"
+    cells = [sheets[1][top : top + 40, left + n * (CELL + GAP) :][:, :40] for n in (0, 1)]
+    assert not np.array_equal(*cells)
     again = described(cli, f"folder:{photos}", "--augment", "[flip, crop]", "--sheet", "again.png")
     assert Path("views.png").read_bytes() == Path(again["sheet"]).read_bytes()
 
 
 def test_a_sheet_of_many_classes_says_that_it_is_not_all(cli: Cli, tmp_path: Path) -> None:
-    from offramp.data.sheet import CELL, EDGE, GAP, HEAD, MOST_CLASSES
-
     for number in range(MOST_CLASSES + 3):
         place = tmp_path / "many" / f"a class with quite a long name {number:02d}"
         place.mkdir(parents=True)
@@ -170,13 +171,15 @@ def test_a_sheet_of_many_classes_says_that_it_is_not_all(cli: Cli, tmp_path: Pat
             Image.new("L", (9, 9), number * 9 + image).save(place / f"{image}.png")
     said = described(cli, f"folder:{tmp_path / 'many'}")
     height = HEAD + MOST_CLASSES * (CELL + GAP) + EDGE
-    assert Image.open(said["sheet"]).height == height and len(said["classes"]) == MOST_CLASSES + 3
+    assert len(pixels_of(said["sheet"])) == height and len(said["classes"]) == MOST_CLASSES + 3
 
 
 def test_damaged_images_are_not_on_the_sheet(cli: Cli, photos: Path) -> None:
     for path in sorted((photos / "train" / "cat").iterdir())[:10]:
         path.write_bytes(b"no image")
-    assert Image.open(described(cli, f"folder:{photos}")["sheet"]).size[0] > 1000
+    said = described(cli, f"folder:{photos}")
+    damaged = sum("is no readable image" in line for line in said["wrong"])
+    assert damaged == 10 and pixels_of(said["sheet"]).shape[1] > 1000
 
 
 def test_a_sheet_that_cannot_be_written_is_one_line(cli: Cli, photos: Path) -> None:

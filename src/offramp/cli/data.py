@@ -71,7 +71,7 @@ def describe(
 
       offramp data describe digits --augment '[flip, crop]'
 
-      offramp data describe folder:x-rays --set data.size=96 --set 'data.group=person[0-9]+'
+      offramp data describe folder:photos --set data.size=64 --sheet photos.png
     """
     study, sources, audit = _opened(name, root, augment, set_)
     drawn = None if no_sheet else (sheet or Path(f"{_title(study)}-sheet.png"))
