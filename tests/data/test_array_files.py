@@ -173,6 +173,7 @@ def test_idx_with_a_prefix_names_and_labels_from_one(tmp_path: Path) -> None:
         (encoded(labels(14)), "15 images but 14 labels"),
         (encoded(labels(15, 7)), "label 6, outside 0 to 2"),
     ],
+    ids=["empty", "gzip", "cut", "short", "long", "doubles", "2-d", "fewer", "range"],
 )
 def test_idx_refuses(tmp_path: Path, content: bytes, message: str) -> None:
     root = mnist(tmp_path / "m", zipped=False)

@@ -179,6 +179,7 @@ def test_sizes_and_channels(root: Path) -> None:
         ),
         ("absent class", r"class folder 'dog' is in .*train and not in .*test"),
         ("link", r"test/dog/out\.png is a link that leaves .*; copy"),
+        ("linked class", r"test/dog is a link that leaves .*; copy"),
         ("linked folder", r"test/dog/more is a link that leaves .*; copy"),
     ],
 )
@@ -205,6 +206,9 @@ def test_what_is_wrong_is_one_clear_line(root: Path, case: str, message: str) ->
         shutil.rmtree(dogs)
     elif case == "link":
         (dogs / "out.png").symlink_to(save(root.parent / "outside.png", noise(1)))
+    elif case == "linked class":
+        dogs.rename(root.parent / "dogs")
+        dogs.symlink_to(root.parent / "dogs")
     elif case == "linked folder":
         (root.parent / "more").mkdir()
         (dogs / "more").symlink_to(root.parent / "more")
