@@ -180,6 +180,20 @@ def test_a_damaged_file_is_named_or_skipped_by_both(photos: Path, tmp_path: Path
     assert same(epoch(resident), epoch(streaming, 2))
 
 
+def test_where_nothing_can_be_read_both_say_so(photos: Path, tmp_path: Path) -> None:
+    root = copy(photos, tmp_path / "photos")
+    for path in (root / "test").rglob("*.jpg"):
+        path.write_bytes(b"nothing")
+    for loader in ("resident", "streaming", "auto"):
+        with pytest.raises(OfframpError, match="none of 18 images can be read"):
+            read(root, loader, on_error="skip")
+
+
+def test_a_size_that_differs_is_named(photos: Path) -> None:
+    with pytest.raises(OfframpError, match=r"jpg is \[3, \d+, \d+\] where .*jpg is .*set data.size"):
+        read(photos, "streaming", size=None, resize=None)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_damaged_later_is_named_in_one_line(workers: int, photos: Path, tmp_path: Path) -> None:
     root = copy(photos, tmp_path / "photos")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,15 @@ def test_nothing_is_augmented_unless_asked(tmp_path: Path) -> None:
     assert study.augment is not None and study.augment.augment == Augment(flip=True, crop=2)
     study = read(tmp_path, "augment: [flip]", "augment=[crop]")
     assert study.augment is not None and study.augment.augment == Augment(crop=4)
+
+
+def test_the_examples_of_the_documentation_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "loading.md").read_text()
+    blocks = re.findall(r"(?:^    .*\n)+", page, re.MULTILINE)
+    examples = [b for b in map(textwrap.dedent, blocks) if b.startswith(("augment:", "execution:"))]
+    assert len(examples) == 4
+    for example in examples:
+        assert read(tmp_path, example)
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,10 @@ def describe(
 
       offramp data describe digits --augment '[flip, crop]'
 
-      offramp data describe folder:x-rays --set data.size=96 --set 'data.group=person[0-9]+'
+      offramp data describe folder:photos --set data.size=64 --sheet photos.png
     """
     study, sources, audit = _opened(name, root, augment, set_)
-    drawn = None if no_sheet else (sheet or Path(f"{_plain(study.data.name)}-sheet.png"))
+    drawn = None if no_sheet else (sheet or Path(f"{_title(study)}-sheet.png"))
     if drawn is not None:
         _draw(study, sources, drawn)
     if json:
@@ -133,7 +133,7 @@ def _draw(study: Study, sources: Sources, path: Path) -> None:
     from offramp.files import replacing
 
     augment = None if study.augment is None else study.augment.augment
-    made = sheet(sources, study.data.name, augment, study.seeds[0])
+    made = sheet(sources, _title(study), augment, study.seeds[0])
     try:
         with replacing(path) as temporary:
             made.save(temporary, format="PNG")
@@ -148,7 +148,7 @@ def _print(study: Study, audit: Audit) -> None:
         label: [f"{audit.splits[name].by_class[label]:,}" for name in names] for label in audit.classes
     }
     rows["all"] = [f"{audit.splits[name].images:,}" for name in names]
-    show(split("class", names, rows), f"{study.data.name}: images by class and split")
+    show(split("class", names, rows), f"{_title(study)}: images by class and split")
     facts = table(["split", "stored sizes, width × height"], ["damaged"])
     for name, one in audit.splits.items():
         facts.add_row(name, _sizes(one.sizes), str(len(one.damaged)))
@@ -167,7 +167,8 @@ def _print(study: Study, audit: Audit) -> None:
         listing = table(["splits", "files"])
         for copies in audit.copies[:MOST]:
             listing.add_row(", ".join(dict.fromkeys(copies.splits)), "\n".join(copies.names))
-        show(listing, title, "…" if len(audit.copies) > MOST else "")
+        more = len(audit.copies) - MOST
+        show(listing, title, f"and {more} more, in --json" if more > 0 else "")
     for line in audit.wrong[:MOST]:
         typer.echo(f"Wrong: {line}")
     _rest(len(audit.wrong))
@@ -177,7 +178,7 @@ def _print(study: Study, audit: Audit) -> None:
 
 def _rest(lines: int) -> None:
     if lines > MOST:
-        typer.echo(f"… and {lines - MOST} more, in --json")
+        typer.echo(f"and {lines - MOST} more, in --json")
 
 
 def _sizes(sizes: Any) -> str:
@@ -220,6 +221,7 @@ def _as_json(study: Study, audit: Audit) -> dict[str, Any]:
     }
 
 
-def _plain(name: str) -> str:
-    """The name of a data set as the beginning of a file's name."""
-    return Path(name.rpartition(":")[0]).stem if ":" in name else name
+def _title(study: Study) -> str:
+    """What to call the data set: `cifar10`; of a folder of images its own name."""
+    name = study.data.name.rpartition("/")[2].rpartition(":")[0] or study.data.name
+    return Path(study.data.root).resolve().name if name == "folder" and study.data.root else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,9 +58,16 @@ def streams(part: Part, geometry: Geometry, loader: Loader, whole: bool) -> bool
     if not isinstance(source, Files) and geometry == Geometry():
         return False  # what is compressed in memory is small
     side = geometry.size
-    first = 0 if side else geometry.of(source.open(int(part.rows[0]))).numel()
-    size = len(part.rows) * (3 * side * side if side else first)
+    size = len(part.rows) * (3 * side * side if side else _first(part, source, geometry))
     return size > int(psutil.virtual_memory().available) // MEMORY_SHARE
+
+
+def _first(part: Part, source: Opened, geometry: Geometry) -> int:
+    """Bytes of the first image that can be read; 0 where none can, which `take` will say."""
+    for row in part.rows.tolist():
+        with suppress(OfframpError):
+            return geometry.of(source.open(row)).numel()
+    return 0
 
 
 def take(part: Part, geometry: Geometry, on_error: Literal["fail", "skip"] = "fail") -> Taken:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,6 @@ from torch import Tensor
 from offramp.data import manifest
 from offramp.data.choose import Part
 from offramp.data.dataset import value_counts
-from offramp.data.decode import in_threads
 from offramp.data.geometry import Geometry
 from offramp.data.images import Opened
 from offramp.errors import OfframpError
@@ -67,23 +68,29 @@ def _scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> Scan:
                 return None
             raise
 
-    shape: tuple[int, ...] = ()
+    shape: torch.Size | None = None
+    first = source.name(int(part.rows[0]))
     sha, counts, damaged = hashlib.sha256(), torch.zeros(0), []
-    for rows in torch.split(part.rows, BLOCK):
-        images, kept = in_threads(make, rows.tolist(), source.name)
-        if not shape:
-            shape = tuple(images.shape[1:])
-            sha.update(f"{(len(part.rows), *shape)} {images.dtype}".encode())
-            counts = value_counts(images)
-        elif tuple(images.shape[1:]) != shape:
-            raise OfframpError(
-                f"{source.name(kept[0])} is {list(images.shape[1:])} where "
-                f"{source.name(int(part.rows[0]))} is {list(shape)}; set data.size, which makes one size"
-            )
-        else:
-            counts = counts + value_counts(images)
-        sha.update(images.numpy().data)
-        damaged += sorted(set(rows.tolist()) - set(kept))
+    with ThreadPoolExecutor(min(len(part.rows), os.cpu_count() or 1, 16)) as pool:
+        for rows in torch.split(part.rows, BLOCK):
+            made = list(pool.map(make, rows.tolist()))
+            damaged += [row for row, image in zip(rows.tolist(), made, strict=True) if image is None]
+            for row, image in zip(rows.tolist(), made, strict=True):
+                if image is None:
+                    continue
+                if shape is None:
+                    shape, first = image.shape, source.name(row)
+                    sha.update(f"{(len(part.rows), *shape)} {image.dtype}".encode())
+                    counts = torch.zeros(len(image), 256, dtype=torch.int64)
+                if image.shape != shape:
+                    raise OfframpError(
+                        f"{source.name(row)} is {list(image.shape)} where {first} is {list(shape)}; "
+                        "set data.size, which makes one size"
+                    )
+                sha.update(image.contiguous().numpy().data)
+                counts += value_counts(image[None])
+    if shape is None:
+        raise OfframpError(f"none of {len(part.rows)} images can be read, the first is {first}")
     if damaged:  # the hash begins with the number of images: once more, over those that can be read
         good = ~torch.isin(part.rows, torch.tensor(damaged))
         clean = _scan(part.only(good), source, geometry, skip=False)

@@ -17,14 +17,14 @@ from offramp.data.views import augmented, box_draws, cut_out, draws
 from offramp.errors import OfframpError
 
 CELL = 84  # px, of an image
-GAP = 6
+GAP = 8
 LABEL = 190  # px, of the names
 EDGE = 24
 HEAD = 92
 MOST_CLASSES = 24
 VIEWS = 3  # of each image, where images are augmented
 COLUMNS = 12
-INK, GRAY, PAPER, LINE = "#1a1a1a", "#6b6b6b", "#ffffff", "#e2e2e2"
+INK, GRAY, PAPER, LINE, FRAME = "#1a1a1a", "#6b6b6b", "#ffffff", "#e2e2e2", "#1f6feb"
 
 
 def sheet(sources: Sources, name: str, augment: Augment | None, seed: int = 42) -> Image.Image:
@@ -54,8 +54,8 @@ def sheet(sources: Sources, name: str, augment: Augment | None, seed: int = 42) 
             for place, image in enumerate(_cells(part, row, sources.geometry, augment, seed)):
                 made.paste(_fitted(image), (left, top))
                 if augment is not None and place == 0:
-                    frame = (left - 2, top - 2, left + CELL + 1, top + CELL + 1)
-                    pen.rectangle(frame, outline=INK, width=2)
+                    frame = (left - 3, top - 3, left + CELL + 2, top + CELL + 2)
+                    pen.rectangle(frame, outline=FRAME, width=3)
                 left += CELL + GAP
             left += apart
     return made
