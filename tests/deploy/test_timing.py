@@ -12,7 +12,7 @@ from simulated import simulated
 from offramp.cli import clocked
 from offramp.deploy import timing
 from offramp.deploy.calibrate import Target, calibrate
-from offramp.deploy.candidates import Search
+from offramp.deploy.candidates import Rows, Search
 from offramp.deploy.clocks import Times
 from offramp.deploy.costs import Costs
 from offramp.deploy.policy import Policy
@@ -96,17 +96,17 @@ COSTS = Costs((10, 10, 10, 10), (2, 2, 2, 2), (0,) * 4, EXITS)
 TIMES = Costs((1_000, 40_000, 30_000, 30_000), (95_000, 1_000, 1_000, 1_000), (0,) * 4, EXITS)
 
 
-def rows(seed: int) -> object:
+def rows(seed: int) -> Rows:
     return simulated(500, seed, 4, 3)
 
 
 def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
     validation, calibration = rows(0), rows(1)
     target = Target("max-mean-latency", 70e-6)
-    found = calibrate(validation, calibration, EXITS, COSTS, target, Search(), TIMES)  # type: ignore[arg-type]
+    found = calibrate(validation, calibration, EXITS, COSTS, target, Search(), TIMES)
     chosen = found.measures[found.chosen]
     assert chosen.seconds is not None and chosen.seconds <= 70e-6
-    leaves = found.policy.leaves(calibration.logits)  # type: ignore[attr-defined]
+    leaves = found.policy.leaves(calibration.logits)
     spent = np.asarray(found.policy.macs(TIMES))[leaves].mean()
     assert chosen.seconds == pytest.approx(1e-9 * spent)
     assert chosen.macs == pytest.approx(np.asarray(found.policy.macs(COSTS))[leaves].mean())
@@ -117,16 +117,16 @@ def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
 def test_the_order_is_that_of_time_not_of_macs() -> None:
     target = Target("max-mean-latency", 97e-6)
     times = replace(TIMES, heads=(200_000, 1_000, 1_000, 1_000))
-    found = calibrate(rows(0), rows(1), EXITS, COSTS, target, Search(), times)  # type: ignore[arg-type]
+    found = calibrate(rows(0), rows(1), EXITS, COSTS, target, Search(), times)
     # By MACs leaving at exit 1 is the cheapest; by time it is the dearest, and no candidate asks there.
     assert all(policy.thresholds[0] is None for policy in found.candidates)
-    by_macs = calibrate(rows(0), rows(1), EXITS, COSTS, Target("max-mean-macs", 20), Search())  # type: ignore[arg-type]
+    by_macs = calibrate(rows(0), rows(1), EXITS, COSTS, Target("max-mean-macs", 20), Search())
     assert any(policy.thresholds[0] is not None for policy in by_macs.candidates)
 
 
 def test_a_time_that_cannot_be_had_is_refused() -> None:
     with pytest.raises(OfframpError, match=r"at most 0\.001 ms an image here; the fastest takes"):
-        calibrate(rows(0), rows(1), EXITS, COSTS, Target("max-mean-latency", 1e-6), Search(), TIMES)  # type: ignore[arg-type]
+        calibrate(rows(0), rows(1), EXITS, COSTS, Target("max-mean-latency", 1e-6), Search(), TIMES)
 
 
 @pytest.mark.parametrize(
