@@ -200,8 +200,8 @@ def test_a_single_image_waits_for_its_logits_alone(
         brought.clear()
         with Calls() as calls:
             exit = int(predictor(IMAGES[row : row + 1]).exits.numpy()[0])
-        assert calls.waits == 0
-        assert len({id(x) for x in brought}) == exit  # the last one again, which is no wait
+        assert calls.waits <= len(brought) + 1  # reading what is on the host waits for nothing
+        assert len(brought) == min(exit, 3)
 
 
 def test_the_count_of_waits_can_fail() -> None:
@@ -330,6 +330,37 @@ def test_logits_that_are_no_numbers(joint: ExitNetwork) -> None:
     made = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.0, 0.0, 0.0, None)))(images)
     assert made.exits.tolist() == [4 if row == 3 else 1 for row in range(ROWS)]
     assert made.confidence[3].isnan() and not made.confidence[2].isnan()
+
+
+@given(
+    st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=9),
+    st.sampled_from(SCORES),
+    st.floats(0.2, 5),
+    st.floats(-3e-4, 3e-4),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_single_image_is_decided_as_the_scores_say(
+    joint: ExitNetwork, row: list[float], score: str, warmth: float, beside: float
+) -> None:
+    logits = torch.tensor([row])
+    exact = float(scoring.score(score, logits, warmth)[0])
+    threshold = min(max(exact + beside, 0.0), 1.0)
+    policy = Policy(score, (1, 4), (threshold, None), (warmth, 1.0))
+    leaves, _ = Predictor(joint, policy)._decision(0, logits, None)
+    assert leaves == bool(scoring.score(score, logits, warmth)[0] >= threshold)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_a_single_image_with_odd_logits(joint: ExitNetwork, odd: float) -> None:
+    logits = torch.tensor([[0.3, odd, 0.1]])
+    for score in SCORES:
+        predictor = Predictor(joint, Policy(score, (1, 4), (0.0, None)))
+        sure = scoring.score(score, logits)[0]
+        assert predictor._decision(0, logits, None)[0] == bool(sure >= 0)
+    found = module._answer(logits, 1.0)
+    assert torch.equal(found[0], scoring.answers(logits))
+    expected = scoring.probabilities(logits).amax(dim=-1)
+    torch.testing.assert_close(found[1], expected, equal_nan=True)
 
 
 def test_a_tap_without_rows_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from offramp.deploy.trial import network_costs
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 from offramp.parts import backbone
+
+NEAR = 1e-4  # far above the rounding of a softmax in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +134,7 @@ class Predictor:
         return row
 
     def _single(self, images: Tensor, forced: Tensor | None) -> Prediction:
-        """The straight path: nothing is packed, and scores are computed on the host, where few numbers
-        take less time than the launch of kernels."""
+        """The straight path: nothing is packed, and few numbers are looked at on the host."""
         reached: dict[int, tuple[int, Tensors]] = {}
         past: scoring.Past = None
         told = None if forced is None else int(forced)
@@ -140,22 +142,25 @@ class Predictor:
             seen = _wide(self._stages.heads[step](*self._advance(reached, images, step)))
             if at == self._active[-1]:
                 break
-            found, past = self._score(at, _host(seen), past)
-            threshold = self.policy.thresholds[at]
-            if threshold is None:  # run for the sake of later exits, as patience does
-                continue
-            if found[0] >= threshold if told is None else told == at:
+            leaves, past = self._decision(at, _host(seen), past)
+            if leaves if told is None else told == at:
                 break
-        logits = _host(seen) if seen.device.type == "cpu" else seen
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
-        sure = scoring.probabilities(logits, warmth)
-        return Prediction(
-            torch.as_tensor(scoring.answers(logits)),
-            torch.as_tensor(sure).amax(dim=-1),
-            self._numbers[at : at + 1],
-            self._shares[at : at + 1],
-            seen,
-        )
+        classes, sure = _answer(seen, warmth)
+        return Prediction(classes, sure, self._numbers[at : at + 1], self._shares[at : at + 1], seen)
+
+    def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
+        """Whether a single image leaves. logits: [1, C] on the host. Two or three kernels tell how sure
+        an exit is nearly; only where that is too near to the threshold are all those of `scoring` run,
+        which take longer than some stages."""
+        threshold = self.policy.thresholds[at]
+        if self.policy.score != "patience" and threshold is not None:
+            warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
+            nearly = _nearly(self.policy.score, logits, warmth)
+            if abs(nearly - threshold) > NEAR:  # not so for NaN
+                return nearly > threshold, None
+        found, past = self._score(at, logits, past)
+        return threshold is not None and bool(found >= threshold), past
 
     def _advance(self, reached: dict[int, tuple[int, Tensors]], images: Tensor, step: int) -> Tensors:
         """What crosses the cut of an exit, from where its trunk has got to."""
@@ -196,9 +201,30 @@ def _seen(row: _Row | None, logits: Tensor, at: int) -> _Row:
     return _Row(left, row.logits.index_copy(0, left, logits), row.place.index_fill(0, left, at))
 
 
-def _host(logits: Tensor) -> Any:
-    """As an array of numpy; the host waits for the device."""
-    return logits.cpu().numpy()
+def _host(logits: Tensor) -> Tensor:
+    """On the CPU; the host waits for the device."""
+    return logits.cpu()
+
+
+def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them."""
+    if logits.device.type == "cpu":  # elsewhere the question below would make the host wait
+        sure = torch.softmax(logits / temperature, dim=-1).amax(dim=-1)
+        if not math.isnan(sure):
+            return logits.argmax(dim=-1), sure
+    return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
+
+
+def _nearly(score: str, logits: Tensor, temperature: float) -> float:
+    """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
+    finite number. logits: [1, C]."""
+    odds = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+    if score == "confidence":
+        return float(odds.amax())
+    if score == "margin" and odds.shape[-1] > 1:
+        first, second = odds[0].topk(2).values.tolist()
+        return float(first - second)
+    return math.nan
 
 
 def _packed(tensors: Tensors, stay: Tensor) -> Tensors:
