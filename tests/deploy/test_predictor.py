@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from offramp.deploy import predictor as module
 from offramp.deploy import scoring
 from offramp.deploy.policy import Policy
 from offramp.deploy.predictor import Prediction, Predictor
@@ -179,16 +180,28 @@ def half(net: ExitNetwork, exits: tuple[int, ...] = (1, 2, 3, 4)) -> Policy:
     return Policy("confidence", exits, (*(float(found[:, i].median()) for i in range(3)), None))
 
 
-@pytest.mark.parametrize("rows", [1, ROWS])
 @pytest.mark.parametrize("strategy", ["joint", "separate"])
-def test_the_host_waits_once_a_stage(strategy: str, rows: int, nets: Any) -> None:
+def test_the_host_waits_once_a_stage(strategy: str, nets: Any) -> None:
     net = nets[strategy][0]
     predictor = Predictor(net, half(net))
     with Calls() as calls:
-        made = predictor(IMAGES[:rows])
-    assert rows == 1 or len(set(made.exits.tolist())) == 4
-    stages = len(half(net).exits) - 1 if rows > 1 else min(3, int(made.exits[0]))
-    assert calls.waits == stages
+        made = predictor(IMAGES)
+    assert len(set(made.exits.tolist())) == 4
+    assert calls.waits == 3
+
+
+def test_a_single_image_waits_for_its_logits_alone(
+    joint: ExitNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought: list[Tensor] = []
+    monkeypatch.setattr(module, "_host", lambda x, f=module._host: (brought.append(x), f(x))[1])
+    predictor = Predictor(joint, half(joint))
+    for row in range(10):
+        brought.clear()
+        with Calls() as calls:
+            exit = int(predictor(IMAGES[row : row + 1]).exits.numpy()[0])
+        assert calls.waits <= len(brought) + 1  # reading what is on the host waits for nothing
+        assert len(brought) == min(exit, 3)
 
 
 def test_the_count_of_waits_can_fail() -> None:
@@ -238,9 +251,9 @@ def test_channels_last_is_kept() -> None:
         segment = net.segment(i)
         original = segment._functions[False]
 
-        def noting(module: Any, clock: Any, x: Tensor, original: Any = original) -> Any:
+        def noting(root: Any, clock: Any, x: Tensor, original: Any = original) -> Any:
             seen.append((len(x), x.is_contiguous(memory_format=torch.channels_last)))
-            return original(module, clock, x)
+            return original(root, clock, x)
 
         segment._functions = {**segment._functions, False: noting}
     policy = half(net)
@@ -317,6 +330,37 @@ def test_logits_that_are_no_numbers(joint: ExitNetwork) -> None:
     made = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.0, 0.0, 0.0, None)))(images)
     assert made.exits.tolist() == [4 if row == 3 else 1 for row in range(ROWS)]
     assert made.confidence[3].isnan() and not made.confidence[2].isnan()
+
+
+@given(
+    st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=9),
+    st.sampled_from(SCORES),
+    st.floats(0.2, 5),
+    st.floats(-3e-4, 3e-4),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_single_image_is_decided_as_the_scores_say(
+    joint: ExitNetwork, row: list[float], score: str, warmth: float, beside: float
+) -> None:
+    logits = torch.tensor([row])
+    exact = float(scoring.score(score, logits, warmth)[0])
+    threshold = min(max(exact + beside, 0.0), 1.0)
+    policy = Policy(score, (1, 4), (threshold, None), (warmth, 1.0))
+    leaves, _ = Predictor(joint, policy)._decision(0, logits, None)
+    assert leaves == bool(scoring.score(score, logits, warmth)[0] >= threshold)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_a_single_image_with_odd_logits(joint: ExitNetwork, odd: float) -> None:
+    logits = torch.tensor([[0.3, odd, 0.1]])
+    for score in SCORES:
+        predictor = Predictor(joint, Policy(score, (1, 4), (0.0, None)))
+        sure = scoring.score(score, logits)[0]
+        assert predictor._decision(0, logits, None)[0] == bool(sure >= 0)
+    found = module._answer(logits, 1.0)
+    assert torch.equal(found[0], scoring.answers(logits))
+    expected = scoring.probabilities(logits).amax(dim=-1)
+    torch.testing.assert_close(found[1], expected, equal_nan=True)
 
 
 def test_a_tap_without_rows_is_named() -> None:

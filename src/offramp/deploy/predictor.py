@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from offramp.deploy.trial import network_costs
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 from offramp.parts import backbone
+
+NEAR = 1e-4  # far above the rounding of a softmax in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ class Predictor:
 
     After each exit where images leave, the rest is packed together in the same memory layout and goes
     on alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits once a
-    stage, for the number of images that stay; a single image waits for one comparison.
+    stage: for which images stay, or with a single image for its logits.
     """
 
     def __init__(self, net: ExitNetwork, policy: Policy, backend: str | None = None) -> None:
@@ -91,8 +94,8 @@ class Predictor:
         Raises OfframpError for images of another shape, and for a network put in train mode since.
         """
         self._check(images)
-        if not len(images):
-            return self._nothing()
+        if len(images) < 2:
+            return self._single(images, forced) if len(images) else self._nothing()
         row = self._walk(images, forced)
         logits, place = row.logits, row.place
         warmth = 1.0 if self._warmth is None else self._warmth[place, None]
@@ -105,7 +108,6 @@ class Predictor:
         reached: dict[int, tuple[int, Tensors]] = {}  # by trunk: the last tap, and what crosses there
         row: _Row | None = None
         past: scoring.Past = None
-        single = len(images) == 1
         for step, at in enumerate(self._active):
             tensors = self._advance(reached, images, step)
             logits = _wide(self._stages.heads[step](*tensors))
@@ -119,10 +121,6 @@ class Predictor:
             leaves = found >= threshold
             if forced is not None:
                 leaves = (forced if row.left is None else forced[row.left]) == at
-            if single:
-                if bool(leaves):
-                    break
-                continue
             stay = (~leaves).nonzero().squeeze(1)
             if not len(stay):
                 break
@@ -135,6 +133,35 @@ class Predictor:
         assert row is not None
         return row
 
+    def _single(self, images: Tensor, forced: Tensor | None) -> Prediction:
+        """The straight path: nothing is packed, and few numbers are looked at on the host."""
+        reached: dict[int, tuple[int, Tensors]] = {}
+        past: scoring.Past = None
+        told = None if forced is None else int(forced)
+        for step, at in enumerate(self._active):
+            seen = _wide(self._stages.heads[step](*self._advance(reached, images, step)))
+            if at == self._active[-1]:
+                break
+            leaves, past = self._decision(at, _host(seen), past)
+            if leaves if told is None else told == at:
+                break
+        warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
+        classes, sure = _answer(seen, warmth)
+        return Prediction(classes, sure, self._numbers[at : at + 1], self._shares[at : at + 1], seen)
+
+    def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
+        """Whether a single image leaves. logits: [1, C] on the host. Two or three kernels tell how sure
+        an exit is nearly; only where that is too near to the threshold are all those of `scoring` run,
+        which take longer than some stages."""
+        threshold = self.policy.thresholds[at]
+        if self.policy.score != "patience" and threshold is not None:
+            warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
+            nearly = _nearly(self.policy.score, logits, warmth)
+            if abs(nearly - threshold) > NEAR:  # not so for NaN
+                return nearly > threshold, None
+        found, past = self._score(at, logits, past)
+        return threshold is not None and bool(found >= threshold), past
+
     def _advance(self, reached: dict[int, tuple[int, Tensors]], images: Tensor, step: int) -> Tensors:
         """What crosses the cut of an exit, from where its trunk has got to."""
         exit, trunk = self._stages.exits[step], self._stages.trunks[step]
@@ -144,7 +171,7 @@ class Predictor:
         reached[trunk] = exit, tensors
         return tensors
 
-    def _score(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[Tensor, scoring.Past]:
+    def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
         return scoring.score(self.policy.score, logits, warmth, past)
 
@@ -172,6 +199,32 @@ def _seen(row: _Row | None, logits: Tensor, at: int) -> _Row:
         return _Row(None, logits, torch.full_like(logits[:, 0], at, dtype=torch.int64))
     left = row.left
     return _Row(left, row.logits.index_copy(0, left, logits), row.place.index_fill(0, left, at))
+
+
+def _host(logits: Tensor) -> Tensor:
+    """On the CPU; the host waits for the device."""
+    return logits.cpu()
+
+
+def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them."""
+    if logits.device.type == "cpu":  # elsewhere the question below would make the host wait
+        sure = torch.softmax(logits / temperature, dim=-1).amax(dim=-1)
+        if not math.isnan(sure):
+            return logits.argmax(dim=-1), sure
+    return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
+
+
+def _nearly(score: str, logits: Tensor, temperature: float) -> float:
+    """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
+    finite number. logits: [1, C]."""
+    odds = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+    if score == "confidence":
+        return float(odds.amax())
+    if score == "margin" and odds.shape[-1] > 1:
+        first, second = odds[0].topk(2).values.tolist()
+        return float(first - second)
+    return math.nan
 
 
 def _packed(tensors: Tensors, stay: Tensor) -> Tensors:
