@@ -202,6 +202,22 @@ def test_a_corrupt_file_is_named(cli: Cli) -> None:
     refused(run(cli, data), "s.yaml:5", "test-*.parquet", "fetch")
 
 
+def test_the_folder_may_be_given_beside_the_study(cli: Cli) -> None:
+    parquet("pictures", [picture(32)] * 40)
+    data = {"data": "data: {name: cifar10, root: elsewhere, official: false}"}
+    network = {"backbone": "backbone: mobilenetv1", "exits": "exits: 1"}
+    refused(run(cli, data), "s.yaml:5", "elsewhere", "fetch")
+    good = run(cli, data | network, "--data-root", "pictures", "--dry-run")
+    assert good.code == 0
+    assert "cifar10: 39 images of test equal to another of it" in good.err
+    given = ("--strategy", "joint", "--backbone", "mobilenetv1", "--set", "exits=1", "--dry-run")
+    given += ("--data", "cifar10", "--set", "data.official=false", "--store", "store")
+    for flag in ("--root", "--data-root"):
+        assert cli("train", *given, flag, "pictures").code == 0
+    answer = cli("train", *given[:-4], "--store", "store", "--data-root", "pictures")
+    assert answer.code == 2 and "40 training and 40 test images" in answer.err
+
+
 def test_wrong_columns_are_named(cli: Cli) -> None:
     parquet("pictures", [picture(32)] * 40)
     data = "data: {name: cifar10, root: pictures, official: false, %s}"

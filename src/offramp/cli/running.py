@@ -15,6 +15,7 @@ import typer
 from offramp.cli import results
 from offramp.cli.progress import Progress
 from offramp.cli.render import counted, duration, emit, macs, show, size, table
+from offramp.data.notes import notes
 from offramp.study.events import Event
 from offramp.study.forecast import forecast
 from offramp.study.plan import Plan, default_device, make_plan
@@ -30,8 +31,11 @@ def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, 
     store = Store(root)
     plan = make_plan(study)
     device = default_device()
-    if plan.net.initial is not None and not (quiet or as_json):
-        typer.echo(f"Weights '{study.backbone.weights}': {plan.net.initial}.", err=True)
+    if not quiet and not as_json:
+        if plan.net.initial is not None:
+            typer.echo(f"Weights '{study.backbone.weights}': {plan.net.initial}.", err=True)
+        for note in notes(plan.data.provenance):
+            typer.echo(f"{plan.data.name}: {note}", err=True)
     if dry_run:
         show_forecast(forecast(plan, store, device), as_json)
         return

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from offramp.data import parquet
+from offramp.data import parquet, tree
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError
-from offramp.files import inside
 from offramp.hashing import file_digest
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -89,12 +88,7 @@ def _binary_files(root: Path, binary: Binary) -> Mapping[str, Path]:
 
 def _read_binary(root: Path, files: Mapping[str, Path], binary: Binary) -> RawData:
     for path in files.values():
-        try:
-            inside(root, str(path.relative_to(root)))
-        except ValueError as error:
-            raise OfframpError(
-                f"{path} is a link that leaves {root}; copy the file itself into the folder"
-            ) from error
+        tree.check_link(root, path)
     contents = (
         _unpacked(files[""], binary) if "" in files else {n: p.read_bytes() for n, p in files.items()}
     )

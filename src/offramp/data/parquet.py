@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from offramp.data import tree
 from offramp.data.decode import decode
 from offramp.data.images import open_image
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError
-from offramp.files import inside
 from offramp.hashing import file_digest
 
 FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their shards
@@ -117,12 +117,7 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
     else:
         raise OfframpError(f"{root} holds no {layout}; fetch {fetch} into it, or set data.root")
     for path in found:
-        try:
-            inside(root, str(path.relative_to(root)))
-        except ValueError as error:
-            raise OfframpError(
-                f"{path} is a link that leaves {root}; copy the file itself into the folder"
-            ) from error
+        tree.check_link(root, path)
     total = re.search(r"-of-(\d+)\.parquet$", found[0].name)
     if total and int(total[1]) != len(found):
         raise OfframpError(

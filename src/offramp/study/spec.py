@@ -71,6 +71,7 @@ class RecipeSpec(BaseModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = Recipe.warmup_epochs
     patience: Count | None = Recipe.patience
     select: Literal["auto", "best", "last"] = Recipe.select
+    class_weights: Literal["none", "balanced"] = Recipe.class_weights
 
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
     temperature: Positive = 3.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
@@ -74,6 +75,8 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
             "accuracy": accuracy(logits, labels).tolist(),
             "cross_entropy": cross_entropy(logits, labels).tolist(),
         }
+        if imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes)):
+            metrics[split] |= imbalance.metrics(logits, labels)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
 
 

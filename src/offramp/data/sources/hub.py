@@ -66,32 +66,32 @@ def hub(
     revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    train: str = "train",
-    validation: str | None = None,
-    test: str | None = None,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
 ) -> RawData:
     """A data set by its name on the hub, or a folder that `save_to_disk` wrote. What was fetched once
     is used again; with HF_HUB_OFFLINE=1 nothing else is. No code of a data set is run.
 
     repo, config, revision: which one; a revision (a commit) makes a study repeatable.
     image_column, label_column: found by their types where one of each is there.
-    train, validation, test: names of splits; by default `validation` and `test` where they exist.
+    train_split, validation_split, test_split: their names; by default `validation` and `test` where
+    they exist.
 
     Raises OfframpError for what is absent, and where a column must be named.
     """
     splits = _load(root, repo, config, revision)
-    if train not in splits:
-        raise OfframpError(f"data.train: there is no split '{train}'{nearest(train, splits)}")
-    names = {"train": train, "validation": validation or "validation", "test": test or "test"}
-    for key, given in (("validation", validation), ("test", test)):
-        if given is not None and given not in splits:
-            raise OfframpError(f"data.{key}: there is no split '{given}'{nearest(given, splits)}")
+    given = {"train": train_split, "validation": validation_split, "test": test_split}
+    for key, name in given.items():
+        if name is not None and name not in splits:
+            raise OfframpError(f"data.{key}_split: there is no split '{name}'{nearest(name, splits)}")
+    names = {key: name or key for key, name in given.items()}
     if names["test"] == names["validation"]:
         del names["validation"]
-    features = splits[train].features
+    features = splits[train_split].features
     image = _column(features, "Image", image_column, "image_column")
     label = _column(features, "ClassLabel", label_column, "label_column")
-    classes = _classes(splits[train], label)
+    classes = _classes(splits[train_split], label)
     parts = {
         key: _split(splits[name], image, label, classes, name, str(repo or root))
         for key, name in names.items()

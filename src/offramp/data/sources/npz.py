@@ -28,7 +28,7 @@ def npz(root: Path, file: str | None = None, classes: Sequence[str] | None = Non
     """
     path = _path(root, file)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stored, np.load(stored, allow_pickle=False) as arrays:
             parts = {name: _part(path, arrays, key) for name, key in SPLITS.items()}
     except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = "it holds pickled objects" if "pickle" in str(error) else " ".join(str(error).split())
