@@ -32,7 +32,7 @@ def export(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a bundle: a folder that classifies images without PyTorch.
+    """Make a bundle, which needs no PyTorch.
 
     One ONNX graph for each exit that the policy can use, the policy, labels, preprocessing, a card
     and the Python file that runs it all with numpy, onnxruntime and Pillow. The bundle is compared

@@ -32,10 +32,10 @@ def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, 
     plan = make_plan(study)
     device = default_device()
     if not quiet and not as_json:
+        if plan.net.initial is not None:
+            typer.echo(f"Weights '{study.backbone.weights}': {plan.net.initial}.", err=True)
         for note in notes(plan.data.provenance):
             typer.echo(f"{plan.data.name}: {note}", err=True)
-    if plan.net.initial is not None and not (quiet or as_json):
-        typer.echo(f"Weights '{study.backbone.weights}': {plan.net.initial}.", err=True)
     if dry_run:
         show_forecast(forecast(plan, store, device), as_json)
         return
