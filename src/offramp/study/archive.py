@@ -17,7 +17,7 @@ from offramp.files import inside
 from offramp.study import sealed
 from offramp.study.sealed import Damaged, Kind
 
-__all__ = ["Archive", "Damaged", "NodeRecord", "Records"]
+__all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
 FORMAT = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
@@ -47,6 +47,10 @@ class Records(Protocol):
     def read_node(self, key: str) -> NodeRecord: ...
 
     def node_cost(self, key: str) -> dict[str, Any]: ...
+
+
+class Histories(Records, Protocol):
+    """The same with the course of training."""
 
     def node_history(self, key: str) -> pd.DataFrame: ...
 
@@ -123,6 +127,10 @@ class Archive:
     def has_trial(self, trial: str) -> bool:
         """Whether the trial is there, sealed, and its logits have their size."""
         return sealed.is_whole(self.trial_path(trial), TRIAL)
+
+    def verify_trial(self, trial: str) -> None:
+        """Check every byte of a trial. Raises Damaged naming the first bad file."""
+        sealed.verify(self.trial_path(trial), TRIAL)
 
     def find_trial(self, prefix: str) -> str:
         """The one trial whose id is, or begins with, `prefix`. Raises OfframpError otherwise."""

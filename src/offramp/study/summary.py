@@ -12,7 +12,7 @@ import pandas as pd
 
 from offramp.analysis.exits import at_threshold
 from offramp.hashing import digest
-from offramp.study.archive import LIBRARIES, Damaged, Records
+from offramp.study.archive import LIBRARIES, Damaged, Histories, Records
 
 THRESHOLDS = (0.5, 0.8, 0.95)
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
@@ -155,7 +155,7 @@ def _line(
     )
 
 
-def tidy(store: Records, trials: Iterable[str]) -> pd.DataFrame:
+def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
     calibration and test (phase `final`, epoch missing), and costs (exit and epoch missing).
 
@@ -173,7 +173,7 @@ def tidy(store: Records, trials: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def _tidy_trial(store: Records, trial: str) -> pd.DataFrame:
+def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
     manifest = store.read_trial(trial)
     number = {place: k for k, place in enumerate(manifest["places"], start=1)}
     frames = []
