@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence
+from offramp.cli import evidence, reporting
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -286,3 +286,6 @@ def taps(
 
 for command in (evidence.compare, evidence.stats, evidence.calibrate):
     app.command()(command)
+
+app.command()(reporting.pack)
+app.command()(reporting.figures)
