@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+from altair.utils.schemapi import validate_jsonschema
+from altair.vegalite.v6.schema.core import load_schema
+from jsonschema import ValidationError
 from made import MACS, PLAIN, Made, Run, evidence, simple
 from scipy import stats
 from specs import tables, views, with_columns
@@ -315,7 +318,7 @@ def test_one_strategy_and_one_seed_are_enough(labels: tuple[str, ...], seeds: tu
 
 
 def test_every_figure_is_whole(many: Evidence) -> None:
-    drawn = draw(many)
+    drawn, schema = draw(many), load_schema()
     names = [f.name for f in drawn.figures]
     assert len(set(names)) == len(names)
     assert drawn.missing == (
@@ -323,10 +326,17 @@ def test_every_figure_is_whole(many: Evidence) -> None:
     )
     for figure in drawn.figures:
         check(figure)
-        alt.Chart.from_dict(dict(figure.spec))  # Altair's own schema
+        validate_jsonschema(dict(figure.spec), {"$ref": "#/definitions/TopLevelSpec"}, schema)
     papers = " ".join(f.paper for f in drawn.figures) + FIGURES["memory-power"].paper
     for number_ in range(8, 21):
         assert re.search(rf"\b{number_}\b", papers), number_
+
+
+def test_the_schema_refuses_what_vega_lite_does_not_know(many: Evidence) -> None:
+    broken = json.loads(text(draw(many, ["time-total"]).figures[0].spec))
+    next(views(broken))["mark"]["colour"] = "red"
+    with pytest.raises(ValidationError):
+        validate_jsonschema(broken, {"$ref": "#/definitions/TopLevelSpec"}, load_schema())
 
 
 def check(figure: Figure) -> None:
