@@ -70,7 +70,7 @@ def by_exit(evidence: Evidence) -> list[Figure]:
         found = series.curves(evidence, model, data)
         for group in groups(_labels(evidence, found)):
             mine = found[found["strategy"].isin(group.strategies)]
-            seeds = mine["seed"].nunique()
+            seeds = series.per_strategy(mine)
             drawn = series.over_seeds(mine, series.CURVE, POINTS)
             for metric, paper in ((LOSS, group.paper[0]), (ACCURACY, group.paper[1])):
                 note = _same(evidence, group, model, data)
@@ -86,7 +86,7 @@ def overall(evidence: Evidence) -> list[Figure]:
         for group in groups(_labels(evidence, found)):
             mine = found[found["strategy"].isin(group.strategies)]
             drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
-            figures.append(_overall(drawn, group, model, data, mine["seed"].nunique()))
+            figures.append(_overall(drawn, group, model, data, series.per_strategy(mine)))
     return figures
 
 
@@ -102,7 +102,7 @@ def _by_exit(
     paper: str,
     model: str,
     data: str,
-    seeds: int,
+    seeds: tuple[int, int],
     note: str,
 ) -> Figure:
     exits = sorted(int(k) for k in drawn["exit"].unique())
@@ -113,13 +113,13 @@ def _by_exit(
         rows.append(_pair(mine, group, metric, f"exit {exit}", first=exit == exits[0], last=last))
     caption = (
         f"{metric.word.capitalize()} at each exit over the epochs that trained it, {group.title}, "
-        f"{where(model, data)}; {metric.better} is better. {series.spoken(seeds, 'curve')} "
+        f"{where(model, data)}; {metric.better} is better. {series.spoken(*seeds, 'curve')} "
         "Train values are running means in train mode (dropout on)."
         f"{note}"
     )
     return Figure(
         name=name(metric.word, group.key, model, data),
-        question="rq1",
+        question="rq3" if group.key == "hybrid" else "rq1",
         title=f"{metric.word.capitalize()} by exit: {group.title}",
         caption=caption,
         alt=f"Line charts of {metric.word} over epochs, a row for each of exits "
@@ -131,7 +131,7 @@ def _by_exit(
     )
 
 
-def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: int) -> Figure:
+def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: tuple[int, int]) -> Figure:
     rows = []
     for metric in (LOSS, ACCURACY):
         mine = drawn[drawn["metric"] == metric.key]
@@ -139,11 +139,11 @@ def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: in
     alone = " The baseline has its final exit only." if "baseline" in group.strategies else ""
     return Figure(
         name=name("overall", group.key, model, data),
-        question="rq1",
+        question="rq3" if group.key == "hybrid" else "rq1",
         title=f"Loss and accuracy overall: {group.title}",
         caption=f"Mean over exits of loss (lower is better) and accuracy (higher is better), "
         f"{group.title}, {where(model, data)}. Each exit counts its own epochs; one that has stopped "
-        f"is held at its last value.{alone} {series.spoken(seeds, 'curve')}",
+        f"is held at its last value.{alone} {series.spoken(*seeds, 'curve')}",
         alt="Line charts of loss and accuracy, mean over exits, train beside validation, a line for "
         f"each of {', '.join(group.strategies)}. {_ending(drawn, ACCURACY)}",
         spec=spec({"vconcat": rows, "spacing": 8}),

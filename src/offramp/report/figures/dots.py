@@ -34,9 +34,10 @@ def dots(panels: Sequence[Panel], labels: Sequence[str], columns: int = 2) -> Js
     return grid([_panel(p, labels, width, i % columns == 0) for i, p in enumerate(panels)], columns, 12)
 
 
-def seeds_of(panels: Sequence[Panel]) -> int:
-    """The most seeds that any mark of the panels has."""
-    return max((int(p.frame.groupby("strategy")["seed"].nunique().max()) for p in panels), default=0)
+def spread(panels: Sequence[Panel]) -> str:
+    """What marks, lines and dots are, as a sentence for the caption."""
+    counts = [series.per_strategy(panel.frame) for panel in panels] or [(1, 1)]
+    return series.spoken(max(most for most, _ in counts), min(few for _, few in counts), "mean")
 
 
 def spelled(panel: Panel, labels: Sequence[str], digits: int = 3) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from offramp.report import series, timing
 from offramp.report.evidence import Evidence
 from offramp.report.figures.chart import WIDTH, Json, exit_color, marks, number, panel, spec, tips, word
-from offramp.report.figures.dots import LETTER, STEP, Panel, dots, seeds_of, spelled
+from offramp.report.figures.dots import LETTER, STEP, Panel, dots, spelled, spread
 from offramp.report.figures.naming import about, name, where
 from offramp.report.figures.units import Unit, unit
 from offramp.report.model import Figure
@@ -149,7 +149,7 @@ def _how(evidence: Evidence, model: str, data: str) -> str:
 
 
 def _spread(evidence: Evidence, model: str, data: str, panels: list[Panel]) -> str:
-    seeds = seeds_of(panels)
     if _measured(evidence, model, data):
-        return series.spoken(seeds, "mean")
+        return spread(panels)
+    seeds = max(int(panel.frame["seed"].nunique()) for panel in panels)
     return f"Means over {series.counted(seeds)}, without intervals: estimates do not vary as runs do."
