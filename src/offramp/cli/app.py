@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import answering, deploying, evidence
+from offramp.cli import answering, deploying, evidence, reporting
 from offramp.cli import data as looking
 from offramp.cli.options import (
     RUNS,
@@ -321,3 +321,5 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(looking.app)
+app.command()(reporting.pack)
+app.command()(reporting.figures)
