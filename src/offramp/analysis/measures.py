@@ -118,8 +118,8 @@ class Numbers:
     """A tidy table taken apart once, for many measures.
 
     trials: model, data, strategy, seed by trial.  exits, last: how many exits the fullest trial of the
-    same model and data has, and the number of the final one; by trial.  final: closing metrics (trial, exit, split, metric, value, source).
-    curves: of `curves.joined`.  phases: of `costs.phases`.
+    same model and data has, and the number of the final one; by trial.  final: closing metrics (trial,
+    exit, split, metric, value, source).  curves: of `curves.joined`.  phases: of `costs.phases`.
     """
 
     trials: pd.DataFrame
@@ -168,9 +168,8 @@ def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFram
     rows["exit"] = rows["exit"].astype("Int64")
     rows["value"] = rows["value"].astype(float)
     rows["measured"] = rows["measured"].astype(bool)
-    return rows.sort_values([*CELL, "exit"], na_position="last", kind="stable", ignore_index=True)[
-        list(OBSERVATION)
-    ]
+    rows = rows.sort_values([*CELL, "exit"], na_position="last", kind="stable", ignore_index=True)
+    return pd.DataFrame({name: rows[name] for name in OBSERVATION})
 
 
 def _quality(found: Numbers, measure: Measure) -> pd.DataFrame:
