@@ -7,7 +7,7 @@ from typing import final
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
-from offramp.analysis.stats import Analysis, Columns, analyze_sample, sample
+from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.families import families
 from offramp.report.evidence import Evidence
 
@@ -25,17 +25,21 @@ class Findings:
         self.evidence = evidence
         self._numbers: dict[tuple[str, str], Numbers] = {}
         self._values: dict[tuple[str, str, str], pd.DataFrame] = {}
+        self._samples: dict[tuple[str, str, str, int | None], Sample | None] = {}
         self._analyses: dict[tuple[str, str, str, int | None, tuple[str, ...]], Analysis | None] = {}
 
     def observations(self, model: str, data: str, measure: Measure) -> pd.DataFrame:
         """All values of a measure (columns `measures.OBSERVATION`), every exit and overall."""
         key = (model, data, measure.name)
         if key not in self._values:
-            pair = (model, data)
-            if pair not in self._numbers:
-                self._numbers[pair] = numbers(self.evidence.rows(model, data))
-            self._values[key] = observations(self._numbers[pair], measure)
+            self._values[key] = observations(self.numbers(model, data), measure)
         return self._values[key]
+
+    def numbers(self, model: str, data: str) -> Numbers:
+        """The tidy table of a model and data set, taken apart."""
+        if (model, data) not in self._numbers:
+            self._numbers[model, data] = numbers(self.evidence.rows(model, data))
+        return self._numbers[model, data]
 
     def values(self, model: str, data: str, measure: Measure, exit: int | None = None) -> pd.DataFrame:
         """Values at one exit, or overall."""
@@ -54,13 +58,18 @@ class Findings:
         None: there are no values."""
         key = (model, data, measure.name, exit, members)
         if key not in self._analyses:
-            rows = self.values(model, data, measure, exit)
-            if rows.empty:
-                self._analyses[key] = None
-            else:
-                whole = sample(rows, COLUMNS)
-                self._analyses[key] = analyze_sample(whole.keep(members) if members else whole)
+            whole = self._sample(model, data, measure, exit)
+            if whole is not None and members:
+                whole = whole.keep(members)
+            self._analyses[key] = None if whole is None else analyze_sample(whole)
         return self._analyses[key]
+
+    def _sample(self, model: str, data: str, measure: Measure, exit: int | None) -> Sample | None:
+        key = (model, data, measure.name, exit)
+        if key not in self._samples:
+            rows = self.values(model, data, measure, exit)
+            self._samples[key] = None if rows.empty else sample(rows, COLUMNS)
+        return self._samples[key]
 
     def families(self, model: str, data: str) -> dict[str, tuple[str, ...]]:
         """The paper's families that are here: `core`, and each hybrid's, by name."""

@@ -38,27 +38,21 @@ F_COLUMNS = (
 
 
 def anova(found: Findings) -> list[Table]:
-    """The paper's Table 2: loss and accuracy over the core strategies."""
-    return _tables(
-        *(found, "anova", "rq1", "Do the core strategies differ in loss and accuracy?"),
-        *(QUALITY, False, "Table 2"),
-    )
+    """F tests of the core strategies: loss and accuracy (the paper's Table 2)."""
+    title = "Do the core strategies differ in loss and accuracy?"
+    return _tables(found, "anova", "rq1", title, QUALITY, False, "Table 2")
 
 
 def anova_hybrids(found: Findings) -> list[Table]:
-    """Section 6.3: each hybrid with its parents."""
-    return _tables(
-        *(found, "anova-hybrids", "rq3", "Do hybrids differ from their parents in loss and accuracy?"),
-        *(QUALITY, True, "Section 6.3"),
-    )
+    """F tests of each hybrid against its parents (section 6.3)."""
+    title = "Do hybrids differ from their parents in loss and accuracy?"
+    return _tables(found, "anova-hybrids", "rq3", title, QUALITY, True, "Section 6.3")
 
 
 def anova_costs(found: Findings) -> list[Table]:
-    """The paper's Table 4: time, memory, power, energy."""
-    return _tables(
-        *(found, "anova-costs", "rq2", "Do the core strategies differ in time, memory and power?"),
-        *(COSTS, False, "Table 4"),
-    )
+    """F tests of the core strategies: time, memory, power, energy (Table 4)."""
+    title = "Do the core strategies differ in time, memory and power?"
+    return _tables(found, "anova-costs", "rq2", title, COSTS, False, "Table 4")
 
 
 def _tables(
@@ -78,7 +72,7 @@ def _tables(
                 continue
             for measure in recorded(found, measures):
                 analysis = found.analysis(model, data, measure, None, members)
-                word = CORE_WORD if family == "core" else f"{family} and its parents"
+                word = CORE_WORD if family == "core" else family
                 about = {"model": model, "data": data, "compared": word, "measure": measure.title}
                 rows.append({**about, **one_way(analysis), "p_seeds": _p_over_seeds(analysis)})
                 where = f"{measure.title} ({place(model, data)}{f', {family}' if hybrids else ''})"
@@ -87,8 +81,8 @@ def _tables(
         return []
     title_of = [Column("model", "model"), Column("data", "data"), Column("measure", "measure")]
     if hybrids:
-        title_of.insert(2, Column("compared", "compared"))
-    columns = (*title_of, *F_COLUMNS, Column("p_seeds", "p over seeds", "p"))
+        title_of.insert(2, Column("compared", "hybrid"))
+    columns = (*title_of, *F_COLUMNS, Column("p_seeds", "p, seeds", "p"))
     caption = f"{ONE_WAY} Overall values: the mean over exits, one for each seed. {OVER_SEEDS} {ADJUST}"
     if measures is COSTS:
         caption = f"{ONE_WAY} {OVER_SEEDS} {ADJUST} {ESTIMATED}"
@@ -163,7 +157,8 @@ def reasons(analysis: Analysis) -> list[str]:
     over = blocks.anova if isinstance(blocks, OverBlocks) else blocks
     said = {}
     if isinstance(one, Untested):
-        said[one.why] = f"not tested, {one.why}"
+        estimated = one.why.startswith("estimated")
+        said[one.why] = one.why if estimated else f"not tested, {one.why}"
     if isinstance(over, Untested) and over.why not in said:
         said[over.why] = f"not tested over seeds, {over.why}"
     return list(said.values())
@@ -173,7 +168,7 @@ def reasons(analysis: Analysis) -> list[str]:
 
 
 def tests(found: Findings) -> list[Table]:
-    """All measures at every exit and overall, over seeds: the analysis to believe."""
+    """Every measure at every exit, over seeds: the analysis to believe."""
     columns = (
         Column("seeds", "seeds", "integer"),
         Column("f", "F", "number", 2),
@@ -190,7 +185,7 @@ def tests(found: Findings) -> list[Table]:
 
 
 def tests_one_way(found: Findings) -> list[Table]:
-    """All measures at every exit and overall, the paper's way, with checks of what it assumes."""
+    """Every measure at every exit, one-way, with checks of its assumptions."""
     columns = (
         Column("compared", "compared"),
         *F_COLUMNS,
@@ -218,7 +213,7 @@ def _every(
         rows: list[Mapping[str, Any]] = []
         notes: list[tuple[str, str]] = []
         for measure in measures:
-            places = [None, *exits] if measure.per_exit else [None]
+            places = [None, *exits] if measure.per_exit and measure not in COSTS else [None]
             for exit in places:
                 for family, members in groups.items():
                     analysis = found.analysis(model, data, measure, exit, members)
@@ -236,8 +231,12 @@ def _every(
             leading = (Column("measure", "measure"), Column("exit", "exit"))
             tables.append(
                 Table(
-                    *(slug(name, model, data), "more", f"{title}: {place(model, data)}", caption),
-                    *(pd.DataFrame(rows), (*leading, *columns)),
+                    slug(name, model, data),
+                    "more",
+                    f"{title}: {place(model, data)}",
+                    caption,
+                    pd.DataFrame(rows),
+                    (*leading, *columns),
                     about=about_,
                     notes=(*unrecorded(found, (*QUALITY, *COSTS)), *gathered(notes)),
                 )

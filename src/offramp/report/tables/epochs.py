@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,8 @@ DEFINED = (
     "training loss falls; from: the first of these epochs. Gap: training minus validation accuracy, "
     "points, both in eval mode, at the best and the last epoch. Stability: standard deviation of the "
     "changes of validation loss from epoch to epoch over the last 20 % of epochs, nats; lower is more "
-    "stable. An exit's epochs are those of all phases that trained it, one after another."
+    "stable. An exit's epochs are those of all phases that trained it, one after another. Where "
+    "some seeds have no such epoch, means are of the others."
 )
 TITLES = {
     "min-loss-epoch": "least loss, epoch",
@@ -38,7 +39,7 @@ DIGITS = {"generalization-gap-best": 1, "generalization-gap-last": 1, "validatio
 
 
 def epochs(found: Findings) -> list[Table]:
-    """One for each model and data set, a row for each strategy and exit."""
+    """Epoch metrics of every strategy and exit (Table 3)."""
     tables = []
     for model, data in found.evidence.pairs:
         rows = _rows(found, model, data)
@@ -48,9 +49,14 @@ def epochs(found: Findings) -> list[Table]:
             columns = (Column("strategy", "strategy"), Column("exit", "exit"), *map(_column, EPOCHS))
             tables.append(
                 Table(
-                    *(slug("epochs", model, data), "rq2", f"Epoch metrics: {place(model, data)}"),
-                    *(caption, pd.DataFrame(rows), columns, "Table 3"),
-                    about=about,
+                    slug("epochs", model, data),
+                    "rq2",
+                    f"Epoch metrics: {place(model, data)}",
+                    caption,
+                    pd.DataFrame(rows),
+                    columns,
+                    "Table 3",
+                    about,
                 )
             )
     return tables
@@ -70,7 +76,7 @@ def _rows(found: Findings, model: str, data: str) -> list[Mapping[str, Any]]:
         shown = found.observations(model, data, measure).dropna(subset="exit")
         values = (shown["value"] * measure.scale).groupby([shown["strategy"], shown["exit"]])
         statistics[measure.name] = (values.mean(), values.std(ddof=1))
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for strategy in (s for s in found.evidence.strategies if found.evidence.of(model, data, s)):
         for exit in exits:
             row: dict[str, Any] = {"strategy": strategy, "exit": at(exit, exits)}
@@ -84,7 +90,7 @@ def _rows(found: Findings, model: str, data: str) -> list[Mapping[str, Any]]:
 
 
 def digest(found: Findings) -> list[Table]:
-    """Which strategies are best and worst by each epoch metric, and how it changes with depth."""
+    """Epoch metrics in short: by depth, the best and the worst (Table 3)."""
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
     for measure in EPOCHS:
@@ -92,19 +98,22 @@ def digest(found: Findings) -> list[Table]:
             analysis = found.analysis(model, data, measure)
             if analysis is None or len(analysis.means) < 2:
                 continue
-            means = sorted(analysis.means, key=lambda m: m.mean if measure.better == "lower" else -m.mean)
+            means = sorted(
+                analysis.means, key=lambda m: m.mean if measure.better == "lower" else -m.mean
+            )
             marked = marks(analysis, measure.better)
-            worst = means[-1].group
-            separate = worst.split(" = ")[0] not in marked.best | marked.alike | marked.untested
+            worst = {n for m in means if m.mean == means[-1].mean for n in m.group.split(" = ")}
+            separate = not worst & (marked.best | marked.alike | marked.untested)
             rows.append(
                 {
                     "measure": measure.title,
                     "model": model,
                     "data": data,
                     "depth": _depth(found, model, data, measure),
-                    "best": _value(means[0].group, means[0].mean, measure),
+                    "best": f"{_letters(found, marked.best)} {_text(means[0].mean, measure)}",
                     "alike": _letters(found, marked.alike),
-                    "worst": _value(worst, means[-1].mean, measure) + ("" if separate else " ≈"),
+                    "worst": f"{_letters(found, worst)} {_text(means[-1].mean, measure)}"
+                    f"{'' if separate else ' ≈'}",
                 }
             )
             where = f"{measure.title} ({place(model, data)})"
@@ -124,13 +133,8 @@ def digest(found: Findings) -> list[Table]:
         Column("depth", "by depth"),
         *(Column(key, key) for key in ("best", "alike", "worst")),
     )
-    title = "Epoch metrics in short"
-    return [
-        Table(
-            *("epochs-digest", "rq2", title, caption, pd.DataFrame(rows), columns, "Table 3"),
-            notes=gathered(notes),
-        )
-    ]
+    title, frame, lines = "Epoch metrics in short", pd.DataFrame(rows), gathered(notes)
+    return [Table("epochs-digest", "rq2", title, caption, frame, columns, "Table 3", notes=lines)]
 
 
 def _depth(found: Findings, model: str, data: str, measure: Measure) -> str:
@@ -143,14 +147,10 @@ def _depth(found: Findings, model: str, data: str, measure: Measure) -> str:
     return " → ".join(_text(mean, measure) for mean in whole.mean())
 
 
-def _value(group: str, mean: float, measure: Measure) -> str:
-    return f"{' = '.join(SHORT.get(n, n) for n in group.split(' = '))} {_text(mean, measure)}"
-
-
 def _text(value: float, measure: Measure) -> str:
     return f"{value * measure.scale:.{DIGITS.get(measure.name, 1)}f}".replace("-", "−")
 
 
-def _letters(found: Findings, names: Sequence[str] | frozenset[str]) -> str:
+def _letters(found: Findings, names: Collection[str]) -> str:
     ordered = [s for s in found.evidence.strategies if s in names]
     return ", ".join(SHORT.get(s, s) for s in ordered) or "–"

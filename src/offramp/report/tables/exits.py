@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from offramp.analysis.curves import joined, overall
 from offramp.analysis.epochs import validation_stability
 from offramp.analysis.measures import MEASURES
 from offramp.report.findings import Findings
@@ -20,12 +19,13 @@ from offramp.report.tables.marks import marks
 
 STABLE, MODERATE, UNSTABLE, DIVERGENT = "stable", "moderate", "unstable", "divergent"
 RULE = (
-    "Loss trend, from the validation loss by epoch, the mean over exits: rise r, how far the last epoch "
-    "is above the least loss, and jitter j, the standard deviation of the changes from epoch to epoch "
-    "over the last 20 % of epochs, both as shares of the least loss and averaged over seeds. Stable: r "
-    "< 5 % and j < 5 %; moderate: r < 25 % and j < 15 %; unstable: r < 100 %; divergent: more, or not "
-    "finite."
+    "Loss trend, from the validation loss of the exit that is worst by it: rise r, how far the last "
+    "epoch is above the least loss, and jitter j, the standard deviation of the changes from epoch to "
+    "epoch over the last 20 % of epochs, both as shares of the least loss and averaged over seeds. "
+    "Stable: r and j below 5 %; moderate: r below 25 % and j below 15 %; unstable: r below 100 %; "
+    "divergent: more, or not finite."
 )
+WORDS = (STABLE, MODERATE, UNSTABLE, DIVERGENT)
 COST_COLUMNS = (
     ("seconds-written", "time as written", "seconds", 1),
     ("power-gpu-mean", "GPU power, W", "number", 1),
@@ -52,7 +52,7 @@ def rise_and_jitter(loss: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def exits(found: Findings) -> list[Table]:
-    """The paper's Table 7, one for each model and data set."""
+    """Accuracy by exit, loss trend, time, power (Table 7)."""
     return [_exits(found, model, data) for model, data in found.evidence.pairs]
 
 
@@ -83,7 +83,10 @@ def _exits(found: Findings, model: str, data: str) -> Table:
         slug("exits", model, data),
         "rq1",
         f"Accuracy by exit, loss trend, time, power: {place(model, data)}",
-        *(caption, frame, columns, "Table 7"),
+        caption,
+        frame,
+        columns,
+        "Table 7",
         about={"model": model, "data": data},
         best=frozenset(best),
         alike=frozenset(alike),
@@ -109,23 +112,23 @@ def _row(
 
 
 def _trends(found: Findings, model: str, data: str) -> dict[str, str]:
-    """The word for each strategy's validation loss."""
-    curves = joined(found.evidence.rows(model, data))
+    """The word for each strategy: that of its worst exit."""
+    curves = found.numbers(model, data).curves
     at = (curves["split"] == "validation") & (curves["metric"] == "cross_entropy")
-    whole = overall(curves[at])
     strategy = {t.id: t.strategy for t in found.evidence.of(model, data)}
-    signs: dict[str, list[tuple[float, float]]] = {}
-    for trial, part in whole.groupby("trial", sort=True):
-        loss = part["value"].to_numpy(dtype=float)
-        signs.setdefault(strategy[str(trial)], []).append(rise_and_jitter(loss))
-    return {
-        name: trend(float(np.mean([r for r, _ in seen])), float(np.mean([j for _, j in seen])))
-        for name, seen in signs.items()
-    }
+    signs: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for (trial, exit), part in curves[at].groupby(["trial", "exit"], sort=True):
+        key = (strategy[str(trial)], str(exit))
+        signs.setdefault(key, []).append(rise_and_jitter(part["value"].to_numpy(dtype=float)))
+    words: dict[str, str] = {}
+    for (name, _), seen in signs.items():
+        word = trend(float(np.mean([r for r, _ in seen])), float(np.mean([j for _, j in seen])))
+        words[name] = max(word, words.get(name, STABLE), key=WORDS.index)
+    return words
 
 
 def baseline(found: Findings) -> list[Table]:
-    """The paper's Table 6: networks without early exits."""
+    """Networks without early exits (Table 6)."""
     rows, notes = [], []
     for model, data in found.evidence.pairs:
         if not found.evidence.of(model, data, "baseline"):
@@ -160,5 +163,3 @@ def baseline(found: Findings) -> list[Table]:
     title = "Networks without early exits"
     frame = pd.DataFrame(rows)
     return [Table("baseline", "rq2", title, caption, frame, columns, "Table 6", notes=lines)]
-
-

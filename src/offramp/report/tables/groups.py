@@ -49,4 +49,4 @@ def unrecorded(found: Findings, measures: Sequence[Measure]) -> tuple[str, ...]:
     """A note that names those of which there is none."""
     there = recorded(found, measures)
     absent = [measure.title for measure in measures if measure not in there]
-    return (f"Not recorded in any trial: {', '.join(absent)}.",) if absent else ()
+    return (f"Not recorded in any trial: {'; '.join(absent)}.",) if absent else ()

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.exits import at_threshold
+from offramp.analysis.exits import at_thresholds
 from offramp.analysis.measures import MEASURES
+from offramp.analysis.stats import Untested
 from offramp.errors import OfframpError
 from offramp.report.evidence import Evidence
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 from offramp.report.record import Trial
-from offramp.report.tables.common import gathered, place, slug
+from offramp.report.tables.common import at, gathered, place, slug
 from offramp.report.tables.marks import marks
 from offramp.study.summary import THRESHOLDS
 
@@ -31,7 +32,7 @@ CAPTION = (
 
 
 def main(found: Findings) -> list[Table]:
-    """One for each model and data set."""
+    """Accuracy at each exit, against compute, and training time: the main table."""
     return [_main(found, model, data) for model, data in found.evidence.pairs]
 
 
@@ -49,13 +50,13 @@ def _main(found: Findings, model: str, data: str) -> Table:
         analysis = found.analysis(model, data, MEASURES["accuracy-test"], exit)
         if analysis is None:
             continue
-        if analysis.default == "over blocks" and hasattr(analysis.over_blocks, "why"):
-            where = "final exit" if exit == exits[-1] else f"exit {exit}"
-            notes.append((where, f"no test, so the best mean alone is marked: {analysis.over_blocks.why}"))
+        where = at(exit, exits)
+        if isinstance(analysis.over_blocks, Untested):
+            why = analysis.over_blocks.why
+            notes.append((where, f"no test, so the best mean alone is marked: {why}"))
         marked = marks(analysis, "higher")
         best |= {(name, f"exit_{exit}") for name in marked.best}
         alike |= {(name, f"exit_{exit}") for name in marked.alike}
-        where = "final exit" if exit == exits[-1] else f"exit {exit}"
         if marked.untested and marked.alike:
             notes.append((where, f"not tested against the best: {', '.join(sorted(marked.untested))}"))
     estimated = not all(t.comparable for t in trials)
@@ -105,9 +106,9 @@ def _row(
         except OfframpError as error:
             notes.append(("", f"trial {trial.id} has no compute: {error}"))
             continue
-        for threshold in THRESHOLDS:
-            at = at_threshold(logits, labels, trial.macs, trial.backbone_macs, threshold)
-            points[threshold].append((at.accuracy, at.compute))
+        found = at_thresholds(logits, labels, trial.macs, trial.backbone_macs, THRESHOLDS)
+        for point in found:
+            points[point.threshold].append((point.accuracy, point.compute))
     for threshold, pairs in points.items():
         accuracy, compute = spread([a for a, _ in pairs]), spread([c for _, c in pairs])
         text = f"{100 * accuracy[0]:.1f} @ {100 * compute[0]:.0f}" if pairs else "–"

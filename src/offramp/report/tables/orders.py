@@ -25,15 +25,17 @@ WAYS = (
 
 
 def order_accuracy(found: Findings) -> list[Table]:
+    """Who is more accurate than whom, in one line each."""
     return _orders(found, "order-accuracy", "rq1", "Who is more accurate than whom", ACCURACIES, "")
 
 
 def order_loss(found: Findings) -> list[Table]:
+    """Whose loss is higher than whose, in one line each (Fig. 11)."""
     return _orders(found, "order-loss", "rq1", "Whose loss is higher than whose", LOSSES, "Fig. 11")
 
 
 def order_costs(found: Findings) -> list[Table]:
-    """The paper's Table 5."""
+    """Who costs more than whom, in one line each (Table 5)."""
     return _orders(
         found, "order-costs", "rq2", "Who costs more than whom: time, memory, power", COSTS, "Table 5"
     )
