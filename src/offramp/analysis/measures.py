@@ -184,8 +184,8 @@ def _quality(found: Numbers, measure: Measure) -> pd.DataFrame:
     if not last:
         return _with_overall(found, rows)
     deepest = rows["exit"].to_numpy() == found.last.reindex(rows["trial"]).to_numpy()
-    kept: pd.DataFrame = rows[deepest]
-    return kept.assign(exit=pd.NA)
+    kept: pd.DataFrame = rows[deepest].drop(columns="exit")
+    return kept.assign(exit=pd.array([pd.NA] * len(kept), dtype="Int64"))
 
 
 def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:

@@ -284,5 +284,5 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate):
+for command in (evidence.compare, evidence.stats, evidence.calibrate, evidence.claims):
     app.command()(command)

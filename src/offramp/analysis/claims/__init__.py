@@ -18,5 +18,8 @@ def check(claims: Sequence[Claim], table: pd.DataFrame | Numbers, alpha: float =
     """Test claims against a tidy table, p adjusted after Holm over all of them."""
     found = table if isinstance(table, Numbers) else numbers(table)
     wanted = sorted({claim.measure for claim in claims})
-    indices: Mapping[str, Index] = {name: index(observations(found, MEASURES[name])) for name in wanted}
+    strategies = found.trials["strategy"].unique().tolist()
+    indices: Mapping[str, Index] = {
+        name: index(name, observations(found, MEASURES[name]), strategies) for name in wanted
+    }
     return judge(claims, indices, alpha)

@@ -163,9 +163,11 @@ def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]
 def _nothing(claim: Claim, found: Index) -> str:
     if not found.series:
         return f"values of {claim.measure}"
-    models, data = claim.models + (claim.against_models or ()), claim.data + (claim.against_data or ())
-    named = [" or ".join(n for n in names if n != "*") for names in (models, data)]
-    return f"trials on {', '.join(filter(None, named))}" if any(named) else "anything to compare with"
+    named = [" or ".join(n for n in names if n != "*") for names in (claim.models, claim.data)]
+    here = ", ".join(filter(None, named))
+    against = " or ".join(claim.against_models or claim.against_data or ())
+    wanted = f"{here} and {against}" if here and against else here or against
+    return f"trials on {wanted}" if wanted else "anything to compare with"
 
 
 def _outcome(e: _Evidence, p: float | None, alpha: float) -> Outcome:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -40,9 +40,10 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A measure's observations by place.  cells: pairs of model and data.  exits: of each cell, the
-    number of the final one."""
+    """A measure's observations by place.  cells: pairs of model and data.  final: of each, the number
+    of the final exit.  strategies: all that have trials, whether or not they have this measure."""
 
+    measure: str
     series: Mapping[Place, Series]
     cells: tuple[tuple[str, str], ...]
     final: Mapping[tuple[str, str], int]
@@ -57,15 +58,17 @@ class Part:
     right: tuple[Place, ...]
 
 
-def index(observed: pd.DataFrame) -> Index:
-    """Index observations (columns measures.OBSERVATION)."""
+def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> Index:
+    """Index observations (columns measures.OBSERVATION). strategies: of the whole table."""
     series = {}
     ordered = observed.sort_values("seed", kind="stable")
     exits = ordered["exit"].astype(object).where(ordered["exit"].notna(), -1).astype(int)
     keys = [ordered["model"], ordered["data"], ordered["strategy"], exits.rename("exit")]
-    for (model, data, strategy, exit), rows in ordered.groupby(keys, sort=True).indices.items():
+    for key, rows in ordered.groupby(keys, sort=True).indices.items():
+        model, data, strategy, exit = cast(tuple[str, str, str, int], key)
         part = ordered.iloc[rows]
-        series[Place(str(model), str(data), str(strategy), None if exit == -1 else int(exit))] = Series(
+        place = Place(str(model), str(data), str(strategy), None if exit == -1 else int(exit))
+        series[place] = Series(
             tuple(part["seed"].tolist()),
             part["value"].to_numpy(dtype=float),
             tuple("" if pd.isna(s) else str(s) for s in part["source"]),
@@ -75,7 +78,7 @@ def index(observed: pd.DataFrame) -> Index:
     for place in series:
         cell = (place.model, place.data)
         final[cell] = max(final.get(cell, 0), place.exit or 0)
-    return Index(series, tuple(sorted(final)), final, frozenset(p.strategy for p in series))
+    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies))
 
 
 def parts(claim: Claim, found: Index) -> list[Part]:
@@ -199,6 +202,6 @@ def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:
 def _lacks(place: Place, found: Index) -> str:
     if place.strategy not in found.strategies:
         hint = nearest(place.strategy, KNOWN) if place.strategy not in KNOWN else ""
-        return place.strategy + (hint if "did you mean" in hint else "")
-    at = f"{place.strategy} on {place.model}, {place.data}"
-    return at if place.exit is None else f"{at} at exit {place.exit}"
+        return f"the strategy {place.strategy}{hint if 'did you mean' in hint else ''}"
+    exit = "" if place.exit is None else f" at exit {place.exit}"
+    return f"{found.measure} of {place.strategy} on {place.model}, {place.data}{exit}"

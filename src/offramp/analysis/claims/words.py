@@ -10,12 +10,12 @@ from offramp.analysis.claims.parts import Part, Place
 from offramp.analysis.measures import MEASURES
 
 RULE = (
-    "A claim is a set of comparisons, each tested over seeds by Student's t on paired differences. It is "
-    "supported if all of them hold, contradicted if one of them significantly does not; p is two-sided "
-    "and adjusted after Holm over the whole file. As claimed: how many comparisons point its way in the "
-    "means, significant or not. Difference and d (mean over standard deviation of the paired "
-    "differences, positive as claimed) are of the comparison that decides: the weakest one, or the "
-    "strongest against it."
+    "A claim is a set of comparisons, each tested over seeds by Student's t on paired differences. It "
+    "is supported if all of them hold, contradicted if one of them significantly does not; p is "
+    "two-sided and adjusted after Holm over the whole file. As claimed: how many comparisons point its "
+    "way in the means, significant or not. Difference and d (mean over standard deviation of the "
+    "paired differences, positive as claimed) are of the comparison that decides: the weakest one, or "
+    "the strongest against it."
 )
 
 
@@ -48,18 +48,16 @@ def _apart(place: Place, same: dict[str, bool]) -> str:
     return ", ".join(exit + [getattr(place, key) for key in ("model", "data") if not same[key]])
 
 
+def effect(tested: Tested) -> str:
+    """`-1.2`, `44`"""
+    return f"{tested.d:.1f}" if abs(tested.d) < 10 else f"{tested.d:.0f}"
+
+
 def difference(outcome: Outcome, tested: Tested) -> str:
     """`-1.2 epochs`"""
     measure = MEASURES[outcome.claim.measure]
     unit = "points" if measure.unit == "%" else measure.unit
     return f"{tested.difference * measure.scale:+.3g} {unit}"
-
-
-def sides(outcome: Outcome, tested: Tested) -> str:
-    """`6.75 against 7.83 epochs`"""
-    measure = MEASURES[outcome.claim.measure]
-    left, right = tested.left * measure.scale, tested.right * measure.scale
-    return f"{left:.4g} against {right:.4g} {measure.unit}"
 
 
 def why(outcome: Outcome) -> str:
@@ -68,9 +66,9 @@ def why(outcome: Outcome) -> str:
         first, *rest = outcome.missing
         return f"missing: {first}" + (f", and {len(rest)} more" if rest else "")
     if outcome.identical:
-        first, *others = outcome.identical
+        part, *others = outcome.identical
         more = f" and {len(others)} more" if others else ""
-        return f"the same weights on both sides of {name(first, cells=False)}{more}"
+        return f"the same weights on both sides of {name(part, cells=False)}{more}"
     return ""
 
 
