@@ -284,5 +284,11 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate, tabling.tables):
+for command in (
+    evidence.compare,
+    evidence.stats,
+    evidence.calibrate,
+    evidence.claims,
+    tabling.tables,
+):
     app.command()(command)
