@@ -15,7 +15,7 @@ from offramp.report.model import Table
 BEST, ALIKE = " *", " ≈"
 LEGEND = "*: the best. ≈: not significantly different from it."
 LEAST = 13  # columns of the screen that words get at least
-LABELS = ("strategy", "by", "exit", "compared", "measure", "model", "data", "a", "b")  # name a row
+LABELS = ("strategy", "side", "by", "exit", "compared", "measure", "model", "data", "a", "b")  # name a row
 
 
 def show(found: Table) -> None:
@@ -23,13 +23,14 @@ def show(found: Table) -> None:
     words = layout(found)
     whole = [i for i in range(len(words.titles)) if not _said(found, words, i)]
     screen = console()
-    typer.echo(f"\n{found.title}{f' ({found.paper})' if found.paper else ''}")
+    title = f"{found.title}{f' ({found.paper})' if found.paper else ''}"
+    typer.echo(f"\n{textwrap.fill(title, screen.width)}")
     common = [f"{words.titles[i]} {words.rows[0][i].text}" for i in _common(found, words)]
     if common:
         typer.echo(", ".join(common))
     typer.echo()
     for group in groups(found, words, whole, screen.width):
-        screen.print(_grid(words, group))
+        screen.print(_grid(words, group, screen.width))
         screen.print()
     legend = f" {LEGEND}" if words.marked else ""
     typer.echo(textwrap.fill(f"{found.caption}{legend}", screen.width))
@@ -86,13 +87,16 @@ def _least(words: Layout) -> list[int]:
     return found
 
 
-def _grid(words: Layout, columns: Sequence[int]) -> Grid:
-    grid = table([])
+def _grid(words: Layout, columns: Sequence[int], width: int) -> Grid:
+    """Words fold between words, unless even that does not fit."""
+    grid, least = table([]), _least(words)
+    fits = sum(least[i] for i in columns) <= width + GAP
     for i in columns:
         if words.numeric[i]:
             grid.add_column(words.titles[i], justify="right", no_wrap=True)
         else:
-            grid.add_column(words.titles[i], overflow="fold")
+            floor = least[i] - GAP if fits else None
+            grid.add_column(words.titles[i], overflow="fold", min_width=floor)
     for row in words.rows:
         grid.add_row(*(_text(row[i]) for i in columns))
     return grid
