@@ -15,7 +15,18 @@ from offramp.report.model import Table
 BEST, ALIKE = " *", " ≈"
 LEGEND = "*: the best. ≈: not significantly different from it."
 LEAST = 13  # columns of the screen that words get at least
-LABELS = ("strategy", "side", "by", "exit", "compared", "measure", "model", "data", "a", "b")  # name a row
+LABELS = (
+    "strategy",
+    "side",
+    "by",
+    "exit",
+    "compared",
+    "measure",
+    "model",
+    "data",
+    "a",
+    "b",
+)  # name a row
 
 
 def show(found: Table) -> None:
@@ -58,7 +69,7 @@ def groups(found: Table, words: Layout, columns: Sequence[int], width: int) -> l
     whole, least = _widths(words), _least(words)
     if sum(whole[i] for i in columns) <= width + GAP:
         return [list(columns)]
-    labels = [i for i in columns if found.columns[i].key in LABELS] or list(columns[:1])
+    labels = [i for i in columns if found.columns[i].key in LABELS]
     room = width + GAP - sum(least[i] for i in labels)
     parts: list[list[int]] = [[]]
     for i in columns:
@@ -88,18 +99,27 @@ def _least(words: Layout) -> list[int]:
 
 
 def _grid(words: Layout, columns: Sequence[int], width: int) -> Grid:
-    """Words fold between words, unless even that does not fit."""
-    grid, least = table([]), _least(words)
-    fits = sum(least[i] for i in columns) <= width + GAP
-    for i in columns:
+    grid = table([])
+    for i, room in zip(columns, _shared(words, columns, width), strict=True):
         if words.numeric[i]:
             grid.add_column(words.titles[i], justify="right", no_wrap=True)
         else:
-            floor = least[i] - GAP if fits else None
-            grid.add_column(words.titles[i], overflow="fold", min_width=floor)
+            grid.add_column(words.titles[i], overflow="fold", width=room)
     for row in words.rows:
         grid.add_row(*(_text(row[i]) for i in columns))
     return grid
+
+
+def _shared(words: Layout, columns: Sequence[int], width: int) -> list[int | None]:
+    """Widths that use the screen: what a column needs least, and of the rest a share by what it lacks.
+    None where even the least does not fit, and words must break."""
+    whole, least = _widths(words), _least(words)
+    rest = width + GAP - sum(least[i] for i in columns)
+    if rest < 0:
+        return [None] * len(columns)
+    lack = max(sum(whole[i] - least[i] for i in columns), 1)
+    part = min(rest / lack, 1.0)
+    return [least[i] - GAP + int(part * (whole[i] - least[i])) for i in columns]
 
 
 def _text(cell: Cell) -> str:

@@ -153,8 +153,8 @@ ADVICE = (
 )
 CAPTION = (
     "What the paper advises (its section 8.1 and Table 9), in our words: its experience with its own "
-    "networks and data. Each line names the claims that test it, and what these runs say of each, in "
-    "the same order (offramp claims tells the numbers)."
+    "networks and data. Each line names the claims that test it, and what these runs say of each "
+    "(offramp claims tells the numbers)."
 )
 
 
@@ -169,8 +169,7 @@ def guidelines(found: Findings) -> list[Table]:
                 "strategy": a.strategy,
                 "side": a.side,
                 "advice": a.text,
-                "claims": ", ".join(a.claims),
-                "here": "; ".join(verdicts[claim] for claim in a.claims),
+                "claims": "; ".join(f"{claim} ({verdicts[claim]})" for claim in a.claims),
             }
             for a in ADVICE
         ]
@@ -179,7 +178,6 @@ def guidelines(found: Findings) -> list[Table]:
         Column("strategy", "strategy"),
         Column("side", "side"),
         Column("advice", "advice"),
-        Column("claims", "claims"),
-        Column("here", "these runs"),
+        Column("claims", "claims, and what these runs say"),
     )
     return [Table("guidelines", "answer", "Guidelines", CAPTION, frame, columns, "Table 9, section 8.1")]
