@@ -12,7 +12,16 @@ import pandas as pd
 import pytest
 from command import Answer, Cli
 
-BLOCKED = "import sys; sys.modules['torch'] = None\nfrom offramp.cli import main\nmain()"
+BLOCKED = """\
+import sys
+class Blocked:  # scipy asks whether torch is among the modules, so None in its place will not do
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+from offramp.cli import main
+main()
+"""
 
 
 def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> None:
@@ -104,3 +113,8 @@ def test_torch_is_not_needed(finished: tuple[Path, Answer], tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "paper" / "anova.tex").exists()
+    command[3:] = ["run", str(finished[0] / "s.yaml")]  # the block does block
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert "torch is blocked" in done.stderr
