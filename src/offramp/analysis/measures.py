@@ -118,8 +118,8 @@ class Numbers:
     """A tidy table taken apart once, for many measures.
 
     trials: model, data, strategy, seed by trial.  exits, last: how many exits the fullest trial of the
-    same model and data has, and the number of the final one; by trial.  final: closing metrics (trial,
-    exit, split, metric, value, source).  curves, histories, phases: of the functions of these names.
+    same model and data has, and the number of the final one; by trial.  final: the rows of closing
+    metrics.  curves, histories, phases: of the functions of these names.
     """
 
     trials: pd.DataFrame

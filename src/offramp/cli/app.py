@@ -284,5 +284,11 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate, evidence.claims):
+for command in (
+    evidence.compare,
+    evidence.stats,
+    evidence.claims,
+    evidence.recommend,
+    evidence.calibrate,
+):
     app.command()(command)

@@ -60,19 +60,21 @@ class Part:
 
 def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> Index:
     """Index observations (columns measures.OBSERVATION). strategies: of the whole table."""
-    series = {}
     ordered = observed.sort_values("seed", kind="stable")
-    exits = ordered["exit"].astype(object).where(ordered["exit"].notna(), -1).astype(int)
-    keys = [ordered["model"], ordered["data"], ordered["strategy"], exits.rename("exit")]
+    exits = ordered["exit"].astype("Int64").fillna(0).astype(int)
+    keys = [ordered["model"], ordered["data"], ordered["strategy"], exits]
+    seeds, numbers = ordered["seed"].tolist(), ordered["value"].to_numpy(dtype=float)
+    sources = ["" if pd.isna(s) else str(s) for s in ordered["source"]]
+    measured = ordered["measured"].to_numpy(dtype=bool)
+    series = {}
     for key, rows in ordered.groupby(keys, sort=True).indices.items():
         model, data, strategy, exit = cast(tuple[str, str, str, int], key)
-        part = ordered.iloc[rows]
-        place = Place(str(model), str(data), str(strategy), None if exit == -1 else int(exit))
-        series[place] = Series(
-            tuple(part["seed"].tolist()),
-            part["value"].to_numpy(dtype=float),
-            tuple("" if pd.isna(s) else str(s) for s in part["source"]),
-            bool(part["measured"].all()),
+        at = np.asarray(rows)
+        series[Place(str(model), str(data), str(strategy), int(exit) or None)] = Series(
+            tuple(seeds[i] for i in at),
+            numbers[at],
+            tuple(sources[i] for i in at),
+            bool(measured[at].all()),
         )
     final: dict[tuple[str, str], int] = {}
     for place in series:
