@@ -163,6 +163,7 @@ def test_orders_means_margins_and_parents() -> None:
 
 def test_across_models_and_data() -> None:
     one, two = observed(a=2.0), observed(x=0.0, a=9.0).query("strategy == 'a'")
+    two = two.assign(source="other")
     models = pd.concat([one, two.assign(model="n")])
     faster = claim(against=None, models="n", against_models="m")
     assert outcome(faster, models).verdict == "supported"
