@@ -27,9 +27,7 @@ STRATEGIES = ("baseline", "joint", "two-stage", "separate")
 NOISE = np.array([0.0, 0.002, -0.001, 0.001, -0.003])
 
 
-def points(
-    accuracies: dict[str, dict[str, tuple[float, float]]], model: str = "resnet50"
-) -> pd.DataFrame:
+def points(accuracies: dict[str, dict[str, tuple[float, float]]]) -> pd.DataFrame:
     """By strategy and point: MACs and accuracy; every seed adds its noise to the accuracy."""
     rows = [
         (
