@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence
+from offramp.cli import evidence, reporting
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -292,3 +292,6 @@ for command in (
     evidence.calibrate,
 ):
     app.command()(command)
+
+app.command()(reporting.pack)
+app.command()(reporting.figures)
