@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence, reporting
+from offramp.cli import concluding, evidence, reporting
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -284,14 +284,10 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (
-    evidence.compare,
-    evidence.stats,
-    evidence.claims,
-    evidence.recommend,
-    evidence.calibrate,
-):
+for command in (evidence.compare, evidence.stats, evidence.calibrate):
     app.command()(command)
 
 app.command()(reporting.pack)
 app.command()(reporting.figures)
+app.command()(concluding.claims)
+app.command()(concluding.recommend)
