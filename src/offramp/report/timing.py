@@ -60,15 +60,16 @@ def exit_seconds(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
 
 def totals(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
     """Of every trial: columns strategy, seed, written, executed, marginal (seconds), macs_written,
-    macs_executed, measured."""
+    macs_executed, macs_marginal, measured."""
     rows = [
         (
             *(t.strategy, t.seed, t.seconds.written, t.seconds.executed, t.seconds.marginal),
             float(sum(p.cost["macs_written"] for p in t.phases)),
             float(sum(p.cost["macs_executed"] for p in t.phases)),
+            float(sum(p.cost["macs_executed"] for p in t.phases if p.node in t.manifest["marginal"])),
             t.seconds.measured,
         )
         for t in evidence.of(model, data)
     ]
     columns = ["strategy", "seed", "written", "executed", "marginal", "macs_written", "macs_executed"]
-    return pd.DataFrame(rows, columns=[*columns, "measured"])
+    return pd.DataFrame(rows, columns=[*columns, "macs_marginal", "measured"])

@@ -19,12 +19,13 @@ LETTER = 5.6  # pixels a letter of a label
 @dataclass(frozen=True, eq=False)
 class Panel:
     """frame: columns strategy, seed, value.  axis: what the values are, with their unit.  zero: whether
-    the axis must begin at zero."""
+    the axis must begin at zero.  varies: whether the differences between seeds mean anything."""
 
     title: str
     axis: str
     frame: pd.DataFrame
     zero: bool = False
+    varies: bool = True
 
 
 def dots(panels: Sequence[Panel], labels: Sequence[str], columns: int = 2) -> Any:
@@ -56,7 +57,7 @@ def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Any:
     means = series.means(found, ["strategy"])
     axis = alt.Axis(grid=True, ticks=False, labels=first, domain=False, labelPadding=6)
     y = alt.Y("strategy:N", title=None, axis=axis, scale=alt.Scale(domain=list(labels)))
-    scale = alt.Scale(zero=True, nice=True) if panel.zero else alt.Scale(zero=False, padding=6)
+    scale = alt.Scale(domainMin=0, nice=True) if panel.zero else alt.Scale(zero=False, padding=6)
     x = alt.X("value:Q", title=panel.axis, scale=scale, axis=alt.Axis(grid=False, tickCount=4))
     hue = color(labels, legend=None)
     tip = ["strategy:N", alt.Tooltip("value:Q", title=panel.axis), "n:Q", "low:Q", "high:Q"]
@@ -65,14 +66,14 @@ def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Any:
         .mark_point(filled=True, opacity=1, size=52)
         .encode(x=x, y=y, color=hue, shape=shape(labels, legend=None), tooltip=tip)
     ]
-    if means["low"].notna().any():
+    if panel.varies and means["low"].notna().any():
         whiskers = means.dropna(subset=["low"])[["strategy", "low", "high"]]
         layers.append(
             alt.Chart(inline(whiskers))
-            .mark_rule(strokeWidth=1.4)
+            .mark_rule(strokeWidth=1.4, clip=True)
             .encode(x=alt.X("low:Q", title=panel.axis), x2="high:Q", y=y, color=hue)
         )
-    if 1 < found.groupby("strategy")["seed"].nunique().max() <= series.FEW:
+    if panel.varies and 1 < found.groupby("strategy")["seed"].nunique().max() <= series.FEW:
         single = found.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]]
         layers.append(
             alt.Chart(inline(single))

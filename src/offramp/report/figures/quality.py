@@ -86,7 +86,7 @@ def overthinking(evidence: Evidence) -> list[Figure]:
         if not several:
             continue
         labels = [x for x in _labels(evidence, model, data) if x in {t.strategy for t in several}]
-        axis = "right here, wrong at the last, %"
+        axis = "right here, wrong last, %"
         early = _panels(
             evidence,
             model,

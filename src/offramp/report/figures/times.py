@@ -20,6 +20,7 @@ ESTIMATED = (
     "counted at the speed of the trial's largest phase; run with --execution plain to measure it."
 )
 MEASURED = "Measured: each phase ran in full, alone on the machine."
+WAYS = {"written": "as written", "executed": "as executed", "marginal": "added by the trial"}
 WRITTEN = "Time as written: every phase in full, as the paper runs it."
 
 
@@ -32,6 +33,7 @@ def by_exit(evidence: Evidence) -> list[Figure]:
         whole = found.groupby("strategy")["seconds"].sum()
         scale = unit(float(whole.max()), "s")
         seeds = len({t.seed for t in evidence.of(model, data)})
+        measured = _measured(evidence, model, data)
         spelled = ", ".join(f"{x} {whole[x] / scale.factor:.3g}" for x in labels)
         figures.append(
             Figure(
@@ -40,8 +42,9 @@ def by_exit(evidence: Evidence) -> list[Figure]:
                 title="Training time by exit",
                 caption=f"{WRITTEN} Of {where(model, data)}, means over "
                 f"{series.counted(seeds)}; less is better. A phase counts for the exit that it trains. "
-                "Of a phase that trains several, each segment is charged to the first exit that needs it, "
-                "by its share of the MACs: pale where a time is so attributed, or estimated. "
+                "Of a phase that trains several, each segment is charged to the first exit that needs "
+                "it, by its share of the MACs"
+                f"{': pale where a time is so attributed' if measured else ''}. "
                 f"{_how(evidence, model, data)}",
                 alt=f"Stacked bars of training time in {scale.name}, a bar for each strategy, a part "
                 f"for each exit. In total: {spelled}.",
@@ -66,7 +69,7 @@ def total(evidence: Evidence) -> list[Figure]:
                 question="rq2",
                 title="Training time",
                 caption=f"{WRITTEN} Of {where(model, data)}; less is better. "
-                f"{_how(evidence, model, data)} {series.spoken(seeds_of([panel]), 'mean')}",
+                f"{_how(evidence, model, data)} {_spread(evidence, model, data, [panel])}",
                 alt=f"Dot plot of training time in {scale.name}: {spelled(panel, labels)}.",
                 spec=spec(dots([panel], labels, columns=1)),
                 paper="Fig. 14",
@@ -77,17 +80,18 @@ def total(evidence: Evidence) -> list[Figure]:
 
 
 def costs(evidence: Evidence) -> list[Figure]:
-    """As written, as executed, marginal; in time, and the first two in MACs."""
+    """As written, as executed, marginal; in time and in MACs."""
     figures = []
     for model, data in evidence.pairs:
         found = timing.totals(evidence, model, data)
         labels = [x for x in evidence.strategies if x in set(found["strategy"])]
-        titles = {"written": "as written", "executed": "as executed", "marginal": "added by the trial"}
-        panels = [_panel(found, key, t, evidence, model, data)[0] for key, t in titles.items()]
-        for key, title in (("macs_written", "as written"), ("macs_executed", "as executed")):
-            scale = unit(float(found[key].max()), "MAC")
-            values = found.assign(value=found[key] / scale.factor)[["strategy", "seed", "value"]]
-            panels.append(Panel(title, f"training, {scale.name}", values, zero=True))
+        scale = unit(float(found["macs_written"].max()), "MAC")
+        panels = []
+        for key, title in WAYS.items():
+            macs = found.assign(value=found[f"macs_{key}"] / scale.factor)
+            time = _panel(found, key, title, evidence, model, data)[0]
+            axis = f"training, {scale.name}"
+            panels += [time, Panel(title, axis, macs[["strategy", "seed", "value"]], True, False)]
         figures.append(
             Figure(
                 name=name("costs", model, data),
@@ -97,7 +101,7 @@ def costs(evidence: Evidence) -> list[Figure]:
                 "phase in full. As executed: all that the trial reads, frozen values computed once. "
                 "Added: what no trial before it in its study reads, so the first of those that share a "
                 f"phase pays for it. {_how(evidence, model, data)} "
-                f"{series.spoken(seeds_of(panels), 'mean')}",
+                f"{_spread(evidence, model, data, panels)}",
                 alt="Dot plots. "
                 + " ".join(f"{p.title}, {p.axis}: {spelled(p, labels)}." for p in panels),
                 spec=spec(dots(panels, labels)),
@@ -113,7 +117,8 @@ def _panel(
     scale = unit(float(found[key].max()), "s")
     values = found.assign(value=found[key] / scale.factor)[["strategy", "seed", "value"]]
     sign = "" if key != "written" or _measured(evidence, model, data) else "~ "
-    return Panel(title, f"training time, {sign}{scale.name}", values, zero=True), scale
+    varies = _measured(evidence, model, data)
+    return Panel(title, f"training time, {sign}{scale.name}", values, True, varies), scale
 
 
 def _bars(found: pd.DataFrame, labels: list[str], scale: Unit) -> Any:
@@ -125,8 +130,9 @@ def _bars(found: pd.DataFrame, labels: list[str], scale: Unit) -> Any:
         "how:N",
         title=None,
         scale=alt.Scale(domain=kinds, range=[1, 0.6]),
-        legend=alt.Legend(symbolType="square") if rows["how"].nunique() > 1 else None,
+        legend=alt.Legend(symbolType="square"),
     )
+    mixed = {"opacity": pale} if rows["how"].nunique() > 1 else {}
     return (
         alt.Chart(inline(rows))
         .mark_bar(height=STEP - 4)
@@ -139,7 +145,7 @@ def _bars(found: pd.DataFrame, labels: list[str], scale: Unit) -> Any:
             y=strategies_down(labels),
             color=exit_color(int(k) for k in rows["exit"]),
             order=alt.Order("exit:O"),
-            opacity=pale,
+            **mixed,
             tooltip=["strategy:N", "exit:O", "time:Q", "how:N"],
         )
         .properties(width=WIDTH - room, height=(STEP + 3) * len(labels))
@@ -152,3 +158,10 @@ def _measured(evidence: Evidence, model: str, data: str) -> bool:
 
 def _how(evidence: Evidence, model: str, data: str) -> str:
     return MEASURED if _measured(evidence, model, data) else ESTIMATED
+
+
+def _spread(evidence: Evidence, model: str, data: str, panels: list[Panel]) -> str:
+    seeds = seeds_of(panels)
+    if _measured(evidence, model, data):
+        return series.spoken(seeds, "mean")
+    return f"Means over {series.counted(seeds)}, without intervals: estimates do not vary as runs do."
