@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from made import Made, evidence, planted, shuffled
 from scipy import stats
+from table_evidence import Made, evidence, planted, shuffled
 
 from offramp.errors import OfframpError
 from offramp.report.cells import layout
