@@ -47,7 +47,7 @@ def overall(found: pd.DataFrame) -> pd.DataFrame:
     keys = ["strategy", "split", "metric", "seed"]
     if found.empty:
         return found.drop(columns="exit")
-    wide = found.pivot_table("value", [*keys, "step"], "exit", dropna=True)
+    wide = found.pivot(index=[*keys, "step"], columns="exit", values="value").sort_index()
     parts = []
     for _, part in wide.groupby(keys, sort=True):
         own = part.dropna(axis=1, how="all")  # the exits that the strategy has
@@ -66,8 +66,9 @@ def over_seeds(found: pd.DataFrame, keys: Sequence[str], points: int) -> pd.Data
     it with its own mean, and their lowest low and highest high.
     """
     parts = []
-    for key, part in found.groupby(list(keys), sort=True):
-        wide = part.pivot_table("value", "step", "seed").sort_index().ffill().to_numpy()
+    finite = found[np.isfinite(found["value"].astype(float))]
+    for key, part in finite.groupby(list(keys), sort=True):
+        wide = part.pivot(index="step", columns="seed", values="value").sort_index().ffill().to_numpy()
         steps = np.sort(part["step"].unique())
         low, mean, high = band(wide)
         ends = np.unique(np.linspace(0, len(steps) - 1, min(points, len(steps))).round().astype(int))
