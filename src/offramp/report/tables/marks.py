@@ -48,7 +48,7 @@ def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
 def mark_exits(
     found: Findings, model: str, data: str
 ) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]], list[tuple[str, str]]]:
-    """Best and alike cells of columns `exit_K` with test accuracy, rows by strategy; and notes (place and
+    """Best and alike cells of columns `exit_K`, test accuracy, rows by strategy; and notes (place and
     words) on what could not be tested."""
     best: set[tuple[str, str]] = set()
     alike: set[tuple[str, str]] = set()
