@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import answering, deploying, evidence, reporting
+from offramp.cli import answering, concluding, deploying, evidence, reporting, tabling
 from offramp.cli import data as looking
 from offramp.cli.options import (
     RUNS,
@@ -323,3 +323,6 @@ for command in (
 app.add_typer(looking.app)
 app.command()(reporting.pack)
 app.command()(reporting.figures)
+app.command()(tabling.tables)
+app.command()(concluding.claims)
+app.command()(concluding.recommend)
