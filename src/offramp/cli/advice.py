@@ -12,7 +12,7 @@ import typer
 
 from offramp.analysis.recommend import GOALS, Advice, Ranked, Wish, guidelines, recommend, sure
 from offramp.analysis.stats.text import p_text
-from offramp.cli.render import console, emit, show, table
+from offramp.cli.render import console, emit, macs, show, table
 from offramp.errors import OfframpError, nearest
 from offramp.report import advice, evidence
 
@@ -104,20 +104,9 @@ def _guidelines(asked: Wish, why: str, as_json: bool) -> None:
 def _advice(one: Advice) -> None:
     measure = one.measure
     if one.ranking:
-        unit = f", {measure.unit}" if measure.unit else ""
+        unit = f", {measure.unit}" if measure.unit and measure.name != "macs" else ""
         title = f"{one.data}: {measure.title}{unit} ({measure.better} is better)"
-        uses = any(r.use for r in one.ranking)
-        uses = any(r.use for r in one.ranking)
-        other = uses and measure.name != "accuracy-test"
-        left = ["", "strategy", *(["leaves at"] if uses else [])]
-        right = ["mean", "sd", *(["test accuracy"] if other else []), "against the first"]
-        listing = table(left, right)
-        for place, r in enumerate(one.ranking, start=1):
-            sd = "" if r.sd is None else f"{r.sd * measure.scale:.2g}"
-            words = [str(place), r.name, *([r.use] if uses else [])]
-            accuracy = [f"{100 * r.accuracy:.1f} %" if r.accuracy is not None else ""] if other else []
-            against = "" if place == 1 else _against(r)
-            listing.add_row(*words, f"{r.mean * measure.scale:.4g}", sd, *accuracy, against)
+        listing = _ranking(one)
         best = one.ranking[0]
         show(listing, title, "\n".join(_wrapped(f"{best.name} leads; {sure(one)}.", *one.notes)))
     else:
@@ -127,6 +116,24 @@ def _advice(one: Advice) -> None:
         for out in one.ruled_out:
             listing.add_row(out.name, out.why)
         show(listing)
+
+
+def _ranking(one: Advice) -> Any:
+    """With the place where each leaves, and its accuracy there, where these differ."""
+    measure = one.measure
+    uses = any(r.use for r in one.ranking)
+    other = uses and measure.name != "accuracy-test"
+    left = ["", "strategy", *(["leaves at"] if uses else [])]
+    right = ["mean", *(["accuracy"] if other else ["sd"]), "against the first"]
+    listing = table(left, right)
+    for place, r in enumerate(one.ranking, start=1):
+        where = [r.use.replace("confidence >=", "≥")] if uses else []
+        mean = macs(r.mean) if measure.name == "macs" else f"{r.mean * measure.scale:.4g}"
+        more = "" if r.sd is None else f"{r.sd * measure.scale:.2g}"
+        if other:
+            more = "" if r.accuracy is None else f"{100 * r.accuracy:.1f} %"
+        listing.add_row(str(place), r.name, *where, mean, more, "" if place == 1 else _against(r))
+    return listing
 
 
 def _wrapped(*texts: str) -> list[str]:
