@@ -1,0 +1,196 @@
+"use strict";
+// Filters, colors, and charts drawn when they come into view. Without this script the page still reads.
+(() => {
+  const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const items = $(".item");
+  const filters = document.querySelector(".filters");
+  const selects = filters ? $("select", filters) : [];
+  const said = document.getElementById("said");
+
+  // What the address keeps: #at=rq1&model=resnet18. A plain #rq1 works too.
+  const kept = () => {
+    const text = location.hash.slice(1);
+    return new URLSearchParams(text.includes("=") ? text : { at: decodeURIComponent(text) });
+  };
+  const keep = (changes, push) => {
+    const state = kept();
+    for (const [key, value] of Object.entries(changes)) value ? state.set(key, value) : state.delete(key);
+    if (!state.get("at")) state.delete("at");
+    history[push ? "pushState" : "replaceState"](null, "", `#${state}`);
+  };
+
+  // Filters: an item that names the filter's key is shown for its own value; any other always.
+  const apply = () => {
+    let shown = 0;
+    for (const item of items) {
+      item.hidden = selects.some(({ name, value }) => {
+        const own = item.getAttribute(`data-${name}`);
+        return value !== "" && own !== null && own !== value;
+      });
+      shown += !item.hidden;
+    }
+    for (const part of $(".part")) {
+      const note = part.querySelector(".nothing");
+      if (note) note.hidden = $(".item:not([hidden])", part).length > 0;
+    }
+    look();
+    return shown;
+  };
+  const fromAddress = () => {
+    const state = kept();
+    for (const select of selects) {
+      const wanted = state.get(select.name) ?? "";
+      select.value = $("option", select).some((option) => option.value === wanted) ? wanted : "";
+    }
+    apply();
+    const place = document.getElementById(state.get("at") ?? "");
+    if (place) place.scrollIntoView();
+  };
+  const choose = () => {
+    const shown = apply();
+    keep(Object.fromEntries(selects.map(({ name, value }) => [name, value])), false);
+    said.textContent = `${shown} of ${items.length} figures and tables shown.`;
+  };
+  if (filters) {
+    filters.addEventListener("change", choose);
+    filters.addEventListener("submit", (event) => event.preventDefault());
+    filters.addEventListener("reset", () => setTimeout(choose));
+  }
+
+  // Contents: go there, keep the filters in the address, move the focus along.
+  const menu = document.getElementById("menu");
+  const narrow = matchMedia("(max-width: 61.99rem)");
+  const fold = () => { menu.open = !narrow.matches; };
+  narrow.addEventListener("change", fold);
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (!link) return;
+    const place = document.getElementById(link.getAttribute("href").slice(1));
+    if (!place) return;
+    event.preventDefault();
+    if (narrow.matches && menu.contains(link)) menu.open = false;
+    if (place.id !== "main") keep({ at: place.id }, true);
+    place.scrollIntoView();
+    (place.querySelector("h2") ?? place).focus({ preventScroll: true });
+  });
+  addEventListener("popstate", fromAddress);
+  const links = new Map($('nav a[href^="#"]').map((a) => [a.getAttribute("href").slice(1), a]));
+  const here = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      for (const [id, link] of links) {
+        id === target.id ? link.setAttribute("aria-current", "location") : link.removeAttribute("aria-current");
+      }
+    }
+  }, { rootMargin: "-15% 0px -75% 0px" });
+  for (const id of links.keys()) here.observe(document.getElementById(id));
+
+  // Light or dark: the system's choice until the reader makes one.
+  const theme = document.getElementById("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+  const show = () => theme.setAttribute("aria-pressed", String(dark()));
+  theme.addEventListener("click", () => {
+    const next = dark() ? "light" : "dark";
+    document.documentElement.dataset.theme = next;
+    try { localStorage.setItem("offramp-theme", next); } catch { /* then it lasts until the page is closed */ }
+    show();
+  });
+  system.addEventListener("change", show);
+
+  // Charts. SVG in the page's own ink, so that dark, light and print need no new drawing.
+  const ink = "currentColor";
+  const font = getComputedStyle(document.body).fontFamily;
+  const text = { labelColor: ink, titleColor: ink, labelFont: font, titleFont: font };
+  const colors = {
+    background: "transparent",
+    font,
+    axis: { ...text, domainColor: ink, domainOpacity: 0.35, tickColor: ink, tickOpacity: 0.35, gridColor: ink, gridOpacity: 0.12 },
+    legend: text,
+    header: text,
+    title: { color: ink, subtitleColor: ink, font, subtitleFont: font },
+    view: { stroke: "transparent" },
+  };
+  const merged = (below, above) => {
+    const both = { ...below };
+    for (const [key, value] of Object.entries(above)) {
+      const plain = value !== null && typeof value === "object" && !Array.isArray(value);
+      both[key] = plain && typeof both[key] === "object" ? merged(both[key], value) : value;
+    }
+    return both;
+  };
+  const PANEL = 250; // px that one of several panels needs
+  const fitted = (spec, width) => {
+    const chart = { ...spec, config: merged(spec.config ?? {}, colors) };
+    const panels = chart.concat ?? chart.hconcat;
+    if (chart.facet && chart.spec) {
+      const count = Math.max(1, Math.min(chart.columns ?? 4, Math.floor(width / PANEL)));
+      chart.columns = count;
+      chart.spec = { ...chart.spec, width: Math.floor((width - 50) / count) - 24 };
+    } else if (panels) {
+      const count = Math.max(1, Math.min(chart.columns ?? panels.length, Math.floor(width / PANEL)));
+      delete chart.hconcat;
+      chart.columns = count;
+      chart.concat = panels.map((panel) => ({ ...panel, width: Math.floor(width / count) - 75 }));
+    } else if (!chart.vconcat) {
+      chart.width = width;
+      chart.autosize = { type: "fit-x", contains: "padding" };
+    }
+    return chart;
+  };
+  const drawn = new Map(); // element → { width, finalize }
+  const draw = async (place) => {
+    const width = place.clientWidth;
+    const before = drawn.get(place);
+    if (width === 0 || before?.width === width) return;
+    const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
+    try {
+      const made = await vegaEmbed(place, fitted(spec, width), {
+        mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
+        tooltip: { disableDefaultStyle: true },
+      });
+      before?.finalize();
+      drawn.set(place, { width, finalize: () => made.finalize() });
+      place.classList.add("drawn");
+    } catch (error) {
+      place.classList.add("failed");
+      place.textContent = `This chart could not be drawn (${error.message}); its files are below.`;
+      console.error(error);
+    }
+  };
+  const waiting = new Set();
+  let busy = false;
+  const work = async () => {
+    if (busy) return;
+    busy = true;
+    for (const place of waiting) {
+      waiting.delete(place);
+      await draw(place);
+      await new Promise((done) => setTimeout(done)); // the page stays responsive between two charts
+    }
+    busy = false;
+  };
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) isIntersecting ? waiting.add(target) : waiting.delete(target);
+    work();
+  }, { rootMargin: "500px 0px" });
+  const charts = $(".chart");
+  const look = () => { for (const place of charts) { near.unobserve(place); near.observe(place); } };
+  let timer = 0;
+  new ResizeObserver(() => { clearTimeout(timer); timer = setTimeout(look, 150); }).observe(document.getElementById("main"));
+
+  // Print: everything that the filters show is drawn first.
+  const print = async () => {
+    for (const place of charts) await draw(place);
+    window.print();
+  };
+  document.getElementById("print").addEventListener("click", print);
+  addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key === "p") { event.preventDefault(); print(); }
+  });
+
+  fold();
+  show();
+  fromAddress();
+  if (selects.some(({ value }) => value !== "")) choose();
+})();
