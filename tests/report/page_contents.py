@@ -107,3 +107,24 @@ def contents(missing: bool = True) -> Contents:
         how=[Fact("Study", ["made-up"]), Fact("Versions", ["torch 2.13", "numpy 2.4"])],
         missing=["joint on resnet18, cifar10: seed 44 is missing."] * 7 if missing else [],
     )
+
+
+def numbers() -> pd.DataFrame:
+    """A tidy table of two rows."""
+    row = {
+        "trial": "joint-s42",
+        "strategy": "joint",
+        "model": "resnet18",
+        "data": "cifar10",
+        "seed": 42,
+        "phase": "final",
+        "exit": 1,
+        "split": "test",
+        "epoch": pd.NA,
+        "metric": "accuracy",
+        "value": 0.5,
+        "source": "0" * 16,
+        "measured": True,
+    }
+    frame = pd.DataFrame([row, {**row, "exit": pd.NA, "split": None, "metric": "seconds_train"}])
+    return frame.astype({"exit": "Int64", "epoch": "Int64"})

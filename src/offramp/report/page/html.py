@@ -6,7 +6,7 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, get_args
@@ -14,6 +14,7 @@ from typing import Any, get_args
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from offramp.report import drawing
 from offramp.report.cells import Layout, layout
 from offramp.report.contents import FILTERS, Contents, choices
 from offramp.report.model import Figure, Question, Table
@@ -110,7 +111,7 @@ def _template() -> Any:
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    environment.filters["spec"] = _json
     return environment.from_string(_file("page.html"))
 
 
@@ -134,6 +135,11 @@ def _vega() -> Markup:
 def _inline(script: str) -> Markup:
     """A script as the text of a script element, which `</script` and `<!--` would end or confuse."""
     return Markup(re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE))
+
+
+def _json(spec: Mapping[str, Any]) -> Markup:
+    """A specification as the text of a script element: JSON, in which no `<` is left."""
+    return Markup(drawing.text(spec).replace("<", "\\u003c"))
 
 
 def _hash(script: str) -> str:
