@@ -71,9 +71,12 @@ def test_markdown_has_as_many_cells_in_every_line() -> None:
 
 def test_markdown_escapes_what_would_be_markup() -> None:
     text = markdown_escape(NASTY)
-    for sign in "*[]|$~<`#_":
+    for sign in "*[]|$<`_":
         assert not re.search(rf"(?<!\\){re.escape(sign)}", text.replace("\\\\", "")), sign
     assert markdown_escape("a\nb") == "a b"
+    assert markdown_escape("# title") == "\\# title"
+    assert markdown_escape("p < 0.05, ~5 s, $1") == "p < 0.05, ~5 s, $1"  # nothing to escape
+    assert markdown_escape("~5 s and ~6 s") == "\\~5 s and \\~6 s"
 
 
 def test_latex_escapes_every_special_sign() -> None:

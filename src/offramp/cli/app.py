@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence
+from offramp.cli import evidence, tabling
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -284,5 +284,5 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate):
+for command in (evidence.compare, evidence.stats, evidence.calibrate, tabling.tables):
     app.command()(command)

@@ -121,4 +121,4 @@ def _si(value: float, digits: int) -> str:
 def _scale(table: Table, column: Column) -> tuple[float, str]:
     numbers = [abs(float(v)) for v in table.frame[column.key] if not (isinstance(v, str) or missing(v))]
     largest = max(numbers, default=0.0)
-    return next((u for u in UNITS if largest >= 2 * u[0]), UNITS[-1])
+    return next((u for u in UNITS if largest >= 10 * u[0]), UNITS[-1])

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from offramp.report.cells import Cell, layout
 from offramp.report.model import Table
 
-SPECIAL = re.compile(r"([\\`*_\[\]<|~$#])")
+SPECIAL = re.compile(r"([\\`*_\[\]|]|<(?=[a-zA-Z/!?])|^#)")
+PAIRED = ("~", "$")  # markup where there are two of them
 LEGEND = "**Bold**: the best. ≈: not significantly different from it."
 
 
@@ -57,4 +58,8 @@ def _cell(cell: Cell) -> str:
 
 def escape(text: str) -> str:
     """What Markdown would take for its own is written with a backslash; line breaks become spaces."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    words = SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    for sign in PAIRED:
+        if words.count(sign) > 1:
+            words = words.replace(sign, f"\\{sign}")
+    return words

@@ -12,8 +12,7 @@ import pandas as pd
 
 from offramp.analysis.exits import at_threshold
 from offramp.hashing import digest
-from offramp.study.provenance import LIBRARIES
-from offramp.study.store import Damaged, Store
+from offramp.study.archive import LIBRARIES, Damaged, Histories, Records
 
 THRESHOLDS = (0.5, 0.8, 0.95)
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
@@ -67,7 +66,7 @@ class Line:
 
 
 def trial_seconds(
-    store: Store, manifest: Mapping[str, Any], before: Collection[str] | None = None
+    store: Records, manifest: Mapping[str, Any], before: Collection[str] | None = None
 ) -> Seconds:
     """What a trial took, from the costs of its nodes. before: keys of the nodes that count for other
     trials; by default those that came before it in the study that made it."""
@@ -93,7 +92,7 @@ def _as_written(seconds: Mapping[str, float]) -> float:
     return sum(spent for kind, spent in seconds.items() if kind not in OURS)
 
 
-def made_with(store: Store, manifests: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+def made_with(store: Records, manifests: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Every version, device and git revision with which trials and the nodes that they read were made,
     by name. A node that is damaged says nothing; the next run finds it."""
     records, keys = [], set()
@@ -107,7 +106,7 @@ def made_with(store: Store, manifests: Iterable[Mapping[str, Any]]) -> dict[str,
     return {name: sorted(values) for name, values in found.items()}
 
 
-def lines(store: Store, trials: Iterable[str]) -> list[Line]:
+def lines(store: Records, trials: Iterable[str]) -> list[Line]:
     """A line for each strategy among `trials`, in the order in which they come; a node's time is
     marginal for the first of them that reads it."""
     grouped: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -123,7 +122,7 @@ def lines(store: Store, trials: Iterable[str]) -> list[Line]:
 
 
 def _line(
-    store: Store, strategy: str, group: list[tuple[str, dict[str, Any]]], seconds: list[Seconds]
+    store: Records, strategy: str, group: list[tuple[str, dict[str, Any]]], seconds: list[Seconds]
 ) -> Line:
     exits = group[0][1]["exits"]
     accuracies = np.array([m["metrics"]["test"]["accuracy"] for _, m in group])
@@ -156,7 +155,7 @@ def _line(
     )
 
 
-def tidy(store: Store, trials: Iterable[str]) -> pd.DataFrame:
+def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
     calibration and test (phase `final`, epoch missing), and costs (exit and epoch missing).
 
@@ -174,7 +173,7 @@ def tidy(store: Store, trials: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def _tidy_trial(store: Store, trial: str) -> pd.DataFrame:
+def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
     manifest = store.read_trial(trial)
     number = {place: k for k, place in enumerate(manifest["places"], start=1)}
     frames = []
