@@ -6,7 +6,7 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, get_args
@@ -18,6 +18,7 @@ from offramp.report import drawing
 from offramp.report.cells import Layout, layout
 from offramp.report.contents import FILTERS, Contents, choices
 from offramp.report.model import Figure, Question, Table
+from offramp.report.page.colors import colored, config
 
 # Section → short name for the navigation, heading, what it answers.
 HEADINGS: dict[str, tuple[str, str, str]] = {
@@ -84,6 +85,7 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
         formats=formats,
         kinds=[(format.upper(), format) for format in formats],
         policy=policy,
+        charts=config(),
         style=Markup(_file("page.css")),
         theme=scripts[0],
         vega=scripts[1],
@@ -111,7 +113,8 @@ def _template() -> Any:
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.filters["spec"] = _json
+    environment.filters["json"] = _json
+    environment.filters["colored"] = colored
     return environment.from_string(_file("page.html"))
 
 
@@ -137,8 +140,8 @@ def _inline(script: str) -> Markup:
     return Markup(re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE))
 
 
-def _json(spec: Mapping[str, Any]) -> Markup:
-    """A specification as the text of a script element: JSON, in which no `<` is left."""
+def _json(spec: Any) -> Markup:
+    """A specification, or a part of one, as the text of a script element: JSON, in which no `<` is left."""
     return Markup(drawing.text(spec).replace("<", "\\u003c"))
 
 

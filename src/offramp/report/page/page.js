@@ -2,6 +2,8 @@
 // Filters, colors, and charts drawn when they come into view. Without this script the page still reads.
 (() => {
   const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const LARGEST = 1.3; // scale of a chart
+  const WIDE = 520; // px beyond which a chart takes a whole row
   const items = $(".item");
   const filters = document.querySelector(".filters");
   const selects = filters ? $("select", filters) : [];
@@ -98,59 +100,43 @@
   });
   system.addEventListener("change", show);
 
-  // Charts. SVG in the page's own ink, so that dark, light and print need no new drawing.
-  const ink = "currentColor";
-  const font = getComputedStyle(document.body).fontFamily;
-  const text = { labelColor: ink, titleColor: ink, labelFont: font, titleFont: font };
-  const colors = {
-    background: "transparent",
-    font,
-    axis: { ...text, domainColor: ink, domainOpacity: 0.35, tickColor: ink, tickOpacity: 0.35, gridColor: ink, gridOpacity: 0.12 },
-    legend: text,
-    header: text,
-    title: { color: ink, subtitleColor: ink, font, subtitleFont: font },
-    view: { stroke: "transparent" },
-  };
-  const merged = (below, above) => {
-    const both = { ...below };
-    for (const [key, value] of Object.entries(above)) {
-      const plain = value !== null && typeof value === "object" && !Array.isArray(value);
-      both[key] = plain && typeof both[key] === "object" ? merged(both[key], value) : value;
+  // Charts: SVG in colors that have a light and a dark value each, so that a change of colors, and
+  // print, need no new drawing; scaled to their place, so that neither does a new width.
+  const json = (id) => JSON.parse(document.getElementById(id).textContent);
+  const config = json("charts");
+  const rows = (text, types) => { // CSV here: Vega's reader of it compiles code, which the policy forbids
+    const lines = [[]];
+    for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\n]*))(,|\n|$)/g)) {
+      lines.at(-1).push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
+      if (end === "\n") lines.push([]);
     }
-    return both;
+    const [names, ...records] = lines;
+    const value = (name, word) => (types[name] !== "number" ? word : word === "" ? null : Number(word));
+    return records.filter((record) => record.length >= names.length)
+      .map((record) => Object.fromEntries(names.map((name, i) => [name, value(name, record[i])])));
   };
-  const PANEL = 250; // px that one of several panels needs
-  const fitted = (spec, width) => {
-    const chart = { ...spec, config: merged(spec.config ?? {}, colors) };
-    const panels = chart.concat ?? chart.hconcat;
-    if (chart.facet && chart.spec) {
-      const count = Math.max(1, Math.min(chart.columns ?? 4, Math.floor(width / PANEL)));
-      chart.columns = count;
-      chart.spec = { ...chart.spec, width: Math.floor((width - 50) / count) - 24 };
-    } else if (panels) {
-      const count = Math.max(1, Math.min(chart.columns ?? panels.length, Math.floor(width / PANEL)));
-      delete chart.hconcat;
-      chart.columns = count;
-      chart.concat = panels.map((panel) => ({ ...panel, width: Math.floor(width / count) - 75 }));
-    } else if (!chart.vconcat) {
-      chart.width = width;
-      chart.autosize = { type: "fit-x", contains: "padding" };
+  const read = (value) => {
+    if (Array.isArray(value)) return value.map(read);
+    if (value === null || typeof value !== "object") return value;
+    if (typeof value.values === "string" && value.format?.type === "csv") {
+      const { format, ...rest } = value;
+      return { ...rest, values: rows(value.values, format.parse ?? {}) };
     }
-    return chart;
+    return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, key === "values" ? child : read(child)]));
   };
-  const drawn = new Map(); // element → { width, finalize }
+  const drawn = new Set();
   const draw = async (place) => {
-    const width = place.clientWidth;
-    const before = drawn.get(place);
-    if (width === 0 || before?.width === width) return;
-    const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
+    if (drawn.has(place) || place.clientWidth === 0) return;
+    drawn.add(place);
     try {
-      const made = await vegaEmbed(place, fitted(spec, width), {
+      await vegaEmbed(place, { ...read(json(place.dataset.spec)), config }, {
         mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
         tooltip: { disableDefaultStyle: true },
       });
-      before?.finalize();
-      drawn.set(place, { width, finalize: () => made.finalize() });
+      const svg = place.querySelector("svg");
+      const wide = Number(svg.getAttribute("width"));
+      svg.style.width = `${Math.round(wide * LARGEST)}px`; // at most; the style sheet keeps it in its place
+      place.closest(".item").classList.toggle("whole", wide > WIDE);
       place.classList.add("drawn");
     } catch (error) {
       place.classList.add("failed");
@@ -175,9 +161,9 @@
     work();
   }, { rootMargin: "500px 0px" });
   const charts = $(".chart");
-  const look = () => { for (const place of charts) { near.unobserve(place); near.observe(place); } };
-  let timer = 0;
-  new ResizeObserver(() => { clearTimeout(timer); timer = setTimeout(look, 150); }).observe(document.getElementById("main"));
+  const look = () => { // again, after what is shown has changed
+    for (const place of charts) if (!drawn.has(place)) { near.unobserve(place); near.observe(place); }
+  };
 
   // Print: everything that the filters show is drawn first.
   const print = async () => {
