@@ -30,15 +30,15 @@ STAR = (
     "L-0.59,0.81L-0.36,0.12L-0.95,-0.31L-0.22,-0.31Z"
 )
 KNOWN = {
-    "baseline": Style("#111111", "#e8e8e8", (1, 3), "circle"),
+    "baseline": Style("#111111", "#e8e8e8", (1, 2), "circle"),
     "joint": Style("#00308e", "#abbaff", (), "square"),
-    "separate": Style("#6b6156", "#9e6100", (8, 3), "triangle-up"),
-    "branch-wise": Style("#48a45c", "#80e99f", (), "diamond"),
-    "two-stage": Style("#b28e15", "#ffc85f", (), "triangle-down"),
-    "distillation": Style("#89000e", "#ea655d", (6, 2, 1, 2), "cross"),
-    "joint-branch": Style("#8a88e2", "#2b6ccf", (4, 2), "triangle-right"),
-    "joint-two-stage": Style("#6c004f", "#e078b3", (2, 2), "triangle-left"),
-    "pretrained-branch": Style("#e863a3", "#81656f", (10, 2, 2, 2), STAR),
+    "separate": Style("#6b6156", "#9e6100", (9, 3), "triangle-up"),
+    "branch-wise": Style("#48a45c", "#80e99f", (5, 2), "diamond"),
+    "two-stage": Style("#b28e15", "#ffc85f", (7, 2, 1, 2), "triangle-down"),
+    "distillation": Style("#89000e", "#ea655d", (3, 1), "cross"),
+    "joint-branch": Style("#8a88e2", "#2b6ccf", (2, 2), "triangle-right"),
+    "joint-two-stage": Style("#6c004f", "#e078b3", (4, 2, 1, 2), "triangle-left"),
+    "pretrained-branch": Style("#e863a3", "#81656f", (7, 2, 1, 2, 1, 2), STAR),
 }
 OTHERS = (  # for a user's own labels, in turn
     Style("#1f7f95", "#4fc3dc", (12, 3), "circle"),

@@ -17,6 +17,7 @@ import pandas as pd
 
 from offramp.errors import OfframpError
 from offramp.report import packed
+from offramp.report.outcome import Outcome, outcome
 from offramp.report.record import Trial, record
 from offramp.report.select import chosen, gaps
 from offramp.study.archive import Archive, Damaged, Records
@@ -43,6 +44,11 @@ class Evidence:
         """
         arrays = self.records.trial_logits(trial)
         return arrays[split], arrays[f"{split}_labels"]
+
+    @cached_property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """What every trial's test logits come to, by its id. Reads each trial's logits once."""
+        return {t.id: outcome(*self.logits(t.id), t.macs) for t in self.trials}
 
     @cached_property
     def by_id(self) -> Mapping[str, Trial]:
