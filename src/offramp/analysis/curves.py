@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 FINAL = "final"  # the phase under which the tidy table keeps a trial's closing metrics
 METRICS = ("cross_entropy", "accuracy")
@@ -62,3 +69,44 @@ def overall(curves: pd.DataFrame) -> pd.DataFrame:
     wide = rows.set_index([*keys, "epoch", "exit"])["value"].unstack("exit").sort_index()
     held = wide.groupby(level=keys).ffill()  # an exit that never was in a trial stays missing
     return held.mean(axis=1).rename("value").reset_index()
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The curves of one exit as arrays, [n] over its epochs; empty where the table lacks one.
+
+    loss, accuracy: on validation.  running: training loss, as it is recorded every epoch.  starts: the
+    positions at which its phases begin, the first of which is 0.  origin: keys of these phases.
+    """
+
+    trial: str
+    exit: int
+    loss: Floats
+    accuracy: Floats
+    running: Floats
+    starts: tuple[int, ...]
+    origin: tuple[str, ...]
+
+
+Key = tuple[str, int, str, str]  # trial, exit, split, metric
+
+
+def histories(curves: pd.DataFrame) -> list[History]:
+    """Every exit of every trial. curves: of `joined`."""
+    values = curves["value"].to_numpy(dtype=float)
+    sources = curves["source"].astype(object).where(curves["source"].notna(), "").to_numpy()
+    phases = curves["phase"].to_numpy()
+    groups = curves.groupby(["trial", "exit", "split", "metric"], sort=True).indices
+    rows = {cast(Key, key): np.asarray(at) for key, at in groups.items()}
+    none = np.array([], dtype=int)
+    found = []
+    for trial, exit in sorted({key[:2] for key in rows}):
+        loss = rows.get((trial, exit, "validation", "cross_entropy"), none)
+        accuracy = rows.get((trial, exit, "validation", "accuracy"), none)
+        running = rows.get((trial, exit, "train", "cross_entropy"), none)
+        order = phases[loss]
+        starts = tuple(i for i in range(len(order)) if i == 0 or order[i] != order[i - 1])
+        origin = tuple(str(sources[loss[i]]) for i in starts)
+        series = (values[loss], values[accuracy], values[running])
+        found.append(History(trial, int(exit), *series, starts, origin))
+    return found

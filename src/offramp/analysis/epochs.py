@@ -7,6 +7,7 @@ no such epoch, or there are too few.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,15 +74,17 @@ def loss_rise(validation_loss: Floats) -> float | None:
     return float(validation_loss[-1] / validation_loss.min() - 1)
 
 
-def loss_spikes(validation_loss: Floats) -> int | None:
-    """Epochs whose validation loss is at least 20 % above that of the epoch before."""
-    if len(validation_loss) < 2:
+def loss_spikes(phases: Sequence[Floats]) -> int | None:
+    """Epochs whose validation loss is at least 20 % above that of the epoch before, in the same phase: a
+    head that a phase draws anew is no spike. phases: validation losses of each, [n_i]."""
+    pairs = [(p[:-1], p[1:]) for p in phases if len(p) > 1]
+    if not pairs:
         return None
-    return int((validation_loss[1:] >= (1 + SPIKE) * validation_loss[:-1] * (1 - ROUNDING)).sum())
+    return sum(int((b >= (1 + SPIKE) * a * (1 - ROUNDING)).sum()) for a, b in pairs)
 
 
-def largest_spike(validation_loss: Floats) -> float | None:
-    """The largest rise of validation loss from an epoch to the next, in nats; 0 where it never rises."""
-    if len(validation_loss) < 2:
-        return None
-    return max(float(np.diff(validation_loss).max()), 0.0)
+def largest_spike(phases: Sequence[Floats]) -> float | None:
+    """The largest rise of validation loss from an epoch to the next of the same phase, in nats; 0 where
+    it never rises. phases: validation losses of each, [n_i]."""
+    rises = [float(np.diff(p).max()) for p in phases if len(p) > 1]
+    return max(0.0, *rises) if rises else None

@@ -6,7 +6,7 @@ alone (offramp.study.summary.COLUMNS).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
@@ -16,7 +16,7 @@ import pandas as pd
 
 from offramp.analysis import epochs
 from offramp.analysis.costs import COSTS, phases, written_seconds
-from offramp.analysis.curves import FINAL, joined
+from offramp.analysis.curves import FINAL, History, histories, joined
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
 
@@ -119,7 +119,7 @@ class Numbers:
 
     trials: model, data, strategy, seed by trial.  exits, last: how many exits the fullest trial of the
     same model and data has, and the number of the final one; by trial.  final: closing metrics (trial,
-    exit, split, metric, value, source).  curves: of `curves.joined`.  phases: of `costs.phases`.
+    exit, split, metric, value, source).  curves, histories, phases: of the functions of these names.
     """
 
     trials: pd.DataFrame
@@ -127,6 +127,7 @@ class Numbers:
     last: pd.Series
     final: pd.DataFrame
     curves: pd.DataFrame
+    histories: Sequence[History]
     phases: pd.DataFrame
 
 
@@ -145,7 +146,13 @@ def numbers(table: pd.DataFrame) -> Numbers:
     final = table[table["phase"] == FINAL]
     known = final.groupby("trial")["exit"].agg(["nunique", "max"]).reindex(trials.index)
     most = known.groupby([trials["model"], trials["data"]]).transform("max")
-    return Numbers(trials, most["nunique"], most["max"], final, joined(table), phases(table))
+    curves = joined(table)
+    return Numbers(
+        *(trials, most["nunique"], most["max"], final),
+        curves=curves,
+        histories=histories(curves),
+        phases=phases(table),
+    )
 
 
 def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFrame:
@@ -184,7 +191,8 @@ def _quality(found: Numbers, measure: Measure) -> pd.DataFrame:
     if not last:
         return _with_overall(found, rows)
     deepest = rows["exit"].to_numpy() == found.last.reindex(rows["trial"]).to_numpy()
-    return rows[deepest].assign(exit=pd.NA)
+    kept: pd.DataFrame = rows[deepest].drop(columns="exit")
+    return kept.assign(exit=pd.array([pd.NA] * len(kept), dtype="Int64"))
 
 
 def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
@@ -207,47 +215,38 @@ def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
 def _epoch(found: Numbers, name: str) -> pd.DataFrame:
     """An epoch metric of every trial and exit."""
     if name.startswith("generalization-gap"):
-        return _gap(found.curves, name.removesuffix("-last") == name)
-    curves = found.curves[found.curves["split"] != "train-eval"]
-    rows = []
-    for (trial, exit), part in curves.groupby(["trial", "exit"], sort=False):
-        series = {
-            key: group.to_numpy(dtype=float)
-            for key, group in part.groupby(["split", "metric"], sort=False)["value"]
-        }
-        loss = series.get(("validation", "cross_entropy"), np.array([]))
-        accuracy = series.get(("validation", "accuracy"), np.array([]))
-        running = series.get(("train", "cross_entropy"), np.array([]))
-        rows.append((trial, exit, _metric(name, loss, accuracy, running), _origin(part["source"])))
-    return _frame(rows)
+        return _gap(found, best=name.endswith("-best"))
+    rows = [(h.trial, h.exit, _metric(name, h), _key(h.origin)) for h in found.histories]
+    frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source"])
+    return frame.assign(value=frame["value"].astype(float), measured=True)
 
 
-def _metric(
-    name: str, loss: epochs.Floats, accuracy: epochs.Floats, running: epochs.Floats
-) -> float | None:
-    if name in ("overfitting-epoch", "overfits"):
-        first = epochs.overfitting_epoch(loss, running)
-        if name == "overfitting-epoch":
-            return first
-        return float(first is not None) if len(loss) else None
-    by_accuracy: dict[str, Callable[[epochs.Floats], float | None]] = {
-        "peak-epoch": epochs.peak_epoch,
-        "saturation-epoch": epochs.saturation_epoch,
-    }
-    by_loss: dict[str, Callable[[epochs.Floats], float | None]] = {
-        "min-loss-epoch": epochs.min_loss_epoch,
-        "validation-stability": epochs.validation_stability,
-        "loss-rise": epochs.loss_rise,
-        "loss-spikes": epochs.loss_spikes,
-        "largest-spike": epochs.largest_spike,
-    }
-    return by_accuracy[name](accuracy) if name in by_accuracy else by_loss[name](loss)
+def _metric(name: str, h: History) -> float | None:
+    match name:
+        case "min-loss-epoch":
+            return epochs.min_loss_epoch(h.loss)
+        case "peak-epoch":
+            return epochs.peak_epoch(h.accuracy)
+        case "saturation-epoch":
+            return epochs.saturation_epoch(h.accuracy)
+        case "overfitting-epoch":
+            return epochs.overfitting_epoch(h.loss, h.running)
+        case "overfits":
+            return float(epochs.overfitting_epoch(h.loss, h.running) is not None)
+        case "validation-stability":
+            return epochs.validation_stability(h.loss)
+        case "loss-rise":
+            return epochs.loss_rise(h.loss)
+        case "loss-spikes":
+            return epochs.loss_spikes(np.split(h.loss, h.starts[1:]))
+        case _:
+            return epochs.largest_spike(np.split(h.loss, h.starts[1:]))
 
 
-def _gap(curves: pd.DataFrame, best: bool) -> pd.DataFrame:
+def _gap(found: Numbers, best: bool) -> pd.DataFrame:
     """Training minus validation accuracy, both in eval mode, at the best or the last epoch of the last
     phase that trained the exit."""
-    curves = curves[curves["metric"] == "accuracy"]
+    curves = found.curves[found.curves["metric"] == "accuracy"]
     keys = ["trial", "exit", "epoch"]
     train = curves[curves["split"] == "train-eval"]
     checked = curves[curves["split"] == "validation"]
@@ -255,7 +254,7 @@ def _gap(curves: pd.DataFrame, best: bool) -> pd.DataFrame:
     ends = checked.drop_duplicates(["trial", "exit"], keep="last")[["trial", "exit", "phase"]]
     both = both.merge(ends, on=["trial", "exit", "phase"]).sort_values(keys, kind="stable")
     rows = both.drop_duplicates(["trial", "exit"], keep="first" if best else "last")
-    origin = curves.groupby(["trial", "exit"])["source"].agg(_origin)
+    origin = {(h.trial, h.exit): _key(h.origin) for h in found.histories}
     return pd.DataFrame(
         {
             "trial": rows["trial"],
@@ -267,22 +266,12 @@ def _gap(curves: pd.DataFrame, best: bool) -> pd.DataFrame:
     )
 
 
-def _origin(sources: pd.Series) -> str:
-    """A key of the phases that a curve joins."""
-    return _key(sources.drop_duplicates().tolist())
-
-
-def _key(sources: list[object]) -> str:
+def _key(sources: Sequence[object]) -> str:
     """One key of several; empty, which agrees with nothing, where one is missing."""
-    texts = ["" if pd.isna(s) else str(s) for s in sources]  # type: ignore[call-overload]
-    if not all(texts):
+    texts = [s if isinstance(s, str) else "" for s in sources]
+    if not texts or not all(texts):
         return ""
     return texts[0] if len(texts) == 1 else digest(texts)[:16]
-
-
-def _frame(rows: list[tuple[object, object, float | None, str]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source"])
-    return frame.assign(value=frame["value"].astype(float), measured=True)
 
 
 def _with_overall(found: Numbers, rows: pd.DataFrame) -> pd.DataFrame:

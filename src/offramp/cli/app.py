@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence, tabling
+from offramp.cli import evidence, reporting, tabling
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -284,5 +284,8 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate, tabling.tables):
+for command in (
+    *(evidence.compare, evidence.stats, evidence.calibrate, evidence.claims),
+    *(tabling.tables, reporting.report),
+):
     app.command()(command)

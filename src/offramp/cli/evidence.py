@@ -150,3 +150,36 @@ def calibrate(
     asked = calibrating.Asked(wanted, confidence, on_average, without_labels)
     how = calibrating.search(score, shared, temperature, without_labels)
     calibrating.calibrate(inspecting.opened(store), trial, asked, how, out, json)
+
+
+def claims(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="A store, or what offramp pack wrote.")
+    ] = RUNS,
+    file: Annotated[
+        Path | None, typer.Option("--claims", metavar="FILE", help="Your own claims, not the paper's.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only trials of the study of that name.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="ID", help="One claim, with all of its comparisons.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Test the paper's findings, or your own, against a store.
+
+    Each claim is supported, contradicted, not significant, identical by construction, or not testable
+    here, and then says what is missing. p is adjusted over all claims of the file.
+
+    \b
+    Examples:
+      offramp claims runs/demo
+      offramp claims runs/demo --only branch-wise-lowest-final-accuracy
+      offramp claims runs/demo --claims mine.yaml
+
+    docs/claims.md says how claims are tested and how to write some.
+    """
+    from offramp.cli import claims as command
+
+    command.claims(store, file, study, only, json)
