@@ -14,7 +14,8 @@ def report(
     sources: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="STORE|PACK…", help="Stores, or what offramp pack wrote; several count as one.",
+            metavar="STORE|PACK…",
+            help="Stores, or what offramp pack wrote; several count as one.",
             show_default="runs",
         ),
     ] = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 FORMATS = ("svg", "pdf", "png")
-PNG_SCALE = 2.0  # pixels for each of the chart's own
+VEGA_LITE = "6.4"  # what altair writes
+SCALE = 2.0  # pixels of a PNG for each of the chart's own
 
 
 def text(spec: Mapping[str, Any]) -> str:
@@ -36,7 +38,7 @@ def draw(name: str, spec: str, folder: Path, formats: Sequence[str]) -> None:
     """Write `name` in each format. The chart is laid out once: PDF and PNG are made from its SVG."""
     import vl_convert
 
-    svg = vl_convert.vegalite_to_svg(spec)
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
     for format in formats:
         path = folder / f"{name}.{format}"
         if format == "svg":
@@ -44,7 +46,12 @@ def draw(name: str, spec: str, folder: Path, formats: Sequence[str]) -> None:
         elif format == "pdf":
             path.write_bytes(vl_convert.svg_to_pdf(svg))
         else:
-            path.write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
+            path.write_bytes(vl_convert.svg_to_png(_on_white(svg), scale=SCALE))
+
+
+def _on_white(svg: str) -> str:
+    """A PNG has white paper; SVG and PDF take that of the page where they stand."""
+    return re.sub(r"<svg[^>]*>", r'\g<0><rect width="100%" height="100%" fill="white"/>', svg, count=1)
 
 
 Start = Callable[[str, str, Path, Sequence[str]], "Future[None]"]

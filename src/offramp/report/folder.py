@@ -19,6 +19,7 @@ from offramp.report.page import page
 from offramp.report.render_csv import csv
 from offramp.report.render_latex import latex
 from offramp.report.render_markdown import markdown
+from offramp.report.theme import themed
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
 
@@ -70,7 +71,7 @@ def _fill(
     specs = {figure.name: figure.spec for figure in contents.figures}
     with drawing.pool(workers if formats else 0) as start:
         waiting: list[Future[None]] = [
-            start(name, drawing.text(spec), folder / "figures", tuple(formats))
+            start(name, drawing.text(themed(spec)), folder / "figures", tuple(formats))
             for name, spec in specs.items()
         ]
         _write_texts(folder, contents, formats)
@@ -87,7 +88,7 @@ def _fill(
 def _write_texts(folder: Path, contents: Contents, formats: Sequence[str]) -> None:
     for figure in contents.figures:
         path = folder / "data" / f"{figure.name}.vl.json"
-        path.write_text(drawing.text(figure.spec) + "\n", encoding="utf-8")
+        path.write_text(drawing.text(themed(figure.spec)) + "\n", encoding="utf-8")
     for table in [*contents.tables, *contents.claims]:
         for ending, words in (("md", markdown(table)), ("tex", latex(table)), ("csv", csv(table))):
             path = folder / "tables" / f"{table.name}.{ending}"

@@ -46,7 +46,9 @@ def deviations(evidence: Evidence) -> list[str]:
         trials = evidence.of(model, data)
         seeds = len({t.seed for t in trials})
         if seeds != SEEDS:
-            found.append(f"{model} on {data}: {seeds} {'seed' if seeds == 1 else 'seeds'}; it has {SEEDS}")
+            found.append(
+                f"{model} on {data}: {seeds} {'seed' if seeds == 1 else 'seeds'}; it has {SEEDS}"
+            )
         epochs = sorted({int(t.recipe["epochs"]) for t in trials})
         if data in EPOCHS and epochs != [EPOCHS[data]]:
             words = " or ".join(map(str, epochs))
