@@ -17,7 +17,8 @@ pytestmark = pytest.mark.xdist_group("browser")
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
     const next = () => {
-      const left = [...document.querySelectorAll(".chart:not(.drawn):not(.failed)")].filter((c) => c.clientWidth);
+      const all = [...document.querySelectorAll(".chart:not(.drawn):not(.failed)")];
+      const left = all.filter((chart) => chart.clientWidth);
       if (!left.length) return done(true);
       left[0].scrollIntoView({ behavior: "instant" });
       setTimeout(next, 50);
@@ -70,7 +71,9 @@ def test_all_charts_are_drawn_and_nothing_scrolls_sideways(
     )
     assert len(marks) == 8
     assert min(marks) >= 6  # a line a strategy
-    # In the ink of the page, and never wider than its place.
+    legend = "return document.querySelector('#figure-all svg').textContent"
+    assert 'joint, "a"' in browser.execute_script(legend)
+    # Never wider than its place.
     assert browser.execute_script(
         "return [...document.querySelectorAll('.chart svg')].every("
         "(s) => s.getBoundingClientRect().width <= s.parentElement.closest('.chart').clientWidth + 1)"
@@ -185,7 +188,7 @@ def test_keyboard_reaches_everything(browser: Any, made_up: Path) -> None:
     names = [name for name, _ in reached]
     assert names[0] == "skip"
     assert {"print", "theme", "filter-model", "filter-data", "filter-exit"} <= set(names)
-    assert names.count("wide") == 4  # every table can be scrolled
+    assert names.count("wide") == 4  # # every table can be scrolled
     assert {"SVG", "CSV", "LaTeX", "Markdown", "Vega-Lite and data"} - set(names) == {"SVG"}
     assert all(ring == "solid" for _, ring in reached)
 
@@ -238,7 +241,8 @@ def test_without_javascript_everything_but_charts_and_filters_is_there(
         assert browser.find_element(By.CSS_SELECTOR, ".filters").is_displayed() is False
         assert browser.find_element(By.CSS_SELECTOR, "nav").is_displayed()
         assert browser.find_element(By.CSS_SELECTOR, "#main table").is_displayed()
-        note = "const n = document.querySelector('.chart noscript'); return [n.textContent, n.offsetHeight > 0]"
-        assert browser.execute_script(note) == ["Charts are drawn by JavaScript.", True]
+        note = browser.find_element(By.CSS_SELECTOR, ".chart noscript")
+        shown = "return [arguments[0].textContent, arguments[0].offsetHeight > 0]"
+        assert browser.execute_script(shown, note) == ["Charts are drawn by JavaScript.", True]
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -49,12 +49,12 @@ def check(out: Path) -> None:
 
 def write(
     contents: Contents, numbers: pd.DataFrame, out: Path, formats: Sequence[str], workers: int
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int]]:
     """Write the report to `out`, whole or not at all; yields figures drawn so far and in total.
 
     numbers: the tidy table, kept whole.  formats: of figures, among drawing.FORMATS.  workers:
     processes that draw.  An earlier report is replaced when the new one is complete: exhaust the
-    iterator, or close it to leave things as they were.
+    generator, or close it to leave things as they were.
     Raises OfframpError as `check` does, and where `out` cannot be written.
     """
     check(out)

@@ -1,4 +1,4 @@
-"""How the runs were made: study, data, training, machine, versions, and where that departs from the paper."""
+"""How the runs were made, and where that departs from the paper."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
         f"script-src {' '.join(_hash(script) for script in scripts)}; "
         "style-src 'unsafe-inline'; img-src 'self' data: file:; base-uri 'none'; form-action 'none'"
     )
-    items = [*contents.figures, *contents.tables, *contents.claims]
-    return _template().render(
+    items: list[Figure | Table] = [*contents.figures, *contents.tables, *contents.claims]
+    text: str = _template().render(
         contents=contents,
         sections=_sections(contents),
         filters=[(key, FILTERS[key], values) for key, values in choices(items).items()],
@@ -91,6 +91,7 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
         vega=scripts[1],
         script=scripts[2],
     )
+    return text
 
 
 def _sections(contents: Contents) -> list[Section]:
@@ -132,7 +133,7 @@ def _vega() -> Markup:
     """Vega, Vega-Lite and Vega-Embed, as vl-convert carries them."""
     from vl_convert import javascript_bundle
 
-    return _inline(javascript_bundle())
+    return _inline(javascript_bundle(None))
 
 
 def _inline(script: str) -> Markup:
@@ -141,7 +142,7 @@ def _inline(script: str) -> Markup:
 
 
 def _json(spec: Any) -> Markup:
-    """A specification, or a part of one, as the text of a script element: JSON, in which no `<` is left."""
+    """A specification, or a part of one, as the text of a script element: JSON without any `<`."""
     return Markup(drawing.text(spec).replace("<", "\\u003c"))
 
 

@@ -3,6 +3,7 @@
 (() => {
   const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
   const LARGEST = 1.3; // scale of a chart
+  const LARGEST_ALONE = 1.7; // of one that has a row for itself
   const WIDE = 520; // px beyond which a chart takes a whole row
   const items = $(".item");
   const filters = document.querySelector(".filters");
@@ -115,28 +116,36 @@
     return records.filter((record) => record.length >= names.length)
       .map((record) => Object.fromEntries(names.map((name, i) => [name, value(name, record[i])])));
   };
-  const read = (value) => {
-    if (Array.isArray(value)) return value.map(read);
+  const read = (value, sets) => { // a specification with its CSV read, `sets` its named data
+    if (Array.isArray(value)) return value.map((child) => read(child, sets));
     if (value === null || typeof value !== "object") return value;
-    if (typeof value.values === "string" && value.format?.type === "csv") {
-      const { format, ...rest } = value;
-      return { ...rest, values: rows(value.values, format.parse ?? {}) };
+    const text = value.values ?? sets[value.name];
+    if (typeof text === "string" && value.format?.type === "csv") {
+      return { values: rows(text, value.format.parse ?? {}) };
     }
-    return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, key === "values" ? child : read(child)]));
+    const kept = (key) => key === "values" || key === "datasets";
+    return Object.fromEntries(
+      Object.entries(value).map(([key, child]) => [key, kept(key) ? child : read(child, sets)]));
+  };
+  const chart = (id) => {
+    const spec = json(id);
+    return { ...read(spec, spec.datasets ?? {}), config };
   };
   const drawn = new Set();
   const draw = async (place) => {
     if (drawn.has(place) || place.clientWidth === 0) return;
     drawn.add(place);
     try {
-      await vegaEmbed(place, { ...read(json(place.dataset.spec)), config }, {
+      await vegaEmbed(place, chart(place.dataset.spec), {
         mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
+        logLevel: 1, // errors alone
         tooltip: { disableDefaultStyle: true },
       });
       const svg = place.querySelector("svg");
-      const wide = Number(svg.getAttribute("width"));
-      svg.style.width = `${Math.round(wide * LARGEST)}px`; // at most; the style sheet keeps it in its place
-      place.closest(".item").classList.toggle("whole", wide > WIDE);
+      const wide = Number(svg.getAttribute("width")), item = place.closest(".item");
+      const largest = item.matches(":only-child") ? LARGEST_ALONE : LARGEST;
+      svg.style.width = `${Math.round(wide * largest)}px`; // at most; the style sheet keeps it in its place
+      item.classList.toggle("whole", wide > WIDE);
       place.classList.add("drawn");
     } catch (error) {
       place.classList.add("failed");
