@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence, reporting, tabling
+from offramp.cli import evidence, page, reporting, tabling
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -286,6 +286,6 @@ def taps(
 
 for command in (
     *(evidence.compare, evidence.stats, evidence.calibrate, evidence.claims),
-    *(tabling.tables, reporting.report),
+    *(reporting.pack, reporting.figures, tabling.tables, page.report),
 ):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""`offramp report`: one page with figures, tables and data beside it."""
+"""Commands that turn a store into files to read: packed results, figures."""
 
 from __future__ import annotations
 
@@ -9,53 +9,63 @@ import typer
 
 from offramp.cli.options import RUNS, JsonOption, QuietOption
 
+ResultsArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="A store, or results packed by offramp pack.")
+]
+StudyOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only trials made by the study of this name.")
+]
 
-def report(
-    sources: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="STORE|PACK…",
-            help="Stores, or what offramp pack wrote; several count as one.",
-            show_default="runs",
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the report goes; an earlier one is replaced.")
-    ] = Path("report"),
-    study: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only trials of the study of that name.")
-    ] = None,
-    title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="By default the study's name.")
-    ] = None,
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="svg,pdf,png", help="Files of each figure; none draws no files."
-        ),
-    ] = "svg,pdf,png",
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes that draw; by default, cores.")
-    ] = None,
+
+def pack(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the packed results.")],
+    store: ResultsArgument = RUNS,
+    study: StudyOption = None,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Write a report: one page with the answer, figures, tables, statistics, claims.
+    """Pack the results of a store into a small folder, without weights.
 
-    \b
-      FOLDER/index.html   everything, in one file that needs no network
-      FOLDER/figures/     every figure as SVG, PDF and PNG
-      FOLDER/tables/      every table as CSV, LaTeX and Markdown
-      FOLDER/data/        every number (Parquet), and each chart with its data (Vega-Lite)
-
-    A study that is not finished gives a report too, which says what is missing.
+    The tidy table, records of trials and phases, and the logits of every exit as float16: all that
+    figures, tables, statistics and thresholds need. Equal results give equal bytes. Every command that
+    makes figures or tables takes the folder in place of the store.
 
     \b
     Examples:
-      offramp report runs/demo
-      offramp report runs/a runs/b --out paper --format pdf
+      offramp pack runs --out results/demo
+      offramp figures results/demo --out figures
     """
-    from offramp.cli import report_command
+    from offramp.cli import figures as command
 
-    chosen = report_command.Chosen(sources or [RUNS], out, study, title, format_, workers)
-    report_command.report(chosen, json, quiet)
+    command.pack(store, out, study, json)
+
+
+def figures(
+    store: ResultsArgument = RUNS,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the files.")] = Path(
+        "figures"
+    ),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only these figures, such as curves. Repeatable."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="Of svg, pdf, png and json (Vega-Lite).")
+    ] = "svg,pdf,png",
+    study: StudyOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw every figure that the paper has, and more, from a store.
+
+    Names: accuracy-by-exit, accuracy-compute, curves, overall, significance, time-by-exit, time-total,
+    memory-power, costs, reliability, confidence-quality, overthinking, agreement. docs/figures.md says
+    which of the paper's figures each answers to. captions.md says what is drawn.
+
+    \b
+    Examples:
+      offramp figures runs/demo --out figures
+      offramp figures runs/demo --only curves --only significance --format pdf
+    """
+    from offramp.cli import figures as command
+
+    command.figures(store, out, only or [], format_, study, json, quiet)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offramp.analysis.claims import check
-from offramp.report import claims_file, how, tables
+from offramp.report import claims_file, figures, how, tables
 from offramp.report.claims_table import claims_table
 from offramp.report.contents import Contents
 from offramp.report.evidence import Evidence
-from offramp.report.figures.compute import accuracy_compute
-from offramp.report.figures.curves import by_exit, overall
 
 
 def assemble(evidence: Evidence, title: str | None = None) -> Contents:
@@ -20,7 +18,7 @@ def assemble(evidence: Evidence, title: str | None = None) -> Contents:
         title=title or ", ".join(studies) or "no runs yet",
         lead=lead(evidence),
         answer=(),
-        figures=[*accuracy_compute(evidence), *overall(evidence), *by_exit(evidence)],
+        figures=figures.draw(evidence).figures,
         tables=tables.make(evidence),
         claims=[claims_table(check(claims_file.paper(), evidence.table))] if evidence.trials else [],
         how=how.facts(evidence),

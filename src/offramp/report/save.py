@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from offramp.study.sealed import writing
 
 FORMATS = ("svg", "pdf", "png", "json")
 VEGA_LITE = "6.4"  # what altair writes
+RESOURCES = re.compile(rb"(?: +/[A-Za-z]+\d+ \d+ 0 R\n){2,}")
 SCALE = 2.0  # pixels of a PNG for each of the chart's
 
 
@@ -36,26 +38,40 @@ def text(spec: Mapping[str, Any]) -> str:
     return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def rendered(figure: Figure, format: str) -> bytes:
-    """The bytes of a figure's file on white paper; `json` has the theme too. The same figure gives the
-    same bytes on one machine (its fonts decide where letters end)."""
-    spec = themed(figure.spec)
-    if format == "json":
-        return (text(spec) + "\n").encode()
-    if format == "png":
-        spec["config"]["background"] = "white"
-        return bytes(vl_convert.vegalite_to_png(text(spec), vl_version=VEGA_LITE, scale=SCALE))
-    if format == "pdf":
-        return bytes(vl_convert.vegalite_to_pdf(text(spec), vl_version=VEGA_LITE))
-    return str(vl_convert.vegalite_to_svg(text(spec), vl_version=VEGA_LITE)).encode()
+def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:
+    """The bytes of a figure's files, by format: without a background of their own, but for PNG's white.
+
+    The same figure gives the same bytes on one machine (its fonts decide where letters end).
+    """
+    spec = text(themed(figure.spec))
+    svg = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+    found: dict[str, bytes] = {}
+    for format in formats:
+        if format == "json":
+            found[format] = (spec + "\n").encode()
+        elif format == "png":
+            end = svg.index(">") + 1
+            paper = f'{svg[:end]}<rect width="100%" height="100%" fill="white"/>{svg[end:]}'
+            found[format] = bytes(vl_convert.svg_to_png(paper, scale=SCALE))
+        elif format == "pdf":
+            found[format] = _ordered(bytes(vl_convert.svg_to_pdf(svg)))
+        else:
+            found[format] = svg.encode()
+    return found
+
+
+def _ordered(pdf: bytes) -> bytes:
+    """The same document, its dictionaries of resources in order of their names: the writer lists them as
+    its hash table happens to. No object changes its length, so every offset stays right."""
+    return RESOURCES.sub(lambda found: b"".join(sorted(found.group().splitlines(True))), pdf)
 
 
 def save(figure: Figure, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write a figure into `folder` in each format; the paths. Raises OfframpError where it cannot."""
     paths = []
-    for format in formats:
+    for format, data in rendered(figure, formats).items():
         path = folder / f"{figure.name}.{format}"
         with writing(path), replacing(path) as temporary:
-            temporary.write_bytes(rendered(figure, format))
+            temporary.write_bytes(data)
         paths.append(path)
     return paths

@@ -73,18 +73,26 @@ def trial_seconds(
     phases = [phase["node"] for phase in manifest["phases"]]
     costs = {key: store.node_cost(key) for key in phases}
     spent = {key: sum(cost["seconds"].values()) for key, cost in costs.items()}
-    paper = {k: _as_written(cost["seconds"]) for k, cost in costs.items()}
-    largest = max(phases, key=lambda key: float(costs[key]["macs_executed"]))
-    second_per_mac = paper[largest] / max(costs[largest]["macs_executed"], 1)
-    spared = {k: c["macs_written"] - c["macs_executed"] for k, c in costs.items()}
+    written = written_seconds(costs)
     measured = all(cost["comparable"] for cost in costs.values())
     added = manifest["marginal"] if before is None else [k for k in spent if k not in before]
     return Seconds(
-        written=sum(paper[k] + (0.0 if measured else spared[k] * second_per_mac) for k in phases),
+        written=sum(written[k] for k in phases),
         executed=sum(spent.values()),
         marginal=sum(spent[key] for key in added),
         measured=measured,
     )
+
+
+def written_seconds(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of each phase of a trial as the paper would run it, by its key: see `Seconds.written`."""
+    paper = {key: _as_written(cost["seconds"]) for key, cost in costs.items()}
+    if all(cost["comparable"] for cost in costs.values()):
+        return paper
+    largest = max(costs, key=lambda key: float(costs[key]["macs_executed"]))
+    second_per_mac = paper[largest] / max(costs[largest]["macs_executed"], 1)
+    spared = {k: cost["macs_written"] - cost["macs_executed"] for k, cost in costs.items()}
+    return {key: seconds + spared[key] * second_per_mac for key, seconds in paper.items()}
 
 
 def _as_written(seconds: Mapping[str, float]) -> float:

@@ -101,11 +101,10 @@ def _legend(found: Mapping[str, Any], symbol: str | None) -> alt.Legend | None:
     longest = max(map(len, found), default=1)
     wide = symbol == "stroke"
     room = (WIDTH + 10) // (longest * 6 + (44 if wide else 30))  # 6 px a letter at 11 px, and the symbol
-    return alt.Legend(
-        columns=max(1, min(len(found), room)),
-        symbolSize=300 if wide else 70,
-        **({"symbolType": symbol} if wide else {}),
-    )
+    columns = max(1, min(len(found), room))
+    if wide:
+        return alt.Legend(columns=columns, symbolSize=300, symbolType=symbol)
+    return alt.Legend(columns=columns, symbolSize=70, symbolStrokeWidth=0)
 
 
 def strategies_down(labels: Sequence[str], field: str = "strategy") -> alt.Y:

@@ -93,7 +93,7 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
         "macs:Q",
         title="MACs an image, % of the plain network",
         scale=alt.Scale(type="log", domain=edge, nice=False),
-        axis=alt.Axis(values=ticks(*edge), format="~g"),
+        axis=alt.Axis(values=ticks(edge[0], edge[1]), format="~g"),
     )
     marks = (
         alt.Chart(inline(exits[["strategy", "exit", "macs", "value"]]))

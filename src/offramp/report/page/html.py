@@ -133,7 +133,7 @@ def _vega() -> Markup:
     """Vega, Vega-Lite and Vega-Embed, as vl-convert carries them."""
     from vl_convert import javascript_bundle
 
-    return _inline(javascript_bundle(None))
+    return _inline(javascript_bundle(""))
 
 
 def _inline(script: str) -> Markup:
