@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.engine.cost import Work, exit_macs, value_bytes, work
+from offramp.engine.cost import Work, exit_macs, exit_shares, value_bytes, work
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.engine.resolve import Node, Setting, resolve
@@ -69,6 +69,19 @@ def test_frozen_layers_are_paid_for_once() -> None:
 def test_one_epoch_caches_nothing() -> None:
     found = cost(nodes("branch-wise", epochs=1)[2])
     assert found.written == found.executed
+
+
+def test_a_joint_phase_divides_over_its_exits_by_macs() -> None:
+    """Each segment is charged to the first exit that needs it; nothing here is frozen."""
+    (node,) = nodes("joint")
+    total = segments_macs(1, 2, 3, 4) + heads_macs(1, 2, 3, 4)
+    expected = {k: (segments_macs(k) + heads_macs(k)) / total for k in (1, 2, 3, 4)}
+    assert exit_shares(node, network("digits-cnn")) == pytest.approx(expected)
+
+
+def test_a_phase_of_one_exit_is_all_its_own() -> None:
+    for node in (*nodes("two-stage"), *nodes("branch-wise"), *nodes("separate")):
+        assert exit_shares(node, network("digits-cnn")) == {max(node.exits): 1.0}
 
 
 def test_a_teacher_costs_a_forward_pass() -> None:

@@ -214,6 +214,15 @@ def test_the_small_stem_keeps_more_pixels_and_the_names(name):
     assert usual.identity != small.identity
 
 
+@pytest.mark.parametrize(
+    "name", [n for n, b in BACKBONES.items() if "medium" in b.options.get("stem", ())]
+)
+def test_the_medium_stem_lies_between_the_others(name):
+    nets = [network(name, (("stem", stem),)) for stem in ("imagenet", "medium", "small")]
+    macs = [net.macs(Part("segment", 2)) for net in nets]
+    assert macs[0] * 3 < macs[1] < macs[2] / 3
+
+
 def test_the_papers_layers():
     """The numbers of the paper, found again by counting layers of the built networks."""
 

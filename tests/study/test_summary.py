@@ -208,7 +208,13 @@ def test_final_metrics_and_costs_stand_in_the_table(done: Finished) -> None:
     row = final[(final["split"] == "test") & (final["metric"] == "accuracy") & (final["exit"] == 2)]
     assert row["value"].item() == metrics["test"]["accuracy"][1]
     costs = table[table["split"].isna()]
-    assert costs["exit"].isna().all() and costs["epoch"].isna().all()
+    assert costs["epoch"].isna().all()
+    by_exit = costs["metric"] == "exit_seconds"
+    assert costs.loc[~by_exit, "exit"].isna().all()
+    paper = trial_seconds(store, store.read_trial(trial.id)).written
+    assert costs.loc[by_exit, "value"].sum() <= paper + 1e-9
+    assert sorted(costs.loc[by_exit, "exit"]) == [1, 2, 3, 4]
+    assert (costs.loc[costs["metric"] == "memory_rss_peak_bytes", "value"] > 10**7).all()
     seconds = costs[costs["metric"].str.startswith("seconds_")]["value"].sum()
     assert seconds == pytest.approx(trial_seconds(store, store.read_trial(trial.id)).executed)
 

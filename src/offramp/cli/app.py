@@ -284,6 +284,17 @@ def taps(
     explaining.taps(model, input_, classes, stem, json)
 
 
+@app.command()
+def doctor(json: JsonOption = False) -> None:
+    """Tell what this machine has, and what to do about each gap.
+
+    Versions, device, cores, memory; which meters of power and energy can be read here; extras.
+    """
+    from offramp.cli import doctoring
+
+    doctoring.doctor(json)
+
+
 for command in (
     *(evidence.compare, evidence.stats, evidence.calibrate, evidence.claims),
     *(reporting.pack, reporting.figures, tabling.tables, page.report),

@@ -15,7 +15,18 @@ from offramp.report.model import Table
 BEST, ALIKE = " *", " ≈"
 LEGEND = "*: the best. ≈: not significantly different from it."
 LEAST = 13  # columns of the screen that words get at least
-LABELS = ("strategy", "by", "exit", "compared", "measure", "model", "data", "a", "b")  # name a row
+LABELS = (
+    "strategy",
+    "side",
+    "by",
+    "exit",
+    "compared",
+    "measure",
+    "model",
+    "data",
+    "a",
+    "b",
+)  # name a row
 
 
 def show(found: Table) -> None:
@@ -23,13 +34,14 @@ def show(found: Table) -> None:
     words = layout(found)
     whole = [i for i in range(len(words.titles)) if not _said(found, words, i)]
     screen = console()
-    typer.echo(f"\n{found.title}{f' ({found.paper})' if found.paper else ''}")
+    title = f"{found.title}{f' ({found.paper})' if found.paper else ''}"
+    typer.echo(f"\n{textwrap.fill(title, screen.width)}")
     common = [f"{words.titles[i]} {words.rows[0][i].text}" for i in _common(found, words)]
     if common:
         typer.echo(", ".join(common))
     typer.echo()
     for group in groups(found, words, whole, screen.width):
-        screen.print(_grid(words, group))
+        screen.print(_grid(words, group, screen.width))
         screen.print()
     legend = f" {LEGEND}" if words.marked else ""
     typer.echo(textwrap.fill(f"{found.caption}{legend}", screen.width))
@@ -57,7 +69,7 @@ def groups(found: Table, words: Layout, columns: Sequence[int], width: int) -> l
     whole, least = _widths(words), _least(words)
     if sum(whole[i] for i in columns) <= width + GAP:
         return [list(columns)]
-    labels = [i for i in columns if found.columns[i].key in LABELS] or list(columns[:1])
+    labels = [i for i in columns if found.columns[i].key in LABELS]
     room = width + GAP - sum(least[i] for i in labels)
     parts: list[list[int]] = [[]]
     for i in columns:
@@ -86,16 +98,28 @@ def _least(words: Layout) -> list[int]:
     return found
 
 
-def _grid(words: Layout, columns: Sequence[int]) -> Grid:
+def _grid(words: Layout, columns: Sequence[int], width: int) -> Grid:
     grid = table([])
-    for i in columns:
+    for i, room in zip(columns, _shared(words, columns, width), strict=True):
         if words.numeric[i]:
             grid.add_column(words.titles[i], justify="right", no_wrap=True)
         else:
-            grid.add_column(words.titles[i], overflow="fold")
+            grid.add_column(words.titles[i], overflow="fold", width=room)
     for row in words.rows:
         grid.add_row(*(_text(row[i]) for i in columns))
     return grid
+
+
+def _shared(words: Layout, columns: Sequence[int], width: int) -> list[int | None]:
+    """Widths that use the screen: what a column needs least, and of the rest a share by what it lacks.
+    None where even the least does not fit, and words must break."""
+    whole, least = _widths(words), _least(words)
+    rest = width + GAP - sum(least[i] for i in columns)
+    if rest < 0:
+        return [None] * len(columns)
+    lack = max(sum(whole[i] - least[i] for i in columns), 1)
+    part = min(rest / lack, 1.0)
+    return [least[i] - GAP + int(part * (whole[i] - least[i])) for i in columns]
 
 
 def _text(cell: Cell) -> str:

@@ -83,6 +83,20 @@ def live_macs(
     return above * (epochs * (train + validation) + closings * train + BACKWARD * train * epochs)
 
 
+def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
+    """How a phase's time divides over the exits that it reads, by MACs: each part is charged to the
+    first exit that needs it, three times over where a backward pass runs through it too."""
+    frozen = _parts(frozen_inputs(node).values())
+    charged: set[Part] = set()
+    macs: dict[int, int] = {}
+    for exit in sorted(node.exits):
+        own = set(path(exit)) - charged
+        charged |= own
+        macs[exit] = sum(net.macs(part) * (1 if part in frozen else 1 + BACKWARD) for part in own)
+    total = sum(macs.values())
+    return {exit: value / total for exit, value in macs.items()}
+
+
 def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:
     """MACs of one image that is asked at the exits `passed` and leaves at the last of them: earlier
     heads are paid for, and earlier trunks where exits own theirs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from offramp.engine.losses import objective
 from offramp.engine.passes import Logits
 from offramp.engine.resolve import Node
+from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork
 from offramp.recipe import Recipe, best_epoch
 
@@ -36,7 +37,8 @@ class Trainee:
 
     epoch: finished epochs.  best: the trained parts at the lowest validation loss so far.
     validation_losses: of the phase's own loss, one a finished epoch.  frozen_macs: that were run for
-    it below its cuts.  resumed: whether a checkpoint was read.
+    it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
+    checkpoint was read.
     """
 
     node: Node
@@ -48,6 +50,7 @@ class Trainee:
     best: dict[str, Tensor] = field(default_factory=dict)
     validation_losses: list[float] = field(default_factory=list)
     frozen_macs: float = 0.0
+    usage: Usage = field(default_factory=Usage)
     resumed: bool = False
 
     def spend(self, kind: str, seconds: float) -> None:
@@ -147,6 +150,7 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "epoch": trainee.epoch,
         "seconds": trainee.seconds,
         "frozen_macs": trainee.frozen_macs,
+        "usage": asdict(trainee.usage),
         "rows": [[r.epoch, r.split, r.exit, r.metric, r.value] for r in trainee.rows],
     }
     return tensors, state
@@ -182,6 +186,7 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.epoch = int(state["epoch"])
     trainee.seconds = dict(state["seconds"])
     trainee.frozen_macs = float(state.get("frozen_macs", 0))
+    trainee.usage = Usage(**state.get("usage", {}))
     trainee.resumed = True
     trainee.rows = [Row(*row) for row in state["rows"]]
     trainee.validation_losses = [

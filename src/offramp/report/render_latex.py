@@ -1,4 +1,4 @@
-"""A table in LaTeX, for packages booktabs and longtable."""
+"""A table in LaTeX, for packages array, booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from offramp.report.cells import Cell, Layout, layout
 from offramp.report.model import Table
 
-LONG = 45  # rows; a longer table breaks over pages
-WIDE = 28  # characters; a wider column of words gets a width, in which it breaks
-NARROW = 0.98  # of the line, which columns that break share
-LEGEND = r"Bold: the best. $\approx$: not significantly different from it."
+LONG = 45  # rows; what is left over goes into another float
+WIDE = 36  # characters; a wider column of words breaks between them
+LEGEND = "Bold: the best. ≈: not significantly different from it."
 WORDS = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -56,92 +55,51 @@ BEGUN = re.compile(r"\A[\[*]")  # after a line break LaTeX would read it as an a
 
 
 def latex(table: Table) -> str:
-    r"""A `table`, or a `longtable` where it has many rows; \label{tab:NAME}. Ends with a line break."""
+    r"""One `table`, or several where there are many rows, each scaled down where it is wider than the
+    line; \label{tab:NAME} is the first one's. Title as caption, what else there is to say below the
+    last. Ends with a line break."""
     found = layout(table)
-    columns = _columns(found)
-    head = f"{' & '.join(_begun(escape(title)) for title in found.titles)} \\\\"
     body = [f"{' & '.join(_cell(cell) for cell in row)} \\\\" for row in found.rows]
-    caption = f"\\caption{{{escape(table.title)}. {_caption(table, found)}}}"
-    label = f"\\label{{tab:{table.name}}}"
-    notes = [f"\\par\\footnotesize {escape(note)}" for note in table.notes]
-    if len(body) > LONG:
-        return _long(columns, head, body, f"{caption}{label}", notes)
-    lines = [
-        r"% needs \usepackage{booktabs}",
+    parts = [body[i : i + LONG] for i in range(0, len(body), LONG)] or [[]]
+    words = [table.caption + (f" {LEGEND}" if found.marked else ""), *table.notes]
+    lines = [r"% needs \usepackage{array,booktabs,graphicx}"]
+    for number, rows in enumerate(parts):
+        named = f"\\caption{{{escape(table.title)}}}\\label{{tab:{table.name}}}"
+        again = f"Table~\\ref{{tab:{table.name}}}, continued\\par\\smallskip"
+        lines += _float(found, again if number else named, rows, words if rows is parts[-1] else [])
+    return "\n".join(lines) + "\n"
+
+
+def _float(found: Layout, head: str, rows: Sequence[str], words: Sequence[str]) -> list[str]:
+    titles = " & ".join(_begun(escape(title)) for title in found.titles)
+    return [
         r"\begin{table}[htbp]",
         r"\centering\small",
-        caption,
-        label,
-        *_within_line(found, [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule"]),
-        *body,
+        head,
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        f"\\begin{{tabular}}{{{_columns(found)}}}",
+        r"\toprule",
+        f"{titles} \\\\",
+        r"\midrule",
+        *rows,
         r"\bottomrule",
-        r"\end{tabular}" + (r"}" if _is_wide(found) else ""),
-        *notes,
+        r"\end{tabular}}",
+        *([r"\par\smallskip\raggedright\footnotesize"] if words else []),
+        *(f"{escape(text)}\\par" for text in words),
         r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _long(columns: str, head: str, body: Sequence[str], caption: str, notes: Sequence[str]) -> str:
-    lines = [
-        r"% needs \usepackage{booktabs,longtable}",
-        r"{\small",
-        f"\\begin{{longtable}}{{{columns}}}",
-        caption + r" \\",
-        r"\toprule",
-        head,
-        r"\midrule",
-        r"\endfirsthead",
-        r"\toprule",
-        head,
-        r"\midrule",
-        r"\endhead",
-        *body,
-        r"\bottomrule",
-        r"\end{longtable}",
-        *notes,
-        r"}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _within_line(found: Layout, begin: list[str]) -> list[str]:
-    """Many columns of numbers do not break: they are made to fit the line."""
-    if not _is_wide(found):
-        return begin
-    return ["% needs \\usepackage{graphicx}", r"\resizebox{\linewidth}{!}{%", *begin]
-
-
-def _is_wide(found: Layout) -> bool:
-    widths = _widths(found)
-    broken = any(w > WIDE and not n for w, n in zip(widths, found.numeric, strict=True))
-    return not broken and sum(widths) + 2 * len(widths) > 85
-
-
-def _widths(found: Layout) -> list[int]:
-    return [
-        max(len(title), *(len(row[i].text) for row in found.rows)) if found.rows else len(title)
-        for i, title in enumerate(found.titles)
     ]
 
 
 def _columns(found: Layout) -> str:
-    """`l` for words, `r` for numbers, `p` for words that must break; their widths share the line."""
-    widths = _widths(found)
-    long = [w > WIDE and not n for w, n in zip(widths, found.numeric, strict=True)]
-    taken = sum(w for w, is_long in zip(widths, long, strict=True) if not is_long) / 95
-    room = max(0.2, NARROW - taken - 0.03 * len(widths))
-    whole = sum(min(w, 90) for w, is_long in zip(widths, long, strict=True) if is_long)
+    """`l` for words, `r` for numbers, `p` for words that must break."""
     kinds = []
-    for width, is_long, numeric in zip(widths, long, found.numeric, strict=True):
-        share = room * min(width, 90) / max(whole, 1)
-        breaking = f">{{\\raggedright\\arraybackslash}}p{{{share:.3f}\\linewidth}}"
-        kinds.append(breaking if is_long else "r" if numeric else "l")
+    for i, (title, numeric) in enumerate(zip(found.titles, found.numeric, strict=True)):
+        width = max(len(title), *(len(row[i].text) for row in found.rows)) if found.rows else 0
+        if width > WIDE and not numeric:
+            kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{WIDE / 2:g}em}}")
+        else:
+            kinds.append("r" if numeric else "l")
     return "".join(kinds)
-
-
-def _caption(table: Table, found: Layout) -> str:
-    return escape(table.caption) + (f" {LEGEND}" if found.marked else "")
 
 
 def _cell(cell: Cell) -> str:

@@ -6,7 +6,6 @@ a key decides who trains it, and a finished node is read by all.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import pandas as pd
 import torch
 
 from offramp.engine.cache import Cache
-from offramp.engine.cost import live_macs, written_macs
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.passes import Derived, Images, Pass, Plain
 from offramp.engine.resolve import Node
@@ -25,8 +23,9 @@ from offramp.engine.trainee import Trainee, enroll, pack, unpack
 from offramp.engine.values import Frozen, frozen_inputs, teacher_logits
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError, Unwritable
+from offramp.meters import Meter
 from offramp.recipe import finished
-from offramp.study import trials
+from offramp.study import costs, trials
 from offramp.study.events import (
     Began,
     Epoch,
@@ -109,11 +108,12 @@ def run(
     )
     open_trials = list(plan.trials)
     answers: trials.Answers = {}
+    told = False
     for trial in plan.trials:
         if not store.has_trial(trial.id):
             store.plan_trial(trial.id, trial.keys)
     try:
-        with applied(plan.numerics):
+        with applied(plan.numerics), costs.meter(conduct.device) as meter:
             yield from _reuse(plan, store, state)
             while True:
                 yield from _refresh(plan, store, state)
@@ -122,7 +122,12 @@ def run(
                     return
                 claims = _claim(plan, store, state)
                 if claims:
-                    yield from _train(plan, store, conduct, state, images, cache, claims)
+                    if not told:
+                        if execution.mode == "plain":  # where costs are results
+                            yield from map(Note, costs.not_measured(meter))
+                        meter.rest()
+                        told = True
+                    yield from _train(plan, store, conduct, state, images, cache, claims, meter)
                     if cache is not None:
                         cache.keep(_still_read(plan, state))
                 elif not state.open(plan):
@@ -211,11 +216,13 @@ def _train(
     images: Images,
     cache: Cache | None,
     claims: list[_Claim],
+    meter: Meter,
 ) -> Iterator[Event]:
     """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
     locks = {claim.node.key: claim.lock for claim in claims}
     try:
         began = time.perf_counter()
+        meter.lap()
         nodes = [claim.node for claim in claims]
         weights = Weights(plan.net, nodes[0].seed, store.node_weights, conduct.device)
         trainees = _enlist(plan, store, weights, nodes)
@@ -231,7 +238,8 @@ def _train(
             passes = Derived(images, nodes, weights, batch, cache)
         for trainee in trainees:
             trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
-        yield from _epochs(plan, store, conduct, state, images, trainees, passes, locks)
+        costs.charge(trainees, meter)
+        yield from _epochs(plan, store, conduct, state, images, trainees, passes, locks, meter)
     except Unwritable:
         raise
     except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
@@ -265,6 +273,7 @@ def _epochs(
     trainees: list[Trainee],
     passes: Pass,
     locks: dict[str, Held],
+    meter: Meter,
 ) -> Iterator[Event]:
     batch_size = trainees[0].node.recipe.batch_size
     by_key = {t.node.key: t for t in trainees}
@@ -272,7 +281,7 @@ def _epochs(
 
     def settle(trainee: Trainee) -> Event:
         chosen = conclude(trainee, passes, images, batch_size)
-        _keep(plan, store, conduct, trainee, chosen, len(trainees), passes)
+        _keep(plan, store, conduct, trainee, chosen, len(trainees), passes, meter)
         state.done.add(trainee.node.key)
         locks.pop(trainee.node.key).release()
         return Finished(trainee.node.key, sum(trainee.seconds.values()))
@@ -280,7 +289,9 @@ def _epochs(
     for trainee in trainees:  # killed after its last epoch, before it was kept
         if finished(trainee.validation_losses, trainee.node.recipe):
             yield settle(trainee)
+    meter.lap()
     for reports in fit(trainees, passes, images, batch_size):
+        costs.charge([by_key[report.key] for report in reports], meter)
         for report in reports:
             if isinstance(report, Diverged):
                 state.failed[report.key] = str(report)
@@ -300,6 +311,7 @@ def _epochs(
             for trainee in alive:
                 trainee.spend("checkpoint", (time.perf_counter() - began) / len(alive))
             saved = time.monotonic()
+        meter.lap()  # keeping and checkpointing are no part of training
 
 
 def _keep(
@@ -310,23 +322,10 @@ def _keep(
     chosen: dict[str, torch.Tensor],
     fused_with: int,
     passes: Pass,
+    meter: Meter,
 ) -> None:
     node = trainee.node
-    execution = plan.study.execution
-    images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
-    passed = (trainee.epoch, len({trainee.epoch, trainee.best_epoch}))
-    frozen = math.ceil(trainee.frozen_macs + passes.take(node.key))
-    alone = execution.mode == "plain" and conduct.workers == 1
-    cost = {
-        "seconds": trainee.seconds,
-        "macs_written": written_macs(node, plan.net, images, *passed),
-        "macs_executed": live_macs(node, plan.net, images, *passed) + frozen,
-        "mode": execution.mode,
-        "cache": execution.cache,
-        "group": fused_with,
-        "workers": conduct.workers,
-        "comparable": alone and not trainee.resumed,
-    }
+    cost = costs.record(plan, trainee, passes.take(node.key), fused_with, conduct.workers, meter)
     summary = {
         "epochs": trainee.epoch,
         "best_epoch": trainee.best_epoch,

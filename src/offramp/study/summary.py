@@ -165,7 +165,8 @@ def _line(
 
 def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
-    calibration and test (phase `final`, epoch missing), and costs (exit and epoch missing).
+    calibration and test (phase `final`, epoch missing), and costs (epoch missing; exit as well, except
+    for `exit_seconds`, a phase's time without checkpoints and closing evaluation, by exit).
 
     source: a hash of the weights that a number comes from; trials with equal ones are identical by
     construction there.  measured: false for a cost whose time is not comparable with others (shared,
@@ -191,8 +192,10 @@ def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
         cost = store.node_cost(phase["node"])
         amounts = {f"seconds_{kind}": value for kind, value in cost["seconds"].items()}
         amounts |= {name: cost[name] for name in ("macs_written", "macs_executed")}
+        amounts |= {name: used for name, used in cost.get("used", {}).items() if used is not None}
         costs = pd.DataFrame({"metric": list(amounts), "value": list(amounts.values())})
         costs["measured"] = cost["comparable"]
+        costs = pd.concat([costs, _exit_seconds(cost, number)])
         both = pd.concat([history.assign(measured=True), costs])
         frames.append(both.assign(phase=phase["name"], source=phase["node"][:16]))
     final = [
@@ -217,3 +220,17 @@ def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
         seed=manifest["seed"],
     )
     return table.reindex(columns=list(COLUMNS))
+
+
+def _exit_seconds(cost: Mapping[str, Any], number: Mapping[str, int]) -> pd.DataFrame:
+    """A phase's time by exit: measured where it reads one exit, else attributed by MACs."""
+    shares = {number[place]: share for place, share in cost.get("exit_shares", {}).items()}
+    spent = _as_written(cost["seconds"])
+    return pd.DataFrame(
+        {
+            "exit": list(shares),
+            "metric": "exit_seconds",
+            "value": [spent * share for share in shares.values()],
+            "measured": cost["comparable"] and len(shares) == 1,
+        }
+    )

@@ -53,13 +53,14 @@ def check_size(name: str, shape: Shape, stride: int, remedy: str = "use larger i
         )
 
 
-def stem_stride(name: str, shape: Shape, stem: str, imagenet: int, small: int) -> None:
-    """`check_size` for a network whose `small` stem keeps more pixels than its `imagenet` stem."""
-    if stem == "small":
-        check_size(name, shape, small)
-    else:
-        remedy = f"use larger images or 'stem: small' (at least {small}×{small} px)"
-        check_size(name, shape, imagenet, remedy)
+def stem_stride(name: str, shape: Shape, stem: str, strides: Mapping[str, int]) -> None:
+    """`check_size` for a network whose stems differ in their total stride, given by stem."""
+    others = [s for s in strides if strides[s] < strides[stem]]
+    remedy = "use larger images"
+    if others:
+        names = " or ".join(f"'stem: {s}' (at least {strides[s]}×{strides[s]} px)" for s in others)
+        remedy = f"{remedy} or {names}"
+    check_size(name, shape, strides[stem], remedy)
 
 
 def convolution_like(old: nn.Conv2d, channels: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -15,7 +15,7 @@ from offramp.nets.heads import paper_head
 
 def mobilenetv1(classes: int, input_shape: Shape, stem: str = "imagenet") -> nn.Module:
     """Images [B, C, H, W] → logits [B, classes]; total stride 32, or 16 with the small stem."""
-    stem_stride("mobilenetv1", input_shape, stem, imagenet=32, small=16)
+    stem_stride("mobilenetv1", input_shape, stem, {"imagenet": 32, "small": 16})
     model: nn.Module = timm.create_model(
         "mobilenetv1_100", pretrained=False, num_classes=classes, in_chans=input_shape[0]
     )

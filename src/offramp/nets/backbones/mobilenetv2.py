@@ -22,7 +22,7 @@ from offramp.nets.heads import paper_head
 
 def mobilenetv2(classes: int, input_shape: Shape, stem: str = "imagenet") -> nn.Module:
     """Images [B, C, H, W] → logits [B, classes]; total stride 32, or 16 with the small stem."""
-    stem_stride("mobilenetv2", input_shape, stem, imagenet=32, small=16)
+    stem_stride("mobilenetv2", input_shape, stem, {"imagenet": 32, "small": 16})
     model: nn.Module = models.mobilenet_v2(weights=None, num_classes=classes)
     first = model.get_submodule("features.0")
     assert isinstance(first, nn.Sequential) and isinstance(first[0], nn.Conv2d)

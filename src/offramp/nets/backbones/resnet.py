@@ -8,7 +8,6 @@ from torch import nn
 from torchvision.models import ResNet
 
 from offramp.nets.backbones.backbone import (
-    STEM,
     Backbone,
     Shape,
     convolution_like,
@@ -16,16 +15,20 @@ from offramp.nets.backbones.backbone import (
 )
 from offramp.nets.heads import paper_head
 
+STRIDES = {"imagenet": 32, "medium": 16, "small": 8}  # of the whole network, by stem
+
 
 def resnet(make: Callable[..., ResNet], name: str, classes: int, shape: Shape, stem: str) -> nn.Module:
     """torchvision's `make` for images of `shape`: [B, C, H, W] → logits [B, classes].
 
-    Total stride 32, or 8 with the small stem (3×3, stride 1, no max-pool).
+    Total stride 32; 16 with the medium stem (3×3, stride 2, no max-pool), 8 with the small one (3×3,
+    stride 1, no max-pool).
     """
-    stem_stride(name, shape, stem, imagenet=32, small=8)
+    stem_stride(name, shape, stem, STRIDES)
     model = make(weights=None, num_classes=classes)
-    if stem == "small":
-        model.conv1 = convolution_like(model.conv1, shape[0], kernel=3, stride=1)
+    if stem != "imagenet":
+        stride = {"medium": 2, "small": 1}[stem]
+        model.conv1 = convolution_like(model.conv1, shape[0], kernel=3, stride=stride)
         model.maxpool = nn.Identity()
     elif shape[0] != 3:
         model.conv1 = convolution_like(model.conv1, shape[0], kernel=7, stride=2)
@@ -42,6 +45,6 @@ def resnet_backbone(name: str, build: Callable[..., nn.Module]) -> Backbone:
         taps={"stages": ("layer1", "layer2", "layer3")},
         final="layer4",
         heads=(paper_head(1), paper_head(2), paper_head(3)),
-        options=STEM,
+        options={"stem": tuple(STRIDES)},
         replaced=("fc.",),
     )

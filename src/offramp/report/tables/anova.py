@@ -189,13 +189,14 @@ def tests_one_way(found: Findings) -> list[Table]:
     columns = (
         Column("compared", "compared"),
         *F_COLUMNS,
-        Column("shapiro", "normal: p", "p"),
-        Column("levene", "equal variances: p", "p"),
-        Column("welch", "Welch: p", "p"),
+        Column("shapiro", "Shapiro p", "p"),
+        Column("levene", "Levene p", "p"),
+        Column("welch", "Welch p", "p"),
     )
     caption = (
-        f"{ONE_WAY} Normal: Shapiro and Wilk's test of residuals. Equal variances: Levene's around "
-        "medians. Welch: its p where Levene's is below 0.05, which lets variances differ. The values "
+        f"{ONE_WAY} Shapiro: Shapiro and Wilk's test of normal residuals. Levene: of equal "
+        "variances, around medians. Welch: where Levene's p is below 0.05, the test that lets variances "
+        "differ. The values "
         f"of runs that share seeds or phases are not independent, so prefer the table over seeds. "
         f"{ADJUST} {ESTIMATED}"
     )

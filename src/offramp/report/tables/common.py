@@ -48,10 +48,10 @@ def gathered(notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def at(exit: int | None, exits: Sequence[int]) -> str:
-    """`overall`, `exit 2`, `final exit`."""
+    """`overall`, `exit 2`, `final`."""
     if exit is None:
         return "overall"
-    return "final exit" if exits and exit == exits[-1] else f"exit {exit}"
+    return "final" if exits and exit == exits[-1] else f"exit {exit}"
 
 
 def place(model: str, data: str) -> str:

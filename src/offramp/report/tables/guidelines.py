@@ -7,6 +7,8 @@ from typing import Literal
 
 import pandas as pd
 
+from offramp.analysis.claims import check
+from offramp.report.claims_file import paper
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 
@@ -150,27 +152,32 @@ ADVICE = (
     ),
 )
 CAPTION = (
-    "What the paper advises (its section 8.1 and Table 9), in our words. This is the paper's experience "
-    "with its networks, not a finding of this store: each line names the claims that test it here "
-    "(offramp claims), and the claims' verdicts decide."
+    "What the paper advises (its section 8.1 and Table 9), in our words: its experience with its own "
+    "networks and data. Each line names the claims that test it, and what these runs say of each "
+    "(offramp claims tells the numbers)."
 )
 
 
 def guidelines(found: Findings) -> list[Table]:
     """The paper's advice, each piece tied to claims (Table 9)."""
-    known = {a.strategy for a in ADVICE} - {"hybrids", "any"}
-    if not known & set(found.evidence.strategies):
+    if not {a.strategy for a in ADVICE} & set(found.evidence.strategies):
         return []
+    verdicts = {o.claim.id: o.verdict for o in check(paper(), found.evidence.table)}
     frame = pd.DataFrame(
         [
-            {"strategy": a.strategy, "side": a.side, "advice": a.text, "claims": ", ".join(a.claims)}
+            {
+                "strategy": a.strategy,
+                "side": a.side,
+                "advice": a.text,
+                "claims": "; ".join(f"{claim} ({verdicts[claim]})" for claim in a.claims),
+            }
             for a in ADVICE
         ]
     )
     columns = (
         Column("strategy", "strategy"),
-        Column("side", ""),
+        Column("side", "side"),
         Column("advice", "advice"),
-        Column("claims", "claims"),
+        Column("claims", "claims, and what these runs say"),
     )
     return [Table("guidelines", "answer", "Guidelines", CAPTION, frame, columns, "Table 9, section 8.1")]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from offramp.analysis.exits import at_thresholds
@@ -38,7 +38,7 @@ def main(found: Findings) -> list[Table]:
 
 def _main(found: Findings, model: str, data: str) -> Table:
     evidence = found.evidence
-    trials = evidence.of(model, data)
+    trials = sorted(evidence.of(model, data), key=lambda t: (t.seed, t.id))
     exits = found.exits(model, data)
     names = tuple(dict.fromkeys(t.strategy for t in sorted(trials, key=lambda t: t.rank)))
     rows, notes = {}, []
@@ -123,8 +123,9 @@ def _row(
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN where there are no values, or one."""
+    """Mean and sample standard deviation, whatever the order; NaN where there are no values, or one."""
     if not values:
         return float("nan"), float("nan")
-    mean = float(np.mean(values))
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else float("nan")

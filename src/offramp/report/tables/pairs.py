@@ -97,9 +97,9 @@ def pairs_one_way(found: Findings) -> list[Table]:
 ONE_WAY_CAPTION = (
     "Overall values, the mean over exits. a − b in points of accuracy or nats of cross-entropy; Tukey's "
     "honestly significant differences: p adjusted, intervals simultaneous (95 %); every value counts as "
-    "independent of every other, variances as equal. Games–Howell: its p, where Levene's test rejects "
-    "equal variances. Both p have a floor of 1e-12. The values of runs that share seeds or phases are "
-    "not independent, so prefer the paired differences."
+    "independent of every other, variances as equal. G–H: Games and Howell's p, where Levene's test "
+    "rejects equal variances. Both p have a floor of 1e-12. Runs that share seeds or phases are not "
+    "independent, so prefer the paired differences."
 )
 _TOUCHING = (
     "an interval touches zero beside p < 0.05, since Holm's test is a little stronger than intervals "
@@ -115,7 +115,7 @@ _COLUMNS = (
     Column("finding", "finding"),
 )
 _MEASURE = Column("measure", "measure")
-_GAMES = Column("games", "Games–Howell: p", "p")
+_GAMES = Column("games", "G–H p", "p")
 _KEYS = tuple(column.key for column in _COLUMNS)
 
 

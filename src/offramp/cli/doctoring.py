@@ -1,0 +1,124 @@
+"""`offramp doctor`: what this machine has, which meters work, and what to do about each gap."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import asdict, dataclass
+
+import psutil
+import torch
+import typer
+
+from offramp.cli.render import emit, show, size, table
+from offramp.meters import Gpu, Missing, Packages, find_gpu, find_packages
+from offramp.numerics import PROFILES
+from offramp.study.provenance import LIBRARIES, provenance
+
+EXTRAS = {
+    "onnx": ("onnxruntime", "export and run bundles"),
+    "hub": ("datasets", "read data sets through Hugging Face"),
+    "energy": ("pynvml", "measure a GPU's power"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """what: was looked at.  found: there.  remedy: what closes the gap; empty where there is none."""
+
+    what: str
+    found: str
+    remedy: str = ""
+
+
+def doctor(as_json: bool) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    findings = [*_versions(device), *_machine(device), *_meters(device), *_environment(), *_extras()]
+    if as_json:
+        emit({"findings": [asdict(finding) for finding in findings]})
+        return
+    listing = table(["", "here"])
+    for finding in findings:
+        listing.add_row(finding.what, finding.found)
+    show(listing, "This machine")
+    gaps = [finding for finding in findings if finding.remedy]
+    if gaps:
+        typer.echo("What could be better")
+        for finding in gaps:
+            typer.echo(f"  {finding.what}: {finding.remedy}.")
+
+
+def _versions(device: torch.device) -> list[Finding]:
+    made = provenance(device)
+    libraries = ", ".join(f"{name} {made[name]}" for name in LIBRARIES)
+    return [
+        Finding("versions", f"{libraries}, Python {made['python']}"),
+        Finding("device", f"{made['device']} ({device.type})"),
+    ]
+
+
+def _machine(device: torch.device) -> list[Finding]:
+    cores, memory = os.cpu_count() or 1, psutil.virtual_memory()
+    threads = PROFILES[device.type].threads
+    found = [Finding("cores", f"{cores}, of which one trial uses {min(threads, cores)}")]
+    if device.type == "cpu" and cores >= 2 * threads:
+        found = [
+            Finding(
+                "cores",
+                f"{cores}, of which one trial uses {threads}",
+                f"several trials at once use them all: offramp run … --workers {cores // threads}",
+            )
+        ]
+    free = f"{size(memory.available)} free of {size(memory.total)}"
+    return [*found, Finding("memory", free), _load(cores)]
+
+
+def _load(cores: int) -> Finding:
+    busy = psutil.cpu_percent(interval=0.5) / 100 * cores
+    remedy = "times measured now are not comparable; wait until other work is done"
+    return Finding("other work", f"{busy:.1f} cores busy", remedy if busy > 0.5 else "")
+
+
+def _meters(device: torch.device) -> list[Finding]:
+    findings = [Finding("time", "yes"), Finding("memory of the process tree", "yes, once a second")]
+    packages = find_packages()
+    if isinstance(packages, Packages):
+        findings.append(Finding("CPU power and energy", f"yes, RAPL: {', '.join(packages.names)}"))
+    else:
+        findings.append(_gap("CPU power and energy", packages))
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+    gpu = find_gpu(uuid)
+    if isinstance(gpu, Missing):
+        findings.append(_gap("GPU power, energy, memory", gpu))
+    else:
+        findings.append(Finding("GPU power, energy, memory", _sensors(gpu)))
+    return findings
+
+
+def _sensors(gpu: Gpu) -> str:
+    sensors = {"power": gpu.watts(), "energy counter": gpu.joules(), "memory": gpu.memory()}
+    return "NVML: " + ", ".join(
+        name if value is not None else f"no {name}" for name, value in sensors.items()
+    )
+
+
+def _gap(what: str, missing: Missing) -> Finding:
+    return Finding(what, f"no: {missing.reason}", missing.remedy)
+
+
+def _environment() -> list[Finding]:
+    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    return [
+        Finding("OMP_WAIT_POLICY", policy),
+        Finding("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "unset")),
+        Finding("OFFRAMP_DATA", os.environ.get("OFFRAMP_DATA", "unset")),
+    ]
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, (module, use) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        remedy = "" if there else f"to {use}: pip install 'offramp[{extra}]'"
+        findings.append(Finding(f"extra {extra}", "installed" if there else "not installed", remedy))
+    return findings

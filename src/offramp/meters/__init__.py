@@ -1,0 +1,11 @@
+"""What training draws from the machine: memory, power, energy. No torch.
+
+A meter that cannot be read is `Missing` with its reason; no value is ever made up in its place.
+"""
+
+from offramp.meters.gpu import Gpu, find_gpu
+from offramp.meters.meter import Meter, Usage
+from offramp.meters.missing import Missing
+from offramp.meters.rapl import Packages, find_packages
+
+__all__ = ["Gpu", "Meter", "Missing", "Packages", "Usage", "find_gpu", "find_packages"]

@@ -1,0 +1,226 @@
+"""Readings beside a training loop, a second apart, added up between any two points of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TypeVar
+
+import psutil
+
+from offramp.meters.gpu import Gpu
+from offramp.meters.missing import Missing
+from offramp.meters.rapl import Packages
+
+PERIOD = 1.0  # seconds
+
+T = TypeVar("T", int, float)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the meters show at a moment. Joules and watts: None where there is no such meter."""
+
+    at: float
+    rss: int
+    cpu_joules: float | None
+    gpu_joules: float | None
+    gpu_watts: float | None
+    gpu_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a stretch of work drew from the machine.
+
+    seconds.  energy_*_j: joules.  power_*_peak_w: the highest mean over about a second.
+    memory_rss_peak_bytes: of this process and its children.  memory_gpu_peak_bytes: in use on the GPU,
+    by every process; memory_torch_peak_bytes: what torch holds of it, which whoever knows fills in.
+    Peaks are of readings a second apart. None: there is no such meter, or the work
+    was over before it gave a value.
+    """
+
+    seconds: float = 0.0
+    energy_cpu_j: float | None = None
+    energy_gpu_j: float | None = None
+    power_cpu_peak_w: float | None = None
+    power_gpu_peak_w: float | None = None
+    memory_rss_peak_bytes: int | None = None
+    memory_gpu_peak_bytes: int | None = None
+    memory_torch_peak_bytes: int | None = None
+
+    @property
+    def power_cpu_mean_w(self) -> float | None:
+        return _per(self.energy_cpu_j, self.seconds)
+
+    @property
+    def power_gpu_mean_w(self) -> float | None:
+        return _per(self.energy_gpu_j, self.seconds)
+
+    def plus(self, other: Usage) -> Usage:
+        """Both stretches: times and energies add up (an energy that one of them lacks is lacking), of
+        peaks the higher counts."""
+        if not (self.seconds and other.seconds):
+            times = self if self.seconds else other
+            seconds, cpu, gpu = times.seconds, times.energy_cpu_j, times.energy_gpu_j
+        else:
+            seconds = self.seconds + other.seconds
+            cpu = _sum(self.energy_cpu_j, other.energy_cpu_j)
+            gpu = _sum(self.energy_gpu_j, other.energy_gpu_j)
+        return Usage(
+            seconds,
+            cpu,
+            gpu,
+            _highest(self.power_cpu_peak_w, other.power_cpu_peak_w),
+            _highest(self.power_gpu_peak_w, other.power_gpu_peak_w),
+            _highest(self.memory_rss_peak_bytes, other.memory_rss_peak_bytes),
+            _highest(self.memory_gpu_peak_bytes, other.memory_gpu_peak_bytes),
+            _highest(self.memory_torch_peak_bytes, other.memory_torch_peak_bytes),
+        )
+
+    def divided(self, by: int) -> Usage:
+        """The equal part of one of `by` phases that did this work together; peaks are of them all."""
+        return replace(
+            self,
+            seconds=self.seconds / by,
+            energy_cpu_j=_per(self.energy_cpu_j, by),
+            energy_gpu_j=_per(self.energy_gpu_j, by),
+        )
+
+
+class Meter:
+    """Reads every PERIOD seconds in a thread while it is entered, and whenever `lap` is called."""
+
+    def __init__(
+        self,
+        packages: Packages | Missing,
+        gpu: Gpu | Missing,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._packages = packages
+        self._gpu = gpu
+        self._clock = clock
+        self._tree = psutil.Process()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="offramp-meter", daemon=True)
+        self._last = self._window = self._read()
+        self._sofar = Usage(memory_rss_peak_bytes=self._last.rss)
+        self.idle = Usage()  # before the work, where `rest` was called
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def missing(self) -> dict[str, Missing]:
+        """Meters that cannot be read, by what they would have measured."""
+        found = {"cpu power": self._packages, "gpu power": self._gpu}
+        return {name: meter for name, meter in found.items() if isinstance(meter, Missing)}
+
+    def rest(self, seconds: float = 2 * PERIOD) -> None:
+        """Wait, and keep what the machine draws meanwhile as `idle`; at once where nothing tells."""
+        if len(self.missing) < 2:
+            self.lap()
+            time.sleep(seconds)
+            self.idle = self.lap()
+
+    def lap(self) -> Usage:
+        """What was used since the last call of this, or since the meter was made."""
+        with self._lock:
+            self._take()
+            found, self._sofar = self._sofar, Usage()
+            return found
+
+    def sample(self) -> None:
+        """One reading, as the thread makes it."""
+        with self._lock:
+            self._take()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(PERIOD):
+            self.sample()
+
+    def _take(self) -> None:
+        new, old = self._read(), self._last
+        energy = new.gpu_joules
+        if energy is not None and old.gpu_joules is not None:
+            drawn: float | None = energy - old.gpu_joules
+        elif new.gpu_watts is not None and old.gpu_watts is not None:
+            drawn = (new.gpu_watts + old.gpu_watts) / 2 * (new.at - old.at)
+        else:
+            drawn = None
+        self._sofar = self._sofar.plus(
+            Usage(
+                seconds=new.at - old.at,
+                energy_cpu_j=_minus(new.cpu_joules, old.cpu_joules),
+                energy_gpu_j=drawn,
+                power_cpu_peak_w=self._watts(new),
+                power_gpu_peak_w=new.gpu_watts,
+                memory_rss_peak_bytes=new.rss,
+                memory_gpu_peak_bytes=new.gpu_bytes,
+            )
+        )
+        self._last = new
+
+    def _watts(self, new: Reading) -> float | None:
+        """Mean CPU power since the last time this gave one, once that is half a period ago: over
+        shorter stretches the counter's steps would look like peaks."""
+        old = self._window
+        if new.at - old.at < PERIOD / 2:
+            return None
+        self._window = new
+        return _per(_minus(new.cpu_joules, old.cpu_joules), new.at - old.at)
+
+    def _read(self) -> Reading:
+        joules = None
+        if isinstance(self._packages, Packages):
+            try:
+                joules = self._packages.joules()
+            except OSError as error:
+                self._packages = Missing(f"the RAPL counter can no longer be read ({error})")
+        gpu = self._gpu if isinstance(self._gpu, Gpu) else None
+        return Reading(
+            at=self._clock(),
+            rss=_resident(self._tree),
+            cpu_joules=joules,
+            gpu_joules=gpu.joules() if gpu else None,
+            gpu_watts=gpu.watts() if gpu else None,
+            gpu_bytes=gpu.memory() if gpu else None,
+        )
+
+
+def _resident(tree: psutil.Process) -> int:
+    total = int(tree.memory_info().rss)
+    for child in tree.children(recursive=True):
+        try:
+            total += int(child.memory_info().rss)
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return total
+
+
+def _highest(one: T | None, two: T | None) -> T | None:
+    found = [value for value in (one, two) if value is not None]
+    return max(found) if found else None
+
+
+def _sum(one: float | None, two: float | None) -> float | None:
+    return None if one is None or two is None else one + two
+
+
+def _minus(new: float | None, old: float | None) -> float | None:
+    return None if new is None or old is None else new - old
+
+
+def _per(amount: float | None, of: float) -> float | None:
+    return None if amount is None or not of else amount / of

@@ -1,0 +1,222 @@
+"""Meters against trees and devices whose values the test dictates."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from offramp.meters import Gpu, Meter, Missing, Packages, find_gpu, find_packages
+from offramp.meters.meter import Usage
+
+RANGE = 262_143_328_850
+
+
+class Tree:
+    """A sysfs tree of RAPL counters."""
+
+    def __init__(self, root, packages=1):
+        self.root = root
+        self.microjoules = [RANGE - 5_000_000] * packages  # about to wrap
+        for number in range(packages):
+            self._zone(f"intel-rapl:{number}", f"package-{number}")
+            self._zone(f"intel-rapl:{number}:0", "core")
+        self._zone("intel-rapl-mmio:0", "package-0")
+        self._zone(f"intel-rapl:{packages}", "psys")
+        self.write()
+
+    def _zone(self, folder, name):
+        path = self.root / folder
+        path.mkdir(parents=True)
+        (path / "name").write_text(name + "\n")
+        (path / "max_energy_range_uj").write_text(f"{RANGE}\n")
+        (path / "energy_uj").write_text("7\n")
+
+    def write(self):
+        for number, value in enumerate(self.microjoules):
+            (self.root / f"intel-rapl:{number}" / "energy_uj").write_text(f"{value}\n")
+
+    def draw(self, joules):
+        """Every package uses so much."""
+        self.microjoules = [(v + round(joules * 1e6)) % (RANGE + 1) for v in self.microjoules]
+        self.write()
+
+
+class Nvml:
+    """NVML with one GPU. counter: whether it counts energy."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, counter=True, power=True):
+        self.counter, self.power = counter, power
+        self.watts, self.joules, self.bytes = 100.0, 5.0, 10**9
+
+    def nvmlInit(self):
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        if uuid != "GPU-1":
+            raise self.NVMLError("Not Found")
+        return "handle"
+
+    def nvmlDeviceGetPowerUsage(self, _):
+        if not self.power:
+            raise self.NVMLError("Not Supported")
+        return round(self.watts * 1e3)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, _):
+        if not self.counter:
+            raise self.NVMLError("Not Supported")
+        return round(self.joules * 1e3)
+
+    def nvmlDeviceGetMemoryInfo(self, _):
+        return SimpleNamespace(used=self.bytes)
+
+
+@pytest.fixture
+def clock():
+    return SimpleNamespace(now=100.0)
+
+
+def meter(packages, gpu, clock):
+    return Meter(packages, gpu, clock=lambda: clock.now)
+
+
+@pytest.mark.parametrize("packages", [1, 2])
+def test_joules_of_all_packages_through_a_wrap(tmp_path, clock, packages):
+    tree = Tree(tmp_path, packages)
+    found = find_packages(tmp_path)
+    assert isinstance(found, Packages)
+    assert found.names == [f"package-{n}" for n in range(packages)]
+    subject = meter(found, Missing("none"), clock)
+    powers = [10.0, 30.0, 20.0, 20.0]
+    for watts in powers:
+        tree.draw(watts)
+        clock.now += 1
+        subject.sample()
+    used = subject.lap()
+    assert used.seconds == pytest.approx(4)
+    assert used.energy_cpu_j == pytest.approx(packages * 80, rel=0.01)
+    assert used.power_cpu_mean_w == pytest.approx(packages * 20, rel=0.01)
+    assert used.power_cpu_peak_w == pytest.approx(packages * 30, rel=0.01)
+    assert used.energy_gpu_j is None and used.power_gpu_peak_w is None
+
+
+def test_a_lap_begins_where_the_last_ended(tmp_path, clock):
+    tree = Tree(tmp_path)
+    subject = meter(find_packages(tmp_path), Missing("none"), clock)
+    tree.draw(40)
+    clock.now += 0.25
+    first = subject.lap()
+    tree.draw(3)
+    clock.now += 0.5
+    second = subject.lap()
+    assert (first.energy_cpu_j, second.energy_cpu_j) == pytest.approx((40, 3))
+    assert first.power_cpu_peak_w is None  # too short to tell a peak from a step of the counter
+    assert second.power_cpu_peak_w == pytest.approx(43 / 0.75)
+    assert first.plus(second).energy_cpu_j == pytest.approx(43)
+
+
+@pytest.mark.parametrize("counter", [True, False])
+def test_a_gpu_with_and_without_a_counter_of_energy(clock, counter):
+    nvml = Nvml(counter)
+    gpu = find_gpu("GPU-1", nvml)
+    assert isinstance(gpu, Gpu)
+    subject = meter(Missing("none"), gpu, clock)
+    for watts, peak in ((100.0, 10**9), (300.0, 3 * 10**9), (200.0, 2 * 10**9)):
+        nvml.joules += (nvml.watts + watts) / 2
+        nvml.watts, nvml.bytes = watts, peak
+        clock.now += 1
+        subject.sample()
+    used = subject.lap()
+    assert used.energy_gpu_j == pytest.approx(100 + 200 + 250, rel=0.01)
+    assert used.power_gpu_peak_w == 300
+    assert used.memory_gpu_peak_bytes == 3 * 10**9
+    assert used.energy_cpu_j is None
+
+
+def test_a_gpu_without_sensors_gives_nothing_rather_than_zero(clock):
+    subject = meter(Missing("none"), find_gpu("GPU-1", Nvml(counter=False, power=False)), clock)
+    clock.now += 1
+    used = subject.lap()
+    assert used.energy_gpu_j is None and used.power_gpu_mean_w is None
+    assert used.memory_gpu_peak_bytes == 10**9
+
+
+def test_what_is_missing_says_why(tmp_path, monkeypatch):
+    assert "no RAPL" in find_packages(tmp_path / "nothing").reason
+    assert find_gpu(None).reason == "this runs on no GPU"
+    assert "Not Found" in find_gpu("GPU-2", Nvml()).reason
+    Tree(tmp_path)
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("what?")
+    assert "cannot be read" in find_packages(tmp_path).reason
+
+    def refuse(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("offramp.meters.rapl._number", refuse)
+    found = find_packages(tmp_path)
+    assert "may not be read" in found.reason and "chmod" in found.remedy
+
+
+def test_a_counter_that_goes_away_leaves_no_half_sum(tmp_path, clock):
+    tree = Tree(tmp_path)
+    subject = meter(find_packages(tmp_path), Missing("none"), clock)
+    tree.draw(10)
+    clock.now += 1
+    subject.sample()
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    clock.now += 1
+    assert subject.lap().energy_cpu_j is None
+    assert "no longer" in subject.missing["cpu power"].reason
+
+
+def test_memory_of_this_process_is_read(clock):
+    subject = meter(Missing("none"), Missing("none"), clock)
+    held = bytearray(64 * 2**20)
+    subject.sample()
+    used = subject.lap()
+    assert used.memory_rss_peak_bytes >= len(held)
+    assert used.memory_rss_peak_bytes < psutil.virtual_memory().total
+
+
+def test_parts_of_a_fused_phase_add_up_to_the_whole():
+    whole = Usage(9.0, 30.0, None, 7.0, None, 100, None, 50)
+    part = whole.divided(3)
+    assert (part.seconds, part.energy_cpu_j, part.memory_rss_peak_bytes) == (3.0, 10.0, 100)
+    assert part.plus(part).plus(part) == whole
+    assert Usage().plus(whole) == whole
+
+
+def test_the_thread_samples_and_ends(monkeypatch):
+    monkeypatch.setattr("offramp.meters.meter.PERIOD", 0.001)
+    subject = Meter(Missing("none"), Missing("none"))
+    sampled = threading.Event()
+    read = subject.sample
+    monkeypatch.setattr(subject, "sample", lambda: (read(), sampled.set()))
+    with subject:
+        assert sampled.wait(30)
+    assert not [t for t in threading.enumerate() if t.name == "offramp-meter"]
+
+
+def test_the_machine_at_rest(tmp_path, clock):
+    tree = Tree(tmp_path)
+    subject = meter(find_packages(tmp_path), Missing("none"), clock)
+    tree.draw(100)  # before: not of the rest
+    clock.now += 1
+    subject.sample()
+
+    def sleep(seconds):
+        tree.draw(5 * seconds)
+        clock.now += seconds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("offramp.meters.meter.time.sleep", sleep)
+        subject.rest()
+        assert subject.idle.power_cpu_mean_w == pytest.approx(5)
+        blind = meter(Missing("none"), Missing("none"), clock)
+        blind.rest()
+    assert blind.idle.power_cpu_mean_w is None and blind.idle.seconds == 0
