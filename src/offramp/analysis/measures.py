@@ -118,8 +118,8 @@ class Numbers:
     """A tidy table taken apart once, for many measures.
 
     trials: model, data, strategy, seed by trial.  exits, last: how many exits the fullest trial of the
-    same model and data has, and the number of the final one; by trial.  final: closing metrics (trial,
-    exit, split, metric, value, source).  curves, histories, phases: of the functions of these names.
+    same model and data has, and the number of the final one; by trial.  final: the rows of closing
+    metrics.  curves, histories, phases: of the functions of these names.
     """
 
     trials: pd.DataFrame
@@ -191,8 +191,7 @@ def _quality(found: Numbers, measure: Measure) -> pd.DataFrame:
     if not last:
         return _with_overall(found, rows)
     deepest = rows["exit"].to_numpy() == found.last.reindex(rows["trial"]).to_numpy()
-    kept: pd.DataFrame = rows[deepest].drop(columns="exit")
-    return kept.assign(exit=pd.array([pd.NA] * len(kept), dtype="Int64"))
+    return _without_exit(rows[deepest].drop(columns="exit").set_index("trial"))
 
 
 def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
@@ -276,34 +275,44 @@ def _key(sources: Sequence[object]) -> str:
 
 def _with_overall(found: Numbers, rows: pd.DataFrame) -> pd.DataFrame:
     """Values of exits, and their mean where a trial has them all."""
-    groups = rows.sort_values(["trial", "exit"], kind="stable").groupby("trial", sort=True)
-    means = groups["value"].agg(lambda values: values.mean(skipna=False))
-    whole = groups["exit"].nunique() == found.exits.reindex(means.index)
+    rows = rows.sort_values(["trial", "exit"], kind="stable")
+    groups = rows.groupby("trial", sort=True)
     overall = pd.DataFrame(
         {
-            "trial": means.index,
-            "exit": pd.NA,
-            "value": means.to_numpy(),
-            "source": groups["source"].agg(lambda s: _key(s.tolist())).to_numpy(dtype=object),
-            "measured": groups["measured"].all().to_numpy(),
+            "value": groups["value"].mean().where(groups["value"].count() == groups.size()),
+            "source": _keys(rows),
+            "measured": groups["measured"].all(),
         }
-    )[whole.to_numpy()]
-    return pd.concat([rows.astype({"exit": "Int64"}), overall.astype({"exit": "Int64"})])
+    )[groups["exit"].nunique() == found.exits.reindex(list(groups.groups))]
+    return pd.concat([rows.astype({"exit": "Int64"}), _without_exit(overall)])
+
+
+def _without_exit(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by trial (the index), of no exit."""
+    exits = pd.array([pd.NA] * len(rows), dtype="Int64")
+    return rows.rename_axis("trial").reset_index().assign(exit=exits)
+
+
+def _keys(rows: pd.DataFrame) -> pd.Series:
+    """One key of all sources of each trial. rows: sorted by trial."""
+    trials, sources = rows["trial"].tolist(), rows["source"].tolist()
+    gathered: dict[str, list[object]] = {}
+    for trial, source in zip(trials, sources, strict=True):
+        gathered.setdefault(trial, []).append(source)
+    return pd.Series({trial: _key(found) for trial, found in gathered.items()}, dtype=object)
 
 
 def _cost(found: Numbers, measure: Measure) -> pd.DataFrame:
     groups = found.phases.groupby(level="trial", sort=True)
-    values = COSTS[measure.name](found.phases)
     counted = measure.name.startswith("macs")  # counted, so no estimate however the trial was run
     overall = pd.DataFrame(
         {
-            "trial": values.index,
-            "exit": pd.NA,
-            "value": values.to_numpy(dtype=float),
-            "source": groups["source"].agg(lambda s: _key(s.tolist())).reindex(values.index).array,
-            "measured": counted | groups["measured"].all().reindex(values.index).to_numpy(dtype=bool),
+            "value": COSTS[measure.name](found.phases),
+            "source": _keys(found.phases.reset_index("trial")),
+            "measured": groups["measured"].all() | counted,
         }
-    ).astype({"exit": "Int64"})
+    )
+    overall = _without_exit(overall.astype({"value": float, "measured": bool}))
     return overall if not measure.per_exit else pd.concat([_exit_seconds(found), overall])
 
 
@@ -311,7 +320,7 @@ def _exit_seconds(found: Numbers) -> pd.DataFrame:
     """Time of the phases that trained one exit each; of a trial with a phase for several there is none,
     since how to divide it among them is a matter of attribution, not measurement."""
     rows = found.phases.assign(value=written_seconds(found.phases)).reset_index()
-    alone = rows.groupby("trial")["exit"].transform(lambda exit: exit.notna().all()).astype(bool)
+    alone = rows["exit"].notna().groupby(rows["trial"]).transform("all")
     groups = rows[alone].groupby(["trial", "exit"], sort=True)
     return pd.DataFrame(
         {

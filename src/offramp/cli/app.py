@@ -296,7 +296,7 @@ def doctor(json: JsonOption = False) -> None:
 
 
 for command in (
-    *(evidence.compare, evidence.stats, evidence.calibrate, evidence.claims),
+    *(evidence.compare, evidence.stats, evidence.claims, evidence.recommend, evidence.calibrate),
     *(reporting.pack, reporting.figures, tabling.tables, page.report),
 ):
     app.command()(command)

@@ -183,3 +183,45 @@ def claims(
     from offramp.cli import claims as command
 
     command.claims(store, file, study, only, json)
+
+
+def recommend(
+    store: Annotated[
+        Path | None,
+        typer.Argument(metavar="STORE", help="A store, or what offramp pack wrote.  [default: runs]"),
+    ] = None,
+    goal: Annotated[
+        str, typer.Option(help="accuracy, latency, training-time, memory, energy or balanced.")
+    ] = "balanced",
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Accuracy that must be reached, as 0.9.")
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(metavar="N", help="MACs an image may take on average, as 1.5M.")
+    ] = None,
+    frozen_backbone: Annotated[
+        bool, typer.Option("--frozen-backbone", help="The backbone's weights are given and must stay.")
+    ] = False,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only trials of the study of that name.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Advise on a strategy and a network for a goal.
+
+    Ranks what a store holds, says what is not separable, and why something is ruled out. Without a
+    store it gives the paper's guidelines, and says so.
+
+    \b
+    Examples:
+      offramp recommend runs/demo --goal accuracy
+      offramp recommend runs/demo --goal latency --min-accuracy 0.9
+      offramp recommend --goal memory --frozen-backbone
+
+    latency: the fewest MACs an image at which a network still reaches --min-accuracy; by default a
+    point less than the best final exit. balanced: the mean rank over the other goals.
+    """
+    from offramp.cli import advice
+
+    asked = advice.wish(goal, min_accuracy, max_macs, frozen_backbone)
+    advice.recommend_from(store or RUNS, store is not None, asked, study, json)

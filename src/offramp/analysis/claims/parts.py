@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise, product
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -60,20 +60,20 @@ class Part:
 
 def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> Index:
     """Index observations (columns measures.OBSERVATION). strategies: of the whole table."""
+    columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
+    exits = observed["exit"].astype("Int64").fillna(0).tolist()
+    sources = observed["source"].fillna("").tolist()
+    gathered: dict[Place, list[tuple[int, float, str, bool]]] = {}
+    for model, data, strategy, seed, value, known, exit, source in zip(
+        *columns, exits, sources, strict=True
+    ):
+        place = Place(str(model), str(data), str(strategy), int(exit) or None)
+        gathered.setdefault(place, []).append((seed, value, str(source), known))
     series = {}
-    ordered = observed.sort_values("seed", kind="stable")
-    exits = ordered["exit"].astype(object).where(ordered["exit"].notna(), -1).astype(int)
-    keys = [ordered["model"], ordered["data"], ordered["strategy"], exits.rename("exit")]
-    for key, rows in ordered.groupby(keys, sort=True).indices.items():
-        model, data, strategy, exit = cast(tuple[str, str, str, int], key)
-        part = ordered.iloc[rows]
-        place = Place(str(model), str(data), str(strategy), None if exit == -1 else int(exit))
-        series[place] = Series(
-            tuple(part["seed"].tolist()),
-            part["value"].to_numpy(dtype=float),
-            tuple("" if pd.isna(s) else str(s) for s in part["source"]),
-            bool(part["measured"].all()),
-        )
+    for place, rows in gathered.items():
+        rows.sort()
+        seeds, numbers, keys, known = zip(*rows, strict=True)
+        series[place] = Series(seeds, np.array(numbers, dtype=float), keys, all(known))
     final: dict[tuple[str, str], int] = {}
     for place in series:
         cell = (place.model, place.data)
@@ -180,9 +180,13 @@ def values(part: Part, found: Index) -> Values:
         if place not in found.series:
             return Values(NONE, NONE, _lacks(place, found))
     series = [found.series[place] for place in places]
-    seeds = sorted(set.intersection(*(set(s.seeds) for s in series)))
-    rows = np.array([[s.values[s.seeds.index(seed)] for seed in seeds] for s in series])
-    rows = rows.reshape(len(series), len(seeds))
+    seeds: tuple[int, ...] = series[0].seeds
+    if all(s.seeds == seeds for s in series):
+        rows = np.stack([s.values for s in series])
+    else:
+        seeds = tuple(sorted(set.intersection(*(set(s.seeds) for s in series))))
+        rows = np.array([[s.values[s.seeds.index(seed)] for seed in seeds] for s in series])
+        rows = rows.reshape(len(series), len(seeds))
     left, right = rows[: len(part.left)].mean(axis=0), rows[len(part.left) :].mean(axis=0)
     alone = len(part.left) == len(part.right) == 1 and part.left[0].exit == part.right[0].exit
     if alone and seeds and _agree(series[0], series[1], seeds):
