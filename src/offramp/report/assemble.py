@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from offramp.analysis.claims import check
 from offramp.report import claims_file, figures, how, tables
+from offramp.report.advice import answer
 from offramp.report.claims_table import claims_table
 from offramp.report.contents import Contents
 from offramp.report.evidence import Evidence
@@ -17,7 +18,7 @@ def assemble(evidence: Evidence, title: str | None = None) -> Contents:
     return Contents(
         title=title or ", ".join(studies) or "no runs yet",
         lead=lead(evidence),
-        answer=(),
+        answer=answer(evidence),
         figures=figures.draw(evidence).figures,
         tables=tables.make(evidence),
         claims=[claims_table(check(claims_file.paper(), evidence.table))] if evidence.trials else [],
