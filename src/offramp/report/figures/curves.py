@@ -119,7 +119,7 @@ def _by_exit(
     )
     return Figure(
         name=name(metric.word, group.key, model, data),
-        question="rq1",
+        question="rq3" if group.key == "hybrid" else "rq1",
         title=f"{metric.word.capitalize()} by exit: {group.title}",
         caption=caption,
         alt=f"Line charts of {metric.word} over epochs, a row for each of exits "
@@ -139,7 +139,7 @@ def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: in
     alone = " The baseline has its final exit only." if "baseline" in group.strategies else ""
     return Figure(
         name=name("overall", group.key, model, data),
-        question="rq1",
+        question="rq3" if group.key == "hybrid" else "rq1",
         title=f"Loss and accuracy overall: {group.title}",
         caption=f"Mean over exits of loss (lower is better) and accuracy (higher is better), "
         f"{group.title}, {where(model, data)}. Each exit counts its own epochs; one that has stopped "

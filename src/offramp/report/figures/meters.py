@@ -61,7 +61,7 @@ def meters(evidence: Evidence) -> list[Figure]:
         figures.append(
             Figure(
                 name=name("memory-power", model, data),
-                question="rq3",
+                question="rq2",
                 title="Memory, power and energy",
                 caption=f"Of training, {where(model, data)}; less is better. Over a trial's phases: "
                 "peaks are the largest, mean power is weighted with time, energy is added up. "

@@ -102,7 +102,7 @@ def _figure(found: pd.DataFrame, family: str, members: Sequence[str], model: str
     told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
     return Figure(
         name=name("significance", family, model, data),
-        question="rq1",
+        question="rq1" if family in titles else "rq3",
         title=f"Who beats whom: {title}",
         caption="A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference "
         "on the arrow. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
