@@ -52,6 +52,8 @@ HEADINGS: dict[str, tuple[str, str, str]] = {
     "claims": ("Claims", "Claims, checked", "Findings as statements, each tested on these runs."),
 }
 
+SHORT = 160  # characters of a caption that are always shown
+
 
 @dataclass(frozen=True)
 class Section:
@@ -109,6 +111,17 @@ def _sections(contents: Contents) -> list[Section]:
     return found
 
 
+def begun(caption: str) -> tuple[str, str]:
+    """A caption's first sentences, SHORT characters or a little more, and what a reader unfolds."""
+    sentences = re.split(r"(?<=[.!?]) (?=[A-Z≥=])", caption)
+    first = sentences[0]
+    for count, sentence in enumerate(sentences[1:], start=1):
+        if len(first) + len(sentence) > SHORT:
+            return first, " ".join(sentences[count:])
+        first = f"{first} {sentence}"
+    return first, ""
+
+
 @functools.cache
 def _template() -> Any:
     environment = Environment(
@@ -116,6 +129,7 @@ def _template() -> Any:
     )
     environment.filters["json"] = _json
     environment.filters["colored"] = colored
+    environment.filters["begun"] = begun
     return environment.from_string(_file("page.html"))
 
 
@@ -130,10 +144,10 @@ def _script(name: str) -> Markup:
 
 @functools.cache
 def _vega() -> Markup:
-    """Vega, Vega-Lite and Vega-Embed, as vl-convert carries them."""
+    """Vega-Embed and what it needs of Vega and Vega-Lite, as vl-convert carries them."""
     from vl_convert import javascript_bundle
 
-    return _inline(javascript_bundle(""))
+    return _inline(javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _inline(script: str) -> Markup:

@@ -2,9 +2,7 @@
 // Filters, colors, and charts drawn when they come into view. Without this script the page still reads.
 (() => {
   const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const LARGEST = 1.3; // scale of a chart
-  const LARGEST_ALONE = 1.7; // of one that has a row for itself
-  const WIDE = 520; // px beyond which a chart takes a whole row
+  const LARGEST = 1.5; // scale of a chart
   const items = $(".item");
   const filters = document.querySelector(".filters");
   const selects = filters ? $("select", filters) : [];
@@ -142,10 +140,7 @@
         tooltip: { disableDefaultStyle: true },
       });
       const svg = place.querySelector("svg");
-      const wide = Number(svg.getAttribute("width")), item = place.closest(".item");
-      const largest = item.matches(":only-child") ? LARGEST_ALONE : LARGEST;
-      svg.style.width = `${Math.round(wide * largest)}px`; // at most; the style sheet keeps it in its place
-      item.classList.toggle("whole", wide > WIDE);
+      svg.style.width = `${Math.round(svg.getAttribute("width") * LARGEST)}px`; // or less: see the style sheet
       place.classList.add("drawn");
     } catch (error) {
       place.classList.add("failed");
