@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import final
 
+import numpy as np
 import pandas as pd
 
+from offramp.analysis.claims import Outcome, check
+from offramp.analysis.curves import History
 from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.families import families
+from offramp.report.claims_file import paper
 from offramp.report.evidence import Evidence
 
 COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured")
+Place = tuple[str, str, str, int | None]  # model, data, measure, exit
 
 
 @final
@@ -23,28 +30,49 @@ class Findings:
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-        self._numbers: dict[tuple[str, str], Numbers] = {}
-        self._values: dict[tuple[str, str, str], pd.DataFrame] = {}
-        self._samples: dict[tuple[str, str, str, int | None], Sample | None] = {}
-        self._analyses: dict[tuple[str, str, str, int | None, tuple[str, ...]], Analysis | None] = {}
+        self._whole: dict[str, pd.DataFrame] = {}
+        self._parts: dict[str, Mapping[tuple[str, str, str], pd.DataFrame]] = {}
+        self._samples: dict[Place, Sample | None] = {}
+        self._analyses: dict[tuple[Place, tuple[str, ...]], Analysis | None] = {}
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The tidy table, taken apart."""
+        return numbers(self.evidence.table)
+
+    @cached_property
+    def histories(self) -> Mapping[str, list[History]]:
+        """Curves of every exit by trial."""
+        found: dict[str, list[History]] = {}
+        for history in self.numbers.histories:
+            found.setdefault(history.trial, []).append(history)
+        return found
+
+    @cached_property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """What the evidence says of the paper's claims, by id."""
+        return {outcome.claim.id: outcome for outcome in check(paper(), self.numbers)}
+
+    def everywhere(self, measure: Measure) -> pd.DataFrame:
+        """All values of a measure (columns `measures.OBSERVATION`)."""
+        if measure.name not in self._whole:
+            self._whole[measure.name] = observations(self.numbers, measure)
+        return self._whole[measure.name]
 
     def observations(self, model: str, data: str, measure: Measure) -> pd.DataFrame:
-        """All values of a measure (columns `measures.OBSERVATION`), every exit and overall."""
-        key = (model, data, measure.name)
-        if key not in self._values:
-            self._values[key] = observations(self.numbers(model, data), measure)
-        return self._values[key]
-
-    def numbers(self, model: str, data: str) -> Numbers:
-        """The tidy table of a model and data set, taken apart."""
-        if (model, data) not in self._numbers:
-            self._numbers[model, data] = numbers(self.evidence.rows(model, data))
-        return self._numbers[model, data]
+        """Those of a model and data set, every exit and overall."""
+        whole = self.everywhere(measure)
+        return whole[(whole["model"] == model) & (whole["data"] == data)]
 
     def values(self, model: str, data: str, measure: Measure, exit: int | None = None) -> pd.DataFrame:
         """Values at one exit, or overall."""
-        found = self.observations(model, data, measure)
-        return found[found["exit"].isna() if exit is None else (found["exit"] == exit).fillna(False)]
+        if measure.name not in self._parts:
+            whole = self.everywhere(measure)
+            exits = whole["exit"].map(str)  # `<NA>` overall
+            groups = whole.groupby([whole["model"], whole["data"], exits], sort=True)
+            self._parts[measure.name] = {(str(m), str(d), str(k)): part for (m, d, k), part in groups}
+        none = self.everywhere(measure).iloc[:0]
+        return self._parts[measure.name].get((model, data, str(pd.NA if exit is None else exit)), none)
 
     def analysis(
         self,
@@ -54,22 +82,26 @@ class Findings:
         exit: int | None = None,
         members: tuple[str, ...] = (),
     ) -> Analysis | None:
-        """Both ways of testing whether strategies differ. members: compare these only, else all.
-        None: there are no values."""
-        key = (model, data, measure.name, exit, members)
+        """Whether strategies differ. members: compare these, both ways; else all, over seeds only, as
+        the paper's way has no test of them all. None: there are no values."""
+        place = (model, data, measure.name, exit)
+        key = (place, members)
         if key not in self._analyses:
-            whole = self._sample(model, data, measure, exit)
-            if whole is not None and members:
-                whole = whole.keep(members)
-            self._analyses[key] = None if whole is None else analyze_sample(whole)
+            found = self._sample(place)
+            if found is None:
+                self._analyses[key] = None
+            elif members:
+                self._analyses[key] = analyze_sample(found.keep(members))
+            else:
+                self._analyses[key] = analyze_sample(found, both=False)
         return self._analyses[key]
 
-    def _sample(self, model: str, data: str, measure: Measure, exit: int | None) -> Sample | None:
-        key = (model, data, measure.name, exit)
-        if key not in self._samples:
-            rows = self.values(model, data, measure, exit)
-            self._samples[key] = None if rows.empty else sample(rows, COLUMNS)
-        return self._samples[key]
+    def _sample(self, place: Place) -> Sample | None:
+        if place not in self._samples:
+            model, data, name, exit = place
+            rows = self.values(model, data, MEASURES[name], exit)
+            self._samples[place] = None if rows.empty else sample(rows, COLUMNS)
+        return self._samples[place]
 
     def families(self, model: str, data: str) -> dict[str, tuple[str, ...]]:
         """The paper's families that are here: `core`, and each hybrid's, by name."""
@@ -84,5 +116,7 @@ class Findings:
     ) -> tuple[float, float]:
         """Mean and sample standard deviation over the seeds of a strategy; NaN where there is none."""
         rows = self.values(model, data, MEASURES[measure], exit)
-        values = rows.loc[rows["strategy"] == strategy, "value"]
-        return float(values.mean()), float(values.std(ddof=1))
+        values = rows.loc[rows["strategy"] == strategy, "value"].to_numpy(dtype=float)
+        if not len(values):
+            return float("nan"), float("nan")
+        return float(values.mean()), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")

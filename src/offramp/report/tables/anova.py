@@ -9,7 +9,7 @@ import pandas as pd
 
 from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Analysis, Untested
-from offramp.analysis.stats.analyze import OneWay, OverBlocks
+from offramp.analysis.stats.analyze import NOT_ASKED, OneWay, OverBlocks
 from offramp.analysis.stats.assumptions import Check
 from offramp.analysis.stats.oneway import Anova, Welch
 from offramp.analysis.stats.repeated import Repeated
@@ -156,7 +156,7 @@ def reasons(analysis: Analysis) -> list[str]:
     blocks = analysis.over_blocks
     over = blocks.anova if isinstance(blocks, OverBlocks) else blocks
     said = {}
-    if isinstance(one, Untested):
+    if isinstance(one, Untested) and one is not NOT_ASKED:
         estimated = one.why.startswith("estimated")
         said[one.why] = one.why if estimated else f"not tested, {one.why}"
     if isinstance(over, Untested) and over.why not in said:

@@ -113,13 +113,12 @@ def _row(
 
 def _trends(found: Findings, model: str, data: str) -> dict[str, str]:
     """The word for each strategy: that of its worst exit."""
-    curves = found.numbers(model, data).curves
-    at = (curves["split"] == "validation") & (curves["metric"] == "cross_entropy")
-    strategy = {t.id: t.strategy for t in found.evidence.of(model, data)}
-    signs: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for (trial, exit), part in curves[at].groupby(["trial", "exit"], sort=True):
-        key = (strategy[str(trial)], str(exit))
-        signs.setdefault(key, []).append(rise_and_jitter(part["value"].to_numpy(dtype=float)))
+    signs: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for trial in sorted(found.evidence.of(model, data), key=lambda t: t.id):
+        for history in found.histories.get(trial.id, ()):
+            if len(history.loss):
+                key = (trial.strategy, history.exit)
+                signs.setdefault(key, []).append(rise_and_jitter(history.loss))
     words: dict[str, str] = {}
     for (name, _), seen in signs.items():
         word = trend(float(np.mean([r for r, _ in seen])), float(np.mean([j for _, j in seen])))

@@ -7,8 +7,6 @@ from typing import Literal
 
 import pandas as pd
 
-from offramp.analysis.claims import check
-from offramp.report.claims_file import paper
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 
@@ -162,14 +160,13 @@ def guidelines(found: Findings) -> list[Table]:
     """The paper's advice, each piece tied to claims (Table 9)."""
     if not {a.strategy for a in ADVICE} & set(found.evidence.strategies):
         return []
-    verdicts = {o.claim.id: o.verdict for o in check(paper(), found.evidence.table)}
     frame = pd.DataFrame(
         [
             {
                 "strategy": a.strategy,
                 "side": a.side,
                 "advice": a.text,
-                "claims": "; ".join(f"{claim} ({verdicts[claim]})" for claim in a.claims),
+                "claims": "; ".join(f"{claim} ({found.outcomes[claim].verdict})" for claim in a.claims),
             }
             for a in ADVICE
         ]

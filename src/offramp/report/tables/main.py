@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from offramp.report.model import Column, Table
 from offramp.report.record import Trial
 from offramp.report.tables.common import at, gathered, place, slug
 from offramp.report.tables.marks import marks
-from offramp.study.summary import THRESHOLDS
+from offramp.study.summary import THRESHOLDS, Spread
 
 CAPTION = (
     "Test accuracy at each exit, %: mean ± sample standard deviation over seeds. Marks are within a "
@@ -123,9 +122,8 @@ def _row(
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation, whatever the order; NaN where there are no values, or one."""
+    """Mean and sample standard deviation; NaN where there are no values, or one."""
     if not values:
         return float("nan"), float("nan")
-    mean = math.fsum(values) / len(values)
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else float("nan")
+    found = Spread.of(values)
+    return found.mean, found.sd
