@@ -165,14 +165,16 @@ def _curves(
     exits: int,
     epochs: int,
 ) -> pd.DataFrame:
-    """Histories: loss falls to its least value, then rises; every trial and exit on its own."""
+    """Histories: loss falls to its least value, then rises by as much everywhere; every trial and exit
+    on its own."""
     shape = (len(trials), exits, 1)
     epoch = np.arange(1, epochs + 1)
     later = np.array([planted.curves.get(s, 0) for s in trials["strategy"]])[:, None, None]
     low = np.clip(epochs * 0.6 + later + rng.normal(size=shape), 2, epochs - 1)
-    loss = 1 + 0.2 * ((epoch - low) / epochs) ** 2 + 0.001 * rng.normal(size=(*shape[:2], epochs))
+    fall, rise = np.maximum(1 - epoch / low, 0), np.maximum(epoch - low, 0) / (epochs - low)
+    loss = 1 + 0.2 * fall + 0.02 * rise + 0.001 * rng.normal(size=(*shape[:2], epochs))
     running = 1 - 0.5 * epoch / epochs + 0.001 * rng.normal(size=loss.shape)
-    accuracy = 0.5 + 0.2 * (1 - ((epoch - low) / epochs) ** 2) + 0.001 * rng.normal(size=loss.shape)
+    accuracy = 0.7 - 0.2 * fall - 0.02 * rise + 0.001 * rng.normal(size=loss.shape)
     wider = np.array([planted.gap.get(s, 0.0) for s in trials["strategy"]])[:, None, None]
     trained = accuracy + 0.005 * (10 + wider + rng.normal(size=shape))
     every = {

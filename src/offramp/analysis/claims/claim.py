@@ -37,11 +37,24 @@ Names = Annotated[
 ]
 Ids = Annotated[tuple[Word, ...], BeforeValidator(_listed), Field(strict=False, max_length=100)]
 Exit = Annotated[int, Field(ge=1)] | Literal["final"]
-Exits = Annotated[tuple[Exit, ...], BeforeValidator(_listed), Field(strict=False, min_length=1)]
 
 
 def _exits(value: Any) -> Any:
-    return value if value == "overall" else _listed(value)
+    found = _listed(value)
+    whole = isinstance(found, (list, tuple)) and bool(found)
+    for exit in found if whole else ():
+        number = isinstance(exit, int) and not isinstance(exit, bool) and exit >= 1
+        whole = whole and (number or exit == "final")
+    if not whole:
+        raise _fail("must be a list of exits, numbers from 1 or 'final'")
+    return found
+
+
+def _exits_or_overall(value: Any) -> Any:
+    return value if value == "overall" else _exits(value)
+
+
+Exits = Annotated[tuple[Exit, ...], BeforeValidator(_exits), Field(strict=False)]
 
 
 class Claim(BaseModel):
@@ -74,7 +87,7 @@ class Claim(BaseModel):
     against_exits: Exits | None = None
     against_models: Names | None = None
     against_data: Names | None = None
-    exits: Annotated[Literal["overall"] | Exits, BeforeValidator(_exits)] = "overall"
+    exits: Annotated[Literal["overall"] | Exits, BeforeValidator(_exits_or_overall)] = "overall"
     by: Literal["each", "mean"] = "each"
     margin: float = 0.0
     models: Names = ("*",)
@@ -98,10 +111,8 @@ class Claim(BaseModel):
         if self.order is not None and len(self.order) < 2:
             raise _fail("needs two strategies or more", "order")
         if self.exits == "overall" and self.against_exits is not None:
-            raise _fail("must be numbers or 'final' where there are against_exits", "exits")
+            raise _fail("needs exits, numbers or 'final', beside against_exits")
         measure = MEASURES[self.measure]
-        if self.exits == "overall" and not measure.overall:
-            raise _fail(f"must be numbers: {self.measure} is of exits only", "exits")
         if self.exits != "overall" and not measure.per_exit:
             raise _fail(f"must be overall: {self.measure} is not of an exit", "exits")
         return self

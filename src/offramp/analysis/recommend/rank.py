@@ -31,7 +31,7 @@ def _advise(facts: Facts, wish: Wish, data: str) -> Advice:
     out |= {c: why for c, why in found.ruled_out.items() if c not in out}
     several = len({model for model, _ in everyone}) > 1
     names = {c: f"{c[1]} on {c[0]}" if several else c[1] for c in everyone}
-    frame = found.frame[[c not in out for c in pairs(found.frame)]]
+    frame = only(found.frame, [c for c in everyone if c not in out])
     ranking, untested = _rank(found, frame, names)
     if not ranking and len(out) == len(everyone):
         untested = "every strategy is ruled out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
@@ -46,8 +47,7 @@ def pairs(frame: pd.DataFrame) -> list[Candidate]:
 
 def only(frame: pd.DataFrame, candidates: Collection[Candidate]) -> pd.DataFrame:
     """The rows of these candidates."""
-    kept: pd.DataFrame = frame[[c in candidates for c in pairs(frame)]]
-    return kept
+    return frame.loc[np.array([c in candidates for c in pairs(frame)], dtype=bool)]
 
 
 def values(facts: Facts, wish: Wish, data: str, allowed: Sequence[Candidate]) -> Values:
