@@ -187,9 +187,9 @@ def _readme(records: Records, manifests: list[dict[str, Any]], missing: tuple[st
         "| model | data | strategies | seeds | trials | test images |",
         "|---|---|---|---|---|---|",
     ]
-    pairs = sorted({(m["network"]["backbone"], m["data"]["name"]) for m in manifests})
+    pairs = sorted({(m["network"]["backbone"], data_label(m)) for m in manifests})
     for model, data in pairs:
-        here = [m for m in manifests if (m["network"]["backbone"], m["data"]["name"]) == (model, data)]
+        here = [m for m in manifests if (m["network"]["backbone"], data_label(m)) == (model, data)]
         seeds = ", ".join(map(str, sorted({m["seed"] for m in here})))
         strategies = len({m["strategy"] for m in here})
         images = here[0]["data"]["provenance"].get("images", {}).get("test", "?")

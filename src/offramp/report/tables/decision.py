@@ -91,7 +91,7 @@ def decision(found: Findings) -> list[Table]:
     lines = (*unrecorded(found, COSTS), *gathered(notes))
     titles = (Column("strategy", "strategy"), Column("by", "by"), *(Column(k, t) for k, t in SHOWN))
     title, frame = "Strategies by characteristic", pd.DataFrame(rows)
-    return [Table("decision", "answer", title, CAPTION, frame, titles, "Table 8", notes=lines)]
+    return [Table("decision", "more", title, CAPTION, frame, titles, "Table 8", notes=lines)]
 
 
 SHOWN = (
