@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from offramp.augment import Augment
 from offramp.data import split_file
@@ -56,7 +58,11 @@ def read_source(spec: DataSpec) -> RawData:
     shared = os.environ.get("OFFRAMP_DATA")
     default = str(Path(shared) / spec.name) if shared else None
     source = DATASETS[spec.name]
-    return source(**_arguments(source, spec, default))
+    arguments = _arguments(source, spec, default)
+    hints = get_type_hints(source)
+    for option, value in spec.options:
+        arguments[option] = _checked(option, hints[option], value)
+    return source(**arguments)
 
 
 def save_splits(spec: DataSpec, path: Path) -> None:
@@ -206,6 +212,14 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
             seen = set(digests[other])
             counts[f"{name} in {other}"] = sum(d in seen for d in digests[name])
     return {name: count for name, count in counts.items() if count}
+
+
+def _checked(option: str, kind: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
+        raise OfframpError(f"data.{option} cannot be {value!r}: {reason}") from None
 
 
 def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | None) -> dict[str, Any]:
