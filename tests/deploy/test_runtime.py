@@ -93,6 +93,14 @@ def test_the_command_refuses_a_changed_bundle(bundle: Path, images: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("name", ["scoring.py", "preprocessing.py"])
+def test_a_damaged_source_is_named_before_it_is_run(name: str, bundle: Path, images: Path) -> None:
+    (bundle / name).write_text("print('run'")
+    status, out, err = run(bundle, images)
+    assert (status, out) == (2, "")
+    assert f"{name} has been changed" in err and len(err.splitlines()) == 1
+
+
 def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path) -> None:
     sums = bundle / "SHA256SUMS"
     whole = sums.read_text()

@@ -68,7 +68,7 @@ def benchmark(
     store: StoreOption = RUNS,
     json: JsonOption = False,
 ) -> None:
-    """Measure latency and throughput, with and without leaving early.
+    """Time a network with and without leaving early.
 
     The plain network, the network when nothing leaves, the policy, and each stage, side by side in
     turns; MACs beside milliseconds. A bundle is measured in onnxruntime, in a process of its own, and

@@ -16,6 +16,8 @@ from offramp.study.summary import made_with, tidy, trial_seconds
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
+UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}
+
 
 def opened(root: Path) -> Store:
     """A store that is there already. Raises OfframpError where there is none."""
@@ -76,6 +78,10 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
         f"{manifest['data']['name']}, seed {manifest['seed']}\n"
     )
     show(_exits(manifest), "Exits: compute of one image, and accuracy")
+    if "auroc" in manifest["metrics"]["test"]:
+        several = len(manifest["classes"]) > 2
+        of = "means over classes" if several else f"of class '{manifest['classes'][1]}'"
+        show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
     note = "kept: the epoch whose weights were kept. offramp why NODE explains a node."
     show(_phases(store, manifest), "Phases", note)
     made, sign = manifest["provenance"], "" if seconds.measured else "~"
@@ -98,6 +104,15 @@ def _exits(manifest: dict[str, Any]) -> Any:
             f"{100 * spent / manifest['backbone_macs']:.0f} %",
             *(f"{100 * manifest['metrics'][split]['accuracy'][i]:.1f} %" for split in splits),
         )
+    return listing
+
+
+def _uneven(manifest: dict[str, Any]) -> Any:
+    listing = table(["exit"], list(UNEVEN.values()))
+    test = manifest["metrics"]["test"]
+    for i, exit in enumerate(manifest["exits"]):
+        values = [test[name][i] for name in UNEVEN]
+        listing.add_row(str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values))
     return listing
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from offramp.data import manifest
@@ -95,7 +95,11 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
                 image = image.convert("RGBA")  # Pillow warns where this step is left out
             image = image.convert("RGB")
     except Exception as error:  # decoders raise whatever they like on damaged bytes
-        reason = " ".join(str(error).replace(name, "the file").split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose text is the path again
+            reason = "it has no known format"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         raise OfframpError(f"{name} is no readable image ({reason}); replace or remove it") from error
     if mode == "F" or mode.startswith("I"):
         raise OfframpError(f"{name} has PIL mode {mode}; give images of 8 bits a channel")

@@ -10,6 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from offramp.data import split_file
 from offramp.data.choose import choose
 from offramp.data.custom import call
 from offramp.data.dataset import SPLITS, Data, statistics
@@ -22,26 +25,43 @@ from offramp.data.spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.usercode import function, is_user_code
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def load(spec: DataSpec) -> Data:
     """The data set that `spec` names, on the CPU.
 
     Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
     """
+    return assemble(read_source(spec), spec)
+
+
+def read_source(spec: DataSpec) -> RawData:
+    """What the source that `spec` names returns; no image that is lazy is read yet.
+
+    Raises OfframpError as `load` does.
+    """
     if is_user_code(spec.name):
         make = function(spec.name, "data.name")
-        raw = call(spec.name, make, _arguments(make, spec, None))
-    elif spec.name in DATASETS:
-        shared = os.environ.get("OFFRAMP_DATA")
-        default = str(Path(shared) / spec.name) if shared else None
-        source = DATASETS[spec.name]
-        raw = source(**_arguments(source, spec, default))
-    else:
+        return call(spec.name, make, _arguments(make, spec, None))
+    if spec.name not in DATASETS:
         raise OfframpError(
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
             "(your own: path/to/file.py:function)"
         )
-    return assemble(raw, spec)
+    shared = os.environ.get("OFFRAMP_DATA")
+    default = str(Path(shared) / spec.name) if shared else None
+    source = DATASETS[spec.name]
+    return source(**_arguments(source, spec, default))
+
+
+def save_splits(spec: DataSpec, path: Path) -> None:
+    """Write which image is in which split, with its hash, for `DataSpec.split_file`.
+
+    Raises OfframpError as `load` does.
+    """
+    raw = read_source(spec)
+    split_file.save(path, raw, choose(raw, spec))
 
 
 def from_dataset(
@@ -81,13 +101,17 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
 
     Raises OfframpError as `load` does.
     """
-    chosen = choose(raw, spec)
+    given = Path(spec.split_file).expanduser() if spec.split_file is not None else None
+    listed = split_file.read(given) if given else {}
+    chosen = split_file.choose(given, listed, raw) if given else choose(raw, spec)
     geometry = geometry_of(raw, spec)
     parts = {id(part): part for part in chosen.parts.values()}  # a split used twice is read once
     taken = {key: take(part, geometry, spec.on_error) for key, part in parts.items()}
     read = {name: taken[id(part)] for name, part in chosen.parts.items()}
+    if given:
+        split_file.check(given, listed, raw, read)
     splits = {name: one.split for name, one in read.items()}
-    mean, std = statistics(splits["train"].images)
+    mean, std = _normalization(splits["train"].images, spec)
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
         **raw.provenance,
@@ -103,6 +127,21 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
     return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance)
+
+
+def _normalization(images: Tensor, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel. images: of the training split."""
+    if spec.normalize == "train":
+        return statistics(images)
+    if spec.normalize != "imagenet":
+        hint = nearest(spec.normalize, ("train", "imagenet"))
+        raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
+    if images.is_floating_point() or images.shape[1] != 3:
+        raise OfframpError(
+            "data.normalize: imagenet is for 8-bit images of 3 channels; set data.channels to 3, or "
+            "leave it out"
+        )
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:
@@ -143,9 +182,12 @@ def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | N
         if root is not None:
             arguments["root"] = Path(root).expanduser()
         elif taken["root"].default is inspect.Parameter.empty:
+            fetch = getattr(inspect.getmodule(source), "FETCH", None)
             raise OfframpError(
-                f"data set '{spec.name}' needs its folder; set data.root, or the environment "
-                f"variable OFFRAMP_DATA to the folder that holds '{spec.name}'"
+                f"data set '{spec.name}' needs its folder; "
+                + (f"fetch {fetch}, and " if fetch else "")
+                + "set data.root, or the environment variable OFFRAMP_DATA to the folder that holds "
+                f"'{spec.name}'"
             )
     elif spec.root is not None:
         raise OfframpError(f"data set '{spec.name}' reads no folder; leave data.root out")

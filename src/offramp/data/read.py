@@ -49,6 +49,14 @@ def take(part: Part, geometry: Geometry, on_error: Literal["fail", "skip"] = "fa
     return Taken(Split(geometry.of_batch(pixels), part.labels), part, digests, [])
 
 
+def digests_of(part: Part) -> list[str]:
+    """SHA-256, in hex, of what each image of a part is read from."""
+    source = part.source.images
+    if isinstance(source, Opened):
+        return source.digests(part.rows)
+    return [_digest(pixels) for pixels in part.source.read(part.rows)]
+
+
 def _opened(part: Part, source: Opened, geometry: Geometry, on_error: str) -> Taken:
     def make(row: int) -> Tensor | None:
         try:

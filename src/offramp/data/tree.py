@@ -36,6 +36,7 @@ def image_files(root: Path, folder: Path) -> Iterator[str]:
 
     Raises OfframpError for a link that leaves `root`.
     """
+    check_link(root, folder)
     waiting = [folder]
     seen = set()
     while waiting:
@@ -49,7 +50,7 @@ def image_files(root: Path, folder: Path) -> Iterator[str]:
                     continue
                 path = here / entry.name
                 if entry.is_symlink():
-                    _check_link(root, path)
+                    check_link(root, path)
                 if entry.is_dir():
                     waiting.append(path)
                 elif path.suffix.lower() in SUFFIXES:
@@ -62,7 +63,8 @@ def check_folder(root: Path, fetch: str) -> None:
         raise OfframpError(f"there is no folder {root}; fetch {fetch}, or set data.root")
 
 
-def _check_link(root: Path, path: Path) -> None:
+def check_link(root: Path, path: Path) -> None:
+    """Raises OfframpError where `path`, below `root`, leads out of it over a link."""
     try:
         inside(root, str(path.relative_to(root)))
     except ValueError as error:

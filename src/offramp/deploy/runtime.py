@@ -12,6 +12,7 @@ their hashes, and a bundle of which one is missing or changed is refused. Nothin
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib.util
 import json
@@ -42,8 +43,10 @@ class BundleError(Exception):
     """Something that the user can mend, in one line."""
 
 
+@functools.cache
 def _beside(name: str) -> ModuleType:
-    """A file that lies beside this one, whatever other modules of its name there are."""
+    """A file that lies beside this one, whatever other modules of its name there are. Loaded late, so
+    that a damaged one has been found and named by then."""
     title = f"_bundled_{name}"
     spec = importlib.util.spec_from_file_location(title, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
@@ -51,10 +54,6 @@ def _beside(name: str) -> ModuleType:
     sys.modules[title] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
-
-
-scoring = _beside("scoring")
-preprocessing = _beside("preprocessing")
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,8 @@ class Bundle:
         if layout.get("format") != FORMAT:
             raise BundleError(f"{self.path} has bundle format {layout.get('format')}, not {FORMAT}")
         self.labels: tuple[str, ...] = tuple(self._json("labels.json"))
-        self.preprocessing = preprocessing.from_json(self._json("preprocessing.json"))
+        self._scoring = _beside("scoring")
+        self.preprocessing = _beside("preprocessing").from_json(self._json("preprocessing.json"))
         self.normalized: bool = layout["normalized"]
         self.score: str = policy["score"]
         self._plain_macs: int = layout["plain_macs"]
@@ -183,18 +183,18 @@ class Bundle:
             if not len(rows):
                 break
             answer, *held[at] = stage.run(held[stage.after])
-            sure, past = scoring.score(self.score, answer, stage.temperature, past)
+            sure, past = self._scoring.score(self.score, answer, stage.temperature, past)
             leaving = self._leaving(at, sure)
             gone = rows[leaving]
             place[gone], logits[gone] = at, answer[leaving]
-            warm = scoring.probabilities(answer[leaving], stage.temperature)
+            warm = self._scoring.probabilities(answer[leaving], stage.temperature)
             confidence[gone] = np.max(warm, axis=-1, initial=0.0)
             if leaving.any():  # what goes on is made smaller, so that what left stops costing
                 staying = ~leaving
                 rows = rows[staying]
                 past = None if past is None else tuple(known[staying] for known in past)
                 held = {k: [t[staying] for t in held[k]] for k in self._needed(at) if k in held}
-        classes = scoring.answers(logits)
+        classes = self._scoring.answers(logits)
         return Answers(
             classes,
             tuple(self.labels[i] for i in classes),
@@ -286,8 +286,7 @@ def _verified(folder: Path) -> frozenset[str]:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{folder / SUMS} has a line that names no file of the bundle: {line!r}")
         try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = _digest(path)
         except FileNotFoundError:
             raise BundleError(f"{path} is missing; export the bundle again, or copy it anew") from None
         except OSError as error:
@@ -298,6 +297,14 @@ def _verified(folder: Path) -> frozenset[str]:
             raise BundleError(f"{path} has been changed; export the bundle again, or copy it anew")
         names.add(name)
     return frozenset(names)
+
+
+def _digest(path: Path) -> str:
+    sums = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            sums.update(part)
+    return sums.hexdigest()
 
 
 def _cores() -> int:

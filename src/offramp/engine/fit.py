@@ -150,7 +150,9 @@ def _train_epoch(
                     f"phase '{trainee.node.name}' cannot train on batches of one image, since BatchNorm "
                     "needs several; set recipe.batch_size to 2 or more"
                 ) from error
-            loss = step(trainee, logits, teacher, labels, epoch + number / len(limits))
+            progress = epoch + number / len(limits)
+            class_weights = images.class_weights(trainee.node.recipe)
+            loss = step(trainee, logits, teacher, labels, progress, class_weights)
             tallies[trainee.node.key].add(number, loss, logits, labels)
     for trainee in active:
         trainee.net.clock.stop()
@@ -171,7 +173,8 @@ def evaluate(
         read = passes.read(split, piece)
         for trainee in trainees:
             logits, teacher = passes.logits(trainee.node, trainee.net, read)
-            loss = objective(trainee.node.terms, logits, teacher, labels)
+            class_weights = images.class_weights(trainee.node.recipe)
+            loss = objective(trainee.node.terms, logits, teacher, labels, class_weights)
             tallies[trainee.node.key].add(number, loss, logits, labels)
     return tallies
 

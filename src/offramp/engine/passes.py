@@ -7,6 +7,7 @@ module whether something trains; it derives nothing and is the oracle. `Derived`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from offramp.data import Data, normalize
 from offramp.engine.cache import Cache
+from offramp.engine.losses import balanced
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -31,6 +33,7 @@ from offramp.engine.values import (
 )
 from offramp.engine.weights import Weights
 from offramp.nets.network import ExitNetwork
+from offramp.recipe import Recipe
 
 Logits = dict[int, Tensor]  # [B, classes] by exit
 
@@ -63,6 +66,14 @@ class Images:
     def labels(self, split: str, rows: Tensor) -> Tensor:
         labels: Tensor = getattr(self._data, split).labels[rows]
         return labels
+
+    def class_weights(self, recipe: Recipe) -> Tensor | None:
+        """[C] float32 of the training labels, where the recipe asks for them."""
+        return self._balanced if recipe.class_weights == "balanced" else None
+
+    @cached_property
+    def _balanced(self) -> Tensor:
+        return balanced(self._data.train.labels, len(self._data.classes))
 
     def read(self, split: str, rows: Tensor) -> Tensor:
         """[B, C, H, W] float32, channels-last."""

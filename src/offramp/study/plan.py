@@ -91,10 +91,12 @@ def data_spec(study: Study) -> DataSpec:
         test_images=given.test_images,
         split_seed=given.split_seed,
         validation=given.validation,
+        split_file=given.split_file,
         size=given.size,
         resize=given.resize,
         fit=given.fit,
         channels=given.channels,
+        normalize=given.normalize,
         on_error=given.on_error,
         options=tuple(sorted(given.options.items())),
     )
@@ -106,6 +108,7 @@ def net_spec(study: Study) -> NetSpec:
         options=tuple(sorted(study.backbone.options.items())),
         taps=study.exits.taps,
         head=study.exits.head.overrides,
+        weights=study.backbone.weights,
     )
 
 
@@ -152,6 +155,8 @@ def _network(study: Study, data: Data) -> ExitNetwork:
         return build(spec, shape, classes, seed)
     except OfframpError as error:
         with _at(study, "backbone"):
+            build(replace(spec, taps=0, head=(), weights=None), shape, classes, seed)
+        with _at(study, "backbone", "weights"):
             build(replace(spec, taps=0, head=()), shape, classes, seed)
         with _at(study, "exits", "taps"):
             build(replace(spec, head=()), shape, classes, seed)
@@ -193,6 +198,12 @@ def _resolve(
         "temperature": recipe.temperature,
         "alpha": recipe.alpha,
     }
+    if strategy.options.get("backbone") == "kept" and not net.arrives_trained:
+        raise OfframpError(
+            "'backbone: kept' keeps weights that are random"
+            + (f" in part ({net.initial})" if net.initial else "")
+            + "; give backbone.weights trained for these classes, or leave the option out"
+        )
     program = programs.program(strategy.name, net.exits, strategy.options, shared)
     alone = None
     if not study.execution.share:

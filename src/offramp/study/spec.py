@@ -71,6 +71,7 @@ class RecipeSpec(BaseModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = Recipe.warmup_epochs
     patience: Count | None = Recipe.patience
     select: Literal["auto", "best", "last"] = Recipe.select
+    class_weights: Literal["none", "balanced"] = Recipe.class_weights
 
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
     temperature: Positive = 3.0
@@ -135,17 +136,19 @@ class StrategySpec(BaseModel):
 
 
 class BackboneSpec(BaseModel):
-    """name: of the registry, `timm/NAME` or `file.py:function`.  options: such as `stem`."""
+    """name: of the registry, `timm/NAME` or `file.py:function`.  weights: what it starts from: a file,
+    or `imagenet`; None draws them from the seed.  options: such as `stem`."""
 
     model_config = STRICT
 
     name: Text
+    weights: Text | None = None
     options: Options
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return fields.gather_options(value, {"name"})
+        return fields.gather_options(value, {"name", "weights"})
 
 
 class HeadSpec(BaseModel):
@@ -200,17 +203,19 @@ class DataSpec(BaseModel):
     test_images: Count | None = None
     split_seed: Natural = 0
     validation: Literal["held-out", "test"] = "held-out"
+    split_file: Text | None = None
     size: Count | None = None
     resize: Count | None = None
     fit: Literal["crop", "stretch"] = "crop"
     channels: Literal[1, 3] | None = None
+    normalize: Literal["train", "imagenet"] = "train"
     on_error: Literal["fail", "skip"] = "fail"
     options: Options
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return fields.gather_options(value, set(cls.model_fields) - {"options"})
+        return fields.gather_options(fields.name_and_root(value), set(cls.model_fields) - {"options"})
 
 
 class ExecutionSpec(BaseModel):

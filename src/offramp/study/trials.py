@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
@@ -74,6 +75,8 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
             "accuracy": accuracy(logits, labels).tolist(),
             "cross_entropy": cross_entropy(logits, labels).tolist(),
         }
+        if imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes)):
+            metrics[split] |= imbalance.metrics(logits, labels)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
 
 
@@ -97,6 +100,7 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any
         "parameters": [_parameters(net, exits[: i + 1]) for i in range(len(exits))],
         "metrics": metrics,
         "network": plain(net_spec(study)),
+        "initial": net.initial,
         "input_shape": list(data.shape),
         "classes": list(data.classes),
         "mean": list(data.mean),
@@ -193,4 +197,5 @@ def _net_spec(fields: dict[str, Any]) -> NetSpec:
         options=pairs(fields["options"]),
         taps=tuple(taps) if isinstance(taps, list) else taps,
         head=pairs(fields["head"]),
+        weights=fields.get("weights"),
     )

@@ -15,7 +15,7 @@ from offramp.data.raw import RawData, RawSplit
 from offramp.data.splits import by_hash
 from offramp.errors import OfframpError
 
-FETCH = "images so that it holds train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
+FETCH = "images, so that it holds train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
 
 SPLITS = {
     "train": ("train", "training"),
