@@ -301,7 +301,7 @@ def test_help_teaches(cli: Cli) -> None:
     for command in commands:
         text = narrow(cli(command, "--help"))
         assert "--json" in text and text.count("\n") > 8, command
-        assert command in ("status", "gc") or "Example" in text, command
+        assert command in ("status", "gc", "doctor") or "Example" in text, command
 
 
 def test_version(cli: Cli) -> None:
