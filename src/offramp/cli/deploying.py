@@ -40,8 +40,8 @@ def export(
 
     \b
     Example:
-      offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
-      offramp export two-stage-resnet18-cifar10-s42 --policy policy.json --out bundle
+      offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
+      offramp export two-stage-resnet18 --policy policy.json --out bundle
       python bundle/run.py photo.png
     """
     from offramp.cli import exporting, inspecting
@@ -119,7 +119,7 @@ def build(
       offramp build --backbone resnet18 --data folder:photos --out bundle
       offramp build --backbone resnet18 --data folder:photos --out bundle \\
         --weights mine.pth --keep-frozen --normalize imagenet
-      offramp build --backbone digits-cnn --data digits --out bundle --set recipe.epochs=5
+      offramp build --backbone digits-cnn --data digits --out bundle
     """
     from offramp.cli import building, calibrating
     from offramp.deploy.build import Wish
