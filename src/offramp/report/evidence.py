@@ -119,7 +119,7 @@ def from_store(path: Path, study: str | None = None) -> Evidence:
             manifests.pop(trial, None)
             where = error.path.relative_to(path) if error.path.is_relative_to(path) else error.path
             missing.append(f"trial {trial} is left out: {where} {error.reason}")
-    return _evidence(archive, manifests, frames, missing, study)
+    return gather(archive, manifests, frames, missing, study)
 
 
 def from_pack(path: Path, study: str | None = None) -> Evidence:
@@ -127,16 +127,17 @@ def from_pack(path: Path, study: str | None = None) -> Evidence:
     pack = packed.read(path)
     frames = {str(trial): part for trial, part in pack.table.groupby("trial", sort=False)}
     manifests = {trial: pack.read_trial(trial) for trial in pack.trials()}
-    return _evidence(pack, manifests, frames, list(pack.missing), study)
+    return gather(pack, manifests, frames, list(pack.missing), study)
 
 
-def _evidence(
+def gather(
     records: Records,
     manifests: Mapping[str, dict[str, Any]],
     frames: Mapping[str, pd.DataFrame],
-    missing: Sequence[str],
-    study: str | None,
+    missing: Sequence[str] = (),
+    study: str | None = None,
 ) -> Evidence:
+    """The evidence of trials at hand. manifests, frames (tidy tables): by id of the trial."""
     if study is not None:
         manifests = _of_study(manifests, study)
     kept, left_out = chosen(manifests)

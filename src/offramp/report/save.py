@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from offramp.report.theme import themed
 from offramp.study.sealed import writing
 
 FORMATS = ("svg", "pdf", "png", "json")
-VEGA_LITE = "6.4"  # what altair writes
-RESOURCES = re.compile(rb"(?: +/[A-Za-z]+\d+ \d+ 0 R\n){2,}")
+VEGA_LITE = "6.4"  # of figures.chart.SCHEMA
 SCALE = 2.0  # pixels of a PNG for each of the chart's
 
 
@@ -41,7 +39,8 @@ def text(spec: Mapping[str, Any]) -> str:
 def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:
     """The bytes of a figure's files, by format: without a background of their own, but for PNG's white.
 
-    The same figure gives the same bytes on one machine (its fonts decide where letters end).
+    The same figure gives the same bytes on one machine (its fonts decide where letters end), but for
+    PDF, whose writer numbers its fonts in no fixed order.
     """
     spec = text(themed(figure.spec))
     svg = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
@@ -54,20 +53,16 @@ def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:
             paper = f'{svg[:end]}<rect width="100%" height="100%" fill="white"/>{svg[end:]}'
             found[format] = bytes(vl_convert.svg_to_png(paper, scale=SCALE))
         elif format == "pdf":
-            found[format] = _ordered(bytes(vl_convert.svg_to_pdf(svg)))
+            found[format] = bytes(vl_convert.svg_to_pdf(svg))
         else:
             found[format] = svg.encode()
     return found
 
 
-def _ordered(pdf: bytes) -> bytes:
-    """The same document, its dictionaries of resources in order of their names: the writer lists them as
-    its hash table happens to. No object changes its length, so every offset stays right."""
-    return RESOURCES.sub(lambda found: b"".join(sorted(found.group().splitlines(True))), pdf)
-
-
 def save(figure: Figure, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write a figure into `folder` in each format; the paths. Raises OfframpError where it cannot."""
+    if folder.exists() and not folder.is_dir():
+        raise OfframpError(f"cannot write {folder} (it is a file); choose another folder")
     paths = []
     for format, data in rendered(figure, formats).items():
         path = folder / f"{figure.name}.{format}"

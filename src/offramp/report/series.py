@@ -47,7 +47,7 @@ def overall(found: pd.DataFrame) -> pd.DataFrame:
     keys = ["strategy", "split", "metric", "seed"]
     if found.empty:
         return found.drop(columns="exit")
-    wide = found.pivot_table("value", [*keys, "step"], "exit", dropna=True)
+    wide = found.pivot(index=[*keys, "step"], columns="exit", values="value").sort_index()
     parts = []
     for _, part in wide.groupby(keys, sort=True):
         own = part.dropna(axis=1, how="all")  # the exits that the strategy has
@@ -66,8 +66,9 @@ def over_seeds(found: pd.DataFrame, keys: Sequence[str], points: int) -> pd.Data
     it with its own mean, and their lowest low and highest high.
     """
     parts = []
-    for key, part in found.groupby(list(keys), sort=True):
-        wide = part.pivot_table("value", "step", "seed").sort_index().ffill().to_numpy()
+    finite = found[np.isfinite(found["value"].astype(float))]
+    for key, part in finite.groupby(list(keys), sort=True):
+        wide = part.pivot(index="step", columns="seed", values="value").sort_index().ffill().to_numpy()
         steps = np.sort(part["step"].unique())
         low, mean, high = band(wide)
         ends = np.unique(np.linspace(0, len(steps) - 1, min(points, len(steps))).round().astype(int))
@@ -121,20 +122,26 @@ def counted(seeds: int) -> str:
     return "one seed" if seeds == 1 else f"{seeds} seeds"
 
 
-def spoken(seeds: int, kind: Literal["curve", "mean"]) -> str:
-    """What low and high are, for a caption. seeds: the most that any mean has."""
-    if seeds == 1:
+def spoken(most: int, fewest: int, kind: Literal["curve", "mean"]) -> str:
+    """What low and high are, for a caption. most, fewest: seeds that any mean has."""
+    if most == 1:
         return "One seed, so nothing says how much values vary."
+    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
     if kind == "curve":
-        if seeds <= FEW:
-            return (
-                f"Lines are means over {seeds} seeds, bands reach from the lowest to the highest seed."
-            )
-        return f"Lines are means over {seeds} seeds, bands their 95 % intervals (Student's t)."
-    dots = "; small dots are the seeds" if seeds <= FEW else ""
-    if seeds == 2:
-        return f"Marks are means over two seeds, too few for an interval{dots}."
-    return f"Marks are means over {seeds} seeds with 95 % intervals (Student's t){dots}."
+        if most <= FEW:
+            return f"Lines are means over {seeds}, bands reach from the lowest to the highest seed."
+        return f"Lines are means over {seeds}, bands their 95 % intervals (Student's t)."
+    dots = "; small dots are the seeds" if most <= FEW else ""
+    if most == 2:
+        return f"Marks are means over {seeds}, too few for an interval{dots}."
+    of = "" if fewest > 2 else " where there are three or more"
+    return f"Marks are means over {seeds} with 95 % intervals (Student's t){of}{dots}."
+
+
+def per_strategy(found: pd.DataFrame) -> tuple[int, int]:
+    """The most and the fewest seeds that any strategy has."""
+    counts = found.groupby("strategy")["seed"].nunique()
+    return (int(counts.max()), int(counts.min())) if len(counts) else (1, 1)
 
 
 def _tuple(key: Any) -> tuple[Any, ...]:

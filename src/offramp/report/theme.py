@@ -26,7 +26,8 @@ def config(dark: bool = False) -> dict[str, Any]:
         "axis": {
             **{"labelColor": soft, "titleColor": ink, "domainColor": soft, "tickColor": soft},
             **{"gridColor": line, "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"},
-            **{"labelFontWeight": "normal", "tickSize": 4, "labelLimit": 160, "gridWidth": 0.6},
+            **{"labelOverlap": True, "labelSeparation": 4, "labelFontWeight": "normal"},
+            **{"tickSize": 4, "labelLimit": 160, "gridWidth": 0.6},
         },
         "legend": {
             **{"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11},

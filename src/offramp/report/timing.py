@@ -37,6 +37,8 @@ def _shares(trial: Trial, phase: Phase) -> dict[int, float]:
     """Of a phase's time, by exit; they add up to 1."""
     if len(phase.exits) == 1:
         return {phase.exits[0]: 1.0}
+    if kept := phase.cost.get("exit_shares"):
+        return {trial.places.index(place) + 1: share for place, share in kept.items()}
     spent = dict(zip(trial.exits, trial.macs, strict=True))
     numbers = [exit for exit in phase.exits if exit in spent]
     before, added = 0, {}

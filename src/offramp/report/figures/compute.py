@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from offramp.report import series
 from offramp.report.evidence import Evidence
-from offramp.report.figures.chart import WIDTH, color, dash, inline, shape, spec, ticks
+from offramp.report.figures.chart import (
+    GRAY,
+    WIDTH,
+    Json,
+    color,
+    dash,
+    marks,
+    number,
+    panel,
+    shape,
+    spec,
+    ticks,
+    tips,
+)
 from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
 
 HEIGHT = 300
-INK = "#808080"  # of the front: seen on white and on black
 
 
 def accuracy_compute(evidence: Evidence) -> list[Figure]:
@@ -84,48 +93,48 @@ def _figure(evidence: Evidence, model: str, data: str) -> Figure:
     )
 
 
-def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd.DataFrame) -> Any:
+def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd.DataFrame) -> Json:
     spent = pd.concat([exits["macs"], curve["macs"]]).astype(float)
     low, high = float(spent.min()), float(spent.max())
     edge = [float(f"{0.93 * low:.3g}"), float(f"{1.07 * high:.3g}")]
-    y = alt.Y("value:Q", title="test accuracy, %", scale=alt.Scale(zero=False, padding=6))
-    x = alt.X(
-        "macs:Q",
-        title="MACs an image, % of the plain network",
-        scale=alt.Scale(type="log", domain=edge, nice=False),
-        axis=alt.Axis(values=ticks(edge[0], edge[1]), format="~g"),
+    y = number("value", "test accuracy, %", scale={"zero": False, "padding": 6})
+    x = number(
+        "macs",
+        "MACs an image, % of the plain network",
+        scale={"type": "log", "domain": edge, "nice": False},
+        axis={"values": ticks(edge[0], edge[1]), "format": "~g"},
     )
-    marks = (
-        alt.Chart(inline(exits[["strategy", "exit", "macs", "value"]]))
-        .mark_point(filled=True, size=46, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            color=color(labels),
-            shape=shape(labels),
-            tooltip=["strategy:N", "exit:O", "macs:Q", "value:Q"],
-        )
+    told = (("macs", "MACs, %"), ("value", "test accuracy, %"))
+    points = marks(
+        exits[["strategy", "exit", "macs", "value"]],
+        {"type": "point", "filled": True, "size": 46, "opacity": 1},
+        {
+            "x": x,
+            "y": y,
+            "color": color(labels),
+            "shape": shape(labels),
+            "tooltip": tips(("strategy", "strategy"), ("exit", "exit"), *told),
+        },
     )
-    lines = (
-        alt.Chart(inline(curve[["strategy", "threshold", "at", "macs", "value"]]))
-        .mark_line(strokeWidth=1.4)
-        .encode(
-            x=x,
-            y=y,
-            order="at:Q",
-            color=color(labels, legend=None),
-            strokeDash=dash(labels, legend=None),
-            tooltip=["strategy:N", "threshold:N", "macs:Q", "value:Q"],
-        )
+    lines = marks(
+        curve[["strategy", "threshold", "at", "macs", "value"]],
+        {"type": "line", "strokeWidth": 1.4},
+        {
+            "x": x,
+            "y": y,
+            "order": {"field": "at", "type": "quantitative"},
+            "color": color(labels, None),
+            "strokeDash": dash(labels, None),
+            "tooltip": tips(("strategy", "strategy"), ("threshold", "threshold"), *told),
+        },
     )
     right = pd.DataFrame({"macs": [edge[1]], "value": [best["value"].max()]})
-    steps = (
-        alt.Chart(inline(pd.concat([best[["macs", "value"]], right])))
-        .mark_line(interpolate="step-after", stroke=INK, strokeWidth=5, opacity=0.35)
-        .encode(x=x, y=y)
+    steps = marks(
+        pd.concat([best[["macs", "value"]], right]),
+        {"type": "line", "interpolate": "step-after", "stroke": GRAY, "strokeWidth": 5, "opacity": 0.35},
+        {"x": x, "y": y},
     )
-    layers = [marks, lines, steps] if len(curve) else [marks, steps]
-    return alt.layer(*layers).properties(width=WIDTH - 50, height=HEIGHT)
+    return panel([points, lines, steps] if len(curve) else [points, steps], WIDTH - 50, HEIGHT)
 
 
 def _alt(exits: pd.DataFrame, best: pd.DataFrame) -> str:

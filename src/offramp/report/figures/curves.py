@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import altair as alt
 import pandas as pd
 
 from offramp.analysis.stats.families import CORE, PARENTS
 from offramp.report import series
 from offramp.report.evidence import Evidence
-from offramp.report.figures.chart import WIDTH, color, dash, fill, inline, spec, ticks
+from offramp.report.figures.chart import WIDTH, Json, color, dash, marks, number, panel, spec, ticks
 from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
 
@@ -70,7 +70,7 @@ def by_exit(evidence: Evidence) -> list[Figure]:
         found = series.curves(evidence, model, data)
         for group in groups(_labels(evidence, found)):
             mine = found[found["strategy"].isin(group.strategies)]
-            seeds = mine["seed"].nunique()
+            seeds = series.per_strategy(mine)
             drawn = series.over_seeds(mine, series.CURVE, POINTS)
             for metric, paper in ((LOSS, group.paper[0]), (ACCURACY, group.paper[1])):
                 note = _same(evidence, group, model, data)
@@ -86,7 +86,7 @@ def overall(evidence: Evidence) -> list[Figure]:
         for group in groups(_labels(evidence, found)):
             mine = found[found["strategy"].isin(group.strategies)]
             drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
-            figures.append(_overall(drawn, group, model, data, mine["seed"].nunique()))
+            figures.append(_overall(drawn, group, model, data, series.per_strategy(mine)))
     return figures
 
 
@@ -102,7 +102,7 @@ def _by_exit(
     paper: str,
     model: str,
     data: str,
-    seeds: int,
+    seeds: tuple[int, int],
     note: str,
 ) -> Figure:
     exits = sorted(int(k) for k in drawn["exit"].unique())
@@ -113,7 +113,7 @@ def _by_exit(
         rows.append(_pair(mine, group, metric, f"exit {exit}", first=exit == exits[0], last=last))
     caption = (
         f"{metric.word.capitalize()} at each exit over the epochs that trained it, {group.title}, "
-        f"{where(model, data)}; {metric.better} is better. {series.spoken(seeds, 'curve')} "
+        f"{where(model, data)}; {metric.better} is better. {series.spoken(*seeds, 'curve')} "
         "Train values are running means in train mode (dropout on)."
         f"{note}"
     )
@@ -125,13 +125,13 @@ def _by_exit(
         alt=f"Line charts of {metric.word} over epochs, a row for each of exits "
         f"{', '.join(map(str, exits))}, train beside validation, a line for each of "
         f"{', '.join(group.strategies)}. {_ending(drawn, metric)}",
-        spec=spec(alt.vconcat(*rows, spacing=8)),
+        spec=spec({"vconcat": rows, "spacing": 8}),
         paper=paper,
         about=about(model, data),
     )
 
 
-def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: int) -> Figure:
+def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: tuple[int, int]) -> Figure:
     rows = []
     for metric in (LOSS, ACCURACY):
         mine = drawn[drawn["metric"] == metric.key]
@@ -143,10 +143,10 @@ def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: in
         title=f"Loss and accuracy overall: {group.title}",
         caption=f"Mean over exits of loss (lower is better) and accuracy (higher is better), "
         f"{group.title}, {where(model, data)}. Each exit counts its own epochs; one that has stopped "
-        f"is held at its last value.{alone} {series.spoken(seeds, 'curve')}",
+        f"is held at its last value.{alone} {series.spoken(*seeds, 'curve')}",
         alt="Line charts of loss and accuracy, mean over exits, train beside validation, a line for "
         f"each of {', '.join(group.strategies)}. {_ending(drawn, ACCURACY)}",
-        spec=spec(alt.vconcat(*rows, spacing=8)),
+        spec=spec({"vconcat": rows, "spacing": 8}),
         paper=group.paper[2],
         about=about(model, data),
     )
@@ -165,50 +165,59 @@ def _ending(drawn: pd.DataFrame, metric: Metric) -> str:
     return f"Validation {metric.axis} ends{at} at: {spelled}."
 
 
-def _pair(
-    mine: pd.DataFrame, group: Group, metric: Metric, title: str, first: bool, last: bool
-) -> alt.HConcatChart:
+def _pair(mine: pd.DataFrame, group: Group, metric: Metric, title: str, first: bool, last: bool) -> Json:
     """Train and validation beside each other, with one vertical axis."""
-    panels = []
     shown = mine[mine["low"] > 0] if metric.log else mine
     low, high = shown["low"].min() * metric.factor, shown["high"].max() * metric.factor
+    panels = []
     for split in SPLITS:
         rows = shown[shown["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
         rows[["value", "low", "high"]] *= metric.factor
         left = split == "train"
-        y: dict[str, Any] = {
+        y: Json = {
             "title": metric.axis if left else None,
-            "scale": _log(low, high) if metric.log else alt.Scale(zero=False),
-            "axis": alt.Axis(labels=left, ticks=left, labelFlush=True, **_ticks(metric, low, high)),
+            "scale": _scale(metric, low, high),
+            "axis": {"labels": left, "ticks": left, "labelFlush": True, **_ticks(metric, low, high)},
         }
-        x = alt.X(
-            "step:Q",
-            title="epochs that trained the exit" if last else None,
-            scale=alt.Scale(nice=False, zero=False),
-            axis=alt.Axis(grid=False, labels=last, ticks=last, tickCount=5, tickMinStep=1),
+        x = number(
+            "step",
+            "epochs that trained the exit" if last else None,
+            scale={"nice": False, "zero": False},
+            axis={"grid": False, "labels": last, "ticks": last, "tickCount": 5, "tickMinStep": 1},
         )
-        base = alt.Chart(inline(rows)).encode(x=x)
         # The line comes first: Vega-Lite drops the legend of a layer after one without.
-        area = base.mark_area(opacity=0.13).encode(
-            y=alt.Y("low:Q", **y), y2="high:Q", fill=fill(group.strategies)
+        line = marks(
+            rows,
+            {"type": "line", "strokeWidth": 1.4, "point": bool(rows["step"].nunique() == 1)},
+            {
+                "x": x,
+                "y": number("value", **y),
+                "color": color(group.strategies, "stroke"),
+                "strokeDash": dash(group.strategies, "stroke"),
+            },
         )
-        line = base.mark_line(strokeWidth=1.4, point=bool(rows["step"].nunique() == 1)).encode(
-            y=alt.Y("value:Q", **y),
-            color=color(group.strategies, legend="stroke"),
-            strokeDash=dash(group.strategies, legend="stroke"),
+        area = marks(
+            rows,
+            {"type": "area", "opacity": 0.13},
+            {
+                "x": x,
+                "y": number("low", **y),
+                "y2": {"field": "high"},
+                "fill": color(group.strategies, None),
+            },
         )
         label = f"{title} · {split}" if title else split
-        panel = alt.layer(line, area).properties(width=PANEL, height=88)
-        panels.append(panel.properties(title=label) if first or title else panel)
-    both: alt.HConcatChart = alt.hconcat(*panels, spacing=8).resolve_scale(y="shared")
-    return both
+        panels.append(panel([line, area], PANEL, 88, label if first or title else ""))
+    return {"hconcat": panels, "spacing": 8, "resolve": {"scale": {"y": "shared"}}}
 
 
-def _log(low: float, high: float) -> alt.Scale:
-    return alt.Scale(type="log", domain=[float(f"{low:.3g}"), float(f"{high:.3g}")], nice=False)
+def _scale(metric: Metric, low: float, high: float) -> Json:
+    if metric.log and 0 < low < high < math.inf:
+        return {"type": "log", "domain": [float(f"{low:.3g}"), float(f"{high:.3g}")], "nice": False}
+    return {"type": "log"} if metric.log else {"zero": False}
 
 
-def _ticks(metric: Metric, low: float, high: float) -> dict[str, Any]:
+def _ticks(metric: Metric, low: float, high: float) -> Json:
     values = ticks(low, high) if metric.log else []
     return {"values": values, "format": "~g"} if values else {"tickCount": 4}
 

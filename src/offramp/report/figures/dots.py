@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from offramp.report import series
-from offramp.report.figures.chart import WIDTH, color, inline, shape
+from offramp.report.figures.chart import WIDTH, Json, color, grid, marks, number, shape, tips, word
+from offramp.report.figures.chart import panel as layered
 
 STEP = 15  # pixels a strategy
 LETTER = 5.6  # pixels a letter of a label
@@ -28,22 +27,17 @@ class Panel:
     varies: bool = True
 
 
-def dots(panels: Sequence[Panel], labels: Sequence[str], columns: int = 2) -> Any:
+def dots(panels: Sequence[Panel], labels: Sequence[str], columns: int = 2) -> Json:
     """A grid of panels. labels: strategies in order, written at the left of each row of panels."""
     room = int(max((len(label) for label in labels), default=1) * LETTER) + 12
     width = (WIDTH - room - 12 * (columns - 1)) // columns
-    rows = []
-    for start in range(0, len(panels), columns):
-        row = panels[start : start + columns]
-        rows.append(
-            alt.hconcat(*(_panel(p, labels, width, i == 0) for i, p in enumerate(row)), spacing=12)
-        )
-    return alt.vconcat(*rows, spacing=10) if len(rows) > 1 else rows[0]
+    return grid([_panel(p, labels, width, i % columns == 0) for i, p in enumerate(panels)], columns, 12)
 
 
-def seeds_of(panels: Sequence[Panel]) -> int:
-    """The most seeds that any mark of the panels has."""
-    return max((int(p.frame.groupby("strategy")["seed"].nunique().max()) for p in panels), default=0)
+def spread(panels: Sequence[Panel]) -> str:
+    """What marks, lines and dots are, as a sentence for the caption."""
+    counts = [series.per_strategy(panel.frame) for panel in panels] or [(1, 1)]
+    return series.spoken(max(most for most, _ in counts), min(few for _, few in counts), "mean")
 
 
 def spelled(panel: Panel, labels: Sequence[str], digits: int = 3) -> str:
@@ -52,32 +46,44 @@ def spelled(panel: Panel, labels: Sequence[str], digits: int = 3) -> str:
     return ", ".join(f"{label} {means[label]:.{digits}g}" for label in labels if label in means.index)
 
 
-def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Any:
+def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json:
     found = panel.frame.dropna(subset=["value"])
     means = series.means(found, ["strategy"])
-    axis = alt.Axis(grid=True, ticks=False, labels=first, domain=False, labelPadding=6)
-    y = alt.Y("strategy:N", title=None, axis=axis, scale=alt.Scale(domain=list(labels)))
-    scale = alt.Scale(domainMin=0, nice=True) if panel.zero else alt.Scale(zero=False, padding=6)
-    x = alt.X("value:Q", title=panel.axis, scale=scale, axis=alt.Axis(grid=False, tickCount=4))
-    hue = color(labels, legend=None)
-    tip = ["strategy:N", alt.Tooltip("value:Q", title=panel.axis), "n:Q", "low:Q", "high:Q"]
-    layers: list[Any] = [
-        alt.Chart(inline(means[["strategy", "value", "n", "low", "high"]]))
-        .mark_point(filled=True, opacity=1, size=52)
-        .encode(x=x, y=y, color=hue, shape=shape(labels, legend=None), tooltip=tip)
+    axis = {"grid": True, "ticks": False, "labels": first, "domain": False, "labelPadding": 6}
+    y = word("strategy", axis=axis, scale={"domain": list(labels)})
+    scale = {"domainMin": 0, "nice": True} if panel.zero else {"zero": False, "padding": 6}
+    side = {"scale": scale, "axis": {"grid": False, "tickCount": 4}}
+    x = number("value", panel.axis, **side)
+    hue = color(labels, None)
+    who = ("strategy", "strategy")
+    interval = (("n", "seeds"), ("low", "from"), ("high", "to"))
+    layers = [
+        marks(
+            means[["strategy", "value", "n", "low", "high"]],
+            {"type": "point", "filled": True, "opacity": 1, "size": 52},
+            {
+                **{"x": x, "y": y, "color": hue, "shape": shape(labels, None)},
+                "tooltip": tips(who, ("value", panel.axis), *interval),
+            },
+        )
     ]
     if panel.varies and means["low"].notna().any():
-        whiskers = means.dropna(subset=["low"])[["strategy", "low", "high"]]
         layers.append(
-            alt.Chart(inline(whiskers))
-            .mark_rule(strokeWidth=1.4, clip=True)
-            .encode(x=alt.X("low:Q", title=panel.axis), x2="high:Q", y=y, color=hue)
+            marks(
+                means.dropna(subset=["low"])[["strategy", "low", "high"]],
+                {"type": "rule", "strokeWidth": 1.4, "clip": True},
+                {"x": number("low", panel.axis, **side), "x2": {"field": "high"}, "y": y, "color": hue},
+            )
         )
     if panel.varies and 1 < found.groupby("strategy")["seed"].nunique().max() <= series.FEW:
-        single = found.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]]
         layers.append(
-            alt.Chart(inline(single))
-            .mark_circle(size=14, opacity=0.55, yOffset=-5)
-            .encode(x=x, y=y, color=hue, tooltip=["strategy:N", "seed:O", "value:Q"])
+            marks(
+                found.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]],
+                {"type": "circle", "size": 14, "opacity": 0.55, "yOffset": -5},
+                {
+                    **{"x": x, "y": y, "color": hue},
+                    "tooltip": tips(who, ("seed", "seed"), ("value", panel.axis)),
+                },
+            )
         )
-    return alt.layer(*layers).properties(width=width, height=STEP * len(labels), title=panel.title)
+    return layered(layers, width, STEP * len(labels), panel.title)

@@ -9,10 +9,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from offramp.report import series
 from offramp.report.evidence import Evidence
 from offramp.report.figures.chart import spec
-from offramp.report.figures.dots import Panel, dots, seeds_of, spelled
+from offramp.report.figures.dots import Panel, dots, spelled, spread
 from offramp.report.figures.naming import about, name, where
 from offramp.report.figures.units import unit
 from offramp.report.model import Figure
@@ -31,6 +30,7 @@ class Meter:
 METERS: Mapping[str, Meter] = {
     "memory_rss_peak_bytes": Meter("memory, peak", "B", "largest"),
     "memory_gpu_peak_bytes": Meter("GPU memory, peak", "B", "largest"),
+    "memory_torch_peak_bytes": Meter("GPU memory, torch's", "B", "largest"),
     "power_cpu_mean_w": Meter("CPU power, mean", "W", "mean"),
     "power_gpu_mean_w": Meter("GPU power, mean", "W", "mean"),
     "power_cpu_peak_w": Meter("CPU power, peak", "W", "largest"),
@@ -57,6 +57,7 @@ def meters(evidence: Evidence) -> list[Figure]:
         labels = [label for label in evidence.strategies if label in here]
         rows = evidence.rows(model, data)
         estimates = not rows.loc[rows["metric"].isin(METERS), "measured"].all()
+        absent = _absent(evidence, model, data)
         note = " Other work shared the machine or the phase: not comparable." if estimates else ""
         figures.append(
             Figure(
@@ -65,7 +66,7 @@ def meters(evidence: Evidence) -> list[Figure]:
                 title="Memory, power and energy",
                 caption=f"Of training, {where(model, data)}; less is better. Over a trial's phases: "
                 "peaks are the largest, mean power is weighted with time, energy is added up. "
-                f"{series.spoken(seeds_of(panels), 'mean')}{note}",
+                f"{spread(panels)}{note}{absent}",
                 alt="Dot plots. "
                 + " ".join(f"{p.title}, {p.axis}: {spelled(p, labels)}." for p in panels),
                 spec=spec(dots(panels, labels)),
@@ -74,6 +75,18 @@ def meters(evidence: Evidence) -> list[Figure]:
             )
         )
     return figures
+
+
+def _absent(evidence: Evidence, model: str, data: str) -> str:
+    """What had no meter, and why, as a sentence."""
+    reasons = {
+        name: reason
+        for trial in evidence.of(model, data)
+        for phase in trial.phases
+        for name, reason in phase.cost.get("not_measured", {}).items()
+    }
+    listed = "; ".join(f"{name} ({reason})" for name, reason in sorted(reasons.items()))
+    return f" Not measured: {listed}." if listed else ""
 
 
 def per_trial(evidence: Evidence, model: str, data: str, metric: str) -> pd.DataFrame:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from offramp.deploy.quality import BINS
-from offramp.report import series
 from offramp.report.evidence import Evidence
 from offramp.report.figures.chart import spec
-from offramp.report.figures.dots import Panel, dots, seeds_of, spelled
+from offramp.report.figures.dots import Panel, dots, spelled, spread
 from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
 from offramp.report.record import Trial
@@ -32,7 +31,7 @@ def accuracy_by_exit(evidence: Evidence) -> list[Figure]:
                 question="answer",
                 title="Test accuracy by exit",
                 caption="Test accuracy of each exit when every image leaves there, "
-                f"{where(model, data)}; higher is better. {series.spoken(seeds_of(panels), 'mean')}",
+                f"{where(model, data)}; higher is better. {spread(panels)}",
                 alt="Dot plots, one for each exit. "
                 + " ".join(f"{p.title}: {spelled(p, labels)}." for p in panels),
                 spec=spec(dots(panels, labels)),
@@ -68,7 +67,7 @@ def confidence(evidence: Evidence) -> list[Figure]:
                 f"probability, {BINS} bins of equal width), lower is better. Right: the chance that a "
                 "right answer is more confident than a wrong one (AUROC), higher is better and 0.5 is "
                 "chance; a threshold lives off the right side, whatever the left one says. Test images, "
-                f"{where(model, data)}. {series.spoken(seeds_of(panels), 'mean')}",
+                f"{where(model, data)}. {spread(panels)}",
                 alt="Dot plots, a row for each exit. "
                 + " ".join(f"{p.title}, {p.axis}: {spelled(p, labels)}." for p in panels),
                 spec=spec(dots(panels, labels)),
@@ -105,7 +104,7 @@ def overthinking(evidence: Evidence) -> list[Figure]:
                 title="Overthinking",
                 caption="Share of test images that an early exit answers right and the last exit wrong, "
                 f"{where(model, data)}: what the later layers spoil, and what a perfect choice of exits "
-                f"could win over the last one. {series.spoken(seeds_of(panels), 'mean')}",
+                f"could win over the last one. {spread(panels)}",
                 alt="Dot plots, one for each early exit and one for all of them. "
                 + " ".join(f"{p.title}: {spelled(p, labels)}." for p in panels),
                 spec=spec(dots(panels, labels)),

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from offramp.deploy.quality import BINS
 from offramp.report import series
 from offramp.report.evidence import Evidence
-from offramp.report.figures.chart import WIDTH, color, dash, inline, spec
+from offramp.report.figures.chart import (
+    GRAY,
+    WIDTH,
+    Json,
+    color,
+    dash,
+    grid,
+    marks,
+    number,
+    panel,
+    rank,
+    spec,
+    tips,
+)
 from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
 
@@ -27,7 +39,6 @@ def reliability(evidence: Evidence) -> list[Figure]:
         labels = [label for label in evidence.strategies if label in here]
         exits = sorted(int(k) for k in found["exit"].unique())
         panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
-        rows = [alt.hconcat(*panels[i : i + 2], spacing=10) for i in range(0, len(panels), 2)]
         seeds = len({t.seed for t in evidence.of(model, data)})
         figures.append(
             Figure(
@@ -39,7 +50,7 @@ def reliability(evidence: Evidence) -> list[Figure]:
                 f"{series.counted(seeds)} together. On the gray diagonal confidence means what it "
                 "says; below it an exit is too sure of itself.",
                 alt=_alt(found, labels),
-                spec=spec(alt.vconcat(*rows, spacing=10)),
+                spec=spec(grid(panels, 2)),
                 about=about(model, data),
             )
         )
@@ -70,7 +81,6 @@ def agreement(evidence: Evidence) -> list[Figure]:
         if not frames:
             continue
         panels = [_matrix(frame, s) for s, frame in frames.items()]
-        rows = [alt.hconcat(*panels[i : i + 3], spacing=10) for i in range(0, len(panels), 3)]
         spelled = ", ".join(f"{s} {frame['value'].min():.0f} %" for s, frame in frames.items())
         seeds = len({t.seed for t in evidence.of(model, data)})
         figures.append(
@@ -82,7 +92,7 @@ def agreement(evidence: Evidence) -> list[Figure]:
                 f"right or wrong, {where(model, data)}. Means over {series.counted(seeds)}.",
                 alt="A matrix of exits for each strategy. The least agreement of any two exits: "
                 f"{spelled}.",
-                spec=spec(alt.vconcat(*rows, spacing=10).resolve_scale(color="shared")),
+                spec=spec(grid(panels, 3)),
                 about=about(model, data),
             )
         )
@@ -100,37 +110,38 @@ def agreement_matrix(evidence: Evidence, model: str, data: str, strategy: str) -
     return pd.DataFrame(rows, columns=["exit", "other", "value"])
 
 
-def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Any:
-    scale = alt.Scale(domain=[0, 100])
-    x = alt.X("confidence:Q", title="confidence, %", scale=scale, axis=alt.Axis(tickCount=5, grid=False))
-    y = alt.Y("value:Q", title="accuracy, %", scale=scale, axis=alt.Axis(tickCount=5))
-    lines = (
-        alt.Chart(inline(found[["strategy", "confidence", "value", "images"]]))
-        .mark_line(strokeWidth=1.4, point=alt.OverlayMarkDef(size=10))
-        .encode(
-            x=x,
-            y=y,
-            color=color(labels, legend="stroke"),
-            strokeDash=dash(labels),
-            tooltip=["strategy:N", "confidence:Q", "value:Q", "images:Q"],
-        )
+def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:
+    scale = {"domain": [0, 100]}
+    x = number("confidence", "confidence, %", scale=scale, axis={"tickCount": 5, "grid": False})
+    y = number("value", "accuracy, %", scale=scale, axis={"tickCount": 5})
+    told = (("confidence", "confidence, %"), ("value", "accuracy, %"), ("images", "images"))
+    lines = marks(
+        found[["strategy", "confidence", "value", "images"]],
+        {"type": "line", "strokeWidth": 1.4, "point": {"size": 10}},
+        {
+            **{"x": x, "y": y, "color": color(labels, "stroke"), "strokeDash": dash(labels)},
+            "tooltip": tips(("strategy", "strategy"), *told),
+        },
     )
-    ends = pd.DataFrame({"confidence": [0, 100], "value": [0, 100]})
-    diagonal = alt.Chart(inline(ends)).mark_line(stroke="#808080", opacity=0.35, strokeWidth=5)
+    diagonal = marks(
+        pd.DataFrame({"confidence": [0, 100], "value": [0, 100]}),
+        {"type": "line", "stroke": GRAY, "opacity": 0.35, "strokeWidth": 5},
+        {"x": x, "y": y},
+    )
     side = (WIDTH - 100) // 2
-    return alt.layer(lines, diagonal.encode(x=x, y=y)).properties(width=side, height=side, title=title)
+    return panel([lines, diagonal], side, side, title)
 
 
-def _matrix(frame: pd.DataFrame, title: str) -> Any:
-    axis = alt.Axis(grid=False, ticks=False, domain=False, labelAngle=0)
-    base = alt.Chart(inline(frame)).encode(
-        x=alt.X("other:O", title="exit", axis=axis), y=alt.Y("exit:O", title=None, axis=axis)
-    )
+def _matrix(frame: pd.DataFrame, title: str) -> Json:
+    axis = {"grid": False, "ticks": False, "domain": False, "labelAngle": 0}
+    place = {"x": rank("other", "exit", axis=axis), "y": rank("exit", axis=axis)}
     # A scale of its own for each half would hide that 95 % is much: the same one everywhere, from 0.
-    shade = alt.Scale(domain=[0, 100], range=["#5a94cc20", "#5a94cc"])
-    cells = base.mark_rect().encode(color=alt.Color("value:Q", scale=shade, legend=None))
-    texts = base.mark_text(fontSize=10).encode(text=alt.Text("value:Q", format=".0f"))
-    return alt.layer(cells, texts).properties(width=96, height=72, title=title)
+    shade = {"domain": [0, 100], "range": ["#5a94cc20", "#5a94cc"]}
+    cells = marks(frame, {"type": "rect"}, {**place, "color": number("value", scale=shade, legend=None)})
+    text = {"field": "value", "type": "quantitative", "format": ".0f"}
+    return panel(
+        [cells, marks(frame, {"type": "text", "fontSize": 10}, {**place, "text": text})], 96, 72, title
+    )
 
 
 def _alt(found: pd.DataFrame, labels: list[str]) -> str:

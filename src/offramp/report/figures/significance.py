@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
@@ -17,7 +15,7 @@ from offramp.hashing import digest
 from offramp.report import series
 from offramp.report.colors import styles
 from offramp.report.evidence import Evidence
-from offramp.report.figures.chart import WIDTH, inline, spec
+from offramp.report.figures.chart import GRAY, WIDTH, Json, marks, number, panel, spec, word
 from offramp.report.figures.curves import ACCURACY, LOSS, Metric
 from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
@@ -112,7 +110,7 @@ def _figure(found: pd.DataFrame, family: str, members: Sequence[str], model: str
         "differ), the paper's way, which assumes that all runs are independent; runs that share seeds "
         f"or phases are not. No arrow does not mean equal.{told}",
         alt=" ".join(words),
-        spec=spec(alt.vconcat(*charts, spacing=4)),
+        spec=spec({"vconcat": charts, "spacing": 4}),
         paper="Fig. 11",
         about=about(model, data),
     )
@@ -125,15 +123,16 @@ def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 
 
-def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Any:
+def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Json:
     """Groups on a ring, the best on top and on clockwise, arrows between them."""
     order = sorted(
         analysis.means, key=lambda m: (m.mean if metric.better == "lower" else -m.mean, m.group)
     )
     place = ring([m.group for m in order])
     height = max(y for _, y in place.values()) + NODE + 8
-    x = alt.X("x:Q", scale=alt.Scale(domain=[0, WIDTH], nice=False), axis=None)
-    y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
+    across: Json = {"scale": {"domain": [0, WIDTH], "nice": False}, "axis": None}
+    down: Json = {"scale": {"domain": [height, 0], "nice": False, "zero": False}, "axis": None}
+    x, y = number("x", **across), number("y", **down)
     nodes = pd.DataFrame(
         [
             {
@@ -147,23 +146,22 @@ def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Any:
         ]
     )
     found = styles(nodes["first"])
-    scale = alt.Scale(domain=list(found), range=[style.color for style in found.values()])
-    layers: list[Any] = []
-    if arrows:
-        layers += _arrows(arrows, place, x, y)
+    hue = {"domain": list(found), "range": [style.color for style in found.values()]}
+    layers = _arrows(arrows, place, across, down) if arrows else []
     layers.append(
-        alt.Chart(inline(nodes[["first", "x", "y"]]))
-        .mark_circle(size=4 * NODE**2, opacity=1)
-        .encode(x=x, y=y, color=alt.Color("first:N", scale=scale, legend=None))
+        marks(
+            nodes[["first", "x", "y"]],
+            {"type": "circle", "size": 4 * NODE**2, "opacity": 1},
+            {"x": x, "y": y, "color": word("first", scale=hue, legend=None)},
+        )
     )
     for side, dx in (("left", NODE + 4), ("right", -NODE - 4)):
         mine = nodes[nodes["side"] == side]
         if len(mine):
-            texts = alt.Chart(inline(mine[["text", "x", "y"]])).mark_text(align=side, dx=dx)  # type: ignore[arg-type]
-            layers.append(texts.encode(x=x, y=y, text="text:N"))
+            label = {"type": "text", "align": side, "dx": dx}
+            layers.append(marks(mine[["text", "x", "y"]], label, {"x": x, "y": y, "text": word("text")}))
     none = "" if arrows else " (no significant difference)"
-    title = f"test {metric.word}, {metric.better} is better{none}"
-    return alt.layer(*layers).properties(width=WIDTH - 6, height=height, title=title)
+    return panel(layers, WIDTH - 6, height, f"test {metric.word}, {metric.better} is better{none}")
 
 
 def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -216,7 +214,7 @@ def _distance(at: Point, tail: Point, head: Point) -> float:
     return math.dist(at, (tail[0] + along * dx, tail[1] + along * dy))
 
 
-def _arrows(arrows: Sequence[Edge], place: dict[str, Point], x: Any, y: Any) -> list[Any]:
+def _arrows(arrows: Sequence[Edge], place: Mapping[str, Point], across: Json, down: Json) -> list[Json]:
     rows = []
     texts_at = _texts([(place[e.winner], place[e.loser]) for e in arrows])
     for edge, (tx, ty) in zip(arrows, texts_at, strict=True):
@@ -233,28 +231,36 @@ def _arrows(arrows: Sequence[Edge], place: dict[str, Point], x: Any, y: Any) -> 
             }
         )
     found = pd.DataFrame(rows)
-    scale = alt.Scale(domain=["solid", "dashed"], range=[[1, 0], [4, 3]])
-    style = alt.StrokeDash("way:N", scale=scale, legend=None)
-    lines = alt.Chart(inline(found[["x", "y", "x2", "y2", "way"]])).mark_rule(
-        strokeWidth=1.2, opacity=0.8
-    )
-    heads = alt.Chart(inline(found[["x2", "y2", "angle"]])).mark_point(
-        shape="triangle", filled=True, size=44, color="#808080", opacity=1
-    )
-    texts = alt.Chart(inline(found[["tx", "ty", "text"]])).mark_text(fontSize=9)
+    strokes = {"domain": ["solid", "dashed"], "range": [[1, 0], [4, 3]]}
+    turn = {"domain": [0, 360], "range": [0, 360]}
     return [
-        lines.encode(x=x, y=y, x2="x2:Q", y2="y2:Q", strokeDash=style),
-        heads.encode(
-            x=_on(x, "x2"),
-            y=_on(y, "y2"),
-            angle=alt.Angle("angle:Q", scale=alt.Scale(domain=[0, 360], range=[0, 360])),
+        marks(
+            found[["x", "y", "x2", "y2", "way"]],
+            {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8},
+            {
+                **{"x": number("x", **across), "y": number("y", **down)},
+                **{"x2": {"field": "x2"}, "y2": {"field": "y2"}},
+                "strokeDash": word("way", scale=strokes, legend=None),
+            },
         ),
-        texts.encode(x=_on(x, "tx"), y=_on(y, "ty"), text="text:N"),
+        marks(
+            found[["x2", "y2", "angle"]],
+            {
+                "type": "point",
+                "shape": "triangle",
+                "filled": True,
+                "size": 44,
+                "color": GRAY,
+                "opacity": 1,
+            },
+            {
+                **{"x": number("x2", **across), "y": number("y2", **down)},
+                "angle": number("angle", scale=turn),
+            },
+        ),
+        marks(
+            found[["tx", "ty", "text"]],
+            {"type": "text", "fontSize": 9},
+            {"x": number("tx", **across), "y": number("ty", **down), "text": word("text")},
+        ),
     ]
-
-
-def _on(channel: Any, field: str) -> Any:
-    """The same axis for another field."""
-    made = channel.copy()
-    made.shorthand = f"{field}:Q"
-    return made

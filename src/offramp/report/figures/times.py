@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
 import pandas as pd
 
 from offramp.report import series, timing
 from offramp.report.evidence import Evidence
-from offramp.report.figures.chart import WIDTH, exit_color, inline, spec, strategies_down
-from offramp.report.figures.dots import LETTER, STEP, Panel, dots, seeds_of, spelled
+from offramp.report.figures.chart import WIDTH, Json, exit_color, marks, number, panel, spec, tips, word
+from offramp.report.figures.dots import LETTER, STEP, Panel, dots, spelled, spread
 from offramp.report.figures.naming import about, name, where
 from offramp.report.figures.units import Unit, unit
 from offramp.report.model import Figure
@@ -121,35 +118,26 @@ def _panel(
     return Panel(title, f"training time, {sign}{scale.name}", values, True, varies), scale
 
 
-def _bars(found: pd.DataFrame, labels: list[str], scale: Unit) -> Any:
+def _bars(found: pd.DataFrame, labels: list[str], scale: Unit) -> Json:
     rows = found.assign(time=found["seconds"] / scale.factor)[["strategy", "exit", "time", "how"]]
     room = int(max(map(len, labels), default=1) * LETTER) + 12
     sign = "" if (rows["how"] == "measured").all() else "~ "
-    kinds = ["measured", "attributed or estimated"]
-    pale = alt.Opacity(
-        "how:N",
-        title=None,
-        scale=alt.Scale(domain=kinds, range=[1, 0.6]),
-        legend=alt.Legend(symbolType="square"),
+    kinds = {"domain": ["measured", "attributed or estimated"], "range": [1, 0.6]}
+    pale = word("how", scale=kinds, legend={"symbolType": "square"})
+    time = f"training time, {sign}{scale.name}"
+    bars = marks(
+        rows,
+        {"type": "bar", "height": STEP - 4},
+        {
+            "x": number("time", time, axis={"tickCount": 5}),
+            "y": word("strategy", sort=labels, axis={"grid": False, "ticks": False}),
+            "color": exit_color(int(k) for k in rows["exit"]),
+            "order": {"field": "exit", "type": "quantitative"},
+            **({"opacity": pale} if rows["how"].nunique() > 1 else {}),
+            "tooltip": tips(("strategy", "strategy"), ("exit", "exit"), ("time", time), ("how", "how")),
+        },
     )
-    mixed = {"opacity": pale} if rows["how"].nunique() > 1 else {}
-    return (
-        alt.Chart(inline(rows))
-        .mark_bar(height=STEP - 4)
-        .encode(
-            x=alt.X(
-                "time:Q",
-                title=f"training time, {sign}{scale.name}",
-                axis=alt.Axis(tickCount=5),
-            ),
-            y=strategies_down(labels),
-            color=exit_color(int(k) for k in rows["exit"]),
-            order=alt.Order("exit:O"),
-            **mixed,
-            tooltip=["strategy:N", "exit:O", "time:Q", "how:N"],
-        )
-        .properties(width=WIDTH - room, height=(STEP + 3) * len(labels))
-    )
+    return panel([bars], WIDTH - room, (STEP + 3) * len(labels))
 
 
 def _measured(evidence: Evidence, model: str, data: str) -> bool:
@@ -161,7 +149,7 @@ def _how(evidence: Evidence, model: str, data: str) -> str:
 
 
 def _spread(evidence: Evidence, model: str, data: str, panels: list[Panel]) -> str:
-    seeds = seeds_of(panels)
     if _measured(evidence, model, data):
-        return series.spoken(seeds, "mean")
+        return spread(panels)
+    seeds = max(int(panel.frame["seed"].nunique()) for panel in panels)
     return f"Means over {series.counted(seeds)}, without intervals: estimates do not vary as runs do."
