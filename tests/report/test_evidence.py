@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_evidence import evidence, simple
+from made import evidence, simple
 
 from offramp.errors import OfframpError
 from offramp.report import evidence as reading

@@ -12,7 +12,7 @@ import pytest
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from jsonschema import ValidationError
-from made_evidence import MACS, PLAIN, Made, Run, evidence, simple
+from made import MACS, PLAIN, Made, Run, evidence, simple
 from scipy import stats
 from specs import tables, views, with_columns
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made import Made, evidence, planted
+from table_evidence import Made, evidence, planted
 
 from offramp.report.claims_file import paper
 from offramp.report.model import Table

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_evidence import evidence, simple
+from made import evidence, simple
 from PIL import Image
 
 from offramp.errors import OfframpError

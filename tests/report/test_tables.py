@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from made import Made, evidence, planted, shuffled
 from scipy import stats
+from table_evidence import Made, evidence, planted, shuffled
 
 from offramp.errors import OfframpError
 from offramp.report.cells import layout
@@ -203,6 +203,16 @@ def test_a_strategy_that_misses_a_seed_is_named() -> None:
     table = only(trials, "anova")
     assert any("block 44 lacks two-stage" in note for note in table.notes)
     assert only(trials, "main").frame.loc["two-stage", "seeds"] == 4
+
+
+def test_a_strategy_with_one_seed_stays_unmarked_and_is_named() -> None:
+    trials = [t for t in planted() if t.strategy != "two-stage" or t.seed == 42]
+    for name in ("main", "exits"):
+        table = only(trials, name)
+        assert "two-stage" not in {row for row, _ in table.best | table.alike}
+        assert any("not tested against the best: two-stage" in note for note in table.notes)
+    assert any("two-stage has one value" in note for note in only(trials, "order-accuracy").notes)
+    assert "not tested against the best" not in " ".join(only(planted(), "main").notes)
 
 
 def test_a_missing_number_is_left_out_and_named() -> None:

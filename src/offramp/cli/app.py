@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import evidence, page, reporting, tabling
+from offramp.cli import concluding, evidence, page, reporting, tabling
 from offramp.cli.options import (
     RUNS,
     DryOption,
@@ -295,8 +295,12 @@ def doctor(json: JsonOption = False) -> None:
     doctoring.doctor(json)
 
 
-for command in (
-    *(evidence.compare, evidence.stats, evidence.claims, evidence.recommend, evidence.calibrate),
-    *(reporting.pack, reporting.figures, tabling.tables, page.report),
-):
+for command in (evidence.compare, evidence.stats, evidence.calibrate):
     app.command()(command)
+
+app.command()(reporting.pack)
+app.command()(reporting.figures)
+app.command()(tabling.tables)
+app.command()(concluding.claims)
+app.command()(concluding.recommend)
+app.command()(page.report)

@@ -154,7 +154,7 @@ def gather(
 def _of_study(manifests: Mapping[str, dict[str, Any]], study: str) -> dict[str, dict[str, Any]]:
     found = {trial: m for trial, m in manifests.items() if m["study"] == study}
     if not found:
-        names = ", ".join(sorted({str(m["study"]) for m in manifests.values() if m["study"]})) or "none"
+        names = ", ".join(sorted({str(m["study"]) for m in manifests.values()})) or "none"
         raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
     return found
 

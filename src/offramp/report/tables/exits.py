@@ -15,7 +15,7 @@ from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 from offramp.report.tables.common import gathered, place, slug
 from offramp.report.tables.groups import unrecorded
-from offramp.report.tables.marks import marks
+from offramp.report.tables.marks import mark_exits
 
 STABLE, MODERATE, UNSTABLE, DIVERGENT = "stable", "moderate", "unstable", "divergent"
 RULE = (
@@ -61,13 +61,7 @@ def _exits(found: Findings, model: str, data: str) -> Table:
     trends = _trends(found, model, data)
     names = [s for s in found.evidence.strategies if found.evidence.of(model, data, s)]
     frame = pd.DataFrame([_row(found, model, data, s, trends) for s in names], index=names)
-    best, alike = set(), set()
-    for exit in numbers:
-        analysis = found.analysis(model, data, MEASURES["accuracy-test"], exit)
-        if analysis is not None:
-            marked = marks(analysis, "higher")
-            best |= {(name, f"exit_{exit}") for name in marked.best}
-            alike |= {(name, f"exit_{exit}") for name in marked.alike}
+    best, alike, untested = mark_exits(found, model, data)
     estimated = not all(t.comparable for t in found.evidence.of(model, data))
     columns = (
         Column("strategy", "strategy"),
@@ -88,9 +82,9 @@ def _exits(found: Findings, model: str, data: str) -> Table:
         columns,
         "Table 7",
         about={"model": model, "data": data},
-        best=frozenset(best),
-        alike=frozenset(alike),
-        notes=unrecorded(found, COSTS_SHOWN),
+        best=best,
+        alike=alike,
+        notes=(*unrecorded(found, COSTS_SHOWN), *gathered(untested)),
     )
 
 

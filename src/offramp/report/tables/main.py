@@ -8,15 +8,13 @@ from typing import Any
 import pandas as pd
 
 from offramp.analysis.exits import at_thresholds
-from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats import Untested
 from offramp.errors import OfframpError
 from offramp.report.evidence import Evidence
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 from offramp.report.record import Trial
-from offramp.report.tables.common import at, gathered, place, slug
-from offramp.report.tables.marks import marks
+from offramp.report.tables.common import gathered, place, slug
+from offramp.report.tables.marks import mark_exits
 from offramp.study.summary import THRESHOLDS, Spread
 
 CAPTION = (
@@ -44,20 +42,7 @@ def _main(found: Findings, model: str, data: str) -> Table:
     for name in names:
         rows[name], lost = _row(evidence, [t for t in trials if t.strategy == name], exits)
         notes += lost
-    best, alike = set(), set()
-    for exit in exits:
-        analysis = found.analysis(model, data, MEASURES["accuracy-test"], exit)
-        if analysis is None:
-            continue
-        where = at(exit, exits)
-        if isinstance(analysis.over_blocks, Untested):
-            why = analysis.over_blocks.why
-            notes.append((where, f"no test, so the best mean alone is marked: {why}"))
-        marked = marks(analysis, "higher")
-        best |= {(name, f"exit_{exit}") for name in marked.best}
-        alike |= {(name, f"exit_{exit}") for name in marked.alike}
-        if marked.untested and marked.alike:
-            notes.append((where, f"not tested against the best: {', '.join(sorted(marked.untested))}"))
+    best, alike, untested = mark_exits(found, model, data)
     estimated = not all(t.comparable for t in trials)
     words = ", here an estimate from the MACs that sharing and caching spared" if estimated else ""
     return Table(
@@ -68,9 +53,9 @@ def _main(found: Findings, model: str, data: str) -> Table:
         pd.DataFrame.from_dict(rows, orient="index"),
         _columns(exits, estimated),
         about={"model": model, "data": data},
-        best=frozenset(best),
-        alike=frozenset(alike),
-        notes=gathered(notes),
+        best=best,
+        alike=alike,
+        notes=gathered([*notes, *untested]),
     )
 
 

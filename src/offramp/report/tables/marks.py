@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from offramp.analysis.stats import Analysis
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.analyze import OverBlocks
 from offramp.analysis.stats.pairs import Pair, Pairs
+from offramp.report.findings import Findings
+from offramp.report.tables.common import at
 
 ALPHA = 0.05
 
@@ -40,6 +43,30 @@ def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
         elif all(p.p >= ALPHA for p in found):
             alike.add(group)
     return Marks(_names(best), _names(alike), _names(untested))
+
+
+def mark_exits(
+    found: Findings, model: str, data: str
+) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]], list[tuple[str, str]]]:
+    """Best and alike cells of columns `exit_K`, test accuracy, rows by strategy; and notes (place and
+    words) on what could not be tested."""
+    best: set[tuple[str, str]] = set()
+    alike: set[tuple[str, str]] = set()
+    notes = []
+    exits = found.exits(model, data)
+    for exit in exits:
+        analysis = found.analysis(model, data, MEASURES["accuracy-test"], exit)
+        if analysis is None:
+            continue
+        where, marked = at(exit, exits), marks(analysis, "higher")
+        best |= {(name, f"exit_{exit}") for name in marked.best}
+        alike |= {(name, f"exit_{exit}") for name in marked.alike}
+        if isinstance(analysis.over_blocks, Untested):
+            why = analysis.over_blocks.why
+            notes.append((where, f"no test, so the best mean alone is marked: {why}"))
+        elif marked.untested:
+            notes.append((where, f"not tested against the best: {', '.join(sorted(marked.untested))}"))
+    return frozenset(best), frozenset(alike), notes
 
 
 def default_pairs(analysis: Analysis) -> Pairs:

@@ -64,7 +64,9 @@ def _orders(
             )
             where = f"{measure.title} ({place(model, data)})"
             notes += [(where, f"{way}, {why}") for way, why in (why_tukey, why_seeds) if why]
-            notes += [(where, words) for words in (reasons(everything) if everything else ())]
+            if everything is not None:
+                lost = [words for words in everything.notes if "left out" in words]
+                notes += [(where, words) for words in (*reasons(everything), *lost)]
     if not rows:
         return []
     better = measures[0].better
