@@ -163,7 +163,7 @@ def test_memory_power_and_energy_over_phases() -> None:
     measured = with_costs(True)
     assert values("memory-gpu-max", measured) == {None: 7e6}
     assert values("memory-gpu-sum", measured) == {None: 12e6}
-    assert values("power-gpu-mean", measured) == pytest.approx({None: (50 * 11 + 80 * 2) / 13})
+    assert values("power-gpu-mean", measured) == pytest.approx({None: (50 * 10 + 80 * 2) / 12})
     assert values("energy-gpu", measured) == {None: 200.0}
     assert values("energy", measured) == {}  # no CPU readings
 
@@ -181,6 +181,20 @@ def test_time_of_an_exit_only_where_each_phase_trains_one() -> None:
         for k in (1, 2)
     ]
     assert values("seconds-written", table([*rows, *spent])) == {1: 1.0, 2: 2.0, None: 3.0}
+
+
+def test_time_of_a_phase_for_several_exits_is_attributed_and_no_measurement() -> None:
+    rows = with_costs(True)
+    assert values("seconds-written", rows) == {None: 12.0}  # nothing says how
+    told = [("joint", 1, 2.5), ("joint", 2, 7.5), ("branch 1", 1, 2.0)]
+    more = [
+        {"trial": "t", "phase": p, "exit": e, "metric": "exit_seconds", "value": v, "measured": True}
+        for p, e, v in told
+    ]
+    both = pd.concat([rows, table(more)], ignore_index=True)
+    assert values("seconds-written", both) == pytest.approx({1: 4.5, 2: 7.5, None: 12.0})
+    found = observations(both, MEASURES["seconds-written"])
+    assert found["measured"].tolist() == [False, False, True]
 
 
 LACKING = {"power-cpu-mean", "power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy"} | {

@@ -102,9 +102,12 @@ def test_recommend_ranks_and_rules_out(cli: Cli, store: Path, goal: str) -> None
 
 
 def test_recommend_without_readings_falls_back_on_the_guidelines(cli: Cli, store: Path) -> None:
+    answer = json.loads(cli("recommend", store, "--goal", "energy", "--json").out)
+    if answer["evidence"][0]["ranking"]:
+        pytest.skip("this machine measures energy, so there are readings")
+    assert answer["guidelines"]
     said = narrow(cli("recommend", store, "--goal", "energy")).out
     assert "These runs do not answer it. No runs stand behind this." in said.replace("\n", " ")
-    assert json.loads(cli("recommend", store, "--goal", "energy", "--json").out)["guidelines"]
 
 
 def test_recommend_without_a_store_gives_the_guidelines_and_says_so(cli: Cli) -> None:

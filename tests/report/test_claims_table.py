@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -67,7 +68,8 @@ def test_operating_points_are_those_of_the_trials(found: evidence.Evidence) -> N
 
 
 def test_the_answer_is_a_sentence_a_goal_and_says_what_is_silent(found: evidence.Evidence) -> None:
-    sentences = answer(found)
+    unread = found.table[~found.table["metric"].str.startswith(("memory", "power", "energy"))]
+    sentences = answer(replace(found, table=unread))  # whatever this machine can measure
     assert [s.split(":")[0] for s in sentences[:2]] == ["For accuracy", "For few MACs at inference"]
     assert all(s.endswith(".") for s in sentences)
-    assert "little memory" in sentences[-1]
+    assert "say nothing of little memory and little energy" in sentences[-1]

@@ -7,22 +7,33 @@ from types import MappingProxyType
 
 import pandas as pd
 
+KEYS = ["trial", "phase"]
 OURS = ("seconds_checkpoint", "seconds_evaluation")  # no part of training as it is written
 
 
 def phases(table: pd.DataFrame) -> pd.DataFrame:
     """A row a phase (index: trial, phase), a column an amount (`seconds_train`, ..., and what meters
-    added), NaN where it was not recorded; besides `source`, `measured`, and `exit`: of a phase that
-    trained one exit, else missing. Phases stay in the order in which they ran."""
+    added), NaN where it was not recorded; besides `source` and `measured`. Phases stay in the order in
+    which they ran."""
     rows = table[table["epoch"].isna() & table["exit"].isna() & (table["phase"] != "final")]
-    keys = ["trial", "phase"]
-    order = rows[keys].drop_duplicates()
-    wide = rows.pivot_table(index=keys, columns="metric", values="value", aggfunc="last")
-    about = rows.groupby(keys)[["source", "measured"]].agg({"source": "first", "measured": "all"})
-    trained = table[table["exit"].notna() & (table["phase"] != "final")].groupby(keys)["exit"]
-    only = trained.min().where(trained.nunique() == 1)
-    found = wide.join(about).join(only)
-    return found.reindex(pd.MultiIndex.from_frame(order))
+    order = rows[KEYS].drop_duplicates()
+    wide = rows.pivot_table(index=KEYS, columns="metric", values="value", aggfunc="last")
+    about = rows.groupby(KEYS)[["source", "measured"]].agg({"source": "first", "measured": "all"})
+    return wide.join(about).reindex(pd.MultiIndex.from_frame(order))
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """How a phase's time divides over the exits that it trained (columns trial, phase, exit, share,
+    alone): all of it for one exit; for several, as `exit_seconds` attributes it, else NaN. alone:
+    whether there is one."""
+    rows = table[table["exit"].notna() & (table["phase"] != "final")]
+    trained = rows[[*KEYS, "exit"]].drop_duplicates()
+    spent = rows[rows["metric"] == "exit_seconds"].groupby([*KEYS, "exit"])["value"].sum()
+    found = trained.join(spent, on=[*KEYS, "exit"])
+    groups = found.groupby(KEYS)
+    alone = groups["exit"].transform("count") == 1
+    share = found["value"] / groups["value"].transform("sum")
+    return found.assign(share=share.where(~alone, 1.0), alone=alone).drop(columns="value")
 
 
 def _seconds(rows: pd.DataFrame, without: tuple[str, ...]) -> pd.Series:
@@ -78,8 +89,8 @@ def _max(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
 
 def _mean(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
     def mean(rows: pd.DataFrame) -> pd.Series:
-        """Weighted by the time of the phases."""
-        seconds = _seconds(rows, ())
+        """Weighted by the time that meters ran: preparation and epochs."""
+        seconds = _seconds(rows, OURS)
         return _total(_present(rows, (metric,))[metric] * seconds) / _total(seconds)
 
     return mean

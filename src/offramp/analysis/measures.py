@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis import epochs
-from offramp.analysis.costs import COSTS, phases, written_seconds
+from offramp.analysis.costs import COSTS, phases, shares, written_seconds
 from offramp.analysis.curves import FINAL, History, histories, joined
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
@@ -119,7 +119,7 @@ class Numbers:
 
     trials: model, data, strategy, seed by trial.  exits, last: how many exits the fullest trial of the
     same model and data has, and the number of the final one; by trial.  final: the rows of closing
-    metrics.  curves, histories, phases: of the functions of these names.
+    metrics.  curves, histories, phases, shares: of the functions of these names.
     """
 
     trials: pd.DataFrame
@@ -129,6 +129,7 @@ class Numbers:
     curves: pd.DataFrame
     histories: Sequence[History]
     phases: pd.DataFrame
+    shares: pd.DataFrame
 
 
 def numbers(table: pd.DataFrame) -> Numbers:
@@ -152,6 +153,7 @@ def numbers(table: pd.DataFrame) -> Numbers:
         curves=curves,
         histories=histories(curves),
         phases=phases(table),
+        shares=shares(table),
     )
 
 
@@ -317,14 +319,17 @@ def _cost(found: Numbers, measure: Measure) -> pd.DataFrame:
 
 
 def _exit_seconds(found: Numbers) -> pd.DataFrame:
-    """Time of the phases that trained one exit each; of a trial with a phase for several there is none,
-    since how to divide it among them is a matter of attribution, not measurement."""
-    rows = found.phases.assign(value=written_seconds(found.phases)).reset_index()
-    alone = rows["exit"].notna().groupby(rows["trial"]).transform("all")
-    groups = rows[alone].groupby(["trial", "exit"], sort=True)
+    """Time of each exit. Measured where each phase trained one; of a phase for several it is attributed,
+    no measurement, and where nothing says how, the trial has none."""
+    written = found.phases[["source", "measured"]].assign(value=written_seconds(found.phases))
+    rows = found.shares.join(written, on=["trial", "phase"])
+    rows["value"] = rows["value"].astype(float) * rows["share"]
+    rows["measured"] = rows["measured"].astype(bool) & rows["alone"]
+    known = rows["value"].notna().groupby(rows["trial"]).transform("all")
+    groups = rows[known].groupby(["trial", "exit"], sort=True)
     return pd.DataFrame(
         {
-            "value": groups["value"].sum(min_count=1),
+            "value": groups["value"].sum(),
             "source": groups["source"].agg(lambda s: _key(s.tolist())),
             "measured": groups["measured"].all(),
         }

@@ -99,7 +99,9 @@ def answer(evidence: Evidence, known: Facts | None = None) -> tuple[str, ...]:
 def _sentence(advice: Advice, several: bool) -> str:
     best, measure = advice.ranking[0], advice.measure
     where = f" on {advice.data}" if several else ""
-    use = f", left at {best.use}" if best.use else ""
+    use = f", left at {best.use.replace('>=', '≥')}" if best.use else ""
     value = f"{best.mean * measure.scale:.3g} {measure.unit}".strip()
+    if measure.name == "macs":
+        value = f"{best.mean / 1e6:.3g} M" if best.mean >= 1e6 else f"{best.mean / 1e3:.3g} k"
     title = measure.title if measure.title[1].isupper() else measure.title[0].lower() + measure.title[1:]
     return f"For {WORDS[advice.goal]}{where}: {best.name} ({title} {value}{use}); {sure(advice)}."

@@ -137,7 +137,7 @@ def _balanced(facts: Facts, wish: Wish, data: str, allowed: Sequence[Candidate])
         "memory": _observed(facts, data, MEMORY, allowed),
         "energy": _observed(facts, data, ENERGY, allowed),
     }
-    parts = {name: part for name, part in parts.items() if len(part.frame)}
+    parts = {n: p for n, p in parts.items() if len(p.frame) and p.frame["measured"].all()}
     out: dict[Candidate, str] = {}
     for name, part in parts.items():
         if name == "inference" and wish.min_accuracy is None and wish.max_macs is None:
