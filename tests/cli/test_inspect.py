@@ -301,8 +301,7 @@ def test_help_teaches(cli: Cli) -> None:
     inner = [("data", "describe"), ("data", "check")]
     for command in [*((name,) for name in commands if name != "data"), *inner]:
         text = narrow(cli(*command, "--help"))
-        assert "--json" in text and text.count("
-") > 8, command
+        assert "--json" in text and text.count("\n") > 8, command
         assert command[0] in ("status", "gc", "doctor") or "Example" in text, command
 
 
