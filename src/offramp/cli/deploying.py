@@ -56,7 +56,7 @@ def build(
         str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
     ],
     data: Annotated[
-        str, typer.Option(metavar="NAME", help="folder:path/to/images, cifar10:path, digits, …")
+        str, typer.Option(metavar="NAME", help="folder:path/to/images, cifar10:path or digits.")
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
     exits: Annotated[
