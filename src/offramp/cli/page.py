@@ -40,7 +40,7 @@ def report(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a report: one page with the answer, figures, tables, statistics, claims.
+    """Write one page with the answer, figures, tables and claims.
 
     \b
       FOLDER/index.html   everything, in one file that needs no network
