@@ -14,7 +14,7 @@ def report(
     sources: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="STORE|PACK…",
+            metavar="STORE",
             help="Stores, or what offramp pack wrote; several count as one.",
             show_default="runs",
         ),
