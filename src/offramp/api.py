@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +105,7 @@ def fit(
     seed: int = 42,
     recipe: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    augment: Mapping[str, Any] | Sequence[str] | None = None,
     store: str | Path | None = None,
     device: torch.device | str | None = None,
     watch: Callable[[Event], None] | None = None,
@@ -115,9 +116,9 @@ def fit(
     fitted further; its early exits begin anew, with weights drawn from the seed. A network that `load`
     made is drawn anew as a whole.  strategy: a name, or `my_file.py:my_strategy`.  train and the other
     splits: any map-style Dataset of (image, label), or a pair of arrays; a split that is not given is
-    held out of train.  recipe, options: as in a study file, such as {"epochs": 5} and
-    {"students": "shared"}.  store: a folder in which work is kept and found again; a temporary one by
-    default.  watch: is given every event.
+    held out of train.  recipe, options, augment: as in a study file, such as {"epochs": 5},
+    {"students": "shared"} and {"flip": True, "crop": 4}.  store: a folder in which work is kept and
+    found again; a temporary one by default.  watch: is given every event.
 
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some
     strategies return), and when training fails.
@@ -130,6 +131,7 @@ def fit(
             "backbone": "attached",
             "data": "given",
             "recipe": dict(recipe or {}),
+            **({} if augment is None else {"augment": augment}),
         },
         "fit",
     )

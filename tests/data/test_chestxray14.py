@@ -111,7 +111,9 @@ def test_absent_images(root: Path) -> None:
 
 
 def test_what_is_wrong_is_named(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(OfframpError, match="did you mean 'patient'"):
+    with pytest.raises(
+        OfframpError, match=r"data\.split cannot be 'patients': .* 'patient', 'image' or 'official'"
+    ):
         xrays(root, split="patients")
     with pytest.raises(OfframpError, match=r"there is no folder .*nihcc\.app\.box\.com"):
         xrays(tmp_path / "none")

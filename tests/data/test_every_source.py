@@ -53,6 +53,16 @@ def test_missing_data_says_what_to_fetch(
     assert "nowhere" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_option_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
+    for option in inspect.signature(DATASETS[name]).parameters:
+        if option != "root":
+            with pytest.raises(
+                OfframpError, match=rf"data\.{option} cannot be {{'odd': 1}}: Input should"
+            ):
+                load(DataSpec(name, root=str(tmp_path), options=((option, {"odd": 1}),)))
+
+
 MINE = '''
 """Gray squares."""
 

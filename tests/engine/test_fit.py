@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import offramp.engine.fit
+from offramp.augment import View
 from offramp.data import Data, from_dataset, order
 from offramp.engine.fit import EpochReport, conclude, evaluate, fit
 from offramp.engine.passes import Derived, Images, Logits, Plain
@@ -71,9 +72,10 @@ class Watch:
         self._inner = inner
         self.asked: list[tuple[str, list[int]]] = []
 
-    def read(self, split: str, rows: Tensor) -> Any:
-        self.asked.append((split, rows.tolist()))
-        return self._inner.read(split, rows)
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Any]:
+        for rows, read in zip(chunks, self._inner.reads(split, chunks, view), strict=True):
+            self.asked.append((split, rows.tolist()))
+            yield read
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         return self._inner.logits(node, net, read)
@@ -117,9 +119,9 @@ class Recorded(Images):
         self.splits.add(split)
         return super().labels(split, rows)
 
-    def read(self, split: str, rows: Tensor) -> Tensor:
+    def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
         self.splits.add(split)
-        return super().read(split, rows)
+        return super().read(split, rows, view)
 
 
 @pytest.mark.parametrize("kind", [Plain, Derived])
@@ -267,7 +269,9 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
         targets = []
         for epoch in range(2):
             trainee.net.clock.tick(42, epoch, 0)
-            targets.append(passes.logits(node, trainee.net, passes.read("train", rows))[1][4])
+            targets.append(
+                passes.logits(node, trainee.net, next(passes.reads("train", [rows], None)))[1][4]
+            )
     assert torch.equal(*targets)
 
 

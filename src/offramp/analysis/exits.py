@@ -51,14 +51,31 @@ def at_threshold(
 
     logits: [N, E, C]; macs: of an image that leaves at each exit, [E]; full_macs: of the plain network.
     """
-    sure = confidence(logits) >= threshold
-    sure[:, -1] = True
-    leaves = sure.argmax(axis=1)
-    answers = np.take_along_axis(logits.argmax(axis=2), leaves[:, None], axis=1)[:, 0]
-    shares = np.bincount(leaves, minlength=len(macs)) / len(labels)
-    return Operating(
-        threshold,
-        float((answers == labels).mean()),
-        float(shares @ np.asarray(macs, dtype=float) / full_macs),
-        tuple(float(s) for s in shares),
-    )
+    return at_thresholds(logits, labels, macs, full_macs, [threshold])[0]
+
+
+def at_thresholds(
+    logits: Floats,
+    labels: NDArray[np.integer],
+    macs: Sequence[float],
+    full_macs: float,
+    thresholds: Sequence[float],
+) -> tuple[Operating, ...]:
+    """`at_threshold` for each of several, reading the logits once."""
+    confidences, answers = confidence(logits), logits.argmax(axis=2)
+    found = []
+    for threshold in thresholds:
+        sure = confidences >= threshold
+        sure[:, -1] = True
+        leaves = sure.argmax(axis=1)
+        given = np.take_along_axis(answers, leaves[:, None], axis=1)[:, 0]
+        shares = np.bincount(leaves, minlength=len(macs)) / len(labels)
+        found.append(
+            Operating(
+                threshold,
+                float((given == labels).mean()),
+                float(shares @ np.asarray(macs, dtype=float) / full_macs),
+                tuple(float(s) for s in shares),
+            )
+        )
+    return tuple(found)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import answering, deploying, evidence
+from offramp.cli import answering, concluding, deploying, evidence, page, reporting, tabling
+from offramp.cli import data as looking
 from offramp.cli.options import (
     RUNS,
     DataRootOption,
@@ -310,12 +311,9 @@ def doctor(json: JsonOption = False) -> None:
 
 
 for command in (
-    evidence.compare,
-    evidence.stats,
-    evidence.calibrate,
-    deploying.build,
-    deploying.export,
-    answering.predict,
-    answering.benchmark,
+    *(evidence.compare, evidence.stats, concluding.claims, concluding.recommend),
+    *(page.report, reporting.figures, tabling.tables, reporting.pack),
+    *(evidence.calibrate, deploying.export, deploying.build, answering.predict, answering.benchmark),
 ):
     app.command()(command)
+app.add_typer(looking.app)

@@ -13,7 +13,8 @@ import typer
 from offramp.cli.render import emit, show, size, table
 from offramp.meters import Gpu, Missing, Packages, find_gpu, find_packages
 from offramp.numerics import PROFILES
-from offramp.study.provenance import LIBRARIES, provenance
+from offramp.study.archive import LIBRARIES
+from offramp.study.provenance import provenance
 
 EXTRAS = {
     "onnx": ("onnxruntime", "export and run bundles"),

@@ -12,7 +12,7 @@ from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.study.store import Store
-from offramp.study.summary import made_with, tidy, trial_seconds
+from offramp.study.summary import data_label, made_with, tidy, trial_seconds
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
@@ -29,7 +29,7 @@ def opened(root: Path) -> Store:
 
 def status(store: Store, as_json: bool) -> None:
     manifests = [store.read_trial(trial) for trial in store.trials()]
-    counts = Counter((m["strategy"], m["network"]["backbone"], m["data"]["name"]) for m in manifests)
+    counts = Counter((m["strategy"], m["network"]["backbone"], data_label(m)) for m in manifests)
     plans = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
     working = sorted(path.name for path in (store.root / "work").glob("*") if path.is_dir())
     used = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
@@ -75,7 +75,7 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
         return
     typer.echo(
         f"{trial}\n{manifest['strategy']} on {manifest['network']['backbone']}, "
-        f"{manifest['data']['name']}, seed {manifest['seed']}\n"
+        f"{data_label(manifest)}, seed {manifest['seed']}\n"
     )
     show(_exits(manifest), "Exits: compute of one image, and accuracy")
     if "auroc" in manifest["metrics"]["test"]:

@@ -54,9 +54,11 @@ class Geometry:
 
     def of(self, image: Image.Image) -> Tensor:
         """One RGB or L image as [C, H, W] uint8."""
-        if self.channels is not None:
-            image = image.convert("L" if self.channels == 1 else "RGB")
-        return pixels(self.sized(image))
+        return pixels(self.sized(self.toned(image)))
+
+    def toned(self, image: Image.Image) -> Image.Image:
+        """The image in gray or color, as `channels` says."""
+        return image if self.channels is None else image.convert("L" if self.channels == 1 else "RGB")
 
     def sized(self, image: Image.Image) -> Image.Image:
         """The image scaled and cropped; its channels as they are."""
@@ -64,14 +66,14 @@ class Geometry:
             return image
         if self.fit == "stretch":
             return _scaled(image, self.size, self.size)
-        shorter = self.resize or self.size
-        width, height = image.size
-        if width <= height:
-            image = _scaled(image, shorter, max(shorter, shorter * height // width))
-        else:
-            image = _scaled(image, max(shorter, shorter * width // height), shorter)
+        image = _shorter(image, self.resize or self.size)
         left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
         return image.crop((left, top, left + self.size, top + self.size))
+
+    def whole(self, image: Image.Image) -> Image.Image:
+        """All of the image, from which random boxes are cut: its shorter side scaled to `resize`, where
+        that is set."""
+        return self.toned(image if self.resize is None else _shorter(image, self.resize))
 
     def of_batch(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] that have one size already; gives [N, C', H', W'].
@@ -95,6 +97,14 @@ def picture(image: Tensor) -> Image.Image:
     """[1 or 3, H, W] uint8 as an L or RGB image."""
     array = image.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[..., 0] if len(image) == 1 else array)
+
+
+def _shorter(image: Image.Image, side: int) -> Image.Image:
+    """The image scaled so that its shorter side is `side`."""
+    width, height = image.size
+    if width <= height:
+        return _scaled(image, side, max(side, side * height // width))
+    return _scaled(image, max(side, side * width // height), side)
 
 
 def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:

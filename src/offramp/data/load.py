@@ -5,20 +5,22 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from torch import Tensor
+from pydantic import TypeAdapter, ValidationError
 
+from offramp.augment import Augment
 from offramp.data import split_file
-from offramp.data.choose import choose
+from offramp.data.choose import Part, choose
 from offramp.data.custom import call
-from offramp.data.dataset import SPLITS, Data, statistics
+from offramp.data.dataset import SPLITS, Data
 from offramp.data.geometry import Geometry
+from offramp.data.images import Opened
 from offramp.data.raw import RawData
-from offramp.data.read import take
+from offramp.data.read import Loader, Taken, streams, take, take_files
 from offramp.data.samples import Samples, class_names, read_given, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec
@@ -28,12 +30,16 @@ from offramp.usercode import function, is_user_code
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load(spec: DataSpec) -> Data:
+def load(spec: DataSpec, augment: Augment | None = None, loader: Loader = "auto") -> Data:
     """The data set that `spec` names, on the CPU.
+
+    augment: of the training images.  loader: `resident` keeps all pixels in memory, `streaming` reads
+    image files whenever they are needed, `auto` chooses by size and augmentation. No result depends on
+    the loader.
 
     Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
     """
-    return assemble(read_source(spec), spec)
+    return assemble(read_source(spec), spec, augment, loader)
 
 
 def read_source(spec: DataSpec) -> RawData:
@@ -52,7 +58,11 @@ def read_source(spec: DataSpec) -> RawData:
     shared = os.environ.get("OFFRAMP_DATA")
     default = str(Path(shared) / spec.name) if shared else None
     source = DATASETS[spec.name]
-    return source(**_arguments(source, spec, default))
+    arguments = _arguments(source, spec, default)
+    hints = get_type_hints(source)
+    for option, value in spec.options:
+        arguments[option] = _checked(option, hints[option], value)
+    return source(**arguments)
 
 
 def save_splits(spec: DataSpec, path: Path) -> None:
@@ -92,7 +102,9 @@ def from_dataset(
     return assemble(raw, DataSpec(name, split_seed=split_seed))
 
 
-def assemble(raw: RawData, spec: DataSpec) -> Data:
+def assemble(
+    raw: RawData, spec: DataSpec, augment: Augment | None = None, loader: Loader = "auto"
+) -> Data:
     """Subsets, hold-outs, geometry and statistics: what every source shares.
 
     No label or pixel of one official split influences another (but a training image goes when its
@@ -106,12 +118,27 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
     chosen = split_file.choose(given, listed, raw) if given else choose(raw, spec)
     geometry = geometry_of(raw, spec)
     parts = {id(part): part for part in chosen.parts.values()}  # a split used twice is read once
-    taken = {key: take(part, geometry, spec.on_error) for key, part in parts.items()}
+    _check_loader(loader, parts.values(), spec)
+    taken = {}
+    for key, part in parts.items():
+        # Random boxes are cut from the images as they are stored, where those can be had.
+        whole = (
+            part is chosen.parts["train"]
+            and augment is not None
+            and augment.resized_crop is not None
+            and geometry.size is not None
+            and isinstance(part.source.images, Opened)
+        )
+        if whole or streams(part, geometry, loader, whole):
+            hold = not streams(part, geometry, loader, whole)
+            taken[key] = take_files(part, geometry, spec.on_error, whole, hold)
+        else:
+            taken[key] = take(part, geometry, spec.on_error)
     read = {name: taken[id(part)] for name, part in chosen.parts.items()}
     if given:
         split_file.check(given, listed, raw, read)
     splits = {name: one.split for name, one in read.items()}
-    mean, std = _normalization(splits["train"].images, spec)
+    mean, std = _normalization(read["train"], spec)
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
         **raw.provenance,
@@ -126,17 +153,39 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
         "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
-    return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance)
+    return Data(
+        spec.name,
+        classes,
+        splits["train"],
+        splits["validation"],
+        splits["calibration"],
+        splits["test"],
+        mean=mean,
+        std=std,
+        provenance=provenance,
+        augment=augment,
+    )
 
 
-def _normalization(images: Tensor, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel. images: of the training split."""
+def _check_loader(loader: Loader, parts: Iterable[Part], spec: DataSpec) -> None:
+    kinds = ("auto", "resident", "streaming")
+    if loader not in kinds:
+        raise OfframpError(f"execution.loader cannot be '{loader}'{nearest(loader, kinds)}")
+    if loader == "streaming" and not any(isinstance(p.source.images, Opened) for p in parts):
+        raise OfframpError(
+            f"data set '{spec.name}' is no image files, so it cannot be streamed; "
+            "leave execution.loader out"
+        )
+
+
+def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel."""
     if spec.normalize == "train":
-        return statistics(images)
+        return train.mean, train.std
     if spec.normalize != "imagenet":
         hint = nearest(spec.normalize, ("train", "imagenet"))
         raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
-    if images.is_floating_point() or images.shape[1] != 3:
+    if train.split.dtype.is_floating_point or len(train.mean) != 3:
         raise OfframpError(
             "data.normalize: imagenet is for 8-bit images of 3 channels; set data.channels to 3, or "
             "leave it out"
@@ -163,6 +212,14 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
             seen = set(digests[other])
             counts[f"{name} in {other}"] = sum(d in seen for d in digests[name])
     return {name: count for name, count in counts.items() if count}
+
+
+def _checked(option: str, kind: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
+        raise OfframpError(f"data.{option} cannot be {value!r}: {reason}") from None
 
 
 def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")
+from offramp.study.archive import LIBRARIES
 
 
 def provenance(device: torch.device) -> dict[str, str | int | None]:

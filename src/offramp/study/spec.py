@@ -17,7 +17,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
@@ -31,10 +30,11 @@ from offramp.recipe import Recipe, clash
 from offramp.strategies.weights import JointWeights
 from offramp.study import spec_fields as fields
 from offramp.study import spec_places as places
+from offramp.study.spec_augment import AugmentSpec
 from offramp.study.yaml_lines import Path
 from offramp.study.yaml_lines import parse as parse_yaml
 
-STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+STRICT = fields.STRICT
 
 Text = Annotated[str, PlainValidator(fields.text)]
 Count = Annotated[int, Field(ge=1)]
@@ -221,6 +221,9 @@ class DataSpec(BaseModel):
 class ExecutionSpec(BaseModel):
     """How the work is arranged; no result depends on it. Sizes are bytes.
 
+    loader: images in memory, or read from files when they are needed; `auto` goes by their size and
+    augmentation.  loader_workers: processes that read them; None goes by the number of cores.
+
     `plain` runs each phase alone, live and unshared, so there the three switches are off.
     """
 
@@ -232,6 +235,8 @@ class ExecutionSpec(BaseModel):
     share: Switch = True
     cache_memory: Bytes = 2 * 2**30
     cache_disk: Bytes = 8 * 2**30
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -259,6 +264,7 @@ class Study(BaseModel):
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
     data: DataSpec
+    augment: AugmentSpec | None = None
     recipe: RecipeSpec = RecipeSpec()
     numerics: Text = "default"
     execution: ExecutionSpec = ExecutionSpec()

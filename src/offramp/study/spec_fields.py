@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from offramp.errors import nearest
 from offramp.hashing import canonical
 from offramp.strategies.weights import JointWeights
 from offramp.usercode import is_user_code
+
+STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?)?b", re.IGNORECASE)
 _ROOTED = re.compile(r"[a-z0-9_]+:.+")

@@ -15,13 +15,10 @@ damage is noticed, named, and can be made anew. Nothing is ever unpickled.
 from __future__ import annotations
 
 import io
-import json
 import logging
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +26,18 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from offramp.errors import OfframpError, nearest
-from offramp.files import discard, inside, replacing
+from offramp.files import discard, replacing
 from offramp.hashing import digest
-from offramp.study import locks, sealed
+from offramp.study import locks, sealed, tensors
+from offramp.study.archive import FORMAT, NODE, TRIAL, Archive, NodeRecord, checked
 from offramp.study.locks import Held
-from offramp.study.sealed import Damaged, Kind, writing
+from offramp.study.sealed import Damaged, writing
 
 __all__ = ["Damaged", "Held", "NodeRecord", "Store"]
 
-FORMAT = 1
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 STALE_S = 3600.0  # younger leftovers may belong to a writer at work
-NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
-TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NodeRecord:
-    """What `node.json` says of a finished phase. `reads` is what its key is the digest of."""
-
-    key: str
-    reads: dict[str, Any]
-    labels: dict[str, Any]
-    provenance: dict[str, Any]
-    summary: dict[str, Any]
 
 
 class Store:
@@ -72,78 +54,56 @@ class Store:
         Raises OfframpError when `root` is a file, some other folder, or a newer store.
         """
         self.root = root
-        self._version = root / "store.json"
+        self.archive = Archive(root)
+        self._version = self.archive.version
         self._staging = root / "staging"
         self._locks = root / "locks"
-        if root.exists() and not root.is_dir():
-            raise OfframpError(f"{root} is not a folder; choose another place for the store")
-        taken = [n for n in ("nodes", "trials", "work", "staging") if (root / n).exists()]
-        if self._version.exists():  # asked after `taken`: it is the first thing a new store gets
-            version = _format(self._version)
-            if version > FORMAT:
-                raise OfframpError(
-                    f"{root} has store format {version} and this offramp reads up to {FORMAT}; "
-                    "update offramp or choose another folder"
-                )
-        elif taken:
-            raise OfframpError(
-                f"{root} holds '{taken[0]}' but no store.json, so it is no store; choose another folder"
-            )
 
     # Locks
 
     def try_lock(self, key: str) -> Held | None:
         """The lock of a key or trial id, or None when somebody holds it, this process included."""
         self._begin()
-        return locks.try_take(self._locks, _name(key))
+        return locks.try_take(self._locks, checked(key))
 
     def lock(self, key: str) -> Held:
         """The lock of a key or trial id, as soon as it is free; waits forever for one's own."""
         self._begin()
-        return locks.take(self._locks, _name(key))
+        return locks.take(self._locks, checked(key))
 
     def _write_lock(self, key: str) -> Held:
         """Apart from `lock`, which the writer usually holds already; no key begins with a dot."""
         self._begin()
-        return locks.take(self._locks, f".write.{_name(key)}")
+        return locks.take(self._locks, f".write.{checked(key)}")
 
     def _begin(self) -> None:
         if not self._version.exists():
             with writing(self._version), replacing(self._version) as temporary:
                 temporary.write_bytes(sealed.text({"format": FORMAT}))
 
-    # Nodes
+    # Nodes; what is read only, the archive reads
 
     def nodes(self) -> list[str]:
-        """Keys of the nodes that are there, sorted; not checked."""
-        return self._names(NODE.folder)
+        return self.archive.nodes()
 
     def has_node(self, key: str) -> bool:
-        """Whether the node is there, sealed, and its files have their sizes (reads `node.json`)."""
-        return sealed.is_whole(self._node(key), NODE)
+        return self.archive.has_node(key)
 
     def verify_node(self, key: str) -> None:
-        """Check every byte of a node. Raises Damaged naming the first bad file."""
-        sealed.verify(self._node(key), NODE)
+        self.archive.verify_node(key)
 
     def read_node(self, key: str) -> NodeRecord:
-        """What is known of a node without its data."""
-        node = sealed.read(self._node(key), NODE)
-        return NodeRecord(key, node["reads"], node["labels"], node["provenance"], node["summary"])
+        return self.archive.read_node(key)
+
+    def node_history(self, key: str) -> pd.DataFrame:
+        return self.archive.node_history(key)
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        return self.archive.node_cost(key)
 
     def node_weights(self, key: str) -> dict[str, Tensor]:
         """The trained parts by original parameter name, on the CPU, contiguous."""
-        return sealed.unpack(sealed.content(self._node(key), NODE, "weights.safetensors"))
-
-    def node_history(self, key: str) -> pd.DataFrame:
-        """One row an epoch, as it was written; the index is not kept."""
-        data = sealed.content(self._node(key), NODE, "history.parquet")
-        return pd.read_parquet(io.BytesIO(data))
-
-    def node_cost(self, key: str) -> dict[str, Any]:
-        """The measured cost, as it was written."""
-        cost: dict[str, Any] = json.loads(sealed.content(self._node(key), NODE, "cost.json"))
-        return cost
+        return tensors.unpack(self.archive.node_content(key, "weights.safetensors"))
 
     def write_node(
         self,
@@ -165,7 +125,7 @@ class Store:
             raise ValueError(f"node key {key} is not the digest of what the node reads")
         parts = {"reads": reads, "labels": labels, "provenance": provenance, "summary": summary}
         files = {
-            "weights.safetensors": sealed.pack(weights),
+            "weights.safetensors": tensors.pack(weights),
             "history.parquet": history.to_parquet(None, index=False),
             "cost.json": sealed.text(cost),
         }
@@ -183,32 +143,23 @@ class Store:
     # Trials
 
     def trials(self) -> list[str]:
-        """Ids of the trials that are there, sorted; not checked."""
-        return self._names(TRIAL.folder)
+        return self.archive.trials()
 
     def has_trial(self, trial: str) -> bool:
-        """Whether the trial is there, sealed, and its logits have their size."""
-        return sealed.is_whole(self._trial(trial), TRIAL)
+        return self.archive.has_trial(trial)
 
     def find_trial(self, prefix: str) -> str:
-        """The one trial whose id is, or begins with, `prefix`. Raises OfframpError otherwise."""
-        trials = self.trials()
-        found = [prefix] if prefix in trials else [t for t in trials if t.startswith(prefix)]
-        if len(found) > 1:
-            some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-            raise OfframpError(f"'{prefix}' begins {len(found)} trials; give more of one of {some}")
-        if not found:
-            hint = nearest(prefix, trials)
-            if "did you mean" not in hint:  # ids are long, and many
-                hint = "; run a study first"
-                if trials:
-                    hint = f"; it holds {len(trials)}, such as {trials[0]}"
-            raise OfframpError(f"no trial '{prefix}' in {self.root}{hint}")
-        return found[0]
+        return self.archive.find_trial(prefix)
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        return self.archive.read_trial(trial)
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        return self.archive.trial_logits(trial)
 
     def plan_trial(self, trial: str, nodes: Iterable[str]) -> None:
         """Say which nodes a trial will need, so that they are kept if the run is cut short."""
-        path, text = self._plan(trial), sealed.text({"nodes": [_name(key) for key in nodes]})
+        path, text = self._plan(trial), sealed.text({"nodes": [checked(key) for key in nodes]})
         self._begin()
         with locks.gate(self._locks), writing(path), replacing(path) as temporary:
             temporary.write_bytes(text)
@@ -240,22 +191,11 @@ class Store:
                 sealed.write(path, TRIAL, document, files, self._staging)
             self._plan(trial).unlink(missing_ok=True)
 
-    def read_trial(self, trial: str) -> dict[str, Any]:
-        """The manifest as it was written."""
-        manifest: dict[str, Any] = sealed.read(self._trial(trial), TRIAL)["manifest"]
-        return manifest
-
-    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
-        """The arrays as they were written."""
-        data = io.BytesIO(sealed.content(self._trial(trial), TRIAL, "logits.npz"))
-        with np.load(data, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-
     # Checkpoints. Whoever writes one holds the lock of its key.
 
-    def write_checkpoint(self, key: str, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+    def write_checkpoint(self, key: str, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Replace a checkpoint at once; the old one stays until the new one is on the disk."""
-        path, data = self._checkpoint(key), sealed.pack_checkpoint(key, tensors, state)
+        path, data = self._checkpoint(key), tensors.pack_checkpoint(key, parts, state)
         self._begin()
         with writing(path), replacing(path) as temporary:
             temporary.write_bytes(data)
@@ -266,7 +206,7 @@ class Store:
         if not path.exists():
             return None
         try:
-            return sealed.unpack_checkpoint(key, path)
+            return tensors.unpack_checkpoint(key, path)
         except Damaged as error:
             log.warning("checkpoint %s %s; the phase starts over", path, error.reason)
             return None
@@ -315,7 +255,7 @@ class Store:
             found += [self._node(key) for key in self.nodes() if key not in needed]
             found += plans if abandon else []
         leftovers = [*self._staging.glob("*"), *self.root.glob("plans/.*.tmp")]
-        for key in self._names("work"):
+        for key in self.archive.names("work"):
             if key in held:
                 continue
             folder = self.root / "work" / key
@@ -340,51 +280,19 @@ class Store:
 
     # Places
 
-    def _path(self, folder: str, name: str) -> Path:
-        try:
-            inside(self.root, f"{folder}/{_name(name)}")
-        except ValueError as error:
-            raise OfframpError(f"{error}; put the folder itself there, not a link") from error
-        return self.root / folder / name
-
     def _node(self, key: str) -> Path:
-        return self._path(NODE.folder, key)
+        return self.archive.node_path(key)
 
     def _trial(self, trial: str) -> Path:
-        return self._path(TRIAL.folder, trial)
+        return self.archive.trial_path(trial)
 
     def _plan(self, trial: str) -> Path:
-        return self._path("plans", trial).with_name(f"{trial}.json")
+        return self.archive.path("plans", trial).with_name(f"{trial}.json")
 
     def _checkpoint(self, key: str) -> Path:
-        return self._path("work", key) / "checkpoint.safetensors"
-
-    def _names(self, folder: str) -> list[str]:
-        paths = (self.root / folder).glob("*")
-        return sorted(p.name for p in paths if NAME.fullmatch(p.name) and p.is_dir())
+        return self.archive.path("work", key) / "checkpoint.safetensors"
 
     def _discard(self, path: Path) -> None:
         if path.exists():
             with writing(path), suppress(FileNotFoundError):  # somebody else was first
                 discard(path, self._staging)
-
-
-def _name(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise OfframpError(
-            f"{name!r} is no key or trial id; use up to 200 of a-z, 0-9, '.', '_' and '-', "
-            "a letter or digit first"
-        )
-    return name
-
-
-def _format(path: Path) -> int:
-    try:
-        version = sealed.read_json(path)["format"]
-    except (Damaged, TypeError, LookupError):
-        version = None
-    if type(version) is not int:
-        raise OfframpError(
-            f'{path} names no format; if this is a store, write {{"format": {FORMAT}}} into it'
-        )
-    return version

@@ -12,8 +12,7 @@ import pandas as pd
 
 from offramp.analysis.exits import at_threshold
 from offramp.hashing import digest
-from offramp.study.provenance import LIBRARIES
-from offramp.study.store import Damaged, Store
+from offramp.study.archive import LIBRARIES, Damaged, Histories, Records
 
 THRESHOLDS = (0.5, 0.8, 0.95)
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
@@ -67,25 +66,33 @@ class Line:
 
 
 def trial_seconds(
-    store: Store, manifest: Mapping[str, Any], before: Collection[str] | None = None
+    store: Records, manifest: Mapping[str, Any], before: Collection[str] | None = None
 ) -> Seconds:
     """What a trial took, from the costs of its nodes. before: keys of the nodes that count for other
     trials; by default those that came before it in the study that made it."""
     phases = [phase["node"] for phase in manifest["phases"]]
     costs = {key: store.node_cost(key) for key in phases}
     spent = {key: sum(cost["seconds"].values()) for key, cost in costs.items()}
-    paper = {k: _as_written(cost["seconds"]) for k, cost in costs.items()}
-    largest = max(phases, key=lambda key: float(costs[key]["macs_executed"]))
-    second_per_mac = paper[largest] / max(costs[largest]["macs_executed"], 1)
-    spared = {k: c["macs_written"] - c["macs_executed"] for k, c in costs.items()}
+    written = written_seconds(costs)
     measured = all(cost["comparable"] for cost in costs.values())
     added = manifest["marginal"] if before is None else [k for k in spent if k not in before]
     return Seconds(
-        written=sum(paper[k] + (0.0 if measured else spared[k] * second_per_mac) for k in phases),
+        written=sum(written[k] for k in phases),
         executed=sum(spent.values()),
         marginal=sum(spent[key] for key in added),
         measured=measured,
     )
+
+
+def written_seconds(costs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of each phase of a trial as the paper would run it, by its key: see `Seconds.written`."""
+    paper = {key: _as_written(cost["seconds"]) for key, cost in costs.items()}
+    if all(cost["comparable"] for cost in costs.values()):
+        return paper
+    largest = max(costs, key=lambda key: float(costs[key]["macs_executed"]))
+    second_per_mac = paper[largest] / max(costs[largest]["macs_executed"], 1)
+    spared = {k: cost["macs_written"] - cost["macs_executed"] for k, cost in costs.items()}
+    return {key: seconds + spared[key] * second_per_mac for key, seconds in paper.items()}
 
 
 def _as_written(seconds: Mapping[str, float]) -> float:
@@ -93,7 +100,7 @@ def _as_written(seconds: Mapping[str, float]) -> float:
     return sum(spent for kind, spent in seconds.items() if kind not in OURS)
 
 
-def made_with(store: Store, manifests: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+def made_with(store: Records, manifests: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Every version, device and git revision with which trials and the nodes that they read were made,
     by name. A node that is damaged says nothing; the next run finds it."""
     records, keys = [], set()
@@ -107,7 +114,7 @@ def made_with(store: Store, manifests: Iterable[Mapping[str, Any]]) -> dict[str,
     return {name: sorted(values) for name, values in found.items()}
 
 
-def lines(store: Store, trials: Iterable[str]) -> list[Line]:
+def lines(store: Records, trials: Iterable[str]) -> list[Line]:
     """A line for each strategy among `trials`, in the order in which they come; a node's time is
     marginal for the first of them that reads it."""
     grouped: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -123,7 +130,7 @@ def lines(store: Store, trials: Iterable[str]) -> list[Line]:
 
 
 def _line(
-    store: Store, strategy: str, group: list[tuple[str, dict[str, Any]]], seconds: list[Seconds]
+    store: Records, strategy: str, group: list[tuple[str, dict[str, Any]]], seconds: list[Seconds]
 ) -> Line:
     exits = group[0][1]["exits"]
     accuracies = np.array([m["metrics"]["test"]["accuracy"] for _, m in group])
@@ -156,7 +163,7 @@ def _line(
     )
 
 
-def tidy(store: Store, trials: Iterable[str]) -> pd.DataFrame:
+def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
     calibration and test (phase `final`, epoch missing), and costs (epoch missing; exit as well, except
     for `exit_seconds`, a phase's time without checkpoints and closing evaluation, by exit).
@@ -175,7 +182,14 @@ def tidy(store: Store, trials: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def _tidy_trial(store: Store, trial: str) -> pd.DataFrame:
+def data_label(manifest: Mapping[str, Any]) -> str:
+    """What a trial trained on: `cifar10`, or `cifar10 (crop 4, flip)` where images were augmented, which
+    is another recipe."""
+    name, augment = str(manifest["data"]["name"]), manifest["data"].get("augment")
+    return name if augment is None else f"{name} ({augment['label']})"
+
+
+def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
     manifest = store.read_trial(trial)
     number = {place: k for k, place in enumerate(manifest["places"], start=1)}
     frames = []
@@ -209,7 +223,7 @@ def _tidy_trial(store: Store, trial: str) -> pd.DataFrame:
         trial=trial,
         strategy=manifest["strategy"],
         model=manifest["network"]["backbone"],
-        data=manifest["data"]["name"],
+        data=data_label(manifest),
         seed=manifest["seed"],
     )
     return table.reindex(columns=list(COLUMNS))

@@ -10,9 +10,10 @@ import torch
 
 from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
+from offramp.augment import Augment
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
-from offramp.engine.passes import Images
+from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Resolved, Source
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
@@ -107,6 +108,7 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any
         "std": list(data.std),
         "data": {
             "name": data.name,
+            "augment": _augment(data.augment),
             "spec": plain(data_spec(study)),
             "provenance": plain(data.provenance),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
@@ -116,6 +118,11 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any
         "numerics": plain(plan.numerics),
         "provenance": provenance(next(net.parameters()).device),
     }
+
+
+def _augment(augment: Augment | None) -> dict[str, Any] | None:
+    """Its fields that are set, and `label`, what tables call it."""
+    return None if augment is None else {**plain(augment.changes), "label": str(augment)}
 
 
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:

@@ -27,6 +27,7 @@ BLOCKS = (
     "values of one block belong together, blocks are independent, differences are normal; "
     "correlations between groups may differ"
 )
+NOT_ASKED = Untested("not asked for")
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,9 @@ def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, s
         yield dict(zip(by, map(str, texts), strict=True)), frame.iloc[index]
 
 
-def analyze_sample(found: Sample, alpha: float = 0.05) -> Analysis:
-    """Compare the groups of a sample."""
+def analyze_sample(found: Sample, alpha: float = 0.05, *, both: bool = True) -> Analysis:
+    """Compare the groups of a sample. both: false leaves out the way that is not the default, which
+    takes the longer of the two for many groups."""
     means = tuple(_mean(group) for group in found.groups)
     notes = list(found.notes)
     notes += [
@@ -169,7 +171,8 @@ def analyze_sample(found: Sample, alpha: float = 0.05) -> Analysis:
         notes += more
     if len(groups) == 2:
         notes.append("with two groups the overall test is the test of their difference")
-    return Analysis(means, default, over_blocks, _one_way(groups, alpha), tuple(notes))
+    one_way = _one_way(groups, alpha) if both or over_blocks is None else NOT_ASKED
+    return Analysis(means, default, over_blocks, one_way, tuple(notes))
 
 
 def _obstacle(found: Sample) -> Untested | None:

@@ -14,7 +14,7 @@ from offramp.data import tree
 from offramp.data.images import Files
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.splits import by_hash
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError
 
 FETCH = (
     "Data_Entry_2017_v2020.csv and the images of https://nihcc.app.box.com/v/ChestXray-NIHCC so that it "
@@ -44,9 +44,6 @@ def chestxray14(
 
     Raises OfframpError naming the file or column that is missing or wrong.
     """
-    modes = ("patient", "image", "official")
-    if split not in modes:
-        raise OfframpError(f"data.split cannot be '{split}'{nearest(str(split), modes)}")
     tree.check_folder(root, FETCH)
     table, source = _table(root)
     paths = _paths(root)
@@ -126,7 +123,7 @@ def _thinned(table: pd.DataFrame, labels: Tensor, train: Tensor, negatives: floa
     if negatives is None:
         return train
     if not negatives > 0:
-        raise OfframpError(f"data.negatives is {negatives}; give a number above zero")
+        raise OfframpError(f"data.negatives is {negatives:g}; give a number above zero")
     names = table[IMAGE].tolist()
     rows = (train & (labels == 0)).nonzero().flatten().tolist()
     rows.sort(key=lambda row: hashlib.sha256(f"negatives {names[row]}".encode()).hexdigest())

@@ -1,0 +1,25 @@
+"""Findings as checkable statements, and what a tidy table says of each; docs/claims.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from offramp.analysis.claims.claim import Claim, Claims
+from offramp.analysis.claims.judge import ALPHA, VERDICTS, Outcome, judge
+from offramp.analysis.claims.parts import Index, index
+from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
+
+__all__ = ["ALPHA", "VERDICTS", "Claim", "Claims", "Index", "Outcome", "check", "index", "judge"]
+
+
+def check(claims: Sequence[Claim], table: pd.DataFrame | Numbers, alpha: float = ALPHA) -> list[Outcome]:
+    """Test claims against a tidy table, p adjusted after Holm over all of them."""
+    found = table if isinstance(table, Numbers) else numbers(table)
+    wanted = sorted({claim.measure for claim in claims})
+    strategies = found.trials["strategy"].unique().tolist()
+    indices: Mapping[str, Index] = {
+        name: index(name, observations(found, MEASURES[name]), strategies) for name in wanted
+    }
+    return judge(claims, indices, alpha)

@@ -1,0 +1,153 @@
+"""What a claims file may say: strict, so that a misspelled word is no silent claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from offramp.analysis.measures import MEASURES
+from offramp.errors import nearest
+
+STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+SIDES = ("against", "order", "against_exits", "against_models", "against_data")
+
+
+def _fail(what: str, *path: str | int) -> PydanticCustomError:
+    """`what` completes the sentence that begins with the setting's name; `path` leads to it."""
+    return PydanticCustomError("setting", "{what}", {"what": what, "path": path})
+
+
+def _listed(value: Any) -> Any:
+    """A single name or number stands for a list of one."""
+    return [value] if isinstance(value, (str, int)) and not isinstance(value, bool) else value
+
+
+def _known_measure(name: Any) -> Any:
+    if isinstance(name, str) and name not in MEASURES:
+        raise _fail(f"is '{name}', which is no measure{nearest(name, MEASURES)}")
+    return name
+
+
+Word = Annotated[str, Field(min_length=1)]
+Names = Annotated[
+    tuple[Word, ...], BeforeValidator(_listed), Field(strict=False, min_length=1, max_length=100)
+]
+Ids = Annotated[tuple[Word, ...], BeforeValidator(_listed), Field(strict=False, max_length=100)]
+Exit = Annotated[int, Field(ge=1)] | Literal["final"]
+
+
+def _exits(value: Any) -> Any:
+    found = _listed(value)
+    whole = isinstance(found, (list, tuple)) and bool(found)
+    for exit in found if whole else ():
+        number = isinstance(exit, int) and not isinstance(exit, bool) and exit >= 1
+        whole = whole and (number or exit == "final")
+    if not whole:
+        raise _fail("must be a list of exits, numbers from 1 or 'final'")
+    return found
+
+
+def _exits_or_overall(value: Any) -> Any:
+    return value if value == "overall" else _exits(value)
+
+
+Exits = Annotated[tuple[Exit, ...], BeforeValidator(_exits), Field(strict=False)]
+
+
+class Claim(BaseModel):
+    """A statement: `measure` of `strategies` is higher (or lower) than that of what stands `against`.
+
+    Exactly one of the SIDES is given. against: other strategies; `core`, `hybrids` and, of each hybrid,
+    its `parents` are short for several, without those on the left.  order: in place of strategies and
+    against, a chain, each higher (lower) than the next.  against_exits, against_models, against_data:
+    the same strategies at other exits, on other models or data.
+
+    by: `each`, every one of the left against every one of the right, all of which must hold; or
+    `mean`, of the left and of the right.  margin: how much higher (lower) at least, in the measure's
+    stored unit; a negative one is how much may be lacking.  exits: `overall`, or a list of numbers and
+    `final`, each of which must hold.  models, data: patterns such as `resnet*`; every pair of a model
+    and a data set in the store that matches must hold.  contradicts: ids of claims that cannot be true
+    together with this one.
+    """
+
+    model_config = STRICT
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
+    section: Word
+    question: Literal["rq1", "rq2", "rq3", "more"]
+    text: Word
+    measure: Annotated[str, BeforeValidator(_known_measure)]
+    is_: Annotated[Literal["higher", "lower"], Field(alias="is")]
+    strategies: Names | None = None
+    against: Names | None = None
+    order: Names | None = None
+    against_exits: Exits | None = None
+    against_models: Names | None = None
+    against_data: Names | None = None
+    exits: Annotated[Literal["overall"] | Exits, BeforeValidator(_exits_or_overall)] = "overall"
+    by: Literal["each", "mean"] = "each"
+    margin: float = 0.0
+    models: Names = ("*",)
+    data: Names = ("*",)
+    contradicts: Ids = ()
+    note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, value: Any) -> Any:
+        return _refuse_unknown(value, [f.alias or name for name, f in cls.model_fields.items()])
+
+    @model_validator(mode="after")
+    def _one_comparison(self) -> Self:
+        given = [side for side in SIDES if getattr(self, side) is not None]
+        if len(given) != 1:
+            what = f"needs one of {', '.join(SIDES)}, has {' and '.join(given) or 'none'}"
+            raise _fail(what)
+        if (self.order is None) == (self.strategies is None):
+            raise _fail("needs strategies, or an order in their place")
+        if self.order is not None and len(self.order) < 2:
+            raise _fail("needs two strategies or more", "order")
+        if self.exits == "overall" and self.against_exits is not None:
+            raise _fail("needs exits, numbers or 'final', beside against_exits")
+        measure = MEASURES[self.measure]
+        if self.exits != "overall" and not measure.per_exit:
+            raise _fail(f"must be overall: {self.measure} is not of an exit", "exits")
+        return self
+
+
+class Claims(BaseModel):
+    """A claims file."""
+
+    model_config = STRICT
+
+    claims: Annotated[tuple[Claim, ...], Field(strict=False, min_length=1, max_length=1000)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, value: Any) -> Any:
+        return _refuse_unknown(value, list(cls.model_fields))
+
+    @model_validator(mode="after")
+    def _ids(self) -> Self:
+        ids = [claim.id for claim in self.claims]
+        for i, claim in enumerate(self.claims):
+            if claim.id in ids[:i]:
+                raise _fail(f"is '{claim.id}', as of an earlier claim", "claims", i, "id")
+            for other in claim.contradicts:
+                if other == claim.id or other not in ids:
+                    what = f"names '{other}', which is no other claim{nearest(other, ids)}"
+                    raise _fail(what, "claims", i, "contradicts")
+        return self
+
+
+def _refuse_unknown(value: Any, known: list[str]) -> Any:
+    if not isinstance(value, Mapping):
+        raise _fail("must be a mapping of keys; docs/claims.md shows one")
+    for key in value:
+        if key not in known:
+            hint = nearest(str(key), known)
+            raise PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (str(key),)})
+    return value

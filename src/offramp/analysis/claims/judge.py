@@ -1,0 +1,191 @@
+"""The verdict on each claim: every part tested over seeds, and Holm's adjustment over the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtr
+
+from offramp.analysis.claims.claim import Claim
+from offramp.analysis.claims.parts import Index, Part, parts, values
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.stats.holm import holm
+from offramp.analysis.stats.untested import same
+
+ALPHA = 0.05
+Verdict = Literal[
+    "supported",
+    "contradicted",
+    "not significant",
+    "identical by construction",
+    "not testable here",
+]
+VERDICTS: tuple[Verdict, ...] = (
+    "supported",
+    "contradicted",
+    "not significant",
+    "identical by construction",
+    "not testable here",
+)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One comparison. left, right: means over seeds, in the stored unit.  difference: left minus right.
+    d: the mean of the differences over their standard deviation, the claimed direction positive.
+    p_for, p_against: one-sided, of the claimed direction and of its opposite.
+    """
+
+    part: Part
+    seeds: int
+    left: float
+    right: float
+    difference: float
+    d: float
+    p_for: float
+    p_against: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the store says of a claim.
+
+    p: two-sided and adjusted after Holm over the file; None where nothing was tested.  parts: the
+    comparisons that were tested; holding: of all that have values, how many point as claimed, out of
+    `compared`.  decisive: the part that the verdict rests on, the weakest one unless another
+    contradicts.  identical: parts with the same weights on both sides.  missing: what the store lacks.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    p: float | None
+    decisive: Tested | None
+    parts: tuple[Tested, ...]
+    holding: int
+    compared: int
+    identical: tuple[Part, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """A claim's parts before adjustment. raw: p of the claim, two-sided, None if nothing was tested."""
+
+    claim: Claim
+    tested: tuple[Tested, ...]
+    holding: int
+    compared: int
+    identical: tuple[Part, ...]
+    missing: tuple[str, ...]
+    raw: float | None
+    against: bool
+
+
+def judge(claims: Sequence[Claim], indices: Mapping[str, Index], alpha: float = ALPHA) -> list[Outcome]:
+    """Verdicts in the order of the claims. indices: of each measure that they name."""
+    gathered = [_gather(claim, indices[claim.measure]) for claim in claims]
+    raws = [e.raw for e in gathered if e.raw is not None]
+    adjusted = iter(holm(np.array(raws)).tolist() if raws else [])
+    return [_outcome(e, None if e.raw is None else next(adjusted), alpha) for e in gathered]
+
+
+def _gather(claim: Claim, found: Index) -> _Evidence:
+    tested, identical, missing = [], [], []
+    holding = compared = 0
+    for part in parts(claim, found):
+        both = values(part, found)
+        if both.identical:
+            identical.append(part)
+            continue
+        if len(both.left):
+            compared += 1
+            holding += _sign(claim) * float((both.left - both.right).mean()) > claim.margin
+        if both.missing:
+            missing.append(both.missing)
+            continue
+        shown = _test(claim, part, both.left, both.right)
+        if isinstance(shown, str):
+            missing.append(shown)
+        else:
+            tested.append(shown)
+    if not (tested or identical or missing):
+        missing.append(_nothing(claim, found))
+    raw, against = _combine(tested, whole=not missing)
+    lacks = tuple(dict.fromkeys(missing))
+    return _Evidence(claim, tuple(tested), holding, compared, tuple(identical), lacks, raw, against)
+
+
+def _sign(claim: Claim) -> int:
+    return 1 if claim.is_ == "higher" else -1
+
+
+def _test(claim: Claim, part: Part, left: np.ndarray, right: np.ndarray) -> Tested | str:
+    """Student's t of the paired differences against the margin."""
+    differences = left - right
+    scale = float(max(np.abs(left).max(), np.abs(right).max()))
+    if same(differences, scale):
+        measure = MEASURES[claim.measure]
+        size = f"{float(differences.mean()) * measure.scale:.3g} {measure.unit}"
+        return f"variation: the difference is {size} in every seed"
+    n = len(differences)
+    beyond = _sign(claim) * differences - claim.margin
+    spread = float(beyond.std(ddof=1))
+    d = float(beyond.mean()) / spread
+    t = d * np.sqrt(n)
+    return Tested(
+        part,
+        n,
+        float(left.mean()),
+        float(right.mean()),
+        float(differences.mean()),
+        d,
+        p_for=float(stdtr(n - 1, -t)),
+        p_against=float(stdtr(n - 1, t)),
+    )
+
+
+def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]:
+    """p of a claim, two-sided, and whether it speaks against it.
+
+    For it: all parts must hold, so the largest p (an intersection-union test); without all parts
+    there is none. Against it: one part that fails is enough, so the smallest p, times their number.
+    """
+    if not tested:
+        return None, False
+    for_it = max(t.p_for for t in tested) if whole else 1.0
+    against = min(min(t.p_against for t in tested) * len(tested), 1.0)
+    return min(2 * min(for_it, against), 1.0), against < for_it
+
+
+def _nothing(claim: Claim, found: Index) -> str:
+    if not found.series:
+        return f"values of {claim.measure}"
+    named = [" or ".join(n for n in names if n != "*") for names in (claim.models, claim.data)]
+    here = ", ".join(filter(None, named))
+    against = " or ".join(claim.against_models or claim.against_data or ())
+    wanted = f"{here} and {against}" if here and against else here or against
+    return f"trials on {wanted}" if wanted else "anything to compare with"
+
+
+def _outcome(e: _Evidence, p: float | None, alpha: float) -> Outcome:
+    significant = p is not None and p < alpha
+    verdict: Verdict
+    if significant and e.against:
+        verdict = "contradicted"
+    elif e.missing:
+        verdict = "not testable here"
+    elif e.identical:
+        verdict = "identical by construction"
+    else:
+        verdict = "supported" if significant else "not significant"
+    decisive = None
+    if e.tested:
+        weakest = max(e.tested, key=lambda t: t.p_for)
+        strongest_against = min(e.tested, key=lambda t: t.p_against)
+        decisive = strongest_against if verdict == "contradicted" else weakest
+    return Outcome(
+        e.claim, verdict, p, decisive, e.tested, e.holding, e.compared, e.identical, e.missing
+    )

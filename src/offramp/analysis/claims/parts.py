@@ -1,0 +1,211 @@
+"""A claim taken apart: what is compared with what, and the values of both by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import pairwise, product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.claims.claim import Claim
+from offramp.analysis.stats.families import CORE, PARENTS
+from offramp.analysis.stats.untested import Floats
+from offramp.errors import nearest
+
+KNOWN = (*CORE, *PARENTS, "baseline")
+
+
+class Place(NamedTuple):
+    """Where a value stands; exit None: overall."""
+
+    model: str
+    data: str
+    strategy: str
+    exit: int | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values of one place, [n], by seed ascending; sources and measured as of observations."""
+
+    seeds: tuple[int, ...]
+    values: Floats
+    sources: tuple[str, ...]
+    measured: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """A measure's observations by place.  cells: pairs of model and data.  final: of each, the number
+    of the final exit.  strategies: all that have trials, whether or not they have this measure."""
+
+    measure: str
+    series: Mapping[Place, Series]
+    cells: tuple[tuple[str, str], ...]
+    final: Mapping[tuple[str, str], int]
+    strategies: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison: the mean over the places on the left, minus that over those on the right."""
+
+    left: tuple[Place, ...]
+    right: tuple[Place, ...]
+
+
+def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> Index:
+    """Index observations (columns measures.OBSERVATION). strategies: of the whole table."""
+    columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
+    exits = observed["exit"].astype("Int64").fillna(0).tolist()
+    sources = observed["source"].fillna("").tolist()
+    gathered: dict[Place, list[tuple[int, float, str, bool]]] = {}
+    for model, data, strategy, seed, value, known, exit, source in zip(
+        *columns, exits, sources, strict=True
+    ):
+        place = Place(str(model), str(data), str(strategy), int(exit) or None)
+        gathered.setdefault(place, []).append((seed, value, str(source), known))
+    series = {}
+    for place, rows in gathered.items():
+        rows.sort()
+        seeds, numbers, keys, known = zip(*rows, strict=True)
+        series[place] = Series(seeds, np.array(numbers, dtype=float), keys, all(known))
+    final: dict[tuple[str, str], int] = {}
+    for place in series:
+        cell = (place.model, place.data)
+        final[cell] = max(final.get(cell, 0), place.exit or 0)
+    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies))
+
+
+def parts(claim: Claim, found: Index) -> list[Part]:
+    """All comparisons that the claim makes in the pairs of model and data that are there. Places may be
+    without values: `values` says so."""
+    made: list[Part] = []
+    for model, data in cells(claim, found):
+        for exit in _exits(claim, found, (model, data)):
+            for left, right in _sides(claim, found, Place(model, data, "", exit)):
+                made.append(Part(left, right))
+    return made
+
+
+def cells(claim: Claim, found: Index) -> list[tuple[str, str]]:
+    """Pairs of model and data that the claim is about, of those that are there."""
+    return [(m, d) for m, d in found.cells if _match(m, claim.models) and _match(d, claim.data)]
+
+
+def _match(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _exits(claim: Claim, found: Index, cell: tuple[str, str]) -> list[int | None]:
+    if claim.exits == "overall":
+        return [None]
+    return list(dict.fromkeys(found.final[cell] if e == "final" else e for e in claim.exits))
+
+
+Sides = tuple[tuple[Place, ...], tuple[Place, ...]]
+
+
+def _sides(claim: Claim, found: Index, at: Place) -> Iterator[Sides]:
+    """Left and right at one model, data set and exit."""
+    if claim.order is not None:
+        for a, b in pairwise(claim.order):
+            yield (at._replace(strategy=a),), (at._replace(strategy=b),)
+        return
+    lefts = [at._replace(strategy=s) for s in _expand(claim.strategies or ())]
+    if claim.against is not None:
+        parents = claim.against == ("parents",)
+        names = [p.strategy for p in lefts]
+        for group in [[p] for p in lefts] if parents else [lefts]:
+            others = PARENTS.get(group[0].strategy, ()) if parents else _expand(claim.against)
+            rights = [at._replace(strategy=s) for s in others if s not in names]
+            yield from _paired(claim, group, rights)
+        return
+    for left in lefts:
+        rights = list(_elsewhere(claim, found, left))
+        yield from _paired(claim, [left], rights)
+
+
+def _elsewhere(claim: Claim, found: Index, left: Place) -> Iterator[Place]:
+    """The same strategy at other exits, on other models or on other data."""
+    cell = (left.model, left.data)
+    for exit in claim.against_exits or ():
+        number = found.final[cell] if exit == "final" else exit
+        if number != left.exit:
+            yield left._replace(exit=number)
+    for model, data in found.cells:
+        if claim.against_models and data == left.data and _match(model, claim.against_models):
+            yield left._replace(model=model)
+        if claim.against_data and model == left.model and _match(data, claim.against_data):
+            yield left._replace(data=data)
+
+
+def _paired(claim: Claim, lefts: Sequence[Place], rights: Sequence[Place]) -> Iterator[Sides]:
+    if claim.by == "mean":
+        if lefts and rights:
+            yield tuple(lefts), tuple(rights)
+        return
+    for left, right in product(lefts, rights):
+        if left != right:
+            yield (left,), (right,)
+
+
+def _expand(names: Sequence[str]) -> list[str]:
+    groups = {"core": CORE, "hybrids": tuple(PARENTS)}
+    return list(dict.fromkeys(s for name in names for s in groups.get(name, (name,))))
+
+
+@dataclass(frozen=True)
+class Values:
+    """left, right: means by seed, [n], of the seeds that all places have.  missing: why a part cannot
+    be tested, empty if it can.  identical: whether both sides come from the same weights."""
+
+    left: Floats
+    right: Floats
+    missing: str = ""
+    identical: bool = False
+
+
+NONE = np.array([], dtype=float)
+
+
+def values(part: Part, found: Index) -> Values:
+    """Both sides of a part, seed by seed."""
+    places = (*part.left, *part.right)
+    for place in places:
+        if place not in found.series:
+            return Values(NONE, NONE, _lacks(place, found))
+    series = [found.series[place] for place in places]
+    seeds: tuple[int, ...] = series[0].seeds
+    if all(s.seeds == seeds for s in series):
+        rows = np.stack([s.values for s in series])
+    else:
+        seeds = tuple(sorted(set.intersection(*(set(s.seeds) for s in series))))
+        rows = np.array([[s.values[s.seeds.index(seed)] for seed in seeds] for s in series])
+        rows = rows.reshape(len(series), len(seeds))
+    left, right = rows[: len(part.left)].mean(axis=0), rows[len(part.left) :].mean(axis=0)
+    alone = len(part.left) == len(part.right) == 1 and part.left[0].exit == part.right[0].exit
+    if alone and seeds and _agree(series[0], series[1], seeds):
+        return Values(left, right, identical=True)
+    if not all(s.measured for s in series):
+        return Values(left, right, "measured costs: these are estimates (run with --execution plain)")
+    if len(seeds) < 2:
+        return Values(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
+    return Values(left, right)
+
+
+def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:
+    keys = [(a.sources[a.seeds.index(s)], b.sources[b.seeds.index(s)]) for s in seeds]
+    return all(one and one == other for one, other in keys)
+
+
+def _lacks(place: Place, found: Index) -> str:
+    if place.strategy not in found.strategies:
+        hint = nearest(place.strategy, KNOWN) if place.strategy not in KNOWN else ""
+        return f"the strategy {place.strategy}{hint if 'did you mean' in hint else ''}"
+    exit = "" if place.exit is None else f" at exit {place.exit}"
+    return f"{found.measure} of {place.strategy} on {place.model}, {place.data}{exit}"

@@ -1,0 +1,107 @@
+"""Outcomes as words, and as plain data for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from offramp.analysis.claims.judge import Outcome, Tested
+from offramp.analysis.claims.parts import Part, Place
+from offramp.analysis.measures import MEASURES
+
+RULE = (
+    "A claim is a set of comparisons, each tested over seeds by Student's t on paired differences. It "
+    "is supported if all of them hold, contradicted if one of them significantly does not; p is "
+    "two-sided and adjusted after Holm over the whole file. As claimed: how many comparisons point its "
+    "way in the means, significant or not. Difference and d (mean over standard deviation of the "
+    "paired differences, positive as claimed) are of the comparison that decides: the weakest one, or "
+    "the strongest against it."
+)
+
+
+def name(part: Part, cells: bool = True) -> str:
+    """`distillation − joint at exit 1`. cells: with model and data."""
+    left, right = part.left[0], part.right[0]
+    same = {
+        "exit": left.exit == right.exit,
+        "model": left.model == right.model,
+        "data": left.data == right.data,
+    }
+    if left.strategy != right.strategy:
+        text = f"{_strategies(part.left)} − {_strategies(part.right)}"
+    else:
+        one, other = (_apart(place, same) for place in (left, right))
+        text = f"{one} − {other}, {left.strategy}"
+    if same["exit"] and left.exit is not None:
+        text += f" at exit {left.exit}"
+    about = [getattr(left, key) for key in ("model", "data") if same[key]]
+    return f"{text}; {', '.join(about)}" if cells and about else text
+
+
+def _strategies(places: Sequence[Place]) -> str:
+    names = [place.strategy for place in places]
+    return names[0] if len(names) == 1 else f"mean({', '.join(names)})"
+
+
+def _apart(place: Place, same: dict[str, bool]) -> str:
+    exit = [] if same["exit"] else [f"exit {place.exit}"]
+    return ", ".join(exit + [getattr(place, key) for key in ("model", "data") if not same[key]])
+
+
+def effect(tested: Tested) -> str:
+    """`-1.2`, `44`"""
+    return f"{tested.d:.1f}" if abs(tested.d) < 10 else f"{tested.d:.0f}"
+
+
+def difference(outcome: Outcome, tested: Tested) -> str:
+    """`-1.2 epochs`"""
+    measure = MEASURES[outcome.claim.measure]
+    unit = "points" if measure.unit == "%" else measure.unit
+    return f"{tested.difference * measure.scale:+.3g} {unit}"
+
+
+def why(outcome: Outcome) -> str:
+    """What a verdict other than a plain one rests on; empty for those."""
+    if outcome.verdict == "not testable here":
+        first, *rest = outcome.missing
+        return f"missing: {first}" + (f", and {len(rest)} more" if rest else "")
+    if outcome.identical:
+        part, *others = outcome.identical
+        more = f" and {len(others)} more" if others else ""
+        return f"the same weights on both sides of {name(part, cells=False)}{more}"
+    return ""
+
+
+def plain(outcome: Outcome) -> dict[str, Any]:
+    """For JSON. Values in the measure's stored unit."""
+    claim = outcome.claim
+    return {
+        "id": claim.id,
+        "section": claim.section,
+        "question": claim.question,
+        "text": claim.text,
+        "measure": claim.measure,
+        "direction": claim.is_,
+        "contradicts": list(claim.contradicts),
+        "verdict": outcome.verdict,
+        "p": outcome.p,
+        "as_claimed": outcome.holding,
+        "compared": outcome.compared,
+        "decisive": None if outcome.decisive is None else _tested(outcome.decisive),
+        "comparisons": [_tested(tested) for tested in outcome.parts],
+        "identical": [name(part) for part in outcome.identical],
+        "missing": list(outcome.missing),
+    }
+
+
+def _tested(tested: Tested) -> dict[str, Any]:
+    return {
+        "comparison": name(tested.part),
+        "seeds": tested.seeds,
+        "left": tested.left,
+        "right": tested.right,
+        "difference": tested.difference,
+        "d": tested.d,
+        "p_for": tested.p_for,
+        "p_against": tested.p_against,
+    }

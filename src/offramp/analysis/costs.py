@@ -1,0 +1,122 @@
+"""What trials cost, from the rows of their phases in the tidy table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import pandas as pd
+
+KEYS = ["trial", "phase"]
+OURS = ("seconds_checkpoint", "seconds_evaluation")  # no part of training as it is written
+
+
+def phases(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a phase (index: trial, phase), a column an amount (`seconds_train`, ..., and what meters
+    added), NaN where it was not recorded; besides `source` and `measured`. Phases stay in the order in
+    which they ran."""
+    rows = table[table["epoch"].isna() & table["exit"].isna() & (table["phase"] != "final")]
+    order = rows[KEYS].drop_duplicates()
+    wide = rows.pivot_table(index=KEYS, columns="metric", values="value", aggfunc="last")
+    about = rows.groupby(KEYS)[["source", "measured"]].agg({"source": "first", "measured": "all"})
+    return wide.join(about).reindex(pd.MultiIndex.from_frame(order))
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """How a phase's time divides over the exits that it trained (columns trial, phase, exit, share,
+    alone): all of it for one exit; for several, as `exit_seconds` attributes it, else NaN. alone:
+    whether there is one."""
+    rows = table[table["exit"].notna() & (table["phase"] != "final")]
+    trained = rows[[*KEYS, "exit"]].drop_duplicates()
+    spent = rows[rows["metric"] == "exit_seconds"].groupby([*KEYS, "exit"])["value"].sum()
+    found = trained.join(spent, on=[*KEYS, "exit"])
+    groups = found.groupby(KEYS)
+    alone = groups["exit"].transform("count") == 1
+    share = found["value"] / groups["value"].transform("sum")
+    return found.assign(share=share.where(~alone, 1.0), alone=alone).drop(columns="value")
+
+
+def _seconds(rows: pd.DataFrame, without: tuple[str, ...]) -> pd.Series:
+    kinds = [c for c in rows.columns if str(c).startswith("seconds_") and c not in without]
+    return rows[kinds].sum(axis=1, min_count=1)
+
+
+def _total(values: pd.Series) -> pd.Series:
+    """Sum over the phases of each trial, missing where one of them is."""
+    whole = values.notna().groupby(level="trial").all()
+    return values.groupby(level="trial").sum().where(whole)
+
+
+def _written(rows: pd.DataFrame) -> pd.Series:
+    return _total(written_seconds(rows))
+
+
+def written_seconds(rows: pd.DataFrame) -> pd.Series:
+    """Time of each phase as the paper runs it, in full, without checkpoints and the closing evaluation.
+
+    Measured where the whole trial was; else estimated: the executed time, and the MACs that were spared
+    at the speed of the trial's largest phase. rows: of `phases`.
+    """
+    spent = _seconds(rows, OURS)
+    if not {"macs_written", "macs_executed"} <= set(rows.columns):
+        return spent
+    largest = rows["macs_executed"].groupby(level="trial").transform("max") == rows["macs_executed"]
+    pace = (spent / rows["macs_executed"].clip(lower=1)).where(largest)
+    pace = pace.groupby(level="trial").transform("first")
+    spared = rows["macs_written"] - rows["macs_executed"]
+    alone = rows["measured"].groupby(level="trial").transform("all")
+    return spent + (spared * pace).mask(alone.astype(bool), 0.0)
+
+
+def _executed(rows: pd.DataFrame) -> pd.Series:
+    return _total(_seconds(rows, ()))
+
+
+def _sum(*metrics: str) -> Callable[[pd.DataFrame], pd.Series]:
+    def total(rows: pd.DataFrame) -> pd.Series:
+        return _total(_present(rows, metrics).sum(axis=1, skipna=False))
+
+    return total
+
+
+def _max(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
+    def largest(rows: pd.DataFrame) -> pd.Series:
+        values = _present(rows, (metric,))[metric]
+        return values.groupby(level="trial").max().where(_total(values).notna())
+
+    return largest
+
+
+def _mean(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
+    def mean(rows: pd.DataFrame) -> pd.Series:
+        """Weighted by the time that meters ran: preparation and epochs."""
+        seconds = _seconds(rows, OURS)
+        return _total(_present(rows, (metric,))[metric] * seconds) / _total(seconds)
+
+    return mean
+
+
+def _present(rows: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
+    return rows.reindex(columns=list(metrics)).astype(float)
+
+
+# Of a trial, by the name of the measure. A phase without a reading makes the trial's missing too.
+COSTS: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = MappingProxyType(
+    {
+        "seconds-written": _written,
+        "seconds-executed": _executed,
+        "macs-written": _sum("macs_written"),
+        "macs-executed": _sum("macs_executed"),
+        "memory-cpu-max": _max("memory_rss_peak_bytes"),
+        "memory-cpu-sum": _sum("memory_rss_peak_bytes"),
+        "memory-gpu-max": _max("memory_gpu_peak_bytes"),
+        "memory-gpu-sum": _sum("memory_gpu_peak_bytes"),
+        "power-cpu-mean": _mean("power_cpu_mean_w"),
+        "power-cpu-peak": _max("power_cpu_peak_w"),
+        "power-gpu-mean": _mean("power_gpu_mean_w"),
+        "power-gpu-peak": _max("power_gpu_peak_w"),
+        "energy-cpu": _sum("energy_cpu_j"),
+        "energy-gpu": _sum("energy_gpu_j"),
+        "energy": _sum("energy_cpu_j", "energy_gpu_j"),
+    }
+)

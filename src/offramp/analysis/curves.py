@@ -1,0 +1,112 @@
+"""Curves over epochs: of an exit over all phases that trained it, and over all exits of a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+FINAL = "final"  # the phase under which the tidy table keeps a trial's closing metrics
+METRICS = ("cross_entropy", "accuracy")
+SPLITS = ("train", "validation", "train-eval")
+JOINED = ("trial", "exit", "split", "metric", "phase", "epoch", "value", "source")
+CURVE = ("epoch", "value")
+
+
+def joined(table: pd.DataFrame) -> pd.DataFrame:
+    """Every curve of a tidy table (columns JOINED): an exit's epochs run on over the phases that
+    trained it, 1 to the sum of theirs.
+
+    Phases of a trial stand in the table in the order in which they ran. `train-eval` has values only at
+    the best and the last epoch of each phase.
+    """
+    rows = table[
+        (table["phase"] != FINAL)
+        & table["epoch"].notna()
+        & table["exit"].notna()
+        & table["metric"].isin(METRICS)
+        & table["split"].isin(SPLITS)
+    ]
+    found = rows[["trial", "exit", "split", "metric", "phase", "value", "source"]].copy()
+    found["exit"] = rows["exit"].astype(int)
+    found["epoch"] = rows["epoch"].astype(int)
+    groups = found.groupby(["trial", "exit", "phase"], sort=False)
+    lengths = groups["epoch"].max()
+    before = lengths.groupby(["trial", "exit"], sort=False).cumsum() - lengths
+    found["epoch"] += before.to_numpy()[groups.ngroup().to_numpy()]
+    return found[list(JOINED)].sort_values(
+        ["trial", "exit", "split", "metric", "epoch"], ignore_index=True, kind="stable"
+    )
+
+
+def curve(
+    table: pd.DataFrame, trial: str, exit: int | None, split: str, metric: str = "cross_entropy"
+) -> pd.DataFrame:
+    """One curve (columns CURVE), ascending by epoch; empty where there is none.
+
+    exit: None for the overall curve.  split: of SPLITS.  metric: of METRICS.
+    """
+    own = joined(table[table["trial"] == trial])
+    own = own[(own["split"] == split) & (own["metric"] == metric)]
+    if exit is None:
+        return overall(own)[list(CURVE)]
+    return own.loc[own["exit"] == exit, list(CURVE)].reset_index(drop=True)
+
+
+def overall(curves: pd.DataFrame) -> pd.DataFrame:
+    """The mean over exits of each trial, split and metric (columns trial, split, metric, epoch, value).
+
+    curves: of `joined`.  An exit that has stopped is held at its last value. Of `train-eval`, which is
+    no curve, the result is empty.
+    """
+    keys = ["trial", "split", "metric"]
+    rows = curves[curves["split"] != "train-eval"]
+    wide = rows.set_index([*keys, "epoch", "exit"])["value"].unstack("exit").sort_index()
+    held = wide.groupby(level=keys).ffill()  # an exit that never was in a trial stays missing
+    return held.mean(axis=1).rename("value").reset_index()
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The curves of one exit as arrays, [n] over its epochs; empty where the table lacks one.
+
+    loss, accuracy: on validation.  running: training loss, as it is recorded every epoch.  starts: the
+    positions at which its phases begin, the first of which is 0.  origin: keys of these phases.
+    """
+
+    trial: str
+    exit: int
+    loss: Floats
+    accuracy: Floats
+    running: Floats
+    starts: tuple[int, ...]
+    origin: tuple[str, ...]
+
+
+Key = tuple[str, int, str, str]  # trial, exit, split, metric
+
+
+def histories(curves: pd.DataFrame) -> list[History]:
+    """Every exit of every trial. curves: of `joined`."""
+    values = curves["value"].to_numpy(dtype=float)
+    sources = curves["source"].astype(object).where(curves["source"].notna(), "").to_numpy()
+    phases = curves["phase"].to_numpy()
+    groups = curves.groupby(["trial", "exit", "split", "metric"], sort=True).indices
+    rows = {cast(Key, key): np.asarray(at) for key, at in groups.items()}
+    none = np.array([], dtype=int)
+    found = []
+    for trial, exit in sorted({key[:2] for key in rows}):
+        loss = rows.get((trial, exit, "validation", "cross_entropy"), none)
+        accuracy = rows.get((trial, exit, "validation", "accuracy"), none)
+        running = rows.get((trial, exit, "train", "cross_entropy"), none)
+        order = phases[loss]
+        starts = tuple(i for i in range(len(order)) if i == 0 or order[i] != order[i - 1])
+        origin = tuple(str(sources[loss[i]]) for i in starts)
+        series = (values[loss], values[accuracy], values[running])
+        found.append(History(trial, int(exit), *series, starts, origin))
+    return found

@@ -1,0 +1,138 @@
+"""`offramp recommend`: a ranking from evidence, or the paper's guidelines where there is none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from offramp.analysis.recommend import GOALS, Advice, Ranked, Wish, guidelines, recommend, sure
+from offramp.analysis.stats.text import p_text
+from offramp.cli.render import emit, folded, macs, notes, say, show, table
+from offramp.errors import OfframpError, nearest
+from offramp.report import advice, evidence
+
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+NO_RUNS = (
+    "No runs stand behind this. It is what the paper advises (Strategies at a glance, section 8.1)."
+)
+
+
+def wish(goal: str, min_accuracy: float | None, max_macs: str | None, frozen_backbone: bool) -> Wish:
+    """What is asked for, checked. Raises OfframpError."""
+    if goal not in GOALS:
+        raise OfframpError(f"there is no goal '{goal}'{nearest(goal, GOALS)}")
+    if min_accuracy is not None and not 0 < min_accuracy <= 1:
+        raise OfframpError(f"--min-accuracy is {min_accuracy:g}; write a share of 1, such as 0.9")
+    budget = None if max_macs is None else _macs(max_macs)
+    return Wish(goal, min_accuracy, budget, frozen_backbone)
+
+
+def _macs(text: str) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)", text.strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise OfframpError(f"--max-macs is '{text}'; write MACs of an image, such as 1.5M")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def recommend_from(where: Path, given: bool, asked: Wish, study: str | None, as_json: bool) -> None:
+    """given: whether `where` was named; if not, and nothing is there, the guidelines answer."""
+    if not given and not (where / "store.json").exists():
+        _guidelines(asked, f"There is no store at {where}.", as_json)
+        return
+    found = evidence.open(where, study)
+    if not found.trials:
+        _guidelines(asked, f"{where} holds no finished trial.", as_json)
+        return
+    answers = recommend(advice.facts(found), asked)
+    silent = not any(a.ranking for a in answers) and not all(_all_out(a) for a in answers)
+    if as_json:
+        parts = [{**asdict(a), "sure": sure(a) if a.ranking else None} for a in answers]
+        emit(
+            {
+                "wish": asdict(asked),
+                "evidence": parts,
+                "missing": list(found.missing),
+                "guidelines": _plain(asked) if silent else None,
+            }
+        )
+        return
+    for one in answers:
+        _advice(one)
+    notes(found.missing)
+    if silent:
+        _guidelines(asked, "These runs do not answer it.", as_json)
+
+
+def _all_out(one: Advice) -> bool:
+    return not one.ranking and one.untested == "every strategy is ruled out"
+
+
+def _plain(asked: Wish) -> dict[str, Any]:
+    found, more = guidelines(asked.goal, asked.frozen_backbone)
+    return {"source": NO_RUNS, "strategies": [asdict(g) for g in found], "more": list(more)}
+
+
+def _guidelines(asked: Wish, why: str, as_json: bool) -> None:
+    if as_json:
+        nothing: dict[str, Any] = {"wish": asdict(asked), "evidence": [], "missing": [why]}
+        emit({**nothing, "guidelines": _plain(asked)})
+        return
+    found, more = guidelines(asked.goal, asked.frozen_backbone)
+    say(f"{why} {NO_RUNS}")
+    typer.echo(f"\nFor {advice.WORDS[asked.goal]}:")
+    for g in found:
+        say(f"- {' or '.join(g.strategies)}: {g.text} ({g.section})", indent="  ")
+    typer.echo("\nBesides:")
+    for text in more:
+        say(f"- {text}", indent="  ")
+    if asked.min_accuracy is not None or asked.max_macs is not None:
+        typer.echo()
+        say("--min-accuracy and --max-macs need runs: offramp run a study, then name its store.")
+
+
+def _advice(one: Advice) -> None:
+    measure = one.measure
+    if one.ranking:
+        unit = f", {measure.unit}" if measure.unit and measure.name != "macs" else ""
+        title = f"{one.data}: {measure.title}{unit} ({measure.better} is better)"
+        listing = _ranking(one)
+        words = [f"{one.ranking[0].name} leads; {sure(one)}.", *one.notes]
+        show(listing, title, "\n".join(line for text in words for line in folded(text)))
+    else:
+        typer.echo(f"{one.data}: no ranking, {one.untested}.\n")
+    if one.ruled_out:
+        listing = table(["ruled out", "why"])
+        for out in one.ruled_out:
+            listing.add_row(out.name, out.why)
+        show(listing)
+
+
+def _ranking(one: Advice) -> Any:
+    """With the place where each leaves, and its accuracy there, where these differ."""
+    measure = one.measure
+    uses = any(r.use for r in one.ranking)
+    other = uses and measure.name != "accuracy-test"
+    left = ["", "strategy", *(["leaves at"] if uses else [])]
+    right = ["mean", *(["accuracy"] if other else ["sd"]), "against the first"]
+    listing = table(left, right)
+    for place, r in enumerate(one.ranking, start=1):
+        where = [r.use.replace("confidence >=", "≥")] if uses else []
+        mean = macs(r.mean) if measure.name == "macs" else f"{r.mean * measure.scale:.4g}"
+        more = "" if r.sd is None else f"{r.sd * measure.scale:.2g}"
+        if other:
+            more = "" if r.accuracy is None else f"{100 * r.accuracy:.1f} %"
+        listing.add_row(str(place), r.name, *where, mean, more, "" if place == 1 else _against(r))
+    return listing
+
+
+def _against(r: Ranked) -> str:
+    if r.behind is None:
+        return "not tested"
+    p = "" if r.p is None else f", p {p_text(r.p)}"
+    if not r.behind and r.p is None:
+        return "the same"
+    return f"behind{p}" if r.behind else f"not separable{p}"

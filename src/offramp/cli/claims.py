@@ -1,0 +1,115 @@
+"""`offramp claims`: findings against a store, for people and programs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from offramp.analysis.claims import ALPHA, Outcome, check
+from offramp.analysis.claims.words import RULE, difference, effect, name, plain, why
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.stats.text import p_text
+from offramp.cli.render import console, emit, notes, say, show, table
+from offramp.errors import OfframpError, nearest
+from offramp.report import claims_file, evidence
+from offramp.report.claims_table import count
+
+QUESTIONS = {
+    "rq1": "RQ1: convergence, accuracy, generalization",
+    "rq2": "RQ2: cost and stability of training",
+    "rq3": "RQ3: hybrids",
+    "more": "Beyond the research questions",
+}
+
+
+def claims(where: Path, file: Path | None, study: str | None, only: str | None, as_json: bool) -> None:
+    asked = claims_file.paper() if file is None else claims_file.read(file)
+    ids = [claim.id for claim in asked]
+    if only is not None and only not in ids:
+        raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")
+    found = evidence.open(where, study)
+    outcomes = [o for o in check(asked, found.table) if only in (None, o.claim.id)]
+    if as_json:
+        emit({"alpha": ALPHA, "claims": [plain(o) for o in outcomes], "missing": list(found.missing)})
+        return
+    if only is not None:
+        _one(outcomes[0])
+        return
+    _tested([o for o in outcomes if o.verdict != "not testable here"])
+    _untested([o for o in outcomes if o.verdict == "not testable here"])
+    say(count(outcomes))
+    notes(found.missing)
+    say(RULE, "offramp claims ... --only ID shows every comparison of a claim.")
+
+
+def _tested(outcomes: Sequence[Outcome]) -> None:
+    for question, title in QUESTIONS.items():
+        rows = [o for o in outcomes if o.claim.question == question]
+        if not rows:
+            continue
+        listing = table(["claim", "verdict"], ["as claimed", "difference", "d", "p"])
+        for o in rows:
+            numbers = ["", ""]
+            if o.decisive is not None:
+                numbers = [difference(o, o.decisive), effect(o.decisive)]
+            share = f"{o.holding} of {o.compared}" if o.compared else ""
+            p = "" if o.p is None else p_text(o.p)
+            listing.add_row(_folded(o.claim.id), _short(o), share, *numbers, p)
+        show(listing, title)
+
+
+def _folded(id: str) -> str:
+    """An id on lines of its own, cut at hyphens, where the screen is narrow."""
+    room = max(console().width - 58, 16)
+    return "\n".join(textwrap.wrap(id, room))
+
+
+def _short(outcome: Outcome) -> str:
+    return "identical" if outcome.verdict == "identical by construction" else outcome.verdict
+
+
+def _untested(outcomes: Sequence[Outcome]) -> None:
+    if not outcomes:
+        return
+    by_reason: dict[str, list[str]] = {}
+    for o in outcomes:
+        by_reason.setdefault(o.missing[0], []).append(o.claim.id)
+    listing = table(["missing here", "so these cannot be tested"])
+    for reason, ids in by_reason.items():
+        listing.add_row(reason, ", ".join(ids))
+    show(listing, "Not testable here")
+
+
+def _one(o: Outcome) -> None:
+    say(f"{o.claim.id} (section {o.claim.section})", o.claim.text)
+    if o.claim.note:
+        say(o.claim.note)
+    if o.claim.contradicts:
+        say(f"Contradicted by the source itself: {', '.join(o.claim.contradicts)}.")
+    typer.echo()
+    if o.parts:
+        _comparisons(o)
+    for part in o.identical:
+        say(f"Identical by construction: {name(part)}.")
+    for lack in o.missing:
+        say(f"Missing: {lack}.")
+    p = "" if o.p is None else f"; p = {p_text(o.p)}, adjusted over the whole file"
+    reason = why(o)
+    say(f"Verdict: {o.verdict}{f' ({reason})' if reason else ''}{p}.")
+
+
+def _comparisons(o: Outcome) -> None:
+    measure = MEASURES[o.claim.measure]
+    several = len({(t.part.left[0].model, t.part.left[0].data) for t in o.parts}) > 1
+    listing = table(["comparison"], ["left", "right", "difference", "d", "p for", "against"])
+    for tested in o.parts:
+        means = (f"{mean * measure.scale:.4g}" for mean in (tested.left, tested.right))
+        ps = (p_text(tested.p_for), p_text(tested.p_against))
+        change = f"{tested.difference * measure.scale:+.3g}"
+        listing.add_row(name(tested.part, several), *means, change, effect(tested), *ps)
+    seeds = " or ".join(map(str, sorted({tested.seeds for tested in o.parts})))
+    note = f"Means over {seeds} seeds; p one-sided, for the claim and against it, not adjusted."
+    show(listing, f"{measure.title} ({measure.unit}), claimed {o.claim.is_}", note)

@@ -1,0 +1,86 @@
+"""Reads the evidence, assembles a report and writes it, saying how far it is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from offramp.cli.render import counted, duration, emit, size
+from offramp.errors import OfframpError, nearest
+from offramp.report import drawing, folder
+from offramp.report.assemble import assemble
+from offramp.report.join import open_all
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the command line asked for."""
+
+    sources: Sequence[Path]
+    out: Path
+    study: str | None
+    title: str | None
+    formats: str
+    workers: int | None
+
+
+def report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
+    began = time.monotonic()
+    formats, out = _formats(chosen.formats), chosen.out
+    folder.check(out)  # before the work, not after it
+    screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    with screen.status("reading the runs") as status:
+        if quiet or not screen.is_terminal:
+            status.stop()
+        evidence = open_all(chosen.sources, chosen.study)
+        if not evidence.trials:
+            places = ", ".join(map(str, chosen.sources))
+            raise OfframpError(f"{places} holds no finished trial; run a study first")
+        status.update("making figures, tables and statistics")
+        contents = assemble(evidence, chosen.title)
+        workers = min(chosen.workers or os.cpu_count() or 1, max(len(contents.figures), 1))
+        with closing(folder.write(contents, evidence.table, out, formats, workers)) as steps:
+            for done, total in steps:
+                status.update(f"drawing figures: {done} of {total}")
+    page = out / "index.html"
+    if as_json:
+        emit(
+            {
+                "page": str(page),
+                "bytes": page.stat().st_size,
+                "figures": [figure.name for figure in contents.figures],
+                "tables": [table.name for table in [*contents.tables, *contents.claims]],
+                "rows": len(evidence.table),
+                "missing": list(evidence.missing),
+            }
+        )
+        return
+    for note in evidence.missing:
+        typer.echo(f"Missing: {note}.", err=True)
+    typer.echo(
+        f"{counted(len(contents.figures), 'figure')}, "
+        f"{counted(len(contents.tables) + len(contents.claims), 'table')} and "
+        f"{counted(len(evidence.table), 'number')} of {counted(len(evidence.trials), 'trial')}, "
+        f"in {duration(time.monotonic() - began)}.\n"
+        f"Open {page} ({size(page.stat().st_size)})."
+    )
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Raises OfframpError for a word that is no format."""
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    if words == ["none"]:
+        return ()
+    for word in words:
+        if word not in drawing.FORMATS:
+            raise OfframpError(f"--format has '{word}'{nearest(word, (*drawing.FORMATS, 'none'))}")
+    if not words:
+        raise OfframpError("--format is empty; write svg,pdf,png, some of them, or none")
+    return tuple(format for format in drawing.FORMATS if format in words)

@@ -1,0 +1,126 @@
+"""A report's table in the terminal: split where it is wider than the screen, words folded."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import typer
+from rich.table import Table as Grid
+
+from offramp.cli.render import GAP, console, table
+from offramp.report.cells import Cell, Layout, layout
+from offramp.report.model import Table
+
+BEST, ALIKE = " *", " ≈"
+LEGEND = "*: the best. ≈: not significantly different from it."
+LEAST = 13  # columns of the screen that words get at least
+LABELS = (
+    "strategy",
+    "side",
+    "by",
+    "exit",
+    "compared",
+    "measure",
+    "model",
+    "data",
+    "a",
+    "b",
+)  # name a row
+
+
+def show(found: Table) -> None:
+    """Print title, caption, table and notes."""
+    words = layout(found)
+    whole = [i for i in range(len(words.titles)) if not _said(found, words, i)]
+    screen = console()
+    title = f"{found.title}{f' ({found.paper})' if found.paper else ''}"
+    typer.echo(f"\n{textwrap.fill(title, screen.width)}")
+    common = [f"{words.titles[i]} {words.rows[0][i].text}" for i in _common(found, words)]
+    if common:
+        typer.echo(", ".join(common))
+    typer.echo()
+    for group in groups(found, words, whole, screen.width):
+        screen.print(_grid(words, group, screen.width))
+        screen.print()
+    legend = f" {LEGEND}" if words.marked else ""
+    typer.echo(textwrap.fill(f"{found.caption}{legend}", screen.width))
+    for note in found.notes:
+        typer.echo(textwrap.fill(note, screen.width, initial_indent="- ", subsequent_indent="  "))
+
+
+def _common(found: Table, words: Layout) -> list[int]:
+    return [i for i in range(len(words.titles)) if _said(found, words, i)]
+
+
+def _said(found: Table, words: Layout, i: int) -> bool:
+    """Whether a column says the same in every row, and can be said once above."""
+    key = found.columns[i].key
+    return (
+        key in ("model", "data")
+        and len(words.rows) > 0
+        and len({row[i].text for row in words.rows}) == 1
+    )
+
+
+def groups(found: Table, words: Layout, columns: Sequence[int], width: int) -> list[list[int]]:
+    """Columns in as many tables as it takes, what names the rows repeated in each. Numbers never break,
+    words only between words."""
+    whole, least = _widths(words), _least(words)
+    if sum(whole[i] for i in columns) <= width + GAP:
+        return [list(columns)]
+    labels = [i for i in columns if found.columns[i].key in LABELS]
+    room = width + GAP - sum(least[i] for i in labels)
+    parts: list[list[int]] = [[]]
+    for i in columns:
+        if i in labels:
+            continue
+        if parts[-1] and sum(least[j] for j in parts[-1]) + least[i] > room:
+            parts.append([])
+        parts[-1].append(i)
+    return [[*labels, *part] for part in parts]
+
+
+def _widths(words: Layout) -> list[int]:
+    return [
+        GAP + max([len(title), *(len(_text(row[i])) for row in words.rows)])
+        for i, title in enumerate(words.titles)
+    ]
+
+
+def _least(words: Layout) -> list[int]:
+    """Widths below which a column cannot go: of its longest word, or of its longest number."""
+    found = []
+    for i, (title, whole) in enumerate(zip(words.titles, _widths(words), strict=True)):
+        texts = " ".join([title, *(_text(row[i]) for row in words.rows)]).split()
+        longest = max(map(len, texts), default=0)
+        found.append(whole if words.numeric[i] else GAP + max(longest, min(whole - GAP, LEAST)))
+    return found
+
+
+def _grid(words: Layout, columns: Sequence[int], width: int) -> Grid:
+    grid = table([])
+    for i, room in zip(columns, _shared(words, columns, width), strict=True):
+        if words.numeric[i]:
+            grid.add_column(words.titles[i], justify="right", no_wrap=True)
+        else:
+            grid.add_column(words.titles[i], overflow="fold", width=room)
+    for row in words.rows:
+        grid.add_row(*(_text(row[i]) for i in columns))
+    return grid
+
+
+def _shared(words: Layout, columns: Sequence[int], width: int) -> list[int | None]:
+    """Widths that use the screen: what a column needs least, and of the rest a share by what it lacks.
+    None where even the least does not fit, and words must break."""
+    whole, least = _widths(words), _least(words)
+    rest = width + GAP - sum(least[i] for i in columns)
+    if rest < 0:
+        return [None] * len(columns)
+    lack = max(sum(whole[i] - least[i] for i in columns), 1)
+    part = min(rest / lack, 1.0)
+    return [least[i] - GAP + int(part * (whole[i] - least[i])) for i in columns]
+
+
+def _text(cell: Cell) -> str:
+    return cell.text + {"best": BEST, "alike": ALIKE}.get(cell.mark, "")

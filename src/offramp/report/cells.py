@@ -1,0 +1,124 @@
+"""A table's values as words: one text for every cell, which all renderers share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from offramp.analysis.stats.pairs import FLOOR
+from offramp.analysis.stats.text import p_text
+from offramp.report.model import Column, Table
+
+NONE = "–"  # stands where there is no value
+MARKS = {"best": "best", "alike": "not significantly different from the best"}
+UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
+PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What to write, and whether it is the best of its column or not significantly different from it."""
+
+    text: str
+    mark: Literal["best", "alike", ""] = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table in words. titles: of the columns, units included.  numeric: which columns align right.
+    rows: [rows, columns].  marked: whether any cell is marked."""
+
+    titles: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def marked(self) -> bool:
+        return any(cell.mark for row in self.rows for cell in row)
+
+
+def layout(table: Table) -> Layout:
+    """Write every cell. A column of seconds gets one unit, that of its largest value, in its title."""
+    scales = {c.key: _scale(table, c) for c in table.columns if c.kind == "seconds"}
+    titles = tuple(
+        f"{c.title}, {scales[c.key][1]}" if c.kind == "seconds" else c.title for c in table.columns
+    )
+    rows = tuple(
+        tuple(_cell(table, label, column, scales) for column in table.columns)
+        for label in table.frame.index
+    )
+    return Layout(titles, tuple(c.kind != "text" for c in table.columns), rows)
+
+
+def _cell(table: Table, label: Any, column: Column, scales: dict[str, tuple[float, str]]) -> Cell:
+    value = table.frame.at[label, column.key]
+    spread = None if column.spread is None else table.frame.at[label, column.spread]
+    key = (label, column.key)
+    mark: Literal["best", "alike", ""] = (
+        "best" if key in table.best else "alike" if key in table.alike else ""
+    )
+    return Cell(write(column, value, spread, scales.get(column.key, (1.0, ""))[0]), mark)
+
+
+def write(column: Column, value: Any, spread: Any = None, unit: float = 1.0) -> str:
+    """One value in words. Text in a column of numbers, such as `not tested`, is written as it is.
+    unit: seconds that a printed unit of time stands for."""
+    if isinstance(value, str):
+        return value
+    if missing(value):
+        return NONE
+    if column.kind == "text":
+        return str(value)
+    text = _number(column, float(value), unit)
+    if spread is None or missing(spread) or isinstance(spread, str):
+        return text
+    return f"{text} ±{_number(column, float(spread), unit)}"
+
+
+def missing(value: Any) -> bool:
+    """None, NaN and pandas' NA. An infinite number counts as missing: it is never a finding."""
+    if value is None or isinstance(value, str):
+        return value is None
+    try:
+        return not math.isfinite(value)
+    except TypeError:
+        return True
+
+
+def _number(column: Column, value: float, unit: float) -> str:
+    match column.kind:
+        case "percent":
+            text = f"{100 * value:.{column.digits}f}"
+        case "integer":
+            text = f"{value:.0f}"
+        case "seconds":
+            text = f"{value / unit:.{column.digits}f}"
+        case "p":
+            return p_text(value, floored=value == FLOOR)
+        case "si":
+            text = _si(value, column.digits)
+        case _:
+            text = _fixed(value, column.digits)
+    return text.replace("-", "−")
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Digits after the point; scientific where these would be too many or show nothing."""
+    if abs(value) >= 1e7 or (value != 0 and abs(value) < 0.5 * 10**-digits):
+        return f"{value:.2e}"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _si(value: float, digits: int) -> str:
+    for size, name in PREFIXES:
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.{digits}g}{name}"
+    return f"{value:.{digits}g}"
+
+
+def _scale(table: Table, column: Column) -> tuple[float, str]:
+    numbers = [abs(float(v)) for v in table.frame[column.key] if not (isinstance(v, str) or missing(v))]
+    largest = max(numbers, default=0.0)
+    return next((u for u in UNITS if largest >= 10 * u[0]), UNITS[-1])

@@ -1,0 +1,170 @@
+"""What every chart shares: Vega-Lite in JSON, data in a compact form, scales by strategy and by exit.
+
+Charts are written as the JSON that they are: with Altair's objects, whose every composition copies its
+parts, a report of eight networks took most of a minute longer. The tests hold each of them against
+Altair's schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from offramp.report.colors import styles
+
+Json = dict[str, Any]
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.4.1.json"
+WIDTH = 390  # of a whole chart, in pixels: a phone's, and a column's on paper
+DIGITS = 4  # significant ones, in the data of charts
+GRAY = "#808080"  # for what is no strategy: seen on white and on black
+# By exit: from light to dark, so that depth reads as ink, and the reverse on a dark page.
+EXIT_COLORS = ("#9ec5e8", "#5a94cc", "#2c649f", "#123661", "#7fa39a", "#4f7a70", "#2a5048", "#11302a")
+EXIT_DARK = ("#2f5d8c", "#4f86bd", "#86b3e0", "#cfe4f8", "#2e5a50", "#4f8073", "#82b0a4", "#c5e3db")
+
+
+def number(field: str, title: str | None = None, **more: Any) -> Json:
+    """An encoding of numbers. more: scale, axis, legend and the like."""
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def word(field: str, title: str | None = None, **more: Any) -> Json:
+    """An encoding of words."""
+    return {"field": field, "type": "nominal", "title": title, **more}
+
+
+def rank(field: str, title: str | None = None, **more: Any) -> Json:
+    """An encoding of things in an order."""
+    return {"field": field, "type": "ordinal", "title": title, **more}
+
+
+def tips(*encodings: tuple[str, str]) -> list[Json]:
+    """What shows when pointing at a mark: columns and what they are called; all but `strategy` are
+    numbers."""
+    return [
+        word(field, title) if field in ("strategy", "threshold", "how") else number(field, title)
+        for field, title in encodings
+    ]
+
+
+def marks(frame: pd.DataFrame, mark: Json, encoding: Json) -> Json:
+    """One kind of mark for each row of a frame."""
+    return {"data": inline(frame), "mark": mark, "encoding": encoding}
+
+
+def panel(layers: Sequence[Json], width: float, height: float, title: str = "") -> Json:
+    """Layers over one another."""
+    named = {"title": title} if title else {}
+    return {"layer": list(layers), "width": width, "height": height, **named}
+
+
+def grid(panels: Sequence[Json], columns: int, spacing: int = 10) -> Json:
+    """Panels in rows of so many."""
+    rows = [list(panels[i : i + columns]) for i in range(0, len(panels), columns)]
+    if len(rows) == 1 and len(rows[0]) == 1:
+        return rows[0][0]
+    return {"vconcat": [{"hconcat": row, "spacing": spacing} for row in rows], "spacing": spacing}
+
+
+def inline(frame: pd.DataFrame) -> Json:
+    """A frame as CSV inside the specification: a third of the size of JSON's records. Numbers have
+    DIGITS significant digits; a missing one is an empty field, which is drawn nowhere."""
+    texts = pd.DataFrame({name: _texts(frame[name]) for name in frame.columns})
+    parse = {
+        str(name): "number" if pd.api.types.is_numeric_dtype(frame[name]) else "string"
+        for name in frame.columns
+    }
+    values = texts.to_csv(index=False, lineterminator="\n")
+    return {"values": values, "format": {"type": "csv", "parse": parse}}
+
+
+def _texts(column: pd.Series) -> list[str]:
+    if not pd.api.types.is_float_dtype(column):
+        return ["" if pd.isna(value) else str(value) for value in column]
+    return [short(value) if math.isfinite(value) else "" for value in column.astype(float)]
+
+
+def short(value: float) -> str:
+    """`value` with DIGITS significant digits, in the fewest characters."""
+    return format(value, f".{DIGITS}g").replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """At most so many ticks of a logarithmic axis, at 1, 2 and 5 times powers of ten where they fit."""
+    if not 0 < low < high < math.inf:
+        return []
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        values = [float(f"{k * 10.0**d:.3g}") for d in decades for k in steps]
+        values = [value for value in values if low <= value <= high]
+        if len(values) <= most:
+            break
+    return values
+
+
+def color(labels: Iterable[str], legend: str | None = "circle") -> Json:
+    """Strategies by color. legend: the symbol in it, such as `stroke`; None for no legend."""
+    found = styles(labels)
+    scale = {"domain": list(found), "range": [style.color for style in found.values()]}
+    return word("strategy", scale=scale, legend=_legend(found, legend))
+
+
+def dash(labels: Iterable[str], legend: str | None = "stroke") -> Json:
+    """Strategies by dash; joins the legend of `color`."""
+    found = styles(labels)
+    dashes = [list(style.dash) or [1, 0] for style in found.values()]
+    return word(
+        "strategy", scale={"domain": list(found), "range": dashes}, legend=_legend(found, legend)
+    )
+
+
+def shape(labels: Iterable[str], legend: str | None = "circle") -> Json:
+    """Strategies by shape; joins the legend of `color`."""
+    found = styles(labels)
+    scale = {"domain": list(found), "range": [style.shape for style in found.values()]}
+    return word("strategy", scale=scale, legend=_legend(found, legend))
+
+
+def exit_color(exits: Iterable[int]) -> Json:
+    """Exits by color, the deeper the darker."""
+    numbers = sorted(set(exits))
+    colors = [EXIT_COLORS[(k - 1) % len(EXIT_COLORS)] for k in numbers]
+    legend = {"symbolType": "square", "direction": "horizontal"}
+    return rank("exit", "exit", scale={"domain": numbers, "range": colors}, legend=legend)
+
+
+def _legend(found: Mapping[str, Any], symbol: str | None) -> Json | None:
+    """In as many rows as it takes, above the chart, where it hides no data."""
+    if symbol is None:
+        return None
+    longest = max(map(len, found), default=1)
+    wide = symbol == "stroke"
+    room = (WIDTH + 10) // (longest * 6 + (44 if wide else 30))  # 6 px a letter at 11 px, and the symbol
+    columns = max(1, min(len(found), room))
+    if wide:
+        return {"columns": columns, "symbolSize": 300, "symbolType": symbol}
+    return {"columns": columns, "symbolSize": 70, "symbolStrokeWidth": 0}
+
+
+def spec(chart: Json) -> Json:
+    """The whole specification of a chart, without a theme: equal data are kept once, by name."""
+    datasets: dict[str, str] = {}
+    made = _named(chart, datasets)
+    return {"$schema": SCHEMA, "datasets": dict(sorted(datasets.items())), **made}
+
+
+def _named(value: Any, datasets: dict[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_named(child, datasets) for child in value]
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("values"), str):
+        name = f"data-{hashlib.sha256(value['values'].encode()).hexdigest()[:12]}"
+        datasets[name] = value["values"]
+        return {"name": name, "format": value["format"]}
+    return {key: _named(child, datasets) for key, child in value.items()}

@@ -1,0 +1,146 @@
+"""Accuracy against compute: every exit, the curve of confidence thresholds, and the Pareto front."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from offramp.report import series
+from offramp.report.evidence import Evidence
+from offramp.report.figures.chart import (
+    GRAY,
+    WIDTH,
+    Json,
+    color,
+    dash,
+    marks,
+    number,
+    panel,
+    shape,
+    spec,
+    ticks,
+    tips,
+)
+from offramp.report.figures.naming import about, name, where
+from offramp.report.model import Figure
+
+HEIGHT = 300
+
+
+def accuracy_compute(evidence: Evidence) -> list[Figure]:
+    """A figure for each model and data set."""
+    return [_figure(evidence, model, data) for model, data in evidence.pairs]
+
+
+def exit_points(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
+    """Test accuracy (%) and MACs (% of the plain network's) of every exit: strategy, exit, seed, macs,
+    value."""
+    rows = [
+        (t.strategy, exit, t.seed, 100 * macs / t.backbone_macs, 100 * accuracy)
+        for t in evidence.of(model, data)
+        for exit, macs, accuracy in zip(t.exits, t.macs, t.accuracy["test"], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["strategy", "exit", "seed", "macs", "value"])
+
+
+def threshold_points(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
+    """Mean over seeds of test accuracy (%) and MACs (%) at each confidence threshold: strategy,
+    threshold, at (its rank), macs, value. Of strategies with one exit, none."""
+    parts = []
+    for strategy in evidence.strategies:
+        trials = [t for t in evidence.of(model, data, strategy) if len(t.exits) > 1]
+        if not trials:
+            continue
+        curves = [evidence.outcomes[t.id].curve for t in trials]
+        settings = curves[0].thresholds[:, 0]
+        part = pd.DataFrame({"threshold": [f"{t:g}" if np.isfinite(t) else "never" for t in settings]})
+        part["at"] = range(len(part))
+        macs = [100 * c.macs / t.backbone_macs for c, t in zip(curves, trials, strict=True)]
+        part["macs"] = np.mean(macs, axis=0)
+        part["value"] = 100 * np.mean([c.accuracy for c in curves], axis=0)
+        parts.append(part.assign(strategy=strategy))
+    columns = ["strategy", "threshold", "at", "macs", "value"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def front(points: pd.DataFrame) -> pd.DataFrame:
+    """The rows that no other row beats: none with at most their `macs` has more `value`. By macs."""
+    ordered = points.sort_values(["macs", "value"], ascending=[True, False], kind="stable")
+    best = ordered["value"].cummax().shift(fill_value=-np.inf)
+    return ordered[ordered["value"] > best]
+
+
+def _figure(evidence: Evidence, model: str, data: str) -> Figure:
+    found = exit_points(evidence, model, data)
+    seeds = found["seed"].nunique()
+    exits = found.groupby(["strategy", "exit"], sort=True)[["macs", "value"]].mean().reset_index()
+    curve = threshold_points(evidence, model, data)
+    everything = pd.concat([curve, exits])[["strategy", "threshold", "exit", "macs", "value"]]
+    best = front(everything)
+    labels = [label for label in evidence.strategies if label in set(found["strategy"])]
+    return Figure(
+        name=name("accuracy-compute", model, data),
+        question="compute",
+        title="Accuracy against compute",
+        caption=f"Test accuracy and the mean MACs an image, {where(model, data)}; up and to the left is "
+        "better. Symbols are exits: an image leaves there whatever it is, every exit before it asked. "
+        "Lines are what confidence thresholds give, the same one at all exits, from 0 to never. The "
+        "gray line is the Pareto front: nothing here is more accurate for as little. Means over "
+        f"{series.counted(seeds)}; how far seeds differ is in the figure of accuracy by exit.",
+        alt=_alt(exits, best),
+        spec=spec(_chart(labels, exits, curve, best)),
+        about=about(model, data),
+    )
+
+
+def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd.DataFrame) -> Json:
+    spent = pd.concat([exits["macs"], curve["macs"]]).astype(float)
+    low, high = float(spent.min()), float(spent.max())
+    edge = [float(f"{0.93 * low:.3g}"), float(f"{1.07 * high:.3g}")]
+    y = number("value", "test accuracy, %", scale={"zero": False, "padding": 6})
+    x = number(
+        "macs",
+        "MACs an image, % of the plain network",
+        scale={"type": "log", "domain": edge, "nice": False},
+        axis={"values": ticks(edge[0], edge[1]), "format": "~g"},
+    )
+    told = (("macs", "MACs, %"), ("value", "test accuracy, %"))
+    points = marks(
+        exits[["strategy", "exit", "macs", "value"]],
+        {"type": "point", "filled": True, "size": 46, "opacity": 1},
+        {
+            "x": x,
+            "y": y,
+            "color": color(labels),
+            "shape": shape(labels),
+            "tooltip": tips(("strategy", "strategy"), ("exit", "exit"), *told),
+        },
+    )
+    lines = marks(
+        curve[["strategy", "threshold", "at", "macs", "value"]],
+        {"type": "line", "strokeWidth": 1.4},
+        {
+            "x": x,
+            "y": y,
+            "order": {"field": "at", "type": "quantitative"},
+            "color": color(labels, None),
+            "strokeDash": dash(labels, None),
+            "tooltip": tips(("strategy", "strategy"), ("threshold", "threshold"), *told),
+        },
+    )
+    right = pd.DataFrame({"macs": [edge[1]], "value": [best["value"].max()]})
+    steps = marks(
+        pd.concat([best[["macs", "value"]], right]),
+        {"type": "line", "interpolate": "step-after", "stroke": GRAY, "strokeWidth": 5, "opacity": 0.35},
+        {"x": x, "y": y},
+    )
+    return panel([points, lines, steps] if len(curve) else [points, steps], WIDTH - 50, HEIGHT)
+
+
+def _alt(exits: pd.DataFrame, best: pd.DataFrame) -> str:
+    last = exits[exits["exit"] == exits["exit"].max()].sort_values("value", ascending=False)
+    spelled = ", ".join(
+        f"{row.strategy} {row.value:.1f} % at {row.macs:.0f} % of the MACs" for row in last.itertuples()
+    )
+    on = ", ".join(dict.fromkeys(best["strategy"]))
+    return f"Scatter and line chart. At the last exit: {spelled}. On the Pareto front: {on}."

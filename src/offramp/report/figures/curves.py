@@ -1,0 +1,239 @@
+"""Loss and accuracy over training, by exit (paper's Figs. 8, 9, 18, 19) and overall (10, 20)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from offramp.analysis.stats.families import CORE, PARENTS
+from offramp.report import series
+from offramp.report.evidence import Evidence
+from offramp.report.figures.chart import WIDTH, Json, color, dash, marks, number, panel, spec, ticks
+from offramp.report.figures.naming import about, name, where
+from offramp.report.model import Figure
+
+PANEL = (WIDTH - 66) // 2
+POINTS = 80  # a line: two pixels apart
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as it is drawn. factor: from the table's unit to the axis's."""
+
+    key: str
+    word: str
+    axis: str
+    factor: float
+    better: str
+    log: bool
+
+
+LOSS = Metric("cross_entropy", "loss", "cross-entropy", 1.0, "lower", True)
+ACCURACY = Metric("accuracy", "accuracy", "accuracy, %", 100.0, "higher", False)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Strategies that are drawn together. paper: its figures for loss, accuracy and overall."""
+
+    key: Literal["core", "hybrid"]
+    title: str
+    strategies: tuple[str, ...]
+    paper: tuple[str, str, str]
+
+
+def groups(labels: Sequence[str]) -> list[Group]:
+    """The core strategies (with whatever else is no hybrid), and hybrids with their parents."""
+    hybrids = [label for label in labels if label in PARENTS]
+    parents = {parent for hybrid in hybrids for parent in PARENTS[hybrid]}
+    core = tuple(label for label in labels if label not in PARENTS)
+    both = tuple(label for label in labels if label in PARENTS or label in parents)
+    found = []
+    if core:
+        title = "core strategies" if set(core) & set(CORE) else "strategies"
+        found.append(Group("core", title, core, ("Fig. 8", "Fig. 9", "Fig. 10")))
+    if hybrids:
+        title = "hybrids and what they are made of"
+        found.append(Group("hybrid", title, both, ("Fig. 18", "Fig. 19", "Fig. 20")))
+    return found
+
+
+def by_exit(evidence: Evidence) -> list[Figure]:
+    """A figure for each pair, group and metric: a row of panels an exit, train beside validation."""
+    figures = []
+    for model, data in evidence.pairs:
+        found = series.curves(evidence, model, data)
+        for group in groups(_labels(evidence, found)):
+            mine = found[found["strategy"].isin(group.strategies)]
+            seeds = series.per_strategy(mine)
+            drawn = series.over_seeds(mine, series.CURVE, POINTS)
+            for metric, paper in ((LOSS, group.paper[0]), (ACCURACY, group.paper[1])):
+                note = _same(evidence, group, model, data)
+                figures.append(_by_exit(drawn, group, metric, paper, model, data, seeds, note))
+    return figures
+
+
+def overall(evidence: Evidence) -> list[Figure]:
+    """A figure for each pair and group: loss and accuracy, train and validation, mean over exits."""
+    figures = []
+    for model, data in evidence.pairs:
+        found = series.overall(series.curves(evidence, model, data))
+        for group in groups(_labels(evidence, found)):
+            mine = found[found["strategy"].isin(group.strategies)]
+            drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
+            figures.append(_overall(drawn, group, model, data, series.per_strategy(mine)))
+    return figures
+
+
+def _labels(evidence: Evidence, found: pd.DataFrame) -> list[str]:
+    here = set(found["strategy"])
+    return [label for label in evidence.strategies if label in here]
+
+
+def _by_exit(
+    drawn: pd.DataFrame,
+    group: Group,
+    metric: Metric,
+    paper: str,
+    model: str,
+    data: str,
+    seeds: tuple[int, int],
+    note: str,
+) -> Figure:
+    exits = sorted(int(k) for k in drawn["exit"].unique())
+    rows = []
+    for exit in exits:
+        mine = drawn[(drawn["metric"] == metric.key) & (drawn["exit"] == exit)]
+        last = exit == exits[-1]
+        rows.append(_pair(mine, group, metric, f"exit {exit}", first=exit == exits[0], last=last))
+    caption = (
+        f"{metric.word.capitalize()} at each exit over the epochs that trained it, {group.title}, "
+        f"{where(model, data)}; {metric.better} is better. {series.spoken(*seeds, 'curve')} "
+        "Train values are running means in train mode (dropout on)."
+        f"{note}"
+    )
+    return Figure(
+        name=name(metric.word, group.key, model, data),
+        question="rq3" if group.key == "hybrid" else "rq1",
+        title=f"{metric.word.capitalize()} by exit: {group.title}",
+        caption=caption,
+        alt=f"Line charts of {metric.word} over epochs, a row for each of exits "
+        f"{', '.join(map(str, exits))}, train beside validation, a line for each of "
+        f"{', '.join(group.strategies)}. {_ending(drawn, metric)}",
+        spec=spec({"vconcat": rows, "spacing": 8}),
+        paper=paper,
+        about=about(model, data),
+    )
+
+
+def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: tuple[int, int]) -> Figure:
+    rows = []
+    for metric in (LOSS, ACCURACY):
+        mine = drawn[drawn["metric"] == metric.key]
+        rows.append(_pair(mine, group, metric, "", first=metric is LOSS, last=metric is ACCURACY))
+    alone = " The baseline has its final exit only." if "baseline" in group.strategies else ""
+    return Figure(
+        name=name("overall", group.key, model, data),
+        question="rq3" if group.key == "hybrid" else "rq1",
+        title=f"Loss and accuracy overall: {group.title}",
+        caption=f"Mean over exits of loss (lower is better) and accuracy (higher is better), "
+        f"{group.title}, {where(model, data)}. Each exit counts its own epochs; one that has stopped "
+        f"is held at its last value.{alone} {series.spoken(*seeds, 'curve')}",
+        alt="Line charts of loss and accuracy, mean over exits, train beside validation, a line for "
+        f"each of {', '.join(group.strategies)}. {_ending(drawn, ACCURACY)}",
+        spec=spec({"vconcat": rows, "spacing": 8}),
+        paper=group.paper[2],
+        about=about(model, data),
+    )
+
+
+def _ending(drawn: pd.DataFrame, metric: Metric) -> str:
+    """Where validation ends, in words."""
+    mine = drawn[(drawn["metric"] == metric.key) & (drawn["split"] == "validation")]
+    if "exit" in mine and len(mine):
+        mine = mine[mine["exit"] == mine["exit"].max()]
+    ends = mine.groupby("strategy", sort=True)["value"].last() * metric.factor
+    if ends.empty:
+        return ""
+    at = " at the final exit" if "exit" in mine else ""
+    spelled = ", ".join(f"{label} {value:.3g}" for label, value in ends.items())
+    return f"Validation {metric.axis} ends{at} at: {spelled}."
+
+
+def _pair(mine: pd.DataFrame, group: Group, metric: Metric, title: str, first: bool, last: bool) -> Json:
+    """Train and validation beside each other, with one vertical axis."""
+    shown = mine[mine["low"] > 0] if metric.log else mine
+    low, high = shown["low"].min() * metric.factor, shown["high"].max() * metric.factor
+    panels = []
+    for split in SPLITS:
+        rows = shown[shown["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
+        rows[["value", "low", "high"]] *= metric.factor
+        left = split == "train"
+        y: Json = {
+            "title": metric.axis if left else None,
+            "scale": _scale(metric, low, high),
+            "axis": {"labels": left, "ticks": left, "labelFlush": True, **_ticks(metric, low, high)},
+        }
+        x = number(
+            "step",
+            "epochs that trained the exit" if last else None,
+            scale={"nice": False, "zero": False},
+            axis={"grid": False, "labels": last, "ticks": last, "tickCount": 5, "tickMinStep": 1},
+        )
+        # The line comes first: Vega-Lite drops the legend of a layer after one without.
+        line = marks(
+            rows,
+            {"type": "line", "strokeWidth": 1.4, "point": bool(rows["step"].nunique() == 1)},
+            {
+                "x": x,
+                "y": number("value", **y),
+                "color": color(group.strategies, "stroke"),
+                "strokeDash": dash(group.strategies, "stroke"),
+            },
+        )
+        area = marks(
+            rows,
+            {"type": "area", "opacity": 0.13},
+            {
+                "x": x,
+                "y": number("low", **y),
+                "y2": {"field": "high"},
+                "fill": color(group.strategies, None),
+            },
+        )
+        label = f"{title} · {split}" if title else split
+        panels.append(panel([line, area], PANEL, 88, label if first or title else ""))
+    return {"hconcat": panels, "spacing": 8, "resolve": {"scale": {"y": "shared"}}}
+
+
+def _scale(metric: Metric, low: float, high: float) -> Json:
+    if metric.log and 0 < low < high < math.inf:
+        return {"type": "log", "domain": [float(f"{low:.3g}"), float(f"{high:.3g}")], "nice": False}
+    return {"type": "log"} if metric.log else {"zero": False}
+
+
+def _ticks(metric: Metric, low: float, high: float) -> Json:
+    values = ticks(low, high) if metric.log else []
+    return {"values": values, "format": "~g"} if values else {"tickCount": 4}
+
+
+def _same(evidence: Evidence, group: Group, model: str, data: str) -> str:
+    """Which lines coincide because the very same phases trained the exit."""
+    notes = []
+    trials = [t for t in evidence.of(model, data) if t.strategy in group.strategies]
+    for exit in sorted({k for t in trials for k in t.exits}):
+        made: dict[str, set[tuple[int, tuple[str, ...]]]] = {}
+        for trial in trials:
+            nodes = tuple(p.node for p in trial.phases if exit in p.exits)
+            if nodes:
+                made.setdefault(trial.strategy, set()).add((trial.seed, nodes))
+        alike: dict[frozenset[tuple[int, tuple[str, ...]]], list[str]] = {}
+        for strategy, nodes_by_seed in made.items():
+            alike.setdefault(frozenset(nodes_by_seed), []).append(strategy)
+        notes += [f"{' = '.join(same)} (exit {exit})" for same in alike.values() if len(same) > 1]
+    return f" Lines coincide where the same phases trained an exit: {', '.join(notes)}." if notes else ""

@@ -1,0 +1,89 @@
+"""Panels of one number a strategy: the mean as a mark, its interval as a line, the seeds as dots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from offramp.report import series
+from offramp.report.figures.chart import WIDTH, Json, color, grid, marks, number, shape, tips, word
+from offramp.report.figures.chart import panel as layered
+
+STEP = 15  # pixels a strategy
+LETTER = 5.6  # pixels a letter of a label
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """frame: columns strategy, seed, value.  axis: what the values are, with their unit.  zero: whether
+    the axis must begin at zero.  varies: whether the differences between seeds mean anything."""
+
+    title: str
+    axis: str
+    frame: pd.DataFrame
+    zero: bool = False
+    varies: bool = True
+
+
+def dots(panels: Sequence[Panel], labels: Sequence[str], columns: int = 2) -> Json:
+    """A grid of panels. labels: strategies in order, written at the left of each row of panels."""
+    room = int(max((len(label) for label in labels), default=1) * LETTER) + 12
+    width = (WIDTH - room - 12 * (columns - 1)) // columns
+    return grid([_panel(p, labels, width, i % columns == 0) for i, p in enumerate(panels)], columns, 12)
+
+
+def spread(panels: Sequence[Panel]) -> str:
+    """What marks, lines and dots are, as a sentence for the caption."""
+    counts = [series.per_strategy(panel.frame) for panel in panels] or [(1, 1)]
+    return series.spoken(max(most for most, _ in counts), min(few for _, few in counts), "mean")
+
+
+def spelled(panel: Panel, labels: Sequence[str], digits: int = 3) -> str:
+    """The means of a panel in words, for readers who cannot see it."""
+    means = panel.frame.groupby("strategy")["value"].mean()
+    return ", ".join(f"{label} {means[label]:.{digits}g}" for label in labels if label in means.index)
+
+
+def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json:
+    found = panel.frame.dropna(subset=["value"])
+    means = series.means(found, ["strategy"])
+    axis = {"grid": True, "ticks": False, "labels": first, "domain": False, "labelPadding": 6}
+    y = word("strategy", axis=axis, scale={"domain": list(labels)})
+    scale = {"domainMin": 0, "nice": True} if panel.zero else {"zero": False, "padding": 6}
+    side = {"scale": scale, "axis": {"grid": False, "tickCount": 4}}
+    x = number("value", panel.axis, **side)
+    hue = color(labels, None)
+    who = ("strategy", "strategy")
+    interval = (("n", "seeds"), ("low", "from"), ("high", "to"))
+    layers = [
+        marks(
+            means[["strategy", "value", "n", "low", "high"]],
+            {"type": "point", "filled": True, "opacity": 1, "size": 52},
+            {
+                **{"x": x, "y": y, "color": hue, "shape": shape(labels, None)},
+                "tooltip": tips(who, ("value", panel.axis), *interval),
+            },
+        )
+    ]
+    if panel.varies and means["low"].notna().any():
+        layers.append(
+            marks(
+                means.dropna(subset=["low"])[["strategy", "low", "high"]],
+                {"type": "rule", "strokeWidth": 1.4, "clip": True},
+                {"x": number("low", panel.axis, **side), "x2": {"field": "high"}, "y": y, "color": hue},
+            )
+        )
+    if panel.varies and 1 < found.groupby("strategy")["seed"].nunique().max() <= series.FEW:
+        layers.append(
+            marks(
+                found.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]],
+                {"type": "circle", "size": 14, "opacity": 0.55, "yOffset": -5},
+                {
+                    **{"x": x, "y": y, "color": hue},
+                    "tooltip": tips(who, ("seed", "seed"), ("value", panel.axis)),
+                },
+            )
+        )
+    return layered(layers, width, STEP * len(labels), panel.title)

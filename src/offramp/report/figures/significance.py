@@ -1,0 +1,266 @@
+"""Who beats whom: directed graphs of significant differences (paper's Fig. 11)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
+from offramp.analysis.stats.families import families
+from offramp.analysis.stats.pairs import Pair, Pairs
+from offramp.hashing import digest
+from offramp.report import series
+from offramp.report.colors import styles
+from offramp.report.evidence import Evidence
+from offramp.report.figures.chart import GRAY, WIDTH, Json, marks, number, panel, spec, word
+from offramp.report.figures.curves import ACCURACY, LOSS, Metric
+from offramp.report.figures.naming import about, name, where
+from offramp.report.model import Figure
+
+ALPHA = 0.05
+RADIUS = {2: 50, 3: 66, 4: 84}  # of the ring of nodes, by their number; larger ones have 96
+NODE = 8  # radius of a node, in pixels
+BOTH = "both"
+Point = tuple[float, float]
+DEFAULT = "repeated measures"
+PAPER = "one-way only"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """winner is significantly better than loser by `difference` (above 0, in the axis's unit)."""
+
+    winner: str
+    loser: str
+    difference: float
+    way: str
+
+
+def significance(evidence: Evidence) -> list[Figure]:
+    """A figure for the core strategies of each pair, and one for each hybrid with its parents; where
+    there are neither, one for all strategies."""
+    figures = []
+    for model, data in evidence.pairs:
+        found = observations(evidence, model, data)
+        here = sorted(set(found["strategy"]))
+        own = {"all": tuple(here)} if len(here) > 1 else {}
+        for family, members in (families(here) or own).items():
+            figures.append(_figure(found, family, members, model, data))
+    return figures
+
+
+def observations(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
+    """Test loss and accuracy, mean over exits, one of each a trial: columns strategy, seed, metric,
+    value (accuracy in %), same (a key: equal ones are identical by construction)."""
+    rows = []
+    for trial in evidence.of(model, data):
+        same = digest([trial.manifest["final"][str(exit)] for exit in trial.exits])
+        for metric, values in ((LOSS, trial.cross_entropy), (ACCURACY, trial.accuracy)):
+            mean = metric.factor * sum(values["test"]) / len(trial.exits)
+            rows.append((trial.strategy, trial.seed, metric.key, mean, same))
+    return pd.DataFrame(rows, columns=["strategy", "seed", "metric", "value", "same"])
+
+
+def edges(analysis: Analysis, better: str) -> list[Edge]:
+    """The significant differences by either way of testing, from the better to the worse."""
+    ways: dict[str, Pairs] = {}
+    over, one_way = analysis.over_blocks, analysis.one_way
+    if over is not None and not isinstance(over, Untested):
+        ways[DEFAULT] = over.pairs
+    if not isinstance(one_way, Untested):
+        ways[PAPER] = (one_way.unequal or one_way).pairs
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for way, pairs in ways.items():
+        for pair in pairs:
+            if isinstance(pair, Pair) and pair.p < ALPHA:
+                first_better = (pair.difference > 0) == (better == "higher")
+                key = (pair.a, pair.b) if first_better else (pair.b, pair.a)
+                found.setdefault(key, {})[way] = abs(pair.difference)
+    return [
+        Edge(*key, next(iter(by.values())), BOTH if len(by) > 1 else next(iter(by)))
+        for key, by in sorted(found.items())
+    ]
+
+
+def _figure(found: pd.DataFrame, family: str, members: Sequence[str], model: str, data: str) -> Figure:
+    charts, words, notes = [], [], []
+    for metric in (LOSS, ACCURACY):
+        mine = found[(found["metric"] == metric.key) & found["strategy"].isin(members)]
+        analysis = analyze_sample(sample(mine, Columns("value", "strategy", "seed", "same")), ALPHA)
+        arrows = edges(analysis, metric.better)
+        charts.append(_graph(analysis, arrows, metric))
+        words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
+        notes += [note for note in analysis.notes if "identical" in note]
+    titles = {"core": "core strategies", "all": "all strategies"}
+    title = titles.get(family, f"{family} and its parents")
+    seeds = found["seed"].nunique()
+    told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
+    return Figure(
+        name=name("significance", family, model, data),
+        question="rq1" if family in titles else "rq3",
+        title=f"Who beats whom: {title}",
+        caption="A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference "
+        "on the arrow. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
+        f"{where(model, data)}, {series.counted(seeds)}; in brackets the means. Solid: repeated "
+        "measures over seeds, Holm-adjusted paired differences, which assumes that seeds are "
+        "independent (default). Dashed: significant only one-way (Tukey; Games–Howell where variances "
+        "differ), the paper's way, which assumes that all runs are independent; runs that share seeds "
+        f"or phases are not. No arrow does not mean equal.{told}",
+        alt=" ".join(words),
+        spec=spec({"vconcat": charts, "spacing": 4}),
+        paper="Fig. 11",
+        about=about(model, data),
+    )
+
+
+def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
+    if not arrows:
+        reasons = [w.why for w in (analysis.over_blocks, analysis.one_way) if isinstance(w, Untested)]
+        return f"no significant difference{f' ({reasons[0]})' if reasons else ''}."
+    return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
+
+
+def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Json:
+    """Groups on a ring, the best on top and on clockwise, arrows between them."""
+    order = sorted(
+        analysis.means, key=lambda m: (m.mean if metric.better == "lower" else -m.mean, m.group)
+    )
+    place = ring([m.group for m in order])
+    height = max(y for _, y in place.values()) + NODE + 8
+    across: Json = {"scale": {"domain": [0, WIDTH], "nice": False}, "axis": None}
+    down: Json = {"scale": {"domain": [height, 0], "nice": False, "zero": False}, "axis": None}
+    x, y = number("x", **across), number("y", **down)
+    nodes = pd.DataFrame(
+        [
+            {
+                "strategy": m.group,
+                "first": m.group.split(" = ")[0],
+                "text": f"{m.group} ({m.mean:.3g})",
+                **{"x": place[m.group][0], "y": place[m.group][1]},
+                "side": _side(place[m.group][0] - WIDTH / 2),
+            }
+            for m in order
+        ]
+    )
+    found = styles(nodes["first"])
+    hue = {"domain": list(found), "range": [style.color for style in found.values()]}
+    layers = _arrows(arrows, place, across, down) if arrows else []
+    layers.append(
+        marks(
+            nodes[["first", "x", "y"]],
+            {"type": "circle", "size": 4 * NODE**2, "opacity": 1},
+            {"x": x, "y": y, "color": word("first", scale=hue, legend=None)},
+        )
+    )
+    for side, dx in (("left", NODE + 4), ("right", -NODE - 4)):
+        mine = nodes[nodes["side"] == side]
+        if len(mine):
+            label = {"type": "text", "align": side, "dx": dx}
+            layers.append(marks(mine[["text", "x", "y"]], label, {"x": x, "y": y, "text": word("text")}))
+    none = "" if arrows else " (no significant difference)"
+    return panel(layers, WIDTH - 6, height, f"test {metric.word}, {metric.better} is better{none}")
+
+
+def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Where each group stands, in pixels, the first on top and the others clockwise."""
+    radius = RADIUS.get(len(groups), 96)
+    turns = [2 * math.pi * i / len(groups) for i in range(len(groups))]
+    return {
+        group: (WIDTH / 2 + radius * math.sin(turn), radius * (1 - math.cos(turn)) + NODE + 4)
+        for group, turn in zip(groups, turns, strict=True)
+    }
+
+
+def _side(offset: float) -> str:
+    """How a label is aligned: away from the middle; of the topmost node to its right."""
+    return "left" if offset > -1 else "right"
+
+
+def _texts(lines: Sequence[tuple[Point, Point]]) -> list[Point]:
+    """Where the number of each arrow goes: beside it, of a few places the one with most room around."""
+    found: list[Point] = []
+    for i, (tail, head) in enumerate(lines):
+        length = math.dist(tail, head)
+        dx, dy = (head[0] - tail[0]) / length, (head[1] - tail[1]) / length
+        others = [line for k, line in enumerate(lines) if k != i]
+        best: tuple[float, Point] | None = None
+        for share in (0.3, 0.4, 0.22, 0.5, 0.6):
+            for side in (-9, 9):
+                at = (
+                    tail[0] + share * length * dx - side * dy,
+                    tail[1] + share * length * dy + side * dx,
+                )
+                room = min(
+                    [_distance(at, *line) for line in others]
+                    + [0.5 * math.dist(at, other) for other in found],
+                    default=100.0,
+                )
+                if best is None or min(room, 12.0) > best[0] + 1e-6:
+                    best = (min(room, 12.0), at)
+        if best is not None:
+            found.append(best[1])
+    return found
+
+
+def _distance(at: Point, tail: Point, head: Point) -> float:
+    """Of a point from a line between two others."""
+    length = math.dist(tail, head)
+    dx, dy = (head[0] - tail[0]) / length, (head[1] - tail[1]) / length
+    along = (at[0] - tail[0]) * dx + (at[1] - tail[1]) * dy
+    along = min(max(along, 0.0), length)
+    return math.dist(at, (tail[0] + along * dx, tail[1] + along * dy))
+
+
+def _arrows(arrows: Sequence[Edge], place: Mapping[str, Point], across: Json, down: Json) -> list[Json]:
+    rows = []
+    texts_at = _texts([(place[e.winner], place[e.loser]) for e in arrows])
+    for edge, (tx, ty) in zip(arrows, texts_at, strict=True):
+        (x1, y1), (x2, y2) = place[edge.winner], place[edge.loser]
+        length = math.hypot(x2 - x1, y2 - y1)
+        dx, dy = (x2 - x1) / length, (y2 - y1) / length
+        start, end = NODE + 2, length - NODE - 4
+        rows.append(
+            {
+                **{"x": x1 + start * dx, "y": y1 + start * dy, "x2": x1 + end * dx, "y2": y1 + end * dy},
+                **{"tx": tx, "ty": ty, "angle": math.degrees(math.atan2(dx, -dy)) % 360},
+                "text": f"{edge.difference:.2g}",
+                "way": "solid" if edge.way in (BOTH, DEFAULT) else "dashed",
+            }
+        )
+    found = pd.DataFrame(rows)
+    strokes = {"domain": ["solid", "dashed"], "range": [[1, 0], [4, 3]]}
+    turn = {"domain": [0, 360], "range": [0, 360]}
+    return [
+        marks(
+            found[["x", "y", "x2", "y2", "way"]],
+            {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8},
+            {
+                **{"x": number("x", **across), "y": number("y", **down)},
+                **{"x2": {"field": "x2"}, "y2": {"field": "y2"}},
+                "strokeDash": word("way", scale=strokes, legend=None),
+            },
+        ),
+        marks(
+            found[["x2", "y2", "angle"]],
+            {
+                "type": "point",
+                "shape": "triangle",
+                "filled": True,
+                "size": 44,
+                "color": GRAY,
+                "opacity": 1,
+            },
+            {
+                **{"x": number("x2", **across), "y": number("y2", **down)},
+                "angle": number("angle", scale=turn),
+            },
+        ),
+        marks(
+            found[["tx", "ty", "text"]],
+            {"type": "text", "fontSize": 9},
+            {"x": number("tx", **across), "y": number("ty", **down), "text": word("text")},
+        ),
+    ]

@@ -1,0 +1,123 @@
+"""The report as a folder: the page, and beside it figures, tables and data as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from offramp.errors import OfframpError, Unwritable
+from offramp.files import new_folder
+from offramp.report import drawing
+from offramp.report.contents import Contents
+from offramp.report.page import page
+from offramp.report.render_csv import csv
+from offramp.report.render_latex import latex
+from offramp.report.render_markdown import markdown
+from offramp.report.theme import themed
+
+MARKER = "report.json"  # says that the folder is ours, and what of it
+
+
+def check(out: Path) -> None:
+    """Raises OfframpError where a report must not go: what is there is not, or not only, a report."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OfframpError(f"{out} is not a folder; choose another --out")
+    if not out.exists():
+        return
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    if not found:
+        return
+    try:
+        ours = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise OfframpError(
+            f"{out} is there and is no earlier report; choose another --out, or remove it"
+        ) from None
+    other = sorted(name for name in found - ours - {MARKER} if not Path(name).name.startswith("."))
+    if other:
+        raise OfframpError(
+            f"{out} holds {other[0]}, which no report wrote and a new one would remove; move it away "
+            "or choose another --out"
+        )
+
+
+def write(
+    contents: Contents, numbers: pd.DataFrame, out: Path, formats: Sequence[str], workers: int
+) -> Generator[tuple[int, int]]:
+    """Write the report to `out`, whole or not at all; yields figures drawn so far and in total.
+
+    numbers: the tidy table, kept whole.  formats: of figures, among drawing.FORMATS.  workers:
+    processes that draw.  An earlier report is replaced when the new one is complete: exhaust the
+    generator, or close it to leave things as they were.
+    Raises OfframpError as `check` does, and where `out` cannot be written.
+    """
+    check(out)
+    with _writing(out), _staged(out) as folder:
+        yield from _fill(folder, contents, numbers, formats, workers)
+
+
+def _fill(
+    folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Sequence[str], workers: int
+) -> Iterator[tuple[int, int]]:
+    for name in ("figures", "tables", "data"):
+        (folder / name).mkdir()
+    total = len(contents.figures)
+    specs = {figure.name: figure.spec for figure in contents.figures}
+    with drawing.pool(workers if formats else 0) as start:
+        waiting: list[Future[None]] = [
+            start(name, drawing.text(themed(spec)), folder / "figures", tuple(formats))
+            for name, spec in specs.items()
+        ]
+        _write_texts(folder, contents, formats)
+        _write_numbers(folder / "data" / "numbers.parquet", numbers)
+        yield 0, total
+        for done, future in enumerate(as_completed(waiting), start=1):
+            future.result()
+            yield done, total
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    marker = {"made_by": "offramp report", "offramp": version("offramp"), "files": files}
+    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_texts(folder: Path, contents: Contents, formats: Sequence[str]) -> None:
+    for figure in contents.figures:
+        path = folder / "data" / f"{figure.name}.vl.json"
+        path.write_text(drawing.text(themed(figure.spec)) + "\n", encoding="utf-8")
+    for table in [*contents.tables, *contents.claims]:
+        for ending, words in (("md", markdown(table)), ("tex", latex(table)), ("csv", csv(table))):
+            path = folder / "tables" / f"{table.name}.{ending}"
+            path.write_text(words, encoding="utf-8", newline="\n")
+    (folder / "index.html").write_text(page(contents, formats), encoding="utf-8", newline="\n")
+
+
+def _write_numbers(path: Path, numbers: pd.DataFrame) -> None:
+    """Text columns as dictionaries: a million rows repeat a few words."""
+    words = [name for name in numbers.columns if numbers[name].dtype in (object, "str")]
+    numbers.astype(dict.fromkeys(words, "category")).to_parquet(path, index=False, compression="zstd")
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` at the end of the block; what was there is gone then."""
+    staging = out.with_name(f".{out.name}.tmp")
+    try:
+        with new_folder(out, staging) as folder:
+            yield folder
+    finally:
+        with suppress(OSError):
+            staging.rmdir()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Unwritable(f"{out} cannot be written ({reason}); choose another --out") from error

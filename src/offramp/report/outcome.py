@@ -1,0 +1,73 @@
+"""What a trial's logits come to, in a few numbers: confidence, agreement, thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.deploy import scoring
+from offramp.deploy.quality import BINS, auroc, calibration_error
+from offramp.deploy.sweep import Curve, sweep
+
+Floats = NDArray[np.float64]
+# Confidences at which an input leaves: all at once, closer and closer to certainty, never.
+THRESHOLDS = np.array(
+    [0.0, *np.arange(0.2, 0.9, 0.05), *np.arange(0.9, 0.99, 0.02), 0.99, 0.995, 0.999, 0.9999, np.inf]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Of one split of one trial with E exits.
+
+    images: how many.  ece, auroc: by exit, of the confidence (largest softmax probability) against
+    right and wrong; None where it is not defined.  bins: [E, BINS, 3], for equal-width bins of
+    confidence the number of images, the sum of confidences, and how many are right.
+    agreement: [E, E], share of images on which two exits give one answer.  overthought: by exit, share
+    of images that are right there and wrong at the last.  gained: by exit, the reverse.
+    lost: share of images right at any earlier exit and wrong at the last.  curve: of THRESHOLDS, one
+    threshold for all exits.
+    """
+
+    images: int
+    ece: tuple[float | None, ...]
+    auroc: tuple[float | None, ...]
+    bins: Floats
+    agreement: Floats
+    overthought: tuple[float, ...]
+    gained: tuple[float, ...]
+    lost: float
+    curve: Curve
+
+
+def outcome(logits: np.ndarray, labels: np.ndarray, macs: Sequence[int]) -> Outcome:
+    """logits: [N, E, C]; labels: [N]; macs: of an image that leaves at each exit, [E]."""
+    sure = np.asarray(scoring.scores("confidence", logits))
+    answers = np.asarray(scoring.answers(logits))
+    right = answers == labels[:, None]
+    exits = range(logits.shape[1])
+    last = ~right[:, -1]
+    early = right[:, :-1].any(axis=1)
+    clean = np.where(np.isfinite(sure), sure, np.nan)
+    return Outcome(
+        images=len(labels),
+        ece=tuple(calibration_error(clean[:, k], right[:, k]) for k in exits),
+        auroc=tuple(auroc(sure[:, k], right[:, k]) for k in exits),
+        bins=np.stack([_bins(clean[:, k], right[:, k]) for k in exits]),
+        agreement=np.array([[(answers[:, i] == answers[:, k]).mean() for k in exits] for i in exits]),
+        overthought=tuple(float((right[:, k] & last).mean()) for k in exits),
+        gained=tuple(float((~right[:, k] & ~last).mean()) for k in exits),
+        lost=float((early & last).mean()),
+        curve=sweep(sure, right, macs, THRESHOLDS),
+    )
+
+
+def _bins(sure: np.ndarray, right: np.ndarray) -> Floats:
+    known = ~np.isnan(sure)
+    sure, right = sure[known].astype(np.float64), right[known]
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    found = [np.bincount(place, weights, BINS) for weights in (np.ones_like(sure), sure, right)]
+    return np.stack(found, axis=1)

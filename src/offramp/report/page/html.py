@@ -1,0 +1,165 @@
+"""Contents to HTML, through one template, one style sheet and one script."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, get_args
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from offramp.report import drawing
+from offramp.report.cells import Layout, layout
+from offramp.report.contents import FILTERS, Contents, choices
+from offramp.report.model import Figure, Question, Table
+from offramp.report.page.colors import colored, config
+
+# Section → short name for the navigation, heading, what it answers.
+HEADINGS: dict[str, tuple[str, str, str]] = {
+    "answer": ("Main table", "Strategies side by side", ""),
+    "compute": (
+        "Accuracy and compute",
+        "Accuracy against compute",
+        "What an exit, or a confidence threshold, gives for its multiply–accumulates (MACs).",
+    ),
+    "rq1": (
+        "RQ1 · Learning",
+        "How each strategy learns",
+        "Convergence, accuracy at each exit, and the gap between training and unseen data.",
+    ),
+    "rq2": (
+        "RQ2 · Cost",
+        "What each strategy costs",
+        "Time, memory, power and energy of training, and how steadily it goes.",
+    ),
+    "rq3": (
+        "RQ3 · Hybrids",
+        "Whether hybrids help",
+        "Combinations of strategies beside the strategies that they are made of: overfitting at late "
+        "exits, strength of early ones.",
+    ),
+    "more": (
+        "Beyond the paper",
+        "Beyond the paper",
+        "Calibration, overthinking, agreement of exits, and costs counted in other ways.",
+    ),
+    "claims": ("Claims", "Claims, checked", "Findings as statements, each tested on these runs."),
+}
+
+SHORT = 160  # characters of a caption that are always shown
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    key: str
+    short: str
+    heading: str
+    about: str
+    figures: Sequence[Figure]
+    tables: Sequence[tuple[Table, Layout]]
+
+
+def page(contents: Contents, formats: Sequence[str]) -> str:
+    """The whole page. formats: of the figures' files that lie beside it, for their links.
+
+    Every text is escaped; scripts run only where their hash is the policy's, and nothing is loaded.
+    """
+    scripts = [_script("theme.js"), _vega(), _script("page.js")]
+    policy = (
+        "default-src 'none'; "
+        f"script-src {' '.join(_hash(script) for script in scripts)}; "
+        "style-src 'unsafe-inline'; img-src 'self' data: file:; base-uri 'none'; form-action 'none'"
+    )
+    items: list[Figure | Table] = [*contents.figures, *contents.tables, *contents.claims]
+    text: str = _template().render(
+        contents=contents,
+        sections=_sections(contents),
+        filters=[(key, FILTERS[key], values) for key, values in choices(items).items()],
+        labels=FILTERS,
+        formats=formats,
+        kinds=[(format.upper(), format) for format in formats],
+        policy=policy,
+        charts=config(),
+        style=Markup(_file("page.css")),
+        theme=scripts[0],
+        vega=scripts[1],
+        script=scripts[2],
+    )
+    return text
+
+
+def _sections(contents: Contents) -> list[Section]:
+    """The headings that have something below them, in the reader's order."""
+    found = []
+    for key in (*(question for question in get_args(Question) if question != "how"), "claims"):
+        figures = [figure for figure in contents.figures if figure.question == key]
+        tables = [table for table in contents.tables if table.question == key]
+        if key == "claims":
+            tables = list(contents.claims)
+        if figures or tables:
+            short, heading, about = HEADINGS[key]
+            shown = [(table, layout(table)) for table in tables]
+            found.append(Section(key, short, heading, about, figures, shown))
+    return found
+
+
+def begun(caption: str) -> tuple[str, str]:
+    """A caption's first sentences, SHORT characters or a little more, and what a reader unfolds."""
+    sentences = re.split(r"(?<=[.!?]) (?=[A-Z≥=])", caption)
+    first = sentences[0]
+    for count, sentence in enumerate(sentences[1:], start=1):
+        if len(first) + len(sentence) > SHORT:
+            return first, " ".join(sentences[count:])
+        first = f"{first} {sentence}"
+    return first, ""
+
+
+@functools.cache
+def _template() -> Any:
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters["json"] = _json
+    environment.filters["colored"] = colored
+    environment.filters["begun"] = begun
+    return environment.from_string(_file("page.html"))
+
+
+@functools.cache
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _script(name: str) -> Markup:
+    return _inline(_file(name))
+
+
+@functools.cache
+def _vega() -> Markup:
+    """Vega-Embed and what it needs of Vega and Vega-Lite, as vl-convert carries them."""
+    from vl_convert import javascript_bundle
+
+    return _inline(javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _inline(script: str) -> Markup:
+    """A script as the text of a script element, which `</script` and `<!--` would end or confuse."""
+    return Markup(re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE))
+
+
+def _json(spec: Any) -> Markup:
+    """A specification, or a part of one, as the text of a script element: JSON without any `<`."""
+    return Markup(drawing.text(spec).replace("<", "\\u003c"))
+
+
+def _hash(script: str) -> str:
+    """As a content security policy names a script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

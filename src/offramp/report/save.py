@@ -1,0 +1,72 @@
+"""A figure as files: SVG, PDF and PNG without a browser, and the specification itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+
+from offramp.errors import OfframpError, nearest
+from offramp.files import replacing
+from offramp.report.model import Figure
+from offramp.report.theme import themed
+from offramp.study.sealed import writing
+
+FORMATS = ("svg", "pdf", "png", "json")
+VEGA_LITE = "6.4"  # of figures.chart.SCHEMA
+SCALE = 2.0  # pixels of a PNG for each of the chart's
+
+
+def checked(formats: Iterable[str]) -> tuple[str, ...]:
+    """Formats, each once. Raises OfframpError for one that is none."""
+    found = tuple(dict.fromkeys(word.strip().lower() for word in formats if word.strip()))
+    for word in found:
+        if word not in FORMATS:
+            raise OfframpError(f"there is no format '{word}'{nearest(word, FORMATS)}")
+    if not found:
+        raise OfframpError(f"no format is named; choose among {', '.join(FORMATS)}")
+    return found
+
+
+def text(spec: Mapping[str, Any]) -> str:
+    """A specification as JSON, the same text for equal ones."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:
+    """The bytes of a figure's files, by format: without a background of their own, but for PNG's white.
+
+    The same figure gives the same bytes on one machine (its fonts decide where letters end), but for
+    PDF, whose writer numbers its fonts in no fixed order.
+    """
+    spec = text(themed(figure.spec))
+    svg = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+    found: dict[str, bytes] = {}
+    for format in formats:
+        if format == "json":
+            found[format] = (spec + "\n").encode()
+        elif format == "png":
+            end = svg.index(">") + 1
+            paper = f'{svg[:end]}<rect width="100%" height="100%" fill="white"/>{svg[end:]}'
+            found[format] = bytes(vl_convert.svg_to_png(paper, scale=SCALE))
+        elif format == "pdf":
+            found[format] = bytes(vl_convert.svg_to_pdf(svg))
+        else:
+            found[format] = svg.encode()
+    return found
+
+
+def save(figure: Figure, folder: Path, formats: Iterable[str]) -> list[Path]:
+    """Write a figure into `folder` in each format; the paths. Raises OfframpError where it cannot."""
+    if folder.exists() and not folder.is_dir():
+        raise OfframpError(f"cannot write {folder} (it is a file); choose another folder")
+    paths = []
+    for format, data in rendered(figure, formats).items():
+        path = folder / f"{figure.name}.{format}"
+        with writing(path), replacing(path) as temporary:
+            temporary.write_bytes(data)
+        paths.append(path)
+    return paths

@@ -1,0 +1,110 @@
+"""Which trials are compared: of each model and data set one setting, one trial a strategy and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from offramp.hashing import digest
+
+Manifest = Mapping[str, Any]
+
+
+class Placed(Protocol):
+    """What says where a trial stands in a study."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def data(self) -> str: ...
+
+    @property
+    def strategy(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
+    """Ids of the trials to compare, and a sentence on each group that is left out.
+
+    Trials of one model and data set are comparable where network, images, recipe, numerics and way of
+    execution are the same: a setting. The one with most trials is kept, of two with as many the one
+    that ran plain, else the one that finished last.
+    """
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for trial in sorted(manifests):
+        settings = groups.setdefault(_pair(manifests[trial]), {})
+        settings.setdefault(_setting(manifests[trial]), []).append(trial)
+    kept: list[str] = []
+    notes: list[str] = []
+    for pair, settings in sorted(groups.items()):
+        first, *others = sorted(
+            settings.values(), key=lambda trials: _preference(manifests, trials), reverse=True
+        )
+        for trials in others:
+            studies = ", ".join(sorted({manifests[t]["study"] for t in trials}))
+            notes.append(
+                f"{_counted(trials)} of {pair[0]} on {pair[1]} of another setting (study {studies}) "
+                "are left out: name a study to see them"
+            )
+        unique, repeated = _unique(manifests, first)
+        kept += unique
+        if repeated:
+            notes.append(
+                f"{_counted(repeated)} of {pair[0]} on {pair[1]} repeat a strategy and seed with other "
+                f"options and are left out: {', '.join(repeated)}"
+            )
+    return kept, notes
+
+
+def gaps(trials: Sequence[Placed]) -> list[str]:
+    """A sentence on each strategy that lacks seeds which others of its model and data set have, or that
+    another pair has."""
+    notes = []
+    strategies = dict.fromkeys(t.strategy for t in trials)
+    for pair in sorted({(t.model, t.data) for t in trials}):
+        here = [t for t in trials if (t.model, t.data) == pair]
+        seeds = sorted({t.seed for t in here})
+        for strategy in strategies:
+            have = {t.seed for t in here if t.strategy == strategy}
+            lacking = [str(seed) for seed in seeds if seed not in have]
+            if not have:
+                notes.append(f"{strategy} has no trial of {pair[0]} on {pair[1]}")
+            elif lacking:
+                noun = "seed" if len(lacking) == 1 else "seeds"
+                notes.append(f"{strategy} of {pair[0]} on {pair[1]} lacks {noun} {', '.join(lacking)}")
+    return notes
+
+
+def _pair(manifest: Manifest) -> tuple[str, str]:
+    return manifest["network"]["backbone"], manifest["data"]["name"]
+
+
+def _setting(manifest: Manifest) -> str:
+    data = {k: v for k, v in manifest["data"].items() if k not in ("name", "provenance")}
+    same = [manifest[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")]
+    return digest([*same, data, manifest["execution"]["mode"], manifest["execution"]["share"]])
+
+
+def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:
+    plain = manifests[trials[0]]["execution"]["mode"] == "plain"
+    return len(trials), plain, max(_finished(manifests[t]) for t in trials), trials[0]
+
+
+def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The newest trial of each strategy and seed, and the others."""
+    newest: dict[tuple[str, int], str] = {}
+    for trial in sorted(trials, key=lambda t: (_finished(manifests[t]), t)):
+        newest[manifests[trial]["strategy"], manifests[trial]["seed"]] = trial
+    kept = set(newest.values())
+    return sorted(kept), [t for t in sorted(trials) if t not in kept]
+
+
+def _finished(manifest: Manifest) -> str:
+    return str(manifest["provenance"].get("finished", ""))
+
+
+def _counted(trials: Sequence[str]) -> str:
+    return "1 trial" if len(trials) == 1 else f"{len(trials)} trials"

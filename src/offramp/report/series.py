@@ -1,0 +1,148 @@
+"""Numbers behind figures, as data frames: curves of training, and means over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from offramp.report.evidence import Evidence
+
+FEW = 5  # up to so many seeds are drawn one by one
+LEVEL = 0.95
+CURVE = ["strategy", "exit", "split", "metric"]
+
+
+def curves(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
+    """Every exit's course of training: columns strategy, exit, split (`train`, `validation`), metric
+    (`accuracy`, `cross_entropy`), seed, step, value.
+
+    step: counts, from 1, the epochs that trained the exit, over all phases that did, in order.
+    """
+    trials = evidence.of(model, data)
+    trained = [
+        (trial.id, phase.name, order, exit)
+        for trial in trials
+        for order, phase in enumerate(trial.phases)
+        for exit in phase.exits
+    ]
+    rows = evidence.rows(model, data)
+    keep = rows["metric"].isin(["accuracy", "cross_entropy"]) & rows["split"].isin(
+        ["train", "validation"]
+    )
+    rows = rows[keep & rows["exit"].notna() & rows["epoch"].notna()]
+    order = pd.DataFrame(trained, columns=["trial", "phase", "order", "exit"])
+    rows = rows.astype({"exit": int, "epoch": int}).merge(order, on=["trial", "phase", "exit"])
+    rows = rows.sort_values(["trial", "exit", "split", "metric", "order", "epoch"], kind="stable")
+    rows["step"] = rows.groupby(["trial", "exit", "split", "metric"]).cumcount() + 1
+    return rows[[*CURVE, "seed", "step", "value"]].reset_index(drop=True)
+
+
+def overall(found: pd.DataFrame) -> pd.DataFrame:
+    """The mean of a strategy's exits at each step, an exit that has stopped held at its last value:
+    `curves` without the column exit."""
+    keys = ["strategy", "split", "metric", "seed"]
+    if found.empty:
+        return found.drop(columns="exit")
+    wide = found.pivot(index=[*keys, "step"], columns="exit", values="value").sort_index()
+    parts = []
+    for _, part in wide.groupby(keys, sort=True):
+        own = part.dropna(axis=1, how="all")  # the exits that the strategy has
+        mean = own.ffill().mean(axis=1).rename("value").reset_index()
+        parts.append(mean[[*keys, "step", "value"]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def over_seeds(found: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataFrame:
+    """The mean over seeds of each curve, and what lies around it, in columns `keys`, step, value, low
+    and high.
+
+    found: curves with columns `keys`, seed, step, value. A seed that stopped early is held at its last
+    value. low, high: the lowest and highest seed of up to FEW seeds, else the 95 % interval of the mean
+    (Student's t).  points: at most so many steps a curve; a step stands for those since the one before
+    it with its own mean, and their lowest low and highest high.
+    """
+    parts = []
+    finite = found[np.isfinite(found["value"].astype(float))]
+    for key, part in finite.groupby(list(keys), sort=True):
+        wide = part.pivot(index="step", columns="seed", values="value").sort_index().ffill().to_numpy()
+        steps = np.sort(part["step"].unique())
+        low, mean, high = band(wide)
+        ends = np.unique(np.linspace(0, len(steps) - 1, min(points, len(steps))).round().astype(int))
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        parts.append(
+            pd.DataFrame(
+                {
+                    "step": steps[ends],
+                    "value": mean[ends],
+                    "low": np.minimum.reduceat(low, starts),
+                    "high": np.maximum.reduceat(high, starts),
+                }
+            )
+        )
+        for name, value in zip(keys, _tuple(key), strict=True):
+            parts[-1][name] = value
+    columns = [*keys, "step", "value", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Low, mean and high of [points, seeds], as `over_seeds` says."""
+    mean = values.mean(axis=1)
+    if values.shape[1] <= FEW:
+        return values.min(axis=1), mean, values.max(axis=1)
+    half = _half(values)
+    return mean - half, mean, mean + half
+
+
+def means(found: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The mean of `value` over seeds: columns `keys`, n, value, low, high. The interval is that of the
+    mean at 95 % (Student's t) of three seeds or more; NaN of fewer, whose interval would say nothing."""
+    parts = []
+    for key, part in found.groupby(list(keys), sort=True, dropna=False):
+        values = part["value"].to_numpy(dtype=float)
+        half = float(_half(values[None, :])[0]) if len(values) > 2 else float("nan")
+        row = {"n": len(values), "value": values.mean()}
+        row |= {"low": values.mean() - half, "high": values.mean() + half}
+        parts.append({**dict(zip(keys, _tuple(key), strict=True)), **row})
+    return pd.DataFrame(parts, columns=[*keys, "n", "value", "low", "high"])
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    """Half the width of the t interval of each row's mean. [rows, n], n at least 2."""
+    n = values.shape[1]
+    error = values.std(axis=1, ddof=1) / np.sqrt(n)
+    return np.asarray(error * stats.t.ppf((1 + LEVEL) / 2, n - 1))
+
+
+def counted(seeds: int) -> str:
+    return "one seed" if seeds == 1 else f"{seeds} seeds"
+
+
+def spoken(most: int, fewest: int, kind: Literal["curve", "mean"]) -> str:
+    """What low and high are, for a caption. most, fewest: seeds that any mean has."""
+    if most == 1:
+        return "One seed, so nothing says how much values vary."
+    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    if kind == "curve":
+        if most <= FEW:
+            return f"Lines are means over {seeds}, bands reach from the lowest to the highest seed."
+        return f"Lines are means over {seeds}, bands their 95 % intervals (Student's t)."
+    dots = "; small dots are the seeds" if most <= FEW else ""
+    if most == 2:
+        return f"Marks are means over {seeds}, too few for an interval{dots}."
+    of = "" if fewest > 2 else " where there are three or more"
+    return f"Marks are means over {seeds} with 95 % intervals (Student's t){of}{dots}."
+
+
+def per_strategy(found: pd.DataFrame) -> tuple[int, int]:
+    """The most and the fewest seeds that any strategy has."""
+    counts = found.groupby("strategy")["seed"].nunique()
+    return (int(counts.max()), int(counts.min())) if len(counts) else (1, 1)
+
+
+def _tuple(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)

@@ -1,0 +1,164 @@
+"""The decision matrix (the paper's Table 8): words from stated rules, the paper's own words below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.measures import MEASURES, Measure
+from offramp.analysis.stats.pairs import Pair
+from offramp.report.findings import Findings
+from offramp.report.model import Column, Table
+from offramp.report.tables.common import gathered
+from offramp.report.tables.groups import COSTS, unrecorded
+from offramp.report.tables.marks import ALPHA, default_pairs
+
+LEVELS = ("low", "moderate", "high")
+DOUBT = " ?"
+HYBRID = ("high", "high", "fast, more stable", "highest", "strongest", "low–moderate", "low")
+# In the order of the columns below. Its row for hybrids stands for all three.
+PAPER: Mapping[str, tuple[str, ...]] = {
+    "joint": ("moderate–high", "low", "smooth, stable", "high", "strong", "moderate", "mild"),
+    "separate": ("high", "high", "unstable from exit 3", "moderate", "moderate", "high", "severe"),
+    "branch-wise": ("high", "high", "slow, unstable", "low", "weak", "very high", "severe"),
+    "two-stage": ("lowest", "moderate", "gradual, stable", *["moderate"] * 4),
+    "distillation": ("high", "high", "fastest, stable", "high", "strong", "low", "low"),
+    **dict.fromkeys(("joint-branch", "joint-two-stage", "pretrained-branch"), HYBRID),
+}
+CAPTION = (
+    "Rules for the words of this store. Strategies with all exits are ranked by their mean over exits "
+    "and seeds, for each model and data set; a rank becomes a position from 0, the lowest value, to 1, "
+    "the highest; positions are averaged over models and data sets. Below 1/3, to 2/3, above: training "
+    "time (as the paper runs it) and accuracy (test) low, moderate, high; resources, the mean position "
+    "by memory, power and energy, the same; convergence fast, gradual, slow by the epoch of the least "
+    "validation loss, and stable, fair, unstable by validation stability; generalization strong, "
+    "moderate, weak by the gap between training and validation accuracy at the best epoch. "
+    "Overfitting, the share of exits that overfit: low below 10 %, moderate below 40 %, else high. "
+    "Severity, how far the last validation loss is above the least one: low below 5 %, mild below 25 %, "
+    "moderate below 100 %, else severe. Every ? marks a word with no significant difference between any "
+    "two strategies behind it (Holm-adjusted paired differences over seeds), or an estimate. Paper: its "
+    "Table 8, from its own networks and data; its row for hybrids stands for each of the three."
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Positions of strategies by a measure, 0 to 1, and whether any two differ significantly."""
+
+    position: Mapping[str, float]
+    mean: Mapping[str, float]
+    supported: bool
+
+
+def decision(found: Findings) -> list[Table]:
+    """Strategies by characteristic, the paper's words beside ours (Table 8)."""
+    ranked = [s for s in found.evidence.strategies if s != "baseline"]
+    columns = {
+        "time": (_standing(found, "seconds-written", ranked), LEVELS),
+        "resources": (_resources(found, ranked), LEVELS),
+        "convergence": (_standing(found, "min-loss-epoch", ranked), ("fast", "gradual", "slow")),
+        "stability": (_standing(found, "validation-stability", ranked), ("stable", "fair", "unstable")),
+        "accuracy": (_standing(found, "accuracy-test", ranked), LEVELS),
+        "generalization": (
+            _standing(found, "generalization-gap-best", ranked),
+            ("strong", "moderate", "weak"),
+        ),
+    }
+    overfits = _standing(found, "overfits", ranked)
+    rise = _standing(found, "loss-rise", ranked)
+    rows: list[Mapping[str, Any]] = []
+    for strategy in ranked:
+        row: dict[str, Any] = {"strategy": strategy, "by": "here"}
+        for name, (standing, words) in columns.items():
+            row[name] = _third(standing, strategy, words)
+            row[f"{name}_position"] = standing.position.get(strategy, float("nan"))
+        row["convergence"] = f"{row['convergence']}, {row.pop('stability')}"
+        row["overfitting"] = _step(overfits, strategy, (0.1, 0.4), LEVELS)
+        row["overfitting_share"] = overfits.mean.get(strategy, float("nan"))
+        row["severity"] = _step(rise, strategy, (0.05, 0.25, 1.0), ("low", "mild", "moderate", "severe"))
+        row["severity_rise"] = rise.mean.get(strategy, float("nan"))
+        rows.append(row)
+        if strategy in PAPER:
+            theirs = dict(zip(KEYS, PAPER[strategy], strict=True))
+            rows.append({"strategy": strategy, "by": "paper", **theirs})
+    if not rows:
+        return []
+    notes = [("", f"No ranks by {word}") for word, (s, _) in columns.items() if not s.position]
+    lines = (*unrecorded(found, COSTS), *gathered(notes))
+    titles = (Column("strategy", "strategy"), Column("by", "by"), *(Column(k, t) for k, t in SHOWN))
+    title, frame = "Strategies by characteristic", pd.DataFrame(rows)
+    return [Table("decision", "more", title, CAPTION, frame, titles, "Table 8", notes=lines)]
+
+
+SHOWN = (
+    ("time", "training time"),
+    ("resources", "resources"),
+    ("convergence", "convergence"),
+    ("accuracy", "accuracy"),
+    ("generalization", "generalization"),
+    ("overfitting", "overfitting"),
+    ("severity", "severity"),
+)
+KEYS = tuple(key for key, _ in SHOWN)
+
+
+def _standing(found: Findings, name: str, strategies: Sequence[str]) -> Standing:
+    measure = MEASURES[name]
+    positions: dict[str, list[float]] = {}
+    means: dict[str, list[float]] = {}
+    supported = False
+    for model, data in found.evidence.pairs:
+        rows = found.values(model, data, measure)
+        rows = rows[rows["strategy"].isin(list(strategies))]
+        mean = rows.groupby("strategy", sort=True)["value"].mean()
+        for strategy, value in mean.items():
+            means.setdefault(str(strategy), []).append(float(value))
+        if len(mean) > 1:
+            ranks = (mean.rank(method="average") - 1) / (len(mean) - 1)
+            for strategy, position in ranks.items():
+                positions.setdefault(str(strategy), []).append(float(position))
+            supported = supported or _differ(found, model, data, measure)
+    return Standing(
+        {s: float(np.mean(p)) for s, p in positions.items()},
+        {s: float(np.mean(m)) for s, m in means.items()},
+        supported,
+    )
+
+
+def _differ(found: Findings, model: str, data: str, measure: Measure) -> bool:
+    analysis = found.analysis(model, data, measure)
+    return analysis is not None and any(
+        isinstance(pair, Pair) and pair.p < ALPHA for pair in default_pairs(analysis)
+    )
+
+
+def _resources(found: Findings, strategies: Sequence[str]) -> Standing:
+    """The mean position by memory, power and energy, where recorded."""
+    each = [_standing(found, m.name, strategies) for m in COSTS if m.name != "seconds-written"]
+    positions = {
+        s: [one.position[s] for one in each if s in one.position]
+        for s in strategies
+        if any(s in one.position for one in each)
+    }
+    return Standing(
+        {s: float(np.mean(p)) for s, p in positions.items()}, {}, any(one.supported for one in each)
+    )
+
+
+def _third(standing: Standing, strategy: str, words: Sequence[str]) -> str:
+    if strategy not in standing.position:
+        return "–"
+    position = standing.position[strategy]
+    word = words[0] if position < 1 / 3 - 1e-9 else words[1] if position <= 2 / 3 + 1e-9 else words[2]
+    return word if standing.supported else word + DOUBT
+
+
+def _step(standing: Standing, strategy: str, limits: Sequence[float], words: Sequence[str]) -> str:
+    if strategy not in standing.mean:
+        return "–"
+    word = words[sum(standing.mean[strategy] >= limit for limit in limits)]
+    return word if standing.supported else word + DOUBT

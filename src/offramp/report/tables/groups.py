@@ -1,0 +1,52 @@
+"""Which measures a table of statistics has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offramp.analysis.measures import MEASURES, Measure
+from offramp.report.findings import Findings
+
+
+def named(*names: str) -> tuple[Measure, ...]:
+    return tuple(MEASURES[name] for name in names)
+
+
+SPLITS = ("train", "validation", "test")
+LOSSES = named(*(f"loss-{split}" for split in SPLITS))
+ACCURACIES = named(*(f"accuracy-{split}" for split in SPLITS))
+QUALITY = (*LOSSES, *ACCURACIES)
+COSTS = named(
+    "seconds-written",
+    "memory-gpu-max",
+    "memory-cpu-max",
+    "power-gpu-mean",
+    "power-cpu-mean",
+    "energy",
+)
+EPOCHS = named(
+    "min-loss-epoch",
+    "peak-epoch",
+    "saturation-epoch",
+    "overfits",
+    "overfitting-epoch",
+    "generalization-gap-best",
+    "generalization-gap-last",
+    "validation-stability",
+)
+
+
+def recorded(found: Findings, measures: Sequence[Measure]) -> tuple[Measure, ...]:
+    """Those of which the evidence has any value."""
+    return tuple(
+        measure
+        for measure in measures
+        if any(len(found.observations(*pair, measure)) for pair in found.evidence.pairs)
+    )
+
+
+def unrecorded(found: Findings, measures: Sequence[Measure]) -> tuple[str, ...]:
+    """A note that names those of which there is none."""
+    there = recorded(found, measures)
+    absent = [measure.title for measure in measures if measure not in there]
+    return (f"Not recorded in any trial: {'; '.join(absent)}.",) if absent else ()

@@ -1,0 +1,106 @@
+"""Who beats whom in one line, in the paper's notation (its Table 5), both ways of testing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from offramp.analysis.measures import Measure
+from offramp.analysis.stats import Analysis, rule
+from offramp.analysis.stats.analyze import OneWay, OverBlocks
+from offramp.report.findings import Findings
+from offramp.report.model import Column, Question, Table
+from offramp.report.tables.anova import ESTIMATED, reasons, short
+from offramp.report.tables.common import SHORT, gathered, place, spelled
+from offramp.report.tables.groups import ACCURACIES, COSTS, LOSSES, recorded, unrecorded
+from offramp.report.tables.marks import ALPHA
+
+WAYS = (
+    "Tukey: honestly significant differences among the core strategies, the paper's way. Over seeds: "
+    "Holm-adjusted paired differences among all strategies, the way to believe where runs share seeds "
+    "or phases."
+)
+
+
+def order_accuracy(found: Findings) -> list[Table]:
+    """Who is more accurate than whom, in one line each."""
+    return _orders(found, "order-accuracy", "rq1", "Who is more accurate than whom", ACCURACIES, "")
+
+
+def order_loss(found: Findings) -> list[Table]:
+    """Whose loss is higher than whose, in one line each (Fig. 11)."""
+    return _orders(found, "order-loss", "rq1", "Whose loss is higher than whose", LOSSES, "Fig. 11")
+
+
+def order_costs(found: Findings) -> list[Table]:
+    """Who costs more than whom, in one line each (Table 5)."""
+    return _orders(
+        found, "order-costs", "rq2", "Who costs more than whom: time, memory, power", COSTS, "Table 5"
+    )
+
+
+def _orders(
+    found: Findings, name: str, question: Question, title: str, measures: Sequence[Measure], paper: str
+) -> list[Table]:
+    rows: list[Mapping[str, Any]] = []
+    notes: list[tuple[str, str]] = []
+    for measure in recorded(found, measures):
+        for model, data in found.evidence.pairs:
+            core = found.families(model, data).get("core", ())
+            everything = found.analysis(model, data, measure)
+            among_core = found.analysis(model, data, measure, None, core) if core else None
+            tukey, why_tukey = _tukey(among_core)
+            seeds, why_seeds = _over_seeds(everything)
+            rows.append(
+                {
+                    "measure": measure.title,
+                    "model": model,
+                    "data": data,
+                    "tukey": tukey,
+                    "seeds": seeds,
+                }
+            )
+            where = f"{measure.title} ({place(model, data)})"
+            notes += [(where, f"{way}, {why}") for way, why in (why_tukey, why_seeds) if why]
+            if everything is not None:
+                lost = [words for words in everything.notes if "left out" in words]
+                notes += [(where, words) for words in (*reasons(everything), *lost)]
+    if not rows:
+        return []
+    better = measures[0].better
+    costs = ESTIMATED if measures is COSTS else "Values: the mean over exits."
+    direction = "The first one of a line is the worst" if better == "lower" else "The first is the best"
+    letters = spelled(found.evidence.strategies)
+    caption = (
+        f"From the highest mean to the lowest. {direction}: {better} is better. {rule(ALPHA, better)} "
+        f"{WAYS} {costs} {letters}."
+    )
+    columns = (
+        Column("measure", "measure"),
+        Column("model", "model"),
+        Column("data", "data"),
+        Column("seeds", "over seeds"),
+        Column("tukey", "Tukey"),
+    )
+    lines = (*unrecorded(found, measures), *gathered(notes))
+    return [Table(name, question, title, caption, pd.DataFrame(rows), columns, paper, notes=lines)]
+
+
+def _tukey(analysis: Analysis | None) -> tuple[str, tuple[str, str | None]]:
+    if analysis is None:
+        return "–", ("Tukey", None)
+    way = analysis.one_way
+    if not isinstance(way, OneWay):
+        return short(way), ("Tukey", None)
+    return way.order.text(SHORT), ("Tukey", way.order.why)
+
+
+def _over_seeds(analysis: Analysis | None) -> tuple[str, tuple[str, str | None]]:
+    if analysis is None:
+        return "no values", ("over seeds", None)
+    way = analysis.over_blocks
+    if not isinstance(way, OverBlocks):
+        return short(way), ("over seeds", None)
+    return way.order.text(SHORT), ("over seeds", way.order.why)

@@ -1,0 +1,135 @@
+"""All pairs of strategies: Holm-adjusted paired differences in test accuracy, with intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.stats.analyze import OneWay
+from offramp.analysis.stats.pairs import Pair, UntestedPair
+from offramp.report.findings import Findings
+from offramp.report.model import Column, Table
+from offramp.report.tables.anova import reasons
+from offramp.report.tables.common import at, gathered, place, slug
+from offramp.report.tables.marks import ALPHA, default_pairs
+
+CAPTION = (
+    "Mean difference a − b over the seeds that both have, in points; Student's t on paired differences, "
+    "p adjusted after Holm within this table; intervals hold all together with 95 % (Bonferroni). "
+    "Positive: a is more accurate. Values that come from the same weights are identical by "
+    "construction, stand together as a = b, and are never tested against each other."
+)
+
+
+def pairs(found: Findings) -> list[Table]:
+    """All pairs of strategies: differences in test accuracy, with intervals."""
+    tables = []
+    measure = MEASURES["accuracy-test"]
+    for model, data in found.evidence.pairs:
+        exits = found.exits(model, data)
+        for exit in (None, *exits):
+            analysis = found.analysis(model, data, measure, exit)
+            if analysis is None or len(analysis.means) < 2:
+                continue
+            where = at(exit, exits)
+            rows = [_row(p, measure.scale) for p in default_pairs(analysis)]
+            name = slug("pairs", model, data, "overall" if exit is None else f"exit {exit}")
+            about = {"model": model, "data": data} | ({} if exit is None else {"exit": str(exit)})
+            untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
+            if any(_touches(p) for p in default_pairs(analysis)):
+                untested.append(("", _TOUCHING))
+            tables.append(
+                Table(
+                    name,
+                    "more",
+                    f"Differences in test accuracy, {where}: {place(model, data)}",
+                    CAPTION,
+                    pd.DataFrame(rows, columns=list(_KEYS)),
+                    _COLUMNS,
+                    about=about,
+                    notes=gathered(untested),
+                )
+            )
+    return tables
+
+
+def pairs_one_way(found: Findings) -> list[Table]:
+    """All pairs of core strategies the paper's way: Tukey's HSD, and Games and Howell (Fig. 11)."""
+    tables = []
+    for model, data in found.evidence.pairs:
+        core = found.families(model, data).get("core", ())
+        rows, notes = [], []
+        for name in ("loss-validation", "accuracy-validation", "accuracy-test"):
+            measure = MEASURES[name]
+            analysis = found.analysis(model, data, measure, None, core) if core else None
+            if analysis is None:
+                continue
+            way = analysis.one_way
+            if not isinstance(way, OneWay):
+                notes.append((measure.title, f"not tested, {way.why}"))
+                continue
+            notes += [(measure.title, words) for words in analysis.notes]
+            unequal = way.unequal.pairs if way.unequal is not None else ()
+            games = {(p.a, p.b): p.p for p in unequal if isinstance(p, Pair)}
+            for pair in way.pairs:
+                more = {"games": games.get((pair.a, pair.b))}
+                rows.append({"measure": measure.title, **_row(pair, measure.scale), **more})
+        if rows or notes:
+            columns = (_MEASURE, *_COLUMNS[:-1], _GAMES, _COLUMNS[-1])
+            tables.append(
+                Table(
+                    slug("pairs-one-way", model, data),
+                    "more",
+                    f"Differences between core strategies, the paper's way: {place(model, data)}",
+                    ONE_WAY_CAPTION,
+                    pd.DataFrame(rows, columns=[column.key for column in columns]),
+                    columns,
+                    "Fig. 11",
+                    {"model": model, "data": data},
+                    notes=gathered(notes),
+                )
+            )
+    return tables
+
+
+ONE_WAY_CAPTION = (
+    "Overall values, the mean over exits. a − b in points of accuracy or nats of cross-entropy; Tukey's "
+    "honestly significant differences: p adjusted, intervals simultaneous (95 %); every value counts as "
+    "independent of every other, variances as equal. G–H: Games and Howell's p, where Levene's test "
+    "rejects equal variances. Both p have a floor of 1e-12. Runs that share seeds or phases are not "
+    "independent, so prefer the paired differences."
+)
+_TOUCHING = (
+    "an interval touches zero beside p < 0.05, since Holm's test is a little stronger than intervals "
+    "that hold all together"
+)
+_COLUMNS = (
+    Column("a", "a"),
+    Column("b", "b"),
+    Column("difference", "a − b", "number", 2),
+    Column("low", "from", "number", 2),
+    Column("high", "to", "number", 2),
+    Column("p", "p", "p"),
+    Column("finding", "finding"),
+)
+_MEASURE = Column("measure", "measure")
+_GAMES = Column("games", "G–H p", "p")
+_KEYS = tuple(column.key for column in _COLUMNS)
+
+
+def _touches(pair: Pair | UntestedPair) -> bool:
+    return isinstance(pair, Pair) and pair.p < ALPHA and pair.low <= 0 <= pair.high
+
+
+def _row(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
+    difference = None if pair.difference is None else pair.difference * scale
+    about = {"a": pair.a, "b": pair.b, "difference": difference}
+    if not isinstance(pair, Pair):
+        return {**about, "low": None, "high": None, "p": None, "finding": f"not tested: {pair.why}"}
+    finding = "not significant"
+    if pair.p < ALPHA:
+        finding = "a is higher" if pair.difference > 0 else "b is higher"
+    numbers = {"low": pair.low * scale, "high": pair.high * scale, "p": pair.p}
+    return {**about, **numbers, "finding": finding}

@@ -1,0 +1,59 @@
+"""How charts look: the same sizes everywhere, ink by theme, no background of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from offramp.report.colors import KNOWN, OTHERS
+from offramp.report.figures.chart import EXIT_COLORS, EXIT_DARK
+
+FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+# What stands in specifications, drawn for white paper, and what it becomes on a dark page.
+DARK: dict[str, str] = {
+    **{style.color: style.dark for style in (*KNOWN.values(), *OTHERS)},
+    **dict(zip(EXIT_COLORS, EXIT_DARK, strict=True)),
+}
+
+
+def config(dark: bool = False) -> dict[str, Any]:
+    """Vega-Lite's `config`. Texts have 10 to 12 px at the width of a phone."""
+    ink, soft, line = ("#e6e6e6", "#b5b5b5", "#3a3a3a") if dark else ("#1a1a1a", "#595959", "#dedede")
+    return {
+        "background": "transparent",
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {
+            **{"labelColor": soft, "titleColor": ink, "domainColor": soft, "tickColor": soft},
+            **{"gridColor": line, "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"},
+            **{"labelOverlap": True, "labelSeparation": 4, "labelFontWeight": "normal"},
+            **{"tickSize": 4, "labelLimit": 160, "gridWidth": 0.6},
+        },
+        "legend": {
+            **{"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11},
+            **{"titleFontWeight": "normal", "orient": "top", "symbolStrokeWidth": 2, "labelLimit": 200},
+            **{"columnPadding": 10, "rowPadding": 2, "offset": 6},
+        },
+        "header": {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11},
+        "title": {
+            **{"color": ink, "subtitleColor": soft, "fontSize": 11, "fontWeight": "bold"},
+            **{"anchor": "start", "offset": 4, "frame": "group"},
+        },
+        "text": {"color": ink, "fontSize": 10},
+        "rule": {"color": soft},
+        "concat": {"spacing": 12},
+    }
+
+
+def themed(spec: Mapping[str, Any], dark: bool = False) -> dict[str, Any]:
+    """A figure's specification with the theme in it."""
+    colored = _recolored(dict(spec)) if dark else dict(spec)
+    return {**colored, "config": config(dark)}
+
+
+def _recolored(value: Any) -> Any:
+    if isinstance(value, str):
+        return DARK.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: child if key == "datasets" else _recolored(child) for key, child in value.items()}
+    return [_recolored(child) for child in value] if isinstance(value, list) else value

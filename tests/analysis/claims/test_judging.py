@@ -1,0 +1,195 @@
+"""Verdicts on observations made by hand, and on simulated stores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from offramp.analysis.claims import Claim, Outcome, check, index, judge
+from offramp.analysis.claims.words import name, plain, why
+from simulate import Planted, tidy_table
+
+NOISE = np.array([0.0, 0.3, -0.2, 0.1, -0.4])
+
+
+def claim(**more: object) -> Claim:
+    given = {
+        "id": "c",
+        "section": "1",
+        "question": "rq1",
+        "text": "It is so.",
+        "measure": "accuracy-test",
+        "is": "higher",
+        "strategies": "a",
+        "against": ["b"],
+    }
+    return Claim.model_validate({k: v for k, v in (given | more).items() if v is not None})
+
+
+def observed(**means: object) -> pd.DataFrame:
+    """Five seeds of each strategy: a list of values by seed, or a mean that NOISE is added to, turned
+    differently for each strategy. A tuple adds the exit: a mean by exit."""
+    rows = []
+    for turn, (strategy, mean) in enumerate(means.items()):
+        by_exit = mean if isinstance(mean, dict) else {None: mean}
+        for exit, value in by_exit.items():
+            values = value if isinstance(value, list) else (value + np.roll(NOISE, turn)).tolist()
+            rows += [(strategy, seed, exit, v) for seed, v in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["strategy", "seed", "exit", "value"])
+    frame["exit"] = frame["exit"].astype("Int64")
+    source = frame["strategy"] + frame["exit"].fillna(0).astype(str)
+    return frame.assign(model="m", data="d", source=source, measured=True)
+
+
+def outcome(one: Claim, frame: pd.DataFrame) -> Outcome:
+    return judge([one], {one.measure: index(one.measure, frame, frame["strategy"].unique())})[0]
+
+
+def test_supported_contradicted_and_neither() -> None:
+    frame = observed(a=10.0, b=1.0, c=10.05)
+    assert outcome(claim(), frame).verdict == "supported"
+    assert outcome(claim(is_=None, **{"is": "lower"}), frame).verdict == "contradicted"
+    assert outcome(claim(against="c"), frame).verdict == "not significant"
+
+
+def test_the_numbers_are_students_t_of_paired_differences() -> None:
+    frame = observed(a=2.0, b=1.0)
+    found = outcome(claim(), frame)
+    a, b = (frame.loc[frame["strategy"] == s, "value"].to_numpy() for s in "ab")
+    expected = stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(expected.pvalue)
+    (tested,) = found.parts
+    assert tested.p_for == pytest.approx(expected.pvalue / 2)
+    assert tested.d == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
+    assert (tested.left, tested.right) == pytest.approx((a.mean(), b.mean()))
+
+
+def test_every_part_must_hold_and_one_is_enough_against() -> None:
+    frame = observed(a=10.0, b=1.0, c=10.05, d=20.0)
+    both = outcome(claim(against=["b", "c"]), frame)
+    assert both.verdict == "not significant"
+    assert (both.holding, both.compared) == (1, 2)
+    assert both.decisive is not None and name(both.decisive.part, cells=False) == "a − c"
+    against = outcome(claim(against=["b", "d"]), frame)
+    assert against.verdict == "contradicted"
+    assert against.decisive is not None and against.decisive.part.right[0].strategy == "d"
+    # Against it: the smallest p, times the number of parts, times two sides.
+    assert against.p == pytest.approx(min(t.p_against for t in against.parts) * 4)
+
+
+def test_p_is_adjusted_over_the_file() -> None:
+    frame = observed(a=2.0, b=1.0, c=1.7)
+    two = [claim(), claim(id="e", against="c")]
+    indices = {"accuracy-test": index("accuracy-test", frame, "abc")}
+    alone = [judge([one], indices)[0].p for one in two]
+    together = [found.p for found in judge(two, indices)]
+    assert together[0] == pytest.approx(2 * (alone[0] or 0))
+    assert together[1] == pytest.approx(max(together[0] or 0, alone[1] or 0))
+
+
+def test_identical_weights_are_never_tested() -> None:
+    frame = observed(a=[1.0, 2.0, 3.0], b=[1.0, 2.0, 3.0], c=[9.0, 9.5, 11.2], d=[-9.0, -9.5, -9.9])
+    frame.loc[frame["strategy"] == "b", "source"] = frame.loc[frame["strategy"] == "a", "source"].array
+    same = outcome(claim(), frame)
+    assert (same.verdict, same.p, same.parts) == ("identical by construction", None, ())
+    assert "the same weights on both sides of a − b" in why(same)
+    assert outcome(claim(against=["b", "c"]), frame).verdict == "contradicted"
+    assert outcome(claim(against=["b", "d"]), frame).verdict == "identical by construction"
+
+
+def test_exits_of_one_phase_are_not_identical() -> None:
+    frame = observed(a={1: 1.0, 2: 5.0}).assign(source="node")
+    deeper = claim(against=None, exits=2, against_exits=1)
+    assert outcome(deeper, frame).verdict == "not testable here"  # the same noise, so no variation
+    frame.loc[3, "value"] += 0.2
+    assert outcome(deeper, frame).verdict == "supported"
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ({"against": "zebra"}, "the strategy zebra"),
+        ({"against": "disstillation"}, "the strategy disstillation; did you mean 'distillation'?"),
+        ({"data": "cifar*"}, "trials on cifar*"),
+        ({"exits": 3}, "accuracy-test of a on m, d at exit 3"),
+    ],
+)
+def test_what_is_missing_is_named(change: dict[str, object], missing: str) -> None:
+    found = outcome(claim(**change), observed(a=2.0, b=1.0))
+    assert found.verdict == "not testable here"
+    assert found.missing[0] == missing
+
+
+def test_estimates_single_seeds_and_constants_are_not_tested() -> None:
+    frame = observed(a=2.0, b=1.0)
+    assert "estimates" in outcome(claim(), frame.assign(measured=False)).missing[0]
+    assert "seeds: 1 in common" in outcome(claim(), frame[frame["seed"] == 0]).missing[0]
+    apart = frame[(frame["strategy"] == "a") == (frame["seed"] < 2)]
+    assert "seeds: none in common" in outcome(claim(), apart).missing[0]
+    constant = outcome(claim(), observed(a=[3.0, 4.0], b=[1.0, 2.0]))
+    assert constant.missing == ("variation: the difference is 200 % in every seed",)
+    assert constant.p is None
+    assert outcome(claim(), frame.iloc[:0]).missing == ("values of accuracy-test",)
+
+
+def test_a_missing_strategy_does_not_hide_a_contradiction() -> None:
+    frame = observed(a=1.0, b=9.0)
+    assert outcome(claim(against=["b", "zebra"]), frame).verdict == "contradicted"
+    assert outcome(claim(against=["a", "zebra"], strategies="b"), frame).verdict == "not testable here"
+
+
+def test_seeds_that_only_one_side_has_are_left_out() -> None:
+    frame = observed(a=2.0, b=1.0)
+    frame = frame[~((frame["strategy"] == "a") & (frame["seed"] == 4))]
+    (tested,) = outcome(claim(), frame).parts
+    assert tested.seeds == 4
+
+
+def test_orders_means_margins_and_parents() -> None:
+    frame = observed(a=9.0, b=5.0, c=1.0)
+    chain = claim(strategies=None, against=None, order=["a", "b", "c"])
+    assert outcome(chain, frame).verdict == "supported"
+    mean = outcome(claim(strategies=["a", "c"], against=["b"], by="mean"), frame)
+    assert [name(t.part, cells=False) for t in mean.parts] == ["mean(a, c) − b"]
+    assert mean.parts[0].difference == pytest.approx(0.0)
+    assert outcome(claim(strategies="b", against="a", margin=-9.0), frame).verdict == "supported"
+    assert outcome(claim(margin=9.0), frame).verdict == "contradicted"
+    hybrid = observed(**{"joint-branch": 9.0, "joint": 1.0, "branch-wise": 2.0})
+    parents = outcome(claim(strategies="joint-branch", against="parents"), hybrid)
+    assert (parents.verdict, parents.compared) == ("supported", 2)
+
+
+def test_across_models_and_data() -> None:
+    one, two = observed(a=2.0), observed(x=0.0, a=9.0).query("strategy == 'a'")
+    two = two.assign(source="other")
+    models = pd.concat([one, two.assign(model="n")])
+    faster = claim(against=None, models="n", against_models="m")
+    assert outcome(faster, models).verdict == "supported"
+    data = pd.concat([one, two.assign(data="e")])
+    assert outcome(claim(against=None, data="d", against_data="e"), data).verdict == "contradicted"
+    lacking = outcome(claim(against=None, data="d", against_data="f"), data)
+    assert lacking.missing == ("trials on d and f",)
+
+
+def test_every_pair_of_model_and_data_must_hold() -> None:
+    good, bad = observed(a=9.0, b=1.0), observed(a=1.0, b=9.0)
+    both = pd.concat([good, bad.assign(data="e")])
+    assert outcome(claim(), both).verdict == "contradicted"
+    assert outcome(claim(data="d"), both).verdict == "supported"
+
+
+def test_plain_data_for_json_is_complete() -> None:
+    found = plain(outcome(claim(), observed(a=2.0, b=1.0)))
+    assert found["verdict"] == "supported"
+    assert found["comparisons"][0]["comparison"] == "a − b; m, d"
+    assert found["decisive"]["seeds"] == 5
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    made = tidy_table(5, Planted(accuracy={"joint": 9}), seeds=3)
+    trials = made["trial"].unique()[::-1]
+    turned = pd.concat([made[made["trial"] == trial] for trial in trials], ignore_index=True)
+    one = claim(strategies="joint", against=["core"])
+    assert plain(check([one], made)[0]) == plain(check([one], turned)[0])

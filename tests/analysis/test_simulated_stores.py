@@ -1,0 +1,159 @@
+"""What claims, orders and advice find in stores whose truth is known. Fixed generators."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.claims import Claim, check, index, judge
+from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
+from offramp.analysis.recommend import POINTS, Facts, Goal, Wish, recommend
+from offramp.analysis.stats import Columns, analyze
+from offramp.analysis.stats.analyze import OverBlocks
+from offramp.report.claims_file import paper
+from simulate import NINE, Planted, tidy_table
+
+STORES = 300
+MOST = 0.05 + 3 * np.sqrt(0.05 * 0.95 / STORES)  # 8.8 %
+
+PLANTED = Planted(
+    accuracy={"distillation": 60, "joint": 30, "branch-wise": -60},
+    seconds={"two-stage": -60},
+    curves={"distillation": -8},
+    meters={"joint": 60},
+)
+# Everything else in the file is a comparison of equals in at least one part, none against it.
+TRUE = {
+    "distillation-least-loss-first",
+    "distillation-peaks-first",
+    "distillation-most-accurate",
+    "joint-second-in-accuracy",
+    "accurate-early-exits",
+    "branch-wise-weak-early-exits",
+    "two-stage-weak-early-exits",
+    "branch-wise-lowest-final-accuracy",
+    "distillation-highest-final-accuracy",
+    "two-stage-fastest",
+    "joint-most-gpu-memory",
+    "joint-most-cpu-memory",
+    "joint-most-gpu-power",
+}
+FALSE = {
+    "joint-fastest",
+    "joint-least-gpu-memory",
+    "joint-least-cpu-memory",
+    "joint-least-gpu-power",
+    "joint-least-energy",
+    "distillation-most-gpu-memory",
+    "distillation-most-gpu-power",
+    "joint-hybrids-better-late-exits",  # joint, a parent, is better
+    "hybrids-most-accurate",  # distillation is
+}
+
+
+@cache
+def planted() -> pd.DataFrame:
+    return tidy_table(8, PLANTED, epochs=30)
+
+
+def advice(table: pd.DataFrame, goal: Goal) -> dict[str, set[str]]:
+    """Who comes first and who is told apart from it."""
+    (found,) = recommend(Facts(numbers(table), pd.DataFrame(columns=list(POINTS))), Wish(goal))
+    return {
+        "first": {r.name for r in found.first},
+        "behind": {r.name for r in found.ranking if r.behind},
+    }
+
+
+def test_claims_find_what_was_planted_and_nothing_else() -> None:
+    found = check(paper(), planted())
+    assert {o.claim.id for o in found if o.verdict == "supported"} == TRUE
+    assert {o.claim.id for o in found if o.verdict == "contradicted"} == FALSE
+
+
+def test_orders_find_what_was_planted() -> None:
+    rows = observations(planted(), MEASURES["accuracy-test"])
+    rows = rows[rows["exit"].isna()]
+    over = analyze(rows, Columns("value", "strategy", "seed", "source", "measured")).over_blocks
+    assert isinstance(over, OverBlocks)
+    order = over.order
+    assert (order.groups[0], order.groups[1], order.groups[-1]) == (
+        "distillation",
+        "joint",
+        "branch-wise",
+    )
+    assert order.signs == (">>", ">>", "≈", "≈", "≈", "≈", ">>")
+
+
+def test_advice_finds_what_was_planted() -> None:
+    others = set(NINE) - {"baseline"}
+    assert advice(planted(), "accuracy") == {
+        "first": {"distillation"},
+        "behind": others - {"distillation"},
+    }
+    assert advice(planted(), "training-time") == {
+        "first": {"two-stage"},
+        "behind": others - {"two-stage"},
+    }
+    assert advice(planted(), "memory") == {"first": others - {"joint"}, "behind": {"joint"}}
+
+
+def test_estimated_costs_are_never_findings() -> None:
+    table = tidy_table(7, PLANTED, measured=False)
+    costs = {name for name, m in MEASURES.items() if m.kind == "cost"}
+    found = [o for o in check(paper(), table) if o.claim.measure in costs]
+    assert {o.verdict for o in found} == {"not testable here"}
+    assert advice(table, "training-time")["behind"] == set()
+
+
+@cache
+def null() -> Numbers:
+    """Stores without any effect, one a data set: seeds share luck, families a backbone."""
+    pairs = [("resnet50", f"chest-{i:03d}") for i in range(STORES)]
+    return numbers(tidy_table(2, pairs=pairs, epochs=6))
+
+
+def strict(claims: tuple[Claim, ...]) -> list[Claim]:
+    """Those that are false where all are equal: without a margin for what may be lacking."""
+    return [claim for claim in claims if claim.margin >= 0]
+
+
+def test_claims_find_nothing_where_nothing_is() -> None:
+    claims = strict(tuple(paper()))
+    whole = null()
+    tables = {
+        name: dict(list(observations(whole, MEASURES[name]).groupby("data")))
+        for name in sorted({claim.measure for claim in claims})
+    }
+    nothing = pd.DataFrame(columns=list(next(iter(tables["accuracy-test"].values())).columns))
+    false, tested = 0, 0
+    for data in sorted(whole.trials["data"].unique()):
+        indices = {name: index(name, t.get(data, nothing), NINE) for name, t in tables.items()}
+        found = judge(claims, indices)
+        false += any(o.verdict in ("supported", "contradicted") for o in found)
+        tested += sum(o.p is not None for o in found)
+    assert tested / STORES > 40  # most of the file is tested in every store
+    assert false / STORES <= MOST
+
+
+def test_advice_and_orders_find_nothing_where_nothing_is() -> None:
+    facts = Facts(null(), pd.DataFrame(columns=list(POINTS)))
+    found = recommend(facts, Wish("accuracy"))
+    assert len(found) == STORES
+    # The same pairwise tests stand behind orders and graphs.
+    assert sum(any(r.behind for r in one.ranking) for one in found) / STORES <= MOST
+
+
+def test_the_control_would_notice_unadjusted_tests() -> None:
+    # Without Holm's adjustment the same stores are full of findings.
+    claims = strict(tuple(paper()))
+    rows = observations(null(), MEASURES["accuracy-test"])
+    first = rows["data"].unique()[:60]
+    ours = [claim for claim in claims if claim.measure == "accuracy-test"]
+    false = 0
+    for data in first:
+        indices = {"accuracy-test": index("accuracy-test", rows[rows["data"] == data], NINE)}
+        false += any(p is not None and p < 0.05 for p in (judge([c], indices)[0].p for c in ours))
+    assert false / len(first) > MOST

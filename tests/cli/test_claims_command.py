@@ -1,0 +1,159 @@
+"""`offramp claims` and `offramp recommend` on a store that was really run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import Answer, Cli
+
+MINE = """\
+claims:
+  - id: joint-at-exit-1
+    section: mine
+    question: more
+    text: Joint training has a lower loss than two-stage training at exit 1.
+    measure: loss-test
+    is: lower
+    strategies: joint
+    against: two-stage
+    exits: 1
+  - id: same-final-exit
+    section: mine
+    question: more
+    text: Two-stage training has a better final exit than the plain network.
+    measure: final-accuracy-test
+    is: higher
+    strategies: two-stage
+    against: baseline
+"""
+
+BLOCKED = """\
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm"):
+            raise ImportError(f"{name} is refused")
+
+sys.meta_path.insert(0, Refuse())
+sys.argv = ["offramp", *sys.argv[1:]]
+from offramp.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def store(finished: tuple[Path, Answer]) -> Path:
+    return finished[0] / "runs"
+
+
+def narrow(answer: Answer) -> Answer:
+    assert answer.code == 0, answer.err
+    assert max(map(len, answer.out.splitlines())) <= 80
+    return answer
+
+
+def test_claims_say_what_was_found_and_what_is_missing(cli: Cli, store: Path) -> None:
+    said = narrow(cli("claims", store)).out
+    assert "Not testable here" in said
+    assert "the strategy distillation" in said
+    assert "66 claims: " in said
+    assert "adjusted after Holm" in said
+
+
+def test_own_claims_one_in_full_and_json(cli: Cli, store: Path) -> None:
+    Path("mine.yaml").write_text(MINE)
+    said = narrow(cli("claims", store, "--claims", "mine.yaml")).out
+    assert "2 claims: " in said
+    one = narrow(cli("claims", store, "--claims", "mine.yaml", "--only", "same-final-exit")).out
+    assert "Identical by construction: two-stage − baseline; digits-cnn, digits." in one
+    assert "Verdict: identical by construction" in one
+    answer = json.loads(cli("claims", store, "--claims", "mine.yaml", "--json").out)
+    first, second = answer["claims"]
+    assert second["verdict"] == "identical by construction" and second["p"] is None
+    assert first["comparisons"][0]["seeds"] == 2
+    assert 0 < first["p"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "joint-fastes"], "there is no claim 'joint-fastes'; did you mean 'joint-fastest'?"),
+        (["--claims", "none.yaml"], "none.yaml: no such claims file"),
+        (["--study", "x"], "no trial was made by a study 'x'"),
+    ],
+)
+def test_mistakes_in_claims(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
+    answer = cli("claims", store, *arguments)
+    assert answer.code == 2 and message in answer.err
+
+
+@pytest.mark.parametrize("goal", ["accuracy", "latency", "training-time", "balanced"])
+def test_recommend_ranks_and_rules_out(cli: Cli, store: Path, goal: str) -> None:
+    said = narrow(cli("recommend", store, "--goal", goal)).out
+    assert "joint" in said and "leads; " in said
+    assert "it has no early exits" in said
+    answer = json.loads(cli("recommend", store, "--goal", goal, "--json").out)
+    assert answer["evidence"][0]["ranking"] and answer["guidelines"] is None
+
+
+def test_recommend_without_readings_falls_back_on_the_guidelines(cli: Cli, store: Path) -> None:
+    answer = json.loads(cli("recommend", store, "--goal", "energy", "--json").out)
+    if answer["evidence"][0]["ranking"]:
+        pytest.skip("this machine measures energy, so there are readings")
+    assert answer["guidelines"]
+    said = narrow(cli("recommend", store, "--goal", "energy")).out
+    assert "These runs do not answer it. No runs stand behind this." in said.replace("\n", " ")
+
+
+def test_recommend_without_a_store_gives_the_guidelines_and_says_so(cli: Cli) -> None:
+    said = narrow(cli("recommend", "--goal", "memory", "--frozen-backbone")).out
+    assert "There is no store at runs. No runs stand behind this." in said.replace("\n", " ")
+    assert "two-stage" in said and "scope: head" in said
+    assert json.loads(cli("recommend", "--goal", "memory", "--json").out)["evidence"] == []
+
+
+def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
+    said = narrow(cli("recommend", store, "--goal", "accuracy", "--frozen-backbone")).out
+    assert "it trains the backbone's weights" in said
+    said = narrow(cli("recommend", store, "--goal", "latency", "--min-accuracy", "1")).out
+    assert "no ranking, every strategy is ruled out" in said and "% at most" in said
+    said = narrow(cli("recommend", store, "--goal", "accuracy", "--max-macs", "1")).out
+    assert "it cannot answer within these MACs" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--goal", "latencyy"], "there is no goal 'latencyy'; did you mean 'latency'?"),
+        (["--min-accuracy", "90"], "--min-accuracy is 90; write a share of 1, such as 0.9"),
+        (["--max-macs", "40%"], "--max-macs is '40%'; write MACs of an image, such as 1.5M"),
+    ],
+)
+def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
+    answer = cli("recommend", store, *arguments)
+    assert answer.code == 2 and message in answer.err
+
+
+def test_a_store_that_is_named_must_be_there(cli: Cli) -> None:
+    answer = cli("recommend", "nowhere")
+    assert answer.code == 2 and "nowhere" in answer.err
+
+
+@pytest.mark.parametrize("command", [["claims"], ["recommend", "--goal", "latency"]])
+def test_torch_is_not_needed(store: Path, command: list[str]) -> None:
+    name, *options = command
+    run = [sys.executable, "-c", BLOCKED, name, str(store), *options]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "joint" in done.stdout
+
+
+def test_the_hook_would_notice_torch(store: Path) -> None:
+    run = [sys.executable, "-c", BLOCKED, "why", "0", "--store", str(store)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert "torch is refused" in done.stderr

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from command import Cli
+
+
+def test_figures_of_a_store_and_of_its_pack(studied: Cli) -> None:
+    packing = studied("pack", "runs", "--out", "packed")
+    assert packing.code == 0, packing.err
+    assert packing.out.startswith("6 trials packed into packed")
+    only = ("--only", "accuracy-by-exit,time-total", "--only", "significance", "--format", "json")
+    one = studied("figures", "runs", "--out", "one", *only)
+    other = studied("figures", "packed", "--out", "other", *only)
+    assert one.code == other.code == 0, one.err + other.err
+    assert "3 figures as json in one" in one.out and "[1/3] accuracy-by-exit" in one.err
+    names = sorted(p.name for p in Path("one").iterdir())
+    assert names == sorted(p.name for p in Path("other").iterdir()) and len(names) == 4
+    for name in names:
+        assert (Path("one") / name).read_bytes() == (Path("other") / name).read_bytes()
+    captions = Path("one/captions.md").read_text()
+    assert "(paper's Fig. 14)" in captions and "Student's t" not in captions.split("time-total")[1][:200]
+
+
+def test_answers_for_programs(studied: Cli) -> None:
+    answer = studied("figures", "runs", "--only", "memory-power", "--format", "json", "--json")
+    found = json.loads(answer.out)
+    assert answer.code == 0 and found["missing"] == []
+    assert [f["paper"] for f in found["figures"]] == ["Figs. 15, 16, 17"]
+    assert all(Path(file).is_file() for file in found["files"])
+    packing = json.loads(studied("pack", "runs", "--out", "packed", "--json").out)
+    assert packing["trials"] == 6 and set(packing["bytes"]) == {
+        *("README.md", "logits.npz", "table.parquet", "trials.json")
+    }
+
+
+def test_mistakes_are_one_line(studied: Cli) -> None:
+    for words, said in (
+        (("figures", "nowhere"), "neither a store nor packed results at nowhere"),
+        (("figures", "runs", "--only", "curvs"), "there is no figure 'curvs'; did you mean 'curves'?"),
+        (("figures", "runs", "--format", "gif"), "there is no format 'gif'"),
+        (("figures", "runs", "--study", "other"), "no trial was made by a study 'other'"),
+        (("pack", "runs", "--out", "."), "holds something else already"),
+    ):
+        answer = studied(*words)
+        assert answer.code == 2 and said in answer.err, (words, answer.err)
+        assert len(answer.err.strip().splitlines()) == 1
+
+
+def test_help_names_every_figure(cli: Cli) -> None:
+    from offramp.report.figures import FIGURES
+
+    told = cli("figures", "--help").out
+    plain = " ".join(told.split()).replace("- ", "-")
+    for name in FIGURES:
+        assert name in plain

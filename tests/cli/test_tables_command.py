@@ -1,0 +1,120 @@
+"""`offramp tables` on a store that was really run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command import Answer, Cli
+
+BLOCKED = """\
+import sys
+class Blocked:  # scipy asks whether torch is among the modules, so None in its place will not do
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+from offramp.cli import main
+main()
+"""
+
+
+def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> None:
+    said = studied("tables", "runs", "--out", "paper")
+    assert said.code == 0, said.err
+    names = {path.stem for path in (tmp_path / "paper").iterdir()}
+    assert {"main-digits-cnn-digits", "anova", "decision", "guidelines", "baseline"} <= names
+    assert len(list((tmp_path / "paper").iterdir())) == 3 * len(names)
+    assert f"{len(names)} tables in {3 * len(names)} files" in said.out
+    frame = pd.read_csv(tmp_path / "paper" / "main-digits-cnn-digits.csv").set_index("strategy")
+    assert list(frame.index) == ["baseline", "joint", "two-stage"]
+    assert frame["seeds"].tolist() == [2, 2, 2]
+    # Two-stage trains the baseline's backbone, so its final exit is the baseline's.
+    assert frame["exit_3"]["baseline"] == frame["exit_3"]["two-stage"]
+
+
+def test_twice_gives_the_same_bytes(studied: Cli, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        assert studied("tables", "runs", "--out", folder).code == 0
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_only_some_and_one_format(studied: Cli, tmp_path: Path) -> None:
+    said = studied("tables", "runs", "--only", "anova", "--only", "baseline", "--format", "md")
+    assert said.code == 0, said.err
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"anova.md", "baseline.md"}
+
+
+def test_show_prints_on_80_columns_and_writes_nothing(studied: Cli, tmp_path: Path) -> None:
+    from offramp.report.tables import TABLES
+
+    before = sorted(tmp_path.iterdir())
+    said = studied("tables", "runs", *(word for name in TABLES for word in ("--show", name)))
+    assert said.code == 0, said.err
+    assert max(len(line) for line in said.out.splitlines()) <= 80
+    assert "…" not in said.out.replace("1, 2, …", "")  # nothing is cut
+    assert "Accuracy, compute and time: digits-cnn, digits" in said.out
+    assert sorted(tmp_path.iterdir()) == before
+    hybrids = studied("tables", "runs", "--show", "anova-hybrids")  # there are none
+    assert hybrids.code == 2
+    assert "has nothing for anova-hybrids" in hybrids.err
+
+
+def test_list_needs_no_store(cli: Cli) -> None:
+    said = cli("tables", "--list")
+    assert said.code == 0
+    assert said.out.splitlines()[0].startswith("main ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "nowhere"),
+        (["runs", "--only", "manin"], "did you mean"),
+        (["runs", "--show", "manin"], "did you mean"),
+        (["runs", "--format", "word"], "no table format 'word'"),
+        (["runs", "--format", ","], "names no kind of file"),
+        (["runs", "--study", "none"], "no trial"),
+        (["runs", "--out", "s.yaml"], "s.yaml"),
+    ],
+)
+def test_mistakes_are_one_line(studied: Cli, arguments: list[str], words: str) -> None:
+    said = studied("tables", *arguments)
+    assert said.code == 2
+    assert words in said.err
+    assert len(said.err.strip().splitlines()) == 1
+
+
+def test_an_empty_store_says_so(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "store.json").write_text('{"format": 1}')
+    said = cli("tables", "runs")
+    assert said.code == 2
+    assert "run a study first" in said.err
+
+
+def test_torch_is_not_needed(finished: tuple[Path, Answer], tmp_path: Path) -> None:
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    command = [sys.executable, "-c", BLOCKED, "tables", "runs", "--out", "paper"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "paper" / "anova.tex").exists()
+    command[3:] = ["run", str(finished[0] / "s.yaml")]  # the block does block
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert "torch is blocked" in done.stderr

@@ -1,0 +1,171 @@
+"""Made evidence, with numbers that a test can know: trials without any training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.hashing import digest
+from offramp.report.evidence import Evidence, gather
+from offramp.study.archive import NodeRecord
+from offramp.study.summary import tidy
+
+PLACES = ("p1", "p2", "p3")
+MACS = (10, 30, 60)
+PLAIN = 50  # MACs of the backbone
+
+
+@dataclass(frozen=True)
+class Run:
+    """A phase. loss, accuracy: validation, by exit, one number an epoch; train is half of the loss and
+    the accuracy itself.  meters: more numbers of the phase."""
+
+    name: str
+    loss: Mapping[int, Sequence[float]]
+    accuracy: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    seconds: float = 2.0
+    executed: int = 100
+    written: int = 100
+    comparable: bool = True
+    key: str = ""  # of the node, where trials share it
+    meters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A trial. right: by exit, for each of the images whether the exit is right, and how sure it is."""
+
+    label: str
+    seed: int
+    runs: Sequence[Run]
+    exits: Sequence[int] = (1, 2, 3)
+    right: Mapping[int, Sequence[bool]] = field(default_factory=dict)
+    sure: float = 0.9
+    model: str = "net"
+    data: str = "images"
+    study: str = "made"
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    finished: str = "2025-01-01"
+
+    @property
+    def id(self) -> str:
+        return (
+            f"{self.label}-{self.model}-{self.data}-s{self.seed}-{digest([self.study, self.recipe])[:4]}"
+        )
+
+
+class Memory:
+    """Records and histories of made trials, as a store has them."""
+
+    def __init__(self, trials: Iterable[Made]) -> None:
+        self.made = {trial.id: trial for trial in trials}
+        self.runs = {_key(t, run): run for t in self.made.values() for run in t.runs}
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        made = self.made[trial]
+        numbers = list(made.exits)
+        logits = self.trial_logits(trial)
+        right = (logits["test"].argmax(2) == logits["test_labels"][:, None]).mean(0)
+        metrics = {"accuracy": right.tolist(), "cross_entropy": [float(k) for k in numbers]}
+        keys = [_key(made, run) for run in made.runs]
+        own = {
+            k: [{"node": key} for key, run in zip(keys, made.runs, strict=True) if k in run.loss]
+            for k in numbers
+        }
+        return {
+            **{"strategy": made.label, "program": made.label, "options": {}, "study": made.study},
+            **{"seed": made.seed, "exits": numbers, "places": list(PLACES), "marginal": keys[-1:]},
+            "phases": [{"name": r.name, "node": k} for r, k in zip(made.runs, keys, strict=True)],
+            "final": {str(k): own[k] or [{"node": keys[0], "exit": k}] for k in numbers},
+            **{"owners": [0, 0, 0], "macs": [MACS[k - 1] for k in numbers], "backbone_macs": PLAIN},
+            **{"parameters": list(numbers), "input_shape": [1, 8, 8], "classes": ["a", "b"]},
+            "metrics": dict.fromkeys(("validation", "calibration", "test"), metrics),
+            "network": {"backbone": made.model, "taps": None},
+            "data": {"name": made.data, "provenance": {"images": {"test": 4}}, "test": "abc"},
+            "recipe": dict(made.recipe),
+            **{"execution": {"mode": "derived", "share": True}, "numerics": {"name": "cpu"}},
+            "provenance": {"finished": made.finished, "torch": "2"},
+        }
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        """Two classes; label 0 everywhere."""
+        made = self.made[trial]
+        right = np.array([list(made.right.get(k, (True, True, False, True))) for k in made.exits]).T
+        gap = np.log(made.sure / (1 - made.sure))
+        logits = np.stack([np.where(right, gap, 0.0), np.where(right, 0.0, gap)], axis=2)
+        found = {}
+        for split in ("validation", "calibration", "test"):
+            found[split] = logits.astype(np.float32)
+            found[f"{split}_labels"] = np.zeros(len(right), dtype=np.int64)
+        return found
+
+    def read_node(self, key: str) -> NodeRecord:
+        run = self.runs[key]
+        exits = {
+            PLACES[k - 1]: {
+                "head": {"trains": True},
+                "spans": [{"to": PLACES[k - 1], "trains": True}],
+            }
+            for k in run.loss
+        }
+        epochs = max(len(values) for values in run.loss.values())
+        summary = {"epochs": epochs, "selected_epoch": epochs, "best_epoch": 1}
+        return NodeRecord(
+            key, {"exits": exits, "recipe": {"epochs": epochs}}, {}, {"torch": "2"}, summary
+        )
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        run = self.runs[key]
+        return {
+            "comparable": run.comparable,
+            "seconds": {"train": run.seconds, "evaluation": 0.5},
+            **{"macs_executed": run.executed, "macs_written": run.written},
+        }
+
+    def node_history(self, key: str) -> pd.DataFrame:
+        run = self.runs[key]
+        rows: list[tuple[Any, ...]] = []
+        for exit, values in run.loss.items():
+            hits = run.accuracy.get(exit, [0.5] * len(values))
+            for epoch, (loss, hit) in enumerate(zip(values, hits, strict=True), start=1):
+                place = PLACES[exit - 1]
+                rows += [
+                    (epoch, place, "train", "cross_entropy", loss / 2),
+                    (epoch, place, "validation", "cross_entropy", loss),
+                    (epoch, place, "train", "accuracy", hit),
+                    (epoch, place, "validation", "accuracy", hit),
+                ]
+        return pd.DataFrame(rows, columns=["epoch", "exit", "split", "metric", "value"])
+
+
+def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:
+    """The evidence of made trials, in the order given."""
+    memory = Memory(trials)
+    frames = {}
+    for trial, made in memory.made.items():
+        extra = [
+            {"phase": run.name, "metric": metric, "value": value, "measured": run.comparable}
+            for run in made.runs
+            for metric, value in run.meters.items()
+        ]
+        frame = tidy(memory, [trial])
+        if extra:
+            fixed = {c: frame[c].iloc[0] for c in ("trial", "strategy", "model", "data", "seed")}
+            frame = pd.concat([frame, pd.DataFrame(extra).assign(**fixed)], ignore_index=True)
+        frames[trial] = frame
+    return gather(memory, {t: memory.read_trial(t) for t in memory.made}, frames, (), study)
+
+
+def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> Made:
+    """One phase of three epochs that trains all three exits."""
+    loss = {k: [3.0 + shift, 2.0 + shift, 1.0 + shift] for k in (1, 2, 3)}
+    hits = {k: [0.2, 0.4, 0.6] for k in (1, 2, 3)}
+    return Made(label, seed, [Run("all", loss, hits)], **more)
+
+
+def _key(made: Made, run: Run) -> str:
+    return digest([run.key]) if run.key else digest([made.id, run.name])

@@ -1,0 +1,184 @@
+"""Evidence without a store: trials with the numbers that a test wants, in the shape of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.report.evidence import Evidence
+from offramp.report.record import Phase, Trial
+from offramp.strategies import STRATEGIES
+from offramp.study.summary import COLUMNS, Seconds
+
+IMAGES = 100
+SPLITS = ("validation", "calibration", "test")
+
+
+@dataclass(frozen=True)
+class Made:
+    """One trial. accuracy: by exit, on every split (0 to 1).  loss: validation loss by epoch, of every
+    exit.  sources: by exit, a key of its weights; equal ones are identical by construction.
+    meters: further costs of its one phase, as power_cpu_mean_w."""
+
+    strategy: str
+    seed: int
+    accuracy: Mapping[int, float]
+    loss: Sequence[float] = (1.0, 0.8, 0.7, 0.65, 0.64)
+    seconds: float = 10.0
+    measured: bool = True
+    model: str = "net"
+    data: str = "images"
+    sources: Mapping[int, str] = field(default_factory=dict)
+    meters: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.strategy}-{self.model}-{self.data}-s{self.seed}"
+
+
+class Logits:
+    """Records that hold logits only: a trial's first right answers, then wrong ones, all sure."""
+
+    def __init__(self, trials: Sequence[Made]) -> None:
+        self.trials = {t.id: t for t in trials}
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        accuracy = list(self.trials[trial].accuracy.values())
+        right = np.arange(IMAGES)[:, None] < np.round(np.array(accuracy) * IMAGES)
+        logits = np.where(right[:, :, None], [0.0, 9.0], [9.0, 0.0])
+        return {"test": logits, "test_labels": np.ones(IMAGES, dtype=int)}
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def read_node(self, key: str) -> Any:
+        raise NotImplementedError
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def node_history(self, key: str) -> pd.DataFrame:
+        raise NotImplementedError
+
+
+def evidence(trials: Sequence[Made]) -> Evidence:
+    """Evidence of made trials, in the order in which they come."""
+    frames = [_rows(t) for t in trials]
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+    for column in ("exit", "epoch"):
+        table[column] = table[column].astype("Int64")
+    return Evidence(table, tuple(_trial(t) for t in trials), (), Logits(trials))
+
+
+def shuffled(found: Evidence, seed: int = 0) -> Evidence:
+    """The same trials in another order."""
+    order = np.random.default_rng(seed).permutation(len(found.trials))
+    trials = tuple(found.trials[i] for i in order)
+    frames = [found.table[found.table["trial"] == t.id] for t in trials]
+    return replace(found, trials=trials, table=pd.concat(frames, ignore_index=True))
+
+
+def _rows(made: Made) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for exit, accuracy in made.accuracy.items():
+        source = made.sources.get(exit, f"{made.id}-{exit}")
+        for split in SPLITS:
+            rows.append(_row("final", exit, split, None, "accuracy", accuracy, source))
+            rows.append(_row("final", exit, split, None, "cross_entropy", made.loss[-1], source))
+        for epoch, loss in enumerate(made.loss, start=1):
+            for split in ("train", "validation", "train-eval"):
+                at = (exit, split, epoch)
+                rows.append(_row("phase", *at, "cross_entropy", loss, source))
+                rows.append(_row("phase", *at, "accuracy", accuracy, source))
+    costs = {"seconds_train": made.seconds, "macs_written": 100.0, "macs_executed": 100.0}
+    for metric, value in {**costs, **made.meters}.items():
+        cost = _row("phase", None, None, None, metric, value, f"{made.id}-phase")
+        rows.append({**cost, "measured": made.measured})
+    about = {"trial": made.id, "strategy": made.strategy, "model": made.model}
+    frame = pd.DataFrame(rows).assign(**about, data=made.data, seed=made.seed)
+    return frame.reindex(columns=list(COLUMNS))
+
+
+def _row(
+    phase: str,
+    exit: int | None,
+    split: str | None,
+    epoch: int | None,
+    metric: str,
+    value: float,
+    source: str,
+) -> dict[str, Any]:
+    return {
+        "phase": phase,
+        "exit": exit,
+        "split": split,
+        "epoch": epoch,
+        "metric": metric,
+        "value": value,
+        "source": source,
+        "measured": True,
+    }
+
+
+def _trial(made: Made) -> Trial:
+    names = list(STRATEGIES)
+    known = made.strategy in names
+    exits = tuple(made.accuracy)
+    numbers = tuple(made.accuracy.values())
+    phase = Phase(
+        "phase", f"{made.id}-phase", exits, (), len(made.loss), len(made.loss), made.measured, {}, {}
+    )
+    return Trial(
+        id=made.id,
+        strategy=made.strategy,
+        program=made.strategy,
+        rank=(names.index(made.strategy), "") if known else (len(names), made.strategy),
+        options={},
+        study="made",
+        model=made.model,
+        data=made.data,
+        seed=made.seed,
+        exits=exits,
+        places=tuple(f"place {k}" for k in exits),
+        classes=("a", "b"),
+        macs=tuple(10 * k for k in exits),
+        backbone_macs=40,
+        parameters=tuple(100 * k for k in exits),
+        accuracy=dict.fromkeys(SPLITS, numbers),
+        cross_entropy=dict.fromkeys(SPLITS, tuple(made.loss[-1] for _ in exits)),
+        phases=(phase,),
+        seconds=Seconds(made.seconds, made.seconds, made.seconds, made.measured),
+        recipe={},
+        numerics={},
+        execution={},
+        provenance={},
+        manifest={},
+    )
+
+
+def planted(seeds: int = 5, exits: int = 3, shift: Mapping[str, float] | None = None) -> list[Made]:
+    """Trials whose seeds share much luck. shift: accuracy of each strategy above the rest; noise within
+    a seed is a tenth of a point, so a shift of a point is found and one of zero is not."""
+    generator = np.random.default_rng(7)
+    shift = (
+        {"joint": 0.05, "separate": 0.05, "branch-wise": 0.0, "two-stage": -0.05}
+        if shift is None
+        else shift
+    )
+    luck = generator.normal(0, 0.02, seeds)
+    return [
+        Made(
+            strategy,
+            42 + seed,
+            {
+                k: float(0.6 + 0.05 * k + above + luck[seed] + generator.normal(0, 0.001))
+                for k in range(1, exits + 1)
+            },
+        )
+        for strategy, above in shift.items()
+        for seed in range(seeds)
+    ]

@@ -1,0 +1,124 @@
+"""The claims file that comes with the package, and what a user's own may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offramp.analysis.measures import MEASURES
+from offramp.errors import OfframpError
+from offramp.report.claims_file import paper, parse_claims, read
+
+GOOD = """\
+claims:
+  - id: one
+    section: my notes
+    question: more
+    text: A is better than B.
+    measure: accuracy-test
+    is: higher
+    strategies: a
+    against: [b]
+"""
+
+
+def test_the_papers_findings_cover_its_questions() -> None:
+    claims = paper()
+    assert len(claims) >= 25
+    for question in ("rq1", "rq2", "rq3", "more"):
+        assert sum(claim.question == question for claim in claims) >= 5
+    assert {claim.measure for claim in claims} <= set(MEASURES)
+    assert any(claim.section.startswith("7") for claim in claims)
+
+
+def test_contradictions_name_each_other() -> None:
+    by_id = {claim.id: claim for claim in paper()}
+    pairs = [(one.id, other) for one in by_id.values() for other in one.contradicts]
+    assert ("joint-least-gpu-memory", "joint-most-gpu-memory") in pairs
+    assert {(b, a) for a, b in pairs} == set(pairs)
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    (claim,) = read(path)
+    assert (claim.strategies, claim.against, claim.exits, claim.is_) == (
+        ("a",),
+        ("b",),
+        "overall",
+        "higher",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "measure: accuracy-test",
+            "measure: acuracy-test",
+            "f.yaml:6: claims[0].measure is 'acuracy-test'",
+        ),
+        (
+            "is: higher",
+            "is: greater",
+            "f.yaml:7: claims[0].is must be 'higher' or 'lower', got 'greater'",
+        ),
+        (
+            "against: [b]",
+            "agains: [b]",
+            "f.yaml:9: unknown key 'claims[0].agains'; did you mean 'against'?",
+        ),
+        ("    against: [b]\n", "", "f.yaml:2: claims[0] needs one of against"),
+        ("against: [b]", "against: [b]\n    order: [a, b]", "has against and order"),
+        ("strategies: a", "order: [a, b]", "has against and order"),
+        ("    strategies: a\n", "", "needs strategies, or an order"),
+        ("question: more", "question: rq9", "f.yaml:4: claims[0].question must be"),
+        ("text: A is better than B.", "text: ''", "f.yaml:5: claims[0].text"),
+        ("against: [b]", "against: []", "f.yaml:9: claims[0].against must have at least 1 entry"),
+        ("against: [b]", "against: [b]\n    exits: [0]", "f.yaml:10: claims[0].exits must be a list"),
+        (
+            "against: [b]",
+            "against: [b]\n    exits: every",
+            "f.yaml:10: claims[0].exits must be a list of exits",
+        ),
+        (
+            "against: [b]",
+            "against: [b]\n    margin: much",
+            "f.yaml:10: claims[0].margin must be a number",
+        ),
+        (
+            "against: [b]",
+            "against: [b]\n    contradicts: two",
+            "f.yaml:10: claims[0].contradicts names 'two'",
+        ),
+        ("id: one", "id: One claim", "f.yaml:2: claims[0].id"),
+        ("against: [b]", "against_exits: 1", "claims[0] needs exits, numbers or 'final'"),
+        ("measure: accuracy-test", "measure: final-accuracy-test\n    exits: 1", "must be overall"),
+        ("claims:", "claim:", "unknown key 'claim'; did you mean 'claims'?"),
+        (GOOD, "", "must be a mapping of keys"),
+        (GOOD, "claims: [", "not valid YAML"),
+        (GOOD, "claims: []", "must have at least 1 entry"),
+        (
+            GOOD,
+            GOOD + GOOD.split("\n", 1)[1],
+            "f.yaml:10: claims[1].id is 'one', as of an earlier claim",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_with_file_and_line(old: str, new: str, message: str) -> None:
+    with pytest.raises(OfframpError) as caught:
+        parse_claims(GOOD.replace(old, new), "f.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("f.yaml")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(OfframpError, match=r"no such claims file; docs/claims\.md shows one"):
+        read(tmp_path / "none.yaml")
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(OfframpError, match="not a text file"):
+        read(tmp_path / "x.yaml")
+    with pytest.raises(OfframpError, match="cannot be read"):
+        read(tmp_path)

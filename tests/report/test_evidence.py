@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made import evidence, simple
+
+from offramp.errors import OfframpError
+from offramp.report import evidence as reading
+from offramp.report import packed
+from offramp.report.evidence import Evidence
+from offramp.report.figures import draw
+from offramp.report.save import text
+from offramp.study.store import Store
+from offramp.study.summary import COLUMNS, tidy
+from support import run_all, tiny_plan, tiny_study
+
+STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43)))
+    return run_all(plan, tmp_path_factory.mktemp("store"))[0]
+
+
+@pytest.fixture
+def copied(store: Store, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(store.root, tmp_path / "runs"))
+
+
+def pack(found: Evidence, out: Path) -> dict[str, int]:
+    return packed.write(out, found.records, [t.id for t in found.trials], found.table, found.missing)
+
+
+def test_the_table_and_the_records_say_what_the_store_says(store: Store) -> None:
+    found = reading.open(store.root)
+    assert found.missing == ()
+    assert list(found.table.columns) == list(COLUMNS)
+    pd.testing.assert_frame_equal(
+        found.table.sort_values(list(COLUMNS), ignore_index=True),
+        tidy(store, store.trials()).sort_values(list(COLUMNS), ignore_index=True),
+    )
+    assert {t.id for t in found.trials} == set(store.trials())
+    assert found.strategies == ("baseline", "joint", "separate", "two-stage", "joint-branch")
+    assert found.pairs == (("digits-cnn", "custom"),)
+    for trial in found.trials:
+        logits, labels = found.logits(trial.id, "test")
+        right = (logits.argmax(2) == labels[:, None]).mean(0)
+        assert np.allclose(right, trial.accuracy["test"])
+        assert not trial.comparable
+
+
+def test_a_phase_says_what_it_trained(store: Store) -> None:
+    found = reading.open(store.root)
+    named = {
+        (t.strategy, p.name): (p.exits, p.parts) for t in found.trials for p in t.phases if t.seed == 42
+    }
+    segments = tuple(f"segment {k}" for k in (1, 2, 3, 4))
+    assert named["two-stage", "backbone"] == ((4,), (*segments, "head 4"))
+    assert named["two-stage", "exit 2"] == ((2,), ("head 2",))
+    assert named["joint", "joint"][0] == (1, 2, 3, 4)
+    assert named["separate", "exit 2"] == ((2,), ("segment 1", "segment 2", "head 2"))
+
+
+def test_a_pack_gives_the_same_up_to_rounding(store: Store, tmp_path: Path) -> None:
+    whole = reading.open(store.root)
+    sizes = pack(whole, tmp_path / "pack")
+    assert sorted(p.name for p in (tmp_path / "pack").iterdir()) == sorted(sizes)
+    again = reading.open(tmp_path / "pack")
+    pd.testing.assert_frame_equal(again.table, whole.table)
+    assert again.missing == whole.missing
+    for one, other in zip(whole.trials, again.trials, strict=True):
+        assert one.manifest == other.manifest and one.seconds == other.seconds
+        assert [(p.name, p.exits, p.parts, dict(p.cost)) for p in one.phases] == [
+            (p.name, p.exits, p.parts, dict(p.cost)) for p in other.phases
+        ]
+        for split in ("validation", "calibration", "test"):
+            (x, labels), (y, same) = whole.logits(one.id, split), again.logits(one.id, split)
+            assert y.dtype == np.float16 and (labels == same).all()
+            assert np.allclose(x, y, rtol=2**-11, atol=2**-24)
+
+
+def test_figures_of_a_pack_are_those_of_the_store(store: Store, tmp_path: Path) -> None:
+    whole = reading.open(store.root)
+    pack(whole, tmp_path / "pack")
+    again = draw(reading.open(tmp_path / "pack"))
+    rounded = ("reliability", "confidence-quality", "accuracy-compute", "overthinking", "agreement")
+    one = {f.name: f for f in draw(whole).figures}
+    assert [f.name for f in again.figures] == list(one)
+    for figure in again.figures:
+        if not figure.name.startswith(rounded):  # these are made of rounded logits
+            assert text(figure.spec) == text(one[figure.name].spec), figure.name
+
+
+def test_packing_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> None:
+    found = reading.open(store.root)
+    pack(found, tmp_path / "one")
+    ids = [t.id for t in found.trials][::-1]
+    packed.write(tmp_path / "two", found.records, ids, found.table, found.missing)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    pack(reading.open(tmp_path / "one"), tmp_path / "three")  # a pack of a pack
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "three" / path.name).read_bytes()
+
+
+def test_equal_logits_are_kept_once(store: Store, tmp_path: Path) -> None:
+    found = reading.open(store.root)
+    pack(found, tmp_path / "pack")
+    with np.load(tmp_path / "pack" / "logits.npz") as arrays:
+        names = list(arrays.files)
+    # The final exits of baseline, separate and two-stage are one network, those of joint and
+    # joint-branch another; labels are the same for all.
+    exits = {"baseline": 1, "separate": 3, "two-stage": 3, "joint": 4, "joint-branch": 3}
+    assert len([n for n in names if n.startswith("logits")]) == 2 * 3 * sum(exits.values())
+    assert len([n for n in names if n.startswith("labels")]) <= 3
+
+
+def test_what_is_damaged_or_unfinished_is_left_out_and_said(copied: Path) -> None:
+    store = Store(copied)
+    first, second, third = store.trials()[:3]
+    (copied / "trials" / first / "logits.npz").write_bytes(b"harmed")
+    (copied / "trials" / second / "trial.json").unlink()
+    node = store.read_trial(third)["phases"][0]["node"]
+    (copied / "nodes" / node / "cost.json").write_text("{}")
+    store.plan_trial("waiting-s44", [])
+    found = reading.open(copied)
+    left = {t.id for t in found.trials}
+    assert not {first, second, third} & left and left
+    said = " ".join(found.missing)
+    for word in (first, second, third, "logits.npz", "cost.json", "waiting-s44 was begun"):
+        assert word in said
+    assert draw(found).figures  # what is whole is drawn
+
+
+def test_an_empty_store_is_no_crash(tmp_path: Path) -> None:
+    Store(tmp_path / "runs").plan_trial("joint-s42", [])
+    found = reading.open(tmp_path / "runs")
+    assert found.trials == () and len(found.table) == 0
+    assert found.missing == ("trial joint-s42 was begun and is not finished",)
+    drawn = draw(found)
+    assert drawn.figures == () and len(drawn.missing) == 13
+
+
+def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OfframpError, match="neither a store nor packed results"):
+        reading.open(tmp_path)
+    (tmp_path / "trials.json").write_text('{"format": "other"}')
+    with pytest.raises(OfframpError, match="no packed results of this offramp"):
+        reading.open(tmp_path)
+
+
+def test_an_altered_pack_is_refused(store: Store, tmp_path: Path) -> None:
+    pack(reading.open(store.root), tmp_path / "pack")
+    (tmp_path / "pack" / "table.parquet").write_bytes(b"harmed")
+    with pytest.raises(OfframpError, match=r"table\.parquet does not match"):
+        reading.open(tmp_path / "pack")
+
+
+def test_packing_spares_what_is_no_pack(store: Store, tmp_path: Path) -> None:
+    found = reading.open(store.root)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("all I have")
+    with pytest.raises(OfframpError, match="holds something else"):
+        pack(found, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "all I have"
+    pack(found, tmp_path / "pack")
+    pack(found, tmp_path / "pack")  # a pack is replaced
+
+
+def test_one_setting_is_compared_and_the_others_are_said() -> None:
+    many = [simple("joint", seed) for seed in (1, 2)]
+    other = [simple("joint", 1, study="short", recipe={"epochs": 1})]
+    found = evidence([*other, *many])
+    assert [t.seed for t in found.trials] == [1, 2] and {t.study for t in found.trials} == {"made"}
+    assert any("of another setting (study short)" in note for note in found.missing)
+
+
+def test_of_two_trials_of_a_strategy_and_seed_the_newer_is_kept() -> None:
+    old = simple("joint", 1, study="a", finished="2025-01-01")
+    new = simple("joint", 1, study="b", finished="2025-02-01")
+    for order in ([old, new], [new, old]):
+        found = evidence(order)
+        assert [t.study for t in found.trials] == ["b"]
+        assert any("repeat a strategy and seed" in note for note in found.missing)
+
+
+def test_missing_seeds_and_strategies_are_said() -> None:
+    found = evidence([simple("joint", 1), simple("joint", 2), simple("separate", 1)])
+    assert found.missing == ("separate of net on images lacks seed 2",)
+    two = [simple("joint", 1), simple("separate", 1), simple("joint", 1, model="other")]
+    assert evidence(two).missing == ("separate has no trial of other on images",)
+
+
+def test_strategies_come_in_the_papers_order_then_by_name() -> None:
+    labels = ["zeta", "two-stage", "joint", "alpha", "baseline"]
+    found = evidence([simple(label, 1) for label in labels])
+    assert found.strategies == ("baseline", "joint", "two-stage", "alpha", "zeta")
+
+
+def test_studies_can_be_told_apart() -> None:
+    both = [simple("joint", 1), simple("joint", 1, study="short", recipe={"epochs": 1})]
+    found = evidence(both, study="short")
+    assert [t.study for t in found.trials] == ["short"] and found.missing == ()
+    with pytest.raises(OfframpError, match="choose among: made, short"):
+        evidence(both, study="long")

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from altair.utils.schemapi import validate_jsonschema
+from altair.vegalite.v6.schema.core import load_schema
+from jsonschema import ValidationError
+from made import MACS, PLAIN, Made, Run, evidence, simple
+from specs import tables, views, with_columns
+
+from offramp.errors import OfframpError
+from offramp.report import timing
+from offramp.report.colors import KNOWN, styles
+from offramp.report.evidence import Evidence
+from offramp.report.figures import FIGURES, compute, curves, draw, meters, quality, reliability
+from offramp.report.figures.significance import edges, observations, ring, significance
+from offramp.report.model import Figure
+from offramp.report.save import text
+from offramp.report.theme import themed
+
+LABELS = ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-branch", "mine")
+
+
+@pytest.fixture(scope="module")
+def many() -> Evidence:
+    return evidence(trials())
+
+
+def trials() -> list[Made]:
+    generator = np.random.default_rng(0)
+    found = []
+    for label in LABELS:
+        exits = (3,) if label == "baseline" else (1, 2, 3)
+        for seed in (1, 2, 3):
+            loss = {k: (3 - 2 * generator.random(4)).tolist() for k in exits}
+            hits = {k: generator.random(4).tolist() for k in exits}
+            right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
+            found.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
+    return found
+
+
+def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
+    made = [simple("joint", 1), simple("joint", 2, shift=1.0), simple("two-stage", 1)]
+    loss = curves.by_exit(evidence(made))[0]
+    assert loss.name == "loss-core-net-images" and loss.paper == "Fig. 8"
+    found = with_columns(dict(loss.spec), "strategy", "step", "value", "low", "high")
+    validation = next(t for t in found if t["value"].max() == 3.5)
+    joint = validation[validation["strategy"] == "joint"]
+    assert joint[["step", "value", "low", "high"]].to_numpy().tolist() == [
+        *([1, 3.5, 3, 4], [2, 2.5, 2, 3], [3, 1.5, 1, 2])
+    ]
+    accuracy = curves.by_exit(evidence(made))[1]
+    shown = with_columns(dict(accuracy.spec), "strategy", "step", "value", "low", "high")[0]
+    assert shown[shown["strategy"] == "joint"]["value"].tolist() == [20, 40, 60]  # percent
+
+
+def test_curves_say_which_lines_coincide() -> None:
+    backbone = Run("backbone", {3: [2.0, 1.0]}, key="shared")
+    two = [Made(label, 1, [backbone, Run("h", {1: [1.0]})]) for label in ("two-stage", "distillation")]
+    loss = curves.by_exit(evidence(two))[0]
+    assert "two-stage = distillation (exit 3)" in loss.caption
+    assert "exit 1" not in loss.caption
+
+
+def test_hybrids_are_drawn_with_their_parents(many: Evidence) -> None:
+    found = {g.key: g.strategies for g in curves.groups(many.strategies)}
+    assert found["core"] == ("baseline", "joint", "separate", "branch-wise", "two-stage", "mine")
+    assert found["hybrid"] == ("joint", "branch-wise", "joint-branch")
+
+
+def test_values_that_are_no_numbers_are_not_drawn() -> None:
+    diverged = Run("all", {k: [1.0, math.nan, math.inf] for k in (1, 2, 3)})
+    loss = curves.by_exit(evidence([Made("joint", 1, [diverged])]))[0]
+    assert "Infinity" not in text(loss.spec) and "NaN" not in text(loss.spec)
+
+
+def test_exits_are_drawn_at_their_accuracy_and_macs() -> None:
+    right = {1: [True, False, False, False], 2: [True, True, False, False], 3: [True] * 4}
+    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right)])
+    points = compute.exit_points(found, "net", "images")
+    assert points["value"].tolist() == [25.0, 50.0, 100.0]
+    assert points["macs"].tolist() == [100 * m / PLAIN for m in MACS]
+    figure = compute.accuracy_compute(found)[0]
+    drawn = with_columns(dict(figure.spec), "strategy", "exit", "macs", "value")[0]
+    assert drawn["value"].tolist() == [25, 50, 100] and drawn["macs"].tolist() == [20, 60, 120]
+
+
+def test_thresholds_trace_a_curve_from_the_first_exit_to_the_last() -> None:
+    right = {1: [True, True, False, False], 2: [True, False, False, False], 3: [True, True, True, False]}
+    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
+    curve = compute.threshold_points(found, "net", "images")
+    first, last = curve.iloc[0], curve.iloc[-1]
+    assert (first["macs"], first["value"]) == (100 * MACS[0] / PLAIN, 50.0)
+    assert (last["macs"], last["value"]) == (100 * MACS[-1] / PLAIN, 75.0)
+    at = curve.set_index("threshold")["value"]
+    assert at["0.85"] == 50.0 and at["0.92"] == 75.0  # everyone is 0.9 sure: all leave, or none
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = pd.DataFrame(
+        {"macs": [1.0, 2.0, 2.0, 3.0, 4.0, 5.0], "value": [10.0, 30.0, 20.0, 25.0, 30.0, 40.0]}
+    )
+    assert compute.front(points)[["macs", "value"]].to_numpy().tolist() == [[1, 10], [2, 30], [5, 40]]
+
+
+def test_overthinking_counts_what_the_last_exit_spoils() -> None:
+    right = {
+        1: [True, True, False, False, False],
+        2: [True, False, True, False, False],
+        3: [True, False, False, True, False],
+    }
+    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right)])
+    outcome = next(iter(found.outcomes.values()))
+    assert outcome.overthought == (0.2, 0.2, 0.0) and outcome.lost == pytest.approx(0.4)
+    assert outcome.gained == (0.2, 0.2, 0.0)
+    assert outcome.agreement[0].tolist() == pytest.approx([1.0, 0.6, 0.6])
+    shown = tables(dict(quality.overthinking(found)[0].spec))
+    values = sorted(
+        t["value"].iloc[0] for t in shown if list(t.columns)[:3] == ["strategy", "value", "n"]
+    )
+    assert values == [20, 40]  # exits 1 and 2 have equal data, which are kept once
+    matrix = reliability.agreement_matrix(found, "net", "images", "joint")
+    assert matrix.to_numpy().tolist() == [[2, 1, 60.0], [3, 1, 60.0], [3, 2, 60.0]]
+
+
+def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
+    right = {k: [True] * 6 + [False] * 2 for k in (1, 2, 3)}
+    both = [Made("joint", s, simple("joint", s).runs, right=right, sure=0.9) for s in (1, 2)]
+    found = reliability.reliability_bins(evidence(both), "net", "images")
+    assert found["images"].tolist() == [16] * 3
+    assert found["confidence"].tolist() == pytest.approx([90.0] * 3)
+    assert found["value"].tolist() == [75.0] * 3
+    assert reliability.reliability_bins(evidence(both[:1]), "net", "images").empty  # eight images
+
+
+def test_calibration_error_and_auroc_of_known_answers() -> None:
+    right = {k: [True, True, True, False] for k in (1, 2, 3)}
+    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
+    outcome = next(iter(found.outcomes.values()))
+    assert outcome.ece == pytest.approx([0.15] * 3) and outcome.auroc == (0.5, 0.5, 0.5)
+    shown = tables(dict(quality.confidence(found)[0].spec))
+    assert [t["value"].iloc[0] for t in shown] in ([15, 0.5], [0.5, 15])
+
+
+def test_time_of_an_exit_is_that_of_the_phases_that_train_it() -> None:
+    runs = [Run("joint", {1: [1.0], 2: [1.0], 3: [1.0]}, seconds=6.0), Run("b", {1: [1.0]}, seconds=1.0)]
+    found = evidence([Made("joint-branch", 1, runs)])
+    # 10, 20 and 30 MACs are new at exits 1, 2 and 3.
+    assert timing.by_exit(found.trials[0]) == [
+        (1, pytest.approx(2.0), "attributed or estimated"),
+        (2, pytest.approx(2.0), "attributed or estimated"),
+        (3, pytest.approx(3.0), "attributed or estimated"),
+    ]
+    assert found.trials[0].seconds.written == pytest.approx(7.0)
+
+
+def test_times_are_measured_where_every_phase_ran_alone() -> None:
+    alone = [Run("exit 1", {1: [1.0]}, seconds=2.0), Run("exit 3", {3: [1.0]}, seconds=3.0)]
+    shared = [Run("exit 1", {1: [1.0]}, seconds=2.0, comparable=False, written=300), alone[1]]
+    exact = evidence([Made("two-stage", 1, alone, exits=(1, 3))])
+    assert timing.by_exit(exact.trials[0]) == [(1, 2.0, "measured"), (3, 3.0, "measured")]
+    assert "Measured:" in draw(exact, ["time-total"]).figures[0].caption
+    rough = evidence([Made("two-stage", 1, shared, exits=(1, 3))])
+    assert timing.by_exit(rough.trials[0])[0] == (
+        1,
+        pytest.approx(2.0 + 200 * 0.02),
+        "attributed or estimated",
+    )
+    assert "Estimated (~)" in draw(rough, ["time-total"]).figures[0].caption
+    assert "~ s" in text(draw(rough, ["time-total"]).figures[0].spec)
+    assert "~" not in text(draw(exact, ["time-total"]).figures[0].spec)
+
+
+def test_estimates_have_no_interval() -> None:
+    def at(seed: int, alone: bool) -> Made:
+        run = Run("all", {k: [1.0] for k in (1, 2, 3)}, seconds=1.0 + seed, comparable=alone)
+        return Made("joint", seed, [run])
+
+    for alone in (True, False):
+        spec = draw(evidence([at(s, alone) for s in (1, 2, 3)]), ["time-total"]).figures[0].spec
+        assert bool(with_columns(dict(spec), "strategy", "low", "high")) is alone
+
+
+def test_meters_are_drawn_where_there_are_any() -> None:
+    def metered(label: str, memory: tuple[float, float], power: tuple[float, float]) -> Made:
+        runs = [
+            Run(
+                f"exit {k}",
+                {k: [1.0]},
+                seconds=seconds,
+                meters={"memory_rss_peak_bytes": m, "power_cpu_mean_w": p, "energy_cpu_j": 10.0},
+            )
+            for k, seconds, m, p in zip((1, 3), (0.5, 2.5), memory, power, strict=True)
+        ]
+        return Made(label, 1, runs, exits=(1, 3))
+
+    found = evidence([metered("joint", (2e9, 5e9), (10.0, 20.0)), simple("separate", 1)])
+    assert meters.per_trial(found, "net", "images", "memory_rss_peak_bytes")["value"].tolist() == [5e9]
+    mean = meters.per_trial(found, "net", "images", "power_cpu_mean_w")["value"].tolist()
+    assert mean == [pytest.approx((1 * 10 + 3 * 20) / 4)]  # half a second of evaluation each
+    assert meters.per_trial(found, "net", "images", "energy_cpu_j")["value"].tolist() == [20.0]
+    assert meters.per_trial(found, "net", "images", "energy_gpu_j").empty
+    figure = draw(found, ["memory-power"]).figures[0]
+    assert figure.paper == "Figs. 15, 16, 17" and "GB" in text(figure.spec)
+    none = draw(evidence([simple("separate", 1)]), ["memory-power"])
+    assert none.figures == () and "not measured" in none.missing[0]
+
+
+def test_arrows_point_from_the_better_to_the_worse() -> None:
+    from offramp.analysis.stats import Columns, analyze
+
+    frame = pd.DataFrame(
+        [
+            (label, seed, value + 0.01 * ((seed * 7 + i) % 5))
+            for i, (label, value) in enumerate([("good", 90.0), ("bad", 80.0), ("fair", 80.0)])
+            for seed in range(6)
+        ],
+        columns=["strategy", "seed", "value"],
+    )
+    analysis = analyze(frame, Columns("value", "strategy", "seed"))
+    found = {(e.winner, e.loser): e for e in edges(analysis, "higher")}
+    assert set(found) == {("good", "bad"), ("good", "fair")}
+    assert found["good", "bad"].difference == pytest.approx(10.0, abs=0.05)
+    assert found["good", "bad"].way == "both"
+    assert {(e.winner, e.loser) for e in edges(analysis, "lower")} == {("bad", "good"), ("fair", "good")}
+
+
+def test_strategies_that_read_the_same_phases_are_one_node() -> None:
+    shared = [Run("all", {k: [1.0] for k in (1, 2, 3)}, key="shared")]
+    found = evidence([Made(label, 1, shared) for label in ("joint", "separate")])
+    assert observations(found, "net", "images").groupby("metric")["same"].nunique().tolist() == [1, 1]
+    figures = significance(found)
+    assert "joint = separate" in text(figures[0].spec) and "identical" in figures[0].caption
+
+
+def test_nodes_stand_apart_on_a_ring() -> None:
+    for count in range(1, 10):
+        places = list(ring([str(i) for i in range(count)]).values())
+        assert all(math.dist(a, b) > 40 for i, a in enumerate(places) for b in places[:i])
+
+
+@pytest.mark.parametrize("labels", [("joint",), ("mine",), ("baseline",)])
+@pytest.mark.parametrize("seeds", [(1,), (1, 2, 3)])
+def test_one_strategy_and_one_seed_are_enough(labels: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    kept = [t for t in trials() if t.label in labels and t.seed in seeds]
+    drawn = draw(evidence(kept))
+    names = {f.name for f in drawn.figures}
+    assert {"accuracy-by-exit-net-images", "time-total-net-images"} <= names
+    for figure in drawn.figures:
+        check(figure)
+
+
+def test_every_figure_is_whole(many: Evidence) -> None:
+    drawn, schema = draw(many), load_schema()
+    names = [f.name for f in drawn.figures]
+    assert len(set(names)) == len(names)
+    assert drawn.missing == (
+        "no figure memory-power (memory, power and energy of training): not measured",
+    )
+    for figure in drawn.figures:
+        check(figure)
+        validate_jsonschema(dict(figure.spec), {"$ref": "#/definitions/TopLevelSpec"}, schema)
+    papers = " ".join(f.paper for f in drawn.figures) + FIGURES["memory-power"].paper
+    for number_ in range(8, 21):
+        assert re.search(rf"\b{number_}\b", papers), number_
+
+
+def test_the_schema_refuses_what_vega_lite_does_not_know(many: Evidence) -> None:
+    broken = json.loads(text(draw(many, ["time-total"]).figures[0].spec))
+    next(views(broken))["mark"]["colour"] = "red"
+    with pytest.raises(ValidationError):
+        validate_jsonschema(broken, {"$ref": "#/definitions/TopLevelSpec"}, load_schema())
+
+
+def check(figure: Figure) -> None:
+    assert re.fullmatch(r"[a-z0-9-]+", figure.name)
+    assert figure.caption.endswith(".") and figure.title and figure.alt
+    assert set(figure.about) >= {"model", "data"}
+    assert "config" not in figure.spec
+    for view in views(dict(figure.spec)):
+        assert figure_data(view), figure.name
+
+
+def figure_data(view: dict[str, Any]) -> bool:
+    return "encoding" in view
+
+
+def test_order_of_trials_and_repetition_change_nothing(many: Evidence) -> None:
+    mixed = trials()
+    random.Random(1).shuffle(mixed)
+    one, other = draw(many).figures, draw(evidence(mixed)).figures
+    assert [(f.name, f.caption, f.alt, text(f.spec)) for f in one] == [
+        (f.name, f.caption, f.alt, text(f.spec)) for f in other
+    ]
+
+
+def test_a_strategy_has_one_color_in_every_figure(many: Evidence) -> None:
+    known = {label: style.color for label, style in styles(many.strategies).items()}
+    for figure in draw(many).figures:
+        for view in views(dict(figure.spec)):
+            for channel in ("color", "fill"):
+                scale = view["encoding"].get(channel, {}).get("scale", {})
+                for label, color in zip(scale.get("domain", []), scale.get("range", []), strict=False):
+                    if label in known:
+                        assert color == known[label], (figure.name, label)
+
+
+def test_the_dark_theme_changes_colors_and_no_data(many: Evidence) -> None:
+    figure = draw(many, ["accuracy-by-exit"]).figures[0]
+    dark, light = themed(figure.spec, dark=True), themed(figure.spec)
+    assert dark["datasets"] == light["datasets"] == figure.spec["datasets"]
+    assert KNOWN["joint"].color not in text(dark) and KNOWN["joint"].dark in text(dark)
+    assert light["config"]["background"] == dark["config"]["background"] == "transparent"
+
+
+def test_an_unknown_figure_is_refused(many: Evidence) -> None:
+    with pytest.raises(OfframpError, match="did you mean 'curves'"):
+        draw(many, ["curvs"])

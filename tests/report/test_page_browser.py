@@ -1,0 +1,248 @@
+"""The page in a headless Chromium: made-up contents, opened from disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_contents import NASTY
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+DRAW_ALL = """
+    const done = arguments[arguments.length - 1];
+    const next = () => {
+      const all = [...document.querySelectorAll(".chart:not(.drawn):not(.failed)")];
+      const left = all.filter((chart) => chart.clientWidth);
+      if (!left.length) return done(true);
+      left[0].scrollIntoView({ behavior: "instant" });
+      setTimeout(next, 50);
+    };
+    next();
+"""
+SHOWN = (
+    "return [...document.querySelectorAll('.item:not([hidden])')].map("
+    "(item) => item.id.replace(/^(figure|table)-/, ''))"
+)
+
+
+def show(browser: Any, page: Path, width: int = 1400, colors: str = "light", at: str = "") -> None:
+    """Open the page anew, at this width and in these colors of the system."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": colors}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get((page / "index.html").as_uri() + at)
+    wait(lambda: browser.execute_script("return document.readyState") == "complete")
+
+
+def wait(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def choose(browser: Any, name: str, value: str) -> None:
+    browser.execute_script(
+        "const s = document.getElementById('filter-' + arguments[0]); s.value = arguments[1];"
+        "s.dispatchEvent(new Event('change', { bubbles: true }))",
+        name,
+        value,
+    )
+
+
+@pytest.mark.parametrize(("width", "colors"), [(1400, "light"), (390, "dark")])
+def test_all_charts_are_drawn_and_nothing_scrolls_sideways(
+    browser: Any, made_up: Path, width: int, colors: str
+) -> None:
+    show(browser, made_up, width, colors)
+    browser.execute_async_script(DRAW_ALL)
+    marks = browser.execute_script(
+        "return [...document.querySelectorAll('.chart')].map("
+        "(c) => c.querySelectorAll('svg path[aria-roledescription=\"line mark\"]').length)"
+    )
+    assert len(marks) == 8
+    assert min(marks) >= 6  # a line a strategy
+    legend = "return document.querySelector('#figure-all svg').textContent"
+    assert 'joint, "a"' in browser.execute_script(legend)
+    # Never wider than its place.
+    assert browser.execute_script(
+        "return [...document.querySelectorAll('.chart svg')].every("
+        "(s) => s.getBoundingClientRect().width <= s.parentElement.closest('.chart').clientWidth + 1)"
+    )
+    across = "return [document.documentElement.scrollWidth, innerWidth]"
+    assert browser.execute_script(across) == [width, width]
+    assert browser.get_log("browser") == []
+
+
+def test_console_errors_would_be_seen(browser: Any, made_up: Path) -> None:
+    show(browser, made_up)
+    browser.execute_script("console.error('seen')")
+    assert [entry["level"] for entry in browser.get_log("browser")] == ["SEVERE"]
+
+
+def test_no_network_no_foreign_script(browser: Any, made_up: Path) -> None:
+    """The policy refuses what the page's own scripts do not do; a control of the empty console."""
+    show(browser, made_up)
+    browser.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.foreign = 1';"
+        "document.body.append(s); fetch('http://127.0.0.1:9/').catch(() => {});"
+    )
+    wait(lambda: len(browser.get_log("browser")) > 0)
+    assert browser.execute_script("return window.foreign ?? null") is None
+
+
+def test_what_users_name_stays_text(browser: Any, made_up: Path) -> None:
+    show(browser, made_up)
+    assert browser.title == f"made-up {NASTY} · offramp report"
+    heading = "return document.querySelector('h1').textContent"
+    assert browser.execute_script(heading) == f"made-up {NASTY}"
+    claims = "return document.querySelector('#claims tbody th').textContent"
+    assert browser.execute_script(claims) == NASTY
+
+
+def test_filters_hide_what_shows_other_values_and_live_in_the_address(
+    browser: Any, made_up: Path
+) -> None:
+    show(browser, made_up)
+    every = browser.execute_script(SHOWN)
+    assert len(every) == 12
+    choose(browser, "model", "resnet18")
+    shown = browser.execute_script(SHOWN)
+    assert set(every) - set(shown) == {
+        *("panels-digits-cnn", "loss-digits-cnn-1", "loss-digits-cnn-2", "wide-digits-cnn")
+    }
+    choose(browser, "exit", "2")
+    choose(browser, "data", "cifar10")
+    shown = browser.execute_script(SHOWN)
+    assert shown == ["main", "all", "panels-resnet18", "loss-resnet18-2", "wide-resnet18", "claims"]
+    said = "return document.querySelector('[aria-live]').textContent"
+    assert browser.execute_script(said) == "6 of 12 figures and tables shown."
+    nothing = (
+        "return [...document.querySelectorAll('.nothing:not([hidden])')].map(n => n.parentElement.id)"
+    )
+    assert browser.execute_script(nothing) == ["rq3"]
+
+    address = browser.execute_script("return location.hash")
+    show(browser, made_up, at=address)
+    assert browser.execute_script(SHOWN) == shown
+    browser.execute_script("document.querySelector('.filters [type=reset]').click()")
+    wait(lambda: len(browser.execute_script(SHOWN)) == 12)
+
+
+def test_an_address_with_unknown_values_shows_all(browser: Any, made_up: Path) -> None:
+    show(browser, made_up, at="#model=none&at=nowhere&x=1")
+    assert len(browser.execute_script(SHOWN)) == 12
+    assert browser.get_log("browser") == []
+
+
+def test_charts_fill_a_new_width(browser: Any, made_up: Path) -> None:
+    show(browser, made_up, at="#figure-panels-resnet18")
+    width = (
+        "const s = document.querySelector('#figure-panels-resnet18 svg'); return s ? s.clientWidth : 0"
+    )
+    wait(lambda: browser.execute_script(width) > 600)
+    size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    wait(lambda: 200 < browser.execute_script(width) < 390)
+
+
+def test_dark_and_light_follow_the_system_until_the_reader_chooses(browser: Any, made_up: Path) -> None:
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    pressed = "return document.getElementById('theme').getAttribute('aria-pressed')"
+    show(browser, made_up, colors="dark")
+    dark = browser.execute_script(ground)
+    assert browser.execute_script(pressed) == "true"
+    show(browser, made_up, colors="light")
+    light = browser.execute_script(ground)
+    assert light != dark
+    browser.execute_script("document.getElementById('theme').click()")
+    assert browser.execute_script(ground) == dark
+    show(browser, made_up, colors="light")  # kept
+    assert browser.execute_script(ground) == dark
+    browser.execute_script("localStorage.clear()")
+
+
+def test_keyboard_reaches_everything(browser: Any, made_up: Path) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    show(browser, made_up)
+    reached = []
+    for _ in range(120):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        place = browser.execute_script(
+            "const e = document.activeElement, ring = getComputedStyle(e).outlineStyle;"
+            "return e === document.body ? null : [e.id || e.className || e.textContent.trim(), ring]"
+        )
+        if place is None:
+            break
+        reached.append(place)
+    names = [name for name, _ in reached]
+    assert names[0] == "skip"
+    assert {"print", "theme", "filter-model", "filter-data", "filter-exit"} <= set(names)
+    assert names.count("wide") == 4  # # every table can be scrolled
+    assert {"SVG", "CSV", "LaTeX", "Markdown", "Vega-Lite and data"} - set(names) == {"SVG"}
+    assert all(ring == "solid" for _, ring in reached)
+
+
+def test_contents_move_focus_along(browser: Any, made_up: Path) -> None:
+    show(browser, made_up)
+    choose(browser, "model", "resnet18")
+    browser.execute_script("document.querySelector('nav a[href=\"#rq2\"]').click()")
+    assert browser.execute_script("return document.activeElement.id") == "head-rq2"
+    assert browser.execute_script("return location.hash") == "#model=resnet18&at=rq2"
+
+
+@pytest.mark.parametrize(("width", "colors"), [(1400, "light"), (390, "dark")])
+def test_axe_finds_nothing_serious(browser: Any, made_up: Path, width: int, colors: str) -> None:
+    show(browser, made_up, width, colors)
+    browser.execute_async_script(DRAW_ALL)
+    found = axe(browser)
+    assert found == [], json.dumps(found, indent=1)
+
+
+def test_axe_would_find_something(browser: Any, made_up: Path) -> None:
+    show(browser, made_up)
+    browser.execute_script("document.querySelector('.answer p').style.color = '#ddd'")
+    browser.execute_script("document.querySelector('select').id = 'other'")
+    assert [rule for rule, *_ in axe(browser)] == ["color-contrast", "select-name"]
+
+
+def axe(browser: Any) -> list[list[Any]]:
+    """Serious and critical violations, each with its rule and the places."""
+    source = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    browser.execute_cdp_cmd("Runtime.evaluate", {"expression": source})
+    found: list[list[Any]] = browser.execute_async_script(
+        "const done = arguments[0];"
+        "axe.run(document, { resultTypes: ['violations'] }).then((r) => done([...r.violations"
+        ".filter((v) => ['serious', 'critical'].includes(v.impact)),"
+        "...r.incomplete.filter((v) => v.nodes.length === 0)]"  # a rule that failed itself
+        ".map((v) => [v.id, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 200))])))"
+    )
+    return found
+
+
+def test_without_javascript_everything_but_charts_and_filters_is_there(
+    browser: Any, made_up: Path
+) -> None:
+    try:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        show(browser, made_up)
+        from selenium.webdriver.common.by import By
+
+        assert browser.find_element(By.CSS_SELECTOR, ".filters").is_displayed() is False
+        assert browser.find_element(By.CSS_SELECTOR, "nav").is_displayed()
+        assert browser.find_element(By.CSS_SELECTOR, "#main table").is_displayed()
+        note = browser.find_element(By.CSS_SELECTOR, ".chart noscript")
+        shown = "return [arguments[0].textContent, arguments[0].offsetHeight > 0]"
+        assert browser.execute_script(shown, note) == ["Charts are drawn by JavaScript.", True]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

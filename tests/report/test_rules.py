@@ -1,0 +1,141 @@
+"""The rules behind words: trends, the decision matrix, epoch metrics in short, guidelines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from table_evidence import Made, evidence, planted
+
+from offramp.report.claims_file import paper
+from offramp.report.model import Table
+from offramp.report.tables import make
+from offramp.report.tables.exits import rise_and_jitter, trend
+from offramp.report.tables.guidelines import ADVICE
+
+
+def only(trials: list[Made], name: str) -> Table:
+    (found,) = make(evidence(trials), [name])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rise", "jitter", "word"),
+    [
+        (0.0, 0.0, "stable"),
+        (0.049, 0.049, "stable"),
+        (0.05, 0.0, "moderate"),
+        (0.0, 0.05, "moderate"),
+        (0.249, 0.149, "moderate"),
+        (0.25, 0.0, "unstable"),
+        (0.0, 0.15, "unstable"),
+        (0.99, 0.0, "unstable"),
+        (1.0, 0.0, "divergent"),
+        (float("inf"), 0.0, "divergent"),
+        (float("nan"), 0.0, "divergent"),
+    ],
+)
+def test_trend(rise: float, jitter: float, word: str) -> None:
+    assert trend(rise, jitter) == word
+
+
+def test_rise_and_jitter_by_hand() -> None:
+    # The last 20 % of ten epochs: changes +0.1 and −0.1, whose standard deviation is 0.1·√2.
+    loss = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5, 0.6, 0.5])
+    rise, jitter = rise_and_jitter(loss)
+    assert rise == pytest.approx(0.0)
+    assert jitter == pytest.approx(0.1 * np.sqrt(2) / 0.5)
+    assert rise_and_jitter(np.array([1.0, 0.5, 0.75]))[0] == pytest.approx(0.5)
+    assert rise_and_jitter(np.array([1.0, np.nan, 0.75])) == (float("inf"), float("inf"))
+
+
+def test_trend_of_a_strategy_is_that_of_its_worst_exit() -> None:
+    trials = [
+        replace(t, loss=(1.0, 0.5, 1.2) if t.strategy == "two-stage" else (1.0, 0.5, 0.5))
+        for t in planted()
+    ]
+    frame = only(trials, "exits").frame
+    assert frame.loc["two-stage", "trend"] == "divergent"
+    assert frame.loc["joint", "trend"] == "stable"
+
+
+def test_decision_ranks_and_shows_the_papers_words() -> None:
+    shift = {"joint": 0.2, "separate": 0.1, "branch-wise": 0.0, "two-stage": -0.1}
+    times = {"joint": 4.0, "separate": 3.0, "branch-wise": 2.0, "two-stage": 1.0}
+    trials = [
+        replace(
+            t, seconds=times[t.strategy] * 60 + t.seed / 100 + 0.1 * ((t.seed * len(t.strategy)) % 3)
+        )
+        for t in planted(shift=shift)
+    ]
+    frame = only(trials, "decision").frame.set_index(["strategy", "by"])
+    assert frame["accuracy"].xs("here", level="by").to_dict() == {
+        "joint": "high",
+        "separate": "moderate",
+        "branch-wise": "moderate",
+        "two-stage": "low",
+    }
+    assert frame.loc[("joint", "here"), "time"] == "high"
+    assert frame.loc[("two-stage", "here"), "time"] == "low"
+    assert frame.loc[("joint", "here"), "accuracy_position"] == 1.0
+    assert frame.loc[("separate", "here"), "accuracy_position"] == pytest.approx(2 / 3)
+    assert frame.loc[("two-stage", "paper"), "time"] == "lowest"
+    assert frame.loc[("branch-wise", "paper"), "overfitting"] == "very high"
+
+
+def test_decision_doubts_words_without_a_significant_difference() -> None:
+    shift = dict.fromkeys(("joint", "separate", "two-stage"), 0.0)
+    trials = [replace(t, measured=False) for t in planted(shift=shift)]
+    frame = only(trials, "decision").frame
+    here = frame[frame["by"] == "here"]
+    assert all(word.endswith(" ?") for word in here["accuracy"])
+    assert all(word.endswith(" ?") for word in here["time"])
+
+
+def test_epoch_metrics_in_short_by_hand() -> None:
+    fast, slow = (1.0, 0.5, 0.6, 0.7), (1.0, 0.9, 0.8, 0.7)
+    jitter = (0, 1, 0)
+    trials = [
+        Made(strategy, seed, {1: 0.5, 2: 0.6}, loss=loss if not late else (loss[0], *loss))
+        for strategy, loss in (("joint", fast), ("two-stage", slow))
+        for seed, late in enumerate(jitter)
+    ]
+    frame = only(trials, "epochs-digest").frame.set_index("measure")
+    row = frame.loc["Epoch of the least validation loss"]
+    # Joint: epochs 2, 3, 2, the mean 7/3; two-stage: 4, 5, 4. The gap is 2 in every seed: no test.
+    assert row["best"] == "J 2.3"
+    assert row["worst"] == "T 4.3 ≈"
+    assert row["depth"] == "3.3 → 3.3"
+    table = only(trials, "epochs").frame.set_index(["strategy", "exit"])
+    assert table.loc[("joint", "exit 1"), "min-loss-epoch"] == pytest.approx(7 / 3)
+    assert table.loc[("joint", "exit 1"), "min-loss-epoch_sd"] == pytest.approx(
+        np.std([2, 3, 2], ddof=1)
+    )
+
+
+def test_baseline_is_the_plain_network() -> None:
+    trials = [Made("baseline", s, {3: a}) for s, a in ((1, 0.8), (2, 0.9))] + planted()
+    row = only(trials, "baseline").frame.iloc[0]
+    assert row["test"] == pytest.approx(0.85)
+    assert row["test_sd"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    assert row["seeds"] == 2
+    assert make(evidence(planted()), ["baseline"]) == ()
+
+
+def test_every_guideline_names_claims_that_exist() -> None:
+    ids = {claim.id for claim in paper()}
+    for advice in ADVICE:
+        assert advice.claims and set(advice.claims) <= ids, advice
+    core = {"joint", "separate", "branch-wise", "two-stage", "distillation", "hybrids"}
+    assert core <= {advice.strategy for advice in ADVICE}
+
+
+def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
+    shift = {"joint": 0.1, "branch-wise": 0.0, "two-stage": 0.05, "separate": 0.02, "distillation": 0.2}
+    frame = only(planted(shift=shift), "guidelines").frame
+    text = " ".join(frame["claims"])
+    assert "distillation-most-accurate (supported)" in text
+    assert "mobilenet-fastest (not testable here)" in text
+    turned = only(planted(shift={**shift, "distillation": -0.2}), "guidelines").frame
+    assert "distillation-most-accurate (contradicted)" in " ".join(turned["claims"])

@@ -1,0 +1,301 @@
+"""Tables of made stores: planted effects, hand-computed values, and stores with too little in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy import stats
+from table_evidence import Made, evidence, planted, shuffled
+
+from offramp.errors import OfframpError
+from offramp.report.cells import layout
+from offramp.report.model import Table
+from offramp.report.render_csv import csv
+from offramp.report.render_latex import latex
+from offramp.report.render_markdown import markdown
+from offramp.report.tables import TABLES, make
+
+
+def only(trials: list[Made], name: str) -> Table:
+    (found,) = make(evidence(trials), [name])
+    return found
+
+
+def cells(table: Table, key: str) -> dict[object, object]:
+    return dict(zip(table.frame.index, table.frame[key], strict=True))
+
+
+def marked(table: Table, key: str) -> tuple[set[object], set[object]]:
+    return {row for row, k in table.best if k == key}, {row for row, k in table.alike if k == key}
+
+
+# The main table
+
+
+def test_main_table_has_means_and_deviations() -> None:
+    trials = [Made("joint", s, {1: a, 2: 0.8}) for s, a in ((1, 0.5), (2, 0.6), (3, 0.7))]
+    row = only(trials, "main").frame.loc["joint"]
+    assert row["exit_1"] == pytest.approx(0.6)
+    assert row["exit_1_sd"] == pytest.approx(0.1)
+    assert row["exit_2_sd"] == pytest.approx(0.0, abs=1e-12)
+    assert row["seeds"] == 3
+    assert row["written"] == 10.0
+    # All are sure, so every image leaves at exit 1, for 10 of the plain network's 40 MACs.
+    assert row["accuracy_at_0.95"] == pytest.approx(0.6)
+    assert row["compute_at_0.95"] == pytest.approx(0.25)
+    assert row["at_0.95"] == "60.0 @ 25"
+
+
+def test_planted_effects_are_marked() -> None:
+    table = only(planted(), "main")
+    for exit in (1, 2, 3):
+        best, alike = marked(table, f"exit_{exit}")
+        assert best | alike == {"joint", "separate"}
+        assert len(best) == 1
+    texts = {row[0].text: row[1] for row in layout(table).rows}
+    assert texts["two-stage"].mark == "" and texts["branch-wise"].mark == ""
+
+
+def test_nothing_planted_leaves_nothing_out() -> None:
+    """Negative control: without effects nothing is told apart from the best."""
+    shift = dict.fromkeys(("joint", "separate", "two-stage"), 0.0)
+    table = only(planted(shift=shift), "main")
+    best, alike = marked(table, "exit_1")
+    assert best | alike == {"joint", "separate", "two-stage"}
+
+
+def test_what_is_identical_by_construction_is_best_together() -> None:
+    trials = [
+        replace(
+            t,
+            sources={3: f"backbone-{t.seed}"},
+            accuracy={1: 0.5 + t.seed / 1000, 3: 0.9 - t.seed / 999},
+        )
+        if t.strategy in ("separate", "two-stage")
+        else replace(t, accuracy={1: t.accuracy[1], 3: t.accuracy[3] - 0.3})
+        for t in planted()
+    ]
+    best, _ = marked(only(trials, "main"), "exit_3")
+    assert best == {"separate", "two-stage"}
+    tables = {t.name: t for t in make(evidence(trials), ["pairs"])}
+    final = tables["pairs-net-images-exit-3"]
+    assert "separate = two-stage" in {*final.frame["a"], *final.frame["b"]}
+    assert "separate" not in {*final.frame["a"], *final.frame["b"]}
+    assert any("identical by construction" in note for note in final.notes)
+    first = tables["pairs-net-images-exit-1"]  # other weights there, though equal numbers
+    assert "separate" in {*first.frame["a"], *first.frame["b"]}
+
+
+# Statistics
+
+
+def test_analysis_of_variance_is_that_of_the_means_over_exits() -> None:
+    trials = planted()
+    table = only(trials, "anova")
+    row = table.frame[table.frame["measure"] == "Test accuracy"].iloc[0]
+    names = ("joint", "separate", "branch-wise", "two-stage")
+    groups = [[np.mean(list(t.accuracy.values())) for t in trials if t.strategy == s] for s in names]
+    expected = stats.f_oneway(*groups)
+    assert row["f"] == pytest.approx(expected.statistic)
+    assert row["p"] == pytest.approx(expected.pvalue)
+    assert row["df"] == "3, 16"
+    assert row["p_seeds"] < row["p"]  # seeds share most of the variance here
+
+
+def test_hybrids_are_compared_with_their_parents_only() -> None:
+    shift = {"joint": 0.0, "branch-wise": 0.0, "separate": 0.0, "joint-branch": 0.05}
+    frame = only(planted(shift=shift), "anova-hybrids").frame
+    assert set(frame["compared"]) == {"joint-branch"}
+    assert set(frame["df"]) <= {"2, 12", "–"}
+
+
+def test_order_agrees_with_the_pairs() -> None:
+    trials = planted()
+    orders = only(trials, "order-accuracy")
+    row = orders.frame[orders.frame["measure"] == "Test accuracy"].iloc[0]
+    assert sorted(row["seeds"].split(" >> ")[0].split(" ≈ ")) == ["J", "S"]
+    assert row["seeds"].split(" >> ")[1:] == ["B", "T"]
+    names = {"J": "joint", "S": "separate", "B": "branch-wise", "T": "two-stage"}
+    (pairs,) = (t for t in make(evidence(trials), ["pairs"]) if t.name.endswith("overall"))
+    found = {frozenset((r["a"], r["b"])): r for _, r in pairs.frame.iterrows()}
+    groups = [part.split(" ≈ ") for part in row["seeds"].split(" >> ")]
+    for left, right in pairwise(groups):
+        for a in left:
+            for b in right:
+                pair = found[frozenset((names[a], names[b]))]
+                assert pair["p"] < 0.001
+                assert (pair["difference"] > 0) == (pair["a"] == names[a])
+    for group in groups:
+        for a in group:
+            assert all(a == b or found[frozenset((names[a], names[b]))]["p"] >= 0.05 for b in group)
+
+
+def test_captions_tell_the_direction_and_the_assumptions() -> None:
+    found = {t.name: t for t in make(evidence(planted()))}
+    assert "higher (better)" in found["order-accuracy"].caption
+    assert "higher (worse)" in found["order-loss"].caption
+    assert "higher (worse)" in found["order-costs"].caption
+    assert "independent" in found["anova"].caption
+    assert "belong together" in found["tests-net-images"].caption
+    assert "joint" in found["order-costs"].caption and "J = joint" in found["order-costs"].caption
+
+
+def test_tukey_has_a_floor() -> None:
+    shift = {"joint": 0.3, "separate": -0.3, "two-stage": 0.0}
+    generator = np.random.default_rng(1)
+    trials = [
+        replace(t, accuracy={1: 0.5 + shift[t.strategy] + 1e-9 * generator.normal()})
+        for t in planted(shift=shift)
+    ]
+    table = only(trials, "pairs-one-way")
+    texts = {row[6].text for row in layout(table).rows}
+    assert "< 1e-12" in texts
+
+
+# Costs
+
+
+def test_measured_costs_are_tested_and_estimates_never() -> None:
+    times = {"joint": 30.0, "separate": 20.0, "branch-wise": 10.0, "two-stage": 5.0}
+    trials = [
+        replace(t, seconds=times[t.strategy] + t.seed / 10 + len(t.strategy) % 3 / 7 * (t.seed % 2))
+        for t in planted()
+    ]
+    row = only(trials, "anova-costs").frame.iloc[0]
+    assert row["measure"] == "Training time as the paper runs it"
+    assert row["p"] < 1e-10
+    assert only(trials, "order-costs").frame.iloc[0]["tukey"] == "J >> S >> B >> T"
+    spoiled = [replace(trials[0], measured=False), *trials[1:]]
+    table = only(spoiled, "anova-costs")
+    assert table.frame.iloc[0]["p"] == "estimated, not tested"
+    assert table.frame.iloc[0]["f"] is None
+    assert any("estimated, not tested" in note for note in table.notes)
+    assert only(spoiled, "order-costs").frame.iloc[0]["tukey"] == "estimated, not tested"
+
+
+def test_meters_come_in_where_there_are_some() -> None:
+    trials = [
+        replace(t, meters={"power_cpu_mean_w": 50.0 + t.seed + len(t.strategy) % 5}) for t in planted()
+    ]
+    assert "CPU power, mean" in set(only(trials, "anova-costs").frame["measure"])
+    assert "CPU power" not in " ".join(only(trials, "exits").notes)
+    assert "GPU power" in " ".join(only(trials, "exits").notes)
+    assert only(trials, "exits").frame.loc["joint", "power-cpu-mean"] == pytest.approx(50 + 44 + 0)
+
+
+# Too little
+
+
+def test_one_seed_marks_the_best_mean_and_says_that_nothing_was_tested() -> None:
+    table = only(planted(seeds=1), "main")
+    best, alike = marked(table, "exit_1")
+    assert len(best) == 1 and not alike
+    assert any("no test" in note for note in table.notes)
+    row = only(planted(seeds=1), "anova").frame.iloc[0]
+    assert row["p"] == "not tested" and row["p_seeds"] == "not tested"
+
+
+def test_a_strategy_that_misses_a_seed_is_named() -> None:
+    trials = [t for t in planted() if (t.strategy, t.seed) != ("two-stage", 44)]
+    table = only(trials, "anova")
+    assert any("block 44 lacks two-stage" in note for note in table.notes)
+    assert only(trials, "main").frame.loc["two-stage", "seeds"] == 4
+
+
+def test_a_strategy_with_one_seed_stays_unmarked_and_is_named() -> None:
+    trials = [t for t in planted() if t.strategy != "two-stage" or t.seed == 42]
+    for name in ("main", "exits"):
+        table = only(trials, name)
+        assert "two-stage" not in {row for row, _ in table.best | table.alike}
+        assert any("not tested against the best: two-stage" in note for note in table.notes)
+    assert any("two-stage has one value" in note for note in only(trials, "order-accuracy").notes)
+    assert "not tested against the best" not in " ".join(only(planted(), "main").notes)
+
+
+def test_a_missing_number_is_left_out_and_named() -> None:
+    trials = planted()
+    trials[0] = replace(trials[0], accuracy={**trials[0].accuracy, 2: float("nan")})
+    tables = make(evidence(trials))
+    assert any("joint" in note for t in tables if t.name == "anova" for note in t.notes)
+
+
+def test_constant_groups_give_no_infinite_f() -> None:
+    trials = [
+        Made(s, seed, {1: a, 2: a}) for s, a in (("joint", 0.5), ("separate", 0.7)) for seed in (1, 2, 3)
+    ]
+    table = only(trials, "anova")
+    assert set(table.frame["p"]) == {"not tested"}
+    assert not np.isinf(table.frame["f"].astype(float)).any()
+    assert any("nothing to measure" in note for note in table.notes)
+    best, alike = marked(only(trials, "main"), "exit_1")
+    assert best == {"separate"} and not alike
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [
+        [],
+        planted(seeds=1)[:1],
+        planted(shift={"joint": 0.0, "two-stage": 0.1}),
+        planted(shift={"my own": 0.0, "another": 0.1}),
+        [Made("baseline", 1, {4: 0.9})],
+        [Made("baseline", s, {4: 0.9 + s / 100}) for s in (1, 2)] + planted(exits=4),
+        [*planted(), *(replace(t, data="other") for t in planted(seeds=1))],
+        [Made("joint", 1, {1: float("nan"), 2: 0.5}), Made("joint", 2, {1: 0.4, 2: 0.5})],
+        [Made(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")],
+    ],
+    ids=["empty", "one trial", "two", "own", "baseline", "with it", "partly", "nan", "one epoch"],
+)
+def test_partial_stores_give_tables_that_can_be_written(trials: list[Made]) -> None:
+    tables = make(evidence(trials))
+    assert bool(tables) == bool(trials)
+    for table in tables:
+        text = markdown(table) + latex(table) + csv(table)
+        assert "nan" not in text.lower().replace("finance", ""), table.name
+        assert " inf" not in text
+
+
+# The same store, the same bytes
+
+
+def test_order_of_seeds_and_trials_does_not_matter() -> None:
+    trials = [
+        *planted(seeds=3, exits=2),
+        *planted(seeds=3, exits=2, shift={"joint-branch": 0.1}),
+        *(
+            replace(t, model="a")
+            for t in planted(seeds=3, exits=2, shift={"joint": 0, "two-stage": 0.1})
+        ),
+    ]
+    trials = [replace(t, measured=t.model == "a", loss=(1.0, 0.9 + t.seed / 1e4, 0.8)) for t in trials]
+    found = evidence(trials)
+
+    def written(tables: tuple[Table, ...]) -> list[str]:
+        return [render(t) for t in tables for render in (markdown, latex, csv)]
+
+    first = written(make(found))
+    assert written(make(evidence(trials))) == first
+    assert written(make(shuffled(found))) == first
+    other = [replace(trials[0], accuracy={1: 0.1, 2: 0.1}), *trials[1:]]
+    assert written(make(evidence(other), ["main"])) != written(make(found, ["main"]))  # it does look
+
+
+def test_names_of_files_are_plain_and_differ() -> None:
+    trials = [
+        *planted(),
+        *(replace(t, model="NET") for t in planted()),
+        *(replace(t, model="a/b_c") for t in planted()),
+    ]
+    names = [t.name for t in make(evidence(trials))]
+    assert len(set(names)) == len(names)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in names)
+    assert "main-a-b-c-images" in names and "main-net-images-2" in names
+
+
+def test_an_unknown_table_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(OfframpError, match=r"no table 'manic'.*main"):
+        make(evidence(planted()), ["manic"])
+    assert next(iter(TABLES)) == "main"
