@@ -37,9 +37,9 @@ def report(
 
 def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = None) -> Contents:
     """Everything that a report on `evidence` says. title: by default the names of the studies."""
-    studies = sorted({trial.study for trial in evidence.trials})
+    studies = sorted({trial.study for trial in evidence.trials if trial.study})
     return Contents(
-        title=title or ", ".join(studies) or "no runs yet",
+        title=title or ", ".join(studies) or "Strategies for early exits",
         lead=lead(evidence),
         answer=answer(evidence),
         figures=found,
