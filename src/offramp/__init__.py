@@ -4,6 +4,7 @@
     fitted = offramp.fit(net, "two-stage", train=dataset)
     results = offramp.run("studies/demo.yaml", store="runs/demo")
     net = offramp.load(results.trials[0], store="runs/demo")
+    answers = offramp.predictor(net, "policy.json")(images)
 
 Names are imported on first use, so that `import offramp` is quick.
 """
@@ -14,10 +15,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offramp.api import Fitted, Results, attach, fit, load, run
+    from offramp.api import Fitted, Results, attach, fit, load, predictor, run
     from offramp.errors import OfframpError
 
-__all__ = ["Fitted", "OfframpError", "Results", "attach", "fit", "load", "run"]
+__all__ = ["Fitted", "OfframpError", "Results", "attach", "fit", "load", "predictor", "run"]
 
 
 def __getattr__(name: str) -> Any:

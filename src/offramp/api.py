@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,11 @@ import torch
 
 from offramp.analysis.exits import accuracy
 from offramp.data import Data, from_dataset, normalize
+from offramp.deploy import loaded
+from offramp.deploy import policy as policies
+from offramp.deploy.policy import Policy
+from offramp.deploy.predictor import Prediction, Predictor
+from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, attach
 from offramp.numerics import profile
@@ -28,7 +33,7 @@ from offramp.study.spec import Study
 from offramp.study.store import Store
 from offramp.study.summary import Line, lines, tidy
 
-__all__ = ["Fitted", "Results", "attach", "fit", "load", "run"]
+__all__ = ["Fitted", "Results", "attach", "fit", "load", "predictor", "run"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,15 @@ class Fitted:
         pixels = normalize(images.to(device), mean, std)
         return pixels.contiguous(memory_format=torch.channels_last)
 
+    def predict(self, images: torch.Tensor, policy: Policy) -> Prediction:
+        """Answers for a batch, of which images that leave early stop costing.
+
+        images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32.  policy:
+        names exits of `net`.  To answer many batches, make a `predictor` once.
+        """
+        ready = images if images.is_floating_point() else self.normalize(images)
+        return Predictor(self.net, policy)(ready)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -91,6 +105,7 @@ def fit(
     seed: int = 42,
     recipe: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    augment: Mapping[str, Any] | Sequence[str] | None = None,
     store: str | Path | None = None,
     device: torch.device | str | None = None,
     watch: Callable[[Event], None] | None = None,
@@ -101,9 +116,9 @@ def fit(
     fitted further; its early exits begin anew, with weights drawn from the seed. A network that `load`
     made is drawn anew as a whole.  strategy: a name, or `my_file.py:my_strategy`.  train and the other
     splits: any map-style Dataset of (image, label), or a pair of arrays; a split that is not given is
-    held out of train.  recipe, options: as in a study file, such as {"epochs": 5} and
-    {"students": "shared"}.  store: a folder in which work is kept and found again; a temporary one by
-    default.  watch: is given every event.
+    held out of train.  recipe, options, augment: as in a study file, such as {"epochs": 5},
+    {"students": "shared"} and {"flip": True, "crop": 4}.  store: a folder in which work is kept and
+    found again; a temporary one by default.  watch: is given every event.
 
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some
     strategies return), and when training fails.
@@ -116,6 +131,7 @@ def fit(
             "backbone": "attached",
             "data": "given",
             "recipe": dict(recipe or {}),
+            **({} if augment is None else {"augment": augment}),
         },
         "fit",
     )
@@ -210,3 +226,33 @@ def load(
     kept = Store(Path(store))
     place = torch.device(device) if device is not None else default_device()
     return trials.load_network(kept, kept.find_trial(trial), place, net)
+
+
+def predictor(
+    net: ExitNetwork | str,
+    policy: Policy | str | Path,
+    *,
+    store: str | Path = "runs",
+    device: torch.device | str | None = None,
+    backend: str | None = None,
+) -> Predictor:
+    """What answers batches of normalized images [B, C, H, W], of which those that leave early stop
+    costing.
+
+    net: a network in eval mode, as `load` gives it and where it is; or a trial's id, or the beginning
+    of one, in `store`, to be put on `device`.  policy: one, or a file of `offramp calibrate`, which
+    must have been made for the trial where that is named.  backend: of torch.compile, such as
+    "inductor", for each stage alone.
+
+    Raises OfframpError for a trial or file that is not there, a policy of another network, and a network
+    in train mode.
+    """
+    if isinstance(net, ExitNetwork):
+        rule = policy if isinstance(policy, Policy) else policies.read(Path(policy)).policy
+        return Predictor(net, rule, backend)
+    kept = Store(Path(store))
+    trial = kept.find_trial(net)
+    rule = policy if isinstance(policy, Policy) else loaded.checked_policy(kept, trial, Path(policy))
+    made = load(trial, store, device)
+    placed(made, next(made.parameters()).device)
+    return Predictor(made, rule, backend)

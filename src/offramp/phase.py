@@ -41,6 +41,9 @@ class KD:
 
 Loss = tuple[CE | KD, ...]
 
+BEFORE = "before training"
+"""The teacher of a phase that learns from the initial weights."""
+
 
 def describe(loss: Loss) -> str:
     """`0.3·CE(1) + 0.9·KD(4→1, τ=3)`."""
@@ -64,7 +67,8 @@ class Phase:
     trunk: 0 is the shared trunk; n is exit n's own. A trunk of one's own starts as what the shared
         trunk holds.
     init: parts that do not simply keep their weights.
-    teacher: the earlier phase whose resulting weights the KD terms read, frozen.
+    teacher: the earlier phase whose resulting weights the KD terms read, frozen; BEFORE for those
+        that the network came with.
     recipe: fields of the recipe that this phase overrides, as (field, value) pairs.
     """
 
@@ -102,7 +106,7 @@ def check(program: Program, exits: int) -> None:
     """
     if not program:
         raise OfframpError("the strategy has no phases; return at least one Phase")
-    seen: set[str] = set()
+    seen = {BEFORE}
     for phase in program:
         where = f"phase '{phase.name}'"
         if phase.name in seen:

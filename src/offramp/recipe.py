@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+LATER = ("class_weights",)  # fields younger than the first keys: left out of them while at their default
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -22,6 +24,9 @@ class Recipe:
     patience: epochs without a lower validation loss until the phase stops; None never stops it.
     select: the weights handed on, `best` (lowest validation loss), `last`, or `auto`: best where there
         is a patience, else last.
+    class_weights: `balanced` counts an image's cross-entropy N/(C·n) times, n being the number of
+        training images of its class, N of all C classes: each class then weighs alike. Distillation's
+        term has no classes to weigh.
     """
 
     epochs: int = 20
@@ -38,6 +43,7 @@ class Recipe:
     warmup_epochs: float = 0.0
     patience: int | None = None
     select: Literal["auto", "best", "last"] = "auto"
+    class_weights: Literal["none", "balanced"] = "none"
 
     @property
     def selects_best(self) -> bool:

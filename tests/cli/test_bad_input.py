@@ -128,6 +128,8 @@ STUDIES = {
     "no-folder": ({"data": "data: cifar10"}, 5, "data.root", "OFFRAMP_DATA"),
     "data": ({"data": "data: digit"}, 5, "'digit'", "'digits'?"),
     "data-option": ({"data": "data: {name: digits, colour: 1}"}, 5, "'colour'", "remove"),
+    "fit": ({"data": "data: {name: digits, fit: squash}"}, 5, "data.fit", "'crop' or 'stretch'"),
+    "channels": ({"data": "data: {name: digits, channels: 2}"}, 5, "data.channels", "1 or 3"),
     "data-root": ({"data": "data: {name: digits, root: x}"}, 5, "leave data.root out"),
     "too-few": ({"data": "data: {name: digits, train_images: 5}"}, 5, "too few", "more training"),
     "too-many-images": ({"data": "data: {name: digits, train_images: 9999}"}, 5, "9999", "ask for"),
@@ -188,7 +190,7 @@ def test_a_file_that_is_no_python(cli: Cli) -> None:
 
 def test_a_corrupt_file_is_named(cli: Cli) -> None:
     root = parquet("pictures", [picture(32)] * 40)
-    data = {"data": "data: {name: cifar10, root: pictures}"}
+    data = {"data": "data: {name: cifar10, root: pictures, official: false}"}
     good = run(cli, data | {"backbone": "backbone: mobilenetv1", "exits": "exits: 1"}, "--dry-run")
     assert good.code == 0, good.err  # the folder itself is fine
     file = root / "test-00000-of-00001.parquet"
@@ -200,9 +202,25 @@ def test_a_corrupt_file_is_named(cli: Cli) -> None:
     refused(run(cli, data), "s.yaml:5", "test-*.parquet", "fetch")
 
 
+def test_the_folder_may_be_given_beside_the_study(cli: Cli) -> None:
+    parquet("pictures", [picture(32)] * 40)
+    data = {"data": "data: {name: cifar10, root: elsewhere, official: false}"}
+    network = {"backbone": "backbone: mobilenetv1", "exits": "exits: 1"}
+    refused(run(cli, data), "s.yaml:5", "elsewhere", "fetch")
+    good = run(cli, data | network, "--data-root", "pictures", "--dry-run")
+    assert good.code == 0
+    assert "cifar10: 39 images of test equal to another of it" in good.err
+    given = ("--strategy", "joint", "--backbone", "mobilenetv1", "--set", "exits=1", "--dry-run")
+    given += ("--data", "cifar10", "--set", "data.official=false", "--store", "store")
+    for flag in ("--root", "--data-root"):
+        assert cli("train", *given, flag, "pictures").code == 0
+    answer = cli("train", *given[:-4], "--store", "store", "--data-root", "pictures")
+    assert answer.code == 2 and "40 training and 40 test images" in answer.err
+
+
 def test_wrong_columns_are_named(cli: Cli) -> None:
     parquet("pictures", [picture(32)] * 40)
-    data = "data: {name: cifar10, root: pictures, %s}"
+    data = "data: {name: cifar10, root: pictures, official: false, %s}"
     wrong = {
         "label_column: lable": ("no column 'lable'", "data.label_column", "img, label"),
         "label_column: img": ("'img'", "not a class number", "data.label_column"),
@@ -216,8 +234,12 @@ def test_wrong_columns_are_named(cli: Cli) -> None:
 def test_images_that_cannot_be_used(cli: Cli) -> None:
     parquet("noise", [picture(32)] * 3 + [b"no image"] * 37)
     parquet("sizes", [picture(32)] * 39 + [picture(16)])
-    refused(run(cli, {"data": "data: {name: cifar10, root: noise}"}), "s.yaml:5", "no readable image")
-    answer = run(cli, {"data": "data: {name: cifar10, root: sizes}"})
+    refused(
+        run(cli, {"data": "data: {name: cifar10, root: noise, official: false}"}),
+        "s.yaml:5",
+        "no readable image",
+    )
+    answer = run(cli, {"data": "data: {name: cifar10, root: sizes, official: false}"})
     refused(answer, "s.yaml:5", "row 39", "3×16×16", "one size")
 
 

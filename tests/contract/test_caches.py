@@ -199,7 +199,7 @@ def check_reads(cache: Watched, group: Sequence[Node], scale: Scale, images: Ima
     for split in ("train", "validation"):
         batches = -(-images.count(split) // scale.batch)
         for value in values:
-            key = (value, split, scale.frozen_batch)
+            key = (value, split, None, scale.frozen_batch)
             assert key in cache.ever, f"{value.point} of {split} was never cached"
             assert cache.reads[key] >= EPOCHS * batches, f"{value.point} of {split} was not read"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from offramp.data.load import DataSpec, load
+from offramp.data import DataSpec
+from offramp.data.load import load
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 

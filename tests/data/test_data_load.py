@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from offramp.data import DataSpec
 from offramp.data.dataset import Data
-from offramp.data.load import DataSpec, assemble, load
+from offramp.data.load import assemble, load
 from offramp.data.raw import RawData, RawSplit
-from offramp.data.sources import DATASETS
 from offramp.errors import OfframpError
 
 
@@ -184,8 +183,3 @@ def test_digits_are_pinned() -> None:
         load(DataSpec("digits")).train.digest
         == "6606ea76b9b5f981cf621d89206dcdcb5b502c0093001fdb8bbcc6a10174d6b3"
     )
-
-
-def test_the_registry_is_in_order() -> None:
-    assert list(DATASETS) == sorted(DATASETS)
-    assert all(Path(f"{name}.py").stem == source.__name__ for name, source in DATASETS.items())

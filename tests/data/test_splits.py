@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.data.splits import hold_out, subset
+from offramp.data.splits import by_hash, hold_out, hold_out_groups, subset
 from offramp.errors import OfframpError
 
 ALL = ("validation", "calibration", "test")
@@ -103,3 +103,63 @@ def test_hold_out_is_pinned() -> None:
     parts = hold_out(labels, ("validation", "calibration"), 42)
     assert parts["validation"].tolist() == [1, 3, 6, 7, 20, 22]
     assert parts["calibration"].tolist() == [5, 10, 11, 12, 14, 23]
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=30, max_size=80),
+    names=st.lists(st.sampled_from(ALL), unique=True),
+    seed=st.integers(0, 5),
+)
+def test_groups_are_held_out_whole(sizes: list[tuple[int, int]], names: list[str], seed: int) -> None:
+    labels = torch.tensor([label for size, label in sizes for _ in range(size)])
+    groups = [str(g) for g, (size, _) in enumerate(sizes) for _ in range(size)]
+    try:
+        parts = hold_out_groups(labels, groups, names, seed)
+    except OfframpError as error:
+        assert "no group is small enough" in str(error)
+        return
+    assert torch.equal(torch.cat(list(parts.values())).sort().values, torch.arange(len(labels)))
+    shown = {name: {groups[row] for row in rows.tolist()} for name, rows in parts.items()}
+    assert sum(map(len, shown.values())) == len(sizes)
+    plain = hold_out(labels, names, seed) if names else {}
+    for name in names:  # never more of a class than without groups
+        most = torch.bincount(labels[plain[name]], minlength=3)
+        assert (torch.bincount(labels[parts[name]], minlength=3) <= most).all()
+
+
+def test_held_out_groups_depend_on_the_seed_and_not_on_their_neighbors() -> None:
+    labels = torch.arange(400) // 4 % 2
+    groups = [str(row // 4) for row in range(400)]
+    every = hold_out_groups(labels, groups, ALL, 1)
+    for name in ALL:
+        alone = hold_out_groups(labels, groups, (name,), 1)
+        assert torch.equal(alone[name], every[name])
+        assert len(alone[name]) == 40  # a class of 200: 20 of it
+    assert not torch.equal(hold_out_groups(labels, groups, ALL, 2)["test"], every["test"])
+
+
+def test_a_mixed_group_counts_with_the_class_it_shows_most() -> None:
+    labels = torch.tensor([0, 0, 1] * 40 + [1] * 60)
+    groups = [f"mixed {row // 3}" for row in range(120)] + [f"pure {row}" for row in range(60)]
+    parts = hold_out_groups(labels, groups, ("test",), 0)
+    assert torch.bincount(labels[parts["test"]]).tolist() == [12, 6 + 15]  # 18 of 20 fit; 15 of 60
+
+
+def test_groups_too_large_to_hold_out() -> None:
+    labels = torch.arange(200) % 2
+    with pytest.raises(OfframpError, match="no group is small enough to hold out a test split"):
+        hold_out_groups(labels, [str(label) for label in labels.tolist()], ("test",), 0)
+
+
+def test_a_hash_takes_its_share_of_each_class_whatever_the_order() -> None:
+    labels = torch.tensor([0] * 100 + [1] * 10 + [2] * 2 + [3])
+    keys = [f"key {row}" for row in range(113)]
+    test = by_hash(labels, keys, 0.2)
+    assert torch.bincount(labels[test], minlength=4).tolist() == [20, 2, 1, 0]  # never all of a class
+    backward = by_hash(labels.flip(0), keys[::-1], 0.2)
+    assert torch.equal(backward.flip(0), test)
+    pairs = by_hash(torch.arange(80) // 40, [str(row // 2) for row in range(80)], 0.25)
+    assert torch.equal(pairs[::2], pairs[1::2]) and pairs.sum() == 20
+    for share in (0, 1, -1):
+        with pytest.raises(OfframpError, match="between 0 and 1"):
+            by_hash(labels, keys, share)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from offramp.augment import View
 from offramp.engine.cache import Cache, Key
 from offramp.engine.resolve import Source
 from offramp.engine.values import Frozen, Point
@@ -22,8 +23,8 @@ def value(index: int, node: str = "a") -> Frozen:
     return Frozen(Point("tap", index), 42, (Source(node),) * index)
 
 
-def key(index: int, split: str = "train", batch: int = 64) -> Key:
-    return value(index), split, batch
+def key(index: int, split: str = "train", view: View | None = None, batch: int = 64) -> Key:
+    return value(index), split, view, batch
 
 
 def batch(width: int = WIDTH) -> tuple[Tensor, ...]:
@@ -40,11 +41,14 @@ def test_a_value_is_there_once_it_is_filled(tmp_path: Path) -> None:
     assert held is not None and held[0] is room[0]
 
 
-def test_values_differ_by_place_source_split_and_batch(tmp_path: Path) -> None:
+def test_values_differ_by_place_source_split_view_and_batch(tmp_path: Path) -> None:
     cache = Cache(10 * SIZE, 0, tmp_path)
     cache.reserve(key(1), batch(), ROWS)
     cache.filled(key(1))
-    others: list[Key] = [key(2), key(1, "validation"), key(1, batch=128), (value(1, "b"), "train", 64)]
+    others: list[Key] = [
+        *(key(2), key(1, "validation"), key(1, batch=128), key(1, view=View(42, 0))),
+        (value(1, "b"), "train", None, 64),
+    ]
     assert all(cache.get(other) is None for other in others)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fit_runs import USUAL, begin, equal, program_nodes, split_data, train
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import offramp.engine.fit
-from offramp.data import Data, order
+from offramp.augment import View
+from offramp.data import Data, from_dataset, order
 from offramp.engine.fit import EpochReport, conclude, evaluate, fit
 from offramp.engine.passes import Derived, Images, Logits, Plain
 from offramp.engine.resolve import Node
@@ -70,9 +72,10 @@ class Watch:
         self._inner = inner
         self.asked: list[tuple[str, list[int]]] = []
 
-    def read(self, split: str, rows: Tensor) -> Any:
-        self.asked.append((split, rows.tolist()))
-        return self._inner.read(split, rows)
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Any]:
+        for rows, read in zip(chunks, self._inner.reads(split, chunks, view), strict=True):
+            self.asked.append((split, rows.tolist()))
+            yield read
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         return self._inner.logits(node, net, read)
@@ -116,9 +119,9 @@ class Recorded(Images):
         self.splits.add(split)
         return super().labels(split, rows)
 
-    def read(self, split: str, rows: Tensor) -> Tensor:
+    def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
         self.splits.add(split)
-        return super().read(split, rows)
+        return super().read(split, rows, view)
 
 
 @pytest.mark.parametrize("kind", [Plain, Derived])
@@ -266,7 +269,9 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
         targets = []
         for epoch in range(2):
             trainee.net.clock.tick(42, epoch, 0)
-            targets.append(passes.logits(node, trainee.net, passes.read("train", rows))[1][4])
+            targets.append(
+                passes.logits(node, trainee.net, next(passes.reads("train", [rows], None)))[1][4]
+            )
     assert torch.equal(*targets)
 
 
@@ -307,3 +312,30 @@ def test_one_validation_image_is_enough() -> None:
     (node,) = program_nodes("joint")
     _, reports, _ = train(node, split_data(20, validation_images=17))  # batches of 16 and 1
     assert all(isinstance(r, EpochReport) for r in reports)
+
+
+def test_class_weights_are_of_the_training_split_in_plain_and_derived_alike(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = (torch.arange(160) % 5 == 0).to(torch.int64)
+    noise = (torch.rand(160, 1, 8, 8, generator=generator) * 120).to(torch.uint8)
+    data = from_dataset((noise + (labels * 40).view(-1, 1, 1, 1).to(torch.uint8), labels))
+    found = {}
+    for weights in ("none", "balanced"):
+        for mode in ("derived", "plain"):
+            study = tiny_study(["two-stage"], recipe={"class_weights": weights}, execution=mode)
+            store, _ = run_all(tiny_plan(study, data), tmp_path / weights / mode)
+            (trial,) = store.trials()
+            found[weights, mode] = store.trial_logits(trial)["test"]
+            first = store.node_history(store.read_trial(trial)["phases"][0]["node"])
+            rows = first[(first["epoch"] == 1) & (first["split"] == "train")].set_index("metric")[
+                "value"
+            ]
+            same = rows["loss"] == pytest.approx(rows["cross_entropy"], rel=1e-6)
+            assert same == (weights == "none")
+    for weights in ("none", "balanced"):
+        assert np.array_equal(found[weights, "derived"], found[weights, "plain"])
+    lead = {
+        weights: found[weights, "plain"][..., 1] - found[weights, "plain"][..., 0]
+        for weights in ("none", "balanced")
+    }
+    assert lead["balanced"].mean() > lead["none"].mean()  # the rare class is answered more often

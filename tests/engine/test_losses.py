@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.engine.losses import distance, objective
+from offramp.engine.losses import balanced, distance, objective
 from offramp.errors import OfframpError
 from offramp.phase import CE, KD
 from offramp.strategies import STRATEGIES
@@ -157,3 +157,39 @@ def test_the_distillation_objective_by_hand() -> None:
     found = objective(phases[1].terms, {1: student}, {4: teacher}, LABELS).item()
     expected = 0.1 * cross_entropy(student) + 0.9 * divergence(student, teacher, 3.0)
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_balanced_weights_make_classes_count_alike() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    weights = balanced(labels, 4)
+    assert weights.tolist() == pytest.approx([10 / 24, 10 / 12, 10 / 4, 0])
+    whole = balanced(labels, 3)
+    assert float(whole[labels].mean()) == pytest.approx(1)
+    assert [float(whole[labels[labels == c]].sum()) for c in range(3)] == pytest.approx([10 / 3] * 3)
+
+
+def test_weighted_cross_entropy_is_a_mean_over_images() -> None:
+    logits, weights = some_logits(1), torch.tensor([0.5, 2.0, 3.0])
+    logs = -np.log(softmax(logits)[np.arange(B), LABELS.numpy()])
+    expected = float((logs * weights.numpy()[LABELS.numpy()]).mean())
+    teacher = {4: some_logits(2)}
+    assert objective((CE(1),), {1: logits}, {}, LABELS, weights).item() == pytest.approx(
+        expected, rel=1e-6
+    )
+    both = (CE(1, 0.1), KD(1, 4, 3.0, 0.9))
+    found = objective(both, {1: logits}, teacher, LABELS, weights).item()
+    distilled = divergence(logits, teacher[4], 3.0)
+    assert found == pytest.approx(
+        0.1 * expected + 0.9 * distilled, rel=1e-5
+    )  # classes weigh in CE alone
+    # A batch counts by its size, whatever classes are in it.
+    halves = [(logits[:2], LABELS[:2]), (logits[2:], LABELS[2:])]
+    parts = [len(y) * objective((CE(1),), {1: x}, {}, y, weights).item() for x, y in halves]
+    assert sum(parts) / B == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_weights_nothing_changes() -> None:
+    logits = some_logits(1)
+    ones = objective((CE(1),), {1: logits}, {}, LABELS, torch.ones(C))
+    assert torch.equal(objective((CE(1),), {1: logits}, {}, LABELS), F.cross_entropy(logits, LABELS))
+    assert ones.item() == pytest.approx(F.cross_entropy(logits, LABELS).item(), rel=1e-6)

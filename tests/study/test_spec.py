@@ -216,7 +216,7 @@ def test_fields_cannot_drift_from_what_they_fill() -> None:
 
 
 def test_sections_match_the_layers_below() -> None:
-    load = pytest.importorskip("offramp.data.load")
+    load = pytest.importorskip("offramp.data.spec")
     assert set(DataSpec.model_fields) == {f.name for f in dataclasses.fields(load.DataSpec)}
     heads = pytest.importorskip("offramp.nets.heads")
     assert set(HeadSpec.model_fields) == {f.name for f in dataclasses.fields(heads.HeadSpec)}
@@ -225,3 +225,20 @@ def test_sections_match_the_layers_below() -> None:
 def test_reading_is_quick_to_import() -> None:
     code = "import sys, offramp.study.spec as s; sys.exit('torch' in sys.modules or not s.read)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "root"),
+    [
+        ("folder:path/to/images", "folder", "path/to/images"),
+        ({"name": "folder:~/a b:c"}, "folder", "~/a b:c"),
+        ({"name": "folder:here", "root": "there"}, "folder", "there"),  # as --data-root has it
+        ("my.py:make_data", "my.py:make_data", None),
+        ("path/to/my.py:make_data", "path/to/my.py:make_data", None),
+        ("digits", "digits", None),
+        ("folder:", "folder:", None),  # refused where names are looked up
+    ],
+)
+def test_data_may_be_named_with_its_folder(written: Any, name: str, root: str | None) -> None:
+    study = parse({"strategies": ["joint"], "backbone": "digits-cnn", "data": written})
+    assert (study.data.name, study.data.root) == (name, root)

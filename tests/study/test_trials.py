@@ -10,6 +10,8 @@ import torch
 from kit import finish
 
 from offramp.analysis.exits import accuracy, cross_entropy
+from offramp.analysis.imbalance import auroc
+from offramp.cli import inspecting
 from offramp.data import normalize
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
@@ -18,7 +20,8 @@ from offramp.errors import OfframpError
 from offramp.study import spec, trials
 from offramp.study.plan import Plan, make_plan
 from offramp.study.store import Damaged, Store
-from support import CPU
+from offramp.study.summary import tidy
+from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
 INDEPENDENT = {"name": "distillation", "as": "independent", "students": "independent"}
 STUDY: dict[str, Any] = {
@@ -189,3 +192,26 @@ def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(tmp_path: Pat
     file.unlink()
     with pytest.raises(OfframpError, match=r"there is no file .*my_net.py"):
         trials.load_network(store, trial, CPU)
+
+
+def test_uneven_classes_are_measured_beyond_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tiny_study(["baseline"], recipe={"epochs": 1})
+    plan = tiny_plan(study, tiny_data(classes=2))
+    store, _ = run_all(plan, tmp_path / "store")
+    (trial,) = store.trials()
+    found = store.read_trial(trial)["metrics"]["test"]
+    arrays = store.trial_logits(trial)
+    assert found["auroc"] == auroc(arrays["test"], arrays["test_labels"]).tolist()
+    table = tidy(store, [trial])
+    final = table[(table["phase"] == "final") & (table["split"] == "test")]
+    assert set(final["metric"]) == {"accuracy", "cross_entropy", "balanced_accuracy", "auroc", "f1"}
+    inspecting.show_trial(store, trial, as_json=False)
+    assert "AUROC" in capsys.readouterr().out
+    even = tiny_plan(study)
+    store, _ = run_all(even, tmp_path / "even")
+    (trial,) = store.trials()
+    assert set(store.read_trial(trial)["metrics"]["test"]) == {"accuracy", "cross_entropy"}
+    inspecting.show_trial(store, trial, as_json=False)
+    assert "AUROC" not in capsys.readouterr().out

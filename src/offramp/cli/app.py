@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from json import dumps as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import concluding, evidence, page, reporting, tabling
+from offramp.cli import answering, concluding, deploying, evidence, page, reporting, tabling
+from offramp.cli import data as looking
 from offramp.cli.options import (
     RUNS,
+    DataRootOption,
     DryOption,
     Execution,
     ExecutionOption,
@@ -61,6 +64,7 @@ def run(
         Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/demo.yaml.")
     ],
     store: StoreOption = RUNS,
+    data_root: DataRootOption = None,
     set_: SetOption = None,
     execution: ExecutionOption = None,
     dry_run: DryOption = False,
@@ -86,7 +90,7 @@ def run(
     from offramp.cli import running
     from offramp.study import spec
 
-    asked = spec.read(study, _settings(set_, execution))
+    asked = spec.read(study, [*_data_root(data_root), *_settings(set_, execution)])
     running.start(asked, store, dry_run, workers, json, quiet)
 
 
@@ -99,10 +103,16 @@ def train(
         str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
     ],
     data: Annotated[
-        str, typer.Option(metavar="NAME", help="A data set: digits, cifar10 or my.py:make_data.")
+        str,
+        typer.Option(
+            metavar="NAME", help="A data set: digits, cifar10, folder:path/to/images or my.py:make_data."
+        ),
     ],
     root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The folder of the data set's files.")
+        Path | None,
+        typer.Option(
+            "--root", "--data-root", metavar="FOLDER", help="The folder of the data set's files."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")] = 42,
     store: StoreOption = RUNS,
@@ -132,6 +142,11 @@ def train(
     flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data"}
     asked = spec.parse(given, "offramp train", _settings(set_, execution), flags)
     running.start(asked, store, dry_run, 1, json, quiet)
+
+
+def _data_root(given: Path | None) -> list[str]:
+    """As a setting, its value quoted as YAML takes it."""
+    return [] if given is None else [f"data.root={json_text(str(given))}"]
 
 
 def _settings(given: list[str] | None, execution: Execution | None) -> list[str]:
@@ -295,12 +310,10 @@ def doctor(json: JsonOption = False) -> None:
     doctoring.doctor(json)
 
 
-for command in (evidence.compare, evidence.stats, evidence.calibrate):
+for command in (
+    *(evidence.compare, evidence.stats, concluding.claims, concluding.recommend),
+    *(page.report, reporting.figures, tabling.tables, reporting.pack),
+    *(evidence.calibrate, deploying.export, deploying.build, answering.predict, answering.benchmark),
+):
     app.command()(command)
-
-app.command()(reporting.pack)
-app.command()(reporting.figures)
-app.command()(tabling.tables)
-app.command()(concluding.claims)
-app.command()(concluding.recommend)
-app.command()(page.report)
+app.add_typer(looking.app)

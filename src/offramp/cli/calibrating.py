@@ -12,6 +12,8 @@ from typing import Any, cast, get_args
 import numpy as np
 import typer
 
+from offramp.cli import clocked
+from offramp.cli.clocked import Timed
 from offramp.cli.render import macs, show, table
 from offramp.deploy import trial as trials
 from offramp.deploy.calibrate import Calibrated, Kind, Target, statement
@@ -36,6 +38,7 @@ class Asked:
     confidence: float | None
     on_average: bool
     without_labels: bool
+    batch: int | None = None
 
 
 def search(score: str, shared: bool, temperature: bool, without_labels: bool) -> Search:
@@ -65,7 +68,11 @@ def target(asked: Asked, plain_macs: int) -> Target:
         )
     if asked.on_average and asked.confidence is not None:
         raise OfframpError("--on-average has no confidence; give one of the two")
-    if kind == "max-mean-macs":
+    if asked.batch is not None and kind != "max-mean-latency":
+        raise OfframpError(f"--batch goes with --max-mean-latency, not with --{kind}")
+    if kind == "max-mean-latency":
+        number = clocked.seconds(str(value))
+    elif kind == "max-mean-macs":
         number = _macs(str(value), plain_macs)
     else:
         number = _share(kind, float(value), least_excluded=kind == "risk")
@@ -103,17 +110,28 @@ def calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, a
     target(asked, 1)  # mistakes in the options before the work
     trained = trials.read(store, prefix)
     wish = target(asked, trained.plain_macs)
-    found = choose(trained.validation, trained.calibration, trained.exits, trained.costs, wish, how)
-    write(out, policy_file(trained, found))
+    timed = None
+    if wish.kind == "max-mean-latency":
+        timed = clocked.measured(store, trained, asked.batch or 1, how.score)
+    found = choose(
+        trained.validation,
+        trained.calibration,
+        trained.exits,
+        trained.costs,
+        wish,
+        how,
+        None if timed is None else timed.costs,
+    )
+    write(out, policy_file(trained, found, timed))
     # Only now, with the policy on the disk, is the test split looked at.
     tested = outcome(found.policy, trained.test, trained.costs, trained.classes)
     if as_json:
-        typer.echo(jsonlib.dumps(_json(trained, found, tested, out), indent=2))
+        typer.echo(jsonlib.dumps(_json(trained, found, tested, out, timed), indent=2))
     else:
-        _show(trained, found, tested, out)
+        _show(trained, found, tested, out, timed)
 
 
-def policy_file(trained: Trained, found: Calibrated) -> PolicyFile:
+def policy_file(trained: Trained, found: Calibrated, timed: Timed | None = None) -> PolicyFile:
     """The chosen policy as a file: nothing of the test split is in it."""
     chosen, full = found.measures[found.chosen], found.measures[0]
     return PolicyFile(
@@ -131,13 +149,17 @@ def policy_file(trained: Trained, found: Calibrated) -> PolicyFile:
             "loss": chosen.loss,
             "leaving": list(chosen.shares),
             "risk_below": found.bound,
+            **({} if timed is None else clocked.record(timed, chosen, full)),
         },
         statement(found),
     )
 
 
-def _json(trained: Trained, found: Calibrated, tested: Outcome, out: Path) -> dict[str, Any]:
+def _json(
+    trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed: Timed | None
+) -> dict[str, Any]:
     return {
+        **({} if timed is None else {"stages": clocked.stages(timed)}),
         "trial": trained.id,
         "policy": str(out),
         "statement": statement(found),
@@ -153,7 +175,7 @@ def _json(trained: Trained, found: Calibrated, tested: Outcome, out: Path) -> di
     }
 
 
-def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path) -> None:
+def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed: Timed | None) -> None:
     typer.echo(f"{trained.id}: {found.policy.score} policy in {out}\n")
     _curve(trained, found)
     _exits(tested)
@@ -170,6 +192,8 @@ def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path) -> No
         f"  MACs an image      {macs(spent.mean)}, {100 * spent.mean / plain:.1f} % of the plain "
         f"network{_ends(spent.low, spent.high, 100 / plain)}"
     )
+    if timed is not None:
+        clocked.show(found.policy, tested, timed)
     for name, bound in (("oracle", tested.oracle), ("random exit", tested.random)):
         typer.echo(
             f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
@@ -190,7 +214,9 @@ def _ends(low: float | None, high: float | None, factor: float) -> str:
 def _curve(trained: Trained, found: Calibrated) -> None:
     """Some points of the curve, the full network and the chosen one among them."""
     labeled = found.measures[0].accuracy is not None
-    listing = table([""], ["MACs", "of plain", "accuracy" if labeled else "agreement"])
+    title = "accuracy" if labeled else "agreement"
+    timed = found.measures[0].seconds is not None
+    listing = table([""], ["MACs", "of plain", title, *(["ms an image"] if timed else [])])
     shown = _shown(found)
     for at, measure in enumerate(found.measures):
         if at in shown:
@@ -200,6 +226,7 @@ def _curve(trained: Trained, found: Calibrated) -> None:
                 macs(measure.macs),
                 f"{100 * measure.macs / trained.plain_macs:.1f} %",
                 f"{100 * value:.2f} %",
+                *([] if measure.seconds is None else [f"{1000 * measure.seconds:.4g}"]),
             )
     title = f"What can be had, on {found.rows:,} calibration images"
     show(listing, title, "Candidates were made on validation. * is the chosen one.")

@@ -97,6 +97,14 @@ def calibrate(
     max_mean_macs: Annotated[
         str | None, typer.Option(help="MACs an image on average: 40% of the plain network, or 1.5M.")
     ] = None,
+    max_mean_latency: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time an image on average, as 5ms, on this machine."),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Images at once, for that time.  [default: 1]"),
+    ] = None,
     max_disagreement: Annotated[
         float | None, typer.Option(help="Share of answers that may differ from the final exit's.")
     ] = None,
@@ -137,6 +145,7 @@ def calibrate(
     Examples:
       offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
       offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
+      offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
     """
     from offramp.cli import calibrating, inspecting
 
@@ -144,9 +153,10 @@ def calibrate(
         "max-accuracy-loss": max_accuracy_loss,
         "min-accuracy": min_accuracy,
         "max-mean-macs": max_mean_macs,
+        "max-mean-latency": max_mean_latency,
         "max-disagreement": max_disagreement,
         "risk": risk,
     }
-    asked = calibrating.Asked(wanted, confidence, on_average, without_labels)
+    asked = calibrating.Asked(wanted, confidence, on_average, without_labels, batch)
     how = calibrating.search(score, shared, temperature, without_labels)
     calibrating.calibrate(inspecting.opened(store), trial, asked, how, out, json)

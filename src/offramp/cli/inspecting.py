@@ -12,9 +12,11 @@ from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.study.store import Store
-from offramp.study.summary import made_with, tidy, trial_seconds
+from offramp.study.summary import data_label, made_with, tidy, trial_seconds
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
+
+UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}
 
 
 def opened(root: Path) -> Store:
@@ -27,7 +29,7 @@ def opened(root: Path) -> Store:
 
 def status(store: Store, as_json: bool) -> None:
     manifests = [store.read_trial(trial) for trial in store.trials()]
-    counts = Counter((m["strategy"], m["network"]["backbone"], m["data"]["name"]) for m in manifests)
+    counts = Counter((m["strategy"], m["network"]["backbone"], data_label(m)) for m in manifests)
     plans = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
     working = sorted(path.name for path in (store.root / "work").glob("*") if path.is_dir())
     used = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
@@ -73,9 +75,13 @@ def show_trial(store: Store, prefix: str, as_json: bool) -> None:
         return
     typer.echo(
         f"{trial}\n{manifest['strategy']} on {manifest['network']['backbone']}, "
-        f"{manifest['data']['name']}, seed {manifest['seed']}\n"
+        f"{data_label(manifest)}, seed {manifest['seed']}\n"
     )
     show(_exits(manifest), "Exits: compute of one image, and accuracy")
+    if "auroc" in manifest["metrics"]["test"]:
+        several = len(manifest["classes"]) > 2
+        of = "means over classes" if several else f"of class '{manifest['classes'][1]}'"
+        show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
     note = "kept: the epoch whose weights were kept. offramp why NODE explains a node."
     show(_phases(store, manifest), "Phases", note)
     made, sign = manifest["provenance"], "" if seconds.measured else "~"
@@ -98,6 +104,15 @@ def _exits(manifest: dict[str, Any]) -> Any:
             f"{100 * spent / manifest['backbone_macs']:.0f} %",
             *(f"{100 * manifest['metrics'][split]['accuracy'][i]:.1f} %" for split in splits),
         )
+    return listing
+
+
+def _uneven(manifest: dict[str, Any]) -> Any:
+    listing = table(["exit"], list(UNEVEN.values()))
+    test = manifest["metrics"]["test"]
+    for i, exit in enumerate(manifest["exits"]):
+        values = [test[name][i] for name in UNEVEN]
+        listing.add_row(str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values))
     return listing
 
 

@@ -26,6 +26,15 @@ SetOption = Annotated[
         help="Change a setting for this run: recipe.epochs=3, seeds='[42]'. Repeatable.",
     ),
 ]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="FOLDER",
+        help="The folder of the data set's files, in place of the study's data.root. Without either, "
+        "the folder of the data set's name in $OFFRAMP_DATA.",
+    ),
+]
 DryOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Show the work, what is shared and the cost; start nothing."),

@@ -15,6 +15,7 @@ import typer
 from offramp.cli import results
 from offramp.cli.progress import Progress
 from offramp.cli.render import counted, duration, emit, macs, show, size, table
+from offramp.data.notes import notes
 from offramp.study.events import Event
 from offramp.study.forecast import forecast
 from offramp.study.plan import Plan, default_device, make_plan
@@ -30,17 +31,20 @@ def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, 
     store = Store(root)
     plan = make_plan(study)
     device = default_device()
+    if not quiet and not as_json:
+        if plan.net.initial is not None:
+            typer.echo(f"Weights '{study.backbone.weights}': {plan.net.initial}.", err=True)
+        for note in notes(plan.data.provenance):
+            typer.echo(f"{plan.data.name}: {note}", err=True)
     if dry_run:
-        _show_forecast(forecast(plan, store, device), as_json)
+        show_forecast(forecast(plan, store, device), as_json)
         return
     if not quiet and not as_json:
         _advise(plan, workers)
-    folder = Path(tempfile.gettempdir()) / f"offramp-cache-{os.getuid()}"
-    conduct = Conduct(device=device, cache_folder=folder, workers=workers)
     progress = Progress(plan, shown=not (quiet or as_json))
     interrupted = False
     try:
-        _watch(run_pooled(plan, store, conduct), progress)
+        watch(run_pooled(plan, store, here(workers)), progress)
     except KeyboardInterrupt:
         interrupted = True
     _show_results(plan, store, progress, root, as_json, interrupted)
@@ -49,6 +53,12 @@ def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, 
         raise typer.Exit(130)
     if progress.failed:
         raise typer.Exit(1)
+
+
+def here(workers: int) -> Conduct:
+    """How work is done on this machine."""
+    folder = Path(tempfile.gettempdir()) / f"offramp-cache-{os.getuid()}"
+    return Conduct(device=default_device(), cache_folder=folder, workers=workers)
 
 
 def _advise(plan: Plan, workers: int) -> None:
@@ -67,7 +77,8 @@ def _advise(plan: Plan, workers: int) -> None:
         typer.echo(f"{counted(cores, 'core')} here; --workers {more} would use more of them.", err=True)
 
 
-def _watch(events: Iterator[Event], progress: Progress) -> None:
+def watch(events: Iterator[Event], progress: Progress) -> None:
+    """Run to the end, or until interrupted, and show it."""
     with _interruptible(), closing(events), progress:  # type: ignore[type-var]  # a generator
         for event in events:
             progress.see(event)
@@ -109,7 +120,8 @@ def _show_results(
         )
 
 
-def _show_forecast(found: dict[str, Any], as_json: bool) -> None:
+def show_forecast(found: dict[str, Any], as_json: bool) -> None:
+    """The phases and the totals of a plan."""
     if as_json:
         emit(found)
         return

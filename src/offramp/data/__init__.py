@@ -2,9 +2,10 @@
 
 from offramp.data.batches import bounds, order
 from offramp.data.dataset import Data, Split, normalize, statistics
-from offramp.data.load import DataSpec, assemble, from_dataset, load
+from offramp.data.load import assemble, from_dataset, load, save_splits
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import DATASETS
+from offramp.data.spec import DataSpec
 
 __all__ = [
     "DATASETS",
@@ -19,5 +20,6 @@ __all__ = [
     "load",
     "normalize",
     "order",
+    "save_splits",
     "statistics",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from offramp.augment import Augment, clash
+from offramp.data.file_split import FileSplit
 from offramp.errors import OfframpError
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -58,6 +61,16 @@ class Split:
             sha.update(tensor.detach().cpu().contiguous().numpy().data)
         return sha.hexdigest()
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.images.dtype
+
     def to(self, device: torch.device | str) -> Split:
         """The same split with its tensors on `device`."""
         return Split(self.images.to(device), self.labels.to(device))
@@ -74,32 +87,36 @@ class Data:
     mean, std: per channel, over the training split alone, of pixels scaled to [0, 1]; zeros and
         ones for float images, which are taken as already normalized.
     provenance: source files and counts, in types of JSON; no result depends on it.
+    augment: what happens to training images whenever something trains on them; never to those of the
+        other splits, nor to the training split in eval mode.
 
-    Raises OfframpError when the splits disagree in shape or type, or a label names no class.
+    Raises OfframpError when the splits disagree in shape or type, a label names no class, or the
+    images cannot be augmented so.
     """
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    validation: Split
-    calibration: Split
-    test: Split
+    train: Split | FileSplit
+    validation: Split | FileSplit
+    calibration: Split | FileSplit
+    test: Split | FileSplit
     mean: tuple[float, ...]
     std: tuple[float, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
             raise OfframpError(
                 f"data set '{self.name}' has {len(self.classes)} class; it needs two or more"
             )
-        like = self.train.images
+        like = self.train
         for name, split in self.splits.items():
             where = f"the {name} split of data set '{self.name}'"
-            if split.images.shape[1:] != like.shape[1:] or split.images.dtype != like.dtype:
+            if split.shape != like.shape or split.dtype != like.dtype:
                 raise OfframpError(
-                    f"{where} has images {_describe(split.images[0])} where train has "
-                    f"{_describe(like[0])}; make all splits alike"
+                    f"{where} has images {_named(split)} where train has {_named(like)}; "
+                    "make all splits alike"
                 )
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= len(self.classes):
@@ -112,22 +129,23 @@ class Data:
                 f"the train split of data set '{self.name}' shows one class only; "
                 "give images of two or more"
             )
-        if not len(self.mean) == len(self.std) == like.shape[1] or min(self.std) <= 0:
+        if not len(self.mean) == len(self.std) == like.shape[0] or min(self.std) <= 0:
             raise OfframpError(
-                f"mean and std of data set '{self.name}' must be {like.shape[1]} numbers each, "
+                f"mean and std of data set '{self.name}' must be {like.shape[0]} numbers each, "
                 "one a channel, std above zero"
             )
+        if self.augment is not None:
+            _check(self.augment, like)
 
     @property
-    def splits(self) -> dict[str, Split]:
+    def splits(self) -> dict[str, Split | FileSplit]:
         """The four splits by name."""
         return {name: getattr(self, name) for name in SPLITS}
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.shape
 
     def to(self, device: torch.device | str) -> Data:
         """The same data with every tensor on `device`; a split used twice stays one."""
@@ -151,12 +169,21 @@ def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """
     if images.is_floating_point():
         return (0.0,) * images.shape[1], (1.0,) * images.shape[1]
+    return moments(value_counts(images).tolist())
+
+
+def value_counts(images: Tensor) -> Tensor:
+    """How often each value occurs in each channel of [N, C, H, W] uint8: [C, 256] int64."""
+    return torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.unbind(1)])
+
+
+def moments(counts: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What `statistics` gives, from the counts of `value_counts`."""
     means, deviations = [], []
-    for channel in images.unbind(1):
-        counts = torch.bincount(channel.flatten(), minlength=256).tolist()
-        total = sum(counts)
-        first = sum(value * count for value, count in enumerate(counts))
-        second = sum(value * value * count for value, count in enumerate(counts))
+    for counts_of in counts:
+        total = sum(counts_of)
+        first = sum(value * count for value, count in enumerate(counts_of))
+        second = sum(value * value * count for value, count in enumerate(counts_of))
         means.append(first / total / 255)
         deviations.append(math.sqrt(total * second - first * first) / total / 255 or 1.0)
     return tuple(means), tuple(deviations)
@@ -172,7 +199,33 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         return images
     scale = (255 * std).reciprocal()
     shift = -mean / std
+    if images.shape[1] > 1 and images.is_contiguous(memory_format=torch.channels_last):
+        # The same arithmetic over whole rows of pixels: kernels are slow on runs of three numbers.
+        count, channels, height, width = images.shape
+        rows = images.permute(0, 2, 3, 1).reshape(count * height, width * channels).to(torch.float32)
+        rows = rows.mul_(scale.repeat(width)).add_(shift.repeat(width))
+        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
     return images.to(torch.float32).mul_(scale[:, None, None]).add_(shift[:, None, None])
+
+
+def _check(augment: Augment, train: Split | FileSplit) -> None:
+    if found := clash(augment):
+        raise OfframpError(f"augment.{found[0]} {found[1]}")
+    for name in ("jitter", "resized_crop"):
+        if getattr(augment, name) and train.dtype != torch.uint8:
+            raise OfframpError(
+                f"augment.{name} needs uint8 images, and these are float32, taken as normalized; "
+                "leave it out"
+            )
+    if augment.resized_crop and train.shape[0] not in (1, 3):
+        raise OfframpError(
+            f"augment.resized_crop works on 1 or 3 channels, and images have {train.shape[0]}; "
+            "leave it out"
+        )
+
+
+def _named(split: Split | FileSplit) -> str:
+    return f"{list(split.shape)} {str(split.dtype).removeprefix('torch.')}"
 
 
 def _describe(tensor: Tensor) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -32,19 +32,52 @@ def decode(files: Sequence[bytes], names: Sequence[str]) -> Tensor:
     return stack(images, names)
 
 
+def in_threads(
+    make: Callable[[int], Tensor | None], rows: Sequence[int], name: Callable[[int], str]
+) -> tuple[Tensor, list[int]]:
+    """`make(row)` [C, H, W] of every row, made in parallel: [n, C, H, W], and the rows that they are
+    of, which leave out those for which `make` gave None.
+
+    name: what to call a row in an error. Raises what `make` raises, at the first row (in order) that
+    fails, and OfframpError when two shapes differ or no row is left; no more images are made then.
+    """
+    with ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1, 16)) as pool:
+        made = pool.map(make, rows)
+        kept: list[int] = []
+        images = torch.empty(0)
+        try:
+            for row, image in zip(rows, made, strict=True):
+                if image is None:
+                    continue
+                if not kept:
+                    images = image.new_empty((len(rows), *image.shape))
+                images[len(kept)] = _like(image, row, images[0] if kept else image, rows[0], name)
+                kept.append(row)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if not kept:
+        raise OfframpError(f"none of {len(rows)} images can be read, the first is {name(rows[0])}")
+    return images[: len(kept)], kept
+
+
 def stack(images: Sequence[Tensor], names: Sequence[str]) -> Tensor:
     """Images [C, H, W] of one shape and type as [N, C, H, W].
 
     Raises OfframpError naming the first image that differs from the first of all.
     """
-    like = images[0]
-    for image, name in zip(images, names, strict=True):
-        if image.shape != like.shape or image.dtype != like.dtype:
-            raise OfframpError(
-                f"{name} is {_describe(image)} where {names[0]} is {_describe(like)}; "
-                "give all images one size, number of channels and type"
-            )
-    return torch.stack(list(images))
+    return torch.stack(
+        [_like(image, i, images[0], 0, names.__getitem__) for i, image in enumerate(images)]
+    )
+
+
+def _like(image: Tensor, row: int, first: Tensor, first_row: int, name: Callable[[int], str]) -> Tensor:
+    if image.shape != first.shape or image.dtype != first.dtype:
+        raise OfframpError(
+            f"{name(row)} is {_describe(image)} where {name(first_row)} is {_describe(first)}; "
+            "give all images one size, number of channels and type (data.size makes one size)"
+        )
+    return image
 
 
 def _decode(file: bytes, name: str) -> Tensor:

@@ -3,67 +3,75 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_type_hints
 
-import torch
-from torch import Tensor
+from pydantic import TypeAdapter, ValidationError
 
+from offramp.augment import Augment
+from offramp.data import split_file
+from offramp.data.choose import Part, choose
 from offramp.data.custom import call
-from offramp.data.dataset import Data, Split, statistics
-from offramp.data.raw import RawData, RawSplit
+from offramp.data.dataset import SPLITS, Data
+from offramp.data.geometry import Geometry
+from offramp.data.images import Opened
+from offramp.data.raw import RawData
+from offramp.data.read import Loader, Taken, streams, take, take_files
 from offramp.data.samples import Samples, class_names, read_given, read_samples
 from offramp.data.sources import DATASETS
-from offramp.data.splits import hold_out, subset
+from offramp.data.spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.usercode import function, is_user_code
 
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Which data, and how it is split.
-
-    name: a name in DATASETS, or `path/file.py:function`.
-    root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>`.
-    train_images: so many images of the official training split, classes in proportion, taken before
-        anything is held out; None takes all.  test_images: the same of the test split.
-    split_seed: which images the subsets and the held-out splits get.
-    validation: `held-out` of train, or `test`: the test split, as the paper (nothing is then held
-        out for validation, while calibration is held out as ever).
-    options: further arguments of the source, as (name, value) pairs.
-    """
-
-    name: str
-    root: str | None = None
-    train_images: int | None = None
-    test_images: int | None = None
-    split_seed: int = 0
-    validation: Literal["held-out", "test"] = "held-out"
-    options: tuple[tuple[str, Any], ...] = ()
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load(spec: DataSpec) -> Data:
+def load(spec: DataSpec, augment: Augment | None = None, loader: Loader = "auto") -> Data:
     """The data set that `spec` names, on the CPU.
+
+    augment: of the training images.  loader: `resident` keeps all pixels in memory, `streaming` reads
+    image files whenever they are needed, `auto` chooses by size and augmentation. No result depends on
+    the loader.
 
     Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
     """
+    return assemble(read_source(spec), spec, augment, loader)
+
+
+def read_source(spec: DataSpec) -> RawData:
+    """What the source that `spec` names returns; no image that is lazy is read yet.
+
+    Raises OfframpError as `load` does.
+    """
     if is_user_code(spec.name):
         make = function(spec.name, "data.name")
-        raw = call(spec.name, make, _arguments(make, spec, None))
-    elif spec.name in DATASETS:
-        shared = os.environ.get("OFFRAMP_DATA")
-        default = str(Path(shared) / spec.name) if shared else None
-        source = DATASETS[spec.name]
-        raw = source(**_arguments(source, spec, default))
-    else:
+        return call(spec.name, make, _arguments(make, spec, None))
+    if spec.name not in DATASETS:
         raise OfframpError(
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
             "(your own: path/to/file.py:function)"
         )
-    return assemble(raw, spec)
+    shared = os.environ.get("OFFRAMP_DATA")
+    default = str(Path(shared) / spec.name) if shared else None
+    source = DATASETS[spec.name]
+    arguments = _arguments(source, spec, default)
+    hints = get_type_hints(source)
+    for option, value in spec.options:
+        arguments[option] = _checked(option, hints[option], value)
+    return source(**arguments)
+
+
+def save_splits(spec: DataSpec, path: Path) -> None:
+    """Write which image is in which split, with its hash, for `DataSpec.split_file`.
+
+    Raises OfframpError as `load` does.
+    """
+    raw = read_source(spec)
+    split_file.save(path, raw, choose(raw, spec))
 
 
 def from_dataset(
@@ -94,33 +102,43 @@ def from_dataset(
     return assemble(raw, DataSpec(name, split_seed=split_seed))
 
 
-def assemble(raw: RawData, spec: DataSpec) -> Data:
-    """Subsets, hold-outs and statistics: what every source shares.
+def assemble(
+    raw: RawData, spec: DataSpec, augment: Augment | None = None, loader: Loader = "auto"
+) -> Data:
+    """Subsets, hold-outs, geometry and statistics: what every source shares.
 
-    No label or pixel of one official split influences another: test is read and cut to size by
-    itself, the hold-outs are a function of (split_seed, training labels), mean and std are of the
-    training split after holding out.
+    No label or pixel of one official split influences another (but a training image goes when its
+    group is in test): test is read and cut to size by itself, the hold-outs are a function of
+    (split_seed, training labels, groups), mean and std are of the training split after holding out.
 
     Raises OfframpError as `load` does.
     """
-    modes = ("held-out", "test")
-    if spec.validation not in modes:
-        hint = nearest(spec.validation, modes)
-        raise OfframpError(f"data.validation cannot be '{spec.validation}'{hint}")
-    rows = _rows(raw.train, spec.train_images, spec, "train")
-    given = {"validation": raw.validation, "calibration": raw.calibration, "test": raw.test}
-    if spec.validation == "test":
-        del given["validation"]
-    missing = [name for name, part in given.items() if part is None]
-    if spec.test_images is not None and raw.test is None:
-        raise OfframpError(f"data set '{spec.name}' has no test split; leave data.test_images out")
-    held = hold_out(raw.train.labels[rows], missing, spec.split_seed)
-    splits = {name: _read(raw.train, rows[part]) for name, part in held.items()}
-    for name, part in given.items():
-        if part is not None:
-            splits[name] = _read(part, _rows(part, spec.test_images, spec, name))
-    splits.setdefault("validation", splits["test"])
-    mean, std = statistics(splits["train"].images)
+    given = Path(spec.split_file).expanduser() if spec.split_file is not None else None
+    listed = split_file.read(given) if given else {}
+    chosen = split_file.choose(given, listed, raw) if given else choose(raw, spec)
+    geometry = geometry_of(raw, spec)
+    parts = {id(part): part for part in chosen.parts.values()}  # a split used twice is read once
+    _check_loader(loader, parts.values(), spec)
+    taken = {}
+    for key, part in parts.items():
+        # Random boxes are cut from the images as they are stored, where those can be had.
+        whole = (
+            part is chosen.parts["train"]
+            and augment is not None
+            and augment.resized_crop is not None
+            and geometry.size is not None
+            and isinstance(part.source.images, Opened)
+        )
+        if whole or streams(part, geometry, loader, whole):
+            hold = not streams(part, geometry, loader, whole)
+            taken[key] = take_files(part, geometry, spec.on_error, whole, hold)
+        else:
+            taken[key] = take(part, geometry, spec.on_error)
+    read = {name: taken[id(part)] for name, part in chosen.parts.items()}
+    if given:
+        split_file.check(given, listed, raw, read)
+    splits = {name: one.split for name, one in read.items()}
+    mean, std = _normalization(read["train"], spec)
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
         **raw.provenance,
@@ -130,24 +148,78 @@ def assemble(raw: RawData, spec: DataSpec) -> Data:
         },
         "images": {name: len(split) for name, split in splits.items()},
         "split_seed": spec.split_seed,
+        "geometry": asdict(geometry),
+        "group_in_another_split": chosen.dropped,
+        "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
+        "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
-    return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance)
+    return Data(
+        spec.name,
+        classes,
+        splits["train"],
+        splits["validation"],
+        splits["calibration"],
+        splits["test"],
+        mean=mean,
+        std=std,
+        provenance=provenance,
+        augment=augment,
+    )
 
 
-def _rows(part: RawSplit, wanted: int | None, spec: DataSpec, name: str) -> Tensor:
-    """The rows of a subset of `wanted` images; only train and test are ever cut."""
-    if wanted is None or name not in ("train", "test"):
-        return torch.arange(len(part.labels))
-    if not 1 <= wanted <= len(part.labels):
+def _check_loader(loader: Loader, parts: Iterable[Part], spec: DataSpec) -> None:
+    kinds = ("auto", "resident", "streaming")
+    if loader not in kinds:
+        raise OfframpError(f"execution.loader cannot be '{loader}'{nearest(loader, kinds)}")
+    if loader == "streaming" and not any(isinstance(p.source.images, Opened) for p in parts):
         raise OfframpError(
-            f"data.{name}_images is {wanted}, but the {name} split of '{spec.name}' has "
-            f"{len(part.labels)} images; ask for 1 to {len(part.labels)}, or leave it out"
+            f"data set '{spec.name}' is no image files, so it cannot be streamed; "
+            "leave execution.loader out"
         )
-    return subset(part.labels, wanted, spec.split_seed, f"subset of {name}")
 
 
-def _read(part: RawSplit, rows: Tensor) -> Split:
-    return Split(part.read(rows), part.labels[rows])
+def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel."""
+    if spec.normalize == "train":
+        return train.mean, train.std
+    if spec.normalize != "imagenet":
+        hint = nearest(spec.normalize, ("train", "imagenet"))
+        raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
+    if train.split.dtype.is_floating_point or len(train.mean) != 3:
+        raise OfframpError(
+            "data.normalize: imagenet is for 8-bit images of 3 channels; set data.channels to 3, or "
+            "leave it out"
+        )
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:
+    """The source's own geometry with what the study says of it. A size alone keeps the source's
+    proportion of crop to image."""
+    own = raw.geometry
+    resize = spec.resize
+    if resize is None and spec.fit == "crop" and own.size and own.resize:
+        resize = own.resize if spec.size is None else round(own.resize * spec.size / own.size)
+    return Geometry(spec.size or own.size, resize, spec.fit, spec.channels or own.channels)
+
+
+def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many images of a split equal, byte for byte, an earlier one of the same split (`test`), or
+    one of another (`test in train`); zeros are left out. digests: of each image, by split."""
+    counts = {name: len(found) - len(set(found)) for name, found in digests.items()}
+    for name, other in itertools.permutations(digests, 2):
+        if SPLITS.index(name) > SPLITS.index(other) and digests[name] is not digests[other]:
+            seen = set(digests[other])
+            counts[f"{name} in {other}"] = sum(d in seen for d in digests[name])
+    return {name: count for name, count in counts.items() if count}
+
+
+def _checked(option: str, kind: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
+        raise OfframpError(f"data.{option} cannot be {value!r}: {reason}") from None
 
 
 def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | None) -> dict[str, Any]:
@@ -167,9 +239,12 @@ def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | N
         if root is not None:
             arguments["root"] = Path(root).expanduser()
         elif taken["root"].default is inspect.Parameter.empty:
+            fetch = getattr(inspect.getmodule(source), "FETCH", None)
             raise OfframpError(
-                f"data set '{spec.name}' needs its folder; set data.root, or the environment "
-                f"variable OFFRAMP_DATA to the folder that holds '{spec.name}'"
+                f"data set '{spec.name}' needs its folder; "
+                + (f"fetch {fetch}, and " if fetch else "")
+                + "set data.root, or the environment variable OFFRAMP_DATA to the folder that holds "
+                f"'{spec.name}'"
             )
     elif spec.root is not None:
         raise OfframpError(f"data set '{spec.name}' reads no folder; leave data.root out")

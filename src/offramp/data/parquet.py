@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from torch import Tensor
 
+from offramp.data import tree
 from offramp.data.decode import decode
+from offramp.data.images import open_image
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError
-from offramp.files import inside
 from offramp.hashing import file_digest
 
 FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their shards
@@ -32,18 +35,32 @@ class Encoded:
     """Images as the bytes of their files; `encoded[rows]` decodes those rows only.
 
     files: a pyarrow column of N byte strings.  names: what to call each image in an error.
+    ids: the same without folders. (See `offramp.data.images.Opened`.)
     """
 
     files: Any
     names: tuple[str, ...]
+    ids: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """rows: [n] int64. Returns [n, 3, H, W] uint8."""
-        chosen = self.files.take(pa.array(rows.numpy())).to_pylist()
-        return decode(chosen, [self.names[i] for i in rows.tolist()])
+        return decode(self._bytes(rows), [self.names[i] for i in rows.tolist()])
+
+    def name(self, row: int) -> str:
+        return self.names[row]
+
+    def open(self, row: int) -> Image.Image:
+        return open_image(self.files[row].as_py(), self.names[row])
+
+    def digests(self, rows: Tensor) -> list[str]:
+        return [hashlib.sha256(file).hexdigest() for file in self._bytes(rows)]
+
+    def _bytes(self, rows: Tensor) -> list[bytes]:
+        chosen: list[bytes] = self.files.take(pa.array(rows.numpy())).to_pylist()
+        return chosen
 
 
 def read(root: Path, image_column: str, label_column: str, fetch: str) -> RawData:
@@ -67,6 +84,7 @@ def _read_split(
     files: list[Any] = []
     labels: list[Tensor] = []
     names: list[str] = []
+    ids: list[str] = []
     provenance: dict[str, Any] = {}
     classes: set[tuple[str, ...]] = set()
     for path in _shards(root, split, fetch):
@@ -74,13 +92,14 @@ def _read_split(
         files.extend(_image_bytes(table[columns[0]], path, columns[0]).chunks)
         labels.append(_labels(table[columns[1]], path, columns[1]))
         names.extend(f"{path} row {i}" for i in range(table.num_rows))
+        ids.extend(f"{path.name} row {i}" for i in range(table.num_rows))
         classes.add(_class_names(table.schema, columns[1]))
         provenance[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     if len(classes) > 1:
         raise OfframpError(f"{split} files in {root} name other classes; fetch {fetch} again")
     if not names:
         raise OfframpError(f"{split} files in {root} hold no images; fetch {fetch} again")
-    images = Encoded(pa.chunked_array(files), tuple(names))
+    images = Encoded(pa.chunked_array(files), tuple(names), tuple(ids))
     return RawSplit(images, torch.cat(labels)), classes.pop(), provenance
 
 
@@ -98,12 +117,7 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
     else:
         raise OfframpError(f"{root} holds no {layout}; fetch {fetch} into it, or set data.root")
     for path in found:
-        try:
-            inside(root, str(path.relative_to(root)))
-        except ValueError as error:
-            raise OfframpError(
-                f"{path} is a link that leaves {root}; copy the file itself into the folder"
-            ) from error
+        tree.check_link(root, path)
     total = re.search(r"-of-(\d+)\.parquet$", found[0].name)
     if total and int(total[1]) != len(found):
         raise OfframpError(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from offramp.data.geometry import Geometry
 from offramp.errors import OfframpError
 
 
@@ -28,12 +29,15 @@ class Rows(Protocol):
 @dataclass(frozen=True, eq=False)
 class RawSplit:
     """images: see Rows.  labels: [N] int64, on the CPU.
+    groups: [N] whom or what each image shows (a patient, a scene), where that is known: images of one
+    group never go to two splits.
 
-    Raises OfframpError when the two disagree in number or there are none.
+    Raises OfframpError when they disagree in number or there are none.
     """
 
     images: Rows
     labels: Tensor
+    groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.labels, Tensor) or self.labels.dim() != 1:
@@ -46,6 +50,10 @@ class RawSplit:
             )
         if not len(self.labels):
             raise OfframpError("a split holds no images; give it at least one")
+        if self.groups is not None and len(self.groups) != len(self.labels):
+            raise OfframpError(
+                f"{len(self.groups)} groups but {len(self.labels)} labels; give one group for each image"
+            )
 
     def read(self, rows: Tensor) -> Tensor:
         """The images of `rows` [n]: [n, C, H, W]. Raises OfframpError when they are no tensor."""
@@ -63,6 +71,7 @@ class RawData:
     """train, test: the official split.  A split that is None is held out of train.
     classes: the name of each class, or empty to number those of the training labels.
     provenance: what was read (files, their hashes), in types of JSON.
+    geometry: the size that this data is usually given; a study may say otherwise.
     """
 
     train: RawSplit
@@ -71,3 +80,4 @@ class RawData:
     validation: RawSplit | None = None
     calibration: RawSplit | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    geometry: Geometry = field(default_factory=Geometry)

@@ -1,7 +1,9 @@
-"""Which samples are held out, and which make a smaller data set: functions of seed and labels."""
+"""Which samples are held out and which make a smaller data set: functions of seed, labels, groups."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -57,6 +59,83 @@ def hold_out(labels: Tensor, names: Sequence[str], seed: int) -> dict[str, Tenso
                 f"{HELD_OUT_MOST}; give more training images, or a {name} split"
             )
     return split
+
+
+def hold_out_groups(
+    labels: Tensor, groups: Sequence[str], names: Sequence[str], seed: int
+) -> dict[str, Tensor]:
+    """As `hold_out`, but images of one group stay together: whole groups are held out, in a random
+    order, each counted with the class that it shows most. labels: [N] int64.  groups: [N].
+
+    A split may take a few images less of a class than `hold_out` would, never more.
+
+    Raises OfframpError when the groups are too large to hold anything out.
+    """
+    rows_of, classes = _grouped(labels, groups)
+    keys = list(rows_of)
+    taken: dict[str, list[int]] = {name: [] for name in ("validation", "calibration", "test", "train")}
+    for members in _shuffled_by_class(torch.tensor([classes[key] for key in keys]), seed, "hold-out"):
+        waiting = [rows_of[keys[i]] for i in members.tolist()]
+        n = sum(map(len, waiting))
+        k = min(max(n // HELD_OUT_SHARE, HELD_OUT_LEAST), n // HELD_OUT_MOST)
+        for name in ("validation", "calibration", "test"):
+            place = taken[name if name in names else "train"]
+            room = k
+            left: list[list[int]] = []
+            for rows in waiting:
+                if len(rows) <= room:
+                    room -= len(rows)
+                    place.extend(rows)
+                else:
+                    left.append(rows)
+            waiting = left
+        taken["train"].extend(row for rows in waiting for row in rows)
+    split = {name: torch.tensor(sorted(taken[name]), dtype=torch.int64) for name in (*names, "train")}
+    for name in names:
+        if not len(split[name]):
+            raise OfframpError(
+                f"no group is small enough to hold out a {name} split; give more groups, or a "
+                f"{name} split"
+            )
+    return split
+
+
+def by_hash(labels: Tensor, keys: Sequence[str], share: float) -> Tensor:
+    """Which rows are the test split of a data set that has none: [N] bool, true for `share` of each
+    class, counted in images, at least one group of it and never all.
+
+    labels: [N] int64.  keys: [N] what stays together: a group, or the hash of an image's content. The
+    keys' own hashes choose, so neither the order of rows nor a seed changes the answer.
+
+    Raises OfframpError unless 0 < share < 1.
+    """
+    if not 0 < share < 1:
+        raise OfframpError(f"the test split's share is {share}; give one between 0 and 1")
+    rows_of, classes = _grouped(labels, keys)
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    ranked = sorted(rows_of, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
+    for label in sorted(set(classes.values())):
+        mine = [rows_of[key] for key in ranked if classes[key] == label]
+        target, count = share * sum(map(len, mine)), 0
+        for rows in mine[:-1]:
+            if count and count + len(rows) / 2 > target:
+                break
+            test[rows] = True
+            count += len(rows)
+    return test
+
+
+def _grouped(labels: Tensor, groups: Sequence[str]) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """The rows of each group, in order, and the class that it shows most (of equals the lowest)."""
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(groups):
+        rows.setdefault(key, []).append(row)
+    shown = labels.tolist()
+    classes = {}
+    for key, members in rows.items():
+        counts = Counter(shown[row] for row in members)
+        classes[key] = min(counts, key=lambda label: (-counts[label], label))
+    return rows, classes
 
 
 def _shuffled_by_class(labels: Tensor, seed: int, purpose: str) -> list[Tensor]:

@@ -19,16 +19,23 @@ from offramp.deploy.policy import Policy
 from offramp.errors import OfframpError
 
 Floats = NDArray[np.floating]
-Kind = Literal["max-accuracy-loss", "min-accuracy", "max-mean-macs", "max-disagreement", "risk"]
+Kind = Literal[
+    "max-accuracy-loss",
+    "min-accuracy",
+    "max-mean-macs",
+    "max-mean-latency",
+    "max-disagreement",
+    "risk",
+]
 
 
 @dataclass(frozen=True)
 class Target:
     """What is asked for.
 
-    value: a share from 0 to 1, or MACs for `max-mean-macs`.  confidence: of a guarantee over calibration
-    draws, for `risk`; None there bounds the mean over draws.  labels: whether the risk is harm (the full
-    network right, the policy wrong) or, without labels, disagreement.
+    value: a share from 0 to 1, MACs for `max-mean-macs`, seconds for `max-mean-latency`.  confidence:
+    of a guarantee over calibration draws, for `risk`; None there bounds the mean over draws.  labels:
+    whether the risk is harm (the full network right, the policy wrong) or, without labels, disagreement.
     """
 
     kind: Kind
@@ -47,12 +54,14 @@ class Target:
 @dataclass(frozen=True)
 class Measure:
     """A policy on a split. accuracy: 0 to 1, None where no labels were to be read.  macs: mean of a
-    row.  loss: mean of the target's loss.  shares: of rows by exit."""
+    row.  loss: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
+    measured times of stages; None where there are none."""
 
     accuracy: float | None
     macs: float
     loss: float
     shares: tuple[float, ...]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,19 +94,24 @@ def calibrate(
     costs: Costs,
     target: Target,
     search: Search,
+    times: Costs | None = None,
 ) -> Calibrated:
     """Make candidates on validation; choose on calibration the cheapest that meets the target.
 
+    times: for `max-mean-latency`: measured nanoseconds an image, in the place of MACs; candidates are
+    then those that lose least for their time.
+
     Raises OfframpError for a target that no candidate meets.
     """
-    found = candidates(validation, exits, costs, search, target.loss)
+    found = candidates(validation, exits, times or costs, search, target.loss)
     leaves = [policy.leaves(calibration.logits) for policy in found]
     answers = scoring.answers(calibration.logits)
     lost = loss_of(target.loss, answers, calibration.labels)
     labeled = target.loss != "disagreement"
     wrong = losses.wrong(answers, calibration.labels) if labeled else None
     measures = tuple(
-        _measure(policy, out, costs, lost, wrong) for policy, out in zip(found, leaves, strict=True)
+        _measure(policy, out, costs, times, lost, wrong)
+        for policy, out in zip(found, leaves, strict=True)
     )
     bound, remark = None, None
     if target.kind == "risk":
@@ -117,7 +131,12 @@ def calibrate(
 
 
 def _measure(
-    policy: Policy, leaves: NDArray[np.integer], costs: Costs, lost: Floats, wrong: Floats | None
+    policy: Policy,
+    leaves: NDArray[np.integer],
+    costs: Costs,
+    times: Costs | None,
+    lost: Floats,
+    wrong: Floats | None,
 ) -> Measure:
     shares = np.bincount(leaves, minlength=len(policy.exits)) / len(leaves)
     return Measure(
@@ -125,6 +144,7 @@ def _measure(
         float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
         float(losses.taken(lost, leaves).mean()),
         tuple(float(s) for s in shares),
+        None if times is None else 1e-9 * float(shares @ np.asarray(policy.macs(times), np.float64)),
     )
 
 
@@ -138,7 +158,7 @@ def _certified(taken: Floats, target: Target) -> int:
 
 def _cheapest(measures: Sequence[Measure], target: Target) -> int:
     """The last, and so by validation the cheapest, candidate that meets the target on calibration; for
-    a bound on MACs the dearest, which by validation is the most accurate."""
+    a bound on MACs or time the dearest, which by validation is the most accurate."""
     full = measures[0].accuracy
     if target.kind == "max-mean-macs":
         fits = [i for i, m in enumerate(measures) if m.macs <= target.value]
@@ -147,6 +167,15 @@ def _cheapest(measures: Sequence[Measure], target: Target) -> int:
             raise OfframpError(
                 f"no policy costs at most {target.value:,.0f} MACs an image; the cheapest costs "
                 f"{least:,.0f}, so allow that or place an exit earlier"
+            )
+        return fits[0]
+    if target.kind == "max-mean-latency":
+        spent = [m.seconds for m in measures if m.seconds is not None]
+        fits = [i for i, seconds in enumerate(spent) if seconds <= target.value]
+        if not fits:
+            raise OfframpError(
+                f"no policy takes at most {1000 * target.value:.4g} ms an image here; the fastest takes "
+                f"{1000 * min(spent):.4g} ms, so allow that, place an exit earlier or take another batch"
             )
         return fits[0]
     if target.kind == "max-disagreement":

@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from offramp.augment import View
 from offramp.engine.values import Frozen, Tensors
 
-Key = tuple[Frozen, str, int]  # the value, the split, rows a batch it was computed with
+# The value, the split, the random view of its images (None: as they are), rows a batch it was made with.
+Key = tuple[Frozen, str, View | None, int]
 
 
 class Cache:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from offramp.augment import Augment
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -29,7 +30,7 @@ class Work:
     """A whole phase that trains all its epochs.
 
     written: MACs as the paper runs it, every epoch through every layer on the path.  executed: MACs with
-    frozen values computed once.  cache_bytes: of the frozen values of both splits.
+    frozen values computed once for each view of an image.  cache_bytes: of the frozen values kept.
     """
 
     written: int
@@ -48,19 +49,27 @@ def value_bytes(net: ExitNetwork) -> dict[Point, int]:
         return {p: sum(4 * t[0].numel() for t in compute(net, known, p)) for p in points}
 
 
-def work(node: Node, net: ExitNetwork, images: Mapping[str, int], sizes: Mapping[Point, int]) -> Work:
-    """The work of `node`. images: counts of `train` and `validation`; sizes: of `value_bytes`."""
+def work(
+    node: Node,
+    net: ExitNetwork,
+    images: Mapping[str, int],
+    sizes: Mapping[Point, int],
+    augment: Augment | None = None,
+) -> Work:
+    """The work of `node`. images: counts of `train` and `validation`; sizes: of `value_bytes`; augment:
+    of the training images. Views that never come again pass the frozen layers live, every epoch."""
     inputs, taught = frozen_inputs(node), teacher_logits(node)
-    below = _below(node, net)
     train, both = images["train"], images["train"] + images["validation"]
     epochs = node.recipe.epochs
-    again = epochs * both + train  # every epoch, and once more in eval mode at the end
+    views = (0 if epochs > 1 else 1) if augment is None else augment.distinct(epochs)
+    held = views if augment is not None and views < epochs else 0
     live = live_macs(node, net, images, epochs, 1)
     values = {value.point for value in (*inputs.values(), *taught.values())} - {IMAGES}
     return Work(
         written=written_macs(node, net, images, epochs, 1),
-        executed=live + below * (both if epochs > 1 else again),
-        cache_bytes=sum(sizes[point] for point in values) * both,
+        # Both splits as they are (training's once more at the end), and what trains, where it differs.
+        executed=live + _below(node, net) * (both + views * train),
+        cache_bytes=sum(sizes[point] for point in values) * (both + held * train),
     )
 
 

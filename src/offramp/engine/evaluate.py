@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from offramp.engine.passes import Images
+from offramp.engine.images import Images
 from offramp.engine.values import IMAGES, Point, Tensors, compute, join, pad
 from offramp.nets.network import ExitNetwork
 
@@ -19,10 +19,10 @@ def split_logits(
     """[N, len(exits), classes] float32, in eval mode; each trunk's layers run once a batch."""
     found = []
     rows = torch.arange(images.count(split), device=images.device)
-    for piece in torch.split(rows, batch):
-        (padded,) = pad(piece, batch)
+    pieces = torch.split(rows, batch)
+    for piece, read in zip(pieces, images.reads(split, pieces), strict=True):
+        (pixels,) = pad(read, batch)
         known: dict[int, dict[Point, Tensors]] = {}
-        pixels = images.read(split, padded)
         logits = []
         for exit in exits:
             trunk = net.trunk_of[exit - 1]

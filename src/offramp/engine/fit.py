@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.data import bounds, order
+from offramp.engine.images import Images
 from offramp.engine.losses import objective
-from offramp.engine.passes import Images, Logits, Pass
+from offramp.engine.passes import Logits, Pass
 from offramp.engine.resolve import Node
 from offramp.engine.settings import synchronize
 from offramp.engine.trainee import (
@@ -96,8 +97,9 @@ def fit(
     """Train until every trainee is finished; yields after each epoch.
 
     The trainees stand at the same epoch and share seed and batch size; each has its own optimizer and
-    stops on its own. The order of samples is a function of (seed, epoch), noise of (seed, operation,
-    epoch, step), so nothing depends on who else is in the group. A diverged trainee leaves.
+    stops on its own. The order of samples is a function of (seed, epoch), the view of an augmented image
+    of (seed, epoch, image), noise of (seed, operation, epoch, step), so nothing depends on who else is
+    in the group. Nothing but this training is augmented. A diverged trainee leaves.
     """
     active = [t for t in trainees if not finished(t.validation_losses, t.node.recipe)]
     count = images.count("train")
@@ -131,14 +133,16 @@ def _train_epoch(
     limits: Sequence[tuple[int, int]],
     epoch: int,
 ) -> dict[str, Tally]:
-    permutation = order(active[0].node.seed, epoch, images.count("train")).to(images.device)
+    seed = active[0].node.seed
+    permutation = order(seed, epoch, images.count("train")).to(images.device)
+    view = None if images.augment is None else images.augment.view(seed, epoch)
     tallies = {t.node.key: Tally(t.node, len(limits), images.device) for t in active}
     for trainee in active:
         train_mode(trainee, True)
-    for number, (low, high) in enumerate(limits):
-        rows = permutation[low:high]
+    chunks = [permutation[low:high] for low, high in limits]
+    for number, read in enumerate(passes.reads("train", chunks, view)):
+        rows = chunks[number]
         labels = images.labels("train", rows)
-        read = passes.read("train", rows)
         for trainee in active:
             trainee.net.clock.tick(trainee.node.seed, epoch, number)
             try:
@@ -150,7 +154,9 @@ def _train_epoch(
                     f"phase '{trainee.node.name}' cannot train on batches of one image, since BatchNorm "
                     "needs several; set recipe.batch_size to 2 or more"
                 ) from error
-            loss = step(trainee, logits, teacher, labels, epoch + number / len(limits))
+            progress = epoch + number / len(limits)
+            class_weights = images.class_weights(trainee.node.recipe)
+            loss = step(trainee, logits, teacher, labels, progress, class_weights)
             tallies[trainee.node.key].add(number, loss, logits, labels)
     for trainee in active:
         trainee.net.clock.stop()
@@ -162,16 +168,16 @@ def _train_epoch(
 def evaluate(
     trainees: Sequence[Trainee], passes: Pass, images: Images, split: str, batch_size: int
 ) -> dict[str, Tally]:
-    """Loss, cross-entropy and accuracy of each trainee on a split, in eval mode."""
+    """Loss, cross-entropy and accuracy of each trainee on a split, in eval mode, images as they are."""
     rows = torch.arange(images.count(split), device=images.device)
     pieces = torch.split(rows, batch_size)
     tallies = {t.node.key: Tally(t.node, len(pieces), images.device) for t in trainees}
-    for number, piece in enumerate(pieces):
-        labels = images.labels(split, piece)
-        read = passes.read(split, piece)
+    for number, read in enumerate(passes.reads(split, pieces, None)):
+        labels = images.labels(split, pieces[number])
         for trainee in trainees:
             logits, teacher = passes.logits(trainee.node, trainee.net, read)
-            loss = objective(trainee.node.terms, logits, teacher, labels)
+            class_weights = images.class_weights(trainee.node.recipe)
+            loss = objective(trainee.node.terms, logits, teacher, labels, class_weights)
             tallies[trainee.node.key].add(number, loss, logits, labels)
     return tallies
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,21 +21,47 @@ def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(guess, target, reduction="batchmean", log_target=True)
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Mean over the batch of each image's cross-entropy, times the weight of its class where weights
+    are given. logits: [B, C]; labels: [B]; class_weights: [C].
+
+    The mean is over images, not over weights, so that a batch counts by its size whatever is in it.
+    """
+    if class_weights is None:
+        return F.cross_entropy(logits, labels)
+    return F.cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
+
+
+def balanced(labels: Tensor, classes: int) -> Tensor:
+    """Weights [C] float32 with which every class counts alike: N/(C·n), n its number of `labels` [N];
+    zero for a class that has none. Over all labels they average 1 (if every class has some)."""
+    counts = torch.bincount(labels, minlength=classes).double()
+    return (len(labels) / (classes * counts)).where(counts > 0, 0.0).float()
+
+
 def term(
-    kind: CE | KD, logits: Mapping[int, Tensor], teacher: Mapping[int, Tensor], labels: Tensor
+    kind: CE | KD,
+    logits: Mapping[int, Tensor],
+    teacher: Mapping[int, Tensor],
+    labels: Tensor,
+    class_weights: Tensor | None,
 ) -> Tensor:
     """One term without its weight: a scalar."""
     if isinstance(kind, CE):
-        return F.cross_entropy(logits[kind.exit], labels)
+        return cross_entropy(logits[kind.exit], labels, class_weights)
     return distance(logits[kind.exit], teacher[kind.teacher_exit], kind.temperature)
 
 
 def objective(
-    loss: Loss, logits: Mapping[int, Tensor], teacher: Mapping[int, Tensor], labels: Tensor
+    loss: Loss,
+    logits: Mapping[int, Tensor],
+    teacher: Mapping[int, Tensor],
+    labels: Tensor,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
-    labels: [B]."""
-    first, *rest = (t.weight * term(t, logits, teacher, labels) for t in loss)
+    labels: [B]; class_weights: [C], of the cross-entropies."""
+    first, *rest = (t.weight * term(t, logits, teacher, labels, class_weights) for t in loss)
     for value in rest:
         first = first + value
     return first

@@ -6,14 +6,15 @@ module whether something trains; it derives nothing and is the oracle. `Derived`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from offramp.data import Data, normalize
+from offramp.augment import Augment, View
 from offramp.engine.cache import Cache
+from offramp.engine.images import Images
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -38,36 +39,14 @@ Logits = dict[int, Tensor]  # [B, classes] by exit
 class Pass(Protocol):
     """How the trainees of one group see the data."""
 
-    def read(self, split: str, rows: Tensor) -> Any:
-        """What all trainees share for these rows: read or computed once."""
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Any]:
+        """For each of `chunks` of rows, what all trainees share of them: read or computed once."""
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         """The exits that the node's loss reads, and its teacher's."""
 
     def take(self, key: str) -> float:
         """MACs of frozen layers that were run for a node since they were last asked for."""
-
-
-class Images:
-    """Normalized images of a split, by row numbers."""
-
-    def __init__(self, data: Data, device: torch.device) -> None:
-        self.device = device
-        self._data = data.to(device)
-        self._mean = torch.tensor(self._data.mean, device=device)
-        self._std = torch.tensor(self._data.std, device=device)
-
-    def count(self, split: str) -> int:
-        return len(getattr(self._data, split).labels)
-
-    def labels(self, split: str, rows: Tensor) -> Tensor:
-        labels: Tensor = getattr(self._data, split).labels[rows]
-        return labels
-
-    def read(self, split: str, rows: Tensor) -> Tensor:
-        """[B, C, H, W] float32, channels-last."""
-        images = normalize(getattr(self._data, split).images[rows], self._mean, self._std)
-        return images.contiguous(memory_format=torch.channels_last)
 
 
 class Plain:
@@ -82,8 +61,8 @@ class Plain:
         }
         self._macs = {node.key: 0 for node in nodes}
 
-    def read(self, split: str, rows: Tensor) -> Tensor:
-        return self._images.read(split, rows)
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
+        return self._images.reads(split, chunks, view)
 
     def logits(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[Logits, Logits]:
         done: dict[Point, Tensors | list[Tensors]] = {
@@ -159,28 +138,31 @@ class Derived:
         self._ran: dict[Frozen, int] = {}  # MACs not charged to a node yet
         self._asking = set(self._inputs)  # the nodes that they were run for
         self._macs = dict.fromkeys(self._inputs, 0.0)
-        again = any(node.recipe.epochs > 1 for node in nodes)
-        if cache is not None and again:
-            for split in ("train", "validation"):
-                self._fill(split)
+        longest = max(node.recipe.epochs for node in nodes)
+        if cache is not None and longest > 1:
+            for split, view in _recurring(images.augment, nodes[0].seed, longest):
+                self._fill(split, view)
 
-    def read(self, split: str, rows: Tensor) -> dict[Frozen, Tensors]:
-        self._charge()
-        known: dict[Frozen, Tensors] = {}
-        images: Tensor | None = None
-        for net, values in self._nets:
-            live: list[Frozen] = []
-            for value in values:
-                held = self._held(value, split)
-                if held is not None:
-                    known[value] = tuple(t[rows] for t in held)
-                elif value.point == IMAGES:
-                    images = self._images.read(split, rows) if images is None else images
-                    known[value] = (images,)
-                else:
-                    live.append(value)
-            known |= self._compute(net, live, split, rows)
-        return known
+    def reads(
+        self, split: str, chunks: Sequence[Tensor], view: View | None
+    ) -> Iterator[dict[Frozen, Tensors]]:
+        everything = [value for _, values in self._nets for value in values]
+        for rows, images in self._with_images(everything, split, chunks, view):
+            self._charge()
+            known: dict[Frozen, Tensors] = {}
+            for net, values in self._nets:
+                live: list[Frozen] = []
+                for value in values:
+                    held = self._held(value, split, view)
+                    if held is not None:
+                        known[value] = tuple(t[rows] for t in held)
+                    elif value.point == IMAGES:
+                        assert images is not None
+                        known[value] = (images,)
+                    else:
+                        live.append(value)
+                known |= self._compute(net, live, split, rows, view, images)
+            yield known
 
     def logits(
         self, node: Node, net: ExitNetwork, read: Mapping[Frozen, Tensors]
@@ -206,25 +188,41 @@ class Derived:
         self._ran.clear()
         self._asking.clear()
 
-    def _held(self, value: Frozen, split: str) -> Tensors | None:
-        return None if self._cache is None else self._cache.get((value, split, self._batch))
+    def _held(self, value: Frozen, split: str, view: View | None) -> Tensors | None:
+        return None if self._cache is None else self._cache.get((value, split, view, self._batch))
+
+    def _with_images(
+        self, values: Iterable[Frozen], split: str, chunks: Sequence[Tensor], view: View | None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Each chunk with its images, where any of `values` is computed from them."""
+        if all(any(self._held(a, split, view) is not None for a in value.chain) for value in values):
+            yield from ((rows, None) for rows in chunks)
+        else:
+            yield from zip(chunks, self._images.reads(split, chunks, view), strict=True)
 
     def _compute(
-        self, net: ExitNetwork, values: Sequence[Frozen], split: str, rows: Tensor
+        self,
+        net: ExitNetwork,
+        values: Sequence[Frozen],
+        split: str,
+        rows: Tensor,
+        view: View | None,
+        images: Tensor | None,
     ) -> dict[Frozen, Tensors]:
         """Frozen values for these rows, in full batches, from what is held of what they need."""
         if not values:
             return {}
         pieces: list[dict[Point, Tensors]] = []
         ancestors = union(a for value in values for a in value.chain)
-        for piece in pad(rows, self._batch):
+        padded = None if images is None else pad(images, self._batch)
+        for number, piece in enumerate(pad(rows, self._batch)):
             known: dict[Point, Tensors] = {}
             for ancestor in ancestors:
-                held = self._held(ancestor, split)
+                held = self._held(ancestor, split, view)
                 if held is not None:
                     known[ancestor.point] = tuple(t[piece] for t in held)
-            if any(_needs_images(value, known) for value in values):
-                known[IMAGES] = (self._images.read(split, piece),)
+            if padded is not None:
+                known[IMAGES] = (padded[number],)
             there = {IMAGES, *known}
             with torch.no_grad():
                 for value in values:
@@ -236,41 +234,50 @@ class Derived:
                 self._ran[value] = self._ran.get(value, 0) + len(rows) * net.macs(part)
         return {v: join([known[v.point] for known in pieces], len(rows)) for v in values}
 
-    def _fill(self, split: str) -> None:
+    def _fill(self, split: str, view: View | None) -> None:
         """Cache what frozen layers put out, all values of a network in one pass over the split."""
         count = self._images.count(split)
-        rows = torch.arange(count, device=self._images.device)
+        chunks = torch.split(torch.arange(count, device=self._images.device), self._batch)
         for net, values in self._nets:
-            missing = [v for v in values if v.point != IMAGES and self._held(v, split) is None]
+            missing = [v for v in values if v.point != IMAGES and self._held(v, split, view) is None]
             rooms: dict[Frozen, Tensors] = {}
             assert self._cache is not None
             try:
-                for low in range(0, count, self._batch):
-                    piece = rows[low : low + self._batch]
-                    found = self._compute(net, missing, split, piece)
+                pieces = self._with_images(missing, split, chunks, view)
+                for low, (piece, images) in zip(range(0, count, self._batch), pieces, strict=True):
+                    found = self._compute(net, missing, split, piece, view, images)
                     if low == 0:
-                        missing, rooms = self._reserve(found, split, count)
+                        missing, rooms = self._reserve(found, (split, view), count)
                     for value, room in rooms.items():
                         for target, source in zip(room, found[value], strict=True):
                             target[low : low + len(piece)] = source
+                    if not missing:
+                        break
                 for value in rooms:
-                    self._cache.filled((value, split, self._batch))
+                    self._cache.filled((value, split, view, self._batch))
             except BaseException:
                 for value in rooms:
-                    self._cache.drop((value, split, self._batch))
+                    self._cache.drop((value, split, view, self._batch))
                 raise
 
     def _reserve(
-        self, found: Mapping[Frozen, Tensors], split: str, count: int
+        self, found: Mapping[Frozen, Tensors], of: tuple[str, View | None], count: int
     ) -> tuple[list[Frozen], dict[Frozen, Tensors]]:
         assert self._cache is not None
         rooms: dict[Frozen, Tensors] = {}
         for value, like in found.items():
-            room = self._cache.reserve((value, split, self._batch), like, count)
+            room = self._cache.reserve((value, *of, self._batch), like, count)
             if room is not None:
                 rooms[value] = room
         return list(rooms), rooms
 
 
-def _needs_images(value: Frozen, known: Iterable[Point]) -> bool:
-    return not any(ancestor.point in known for ancestor in value.chain)
+def _recurring(augment: Augment | None, seed: int, epochs: int) -> list[tuple[str, View | None]]:
+    """What is read more than once, the most often first. A view that is drawn anew each epoch is not;
+    the training split as it is, is read at the end, by every phase of the group."""
+    looks: list[tuple[str, View | None]] = [("train", None), ("validation", None)]
+    if augment is None:
+        return looks
+    views = augment.distinct(epochs)
+    again = range(views if views < epochs else 0)
+    return [looks[1], *(("train", augment.view(seed, n)) for n in again), looks[0]]

@@ -18,8 +18,8 @@ from offramp.hashing import digest, plain
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import Part, heads, path, segments
-from offramp.phase import KD, Init, Loss, Phase, Program, check
-from offramp.recipe import Recipe, clash
+from offramp.phase import BEFORE, KD, Init, Loss, Phase, Program, check
+from offramp.recipe import LATER, Recipe, clash
 
 KEY_VERSION = 1
 
@@ -84,7 +84,8 @@ class Node:
 class Resolved:
     """The nodes of a program, a phase each, and where the finished network's weights come from.
 
-    final: for every exit that was trained, its path's sources.  owners: the trunk of each exit
+    final: for every exit that was trained, and the final one of a network that arrived trained, its
+    path's sources.  owners: the trunk of each exit
     1 … K: 0 is the shared one, n exit n's own.
     """
 
@@ -125,7 +126,7 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
             raise OfframpError(f"no phase matches '{pattern}'{nearest(pattern, names)}")
     parts = segments(1, net.exits) | heads(1, net.exits)
     weights = _Weights({(0, part): Source() for part in parts})
-    left: dict[str, tuple[int, _Weights]] = {}
+    left: dict[str, tuple[int, _Weights]] = {BEFORE: (0, weights)}
     nodes: list[Node] = []
     owners: dict[int, int] = {}
     for index, phase in enumerate(program):
@@ -135,6 +136,9 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
         weights = weights.after(phase.trunk, {p: Source(node.key) for p in node.trained})
         left[phase.name] = (phase.trunk, weights)
         owners |= {p.index: phase.trunk for p in node.trained if p.kind == "head"}
+    untouched = all(weights.of(0, part) == Source() for part in path(net.exits))
+    if net.arrives_trained and untouched and net.exits not in owners:
+        owners[net.exits] = 0  # the final exit that the network came with, as it was
     final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
     return Resolved(tuple(nodes), final, tuple(owners.get(k, 0) for k in range(1, net.exits + 1)))
 
@@ -162,7 +166,7 @@ def _node(
         "seed": setting.seed,
         "numerics": plain(setting.numerics),
         "data": dict(setting.data),
-        "recipe": plain(recipe),
+        "recipe": _read_of(recipe),
         "loss": [_term(term, net) for term in phase.terms],
         "exits": {
             net.places[k - 1]: _path(net, k, [start[p] for p in path(k)], trained) for k in phase.exits
@@ -218,6 +222,12 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
     if found := clash(recipe):
         raise OfframpError(f"phase '{phase.name}': recipe.{found[0]} {found[1]}")
     return recipe
+
+
+def _read_of(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a recipe, so that a field that is added changes no key that was made without it."""
+    same = [name for name in LATER if getattr(recipe, name) == getattr(Recipe, name)]
+    return {name: value for name, value in plain(recipe).items() if name not in same}
 
 
 def _term(term: Any, net: ExitNetwork) -> dict[str, Any]:

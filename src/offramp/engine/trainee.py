@@ -108,9 +108,11 @@ def step(
     teacher: Logits,
     labels: Tensor,
     progress: float,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
-    """One update; returns the loss, detached, still on the device. progress: in epochs."""
-    loss = objective(trainee.node.terms, logits, teacher, labels)
+    """One update; returns the loss, detached, still on the device. progress: in epochs.
+    class_weights: [C]."""
+    loss = objective(trainee.node.terms, logits, teacher, labels, class_weights)
     for group in trainee.optimizer.param_groups:
         group["lr"] = trainee.node.recipe.rate(progress)
     trainee.optimizer.zero_grad(set_to_none=True)

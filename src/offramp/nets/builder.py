@@ -14,6 +14,7 @@ from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.nets.heads import paper_head, resolve
 from offramp.nets.identity import sources, state_digest
+from offramp.nets.initial import Initial, fitted, read, starting
 from offramp.nets.macs import count_macs
 from offramp.nets.network import Exit, ExitNetwork, Shape, drawn_head, drawn_module
 from offramp.nets.origin import NetSpec, Origin, origin_of
@@ -27,7 +28,8 @@ def build(spec: NetSpec, input_shape: Shape, classes: int, seed: int) -> ExitNet
     weights of `seed`, in train mode.
 
     Raises OfframpError for an unknown name or option, images that are too small, fewer than two
-    classes, a tap that is not there, or a head that does not fit its tap.
+    classes, a tap that is not there, a head that does not fit its tap, or weights that do not fit or
+    cannot be had.
     """
     if classes < 2:
         raise OfframpError(f"{classes} class is nothing to tell apart; use data of at least 2 classes")
@@ -38,11 +40,18 @@ def build(spec: NetSpec, input_shape: Shape, classes: int, seed: int) -> ExitNet
     if spec.taps is not None:
         origin = dataclasses.replace(origin, taps=spec.taps)
     trunk = _cut(module, input_shape, origin)
+    initial = None
+    if spec.weights is not None:
+        given = read(spec.weights, spec.backbone)
+        initial = fitted(given, module, trunk.classifier.state(), spec.weights)
+        module.load_state_dict(dict(initial.tensors), strict=False)
+        origin = dataclasses.replace(origin, make=partial(starting, make, initial.tensors))
+        origin = dataclasses.replace(origin, identity={**origin.identity, "weights": initial.identity})
     if origin.foreign:  # not called "state", which is for weights that no seed draws
         drawn = state_digest(drawn_module(make, 0, "initial"))
         content = {"code": digest(trunk.code), "draw": drawn}
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
-    return _assembled(trunk, origin, dict(spec.head), input_shape, classes, seed)
+    return _assembled(trunk, origin, dict(spec.head), input_shape, classes, seed, initial)
 
 
 def list_places(
@@ -149,6 +158,7 @@ def _assembled(
     input_shape: Shape,
     classes: int | None,
     seed: int,
+    initial: Initial | None = None,
 ) -> ExitNetwork:
     """The trunk with its heads; runs it once on an empty image, for shapes and MACs."""
     early: list[Exit] = []
@@ -184,6 +194,7 @@ def _assembled(
         clock=trunk.clock,
         make=origin.make,
         costs=costs,
+        initial=None if initial is None else initial.describe(),
     ).train()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,10 +16,13 @@ _BOOKKEEPING = frozenset(vars(nn.Module()))  # the mode, the hooks, the tables o
 
 def state_digest(module: nn.Module) -> str:
     """SHA-256 of all parameters and buffers, by name."""
+    return tensors_digest({**dict(module.named_parameters()), **dict(module.named_buffers())})
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors by name, whatever their order."""
     text = hashlib.sha256()
-    for name, tensor in sorted(
-        {**dict(module.named_parameters()), **dict(module.named_buffers())}.items()
-    ):
+    for name, tensor in sorted(tensors.items()):
         text.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
         text.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")

@@ -51,6 +51,7 @@ class ExitNetwork(nn.Module):
     make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
         module that came with its weights.
     costs: MACs of each part for one image.
+    initial: what became of weights that were given for the trunk, in words.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ExitNetwork(nn.Module):
         clock: Clock,
         make: Make | None,
         costs: Mapping[Part, int],
+        initial: str | None = None,
     ) -> None:
         super().__init__()
         self.exits = len(early) + 1
@@ -82,6 +84,7 @@ class ExitNetwork(nn.Module):
         self._early = tuple(early)
         self._make = make
         self._costs = dict(costs)
+        self.initial = initial
 
     # What runs
 
@@ -204,7 +207,8 @@ class ExitNetwork(nn.Module):
     def redrawn(self, seed: int, draw: str = "initial") -> ExitNetwork:
         """A copy with weights and buffers drawn anew, a function of (seed, draw, name).
 
-        A head depends on its place and the trunk on nothing else: other exits change nothing.
+        A head depends on its place and the trunk on nothing else: other exits change nothing. Weights
+        that were given for the trunk stand for every draw.
         The weights that an attached module came with stand for every draw of its trunk: see
         `redrawable`.
         """
@@ -217,6 +221,12 @@ class ExitNetwork(nn.Module):
             for trunk in twin.trunks:
                 trunk.module.load_state_dict(fresh)
         return twin
+
+    @property
+    def arrives_trained(self) -> bool:
+        """Whether the trunk, classifier included, came with weights, so that its answers mean something
+        before anything trains."""
+        return not self.redrawable or bool(self.identity.get("weights", {}).get("whole"))
 
     @property
     def redrawable(self) -> bool:
@@ -237,6 +247,7 @@ class ExitNetwork(nn.Module):
             clock=clock,
             make=self._make,
             costs=self._costs,
+            initial=self.initial,
         )
         twin.training = self.training
         for trunk, source in enumerate(sources):

@@ -33,12 +33,15 @@ class NetSpec:
         own choice (three spread by MACs, for one that is not registered).
         The option "reading" names another of a registered backbone's own choices.
     head: settings of `HeadSpec` that all early exits override, such as ("kind", "linear").
+    weights: what the trunk starts from: a file (.safetensors, or .pth without code), or `imagenet` for
+        the backbone's public checkpoint; None draws everything from the seed.
     """
 
     backbone: str
     options: tuple[tuple[str, Any], ...] = ()
     taps: tuple[str, ...] | int | None = None
     head: tuple[tuple[str, Any], ...] = ()
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

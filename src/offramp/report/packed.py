@@ -31,7 +31,7 @@ from offramp.files import new_folder
 from offramp.study import sealed
 from offramp.study.archive import NodeRecord, Records
 from offramp.study.sealed import Damaged
-from offramp.study.summary import made_with
+from offramp.study.summary import data_label, made_with
 
 FORMAT = "offramp-pack-1"
 FILES = ("README.md", "logits.npz", "table.parquet", "trials.json")
@@ -187,9 +187,9 @@ def _readme(records: Records, manifests: list[dict[str, Any]], missing: tuple[st
         "| model | data | strategies | seeds | trials | test images |",
         "|---|---|---|---|---|---|",
     ]
-    pairs = sorted({(m["network"]["backbone"], m["data"]["name"]) for m in manifests})
+    pairs = sorted({(m["network"]["backbone"], data_label(m)) for m in manifests})
     for model, data in pairs:
-        here = [m for m in manifests if (m["network"]["backbone"], m["data"]["name"]) == (model, data)]
+        here = [m for m in manifests if (m["network"]["backbone"], data_label(m)) == (model, data)]
         seeds = ", ".join(map(str, sorted({m["seed"] for m in here})))
         strategies = len({m["strategy"] for m in here})
         images = here[0]["data"]["provenance"].get("images", {}).get("test", "?")

@@ -8,7 +8,7 @@ from typing import Any
 
 from offramp.report.colors import rank
 from offramp.study.archive import Records
-from offramp.study.summary import Seconds, trial_seconds
+from offramp.study.summary import Seconds, data_label, trial_seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def record(records: Records, trial: str, manifest: Mapping[str, Any]) -> Trial:
         options=manifest["options"],
         study=manifest["study"],
         model=manifest["network"]["backbone"],
-        data=manifest["data"]["name"],
+        data=data_label(manifest),
         seed=manifest["seed"],
         exits=tuple(manifest["exits"]),
         places=tuple(manifest["places"]),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Literal
 
 from offramp.parts import Parts, head, heads, segments
-from offramp.phase import CE, KD, Loss, Phase, Program
+from offramp.phase import BEFORE, CE, KD, Loss, Phase, Program
 from offramp.strategies.baseline import baseline
 
 
@@ -13,6 +13,7 @@ def distillation(
     temperature: float = 3.0,
     alpha: float = 0.1,
     students: Literal["heads", "independent", "shared"] = "heads",
+    backbone: Literal["trained", "kept"] = "trained",
 ) -> Program:
     """The trained backbone teaches its early exits (paper section 4.5, Algorithm 5, eqs. 4 and 5).
 
@@ -24,6 +25,7 @@ def distillation(
     students: what a student is. `heads`: head n on the teacher's own frozen layers (the default);
     `independent`: head n and a copy of its own of the layers below; `shared`: the whole network goes on
     training, all students at once and the final exit on CE, taught by a frozen copy of the teacher.
+    backbone: `kept` leaves step 1 out: the teacher is the backbone with the weights that it came with.
     """
 
     def loss(n: int) -> Loss:
@@ -32,8 +34,8 @@ def distillation(
             KD(n, teacher_exit=exits, temperature=temperature, weight=1 - alpha),
         )
 
-    teacher = baseline(exits)
-    name = teacher[-1].name
+    teacher = baseline(exits) if backbone == "trained" else ()
+    name = teacher[-1].name if teacher else BEFORE
     if students == "shared":
         everything = segments(1, exits) | heads(1, exits)
         terms = tuple(term for n in range(1, exits) for term in loss(n))

@@ -12,6 +12,7 @@ import torch
 
 from offramp import usercode
 from offramp.data import Data, DataSpec, load
+from offramp.data.file_split import FileSplit
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
@@ -91,6 +92,13 @@ def data_spec(study: Study) -> DataSpec:
         test_images=given.test_images,
         split_seed=given.split_seed,
         validation=given.validation,
+        split_file=given.split_file,
+        size=given.size,
+        resize=given.resize,
+        fit=given.fit,
+        channels=given.channels,
+        normalize=given.normalize,
+        on_error=given.on_error,
         options=tuple(sorted(given.options.items())),
     )
 
@@ -101,17 +109,23 @@ def net_spec(study: Study) -> NetSpec:
         options=tuple(sorted(study.backbone.options.items())),
         taps=study.exits.taps,
         head=study.exits.head.overrides,
+        weights=study.backbone.weights,
     )
 
 
 def data_identity(data: Data) -> dict[str, Any]:
     """What training reads of the data, for keys: neither calibration nor test."""
-    return {
+    identity = {
         "train": data.train.digest,
         "validation": data.validation.digest,
         "mean": list(data.mean),
         "std": list(data.std),
     }
+    if data.augment is not None:  # else the keys of all that was ever trained without would change
+        identity["augment"] = plain(data.augment.changes)
+    if isinstance(data.train, FileSplit) and data.train.content is not None:
+        identity["files"] = data.train.content
+    return identity
 
 
 def make_plan(study: Study, device: torch.device | None = None) -> Plan:
@@ -125,7 +139,8 @@ def make_plan(study: Study, device: torch.device | None = None) -> Plan:
         with _at(study, "strategies", index):
             programs.find(strategy.name)
     with _at(study, "data"):
-        data = load(data_spec(study))
+        augment = None if study.augment is None else study.augment.augment
+        data = load(data_spec(study), augment, study.execution.loader)
     net = _network(study, data)
     return plan_trials(study, data, net, numerics)
 
@@ -147,6 +162,8 @@ def _network(study: Study, data: Data) -> ExitNetwork:
         return build(spec, shape, classes, seed)
     except OfframpError as error:
         with _at(study, "backbone"):
+            build(replace(spec, taps=0, head=(), weights=None), shape, classes, seed)
+        with _at(study, "backbone", "weights"):
             build(replace(spec, taps=0, head=()), shape, classes, seed)
         with _at(study, "exits", "taps"):
             build(replace(spec, head=()), shape, classes, seed)
@@ -155,6 +172,9 @@ def _network(study: Study, data: Data) -> ExitNetwork:
 
 def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:
     """The plan for data and a network at hand."""
+    if study.augment is not None:
+        with _at(study, "augment"):
+            data = replace(data, augment=study.augment.augment)
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}
@@ -170,7 +190,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
             trials.append(Trial(name, strategy.label, strategy, seed, resolved, tuple(new)))
     images = {"train": len(data.train), "validation": len(data.validation)}
     sizes = value_bytes(net)
-    costs = {key: work(node, net, images, sizes) for key, node in nodes.items()}
+    costs = {key: work(node, net, images, sizes, data.augment) for key, node in nodes.items()}
     return Plan(study, data, net, numerics, tuple(trials), nodes, costs)
 
 
@@ -188,6 +208,12 @@ def _resolve(
         "temperature": recipe.temperature,
         "alpha": recipe.alpha,
     }
+    if strategy.options.get("backbone") == "kept" and not net.arrives_trained:
+        raise OfframpError(
+            "'backbone: kept' keeps weights that are random"
+            + (f" in part ({net.initial})" if net.initial else "")
+            + "; give backbone.weights trained for these classes, or leave the option out"
+        )
     program = programs.program(strategy.name, net.exits, strategy.options, shared)
     alone = None
     if not study.execution.share:

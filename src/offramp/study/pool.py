@@ -34,8 +34,8 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
         events: Any = context.Queue()
         workers = [
             context.Process(
-                target=_work, args=(plan.study, store.root, conduct, failed, events), daemon=True
-            )
+                target=_work, args=(plan.study, store.root, conduct, failed, events)
+            )  # no daemon: those may not start processes of their own, which read images
             for _ in range(conduct.workers)
         ]
         with _interrupts_held():

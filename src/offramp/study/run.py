@@ -6,6 +6,7 @@ a key decides who trains it, and a finished node is read by all.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import torch
 
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
-from offramp.engine.passes import Derived, Images, Pass, Plain
+from offramp.engine.images import Images
+from offramp.engine.passes import Derived, Pass, Plain
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, pack, unpack
@@ -42,6 +44,7 @@ from offramp.study.provenance import provenance
 from offramp.study.store import Damaged, Held, Store
 
 POLL_SECONDS = 0.2
+MOST_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def run(
     """
     state = _State(done=set(), failed={} if failed is None else failed)
     execution = plan.study.execution
-    images = Images(plan.data, conduct.device)
+    images = Images(plan.data, conduct.device, _readers(plan, conduct))
     cache = (
         Cache(execution.cache_memory, execution.cache_disk, conduct.cache_folder)
         if execution.cache
@@ -136,8 +139,17 @@ def run(
                     yield Waiting(tuple(node.key for node in state.open(plan)))
                     time.sleep(POLL_SECONDS)
     finally:
+        images.close()
         if cache is not None:
             cache.close()
+
+
+def _readers(plan: Plan, conduct: Conduct) -> int:
+    """How many processes read images from files: as the study says, else this process's share of the
+    cores."""
+    given = plan.study.execution.loader_workers
+    cores = os.cpu_count() or 1
+    return given if given is not None else max(1, min(MOST_READERS, cores // conduct.workers))
 
 
 def _still_read(plan: Plan, state: _State) -> set[Frozen]:

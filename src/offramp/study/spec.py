@@ -17,7 +17,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
@@ -31,10 +30,11 @@ from offramp.recipe import Recipe, clash
 from offramp.strategies.weights import JointWeights
 from offramp.study import spec_fields as fields
 from offramp.study import spec_places as places
+from offramp.study.spec_augment import AugmentSpec
 from offramp.study.yaml_lines import Path
 from offramp.study.yaml_lines import parse as parse_yaml
 
-STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+STRICT = fields.STRICT
 
 Text = Annotated[str, PlainValidator(fields.text)]
 Count = Annotated[int, Field(ge=1)]
@@ -71,6 +71,7 @@ class RecipeSpec(BaseModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = Recipe.warmup_epochs
     patience: Count | None = Recipe.patience
     select: Literal["auto", "best", "last"] = Recipe.select
+    class_weights: Literal["none", "balanced"] = Recipe.class_weights
 
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
     temperature: Positive = 3.0
@@ -135,17 +136,19 @@ class StrategySpec(BaseModel):
 
 
 class BackboneSpec(BaseModel):
-    """name: of the registry, `timm/NAME` or `file.py:function`.  options: such as `stem`."""
+    """name: of the registry, `timm/NAME` or `file.py:function`.  weights: what it starts from: a file,
+    or `imagenet`; None draws them from the seed.  options: such as `stem`."""
 
     model_config = STRICT
 
     name: Text
+    weights: Text | None = None
     options: Options
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return fields.gather_options(value, {"name"})
+        return fields.gather_options(value, {"name", "weights"})
 
 
 class HeadSpec(BaseModel):
@@ -190,7 +193,7 @@ class ExitsSpec(BaseModel):
 
 
 class DataSpec(BaseModel):
-    """The fields of `offramp.data.load.DataSpec`; any other key is an option of the data set."""
+    """The fields of `offramp.data.DataSpec`; any other key is an option of the data set."""
 
     model_config = STRICT
 
@@ -200,16 +203,26 @@ class DataSpec(BaseModel):
     test_images: Count | None = None
     split_seed: Natural = 0
     validation: Literal["held-out", "test"] = "held-out"
+    split_file: Text | None = None
+    size: Count | None = None
+    resize: Count | None = None
+    fit: Literal["crop", "stretch"] = "crop"
+    channels: Literal[1, 3] | None = None
+    normalize: Literal["train", "imagenet"] = "train"
+    on_error: Literal["fail", "skip"] = "fail"
     options: Options
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return fields.gather_options(value, set(cls.model_fields) - {"options"})
+        return fields.gather_options(fields.name_and_root(value), set(cls.model_fields) - {"options"})
 
 
 class ExecutionSpec(BaseModel):
     """How the work is arranged; no result depends on it. Sizes are bytes.
+
+    loader: images in memory, or read from files when they are needed; `auto` goes by their size and
+    augmentation.  loader_workers: processes that read them; None goes by the number of cores.
 
     `plain` runs each phase alone, live and unshared, so there the three switches are off.
     """
@@ -222,6 +235,8 @@ class ExecutionSpec(BaseModel):
     share: Switch = True
     cache_memory: Bytes = 2 * 2**30
     cache_disk: Bytes = 8 * 2**30
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -249,6 +264,7 @@ class Study(BaseModel):
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
     data: DataSpec
+    augment: AugmentSpec | None = None
     recipe: RecipeSpec = RecipeSpec()
     numerics: Text = "default"
     execution: ExecutionSpec = ExecutionSpec()

@@ -12,14 +12,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from offramp.errors import nearest
 from offramp.hashing import canonical
 from offramp.strategies.weights import JointWeights
+from offramp.usercode import is_user_code
+
+STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?)?b", re.IGNORECASE)
+_ROOTED = re.compile(r"[a-z0-9_]+:.+")
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SCHEMES = get_args(get_args(JointWeights)[0])
 
@@ -68,6 +72,15 @@ def gather_options(value: Any, known: set[str]) -> dict[str, Any]:
             what = "must be text, a finite number, true, false, null, or lists and mappings of these"
             raise fail(what, name) from None
     return {**{k: v for k, v in value.items() if k in known}, "options": rest}
+
+
+def name_and_root(value: Any) -> Any:
+    """Data named as `folder:path/to/images` with its root written out; all else as it is."""
+    name = value.get("name") if isinstance(value, Mapping) else None
+    if not isinstance(name, str) or is_user_code(name) or not _ROOTED.fullmatch(name):
+        return value
+    name, _, root = name.partition(":")
+    return {"root": root, **value, "name": name}
 
 
 def text(value: Any) -> str:

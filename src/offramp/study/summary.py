@@ -182,6 +182,13 @@ def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     return table
 
 
+def data_label(manifest: Mapping[str, Any]) -> str:
+    """What a trial trained on: `cifar10`, or `cifar10 (crop 4, flip)` where images were augmented, which
+    is another recipe."""
+    name, augment = str(manifest["data"]["name"]), manifest["data"].get("augment")
+    return name if augment is None else f"{name} ({augment['label']})"
+
+
 def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
     manifest = store.read_trial(trial)
     number = {place: k for k, place in enumerate(manifest["places"], start=1)}
@@ -216,7 +223,7 @@ def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
         trial=trial,
         strategy=manifest["strategy"],
         model=manifest["network"]["backbone"],
-        data=manifest["data"]["name"],
+        data=data_label(manifest),
         seed=manifest["seed"],
     )
     return table.reindex(columns=list(COLUMNS))

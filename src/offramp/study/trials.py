@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
+from offramp.augment import Augment
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
-from offramp.engine.passes import Images
+from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Resolved, Source
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone, path
-from offramp.study.plan import Plan, Trial, net_spec
+from offramp.study.plan import Plan, Trial, data_spec, net_spec
 from offramp.study.provenance import provenance
 from offramp.study.store import Damaged, Store
 
@@ -74,6 +76,8 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
             "accuracy": accuracy(logits, labels).tolist(),
             "cross_entropy": cross_entropy(logits, labels).tolist(),
         }
+        if imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes)):
+            metrics[split] |= imbalance.metrics(logits, labels)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
 
 
@@ -97,12 +101,15 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any
         "parameters": [_parameters(net, exits[: i + 1]) for i in range(len(exits))],
         "metrics": metrics,
         "network": plain(net_spec(study)),
+        "initial": net.initial,
         "input_shape": list(data.shape),
         "classes": list(data.classes),
         "mean": list(data.mean),
         "std": list(data.std),
         "data": {
             "name": data.name,
+            "augment": _augment(data.augment),
+            "spec": plain(data_spec(study)),
             "provenance": plain(data.provenance),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
         },
@@ -111,6 +118,11 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any
         "numerics": plain(plan.numerics),
         "provenance": provenance(next(net.parameters()).device),
     }
+
+
+def _augment(augment: Augment | None) -> dict[str, Any] | None:
+    """Its fields that are set, and `label`, what tables call it."""
+    return None if augment is None else {**plain(augment.changes), "label": str(augment)}
 
 
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
@@ -192,4 +204,5 @@ def _net_spec(fields: dict[str, Any]) -> NetSpec:
         options=pairs(fields["options"]),
         taps=tuple(taps) if isinstance(taps, list) else taps,
         head=pairs(fields["head"]),
+        weights=fields.get("weights"),
     )

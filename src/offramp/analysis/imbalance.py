@@ -1,0 +1,83 @@
+"""Metrics that accuracy hides where classes are uneven, by exit, from logits.
+
+Each takes logits [N, E, C] and labels [N], and returns [E] float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+Floats = NDArray[np.floating]
+Labels = NDArray[np.integer]
+
+UNEVEN = 1.5  # from here on the largest class outweighs the smallest
+
+
+def uneven(labels: Labels, classes: int) -> bool:
+    """Whether accuracy alone misleads: with two classes (where sensitivity is always asked for), or
+    where the largest of more has at least half as many images again as the smallest."""
+    counts = np.bincount(labels, minlength=classes)
+    return classes == 2 or bool(counts.max() >= UNEVEN * counts.min())
+
+
+def metrics(logits: Floats, labels: Labels) -> dict[str, list[float | None]]:
+    """All three by name, by exit; None where a metric is undefined."""
+    found = {"balanced_accuracy": balanced_accuracy, "auroc": auroc, "f1": f1}
+    return {
+        name: [None if np.isnan(value) else float(value) for value in function(logits, labels)]
+        for name, function in found.items()
+    }
+
+
+def balanced_accuracy(logits: Floats, labels: Labels) -> Floats:
+    """The mean over the classes that occur of the share of their images that are recognized, 0 to 1
+    (1/C by chance)."""
+    from sklearn.metrics import recall_score  # slow to import
+
+    def score(answers: Labels) -> float:
+        present = np.unique(labels)
+        return float(recall_score(labels, answers, labels=present, average="macro", zero_division=0))
+
+    return _by_exit(logits, lambda exit: score(exit.argmax(1)))
+
+
+def f1(logits: Floats, labels: Labels) -> Floats:
+    """The harmonic mean of precision and recall, 0 to 1: of class 1 where there are two, else the mean
+    over the classes that occur. 0 where nothing is recognized."""
+    from sklearn.metrics import f1_score
+
+    present = [1] if logits.shape[2] == 2 else np.unique(labels)
+
+    def score(answers: Labels) -> float:
+        return float(f1_score(labels, answers, labels=present, average="macro", zero_division=0))
+
+    return _by_exit(logits, lambda exit: score(exit.argmax(1)))
+
+
+def auroc(logits: Floats, labels: Labels) -> Floats:
+    """The area under the receiver operating characteristic: the chance that an image of a class scores
+    higher in it than one of another, ties counting half, 0 to 1 (0.5 by chance). Of class 1 where there
+    are two, scored by the difference of logits; else the mean over the classes that occur of each
+    against the rest, scored by softmax. NaN where the labels show one class only."""
+    from sklearn.metrics import roc_auc_score
+
+    present = np.unique(labels)
+    if len(present) < 2:
+        return np.full(logits.shape[1], np.nan)
+
+    def score(exit: Floats) -> float:
+        if exit.shape[1] == 2:
+            return float(roc_auc_score(labels == 1, exit[:, 1] - exit[:, 0]))
+        shares = softmax(exit, axis=1)
+        return float(np.mean([roc_auc_score(labels == c, shares[:, c]) for c in present]))
+
+    return _by_exit(logits, score)
+
+
+def _by_exit(logits: Floats, score: Callable[[Floats], float]) -> Floats:
+    exits = logits.astype(np.float64).swapaxes(0, 1)
+    return np.array([score(exit) for exit in exits])

@@ -1,0 +1,90 @@
+"""What happens to training images before they train anything: a declaration, part of the key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class View:
+    """Which of the random views: those of a seed are numbered from 0."""
+
+    seed: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to a training image before it trains anything, in this order.
+
+    resized_crop: a random box of so large a share of the image's area (from, to), its sides in a ratio
+        of 3:4 to 4:3, resized to the size that the network takes (bilinear, antialiased).
+    crop: the image with so many black pixels put around it, cut back to its size at a random place.
+    flip, vertical_flip: left and right, top and bottom exchanged in half of the cases.
+    rotate: by up to so many degrees either way, bilinear, black where nothing was.
+    jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
+    views: so many views of every image, taken in turn, epoch by epoch; None draws a new one each epoch.
+    """
+
+    flip: bool = False
+    vertical_flip: bool = False
+    crop: int = 0
+    resized_crop: tuple[float, float] | None = None
+    rotate: float = 0.0
+    jitter: float = 0.0
+    views: int | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that are not as they are by default: what a key is made of, so that a new kind of
+        augmentation leaves the keys of the others alone."""
+        values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        return {name: value for name, value, default in values if value != default}
+
+    def view(self, seed: int, epoch: int) -> View:
+        """The view that epoch `epoch` (from 0) of any phase trains on."""
+        return View(seed, epoch if self.views is None else epoch % self.views)
+
+    def distinct(self, epochs: int) -> int:
+        """How many different views so many epochs see."""
+        return epochs if self.views is None else min(self.views, epochs)
+
+    def __str__(self) -> str:
+        """`crop 4, flip, 8 views`."""
+        low, high = self.resized_crop or (0, 0)
+        words = {
+            f"resized crop {low:g} to {high:g}": self.resized_crop is not None,
+            f"crop {self.crop}": self.crop,
+            "flip": self.flip,
+            "vertical flip": self.vertical_flip,
+            f"rotate {self.rotate:g}°": self.rotate,
+            f"jitter {self.jitter:g}": self.jitter,
+            f"{self.views} views": self.views is not None,
+        }
+        return ", ".join(word for word, there in words.items() if there)
+
+
+def clash(augment: Augment) -> tuple[str, str] | None:
+    """A field that cannot hold, by itself or beside another, and what is wrong with it; else None."""
+    if augment.crop < 0:
+        return "crop", f"must be at least 0 pixels, got {augment.crop}"
+    if augment.resized_crop is not None:
+        low, high = augment.resized_crop
+        if not 0 < low <= high <= 1:
+            return (
+                "resized_crop",
+                f"must be shares of the area, 0 < from <= to <= 1, got {low}, {high}",
+            )
+        if augment.crop:
+            return "crop", "goes with no resized_crop; keep one of them"
+    if not 0 <= augment.rotate <= 180:
+        return "rotate", f"must be 0 to 180 degrees, got {augment.rotate:g}"
+    if not 0 <= augment.jitter < 1:
+        return "jitter", f"must be at least 0 and below 1, got {augment.jitter:g}"
+    if augment.views is not None and augment.views < 1:
+        return "views", f"must be at least 1, got {augment.views}"
+    names = ("flip", "vertical_flip", "crop", "resized_crop", "rotate", "jitter")
+    if not any(getattr(augment, name) for name in names):
+        return "flip", f"or another of {', '.join(names[1:])} must be set; nothing is augmented"
+    return None

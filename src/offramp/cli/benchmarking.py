@@ -1,0 +1,134 @@
+"""`offramp benchmark`: tables, JSON and a chart of what was measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+
+import altair as alt
+import typer
+
+from offramp.cli.render import counted, duration, emit, macs, show, split, table
+from offramp.deploy import benchmark, loaded
+from offramp.deploy.benchmark import Asked, Result
+from offramp.deploy.clocks import Line
+from offramp.errors import OfframpError
+from offramp.files import replacing
+from offramp.report.speed import WHOLE, speed_chart
+from offramp.study.plan import default_device
+from offramp.study.store import Store
+
+FORMATS = (".svg", ".png", ".pdf", ".json", ".html")
+QUIET = 0.3  # other processes, on average, above which a machine is not quiet
+
+
+def start(
+    network: str, policy: Path | None, root: Path, asked: Asked, figure: Path | None, as_json: bool
+) -> None:
+    """Measure, and show it."""
+    if figure is not None and figure.suffix not in FORMATS:
+        raise OfframpError(f"--figure is {figure}; end it in one of {', '.join(FORMATS)}")
+    if figure is not None and not figure.parent.is_dir():
+        raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
+    store = Store(root) if (root / "store.json").exists() else None
+    if loaded.is_bundle(network):
+        if policy is not None:
+            raise OfframpError("a bundle carries its policy; leave --policy out")
+        found = _run(benchmark.of_bundle(store, Path(network), asked))
+    else:
+        from offramp.cli.inspecting import opened
+
+        found = _run(benchmark.of_trial(opened(root), network, policy, default_device(), asked))
+    if figure is not None:
+        _draw(found, figure)
+    if as_json:
+        emit({**asdict(found), "lines": [asdict(line) for line in found.lines]})
+    else:
+        _show(found, figure)
+
+
+def _run(work: Generator[str, None, Result]) -> Result:
+    """Drive the work, saying what it does on standard error where that is a terminal."""
+    while True:
+        try:
+            said = next(work)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if sys.stderr.isatty():
+            typer.echo(f"measuring: {said}", err=True)
+
+
+def _show(found: Result, figure: Path | None) -> None:
+    where = found.machine
+    engines = f"torch {where['torch']}"
+    if "onnxruntime" in where:
+        engines += f", onnxruntime {where['onnxruntime']}"
+    typer.echo(
+        f"{found.name}\n{where['device']}, {counted(where['cores'], 'core')}, "
+        f"{counted(where['threads'], 'thread')}; {engines}\n"
+    )
+    for batch in sorted({line.batch for line in found.lines}):
+        _whole(found, batch)
+    _stages(found)
+    if found.compile_seconds is not None:
+        typer.echo(f"Compiling took {duration(found.compile_seconds)}, in first calls.")
+    if found.shares is not None:
+        leaving = ", ".join(
+            f"{100 * share:.0f} % at exit {exit}"
+            for exit, share in zip(found.exits, found.shares, strict=True)
+        )
+        typer.echo(f"Leaving: {leaving}.")
+    for note in found.notes:
+        typer.echo(f"{note[0].upper()}{note[1:]}")
+    if found.busy is not None and found.busy > QUIET:
+        typer.echo(
+            f"Warning: {found.busy:.1f} other processes kept this machine busy; trust no number here."
+        )
+    if figure is not None:
+        typer.echo(f"Figure: {figure}")
+
+
+def _whole(found: Result, batch: int) -> None:
+    lines = [line for line in found.lines if line.batch == batch and line.what in WHOLE]
+    listing = table(["engine", "network"], ["MACs", "p50 ms", "p95 ms", "images/s", "speed-up"])
+    for line in lines:
+        listing.add_row(
+            line.engine,
+            line.what,
+            "–" if line.macs is None else macs(line.macs),
+            f"{1000 * line.p50:.4g}",
+            f"{1000 * line.p95:.4g}",
+            f"{line.rate:,.0f}",
+            _speed_up(line, lines),
+        )
+    show(listing, f"{counted(batch, 'image')} at once")
+
+
+def _speed_up(line: Line, lines: list[Line]) -> str:
+    plain = [one for one in lines if one.engine == line.engine and one.what == "plain"]
+    return f"{line.rate / plain[0].rate:.2f} ×" if plain else "–"
+
+
+def _stages(found: Result) -> None:
+    """Each stage alone: MACs, and the median at each batch size."""
+    for engine in dict.fromkeys(line.engine for line in found.lines):
+        lines = [one for one in found.lines if one.engine == engine and one.what not in WHOLE]
+        batches = sorted({line.batch for line in lines})
+        rows: dict[str, list[str]] = {}
+        for line in lines:
+            cells = rows.setdefault(line.what, ["–" if line.macs is None else macs(line.macs)])
+            cells.append(f"{1000 * line.p50:.4g}")
+        columns = ["MACs", *(f"ms at {batch}" for batch in batches)]
+        show(split("stage", columns, rows), f"Stages apart, {engine}, every image in each")
+
+
+def _draw(found: Result, figure: Path) -> None:
+    chart = alt.Chart.from_dict(dict(speed_chart(found.lines, found.name)))
+    try:
+        with replacing(figure) as temporary:
+            chart.save(str(temporary), format=figure.suffix[1:])  # type: ignore[arg-type]
+    except OSError as error:
+        raise OfframpError(f"{figure} cannot be written ({error.strerror}); choose another") from None

@@ -1,0 +1,173 @@
+"""`offramp build`: plan, train, calibrate, export."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from offramp.cli import calibrating, exporting, running
+from offramp.cli.progress import Progress
+from offramp.cli.render import emit, macs, show, table
+from offramp.deploy import bundle, graphs, trial
+from offramp.deploy.build import Choice, Wish, choose
+from offramp.deploy.calibrate import calibrate
+from offramp.deploy.candidates import Search
+from offramp.deploy.export import Asked, Exported, export
+from offramp.deploy.policy import write
+from offramp.deploy.trial import Trained
+from offramp.nets.places import places
+from offramp.parts import Part, backbone
+from offramp.study.forecast import forecast
+from offramp.study.plan import Plan, default_device
+from offramp.study.pool import run_pooled
+from offramp.study.store import Store
+
+
+@dataclass(frozen=True)
+class Goal:
+    """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder."""
+
+    target: calibrating.Asked
+    out: Path
+    force: bool
+
+
+def start(wish: Wish, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:
+    """Exits with 1 when training failed, 130 when interrupted."""
+    calibrating.target(goal.target, 1)  # mistakes before the work
+    graphs.check_installed()
+    bundle.check_place(goal.out, goal.force)
+    store = Store(root)
+    chosen = choose(wish)
+    if dry_run:
+        _dry(chosen, goal, store, as_json)
+        return
+    silent = quiet or as_json
+    if not silent:
+        _show_plan(chosen, goal)
+    _train(chosen.plan, store, silent)
+    done = _finish(chosen.plan.trials[0].id, goal, store, silent)
+    if as_json:
+        emit({"bundle": str(done.folder), "reasons": chosen.reasons, "card": done.card})
+    else:
+        exporting.describe(done)
+
+
+def _train(plan: Plan, store: Store, silent: bool) -> None:
+    progress = Progress(plan, shown=not silent)
+    try:
+        running.watch(run_pooled(plan, store, running.here(1)), progress)
+    except KeyboardInterrupt:
+        said = "Interrupted. Run the same command again to go on; what is finished stays."
+        typer.echo(said, err=True)
+        raise typer.Exit(130) from None
+    for failure in progress.failures():
+        typer.echo(f"failed: {failure['strategy']}: {failure['reason']}", err=True)
+    if progress.failed:
+        raise typer.Exit(1)
+
+
+def _finish(name: str, goal: Goal, store: Store, silent: bool) -> Exported:
+    trained = trial.read(store, name)
+    wanted = calibrating.target(goal.target, trained.plain_macs)
+    found = calibrate(
+        trained.validation,
+        trained.calibration,
+        trained.exits,
+        trained.costs,
+        wanted,
+        Search("confidence", False, False),
+    )
+    for remark in filter(None, (found.remark, _weak(trained))):
+        typer.echo(f"Note: {remark}.", err=True)
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        policy = Path(scratch) / "policy.json"
+        write(policy, calibrating.policy_file(trained, found))
+        asked = Asked(force=goal.force)
+        return exporting.told(export(store, trained.id, policy, goal.out, asked), silent)
+
+
+def _weak(trained: Trained) -> str | None:
+    """A remark where there is nothing to lose: the full network hardly tells the classes apart."""
+    rows = trained.calibration
+    right = float((rows.logits[:, -1].argmax(axis=1) == rows.labels).mean())
+    often = float(np.bincount(rows.labels).max()) / len(rows.labels)
+    if right > often + 1 / len(rows.labels):
+        return None
+    return (
+        f"the full network has {100 * right:.0f} % of the calibration images right, no more than "
+        "always answering their most frequent class would; train longer (--set recipe.epochs=…)"
+    )
+
+
+def _dry(chosen: Choice, goal: Goal, store: Store, as_json: bool) -> None:
+    found = forecast(chosen.plan, store, default_device())
+    if as_json:
+        emit({**_as_json(chosen, goal), **found})
+        return
+    _show_plan(chosen, goal)
+    running.show_forecast(found, as_json=False)
+
+
+def _as_json(chosen: Choice, goal: Goal) -> dict[str, Any]:
+    plan = chosen.plan
+    return {
+        "study": plan.study.model_dump(mode="json"),
+        "reasons": chosen.reasons,
+        "images": {name: len(split) for name, split in plan.data.splits.items()},
+        "classes": plan.data.classes,
+        "initial": plan.net.initial,
+        "exits": _exits(plan),
+        "target": _target(goal),
+        "out": str(goal.out),
+    }
+
+
+def _exits(plan: Plan) -> list[dict[str, Any]]:
+    net = plan.net
+    plain = sum(net.macs(part) for part in backbone(net.exits))
+    found = places(net.trunks[0].module, net.input_shape, net.places[-1])
+    below = {place.name: place.macs for place in found}
+    rows = []
+    for k, name in enumerate(net.places, start=1):
+        head = net.macs(Part("head", k))
+        reached = below.get(name, sum(net.macs(Part("segment", i)) for i in range(1, k + 1)))
+        kind = "classifier" if k == net.exits else net.head_specs[k - 1].kind
+        rows.append(
+            {"exit": k, "after": name, "share": reached / plain, "head": kind, "head_macs": head}
+        )
+    return rows
+
+
+def _target(goal: Goal) -> dict[str, Any]:
+    return {kind: value for kind, value in goal.target.wanted.items() if value is not None}
+
+
+def _show_plan(chosen: Choice, goal: Goal) -> None:
+    plan = chosen.plan
+    data, net = plan.data, plan.net
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    size = "×".join(map(str, data.shape))
+    typer.echo(f"Data: {data.name}, {len(data.classes)} classes, images {size}: {counts}.")
+    if net.initial is not None:
+        typer.echo(f"Weights '{plan.study.backbone.weights}': {net.initial}.")
+    for reason in chosen.reasons:
+        typer.echo(f"- {reason}")
+    listing = table(["exit", "after", "head"], ["MACs before it", "of its head"])
+    for row in _exits(plan):
+        listing.add_row(
+            str(row["exit"]),
+            row["after"],
+            row["head"],
+            f"{100 * row['share']:.1f} %",
+            macs(row["head_macs"]),
+        )
+    typer.echo("")
+    show(listing, f"{plan.study.backbone.name} with early exits")
+    target = ", ".join(f"{kind} {value}" for kind, value in _target(goal).items())
+    typer.echo(f"Target: {target}. Bundle: {goal.out}.\n")

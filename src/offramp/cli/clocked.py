@@ -1,0 +1,85 @@
+"""The part of `offramp calibrate` that has to do with measured time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from offramp.deploy.calibrate import Measure
+from offramp.deploy.costs import Costs
+from offramp.deploy.outcome import Outcome
+from offramp.deploy.policy import Policy
+from offramp.deploy.timing import StageTimes, machine, stage_times
+from offramp.deploy.trial import Trained
+from offramp.engine.settings import placed
+from offramp.errors import OfframpError
+from offramp.study.plan import default_device
+from offramp.study.store import Store
+from offramp.study.trials import blank_network
+
+UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Measured times of a trial's stages. costs: nanoseconds an image of each.  machine: where."""
+
+    times: StageTimes
+    costs: Costs
+    machine: Mapping[str, Any]
+
+
+def seconds(text: str) -> float:
+    """`5ms`, `800us`, `0.01s`. Raises OfframpError for anything else."""
+    body = text.strip().lower()
+    unit = next((unit for unit in UNITS if body.endswith(unit)), None)
+    try:
+        number = float(body.removesuffix(unit)) * UNITS[unit] if unit else math.nan
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise OfframpError(f"--max-mean-latency must be a time as 5ms, 800us or 0.01s; got '{text}'")
+    return number
+
+
+def measured(store: Store, trained: Trained, batch: int, score: str) -> Timed:
+    """What the stages of a trial's network take here. What it has learned changes no time."""
+    device = default_device()
+    net = blank_network(store, trained.id).eval()
+    placed(net, device)
+    times = stage_times(net, batch, score)
+    return Timed(times, times.costs(trained.costs.owners, trained.exits), machine(device))
+
+
+def stages(timed: Timed) -> dict[str, Any]:
+    """Median seconds of a batch by stage, and where they were measured, as JSON."""
+    times = timed.times
+    return {
+        "batch": times.batch,
+        "segments": [t.p50 for t in times.segments],
+        "heads": [t.p50 for t in times.heads],
+        "plain": times.plain.p50,
+        "repeats": len(times.plain.samples),
+        "machine": dict(timed.machine),
+    }
+
+
+def record(timed: Timed, chosen: Measure, full: Measure) -> dict[str, Any]:
+    """What the policy file keeps of it."""
+    return {"mean_seconds": chosen.seconds, "full_seconds": full.seconds, "stages": stages(timed)}
+
+
+def show(policy: Policy, tested: Outcome, timed: Timed) -> None:
+    """The mean time of a test image."""
+    spent = policy.macs(timed.costs)
+    mean = sum(exit.share * each for exit, each in zip(tested.exits, spent, strict=True)) / 1e6
+    full, where = timed.costs.full / 1e6, timed.machine
+    typer.echo(
+        f"  time an image      {mean:.4g} ms (full network {full:.4g} ms), of stages measured apart\n"
+        f"                     at batch {timed.times.batch} on {where['device']}, "
+        f"{where['threads']} threads"
+    )

@@ -1,0 +1,227 @@
+"""`offramp data`: what is in a data set, and whether it can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offramp.cli.options import JsonOption, SetOption
+from offramp.cli.render import counted, emit, show, split, table
+from offramp.errors import OfframpError
+
+if TYPE_CHECKING:
+    from offramp.data.audit import Audit, Sources
+    from offramp.study.spec import Study
+
+MOST = 20  # lines of one kind that are printed; JSON has all
+
+app = typer.Typer(
+    name="data",
+    help="Look into a data set before anything trains on it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A data set: digits, cifar10, folder:path/to/images or my.py:make."
+    ),
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", "--data-root", metavar="FOLDER", help="The folder of the data set's files."),
+]
+AugmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--augment",
+        metavar="YAML",
+        help="Show training views: '[flip, crop]', '{resized_crop: [0.3, 1], jitter: 0.2}'.",
+    ),
+]
+SheetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sheet", metavar="FILE", help="Where the contact sheet goes; by default NAME-sheet.png here."
+    ),
+]
+
+
+@app.command()
+def describe(
+    name: NameArgument,
+    root: RootOption = None,
+    augment: AugmentOption = None,
+    set_: SetOption = None,
+    sheet: SheetOption = None,
+    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Write no contact sheet.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Tell what is in a data set, and draw a contact sheet.
+
+    Counts by split and class, sizes, statistics of the channels, images that are there twice (byte for
+    byte), groups in several splits, damaged files. Every image is opened once; hashes of files are kept,
+    so that the next time is quicker. Training images stand on the sheet in the size that networks get
+    them, views that train beside what is evaluated.
+
+    Examples:
+
+      offramp data describe digits --augment '[flip, crop]'
+
+      offramp data describe folder:photos --set data.size=64 --sheet photos.png
+    """
+    study, sources, audit = _opened(name, root, augment, set_)
+    drawn = None if no_sheet else (sheet or Path(f"{_title(study)}-sheet.png"))
+    if drawn is not None:
+        _draw(study, sources, drawn)
+    if json:
+        emit({**_as_json(study, audit), "sheet": None if drawn is None else str(drawn)})
+        return
+    _print(study, audit)
+    if drawn is not None:
+        typer.echo(f"Contact sheet: {drawn}")
+
+
+@app.command()
+def check(
+    name: NameArgument, root: RootOption = None, set_: SetOption = None, json: JsonOption = False
+) -> None:
+    """Say what is wrong with a data set; end with 1 where something is.
+
+    Wrong are: damaged files, images of several sizes where data.size is not set, a class without images
+    in a split, an image in two splits, or in two classes. What is only worth knowing is told and does
+    not count. A folder, file or label that cannot be used at all ends with 2, as everywhere.
+
+    Example: offramp data check folder:photos --set data.size=64
+    """
+    study, _, audit = _opened(name, root, None, set_)
+    if json:
+        emit(_as_json(study, audit))
+    else:
+        for line in audit.wrong[:MOST]:
+            typer.echo(f"wrong: {line}")
+        _rest(len(audit.wrong))
+        for line in audit.notes:
+            typer.echo(f"note: {line}")
+        images = sum(one.images for one in audit.splits.values())
+        found = counted(len(audit.wrong), "thing") if audit.wrong else "nothing"
+        typer.echo(f"{images:,} images, {len(audit.classes)} classes: {found} wrong")
+    if audit.wrong:
+        raise typer.Exit(1)
+
+
+def _opened(
+    name: str, root: Path | None, augment: str | None, settings: list[str] | None
+) -> tuple[Study, Sources, Audit]:
+    from offramp.data.audit import audit, open_sources
+    from offramp.study import spec
+    from offramp.study.plan import data_spec
+
+    data = {"name": name, **({} if root is None else {"root": str(root)})}
+    overrides = [*([f"augment={augment}"] if augment is not None else []), *(settings or [])]
+    described = {"strategies": ["baseline"], "backbone": "resnet18", "data": data}
+    study = spec.parse(described, "data", overrides)
+    sources = open_sources(data_spec(study))
+    return study, sources, audit(sources)
+
+
+def _draw(study: Study, sources: Sources, path: Path) -> None:
+    from offramp.data.sheet import sheet
+    from offramp.files import replacing
+
+    augment = None if study.augment is None else study.augment.augment
+    made = sheet(sources, _title(study), augment, study.seeds[0])
+    try:
+        with replacing(path) as temporary:
+            made.save(temporary, format="PNG")
+    except OSError as error:
+        reason = error.strerror or error
+        raise OfframpError(f"{path} cannot be written ({reason}); choose another --sheet") from None
+
+
+def _print(study: Study, audit: Audit) -> None:
+    names = list(audit.splits)
+    rows = {
+        label: [f"{audit.splits[name].by_class[label]:,}" for name in names] for label in audit.classes
+    }
+    rows["all"] = [f"{audit.splits[name].images:,}" for name in names]
+    show(split("class", names, rows), f"{_title(study)}: images by class and split")
+    facts = table(["split", "stored sizes, width × height"], ["damaged"])
+    for name, one in audit.splits.items():
+        facts.add_row(name, _sizes(one.sizes), str(len(one.damaged)))
+    show(facts)
+    if audit.mean:
+        values = {
+            "mean": [f"{value:.4f}" for value in audit.mean],
+            "deviation": [f"{value:.4f}" for value in audit.std],
+        }
+        channels = {1: ["gray"], 3: ["red", "green", "blue"]}.get(
+            len(audit.mean), [f"channel {i}" for i in range(1, len(audit.mean) + 1)]
+        )
+        show(split("", channels, values), "Training pixels, from 0 to 1")
+    if audit.copies:
+        title = f"{counted(len(audit.copies), 'image')} there more than once"
+        listing = table(["splits", "files"])
+        for copies in audit.copies[:MOST]:
+            listing.add_row(", ".join(dict.fromkeys(copies.splits)), "\n".join(copies.names))
+        more = len(audit.copies) - MOST
+        show(listing, title, f"and {more} more, in --json" if more > 0 else "")
+    for line in audit.wrong[:MOST]:
+        typer.echo(f"Wrong: {line}")
+    _rest(len(audit.wrong))
+    for line in audit.notes:
+        typer.echo(f"Note: {line}")
+
+
+def _rest(lines: int) -> None:
+    if lines > MOST:
+        typer.echo(f"and {lines - MOST} more, in --json")
+
+
+def _sizes(sizes: Any) -> str:
+    """`32 × 32`, or the smallest and largest sides and how many sizes there are."""
+    if len(sizes) == 1:
+        ((width, height),) = sizes
+        return f"{width} × {height}"
+    if not sizes:
+        return "–"
+    widths, heights = zip(*sizes, strict=True)
+    width, height = next(iter(sizes))
+    return (
+        f"{min(widths)}–{max(widths)} × {min(heights)}–{max(heights)}, {len(sizes)} sizes, "
+        f"most often {width} × {height}"
+    )
+
+
+def _as_json(study: Study, audit: Audit) -> dict[str, Any]:
+    return {
+        "data": study.data.name,
+        "classes": list(audit.classes),
+        "splits": {
+            name: {
+                "images": one.images,
+                "by_class": dict(one.by_class),
+                "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in one.sizes.items()],
+                "damaged": list(one.damaged),
+            }
+            for name, one in audit.splits.items()
+        },
+        "mean": list(audit.mean),
+        "std": list(audit.std),
+        "copies": [
+            {"splits": list(c.splits), "names": list(c.names), "classes": list(c.classes)}
+            for c in audit.copies
+        ],
+        "group_in_another_split": {name: dict(counts) for name, counts in audit.dropped.items()},
+        "wrong": list(audit.wrong),
+        "notes": list(audit.notes),
+    }
+
+
+def _title(study: Study) -> str:
+    """What to call the data set: `cifar10`; of a folder of images its own name."""
+    name = study.data.name.rpartition("/")[2].rpartition(":")[0] or study.data.name
+    return Path(study.data.root).resolve().name if name == "folder" and study.data.root else name

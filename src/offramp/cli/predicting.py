@@ -1,0 +1,164 @@
+"""`offramp predict`: from image files to a table of answers."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from offramp.cli.render import counted, emit, show, table
+from offramp.deploy import loaded, pictures
+from offramp.deploy.loaded import Network
+from offramp.deploy.pictures import Damaged
+from offramp.errors import OfframpError
+from offramp.files import replacing
+from offramp.study.plan import default_device
+
+COLUMNS = ("file", "class", "confidence", "exit", "compute_share")
+
+
+@dataclass(frozen=True)
+class Row:
+    """An answer, as in the file. compute: MACs as a share of the plain backbone's."""
+
+    file: Path
+    label: str
+    confidence: float
+    exit: int
+    compute: float
+
+
+def predict(
+    network: str,
+    images: Sequence[Path],
+    policy: Path | None,
+    root: Path,
+    out: Path,
+    batch: int,
+    as_json: bool,
+) -> None:
+    """Answer and write; exits with 1 when files were damaged, with 130 when interrupted."""
+    if not out.parent.is_dir():
+        raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
+    files = pictures.find(images)
+    opened = _opened(network, policy, root)
+    good, damaged = pictures.check(files, opened.preprocessing)
+    rows: list[Row] = []
+    interrupted = False
+    try:
+        _answer(opened, good, batch, rows, damaged)
+    except KeyboardInterrupt:
+        interrupted = True
+    _write(out, rows)
+    _report(opened, rows, damaged, out, as_json)
+    if interrupted:
+        typer.echo(f"Interrupted after {counted(len(rows), 'image')}; {out} has those.", err=True)
+        raise typer.Exit(130)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _opened(network: str, policy: Path | None, root: Path) -> Network:
+    if loaded.is_bundle(network):
+        if policy is not None:
+            raise OfframpError("a bundle carries its policy; leave --policy out")
+        return loaded.open_bundle(Path(network))
+    from offramp.cli.inspecting import opened as opened_store
+
+    found = loaded.open_trial(opened_store(root), network, policy, default_device())
+    if policy is None:
+        typer.echo("No --policy: every image goes to the final exit.", err=True)
+    return found
+
+
+def _answer(
+    network: Network, files: Sequence[Path], batch: int, rows: list[Row], damaged: list[Damaged]
+) -> None:
+    """Fill `rows` and `damaged`, so that what is there stays when the work is cut short."""
+    how = network.preprocessing
+    screen = Console(stderr=True)
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = screen.is_terminal and not screen.is_dumb_terminal
+    with (
+        Progress(*columns, console=screen, transient=True, disable=not shown) as progress,
+        ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool,
+    ):
+        task = progress.add_task("predicting", total=len(files))
+        for start in range(0, len(files), batch):
+            asked = files[start : start + batch]
+            read, pixels, broken = pictures.read_all(asked, how, pool)
+            damaged += broken
+            if read:
+                made = network.answer(pixels)
+                rows += [
+                    Row(
+                        file,
+                        network.classes[made.classes[i]],
+                        float(made.confidence[i]),
+                        int(made.exits[i]),
+                        float(made.compute[i]),
+                    )
+                    for i, file in enumerate(read)
+                ]
+            progress.advance(task, len(asked))
+
+
+def _write(out: Path, rows: Sequence[Row]) -> None:
+    try:
+        with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for row in rows:
+                share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
+                writer.writerow((row.file, row.label, *share))
+    except OSError as error:
+        raise OfframpError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+
+
+def _report(
+    network: Network, rows: Sequence[Row], damaged: Sequence[Damaged], out: Path, as_json: bool
+) -> None:
+    for one in damaged:
+        typer.echo(f"Skipped {one.file}: no readable image ({one.reason}).", err=True)
+    mean = sum(row.compute for row in rows) / len(rows) if rows else None
+    exits: list[dict[str, Any]] = []
+    for exit in network.exits:
+        here = [row for row in rows if row.exit == exit]
+        confidence = sum(row.confidence for row in here) / len(here) if here else None
+        share = len(here) / len(rows) if rows else 0.0
+        exits.append({"exit": exit, "images": len(here), "share": share, "confidence": confidence})
+    if as_json:
+        broken = [{"file": str(one.file), "reason": one.reason} for one in damaged]
+        emit(
+            {
+                "network": network.name,
+                "out": str(out),
+                "images": len(rows),
+                "damaged": broken,
+                "exits": exits,
+                "compute_share": mean,
+            }
+        )
+        return
+    listing = table(["exit"], ["images", "share", "mean confidence"])
+    for line in exits:
+        sure = line["confidence"]
+        listing.add_row(
+            str(line["exit"]),
+            str(line["images"]),
+            f"{100 * line['share']:.1f} %",
+            "–" if sure is None else f"{sure:.3f}",
+        )
+    show(listing, f"{network.name}: where images left")
+    spent = "" if mean is None else f"; on average {100 * mean:.1f} % of the plain network's MACs"
+    typer.echo(f"{counted(len(rows), 'answer')} in {out}{spent}.")
+    if damaged:
+        typer.echo(f"{counted(len(damaged), 'file')} skipped, named above.", err=True)

@@ -1,0 +1,227 @@
+"""A data set gone through image by image: what is in it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+
+import torch
+from torch import Tensor
+
+from offramp.data.choose import Chosen, Part, choose
+from offramp.data.dataset import SPLITS, moments, value_counts
+from offramp.data.geometry import Geometry
+from offramp.data.images import Opened
+from offramp.data.load import geometry_of, read_source
+from offramp.data.raw import RawData
+from offramp.data.read import digests_of
+from offramp.data.spec import DataSpec
+from offramp.errors import OfframpError
+
+BLOCK = 1024  # images that are in memory at once
+UNEVEN = 3  # times as many images in the largest class as in the smallest are worth a note
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class SplitAudit:
+    """images: how many.  by_class: of each class, in the order of the classes.
+    sizes: how many images are stored in each size, the most frequent first.
+    damaged: what is said of every image that cannot be read.
+    """
+
+    images: int
+    by_class: Mapping[str, int]
+    sizes: Mapping[Size, int]
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images that are the same file, byte for byte (or the same pixels, where there are no files):
+    where each is (its split), what it is called, and its class."""
+
+    splits: tuple[str, ...]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """splits: by name; `validation` is left out where it is the test split.
+    mean, std: per channel, of the training images as networks get them, scaled to [0, 1]; empty for
+        float images.
+    copies: of every image that is there more than once.
+    dropped: images, and groups, that were left out of a split since another one shows their group.
+    wrong: what must be mended.  notes: what to know; each is a line.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, SplitAudit]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    copies: tuple[Copies, ...]
+    dropped: Mapping[str, Mapping[str, int]]
+    wrong: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """A data set before its pixels are read: what `offramp.data.sheet` shows samples of."""
+
+    raw: RawData
+    chosen: Chosen
+    geometry: Geometry
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.raw.classes or tuple(map(str, range(int(self.raw.train.labels.max()) + 1)))
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Each split once."""
+        parts = dict(self.chosen.parts)
+        if parts["validation"] is parts["test"]:
+            del parts["validation"]
+        return {name: parts[name] for name in SPLITS if name in parts}
+
+
+def open_sources(spec: DataSpec) -> Sources:
+    """The data set that `spec` names. Raises OfframpError as `offramp.data.load` does for what is wrong
+    with its folders, labels or counts."""
+    raw = read_source(spec)
+    return Sources(raw, choose(raw, spec), geometry_of(raw, spec))
+
+
+def audit(sources: Sources) -> Audit:
+    """Open every image of a data set once and hash it; damaged ones are listed, not raised."""
+    splits, counts = {}, {}
+    for name, part in sources.parts.items():
+        splits[name], counts[name] = _split(part, sources.geometry, sources.classes)
+    mean, std = moments(counts["train"].tolist()) if len(counts["train"]) else ((), ())
+    copies = _copies(sources)
+    return Audit(
+        classes=sources.classes,
+        splits=splits,
+        mean=mean,
+        std=std,
+        copies=copies,
+        dropped=sources.chosen.dropped,
+        wrong=tuple(_wrong(sources, splits, copies)),
+        notes=tuple(_notes(sources, splits, copies)),
+    )
+
+
+def _split(part: Part, geometry: Geometry, classes: Sequence[str]) -> tuple[SplitAudit, Tensor]:
+    """What is in a part, and how often each value occurs in each channel."""
+    sizes: Counter[Size] = Counter()
+    damaged: list[str] = []
+    counts = torch.zeros(0)
+    for rows in torch.split(part.rows, BLOCK):
+        for size, found, error in _looked_at(part, rows, geometry):
+            if error is not None:
+                damaged.append(error)
+                continue
+            sizes[size] += 1
+            if found is not None:
+                counts = counts + found if counts.shape == found.shape else found
+    numbers = torch.bincount(part.labels, minlength=len(classes)).tolist()
+    by_class = dict(zip(classes, numbers, strict=True))
+    return SplitAudit(len(part.rows), by_class, dict(sizes.most_common()), tuple(damaged)), counts
+
+
+Look = tuple[Size, Tensor | None, str | None]  # an image's size, its values, what is wrong with it
+
+
+def _looked_at(part: Part, rows: Tensor, geometry: Geometry) -> list[Look]:
+    source = part.source.images
+    if not isinstance(source, Opened):
+        return [_look_at(image, geometry) for image in part.source.read(rows)]
+
+    def look(row: int) -> Look:
+        try:
+            image = source.open(row)
+        except OfframpError as error:
+            return (0, 0), None, str(error)
+        return image.size, value_counts(geometry.of(image)[None]), None
+
+    with ThreadPoolExecutor(min(len(rows), cpu_count() or 1, 16)) as pool:
+        return list(pool.map(look, rows.tolist()))
+
+
+def _look_at(image: Tensor, geometry: Geometry) -> Look:
+    size = (image.shape[2], image.shape[1])
+    counted = None if image.is_floating_point() else value_counts(geometry.of_batch(image[None]))
+    return size, counted, None
+
+
+def _copies(sources: Sources) -> tuple[Copies, ...]:
+    places: dict[str, list[tuple[str, str, str]]] = {}
+    for split, part in sources.parts.items():
+        source = part.source.images
+        for row, label, sha in zip(
+            part.rows.tolist(), part.labels.tolist(), digests_of(part), strict=True
+        ):
+            name = source.name(row) if isinstance(source, Opened) else f"{split} image {row}"
+            places.setdefault(sha, []).append((split, name, sources.classes[label]))
+    return tuple(
+        Copies(*(tuple(column) for column in zip(*found, strict=True)))
+        for found in places.values()
+        if len(found) > 1
+    )
+
+
+def _wrong(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[Copies]) -> list[str]:
+    lines = [line for split in splits.values() for line in split.damaged]
+    for name, split in splits.items():
+        for label, count in split.by_class.items():
+            if not count:
+                lines.append(f"the {name} split has no image of class '{label}'; add some")
+    across = [c for c in copies if len(set(c.splits)) > 1]
+    for pair, count in Counter(" and ".join(sorted(set(c.splits))) for c in across).items():
+        lines.append(
+            f"{count} image{'s are' if count > 1 else ' is'} in both {pair}, such as "
+            f"{_example(across, pair)}; remove all but one of each"
+        )
+    torn = [c for c in copies if len(set(c.classes)) > 1]
+    if torn:
+        lines.append(
+            f"{len(torn)} image{'s have' if len(torn) > 1 else ' has'} several classes, such as "
+            f"{torn[0].names[0]} ({torn[0].classes[0]}) and {torn[0].names[1]} ({torn[0].classes[1]}); "
+            "keep the right one"
+        )
+    sizes = {size for split in splits.values() for size in split.sizes}
+    if sources.geometry.size is None and len(sizes) > 1:
+        lines.append("images differ in size; set data.size, which makes one size of them")
+    return lines
+
+
+def _example(copies: Sequence[Copies], pair: str) -> str:
+    found = next(c for c in copies if " and ".join(sorted(set(c.splits))) == pair)
+    return " = ".join(found.names[:2])
+
+
+def _notes(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[Copies]) -> list[str]:
+    lines = []
+    for name, counts in sources.chosen.dropped.items():
+        lines.append(
+            f"{counts['images']} images of {counts['groups']} groups are left out of {name}: another "
+            "split shows the same groups"
+        )
+    for name in splits:
+        again = sum(c.splits.count(name) - 1 for c in copies if c.splits.count(name) > 1)
+        if again:
+            repeat = "image repeats" if again == 1 else "images repeat"
+            lines.append(f"{again} {repeat} another one of {name}")
+    present = [count for count in splits["train"].by_class.values() if count]
+    if max(present) >= UNEVEN * min(present):
+        lines.append(
+            f"the largest class has {max(present) / min(present):.1f} times the training images of the "
+            "smallest; look at balanced accuracy, or set recipe.class_weights: balanced"
+        )
+    return lines

@@ -1,0 +1,148 @@
+"""The chosen images of a split, in memory or as files to read later, and the hashes of what they are."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+from torch import Tensor
+
+from offramp.data.choose import Part
+from offramp.data.dataset import Split, moments, statistics
+from offramp.data.decode import in_threads
+from offramp.data.file_split import FileSplit
+from offramp.data.geometry import Geometry
+from offramp.data.images import Files, Opened
+from offramp.data.scan import scan
+from offramp.errors import OfframpError, nearest
+from offramp.hashing import digest, plain
+
+Loader = Literal["auto", "resident", "streaming"]
+
+MEMORY_SHARE = 4  # images are kept in memory while they take less than so great a part of what is free
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """A split that was read.
+
+    part: what it holds: without the images that were skipped.
+    digests: [n] SHA-256, in hex, of what each image was read from (a file, or pixels before any
+        geometry).  skipped: names of the images that were damaged.
+    mean, std: per channel, of pixels scaled to [0, 1].
+    """
+
+    split: Split | FileSplit
+    part: Part
+    digests: list[str]
+    skipped: list[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def streams(part: Part, geometry: Geometry, loader: Loader, whole: bool) -> bool:
+    """Whether a part's images are read anew whenever they are needed, and not kept in memory.
+
+    whole: whether all of every image is needed, and not only what the geometry leaves of it. That, and
+    too many pixels for the memory that is free, `auto` takes as reasons to stream.
+    """
+    source = part.source.images
+    if not isinstance(source, Opened) or loader == "resident":
+        return False
+    if loader == "streaming" or whole:
+        return True
+    if not isinstance(source, Files) and geometry == Geometry():
+        return False  # what is compressed in memory is small
+    side = geometry.size
+    size = len(part.rows) * (3 * side * side if side else _first(part, source, geometry))
+    return size > int(psutil.virtual_memory().available) // MEMORY_SHARE
+
+
+def _first(part: Part, source: Opened, geometry: Geometry) -> int:
+    """Bytes of the first image that can be read; 0 where none can, which `take` will say."""
+    for row in part.rows.tolist():
+        with suppress(OfframpError):
+            return geometry.of(source.open(row)).numel()
+    return 0
+
+
+def take(part: Part, geometry: Geometry, on_error: Literal["fail", "skip"] = "fail") -> Taken:
+    """Decode, scale and crop the images of a part, in parallel where they are files.
+
+    Raises OfframpError naming an image that is damaged, unless `on_error` is `skip`, and one whose
+    size differs where no size is asked for.
+    """
+    if on_error not in ("fail", "skip"):
+        raise OfframpError(f"data.on_error cannot be '{on_error}'{nearest(on_error, ('fail', 'skip'))}")
+    source = part.source.images
+    one_by_one = isinstance(source, Files) or geometry != Geometry() or on_error == "skip"
+    if isinstance(source, Opened) and one_by_one:
+        return _opened(part, source, geometry, on_error)
+    pixels = part.source.read(part.rows)
+    digests = source.digests(part.rows) if isinstance(source, Opened) else [_digest(p) for p in pixels]
+    split = Split(geometry.of_batch(pixels), part.labels)
+    return Taken(split, part, digests, [], *statistics(split.images))
+
+
+def take_files(
+    part: Part, geometry: Geometry, on_error: Literal["fail", "skip"], whole: bool, hold: bool
+) -> Taken:
+    """A part whose images are made when they are asked for, after one pass over all of them.
+
+    whole: training images are cut from all of the image.  hold: keep the decoded images in memory.
+
+    Raises OfframpError as `take` does.
+    """
+    source = part.source.images
+    assert isinstance(source, Opened)
+    found = scan(part, source, geometry, on_error == "skip")
+    good = torch.ones(len(part.rows), dtype=torch.bool)
+    good[list(found.damaged)] = False
+    left = part.only(good)
+    digests = source.digests(left.rows)
+    split = FileSplit(
+        source=source,
+        rows=left.rows,
+        geometry=geometry,
+        labels=left.labels,
+        shape=found.shape,
+        digest=found.digest,
+        content=digest([digests, plain(geometry)]) if whole else None,
+        held=tuple(geometry.whole(source.open(row)) for row in left.rows.tolist()) if hold else None,
+    )
+    skipped = [source.name(row) for row in part.rows[~good].tolist()]
+    return Taken(split, left, digests, skipped, *moments(found.counts))
+
+
+def digests_of(part: Part) -> list[str]:
+    """SHA-256, in hex, of what each image of a part is read from."""
+    source = part.source.images
+    if isinstance(source, Opened):
+        return source.digests(part.rows)
+    return [_digest(pixels) for pixels in part.source.read(part.rows)]
+
+
+def _opened(part: Part, source: Opened, geometry: Geometry, on_error: str) -> Taken:
+    def make(row: int) -> Tensor | None:
+        try:
+            image = source.open(row)
+        except OfframpError:
+            if on_error == "skip":
+                return None
+            raise
+        return geometry.of(image)
+
+    images, rows = in_threads(make, part.rows.tolist(), source.name)
+    kept = torch.isin(part.rows, torch.tensor(rows))
+    skipped = [source.name(row) for row in part.rows[~kept].tolist()]
+    left = part.only(kept)
+    split = Split(images, left.labels)
+    return Taken(split, left, source.digests(left.rows), skipped, *statistics(images))
+
+
+def _digest(image: Tensor) -> str:
+    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()

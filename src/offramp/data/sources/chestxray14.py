@@ -1,0 +1,132 @@
+"""ChestX-ray14 (Wang et al., 2017): pneumonia against no finding, from NIH's chest X-rays."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from offramp.data import tree
+from offramp.data.images import Files
+from offramp.data.raw import RawData, RawSplit
+from offramp.data.splits import by_hash
+from offramp.errors import OfframpError
+
+FETCH = (
+    "Data_Entry_2017_v2020.csv and the images of https://nihcc.app.box.com/v/ChestXray-NIHCC so that it "
+    "holds the CSV file and images_001/ to images_012/ (or images/)"
+)
+CLASSES = ("No Finding", "Pneumonia")
+IMAGE, FINDINGS, PATIENT = "Image Index", "Finding Labels", "Patient ID"
+LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+
+
+def chestxray14(
+    root: Path,
+    split: Literal["patient", "image", "official"] = "patient",
+    test_share: float = 0.2,
+    negatives: float | None = None,
+    partial: bool = False,
+) -> RawData:
+    """Images whose findings name pneumonia (class 1), and those with no finding (class 0). All others
+    are left out. The images are 1024 px; give `data.size`.
+
+    split: `patient` puts all images of a patient into one split; `image` splits images, as the paper may
+    have; `official` reads NIH's train_val_list.txt and test_list.txt, which split by patient.
+    test_share: of each class. Neither depends on a seed.
+    negatives: at most so many training images without finding for each with pneumonia; None takes all.
+    The test split keeps its proportions.
+    partial: take the images that are there, instead of refusing when the table names others.
+
+    Raises OfframpError naming the file or column that is missing or wrong.
+    """
+    tree.check_folder(root, FETCH)
+    table, source = _table(root)
+    paths = _paths(root)
+    absent = ~table[IMAGE].isin(list(paths))
+    if (absent.any() and not partial) or absent.all():
+        raise OfframpError(
+            f"{root} lacks {int(absent.sum())} of the {len(table)} images that {source} names, "
+            f"{table[IMAGE][absent].iloc[0]} first; fetch {FETCH}, or set data.partial: true"
+        )
+    table = table[~absent].reset_index(drop=True)
+    labels = torch.tensor(table["label"].to_numpy(), dtype=torch.int64)
+    test = _test(root, table, labels, split, test_share)
+    train = _thinned(table, labels, ~test, negatives)
+    grouped = split != "image"
+
+    def part(chosen: Tensor) -> RawSplit:
+        some = table[chosen.numpy()]
+        files = Files(root, tuple(paths[name] for name in some[IMAGE]))
+        return RawSplit(files, labels[chosen], tuple(map(str, some[PATIENT])) if grouped else None)
+
+    provenance: dict[str, Any] = {
+        "root": str(root),
+        "table": source,
+        "absent": int(absent.sum()),
+        "negatives_left_out": int((~test).sum() - train.sum()),
+    }
+    return RawData(part(train), part(test), CLASSES, provenance=provenance)
+
+
+def _table(root: Path) -> tuple[pd.DataFrame, str]:
+    """The rows of the two classes with their label, in the order of the images' names; the file."""
+    found = sorted(root.glob("Data_Entry_2017*.csv"))
+    if not found:
+        raise OfframpError(f"{root} holds no Data_Entry_2017*.csv; fetch {FETCH}")
+    try:
+        table = pd.read_csv(found[-1], usecols=[IMAGE, FINDINGS, PATIENT], dtype=str)
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise OfframpError(f"{found[-1]} is not NIH's table ({reason}); fetch it again") from error
+    findings = table[FINDINGS].fillna("").str.split("|")
+    table["label"] = findings.map(lambda names: 1 if CLASSES[1] in names else 0)
+    table = table[findings.map(lambda names: CLASSES[1] in names or names == [CLASSES[0]])]
+    if table["label"].nunique() < 2:
+        raise OfframpError(
+            f"{found[-1]} names no image with '{CLASSES[1]}', or none with '{CLASSES[0]}'; "
+            "fetch it again"
+        )
+    return table.sort_values(IMAGE, ignore_index=True), found[-1].name
+
+
+def _paths(root: Path) -> dict[str, str]:
+    """Where each image is, below root, by its name."""
+    places = [place for place in tree.folders(root) if place.name.startswith("images")]
+    return {i.rpartition("/")[2]: i for place in places for i in sorted(tree.image_files(root, place))}
+
+
+def _test(root: Path, table: pd.DataFrame, labels: Tensor, split: str, share: float) -> Tensor:
+    """Which rows are the test split: [N] bool."""
+    if split != "official":
+        return by_hash(labels, table[PATIENT if split == "patient" else IMAGE].tolist(), share)
+    names = {}
+    for part, file in LISTS.items():
+        try:
+            names[part] = set((root / file).read_text().split())
+        except OSError as error:
+            raise OfframpError(f"{root} holds no {file}; fetch {FETCH} and NIH's two lists") from error
+    unlisted = ~table[IMAGE].isin(names["train"] | names["test"])
+    if unlisted.any():
+        raise OfframpError(
+            f"{table[IMAGE][unlisted].iloc[0]} is in neither list of {root}; fetch both again"
+        )
+    return torch.tensor(table[IMAGE].isin(names["test"]).to_numpy())
+
+
+def _thinned(table: pd.DataFrame, labels: Tensor, train: Tensor, negatives: float | None) -> Tensor:
+    """The training rows [N] bool with fewer without finding: those whose names hash lowest."""
+    if negatives is None:
+        return train
+    if not negatives > 0:
+        raise OfframpError(f"data.negatives is {negatives:g}; give a number above zero")
+    names = table[IMAGE].tolist()
+    rows = (train & (labels == 0)).nonzero().flatten().tolist()
+    rows.sort(key=lambda row: hashlib.sha256(f"negatives {names[row]}".encode()).hexdigest())
+    kept = train.clone()
+    kept[rows[max(1, round(negatives * int((train & (labels == 1)).sum()))) :]] = False
+    return kept

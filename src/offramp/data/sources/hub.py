@@ -1,0 +1,183 @@
+"""Any image-classification set of the Hugging Face hub, through its `datasets` library."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from offramp.data.decode import in_threads
+from offramp.data.images import open_image, pixels
+from offramp.data.raw import RawData, RawSplit
+from offramp.errors import OfframpError, nearest
+
+FETCH = "a data set of https://huggingface.co/datasets by giving its name as data.repo"
+
+
+@dataclass(frozen=True, eq=False)
+class HubImages:
+    """The image column of one split, as stored: see `offramp.data.images.Opened`."""
+
+    column: Any
+    split: str
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """rows: [n] int64. Returns [n, 3, H, W] uint8. Raises OfframpError when sizes differ."""
+        return in_threads(lambda row: pixels(self.open(row)), rows.tolist(), self.name)[0]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(f"{self.split} row {row}" for row in range(len(self)))
+
+    def name(self, row: int) -> str:
+        return f"{self.source} {self.split} row {row}"
+
+    def open(self, row: int) -> Image.Image:
+        return open_image(self._bytes(row), self.name(row))
+
+    def digests(self, rows: Tensor) -> list[str]:
+        return [hashlib.sha256(self._bytes(row)).hexdigest() for row in rows.tolist()]
+
+    def _bytes(self, row: int) -> bytes:
+        stored = self.column[row]
+        if stored is None or (stored["bytes"] is None and stored["path"] is None):
+            raise OfframpError(f"{self.name(row)} holds no image; replace or remove it")
+        if stored["bytes"] is not None:
+            return bytes(stored["bytes"])
+        try:
+            return Path(stored["path"]).read_bytes()
+        except OSError as error:
+            raise OfframpError(f"{self.name(row)} cannot be read ({error}); fetch it again") from error
+
+
+def hub(
+    root: Path | None = None,
+    repo: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+) -> RawData:
+    """A data set by its name on the hub, or a folder that `save_to_disk` wrote. What was fetched once
+    is used again; with HF_HUB_OFFLINE=1 nothing else is. No code of a data set is run.
+
+    repo, config, revision: which one; a revision (a commit) makes a study repeatable.
+    image_column, label_column: found by their types where one of each is there.
+    train_split, validation_split, test_split: their names; by default `validation` and `test` where
+    they exist.
+
+    Raises OfframpError for what is absent, and where a column must be named.
+    """
+    splits = _load(root, repo, config, revision)
+    given = {"train": train_split, "validation": validation_split, "test": test_split}
+    for key, name in given.items():
+        if name is not None and name not in splits:
+            raise OfframpError(f"data.{key}_split: there is no split '{name}'{nearest(name, splits)}")
+    names = {key: name or key for key, name in given.items()}
+    if names["test"] == names["validation"]:
+        del names["validation"]
+    features = splits[train_split].features
+    image = _column(features, "Image", image_column, "image_column")
+    label = _column(features, "ClassLabel", label_column, "label_column")
+    classes = _classes(splits[train_split], label)
+    parts = {
+        key: _split(splits[name], image, label, classes, name, str(repo or root))
+        for key, name in names.items()
+        if name in splits
+    }
+    found = {name: str(splits[name]._fingerprint) for name in names.values() if name in splits}
+    return RawData(
+        parts["train"],
+        parts.get("test"),
+        classes,
+        validation=parts.get("validation"),
+        provenance={"root": str(root or repo), "revision": revision, "fingerprints": found},
+    )
+
+
+def _load(root: Path | None, repo: str | None, config: str | None, revision: str | None) -> Any:
+    try:
+        import datasets  # an extra, and slow to import
+    except ImportError as error:
+        raise OfframpError(
+            "data set 'hub' needs Hugging Face's library; pip install 'offramp[hub]'"
+        ) from error
+    if (repo is None) == (root is None):
+        raise OfframpError(
+            "data set 'hub' needs data.repo, a name on the hub, or data.root, a folder that "
+            "save_to_disk wrote; give one of them"
+        )
+    try:
+        if repo is None:
+            loaded = datasets.load_from_disk(str(root))
+        else:
+            loaded = datasets.load_dataset(repo, config, revision=revision)
+    except Exception as error:  # the library and its network raise all kinds
+        reason = " ".join(str(error).split())
+        raise OfframpError(
+            f"{repo or root} cannot be loaded ({reason}); correct the name, or fetch it while online"
+        ) from error
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _column(features: Any, kind: str, given: str | None, option: str) -> str:
+    if given is not None:
+        if given not in features:
+            raise OfframpError(f"data.{option}: there is no column '{given}'{nearest(given, features)}")
+        return str(given)
+    found = [name for name, feature in features.items() if type(feature).__name__ == kind]
+    if len(found) != 1:
+        raise OfframpError(
+            f"{len(found)} columns are of the type {kind}; set data.{option} to one of "
+            f"{', '.join(found or features)}"
+        )
+    return str(found[0])
+
+
+def _classes(split: Any, label: str) -> tuple[str, ...]:
+    """Names of the classes: the feature's own, or the sorted words of a text column, or none."""
+    feature = split.features[label]
+    if getattr(feature, "names", None):
+        return tuple(feature.names)
+    if getattr(feature, "dtype", "") in ("string", "large_string"):
+        return tuple(sorted(map(str, split.unique(label))))
+    return ()
+
+
+def _split(
+    split: Any, image: str, label: str, classes: tuple[str, ...], name: str, source: str
+) -> RawSplit:
+    import datasets
+
+    what = f"{source} {name}"
+
+    stored = split.cast_column(image, datasets.Image(decode=False)).select_columns([image])
+    labels = list(split[label])
+    if classes and all(isinstance(word, str) for word in labels):
+        number = {name: i for i, name in enumerate(classes)}
+        strange = next((word for word in labels if word not in number), None)
+        if strange is not None:
+            raise OfframpError(
+                f"{what}: '{strange}' is no class of the training split; correct the labels"
+            )
+        labels = [number[word] for word in labels]
+    wrong = next(
+        (i for i, n in enumerate(labels) if not isinstance(n, int) or isinstance(n, bool)), None
+    )
+    if wrong is not None:
+        raise OfframpError(
+            f"{what} row {wrong} has the label {labels[wrong]!r}, no class number; set data.label_column"
+        )
+    return RawSplit(HubImages(stored[image], name, source), torch.tensor(labels, dtype=torch.int64))

@@ -1,0 +1,45 @@
+"""What a study says of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from offramp.data.geometry import Fit
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data, how it is split, and what becomes of its images.
+
+    name: a name in DATASETS, or `path/file.py:function`.
+    root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>`.
+    train_images: so many images of the official training split, classes in proportion, taken before
+        anything is held out; None takes all.  test_images: the same of the test split.
+    split_seed: which images the subsets and the held-out splits get.
+    validation: `held-out` of train, or `test`: the test split, as the paper (nothing is then held
+        out for validation, while calibration is held out as ever).
+    split_file: a file that `offramp.data.save_splits` wrote: it says which image is in which split, in
+        place of the four settings above, and is refused where the images are not the same.
+    size, resize, fit, channels: see `offramp.data.geometry.Geometry`; what is None is the source's
+        own choice, which for most is to leave images as they are.
+    normalize: by mean and deviation of the training images (`train`), or of ImageNet, which public
+        weights were trained with.
+    on_error: `fail` at an image that is damaged, or `skip` it and count it.
+    options: further arguments of the source, as (name, value) pairs.
+    """
+
+    name: str
+    root: str | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+    split_seed: int = 0
+    validation: Literal["held-out", "test"] = "held-out"
+    split_file: str | None = None
+    size: int | None = None
+    resize: int | None = None
+    fit: Fit = "crop"
+    channels: Literal[1, 3] | None = None
+    normalize: Literal["train", "imagenet"] = "train"
+    on_error: Literal["fail", "skip"] = "fail"
+    options: tuple[tuple[str, Any], ...] = ()

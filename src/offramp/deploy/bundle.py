@@ -1,0 +1,83 @@
+"""A bundle on the disk: which files it has, and how they come to be, all or none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from offramp.errors import OfframpError
+from offramp.files import new_folder
+from offramp.hashing import file_digest
+
+SUMS = "SHA256SUMS"
+SOURCES = {"run.py": "runtime.py", "scoring.py": "scoring.py", "preprocessing.py": "preprocessing.py"}
+"""What runs a bundle, and the files here that it is a copy of."""
+
+MEASURE_S = 600.0
+
+
+def check_place(out: Path, force: bool) -> None:
+    """Raises OfframpError where a bundle cannot be written to `out`: a file, a folder that holds
+    something else, or without `force` another bundle."""
+    if out.exists() and not out.is_dir():
+        raise OfframpError(f"{out} is a file; choose a folder for the bundle")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / SUMS).is_file():
+        raise OfframpError(f"{out} holds files that are no bundle; choose a new folder")
+    if not force:
+        raise OfframpError(f"{out} holds a bundle already; choose a new folder, or give --force")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` when the block succeeds and leaves no trace otherwise.
+
+    Raises OfframpError where it cannot be written.
+    """
+    staging = out.absolute().parent / f".{out.name}.staging"
+    try:
+        with new_folder(out.absolute(), staging) as folder:
+            yield folder
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OfframpError(f"cannot write the bundle {out} ({reason}); choose another --out") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def copy_sources(folder: Path) -> None:
+    """What runs a bundle, byte by byte as it is here."""
+    here = Path(__file__).parent
+    for name, source in SOURCES.items():
+        shutil.copyfile(here / source, folder / name)
+
+
+def seal(folder: Path) -> None:
+    """List every file with its SHA-256, in the form of sha256sum."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / SUMS)
+    rows = (f"{file_digest(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
+    (folder / SUMS).write_text("".join(rows), encoding="utf-8")
+
+
+def measured(folder: Path) -> Mapping[str, Any]:
+    """What `run.py --measure` says of a sealed bundle: in a process of its own, as onnxruntime and
+    torch take each other's cores in one. {"reason": …} where it cannot be had."""
+    command = [sys.executable, "-B", str(folder / "run.py"), "--measure"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MEASURE_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return {"reason": said[-1] if said else "it said nothing"}
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

@@ -1,0 +1,118 @@
+"""Clocks: several things measured side by side, and what the samples come to. Neither torch nor
+onnxruntime is imported here, so that either can be measured without the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+WARM_UP = 2
+LEAST = 5  # rounds, however long they take
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of repeated calls, in the order they were made. weights: of each sample where they do not
+    count alike; they add up to 1."""
+
+    samples: tuple[float, ...]
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def p50(self) -> float:
+        return self.quantile(0.5)
+
+    @property
+    def p95(self) -> float:
+        return self.quantile(0.95)
+
+    def quantile(self, share: float) -> float:
+        if self.weights is None:
+            return float(np.quantile(self.samples, share))
+        order = np.argsort(self.samples)
+        reached = np.cumsum(np.asarray(self.weights)[order])
+        at = int(np.searchsorted(reached, share * reached[-1]))
+        return float(np.asarray(self.samples)[order][min(at, len(order) - 1)])
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    wait: Callable[[], None],
+    repeats: int = 30,
+    seconds: float = 20.0,
+) -> dict[str, Times]:
+    """Call each of `runs` again and again, in turns, so that whatever else the machine does meets all
+    of them alike; each round begins with another one.
+
+    wait: for the device, so that a clock tells the truth.  repeats: rounds, after two that are not
+    counted; fewer, but five at least, when they take longer than `seconds`.
+    """
+    names = list(runs)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for name in names * WARM_UP:
+        runs[name]()
+    began = perf_counter()
+    for turn in range(repeats):
+        if turn >= LEAST and perf_counter() - began > seconds:
+            break
+        for at in range(len(names)):
+            name = names[(turn + at) % len(names)]
+            wait()
+            start = perf_counter()
+            runs[name]()
+            wait()
+            found[name].append(perf_counter() - start)
+    return {name: Times(tuple(samples)) for name, samples in found.items()}
+
+
+def mixed(times: Sequence[Times], shares: Sequence[float]) -> Times:
+    """What is seen when each of several things happens with its share; shares of 0 are left out."""
+    pairs = [(t, s) for t, s in zip(times, shares, strict=True) if s > 0]
+    samples = tuple(x for t, _ in pairs for x in t.samples)
+    weights = tuple(s / len(t.samples) for t, s in pairs for _ in t.samples)
+    return Times(samples, weights)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A measurement. engine: eager, compiled or onnxruntime.  what: plain, nothing leaves, policy, or a
+    stage.  batch: images at once.  seconds: of a batch, by p50 and p95.  rate: images a second.  macs:
+    of an image on average; None where it is not known.  repeats: samples."""
+
+    engine: str
+    what: str
+    batch: int
+    p50: float
+    p95: float
+    rate: float
+    macs: float | None
+    repeats: int
+
+
+def line(engine: str, what: str, batch: int, times: Times, macs: float | None) -> Line:
+    return Line(engine, what, batch, times.p50, times.p95, batch / times.p50, macs, len(times.samples))
+
+
+def mixture(
+    engine: str, batch: int, parts: Sequence[Times], shares: Sequence[float], macs: float | None
+) -> Line:
+    """The line of a policy for single images: parts, by exit, of images that leave there. Its rate is
+    that of the mean, which the share of slow images moves and a single slow call does not."""
+    all_of_it = mixed(parts, shares)
+    mean = sum(share * t.p50 for t, share in zip(parts, shares, strict=True) if share > 0)
+    count = min(len(t.samples) for t, share in zip(parts, shares, strict=True) if share > 0)
+    return Line(engine, "policy", batch, all_of_it.p50, all_of_it.p95, batch / mean, macs, count)
+
+
+def places(shares: Sequence[float], count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[count]: an exit's index for each of so many images, as near to the shares as whole images allow,
+    in random order."""
+    exact = np.asarray(shares, dtype=np.float64) * count / sum(shares)
+    whole = np.floor(exact).astype(np.int64)
+    missing = count - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(shares)), whole))

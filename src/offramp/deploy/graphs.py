@@ -1,0 +1,148 @@
+"""The stages of an early-exit network as ONNX graphs: an exit's head, and the layers since the last."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from offramp.errors import OfframpError
+from offramp.nets import ExitNetwork
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+INLINE_BYTES = 2**30  # a graph file is a Protocol Buffer, which ends at 2 GiB; weights go beside it then
+TRACED_BATCH = 2  # the exporter would take a batch of one for a constant
+
+
+@dataclass(frozen=True)
+class Stage:
+    """exit: whose head it ends with.  trunk: which it runs.  first: its first segment, from 1; it runs
+    those up to `exit`.  after: index of the stage whose tensors it goes on from; None for the images.
+    carries: whether a later stage goes on from its tensors."""
+
+    exit: int
+    trunk: int
+    first: int
+    after: int | None
+    carries: bool
+
+    @property
+    def file(self) -> str:
+        """Its name in a bundle."""
+        return f"stages/exit-{self.exit}.onnx"
+
+
+def check_installed() -> None:
+    """Raises OfframpError naming what the export needs and is not installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise OfframpError(
+            f"export needs {', '.join(missing)}; install with: pip install 'offramp[onnx]'"
+        )
+
+
+def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[Stage, ...]:
+    """The stages that answer at `exits` (numbers, ascending), in order.
+
+    trunk_of: the trunk of every exit of the network. A stage goes on from the last one on its trunk;
+    the first one on a trunk starts from the images.
+    """
+    newest: dict[int, int] = {}
+    found = []
+    for at, exit in enumerate(exits):
+        trunk = trunk_of[exit - 1]
+        after = newest.get(trunk)
+        later = any(trunk_of[other - 1] == trunk for other in exits[at + 1 :])
+        first = 1 if after is None else exits[after] + 1
+        found.append(Stage(exit, trunk, first, after, later))
+        newest[trunk] = at
+    return tuple(found)
+
+
+def flattened(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
+    """Those of the early exits whose heads flatten their map, and so fit images of one size only."""
+    return tuple(
+        k
+        for k in exits
+        if k < net.exits and net.head_specs[k - 1].kind == "paper" and net.head_specs[k - 1].flatten
+    )
+
+
+def export(net: ExitNetwork, stages: Sequence[Stage], folder: Path) -> Iterator[Stage]:
+    """Write the graph of each stage to `folder / stage.file`, and yield the stage.
+
+    Inputs and outputs are float tensors with a free batch: the images [B, C, H, W] or what the stage
+    before carried → logits [B, classes], then what is carried. net: in eval mode, on the CPU.
+
+    Raises OfframpError for a stage that cannot be a graph.
+    """
+    held: dict[int | None, tuple[Tensor, ...]] = {None: (torch.zeros(TRACED_BATCH, *net.input_shape),)}
+    for at, stage in enumerate(stages):
+        module, given = _module(net, stage), held[stage.after]
+        with torch.no_grad():
+            _, *carried = module(*given)
+        for tensor in carried:
+            if tensor.ndim == 0 or tensor.shape[0] != TRACED_BATCH:
+                raise OfframpError(
+                    f"a tensor {list(tensor.shape)} that is not one an image passes exit {stage.exit} "
+                    "by, and cannot be taken apart by image; tap a neighboring place"
+                )
+        held[at] = tuple(carried)
+        _write(module, given, len(carried), folder / stage.file, stage.exit)
+        yield stage
+
+
+class _StageModule(nn.Module):
+    """Segments one after another, then the exit: tensors → logits, and what is carried."""
+
+    def __init__(self, segments: Sequence[nn.Module], head: nn.Module, early: bool, carries: bool):
+        super().__init__()
+        self.segments = nn.ModuleList(segments)
+        self.head = head
+        self.early = early
+        self.carries = carries
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        for segment in self.segments:
+            tensors = segment(*tensors)
+        logits: Tensor = self.head(tensors[0]) if self.early else self.head(*tensors)[0]
+        return (logits, *tensors) if self.carries else (logits,)
+
+
+def _module(net: ExitNetwork, stage: Stage) -> _StageModule:
+    segments = [net.segment(i, stage.trunk).as_module() for i in range(stage.first, stage.exit + 1)]
+    early = stage.exit < net.exits
+    head = net.heads[stage.exit - 1] if early else net.trunks[stage.trunk].classifier.as_module()
+    return _StageModule(segments, head, early, stage.carries).eval()
+
+
+def _write(module: nn.Module, given: tuple[Tensor, ...], carried: int, path: Path, exit: int) -> None:
+    batch = torch.export.Dim("batch")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = sum(p.numel() * p.element_size() for p in module.state_dict().values())
+    try:
+        with warnings.catch_warnings():
+            # The exporter still uses a class that its own library has deprecated.
+            warnings.filterwarnings("ignore", r".*treespec, LeafSpec.*", FutureWarning)
+            program = torch.onnx.export(
+                module,
+                given,
+                dynamo=True,
+                dynamic_shapes=(tuple({0: batch} for _ in given),),
+                input_names=[f"in_{i}" for i in range(len(given))],
+                output_names=["logits", *(f"out_{i}" for i in range(carried))],
+                verbose=False,
+            )
+    except RuntimeError as error:  # OnnxExporterError, and what torch.export raises
+        reason = " ".join(str(error).split())[:200]
+        raise OfframpError(
+            f"the layers up to exit {exit} cannot be an ONNX graph ({reason}); "
+            "tap another place, or use another backbone"
+        ) from error
+    assert program is not None
+    program.save(str(path), external_data=size > INLINE_BYTES)

@@ -1,0 +1,90 @@
+"""The stages of a network as functions to call, compiled where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offramp.errors import OfframpError
+from offramp.nets.network import ExitNetwork
+
+Tensors = tuple[Tensor, ...]
+Segment = Callable[..., Tensors]
+Head = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """What to run for some exits of a network.
+
+    exits: their numbers, ascending.  trunks: the one that each of them reads.  segments: by (trunk,
+    number): what crossed the cut before it → what crosses the next, [B, ...] each, the tap first.
+    heads: one an exit: what crosses its cut → logits [B, classes].
+    """
+
+    exits: tuple[int, ...]
+    trunks: tuple[int, ...]
+    segments: dict[tuple[int, int], Segment]
+    heads: tuple[Head, ...]
+
+
+def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -> Stages:
+    """What `exits` of `net` run, in eval mode, on the network's own tensors.
+
+    backend: of torch.compile, such as `inductor`; None runs eagerly. Each stage is compiled by itself
+    when it is first called, once for a single image and once for any other number of them. Raises
+    OfframpError for a network that is in train mode, and for an unknown backend.
+    """
+    if _trains(net, exits):
+        raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
+    if backend is not None and backend not in torch.compiler.list_backends(()):
+        known = ", ".join(torch.compiler.list_backends(()))
+        raise OfframpError(f"torch has no compiler '{backend}'; choose from {known}")
+    trunks = tuple(net.trunk_of[k - 1] for k in exits)
+    needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
+    segments = {(t, i): _segment(net, i, t, backend) for t, i in sorted(needed)}
+    heads = tuple(_head(net, k, t, backend) for k, t in zip(exits, trunks, strict=True))
+    return Stages(tuple(exits), trunks, segments, heads)
+
+
+def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
+    """Whether a piece that these exits run is in train mode. A copied network's containers may say so
+    of themselves, which means nothing."""
+    trunks = {net.trunk_of[k - 1]: k for k in exits}
+    pieces = [net.segment(i, t) for t, last in trunks.items() for i in range(1, last + 1)]
+    pieces += [net.trunks[t].classifier for t, last in trunks.items() if last == net.exits]
+    heads = [net.heads[k - 1] for k in exits if k < net.exits]
+    return any(piece.training for piece in pieces) or any(head.training for head in heads)
+
+
+def _segment(net: ExitNetwork, i: int, trunk: int, backend: str | None) -> Segment:
+    segment = net.segment(i, trunk)
+    return segment if backend is None else _compiled(segment.as_module(), backend)
+
+
+def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Head:
+    if k == net.exits:
+        if backend is None:
+            return net.body(k, trunk)
+        classifier = _compiled(net.trunks[trunk].classifier.as_module(), backend)
+        return lambda *tensors: classifier(*tensors)[0]
+    module = net.heads[k - 1]
+    run = module if backend is None else _compiled(module, backend)
+    return lambda *tensors: run(tensors[0])
+
+
+def _compiled(module: nn.Module, backend: str) -> Callable[..., Any]:
+    """Compiled for any number of rows but one, which torch compiles apart."""
+    made = torch.compile(module, backend=backend)
+
+    def run(*tensors: Tensor) -> Any:
+        for tensor in tensors:
+            if len(tensor) > 1:
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return made(*tensors)
+
+    return run

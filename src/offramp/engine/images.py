@@ -1,0 +1,95 @@
+"""Images as networks take them, whichever way they are read: from memory, or from files as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from offramp.augment import Augment, View
+from offramp.data import Data, normalize
+from offramp.data.dataset import Split
+from offramp.data.file_split import FileSplit
+from offramp.data.geometry import picture
+from offramp.data.images import pixels
+from offramp.data.prefetch import Prefetch
+from offramp.data.views import augmented, box_draws, cut_out, draws
+from offramp.engine.losses import balanced
+from offramp.recipe import Recipe
+
+
+class Images:
+    """Normalized images of a split, by row numbers.
+
+    Splits in memory lie on the device, and are gathered and normalized there. Those in files are read
+    by `workers` processes ahead of time (0: in this one, when they are needed).
+    """
+
+    def __init__(self, data: Data, device: torch.device, workers: int = 0) -> None:
+        self.device = device
+        self.augment = data.augment
+        boxes = data.augment is not None and data.augment.resized_crop is not None
+        self._stored = data.train if boxes and isinstance(data.train, Split) else None
+        self._data = data.to(device)
+        self._mean = torch.tensor(self._data.mean, device=device)
+        self._std = torch.tensor(self._data.std, device=device)
+        files = {name: s for name, s in data.splits.items() if isinstance(s, FileSplit)}
+        self._prefetch = Prefetch(files, data.augment, workers)
+
+    def count(self, split: str) -> int:
+        return len(getattr(self._data, split).labels)
+
+    def labels(self, split: str, rows: Tensor) -> Tensor:
+        labels: Tensor = getattr(self._data, split).labels[rows]
+        return labels
+
+    def class_weights(self, recipe: Recipe) -> Tensor | None:
+        """[C] float32 of the training labels, where the recipe asks for them."""
+        return self._balanced if recipe.class_weights == "balanced" else None
+
+    @cached_property
+    def _balanced(self) -> Tensor:
+        return balanced(self._data.train.labels, len(self._data.classes))
+
+    def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
+        """[B, C, H, W] float32, channels-last.  view: the random view to take; None as they are."""
+        part = self._data.splits[split]
+        if isinstance(part, FileSplit):
+            return self._finished(self._prefetch.now(split, rows.cpu(), view), rows, view)
+        if view is not None and self._stored is not None and self.augment is not None:
+            return self._finished(self._boxes(self.augment, self._stored, rows, view), rows, view)
+        return self._finished(part.images.index_select(0, rows), rows, view)
+
+    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
+        """`read` of each of `chunks`, in order; what lies in files is made ahead of time."""
+        if not isinstance(self._data.splits[split], FileSplit):
+            for rows in chunks:
+                yield self.read(split, rows, view)
+            return
+        made = self._prefetch.batches(split, (rows.cpu() for rows in chunks), view)
+        for rows, stored in zip(chunks, made, strict=True):
+            yield self._finished(stored, rows, view)
+
+    def close(self) -> None:
+        """End the processes that read files."""
+        self._prefetch.close()
+
+    def _finished(self, stored: Tensor, rows: Tensor, view: View | None) -> Tensor:
+        images = stored.to(self.device)
+        if view is not None and self.augment is not None:
+            images = augmented(self.augment, images, draws(view, rows))
+        images = normalize(images, self._mean, self._std)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _boxes(self, augment: Augment, stored: Split, rows: Tensor, view: View) -> Tensor:
+        """The resized crops of images in memory; Pillow makes them, on the CPU, as those of files."""
+        rows = rows.cpu()
+        drawn = box_draws(view, rows)
+        size = (stored.shape[1], stored.shape[2])
+        cut = [
+            pixels(cut_out(augment, picture(image), d, size))
+            for image, d in zip(stored.images[rows].cpu(), drawn, strict=True)
+        ]
+        return torch.stack(cut)

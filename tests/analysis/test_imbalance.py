@@ -1,0 +1,67 @@
+"""Balanced accuracy, F1 and AUROC by exit: cases counted by hand, and what must not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from offramp.analysis.imbalance import auroc, balanced_accuracy, f1, metrics, uneven
+
+LABELS = np.array([0] * 8 + [1] * 2)
+
+
+def margins(*exits: list[float]) -> np.ndarray:
+    """Logits [N, E, 2] whose class 1 leads by the margins given for each exit."""
+    lead = np.array(exits, dtype=np.float32).T
+    return np.stack([np.zeros_like(lead), lead], axis=2)
+
+
+NEVER = [-1.0] * 10
+RIGHT = [-1.0] * 8 + [1.0] * 2
+MIXED = [-4.0, -3, -2, -1, -1, -1, 2, 5, 1, 3]  # two false alarms, nothing missed
+
+
+def test_counted_by_hand() -> None:
+    logits = margins(NEVER, RIGHT, MIXED)
+    assert balanced_accuracy(logits, LABELS).tolist() == pytest.approx([0.5, 1, (6 / 8 + 1) / 2])
+    assert f1(logits, LABELS).tolist() == pytest.approx([0, 1, 2 * 0.5 * 1 / 1.5])
+    pairs = [(6 + 0 + 0) / 8, (7 + 0) / 8]  # negatives that each positive beats
+    assert auroc(logits, LABELS).tolist() == pytest.approx([0.5, 1, sum(pairs) / 2])
+
+
+def test_accuracy_hides_what_they_show() -> None:
+    never = margins(NEVER)
+    assert (never.argmax(2)[:, 0] == LABELS).mean() == 0.8
+    assert balanced_accuracy(never, LABELS)[0] == 0.5 and f1(never, LABELS)[0] == 0
+
+
+def test_three_classes_count_alike() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    answers = np.array([0] * 6 + [0, 1, 1] + [0])
+    logits = np.eye(3)[answers][:, None] * 5
+    assert balanced_accuracy(logits, labels)[0] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    f = [2 * (6 / 8) / (6 / 8 + 1), 2 * (2 / 3) / (1 + 2 / 3), 0]
+    assert f1(logits, labels)[0] == pytest.approx(np.mean(f))
+    one = [0.75, (2 + 0.5) / 3, 0.5]  # 0: beats 2 of 4, ties with 2; 1: 2 of 3 beat all, 1 ties
+    assert auroc(logits, labels)[0] == pytest.approx(np.mean(one))
+
+
+def test_auroc_does_not_saturate() -> None:
+    """Sure answers, whose softmax is 1 in single precision, keep their order."""
+    lead = [40.0 + i for i in range(8)] + [60.0, 70.0]
+    assert auroc(margins(lead), LABELS)[0] == 1
+
+
+def test_what_cannot_be_said() -> None:
+    logits = margins(RIGHT)[:8]
+    assert np.isnan(auroc(logits, LABELS[:8])).all()
+    assert metrics(logits, LABELS[:8]) == {"balanced_accuracy": [1.0], "auroc": [None], "f1": [0.0]}
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"), [((5, 5), True), ((5, 5, 5), False), ((6, 5, 5), False), ((9, 6, 6), True)]
+)
+def test_uneven(counts: tuple[int, ...], expected: bool) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    assert uneven(labels, len(counts)) is expected
+    assert uneven(labels, len(counts) + 1) is True  # a class that never occurs

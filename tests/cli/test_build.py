@@ -1,0 +1,194 @@
+"""`offramp build` and `offramp export` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import Cli
+from PIL import Image
+
+from offramp.data import DataSpec, load
+from offramp.deploy.runtime import Bundle
+from offramp.study.store import Store
+from offramp.study.trials import load_network
+
+SHORT = ("--set", "recipe.epochs=2", "--set", "numerics=default")
+DIGITS = ("build", "--backbone", "digits-cnn", "--data", "digits")
+SMALL = ("--set", "data.train_images=400", "--set", "data.test_images=100")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of images of three colors, of odd sizes, forms and modes."""
+    rng = np.random.default_rng(0)
+    for name, color in {"red": (160, 20, 20), "green": (20, 160, 20), "blue": (20, 20, 160)}.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(40):
+            height, width = rng.integers(50, 80, 2)
+            noise = rng.integers(0, 90, (height, width, 3)) + np.array(color)
+            image = Image.fromarray(noise.astype(np.uint8))
+            if i % 4 == 1:
+                image = image.convert("RGBA")
+            if i % 4 == 2:
+                image = image.quantize(32)
+            exif = Image.Exif()
+            if i % 8 == 0:
+                exif[0x0112] = 6  # turned by a quarter
+            kind = "jpg" if i % 4 == 0 else "png"
+            image.save(tmp_path / "photos" / name / f"{i:02}.{kind}", exif=exif)
+    return tmp_path / "photos"
+
+
+def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
+    answer = cli(*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.02")
+    assert answer.code == 0, answer.err
+    for said in (
+        "Data: folder, 3 classes, images 3×48×48",
+        "strategy distillation: the most accurate in the paper",
+        "size 48: images differ",
+        "3 early exits, spread by MACs",
+        "Check: ",
+        "python bundle/run.py",
+    ):
+        assert said in answer.out
+    card = json.loads((tmp_path / "bundle" / "card.json").read_text())
+    assert card["check"]["what"] == "the whole test split"
+    assert card["network"]["taps"] == 3 and card["network"]["head"] == [["flatten", False]]
+    assert card["network"]["heads_that_flatten"] == []
+    # The bundle's answers for the files are those of the trial for its test split: the same pixels.
+    data = load(DataSpec("folder", str(photos), size=48))
+    files = [photos / name for name in _test_files(photos)]
+    bundle = Bundle(tmp_path / "bundle")
+    pixels = bundle.pixels([Image.open(file) for file in files])
+    mean, std = np.array(data.mean, np.float32), np.array(data.std, np.float32)
+    raw = np.rint((pixels * std[:, None, None] + mean[:, None, None]) * 255).astype(np.uint8)
+    assert (raw == data.test.images.numpy()).all()
+    run = [sys.executable, "-I", "-B", "bundle/run.py", str(photos)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 120
+    again = cli(*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.02")
+    assert again.code == 2 and "holds a bundle already" in again.err
+    forced = cli(*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.02", "--force", "--json")
+    assert forced.code == 0, forced.err  # found in the store
+    assert json.loads(forced.out)["card"]["trial"] == card["trial"]
+
+
+def _test_files(photos: Path) -> tuple[str, ...]:
+    from offramp.data.sources.folder import folder
+
+    test = folder(photos).test
+    assert test is not None
+    return test.images.ids
+
+
+def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path) -> None:
+    answer = cli(*DIGITS, *SMALL, *SHORT, "--out", "b", "--goal", "training-time", "--dry-run")
+    assert answer.code == 0, answer.err
+    for said in (
+        "Data: digits, 10 classes, images 1×8×8",
+        "strategy two-stage",
+        "goal 'training-time'",
+        "MACs before it",
+        "Target: max-accuracy-loss 0.01. Bundle: b.",
+        "backbone",
+        "Nothing was started.",
+    ):
+        assert said in answer.out
+    assert not list(tmp_path.iterdir())
+    found = json.loads(cli(*DIGITS, *SMALL, *SHORT, "--out", "b", "--dry-run", "--json").out)
+    assert [exit["exit"] for exit in found["exits"]] == [1, 2, 3, 4]
+    shares = [exit["share"] for exit in found["exits"]]
+    assert shares == sorted(shares) and 0.9 < shares[-1] <= 1
+    assert found["totals"]["nodes"] == 4 and found["target"] == {"max-accuracy-loss": 0.01}
+
+
+def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
+    """Its final answer is the file's, to the bit, in the trial, and within rounding in the bundle."""
+    before = ("train", "--strategy", "baseline", "--backbone", "digits-cnn", "--data", "digits")
+    assert cli(*before, *SMALL, "--set", "recipe.epochs=3").code == 0
+    store = Store(tmp_path / "runs")
+    net = load_network(store, store.trials()[0], torch.device("cpu"))
+    torch.save(net.trunks[0].module.state_dict(), tmp_path / "mine.pth")
+    words = (*DIGITS, *SMALL, *SHORT, "--weights", "mine.pth", "--keep-frozen", "--out", "b")
+    refused = cli(*words)
+    assert refused.code == 2 and "say --normalize imagenet or --normalize train" in refused.err
+    answer = cli(*words, "--normalize", "train", "--exits", "2")
+    assert answer.code == 0, answer.err
+    assert "tensors loaded" in answer.out and "Weights 'mine.pth'" in answer.out
+    built = Store(tmp_path / "runs" / "build")
+    (trial,) = built.trials()
+    logits = built.trial_logits(trial)["test"][:, -1]
+    assert np.array_equal(logits, store.trial_logits(store.trials()[0])["test"][:, -1])
+    card = json.loads((tmp_path / "b" / "card.json").read_text())
+    assert card["training"]["options"]["backbone"] == "kept"
+    assert [exit["exit"] for exit in card["exits"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--goal", "fame"), "no goal 'fame'"),
+        (("--strategy", "join"), "unknown strategy 'join'; did you mean 'joint'?"),
+        (("--strategy", "baseline"), "'baseline' has no early exits"),
+        (("--keep-frozen",), "give them with --weights"),
+        (("--weights", "lost.pth"), "there are no weights 'lost.pth'"),
+        (("--exits", "blocks.9"), "blocks.9"),
+        (("--exits", "0"), "must be at least 1"),
+        (("--max-accuracy-loss", "2"), "--max-accuracy-loss must be a share"),
+        (("--max-accuracy-loss", "0.1", "--risk", "0.1"), "give exactly one target"),
+        (("--data", "folder:nowhere"), "nowhere"),
+        (("--backbone", "resnet"), "did you mean 'resnet"),
+        (("--set", "seeds=[1,2]"), "one seed"),
+    ],
+)
+def test_mistakes_are_a_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    answer = cli(*DIGITS, "--out", "b", *words)
+    assert answer.code == 2 and answer.out == ""
+    assert message in answer.err and len(answer.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_keep_frozen_strategy_that_trains_the_backbone(cli: Cli) -> None:
+    words = ("--weights", "w.pth", "--keep-frozen", "--strategy", "joint")
+    answer = cli(*DIGITS, "--out", "b", *words)
+    assert answer.code == 2 and "'joint' trains the backbone" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nobody", "--policy", "p.json"), "no trial 'nobody'"),
+        (("joint-digits-cnn-digits-s1", "--policy", "lost.json"), "there is no policy lost.json"),
+        (("joint-digits-cnn-digits-s2", "--policy", "p.json"), "the policy was made for trial joint"),
+        (("joint-digits-cnn-digits-s1", "--policy", "bad.json"), "bad.json: "),
+        (("joint-digits-cnn-digits-s1", "--policy", "p.json", "--out", "s.yaml"), "is a file"),
+    ],
+)
+def test_export_says_what_is_wrong(studied: Cli, words: tuple[str, ...], message: str) -> None:
+    made = studied(
+        "calibrate", "joint-digits-cnn-digits-s1", "--max-accuracy-loss", "0.05", "--out", "p.json"
+    )
+    assert made.code == 0, made.err
+    Path("bad.json").write_text('{"format": 1}')
+    answer = studied("export", "--out", "b", *words, "--quiet")
+    assert answer.code == 2 and message in answer.err and len(answer.err.splitlines()) == 1
+    assert not Path("b").exists()
+
+
+def test_export_shows_what_it_made(studied: Cli) -> None:
+    trial = "two-stage-digits-cnn-digits-s1"
+    assert studied("calibrate", trial, "--max-accuracy-loss", "0.05", "--out", "p.json").code == 0
+    answer = studied("export", trial, "--policy", "p.json", "--out", "b", "--no-measure")
+    assert answer.code == 0, answer.err
+    assert "100 images (the whole test split), logits within" in answer.out
+    assert "stage 1 of " in answer.err and "comparing with PyTorch" in answer.err
+    told = studied("export", trial, "--policy", "p.json", "--out", "c", "--no-check", "--json")
+    assert told.code == 0 and told.err == ""
+    assert json.loads(told.out)["card"]["check"] is None

@@ -1,0 +1,188 @@
+"""`offramp data`: planted faults are found and named, and the sheet shows what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import Cli
+from PIL import Image
+
+from offramp.data import DataSpec, load
+from offramp.data.sheet import CELL, EDGE, GAP, HEAD, LABEL, MOST_CLASSES
+
+SPLITS = {"train": 14, "test": 5}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Different pictures of 20 px; those of dogs are bright."""
+    root = tmp_path / "photos"
+    generator = np.random.default_rng(8)
+    for split, count in SPLITS.items():
+        for shade, name in ((0, "cat"), (120, "dog")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(shade, shade + 100, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"p{number}_{split}.png")
+    return root
+
+
+def check(cli: Cli, root: Path, *more: str) -> tuple[int, list[str], list[str]]:
+    answer = cli("data", "check", f"folder:{root}", *more, "--json")
+    said = json.loads(answer.out)
+    return answer.code, said["wrong"], said["notes"]
+
+
+def test_nothing_is_wrong_with_good_data(cli: Cli, photos: Path) -> None:
+    assert check(cli, photos) == (0, [], [])
+    answer = cli("data", "check", f"folder:{photos}")
+    assert (answer.code, answer.out) == (0, "38 images, 2 classes: nothing wrong\n")
+    assert cli("data", "check", "digits").out == "1,797 images, 10 classes: nothing wrong\n"
+
+
+def test_a_damaged_file_is_named(cli: Cli, photos: Path) -> None:
+    bad = photos / "test" / "dog" / "p3_test.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    code, wrong, _ = check(cli, photos)
+    assert code == 1 and len(wrong) == 1 and str(bad) in wrong[0]
+    said = json.loads(cli("data", "describe", f"folder:{photos}", "--no-sheet", "--json").out)
+    assert [len(split["damaged"]) for split in said["splits"].values()].count(1) == 1
+    assert str(bad) in cli("data", "check", f"folder:{photos}").out
+
+
+def copy(one: Path, other: Path) -> None:
+    other.write_bytes(one.read_bytes())
+
+
+def test_copies_are_told_by_where_they_are(cli: Cli, photos: Path) -> None:
+    """Within a split a note, in two splits or in two classes wrong."""
+    test, train = photos / "test", photos / "train"
+    copy(test / "cat" / "p0_test.png", test / "cat" / "again.png")
+    code, wrong, notes = check(cli, photos)
+    assert (code, wrong, notes) == (0, [], ["1 image repeats another one of test"])
+    copy(test / "cat" / "p1_test.png", test / "dog" / "again.png")
+    code, wrong, _ = check(cli, photos)
+    assert code == 1 and len(wrong) == 1
+    assert "1 image has several classes" in wrong[0] and "again.png (dog)" in wrong[0]
+    for number in range(2):
+        copy(test / "dog" / f"p{number}_test.png", train / "dog" / f"again{number}.png")
+    code, wrong, _ = check(cli, photos)
+    assert code == 1 and len(wrong) in (2, 3)
+    assert sum("both test and " in line for line in wrong) == len(wrong) - 1
+    said = json.loads(cli("data", "describe", f"folder:{photos}", "--no-sheet", "--json").out)
+    assert len(said["copies"]) == 4
+
+
+def test_groups_in_two_splits_are_told(cli: Cli, photos: Path) -> None:
+    code, wrong, notes = check(cli, photos, "--set", r"data.group=p\d+")
+    assert code == 0 and not wrong
+    assert any("groups are left out of train" in line for line in notes)
+
+
+def test_sizes_that_differ_are_wrong_until_one_is_asked_for(cli: Cli, photos: Path) -> None:
+    Image.new("RGB", (31, 23), (9, 9, 9)).save(photos / "test" / "cat" / "wide.png")
+    code, wrong, _ = check(cli, photos)
+    assert code == 1 and wrong == ["images differ in size; set data.size, which makes one size of them"]
+    assert check(cli, photos, "--set", "data.size=16")[:2] == (0, [])
+    assert "20–31 × 20–23, 2 sizes, most often 20 × 20" in " ".join(
+        cli("data", "describe", f"folder:{photos}", "--no-sheet").out.split()
+    )
+
+
+def test_uneven_classes_are_a_note(cli: Cli, photos: Path) -> None:
+    for number in range(6):
+        for path in (photos / "train" / "cat").glob("p*_train.png"):
+            with Image.open(path) as image:
+                image.putpixel((number, 0), (255, number, 0))
+                image.save(path.with_name(f"more{number}_{path.name}"))
+    code, wrong, notes = check(cli, photos)
+    assert code == 0 and not wrong and "class_weights: balanced" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("cifat10",), "unknown data set 'cifat10'; did you mean 'cifar10'"),
+        (("folder:nowhere",), "there is no folder nowhere"),
+        (("digits", "--set", "data.sise=4"), "data set 'digits' has no option 'sise'"),
+        (("digits", "--augment", "[flop]"), "did you mean 'flip'"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_line(arguments: tuple[str, ...], words: str, cli: Cli) -> None:
+    answer = cli("data", "describe", *arguments)
+    assert answer.code == 2 and words in answer.err and answer.err.count("\n") == 1
+
+
+def described(cli: Cli, *arguments: str) -> Any:
+    return json.loads(cli("data", "describe", *arguments, "--json").out)
+
+
+def test_description_of_digits(cli: Cli) -> None:
+    said = described(cli, "digits", "--no-sheet")
+    assert {n: s["images"] for n, s in said["splits"].items()} == {
+        "train": 948,
+        "validation": 200,
+        "calibration": 200,
+        "test": 449,
+    }
+    assert said["splits"]["train"]["by_class"]["0"] == 93
+    assert said["splits"]["test"]["sizes"] == [{"width": 8, "height": 8, "images": 449}]
+    data = load(DataSpec("digits"))
+    assert said["mean"] == list(data.mean) and said["std"] == list(data.std)
+    assert not list(Path().glob("*.png"))
+
+
+def pixels_of(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def test_a_sheet_has_a_row_for_each_class_and_shows_views_beside_images(cli: Cli, photos: Path) -> None:
+    plain = described(cli, f"folder:{photos}")
+    augmented = described(cli, f"folder:{photos}", "--augment", "[flip, crop]", "--sheet", "views.png")
+    assert plain["sheet"] == "photos-sheet.png" and augmented["sheet"] == "views.png"
+    sheets = [pixels_of(said["sheet"]) for said in (plain, augmented)]
+    top, left = HEAD + 20, EDGE + LABEL + 20
+    for pixels in sheets:
+        assert len(pixels) == HEAD + 2 * (CELL + GAP) + EDGE
+        rows = [pixels[top + n * (CELL + GAP) :][:40] for n in (0, 1)]
+        cat, dog = (row[:, left : left + 40].mean() for row in rows)
+        assert cat < 70 and dog > 150, "cats are dark, dogs bright"
+    cells = [sheets[1][top : top + 40, left + n * (CELL + GAP) :][:, :40] for n in (0, 1)]
+    assert not np.array_equal(*cells)
+    again = described(cli, f"folder:{photos}", "--augment", "[flip, crop]", "--sheet", "again.png")
+    assert Path("views.png").read_bytes() == Path(again["sheet"]).read_bytes()
+
+
+def test_a_sheet_of_many_classes_says_that_it_is_not_all(cli: Cli, tmp_path: Path) -> None:
+    for number in range(MOST_CLASSES + 3):
+        place = tmp_path / "many" / f"a class with quite a long name {number:02d}"
+        place.mkdir(parents=True)
+        for image in range(5):
+            Image.new("L", (9, 9), number * 9 + image).save(place / f"{image}.png")
+    said = described(cli, f"folder:{tmp_path / 'many'}")
+    height = HEAD + MOST_CLASSES * (CELL + GAP) + EDGE
+    assert len(pixels_of(said["sheet"])) == height and len(said["classes"]) == MOST_CLASSES + 3
+
+
+def test_damaged_images_are_not_on_the_sheet(cli: Cli, photos: Path) -> None:
+    for path in sorted((photos / "train" / "cat").iterdir())[:10]:
+        path.write_bytes(b"no image")
+    said = described(cli, f"folder:{photos}")
+    damaged = sum("is no readable image" in line for line in said["wrong"])
+    assert damaged == 10 and pixels_of(said["sheet"]).shape[1] > 1000
+
+
+def test_a_sheet_that_cannot_be_written_is_one_line(cli: Cli, photos: Path) -> None:
+    Path("taken").mkdir()
+    answer = cli("data", "describe", f"folder:{photos}", "--sheet", "taken")
+    assert answer.code == 2 and "taken cannot be written" in answer.err

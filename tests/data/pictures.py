@@ -1,0 +1,73 @@
+"""Image files and folders for tests, and where real data lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from offramp.data import Data, DataSpec, load
+
+REAL = Path(os.environ.get("OFFRAMP_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def real(name: str) -> Any:
+    """A mark that skips, saying so, where real data of that name is not at hand."""
+    return pytest.mark.skipif(not (REAL / name).exists(), reason=f"{name} is not at {REAL}")
+
+
+def noise(seed: int, height: int = 6, width: int = 6) -> np.ndarray:
+    """[H, W, 3] uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def smooth(height: int = 32, width: int = 48) -> np.ndarray:
+    """[H, W, 3] uint8, different in every corner, which JPEG keeps nearly as it is."""
+    down = np.linspace(20, 220, height)[:, None] + np.zeros((1, width))
+    across = np.linspace(230, 10, width)[None] + np.zeros((height, 1))
+    return np.stack([down, across, (down + across) / 2], 2).astype(np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray | Image.Image, **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(path, **how)
+    return path
+
+
+def tree(root: Path, splits: Iterable[str] = ("train", "test"), n: int = 12) -> Path:
+    """`split/class/image` of two classes, n images each, every image another."""
+    seed = 0
+    for split in splits:
+        for name in ("cat", "dog"):
+            for i in range(n):
+                save(root / split / name / f"p{i // 2}_{i}.png", noise(seed))
+                seed += 1
+    return root
+
+
+def read(name: str, root: Path | str | None = None, **given: Any) -> Data:
+    """Through `offramp.data.load`: fields of DataSpec by their names, all others as options."""
+    fields = {k: given.pop(k) for k in list(given) if k in DataSpec.__dataclass_fields__}
+    where = None if root is None else str(root)
+    return load(DataSpec(name, root=where, **fields, options=tuple(given.items())))
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """[H, W, 3] as [3, H, W]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def pixel_hash(image: torch.Tensor) -> str:
+    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()[:16]
+
+
+def counts(data: Data) -> dict[str, int]:
+    return {name: len(split) for name, split in data.splits.items()}

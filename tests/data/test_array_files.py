@@ -1,0 +1,182 @@
+"""NumPy archives in MedMNIST's layout, and IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import counts, read
+
+from offramp.errors import OfframpError
+
+
+class Trap:
+    """Unpickling it leaves a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.mark,))
+
+
+def images(n: int, seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+def labels(n: int, classes: int = 3) -> np.ndarray:
+    return np.arange(n, dtype=np.uint8) % classes
+
+
+def med(*shape: int) -> dict[str, np.ndarray]:
+    arrays = {}
+    for i, (name, n) in enumerate((("train", 90), ("val", 12), ("test", 15))):
+        arrays[f"{name}_images"] = images(n, i, *shape)
+        arrays[f"{name}_labels"] = labels(n)[:, None]
+    return arrays
+
+
+def archive(root: Path, arrays: dict[str, np.ndarray], name: str = "toymnist.npz") -> Path:
+    root.mkdir(exist_ok=True)
+    np.savez(root / name, **arrays)
+    return root / name
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (64, 64), (28, 28, 3)])
+def test_npz(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    arrays = med(*shape)
+    path = archive(tmp_path / "med", arrays)
+    data = read("npz", path.parent, classes=["a", "b", "c"])
+    assert data.classes == ("a", "b", "c")
+    assert data.shape == (3 if len(shape) == 3 else 1, *shape[:2])
+    assert counts(data) == {"train": 69, "validation": 12, "calibration": 21, "test": 15}
+    assert data.validation.labels.tolist() == [0, 1, 2] * 4
+    first = torch.from_numpy(arrays["test_images"][0])
+    expected = first.permute(2, 0, 1) if len(shape) == 3 else first[None]
+    assert torch.equal(data.test.images[0], expected)
+    assert read("npz", path).test.digest == data.test.digest
+    assert read("npz", path).classes == ("0", "1", "2")
+
+
+def test_npz_without_val_and_test(tmp_path: Path) -> None:
+    arrays = {k: v for k, v in med(8, 8).items() if k.startswith("train")}
+    data = read("npz", archive(tmp_path / "med", arrays), size=6, channels=3)
+    assert sum(counts(data).values()) == 90 and data.shape == (3, 6, 6)
+
+
+def test_which_npz(tmp_path: Path) -> None:
+    archive(tmp_path / "med", med(8, 8))
+    archive(tmp_path / "med", med(9, 9), "other.npz")
+    with pytest.raises(OfframpError, match=r"holds other\.npz, toymnist\.npz; set data\.file"):
+        read("npz", tmp_path / "med")
+    assert read("npz", tmp_path / "med", file="other.npz").shape == (1, 9, 9)
+    with pytest.raises(OfframpError, match=r"holds no third\.npz; fetch"):
+        read("npz", tmp_path / "med", file="third.npz")
+    with pytest.raises(OfframpError, match="fetch one of MedMNIST's files"):
+        read("npz", tmp_path / "none")
+
+
+def test_a_pickle_in_an_npz_is_refused(tmp_path: Path) -> None:
+    mark = tmp_path / "it ran"
+    hidden = med(8, 8) | {"val_labels": np.array([Trap(mark)] * 12, dtype=object)}
+    with pytest.raises(OfframpError, match=r"toymnist\.npz cannot be read \(it holds pickled objects\)"):
+        read("npz", archive(tmp_path / "med", hidden))
+    bare = tmp_path / "bare.npz"
+    bare.write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(OfframpError, match=r"bare\.npz cannot be read"):
+        read("npz", bare)
+    assert not mark.exists()
+    np.load(tmp_path / "med/toymnist.npz", allow_pickle=True)[
+        "val_labels"
+    ]  # the control: the trap works
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_images": images(90, 0, 8, 8) / 255}, "train_images is float64; give uint8"),
+        ({"train_images": images(90, 0, 8, 8, 8)}, r"the shape \(90, 8, 8, 8\)"),
+        ({"train_labels": np.zeros((90, 14), np.int64)}, "several labels an image are not supported"),
+        ({"train_labels": np.zeros(90)}, "train_labels is float64"),
+        ({"train_labels": labels(89)}, "90 images but 89 labels"),
+        ({"test_labels": labels(15, 5)}, "label 4, outside 0 to 2"),
+        ({"test_labels": None}, "holds test_images and no test_labels"),
+        ({"train_images": None}, "holds no array train_images"),
+    ],
+)
+def test_npz_refuses(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    arrays = {k: v for k, v in {**med(8, 8), **change}.items() if v is not None}
+    with pytest.raises(OfframpError, match=message):
+        read("npz", archive(tmp_path / "med", arrays))
+
+
+def test_a_damaged_npz_is_named(tmp_path: Path) -> None:
+    path = archive(tmp_path / "med", med(8, 8))
+    whole = path.read_bytes()
+    for broken in (b"", whole[:500], whole[:-50], whole[:300] + b"x" * 100 + whole[400:]):
+        path.write_bytes(broken)
+        with pytest.raises(OfframpError, match=r"toymnist\.npz cannot be read"):
+            read("npz", path)
+
+
+def encoded(array: np.ndarray) -> bytes:
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def mnist(root: Path, *, prefix: str = "", zipped: bool = True, first: int = 0, dot: str = "-") -> Path:
+    root.mkdir(exist_ok=True)
+    for i, (name, n) in enumerate((("train", 90), ("t10k", 15))):
+        for kind, array in (("images", images(n, i, 9, 9)), ("labels", labels(n) + first)):
+            end = f"{kind}{dot}idx{array.ndim}-ubyte"
+            content = encoded(array)
+            path = root / f"{prefix}{name}-{end}{'.gz' if zipped else ''}"
+            path.write_bytes(gzip.compress(content) if zipped else content)
+    return root
+
+
+@pytest.mark.parametrize("dot", ["-", "."])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_idx(tmp_path: Path, zipped: bool, dot: str) -> None:
+    data = read("idx", mnist(tmp_path / "m", zipped=zipped, dot=dot))
+    assert data.shape == (1, 9, 9) and data.classes == ("0", "1", "2")
+    assert sum(counts(data).values()) == 105
+    assert torch.equal(data.test.images[:, 0], torch.from_numpy(images(15, 1, 9, 9)))
+    assert data.test.labels.tolist() == [0, 1, 2] * 5
+
+
+def test_idx_with_a_prefix_names_and_labels_from_one(tmp_path: Path) -> None:
+    root = mnist(tmp_path / "m", prefix="emnist-letters-", first=1)
+    with pytest.raises(OfframpError, match=r"holds no train-images-idx.*data\.prefix"):
+        read("idx", root)
+    data = read("idx", root, prefix="emnist-letters-", first_label=1, classes=["a", "b", "c"])
+    assert data.classes == ("a", "b", "c")
+    assert data.test.labels.tolist() == [0, 1, 2] * 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no IDX file"),
+        (b"\x1f\x8b rubbish", "cannot be read"),
+        (gzip.compress(encoded(labels(15)))[:-9], "cannot be read"),
+        (encoded(labels(15))[:-1], r"should hold \[15\] values and has 14"),
+        (encoded(labels(15)) + b"1", "and has 16"),
+        (b"\0\0\x0d\x01" + bytes(20), "IDX type 13; only bytes"),
+        (encoded(images(15, 0, 1)), r"has the shape \[15, 1\]; labels are \[N\]"),
+        (encoded(labels(14)), "15 images but 14 labels"),
+        (encoded(labels(15, 7)), "label 6, outside 0 to 2"),
+    ],
+    ids=["empty", "gzip", "cut", "short", "long", "doubles", "2-d", "fewer", "range"],
+)
+def test_idx_refuses(tmp_path: Path, content: bytes, message: str) -> None:
+    root = mnist(tmp_path / "m", zipped=False)
+    (root / "t10k-labels-idx1-ubyte").write_bytes(content)
+    with pytest.raises(OfframpError, match=message):
+        read("idx", root)

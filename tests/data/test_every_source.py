@@ -1,0 +1,149 @@
+"""What holds for every data set known by name, and for one that is added as CONTRIBUTING.md says."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import offramp
+from offramp.data import DATASETS, DataSpec, load
+from offramp.errors import OfframpError
+from offramp.study.spec import parse
+
+ROOTED = [name for name, source in DATASETS.items() if "root" in inspect.signature(source).parameters]
+
+
+def test_the_registry_is_in_order() -> None:
+    assert list(DATASETS) == sorted(DATASETS)
+    assert all(Path(f"{name}.py").stem == source.__name__ for name, source in DATASETS.items())
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_options_are_typed_have_defaults_and_are_no_shared_ones(name: str) -> None:
+    for option in inspect.signature(DATASETS[name]).parameters.values():
+        assert option.annotation is not inspect.Parameter.empty
+        if option.name != "root":
+            assert option.default is not inspect.Parameter.empty
+            assert option.name not in DataSpec.__dataclass_fields__
+    assert "OfframpError" in (inspect.getdoc(DATASETS[name]) or "") or name not in ROOTED
+
+
+@pytest.mark.parametrize("name", ROOTED)
+def test_missing_data_says_what_to_fetch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OFFRAMP_DATA", raising=False)
+    module: Any = inspect.getmodule(DATASETS[name])
+    required = inspect.signature(DATASETS[name]).parameters["root"].default is inspect.Parameter.empty
+    if required:
+        with pytest.raises(OfframpError, match="needs its folder") as caught:
+            load(DataSpec(name))
+        assert module.FETCH in str(caught.value) and "OFFRAMP_DATA" in str(caught.value)
+    with pytest.raises(OfframpError, match="fetch") as caught:
+        load(DataSpec(name, root=str(tmp_path / "nowhere")))
+    assert "nowhere" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_option_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
+    for option in inspect.signature(DATASETS[name]).parameters:
+        if option != "root":
+            with pytest.raises(
+                OfframpError, match=rf"data\.{option} cannot be {{'odd': 1}}: Input should"
+            ):
+                load(DataSpec(name, root=str(tmp_path), options=((option, {"odd": 1}),)))
+
+
+MINE = '''
+"""Gray squares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from offramp.data.raw import RawData, RawSplit
+from offramp.errors import OfframpError
+from offramp.study.spec import parse
+
+FETCH = "squares.txt from https://example.org"
+
+
+def my_data(root: Path, side: int = 8) -> RawData:
+    """[N, 1, side, side] uint8. Raises OfframpError where there is no squares.txt."""
+    if not (root / "squares.txt").is_file():
+        raise OfframpError(f"{root} holds no squares.txt; fetch {FETCH}")
+    labels = torch.arange(120) % 2
+    images = (labels * 200).to(torch.uint8)[:, None, None, None].expand(-1, 1, side, side)
+    split = RawSplit(images.contiguous(), labels)
+    return RawData(split, split, ("dark", "bright"))
+'''
+
+
+def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
+    """In a copy of the package; these very tests then run on it, and so does the command line."""
+    package = tmp_path / "src" / "offramp"
+    shutil.copytree(Path(offramp.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    registry = package / "data" / "sources" / "__init__.py"
+    text = registry.read_text()
+    text = text.replace("import npz\n", "import npz\nfrom offramp.data.sources.my_data import my_data\n")
+    text = text.replace('    "npz": npz', '    "my_data": my_data,\n    "npz": npz')
+    registry.write_text(text)
+    (registry.parent / "my_data.py").write_text(MINE)
+    (tmp_path / "squares.txt").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+
+    def run(*command: str) -> str:
+        found = subprocess.run(
+            [sys.executable, "-m", *command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        return found.stdout
+
+    tests = (
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-k",
+        "not new_one and not page",
+        "-v",
+        "-c",
+        os.devnull,
+    )
+    passed = run("pytest", *tests, __file__)
+    assert "data_says_what_to_fetch[my_data] PASSED" in passed
+    study = ("--strategy", "baseline", "--backbone", "digits-cnn", "--dry-run", "--set", "exits=1")
+    assert "1 trial" in run("offramp", "train", *study, "--data", f"my_data:{tmp_path}")
+
+
+def test_the_examples_of_the_page_on_data_are_understood() -> None:
+    """Each names a data set and options that it has, and the page tells of every data set."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    blocks = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    "))
+    examples = re.findall(r"^data:.*\n(?:  .*\n|recipe:.*\n)*", blocks, re.MULTILINE)
+    seen = set()
+    for example in examples:
+        known = {"strategies": ["joint"], "backbone": "resnet18", **yaml.safe_load(example)}
+        study = parse(known, example)
+        if study.data.name in DATASETS:
+            seen.add(study.data.name)
+            taken = set(inspect.signature(DATASETS[study.data.name]).parameters)
+            assert set(study.data.options) <= taken, example
+            assert study.data.root is None or "root" in taken
+    assert seen == DATASETS.keys()

@@ -1,0 +1,241 @@
+"""Folders of images: layouts, groups, duplicates, damage."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from pictures import REAL, as_tensor, counts, noise, pixel_hash, read, real, save, smooth, tree
+
+from offramp.data import Data
+from offramp.data.images import open_image, pixels
+from offramp.errors import OfframpError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tree(tmp_path / "pets")
+
+
+def hashes(data: Data, *names: str) -> set[str]:
+    return {pixel_hash(image) for name in names for image in data.splits[name].images}
+
+
+def test_split_folders(root: Path) -> None:
+    data = read("folder", root)
+    assert data.classes == ("cat", "dog")
+    assert counts(data) == {"train": 12, "validation": 6, "calibration": 6, "test": 24}
+    assert data.test.labels.tolist() == [0] * 12 + [1] * 12
+    order = sorted(range(12), key=lambda i: f"p{i // 2}_{i}.png")  # by name
+    assert torch.equal(data.test.images[0], as_tensor(noise(24 + order[0])))
+    assert torch.equal(data.test.images[5], as_tensor(noise(24 + order[5])))
+    assert data.provenance["files"] == {"test": 24, "train": 24}
+    assert str(root) not in str([data.train.digest, data.classes])
+
+
+def test_all_four_splits_may_be_given_under_their_usual_names(root: Path) -> None:
+    (root / "train").rename(root / "Training")
+    tree(root, ("val", "calib"), n=4)
+    assert counts(read("folder", root)) == {"train": 24, "validation": 8, "calibration": 8, "test": 24}
+    (root / "valid").mkdir()
+    with pytest.raises(OfframpError, match=r"val and .*valid both name the validation split; rename"):
+        read("folder", root)
+
+
+def test_classes_alone_are_split_by_content(root: Path, tmp_path: Path) -> None:
+    flat = root / "train"
+    data = read("folder", flat)
+    assert counts(data)["test"] == 4
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    everything = hashes(data, "train", "validation", "calibration")
+    assert len(everything) == 20 and not everything & hashes(data, "test")
+    # Neither names nor the seed nor another place change what is in test; the share does.
+    moved = tmp_path / "moved"
+    for i, path in enumerate(sorted(flat.rglob("*.png"))):
+        (moved / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, moved / path.parent.name / f"{97 * i % 31}.png")
+    assert hashes(read("folder", moved, split_seed=4), "test") == hashes(data, "test")
+    assert counts(read("folder", flat, test_share=0.5))["test"] == 12
+    with pytest.raises(OfframpError, match="between 0 and 1"):
+        read("folder", flat, test_share=1.0)
+
+
+def test_equal_images_stay_together_in_a_split_by_content(root: Path) -> None:
+    for i, path in enumerate(sorted((root / "train").rglob("*.png"))):
+        shutil.copy(path, path.with_name(f"copy{i}.png"))
+    data = read("folder", root / "train")
+    assert not hashes(data, "test") & hashes(data, "train", "validation", "calibration")
+    assert data.provenance["duplicates"]["test"] == len(data.test) // 2
+    assert not any("in" in name and "test" in name for name in data.provenance["duplicates"])
+
+
+def test_a_class_named_train_is_no_split(tmp_path: Path) -> None:
+    for name in ("train", "tram"):
+        for i in range(30):
+            save(tmp_path / name / f"{i}.png", noise(i + len(name) * 100))
+    assert read("folder", tmp_path).classes == ("train", "tram")
+
+
+def test_planted_duplicates_are_counted(root: Path) -> None:
+    assert read("folder", root).provenance["duplicates"] == {}
+    shutil.copy(root / "test/cat/p0_0.png", root / "test/dog/again.png")
+    shutil.copy(root / "test/cat/p0_1.png", root / "train/cat/leaked.png")
+    data = read("folder", root, validation="test")
+    found = data.provenance["duplicates"]
+    assert found["test"] == 1
+    assert sum(found.get(f"test in {name}", 0) for name in ("train", "calibration")) == 1
+
+
+def test_no_group_is_in_two_splits(root: Path) -> None:
+    """p0 to p5 are in train and in test; give train four more."""
+    for i in range(40):
+        save(root / "train/cat" / f"q{i // 4}_{i}.png", noise(1000 + i))
+        save(root / "train/dog" / f"r{i // 4}_{i}.png", noise(2000 + i))
+    plain = read("folder", root)
+    assert plain.provenance["group_in_another_split"] == {}
+    data = read("folder", root, group=r"[pqr]\d+")
+    assert data.provenance["group_in_another_split"] == {"train": {"images": 24, "groups": 6}}
+    assert counts(data) == {"train": 48, "validation": 16, "calibration": 16, "test": 24}
+    where = {
+        pixel_hash(as_tensor(noise(start + i))): f"{start} {i // 4}"
+        for start in (1000, 2000)
+        for i in range(40)
+    }
+    shown = {n: {where[h] for h in hashes(data, n)} for n in ("train", "validation", "calibration")}
+    assert all(shown.values())
+    assert sum(map(len, shown.values())) == len(set.union(*shown.values())) == 20
+    # The control: without groups they are torn apart.
+    torn = {n: {where.get(h) for h in hashes(plain, n)} - {None} for n in ("train", "validation")}
+    assert torn["train"] & torn["validation"]
+
+
+def test_a_group_is_what_the_expression_names(root: Path) -> None:
+    with pytest.raises(OfframpError, match=r"finds nothing in .*/cat/p0_0\.png"):
+        read("folder", root, group=r"q(\d+)")
+    with pytest.raises(OfframpError, match="no regular expression"):
+        read("folder", root, group="(p")
+    with pytest.raises(OfframpError, match="every group of the train split is in another split"):
+        read("folder", root, group=r"(p)\d")
+    alone = read("folder", root / "train", group=r"p(\d+)_")
+    groups = {pixel_hash(as_tensor(noise(12 * c + i))): (c, i // 2) for c in range(2) for i in range(12)}
+    test = {groups[h] for h in hashes(alone, "test")}
+    rest = {groups[h] for h in hashes(alone, "train", "validation", "calibration")}
+    assert {number for _, number in test}.isdisjoint(number for _, number in rest)
+
+
+def test_a_damaged_image_is_named_or_skipped_and_counted(root: Path) -> None:
+    broken = root / "test/dog/p3_6.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(OfframpError, match=r"test/dog/p3_6\.png is no readable image"):
+        read("folder", root)
+    data = read("folder", root, on_error="skip")
+    assert data.provenance["skipped"] == {"test": [str(broken)]}
+    assert data.test.labels.tolist() == [0] * 12 + [1] * 11
+    order = sorted(range(12), key=lambda i: f"p{i // 2}_{i}.png")
+    kept = [i for i in order if i != 6]
+    assert torch.equal(data.test.images[12:], torch.stack([as_tensor(noise(36 + i)) for i in kept]))
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(OfframpError, match="none of 24 images can be read"):
+        read("folder", root, on_error="skip")
+
+
+def test_only_images_that_are_used_are_opened(root: Path) -> None:
+    data = read("folder", root, test_images=2)
+    used = hashes(data, "test")
+    for path in (root / "test").rglob("*.png"):
+        if pixel_hash(pixels(open_image(path, "it"))) not in used:
+            path.write_bytes(b"")
+    assert read("folder", root, test_images=2).test.digest == data.test.digest
+    with pytest.raises(OfframpError, match="no readable image"):
+        read("folder", root)
+
+
+def test_sizes_and_channels(root: Path) -> None:
+    save(root / "test/cat/wide.jpg", smooth(20, 90))
+    with pytest.raises(OfframpError, match=r"wide\.jpg is 3×20×90 .*data\.size makes one size"):
+        read("folder", root)
+    assert read("folder", root, size=8).shape == (3, 8, 8)
+    assert read("folder", root, size=8, resize=10, channels=1).shape == (1, 8, 8)
+    assert (
+        read("folder", root, size=8).test.digest
+        != read("folder", root, size=8, fit="stretch").test.digest
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", r"there is no folder .*pets; fetch images, so that it holds train/CLASS/IMAGE"),
+        ("no classes", "holds 0 class folders; two or more are needed"),
+        ("one class", "holds 1 class folder; two or more are needed"),
+        ("empty class", r"class folder .*test/dog holds no images; add some or remove it"),
+        ("only text", r"class folder .*test/dog holds no images"),
+        (
+            "extra class",
+            r"class folder 'emu' is in .*test and not in .*train; give every split the same",
+        ),
+        ("absent class", r"class folder 'dog' is in .*train and not in .*test"),
+        ("link", r"test/dog/out\.png is a link that leaves .*; copy"),
+        ("linked class", r"test/dog is a link that leaves .*; copy"),
+        ("linked folder", r"test/dog/more is a link that leaves .*; copy"),
+    ],
+)
+def test_what_is_wrong_is_one_clear_line(root: Path, case: str, message: str) -> None:
+    dogs = root / "test/dog"
+    if case == "missing":
+        shutil.rmtree(root)
+    elif case == "no classes":
+        shutil.rmtree(root / "train")
+        shutil.rmtree(root / "test")
+        save(root / "a.png", noise(1))
+    elif case == "one class":
+        shutil.rmtree(root / "train/dog")
+        shutil.rmtree(dogs)
+    elif case in ("empty class", "only text"):
+        shutil.rmtree(dogs)
+        dogs.mkdir()
+        if case == "only text":
+            (dogs / "notes.txt").write_text("no image")
+            save(dogs / ".hidden.png", noise(1))
+    elif case == "extra class":
+        save(root / "test/emu/a.png", noise(1))
+    elif case == "absent class":
+        shutil.rmtree(dogs)
+    elif case == "link":
+        (dogs / "out.png").symlink_to(save(root.parent / "outside.png", noise(1)))
+    elif case == "linked class":
+        dogs.rename(root.parent / "dogs")
+        dogs.symlink_to(root.parent / "dogs")
+    elif case == "linked folder":
+        (root.parent / "more").mkdir()
+        (dogs / "more").symlink_to(root.parent / "more")
+    with pytest.raises(OfframpError, match=message) as caught:
+        read("folder", root)
+    assert "\n" not in str(caught.value)
+
+
+def test_links_inside_hidden_files_and_deeper_folders(root: Path) -> None:
+    (root / "test/dog/again.png").symlink_to(root / "test/dog/p0_0.png")
+    (root / "test/dog/round").symlink_to(root / "test/dog")  # would never end
+    save(root / "test/dog/deeper/still/a.JPG", noise(5), format="JPEG")
+    save(root / "test/dog/.trash/b.png", noise(6))
+    save(root / ".thumbs/c.png", noise(7))
+    assert len(read("folder", root).test) == 24 + 2
+
+
+@real("chest_xray")
+def test_real_chest_x_rays() -> None:
+    patients = r"(?:NORMAL2-)?IM-\d+|person\d+"
+    data = read("folder", REAL / "chest_xray", size=96, channels=1, group=patients)
+    assert data.classes == ("NORMAL", "PNEUMONIA")
+    assert data.shape == (1, 96, 96)
+    assert data.provenance["available"] == {"train": 600, "test": 200}
+    assert data.provenance["group_in_another_split"] == {"train": {"images": 12, "groups": 11}}
+    assert data.provenance["duplicates"] == {"test": 3}
+    assert sum(counts(data).values()) == 800 - 12
+    plain = read("folder", REAL / "chest_xray", size=96, channels=1)
+    assert sum(counts(plain).values()) == 800
+    assert plain.test.digest == data.test.digest

@@ -1,0 +1,230 @@
+"""Two ways to read image files: in memory, or as they are needed. They give the same bits and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from offramp.augment import Augment, View
+from offramp.data import Data, DataSpec, load, order
+from offramp.data.dataset import Split
+from offramp.data.file_split import FileSplit
+from offramp.data.read import Loader
+from offramp.engine.images import Images
+from offramp.errors import OfframpError
+from offramp.study.plan import data_identity
+from support import CPU
+
+SIDE = 16
+SPEC: dict[str, int] = {"size": SIDE, "resize": 20}
+BOXES = Augment(flip=True, resized_crop=(0.2, 1.0), jitter=0.1)
+WINDOWS = Augment(flip=True, crop=2, rotate=10)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of all sizes and both kinds of color, 30 to train and 9 to test of each class."""
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(3)
+    for split, count in (("train", 30), ("test", 9)):
+        for name in ("cat", "dog"):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                height, width = generator.integers(18, 40, 2)
+                small = generator.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+                picture = Image.fromarray(small).resize((int(width), int(height)))
+                picture = picture.convert("L") if number % 7 == 0 else picture
+                picture.save(place / f"{number}.jpg", quality=90)
+    return root
+
+
+def read(root: Path, loader: Loader, augment: Augment | None = None, **more: object) -> Data:
+    settings: dict[str, object] = {**SPEC, **more}
+    return load(DataSpec("folder", str(root), **settings), augment, loader)  # type: ignore[arg-type]
+
+
+def epoch(data: Data, workers: int = 0, number: int = 0) -> Iterator[Tensor]:
+    """What a training epoch and the passes around it see."""
+    images = Images(data, CPU, workers)
+    rows = order(1, number, len(data.train))
+    view = View(1, number) if data.augment else None
+    yield from images.reads("train", torch.split(rows, 16), view)
+    for split in data.splits:
+        yield from images.reads(split, torch.split(torch.arange(len(data.splits[split])), 16))
+    images.close()
+
+
+def same(one: Iterator[Tensor], other: Iterator[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("augment", [None, WINDOWS, BOXES], ids=["as they are", "windows", "boxes"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_both_loaders_give_the_same_batches(augment: Augment | None, workers: int, photos: Path) -> None:
+    resident, streaming = read(photos, "resident", augment), read(photos, "streaming", augment)
+    assert isinstance(resident.test, Split) and isinstance(streaming.test, FileSplit)
+    assert same(epoch(resident), epoch(streaming, workers))
+    assert not same(epoch(resident), epoch(streaming, workers, number=1))
+
+
+def test_both_loaders_give_the_same_keys(photos: Path) -> None:
+    seen = []
+    for augment in (None, WINDOWS, BOXES):
+        resident, streaming = read(photos, "resident", augment), read(photos, "streaming", augment)
+        assert data_identity(resident) == data_identity(streaming)
+        assert resident.test.digest == streaming.test.digest
+        assert resident.calibration.digest == streaming.calibration.digest
+        assert resident.provenance == streaming.provenance
+        seen.append(str(data_identity(resident)))
+    assert len(set(seen)) == 3
+
+
+def test_workers_go_on_over_several_passes_and_after_one_is_broken_off(photos: Path) -> None:
+    data = read(photos, "streaming", BOXES)
+    images, plain = Images(data, CPU, 2), Images(data, CPU)
+    chunks = torch.split(torch.arange(len(data.train)), 4)
+    for number in range(3):
+        view = View(5, number)
+        expected = [plain.read("train", rows, view) for rows in chunks]
+        broken = images.reads("train", chunks, view)
+        assert torch.equal(next(broken), expected[0])
+        del broken
+        assert same(images.reads("train", chunks, view), iter(expected))
+    images.close()
+
+
+def test_boxes_are_cut_from_more_than_the_middle_of_the_image(photos: Path) -> None:
+    """The training view of a wide image shows what its central square does not."""
+    data = read(photos, "streaming", Augment(resized_crop=(0.05, 0.1)))
+    (photos_of_size,) = {data.train.shape}
+    assert photos_of_size == (3, SIDE, SIDE)
+    assert isinstance(data.train, FileSplit)
+    sizes = [data.train.geometry.whole(data.train.source.open(int(r))).size for r in data.train.rows]
+    assert {min(size) for size in sizes} == {20} and max(max(size) for size in sizes) > 30
+
+
+def test_what_is_cut_off_as_they_are_is_in_the_key_of_boxes_alone(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name, shade in (("cat", 60), ("dog", 160)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(12):
+                image = Image.new("RGB", (60, 20), (shade, number, 0))
+                image.save(tmp_path / split / name / f"{number}.png")
+
+    def identities() -> list[str]:
+        spec = DataSpec("folder", str(tmp_path), size=16)
+        return [str(data_identity(load(spec, augment))) for augment in (None, WINDOWS, BOXES)]
+
+    before = identities()
+    for path in (tmp_path / "train").rglob("*.png"):
+        image = Image.open(path)
+        image.putpixel((0, 0), (255, 255, 255))  # at the edge of the long side
+        image.save(path)
+    after = identities()
+    assert before[:2] == after[:2] and before[2] != after[2]
+
+
+def test_auto_goes_by_size_and_augmentation(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(read(photos, "auto").train, Split)
+    assert isinstance(read(photos, "auto", WINDOWS).train, Split)
+    boxes = read(photos, "auto", BOXES)
+    assert isinstance(boxes.train, FileSplit) and boxes.train.held is None
+    assert isinstance(boxes.test, Split)
+    held = read(photos, "resident", BOXES).train
+    assert isinstance(held, FileSplit) and held.held is not None
+
+    class Little:
+        available = 4 * 3 * SIDE * SIDE * 20  # room for 20 images in a quarter of it
+
+    monkeypatch.setattr("offramp.data.read.psutil.virtual_memory", Little)
+    assert isinstance(read(photos, "auto").train, FileSplit)
+
+
+def test_pixels_in_memory_cannot_be_streamed() -> None:
+    with pytest.raises(OfframpError, match=r"'digits' is no image files, so it cannot be streamed"):
+        load(DataSpec("digits"), None, "streaming")
+    with pytest.raises(OfframpError, match=r"execution.loader cannot be 'streamign'; did you mean"):
+        load(DataSpec("digits"), None, "streamign")  # type: ignore[arg-type]
+
+
+def copy(photos: Path, to: Path) -> Path:
+    for path in photos.rglob("*.jpg"):
+        target = to / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return to
+
+
+def test_a_damaged_file_is_named_or_skipped_by_both(photos: Path, tmp_path: Path) -> None:
+    root = copy(photos, tmp_path / "photos")
+    bad = root / "train" / "dog" / "11.jpg"
+    bad.write_bytes(bad.read_bytes()[:200])
+    for loader in ("resident", "streaming"):
+        with pytest.raises(OfframpError, match=r"train/dog/11.jpg is no readable image"):
+            read(root, loader)
+    resident, streaming = (read(root, loader, on_error="skip") for loader in ("resident", "streaming"))
+    assert streaming.provenance["skipped"] == resident.provenance["skipped"] != {}
+    assert data_identity(resident) == data_identity(streaming)
+    assert same(epoch(resident), epoch(streaming, 2))
+
+
+def test_where_nothing_can_be_read_both_say_so(photos: Path, tmp_path: Path) -> None:
+    root = copy(photos, tmp_path / "photos")
+    for path in (root / "test").rglob("*.jpg"):
+        path.write_bytes(b"nothing")
+    for loader in ("resident", "streaming", "auto"):
+        with pytest.raises(OfframpError, match="none of 18 images can be read"):
+            read(root, loader, on_error="skip")
+
+
+def test_a_size_that_differs_is_named(photos: Path) -> None:
+    with pytest.raises(OfframpError, match=r"jpg is \[3, \d+, \d+\] where .*jpg is .*set data.size"):
+        read(photos, "streaming", size=None, resize=None)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_damaged_later_is_named_in_one_line(workers: int, photos: Path, tmp_path: Path) -> None:
+    root = copy(photos, tmp_path / "photos")
+    data = read(root, "streaming")
+    assert isinstance(data.test, FileSplit)
+    Path(data.test.source.name(3)).write_bytes(b"nothing")
+    images = Images(data, CPU, workers)
+    with pytest.raises(OfframpError) as caught:
+        list(images.reads("test", torch.split(torch.arange(len(data.test)), 2)))
+    assert "test/cat" in str(caught.value) and "\n" not in str(caught.value)
+    images.close()
+
+
+def test_files_are_gone_through_once(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copy(photos, tmp_path / "photos")
+    first = read(root, "streaming")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file was opened again")
+
+    monkeypatch.setattr("offramp.data.images.open_image", refuse)
+    again = read(root, "streaming")
+    assert data_identity(first) == data_identity(again) and first.mean == again.mean
+    with pytest.raises(AssertionError, match="was opened again"):
+        read(root, "streaming", size=12)
+
+
+def test_global_random_numbers_are_left_alone(photos: Path) -> None:
+    data = read(photos, "streaming", BOXES)
+    before = torch.get_rng_state()
+    list(epoch(data, 2))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,145 @@
+"""Split files: saved, given, and refused where the images are not the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pictures import noise, read, save, tree
+
+from offramp.data import Data, DataSpec, load, save_splits
+from offramp.errors import OfframpError
+
+
+def digests(data: Data) -> dict[str, str]:
+    return {name: split.digest for name, split in data.splits.items()}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tree(tmp_path / "pets")
+
+
+@pytest.fixture
+def saved(root: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "splits.json"
+    save_splits(DataSpec("folder", root=str(root), split_seed=3, train_images=20), path)
+    return path
+
+
+def test_a_split_file_repeats_a_split_elsewhere(root: Path, saved: Path, tmp_path: Path) -> None:
+    first = read("folder", root, split_seed=3, train_images=20)
+    shutil.copytree(root, tmp_path / "moved")
+    again = read("folder", tmp_path / "moved", split_file=str(saved))
+    assert digests(again) == digests(first)
+    other = read("folder", root)
+    assert other.train.digest != first.train.digest
+    assert str(tmp_path) not in saved.read_text()
+    assert read("folder", root, split_file=str(saved), size=4, channels=1).shape == (1, 4, 4)
+
+
+def test_validation_may_be_test(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    save_splits(DataSpec("folder", root=str(root), validation="test"), path)
+    data = read("folder", root, split_file=str(path))
+    assert data.validation is data.test
+    assert digests(data) == digests(read("folder", root, validation="test"))
+
+
+def test_sources_without_files_number_their_rows(tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    save_splits(DataSpec("digits", split_seed=5, test_images=40), path)
+    kept = json.loads(path.read_text())["splits"]
+    assert len(kept["test"]) == 40 and next(iter(kept["test"])).startswith("test row ")
+    data = load(DataSpec("digits", split_file=str(path)))
+    assert digests(data) == digests(load(DataSpec("digits", split_seed=5, test_images=40)))
+    row = next(iter(kept["train"]))
+    kept["train"][row] = kept["test"][next(iter(kept["test"]))]
+    path.write_text(json.dumps({"version": 1, "splits": kept}))
+    with pytest.raises(OfframpError, match=f"'{row}' is not what .* was made of"):
+        load(DataSpec("digits", split_file=str(path)))
+
+
+def test_changed_and_absent_images_are_named(root: Path, saved: Path) -> None:
+    path = root / "test/cat/p0_0.png"
+    content = path.read_bytes()
+    save(path, noise(999))
+    with pytest.raises(
+        OfframpError, match=r"'test/cat/p0_0\.png' is not what .*splits\.json was made of"
+    ):
+        read("folder", root, split_file=str(saved))
+    path.write_bytes(content)
+    read("folder", root, split_file=str(saved))
+    path.unlink()
+    with pytest.raises(OfframpError, match=r"names 'test/cat/p0_0\.png', which is not here; restore it"):
+        read("folder", root, split_file=str(saved))
+
+
+def test_new_images_change_nothing(root: Path, saved: Path) -> None:
+    before = digests(read("folder", root, split_file=str(saved)))
+    save(root / "train/cat/a_new_one.png", noise(999))
+    assert digests(read("folder", root, split_file=str(saved))) == before
+
+
+def two_splits(splits: dict[str, Any]) -> None:
+    splits["train"].update(splits["calibration"])
+
+
+def mixed(splits: dict[str, Any]) -> None:
+    name, sha = splits["test"].popitem()
+    splits["train"][name] = sha
+
+
+def empty(splits: dict[str, Any]) -> None:
+    splits["train"] = {}
+
+
+def lacking(splits: dict[str, Any]) -> None:
+    del splits["calibration"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (two_splits, "in train and in calibration; correct it"),
+        (mixed, "makes train of images from test and train"),
+        (empty, "is no split file of version 1"),
+        (lacking, r"is no split file \(KeyError\('calibration'\)\)"),
+    ],
+)
+def test_a_wrong_split_file(
+    root: Path, saved: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    kept = json.loads(saved.read_text())
+    change(kept["splits"])
+    saved.write_text(json.dumps(kept))
+    with pytest.raises(OfframpError, match=message):
+        read("folder", root, split_file=str(saved))
+
+
+def test_no_split_file(root: Path, saved: Path) -> None:
+    with pytest.raises(OfframpError, match=r"there is no file .*none\.json; correct data\.split_file"):
+        read("folder", root, split_file=str(saved.with_name("none.json")))
+    saved.write_text("{")
+    with pytest.raises(OfframpError, match="is no split file"):
+        read("folder", root, split_file=str(saved))
+
+
+def test_a_group_in_two_splits_is_refused(root: Path, saved: Path) -> None:
+    read("folder", root, split_file=str(saved))
+    with pytest.raises(OfframpError, match=r"has group 'p\d' in \w+ and in \w+; correct it"):
+        read("folder", root, split_file=str(saved), group=r"p\d")
+
+
+def test_damaged_images_are_skipped_with_a_split_file_too(root: Path, saved: Path) -> None:
+    kept = json.loads(saved.read_text())["splits"]
+    broken = root / next(iter(kept["train"]))
+    broken.write_bytes(b"")
+    data = read("folder", root, split_file=str(saved), on_error="skip")
+    assert len(data.train) == len(kept["train"]) - 1
+    assert torch.equal(data.test.labels, read("folder", root, on_error="skip").test.labels)

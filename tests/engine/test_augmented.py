@@ -1,0 +1,253 @@
+"""Training on augmented images: who sees them, and that no arrangement of the work changes a bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_execution import differences, finished
+from torch import Tensor
+
+from offramp.augment import Augment, View
+from offramp.data import Data
+from offramp.engine.cache import Cache
+from offramp.engine.cost import live_macs, value_bytes, work
+from offramp.engine.fit import conclude, fit
+from offramp.engine.passes import Derived, Images, Plain
+from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.settings import applied
+from offramp.engine.trainee import enroll
+from offramp.engine.weights import Weights
+from offramp.parts import Part
+from offramp.recipe import Recipe
+from offramp.strategies import STRATEGIES
+from offramp.study.plan import Plan, data_identity
+from offramp.study.store import Store
+from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
+
+USUAL: Mapping[str, Any] = {"flip": True, "crop": 1, "jitter": 0.1}
+VIEWS: Mapping[str, Any] = {**USUAL, "views": 2}
+
+ARRANGEMENTS: Mapping[str, Mapping[str, Any]] = {
+    "as it comes": {},
+    "neither cache nor fusing": {"cache": False, "fuse": False},
+    "room for some values": {"cache_memory": 40_000, "cache_disk": 0},
+    "cache on disk": {"cache_memory": 0},
+}
+
+
+def plan_of(augment: Mapping[str, Any] | None, mode: str, **more: Any) -> Plan:
+    extra = {} if augment is None else {"augment": augment}
+    recipe = {"epochs": 3}
+    study = tiny_study(recipe=recipe, execution={"mode": mode, **more}, **extra)
+    return tiny_plan(study, tiny_data(images=75))
+
+
+Kept = tuple[Plan, Store]
+
+
+@pytest.fixture(scope="module")
+def oracles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
+    found = {}
+    for name, augment in {"fresh": USUAL, "views": VIEWS}.items():
+        plan = plan_of(augment, "plain")
+        found[name] = (plan, finished(plan, tmp_path_factory.mktemp(name))[0])
+    return found
+
+
+@pytest.mark.xdist_group("augmented")
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("name", ["fresh", "views"])
+def test_no_arrangement_changes_a_bit(
+    name: str, arrangement: str, oracles: dict[str, Kept], tmp_path: Path
+) -> None:
+    augment = {"fresh": USUAL, "views": VIEWS}[name]
+    plan = plan_of(augment, "derived", **ARRANGEMENTS[arrangement])
+    assert not differences(oracles[name], (plan, finished(plan, tmp_path)[0]))
+
+
+@pytest.mark.xdist_group("augmented")
+def test_it_would_be_found(
+    oracles: dict[str, Kept], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Derived execution that takes the values of another epoch for this one's."""
+    get = Cache.get
+
+    def stale(self: Cache, key: Any) -> Any:
+        value, split, view, batch = key
+        found = get(self, key)
+        return found if view is None or found is not None else get(self, (value, split, None, batch))
+
+    monkeypatch.setattr(Cache, "get", stale)
+    plan = plan_of(USUAL, "derived")
+    found = differences(oracles["fresh"], (plan, finished(plan, tmp_path)[0]))
+    wrong = {line.partition(":")[0] for line in found}
+    frozen_first = {"branch-wise", "two-stage", "distillation", "joint-branch", "joint-two-stage"}
+    assert frozen_first <= wrong and "joint" not in wrong
+
+
+@pytest.mark.xdist_group("augmented")
+def test_augmentation_changes_what_is_learned(oracles: dict[str, Kept], tmp_path: Path) -> None:
+    plan = plan_of(None, "plain")
+    plain = plan, finished(plan, tmp_path)[0]
+    fresh, views = oracles["fresh"], oracles["views"]
+    for one, other in ((plain, fresh), (plain, views), (fresh, views)):
+        changed = {line.partition(":")[0] for line in differences(one, other)}
+        assert changed == set(STRATEGIES)
+
+
+def test_more_views_than_epochs_are_fresh_views(oracles: dict[str, Kept], tmp_path: Path) -> None:
+    plan = plan_of({**USUAL, "views": 3}, "derived")
+    assert not differences(oracles["fresh"], (plan, finished(plan, tmp_path)[0]))
+
+
+# Who sees them
+
+
+class Recorded(Images):
+    """Images that write down what is read, and what it looked like."""
+
+    def __init__(self, data: Data) -> None:
+        super().__init__(data, CPU)
+        self.seen: list[tuple[str, View | None, bool]] = []
+
+    def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
+        found = super().read(split, rows, view)
+        as_they_are = torch.equal(found, super().read(split, rows, None))
+        self.seen.append((split, view, as_they_are))
+        return found
+
+
+def nodes(strategy: str, epochs: int = 4) -> tuple[Node, ...]:
+    setting = Setting(data_identity(tiny_data()), Recipe(epochs, 16, learning_rate=0.01), NUMERICS, 42)
+    return resolve(STRATEGIES[strategy](4), network("digits-cnn"), setting).nodes
+
+
+def watched(kind: str, augment: Augment, cache: Cache | None = None) -> Recorded:
+    """A phase of one head on a frozen trunk, from its beginning to its closing evaluation."""
+    images = Recorded(replace(tiny_data(), augment=augment))
+    (joint,) = nodes("joint")  # whose parts are all as they were drawn
+    node = nodes("two-stage")[1]
+    node = replace(node, start={part: joint.start[part] for part in node.start})
+    with applied(NUMERICS):
+        weights = Weights(network("digits-cnn"), 42, {}.__getitem__, CPU)
+        trainee = enroll(node, weights.network(node.start), True)
+        passes = (
+            Plain(images, [node], weights, 64)
+            if kind == "plain"
+            else Derived(images, [node], weights, 64, cache)
+        )
+        for _ in fit([trainee], passes, images, 16):
+            pass
+        conclude(trainee, passes, images, 16)
+    return images
+
+
+@pytest.mark.parametrize("kind", ["plain", "derived"])
+def test_only_training_passes_see_augmented_images(kind: str) -> None:
+    images = watched(kind, Augment(flip=True, crop=2))
+    for split, view, as_they_are in images.seen:
+        assert as_they_are == (view is None)
+        assert view is None or split == "train"
+    numbers = [view.number for _, view, _ in images.seen if view is not None]
+    batches = -(-images.count("train") // 16)
+    assert numbers == [epoch for epoch in range(4) for _ in range(batches)]
+    assert {view.seed for _, view, _ in images.seen if view is not None} == {42}
+    # Validation, and the training split once more at the end, are read as they are.
+    assert {split for split, view, _ in images.seen if view is None} == {"train", "validation"}
+
+
+def test_reading_validation_with_a_view_would_be_seen() -> None:
+    images = Recorded(replace(tiny_data(), augment=Augment(flip=True)))
+    images.read("validation", torch.arange(16), View(42, 0))
+    assert images.seen == [("validation", View(42, 0), False)]
+
+
+def test_fresh_views_are_read_every_epoch_and_all_else_once(tmp_path: Path) -> None:
+    images = watched("derived", Augment(flip=True), Cache(2**30, 0, tmp_path))
+    pieces = -(-images.count("train") // 64)
+    batches = -(-images.count("train") // 16)
+    seen = [(split, view and view.number) for split, view, _ in images.seen]
+    assert [s for s in seen if s[1] is None] == [
+        *[("validation", None)] * -(-images.count("validation") // 64),
+        *[("train", None)] * pieces,
+    ]
+    fresh = [number for _, number in seen if number is not None]
+    assert fresh == [epoch for epoch in range(4) for _ in range(batches)]
+
+
+def test_fixed_views_are_read_once_each(tmp_path: Path) -> None:
+    images = watched("derived", Augment(flip=True, views=2), Cache(2**30, 0, tmp_path))
+    pieces = -(-images.count("train") // 64)
+    seen = [(split, view and view.number) for split, view, _ in images.seen if split == "train"]
+    assert seen == [("train", number) for number in (0, 1, None) for _ in range(pieces)]
+
+
+# Keys and costs
+
+
+def test_augmentation_is_in_every_key_and_absence_of_it_in_none() -> None:
+    usual = tiny_plan(tiny_study())
+    given: list[Mapping[str, Any]] = [USUAL, VIEWS, {"flip": True}, {"crop": 4}, {"rotate": 5}]
+    found = [set(tiny_plan(tiny_study(augment=augment)).nodes) for augment in given]
+    everything = [set(usual.nodes), *found]
+    assert len(set().union(*everything)) == sum(map(len, everything))
+    assert "augment" not in data_identity(tiny_data())
+
+
+def test_a_field_at_its_default_leaves_the_key_alone() -> None:
+    short = tiny_plan(tiny_study(augment={"flip": True}))
+    long = tiny_plan(tiny_study(augment={"flip": True, "crop": 0, "jitter": 0.0, "views": None}))
+    assert list(short.nodes) == list(long.nodes)
+
+
+@pytest.mark.parametrize(
+    ("augment", "executed", "held"),
+    [
+        (None, 120, 120),
+        (Augment(flip=True), 5 * 100 + 120, 120),
+        (Augment(flip=True, views=2), 2 * 100 + 120, 2 * 100 + 120),
+        (Augment(flip=True, views=9), 5 * 100 + 120, 120),
+    ],
+)
+def test_views_pass_the_frozen_layers_once_each(
+    augment: Augment | None, executed: int, held: int
+) -> None:
+    setting = Setting({}, Recipe(epochs=5), NUMERICS, seed=42)
+    net = network("digits-cnn")
+    node = resolve(STRATEGIES["branch-wise"](4), net, setting).nodes[2]
+    sizes, counts = value_bytes(net), {"train": 100, "validation": 20}
+    nothing = work(node, net, {"train": 0, "validation": 0}, sizes)
+    found = work(node, net, counts, sizes, augment)
+    usual = work(node, net, counts, sizes)
+    below = sum(net.macs(Part("segment", i)) for i in (1, 2))
+    assert nothing.executed == 0 and found.written == usual.written
+    assert found.executed - usual.executed == below * (executed - 120)
+    assert found.cache_bytes * 120 == usual.cache_bytes * held
+
+
+@pytest.mark.parametrize("augment", [USUAL, VIEWS])
+def test_what_was_executed_is_what_was_forecast(augment: Mapping[str, Any], tmp_path: Path) -> None:
+    plan = tiny_plan(tiny_study(["branch-wise"], recipe={"epochs": 4}, augment=augment))
+    store, _ = run_all(plan, tmp_path)
+    node = list(plan.nodes.values())[1]  # those after it find its frozen values in the cache
+    summary = store.read_node(node.key).summary
+    counts = {name: len(getattr(plan.data, name)) for name in ("train", "validation")}
+    closings = len({summary["best_epoch"], summary["epochs"]})  # one is forecast
+    more = live_macs(node, plan.net, counts, 4, closings) - live_macs(node, plan.net, counts, 4, 1)
+    assert store.node_cost(node.key)["macs_executed"] == plan.work[node.key].executed + more
+
+
+def test_a_trial_says_how_its_images_were_augmented(tmp_path: Path) -> None:
+    from offramp.study.summary import tidy
+
+    plan = tiny_plan(tiny_study(["baseline"], augment=VIEWS))
+    store, _ = run_all(plan, tmp_path)
+    manifest = store.read_trial(plan.trials[0].id)
+    assert manifest["data"]["augment"] == {**VIEWS, "label": "crop 1, flip, jitter 0.1, 2 views"}
+    labels = set(tidy(store, [plan.trials[0].id])["data"])
+    assert labels == {f"{plan.data.name} (crop 1, flip, jitter 0.1, 2 views)"}

@@ -1,0 +1,132 @@
+"""Whole studies on image files that are read as they are needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kit import check_equal
+from PIL import Image
+
+from offramp.data.file_split import FileSplit
+from offramp.study import spec
+from offramp.study.plan import make_plan
+from offramp.study.pool import run_pooled
+from offramp.study.run import Conduct
+from offramp.study.store import Store
+from support import CPU, run_all
+
+CHILD = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+import child
+from offramp.study import spec
+from offramp.study.plan import make_plan
+from offramp.study.run import Conduct, run
+from offramp.study.store import Store
+study, root, call = json.loads(sys.argv[3])
+plan = make_plan(spec.parse(study), child.CPU)
+child.arm("offramp.engine.fit:step", call)
+for event in run(plan, Store(Path(root)), Conduct(child.CPU, Path(root) / "caches", 0)):
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(4)
+    for split, count in (("train", 40), ("test", 8)):
+        for shade, name in ((0, "dark"), (90, "light")):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(shade, shade + 150, (12, 9 + number % 9, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    return root
+
+
+def study(photos: Path, loader: str, workers: int = 0, **augment: Any) -> dict[str, Any]:
+    return {
+        "seeds": [42],
+        "strategies": ["two-stage", "branch-wise"],
+        "backbone": "digits-cnn",
+        "data": {"name": "folder", "root": str(photos), "size": 8, "channels": 1},
+        "recipe": {"epochs": 2, "batch_size": 16, "learning_rate": 0.01},
+        "augment": augment or {"flip": True, "resized_crop": [0.3, 1.0]},
+        "execution": {"loader": loader, "loader_workers": workers},
+    }
+
+
+def finished(described: dict[str, Any], root: Path) -> Store:
+    store, _ = run_all(make_plan(spec.parse(described), CPU), root)
+    return store
+
+
+@pytest.fixture(scope="module")
+def resident(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return finished(study(photos, "resident"), tmp_path_factory.mktemp("resident"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_study_ends_in_the_same_bits_with_both_loaders(
+    workers: int, photos: Path, resident: Store, tmp_path: Path
+) -> None:
+    described = study(photos, "streaming", workers)
+    plan = make_plan(spec.parse(described), CPU)
+    assert all(isinstance(split, FileSplit) for split in plan.data.splits.values())
+    check_equal(resident, finished(described, tmp_path / "store"))
+
+
+def test_plain_execution_too(photos: Path, tmp_path: Path) -> None:
+    stores = []
+    for loader in ("resident", "streaming"):
+        described = study(photos, loader, 2, views=2, crop=1)
+        described["execution"]["mode"] = "plain"
+        stores.append(finished(described, tmp_path / loader))
+    check_equal(*stores)
+
+
+@pytest.mark.parametrize("call", [3, 8])
+def test_killed_in_an_epoch_a_run_goes_on_to_the_same_bits(
+    call: int, photos: Path, resident: Store, tmp_path: Path
+) -> None:
+    described = study(photos, "streaming", 2)
+    here = Path(__file__).parent
+    order = json.dumps([described, str(tmp_path / "store"), call])
+    command = [sys.executable, "-c", CHILD, str(here), str(here.parent), order]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    check_equal(resident, finished(described, tmp_path / "store"))
+
+
+def test_pooled_processes_read_files_with_processes_of_their_own(
+    photos: Path, resident: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(spec.parse(study(photos, "streaming", 1)), CPU)
+    store = Store(tmp_path / "store")
+    for _ in run_pooled(plan, store, Conduct(CPU, tmp_path / "caches", workers=2)):
+        pass
+    check_equal(resident, store)
+
+
+def test_the_loader_is_in_no_key(photos: Path) -> None:
+    plans = [
+        make_plan(spec.parse(study(photos, *how)), CPU) for how in (("resident", 0), ("streaming", 2))
+    ]
+    assert list(plans[0].nodes) == list(plans[1].nodes)
+    assert [t.id for t in plans[0].trials] == [t.id for t in plans[1].trials]
