@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 from offramp.cli.render import counted, duration, emit, size
 from offramp.errors import OfframpError, nearest
 from offramp.report import drawing, folder
-from offramp.report.assemble import assemble
+from offramp.report.assemble import report as report_on
+from offramp.report.contents import Contents
 from offramp.report.join import open_all
 
 
@@ -43,12 +45,9 @@ def report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
         if not evidence.trials:
             places = ", ".join(map(str, chosen.sources))
             raise OfframpError(f"{places} holds no finished trial; run a study first")
-        status.update("making figures, tables and statistics")
-        contents = assemble(evidence, chosen.title)
-        workers = min(chosen.workers or os.cpu_count() or 1, max(len(contents.figures), 1))
-        with closing(folder.write(contents, evidence.table, out, formats, workers)) as steps:
-            for done, total in steps:
-                status.update(f"drawing figures: {done} of {total}")
+        workers = chosen.workers or os.cpu_count() or 1
+        with closing(report_on(evidence, out, formats, workers, chosen.title)) as steps:
+            contents = _watched(steps, status)
     page = out / "index.html"
     if as_json:
         emit(
@@ -71,6 +70,15 @@ def report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
         f"in {duration(time.monotonic() - began)}.\n"
         f"Open {page} ({size(page.stat().st_size)})."
     )
+
+
+def _watched(steps: Generator[str, None, Contents], status: Status) -> Contents:
+    while True:
+        try:
+            status.update(next(steps))
+        except StopIteration as end:
+            contents: Contents = end.value
+            return contents
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -7,11 +7,14 @@ import math
 import multiprocessing
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from offramp.report.model import Figure
+from offramp.report.theme import themed
 
 FORMATS = ("svg", "pdf", "png")
 VEGA_LITE = "6.4"  # what altair writes
@@ -54,32 +57,35 @@ def _on_white(svg: str) -> str:
     return re.sub(r"<svg[^>]*>", r'\g<0><rect width="100%" height="100%" fill="white"/>', svg, count=1)
 
 
-Start = Callable[[str, str, Path, Sequence[str]], "Future[None]"]
-
-
 @contextmanager
-def pool(workers: int) -> Iterator[Start]:
-    """Start a `draw` in one of `workers` processes; with 0, nothing is drawn.
+def started(
+    figures: Sequence[Figure], folder: Path, formats: Sequence[str], workers: int
+) -> Iterator[list[Future[None]]]:
+    """Begin to draw in `workers` processes; see `progress` for the end. No formats: nothing is drawn.
 
-    On any failure, Ctrl-C included, what has not begun is dropped.
+    At the end of the block, on a failure and on Ctrl-C too, what has not begun is dropped.
     """
-    if workers == 0:
-        yield _nothing
+    if not formats:
+        yield []
         return
     context = multiprocessing.get_context("spawn")  # V8 has threads, which a fork would lose
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
     try:
-        yield lambda *arguments: executor.submit(draw, *arguments)
+        yield [
+            executor.submit(draw, figure.name, text(themed(figure.spec)), folder, tuple(formats))
+            for figure in figures
+        ]
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def progress(drawn: Sequence[Future[None]]) -> Iterator[tuple[int, int]]:
+    """Figures that are done, and in total, each time that one is. Raises what drawing raised."""
+    for done, future in enumerate(as_completed(drawn), start=1):
+        future.result()
+        yield done, len(drawn)
 
 
 def _quiet() -> None:
     """Ctrl-C is the parent's to handle; a worker that prints a traceback for it helps nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _nothing(*_: object) -> Future[None]:
-    done: Future[None] = Future()
-    done.set_result(None)
-    return done

@@ -23,7 +23,7 @@ def facts(evidence: Evidence) -> list[Fact]:
     """What there is to know, a fact a line; empty ones are left out."""
     trials = evidence.trials
     found = [
-        Fact("Study", _each(t.study for t in trials)),
+        Fact("Study", _each(t.study for t in trials if t.study)),
         Fact("Networks and data", [_place(evidence.of(*pair)) for pair in evidence.pairs]),
         Fact("Strategies", [", ".join(evidence.strategies)]),
         Fact("Seeds", [", ".join(map(str, sorted({t.seed for t in trials})))]),
