@@ -15,7 +15,7 @@ from page_contents import contents, curve, figure, numbers
 from offramp.errors import OfframpError
 from offramp.report import folder
 from offramp.report.contents import Contents, choices
-from offramp.report.drawing import FORMATS
+from offramp.report.save import PICTURES
 
 
 def small() -> Contents:
@@ -33,10 +33,10 @@ def files(out: Path) -> dict[str, bytes]:
 
 def test_everything_is_there_and_named_in_the_marker(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    steps = list(folder.write(small(), numbers(), out, FORMATS, workers=2))
+    steps = list(folder.write(small(), numbers(), out, PICTURES, workers=2))
     assert steps == [(1, 2), (2, 2)]
     found = files(out)
-    figures = {f"figures/{n}.{f}" for n in ("all", "panels-resnet18") for f in FORMATS}
+    figures = {f"figures/{n}.{f}" for n in ("all", "panels-resnet18") for f in PICTURES}
     charts = {"data/all.vl.json", "data/panels-resnet18.vl.json", "data/numbers.parquet"}
     assert set(found) == {
         *("index.html", "report.json"),

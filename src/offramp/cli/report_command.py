@@ -15,10 +15,11 @@ from rich.status import Status
 
 from offramp.cli.render import counted, duration, emit, size
 from offramp.errors import OfframpError, nearest
-from offramp.report import drawing, folder
+from offramp.report import folder
 from offramp.report.assemble import report as report_on
 from offramp.report.contents import Contents
 from offramp.report.join import open_all
+from offramp.report.save import PICTURES
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def _formats(text: str) -> tuple[str, ...]:
     if words == ["none"]:
         return ()
     for word in words:
-        if word not in drawing.FORMATS:
-            raise OfframpError(f"--format has '{word}'{nearest(word, (*drawing.FORMATS, 'none'))}")
+        if word not in PICTURES:
+            raise OfframpError(f"--format has '{word}'{nearest(word, (*PICTURES, 'none'))}")
     if not words:
         raise OfframpError("--format is empty; write svg,pdf,png, some of them, or none")
-    return tuple(format for format in drawing.FORMATS if format in words)
+    return tuple(format for format in PICTURES if format in words)

@@ -1,60 +1,23 @@
-"""Charts as files: SVG, PDF and PNG from Vega-Lite, without a browser, in several processes."""
+"""Many charts as files, drawn in several processes."""
 
 from __future__ import annotations
 
-import json
-import math
 import multiprocessing
-import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from offramp.report.model import Figure
+from offramp.report.save import drawn, text
 from offramp.report.theme import themed
-
-FORMATS = ("svg", "pdf", "png")
-VEGA_LITE = "6.4"  # what altair writes
-SCALE = 2.0  # pixels of a PNG for each of the chart's own
-
-
-def text(spec: Mapping[str, Any]) -> str:
-    """A specification as JSON on one line; what is not a number becomes null, as JSON has none."""
-    try:
-        return json.dumps(spec, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(spec), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def draw(name: str, spec: str, folder: Path, formats: Sequence[str]) -> None:
-    """Write `name` in each format. The chart is laid out once: PDF and PNG are made from its SVG."""
-    import vl_convert
-
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
-    for format in formats:
-        path = folder / f"{name}.{format}"
-        if format == "svg":
-            path.write_text(svg, encoding="utf-8")
-        elif format == "pdf":
-            path.write_bytes(vl_convert.svg_to_pdf(svg))
-        else:
-            path.write_bytes(vl_convert.svg_to_png(_on_white(svg), scale=SCALE))
-
-
-def _on_white(svg: str) -> str:
-    """A PNG has white paper; SVG and PDF take that of the page where they stand."""
-    return re.sub(r"<svg[^>]*>", r'\g<0><rect width="100%" height="100%" fill="white"/>', svg, count=1)
+    """Write `name` in each format."""
+    for format, content in drawn(spec, formats).items():
+        (folder / f"{name}.{format}").write_bytes(content)
 
 
 @contextmanager
@@ -79,11 +42,11 @@ def started(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def progress(drawn: Sequence[Future[None]]) -> Iterator[tuple[int, int]]:
+def progress(begun: Sequence[Future[None]]) -> Iterator[tuple[int, int]]:
     """Figures that are done, and in total, each time that one is. Raises what drawing raised."""
-    for done, future in enumerate(as_completed(drawn), start=1):
+    for done, future in enumerate(as_completed(begun), start=1):
         future.result()
-        yield done, len(drawn)
+        yield done, len(begun)
 
 
 def _quiet() -> None:

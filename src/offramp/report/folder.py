@@ -18,6 +18,7 @@ from offramp.report.page import page
 from offramp.report.render_csv import csv
 from offramp.report.render_latex import latex
 from offramp.report.render_markdown import markdown
+from offramp.report.save import text
 from offramp.report.theme import themed
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
@@ -51,7 +52,7 @@ def write(
 ) -> Generator[tuple[int, int]]:
     """Write the report to `out`, whole or not at all; yields figures drawn so far and in total.
 
-    numbers: the tidy table, kept whole.  formats: of figures, among drawing.FORMATS.  workers:
+    numbers: the tidy table, kept whole.  formats: of figures, among svg, pdf and png.  workers:
     processes that draw.  An earlier report is replaced when the new one is complete: exhaust the
     generator, or close it to leave things as they were.
     Raises OfframpError as `staged` does.
@@ -102,7 +103,7 @@ def _mark(folder: Path) -> None:
 def _write_texts(folder: Path, contents: Contents, formats: Sequence[str]) -> None:
     for figure in contents.figures:
         path = folder / "data" / f"{figure.name}.vl.json"
-        path.write_text(drawing.text(themed(figure.spec)) + "\n", encoding="utf-8")
+        path.write_text(text(themed(figure.spec)) + "\n", encoding="utf-8")
     for table in [*contents.tables, *contents.claims]:
         for ending, words in (("md", markdown(table)), ("tex", latex(table)), ("csv", csv(table))):
             path = folder / "tables" / f"{table.name}.{ending}"
