@@ -390,3 +390,6 @@ def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
     (node, *_) = nodes("two-stage", recipe=Recipe(epochs=2, class_weights="balanced"))
     assert node.reads["recipe"]["class_weights"] == "balanced"
     assert "class_weights" not in nodes("two-stage")[0].reads["recipe"]
+    (node, *_) = nodes("two-stage", recipe=Recipe(epochs=2, label_smoothing=0.1))
+    assert node.reads["recipe"]["label_smoothing"] == 0.1
+    assert "label_smoothing" not in nodes("two-stage")[0].reads["recipe"]

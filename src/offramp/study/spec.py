@@ -72,6 +72,7 @@ class RecipeSpec(BaseModel):
     patience: Count | None = Recipe.patience
     select: Literal["auto", "best", "last"] = Recipe.select
     class_weights: Literal["none", "balanced"] = Recipe.class_weights
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Recipe.label_smoothing
 
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
     temperature: Positive = 3.0
