@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-LATER = ("class_weights", "label_smoothing")  # fields younger than the first keys: left out of them while at their default
+LATER = (
+    "class_weights",
+    "label_smoothing",
+)  # fields younger than the first keys: left out of them while at their default
 
 
 @dataclass(frozen=True)

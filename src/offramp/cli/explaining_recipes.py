@@ -38,19 +38,21 @@ def _list(as_json: bool) -> None:
     if as_json:
         emit([_record(recipe) for recipe in RECIPES.values()])
         return
-    training = table(["recipe", "optimizer", "schedule"], ["rate", "decay", "epochs", "batch"])
-    start = table(["recipe", "paper's name", "starts from", "augmentation", "in", "read as"])
+    steps = table(["recipe", "optimizer"], ["rate", "momentum", "decay", "epochs", "batch"])
+    start = table(["recipe", "schedule", "patience", "from", "augmentation"])
+    source = table(["recipe", "in the paper", "sections", "read as"])
     for name, r in RECIPES.items():
-        optimizer = r.optimizer if r.momentum is None else f"{r.optimizer}, momentum {r.momentum:g}"
-        patience = "" if r.patience is None else f", patience {r.patience}"
-        numbers = (f"{r.learning_rate:g}", f"{r.weight_decay:g}", str(r.epochs), str(r.batch_size))
-        training.add_row(name, optimizer, f"{r.schedule}{patience}", *numbers)
+        momentum = "–" if r.momentum is None else f"{r.momentum:g}"
+        numbers = (f"{r.weight_decay:g}", str(r.epochs), str(r.batch_size))
+        steps.add_row(name, r.optimizer, f"{r.learning_rate:g}", momentum, *numbers)
         words = ", ".join(r.augment).replace("_", " ") or "none"
-        start.add_row(name, r.network, r.weights or "scratch", words, r.source, r.readings)
+        patience = "–" if r.patience is None else str(r.patience)
+        start.add_row(name, r.schedule, patience, r.weights or "scratch", words)
+        source.add_row(name, r.network, r.source, r.readings)
     precision = " and ".join(sorted({r.precision for r in RECIPES.values()}))
     note = (
-        f"Rates at the start. Precision {precision}, deterministic. Normalized per channel, seeds 42 to "
-        "46, all nine\nstrategies. Readings: docs/readings.md. offramp recipes NAME prints a study file; "
-        "studies/paper/ holds all."
+        f"Precision {precision}, deterministic; images normalized per channel; seeds 42 to 46.\n"
+        "docs/readings.md says why it is read so. offramp recipes NAME prints a study\n"
+        "file; studies/paper/ holds all of them."
     )
-    show([training, start], "How the paper trains", note)
+    show([steps, start, source], "How the paper trains", note)

@@ -8,7 +8,9 @@ import re
 from offramp.errors import OfframpError
 
 _PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
-_SPEED = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?) ?(flops|flop/s|macs|mac/s|macs/s)", re.IGNORECASE)
+_SPEED = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?) ?(flops|flop/s|macs|mac/s|macs/s)", re.IGNORECASE
+)
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(d|h|min|m|s)", re.IGNORECASE)
 _SECONDS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0}
 

@@ -166,7 +166,6 @@ def _show_results(
             f"failed: {failure['strategy']}, seed {failure['seed']}: {failure['reason']}", err=True
         )
 
-
     return answer
 
 

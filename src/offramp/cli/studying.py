@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from offramp.cli import quantities, running
-from offramp.cli.render import counted, duration, emit, macs, show, table
+from offramp.cli.render import duration, emit, macs, show, table
 from offramp.cli.running import How, Outcome
 from offramp.errors import OfframpError
 from offramp.study.budget import choose
@@ -84,26 +84,28 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
         emit(found)
         return
     given = how.speed is not None
-    listing = table(["study"], ["trials", "nodes", "MACs", "of alone", "here", *(["there"] if given else [])])
+    listing = table(["study"], ["nodes", "MACs", "of alone", "here", *(["there"] if given else [])])
     for one in found["studies"]:
         totals = one["totals"]
-        row = [counted(totals["trials"], "trial").split()[0], str(totals["nodes"]), macs(totals["macs"])]
+        row = [str(totals["nodes"]), macs(totals["macs"])]
         row += [f"{100 * totals['share_of_written']:.0f} %", duration(totals["seconds"])]
         if how.speed is not None:
             row.append(duration(totals["macs_to_run"] / how.speed))
         listing.add_row(one["study"], *row)
-    show(listing, f"{path}: {counted(len(asked), 'study').replace('studys', 'studies')}")
+    note = "of alone: share of the work of every phase run alone."
+    if given:
+        note += "\nthere: at the given speed."
+    show(listing, f"{path}: {len(asked)} studies", note)
     typer.echo(running.said_of(found["totals"]))
     _provisional(found["studies"])
 
 
 def _provisional(studies: Sequence[dict[str, Any]]) -> None:
     """What is not here, each thing once."""
-    lines: dict[str, list[str]] = {}
-    for one in studies:
-        for line in (*one["provisional"], *one["remarks"]):
-            lines.setdefault(line, []).append(one["study"])
-    if any(one["provisional"] for one in studies):
+    for line in dict.fromkeys(line for one in studies for line in one["remarks"]):
+        typer.echo(f"Note: {line}.")
+    lacking = dict.fromkeys(line for one in studies for line in one["provisional"])
+    if lacking:
         typer.echo("Provisional, keys too, since not all is here:")
-    for line, users in lines.items():
-        typer.echo(f"  {line} ({', '.join(users)})")
+    for line in lacking:
+        typer.echo(f"  {line}")

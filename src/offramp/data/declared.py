@@ -53,7 +53,7 @@ class _Nowhere:
     ids: tuple[str, ...] = ()
 
     def open(self, row: int) -> Any:
-        raise OfframpError(f"the images of '{self.name}' are not here; this plan is for looking only")
+        raise OfframpError(f"image {row} of '{self.name}' is not here; this plan is for looking only")
 
 
 def missing(spec: DataSpec) -> str | None:
@@ -65,7 +65,7 @@ def missing(spec: DataSpec) -> str | None:
     shared = os.environ.get("OFFRAMP_DATA")
     root = spec.root or (str(Path(shared) / spec.name) if shared else None)
     if root is None:
-        return f"no folder is given for {spec.name} (data.root, --data-root or OFFRAMP_DATA)"
+        return "no folder is given (data.root, --data-root or OFFRAMP_DATA)"
     return None if Path(root).expanduser().is_dir() else f"there is no folder {root}"
 
 
@@ -79,7 +79,7 @@ def declared_data(spec: DataSpec, augment: Augment | None = None) -> Data:
     channels, height, width = counts.shape
     side = spec.size
     shape = (spec.channels or channels, side or height, side or width)
-    made: dict[int, FileSplit] = {}
+    made: dict[int, Any] = {}
     parts = choose(raw, spec).parts
     for name, part in parts.items():
         made.setdefault(id(part), _split(spec, name, part, shape))

@@ -96,7 +96,7 @@ def at_hand(source: str, backbone: str) -> bool:
         names = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
         found = (try_to_load_from_cache(config.hf_hub_id, file) for file in names if file)
         return any(isinstance(place, str) for place in found)
-    return bool(config.url) and _fetched(config.url)
+    return isinstance(config.url, str) and _fetched(config.url)
 
 
 def _fetched(address: str) -> bool:

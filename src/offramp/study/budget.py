@@ -40,11 +40,12 @@ def choose(plan: Plan, macs: float) -> Choice:
     tested = test if asked <= TEST_SHARE * room else max(1, int(test * TEST_SHARE * room / asked))
     room -= answers * tested
     epochs = plan.study.recipe.epochs
-    full = plan.executed + answers * (len(plan.data.validation) + len(plan.data.calibration))
+    held = answers * (len(plan.data.validation) + len(plan.data.calibration))
+    full: float = plan.executed + held
 
     @cache
     def work(epochs: int) -> float:
-        return with_epochs(plan, epochs).executed + full - plan.executed
+        return with_epochs(plan, epochs).executed + held
 
     settings = []
     train = images
@@ -54,9 +55,10 @@ def choose(plan: Plan, macs: float) -> Choice:
         chosen = _most(epochs, lambda e: work(e) * wanted <= room)
         train = min(images, int(images * room / work(chosen)))
         if train < least:
+            times = work(1) * least / images / room
             raise OfframpError(
-                f"not even one epoch on {least} images fits (that is {work(1) * least / images / macs:.1f} "
-                "times the budget); give more, or fewer seeds or strategies"
+                f"not even one epoch on {least} images fits, which is {times:.1f} times what the budget "
+                "leaves; give more time, or fewer seeds or strategies"
             )
         if chosen != epochs:
             settings.append(f"recipe.epochs={chosen}")

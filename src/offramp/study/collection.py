@@ -30,7 +30,9 @@ class Member:
     study: Study
 
 
-def members(path: Path, overrides: Sequence[str] = (), data_root: Path | None = None) -> tuple[Member, ...]:
+def members(
+    path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
+) -> tuple[Member, ...]:
     """The studies of a list, in its order; `overrides` apply to every one. Of a file that is a study,
     itself.
 

@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 
-from offramp.engine.speed import macs_per_second
+from offramp.engine.speed import STEP_MACS, macs_per_second
 from offramp.phase import describe
 from offramp.study.plan import Plan
 from offramp.study.store import Store
 
 
-def measured(plan: Plan, device: torch.device) -> float:
-    """MACs a second of this machine, training the plan's network."""
-    return macs_per_second(plan.net, plan.numerics, device, plan.study.recipe.batch_size)
+def measured(plan: Plan, device: torch.device, step_macs: float = STEP_MACS) -> float:
+    """MACs a second of this machine, training the plan's network, of steps of about `step_macs`."""
+    return macs_per_second(
+        plan.net, plan.numerics, device, plan.study.recipe.batch_size, step_macs=step_macs
+    )
 
 
 def forecast(
@@ -23,9 +25,10 @@ def forecast(
 ) -> dict[str, Any]:
     """The DAG and its totals, in the types of JSON. speed: MACs a second; measured, by default.
 
-    seconds: of what the store lacks, from a short measurement on this machine.  macs_written: of
-    every phase run alone, as the paper does; macs_shared: the same, each node once.  disk_bytes: weights of
-    the nodes and logits of the trials.  provisional: see `Plan`; nothing is then looked up in the store.
+    seconds: of what the store lacks, from a short measurement on this machine.
+    macs_written: of every phase run alone, as the paper does; macs_shared: the same, each node once.
+    disk_bytes: weights of the nodes and logits of the trials.  provisional: see `Plan`; nothing is
+    then looked up in the store.
     """
     there = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
     users = plan.users
@@ -73,6 +76,7 @@ def forecast(
     }
 
 
+QUICK = 4e9  # MACs of a measured step, where there are many networks to measure
 SUMS = ("trials", "phases", "macs_written", "disk_bytes")
 
 
@@ -86,8 +90,9 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
     nodes: dict[str, dict[str, Any]] = {}
     for name, plan in plans:
         alike = (plan.study.backbone.name, str(plan.study.backbone.options), plan.data.shape)
-        speed = speeds.setdefault(alike, 0.0) or measured(plan, device)
-        speeds[alike] = speed
+        if alike not in speeds:
+            speeds[alike] = measured(plan, device, QUICK)
+        speed = speeds[alike]
         found = forecast(plan, store, device, speed)
         shared = {key: plan.work[key].written for key in plan.nodes}
         new = [{**n, "shared": shared[n["key"]]} for n in found["nodes"] if n["key"] not in nodes]

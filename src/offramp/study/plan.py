@@ -158,11 +158,11 @@ def make_plan(
     lacking = []
     absent = missing(data_spec(study)) if provisional else None
     if absent is not None:
-        lacking.append(f"data: {absent}; counts are those declared for {study.data.name}")
+        lacking.append(f"{study.data.name}: {absent}; counts are those known of it")
     data = read_data(study, provisional) if data is None else data
     drawn = study
     if provisional and _weights_absent(study) and not _keeps_backbone(study):
-        lacking.append(f"weights: '{study.backbone.weights}' of {study.backbone.name} are not here")
+        lacking.append(f"{study.backbone.name}: its weights '{study.backbone.weights}' are not here")
         drawn = without_weights(study)
     plan = plan_trials(study, data, _network(drawn, data), numerics)
     return replace(plan, remarks=remarks, provisional=tuple(lacking))
