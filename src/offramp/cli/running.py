@@ -29,7 +29,8 @@ from offramp.study.summary import lines
 
 @dataclass(frozen=True)
 class How:
-    """How a run is asked for. speed: of another device, in MACs a second, for the forecast."""
+    """How a run is asked for. speed: of another device, in MACs a second, for the forecast.  here: of
+    this one, where it was measured already."""
 
     root: Path
     dry_run: bool = False
@@ -37,6 +38,7 @@ class How:
     as_json: bool = False
     quiet: bool = False
     speed: float | None = None
+    here: float | None = None
 
     @property
     def silent(self) -> bool:
@@ -53,7 +55,8 @@ def go(plan: Plan, how: How) -> None:
     if not how.silent:
         remark(plan)
     if how.dry_run:
-        show_forecast(forecast(plan, Store(how.root), default_device()), how.as_json, how.speed)
+        found = forecast(plan, Store(how.root), default_device(), how.here)
+        show_forecast(found, how.as_json, how.speed)
         return
     outcome = trained(plan, how)
     if how.as_json:

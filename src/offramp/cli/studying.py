@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from offramp.errors import OfframpError
 from offramp.study.budget import choose
 from offramp.study.collection import Member, members, plans
 from offramp.study.forecast import measured, together
-from offramp.study.plan import default_device, make_plan
+from offramp.study.plan import Plan, default_device, make_plan
 from offramp.study.store import Store
 
 
@@ -32,15 +33,16 @@ def start(
         _start_all(path, asked, how)
         return
     if budget is not None:
-        settings = [*settings, *_fitting(asked[0], quantities.span(budget), budget, how)]
-        asked = members(path, settings, data_root)
+        seconds = quantities.span(budget)
+        plan = make_plan(asked[0].study, provisional=how.dry_run)
+        how = replace(how, here=measured(plan, default_device()))
+        asked = members(path, [*settings, *_fitting(plan, seconds, budget, how)], data_root)
     running.start(asked[0].study, how)
 
 
-def _fitting(asked: Member, seconds: float, words: str, how: How) -> tuple[str, ...]:
+def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...]:
     """Settings with which the study fits, and on standard error what they are."""
-    plan = make_plan(asked.study, provisional=how.dry_run)
-    speed = measured(plan, default_device())
+    speed = how.here or measured(plan, default_device())
     chosen = choose(plan, seconds * speed)
     about = f"about {duration(chosen.macs / speed)} here, at {macs(speed)}MAC/s"
     if chosen.settings:
