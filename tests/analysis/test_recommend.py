@@ -145,9 +145,7 @@ def test_estimates_are_ranked_and_not_tested() -> None:
 
 
 def test_one_seed_is_ranked_and_not_tested() -> None:
-    assert sure(one("accuracy", facts(seeds=1))).startswith(
-        "not tested: there is no more than one block"
-    )
+    assert sure(one("accuracy", facts(seeds=1))).startswith("not tested: there is no more than one seed")
 
 
 def test_balanced_weighs_all_that_was_measured() -> None:

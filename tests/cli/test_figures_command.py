@@ -24,9 +24,11 @@ def test_figures_of_a_store_and_of_its_pack(studied: Cli) -> None:
 
 
 def test_answers_for_programs(studied: Cli) -> None:
-    answer = studied("figures", "runs", "--only", "memory-power", "--json")
+    answer = studied("figures", "runs", "--only", "memory-power", "--format", "json", "--json")
     found = json.loads(answer.out)
-    assert answer.code == 0 and found["figures"] == [] and "not measured" in found["missing"][0]
+    assert answer.code == 0 and found["missing"] == []
+    assert [f["paper"] for f in found["figures"]] == ["Figs. 15, 16, 17"]
+    assert all(Path(file).is_file() for file in found["files"])
     packing = json.loads(studied("pack", "runs", "--out", "packed", "--json").out)
     assert packing["trials"] == 6 and set(packing["bytes"]) == {
         *("README.md", "logits.npz", "table.parquet", "trials.json")

@@ -13,17 +13,14 @@ from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from jsonschema import ValidationError
 from made import MACS, PLAIN, Made, Run, evidence, simple
-from scipy import stats
 from specs import tables, views, with_columns
 
 from offramp.errors import OfframpError
-from offramp.report import series, timing
+from offramp.report import timing
 from offramp.report.colors import KNOWN, styles
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, compute, curves, draw, meters, quality, reliability
-from offramp.report.figures.chart import short, ticks
 from offramp.report.figures.significance import edges, observations, ring, significance
-from offramp.report.figures.units import unit
 from offramp.report.model import Figure
 from offramp.report.save import text
 from offramp.report.theme import themed
@@ -47,63 +44,6 @@ def trials() -> list[Made]:
             right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
             found.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
     return found
-
-
-def test_an_exits_curve_joins_the_phases_that_trained_it() -> None:
-    first = Run("joint", {1: [5.0, 4.0], 2: [6.0, 5.0], 3: [7.0, 6.0]})
-    second = Run("branch 1", {1: [3.0, 2.0, 1.0]})
-    found = series.curves(evidence([Made("joint-branch", 1, [first, second])]), "net", "images")
-    mine = found[(found["split"] == "validation") & (found["metric"] == "cross_entropy")]
-    assert mine[mine["exit"] == 1][["step", "value"]].to_numpy().tolist() == [
-        *([1, 5.0], [2, 4.0], [3, 3.0], [4, 2.0], [5, 1.0])
-    ]
-    assert mine[mine["exit"] == 3]["value"].tolist() == [7.0, 6.0]
-    train = found[(found["split"] == "train") & (found["exit"] == 1)]
-    assert train[train["metric"] == "cross_entropy"]["value"].tolist() == [2.5, 2.0, 1.5, 1.0, 0.5]
-
-
-def test_the_overall_curve_holds_an_exit_that_stopped_at_its_last_value() -> None:
-    first = Run("joint", {1: [6.0, 4.0], 3: [2.0, 8.0]})
-    second = Run("branch 1", {1: [1.0, 0.0]})
-    found = series.overall(series.curves(evidence([Made("joint", 1, [first, second])]), "net", "images"))
-    mine = found[(found["split"] == "validation") & (found["metric"] == "cross_entropy")]
-    assert mine["value"].tolist() == [4.0, 6.0, (1 + 8) / 2, (0 + 8) / 2]
-
-
-def test_the_mean_over_seeds_has_the_range_of_few_and_the_interval_of_many() -> None:
-    few = pd.DataFrame({"k": "a", "seed": [1, 2, 3], "step": 1, "value": [1.0, 2.0, 6.0]})
-    row = series.over_seeds(few, ["k"], 10).iloc[0]
-    assert (row["low"], row["value"], row["high"]) == (1.0, 3.0, 6.0)
-    values = [1.0, 2.0, 3.0, 4.0, 5.0, 9.0]
-    many = pd.DataFrame({"k": "a", "seed": range(6), "step": 1, "value": values})
-    row = series.over_seeds(many, ["k"], 10).iloc[0]
-    low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
-    assert (row["low"], row["high"]) == pytest.approx((low, high))
-
-
-def test_a_seed_that_stopped_early_is_held() -> None:
-    rows = [(1, 1, 4.0), (1, 2, 2.0), (1, 3, 0.0), (2, 1, 6.0), (2, 2, 4.0)]
-    found = pd.DataFrame(rows, columns=["seed", "step", "value"]).assign(k="a")
-    assert series.over_seeds(found, ["k"], 10)["value"].tolist() == [5.0, 3.0, 2.0]
-
-
-def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
-    value = np.zeros(1000)
-    value[501] = 50.0
-    found = pd.DataFrame({"k": "a", "seed": 1, "step": range(1, 1001), "value": value})
-    drawn = series.over_seeds(found, ["k"], 80)
-    assert len(drawn) == 80 and drawn["step"].iloc[0] == 1 and drawn["step"].iloc[-1] == 1000
-    assert drawn["high"].max() == 50.0
-    assert len(series.over_seeds(found, ["k"], 2000)) == 1000
-
-
-def test_means_of_fewer_than_three_seeds_have_no_interval() -> None:
-    two = pd.DataFrame({"strategy": "a", "seed": [1, 2], "value": [1.0, 3.0]})
-    row = series.means(two, ["strategy"]).iloc[0]
-    assert row["value"] == 2.0 and math.isnan(row["low"]) and math.isnan(row["high"])
-    three = pd.DataFrame({"strategy": "a", "seed": [1, 2, 3], "value": [1.0, 3.0, 5.0]})
-    row = series.means(three, ["strategy"]).iloc[0]
-    assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 2, 3.0, 2 / 3**0.5))
 
 
 def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
@@ -372,51 +312,12 @@ def test_a_strategy_has_one_color_in_every_figure(many: Evidence) -> None:
                         assert color == known[label], (figure.name, label)
 
 
-def test_styles_differ_in_more_than_color() -> None:
-    found = list(styles([*KNOWN, "mine", "yours"]).values())
-    assert len({s.color for s in found}) == len({s.dark for s in found}) == 11
-    assert len({(s.dash, s.shape) for s in found}) == 11
-    assert len({s.shape for s in KNOWN.values()}) == len({s.dash for s in KNOWN.values()}) == 9
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_colors_stand_out_from_the_page(dark: bool) -> None:
-    page = 0.0 if dark else 1.0
-    for label, style in KNOWN.items():
-        ink = luminance(style.dark if dark else style.color)
-        low, high = sorted((ink, page))
-        assert (high + 0.05) / (low + 0.05) >= 3, label
-
-
-def luminance(color: str) -> float:
-    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def test_the_dark_theme_changes_colors_and_no_data(many: Evidence) -> None:
     figure = draw(many, ["accuracy-by-exit"]).figures[0]
     dark, light = themed(figure.spec, dark=True), themed(figure.spec)
     assert dark["datasets"] == light["datasets"] == figure.spec["datasets"]
     assert KNOWN["joint"].color not in text(dark) and KNOWN["joint"].dark in text(dark)
     assert light["config"]["background"] == dark["config"]["background"] == "transparent"
-
-
-def test_numbers_are_short() -> None:
-    assert [short(v) for v in (0.123456, 1234567.0, 1e-7, 30.0, 0.0)] == [
-        *("0.1235", "1.235e6", "1e-7", "30", "0")
-    ]
-
-
-def test_ticks_of_a_logarithmic_axis() -> None:
-    assert ticks(3.0, 200.0) == [5, 10, 20, 50, 100, 200]
-    assert ticks(0.001, 1000.0) == [0.001, 0.01, 0.1, 1, 10, 100, 1000][:7]
-    assert ticks(0.0, 1.0) == [] and ticks(1.0, 1.0) == []
-
-
-def test_units_fit_the_largest_value() -> None:
-    assert [unit(v, "s").name for v in (0.5, 90.0, 600.0, 9000.0)] == ["ms", "s", "min", "h"]
-    assert unit(5e9, "B").name == "GB" and unit(0.0, "J").name == "J"
 
 
 def test_an_unknown_figure_is_refused(many: Evidence) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import typer
 
 from offramp.analysis.recommend import GOALS, Advice, Ranked, Wish, guidelines, recommend, sure
 from offramp.analysis.stats.text import p_text
-from offramp.cli.render import console, emit, macs, show, table
+from offramp.cli.render import emit, folded, macs, notes, say, show, table
 from offramp.errors import OfframpError, nearest
 from offramp.report import advice, evidence
 
@@ -63,8 +62,7 @@ def recommend_from(where: Path, given: bool, asked: Wish, study: str | None, as_
         return
     for one in answers:
         _advice(one)
-    for note in found.missing:
-        _say(f"Note: {note}.")
+    notes(found.missing)
     if silent:
         _guidelines(asked, "These runs do not answer it.", as_json)
 
@@ -78,27 +76,22 @@ def _plain(asked: Wish) -> dict[str, Any]:
     return {"source": NO_RUNS, "strategies": [asdict(g) for g in found], "more": list(more)}
 
 
-def _say(text: str, indent: str = "") -> None:
-    width = min(console().width, 100)
-    typer.echo(textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False))
-
-
 def _guidelines(asked: Wish, why: str, as_json: bool) -> None:
     if as_json:
         nothing: dict[str, Any] = {"wish": asdict(asked), "evidence": [], "missing": [why]}
         emit({**nothing, "guidelines": _plain(asked)})
         return
     found, more = guidelines(asked.goal, asked.frozen_backbone)
-    _say(f"{why} {NO_RUNS}")
+    say(f"{why} {NO_RUNS}")
     typer.echo(f"\nFor {advice.WORDS[asked.goal]}:")
     for g in found:
-        _say(f"- {' or '.join(g.strategies)}: {g.text} ({g.section})", "  ")
+        say(f"- {' or '.join(g.strategies)}: {g.text} ({g.section})", indent="  ")
     typer.echo("\nBesides:")
     for text in more:
-        _say(f"- {text}", "  ")
+        say(f"- {text}", indent="  ")
     if asked.min_accuracy is not None or asked.max_macs is not None:
         typer.echo()
-        _say("--min-accuracy and --max-macs need runs: offramp run a study, then name its store.")
+        say("--min-accuracy and --max-macs need runs: offramp run a study, then name its store.")
 
 
 def _advice(one: Advice) -> None:
@@ -107,8 +100,8 @@ def _advice(one: Advice) -> None:
         unit = f", {measure.unit}" if measure.unit and measure.name != "macs" else ""
         title = f"{one.data}: {measure.title}{unit} ({measure.better} is better)"
         listing = _ranking(one)
-        best = one.ranking[0]
-        show(listing, title, "\n".join(_wrapped(f"{best.name} leads; {sure(one)}.", *one.notes)))
+        words = [f"{one.ranking[0].name} leads; {sure(one)}.", *one.notes]
+        show(listing, title, "\n".join(line for text in words for line in folded(text)))
     else:
         typer.echo(f"{one.data}: no ranking, {one.untested}.\n")
     if one.ruled_out:
@@ -134,11 +127,6 @@ def _ranking(one: Advice) -> Any:
             more = "" if r.accuracy is None else f"{100 * r.accuracy:.1f} %"
         listing.add_row(str(place), r.name, *where, mean, more, "" if place == 1 else _against(r))
     return listing
-
-
-def _wrapped(*texts: str) -> list[str]:
-    width = min(console().width, 100)
-    return [line for text in texts for line in textwrap.wrap(text, width, break_on_hyphens=False)]
 
 
 def _against(r: Ranked) -> str:

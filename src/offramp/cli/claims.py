@@ -12,7 +12,7 @@ from offramp.analysis.claims import ALPHA, Outcome, check
 from offramp.analysis.claims.words import RULE, difference, effect, name, plain, why
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.text import p_text
-from offramp.cli.render import console, emit, show, table
+from offramp.cli.render import console, emit, notes, say, show, table
 from offramp.errors import OfframpError, nearest
 from offramp.report import claims_file, evidence
 from offramp.report.claims_table import count
@@ -40,13 +40,9 @@ def claims(where: Path, file: Path | None, study: str | None, only: str | None, 
         return
     _tested([o for o in outcomes if o.verdict != "not testable here"])
     _untested([o for o in outcomes if o.verdict == "not testable here"])
-    _say(count(outcomes), *(f"Note: {note}." for note in found.missing))
-    _say(RULE, "offramp claims ... --only ID shows every comparison of a claim.")
-
-
-def _say(*paragraphs: str) -> None:
-    for text in paragraphs:
-        typer.echo(textwrap.fill(text, min(console().width, 100), break_on_hyphens=False))
+    say(count(outcomes))
+    notes(found.missing)
+    say(RULE, "offramp claims ... --only ID shows every comparison of a claim.")
 
 
 def _tested(outcomes: Sequence[Outcome]) -> None:
@@ -88,21 +84,21 @@ def _untested(outcomes: Sequence[Outcome]) -> None:
 
 
 def _one(o: Outcome) -> None:
-    _say(f"{o.claim.id} (section {o.claim.section})", o.claim.text)
+    say(f"{o.claim.id} (section {o.claim.section})", o.claim.text)
     if o.claim.note:
-        _say(o.claim.note)
+        say(o.claim.note)
     if o.claim.contradicts:
-        _say(f"Contradicted by the source itself: {', '.join(o.claim.contradicts)}.")
+        say(f"Contradicted by the source itself: {', '.join(o.claim.contradicts)}.")
     typer.echo()
     if o.parts:
         _comparisons(o)
     for part in o.identical:
-        _say(f"Identical by construction: {name(part)}.")
+        say(f"Identical by construction: {name(part)}.")
     for lack in o.missing:
-        _say(f"Missing: {lack}.")
+        say(f"Missing: {lack}.")
     p = "" if o.p is None else f"; p = {p_text(o.p)}, adjusted over the whole file"
     reason = why(o)
-    _say(f"Verdict: {o.verdict}{f' ({reason})' if reason else ''}{p}.")
+    say(f"Verdict: {o.verdict}{f' ({reason})' if reason else ''}{p}.")
 
 
 def _comparisons(o: Outcome) -> None:

@@ -40,8 +40,8 @@ def export(
 
     \b
     Example:
-      offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
-      offramp export two-stage-resnet18-cifar10-s42 --policy policy.json --out bundle
+      offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
+      offramp export two-stage-resnet18 --policy policy.json --out bundle
       python bundle/run.py photo.png
     """
     from offramp.cli import exporting, inspecting
@@ -56,7 +56,7 @@ def build(
         str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
     ],
     data: Annotated[
-        str, typer.Option(metavar="NAME", help="folder:path/to/images, cifar10:path, digits, …")
+        str, typer.Option(metavar="NAME", help="folder:path/to/images, cifar10:path or digits.")
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
     exits: Annotated[
@@ -119,7 +119,7 @@ def build(
       offramp build --backbone resnet18 --data folder:photos --out bundle
       offramp build --backbone resnet18 --data folder:photos --out bundle \\
         --weights mine.pth --keep-frozen --normalize imagenet
-      offramp build --backbone digits-cnn --data digits --out bundle --set recipe.epochs=5
+      offramp build --backbone digits-cnn --data digits --out bundle
     """
     from offramp.cli import building, calibrating
     from offramp.deploy.build import Wish

@@ -145,7 +145,7 @@ def calibrate(
     Examples:
       offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
       offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
-      offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms --batch 1
+      offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
     """
     from offramp.cli import calibrating, inspecting
 

@@ -14,7 +14,7 @@ def report(
     sources: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="STORE|PACK…",
+            metavar="STORE",
             help="Stores, or what offramp pack wrote; several count as one.",
             show_default="runs",
         ),
@@ -40,7 +40,7 @@ def report(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a report: one page with the answer, figures, tables, statistics, claims.
+    """Write one page with the answer, figures, tables and claims.
 
     \b
       FOLDER/index.html   everything, in one file that needs no network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -125,3 +126,23 @@ def macs(count: float) -> str:
             return f"{count:.3g}{unit}"
         count /= 1000
     return f"{count:.3g} E"
+
+
+def say(*paragraphs: str, indent: str = "") -> None:
+    """Sentences, folded at spaces to the screen's width or 100 columns."""
+    for text in paragraphs:
+        typer.echo("\n".join(folded(text, indent)))
+
+
+def folded(text: str, indent: str = "") -> list[str]:
+    """The lines of a paragraph."""
+    width = min(console().width, 100)
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+
+
+def notes(missing: Sequence[str], most: int = 4) -> None:
+    """What results lack, a sentence each; of many, the first ones and how many there are."""
+    for note in missing if len(missing) <= most else missing[: most - 1]:
+        say(f"Note: {note}.")
+    if len(missing) > most:
+        say(f"Note: {len(missing) - most + 1} more of these; --json lists all.")

@@ -23,7 +23,7 @@ def pack(
     study: StudyOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Pack the results of a store into a small folder, without weights.
+    """Pack results into a small folder, without the weights.
 
     The tidy table, records of trials and phases, and the logits of every exit as float16: all that
     figures, tables, statistics and thresholds need. Equal results give equal bytes. Every command that
@@ -55,7 +55,7 @@ def figures(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw every figure that the paper has, and more, from a store.
+    """Draw the figures that the paper has, and more.
 
     Names: accuracy-by-exit, accuracy-compute, curves, overall, significance, time-by-exit, time-total,
     memory-power, costs, reliability, confidence-quality, overthinking, agreement. docs/figures.md says

@@ -32,7 +32,7 @@ def tables(
         str | None, typer.Option(metavar="NAME", help="Only trials that this study made.")
     ] = None,
 ) -> None:
-    """Write the tables of a paper: accuracy, statistics, costs, advice.
+    """Write the tables that the paper has, and more.
 
     As Markdown, LaTeX (booktabs) and CSV (unrounded). The best value of a column is bold, and what
     does not differ significantly from it is marked. What could not be tested is said below the table.

@@ -20,7 +20,7 @@ from offramp.data.dataset import SPLITS, Data
 from offramp.data.geometry import Geometry
 from offramp.data.images import Opened
 from offramp.data.raw import RawData
-from offramp.data.read import Loader, streams, take, take_files
+from offramp.data.read import Loader, Taken, streams, take, take_files
 from offramp.data.samples import Samples, class_names, read_given, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec
@@ -185,7 +185,7 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
     if spec.normalize != "imagenet":
         hint = nearest(spec.normalize, ("train", "imagenet"))
         raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
-    if train.split.images.is_floating_point() or len(train.mean) != 3:
+    if train.split.dtype.is_floating_point or len(train.mean) != 3:
         raise OfframpError(
             "data.normalize: imagenet is for 8-bit images of 3 channels; set data.channels to 3, or "
             "leave it out"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offramp.data import DataSpec, load, normalize
+from offramp.data import DataSpec, Split, load, normalize
 from offramp.deploy import bundle, card, graphs, policy
 from offramp.deploy import trial as trials
 from offramp.deploy.outcome import outcome
@@ -144,13 +144,13 @@ def _images(net: ExitNetwork, manifest: Mapping[str, Any], root: str | None) -> 
     """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
     read, else noise."""
     try:
-        data = load(_spec(manifest, root))
+        data = load(_spec(manifest, root), loader="resident")
     except OfframpError as error:
         if root is not None:
             raise
         reason = str(error)
     else:
-        if data.test.digest == manifest["data"]["test"]:
+        if isinstance(data.test, Split) and data.test.digest == manifest["data"]["test"]:
             mean, std = (torch.tensor(manifest[k]) for k in ("mean", "std"))
             return normalize(data.test.images, mean, std), "the whole test split"
         reason = "the data have changed since"

@@ -31,7 +31,7 @@ from offramp.files import new_folder
 from offramp.study import sealed
 from offramp.study.archive import NodeRecord, Records
 from offramp.study.sealed import Damaged
-from offramp.study.summary import made_with
+from offramp.study.summary import data_label, made_with
 
 FORMAT = "offramp-pack-1"
 FILES = ("README.md", "logits.npz", "table.parquet", "trials.json")

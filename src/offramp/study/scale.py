@@ -27,7 +27,10 @@ def small(study: Study) -> list[str]:
         train = max(sum(counts.train) // TRAIN_SHARE, LEAST_OF_CLASS * classes)
         test = sum(counts.test) // TEST_SHARE
         size = size or counts.shape[1]
-    settings = [f"recipe.epochs={min(EPOCHS, study.recipe.epochs)}", f"seeds={list(study.seeds[:SEEDS])}"]
+    settings = [
+        f"recipe.epochs={min(EPOCHS, study.recipe.epochs)}",
+        f"seeds={list(study.seeds[:SEEDS])}",
+    ]
     for name, most in (("train_images", train), ("test_images", test)):
         given = getattr(study.data, name)
         if given is not None or counts is not None:

@@ -86,7 +86,7 @@ def _rank(
     if isinstance(analysis, OverBlocks):
         tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     elif isinstance(analysis, Untested) and len(groups) > 1:
-        untested = analysis.why
+        untested = analysis.why.replace("block", "seed")
     rows = []
     for group in groups:
         pair = tested.get(frozenset((groups[0].label, group.label)))

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from offramp.report.colors import KNOWN, styles
+from offramp.report.figures.chart import short, ticks
+from offramp.report.figures.units import unit
+
+
+def test_styles_differ_in_more_than_color() -> None:
+    found = list(styles([*KNOWN, "mine", "yours"]).values())
+    assert len({s.color for s in found}) == len({s.dark for s in found}) == 11
+    assert len({(s.dash, s.shape) for s in found}) == 11
+    assert len({s.shape for s in KNOWN.values()}) == len({s.dash for s in KNOWN.values()}) == 9
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_colors_stand_out_from_the_page(dark: bool) -> None:
+    page = 0.0 if dark else 1.0
+    for label, style in KNOWN.items():
+        ink = luminance(style.dark if dark else style.color)
+        low, high = sorted((ink, page))
+        assert (high + 0.05) / (low + 0.05) >= 3, label
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_numbers_are_short() -> None:
+    assert [short(v) for v in (0.123456, 1234567.0, 1e-7, 30.0, 0.0)] == [
+        *("0.1235", "1.235e6", "1e-7", "30", "0")
+    ]
+
+
+def test_ticks_of_a_logarithmic_axis() -> None:
+    assert ticks(3.0, 200.0) == [5, 10, 20, 50, 100, 200]
+    assert ticks(0.001, 1000.0) == [0.001, 0.01, 0.1, 1, 10, 100, 1000][:7]
+    assert ticks(0.0, 1.0) == [] and ticks(1.0, 1.0) == []
+
+
+def test_units_fit_the_largest_value() -> None:
+    assert [unit(v, "s").name for v in (0.5, 90.0, 600.0, 9000.0)] == ["ms", "s", "min", "h"]
+    assert unit(5e9, "B").name == "GB" and unit(0.0, "J").name == "J"
