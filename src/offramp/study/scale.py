@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offramp.data.declared import DECLARED
+from offramp.data.declared import CHANGELESS, DECLARED
 from offramp.study.spec import Study
 
 EPOCHS = 2
@@ -16,17 +16,17 @@ def small(study: Study) -> list[str]:
     """Settings, as of `--set`, that make a study small: two epochs, one training image in a hundred (10
     a class at least), one test image in ten, 64 px at most, two seeds.
 
-    Of data whose counts are not declared, at most 1,000 images; sizes are then left as they are. What is
+    Of data whose counts are not known, all images, or 1,000 where the study says how many. What is
     smaller already stays. The network keeps its width: another one would be another network.
     """
-    counts = DECLARED.get(study.data.name)
+    known = DECLARED.get(study.data.name)
+    counts = known if set(study.data.options) <= CHANGELESS else None
     train = test = 1_000
     size = study.data.size
     if counts is not None:
         classes = len(counts.train)
         train = max(sum(counts.train) // TRAIN_SHARE, LEAST_OF_CLASS * classes)
         test = sum(counts.test) // TEST_SHARE
-        size = size or counts.shape[1]
     settings = [
         f"recipe.epochs={min(EPOCHS, study.recipe.epochs)}",
         f"seeds={list(study.seeds[:SEEDS])}",
@@ -35,6 +35,8 @@ def small(study: Study) -> list[str]:
         given = getattr(study.data, name)
         if given is not None or counts is not None:
             settings.append(f"data.{name}={min(given or most, most)}")
+    if known is not None:
+        size = size or known.shape[1]
     if size is not None and size > SIZE:
         settings.append(f"data.size={SIZE}")
     return settings
