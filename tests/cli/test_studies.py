@@ -93,7 +93,7 @@ def test_a_study_of_the_paper_is_planned_without_data(cli: Cli) -> None:
     assert refused.code == 2 and "needs its folder; fetch" in refused.err
 
 
-def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli, tmp_path: Path) -> None:
+def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:
     answer = cli("recipes")
     assert max(map(len, answer.out.splitlines())) <= 80 and "…" not in answer.out
     assert all(answer.out.count(f"\n{name} ") == 3 for name in RECIPES)

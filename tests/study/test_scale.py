@@ -62,5 +62,5 @@ def test_a_small_study_has_the_keys_of_one_that_is_written_so() -> None:
 
 
 def test_another_scale_is_refused_in_one_line() -> None:
-    with pytest.raises(OfframpError, match="scale must be 'full' or 'small', got 'smal'.*did you mean"):
+    with pytest.raises(OfframpError, match=r"scale must be 'full' or 'small', got 'smal'.*did you mean"):
         spec.parse({**CHEST, "scale": "smal"})
