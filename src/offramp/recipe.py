@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-LATER = ("class_weights",)  # fields younger than the first keys: left out of them while at their default
+LATER = (
+    "class_weights",
+    "label_smoothing",
+)  # fields younger than the first keys: left out of them while at their default
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Recipe:
     class_weights: `balanced` counts an image's cross-entropy N/(C·n) times, n being the number of
         training images of its class, N of all C classes: each class then weighs alike. Distillation's
         term has no classes to weigh.
+    label_smoothing: of the cross-entropy that trains, the share ε of each target that is spread evenly
+        over all classes. Neither distillation's term nor any reported or monitored loss is smoothed.
     """
 
     epochs: int = 20
@@ -44,6 +49,7 @@ class Recipe:
     patience: int | None = None
     select: Literal["auto", "best", "last"] = "auto"
     class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
 
     @property
     def selects_best(self) -> bool:
@@ -85,6 +91,8 @@ def clash(recipe: Recipe) -> tuple[str, str] | None:
     if recipe.warmup_epochs > recipe.epochs:
         what = f"must be at most the {recipe.epochs} epochs, got {recipe.warmup_epochs:g}"
         return "warmup_epochs", what
+    if not 0 <= recipe.label_smoothing < 1:
+        return "label_smoothing", f"must be at least 0 and below 1, got {recipe.label_smoothing:g}"
     if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
         return "nesterov", "needs a momentum above 0; set recipe.momentum"
     return None

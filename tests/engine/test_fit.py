@@ -339,3 +339,14 @@ def test_class_weights_are_of_the_training_split_in_plain_and_derived_alike(tmp_
         for weights in ("none", "balanced")
     }
     assert lead["balanced"].mean() > lead["none"].mean()  # the rare class is answered more often
+
+
+def test_label_smoothing_is_of_the_loss_that_trains_alone(tmp_path: Path) -> None:
+    study = tiny_study(["baseline"], recipe={"epochs": 1, "label_smoothing": 0.2})
+    store, _ = run_all(tiny_plan(study), tmp_path)
+    (trial,) = store.trials()
+    history = store.node_history(store.read_trial(trial)["phases"][0]["node"])
+    for split in ("train", "validation", "train-eval"):
+        rows = history[history["split"] == split].set_index("metric")["value"]
+        same = rows["loss"] == pytest.approx(rows["cross_entropy"], rel=1e-6)
+        assert same == (split != "train")

@@ -293,7 +293,8 @@ def test_every_field_of_the_numerics_profile_is_in_every_key(field: str) -> None
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Recipe)])
 def test_every_field_of_the_recipe_is_in_every_key(field: str) -> None:
     usual = Recipe(epochs=2)
-    changed: Any = {field: other_value(getattr(usual, field))}
+    value = 0.5 if field == "label_smoothing" else other_value(getattr(usual, field))
+    changed: Any = {field: value}
     other = keys("two-stage", recipe=replace(usual, **changed))
     assert not set(keys("two-stage", recipe=usual)) & set(other)
 
@@ -390,3 +391,6 @@ def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
     (node, *_) = nodes("two-stage", recipe=Recipe(epochs=2, class_weights="balanced"))
     assert node.reads["recipe"]["class_weights"] == "balanced"
     assert "class_weights" not in nodes("two-stage")[0].reads["recipe"]
+    (node, *_) = nodes("two-stage", recipe=Recipe(epochs=2, label_smoothing=0.1))
+    assert node.reads["recipe"]["label_smoothing"] == 0.1
+    assert "label_smoothing" not in nodes("two-stage")[0].reads["recipe"]

@@ -193,3 +193,27 @@ def test_without_weights_nothing_changes() -> None:
     ones = objective((CE(1),), {1: logits}, {}, LABELS, torch.ones(C))
     assert torch.equal(objective((CE(1),), {1: logits}, {}, LABELS), F.cross_entropy(logits, LABELS))
     assert ones.item() == pytest.approx(F.cross_entropy(logits, LABELS).item(), rel=1e-6)
+
+
+def smoothed(logits: Tensor, share: float, weights: np.ndarray) -> float:
+    """−1/B Σ_b w(label of b) Σ_c t_bc log p_bc, with t = (1 − ε)·onehot + ε/C."""
+    targets = (1 - share) * np.eye(C)[LABELS.numpy()] + share / C
+    each = -(targets * np.log(softmax(logits))).sum(axis=1)
+    return float((each * weights[LABELS.numpy()]).mean())
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0]])
+def test_label_smoothing_spreads_a_share_of_every_target(weights: list[float] | None) -> None:
+    logits, share = some_logits(5), 0.1
+    given = None if weights is None else torch.tensor(weights)
+    found = objective((CE(1),), {1: logits}, {}, LABELS, given, share).item()
+    used = np.ones(C) if weights is None else np.array(weights)
+    assert found == pytest.approx(smoothed(logits, share, used), rel=1e-6)
+    assert found != pytest.approx(smoothed(logits, 0.0, used), rel=1e-3)
+
+
+def test_distillation_is_not_smoothed() -> None:
+    term = KD(1, teacher_exit=2, temperature=3.0)
+    logits, teacher = {1: some_logits(6)}, {2: some_logits(7)}
+    plain = objective((term,), logits, teacher, LABELS)
+    assert torch.equal(objective((term,), logits, teacher, LABELS, None, 0.3), plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import dumps as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +68,18 @@ def run(
     execution: ExecutionOption = None,
     dry_run: DryOption = False,
     workers: WorkersOption = 1,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Take as many epochs and images as fit into 2h, 90min, … here."
+        ),
+    ] = None,
+    speed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEED", help="With --dry-run: hours on a device of 14TFLOPS, 7TMACs, … as well."
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -78,6 +89,10 @@ def run(
     of phases; a phase that several trials have in common is trained once, and what the store holds
     is not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
 
+    A file may also list studies, which then run one after another into one store; the data root
+    then holds a folder for each data set, by name. A dry run needs neither data nor weights: where
+    they are not here, it goes by the counts that are known of the public data sets.
+
     Exit codes: 0; 1 if a trial failed (the others go on); 2 for a mistake in the study or the
     command; 130 if interrupted.
 
@@ -86,12 +101,15 @@ def run(
       offramp run studies/demo.yaml --dry-run
       offramp run studies/demo.yaml --set recipe.epochs=3 --set seeds='[42]'
       offramp run studies/demo.yaml --store runs/demo --workers 2
+      offramp run studies/demo.yaml --budget 1min
+      offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
+      offramp run studies/paper/all.yaml --set scale=small --data-root data
     """
-    from offramp.cli import running
-    from offramp.study import spec
+    from offramp.cli import quantities, running, studying
 
-    asked = spec.read(study, [*_data_root(data_root), *_settings(set_, execution)])
-    running.start(asked, store, dry_run, workers, json, quiet)
+    given = None if speed is None else quantities.speed(speed)
+    how = running.How(store, dry_run, workers, json, quiet, given)
+    studying.start(study, _settings(set_, execution), data_root, budget, how)
 
 
 @app.command()
@@ -141,12 +159,7 @@ def train(
     given = {"seeds": [seed], "strategies": [strategy], "backbone": backbone, "data": source}
     flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data"}
     asked = spec.parse(given, "offramp train", _settings(set_, execution), flags)
-    running.start(asked, store, dry_run, 1, json, quiet)
-
-
-def _data_root(given: Path | None) -> list[str]:
-    """As a setting, its value quoted as YAML takes it."""
-    return [] if given is None else [f"data.root={json_text(str(given))}"]
+    running.start(asked, running.How(store, dry_run, 1, json, quiet))
 
 
 def _settings(given: list[str] | None, execution: Execution | None) -> list[str]:
@@ -270,6 +283,25 @@ def strategies(
         explaining.list_strategies(json)
     else:
         explaining.explain_strategy(name, exits, json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of the table, such as resnet50-cifar10.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show how the paper trains: a line a network and data set, or one as a study file.
+
+    \b
+    Examples:
+      offramp recipes
+      offramp recipes resnet50-cifar10 > mine.yaml
+    """
+    from offramp.cli import explaining_recipes
+
+    explaining_recipes.recipes(name, json)
 
 
 @app.command()

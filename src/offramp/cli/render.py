@@ -98,13 +98,15 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    """`4.2 s`, `3 min 20 s`, `2 h 05 min`, `1,234 h`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{round(seconds / 3600):,} h"
     return f"{hours} h {minutes:02d} min"
 
 
@@ -119,11 +121,11 @@ def size(count: float) -> str:
 
 def macs(count: float) -> str:
     """`2.3 k`, `113 k`, `8.4 G`: to be followed by a unit, or in a column of MACs."""
-    for unit in ("", " k", " M", " G", " T"):
+    for unit in ("", " k", " M", " G", " T", " P"):
         if count < 999.5:
             return f"{count:.3g}{unit}"
         count /= 1000
-    return f"{count:.3g} P"
+    return f"{count:.3g} E"
 
 
 def say(*paragraphs: str, indent: str = "") -> None:

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +27,83 @@ from offramp.study.store import Store
 from offramp.study.summary import lines
 
 
-def start(study: Study, root: Path, dry_run: bool, workers: int, as_json: bool, quiet: bool) -> None:
+@dataclass(frozen=True)
+class How:
+    """How a run is asked for. speed: of another device, in MACs a second, for the forecast.  here: of
+    this one, where it was measured already."""
+
+    root: Path
+    dry_run: bool = False
+    workers: int = 1
+    as_json: bool = False
+    quiet: bool = False
+    speed: float | None = None
+    here: float | None = None
+
+    @property
+    def silent(self) -> bool:
+        return self.as_json or self.quiet
+
+
+def start(study: Study, how: How) -> None:
     """Plan and run a study; exits with 1 when something failed, 130 when interrupted."""
-    store = Store(root)
-    plan = make_plan(study)
-    device = default_device()
-    if not quiet and not as_json:
-        if plan.net.initial is not None:
-            typer.echo(f"Weights '{study.backbone.weights}': {plan.net.initial}.", err=True)
-        for note in notes(plan.data.provenance):
-            typer.echo(f"{plan.data.name}: {note}", err=True)
-    if dry_run:
-        show_forecast(forecast(plan, store, device), as_json)
+    go(make_plan(study, provisional=how.dry_run), how)
+
+
+def go(plan: Plan, how: How) -> None:
+    """As `start`, with the plan at hand."""
+    if not how.silent:
+        remark(plan)
+    if how.dry_run:
+        found = forecast(plan, Store(how.root), default_device(), how.here)
+        show_forecast(found, how.as_json, how.speed)
         return
-    if not quiet and not as_json:
-        _advise(plan, workers)
-    progress = Progress(plan, shown=not (quiet or as_json))
+    outcome = trained(plan, how)
+    if how.as_json:
+        emit(outcome.found)
+    close(outcome)
+
+
+def remark(plan: Plan) -> None:
+    """What there is to know before it starts, on standard error."""
+    for line in plan.remarks:
+        typer.echo(f"Note: {line}.", err=True)
+    if plan.net.initial is not None:
+        typer.echo(f"Weights '{plan.study.backbone.weights}': {plan.net.initial}.", err=True)
+    for note in notes(plan.data.provenance):
+        typer.echo(f"{plan.data.name}: {note}", err=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """found: as JSON.  failed, interrupted: whether something failed, and whether it was cut short."""
+
+    found: dict[str, Any]
+    failed: bool
+    interrupted: bool
+
+
+def trained(plan: Plan, how: How) -> Outcome:
+    """Run a plan, show its results unless they are for programs."""
+    if not how.silent:
+        _advise(plan, how.workers)
+    store = Store(how.root)
+    progress = Progress(plan, shown=not how.silent)
     interrupted = False
     try:
-        watch(run_pooled(plan, store, here(workers)), progress)
+        watch(run_pooled(plan, store, here(how.workers)), progress)
     except KeyboardInterrupt:
         interrupted = True
-    _show_results(plan, store, progress, root, as_json, interrupted)
-    if interrupted:
+    found = _show_results(plan, store, progress, how, interrupted)
+    return Outcome(found, bool(progress.failed), interrupted)
+
+
+def close(outcome: Outcome) -> None:
+    """The exit code that says how it went."""
+    if outcome.interrupted:
         typer.echo("Interrupted. Run the same command again to go on; what is finished stays.", err=True)
         raise typer.Exit(130)
-    if progress.failed:
+    if outcome.failed:
         raise typer.Exit(1)
 
 
@@ -95,33 +147,34 @@ def _interruptible() -> Iterator[None]:
 
 
 def _show_results(
-    plan: Plan, store: Store, progress: Progress, root: Path, as_json: bool, interrupted: bool
-) -> None:
+    plan: Plan, store: Store, progress: Progress, how: How, interrupted: bool
+) -> dict[str, Any]:
     finished = [trial.id for trial in plan.trials if trial.id in progress.trials]
     found = lines(store, finished)
     failures = progress.failures()
-    if as_json:
-        emit(
-            {
-                "store": str(root),
-                "trials": finished,
-                "results": results.as_json(found),
-                "failed": failures,
-                "interrupted": interrupted,
-            }
-        )
-        return
+    answer = {
+        "store": str(how.root),
+        "trials": finished,
+        "results": results.as_json(found),
+        "failed": failures,
+        "interrupted": interrupted,
+    }
+    if how.as_json:
+        return answer
     if found:
         results.as_tables(found, len(plan.study.seeds))
-    typer.echo(progress.closing(str(root)))
+    typer.echo(progress.closing(str(how.root)))
     for failure in failures:
         typer.echo(
             f"failed: {failure['strategy']}, seed {failure['seed']}: {failure['reason']}", err=True
         )
 
+    return answer
 
-def show_forecast(found: dict[str, Any], as_json: bool) -> None:
-    """The phases and the totals of a plan."""
+
+def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = None) -> None:
+    """The phases and the totals of a plan. speed: of another device, in MACs a second."""
+    found = {**found, "totals": found["totals"] | at_speed(found["totals"], speed)}
     if as_json:
         emit(found)
         return
@@ -138,18 +191,33 @@ def show_forecast(found: dict[str, Any], as_json: bool) -> None:
                 macs(node["macs"]),
             )
     show(listing, f"What seed {seeds[0]} takes" + ("; the other seeds are alike" if seeds[1:] else ""))
-    typer.echo(_totals(totals))
+    typer.echo(said_of(totals))
+    for line in found["provisional"]:
+        typer.echo(f"Provisional, keys too: {line}.")
 
 
-def _totals(totals: dict[str, Any]) -> str:
+def at_speed(totals: dict[str, Any], speed: float | None) -> dict[str, float]:
+    """What is left on a device of that speed."""
+    if speed is None:
+        return {}
+    return {"given_macs_per_second": speed, "seconds_at_given": totals["macs_to_run"] / speed}
+
+
+def said_of(totals: dict[str, Any]) -> str:
+    """The totals of a plan, or of several."""
     whole, written, left = (macs(totals[key]) for key in ("macs", "macs_written", "macs_to_run"))
-    speed = f"at {macs(totals['macs_per_second'])}MAC/s"
-    work = f"{left}MACs, about {duration(totals['seconds'])} here, {speed}"
+    once = 100 * totals["macs_shared"] / totals["macs_written"]
+    work = f"{left}MACs, about {duration(totals['seconds'])} here"
+    if "macs_per_second" in totals:
+        work += f", at {macs(totals['macs_per_second'])}MAC/s"
+    if "seconds_at_given" in totals:
+        given = macs(totals["given_macs_per_second"])
+        work += f";\nat a steady {given}MAC/s {duration(totals['seconds_at_given'])}"
     return (
         f"{counted(totals['trials'], 'trial')} of {counted(totals['phases'], 'phase')} in all: "
         f"{counted(totals['nodes'], 'node')}, {totals['nodes_in_store']} of them in the store (✓).\n"
         f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
-        f"phase run alone.\n"
+        f"phase run alone\n(shared phases once: {once:.0f} %; the rest is frozen layers, kept).\n"
         f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
         f"Disk: {size(totals['disk_bytes'])} in the store; caches up to "
         f"{size(totals['cache_bytes'])} at a time.\n"

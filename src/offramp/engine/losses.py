@@ -21,12 +21,18 @@ def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(guess, target, reduction="batchmean", log_target=True)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float = 0.0
+) -> Tensor:
     """Mean over the batch of each image's cross-entropy, times the weight of its class where weights
-    are given. logits: [B, C]; labels: [B]; class_weights: [C].
+    are given. logits: [B, C]; labels: [B]; class_weights: [C]; smoothing: the share of each target that
+    is spread evenly over the C classes (Szegedy et al., 2016), 0 to 1.
 
     The mean is over images, not over weights, so that a batch counts by its size whatever is in it.
     """
+    if smoothing:
+        each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        return (each if class_weights is None else each * class_weights[labels]).mean()
     if class_weights is None:
         return F.cross_entropy(logits, labels)
     return F.cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
@@ -45,10 +51,11 @@ def term(
     teacher: Mapping[int, Tensor],
     labels: Tensor,
     class_weights: Tensor | None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """One term without its weight: a scalar."""
     if isinstance(kind, CE):
-        return cross_entropy(logits[kind.exit], labels, class_weights)
+        return cross_entropy(logits[kind.exit], labels, class_weights, smoothing)
     return distance(logits[kind.exit], teacher[kind.teacher_exit], kind.temperature)
 
 
@@ -58,10 +65,11 @@ def objective(
     teacher: Mapping[int, Tensor],
     labels: Tensor,
     class_weights: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
-    labels: [B]; class_weights: [C], of the cross-entropies."""
-    first, *rest = (t.weight * term(t, logits, teacher, labels, class_weights) for t in loss)
+    labels: [B]; class_weights: [C] and smoothing: of the cross-entropies."""
+    first, *rest = (t.weight * term(t, logits, teacher, labels, class_weights, smoothing) for t in loss)
     for value in rest:
         first = first + value
     return first

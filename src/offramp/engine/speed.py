@@ -12,11 +12,23 @@ from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import heads, segments
 
+STEP_MACS = 30e9  # of a measured step, about: a large network is measured on a smaller batch
+LEAST = 2  # images: what batch normalization needs
+
 
 def macs_per_second(
-    net: ExitNetwork, numerics: Numerics, device: torch.device, batch: int, repeats: int = 2
+    net: ExitNetwork,
+    numerics: Numerics,
+    device: torch.device,
+    batch: int,
+    repeats: int = 2,
+    step_macs: float = STEP_MACS,
 ) -> float:
-    """Training speed on noise images, the first step left out. An estimate for plans, never a result."""
+    """Training speed on noise images, the first step left out. An estimate for plans, never a result.
+    batch: at most so many images a step; fewer, where a step would take more than `step_macs`."""
+    parts = segments(1, net.exits) | heads(1, net.exits)
+    each = (1 + BACKWARD) * sum(net.macs(part) for part in parts)
+    batch = min(batch, max(LEAST, round(step_macs / each)))
     copy = net.copy()
     placed(copy, device)
     copy.train()
@@ -31,5 +43,4 @@ def macs_per_second(
             torch.stack([logits.square().mean() for logits in copy(images)]).sum().backward()  # type: ignore[no-untyped-call]
             synchronize(device)
             times.append(perf_counter() - began)
-    parts = segments(1, net.exits) | heads(1, net.exits)
-    return batch * (1 + BACKWARD) * sum(net.macs(part) for part in parts) / min(times[1:])
+    return batch * each / min(times[1:])

@@ -112,7 +112,8 @@ def step(
 ) -> Tensor:
     """One update; returns the loss, detached, still on the device. progress: in epochs.
     class_weights: [C]."""
-    loss = objective(trainee.node.terms, logits, teacher, labels, class_weights)
+    smoothing = trainee.node.recipe.label_smoothing
+    loss = objective(trainee.node.terms, logits, teacher, labels, class_weights, smoothing)
     for group in trainee.optimizer.param_groups:
         group["lr"] = trainee.node.recipe.rate(progress)
     trainee.optimizer.zero_grad(set_to_none=True)

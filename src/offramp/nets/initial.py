@@ -11,6 +11,7 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision import models
@@ -78,6 +79,29 @@ def read(source: str, backbone: str) -> dict[str, Tensor]:
     if path.suffix not in PICKLED:
         raise OfframpError(f"{path} ends in none of .safetensors, {', '.join(PICKLED)}; rename it")
     return _state(_unpickled(path), path)
+
+
+def at_hand(source: str, backbone: str) -> bool:
+    """Whether `read` would find the weights on this machine, without fetching anything."""
+    if source != IMAGENET:
+        return Path(source).expanduser().is_file()
+    library, _, name = _upstream(backbone).partition("/")
+    if library == "torchvision":
+        address = models.get_model_weights(name).DEFAULT.url
+        return _fetched(address)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if library == "timm" else None
+    if config is None:
+        return False
+    if config.hf_hub_id:
+        names = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+        found = (try_to_load_from_cache(config.hf_hub_id, file) for file in names if file)
+        return any(isinstance(place, str) for place in found)
+    return isinstance(config.url, str) and _fetched(config.url)
+
+
+def _fetched(address: str) -> bool:
+    """Whether torch has a file of that address in its cache."""
+    return (Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]).is_file()
 
 
 def fitted(
@@ -162,10 +186,15 @@ def _state(value: Any, path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in value.items()}
 
 
+def _upstream(backbone: str) -> str:
+    """What publishes the weights, as `torchvision/resnet18`; empty where nobody does."""
+    return (BACKBONES[backbone].upstream if backbone in BACKBONES else backbone) or ""
+
+
 def _public(backbone: str) -> dict[str, Tensor]:
     """The checkpoint that torchvision or timm publishes, through their own caches."""
-    upstream = BACKBONES[backbone].upstream if backbone in BACKBONES else backbone
-    library, _, name = (upstream or "").partition("/")
+    upstream = _upstream(backbone)
+    library, _, name = upstream.partition("/")
     if library not in ("torchvision", "timm") or not name:
         raise OfframpError(
             f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from offramp.engine.speed import macs_per_second
+from offramp.engine.speed import STEP_MACS, macs_per_second
 from offramp.phase import describe
 from offramp.study.plan import Plan
 from offramp.study.store import Store
 
 
-def forecast(plan: Plan, store: Store, device: torch.device) -> dict[str, Any]:
-    """The DAG and its totals, in the types of JSON.
+def measured(plan: Plan, device: torch.device, step_macs: float = STEP_MACS) -> float:
+    """MACs a second of this machine, training the plan's network, of steps of about `step_macs`."""
+    return macs_per_second(
+        plan.net, plan.numerics, device, plan.study.recipe.batch_size, step_macs=step_macs
+    )
 
-    seconds: of what the store lacks, from a short measurement on this machine.  disk_bytes: weights of
-    the nodes and logits of the trials.
+
+def forecast(
+    plan: Plan, store: Store, device: torch.device, speed: float | None = None
+) -> dict[str, Any]:
+    """The DAG and its totals, in the types of JSON. speed: MACs a second; measured, by default.
+
+    seconds: of what the store lacks, from a short measurement on this machine.
+    macs_written: of every phase run alone, as the paper does; macs_shared: the same, each node once.
+    disk_bytes: weights of the nodes and logits of the trials.  provisional: see `Plan`; nothing is
+    then looked up in the store.
     """
-    there = {key for key in plan.nodes if store.has_node(key)}
+    there = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
     users = plan.users
     nodes = [
         {
@@ -36,13 +48,15 @@ def forecast(plan: Plan, store: Store, device: torch.device) -> dict[str, Any]:
         for key, node in plan.nodes.items()
     ]
     open_macs = sum(plan.macs(key) for key in plan.nodes if key not in there)
-    speed = macs_per_second(plan.net, plan.numerics, device, plan.study.recipe.batch_size)
+    speed = measured(plan, device) if speed is None else speed
     weights = sum(
         4 * plan.net.parameter_count(part) for node in plan.nodes.values() for part in node.trained
     )
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
     return {
+        "provisional": list(plan.provisional),
+        "remarks": list(plan.remarks),
         "nodes": nodes,
         "totals": {
             "trials": len(plan.trials),
@@ -50,6 +64,7 @@ def forecast(plan: Plan, store: Store, device: torch.device) -> dict[str, Any]:
             "nodes": len(nodes),
             "nodes_in_store": len(there),
             "macs_written": plan.written,
+            "macs_shared": sum(work.written for work in plan.work.values()),
             "macs": plan.executed,
             "macs_to_run": open_macs,
             "share_of_written": plan.executed / plan.written,
@@ -59,3 +74,41 @@ def forecast(plan: Plan, store: Store, device: torch.device) -> dict[str, Any]:
             "disk_bytes": weights + logits,
         },
     }
+
+
+QUICK = 4e9  # MACs of a measured step, where there are many networks to measure
+SUMS = ("trials", "phases", "macs_written", "disk_bytes")
+
+
+def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.device) -> dict[str, Any]:
+    """The forecasts of several studies, by name, run one after another into one store, and their sums.
+
+    A node that several have is counted where it comes first.
+    """
+    speeds: dict[Any, float] = {}
+    studies: list[dict[str, Any]] = []
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, plan in plans:
+        alike = (plan.study.backbone.name, str(plan.study.backbone.options), plan.data.shape)
+        if alike not in speeds:
+            speeds[alike] = measured(plan, device, QUICK)
+        speed = speeds[alike]
+        found = forecast(plan, store, device, speed)
+        shared = {key: plan.work[key].written for key in plan.nodes}
+        new = [{**n, "shared": shared[n["key"]]} for n in found["nodes"] if n["key"] not in nodes]
+        nodes |= {node["key"]: node for node in new}
+        left = sum(node["macs"] for node in new if not node["in_store"])
+        own = {**found["totals"], "macs_to_run": left, "seconds": left / speed}
+        studies.append({"study": name, **found, "totals": own})
+    every = [study["totals"] for study in studies]
+    totals: dict[str, Any] = {key: sum(one[key] for one in every) for key in (*SUMS, "seconds")}
+    totals |= {
+        "nodes": len(nodes),
+        "nodes_in_store": sum(node["in_store"] for node in nodes.values()),
+        "macs_shared": sum(node["shared"] for node in nodes.values()),
+        "macs": sum(node["macs"] for node in nodes.values()),
+        "macs_to_run": sum(one["macs_to_run"] for one in every),
+        "cache_bytes": max(one["cache_bytes"] for one in every),
+    }
+    totals["share_of_written"] = totals["macs"] / totals["macs_written"]
+    return {"studies": studies, "totals": totals}

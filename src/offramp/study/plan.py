@@ -12,6 +12,7 @@ import torch
 
 from offramp import usercode
 from offramp.data import Data, DataSpec, load
+from offramp.data.declared import declared_data, missing
 from offramp.data.file_split import FileSplit
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
@@ -19,6 +20,7 @@ from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.initial import at_hand
 from offramp.numerics import Numerics, profile
 from offramp.strategies.weights import joint_weights
 from offramp.study import programs
@@ -44,7 +46,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs. nodes: by key, each after what it needs."""
+    """All that a run needs. nodes: by key, each after what it needs.
+
+    remarks: in what `study` differs from the one that was asked for.  provisional: what is not here,
+    where the plan is for looking only: its keys are not those of a run.
+    """
 
     study: Study
     data: Data
@@ -53,6 +59,8 @@ class Plan:
     trials: tuple[Trial, ...]
     nodes: Mapping[str, Node]
     work: Mapping[str, Work]
+    remarks: tuple[str, ...] = ()
+    provisional: tuple[str, ...] = ()
 
     @property
     def users(self) -> dict[str, list[str]]:
@@ -128,8 +136,16 @@ def data_identity(data: Data) -> dict[str, Any]:
     return identity
 
 
-def make_plan(study: Study, device: torch.device | None = None) -> Plan:
+def make_plan(
+    study: Study,
+    device: torch.device | None = None,
+    provisional: bool = False,
+    data: Data | None = None,
+) -> Plan:
     """Read the data, build the network, resolve every strategy for every seed.
+
+    provisional: go by declared counts and random weights where data or weights are not here, for a
+    plan to look at; nothing is fetched.  data: of `read_data`, where it is at hand.
 
     Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
     """
@@ -138,11 +154,50 @@ def make_plan(study: Study, device: torch.device | None = None) -> Plan:
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
         with _at(study, "strategies", index):
             programs.find(strategy.name)
+    study, remarks = _at_scale(study)
+    lacking = []
+    absent = missing(data_spec(study)) if provisional else None
+    if absent is not None:
+        lacking.append(f"{study.data.name}: {absent}; counts are those known of it")
+    data = read_data(study, provisional) if data is None else data
+    drawn = study
+    if provisional and _weights_absent(study) and not _keeps_backbone(study):
+        lacking.append(f"{study.backbone.name}: its weights '{study.backbone.weights}' are not here")
+        drawn = without_weights(study)
+    plan = plan_trials(study, data, _network(drawn, data), numerics)
+    return replace(plan, remarks=remarks, provisional=tuple(lacking))
+
+
+def read_data(study: Study, provisional: bool = False) -> Data:
+    """The data of a study; provisional: as declared where it is not here. Raises as `make_plan`."""
+    augment = None if study.augment is None else study.augment.augment
+    spec = data_spec(study)
     with _at(study, "data"):
-        augment = None if study.augment is None else study.augment.augment
-        data = load(data_spec(study), augment, study.execution.loader)
-    net = _network(study, data)
-    return plan_trials(study, data, net, numerics)
+        if provisional and missing(spec) is not None:
+            return declared_data(spec, augment)
+        return load(spec, augment, study.execution.loader)
+
+
+def without_weights(study: Study) -> Study:
+    backbone = study.backbone.model_copy(update={"weights": None})
+    return study.model_copy(update={"backbone": backbone})
+
+
+def _weights_absent(study: Study) -> bool:
+    given = study.backbone
+    return given.weights is not None and not at_hand(given.weights, given.name)
+
+
+def _keeps_backbone(study: Study) -> bool:
+    return any(s.options.get("backbone") == "kept" for s in study.strategies)
+
+
+def _at_scale(study: Study) -> tuple[Study, tuple[str, ...]]:
+    """At scale small, from scratch where the weights are not here; and a line that says so."""
+    if study.scale == "full" or not _weights_absent(study) or _keeps_backbone(study):
+        return study, ()
+    line = f"weights '{study.backbone.weights}' are not here; at scale small it starts from scratch"
+    return without_weights(study), (line,)
 
 
 @contextmanager

@@ -72,6 +72,7 @@ class RecipeSpec(BaseModel):
     patience: Count | None = Recipe.patience
     select: Literal["auto", "best", "last"] = Recipe.select
     class_weights: Literal["none", "balanced"] = Recipe.class_weights
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Recipe.label_smoothing
 
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
     temperature: Positive = 3.0
@@ -254,11 +255,15 @@ class ExecutionSpec(BaseModel):
 
 
 class Study(BaseModel):
-    """A study file, read. `model_dump(mode="json")` is a full record of it."""
+    """A study file, read. `model_dump(mode="json")` is a full record of it.
+
+    scale: `small` cuts data, epochs, image size and seeds down to a rehearsal (`offramp.study.scale`).
+    """
 
     model_config = STRICT
 
     name: Text | None = None
+    scale: Literal["full", "small"] = "full"
     seeds: Annotated[tuple[Natural, ...], Field(strict=False, min_length=1)] = (42, 43, 44, 45, 46)
     strategies: Annotated[tuple[StrategySpec, ...], Field(strict=False, min_length=1)]
     backbone: BackboneSpec
@@ -274,6 +279,8 @@ class Study(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "studies" in value:
+            raise fields.fail("is a list of study files; name one of them", "studies")
         return fields.refuse_unknown(cls, value)
 
     @model_validator(mode="after")
@@ -302,10 +309,7 @@ def read(path: str | FilePath, overrides: Sequence[str] = ()) -> Study:
     if document.value is None:
         raise OfframpError(f"{source}: the file is empty; write strategies, backbone and data in it")
     where = {at: f"{source}:{line}" for at, line in document.lines.items()} | {(): source}
-    value = places.expanded(document.value, source)
-    for setting in overrides:
-        value, where = places.overridden(value, where, setting)
-    return _study(value, where)
+    return _study(places.expanded(document.value, source), where, overrides)
 
 
 def parse(
@@ -323,12 +327,26 @@ def parse(
     value, where = places.expanded(mapping, name), places.everywhere(mapping, (), name)
     for key, flag in (flags or {}).items():
         where |= places.everywhere(mapping[key], (key,), flag)
+    return _study(value, where, overrides)
+
+
+def _study(value: dict[str, Any], where: dict[Path, str], overrides: Sequence[str]) -> Study:
+    """The study with `overrides` applied, and then what its scale sets of the rest."""
     for setting in overrides:
         value, where = places.overridden(value, where, setting)
-    return _study(value, where)
+    study = _validated(value, where)
+    if study.scale == "full":
+        return study
+    from offramp.study.scale import small  # it knows data sets, which reading does not need
+
+    given = {setting.partition("=")[0].strip() for setting in overrides}
+    for setting in small(study):
+        if setting.partition("=")[0] not in given:
+            value, where = places.overridden(value, where, setting, "scale: small,")
+    return _validated(value, where)
 
 
-def _study(value: dict[str, Any], where: dict[Path, str]) -> Study:
+def _validated(value: dict[str, Any], where: dict[Path, str]) -> Study:
     try:
         study = Study.model_validate(value)
     except ValidationError as error:

@@ -82,9 +82,12 @@ def expanded(value: Any, where: str) -> dict[str, Any]:
     return full
 
 
-def overridden(value: dict[str, Any], places: Places, setting: str) -> tuple[dict[str, Any], Places]:
-    """An expanded study with one `key.key=value` applied, and the places that go with it."""
-    flag = f"--set {' '.join(setting.split())}"
+def overridden(
+    value: dict[str, Any], places: Places, setting: str, origin: str = "--set"
+) -> tuple[dict[str, Any], Places]:
+    """An expanded study with one `key.key=value` applied, and the places that go with it. origin: who
+    asks for it."""
+    flag = f"{origin} {' '.join(setting.split())}"
     key, equals, given = setting.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):

@@ -1,0 +1,58 @@
+"""`offramp recipes`: how the paper trains."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+import yaml
+
+from offramp.cli.render import emit, show, table
+from offramp.errors import OfframpError, nearest
+from offramp.study.recipes import RECIPES, PaperRecipe
+
+
+def recipes(name: str | None, as_json: bool) -> None:
+    if name is None:
+        _list(as_json)
+        return
+    if name not in RECIPES:
+        raise OfframpError(f"the paper has no recipe '{name}'{nearest(name, RECIPES)}")
+    if as_json:
+        emit(_record(RECIPES[name]))
+    else:
+        typer.echo(snippet(RECIPES[name]), nl=False)
+
+
+def snippet(recipe: PaperRecipe) -> str:
+    """The recipe as a study file."""
+    text: str = yaml.safe_dump(recipe.study, sort_keys=False, default_flow_style=None, width=90)
+    return f"# {recipe.network} on {recipe.data}, as the paper's sections {recipe.source} say.\n{text}"
+
+
+def _record(recipe: PaperRecipe) -> dict[str, object]:
+    return {"name": recipe.name, **asdict(recipe), "study": recipe.study}
+
+
+def _list(as_json: bool) -> None:
+    if as_json:
+        emit([_record(recipe) for recipe in RECIPES.values()])
+        return
+    steps = table(["recipe", "optimizer"], ["rate", "momentum", "decay", "epochs", "batch"])
+    start = table(["recipe", "schedule", "patience", "from", "augmentation"])
+    source = table(["recipe", "in the paper", "sections", "read as"])
+    for name, r in RECIPES.items():
+        momentum = "–" if r.momentum is None else f"{r.momentum:g}"
+        numbers = (f"{r.weight_decay:g}", str(r.epochs), str(r.batch_size))
+        steps.add_row(name, r.optimizer, f"{r.learning_rate:g}", momentum, *numbers)
+        words = ", ".join(r.augment).replace("_", " ") or "none"
+        patience = "–" if r.patience is None else str(r.patience)
+        start.add_row(name, r.schedule, patience, r.weights or "scratch", words)
+        source.add_row(name, r.network, r.source, r.readings)
+    precision = " and ".join(sorted({r.precision for r in RECIPES.values()}))
+    note = (
+        f"Precision {precision}, deterministic; images normalized per channel; seeds 42 to 46.\n"
+        "docs/readings.md says why it is read so. offramp recipes NAME prints a study\n"
+        "file; studies/paper/ holds all of them."
+    )
+    show([steps, start, source], "How the paper trains", note)

@@ -1,0 +1,113 @@
+"""`offramp run` with a file: a study, a list of studies, a study that is to fit a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from offramp.cli import quantities, running
+from offramp.cli.render import duration, emit, macs, show, table
+from offramp.cli.running import How, Outcome
+from offramp.errors import OfframpError
+from offramp.study.budget import choose
+from offramp.study.collection import Member, members, plans
+from offramp.study.forecast import measured, together
+from offramp.study.plan import Plan, default_device, make_plan
+from offramp.study.store import Store
+
+
+def start(
+    path: Path, settings: Sequence[str], data_root: Path | None, budget: str | None, how: How
+) -> None:
+    """Plan and run what a file asks for; exits as `running.start`."""
+    if how.speed is not None and not how.dry_run:
+        raise OfframpError("--speed is for a forecast; add --dry-run")
+    asked = members(path, settings, data_root)
+    if len(asked) > 1 and budget is not None:
+        raise OfframpError(f"--budget is for one study, and {path} lists {len(asked)}; run one of them")
+    if len(asked) > 1:
+        _start_all(path, asked, how)
+        return
+    if budget is not None:
+        seconds = quantities.span(budget)
+        plan = make_plan(asked[0].study, provisional=how.dry_run)
+        how = replace(how, here=measured(plan, default_device()))
+        asked = members(path, [*settings, *_fitting(plan, seconds, budget, how)], data_root)
+    running.start(asked[0].study, how)
+
+
+def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...]:
+    """Settings with which the study fits, and on standard error what they are."""
+    speed = how.here or measured(plan, default_device())
+    chosen = choose(plan, seconds * speed)
+    about = f"about {duration(chosen.macs / speed)} here, at {macs(speed)}MAC/s"
+    if chosen.settings:
+        flags = " ".join(f"--set {setting}" for setting in chosen.settings)
+        typer.echo(f"--budget {words}: the same as {flags}; {about}.", err=True)
+    else:
+        typer.echo(f"--budget {words}: all of it fits; {about}.", err=True)
+    return chosen.settings
+
+
+def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
+    """One study after another; what fails in one does not stop the next."""
+    if how.dry_run:
+        _show_all(path, asked, how)
+        return
+    outcomes: list[tuple[Member, Outcome]] = []
+    for number, (member, plan) in enumerate(
+        zip(asked, plans([m.study for m in asked]), strict=True), start=1
+    ):
+        if not how.silent:
+            typer.echo(f"\n{member.path}, study {number} of {len(asked)}", err=True)
+            running.remark(plan)
+        outcomes.append((member, running.trained(plan, how)))
+        if outcomes[-1][1].interrupted:
+            break
+    if how.as_json:
+        emit({"studies": [{"study": str(m.path), **o.found} for m, o in outcomes]})
+    failed = [m.path for m, o in outcomes if o.failed]
+    if failed and not how.as_json:
+        typer.echo(f"failed in part: {', '.join(map(str, failed))}", err=True)
+    running.close(Outcome({}, bool(failed), outcomes[-1][1].interrupted))
+
+
+def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
+    device = default_device()
+    planned = plans([member.study for member in asked], device, provisional=True)
+    named = zip((member.path.stem for member in asked), planned, strict=True)
+    found = together(named, Store(how.root), device)
+    found["totals"] |= running.at_speed(found["totals"], how.speed)
+    if how.as_json:
+        emit(found)
+        return
+    given = how.speed is not None
+    listing = table(["study"], ["nodes", "MACs", "of alone", "here", *(["there"] if given else [])])
+    for one in found["studies"]:
+        totals = one["totals"]
+        row = [str(totals["nodes"]), macs(totals["macs"])]
+        row += [f"{100 * totals['share_of_written']:.0f} %", duration(totals["seconds"])]
+        if how.speed is not None:
+            row.append(duration(totals["macs_to_run"] / how.speed))
+        listing.add_row(one["study"], *row)
+    note = "of alone: share of the work of every phase run alone."
+    if given:
+        note += "\nthere: at the given speed."
+    show(listing, f"{path}: {len(asked)} studies", note)
+    typer.echo(running.said_of(found["totals"]))
+    _provisional(found["studies"])
+
+
+def _provisional(studies: Sequence[dict[str, Any]]) -> None:
+    """What is not here, each thing once."""
+    for line in dict.fromkeys(line for one in studies for line in one["remarks"]):
+        typer.echo(f"Note: {line}.")
+    lacking = dict.fromkeys(line for one in studies for line in one["provisional"])
+    if lacking:
+        typer.echo("Provisional, keys too, since not all is here:")
+    for line in lacking:
+        typer.echo(f"  {line}")

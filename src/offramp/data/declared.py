@@ -1,0 +1,100 @@
+"""How many images the public data sets hold, so that a study can be planned before they are here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offramp.augment import Augment
+from offramp.data.choose import Part, choose
+from offramp.data.dataset import Data
+from offramp.data.file_split import FileSplit
+from offramp.data.geometry import Geometry
+from offramp.data.raw import RawData, RawSplit
+from offramp.data.spec import DataSpec
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+
+CHANGELESS = frozenset({"image_column", "label_column", "official", "split", "partial"})
+"""Options of sources with which the counts below hold."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """train, test: images of each class.  shape: (C, H, W) as images come; where files differ in size,
+    as the paper takes them."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    shape: tuple[int, int, int]
+
+
+DECLARED: Mapping[str, Declared] = {
+    # NIH's table names 60,361 images with no finding, 1,431 with pneumonia; a fifth of each is test.
+    "chestxray14": Declared((48_289, 1_145), (12_072, 286), (3, 224, 224)),
+    "cifar10": Declared((5_000,) * 10, (1_000,) * 10, (3, 32, 32)),
+    "cifar100": Declared((500,) * 100, (100,) * 100, (3, 32, 32)),
+    # ILSVRC 2012 shows most classes 1,300 times; the 100 together have 126,689 training images.
+    "imagenet100": Declared((1_267,) * 89 + (1_266,) * 11, (50,) * 100, (3, 224, 224)),
+}
+
+
+@dataclass(frozen=True)
+class _Nowhere:
+    """Images that are not here: they can be counted, and that is all."""
+
+    name: str
+    ids: tuple[str, ...] = ()
+
+    def open(self, row: int) -> Any:
+        raise OfframpError(f"image {row} of '{self.name}' is not here; this plan is for looking only")
+
+
+def missing(spec: DataSpec) -> str | None:
+    """Why `spec` can be planned by declared counts only: its folder is not there. None where it is,
+    and where no counts are declared for what it asks."""
+    options = {name for name, _ in spec.options}
+    if spec.name not in DECLARED or spec.split_file is not None or options - CHANGELESS:
+        return None
+    shared = os.environ.get("OFFRAMP_DATA")
+    root = spec.root or (str(Path(shared) / spec.name) if shared else None)
+    if root is None:
+        return "no folder is given (data.root, --data-root or OFFRAMP_DATA)"
+    return None if Path(root).expanduser().is_dir() else f"there is no folder {root}"
+
+
+def declared_data(spec: DataSpec, augment: Augment | None = None) -> Data:
+    """Splits of the declared sizes, with labels and without images. Their digests stand for no data.
+
+    Raises OfframpError for counts that cannot be had.
+    """
+    counts = DECLARED[spec.name]
+    raw = RawData(_labels(counts.train), _labels(counts.test), tuple(map(str, range(len(counts.train)))))
+    channels, height, width = counts.shape
+    side = spec.size
+    shape = (spec.channels or channels, side or height, side or width)
+    made: dict[int, Any] = {}
+    parts = choose(raw, spec).parts
+    for name, part in parts.items():
+        made.setdefault(id(part), _split(spec, name, part, shape))
+    splits = {name: made[id(part)] for name, part in parts.items()}
+    zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
+    return Data(spec.name, raw.classes, **splits, mean=zeros, std=ones, augment=augment)
+
+
+def _labels(counts: tuple[int, ...]) -> RawSplit:
+    labels = torch.repeat_interleave(torch.tensor(counts))
+    return RawSplit(labels, labels)
+
+
+def _split(spec: DataSpec, name: str, part: Part, shape: tuple[int, int, int]) -> FileSplit:
+    nowhere: Any = _Nowhere(spec.name)
+    labels: Tensor = part.source.labels[part.rows]
+    mark = digest(["declared", spec.name, name, len(labels), list(shape)])
+    return FileSplit(nowhere, part.rows, Geometry(), labels, shape, mark)

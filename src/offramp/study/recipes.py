@@ -1,0 +1,131 @@
+"""What the paper trains, on what, and how: its section 5.3, a line a network and data set.
+
+A declaration, so that it can be shown, turned into a study and held against the study files. Where
+the paper says nothing, docs/readings.md tells what is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SEEDS = (42, 43, 44, 45, 46)
+STRATEGIES: tuple[str | dict[str, str], ...] = (
+    "baseline",
+    "joint",
+    "separate",
+    "branch-wise",
+    "two-stage",
+    "distillation",
+    "joint-branch",
+    "joint-two-stage",
+    "pretrained-branch",
+    {"name": "distillation", "as": "distillation-shared", "students": "shared"},
+)
+"""The nine, and distillation with students that train together: heads-only distillation and two-stage
+have one and the same final exit by construction, so a tenth row shows what distilling a trunk does."""
+
+
+@dataclass(frozen=True)
+class PaperRecipe:
+    """One line of the table; fields that `Recipe` has as well mean the same.
+
+    network: as the paper calls it.  weights: `imagenet`, or None for a random start.  size: pixels a
+    side to which images are brought; None leaves them.  augment: as in a study file, or nothing.
+    precision: of the numerics profile.  source: sections of the paper.  readings: what it leaves open,
+    and what is taken.
+    """
+
+    network: str
+    backbone: str
+    data: str
+    optimizer: str
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    momentum: float | None = None
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    patience: int | None = None
+    weights: str | None = "imagenet"
+    size: int | None = None
+    augment: tuple[str, ...] = ()
+    precision: str = "float32"
+    source: str = "5.1, 5.3"
+    readings: str = "no schedule, no decay"
+
+    @property
+    def name(self) -> str:
+        return f"{self.backbone}-{self.data}"
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """The study, in the types of YAML: what `studies/paper/NAME.yaml` says."""
+        backbone = {"name": self.backbone, "weights": self.weights} if self.weights else self.backbone
+        data = {"name": self.data, "size": self.size} if self.size else self.data
+        recipe: dict[str, Any] = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+        }
+        recipe |= {} if self.momentum is None else {"momentum": self.momentum}
+        recipe |= {"weight_decay": self.weight_decay, "schedule": self.schedule}
+        recipe |= {} if self.patience is None else {"patience": self.patience}
+        return {
+            "name": self.name,
+            "seeds": list(SEEDS),
+            "strategies": [dict(s) if isinstance(s, dict) else s for s in STRATEGIES],
+            "backbone": backbone,
+            "data": data,
+            **({"augment": list(self.augment)} if self.augment else {}),
+            "recipe": recipe,
+        }
+
+
+_SGD: Mapping[str, Any] = {"optimizer": "sgd", "momentum": 0.9}
+_MOBILENET: Mapping[str, Any] = {"optimizer": "adam", "learning_rate": 0.001}
+_RESNET: Mapping[str, Any] = {**_SGD, "learning_rate": 0.1}
+_VGG: Mapping[str, Any] = {**_SGD, "learning_rate": 0.01}
+_CIFAR10: Mapping[str, Any] = {"data": "cifar10", "epochs": 200, "batch_size": 128}
+_CIFAR100: Mapping[str, Any] = {"data": "cifar100", "epochs": 300, "batch_size": 128}
+
+RECIPES: Mapping[str, PaperRecipe] = {
+    recipe.name: recipe
+    for recipe in (
+        PaperRecipe("E-MobileNet", "mobilenetv1", **_MOBILENET, **_CIFAR10),
+        PaperRecipe("E-ResNet", "resnet50", **_RESNET, **_CIFAR10),
+        PaperRecipe("E-VGG", "vgg16", **_VGG, **_CIFAR10),
+        PaperRecipe("E-MobileNet", "mobilenetv1", **_MOBILENET, **_CIFAR100),
+        PaperRecipe("E-ResNet", "resnet50", **_RESNET, **_CIFAR100),
+        PaperRecipe("E-VGG", "vgg16", **_VGG, **_CIFAR100),
+        PaperRecipe(
+            "E-ResNet-18",
+            "resnet18",
+            "chestxray14",
+            **_RESNET,
+            epochs=50,
+            batch_size=128,
+            patience=10,
+            size=224,
+            source="5.2, 5.3, 7",
+            readings="optimizer as E-ResNet's; split by patient",
+        ),
+        PaperRecipe(
+            "E-MobileNetV2",
+            "mobilenetv2",
+            "imagenet100",
+            **_SGD,
+            learning_rate=0.05,
+            epochs=100,
+            batch_size=64,
+            weight_decay=1e-4,
+            schedule="cosine",
+            weights=None,
+            augment=("resized_crop", "flip"),
+            source="5.2, 5.3, 7",
+            readings="from scratch; 0.05 is the rate as used",
+        ),
+    )
+}

@@ -1,0 +1,70 @@
+"""Studies that are to fit into a time."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.study import spec
+from offramp.study.budget import MARGIN, choose
+from offramp.study.plan import Plan, make_plan
+from support import CPU
+
+STUDY: dict[str, Any] = {
+    "seeds": [1],
+    "strategies": ["two-stage", "separate"],
+    "backbone": "digits-cnn",
+    "data": "digits",
+    "recipe": {"epochs": 40},
+}
+
+
+@cache
+def planned(*settings: str) -> Plan:
+    return make_plan(spec.parse(STUDY, None, settings), CPU)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+def test_what_is_chosen_fits_and_uses_what_there_is(share: float) -> None:
+    room = planned().executed * share
+    chosen = choose(planned(), room)
+    assert chosen.settings and 0.6 * MARGIN * room < chosen.macs <= MARGIN * room
+    smaller = planned(*chosen.settings)
+    assert 0.5 * MARGIN * room < smaller.executed <= chosen.macs
+
+
+def test_epochs_and_images_shrink_alike() -> None:
+    small = planned(*choose(planned(), planned().executed * 0.1).settings)
+    assert 8 <= small.study.recipe.epochs <= 16
+    assert 0.2 < (small.study.data.train_images or 0) / 1348 < 0.4
+
+
+def test_nothing_changes_where_all_of_it_fits() -> None:
+    assert choose(planned(), 1e18).settings == ()
+
+
+def test_what_is_chosen_are_ordinary_settings() -> None:
+    chosen = choose(planned(), planned().executed * 0.1)
+    written = spec.parse(STUDY)
+    for setting in chosen.settings:
+        name, _, value = setting.partition("=")
+        section, field = name.split(".")
+        part = getattr(written, section).model_copy(update={field: int(value)})
+        written = written.model_copy(update={section: part})
+    mine, theirs = planned(*chosen.settings), make_plan(written, CPU)
+    assert [t.id for t in mine.trials] == [t.id for t in theirs.trials]
+
+
+def test_a_budget_for_not_even_one_epoch_is_refused() -> None:
+    with pytest.raises(OfframpError, match="not even one epoch on 100 images fits"):
+        choose(planned(), planned().executed * 1e-4)
+
+
+def test_a_long_test_is_cut_before_it_eats_the_time() -> None:
+    room = planned().executed * 0.008
+    chosen = choose(planned("recipe.epochs=1"), room)
+    assert any(setting.startswith("data.test_images=") for setting in chosen.settings)
+    assert chosen.macs <= MARGIN * room

@@ -1,0 +1,80 @@
+"""Lists of studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.study import collection
+from offramp.study.collection import members, plans
+
+STUDY = "strategies: [joint]\nbackbone: digits-cnn\ndata: {name: digits}\n"
+
+
+def listed(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in ("a", "b"):
+        (folder / f"{name}.yaml").write_text(f"name: {name}\n{STUDY}")
+    path = folder / "all.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_list_is_read_in_its_order_with_the_settings_in_every_study(tmp_path: Path) -> None:
+    path = listed(tmp_path, "name: both\nstudies: [b.yaml, a.yaml]\n")
+    found = members(path, ["recipe.epochs=3"])
+    assert [m.study.name for m in found] == ["b", "a"]
+    assert [m.study.recipe.epochs for m in found] == [3, 3]
+    (alone,) = members(tmp_path / "a.yaml")
+    assert alone.study.name == "a" and alone.study.recipe.epochs == 20
+
+
+def test_the_data_root_of_a_list_holds_a_folder_for_each_data_set(tmp_path: Path) -> None:
+    path = listed(tmp_path, "studies: [a.yaml, b.yaml]")
+    (tmp_path / "b.yaml").write_text(STUDY.replace("digits}", "cifar10}"))
+    found = members(path, data_root=Path("here"))
+    assert [m.study.data.root for m in found] == ["here/digits", "here/cifar10"]
+    (alone,) = members(tmp_path / "b.yaml", data_root=Path("here"))
+    assert alone.study.data.root == "here"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("studies: [../a.yaml]", r"all.yaml:1: ../a.yaml lies outside .* put the study beside"),
+        ("studies: [/etc/a.yaml]", "lies outside"),
+        ("studies: []", "must list study files"),
+        ("studies: a.yaml", "must list study files"),
+        ("studies: [1]", "must list study files"),
+        ("studies: [a.yaml, a.yaml]", "names a.yaml twice"),
+        ("studies: [all.yaml]", "all.yaml is itself a list"),
+        ("studies: [c.yaml]", "c.yaml: no such study file"),
+        ("studies: [a.yaml]\nseeds: [1]", r"all.yaml:2: a list of studies has no 'seeds'; .*--set"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    path = listed(tmp_path / "studies", text)
+    (tmp_path / "a.yaml").write_text(STUDY)
+    with pytest.raises(OfframpError, match=said) as caught:
+        members(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    path = listed(tmp_path / "studies", "studies: [c.yaml]")
+    (tmp_path / "c.yaml").write_text(STUDY)
+    (tmp_path / "studies" / "c.yaml").symlink_to(tmp_path / "c.yaml")
+    with pytest.raises(OfframpError, match="lies outside"):
+        members(path)
+
+
+def test_data_that_studies_have_in_common_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = listed(tmp_path, "studies: [a.yaml, b.yaml]")
+    read, reads = collection.read_data, []
+    monkeypatch.setattr(collection, "read_data", lambda *given: reads.append(given) or read(*given))
+    one, other = plans([member.study for member in members(path, ["seeds=[1]"])])
+    assert len(reads) == 1 and one.data is other.data and one.nodes.keys() == other.nodes.keys()

@@ -1,0 +1,101 @@
+"""Plans of studies whose data or weights are not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from offramp.data import DataSpec
+from offramp.data.declared import DECLARED, declared_data, missing
+from offramp.errors import OfframpError
+from offramp.nets import initial
+from offramp.study import spec
+from offramp.study.forecast import forecast
+from offramp.study.plan import make_plan
+from offramp.study.store import Store
+from support import CPU
+
+STUDY: dict[str, Any] = {
+    "seeds": [1],
+    "strategies": ["two-stage"],
+    "backbone": {"name": "mobilenetv1", "weights": "imagenet"},
+    "data": {"name": "cifar10", "train_images": 1000},
+    "recipe": {"epochs": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OFFRAMP_DATA", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(initial, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(initial, "_public", lambda _: pytest.fail("weights were fetched"))
+
+
+def test_declared_counts_are_split_as_any_data() -> None:
+    data = declared_data(DataSpec("cifar10"))
+    assert [len(s) for s in data.splits.values()] == [45_000, 2_500, 2_500, 10_000]
+    assert data.shape == (3, 32, 32) and len(data.classes) == 10
+    small = declared_data(DataSpec("cifar10", train_images=1000, test_images=50, size=48, channels=1))
+    assert [len(s) for s in small.splits.values()] == [600, 200, 200, 50] and small.shape == (1, 48, 48)
+    as_paper = declared_data(DataSpec("cifar100", validation="test"))
+    assert as_paper.validation is as_paper.test
+
+
+def test_declared_counts_are_the_public_ones() -> None:
+    sums = {name: (sum(d.train), sum(d.test), len(d.train)) for name, d in DECLARED.items()}
+    assert sums["cifar10"] == (50_000, 10_000, 10) and sums["cifar100"] == (50_000, 10_000, 100)
+    assert sums["imagenet100"] == (126_689, 5_000, 100)
+    chest = DECLARED["chestxray14"]
+    assert [a + b for a, b in zip(chest.train, chest.test, strict=True)] == [60_361, 1_431]
+
+
+def test_data_is_declared_only_where_it_is_not_here_and_the_counts_hold(tmp_path: Path) -> None:
+    assert missing(DataSpec("cifar10")) is not None
+    assert "there is no folder" in str(missing(DataSpec("cifar10", root=str(tmp_path / "x"))))
+    assert missing(DataSpec("cifar10", root=str(tmp_path))) is None  # whatever is wrong is said
+    assert missing(DataSpec("digits")) is None
+    assert missing(DataSpec("cifar100", options=(("coarse", True),))) is None  # 20 classes
+
+
+def test_a_provisional_plan_says_so_and_finds_nothing_in_a_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = make_plan(spec.parse(STUDY), CPU, provisional=True)
+    assert [line.partition(":")[0] for line in plan.provisional] == ["cifar10", "mobilenetv1"]
+    assert len(plan.data.train) == 600 and plan.study.backbone.weights == "imagenet"
+
+    monkeypatch.setattr(Store, "has_node", lambda *_: True)
+    found = forecast(plan, Store(tmp_path), CPU, 1e9)
+    assert found["totals"]["nodes_in_store"] == 0 and found["provisional"] == list(plan.provisional)
+    assert found["totals"]["seconds"] == found["totals"]["macs"] / 1e9
+
+
+def test_a_run_is_never_provisional() -> None:
+    with pytest.raises(OfframpError, match="needs its folder; fetch"):
+        make_plan(spec.parse(STUDY), CPU)
+
+
+def test_weights_are_at_hand_where_torch_or_the_hub_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not initial.at_hand("imagenet", "resnet18")
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert initial.at_hand("imagenet", "resnet18") and not initial.at_hand("imagenet", "resnet50")
+    assert not initial.at_hand("imagenet", "mobilenetv1") and not initial.at_hand(
+        "imagenet", "digits-cnn"
+    )
+    monkeypatch.setattr(initial, "try_to_load_from_cache", lambda *_: "/there")
+    assert initial.at_hand("imagenet", "mobilenetv1")
+    assert initial.at_hand(str(cached), "resnet50") and not initial.at_hand("none.pth", "resnet50")
+
+
+def test_at_scale_small_absent_weights_are_left_out_and_it_says_so() -> None:
+    plan = make_plan(spec.parse(STUDY | {"scale": "small"}), CPU, provisional=True)
+    assert plan.study.backbone.weights is None and "from scratch" in plan.remarks[0]
+    assert [line.partition(":")[0] for line in plan.provisional] == ["cifar10"]

@@ -1,0 +1,119 @@
+"""The paper's recipes, and the study files that must say the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from offramp.cli.explaining_recipes import snippet
+from offramp.nets import ExitNetwork, build
+from offramp.strategies import STRATEGIES
+from offramp.study import spec
+from offramp.study.collection import members
+from offramp.study.plan import net_spec, plan_trials, read_data, without_weights
+from offramp.study.recipes import RECIPES
+from support import NUMERICS
+
+STUDIES = Path(__file__).parents[2] / "studies"
+PAPER = STUDIES / "paper"
+
+# Section 5.3: optimizer, rate, epochs, batch.
+SAID = {
+    "mobilenetv1-cifar10": ("adam", 0.001, 200, 128),
+    "resnet50-cifar10": ("sgd", 0.1, 200, 128),
+    "vgg16-cifar10": ("sgd", 0.01, 200, 128),
+    "mobilenetv1-cifar100": ("adam", 0.001, 300, 128),
+    "resnet50-cifar100": ("sgd", 0.1, 300, 128),
+    "vgg16-cifar100": ("sgd", 0.01, 300, 128),
+    "resnet18-chestxray14": ("sgd", 0.1, 50, 128),
+    "mobilenetv2-imagenet100": ("sgd", 0.05, 100, 64),
+}
+
+
+def test_the_table_is_the_papers() -> None:
+    found = {name: (r.optimizer, r.learning_rate, r.epochs, r.batch_size) for name, r in RECIPES.items()}
+    assert found == SAID
+    assert {r.patience for n, r in RECIPES.items() if "chest" in n} == {10}
+    assert {r.patience for n, r in RECIPES.items() if "chest" not in n} == {None}
+    last = RECIPES["mobilenetv2-imagenet100"]
+    assert (last.schedule, last.weight_decay, last.weights) == ("cosine", 1e-4, None)
+    assert last.augment == ("resized_crop", "flip")
+    assert {r.weights for r in RECIPES.values() if r is not last} == {"imagenet"}
+
+
+def test_the_recipes_need_no_torch() -> None:
+    code = "import sys, offramp.study.recipes; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_study_file_says_what_the_recipe_says(name: str) -> None:
+    asked = spec.read(PAPER / f"{name}.yaml")
+    assert asked.model_dump() == spec.parse(RECIPES[name].study).model_dump()
+    assert asked.model_dump() == spec.parse(yaml.safe_load(snippet(RECIPES[name]))).model_dump()
+    labels = [s.label for s in asked.strategies]
+    assert set(labels[:-1]) == set(STRATEGIES) and labels[-1] == "distillation-shared"
+    assert asked.seeds == (42, 43, 44, 45, 46)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"learning_rate": 0.02}, {"epochs": 1}, {"momentum": 0.8}, {"patience": 3}, {"size": 96}),
+        *({"weights": None}, {"augment": ("flip",)}, {"schedule": "cosine"}, {"batch_size": 64}),
+    ],
+    ids=str,
+)
+def test_a_study_file_that_says_something_else_is_noticed(changed: dict[str, Any]) -> None:
+    other = replace(RECIPES["vgg16-cifar10"], **changed)
+    asked = spec.read(PAPER / "vgg16-cifar10.yaml")
+    assert asked.model_dump() != spec.parse(other.study).model_dump()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_costs_are_measured_as_written(name: str) -> None:
+    full, cost = (spec.read(folder / f"{name}.yaml") for folder in (PAPER, PAPER / "cost"))
+    assert cost.execution.mode == "plain" and not cost.execution.share
+    assert len(cost.seeds) == 5 and cost.recipe.epochs <= 5 and cost.recipe.patience is None
+    assert {s.label for s in cost.strategies} == set(STRATEGIES)
+    for field in ("backbone", "exits", "data", "augment", "numerics"):
+        assert getattr(cost, field) == getattr(full, field)
+    changes = {"epochs", "patience"}
+    assert cost.recipe.model_dump(exclude=changes) == full.recipe.model_dump(exclude=changes)
+
+
+@pytest.mark.parametrize("folder", [PAPER, PAPER / "cost"])
+def test_all_lists_every_study(folder: Path) -> None:
+    found = [member.path.name for member in members(folder / "all.yaml")]
+    assert found == [f"{name}.yaml" for name in RECIPES]
+
+
+@cache
+def network(words: str, shape: tuple[int, int, int], classes: int) -> ExitNetwork:
+    """A network of a study, its weights random, made once: `words` is the study's record of it."""
+    asked = spec.parse({"strategies": ["joint"], "data": "digits", **yaml.safe_load(words)})
+    return build(net_spec(asked), shape, classes, 42)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(STUDIES.rglob("*.yaml")), ids=lambda p: str(p.relative_to(STUDIES))
+)
+def test_every_study_can_be_planned(path: Path) -> None:
+    if path.name == "all.yaml":  # its studies stand beside it
+        assert members(path)
+        return
+    asked = without_weights(spec.read(path))
+    data = read_data(asked, provisional=True)
+    record = asked.model_dump(mode="json", exclude_defaults=True, include={"exits"})
+    backbone = {"name": asked.backbone.name, **asked.backbone.options}
+    words = yaml.safe_dump({**record, "backbone": backbone})
+    plan = plan_trials(asked, data, network(words, data.shape, len(data.classes)), NUMERICS)
+    assert len(plan.trials) == len(asked.strategies) * len(asked.seeds) and plan.executed > 0

@@ -1,0 +1,66 @@
+"""Studies cut down: `scale: small`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.study import spec
+from offramp.study.plan import make_plan
+from support import CPU
+
+CHEST: dict[str, Any] = {
+    "strategies": ["joint"],
+    "backbone": "resnet18",
+    "data": {"name": "chestxray14", "size": 224},
+    "recipe": {"epochs": 50, "patience": 10},
+    "scale": "small",
+}
+DIGITS: dict[str, Any] = {
+    "strategies": ["baseline"],
+    "backbone": "digits-cnn",
+    "data": {"name": "digits", "train_images": 1200},
+    "recipe": {"epochs": 50},
+}
+
+
+def test_small_cuts_data_epochs_size_and_seeds() -> None:
+    found = spec.parse(CHEST)
+    assert found.recipe.epochs == 2 and found.recipe.patience == 10 and found.seeds == (42, 43)
+    assert found.data.size == 64
+    assert (found.data.train_images, found.data.test_images) == (494, 1235)
+    many = spec.parse({**CHEST, "data": "cifar100"})
+    assert many.data.train_images == 1000 and many.data.size is None  # 10 a class; 32 px as they are
+
+
+def test_counts_that_do_not_hold_are_not_used() -> None:
+    """Ten classes of an ILSVRC tree hold fewer images than a hundred."""
+    found = spec.parse({**CHEST, "data": {"name": "imagenet100", "wnids": "all"}})
+    assert found.data.train_images is None and found.data.size == 64
+    some = spec.parse({**CHEST, "data": {"name": "folder", "train_images": 5000}})
+    assert some.data.train_images == 1000 and some.data.size is None
+
+
+def test_what_is_smaller_already_stays_and_what_a_flag_sets_wins() -> None:
+    given = {**CHEST, "data": {"name": "cifar10", "train_images": 100}, "recipe": {"epochs": 1}}
+    found = spec.parse(given)
+    assert (found.data.train_images, found.recipe.epochs) == (100, 1)
+    won = spec.parse(given, None, ["recipe.epochs=7", "seeds=[1]"])
+    assert (won.recipe.epochs, won.seeds, won.data.train_images) == (7, (1,), 100)
+
+
+def test_a_small_study_has_the_keys_of_one_that_is_written_so() -> None:
+    scaled = make_plan(spec.parse({**DIGITS, "scale": "small"}), CPU)
+    written = {**DIGITS, "seeds": [42, 43], "data": {"name": "digits", "train_images": 1000}}
+    plain = make_plan(spec.parse({**written, "recipe": {"epochs": 2}}), CPU)
+    assert [t.id for t in scaled.trials] == [t.id for t in plain.trials]
+    assert scaled.nodes.keys() == plain.nodes.keys()
+    full = make_plan(spec.parse(DIGITS), CPU)
+    assert not scaled.nodes.keys() & full.nodes.keys()
+
+
+def test_another_scale_is_refused_in_one_line() -> None:
+    with pytest.raises(OfframpError, match=r"scale must be 'full' or 'small', got 'smal'.*did you mean"):
+        spec.parse({**CHEST, "scale": "smal"})
