@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import typer
 
-from offramp.cli import calibrating, exporting, running
+from offramp.analysis.recommend import Goal as Priority
+from offramp.cli import advice, calibrating, exporting, running
 from offramp.cli.progress import Progress
 from offramp.cli.render import emit, macs, show, table
 from offramp.deploy import bundle, graphs, trial
@@ -20,8 +22,11 @@ from offramp.deploy.candidates import Search
 from offramp.deploy.export import Asked, Exported, export
 from offramp.deploy.policy import write
 from offramp.deploy.trial import Trained
+from offramp.errors import OfframpError
 from offramp.nets.places import places
 from offramp.parts import Part, backbone
+from offramp.report import evidence
+from offramp.report.advice import choice
 from offramp.study.forecast import forecast
 from offramp.study.plan import Plan, default_device
 from offramp.study.pool import run_pooled
@@ -35,6 +40,26 @@ class Goal:
     target: calibrating.Asked
     out: Path
     force: bool
+
+
+def checked(goal: str) -> Priority:
+    """Raises OfframpError for a goal that is none."""
+    return advice.wish(goal, None, None, False).goal
+
+
+def chosen_from(
+    source: Path, goal: str, backbone: str, keep_frozen: bool
+) -> tuple[str, Mapping[str, Any], str]:
+    """The strategy that runs put first: its name, its options, and what the runs are."""
+    asked = advice.wish(goal, None, None, keep_frozen)
+    found = choice(evidence.open(source), asked, backbone)
+    if found is None:
+        raise OfframpError(
+            f"the runs in {source} say nothing of {backbone} for the goal '{goal}'; leave --evidence "
+            "out for the paper's guidelines"
+        )
+    trial, why = found
+    return trial.program, trial.options, f"{why} ({source})"
 
 
 def start(wish: Wish, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:

@@ -84,8 +84,17 @@ def build(
     ] = False,
     goal: Annotated[
         str,
-        typer.Option(help="What matters most: accuracy, training-time, memory, energy or balanced."),
+        typer.Option(
+            help="What matters most: accuracy, latency, training-time, memory, energy or balanced."
+        ),
     ] = "accuracy",
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STORE",
+            help="Runs of this backbone that the strategy is chosen from; else the paper's guidelines.",
+        ),
+    ] = None,
     strategy: Annotated[
         str | None, typer.Option(metavar="NAME", help="This one, whatever the goal says.")
     ] = None,
@@ -128,14 +137,16 @@ def build(
         max_accuracy_loss = 0.01
     wanted = {"max-accuracy-loss": max_accuracy_loss, "max-mean-macs": max_mean_macs, "risk": risk}
     target = calibrating.Asked(wanted, None, on_average=False, without_labels=False)
+    known = building.chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
     wish = Wish(
         backbone,
         data,
         exits,
         weights,
         keep_frozen,
-        goal,
+        building.checked(goal),
         strategy,
+        known,
         size,
         normalize,
         seed,

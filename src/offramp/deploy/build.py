@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import load
 from offramp.data.images import Files
 from offramp.data.sources.folder import folder
-from offramp.deploy.guide import HEADS_ONLY, advice
 from offramp.errors import OfframpError, nearest
 from offramp.nets import ExitNetwork, build
 from offramp.numerics import profile
@@ -21,6 +21,7 @@ from offramp.study import spec
 from offramp.study.plan import Plan, data_spec, default_device, net_spec, plan_trials
 from offramp.study.spec import Study
 
+HEADS_ONLY = ("distillation", "two-stage")  # what can leave a given backbone as it is
 MOST_EXITS = 3
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
@@ -40,7 +41,9 @@ class Wish:
 
     backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, a number,
     or names of places with commas.  weights: a file or `imagenet`.  keep_frozen: train heads only.
-    strategy: in place of the one that the goal leads to.  size: pixels of a side.  normalize: `train` or
+    strategy: in place of the one that the goal leads to.  evidence: a strategy's name and options that
+    runs of the same backbone put first for the goal, and what they are; None leaves it to the paper's
+    guidelines.  size: pixels of a side.  normalize: `train` or
     `imagenet`.  settings: `key=value` of a study file; they win.
     """
 
@@ -49,8 +52,9 @@ class Wish:
     exits: str = "auto"
     weights: str | None = None
     keep_frozen: bool = False
-    goal: str = "accuracy"
+    goal: Goal = "accuracy"
     strategy: str | None = None
+    evidence: tuple[str, Mapping[str, Any], str] | None = None
     size: int | None = None
     normalize: str | None = None
     seed: int = 42
@@ -103,21 +107,32 @@ def _mapping(wish: Wish, reasons: list[str]) -> dict[str, Any]:
 
 
 def _strategy(wish: Wish, reasons: list[str]) -> dict[str, Any]:
-    found = advice(wish.goal, wish.keep_frozen)
-    if wish.strategy is None:
-        reasons.append(
-            f"strategy {found.strategy}: {found.why} (the paper's guidelines for the goal "
-            f"'{wish.goal}'; there is no evidence of your own yet)"
-        )
-        return {"name": found.strategy, **dict(found.options)}
-    if wish.keep_frozen and wish.strategy not in HEADS_ONLY:
-        raise OfframpError(
-            f"'{wish.strategy}' trains the backbone; with --keep-frozen choose {' or '.join(HEADS_ONLY)}"
-        )
-    if wish.strategy == "baseline":
-        raise OfframpError(f"'baseline' has no early exits{nearest('', set(STRATEGIES) - {'baseline'})}")
-    reasons.append(f"strategy {wish.strategy}: as asked")
-    return {"name": wish.strategy, **(dict(found.options) if wish.keep_frozen else {})}
+    if wish.goal not in GOALS:
+        raise OfframpError(f"no goal '{wish.goal}'{nearest(wish.goal, GOALS)}")
+    kept = {"backbone": "kept"} if wish.keep_frozen else {}
+    if wish.strategy is not None:
+        if wish.keep_frozen and wish.strategy not in HEADS_ONLY:
+            choices = " or ".join(HEADS_ONLY)
+            raise OfframpError(
+                f"'{wish.strategy}' trains the backbone; with --keep-frozen choose {choices}"
+            )
+        if wish.strategy == "baseline":
+            others = set(STRATEGIES) - {"baseline"}
+            raise OfframpError(f"'baseline' has no early exits{nearest('', others)}")
+        reasons.append(f"strategy {wish.strategy}: as asked")
+        return {"name": wish.strategy, **kept}
+    if wish.evidence is not None:
+        name, options, why = wish.evidence
+        reasons.append(f"strategy {name}: first for the goal '{wish.goal}' in runs of {why}")
+        return {"name": name, **options, **kept}
+    advised, _ = guidelines(wish.goal, wish.keep_frozen)
+    name = next(n for g in advised for n in g.strategies if not wish.keep_frozen or n in HEADS_ONLY)
+    first = next(g for g in advised if name in g.strategies)
+    reasons.append(
+        f"strategy {name}: {first.text} (the paper's guidelines for the goal '{wish.goal}', section "
+        f"{first.section}; runs of your own can say more: --evidence)"
+    )
+    return {"name": name, **kept}
 
 
 def _normalize(wish: Wish, reasons: list[str]) -> dict[str, Any]:

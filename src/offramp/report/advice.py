@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -54,6 +56,19 @@ def _points(evidence: Evidence, trial: Trial) -> list[tuple[object, ...]]:
             name, source = f"exit {trial.exits[point]}", keys[point]
         rows.append((*about, name, macs, held_out[point][1], accuracy, source))
     return rows
+
+
+def choice(evidence: Evidence, wish: Wish, model: str) -> tuple[Trial, str] | None:
+    """A trial of the strategy with exits that runs of `model` put first, and how sure that is: a clause.
+    None where they say nothing."""
+    trials = tuple(t for t in evidence.trials if t.model == model and t.program != "baseline")
+    labels = {t.strategy: t for t in trials}
+    rows = evidence.table[(evidence.table["model"] == model) & evidence.table["strategy"].isin(labels)]
+    for advice in recommend(facts(replace(evidence, trials=trials, table=rows)), wish):
+        if advice.ranking:
+            first = advice.ranking[0].name.split(" = ")[0]
+            return labels[first], f"{model} on {advice.data}: {sure(advice)}"
+    return None
 
 
 Left = tuple[NDArray[np.float64], float]
