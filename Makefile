@@ -17,6 +17,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/offramp run studies/demo.yaml --store runs/demo
+	$(BIN)/offramp report runs/demo --out runs/demo-report
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -3,10 +3,10 @@
     make demo
     python benchmarks/report_scale.py runs/demo
 
-Makes a store of 8 networks and data sets x 9 strategies x 5 seeds x 200 epochs x 4 exits, over two
-million numbers, out of the trials of a small one: same structure of nodes, histories stretched to the
-epochs, values and logits disturbed, no weights. Then times `offramp report` on it, in a process of its
-own, and prints seconds, the largest process's memory, and bytes. Nothing is trained, and no number means
+Makes a store of 8 networks and data sets x 9 strategies x 5 seeds x 200 epochs x 4 exits, two million
+numbers, out of the trials of a small one: same structure of nodes, histories stretched to the epochs,
+values and logits disturbed, no weights. Then times `offramp report` on it, in a process of its own,
+and prints seconds, the largest process's memory, and bytes. Nothing is trained: no number of it means
 anything.
 """
 
@@ -62,8 +62,7 @@ def measure(store: Path, out: Path, formats: str) -> None:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     files = [path for path in out.rglob("*") if path.is_file()]
     print(
-        f"report: {spent:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU on {os.cpu_count()} "
-        f"cores, "
+        f"report: {spent:.1f} s ({used.ru_utime + used.ru_stime:.1f} s of {os.cpu_count()} cores), "
         f"largest process {used.ru_maxrss / 1024:.0f} MB\n"
         f"page: {(out / 'index.html').stat().st_size / 1e6:.2f} MB; {len(files)} files, "
         f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
@@ -71,7 +70,7 @@ def measure(store: Path, out: Path, formats: str) -> None:
 
 
 def enlarge(small: Archive, root: Path, given: argparse.Namespace) -> int:
-    """Write the large store; returns the rows of its histories, each counted for each of its trials."""
+    """Write the large store; rows of its histories, each counted for each of its trials."""
     seed = min(small.read_trial(trial)["seed"] for trial in small.trials())
     trials = [trial for trial in small.trials() if small.read_trial(trial)["seed"] == seed]
     root.mkdir(parents=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import offramp
 from offramp import OfframpError
+from offramp.deploy.policy import Policy
 from offramp.engine import fit as engine_fit
 from offramp.study.events import Began, Epoch, Reused
 
@@ -103,6 +104,18 @@ def test_fit_on_a_dataset_of_ones_own(dataset: type[Pictures]) -> None:
     assert not any(m.training for m in fitted.net.modules())
     assert set(fitted.history["phase"]) == {"backbone", "exit 1", "exit 2", "final"}
     assert set(fitted.history["strategy"]) == {"two-stage"}
+
+
+def test_what_was_fitted_predicts() -> None:
+    data = Pictures(60)
+    fitted = offramp.fit(attached(), "joint", train=data, recipe=RECIPE)
+    images = torch.stack([torch.from_numpy(np.array(data[i][0])).permute(2, 0, 1) for i in range(12)])
+    policy = Policy("confidence", (1, 2, 3), (0.5, 0.5, None))
+    made = fitted.predict(images, policy)
+    with torch.no_grad():
+        logits = torch.stack(fitted.net(fitted.normalize(images)), dim=1)
+    assert torch.equal(made.exits, policy.leaves(logits) + 1)
+    assert torch.equal(made.classes, fitted.predict(fitted.normalize(images), policy).classes)
 
 
 def test_pictures_and_tensors_of_the_same_pixels_give_the_same_bits() -> None:

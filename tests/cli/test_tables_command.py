@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -118,3 +119,11 @@ def test_torch_is_not_needed(finished: tuple[Path, Answer], tmp_path: Path) -> N
         command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert "torch is blocked" in done.stderr
+
+
+def test_json_has_the_values_unrounded(studied: Cli, tmp_path: Path) -> None:
+    table = json.loads(studied("tables", "runs", "--show", "main", "--json").out)["tables"][0]
+    assert [row["strategy"] for row in table["rows"]] == ["baseline", "joint", "two-stage"]
+    assert 0 <= table["rows"][1]["exit_1"] <= 1
+    written = json.loads(studied("tables", "runs", "--out", str(tmp_path / "t"), "--json").out)
+    assert all(Path(file).exists() for file in written["files"])

@@ -278,6 +278,16 @@ def test_compiled_stages_answer_alike(strategy: str, backend: str, nets: Any) ->
         check(policy, predictor(IMAGES[:rows]), logits[:rows])
 
 
+def test_no_stage_is_compiled_at_the_expense_of_another(joint: ExitNetwork) -> None:
+    """torch gives up on a function that was compiled too often, and runs it eagerly."""
+    torch._dynamo.reset()
+    policy = Policy("confidence", (1, 2, 3, 4), (1.0, 1.0, 1.0, None))
+    with torch._dynamo.config.patch(recompile_limit=3, fail_on_recompile_limit_hit=True):
+        predictor = Predictor(joint, policy, "eager")
+        for rows in (ROWS, 9, 1):
+            predictor(IMAGES[:rows])
+
+
 def test_under_autocast(joint: ExitNetwork) -> None:
     policy = half(joint)
     with torch.autocast("cpu", dtype=torch.bfloat16):

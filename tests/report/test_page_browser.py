@@ -149,7 +149,7 @@ def test_charts_fill_a_new_width(browser: Any, made_up: Path) -> None:
     width = (
         "const s = document.querySelector('#figure-panels-resnet18 svg'); return s ? s.clientWidth : 0"
     )
-    wait(lambda: browser.execute_script(width) > 600)
+    wait(lambda: browser.execute_script(width) > 400)
     size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     wait(lambda: 200 < browser.execute_script(width) < 390)

@@ -63,7 +63,7 @@ def benchmark(
         float, typer.Option(min=0.0, help="For each engine and batch, before rounds are cut (to 5).")
     ] = 20.0,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A chart: .svg, .png, .pdf, .json or .html.")
+        Path | None, typer.Option(metavar="FILE", help="A chart: .svg, .png, .pdf or .json.")
     ] = None,
     store: StoreOption = RUNS,
     json: JsonOption = False,

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 
-import altair as alt
 import typer
 
 from offramp.cli.render import counted, duration, emit, macs, show, split, table
@@ -16,11 +15,12 @@ from offramp.deploy.benchmark import Asked, Result
 from offramp.deploy.clocks import Line
 from offramp.errors import OfframpError
 from offramp.files import replacing
-from offramp.report.speed import WHOLE, speed_chart
+from offramp.report.save import FORMATS, rendered
+from offramp.report.speed import WHOLE, speed_figure
 from offramp.study.plan import default_device
+from offramp.study.sealed import writing
 from offramp.study.store import Store
 
-FORMATS = (".svg", ".png", ".pdf", ".json", ".html")
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 
 
@@ -28,8 +28,9 @@ def start(
     network: str, policy: Path | None, root: Path, asked: Asked, figure: Path | None, as_json: bool
 ) -> None:
     """Measure, and show it."""
-    if figure is not None and figure.suffix not in FORMATS:
-        raise OfframpError(f"--figure is {figure}; end it in one of {', '.join(FORMATS)}")
+    if figure is not None and figure.suffix[1:] not in FORMATS:
+        endings = ", ".join(f".{ending}" for ending in FORMATS)
+        raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
     if figure is not None and not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
     store = Store(root) if (root / "store.json").exists() else None
@@ -126,9 +127,7 @@ def _stages(found: Result) -> None:
 
 
 def _draw(found: Result, figure: Path) -> None:
-    chart = alt.Chart.from_dict(dict(speed_chart(found.lines, found.name)))
-    try:
-        with replacing(figure) as temporary:
-            chart.save(str(temporary), format=figure.suffix[1:])  # type: ignore[arg-type]
-    except OSError as error:
-        raise OfframpError(f"{figure} cannot be written ({error.strerror}); choose another") from None
+    ending = figure.suffix[1:]
+    drawn = rendered(speed_figure(found.lines, found.name), [ending])
+    with writing(figure), replacing(figure) as temporary:
+        temporary.write_bytes(drawn[ending])

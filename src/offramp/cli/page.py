@@ -46,7 +46,7 @@ def report(
       FOLDER/index.html   everything, in one file that needs no network
       FOLDER/figures/     every figure as SVG, PDF and PNG
       FOLDER/tables/      every table as CSV, LaTeX and Markdown
-      FOLDER/data/        every number (Parquet), and each chart with its data (Vega-Lite)
+      FOLDER/data/        every number (Parquet), every chart (Vega-Lite)
 
     A study that is not finished gives a report too, which says what is missing.
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 from offramp.cli.render import counted, duration, emit, size
 from offramp.errors import OfframpError, nearest
-from offramp.report import drawing, folder
-from offramp.report.assemble import assemble
+from offramp.report import folder
+from offramp.report.assemble import report as report_on
+from offramp.report.contents import Contents
 from offramp.report.join import open_all
+from offramp.report.save import PICTURES
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,9 @@ def report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
         if not evidence.trials:
             places = ", ".join(map(str, chosen.sources))
             raise OfframpError(f"{places} holds no finished trial; run a study first")
-        status.update("making figures, tables and statistics")
-        contents = assemble(evidence, chosen.title)
-        workers = min(chosen.workers or os.cpu_count() or 1, max(len(contents.figures), 1))
-        with closing(folder.write(contents, evidence.table, out, formats, workers)) as steps:
-            for done, total in steps:
-                status.update(f"drawing figures: {done} of {total}")
+        workers = chosen.workers or os.cpu_count() or 1
+        with closing(report_on(evidence, out, formats, workers, chosen.title)) as steps:
+            contents = _watched(steps, status)
     page = out / "index.html"
     if as_json:
         emit(
@@ -73,14 +73,23 @@ def report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
     )
 
 
+def _watched(steps: Generator[str, None, Contents], status: Status) -> Contents:
+    while True:
+        try:
+            status.update(next(steps))
+        except StopIteration as end:
+            contents: Contents = end.value
+            return contents
+
+
 def _formats(text: str) -> tuple[str, ...]:
     """Raises OfframpError for a word that is no format."""
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     if words == ["none"]:
         return ()
     for word in words:
-        if word not in drawing.FORMATS:
-            raise OfframpError(f"--format has '{word}'{nearest(word, (*drawing.FORMATS, 'none'))}")
+        if word not in PICTURES:
+            raise OfframpError(f"--format has '{word}'{nearest(word, (*PICTURES, 'none'))}")
     if not words:
         raise OfframpError("--format is empty; write svg,pdf,png, some of them, or none")
-    return tuple(format for format in drawing.FORMATS if format in words)
+    return tuple(format for format in PICTURES if format in words)

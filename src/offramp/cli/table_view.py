@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from rich.table import Table as Grid
@@ -47,6 +49,20 @@ def show(found: Table) -> None:
     typer.echo(textwrap.fill(f"{found.caption}{legend}", screen.width))
     for note in found.notes:
         typer.echo(textwrap.fill(note, screen.width, initial_indent="- ", subsequent_indent="  "))
+
+
+def values(found: Table) -> dict[str, Any]:
+    """A table for programs: unrounded values by column key, null where there is none."""
+    rows = found.frame.reset_index()
+    keys = [column.key for column in found.columns if column.key in rows]
+    return {
+        "name": found.name,
+        "title": found.title,
+        "caption": found.caption,
+        "paper": found.paper,
+        "rows": jsonlib.loads(rows[keys].to_json(orient="records")),
+        "notes": list(found.notes),
+    }
 
 
 def _common(found: Table, words: Layout) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import RUNS
+from offramp.cli.options import RUNS, JsonOption
 from offramp.errors import OfframpError
 
 
@@ -31,6 +31,7 @@ def tables(
     study: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only trials that this study made.")
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Write the tables that the paper has, and more.
 
@@ -47,9 +48,13 @@ def tables(
     docs/tables.md maps the paper's tables to these and gives the rules.
     """
     from offramp.cli import table_view
+    from offramp.cli.render import emit
     from offramp.report import evidence, write
     from offramp.report.tables import TABLES, about, make
 
+    if list_ and json:
+        emit({name: about(name) for name in TABLES})
+        return
     if list_:
         for name in TABLES:
             typer.echo(f"{name:16}{about(name)}")
@@ -65,11 +70,18 @@ def tables(
         raise OfframpError(
             f"{source} has nothing {what}; run a study first, or see offramp tables --list"
         )
-    for note in found.missing:
+    for note in () if json else found.missing:
         typer.echo(f"Missing: {note}.", err=True)
+    if show and json:
+        emit({"tables": list(map(table_view.values, made)), "missing": list(found.missing)})
+        return
     if show:
         for table in made:
             table_view.show(table)
         return
     paths = write.write(made, out, chosen)
+    if json:
+        names = [table.name for table in made]
+        emit({"tables": names, "files": list(map(str, paths)), "missing": list(found.missing)})
+        return
     typer.echo(f"{len(made)} tables in {len(paths)} files: {out}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
@@ -36,7 +36,7 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     """What `exits` of `net` run, in eval mode, on the network's own tensors.
 
     backend: of torch.compile, such as `inductor`; None runs eagerly. Each stage is compiled by itself
-    when it is first called, once for a single image and once for any other number of them. Raises
+    when it is first called: for a single image, and once or twice for any other number of them. Raises
     OfframpError for a network that is in train mode, and for an unknown backend.
     """
     if _trains(net, exits):
@@ -72,8 +72,11 @@ def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Head:
             return net.body(k, trunk)
         classifier = _compiled(net.trunks[trunk].classifier.as_module(), backend)
         return lambda *tensors: classifier(*tensors)[0]
-    module = net.heads[k - 1]
-    run = module if backend is None else _compiled(module, backend)
+    run: Callable[..., Any] = net.heads[k - 1]
+    if backend is not None:
+        # torch.compile counts how often a function was compiled and gives up after eight. Heads share
+        # the function of their class; a traced head has one of its own.
+        run = _compiled(fx.symbolic_trace(net.heads[k - 1]), backend)
     return lambda *tensors: run(tensors[0])
 
 

@@ -41,8 +41,8 @@ def _heads_only(trial: Trial) -> bool:
 
 def _points(evidence: Evidence, trial: Trial) -> list[tuple[object, ...]]:
     """Rows of POINTS: each exit alone, and confidence thresholds."""
-    held_out = _leave(*evidence.logits(trial.id, "calibration"))
-    tested = _leave(*evidence.logits(trial.id, "test"))
+    arrays = evidence.records.trial_logits(trial.id)  # all splits lie in one file
+    held_out, tested = (_leave(arrays[s], arrays[f"{s}_labels"]) for s in ("calibration", "test"))
     final = trial.manifest["final"]
     keys = {place: digest(final[str(k)])[:16] for place, k in enumerate(trial.exits)}
     about = (trial.model, trial.data, trial.strategy, trial.seed)

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from pathlib import Path
 
 from offramp.analysis.claims import check
-from offramp.report import claims_file, figures, how, tables
+from offramp.report import claims_file, drawing, figures, folder, how, tables
 from offramp.report.advice import answer
 from offramp.report.claims_table import claims_table
 from offramp.report.contents import Contents
 from offramp.report.evidence import Evidence
+from offramp.report.model import Figure
 
 
-def assemble(evidence: Evidence, title: str | None = None) -> Contents:
+def report(
+    evidence: Evidence, out: Path, formats: Sequence[str], workers: int, title: str | None = None
+) -> Generator[str, None, Contents]:
+    """Write the report on `evidence` to `out`, as `folder.write` does; yields what it is at, in words.
+
+    Figures are drawn by `workers` processes while this one makes tables, statistics and the page.
+    """
+    yield "making figures"
+    found = figures.draw(evidence).figures
+    with (
+        folder.staged(out) as place,
+        drawing.started(found, place / "figures", formats, workers) as drawn,
+    ):
+        yield "making tables and statistics"
+        contents = assemble(evidence, found, title)
+        folder.fill(place, contents, evidence.table, formats)
+        for done, total in drawing.progress(drawn):
+            yield f"drawing figures: {done} of {total}"
+    return contents
+
+
+def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = None) -> Contents:
     """Everything that a report on `evidence` says. title: by default the names of the studies."""
-    studies = sorted({trial.study for trial in evidence.trials})
+    studies = sorted({trial.study for trial in evidence.trials if trial.study})
     return Contents(
-        title=title or ", ".join(studies) or "no runs yet",
+        title=title or ", ".join(studies) or "Strategies for early exits",
         lead=lead(evidence),
         answer=answer(evidence),
-        figures=figures.draw(evidence).figures,
+        figures=found,
         tables=tables.make(evidence),
         claims=[claims_table(check(claims_file.paper(), evidence.table))] if evidence.trials else [],
         how=how.facts(evidence),

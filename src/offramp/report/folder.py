@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, as_completed
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from offramp.report.page import page
 from offramp.report.render_csv import csv
 from offramp.report.render_latex import latex
 from offramp.report.render_markdown import markdown
+from offramp.report.save import text
 from offramp.report.theme import themed
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
@@ -52,34 +52,49 @@ def write(
 ) -> Generator[tuple[int, int]]:
     """Write the report to `out`, whole or not at all; yields figures drawn so far and in total.
 
-    numbers: the tidy table, kept whole.  formats: of figures, among drawing.FORMATS.  workers:
+    numbers: the tidy table, kept whole.  formats: of figures, among svg, pdf and png.  workers:
     processes that draw.  An earlier report is replaced when the new one is complete: exhaust the
     generator, or close it to leave things as they were.
+    Raises OfframpError as `staged` does.
+    """
+    with (
+        staged(out) as folder,
+        drawing.started(contents.figures, folder / "figures", formats, workers) as drawn,
+    ):
+        fill(folder, contents, numbers, formats)
+        yield from drawing.progress(drawn)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder with places for figures, tables and data, that becomes `out` at the end of the block, in
+    the place of an earlier report; on any failure `out` is what it was.
+
     Raises OfframpError as `check` does, and where `out` cannot be written.
     """
     check(out)
-    with _writing(out), _staged(out) as folder:
-        yield from _fill(folder, contents, numbers, formats, workers)
+    staging = out.with_name(f".{out.name}.tmp")
+    try:
+        with new_folder(out, staging) as folder:
+            for name in ("figures", "tables", "data"):
+                (folder / name).mkdir()
+            yield folder
+            _mark(folder)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Unwritable(f"{out} cannot be written ({reason}); choose another --out") from error
+    finally:
+        with suppress(OSError):
+            staging.rmdir()
 
 
-def _fill(
-    folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Sequence[str], workers: int
-) -> Iterator[tuple[int, int]]:
-    for name in ("figures", "tables", "data"):
-        (folder / name).mkdir()
-    total = len(contents.figures)
-    specs = {figure.name: figure.spec for figure in contents.figures}
-    with drawing.pool(workers if formats else 0) as start:
-        waiting: list[Future[None]] = [
-            start(name, drawing.text(themed(spec)), folder / "figures", tuple(formats))
-            for name, spec in specs.items()
-        ]
-        _write_texts(folder, contents, formats)
-        _write_numbers(folder / "data" / "numbers.parquet", numbers)
-        yield 0, total
-        for done, future in enumerate(as_completed(waiting), start=1):
-            future.result()
-            yield done, total
+def fill(folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Sequence[str]) -> None:
+    """Everything but the figures' files."""
+    _write_texts(folder, contents, formats)
+    _write_numbers(folder / "data" / "numbers.parquet", numbers)
+
+
+def _mark(folder: Path) -> None:
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     marker = {"made_by": "offramp report", "offramp": version("offramp"), "files": files}
     (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
@@ -88,7 +103,7 @@ def _fill(
 def _write_texts(folder: Path, contents: Contents, formats: Sequence[str]) -> None:
     for figure in contents.figures:
         path = folder / "data" / f"{figure.name}.vl.json"
-        path.write_text(drawing.text(themed(figure.spec)) + "\n", encoding="utf-8")
+        path.write_text(text(themed(figure.spec)) + "\n", encoding="utf-8")
     for table in [*contents.tables, *contents.claims]:
         for ending, words in (("md", markdown(table)), ("tex", latex(table)), ("csv", csv(table))):
             path = folder / "tables" / f"{table.name}.{ending}"
@@ -100,24 +115,3 @@ def _write_numbers(path: Path, numbers: pd.DataFrame) -> None:
     """Text columns as dictionaries: a million rows repeat a few words."""
     words = [name for name in numbers.columns if numbers[name].dtype in (object, "str")]
     numbers.astype(dict.fromkeys(words, "category")).to_parquet(path, index=False, compression="zstd")
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` at the end of the block; what was there is gone then."""
-    staging = out.with_name(f".{out.name}.tmp")
-    try:
-        with new_folder(out, staging) as folder:
-            yield folder
-    finally:
-        with suppress(OSError):
-            staging.rmdir()
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise Unwritable(f"{out} cannot be written ({reason}); choose another --out") from error

@@ -23,7 +23,7 @@ def facts(evidence: Evidence) -> list[Fact]:
     """What there is to know, a fact a line; empty ones are left out."""
     trials = evidence.trials
     found = [
-        Fact("Study", _each(t.study for t in trials)),
+        Fact("Study", _each(t.study for t in trials if t.study)),
         Fact("Networks and data", [_place(evidence.of(*pair)) for pair in evidence.pairs]),
         Fact("Strategies", [", ".join(evidence.strategies)]),
         Fact("Seeds", [", ".join(map(str, sorted({t.seed for t in trials})))]),
@@ -52,7 +52,7 @@ def deviations(evidence: Evidence) -> list[str]:
         epochs = sorted({int(t.recipe["epochs"]) for t in trials})
         if data in EPOCHS and epochs != [EPOCHS[data]]:
             words = " or ".join(map(str, epochs))
-            found.append(f"{model} on {data}: {words} epochs a phase; it has {EPOCHS[data]}")
+            found.append(f"{model} on {data}: {words} epochs a phase (the paper: {EPOCHS[data]})")
         images = _images(trials[0])
         if images and images["used"] < images["available"]:
             found.append(
@@ -60,11 +60,11 @@ def deviations(evidence: Evidence) -> list[str]:
                 "those held out included"
             )
         if data not in EPOCHS:
-            found.append(f"{model} on {data}: a data set that it does not have")
+            found.append(f"{model} on {data}: a data set that the paper does not have")
     if evidence.trials:
         found.append(
             "everywhere: validation and calibration images are held out of training images, and test "
-            "images are used once; it chooses and reports on the same images"
+            "images are used once (the paper chooses and reports on the same images)"
         )
     for name in BITS:
         values = _known(evidence.trials, name)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import vl_convert
 
 from offramp.errors import OfframpError, nearest
 from offramp.files import replacing
@@ -15,7 +14,8 @@ from offramp.report.model import Figure
 from offramp.report.theme import themed
 from offramp.study.sealed import writing
 
-FORMATS = ("svg", "pdf", "png", "json")
+PICTURES = ("svg", "pdf", "png")
+FORMATS = (*PICTURES, "json")
 VEGA_LITE = "6.4"  # of figures.chart.SCHEMA
 SCALE = 2.0  # pixels of a PNG for each of the chart's
 
@@ -32,17 +32,40 @@ def checked(formats: Iterable[str]) -> tuple[str, ...]:
 
 
 def text(spec: Mapping[str, Any]) -> str:
-    """A specification as JSON, the same text for equal ones."""
-    return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """A specification as JSON on one line, the same text for equal ones; what is not a number becomes
+    null, as JSON has none."""
+    try:
+        return _json(spec)
+    except ValueError:
+        return _json(_finite(spec))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:
-    """The bytes of a figure's files, by format: without a background of their own, but for PNG's white.
+    """The bytes of a figure's files, by format."""
+    return drawn(text(themed(figure.spec)), formats)
+
+
+def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
+    """A specification's files, by format: without a background of their own, but for PNG's white. The
+    chart is laid out once: PDF and PNG are made from its SVG.
 
     The same figure gives the same bytes on one machine (its fonts decide where letters end), but for
     PDF, whose writer numbers its fonts in no fixed order.
     """
-    spec = text(themed(figure.spec))
+    import vl_convert  # a tenth of a second to load, which only drawing needs
+
     svg = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
     found: dict[str, bytes] = {}
     for format in formats:

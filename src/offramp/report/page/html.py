@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,11 +15,11 @@ from typing import Any, get_args
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from offramp.report import drawing
 from offramp.report.cells import Layout, layout
 from offramp.report.contents import FILTERS, Contents, choices
 from offramp.report.model import Figure, Question, Table
 from offramp.report.page.colors import colored, config
+from offramp.report.save import text
 
 # Section → short name for the navigation, heading, what it answers.
 HEADINGS: dict[str, tuple[str, str, str]] = {
@@ -128,6 +129,7 @@ def _template() -> Any:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters["json"] = _json
+    environment.filters["packed"] = _packed
     environment.filters["colored"] = colored
     environment.filters["begun"] = begun
     return environment.from_string(_file("page.html"))
@@ -157,7 +159,12 @@ def _inline(script: str) -> Markup:
 
 def _json(spec: Any) -> Markup:
     """A specification, or a part of one, as the text of a script element: JSON without any `<`."""
-    return Markup(drawing.text(spec).replace("<", "\\u003c"))
+    return Markup(text(spec).replace("<", "\\u003c"))
+
+
+def _packed(spec: Any) -> str:
+    """A specification with its data, compressed to a third: zlib, base64. The browser unpacks it."""
+    return base64.b64encode(zlib.compress(text(spec).encode(), 9)).decode()
 
 
 def _hash(script: str) -> str:

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from command import Cli
+
+BLOCKED = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
+            raise ImportError(name + " is out of reach")
+sys.meta_path.insert(0, Refuse())
+from offramp.cli import main
+main()
+"""
+
+
+def files(folder: str) -> dict[str, bytes]:
+    root = Path(folder)
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_a_report_with_torch_out_of_reach(studied: Cli) -> None:
+    """In a process of its own, figures drawn in others."""
+    assert studied("--version").code == 0  # the folder is a copy of a finished study's
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, "report", "runs", "--format", "svg"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("Open report/index.html (")
+    page = Path("report/index.html").read_text(encoding="utf-8")
+    assert "3 strategies · digits-cnn on digits · 2 seeds · 6 trials" in page
+    assert "Nothing: every strategy has every seed." in page
+    for section in ("answer", "compute", "rq1", "rq2", "more", "claims", "how"):
+        assert f'<section id="{section}"' in page
+    drawn = {path.stem for path in Path("report/figures").iterdir()}
+    assert drawn == {path.name.removesuffix(".vl.json") for path in Path("report/data").glob("*.json")}
+    assert len(drawn) > 5
+
+
+def test_the_same_store_gives_the_same_bytes_and_its_pack_the_same_tables(studied: Cli) -> None:
+    for out in ("one", "two"):
+        answer = studied("report", "runs", "--out", out, "--format", "none")
+        assert answer.code == 0, answer.err
+    assert files("one") == files("two")
+    assert studied("pack", "runs", "--out", "packed").code == 0
+    assert studied("report", "packed", "--out", "three", "--format", "none").code == 0
+    assert set(files("three")) == set(files("one"))
+
+
+def test_what_is_missing_is_said(studied: Cli) -> None:
+    trial = next(Path("runs/trials").glob("two-stage-*-s2-*"))
+    shutil.rmtree(trial)
+    answer = studied("report", "runs", "--format", "none", "--title", "Half & half")
+    assert answer.code == 0, answer.err
+    assert "Missing: two-stage of digits-cnn on digits lacks seed 2." in answer.err
+    page = Path("report/index.html").read_text(encoding="utf-8")
+    assert "Not everything is there yet." in page
+    assert page.count("Two-stage of digits-cnn on digits lacks seed 2.") == 2
+    assert '<h1 id="title">Half &amp; half</h1>' in page
+
+
+def test_several_stores_count_as_one(studied: Cli) -> None:
+    more = studied("run", "s.yaml", "--store", "more", "--set", "seeds=[2, 3]")
+    assert more.code == 0, more.err
+    answer = studied("report", "runs", "more", "--format", "none", "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert found["page"] == "report/index.html" and found["missing"] == []
+    page = Path("report/index.html").read_text(encoding="utf-8")
+    assert "3 seeds · 9 trials" in page  # seed 2, which both have, counts once
+    assert "<dd>1, 2, 3</dd>" in page
+
+
+def test_mistakes_are_one_line_and_write_nothing(studied: Cli) -> None:
+    Path("taken").mkdir()
+    Path("taken/mine.txt").touch()
+    Path("empty/nodes").mkdir(parents=True)
+    Path("empty/store.json").write_text('{"format": 1}')
+    for words, said in (
+        (("report", "nowhere"), "neither a store nor packed results at nowhere"),
+        (("report", "empty"), "empty holds no finished trial; run a study first"),
+        (("report", "runs", "--out", "taken"), "taken is there and is no earlier report"),
+        (("report", "runs", "--format", "sgv"), "--format has 'sgv'; did you mean 'svg'?"),
+        (("report", "runs", "--format", ","), "--format is empty"),
+        (("report", "runs", "--study", "other"), "no trial was made by a study 'other'"),
+    ):
+        answer = studied(*words)
+        assert answer.code == 2 and said in answer.err, (words, answer.err)
+        assert len(answer.err.strip().splitlines()) == 1
+    assert not Path("report").exists()

@@ -1,0 +1,152 @@
+"""The report's folder: what is in it, and that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from page_contents import contents, curve, figure, numbers
+
+from offramp.errors import OfframpError
+from offramp.report import folder
+from offramp.report.contents import Contents, choices
+from offramp.report.save import PICTURES
+
+
+def small() -> Contents:
+    return replace(contents(), figures=contents().figures[:2])
+
+
+def write(out: Path, made: Contents | None = None, formats: tuple[str, ...] = ()) -> None:
+    for _ in folder.write(made or small(), numbers(), out, formats, workers=2):
+        pass
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def test_everything_is_there_and_named_in_the_marker(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    steps = list(folder.write(small(), numbers(), out, PICTURES, workers=2))
+    assert steps == [(1, 2), (2, 2)]
+    found = files(out)
+    figures = {f"figures/{n}.{f}" for n in ("all", "panels-resnet18") for f in PICTURES}
+    charts = {"data/all.vl.json", "data/panels-resnet18.vl.json", "data/numbers.parquet"}
+    assert set(found) == {
+        *("index.html", "report.json"),
+        *figures,
+        *charts,
+        *(
+            f"tables/{table.name}.{ending}"
+            for table in [*small().tables, *small().claims]
+            for ending in ("csv", "tex", "md")
+        ),
+    }
+    assert set(json.loads(found["report.json"])["files"]) == set(found) - {"report.json"}
+    assert found["figures/all.svg"].startswith(b"<svg")
+    assert found["figures/all.pdf"].startswith(b"%PDF")
+    assert found["figures/all.png"].startswith(b"\x89PNG")
+    assert json.loads(found["data/all.vl.json"])["mark"]["type"] == "line"
+    back = pd.read_parquet(out / "data" / "numbers.parquet")
+    pd.testing.assert_frame_equal(back, numbers(), check_dtype=False, check_categorical=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]  # nothing is left beside it
+
+
+def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    other = replace(small(), title="other")
+    write(tmp_path / "c", other)
+    assert files(tmp_path / "a") != files(tmp_path / "c")
+
+
+def test_links_of_the_page_lead_to_files(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write(out, formats=("svg",))
+    page = (out / "index.html").read_text(encoding="utf-8")
+    links = set(re.findall(r'href="((?:figures|tables|data)/[^"]+)"', page))
+    assert len(links) == 2 + 2 + 1 + 3 * 4
+    assert all((out / link).is_file() for link in links)
+    markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r'(?:src|href)="(?!#|figures/|tables/|data/)', markup)  # none from elsewhere
+
+
+def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write(out, contents())
+    (out / ".DS_Store").touch()
+    write(out)
+    assert not (out / "data" / "hybrids.vl.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"notes.txt": "mine"}, "is no earlier report"),
+        ({"report.json": "{}", "index.html": ""}, "is no earlier report"),
+        ({"report.json": '{"files": ["index.html"]}', "index.html": "", "my.txt": ""}, "holds my.txt"),
+    ],
+)
+def test_what_is_no_report_is_never_removed(tmp_path: Path, there: Mapping[str, str], said: str) -> None:
+    out = tmp_path / "report"
+    out.mkdir()
+    for name, text in there.items():
+        (out / name).write_text(text)
+    before = files(out)
+    with pytest.raises(OfframpError, match=said):
+        write(out)
+    assert files(out) == before
+
+
+def test_a_file_and_a_link_are_no_places(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    for name in ("file", "link"):
+        with pytest.raises(OfframpError, match="is not a folder"):
+            write(tmp_path / name)
+    write(tmp_path / "folder")  # an empty one is taken
+
+
+@pytest.mark.parametrize("formats", [(), ("svg",)])
+def test_a_failure_leaves_the_earlier_report(tmp_path: Path, formats: tuple[str, ...]) -> None:
+    out = tmp_path / "report"
+    write(out)
+    before = files(out)
+    broken = replace(contents(), figures=[*contents().figures, figure("bad", "more", {"mark": 3})])
+    if formats:  # drawing fails, in another process
+        with pytest.raises(ValueError, match="conversion failed"):
+            write(out, broken, formats)
+    else:  # whoever reads the steps stops
+        steps = folder.write(broken, numbers(), out, ("svg",), workers=1)
+        next(steps)
+        steps.close()
+    assert files(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OfframpError, match="cannot be written"):
+        write(tmp_path / "file" / "report")
+
+
+def test_not_a_number_is_no_json(tmp_path: Path) -> None:
+    spec = curve(1, 0)
+    spec["data"]["values"][0]["loss"] = float("nan")
+    out = tmp_path / "report"
+    write(out, replace(small(), figures=[figure("gap", "more", spec)]))
+    text = (out / "data" / "gap.vl.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["data"]["values"][0]["loss"] is None
+
+
+def test_choices_are_what_several_figures_differ_in() -> None:
+    given = [figure(f"f{k}", "more", {}, exit=k, model="m") for k in ("10", "2", "1")]
+    assert choices(given) == {"exit": ["1", "2", "10"]}
