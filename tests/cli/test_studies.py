@@ -57,6 +57,13 @@ def test_what_fails_in_one_study_leaves_the_next(two: Cli, tmp_path: Path) -> No
     assert "2 of 2 trials in runs" in answer.out
 
 
+def test_data_that_is_not_here_is_said_before_anything_trains(two: Cli, tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(SHORT.replace("{name: digits, ", "{name: cifar10, root: x, "))
+    answer = two("run", "all.yaml")
+    assert answer.code == 2 and "b.yaml:5" in answer.err and "fetch" in answer.err
+    assert not Path("runs").exists()
+
+
 def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     answer = two("run", "b.yaml", "--budget", "900h", "--dry-run")
     assert answer.code == 0 and "--budget 900h: all of it fits" in answer.err

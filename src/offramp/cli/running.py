@@ -207,6 +207,8 @@ def said_of(totals: dict[str, Any]) -> str:
     """The totals of a plan, or of several."""
     whole, written, left = (macs(totals[key]) for key in ("macs", "macs_written", "macs_to_run"))
     once = 100 * totals["macs_shared"] / totals["macs_written"]
+    saved = f"\n(shared phases once: {once:.0f} %; the rest is frozen layers, kept)"
+    saved = saved if totals["macs"] < totals["macs_written"] else ""
     work = f"{left}MACs, about {duration(totals['seconds'])} here"
     if "macs_per_second" in totals:
         work += f", at {macs(totals['macs_per_second'])}MAC/s"
@@ -217,7 +219,7 @@ def said_of(totals: dict[str, Any]) -> str:
         f"{counted(totals['trials'], 'trial')} of {counted(totals['phases'], 'phase')} in all: "
         f"{counted(totals['nodes'], 'node')}, {totals['nodes_in_store']} of them in the store (✓).\n"
         f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
-        f"phase run alone\n(shared phases once: {once:.0f} %; the rest is frozen layers, kept).\n"
+        f"phase run alone{saved}.\n"
         f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
         f"Disk: {size(totals['disk_bytes'])} in the store; caches up to "
         f"{size(totals['cache_bytes'])} at a time.\n"

@@ -14,7 +14,7 @@ from offramp.cli.render import duration, emit, macs, show, table
 from offramp.cli.running import How, Outcome
 from offramp.errors import OfframpError
 from offramp.study.budget import choose
-from offramp.study.collection import Member, members, plans
+from offramp.study.collection import Member, check_data, members, plans
 from offramp.study.forecast import measured, together
 from offramp.study.plan import Plan, default_device, make_plan
 from offramp.study.store import Store
@@ -58,6 +58,7 @@ def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
     if how.dry_run:
         _show_all(path, asked, how)
         return
+    check_data([member.study for member in asked])
     outcomes: list[tuple[Member, Outcome]] = []
     for number, (member, plan) in enumerate(
         zip(asked, plans([m.study for m in asked]), strict=True), start=1

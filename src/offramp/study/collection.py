@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from offramp.data import Data
+from offramp.data.declared import missing
 from offramp.errors import OfframpError, nearest
 from offramp.files import inside
 from offramp.study import spec
-from offramp.study.plan import Plan, make_plan, read_data
+from offramp.study.plan import Plan, data_spec, make_plan, read_data
 from offramp.study.spec import Study
 from offramp.study.spec_places import file_text
 from offramp.study.yaml_lines import parse
@@ -95,6 +96,14 @@ def _listed(path: Path) -> tuple[Path, ...] | None:
 def _is_list(path: Path) -> bool:
     value = parse(file_text(path), str(path)).value
     return isinstance(value, Mapping) and "studies" in value
+
+
+def check_data(studies: Sequence[Study]) -> None:
+    """Raises OfframpError where the folder of any study's data is not there: before the first of them
+    has trained for days."""
+    for study in studies:
+        if missing(data_spec(study)) is not None:
+            read_data(study)
 
 
 def plans(

@@ -70,7 +70,9 @@ def forecast(
             "share_of_written": plan.executed / plan.written,
             "seconds": open_macs / speed,
             "macs_per_second": speed,
-            "cache_bytes": max((w.cache_bytes for w in plan.work.values()), default=0),
+            "cache_bytes": max((w.cache_bytes for w in plan.work.values()), default=0)
+            if plan.study.execution.cache
+            else 0,
             "disk_bytes": weights + logits,
         },
     }
