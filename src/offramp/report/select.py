@@ -44,7 +44,7 @@ def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
             settings.values(), key=lambda trials: _preference(manifests, trials), reverse=True
         )
         for trials in others:
-            studies = ", ".join(sorted({manifests[t]["study"] for t in trials}))
+            studies = ", ".join(sorted({manifests[t]["study"] or "offramp train" for t in trials}))
             notes.append(
                 f"{_counted(trials)} of {pair[0]} on {pair[1]} of another setting (study {studies}) "
                 "are left out: name a study to see them"
