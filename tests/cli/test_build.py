@@ -163,7 +163,10 @@ def test_the_strategy_comes_from_runs_where_there_are_some(cli: Cli) -> None:
     answer = cli(*words)
     assert answer.code == 0, answer.err
     said = " ".join(answer.out.split())
-    assert "strategy pretrained-branch: first for the goal 'accuracy' in runs of digits-cnn on digits" in said
+    assert (
+        "strategy pretrained-branch: first for the goal 'accuracy' in runs of digits-cnn on digits"
+        in said
+    )
     wrong = cli("build", "--backbone", "resnet18", *words[3:])
     assert wrong.code == 2 and "say nothing of resnet18" in wrong.err
 

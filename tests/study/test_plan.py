@@ -12,8 +12,8 @@ from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build
 from offramp.strategies import STRATEGIES
 from offramp.study import spec
+from offramp.study.archive import NAME
 from offramp.study.plan import Plan, can_fuse, make_plan
-from offramp.study.store import NAME
 from support import CPU, network, tiny_data, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {

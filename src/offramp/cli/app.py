@@ -292,7 +292,7 @@ def recipes(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show how the paper trains: a line a network and data set, or one as a study file.
+    """Show how the paper trains each of its networks.
 
     \b
     Examples:

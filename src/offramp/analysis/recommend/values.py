@@ -22,7 +22,7 @@ VALUES = ["model", "strategy", "seed", "value", "source", "measured"]
 MEMORY = ("memory-gpu-max", "memory-cpu-max")
 ENERGY = ("energy", "energy-gpu", "energy-cpu")
 MACS = Measure("macs", "Mean MACs of an image", "MMAC", "lower", "quality", False, True, 1e-6)
-BALANCE = Measure("balance", "Distance from the best, 0 to 1", "", "lower", "quality", False)
+BALANCE = Measure("balance", "Distance from the best", "of 1", "lower", "quality", False)
 FEWER = "it lacks exits that others have, so it has no mean over them"
 
 
