@@ -1,0 +1,56 @@
+"""The results in docs/results: every figure and table that their data allow comes out of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from offramp.report import evidence
+from offramp.report.evidence import Evidence
+from offramp.report.figures import FIGURES, draw
+from offramp.report.tables import TABLES, make
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+
+
+@pytest.fixture(scope="module")
+def cifar() -> Evidence:
+    return evidence.open(DOCS / "cifar10-quick")
+
+
+def test_nothing_is_missing(cifar: Evidence) -> None:
+    assert len(cifar.trials) == 27 and cifar.missing == ()
+
+
+def test_every_figure(cifar: Evidence) -> None:
+    drawn = draw(cifar)
+    for name in FIGURES:
+        if name not in (
+            "memory-power",
+            "curves",
+        ):  # no meters then; curves are named after what they show
+            assert any(f.name.startswith(name) for f in drawn.figures), name
+    assert [m for m in drawn.missing if "memory-power" in m and "not measured" in m]
+
+
+def test_every_table(cifar: Evidence) -> None:
+    made = {table.name for table in make(cifar, [])}
+    for name in TABLES:
+        assert any(found.startswith(name) for found in made), name
+
+
+def test_numbers_on_the_page_are_those_of_the_files(cifar: Evidence) -> None:
+    """Each accuracy in docs/results/README.md, from the tidy table."""
+    page = (DOCS / "README.md").read_text()
+    table = cifar.table
+    final = table[(table["phase"] == "final") & (table["split"] == "test")]
+    means = final[final["metric"] == "accuracy"].groupby(["strategy", "exit"])["value"]
+    shown = 0
+    for (strategy, exit), value in means.mean().items():
+        cells = re.search(rf"^\| {strategy} \|(.*)\|$", page, re.MULTILINE)
+        assert cells is not None
+        assert f"{100 * value:.1f} ±" in cells[1].split("|")[exit - 1]
+        shown += 1
+    assert shown == 33
