@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from offramp.allocator import keep_freed_memory
 from offramp.deploy import timing
 from offramp.deploy.clocks import Times, interleaved, places
 from offramp.deploy.policy import Policy
@@ -95,6 +96,7 @@ class Row:
 
 def main() -> None:
     given = _arguments()
+    keep_freed_memory()  # as every command of offramp does at its start
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if given.threads:
         torch.set_num_threads(given.threads)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 
+from offramp.allocator import keep_freed_memory
 from offramp.errors import OfframpError
 
 
 def main() -> None:
     """Entry point: a mistake that the user can mend is one line, never a traceback."""
+    keep_freed_memory()
     try:
         from offramp.cli.app import app
 

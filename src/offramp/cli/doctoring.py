@@ -10,6 +10,7 @@ import psutil
 import torch
 import typer
 
+from offramp.allocator import keep_freed_memory
 from offramp.cli.render import emit, show, size, table
 from offramp.meters import Gpu, Missing, Packages, find_gpu, find_packages
 from offramp.numerics import PROFILES
@@ -109,7 +110,9 @@ def _gap(what: str, missing: Missing) -> Finding:
 
 def _environment() -> list[Finding]:
     policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    kept = "kept for the next use" if keep_freed_memory() else "left to the C library and MALLOC_…"
     return [
+        Finding("freed memory", kept),
         Finding("OMP_WAIT_POLICY", policy),
         Finding("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "unset")),
         Finding("OFFRAMP_DATA", os.environ.get("OFFRAMP_DATA", "unset")),

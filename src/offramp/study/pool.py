@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
+from offramp.allocator import keep_freed_memory
 from offramp.errors import OfframpError
 from offramp.study.events import Event
 from offramp.study.plan import Plan, make_plan
@@ -89,6 +90,7 @@ def _work(
     failed: MutableMapping[str, str],
     events: Any,
 ) -> None:
+    keep_freed_memory()  # as the process that started this one
     try:
         plan = make_plan(study, conduct.device)
         for event in run(plan, Store(root), conduct, failed):
