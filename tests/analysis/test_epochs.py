@@ -75,11 +75,9 @@ def test_loss_rise_is_relative_to_the_least() -> None:
     assert epochs.loss_rise(a()) is None
 
 
-def test_spikes_are_counted_within_phases() -> None:
-    first, second = a(1, 1.2, 1, 1.19), a(5, 4, 5)
-    assert epochs.loss_spikes([first]) == 1
-    assert epochs.loss_spikes([first, second]) == 2  # not where the second phase begins
-    assert epochs.largest_spike([first, second]) == pytest.approx(1.0)
-    assert epochs.largest_spike([a(3, 2, 1)]) == 0.0
-    assert epochs.loss_spikes([a(1)]) is None
-    assert epochs.largest_spike([]) is None
+def test_spikes_are_rises_by_a_fifth() -> None:
+    assert epochs.loss_spikes(a(1, 1.2, 1, 1.19)) == 1
+    assert epochs.largest_spike(a(5, 4, 5)) == pytest.approx(1.0)
+    assert epochs.largest_spike(a(3, 2, 1)) == 0.0
+    assert epochs.loss_spikes(a(1)) is None
+    assert epochs.largest_spike(a()) is None

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from offramp.analysis import epochs
 from offramp.analysis.curves import curve, joined, overall
 from offramp.analysis.measures import MEASURES, OBSERVATION, measure, numbers, observations
 from offramp.errors import OfframpError
@@ -82,11 +83,58 @@ def values(name: str, source: pd.DataFrame = HYBRID) -> dict[int | None, float]:
     return dict(zip(exits, found["value"].tolist(), strict=True))
 
 
-def test_epoch_metrics_follow_the_joined_curve_and_average_over_exits() -> None:
-    assert values("min-loss-epoch") == {1: 4.0, 2: 2.0, None: 3.0}
+def test_epoch_metrics_are_of_the_last_phase_and_average_over_exits() -> None:
+    assert values("min-loss-epoch") == {1: 2.0, 2: 2.0, None: 2.0}
+    assert values("peak-epoch") == {1: 2.0, 2: 2.0, None: 2.0}
     assert values("loss-rise") == pytest.approx({1: 0.1, 2: 0.0, None: 0.05})
     # 0.6 to 0.7 is where the second phase begins: no spike; 0.5 to 0.55 is the largest rise.
     assert values("largest-spike") == pytest.approx({1: 0.05, 2: 0.0, None: 0.025})
+
+
+LOW = [0.9, 0.5, 0.3]  # an earlier phase with a lower loss than any epoch of the later one
+FALLS = [3.0, 2.0, 1.5, 1.2, 1.1, 1.05, 1.04, 1.03]
+OVERFITS = [1.0, 0.5, 0.6, 0.61, 0.62, 0.63, 0.64, 0.65]
+
+
+def two_phases(later: list[float]) -> pd.DataFrame:
+    """A head that is drawn anew for a second phase; training loss falls in both."""
+    made = table([*history("joint", 1, LOW), *history("exit 1", 1, later), *final(1, later[-1])])
+    at = (made["split"] == "train") & (made["metric"] == "cross_entropy")
+    return made.assign(value=made["value"].where(~at, 5 - 0.1 * made["epoch"].astype(float)))
+
+
+def test_a_head_drawn_anew_does_not_overfit() -> None:
+    fresh = two_phases(FALLS)
+    assert values("overfits", fresh) == {1: 0.0, None: 0.0}
+    assert values("overfitting-epoch", fresh) == {}
+    assert values("loss-rise", fresh) == {1: 0.0, None: 0.0}
+    assert values("largest-spike", fresh) == {1: 0.0, None: 0.0}
+    assert values("min-loss-epoch", fresh)[1] == 8.0
+    # On the joined curve it would: the last loss is far above the least one, of the first phase.
+    whole = curve(fresh, "t", 1, "validation")["value"].to_numpy()
+    assert epochs.overfitting_epoch(whole, np.linspace(5, 4, len(whole))) is not None
+    assert epochs.loss_rise(whole) == pytest.approx(1.03 / 0.3 - 1)
+
+
+def test_overfitting_in_the_last_phase_is_found() -> None:
+    over = two_phases(OVERFITS)
+    assert values("overfits", over) == {1: 1.0, None: 1.0}
+    assert values("overfitting-epoch", over) == {1: 3.0, None: 3.0}
+    assert values("loss-rise", over)[1] == pytest.approx(0.3)
+
+
+def test_a_hybrid_is_not_tied_to_the_parent_that_it_begins_with() -> None:
+    parent = table([*history("joint", 1, LOW), *final(1, 0.3)], strategy="joint")
+    found = observations(
+        pd.concat([two_phases(FALLS), parent.assign(trial="p")]), MEASURES["min-loss-epoch"]
+    )
+    by_strategy = found[found["exit"] == 1].set_index("strategy")
+    assert by_strategy["value"].to_dict() == {"joint": 3.0, "joint-branch": 8.0}
+    assert by_strategy["source"].nunique() == 2
+    # An exit that its own phases left alone is the parent's: the same source.
+    kept = observations(pd.concat([HYBRID, table([*history("joint", 2, [0.8, 0.4])], trial="p",
+                        strategy="joint")]), MEASURES["loss-rise"])  # fmt: skip
+    assert kept[kept["exit"] == 2]["source"].nunique() == 1
 
 
 def test_the_gap_compares_both_in_eval_mode() -> None:

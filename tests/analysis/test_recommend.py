@@ -112,6 +112,8 @@ def test_latency_is_the_cheapest_way_to_an_accuracy() -> None:
     ]
     assert found.ranking[1].behind  # counted MACs, more in every seed
     assert found.ranking[0].accuracy == pytest.approx(0.80, abs=0.001)
+    assert found.target == 0.79
+    assert one("accuracy").target is None
     assert out(found)["separate"] == "it reaches 78.0 % at most"
 
 
@@ -208,7 +210,16 @@ def test_guidelines_answer_every_goal() -> None:
     for goal in GOALS:
         for frozen in (False, True):
             found, more = guidelines(goal, frozen)
-            assert found and len(more) >= 3
+            assert found and all(goal in g.goals for g in found)  # none stands in for another goal
+            assert len(more) >= 3
             assert all(g.heads_only for g in found) or not frozen
     assert guidelines("accuracy")[0][0].strategies == ("distillation",)
     assert guidelines("training-time")[0][0].strategies == ("two-stage",)
+
+
+def test_guidelines_for_a_balance_on_fixed_weights() -> None:
+    found, more = guidelines("balanced", True)
+    assert [g.strategies for g in found] == [("pretrained-branch", "two-stage")]
+    assert "scope: head" in found[0].section and "5.4" in found[0].section
+    assert not any("distillation" in g.strategies for g in found)
+    assert more[0].startswith("Our own rule")

@@ -35,6 +35,7 @@ TRUE = {
     "two-stage-weak-early-exits",
     "branch-wise-lowest-final-accuracy",
     "distillation-highest-final-accuracy",
+    "distillation-ahead-of-joint",
     "two-stage-fastest",
     "joint-most-gpu-memory",
     "joint-most-cpu-memory",
@@ -48,6 +49,7 @@ FALSE = {
     "joint-least-energy",
     "distillation-most-gpu-memory",
     "distillation-most-gpu-power",
+    "distillation-most-cpu-memory",
     "joint-hybrids-better-late-exits",  # joint, a parent, is better
     "hybrids-most-accurate",  # distillation is
 }

@@ -61,7 +61,7 @@ def test_claims_say_what_was_found_and_what_is_missing(cli: Cli, store: Path) ->
     said = narrow(cli("claims", store)).out
     assert "Not testable here" in said
     assert "the strategy distillation" in said
-    assert "66 claims: " in said
+    assert "85 claims: " in said
     assert "adjusted after Holm" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,20 @@ def test_contradictions_name_each_other() -> None:
     pairs = [(one.id, other) for one in by_id.values() for other in one.contradicts]
     assert ("joint-least-gpu-memory", "joint-most-gpu-memory") in pairs
     assert {(b, a) for a, b in pairs} == set(pairs)
+
+
+def test_patterns_match_augmented_data() -> None:
+    augmented = ("cifar10 (crop 4, flip)", "cifar100 (crop 4, flip)")
+    by_id = {claim.id: claim for claim in paper()}
+
+    def matched(id: str, names: tuple[str, ...]) -> list[bool]:
+        return [any(fnmatchcase(n, p) for p in by_id[id].data) for n in names]
+
+    assert matched("distillation-most-accurate", (*augmented, "cifar10", "digits")) == [True] * 3 + [
+        False
+    ]
+    assert matched("gap-grows-with-depth", augmented) == [False, True]
+    assert matched("joint-fastest", ("chestxray14 (flip)", "cifar10")) == [True, False]
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:

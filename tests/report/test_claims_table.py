@@ -72,4 +72,7 @@ def test_the_answer_is_a_sentence_a_goal_and_says_what_is_silent(found: evidence
     sentences = answer(replace(found, table=unread))  # whatever this machine can measure
     assert [s.split(":")[0] for s in sentences[:2]] == ["For accuracy", "For few MACs at inference"]
     assert all(s.endswith(".") for s in sentences)
+    assert re.search(
+        r"at \d+\.\d % test accuracy; the target was \d+\.\d % on calibration", sentences[1]
+    )
     assert "say nothing of little memory and little energy" in sentences[-1]

@@ -73,10 +73,12 @@ def overall(curves: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The curves of one exit as arrays, [n] over its epochs; empty where the table lacks one.
+    """The curves of one exit as arrays, [n] over the epochs of the last phase that trained it; empty
+    where the table lacks one.
 
-    loss, accuracy: on validation.  running: training loss, as it is recorded every epoch.  starts: the
-    positions at which its phases begin, the first of which is 0.  origin: keys of these phases.
+    What an earlier phase did is left to whoever has it as its last: a head that is drawn anew begins
+    high, and a hybrid's curve begins with its parent's own.  loss, accuracy: on validation.  running:
+    training loss, as it is recorded every epoch.  phase, origin: its name and key.
     """
 
     trial: str
@@ -84,15 +86,16 @@ class History:
     loss: Floats
     accuracy: Floats
     running: Floats
-    starts: tuple[int, ...]
-    origin: tuple[str, ...]
+    phase: str
+    origin: str
 
 
 Key = tuple[str, int, str, str]  # trial, exit, split, metric
+SERIES = (("validation", "cross_entropy"), ("validation", "accuracy"), ("train", "cross_entropy"))
 
 
 def histories(curves: pd.DataFrame) -> list[History]:
-    """Every exit of every trial. curves: of `joined`."""
+    """Every exit of every trial in its last phase. curves: of `joined`."""
     values = curves["value"].to_numpy(dtype=float)
     sources = curves["source"].astype(object).where(curves["source"].notna(), "").to_numpy()
     phases = curves["phase"].to_numpy()
@@ -101,12 +104,12 @@ def histories(curves: pd.DataFrame) -> list[History]:
     none = np.array([], dtype=int)
     found = []
     for trial, exit in sorted({key[:2] for key in rows}):
-        loss = rows.get((trial, exit, "validation", "cross_entropy"), none)
-        accuracy = rows.get((trial, exit, "validation", "accuracy"), none)
-        running = rows.get((trial, exit, "train", "cross_entropy"), none)
-        order = phases[loss]
-        starts = tuple(i for i in range(len(order)) if i == 0 or order[i] != order[i - 1])
-        origin = tuple(str(sources[loss[i]]) for i in starts)
-        series = (values[loss], values[accuracy], values[running])
-        found.append(History(trial, int(exit), *series, starts, origin))
+        series = [rows.get((trial, exit, *which), none) for which in SERIES]
+        ends = [at[-1] for at in series if len(at)]
+        if not ends:
+            continue
+        phase = phases[ends[0]]
+        loss, accuracy, running = (values[at[phases[at] == phase]] for at in series)
+        about = (str(phase), str(sources[ends[0]]))
+        found.append(History(trial, int(exit), loss, accuracy, running, *about))
     return found

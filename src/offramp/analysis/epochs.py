@@ -1,13 +1,12 @@
 """What a curve over epochs comes to: epoch metrics, which the paper's Table 3 leaves undefined.
 
-All take values of epochs 1, 2, ... [n] of one exit, losses in nats, accuracies 0 to 1. None: there is
-no such epoch, or there are too few.
+All take values of epochs 1, 2, ... [n] of one exit and one phase, losses in nats, accuracies 0 to 1.
+None: there is no such epoch, or there are too few.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,17 +73,14 @@ def loss_rise(validation_loss: Floats) -> float | None:
     return float(validation_loss[-1] / validation_loss.min() - 1)
 
 
-def loss_spikes(phases: Sequence[Floats]) -> int | None:
-    """Epochs whose validation loss is at least 20 % above that of the epoch before, in the same phase: a
-    head that a phase draws anew is no spike. phases: validation losses of each, [n_i]."""
-    pairs = [(p[:-1], p[1:]) for p in phases if len(p) > 1]
-    if not pairs:
+def loss_spikes(validation_loss: Floats) -> int | None:
+    """Epochs whose validation loss is at least 20 % above that of the epoch before."""
+    if len(validation_loss) < 2:
         return None
-    return sum(int((b >= (1 + SPIKE) * a * (1 - ROUNDING)).sum()) for a, b in pairs)
+    before, after = validation_loss[:-1], validation_loss[1:]
+    return int((after >= (1 + SPIKE) * before * (1 - ROUNDING)).sum())
 
 
-def largest_spike(phases: Sequence[Floats]) -> float | None:
-    """The largest rise of validation loss from an epoch to the next of the same phase, in nats; 0 where
-    it never rises. phases: validation losses of each, [n_i]."""
-    rises = [float(np.diff(p).max()) for p in phases if len(p) > 1]
-    return max(0.0, *rises) if rises else None
+def largest_spike(validation_loss: Floats) -> float | None:
+    """The largest rise of validation loss from an epoch to the next, in nats; 0 where it never rises."""
+    return max(0.0, float(np.diff(validation_loss).max())) if len(validation_loss) > 1 else None

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from offramp.analysis import epochs
@@ -214,10 +213,11 @@ def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
 
 
 def _epoch(found: Numbers, name: str) -> pd.DataFrame:
-    """An epoch metric of every trial and exit."""
+    """An epoch metric of every trial and exit, in the last phase that trained the exit; epochs count
+    from its start."""
     if name.startswith("generalization-gap"):
         return _gap(found, best=name.endswith("-best"))
-    rows = [(h.trial, h.exit, _metric(name, h), _key(h.origin)) for h in found.histories]
+    rows = [(h.trial, h.exit, _metric(name, h), h.origin) for h in found.histories]
     frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source"])
     return frame.assign(value=frame["value"].astype(float), measured=True)
 
@@ -239,9 +239,9 @@ def _metric(name: str, h: History) -> float | None:
         case "loss-rise":
             return epochs.loss_rise(h.loss)
         case "loss-spikes":
-            return epochs.loss_spikes(np.split(h.loss, h.starts[1:]))
+            return epochs.loss_spikes(h.loss)
         case _:
-            return epochs.largest_spike(np.split(h.loss, h.starts[1:]))
+            return epochs.largest_spike(h.loss)
 
 
 def _gap(found: Numbers, best: bool) -> pd.DataFrame:
@@ -255,7 +255,7 @@ def _gap(found: Numbers, best: bool) -> pd.DataFrame:
     ends = checked.drop_duplicates(["trial", "exit"], keep="last")[["trial", "exit", "phase"]]
     both = both.merge(ends, on=["trial", "exit", "phase"]).sort_values(keys, kind="stable")
     rows = both.drop_duplicates(["trial", "exit"], keep="first" if best else "last")
-    origin = {(h.trial, h.exit): _key(h.origin) for h in found.histories}
+    origin = {(h.trial, h.exit): h.origin for h in found.histories}
     return pd.DataFrame(
         {
             "trial": rows["trial"],

@@ -115,6 +115,10 @@ def _sentence(advice: Advice, several: bool) -> str:
     best, measure = advice.ranking[0], advice.measure
     where = f" on {advice.data}" if several else ""
     use = f", left at {best.use.replace('>=', '≥')}" if best.use else ""
+    if best.accuracy is not None and measure.name != "accuracy-test":
+        use += f", at {100 * best.accuracy:.1f} % test accuracy"
+    if advice.target is not None:
+        use += f"; the target was {100 * advice.target:.1f} % on calibration data"
     value = f"{best.mean * measure.scale:.3g} {measure.unit}".strip()
     if measure.name == "macs":
         value = f"{best.mean / 1e6:.3g} M" if best.mean >= 1e6 else f"{best.mean / 1e3:.3g} k"

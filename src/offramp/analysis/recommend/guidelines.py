@@ -75,20 +75,29 @@ ARCHITECTURES = {
     "strong": "ResNet and VGG can reach higher accuracy at a higher cost, and want a stable strategy "
     "such as distillation or a hybrid (8, 8.1).",
 }
-FROZEN = (
-    "Where the backbone's weights are given and must stay, only heads can train: two-stage and "
-    "distillation do that; pretrained-branch too with the option scope: head, which is two-stage "
-    "training."
+# Section 5.4 names pretrained-branch for fixed weights, whatever the goal: it stands by the goals for
+# which the paper advises it otherwise.
+FIXED = Guideline(
+    ("accuracy", "latency", "memory", "energy", "balanced"),
+    ("pretrained-branch", "two-stage"),
+    True,
+    "pretrained-branch is the paper's for fixed backbone weights. With heads alone to train it is "
+    "two-stage training, so either will do (our own rule).",
+    "5.4; as described there it still trains segments, so use scope: head",
 )
+FROZEN = (
+    "Our own rule, not the paper's: where the backbone's weights must stay, only strategies that train "
+    "heads alone are listed: two-stage, distillation, and pretrained-branch with the option scope: head."
+)
+GOALS_ARE_OURS = "Which guideline stands by which goal is our own reading of the paper."
 
 
 def guidelines(
     goal: Goal, frozen_backbone: bool = False
 ) -> tuple[tuple[Guideline, ...], tuple[str, ...]]:
-    """The guidelines for a goal, and what else to say: on networks, and on what to avoid."""
-    found = [g for g in GUIDELINES if goal in g.goals and (g.heads_only or not frozen_backbone)]
-    if not found:  # of a frozen backbone, whatever leaves it alone
-        found = [g for g in GUIDELINES if g.heads_only]
+    """The guidelines for a goal, one at least, and what else to say: on networks, on what to avoid."""
+    known = (*(g for g in GUIDELINES if g.heads_only), FIXED) if frozen_backbone else GUIDELINES
+    found = tuple(g for g in known if goal in g.goals)
     network = {"accuracy": ["strong"], "balanced": ["lean", "strong"]}.get(goal, ["lean"])
     more = [ARCHITECTURES[kind] for kind in network]
-    return tuple(found), (*([FROZEN] if frozen_backbone else []), *more, *AVOID)
+    return found, (*([FROZEN] if frozen_backbone else []), *more, *AVOID, GOALS_ARE_OURS)

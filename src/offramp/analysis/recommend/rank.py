@@ -39,7 +39,7 @@ def _advise(facts: Facts, wish: Wish, data: str) -> Advice:
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
         notes += ("Costs include training the backbone, which a given one saves.",)
     ruled = tuple(RuledOut(names[c], why) for c, why in sorted(out.items()))
-    return Advice(wish.goal, data, found.measure, ranking, ruled, untested, notes)
+    return Advice(wish.goal, data, found.measure, ranking, ruled, untested, notes, found.target)
 
 
 def _excluded(

@@ -73,7 +73,8 @@ class Advice:
     """A ranking for one data set, the best first.
 
     measure: what is ranked by; values are in its stored unit.  untested: why nothing was tested, or
-    None.  notes: whole sentences.
+    None.  notes: whole sentences.  target: the accuracy (0 to 1, on calibration data) that places to
+    leave were chosen for; None where there is none.
     """
 
     goal: Goal
@@ -83,6 +84,7 @@ class Advice:
     ruled_out: tuple[RuledOut, ...]
     untested: str | None
     notes: tuple[str, ...]
+    target: float | None = None
 
     @property
     def first(self) -> tuple[Ranked, ...]:

@@ -30,7 +30,7 @@ FEWER = "it lacks exits that others have, so it has no mean over them"
 class Values:
     """frame: columns VALUES.  use: how a candidate is used, and its mean test accuracy so.  ruled_out:
     who has no value, and why.  counted: whether values are exact, so that a difference that is the same
-    in every seed is one."""
+    in every seed is one.  target: the calibration accuracy that places to leave were chosen for."""
 
     measure: Measure
     frame: pd.DataFrame
@@ -38,6 +38,7 @@ class Values:
     ruled_out: Mapping[Candidate, str]
     notes: tuple[str, ...] = ()
     counted: bool = False
+    target: float | None = None
 
 
 def pairs(frame: pd.DataFrame) -> list[Candidate]:
@@ -105,7 +106,7 @@ def _latency(points: pd.DataFrame, wish: Wish, allowed: Sequence[Candidate]) -> 
         best = best_accuracy(only(points, [candidate]), wish.max_macs)
         reach = "nothing within these MACs" if best is None else f"{100 * best:.1f} % at most"
         out[candidate] = f"it reaches {reach}, of {100 * target:.1f} %"
-    return Values(MACS, found.frame, found.use, out, found.notes, counted=True)
+    return Values(MACS, found.frame, found.use, out, found.notes, counted=True, target=target)
 
 
 def _chosen(

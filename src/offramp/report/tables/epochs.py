@@ -22,7 +22,7 @@ DEFINED = (
     "training loss falls; from: the first of these epochs. Gap: training minus validation accuracy, "
     "points, both in eval mode, at the best and the last epoch. Stability: standard deviation of the "
     "changes of validation loss from epoch to epoch over the last 20 % of epochs, nats; lower is more "
-    "stable. An exit's epochs are those of all phases that trained it, one after another. Where "
+    "stable. All of the last phase that trained the exit, epochs counted from its start. Where "
     "some seeds have no such epoch, means are of the others."
 )
 TITLES = {

@@ -19,9 +19,10 @@ from offramp.report.tables.marks import mark_exits
 
 STABLE, MODERATE, UNSTABLE, DIVERGENT = "stable", "moderate", "unstable", "divergent"
 RULE = (
-    "Loss trend, from the validation loss of the exit that is worst by it: rise r, how far the last "
-    "epoch is above the least loss, and jitter j, the standard deviation of the changes from epoch to "
-    "epoch over the last 20 % of epochs, both as shares of the least loss and averaged over seeds. "
+    "Loss trend, from the validation loss of the exit that is worst by it, in the last phase that "
+    "trained it: rise r, how far the last epoch is above the least loss, and jitter j, the standard "
+    "deviation of the changes from epoch to epoch over the last 20 % of epochs, both as shares of the "
+    "least loss and averaged over seeds. "
     "Stable: r and j below 5 %; moderate: r below 25 % and j below 15 %; unstable: r below 100 %; "
     "divergent: more, or not finite."
 )
@@ -44,7 +45,7 @@ def trend(rise: float, jitter: float) -> str:
 
 
 def rise_and_jitter(loss: NDArray[np.float64]) -> tuple[float, float]:
-    """Of a validation loss by epoch, [n]. Too few epochs for a jitter count as none."""
+    """Of a validation loss by epoch of one phase, [n]. Too few epochs for a jitter count as none."""
     least = loss.min() if np.isfinite(loss).all() else np.nan
     if not least > 0:
         return float("inf"), float("inf")
