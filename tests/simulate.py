@@ -20,7 +20,13 @@ FAMILIES = {
     "branch-wise": 2,
 }
 SPLITS = ("test", "validation", "calibration")
-METERS = ("memory_gpu_peak_bytes", "memory_rss_peak_bytes", "power_gpu_mean_w", "energy_gpu_j")
+METERS = (
+    "memory_gpu_peak_bytes",
+    "memory_rss_peak_bytes",
+    "power_gpu_mean_w",
+    "power_cpu_mean_w",
+    "energy_gpu_j",
+)
 
 
 @dataclass(frozen=True)

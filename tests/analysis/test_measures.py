@@ -132,8 +132,8 @@ def test_a_hybrid_is_not_tied_to_the_parent_that_it_begins_with() -> None:
     assert by_strategy["value"].to_dict() == {"joint": 3.0, "joint-branch": 8.0}
     assert by_strategy["source"].nunique() == 2
     # An exit that its own phases left alone is the parent's: the same source.
-    kept = observations(pd.concat([HYBRID, table([*history("joint", 2, [0.8, 0.4])], trial="p",
-                        strategy="joint")]), MEASURES["loss-rise"])  # fmt: skip
+    twin = table([*history("joint", 2, [0.8, 0.4]), *final(2, 0.4, "p")], strategy="joint")
+    kept = observations(pd.concat([HYBRID, twin.assign(trial="p")]), MEASURES["loss-rise"])
     assert kept[kept["exit"] == 2]["source"].nunique() == 1
 
 
@@ -245,7 +245,7 @@ def test_time_of_a_phase_for_several_exits_is_attributed_and_no_measurement() ->
     assert found["measured"].tolist() == [False, False, True]
 
 
-LACKING = {"power-cpu-mean", "power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy"} | {
+LACKING = {"power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy"} | {
     "overfitting-epoch",
     "saturation-epoch",  # accuracy falls at the end of every simulated curve
 }

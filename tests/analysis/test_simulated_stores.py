@@ -40,9 +40,9 @@ TRUE = {
     "joint-most-gpu-memory",
     "joint-most-cpu-memory",
     "joint-most-gpu-power",
+    "joint-most-cpu-power",
 }
 FALSE = {
-    "joint-fastest",
     "joint-least-gpu-memory",
     "joint-least-cpu-memory",
     "joint-least-gpu-power",
@@ -50,6 +50,9 @@ FALSE = {
     "distillation-most-gpu-memory",
     "distillation-most-gpu-power",
     "distillation-most-cpu-memory",
+    "joint-least-cpu-power",
+    "distillation-most-cpu-power",
+    "exits-apart-more-cpu-power",
     "joint-hybrids-better-late-exits",  # joint, a parent, is better
     "hybrids-most-accurate",  # distillation is
 }

@@ -81,8 +81,8 @@ FIXED = Guideline(
     ("accuracy", "latency", "memory", "energy", "balanced"),
     ("pretrained-branch", "two-stage"),
     True,
-    "pretrained-branch is the paper's for fixed backbone weights. With heads alone to train it is "
-    "two-stage training, so either will do (our own rule).",
+    "pretrained-branch is the paper's for fixed backbone weights; two-stage is our own addition, since "
+    "it is the same with heads alone to train",
     "5.4; as described there it still trains segments, so use scope: head",
 )
 FROZEN = (
