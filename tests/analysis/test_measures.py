@@ -10,6 +10,7 @@ from offramp.analysis import epochs
 from offramp.analysis.curves import curve, joined, overall
 from offramp.analysis.measures import MEASURES, OBSERVATION, measure, numbers, observations
 from offramp.errors import OfframpError
+from offramp.report.tables.exits import rise_and_jitter, trend
 from offramp.study.summary import COLUMNS
 from simulate import NINE, tidy_table
 
@@ -114,6 +115,11 @@ def test_a_head_drawn_anew_does_not_overfit() -> None:
     whole = curve(fresh, "t", 1, "validation")["value"].to_numpy()
     assert epochs.overfitting_epoch(whole, np.linspace(5, 4, len(whole))) is not None
     assert epochs.loss_rise(whole) == pytest.approx(1.03 / 0.3 - 1)
+    # So with the words of Table 7.
+    (own,) = numbers(fresh).histories
+    assert (own.phase, own.loss.tolist()) == ("exit 1", FALLS)
+    assert trend(*rise_and_jitter(own.loss)) == "stable"
+    assert trend(*rise_and_jitter(whole)) == "divergent"
 
 
 def test_overfitting_in_the_last_phase_is_found() -> None:

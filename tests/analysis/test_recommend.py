@@ -213,6 +213,8 @@ def test_guidelines_answer_every_goal() -> None:
             assert found and all(goal in g.goals for g in found)  # none stands in for another goal
             assert len(more) >= 3
             assert all(g.heads_only for g in found) or not frozen
+            known = {name for g in found for name in g.strategies}
+            assert known & {"two-stage", "distillation"} or not frozen  # which offramp build trains
     assert guidelines("accuracy")[0][0].strategies == ("distillation",)
     assert guidelines("training-time")[0][0].strategies == ("two-stage",)
 
