@@ -25,6 +25,7 @@ from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
 
 HEIGHT = 300
+APART = 2  # pixels between the intervals of strategies whose exits take the same MACs
 
 
 def accuracy_compute(evidence: Evidence) -> list[Figure]:
@@ -102,7 +103,7 @@ def _spread(found: pd.DataFrame) -> str:
     of = "" if fewest > 2 else " where there are three or more"
     return (
         f"Means over {series.counted(most)}; vertical lines are 95 % intervals (Student's t) of the "
-        f"exits' means{of}. Thresholds have none here."
+        f"exits' means{of}, side by side where strategies spend the same. Thresholds have none here."
     )
 
 
@@ -147,18 +148,31 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
         {"type": "line", "interpolate": "step-after", "stroke": GRAY, "strokeWidth": 5, "opacity": 0.35},
         {"x": x, "y": y},
     )
-    sure = exits.dropna(subset=["low"])
-    spread = marks(
-        sure[["strategy", "exit", "macs", "low", "high"]],
-        {"type": "rule", "strokeWidth": 1, "opacity": 0.6, "clip": True},
-        {
-            **{"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            "color": color(labels, None),
-            "tooltip": tips(("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to")),
-        },
-    )
-    layers = [points, *([spread] if len(sure) else []), *([lines] if len(curve) else []), steps]
+    ranges = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
+    spread = _intervals(labels, exits.dropna(subset=["low"]), ranges)
+    layers = [points, *spread, *([lines] if len(curve) else []), steps]
     return panel(layers, WIDTH - 50, HEIGHT)
+
+
+def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Json]:
+    """A vertical line at each exit; side by side where exits take the same MACs."""
+    rank = {label: i for i, label in enumerate(labels)}
+    ordered = exits.assign(rank=exits["strategy"].map(rank)).sort_values(["exit", "rank"])
+    alike = ordered.groupby(ordered["macs"].round(3))["rank"]
+    beside = APART * (alike.cumcount() - (alike.transform("size") - 1) / 2)
+    return [
+        marks(
+            mine[["strategy", "exit", "macs", "low", "high"]],
+            {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8, "clip": True, "xOffset": float(pixels)},
+            {
+                **{**ranges, "color": color(labels, None)},
+                "tooltip": tips(
+                    ("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to")
+                ),
+            },
+        )
+        for pixels, mine in ordered.groupby(beside, sort=True)
+    ]
 
 
 def _alt(exits: pd.DataFrame, best: pd.DataFrame) -> str:

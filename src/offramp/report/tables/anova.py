@@ -47,7 +47,7 @@ def anova(found: Findings) -> list[Table]:
 def anova_hybrids(found: Findings) -> list[Table]:
     """F tests of each hybrid against its parents (section 6.3)."""
     title = "Do hybrids differ from their parents in loss and accuracy?"
-    return _tables(found, "anova-hybrids", "rq3", title, QUALITY, True, "Section 6.3")
+    return _tables(found, "anova-hybrids", "rq3", title, QUALITY, True, "section 6.3")
 
 
 def anova_costs(found: Findings) -> list[Table]:

@@ -33,8 +33,8 @@ COSTS = named(
 RESOURCES = named("memory-gpu-sum", "memory-cpu-sum", "power-gpu-mean", "power-cpu-mean", "energy")
 WHICH = (
     "Memory, sum over phases: as the paper adds it up over the runs of exits; largest phase: what a "
-    "machine must have. Power, peak: of the largest phase, as the paper's section 5.5; mean: weighted "
-    "with time, as its Table 7."
+    "machine must have. Power, peak: the highest of any phase, as in the paper's section 5.5; mean: "
+    "weighted with time, as in its Table 7."
 )
 EPOCHS = named(
     "min-loss-epoch",
