@@ -60,7 +60,7 @@ def test_augmentation_is_named_and_hides_no_other_departure() -> None:
     assert "8 epochs a phase (the paper: 200)" in text
     assert "a data set that the paper does not have" not in text
     usual = {"resized_crop": [0.08, 1.0], "flip": True, "label": "resized crop, flip"}
-    large = {"model": "mobilenetv2", "name": "imagenet100"}
+    large: dict[str, Any] = {"model": "mobilenetv2", "name": "imagenet100"}
     assert "augmentation" not in said(made(augment=usual, **large))
     assert "augmentation none (the paper: resized_crop and flip)" in said(made(**large))
 
@@ -72,5 +72,7 @@ def test_derived_execution_departs_from_the_paper() -> None:
 
 def test_other_networks_data_and_seeds_are_named() -> None:
     assert "resnet18 on cifar10: a network that the paper does not train" in said(made(model="resnet18"))
+    slower = said(made({"learning_rate": 0.05, "batch_size": 64}, model="resnet18"))
+    assert "learning rate 0.05 (the paper on chestxray14: 0.1)" in slower and "batches" not in slower
     assert "digits: a data set that the paper does not have" in said(made(name="digits"))
     assert "3 seeds; it has 5" in said(made(seeds=3))

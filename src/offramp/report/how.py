@@ -16,6 +16,13 @@ EPOCHS: Mapping[str, int] = MappingProxyType({r.data: r.epochs for r in RECIPES.
 AUGMENTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {r.data: r.augment for r in RECIPES.values()}
 )
+SETTINGS = (
+    ("optimizer", "optimizer"),
+    ("learning_rate", "learning rate"),
+    ("batch_size", "batches of"),
+    ("schedule", "schedule"),
+    ("weight_decay", "weight decay"),
+)
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 SPLITS = ("train", "validation", "calibration", "test")
 
@@ -88,26 +95,25 @@ def _unlike(model: str, trials: Sequence[Trial]) -> list[str]:
         theirs = " and ".join(AUGMENTED[name]) or "none"
         found.append(f"augmentation {augment.get('label', 'none')} (the paper: {theirs})")
     recipe = RECIPES.get(f"{model}-{name}")
-    if recipe is None:
-        return [*found, "a network that the paper does not train on these data"]
-    return [*found, *_recipe(trials, recipe)]
+    if recipe is not None:
+        return [*found, *_recipe(trials, recipe, SETTINGS, "the paper")]
+    found.append("a network that the paper does not train on these data")
+    for other in (r for r in RECIPES.values() if r.backbone == model):
+        return [*found, *_recipe(trials, other, SETTINGS[:2], f"the paper on {other.data}")]
+    return found
 
 
-def _recipe(trials: Sequence[Trial], paper: PaperRecipe) -> list[str]:
-    """Another optimizer, rate, batch, schedule or decay than the paper's."""
+def _recipe(
+    trials: Sequence[Trial], paper: PaperRecipe, settings: Iterable[tuple[str, str]], where: str
+) -> list[str]:
+    """Other settings than the paper's. where: what to call those."""
     found = []
-    for key, title in (
-        ("optimizer", "optimizer"),
-        ("learning_rate", "learning rate"),
-        ("batch_size", "batches of"),
-        ("schedule", "schedule"),
-        ("weight_decay", "weight decay"),
-    ):
+    for key, title in settings:
         wanted = getattr(paper, key)
         values = sorted({t.recipe[key] for t in trials if t.recipe.get(key, wanted) != wanted})
         if values:
             words = " or ".join(map(_text, values))
-            found.append(f"{title} {words} (the paper: {_text(wanted)})")
+            found.append(f"{title} {words} ({where}: {_text(wanted)})")
     return found
 
 
