@@ -141,7 +141,7 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
         (("--weights", "lost.pth"), "there are no weights 'lost.pth'"),
         (("--exits", "blocks.9"), "blocks.9"),
         (("--exits", "0"), "must be at least 1"),
-        (("--max-accuracy-loss", "2"), "--max-accuracy-loss must be a share"),
+        (("--max-accuracy-loss", "2"), "--max-accuracy-loss is a share"),
         (("--max-accuracy-loss", "0.1", "--risk", "0.1"), "give exactly one target"),
         (("--data", "folder:nowhere"), "nowhere"),
         (("--backbone", "resnet"), "did you mean 'resnet"),
@@ -153,6 +153,23 @@ def test_mistakes_are_a_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], m
     assert answer.code == 2 and answer.out == ""
     assert message in answer.err and len(answer.err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_size_of_ones_own(cli: Cli, photos: Path) -> None:
+    words = (
+        "build",
+        "--backbone",
+        "digits-cnn",
+        "--data",
+        f"folder:{photos}",
+        "--out",
+        "b",
+        "--size",
+        "32",
+    )
+    answer = cli(*words, "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "images 3×32×32" in answer.out and "size 48" not in answer.out
 
 
 def test_the_strategy_comes_from_runs_where_there_are_some(cli: Cli) -> None:

@@ -182,7 +182,9 @@ def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: S
         (("two", "--risk", "0.1", "--min-accuracy", "0.5"), "got --min-accuracy and --risk"),
         (("two", "--risk", "0"), "--risk must be a share between 0 and 1"),
         (("two", "--risk", "nan"), "--risk must be a share between 0 and 1"),
-        (("two", "--max-accuracy-loss", "1.5"), "--max-accuracy-loss must be a share from 0 to 1"),
+        (("two", "--max-accuracy-loss", "1.5"), "for one point in a hundred give 0.01"),
+        (("two", "--min-accuracy", "1.5"), "--min-accuracy must be a share from 0 to 1"),
+        (("two", "--max-mean-macs", "0.4"), "--max-mean-macs must be as 40% or 1.5M; got '0.4'"),
         (("two", "--risk", "0.1", "--confidence", "1"), "--confidence must be a share"),
         (
             ("two", "--risk", "0.1", "--confidence", "0.9", "--on-average"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(OfframpError, match="holds files that are no bundle"):
+        with pytest.raises(OfframpError, match=r"holds thesis\.txt, which is no part"):
             export_to(tmp_path / "mine", store, file, replace(QUICK, force=force))
     export_to(tmp_path / "b", store, file)
     before = file_digest(tmp_path / "b" / "SHA256SUMS")
@@ -184,7 +185,13 @@ def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
     assert file_digest(tmp_path / "b" / "SHA256SUMS") == before
     export_to(tmp_path / "b", store, halving(store, "two-stage"), replace(QUICK, force=True))
     assert json.loads((tmp_path / "b" / "card.json").read_text())["trial"].startswith("two-stage")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "mine" / "SHA256SUMS").write_text("of something else")
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    (tmp_path / "c" / "thesis.txt").write_text("years of work")
+    for name in ("mine", "c"):  # a list of sums makes no bundle, and a bundle may hold more than itself
+        with pytest.raises(OfframpError, match="is no part of a bundle"):
+            export_to(tmp_path / name, store, file, replace(QUICK, force=True))
+        assert (tmp_path / name / "thesis.txt").read_text() == "years of work"
     assert not list(tmp_path.glob(".*"))
 
 

@@ -125,6 +125,18 @@ def test_damaged_files_are_named_and_skipped(run: Command) -> None:
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("out", ["answers", "images/00.png"])
+def test_a_bad_place_for_the_answers_is_said_before_the_work(run: Command, out: str) -> None:
+    Path("answers").mkdir()
+    if not Path(out).exists():
+        shutil.copy(next(Path("images").rglob("*.png")), out)
+    before = sorted(Path("images").rglob("*"))
+    status, said, err = run("joint", "images", "--policy", "policy.json", "--out", out)
+    assert status == 2 and said == "" and "--out" in err
+    assert sorted(Path("images").rglob("*")) == before
+
+
+@pytest.mark.usefixtures("place")
 def test_only_damaged_files(run: Command) -> None:
     Path("bad.png").write_text("no image")
     status, out, _ = run("joint", "bad.png", "--policy", "policy.json")

@@ -101,6 +101,41 @@ def test_a_damaged_source_is_named_before_it_is_run(name: str, bundle: Path, ima
     assert f"{name} has been changed" in err and len(err.splitlines()) == 1
 
 
+def test_a_source_that_is_not_listed_is_not_run(bundle: Path, images: Path) -> None:
+    sums = bundle / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "scoring" not in line))
+    (bundle / "scoring.py").write_text("print('UNCHECKED CODE')")
+    status, out, err = run(bundle, images)
+    assert status == 2 and "UNCHECKED" not in out and "scoring.py is not what SHA256SUMS lists" in err
+
+
+def test_no_compiled_copy_is_left_or_read(bundle: Path, images: Path) -> None:
+    command = [sys.executable, "-I", str(bundle / "run.py"), str(images)]
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, env=clean, check=True, capture_output=True, timeout=120)
+    assert not list(bundle.rglob("*.pyc"))
+
+
+def test_whoever_reads_the_answers_may_stop(made: Path, images: Path) -> None:
+    command = [sys.executable, "-I", "-B", str(made / "run.py"), *[str(images)] * 400]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 1
+
+
+def test_images_given_the_wrong_way(made: Path, images: Path, tmp_path: Path) -> None:
+    path = next(images.glob("*.png"))
+    with Image.open(path) as one, pytest.raises(BundleError, match=r"give a list of them"):
+        Bundle(made).predict(one)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(path.read_bytes()[:60])
+    with Image.open(cut) as damaged, pytest.raises(BundleError, match="image 0 cannot be read"):
+        Bundle(made).predict([damaged])
+
+
 def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path) -> None:
     sums = bundle / "SHA256SUMS"
     whole = sums.read_text()

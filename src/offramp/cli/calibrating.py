@@ -47,7 +47,7 @@ def search(score: str, shared: bool, temperature: bool, without_labels: bool) ->
     if score not in names:
         raise OfframpError(f"no score '{score}'{nearest(score, names)}")
     if temperature and without_labels:
-        raise OfframpError("--temperature is fitted on labels; leave it or --without-labels out")
+        raise OfframpError("--temperature is fitted on labels; leave it out of a target that needs none")
     if (shared or temperature) and score in ("patience", "fixed"):
         flag = "--shared" if shared else "--temperature"
         raise OfframpError(f"{flag} means nothing for the score {score}; leave it out")
@@ -84,6 +84,8 @@ def target(asked: Asked, plain_macs: int) -> Target:
 
 
 def _share(name: str, value: float, least_excluded: bool) -> float:
+    if name in ("max-accuracy-loss", "max-disagreement") and value >= 1:
+        raise OfframpError(f"--{name} is a share of all images; for one point in a hundred give 0.01")
     if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
         span = "between 0 and 1" if least_excluded else "from 0 to 1"
         raise OfframpError(f"--{name} must be a share {span}, such as 0.01; got {value:g}")
@@ -101,7 +103,8 @@ def _macs(text: str, plain_macs: int) -> float:
         number = float(body) * factor
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
+    least = 0.0 if text.strip().endswith("%") else 1.0  # 0.4 MACs are a share without its sign
+    if not max(least, 1e-300) <= number < math.inf:
         raise OfframpError(f"--max-mean-macs must be as 40% or 1.5M; got '{text}'")
     return number
 

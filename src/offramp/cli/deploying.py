@@ -64,7 +64,7 @@ def build(
     ] = "auto",
     max_accuracy_loss: Annotated[
         float | None,
-        typer.Option(help="Points of accuracy to give up against the final exit.  [default: 0.01]"),
+        typer.Option(help="Accuracy to give up: 0.01 is one point, the default."),
     ] = None,
     max_mean_macs: Annotated[
         str | None, typer.Option(help="Instead: MACs an image, 40% of the plain network or 1.5M.")

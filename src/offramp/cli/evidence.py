@@ -91,7 +91,7 @@ def calibrate(
     store: StoreOption = RUNS,
     max_accuracy_loss: Annotated[
         float | None,
-        typer.Option(help="Points of accuracy to give up, as 0.01, against the final exit."),
+        typer.Option(help="Accuracy to give up against the final exit: 0.01 is one point."),
     ] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Accuracy to keep, as 0.9.")] = None,
     max_mean_macs: Annotated[
@@ -158,5 +158,5 @@ def calibrate(
         "risk": risk,
     }
     asked = calibrating.Asked(wanted, confidence, on_average, without_labels, batch)
-    how = calibrating.search(score, shared, temperature, without_labels)
+    how = calibrating.search(score, shared, temperature, without_labels or max_disagreement is not None)
     calibrating.calibrate(inspecting.opened(store), trial, asked, how, out, json)

@@ -48,7 +48,11 @@ def predict(
     """Answer and write; exits with 1 when files were damaged, with 130 when interrupted."""
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise OfframpError(f"--out {out} cannot be written; name a file in a folder of yours")
     files = pictures.find(images)
+    if out.resolve() in {file.resolve() for file in files}:
+        raise OfframpError(f"--out {out} is one of the images; name another file")
     opened = _opened(network, policy, root)
     good, damaged = pictures.check(files, opened.preprocessing)
     rows: list[Row] = []

@@ -91,6 +91,7 @@ def _mapping(wish: Wish, reasons: list[str]) -> dict[str, Any]:
     """The study, but for what depends on the images."""
     backbone: dict[str, Any] = {"name": wish.backbone}
     recipe: dict[str, Any] = dict(RECIPE)
+    size = {} if wish.size is None else {"size": wish.size}
     if wish.weights is not None:
         backbone["weights"] = wish.weights
     if wish.keep_frozen and wish.weights is None:
@@ -101,7 +102,7 @@ def _mapping(wish: Wish, reasons: list[str]) -> dict[str, Any]:
         "seeds": [wish.seed],
         "strategies": [_strategy(wish, reasons)],
         "backbone": backbone,
-        "data": {"name": wish.data, **_normalize(wish, reasons)},
+        "data": {"name": wish.data, **size, **_normalize(wish, reasons)},
         "recipe": recipe,
     }
 

@@ -29,10 +29,23 @@ def check_place(out: Path, force: bool) -> None:
         raise OfframpError(f"{out} is a file; choose a folder for the bundle")
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / SUMS).is_file():
-        raise OfframpError(f"{out} holds files that are no bundle; choose a new folder")
+    foreign = _foreign(out)
+    if foreign is not None:
+        raise OfframpError(f"{out} holds {foreign}, which is no part of a bundle; choose a new folder")
     if not force:
         raise OfframpError(f"{out} holds a bundle already; choose a new folder, or give --force")
+
+
+def _foreign(out: Path) -> str | None:
+    """The first file in a folder that is no part of a bundle, which replacing it would lose."""
+    whole = all((out / name).is_file() for name in (SUMS, "stages.json", "policy.json", *SOURCES))
+    lines = (out / SUMS).read_text(encoding="utf-8", errors="replace").splitlines() if whole else []
+    ours = {SUMS, *(line.partition("  ")[2] for line in lines)}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_file() and name not in ours and "__pycache__" not in path.parts:
+            return name
+    return None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Nothing here is given the test split.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,9 @@ Kind = Literal[
     "max-disagreement",
     "risk",
 ]
+
+
+FEW = 10  # images that a share should come to before a sample of them says something of it
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Calibrated:
     candidates: from the dearest to the cheapest, as ordered on validation.  measures: of each, on
     calibration.  chosen: index of one of them.  rows: of calibration.  bound: for a guarantee with
     confidence, what the chosen policy's risk is below; the full network's is 0 by definition.
-    remark: where there is one, why nothing cheaper could be had.
+    remark: where there is one, why nothing cheaper could be had, or how little the choice means.
     """
 
     target: Target
@@ -125,6 +129,7 @@ def calibrate(
             remark = _too_small(target, len(taken), float(first.mean()))
     else:
         chosen = _cheapest(measures, target)
+        remark = _coarse(target, len(calibration.labels))
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
     return Calibrated(target, found, measures, chosen, len(calibration.labels), bound, remark)
@@ -195,6 +200,17 @@ def _cheapest(measures: Sequence[Measure], target: Target) -> int:
     return fits[-1]
 
 
+def _coarse(target: Target, rows: int) -> str | None:
+    """How little so few calibration images tell of a share that is to be met on them."""
+    shares = ("max-accuracy-loss", "max-disagreement")
+    if target.kind not in shares or not 0 < target.value * rows < FEW:
+        return None
+    return (
+        f"{rows:,} calibration images tell little of {100 * target.value:g} in a hundred, as one of "
+        f"them is {100 / rows:.2g}; {_count(math.ceil(FEW / target.value))} would tell more"
+    )
+
+
 def _too_small(target: Target, rows: int, rate: float) -> str:
     """Why nothing was certified, and how many rows would do. rate: of the safest candidate, seen on
     validation."""
@@ -242,5 +258,5 @@ def statement(result: Calibrated) -> str:
         )
     return (
         f"No guarantee: the target was met on these {result.rows:,} calibration images, which were used "
-        "to choose; --risk gives one."
+        f"to choose; --risk gives one.{f' {result.remark}.' if result.remark else ''}"
     )

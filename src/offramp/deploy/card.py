@@ -13,7 +13,7 @@ from offramp.deploy.trial import Trained
 
 INTENDED = (
     "Inputs like the calibration images. Accuracy, savings and guarantees do not carry over to another "
-    "camera, population or share of classes; calibrate anew there."
+    "camera, population or share of classes; there, train and calibrate anew."
 )
 
 

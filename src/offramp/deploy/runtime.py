@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -45,15 +44,25 @@ class BundleError(Exception):
 
 @functools.cache
 def _beside(name: str) -> ModuleType:
-    """A file that lies beside this one, whatever other modules of its name there are. Loaded late, so
-    that a damaged one has been found and named by then."""
-    title = f"_bundled_{name}"
-    spec = importlib.util.spec_from_file_location(title, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[title] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    """The source file that lies beside this one, whatever other modules of its name there are. In a
+    bundle the very bytes that are run are checked, and no compiled copy of them is read or left."""
+    path = Path(__file__).with_name(f"{name}.py")
+    source = path.read_bytes()
+    sums = path.with_name(SUMS)
+    if sums.exists() and f"{hashlib.sha256(source).hexdigest()}  {path.name}" not in _lines(sums):
+        raise BundleError(f"{path} is not what {SUMS} lists; export the bundle again")
+    module = ModuleType(f"_bundled_{name}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    exec(compile(source, str(path), "exec"), module.__dict__)
     return module
+
+
+def _lines(sums: Path) -> list[str]:
+    try:
+        return sums.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise BundleError(f"{sums.parent} is no bundle: it has no readable {SUMS}") from None
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,8 @@ class Bundle:
         """What the network takes, [B, C, H, W] float32, of what `predict` takes."""
         if isinstance(images, np.ndarray):
             return self._array(images)
+        if isinstance(images, Image.Image):
+            raise BundleError("that is one image; give a list of them, as [image]")
         pictures = list(images)
         if self.normalized:
             raise BundleError(
@@ -166,6 +177,8 @@ class Bundle:
                 made.append(self.preprocessing.pixels(picture))
             except ValueError as error:
                 raise BundleError(f"image {number} {error}") from None
+            except (OSError, SyntaxError) as error:  # a file that Pillow reads only now
+                raise BundleError(f"image {number} cannot be read ({error})") from None
         height, width = self.preprocessing.size
         empty = np.zeros((0, self.preprocessing.channels, height, width), np.uint8)
         return self._normalized(np.stack(made) if made else empty)
@@ -275,12 +288,8 @@ class Bundle:
 
 def _verified(folder: Path) -> frozenset[str]:
     """The names of the files of a bundle, every byte of them checked."""
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise BundleError(f"{folder} is no bundle: it has no readable {SUMS}") from None
     names = set()
-    for line in lines:
+    for line in _lines(folder / SUMS):
         digest, _, name = line.partition("  ")
         path = folder / name
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
@@ -439,9 +448,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(measure(bundle)))
             return 0
         good = _answer_all(bundle, list(find_images(given.images)), given.batch, given.json)
+        sys.stdout.flush()
     except BundleError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the answers has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0 if good else 2
 
 
