@@ -33,6 +33,7 @@ class Run:
     comparable: bool = True
     key: str = ""  # of the node, where trials share it
     meters: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[int, float] = field(default_factory=dict)  # of its time, by exit
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Memory:
             "comparable": run.comparable,
             "seconds": {"train": run.seconds, "evaluation": 0.5},
             **{"macs_executed": run.executed, "macs_written": run.written},
+            **({"exit_shares": {PLACES[k - 1]: x for k, x in run.shares.items()}} if run.shares else {}),
         }
 
     def node_history(self, key: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from jsonschema import ValidationError
 from made import MACS, PLAIN, Made, Run, evidence, simple
+from scipy import stats
 from specs import tables, views, with_columns
 
 from offramp.errors import OfframpError
@@ -20,7 +21,7 @@ from offramp.report import timing
 from offramp.report.colors import KNOWN, styles
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, compute, curves, draw, meters, quality, reliability
-from offramp.report.figures.significance import edges, observations, ring, significance
+from offramp.report.figures.significance import edges, graphs, observations, ring, significance
 from offramp.report.model import Figure
 from offramp.report.save import text
 from offramp.report.theme import themed
@@ -188,6 +189,43 @@ def test_estimates_have_no_interval() -> None:
         assert bool(with_columns(dict(spec), "strategy", "low", "high")) is alone
 
 
+def test_bars_of_time_by_exit_show_the_spread_of_what_was_measured() -> None:
+    def at(seed: int, alone: bool) -> Made:
+        runs = [Run(f"e{k}", {k: [1.0]}, seconds=seed + k, comparable=alone) for k in (1, 2, 3)]
+        return Made("separate", seed, runs)
+
+    for alone in (True, False):
+        figure = draw(evidence([at(s, alone) for s in (1, 2, 3)]), ["time-by-exit"]).figures[0]
+        drawn = with_columns(dict(figure.spec), "strategy", "low", "high")
+        seeds = with_columns(dict(figure.spec), "strategy", "seed", "value")
+        assert bool(drawn) is bool(seeds) is alone
+        if alone:
+            assert seeds[0]["value"].tolist() == [9, 12, 15]
+            mean = (drawn[0]["low"] + drawn[0]["high"]) / 2
+            assert mean.tolist() == pytest.approx([12.0], rel=1e-3)
+            assert "95 % intervals (Student's t) of the total" in figure.caption
+        else:
+            assert "without intervals: estimates do not vary as runs do" in figure.caption
+    few = draw(evidence([at(s, True) for s in (1, 2)]), ["time-by-exit"]).figures[0]
+    assert not with_columns(dict(few.spec), "strategy", "low", "high")
+    assert "intervals" not in few.caption and "totals of seeds" in few.caption
+
+
+def test_exits_have_intervals_over_three_seeds_or_more(many: Evidence) -> None:
+    figure = compute.accuracy_compute(many)[0]
+    drawn = pd.concat(with_columns(dict(figure.spec), "strategy", "exit", "macs", "low", "high"))
+    assert len(drawn) == 3 * (len(LABELS) - 1) + 1
+    points = compute.exit_points(many, "net", "images")
+    mine = points[(points["strategy"] == "mine") & (points["exit"] == 2)]["value"]
+    row = drawn[(drawn["strategy"] == "mine") & (drawn["exit"] == 2)].iloc[0]
+    half = stats.t.ppf(0.975, 2) * mine.std() / np.sqrt(3)
+    assert (row["low"], row["high"]) == pytest.approx((mine.mean() - half, mine.mean() + half), rel=1e-3)
+    assert "95 % intervals" in figure.caption and "front ignores uncertainty" in figure.caption
+    two = compute.accuracy_compute(evidence([t for t in trials() if t.seed < 3]))[0]
+    assert not with_columns(dict(two.spec), "strategy", "exit", "macs", "low", "high")
+    assert "too few for an interval" in two.caption
+
+
 def test_meters_are_drawn_where_there_are_any() -> None:
     def metered(label: str, memory: tuple[float, float], power: tuple[float, float]) -> Made:
         runs = [
@@ -235,9 +273,28 @@ def test_arrows_point_from_the_better_to_the_worse() -> None:
 def test_strategies_that_read_the_same_phases_are_one_node() -> None:
     shared = [Run("all", {k: [1.0] for k in (1, 2, 3)}, key="shared")]
     found = evidence([Made(label, 1, shared) for label in ("joint", "separate")])
-    assert observations(found, "net", "images").groupby("metric")["same"].nunique().tolist() == [1, 1]
+    assert observations(found).groupby("metric")["same"].nunique().tolist() == [1, 1]
     figures = significance(found)
     assert "joint = separate" in text(figures[0].spec) and "identical" in figures[0].caption
+
+
+def test_who_lacks_exits_is_in_no_graph_and_a_strategy_of_ones_own_is_in_one(many: Evidence) -> None:
+    means = observations(many)
+    assert set(means["strategy"]) == set(LABELS) - {"baseline"}
+    joint = means[(means["strategy"] == "joint") & (means["metric"] == "accuracy")]
+    expected = [100 * np.mean(t.accuracy["test"]) for t in many.of("net", "images", "joint")]
+    assert joint["value"].tolist() == pytest.approx(expected)
+    found = {f.name: f for f in significance(many)}
+    assert set(found) == {
+        *(f"significance-{family}-net-images" for family in ("core", "joint-branch", "all"))
+    }
+    every = found["significance-all-net-images"]
+    assert "mine (" in text(every.spec) and "baseline (" not in text(every.spec)
+    assert "baseline lacks exits that others have" in every.caption
+    assert "mine" not in text(found["significance-core-net-images"].spec)
+    assert graphs({"joint", "separate"}) == {"core": ("joint", "separate")}
+    assert graphs({"mine", "yours"}) == {"all": ("mine", "yours")}
+    assert graphs({"mine"}) == {}
 
 
 def test_nodes_stand_apart_on_a_ring() -> None:

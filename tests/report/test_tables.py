@@ -7,6 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from made import Made as Phased
+from made import Run
+from made import evidence as phased
 from scipy import stats
 from table_evidence import Made, evidence, planted, shuffled
 
@@ -184,6 +187,49 @@ def test_meters_come_in_where_there_are_some() -> None:
     assert "CPU power" not in " ".join(only(trials, "exits").notes)
     assert "GPU power" in " ".join(only(trials, "exits").notes)
     assert only(trials, "exits").frame.loc["joint", "power-cpu-mean"] == pytest.approx(50 + 44 + 0)
+
+
+def test_memory_is_shown_added_up_first_then_the_largest_phase() -> None:
+    meters = {"memory_rss_peak_bytes": 2e9, "power_cpu_peak_w": 60.0, "power_cpu_mean_w": 50.0}
+    trials = [replace(t, meters={k: v + t.seed for k, v in meters.items()}) for t in planted()]
+    for name in ("anova-costs", "order-costs"):
+        table = only(trials, name)
+        measures = list(dict.fromkeys(table.frame["measure"]))
+        assert measures[1:] == [
+            "CPU memory, sum over phases",
+            "CPU memory, largest phase",
+            "CPU power, peak",
+            "CPU power, mean",
+        ]
+        assert "sum over phases: as the paper" in table.caption
+
+
+def test_time_of_an_exit_is_tested_among_those_whose_time_was_measured() -> None:
+    def at(strategy: str, seed: int, longer: float) -> Phased:
+        whole = {k: [1.0, 0.5] for k in (1, 2, 3)}
+        luck = (seed * 7 + len(strategy)) % 5 / 10
+        if strategy == "joint":  # one phase for all exits: its time at an exit is attributed
+            thirds = dict.fromkeys(whole, 1 / 3)
+            return Phased(strategy, seed, [Run("all", whole, seconds=9.0 + luck, shares=thirds)])
+        runs = [Run(f"e{k}", {k: whole[k]}, seconds=k + longer + luck) for k in whole]
+        return Phased(strategy, seed, runs)
+
+    trials = [
+        at(s, seed, longer)
+        for s, longer in (("joint", 0.0), ("separate", 5.0), ("two-stage", 0.0))
+        for seed in (1, 2, 3, 4)
+    ]
+    time = "Training time as the paper runs it"
+    for name in ("tests", "tests-one-way"):
+        (table,) = make(phased(trials), [name])
+        rows = table.frame[table.frame["measure"] == time].set_index("exit")
+        assert list(rows.index) == ["overall", "exit 1", "exit 2", "final"]
+        assert rows.loc["exit 1", "p"] < 0.01
+        assert any("left out, as their time at the exit is an estimate: joint" in n for n in table.notes)
+    spoiled = [replace(t, runs=[replace(r, comparable=False) for r in t.runs]) for t in trials]
+    (table,) = make(phased(spoiled), ["tests"])
+    rows = table.frame[table.frame["measure"] == time]
+    assert list(rows["exit"]) == ["overall"] and list(rows["p"]) == ["estimated, not tested"]
 
 
 # Too little

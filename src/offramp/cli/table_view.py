@@ -36,7 +36,8 @@ def show(found: Table) -> None:
     words = layout(found)
     whole = [i for i in range(len(words.titles)) if not _said(found, words, i)]
     screen = console()
-    title = f"{found.title}{f' ({found.paper})' if found.paper else ''}"
+    paper = f" (the paper's {found.paper})" if found.paper else ""
+    title = f"{found.title}{paper}"
     typer.echo(f"\n{textwrap.fill(title, screen.width)}")
     common = [f"{words.titles[i]} {words.rows[0][i].text}" for i in _common(found, words)]
     if common:

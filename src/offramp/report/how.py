@@ -9,12 +9,20 @@ from typing import Any
 from offramp.report.contents import Fact
 from offramp.report.evidence import Evidence
 from offramp.report.record import Trial
+from offramp.study.recipes import RECIPES, SEEDS, PaperRecipe
 
-# The paper's section 5.3: epochs of a phase by data set, and its seeds.
-EPOCHS: Mapping[str, int] = MappingProxyType(
-    {"cifar10": 200, "cifar100": 300, "imagenet100": 100, "chestxray14": 50}
+# The paper's section 5.3, by data set: epochs of a phase, and how its images are augmented.
+EPOCHS: Mapping[str, int] = MappingProxyType({r.data: r.epochs for r in RECIPES.values()})
+AUGMENTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {r.data: r.augment for r in RECIPES.values()}
 )
-SEEDS = 5
+SETTINGS = (
+    ("optimizer", "optimizer"),
+    ("learning_rate", "learning rate"),
+    ("batch_size", "batches of"),
+    ("schedule", "schedule"),
+    ("weight_decay", "weight decay"),
+)
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 SPLITS = ("train", "validation", "calibration", "test")
 
@@ -43,24 +51,15 @@ def deviations(evidence: Evidence) -> list[str]:
     """Where these runs are not what the paper did, and where they are not all alike."""
     found = []
     for model, data in evidence.pairs:
-        trials = evidence.of(model, data)
-        seeds = len({t.seed for t in trials})
-        if seeds != SEEDS:
-            found.append(
-                f"{model} on {data}: {seeds} {'seed' if seeds == 1 else 'seeds'}; it has {SEEDS}"
-            )
-        epochs = sorted({int(t.recipe["epochs"]) for t in trials})
-        if data in EPOCHS and epochs != [EPOCHS[data]]:
-            words = " or ".join(map(str, epochs))
-            found.append(f"{model} on {data}: {words} epochs a phase (the paper: {EPOCHS[data]})")
-        images = _images(trials[0])
-        if images and images["used"] < images["available"]:
-            found.append(
-                f"{model} on {data}: {images['used']:,} of the {images['available']:,} training images, "
-                "those held out included"
-            )
-        if data not in EPOCHS:
-            found.append(f"{model} on {data}: a data set that the paper does not have")
+        words = _unlike(model, evidence.of(model, data))
+        found += [f"{model} on {data}: {text}" for text in words]
+    derived = [t for t in evidence.trials if t.execution.get("mode") == "derived"]
+    if derived:
+        some = "" if len(derived) == len(evidence.trials) else "some trials: "
+        found.append(
+            f"{some or 'everywhere: '}derived execution, where phases are shared, fused or read from a "
+            "cache: the same bits as plain, other times, memory and power (the paper runs every phase)"
+        )
     if evidence.trials:
         found.append(
             "everywhere: validation and calibration images are held out of training images, and test "
@@ -71,6 +70,55 @@ def deviations(evidence: Evidence) -> list[str]:
         if len(values) > 1:
             found.append(f"made with more than one {name} ({', '.join(values)}), so bits may differ")
     return found
+
+
+def _unlike(model: str, trials: Sequence[Trial]) -> list[str]:
+    """Where the trials of a network on a data set are not what the paper did."""
+    name = str(trials[0].manifest["data"]["name"])  # the label of a trial may add augmentation
+    found = []
+    seeds = len({t.seed for t in trials})
+    if seeds != len(SEEDS):
+        found.append(f"{seeds} {'seed' if seeds == 1 else 'seeds'}; it has {len(SEEDS)}")
+    images = _images(trials[0])
+    if images and images["used"] < images["available"]:
+        found.append(
+            f"{images['used']:,} of the {images['available']:,} training images, those held out included"
+        )
+    if name not in EPOCHS:
+        return [*found, "a data set that the paper does not have"]
+    epochs = sorted({int(t.recipe["epochs"]) for t in trials})
+    if epochs != [EPOCHS[name]]:
+        words = " or ".join(map(str, epochs))
+        found.append(f"{words} epochs a phase (the paper: {EPOCHS[name]})")
+    augment = trials[0].manifest["data"].get("augment") or {}  # equal in all: their label has it
+    if set(augment) - {"label", "views"} != set(AUGMENTED[name]):
+        theirs = " and ".join(AUGMENTED[name]) or "none"
+        found.append(f"augmentation {augment.get('label', 'none')} (the paper: {theirs})")
+    recipe = RECIPES.get(f"{model}-{name}")
+    if recipe is not None:
+        return [*found, *_recipe(trials, recipe, SETTINGS, "the paper")]
+    found.append("a network that the paper does not train on these data")
+    for other in (r for r in RECIPES.values() if r.backbone == model):
+        return [*found, *_recipe(trials, other, SETTINGS[:2], f"the paper on {other.data}")]
+    return found
+
+
+def _recipe(
+    trials: Sequence[Trial], paper: PaperRecipe, settings: Iterable[tuple[str, str]], where: str
+) -> list[str]:
+    """Other settings than the paper's. where: what to call those."""
+    found = []
+    for key, title in settings:
+        wanted = getattr(paper, key)
+        values = sorted({t.recipe[key] for t in trials if t.recipe.get(key, wanted) != wanted})
+        if values:
+            words = " or ".join(map(_text, values))
+            found.append(f"{title} {words} ({where}: {_text(wanted)})")
+    return found
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _place(trials: Sequence[Trial]) -> str:

@@ -18,7 +18,7 @@ def markdown(table: Table) -> str:
     found = layout(table)
     rules = ["---:" if right else ":---" for right in found.numeric]
     lines = [
-        f"**{escape(table.title)}**{f' ({escape(table.paper)})' if table.paper else ''}",
+        f"**{escape(table.title)}**{_paper(table)}",
         "",
         *_table(found.titles, rules, found.rows),
         "",
@@ -27,6 +27,10 @@ def markdown(table: Table) -> str:
     if table.notes:
         lines += ["", *(f"- {escape(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _paper(table: Table) -> str:
+    return f" (the paper's {escape(table.paper)})" if table.paper else ""
 
 
 def _table(titles: Sequence[str], rules: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:

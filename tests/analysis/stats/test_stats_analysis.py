@@ -160,6 +160,17 @@ def test_what_cannot_be_tested_is_said(case: str) -> None:
         assert sentence(found.over_blocks.anova).startswith("not tested: ")
 
 
+def test_each_way_says_in_its_own_words_that_values_are_too_few() -> None:
+    single = analyze(frame({"a": [1.0], "b": [2.0]}), COLUMNS)
+    assert isinstance(single.one_way, Untested) and isinstance(single.over_blocks, Untested)
+    assert "no more than one value a group" in single.one_way.why
+    assert "no more than one block" in single.over_blocks.why
+    uneven = analyze(pd.concat([frame({"a": [1.0, 2.0, 3.0]}), frame({"b": [2.0]})]), COLUMNS)
+    assert isinstance(uneven.one_way, Untested) and isinstance(uneven.over_blocks, Untested)
+    assert "only one group has more than one value" in uneven.one_way.why
+    assert "only one group has more than one block" in uneven.over_blocks.why
+
+
 def test_one_constant_group_is_noted_and_the_rest_tested() -> None:
     data = pd.concat([frame({"a": [1.0] * 5}), noisy({"b": 1.0, "c": 5.0})])
     found = analyze(data, COLUMNS)

@@ -73,7 +73,11 @@ def test_no_order_where_difference_skips() -> None:
 
 def test_no_order_where_a_pair_is_untested_or_turned_round() -> None:
     holes = (*pairs_of("ABC", {})[:2], UntestedPair("B", "C", "equal in every block", 0.0))
-    assert "not every pair was tested (B – C)" in str(order("ABC", holes, 0.05).why)
+    found = order("ABC", holes, 0.05)
+    assert found.why == "untested: B – C" and found.letters == ()
+    assert found.text() == "not every pair was tested"
+    none = (UntestedPair("A", "B", "they share no block, two are needed", None),)
+    assert order("AB", none, 0.05).why == "no pair was tested"
     turned = (Pair("A", "B", -1.0, -2.0, -0.5, 0.001),)
     assert "B exceeds A" in str(order("AB", turned, 0.05).why)
     assert order("AB", turned, 0.05).signs is None

@@ -155,9 +155,10 @@ def analyze_sample(found: Sample, alpha: float = 0.05, *, both: bool = True) -> 
         if len(group.names) > 1
     ]
     default: Literal["over blocks", "one-way"] = "over blocks" if found.blocked else "one-way"
-    if obstacle := _obstacle(found):
+    if obstacle := _obstacle(found) or _lonely(found, found.blocked):
         over = obstacle if found.blocked else None
-        return Analysis(means, default, over, obstacle, tuple(notes))
+        one = _obstacle(found) or _lonely(found, False) or obstacle
+        return Analysis(means, default, over, one, tuple(notes))
     groups = tuple(group for group in found.groups if len(group.values) > 1)
     notes += [
         f"{group.label} has one value and is left out of every test"
@@ -188,10 +189,21 @@ def _obstacle(found: Sample) -> Untested | None:
             if len(only.names) > 1
             else f"there is one group, {only.label}; a comparison needs two"
         )
-    if sum(len(group.values) > 1 for group in found.groups) < 2:
-        lonely = "one block" if found.blocked else "one value a group"
-        return Untested(f"there is no more than {lonely}, so nothing says how much values vary")
     return None
+
+
+def _lonely(found: Sample, blocked: bool) -> Untested | None:
+    """Why there are too few values, in the words of the way over blocks or of the one-way analysis."""
+    if sum(len(group.values) > 1 for group in found.groups) > 1:
+        return None
+    several = any(len(group.values) > 1 for group in found.groups)
+    if blocked and not several:
+        few = "there is no more than one block"
+    elif several:
+        few = f"only one group has more than one {'block' if blocked else 'value'}"
+    else:
+        few = "there is no more than one value a group"
+    return Untested(f"{few}, so nothing says how much values vary")
 
 
 def _mean(group: Group) -> Mean:

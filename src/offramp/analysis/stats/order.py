@@ -9,6 +9,7 @@ from offramp.analysis.stats.letters import letters
 from offramp.analysis.stats.pairs import Pair, Pairs
 
 STRONGER = 50  # '>>' asks for a p this many times smaller than '>'
+UNTESTED = "not every pair was tested"
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Order:
     """Groups from the highest mean to the lowest.
 
     signs: what stands between each and the next, '>>', '>' or '≈'; None where the pairwise results are
-    no order, which `why` explains.  letters: of each group, the compact letter display.
+    no order, which `why` explains.  letters: of each group, the compact letter display; none where a
+    pair was not tested, as two that share a letter would seem to have been compared.
     """
 
     groups: tuple[str, ...]
@@ -25,7 +27,10 @@ class Order:
     why: str | None
 
     def text(self, short: Mapping[str, str] | None = None) -> str:
-        """`J >> D > B ≈ S`, or `J a, D ab, B b` where there is no order. short: names to write."""
+        """`J >> D > B ≈ S`, or `J a, D ab, B b` where there is no order, or UNTESTED. short: names to
+        write."""
+        if self.signs is None and not self.letters:
+            return UNTESTED
         names = [(" = ").join((short or {}).get(n, n) for n in g.split(" = ")) for g in self.groups]
         if self.signs is None:
             return ", ".join(f"{n} {x}" for n, x in zip(names, self.letters, strict=True))
@@ -41,7 +46,8 @@ def rule(alpha: float, better: str | None = None) -> str:
         f"A >> B: p < {alpha / STRONGER:g}. Both hold between every group left of the sign and every "
         "one right of it. ≈ joins groups none of which differ significantly, which does not make them "
         "equal. =: identical by construction, not tested. Where no such order fits the pairwise "
-        "results, groups that share a letter are not significantly different."
+        "results, groups that share a letter are not significantly different. Where not every pair was "
+        "tested there is neither."
     )
 
 
@@ -50,23 +56,25 @@ def order(groups: Sequence[str], pairs: Pairs, alpha: float) -> Order:
 
     '>' between two neighbors says that every group above differs significantly from every one below,
     '>>' the same at alpha / STRONGER. Without any such sign between them, two groups must not differ.
-    Where the pairwise results do not allow that, or a pair was not tested, there are letters only.
+    Where the pairwise results do not allow that, there are letters only; where a pair was not tested,
+    there is nothing.
     """
+    missing = [f"{p.a} – {p.b}" for p in pairs if not isinstance(p, Pair)]
+    if missing:
+        every = len(missing) == len(pairs)
+        return Order(
+            tuple(groups), None, (), "no pair was tested" if every else f"untested: {', '.join(missing)}"
+        )
     tested = {frozenset((p.a, p.b)): p for p in pairs if isinstance(p, Pair)}
     different = {key for key, p in tested.items() if p.p < alpha}
     spelled = letters(groups, different)
-    signs, why = _signs(groups, pairs, tested, alpha)
+    signs, why = _signs(groups, tested, alpha)
     return Order(tuple(groups), signs, tuple(spelled[g] for g in groups), why)
 
 
 def _signs(
-    groups: Sequence[str], pairs: Pairs, tested: Mapping[frozenset[str], Pair], alpha: float
+    groups: Sequence[str], tested: Mapping[frozenset[str], Pair], alpha: float
 ) -> tuple[tuple[str, ...] | None, str | None]:
-    missing = [f"{p.a} – {p.b}" for p in pairs if not isinstance(p, Pair)]
-    if len(missing) == len(pairs):
-        return None, "no order: no pair was tested"
-    if missing:
-        return None, f"no order: not every pair was tested ({', '.join(missing)})"
     count = len(groups)
 
     def p_of(i: int, j: int) -> float:

@@ -25,6 +25,7 @@ from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
 
 HEIGHT = 300
+APART = 2  # pixels between the intervals of strategies whose exits take the same MACs
 
 
 def accuracy_compute(evidence: Evidence) -> list[Figure]:
@@ -72,8 +73,8 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
 
 def _figure(evidence: Evidence, model: str, data: str) -> Figure:
     found = exit_points(evidence, model, data)
-    seeds = found["seed"].nunique()
-    exits = found.groupby(["strategy", "exit"], sort=True)[["macs", "value"]].mean().reset_index()
+    exits = found.groupby(["strategy", "exit"], sort=True)[["macs"]].mean().reset_index()
+    exits = exits.merge(series.means(found, ["strategy", "exit"]), on=["strategy", "exit"])
     curve = threshold_points(evidence, model, data)
     everything = pd.concat([curve, exits])[["strategy", "threshold", "exit", "macs", "value"]]
     best = front(everything)
@@ -85,11 +86,24 @@ def _figure(evidence: Evidence, model: str, data: str) -> Figure:
         caption=f"Test accuracy and the mean MACs an image, {where(model, data)}; up and to the left is "
         "better. Symbols are exits: an image leaves there whatever it is, every exit before it asked. "
         "Lines are what confidence thresholds give, the same one at all exits, from 0 to never. The "
-        "gray line is the Pareto front: nothing here is more accurate for as little. Means over "
-        f"{series.counted(seeds)}; how far seeds differ is in the figure of accuracy by exit.",
+        "gray line is the Pareto front of the means: nothing here is more accurate for as little; the "
+        f"front ignores uncertainty. {_spread(found)}",
         alt=_alt(exits, best),
         spec=spec(_chart(labels, exits, curve, best)),
         about=about(model, data),
+    )
+
+
+def _spread(found: pd.DataFrame) -> str:
+    """What the vertical lines are, as a sentence for the caption."""
+    most, fewest = series.per_strategy(found)
+    if most < 3:
+        few = ", too few for an interval" if most == 2 else ", so nothing says how much values vary"
+        return f"Means over {series.counted(most)}{few}."
+    of = "" if fewest > 2 else " where there are three or more"
+    return (
+        f"Means over {series.counted(most)}; vertical lines are 95 % intervals (Student's t) of the "
+        f"exits' means{of}, side by side where strategies spend the same. Thresholds have none here."
     )
 
 
@@ -134,7 +148,31 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
         {"type": "line", "interpolate": "step-after", "stroke": GRAY, "strokeWidth": 5, "opacity": 0.35},
         {"x": x, "y": y},
     )
-    return panel([points, lines, steps] if len(curve) else [points, steps], WIDTH - 50, HEIGHT)
+    ranges = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
+    spread = _intervals(labels, exits.dropna(subset=["low"]), ranges)
+    layers = [points, *spread, *([lines] if len(curve) else []), steps]
+    return panel(layers, WIDTH - 50, HEIGHT)
+
+
+def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Json]:
+    """A vertical line at each exit; side by side where exits take the same MACs."""
+    rank = {label: i for i, label in enumerate(labels)}
+    ordered = exits.assign(rank=exits["strategy"].map(rank)).sort_values(["exit", "rank"])
+    alike = ordered.groupby(ordered["macs"].round(3))["rank"]
+    beside = APART * (alike.cumcount() - (alike.transform("size") - 1) / 2)
+    return [
+        marks(
+            mine[["strategy", "exit", "macs", "low", "high"]],
+            {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8, "clip": True, "xOffset": float(pixels)},
+            {
+                **{**ranges, "color": color(labels, None)},
+                "tooltip": tips(
+                    ("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to")
+                ),
+            },
+        )
+        for pixels, mine in ordered.groupby(beside, sort=True)
+    ]
 
 
 def _alt(exits: pd.DataFrame, best: pd.DataFrame) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from offramp.analysis import measures
+from offramp.analysis.curves import FINAL
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
 from offramp.analysis.stats.families import families
 from offramp.analysis.stats.pairs import Pair, Pairs
-from offramp.hashing import digest
 from offramp.report import series
 from offramp.report.colors import styles
 from offramp.report.evidence import Evidence
@@ -40,28 +41,46 @@ class Edge:
 
 
 def significance(evidence: Evidence) -> list[Figure]:
-    """A figure for the core strategies of each pair, and one for each hybrid with its parents; where
-    there are neither, one for all strategies."""
+    """A figure for the core strategies of each pair, and one for each hybrid with its parents; one for
+    all strategies where any, as one of the user's own, is in none of these."""
+    everything = observations(evidence) if evidence.trials else pd.DataFrame()
     figures = []
     for model, data in evidence.pairs:
-        found = observations(evidence, model, data)
-        here = sorted(set(found["strategy"]))
-        own = {"all": tuple(here)} if len(here) > 1 else {}
-        for family, members in (families(here) or own).items():
-            figures.append(_figure(found, family, members, model, data))
+        found = everything[(everything["model"] == model) & (everything["data"] == data)]
+        for family, members in graphs(set(found["strategy"])).items():
+            absent = [
+                s for s in _absent(evidence, found, model, data) if family == "all" or s in members
+            ]
+            figures.append(_figure(found, family, members, model, data, absent))
     return figures
 
 
-def observations(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
-    """Test loss and accuracy, mean over exits, one of each a trial: columns strategy, seed, metric,
-    value (accuracy in %), same (a key: equal ones are identical by construction)."""
-    rows = []
-    for trial in evidence.of(model, data):
-        same = digest([trial.manifest["final"][str(exit)] for exit in trial.exits])
-        for metric, values in ((LOSS, trial.cross_entropy), (ACCURACY, trial.accuracy)):
-            mean = metric.factor * sum(values["test"]) / len(trial.exits)
-            rows.append((trial.strategy, trial.seed, metric.key, mean, same))
-    return pd.DataFrame(rows, columns=["strategy", "seed", "metric", "value", "same"])
+def graphs(here: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The strategies of each graph, by its name: those of `families`, and `all`."""
+    found = families(here)
+    drawn = {member for members in found.values() for member in members}
+    every = {"all": tuple(sorted(here))} if len(here) > 1 and set(here) - drawn else {}
+    return {**found, **every}
+
+
+def observations(evidence: Evidence) -> pd.DataFrame:
+    """Test loss and accuracy, mean over exits, one of each a trial that has all exits: columns model,
+    data, strategy, seed, metric, value (accuracy in %), same (a key: equal ones are identical by
+    construction)."""
+    final = measures.numbers(evidence.table[evidence.table["phase"] == FINAL])
+    parts = []
+    for metric, title in ((LOSS, "loss-test"), (ACCURACY, "accuracy-test")):
+        rows = measures.observations(final, measures.MEASURES[title])
+        rows = rows[rows["exit"].isna()].rename(columns={"source": "same"})
+        parts.append(rows.assign(metric=metric.key, value=metric.factor * rows["value"]))
+    columns = ["model", "data", "strategy", "seed", "metric", "value", "same"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _absent(evidence: Evidence, found: pd.DataFrame, model: str, data: str) -> list[str]:
+    """Strategies none of whose trials has all exits."""
+    here = set(found["strategy"])
+    return list(dict.fromkeys(t.strategy for t in evidence.of(model, data) if t.strategy not in here))
 
 
 def edges(analysis: Analysis, better: str) -> list[Edge]:
@@ -85,15 +104,23 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
     ]
 
 
-def _figure(found: pd.DataFrame, family: str, members: Sequence[str], model: str, data: str) -> Figure:
-    charts, words, notes = [], [], []
+def _figure(
+    found: pd.DataFrame,
+    family: str,
+    members: Sequence[str],
+    model: str,
+    data: str,
+    absent: Sequence[str],
+) -> Figure:
+    charts, words = [], []
+    notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
     for metric in (LOSS, ACCURACY):
         mine = found[(found["metric"] == metric.key) & found["strategy"].isin(members)]
         analysis = analyze_sample(sample(mine, Columns("value", "strategy", "seed", "same")), ALPHA)
         arrows = edges(analysis, metric.better)
         charts.append(_graph(analysis, arrows, metric))
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
-        notes += [note for note in analysis.notes if "identical" in note]
+        notes += [note for note in analysis.notes if "identical" in note or "left out" in note]
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
     seeds = found["seed"].nunique()

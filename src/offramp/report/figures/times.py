@@ -6,7 +6,18 @@ import pandas as pd
 
 from offramp.report import series, timing
 from offramp.report.evidence import Evidence
-from offramp.report.figures.chart import WIDTH, Json, exit_color, marks, number, panel, spec, tips, word
+from offramp.report.figures.chart import (
+    GRAY,
+    WIDTH,
+    Json,
+    exit_color,
+    marks,
+    number,
+    panel,
+    spec,
+    tips,
+    word,
+)
 from offramp.report.figures.dots import LETTER, STEP, Panel, dots, spelled, spread
 from offramp.report.figures.naming import about, name, where
 from offramp.report.figures.units import Unit, unit
@@ -29,23 +40,24 @@ def by_exit(evidence: Evidence) -> list[Figure]:
         labels = [x for x in evidence.strategies if x in set(found["strategy"])]
         whole = found.groupby("strategy")["seconds"].sum()
         scale = unit(float(whole.max()), "s")
-        seeds = len({t.seed for t in evidence.of(model, data)})
         measured = _measured(evidence, model, data)
+        ends = timing.totals(evidence, model, data)[["strategy", "seed", "written"]]
+        ends = ends.assign(value=ends["written"] / scale.factor)
         spelled = ", ".join(f"{x} {whole[x] / scale.factor:.3g}" for x in labels)
         figures.append(
             Figure(
                 name=name("time-by-exit", model, data),
                 question="rq2",
                 title="Training time by exit",
-                caption=f"{WRITTEN} Of {where(model, data)}, means over "
-                f"{series.counted(seeds)}; less is better. A phase counts for the exit that it trains. "
+                caption=f"{WRITTEN} Of {where(model, data)}; less is better. A phase counts "
+                "for the exit that it trains. "
                 "Of a phase that trains several, each segment is charged to the first exit that needs "
                 "it, by its share of the MACs"
                 f"{': pale where a time is so attributed' if measured else ''}. "
-                f"{_how(evidence, model, data)}",
+                f"{_how(evidence, model, data)} {_ends(ends, measured)}",
                 alt=f"Stacked bars of training time in {scale.name}, a bar for each strategy, a part "
                 f"for each exit. In total: {spelled}.",
-                spec=spec(_bars(found, labels, scale)),
+                spec=spec(_bars(found, labels, scale, ends if measured else None)),
                 paper="Figs. 12, 13",
                 about=about(model, data),
             )
@@ -118,7 +130,20 @@ def _panel(
     return Panel(title, f"training time, {sign}{scale.name}", values, True, varies), scale
 
 
-def _bars(found: pd.DataFrame, labels: list[str], scale: Unit) -> Json:
+def _ends(ends: pd.DataFrame, measured: bool) -> str:
+    """What the bars of times by exit say of their spread, as a sentence for the caption."""
+    most, fewest = series.per_strategy(ends)
+    if most == 1 or not measured:
+        estimates = ", without intervals: estimates do not vary as runs do" if not measured else ""
+        return f"Means over {series.counted(most)}{estimates}."
+    dots = "dots at the ends of bars are the totals of seeds" if most <= series.FEW else ""
+    of = "" if fewest > 2 else " where there are three seeds or more"
+    lines = f"lines are 95 % intervals (Student's t) of the total{of}" if most > 2 else ""
+    return f"Means over {series.counted(most)}; {'; '.join(x for x in (lines, dots) if x)}."
+
+
+def _bars(found: pd.DataFrame, labels: list[str], scale: Unit, ends: pd.DataFrame | None = None) -> Json:
+    """ends: total of each trial (columns strategy, seed, value), drawn where it was measured."""
     rows = found.assign(time=found["seconds"] / scale.factor)[["strategy", "exit", "time", "how"]]
     room = int(max(map(len, labels), default=1) * LETTER) + 12
     sign = "" if (rows["how"] == "measured").all() else "~ "
@@ -137,7 +162,35 @@ def _bars(found: pd.DataFrame, labels: list[str], scale: Unit) -> Json:
             "tooltip": tips(("strategy", "strategy"), ("exit", "exit"), ("time", time), ("how", "how")),
         },
     )
-    return panel([bars], WIDTH - room, (STEP + 3) * len(labels))
+    layers = [bars, *([] if ends is None else _spreads(ends, labels, time))]
+    return panel(layers, WIDTH - room, (STEP + 3) * len(labels))
+
+
+def _spreads(ends: pd.DataFrame, labels: list[str], time: str) -> list[Json]:
+    """The interval of each bar's total, and its seeds where they are few."""
+    y = word("strategy", sort=labels)
+    means = series.means(ends, ["strategy"]).dropna(subset=["low"])
+    layers = []
+    if len(means):
+        layers.append(
+            marks(
+                means[["strategy", "low", "high"]],
+                {"type": "rule", "strokeWidth": 1.4, "clip": True, "color": GRAY},
+                {"x": number("low", time), "x2": {"field": "high"}, "y": y},
+            )
+        )
+    if 1 < series.per_strategy(ends)[0] <= series.FEW:
+        layers.append(
+            marks(
+                ends.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]],
+                {"type": "circle", "size": 12, "opacity": 0.8, "yOffset": -4, "color": GRAY},
+                {
+                    **{"x": number("value", time), "y": y},
+                    "tooltip": tips(("strategy", "strategy"), ("seed", "seed"), ("value", time)),
+                },
+            )
+        )
+    return layers
 
 
 def _measured(evidence: Evidence, model: str, data: str) -> bool:

@@ -16,7 +16,7 @@ from offramp.analysis.stats.repeated import Repeated
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Question, Table
 from offramp.report.tables.common import CORE_WORD, at, gathered, place, slug
-from offramp.report.tables.groups import COSTS, QUALITY, recorded, unrecorded
+from offramp.report.tables.groups import COSTS, QUALITY, WHICH, recorded, unrecorded
 
 ONE_WAY = (
     "One-way analysis of variance, the paper's way: every value counts as independent, residuals as "
@@ -28,6 +28,7 @@ OVER_SEEDS = (
 )
 ADJUST = "p is of one analysis, not adjusted over the table."
 ESTIMATED = "Times of shared, cached or crowded runs are estimates, and never tested."
+TIMES = "Time at an exit: of the strategies where a phase of its own trained it and was measured."
 F_COLUMNS = (
     Column("f", "F", "number", 2, None),
     Column("df", "df"),
@@ -46,7 +47,7 @@ def anova(found: Findings) -> list[Table]:
 def anova_hybrids(found: Findings) -> list[Table]:
     """F tests of each hybrid against its parents (section 6.3)."""
     title = "Do hybrids differ from their parents in loss and accuracy?"
-    return _tables(found, "anova-hybrids", "rq3", title, QUALITY, True, "Section 6.3")
+    return _tables(found, "anova-hybrids", "rq3", title, QUALITY, True, "section 6.3")
 
 
 def anova_costs(found: Findings) -> list[Table]:
@@ -85,7 +86,7 @@ def _tables(
     columns = (*title_of, *F_COLUMNS, Column("p_seeds", "p, seeds", "p"))
     caption = f"{ONE_WAY} Overall values: the mean over exits, one for each seed. {OVER_SEEDS} {ADJUST}"
     if measures is COSTS:
-        caption = f"{ONE_WAY} {OVER_SEEDS} {ADJUST} {ESTIMATED}"
+        caption = f"{ONE_WAY} {OVER_SEEDS} {ADJUST} {WHICH} {ESTIMATED}"
     frame = pd.DataFrame(rows)
     lines = (*unrecorded(found, measures), *gathered(notes))
     return [Table(name, question, title, caption, frame, columns, paper, notes=lines)]
@@ -179,7 +180,7 @@ def tests(found: Findings) -> list[Table]:
     )
     caption = (
         f"All strategies. {OVER_SEEDS} Strategies that are identical by construction count once. "
-        f"{ADJUST} {ESTIMATED}"
+        f"{ADJUST} {WHICH} {ESTIMATED} {TIMES}"
     )
     return _every(found, "tests", "Do strategies differ? Over seeds", caption, columns, False)
 
@@ -198,7 +199,7 @@ def tests_one_way(found: Findings) -> list[Table]:
         "variances, around medians. Welch: where Levene's p is below 0.05, the test that lets variances "
         "differ. The values "
         f"of runs that share seeds or phases are not independent, so prefer the table over seeds. "
-        f"{ADJUST} {ESTIMATED}"
+        f"{ADJUST} {WHICH} {ESTIMATED} {TIMES}"
     )
     return _every(found, "tests-one-way", "Do strategies differ? One-way", caption, columns, True)
 
@@ -214,9 +215,13 @@ def _every(
         rows: list[Mapping[str, Any]] = []
         notes: list[tuple[str, str]] = []
         for measure in measures:
-            places = [None, *exits] if measure.per_exit and measure not in COSTS else [None]
-            for exit in places:
+            for exit in [None, *exits] if measure.per_exit else [None]:
                 for family, members in groups.items():
+                    lost: list[str] = []
+                    if exit is not None and measure in COSTS:
+                        members, lost = _measured(found, model, data, measure, exit, members)
+                        if len(members) < 2:
+                            continue
                     analysis = found.analysis(model, data, measure, exit, members)
                     if analysis is None:
                         continue
@@ -226,7 +231,7 @@ def _every(
                     numbers = _checked(analysis) if paper else over_seeds(analysis)
                     rows.append({**about, **numbers})
                     where = f"{measure.title}, {at_}{f', {word}' if paper else ''}"
-                    notes += [(where, words) for words in _notes(analysis)]
+                    notes += [(where, words) for words in (*lost, *_notes(analysis))]
         if rows:
             about_ = {"model": model, "data": data}
             leading = (Column("measure", "measure"), Column("exit", "exit"))
@@ -243,6 +248,18 @@ def _every(
                 )
             )
     return tables
+
+
+def _measured(
+    found: Findings, model: str, data: str, measure: Measure, exit: int, members: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Of `members` (none: all), those whose values at the exit were all measured; a note on others."""
+    rows = found.values(model, data, measure, exit)
+    whole = rows.groupby("strategy", sort=True)["measured"].all()
+    here = [s for s in found.evidence.strategies if s in whole.index and (not members or s in members)]
+    lost = [s for s in here if not whole[s]]
+    note = [f"left out, as their time at the exit is an estimate: {', '.join(lost)}"] if lost else []
+    return tuple(s for s in here if whole[s]), note
 
 
 def _checked(analysis: Analysis) -> dict[str, Any]:

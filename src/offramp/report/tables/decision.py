@@ -14,7 +14,7 @@ from offramp.analysis.stats.pairs import Pair
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 from offramp.report.tables.common import gathered
-from offramp.report.tables.groups import COSTS, unrecorded
+from offramp.report.tables.groups import RESOURCES, named, unrecorded
 from offramp.report.tables.marks import ALPHA, default_pairs
 
 LEVELS = ("low", "moderate", "high")
@@ -23,7 +23,15 @@ HYBRID = ("high", "high", "fast, more stable", "highest", "strongest", "low–mo
 # In the order of the columns below. Its row for hybrids stands for all three.
 PAPER: Mapping[str, tuple[str, ...]] = {
     "joint": ("moderate–high", "low", "smooth, stable", "high", "strong", "moderate", "mild"),
-    "separate": ("high", "high", "unstable from exit 3", "moderate", "moderate", "high", "severe"),
+    "separate": (
+        "high",
+        "high",
+        "unstable from exit 3",
+        "moderate",
+        "moderate (early)",
+        "high",
+        "severe",
+    ),
     "branch-wise": ("high", "high", "slow, unstable", "low", "weak", "very high", "severe"),
     "two-stage": ("lowest", "moderate", "gradual, stable", *["moderate"] * 4),
     "distillation": ("high", "high", "fastest, stable", "high", "strong", "low", "low"),
@@ -34,9 +42,10 @@ CAPTION = (
     "and seeds, for each model and data set; a rank becomes a position from 0, the lowest value, to 1, "
     "the highest; positions are averaged over models and data sets. Below 1/3, to 2/3, above: training "
     "time (as the paper runs it) and accuracy (test) low, moderate, high; resources, the mean position "
-    "by memory, power and energy, the same; convergence fast, gradual, slow by the epoch of the least "
-    "validation loss, and stable, fair, unstable by validation stability; generalization strong, "
-    "moderate, weak by the gap between training and validation accuracy at the best epoch. "
+    "by memory (sum over phases), power (mean) and energy, the same; convergence fast, gradual, slow by "
+    "the epoch of the least validation loss, and stable, fair, unstable by validation stability; "
+    "generalization strong, moderate, weak by the gap between training and validation accuracy at the "
+    "best epoch. "
     "Overfitting, the share of exits that overfit: low below 10 %, moderate below 40 %, else high. "
     "Severity, how far the last validation loss is above the least one: low below 5 %, mild below 25 %, "
     "moderate below 100 %, else severe. Every ? marks a word with no significant difference between any "
@@ -88,7 +97,7 @@ def decision(found: Findings) -> list[Table]:
     if not rows:
         return []
     notes = [("", f"No ranks by {word}") for word, (s, _) in columns.items() if not s.position]
-    lines = (*unrecorded(found, COSTS), *gathered(notes))
+    lines = (*unrecorded(found, (*named("seconds-written"), *RESOURCES)), *gathered(notes))
     titles = (Column("strategy", "strategy"), Column("by", "by"), *(Column(k, t) for k, t in SHOWN))
     title, frame = "Strategies by characteristic", pd.DataFrame(rows)
     return [Table("decision", "more", title, CAPTION, frame, titles, "Table 8", notes=lines)]
@@ -138,7 +147,7 @@ def _differ(found: Findings, model: str, data: str, measure: Measure) -> bool:
 
 def _resources(found: Findings, strategies: Sequence[str]) -> Standing:
     """The mean position by memory, power and energy, where recorded."""
-    each = [_standing(found, m.name, strategies) for m in COSTS if m.name != "seconds-written"]
+    each = [_standing(found, m.name, strategies) for m in RESOURCES]
     positions = {
         s: [one.position[s] for one in each if s in one.position]
         for s in strategies

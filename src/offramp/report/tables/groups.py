@@ -16,13 +16,25 @@ SPLITS = ("train", "validation", "test")
 LOSSES = named(*(f"loss-{split}" for split in SPLITS))
 ACCURACIES = named(*(f"accuracy-{split}" for split in SPLITS))
 QUALITY = (*LOSSES, *ACCURACIES)
+# The paper adds memory up over the runs of exits and reports peak power (5.5); the largest phase is
+# what a machine must have.
 COSTS = named(
     "seconds-written",
+    "memory-gpu-sum",
     "memory-gpu-max",
+    "memory-cpu-sum",
     "memory-cpu-max",
+    "power-gpu-peak",
     "power-gpu-mean",
+    "power-cpu-peak",
     "power-cpu-mean",
     "energy",
+)
+RESOURCES = named("memory-gpu-sum", "memory-cpu-sum", "power-gpu-mean", "power-cpu-mean", "energy")
+WHICH = (
+    "Memory, sum over phases: as the paper adds it up over the runs of exits; largest phase: what a "
+    "machine must have. Power, peak: the highest of any phase, as in the paper's section 5.5; mean: "
+    "weighted with time, as in its Table 7."
 )
 EPOCHS = named(
     "min-loss-epoch",

@@ -13,7 +13,8 @@ from offramp.report.model import Column, Table
 
 @dataclass(frozen=True)
 class Advice:
-    """side: for or against the strategy.  claims: ids in analysis/claims/paper.yaml."""
+    """side: for or against the strategy.  claims: ids in analysis/claims/paper.yaml that say the same,
+    or the reverse where the paper contradicts itself; none where no claim tests it."""
 
     strategy: str
     side: Literal["for", "against"]
@@ -47,10 +48,22 @@ ADVICE = (
         ("joint-slowest", "joint-fastest"),
     ),
     Advice(
+        "joint",
+        "against",
+        "The weights of the exits' losses have to be balanced; badly set, early exits learn too little.",
+        (),
+    ),
+    Advice(
+        "joint",
+        "against",
+        "One run has to fit every exit, which gets harder as networks grow.",
+        (),
+    ),
+    Advice(
         "separate",
         "for",
         "Each exit can be tuned, replaced or debugged on its own.",
-        ("separate-beats-two-stage",),
+        (),
     ),
     Advice(
         "separate",
@@ -65,10 +78,22 @@ ADVICE = (
         ("separate-branch-wise-slow", "separate-slower-than-branch-wise"),
     ),
     Advice(
+        "separate",
+        "against",
+        "Its exits do not learn alike: expect loss that jumps.",
+        ("two-stage-steadier",),
+    ),
+    Advice(
         "branch-wise",
         "for",
         "Consider it for a few exits on the shallow part of a trained network.",
-        ("branch-wise-weak-early-exits",),
+        (),
+    ),
+    Advice(
+        "branch-wise",
+        "for",
+        "A stage builds on those before it, so little is trained twice.",
+        ("separate-slower-than-branch-wise",),
     ),
     Advice(
         "branch-wise",
@@ -86,6 +111,12 @@ ADVICE = (
         "two-stage",
         "for",
         "Exits can be added to a trained network without touching it.",
+        (),
+    ),
+    Advice(
+        "two-stage",
+        "for",
+        "Its loss is steady while it trains.",
         ("two-stage-steadier",),
     ),
     Advice(
@@ -93,6 +124,12 @@ ADVICE = (
         "against",
         "The backbone was not trained with early exits in mind, and they lag.",
         ("two-stage-weak-early-exits",),
+    ),
+    Advice(
+        "two-stage",
+        "against",
+        "The backbone stays as it is, so the final exit gains nothing.",
+        (),
     ),
     Advice(
         "distillation",
@@ -111,6 +148,12 @@ ADVICE = (
         "against",
         "The teacher costs memory and power.",
         ("distillation-most-gpu-memory", "distillation-most-gpu-power"),
+    ),
+    Advice(
+        "distillation",
+        "against",
+        "It learns from a teacher: a poor one, or a badly set temperature, harms its exits.",
+        (),
     ),
     Advice(
         "joint-branch",
@@ -143,16 +186,23 @@ ADVICE = (
         ("hybrids-take-longer", "hybrids-save-time"),
     ),
     Advice(
+        "hybrids",
+        "against",
+        "Several phases are more to write and to get right.",
+        (),
+    ),
+    Advice(
         "any",
         "for",
         "On small devices begin with MobileNet; ResNet and VGG need a steady strategy.",
         ("mobilenet-least-power", "mobilenet-fastest"),
     ),
 )
+NONE_TESTS = "no claim tests this"
 CAPTION = (
     "What the paper advises (its section 8.1 and Table 9), in our words: its experience with its own "
-    "networks and data. Each line names the claims that test it, and what these runs say of each "
-    "(offramp claims tells the numbers)."
+    "networks and data. Each line names the claims that test it, if any, and what these runs say of "
+    "each (offramp claims tells the numbers)."
 )
 
 
@@ -166,7 +216,8 @@ def guidelines(found: Findings) -> list[Table]:
                 "strategy": a.strategy,
                 "side": a.side,
                 "advice": a.text,
-                "claims": "; ".join(f"{claim} ({found.outcomes[claim].verdict})" for claim in a.claims),
+                "claims": "; ".join(f"{claim} ({found.outcomes[claim].verdict})" for claim in a.claims)
+                or NONE_TESTS,
             }
             for a in ADVICE
         ]

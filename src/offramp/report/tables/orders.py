@@ -14,7 +14,7 @@ from offramp.report.findings import Findings
 from offramp.report.model import Column, Question, Table
 from offramp.report.tables.anova import ESTIMATED, reasons, short
 from offramp.report.tables.common import SHORT, gathered, place, spelled
-from offramp.report.tables.groups import ACCURACIES, COSTS, LOSSES, recorded, unrecorded
+from offramp.report.tables.groups import ACCURACIES, COSTS, LOSSES, WHICH, recorded, unrecorded
 from offramp.report.tables.marks import ALPHA
 
 WAYS = (
@@ -70,7 +70,7 @@ def _orders(
     if not rows:
         return []
     better = measures[0].better
-    costs = ESTIMATED if measures is COSTS else "Values: the mean over exits."
+    costs = f"{WHICH} {ESTIMATED}" if measures is COSTS else "Values: the mean over exits."
     direction = "The first one of a line is the worst" if better == "lower" else "The first is the best"
     letters = spelled(found.evidence.strategies)
     caption = (

@@ -1,0 +1,78 @@
+"""What the report says of how runs were made, and of where they depart from the paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from table_evidence import Made, evidence
+
+from offramp.report.evidence import Evidence
+from offramp.report.how import deviations
+
+PAPER = {
+    **{"epochs": 200, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128},
+    **{"schedule": "constant", "weight_decay": 0.0},
+}
+
+
+def made(
+    recipe: dict[str, Any] | None = None,
+    augment: dict[str, Any] | None = None,
+    execution: str = "plain",
+    name: str = "cifar10",
+    model: str = "resnet50",
+    seeds: int = 5,
+) -> Evidence:
+    """Trials of joint training, as the paper's on CIFAR-10 but for what is given."""
+    label = name if augment is None else f"{name} ({augment['label']})"
+    found = evidence([Made("joint", s, {1: 0.5}, model=model, data=label) for s in range(seeds)])
+    manifest = {"data": {"name": name, **({} if augment is None else {"augment": augment})}}
+    about = {
+        "manifest": manifest,
+        "execution": {"mode": execution},
+        "recipe": {**PAPER, **(recipe or {})},
+    }
+    return replace(found, trials=tuple(replace(t, **about) for t in found.trials))
+
+
+def said(found: Evidence) -> str:
+    return " | ".join(deviations(found))
+
+
+def test_the_papers_own_way_departs_only_where_test_images_are_kept_apart() -> None:
+    assert [text[:10] for text in deviations(made())] == ["everywhere"]
+    assert "test images are used once" in said(made())
+
+
+def test_another_recipe_is_named_beside_the_papers() -> None:
+    text = said(made({"optimizer": "adam", "learning_rate": 0.001, "epochs": 8}))
+    assert "optimizer adam (the paper: sgd)" in text
+    assert "learning rate 0.001 (the paper: 0.1)" in text
+    assert "8 epochs a phase (the paper: 200)" in text
+    assert "batches" not in text and "schedule" not in text
+
+
+def test_augmentation_is_named_and_hides_no_other_departure() -> None:
+    augment = {"crop": 4, "flip": True, "label": "crop 4, flip"}
+    text = said(made({"epochs": 8}, augment))
+    assert "augmentation crop 4, flip (the paper: none)" in text
+    assert "8 epochs a phase (the paper: 200)" in text
+    assert "a data set that the paper does not have" not in text
+    usual = {"resized_crop": [0.08, 1.0], "flip": True, "label": "resized crop, flip"}
+    large: dict[str, Any] = {"model": "mobilenetv2", "name": "imagenet100"}
+    assert "augmentation" not in said(made(augment=usual, **large))
+    assert "augmentation none (the paper: resized_crop and flip)" in said(made(**large))
+
+
+def test_derived_execution_departs_from_the_paper() -> None:
+    assert "everywhere: derived execution" in said(made(execution="derived"))
+    assert "derived" not in said(made())
+
+
+def test_other_networks_data_and_seeds_are_named() -> None:
+    assert "resnet18 on cifar10: a network that the paper does not train" in said(made(model="resnet18"))
+    slower = said(made({"learning_rate": 0.05, "batch_size": 64}, model="resnet18"))
+    assert "learning rate 0.05 (the paper on chestxray14: 0.1)" in slower and "batches" not in slower
+    assert "digits: a data set that the paper does not have" in said(made(name="digits"))
+    assert "3 seeds; it has 5" in said(made(seeds=3))
