@@ -44,6 +44,7 @@ from offramp.deploy.policy import Policy
 from offramp.deploy.predictor import Predictor
 from offramp.deploy.trial import network_costs
 from offramp.engine.settings import placed, synchronize
+from offramp.meters import busy_cores
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone
 
@@ -110,13 +111,13 @@ def main() -> None:
     print(HEADER)
     for case in chosen:
         for batch in batches:
-            busy = timing.busy()
+            busy = busy_cores()
             for row in measure(case, batch, given.rounds, given.seconds, device):
                 print(_markdown(row), flush=True)
                 results += _results(row, {**where, "busy": busy})
-            if busy is not None and busy > QUIET:
+            if busy > QUIET:
                 print(
-                    f"\n**Busy: {busy:.1f} other processes wanted a core; trust none of the above.**\n"
+                    f"\n**Busy: other processes kept {busy:.1f} cores busy; trust none of the above.**\n"
                 )
     given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     held = sum(result["holds"] for result in results)

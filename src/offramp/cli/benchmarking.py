@@ -84,10 +84,8 @@ def _show(found: Result, figure: Path | None) -> None:
         typer.echo(f"Leaving: {leaving}.")
     for note in found.notes:
         typer.echo(f"{note[0].upper()}{note[1:]}")
-    if found.busy is not None and found.busy > QUIET:
-        typer.echo(
-            f"Warning: {found.busy:.1f} other processes kept this machine busy; trust no number here."
-        )
+    if found.busy > QUIET:
+        typer.echo(f"Warning: other processes kept {found.busy:.1f} cores busy; trust no number here.")
     if figure is not None:
         typer.echo(f"Figure: {figure}")
 

@@ -12,7 +12,7 @@ import typer
 
 from offramp.allocator import keep_freed_memory
 from offramp.cli.render import emit, show, size, table
-from offramp.meters import Gpu, Missing, Packages, find_gpu, find_packages
+from offramp.meters import Gpu, Missing, Packages, busy_cores, find_gpu, find_packages
 from offramp.numerics import PROFILES
 from offramp.study.archive import LIBRARIES
 from offramp.study.provenance import provenance
@@ -72,11 +72,11 @@ def _machine(device: torch.device) -> list[Finding]:
             )
         ]
     free = f"{size(memory.available)} free of {size(memory.total)}"
-    return [*found, Finding("memory", free), _load(cores)]
+    return [*found, Finding("memory", free), _load()]
 
 
-def _load(cores: int) -> Finding:
-    busy = psutil.cpu_percent(interval=0.5) / 100 * cores
+def _load() -> Finding:
+    busy = busy_cores()
     remedy = "times measured now are not comparable; wait until other work is done"
     return Finding("other work", f"{busy:.1f} cores busy", remedy if busy > 0.5 else "")
 

@@ -17,6 +17,7 @@ from offramp.deploy.policy import Policy, PolicyFile
 from offramp.deploy.trial import trial_hash
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
+from offramp.meters import busy_cores
 from offramp.nets import ExitNetwork
 from offramp.study.store import Store
 from offramp.study.trials import blank_network
@@ -38,8 +39,8 @@ class Asked:
 @dataclass(frozen=True)
 class Result:
     """name: of the trial or bundle.  shares: of images by exit under the policy, None without one.
-    compile_seconds: first calls of what was compiled.  machine: where, with threads.  busy: processes
-    that wanted a core just before.  notes: what a reader should know."""
+    compile_seconds: first calls of what was compiled.  machine: where, with threads.  busy: cores
+    that other processes kept busy just before.  notes: what a reader should know."""
 
     name: str
     exits: tuple[int, ...]
@@ -47,7 +48,7 @@ class Result:
     lines: tuple[Line, ...]
     compile_seconds: float | None
     machine: dict[str, Any]
-    busy: float | None
+    busy: float
     notes: tuple[str, ...]
 
 
@@ -68,7 +69,7 @@ def of_trial(
         policy.check_fits(file, trial, trial_hash(manifest, store.trial_logits(trial)), exits)
         rule, shares = file.policy, _shares(file)
     net = _network(store, trial, manifest["owners"], device)
-    busy = timing.busy()
+    busy = busy_cores()
     lines, seconds = yield from _torch(net, rule, shares, asked)
     known = None if policy_file is None else shares
     notes = () if known is None else (_NOTE,)
@@ -88,7 +89,7 @@ def of_bundle(store: Store | None, folder: Path, asked: Asked) -> Generator[str,
     shares = _shares(file)
     there = store is not None and file.trial in store.trials()
     notes = [_NOTE]
-    device, busy = torch.device("cpu"), timing.busy()
+    device, busy = torch.device("cpu"), busy_cores()
     net: ExitNetwork | None = None
     if store is not None and there:
         net = _network(store, file.trial, store.read_trial(file.trial)["owners"], device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -212,12 +211,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": made["torch"],
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def busy() -> float | None:
-    """How many processes besides this one wanted a core in the last minute; None where that is not
-    known."""
-    return max(0.0, os.getloadavg()[0] - 1) if hasattr(os, "getloadavg") else None
 
 
 def _finished(

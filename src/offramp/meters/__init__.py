@@ -4,8 +4,9 @@ A meter that cannot be read is `Missing` with its reason; no value is ever made 
 """
 
 from offramp.meters.gpu import Gpu, find_gpu
+from offramp.meters.load import busy_cores
 from offramp.meters.meter import Meter, Usage
 from offramp.meters.missing import Missing
 from offramp.meters.rapl import Packages, find_packages
 
-__all__ = ["Gpu", "Meter", "Missing", "Packages", "Usage", "find_gpu", "find_packages"]
+__all__ = ["Gpu", "Meter", "Missing", "Packages", "Usage", "busy_cores", "find_gpu", "find_packages"]
