@@ -12,9 +12,10 @@ import typer
 
 from offramp.allocator import keep_freed_memory
 from offramp.cli.render import emit, show, size, table
-from offramp.meters import Gpu, Missing, Packages, busy_cores, find_gpu, find_packages
+from offramp.meters import Gpu, Missing, Packages, busy_cores, find_packages
 from offramp.numerics import PROFILES
 from offramp.study.archive import LIBRARIES
+from offramp.study.costs import gpu_of
 from offramp.study.provenance import provenance
 
 EXTRAS = {
@@ -88,8 +89,7 @@ def _meters(device: torch.device) -> list[Finding]:
         findings.append(Finding("CPU power and energy", f"yes, RAPL: {', '.join(packages.names)}"))
     else:
         findings.append(_gap("CPU power and energy", packages))
-    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
-    gpu = find_gpu(uuid)
+    gpu = gpu_of(device)
     if isinstance(gpu, Missing):
         findings.append(_gap("GPU power, energy, memory", gpu))
     else:

@@ -65,6 +65,11 @@ class Evidence:
         """Labels of the strategies, in the order in which figures and tables list them."""
         return tuple(dict.fromkeys(t.strategy for t in sorted(self.trials, key=lambda t: t.rank)))
 
+    def among(self, labels: Iterable[str]) -> list[str]:
+        """Those of `strategies` that are among `labels`, in their order."""
+        here = set(labels)
+        return [label for label in self.strategies if label in here]
+
     def of(self, model: str, data: str, strategy: str | None = None) -> tuple[Trial, ...]:
         """Trials of a model on a data set, of one strategy or of all."""
         return tuple(

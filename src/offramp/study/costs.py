@@ -12,7 +12,7 @@ import torch
 
 from offramp.engine.cost import exit_shares, live_macs, written_macs
 from offramp.engine.trainee import Trainee
-from offramp.meters import Meter, find_gpu, find_packages
+from offramp.meters import Gpu, Meter, Missing, find_gpu, find_packages
 from offramp.study.plan import Plan
 
 USED = (
@@ -26,9 +26,14 @@ NO_GPU = "this runs on no GPU"
 @contextmanager
 def meter(device: torch.device) -> Iterator[Meter]:
     """The meters of this machine and device, reading while the block runs."""
-    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
-    with Meter(find_packages(), find_gpu(uuid)) as running:
+    with Meter(find_packages(), gpu_of(device)) as running:
         yield running
+
+
+def gpu_of(device: torch.device) -> Gpu | Missing:
+    """The meters of the GPU that torch calls `device`, which NVML may count otherwise."""
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+    return find_gpu(uuid)
 
 
 def not_measured(meter: Meter) -> list[str]:

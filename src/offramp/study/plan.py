@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -93,22 +93,9 @@ def default_device() -> torch.device:
 
 def data_spec(study: Study) -> DataSpec:
     given = study.data
-    return DataSpec(
-        name=given.name,
-        root=given.root,
-        train_images=given.train_images,
-        test_images=given.test_images,
-        split_seed=given.split_seed,
-        validation=given.validation,
-        split_file=given.split_file,
-        size=given.size,
-        resize=given.resize,
-        fit=given.fit,
-        channels=given.channels,
-        normalize=given.normalize,
-        on_error=given.on_error,
-        options=tuple(sorted(given.options.items())),
-    )
+    names = (field.name for field in fields(DataSpec) if field.name != "options")
+    alike = {name: getattr(given, name) for name in names}
+    return DataSpec(**alike, options=tuple(sorted(given.options.items())))
 
 
 def net_spec(study: Study) -> NetSpec:

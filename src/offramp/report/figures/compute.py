@@ -78,7 +78,7 @@ def _figure(evidence: Evidence, model: str, data: str) -> Figure:
     curve = threshold_points(evidence, model, data)
     everything = pd.concat([curve, exits])[["strategy", "threshold", "exit", "macs", "value"]]
     best = front(everything)
-    labels = [label for label in evidence.strategies if label in set(found["strategy"])]
+    labels = evidence.among(found["strategy"])
     return Figure(
         name=name("accuracy-compute", model, data),
         question="compute",

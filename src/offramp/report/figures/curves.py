@@ -68,7 +68,7 @@ def by_exit(evidence: Evidence) -> list[Figure]:
     figures = []
     for model, data in evidence.pairs:
         found = series.curves(evidence, model, data)
-        for group in groups(_labels(evidence, found)):
+        for group in groups(evidence.among(found["strategy"])):
             mine = found[found["strategy"].isin(group.strategies)]
             seeds = series.per_strategy(mine)
             drawn = series.over_seeds(mine, series.CURVE, POINTS)
@@ -83,16 +83,11 @@ def overall(evidence: Evidence) -> list[Figure]:
     figures = []
     for model, data in evidence.pairs:
         found = series.overall(series.curves(evidence, model, data))
-        for group in groups(_labels(evidence, found)):
+        for group in groups(evidence.among(found["strategy"])):
             mine = found[found["strategy"].isin(group.strategies)]
             drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
             figures.append(_overall(drawn, group, model, data, series.per_strategy(mine)))
     return figures
-
-
-def _labels(evidence: Evidence, found: pd.DataFrame) -> list[str]:
-    here = set(found["strategy"])
-    return [label for label in evidence.strategies if label in here]
 
 
 def _by_exit(

@@ -53,8 +53,7 @@ def meters(evidence: Evidence) -> list[Figure]:
                 panels.append(Panel(meter.title, scale.name, shown, zero=True))
         if not panels:
             continue
-        here = {label for panel in panels for label in panel.frame["strategy"]}
-        labels = [label for label in evidence.strategies if label in here]
+        labels = evidence.among(label for panel in panels for label in panel.frame["strategy"])
         rows = evidence.rows(model, data)
         estimates = not rows.loc[rows["metric"].isin(METERS), "measured"].all()
         absent = _absent(evidence, model, data)

@@ -24,7 +24,7 @@ def accuracy_by_exit(evidence: Evidence) -> list[Figure]:
         panels = _panels(
             evidence, model, data, lambda t, i: 100 * t.accuracy["test"][i], "test accuracy, %"
         )
-        labels = _labels(evidence, model, data)
+        labels = evidence.among(t.strategy for t in evidence.of(model, data))
         figures.append(
             Figure(
                 name=name("accuracy-by-exit", model, data),
@@ -45,7 +45,7 @@ def confidence(evidence: Evidence) -> list[Figure]:
     """Calibration error, and how well confidence tells right from wrong, by exit."""
     figures = []
     for model, data in evidence.pairs:
-        labels = _labels(evidence, model, data)
+        labels = evidence.among(t.strategy for t in evidence.of(model, data))
         errors = _panels(
             evidence,
             model,
@@ -84,7 +84,7 @@ def overthinking(evidence: Evidence) -> list[Figure]:
         several = [t for t in evidence.of(model, data) if len(t.exits) > 1]
         if not several:
             continue
-        labels = [x for x in _labels(evidence, model, data) if x in {t.strategy for t in several}]
+        labels = evidence.among(t.strategy for t in several)
         axis = "right here, wrong last, %"
         early = _panels(
             evidence,
@@ -116,11 +116,6 @@ def overthinking(evidence: Evidence) -> list[Figure]:
 
 def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
-
-
-def _labels(evidence: Evidence, model: str, data: str) -> list[str]:
-    here = {t.strategy for t in evidence.of(model, data)}
-    return [label for label in evidence.strategies if label in here]
 
 
 def _panels(

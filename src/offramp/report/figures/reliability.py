@@ -35,8 +35,7 @@ def reliability(evidence: Evidence) -> list[Figure]:
     figures = []
     for model, data in evidence.pairs:
         found = reliability_bins(evidence, model, data)
-        here = set(found["strategy"])
-        labels = [label for label in evidence.strategies if label in here]
+        labels = evidence.among(found["strategy"])
         exits = sorted(int(k) for k in found["exit"].unique())
         panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
         seeds = len({t.seed for t in evidence.of(model, data)})

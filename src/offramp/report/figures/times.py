@@ -37,7 +37,7 @@ def by_exit(evidence: Evidence) -> list[Figure]:
     figures = []
     for model, data in evidence.pairs:
         found = timing.exit_seconds(evidence, model, data)
-        labels = [x for x in evidence.strategies if x in set(found["strategy"])]
+        labels = evidence.among(found["strategy"])
         whole = found.groupby("strategy")["seconds"].sum()
         scale = unit(float(whole.max()), "s")
         measured = _measured(evidence, model, data)
@@ -71,7 +71,7 @@ def total(evidence: Evidence) -> list[Figure]:
     for model, data in evidence.pairs:
         found = timing.totals(evidence, model, data)
         panel, scale = _panel(found, "written", "", evidence, model, data)
-        labels = [x for x in evidence.strategies if x in set(found["strategy"])]
+        labels = evidence.among(found["strategy"])
         figures.append(
             Figure(
                 name=name("time-total", model, data),
@@ -93,7 +93,7 @@ def costs(evidence: Evidence) -> list[Figure]:
     figures = []
     for model, data in evidence.pairs:
         found = timing.totals(evidence, model, data)
-        labels = [x for x in evidence.strategies if x in set(found["strategy"])]
+        labels = evidence.among(found["strategy"])
         scale = unit(float(found["macs_written"].max()), "MAC")
         panels = []
         for key, title in WAYS.items():
