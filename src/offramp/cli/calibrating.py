@@ -201,8 +201,9 @@ def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed
         typer.echo(
             f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
         )
-    typer.echo(f"\n{statement(found)}")
-    if found.remark is not None:
+    promise = statement(found)
+    typer.echo(f"\n{promise}")
+    if found.remark is not None and found.remark not in promise:
         typer.echo(f"Note: {found.remark}.")
 
 
