@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test bench bench-quick lint format clean
 
 setup: $(READY)
 
@@ -21,6 +21,13 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks --quick
 
 lint: $(READY)
 	$(BIN)/ruff check .
