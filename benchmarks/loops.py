@@ -173,10 +173,7 @@ def _equal_settings(case: Case, where: torch.device) -> Iterator[Epoch]:
         images = split.images[rows].to(torch.float32).mul_(scale).add_(shift)
         return images.contiguous(memory_format=torch.channels_last), split.labels[rows]
 
-    model = by_hand(case)
-    placed(model, where)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
-    weights = joint_weights("linear", len(model.heads))
+    model, optimizer = placed_by_hand(case, where)
     restore_dropout = _silenced(model)
     epoch = 0
     while True:
@@ -185,21 +182,24 @@ def _equal_settings(case: Case, where: torch.device) -> Iterator[Epoch]:
         total = torch.zeros((), dtype=torch.float64, device=where)
         for rows in order(SEED, epoch, len(data.train)).to(where).split(case.batch):
             images, labels = read(data.train, rows)
-            loss = joint_loss(model(images), labels, weights)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(rows)
+            total += step(model, optimizer, images, labels) * len(rows)
         synchronize(where)
         seconds = (perf_counter() - began) / case.steps
         model.eval()
         with torch.no_grad():
             images, labels = read(data.validation, torch.arange(len(data.validation), device=where))
-            checked = joint_loss(model(images), labels, weights)
+            checked = joint_loss(model(images), labels)
         model.train()
         yield Epoch(seconds, float(total) / len(data.train), float(checked))
         restore_dropout()
         epoch += 1
+
+
+def placed_by_hand(case: Case, where: torch.device) -> tuple[ByHand, torch.optim.Optimizer]:
+    """The network by hand on the device, channels-last, and its fused optimizer."""
+    model = by_hand(case)
+    placed(model, where)
+    return model, torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
 
 
 def defaults(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
@@ -211,24 +211,29 @@ def defaults(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
     loader = DataLoader(TensorDataset(pixels, data.train.labels), batch_size=case.batch, shuffle=True)
     model = by_hand(case).to(where)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
-    weights = joint_weights("linear", len(model.heads))
     while True:
         synchronize(where)
         began = perf_counter()
         total = 0.0
         for images, labels in loader:
             images, labels = images.to(where), labels.to(where)
-            loss = joint_loss(model(images), labels, weights)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(labels)
+            total += step(model, optimizer, images, labels).item() * len(labels)
         synchronize(where)
         yield Epoch((perf_counter() - began) / case.steps, total / len(data.train))
 
 
-def joint_loss(logits: Sequence[Tensor], labels: Tensor, weights: Sequence[float]) -> Tensor:
-    """The weighted sum of the exits' cross-entropies."""
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
+    """One update; the loss, still on the device."""
+    loss = joint_loss(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def joint_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """The weighted sum of the exits' cross-entropies, the weights as joint training has them."""
+    weights = joint_weights("linear", len(logits))
     first, *rest = (w * F.cross_entropy(x, labels) for w, x in zip(weights, logits, strict=True))
     return sum(rest, first)
 

@@ -3,8 +3,9 @@
 Three ways (`benchmarks.loops`), each in a process of its own, an epoch of a few steps in turns:
 
 - the engine, as a run trains: order of samples, gathering, loss, and accuracies of all exits included;
-- by hand with a run's settings: the same layers as plain modules, channels-last, fused SGD, deterministic
-  kernels, the same threads and allocator, bytes gathered and normalized; it reports the loss alone;
+- by hand with a run's settings: the same layers as plain modules, channels-last, fused SGD,
+  deterministic kernels, the same threads and allocator, bytes gathered and normalized; it reports the
+  loss alone;
 - by hand at PyTorch's defaults: NCHW, SGD as it comes (a loop over parameters on a CPU), glibc's own
   allocator, float images through a DataLoader of a TensorDataset in the same process, loss.item() at
   every step; as many threads.
@@ -47,15 +48,19 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
 
 def compare(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Iterator[Result]:
     """The results of these cases. Raises RuntimeError where the engine and the loop by hand differ."""
-    unset = {name: None for name in os.environ if name.startswith("MALLOC_")}
     with ExitStack() as stack:
-        ways = {name: stack.enter_context(Contender(way, unset, name=name)) for name in WAYS}
+        ways = {name: stack.enter_context(Contender(way, clean(), name=name)) for name in WAYS}
         for case in cases:
             first = {name: contender(case) for name, contender in ways.items()}
             same = agreement(case, first["engine"], first["by hand"])
             say(f"  {case.name}: {same}")
             turns = in_turns({name: partial(ask, case) for name, ask in ways.items()}, rounds)
             yield from _results(case, {k: [e.seconds for e in v] for k, v in turns.items()}, same)
+
+
+def clean() -> dict[str, None]:
+    """For a contender's environment: nothing that settles the allocator before the process can."""
+    return {name: None for name in os.environ if name.startswith("MALLOC_")}
 
 
 def way(name: str) -> Callable[[Case], Epoch]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from offramp.nets.clock import Clock
+from offramp.seeding import derive
 
 
 def draw(clock: Clock, name: str) -> torch.Tensor:
@@ -48,3 +49,11 @@ def test_name_seed_epoch_and_step_each_change_the_draw(name: str, now: tuple[int
     first = draw(clock, "a")
     clock.tick(*now)
     assert not torch.equal(draw(clock, name), first)
+
+
+def test_a_draw_is_what_torch_seeded_with_the_names_draws() -> None:
+    clock = Clock()
+    clock.tick(42, 3, 7)
+    found = draw(clock, "a")
+    torch.manual_seed(derive(42, "noise", "a", 3, 7))
+    assert torch.equal(found, torch.rand(4))

@@ -1,0 +1,44 @@
+"""What the contenders of the tests make. Nothing here imports torch: a process is there at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+
+def doubler() -> Callable[[float], float]:
+    return lambda value: 2 * value
+
+
+def counter(start: int) -> Callable[[], dict[str, int]]:
+    """Counts how often it was asked; says in which process."""
+    asked = start
+
+    def run() -> dict[str, int]:
+        nonlocal asked
+        asked += 1
+        return {"asked": asked, "process": os.getpid()}
+
+    return run
+
+
+def environment() -> Callable[[], str | None]:
+    return lambda: os.environ.get("BENCHMARK_TEST")
+
+
+def unbuildable() -> Callable[[], float]:
+    raise ValueError("nothing to build")
+
+
+def failing() -> Callable[[], float]:
+    def run() -> float:
+        raise ValueError("no time today")
+
+    return run
+
+
+def dying() -> Callable[[], float]:
+    def run() -> float:
+        os._exit(3)
+
+    return run
