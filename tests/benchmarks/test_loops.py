@@ -10,10 +10,10 @@ import torch
 from benchmarks.loops import Case, Epoch, by_hand, defaults, engine, equal_settings, network
 from benchmarks.step import CASES, agreement
 
-TINY = Case("mobilenetv2", 32, batch=8, steps=2)
-
 from benchmarks import loops
 from support import NUMERICS
+
+TINY = Case("mobilenetv2", 32, batch=8, steps=2)
 
 
 @pytest.fixture(autouse=True)
