@@ -2,9 +2,9 @@
 
 One phase after another; of the frozen layers only those that the phase needs, in eval mode and under
 no_grad; all images resident; channels-last; PyTorch's fused optimizers; nothing read from the device but
-what an epoch's validation comes to. It is given the modules of an `ExitNetwork`, so that both sides train the same
-network from the same weights, sees the same images in the same order and draws the same dropout masks:
-what differs is only what is computed how often.
+what an epoch's validation comes to. It is given the modules of an `ExitNetwork`, so that both sides
+train the same network from the same weights, sees the same images in the same order and draws the same
+dropout masks: what differs is only what is computed how often.
 """
 
 from __future__ import annotations

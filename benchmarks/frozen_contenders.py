@@ -25,7 +25,6 @@ from torch import nn
 from benchmarks import careful
 from benchmarks.frozen_task import SEED, Task, device, fresh, plan_of, ready
 from offramp.allocator import keep_freed_memory
-from offramp.engine.cost import live_macs
 from offramp.engine.settings import applied, placed
 from offramp.nets.origin import origin_of
 from offramp.study.events import Failed, Finished
@@ -41,16 +40,13 @@ Numbers = tuple[tuple[float, ...], ...]
 class Timed:
     """A training of `epochs` epochs. fixed: seconds that do not depend on their number (preparation,
     the cache's filling included; evaluation at the end).  epoch: seconds an epoch, validation included.
-    accuracies: on the validation split, epochs by phase.  losses: the same, where they are told.
-    ceiling: how many times the MACs of what trains are those of the task as written, where it is told:
-    the most that frozen layers which cost nothing could gain."""
+    accuracies: on the validation split, epochs by phase.  losses: the same, where they are told."""
 
     epochs: int
     fixed: float
     epoch: float
     accuracies: Numbers
     losses: Numbers = ()
-    ceiling: float | None = None
 
     def total(self, epochs: int) -> float:
         """Seconds of that many epochs."""
@@ -179,8 +175,6 @@ def told(store: Store, plan: Plan) -> Timed:
         rows = rows[rows["split"] == "validation"].sort_values("epoch")
         accuracies.append(rows[rows["metric"] == "accuracy"]["value"].tolist())
         losses.append(rows[rows["metric"] == "loss"]["value"].tolist())
-    images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
-    live = sum(live_macs(node, plan.net, images, epochs, 1) for node in nodes)
     looped = spent["train"] + spent["validation"]
     return Timed(
         epochs,
@@ -188,7 +182,6 @@ def told(store: Store, plan: Plan) -> Timed:
         epoch=looped / epochs,
         accuracies=tuple(zip(*accuracies, strict=True)),
         losses=tuple(zip(*losses, strict=True)),
-        ceiling=plan.written / live,
     )
 
 
