@@ -175,9 +175,7 @@ def agreed(plans: Mapping[Mode, Any], root: Path) -> int:
         derived, plain = (stores[m].trial_logits(named[m][label, seed]) for m in MODES)
         difference = differing(derived, plain)
         if difference is not None:
-            raise RuntimeError(
-                f"{label}, seed {seed}: {difference} between derived and plain execution"
-            )
+            raise RuntimeError(f"{label}, seed {seed}: {difference} between derived and plain execution")
     return len(named["derived"])
 
 
@@ -191,7 +189,9 @@ def differing(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) ->
             return f"{name} is {a.shape} {a.dtype} and {b.shape} {b.dtype}"
         unequal = np.ascontiguousarray(a).view(np.uint8) != np.ascontiguousarray(b).view(np.uint8)
         if unequal.any():
-            return f"{int(unequal.any(axis=-1).sum())} of {unequal.any(axis=-1).size} rows of {name} differ"
+            return (
+                f"{int(unequal.any(axis=-1).sum())} of {unequal.any(axis=-1).size} rows of {name} differ"
+            )
     return None
 
 
