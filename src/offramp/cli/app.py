@@ -332,14 +332,43 @@ def taps(
 
 
 @app.command()
-def doctor(json: JsonOption = False) -> None:
+def doctor(
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Measure this machine (about two minutes) and write a profile."),
+    ] = False,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="With --tune: what studies call the profile.")
+    ] = "tuned",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --tune: write it here instead of among your own."),
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="With --tune: measure beside other work all the same.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """Tell what this machine has, and what to do about each gap.
 
-    Versions, device, cores, memory; which meters of power and energy can be read here; extras.
-    """
-    from offramp.cli import doctoring
+    Versions, device, cores, memory; which meters of power and energy can be read here; numerics
+    profiles; extras.
 
-    doctoring.doctor(json)
+    --tune times training steps of three networks: threads, memory format, precision, two trials at
+    once, how OpenMP waits. It shows what each is worth and writes a numerics profile, which a study
+    gets by asking for it: numerics: NAME (or the path of the file). No default changes.
+
+    \b
+    Examples:
+      offramp doctor --tune
+      offramp run studies/demo.yaml --set numerics=tuned
+    """
+    from offramp.cli import doctoring, tuning
+
+    if tune:
+        tuning.tune(name, out, anyway, json)
+    else:
+        doctoring.doctor(json)
 
 
 for command in (
