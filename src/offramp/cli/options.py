@@ -49,6 +49,21 @@ ExecutionOption = Annotated[
         "the paper does. By default what the study says, else derived."
     ),
 ]
+CacheMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory for frozen values that are read every epoch, of all workers together: 4GB, 0 or "
+        "auto. By default what the study says, else auto: with training 60 % of what is free at most.",
+    ),
+]
+CacheDiskOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Disk for those that memory has no room for, in the same words; auto: half of the free one.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the tables.")]
 RUNS = Path("runs")

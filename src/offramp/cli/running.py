@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.data.notes import notes
 from offramp.study.events import Event
 from offramp.study.forecast import forecast
+from offramp.study.limits import cache_folder
 from offramp.study.plan import Plan, default_device, make_plan
 from offramp.study.pool import run_pooled
 from offramp.study.run import Conduct
@@ -109,8 +109,7 @@ def close(outcome: Outcome) -> None:
 
 def here(workers: int) -> Conduct:
     """How work is done on this machine."""
-    folder = Path(tempfile.gettempdir()) / f"offramp-cache-{os.getuid()}"
-    return Conduct(device=default_device(), cache_folder=folder, workers=workers)
+    return Conduct(device=default_device(), cache_folder=cache_folder(), workers=workers)
 
 
 def _advise(plan: Plan, workers: int) -> None:
@@ -221,7 +220,18 @@ def said_of(totals: dict[str, Any]) -> str:
         f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
         f"phase run alone{saved}.\n"
         f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
-        f"Disk: {size(totals['disk_bytes'])} in the store; caches up to "
-        f"{size(totals['cache_bytes'])} at a time.\n"
+        f"Disk: {size(totals['disk_bytes'])} in the store{_on_disk(totals)}.\n"
+        f"Memory: about {size(totals['memory_bytes'])} a process, caches of "
+        f"{size(totals['cache_memory_bytes'])} among it{_live(totals)}.\n"
         "Nothing was started."
     )
+
+
+def _on_disk(totals: dict[str, Any]) -> str:
+    here = totals["cache_disk_bytes"]
+    return f"; caches up to {size(here)} at a time" if here else ""
+
+
+def _live(totals: dict[str, Any]) -> str:
+    live = totals["cache_live_bytes"]
+    return f"; {size(live)} of frozen values stay live" if live else ""
