@@ -40,7 +40,12 @@ DryOption = Annotated[
     typer.Option("--dry-run", help="Show the work, what is shared and the cost; start nothing."),
 ]
 WorkersOption = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Processes that train at the same time.")
+    str,
+    typer.Option(
+        metavar="N",
+        help="Processes that train at the same time; auto takes as many as cores, free memory and the "
+        "study have use for.",
+    ),
 ]
 ExecutionOption = Annotated[
     Execution | None,

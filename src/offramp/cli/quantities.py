@@ -1,4 +1,4 @@
-"""Quantities as people write them: a time to spend, a device's speed."""
+"""Quantities as people write them: a time to spend, a device's speed, a number of processes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def speed(text: str) -> float:
     if not 0 < value < math.inf:
         raise OfframpError(f"--speed must be a device's speed, such as 14TFLOPS or 7TMACs; got '{text}'")
     return value
+
+
+def workers(text: str) -> int | None:
+    """A number of processes; None of `auto`. Raises OfframpError for anything else."""
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise OfframpError(f"--workers must be auto or a number from 1 on; got '{text}'")
+    return int(text)
 
 
 def span(text: str) -> float:

@@ -6,7 +6,6 @@ a key decides who trains it, and a finished node is read by all.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from offramp.engine.trainee import Trainee, enroll, pack, unpack
 from offramp.engine.values import Frozen, frozen_inputs, teacher_logits
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError, Unwritable
-from offramp.meters import Meter
+from offramp.meters import Meter, usable_cores
 from offramp.recipe import finished
 from offramp.study import costs, trials
 from offramp.study.events import (
@@ -105,7 +104,11 @@ def run(
     execution = plan.study.execution
     images = Images(plan.data, conduct.device, _readers(plan, conduct))
     cache = (
-        Cache(execution.cache_memory, execution.cache_disk, conduct.cache_folder)
+        Cache(  # the limits are those of the run: its processes have equal parts of them
+            execution.cache_memory // conduct.workers,
+            execution.cache_disk // conduct.workers,
+            conduct.cache_folder,
+        )
         if execution.cache
         else None
     )
@@ -148,8 +151,9 @@ def _readers(plan: Plan, conduct: Conduct) -> int:
     """How many processes read images from files: as the study says, else this process's share of the
     cores."""
     given = plan.study.execution.loader_workers
-    cores = os.cpu_count() or 1
-    return given if given is not None else max(1, min(MOST_READERS, cores // conduct.workers))
+    if given is not None:
+        return given
+    return max(1, min(MOST_READERS, usable_cores() // conduct.workers))
 
 
 def _still_read(plan: Plan, state: _State) -> set[Frozen]:
