@@ -69,7 +69,7 @@ def run(
     set_: SetOption = None,
     execution: ExecutionOption = None,
     dry_run: DryOption = False,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = "auto",
     budget: Annotated[
         str | None,
         typer.Option(
@@ -112,7 +112,7 @@ def run(
     from offramp.cli import quantities, running, studying
 
     given = None if speed is None else quantities.speed(speed)
-    how = running.How(store, dry_run, workers, json, quiet, given)
+    how = running.How(store, dry_run, quantities.workers(workers), json, quiet, given)
     studying.start(study, _settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
 
 
@@ -167,7 +167,7 @@ def train(
     asked = spec.parse(
         given, "offramp train", _settings(set_, execution, cache_memory, cache_disk), flags
     )
-    running.start(asked, running.How(store, dry_run, 1, json, quiet))
+    running.start(asked, running.How(store, dry_run, None, json, quiet))
 
 
 def _settings(
@@ -237,6 +237,7 @@ def why(
     Examples:
       offramp why 9ca0b60b
       offramp why 9ca0b60b --study studies/demo.yaml --set recipe.epochs=3
+      offramp why 9ca0b60b --study studies/paper/all.yaml --set scale=small
     """
     from offramp.cli import comparing, inspecting
 

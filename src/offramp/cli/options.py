@@ -40,7 +40,12 @@ DryOption = Annotated[
     typer.Option("--dry-run", help="Show the work, what is shared and the cost; start nothing."),
 ]
 WorkersOption = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Processes that train at the same time.")
+    str,
+    typer.Option(
+        metavar="N",
+        help="Processes that train at the same time; auto takes as many as cores, free memory and the "
+        "study have use for.",
+    ),
 ]
 ExecutionOption = Annotated[
     Execution | None,
@@ -61,7 +66,7 @@ CacheDiskOption = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Disk for those that memory has no room for, in the same words; auto: half of the free one.",
+        help="Disk for those that memory has no room for, as above; auto: half of what is free.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]

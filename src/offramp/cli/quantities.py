@@ -1,4 +1,4 @@
-"""Quantities as people write them: a time to spend, a device's speed."""
+"""Quantities as people write them: a time to spend, a device's speed, a number of processes."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def limit(text: str, flag: str) -> int | Literal["auto"]:
         return fields.limit(int(body) if body.isdecimal() else body)
     except PydanticCustomError as error:
         raise OfframpError(f"{flag} {error.message()}") from None
+
+
+def workers(text: str) -> int | None:
+    """A number of processes; None of `auto`. Raises OfframpError for anything else."""
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise OfframpError(f"--workers must be auto or a number from 1 on; got '{text}'")
+    return int(text)
 
 
 def span(text: str) -> float:

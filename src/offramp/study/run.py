@@ -6,7 +6,6 @@ a key decides who trains it, and a finished node is read by all.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, pack, unpack
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError, Unwritable
-from offramp.meters import Meter
+from offramp.meters import Meter, usable_cores
 from offramp.recipe import finished
 from offramp.study import caching, costs, trials
 from offramp.study.events import (
@@ -152,8 +151,9 @@ def _readers(plan: Plan, conduct: Conduct) -> int:
     """How many processes read images from files: as the study says, else this process's share of the
     cores."""
     given = plan.study.execution.loader_workers
-    cores = os.cpu_count() or 1
-    return given if given is not None else max(1, min(MOST_READERS, cores // conduct.workers))
+    if given is not None:
+        return given
+    return max(1, min(MOST_READERS, usable_cores() // conduct.workers))
 
 
 def _reuse(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
