@@ -14,9 +14,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import psutil
+
 from benchmarks import runs
 from benchmarks.runs import Setting
 from benchmarks.side import Contender, Result, machine
+from offramp.meters import free_memory
 
 MIB = 2**20
 LIMIT = 256 * MIB  # of caches in memory
@@ -54,9 +57,7 @@ def limited(setting: Setting, without: float, wanted: float, limit: int) -> Resu
 
 def unlimited(setting: Setting, wanted: float, left: int | None) -> Result:
     """left: bytes that another process leaves free; None: all that is."""
-    import psutil
-
-    free = psutil.virtual_memory().available
+    free = free_memory()
     with ExitStack() as stack:
         if left is not None and free > left:
             stack.enter_context(Contender(holding, size=free - left))
@@ -79,7 +80,7 @@ def peak(setting: Setting) -> dict[str, float]:
     """`peak` and `free`, in bytes, of a run in a process of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="offramp-memory-") as folder,
-        Contender(whole, setting=setting, folder=folder) as contender,
+        Contender(whole, runs.BARE, setting=setting, folder=folder) as contender,
     ):
         found: dict[str, float] = contender()
         return found
@@ -89,10 +90,8 @@ def whole(setting: Setting, folder: str) -> Callable[[], dict[str, float]]:
     """A contender that runs a study from start to end, with an eye on the process's own memory."""
 
     def run() -> dict[str, float]:
-        import psutil
-
         me = psutil.Process()
-        free = psutil.virtual_memory().available + me.memory_info().rss
+        free = free_memory() + me.memory_info().rss
         done = threading.Event()
         highest = 0
 

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from offramp.allocator import keep_freed_memory
+from offramp.openmp import GIVEN, bound_spinning
 from offramp.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 Mode = Literal["derived", "plain"]
+BARE = dict.fromkeys((*GIVEN, "OMP_NUM_THREADS"), None)
+"""The environment of a process that starts as the command does where the user set nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,8 @@ def pictures(setting: Setting) -> str:
 
 def start() -> None:
     """What the command does before it imports torch."""
-    from offramp.allocator import keep_freed_memory
-
     keep_freed_memory()
+    bound_spinning()
 
 
 def plan(setting: Setting, mode: Mode) -> Any:
@@ -115,14 +118,14 @@ def study(setting: Setting, mode: Mode, folder: str, until: str) -> Callable[[],
     import math
 
     from offramp.study.events import Began, Epoch, Failed, Finished
+    from offramp.study.limits import cache_folder
     from offramp.study.plan import default_device
     from offramp.study.run import Conduct, run
     from offramp.study.store import Store
 
     made = plan(setting, mode)
     store = Store(Path(folder) / mode)
-    caches = Path(folder) / f"caches-{mode}"
-    conduct = Conduct(default_device(), caches, checkpoint_seconds=math.inf)
+    conduct = Conduct(default_device(), cache_folder(), checkpoint_seconds=math.inf)
     events = run(made, store, conduct)
     group: tuple[str, ...] = ()
     reports: list[Any] = []

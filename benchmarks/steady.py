@@ -101,7 +101,7 @@ def contended(setting: Setting, count: int, say: Callable[[str], None]) -> tuple
 
 
 def multiplying() -> Callable[[], bool]:
-    """A contender that multiplies matrices on one thread, or stops: in turns. Answers whether it does."""
+    """A contender that multiplies matrices on one thread, or stops, in turns; answers which."""
     import numpy as np
 
     go = threading.Event()
@@ -126,7 +126,7 @@ def beside(setting: Setting, alone: Epochs, busy: Epochs) -> Result:
     """The worst group's epochs beside a busy process against its epochs alone; spread: over groups."""
     ratios = {group: median(busy[group]) / median(alone[group]) for group in alone}
     worst = max(ratios, key=lambda group: ratios[group])
-    whole = _sum(busy) / _sum(alone)
+    first, whole = 1000 * median(alone[worst]), _sum(busy) / _sum(alone)
     return Result(
         f"steady: {NAMES[setting.backbone]}, epoch beside a busy process / alone",
         ratios[worst],
@@ -134,8 +134,8 @@ def beside(setting: Setting, alone: Epochs, busy: Epochs) -> Result:
         "lower",
         (min(ratios.values()), max(ratios.values())),
         machine(),
-        f"one other process multiplies matrices on one thread during every other epoch; worst of "
-        f"{len(ratios)} groups of fused phases ({worst}, {1000 * median(alone[worst]):.0f} ms an epoch); "
+        "one other process multiplies matrices on one thread during every other epoch; worst of "
+        f"{len(ratios)} groups of fused phases ({worst}, {first:.0f} ms an epoch alone); "
         f"spread over groups; an epoch of them all {whole:.2f}",
     )
 

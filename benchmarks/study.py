@@ -96,7 +96,7 @@ def told(name: str, setting: Setting, found: Compared, bar: float | None) -> Ite
 
 
 def at_full_scale(name: str, setting: Setting, found: Compared, bar: float | None) -> Iterator[Result]:
-    """The plan's count at the paper's scale; spread: to what the small scale's error would make of it."""
+    """The plan's count at the paper's scale; spread: to what the error at the small one makes of it."""
     off = found.ratio / found.counted
     for seeds in ((42,), (42, 43, 44, 45, 46)):
         counted = share(runs.plan(replace(setting, seeds=seeds, **FULL), "derived"))
@@ -141,7 +141,9 @@ def in_turns(
     with ExitStack() as stack:
         contenders = {
             mode: stack.enter_context(
-                Contender(runs.study, setting=setting, mode=mode, folder=folder, until="phase")
+                Contender(
+                    runs.study, runs.BARE, setting=setting, mode=mode, folder=folder, until="phase"
+                )
             )
             for mode in plans
         }

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import runs, study
-from benchmarks.runs import Setting
 
-TINY = Setting(
+TINY = runs.Setting(
     "digits-cnn",
     images=200,
     epochs=2,
@@ -41,7 +40,7 @@ def test_a_difference_is_an_error(tmp_path: Path) -> None:
         advance = runs.study(setting, mode, str(tmp_path), "phase")
         while advance() is not None:
             pass
-    with pytest.raises(RuntimeError, match="baseline, seed 42: .* rows of .* differ"):
+    with pytest.raises(RuntimeError, match=r"baseline, seed 42: .* rows of .* differ"):
         study.agreed(plans, tmp_path)
 
 
