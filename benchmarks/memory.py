@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -26,8 +26,23 @@ LIMIT = 256 * MIB  # of caches in memory
 LEFT = 3 * 2**30  # bytes that are free beside the process that holds memory
 SHARE = 0.6  # of free memory, without a limit
 SETTING = Setting(
-    "digits-cnn", 50_000, 2, strategies=("branch-wise", "two-stage"), execution={"loader": "resident"}
+    "digits-cnn",
+    images=50_000,
+    epochs=2,
+    strategies=("branch-wise", "two-stage"),
+    data=runs.MADE,  # reading files would take memory too, at its own time
+    execution={"loader": "resident"},
 )
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes. resident: the most that lay in memory; own: without pages of files, which the system can
+    take back.  free: when the run began, what its process held then included."""
+
+    resident: int
+    own: int
+    free: int
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
@@ -35,24 +50,30 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
     setting = replace(SETTING, images=images)
     wanted = max(work.cache_bytes for work in runs.plan(setting, "derived").work.values())
     none = peak(replace(setting, execution={**setting.execution, "cache": False}))
-    say(f"  without caches {none['peak'] / MIB:,.0f} MiB; they want {wanted / MIB:,.0f} MiB")
-    yield limited(setting, none["peak"], wanted, limit)
+    say(
+        f"  without caches {none.resident / MIB:,.0f} MiB; a phase wants {wanted / MIB:,.0f} MiB of them"
+    )
+    yield from limited(setting, none, wanted, limit)
     yield unlimited(setting, wanted, None if quick else LEFT)
 
 
-def limited(setting: Setting, without: float, wanted: float, limit: int) -> Result:
+def limited(setting: Setting, without: Peak, wanted: float, limit: int) -> Iterator[Result]:
+    """What caches add to the memory that only this process can give back, held to the limit; and to all
+    that is resident, pages of cached files included, which the system takes back when it wants them."""
     found = peak(replace(setting, execution={**setting.execution, "cache_memory": limit}))
-    added = (found["peak"] - without) / limit
-    return Result(
-        "memory: what caches add to the peak / their limit",
-        added,
-        1.0,
-        "lower",
-        (added, added),
-        machine(),
-        f"limit {limit / MIB:,.0f} MiB, wanted {wanted / MIB:,.0f}; peak {found['peak'] / MIB:,.0f} MiB "
-        f"against {without / MIB:,.0f} without caches; {_run(setting)}",
-    )
+    for name, bar, kind in (("peak", 1.0, "own"), ("peak, pages of files included,", None, "resident")):
+        added = (getattr(found, kind) - getattr(without, kind)) / limit
+        yield Result(
+            f"memory: what caches add to the {name} / their limit",
+            added,
+            bar,
+            "lower",
+            (added, added),
+            machine(),
+            f"limit {limit / MIB:,.0f} MiB, wanted {wanted / MIB:,.0f} for one phase, the rest in files; "
+            f"{getattr(found, kind) / MIB:,.0f} MiB against {getattr(without, kind) / MIB:,.0f} without "
+            f"caches; {_run(setting)}",
+        )
 
 
 def unlimited(setting: Setting, wanted: float, left: int | None) -> Result:
@@ -62,7 +83,7 @@ def unlimited(setting: Setting, wanted: float, left: int | None) -> Result:
         if left is not None and free > left:
             stack.enter_context(Contender(holding, size=free - left))
         found = peak(setting)
-    share = found["peak"] / found["free"]
+    share = found.resident / found.free
     return Result(
         "memory: peak of a run without a limit / what was free",
         share,
@@ -70,35 +91,37 @@ def unlimited(setting: Setting, wanted: float, left: int | None) -> Result:
         "lower",
         (share, share),
         machine(),
-        f"peak {found['peak'] / MIB:,.0f} MiB of {found['free'] / MIB:,.0f} free"
+        f"peak {found.resident / MIB:,.0f} MiB of {found.free / MIB:,.0f} free"
         + (" beside a process that holds the rest" if left is not None and free > left else "")
-        + f"; caches want {wanted / MIB:,.0f}; {_run(setting)}",
+        + f"; a phase wants caches of {wanted / MIB:,.0f}; {_run(setting)}",
     )
 
 
-def peak(setting: Setting) -> dict[str, float]:
-    """`peak` and `free`, in bytes, of a run in a process of its own."""
+def peak(setting: Setting) -> Peak:
+    """Of a run in a process of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="offramp-memory-") as folder,
         Contender(whole, runs.BARE, setting=setting, folder=folder) as contender,
     ):
-        found: dict[str, float] = contender()
-        return found
+        return Peak(*contender())
 
 
-def whole(setting: Setting, folder: str) -> Callable[[], dict[str, float]]:
-    """A contender that runs a study from start to end, with an eye on the process's own memory."""
+def whole(setting: Setting, folder: str) -> Callable[[], tuple[int, int, int]]:
+    """A contender that runs a study from start to end, with an eye on the process's own memory; answers
+    the fields of `Peak`."""
 
-    def run() -> dict[str, float]:
+    def run() -> tuple[int, int, int]:
         me = psutil.Process()
         free = free_memory() + me.memory_info().rss
         done = threading.Event()
-        highest = 0
+        resident = own = 0
 
         def watch() -> None:
-            nonlocal highest
+            nonlocal resident, own
             while not done.wait(0.005):
-                highest = max(highest, me.memory_info().rss)
+                now = me.memory_info()
+                resident = max(resident, now.rss)
+                own = max(own, now.rss - getattr(now, "shared", 0))  # Linux tells pages of files apart
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -109,7 +132,7 @@ def whole(setting: Setting, folder: str) -> Callable[[], dict[str, float]]:
         watcher.join()
         if me.children():
             raise RuntimeError("the run has processes of its own, whose memory nobody looked at")
-        return {"peak": highest, "free": free}
+        return resident, own, free
 
     return run
 

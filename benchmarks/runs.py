@@ -15,14 +15,15 @@ from offramp.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 Mode = Literal["derived", "plain"]
+MADE = "made images of CIFAR-10's shape"
 BARE = dict.fromkeys((*GIVEN, "OMP_NUM_THREADS"), None)
 """The environment of a process that starts as the command does where the user set nothing."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A study to time. images: of the training set, of which some are held out.  data: a name, else
-    CIFAR-10 where it is, else made images of its shape.  execution: further settings of it."""
+    """A study to time. images: of the training set, of which some are held out.  data: a name, or MADE;
+    None for CIFAR-10 where it is, else MADE.  execution: further settings of it."""
 
     backbone: str
     images: int
@@ -48,7 +49,7 @@ def pictures(setting: Setting) -> str:
     """What the images are, for a note."""
     if setting.data is not None:
         return setting.data
-    return "CIFAR-10" if cifar10() else "made images of CIFAR-10's shape (it is not here)"
+    return "CIFAR-10" if cifar10() else f"{MADE} (it is not here)"
 
 
 def start() -> None:
@@ -62,7 +63,7 @@ def plan(setting: Setting, mode: Mode) -> Any:
     from offramp.study.plan import make_plan
 
     study = study_of(setting, mode)
-    made = setting.data is None and cifar10() is None
+    made = setting.data == MADE or (setting.data is None and cifar10() is None)
     return make_plan(study, data=made_data(setting) if made else None)
 
 
