@@ -29,6 +29,7 @@ PARTS = {
     "study": "all nine strategies against as written",
     "steady": "the last epoch against the second, alone and beside other work",
     "scale": "time and memory against images, exits, classes, trials",
+    "workers": "two trials: one after another or at once with fewer threads",
     "worth": "each optimization off alone",
 }
 
