@@ -30,6 +30,7 @@ PARTS = {
     "steady": "the last epoch against the second, alone and beside other work",
     "memory": "peak memory against the limit, and against what is free",
     "scale": "time and memory against images, exits, classes, trials",
+    "workers": "two trials: one after another or at once with fewer threads",
     "worth": "each optimization off alone",
 }
 

@@ -26,6 +26,7 @@ from offramp.numerics import profile
 from offramp.study import spec, trials
 from offramp.study.collection import Member, check_data, members, plans
 from offramp.study.events import Event, Failed
+from offramp.study.limits import cache_folder
 from offramp.study.plan import Plan, default_device, plan_trials
 from offramp.study.pool import run_pooled
 from offramp.study.run import Conduct
@@ -145,7 +146,7 @@ def fit(
     plan = plan_trials(study, data, net, profile(study.numerics, place.type))
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
-        conduct = Conduct(device=place, cache_folder=Path(scratch) / "cache")
+        conduct = Conduct(device=place, cache_folder=cache_folder())
         with closing(run_plan(plan, kept, conduct)) as events:
             for event in events:
                 if watch is not None:
@@ -223,14 +224,13 @@ def _run(
     device = default_device()
     count = suited(plan, store, device).count if workers == "auto" else workers
     failed: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
-        conduct = Conduct(device, Path(scratch), workers=count)
-        with closing(run_pooled(plan, store, conduct)) as events:
-            for event in events:
-                if watch is not None:
-                    watch(event)
-                if isinstance(event, Failed):
-                    failed[event.key] = event.reason
+    conduct = Conduct(device, cache_folder(), workers=count)
+    with closing(run_pooled(plan, store, conduct)) as events:
+        for event in events:
+            if watch is not None:
+                watch(event)
+            if isinstance(event, Failed):
+                failed[event.key] = event.reason
     done = tuple(t.id for t in plan.trials if store.has_trial(t.id))
     return Results(store, done, tuple(lines(store, done)), failed)
 
