@@ -23,6 +23,7 @@ from offramp.cli.options import (
     StoreOption,
     WorkersOption,
 )
+from offramp.errors import OfframpError
 
 app = typer.Typer(
     name="offramp",
@@ -359,8 +360,9 @@ def doctor(
         typer.Option("--tune", help="Measure this machine (about two minutes) and write a profile."),
     ] = False,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="With --tune: what studies call the profile.")
-    ] = "tuned",
+        str | None,
+        typer.Option(metavar="NAME", help="With --tune: what studies call the profile [tuned]."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With --tune: write it here instead of among your own."),
@@ -387,7 +389,9 @@ def doctor(
     from offramp.cli import doctoring, tuning
 
     if tune:
-        tuning.tune(name, out, anyway, json)
+        tuning.tune(name or "tuned", out, anyway, json)
+    elif name is not None or out is not None or anyway:
+        raise OfframpError("--name, --out and --anyway are for measuring; add --tune")
     else:
         doctoring.doctor(json)
 

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import geometric_mean, median
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from offramp.engine.probe import Subject, Way, question
 from offramp.errors import OfframpError
@@ -80,47 +79,54 @@ class Process:
             )
         return line
 
-    def __enter__(self) -> Self:
-        self._line()  # ready
-        return self
+    def wait(self) -> None:
+        """Until it is ready to be asked."""
+        self._line()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+@contextmanager
+def processes(subject: Subject, *environments: Mapping[str, str | None]) -> Iterator[list[Process]]:
+    """A process for each environment, ready, ended with the block."""
+    with ExitStack() as stack:
+        made = []
+        for environment in environments:
+            made.append(Process(subject, environment))
+            stack.callback(made[-1].close)
+        for process in made:
+            process.wait()
+        yield made
 
 
 def measure(
     device: str, cores: int, seconds: float = 4.0, subjects: Sequence[Subject] = SUBJECTS
 ) -> Iterator[Measuring | Gain]:
     """Everything, with a word before each part. seconds: of each, besides its start."""
+    parts = _parts(device, cores, seconds, subjects)
+    for number, (what, part) in enumerate(parts, start=1):
+        yield Measuring(what, number, len(parts))
+        yield from part
+
+
+def _parts(
+    device: str, cores: int, seconds: float, subjects: Sequence[Subject]
+) -> list[tuple[str, Iterator[Gain]]]:
+    """What is measured, each with what measures it when it is asked to."""
     if device == "cuda":
-        for number, subject in enumerate(subjects):
-            yield Measuring(f"{subject.backbone}: precision, memory format", number + 1, len(subjects))
-            yield from _ways(subject, _accelerated(), seconds)
-        return
-    several = subjects if cores > 1 else ()
-    total = 3 * len(subjects[:2]) + len(subjects[2:]) + len(several)
-    number = 0
-    for subject in subjects:
-        number += 1
-        yield Measuring(f"{subject.backbone}: threads, memory format, precision", number, total)
-        yield from _ways(subject, _on_cpu(cores), seconds)
-    for subject in several:
-        number += 1
-        yield Measuring(f"{subject.backbone}: {AT_ONCE}", number, total)
-        yield _at_once(subject, seconds)
+        settings = "memory format, precision"
+        return [(f"{s.backbone}: {settings}", _ways(s, _accelerated(), seconds)) for s in subjects]
+    settings = "threads, memory format, precision"
+    parts = [(f"{s.backbone}: {settings}", _ways(s, _on_cpu(cores), seconds)) for s in subjects]
+    if cores > 1:
+        parts += [(f"{s.backbone}: {AT_ONCE}", _at_once(s, seconds)) for s in subjects]
     for subject in subjects[:2]:
-        number += 1
-        yield Measuring(f"{subject.backbone}: OpenMP's spinning", number, total)
-        yield from _spinning(subject, min(2, cores), seconds)
-        number += 1
-        yield Measuring(f"{subject.backbone}: freed memory", number, total)
-        yield _memory(subject, min(2, cores), seconds)
+        threads = min(2, cores)
+        parts.append((f"{subject.backbone}: OpenMP", _spinning(subject, threads, seconds)))
+        parts.append((f"{subject.backbone}: memory", _memory(subject, threads, seconds)))
+    return parts
 
 
 def chosen(device: str, gains: Sequence[Gain]) -> NumericsSpec:
@@ -155,17 +161,15 @@ def _accelerated() -> dict[str, tuple[Way, Way]]:
 
 def _ways(subject: Subject, pairs: Mapping[str, tuple[Way, Way]], seconds: float) -> Iterator[Gain]:
     ways = list(dict.fromkeys(way for pair in pairs.values() for way in pair))
-    with Process(subject, BOUNDED) as process:
+    with processes(subject, BOUNDED) as (process,):
         process.ask(ways, seconds * len(ways) / 2)
         found = dict(zip(ways, process.answer(), strict=True))
     for what, (slow, fast) in pairs.items():
         yield _gain(what, subject, found[slow], found[fast])
 
 
-def _at_once(subject: Subject, seconds: float) -> Gain:
-    with ExitStack() as stack:
-        made = [Process(subject, BOUNDED) for _ in range(2)]
-        pair = [stack.enter_context(process) for process in made]
+def _at_once(subject: Subject, seconds: float) -> Iterator[Gain]:
+    with processes(subject, BOUNDED, BOUNDED) as pair:
         for process, way in ((pair[0], Way(2)), (pair[0], Way(1)), (pair[1], Way(1))):
             process.ask([way], 0.0)  # warm, before two of them meet
             process.answer()
@@ -177,38 +181,31 @@ def _at_once(subject: Subject, seconds: float) -> Gain:
             together += [time for process in pair for time in process.answer()]
             pair[0].ask([Way(2)], seconds / 3)
             alone += pair[0].answer()
-    return _gain(AT_ONCE, subject, median(alone), median(together) / 2)
+    yield _gain(AT_ONCE, subject, median(alone), median(together) / 2)
 
 
 def _spinning(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
-    settings = (UNSET, PASSIVE, BOUNDED)
-    with ExitStack() as stack:
-        made = [Process(subject, setting) for setting in settings]
-        processes = [stack.enter_context(process) for process in made]
-        quiet = _in_turns(processes, Way(threads), seconds / 3)
+    with processes(subject, UNSET, PASSIVE, BOUNDED) as made:
+        quiet = _in_turns(made, Way(threads), seconds / 3)
         with _neighbor():
-            beside = _in_turns(processes, Way(threads), seconds / 3)
+            beside = _in_turns(made, Way(threads), seconds / 3)
     yield _gain(SPINNING, subject, quiet[0], quiet[2])
     yield _gain(SLEEPING, subject, quiet[1], quiet[2])
     yield _gain(BESIDE, subject, beside[0], beside[2])
 
 
-def _memory(subject: Subject, threads: int, seconds: float) -> Gain:
-    with ExitStack() as stack:
-        made = [
-            Process(Subject(subject.backbone, subject.shape, subject.batch, keep), BOUNDED)
-            for keep in (False, True)
-        ]
-        processes = [stack.enter_context(process) for process in made]
-        given_back, kept = _in_turns(processes, Way(threads), seconds / 3)
-    return _gain(MEMORY, subject, given_back, kept)
+def _memory(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
+    usual = replace(subject, keep=False)
+    with processes(usual, BOUNDED) as (one,), processes(subject, BOUNDED) as (other,):
+        given_back, kept = _in_turns([one, other], Way(threads), seconds / 3)
+    yield _gain(MEMORY, subject, given_back, kept)
 
 
-def _in_turns(processes: Sequence[Process], way: Way, seconds: float) -> list[float]:
+def _in_turns(made: Sequence[Process], way: Way, seconds: float) -> list[float]:
     """Median seconds a step in each process; only one works at a time."""
-    found: list[list[float]] = [[] for _ in processes]
+    found: list[list[float]] = [[] for _ in made]
     for _ in range(2):
-        for times, process in zip(found, processes, strict=True):
+        for times, process in zip(found, made, strict=True):
             process.ask([way], seconds)
             times += process.answer()
     return [median(times) for times in found]
