@@ -70,7 +70,7 @@ def limited(setting: Setting, without: Peak, wanted: float, limit: int) -> Itera
             "lower",
             (added, added),
             machine(),
-            f"limit {limit / MIB:,.0f} MiB, wanted {wanted / MIB:,.0f} for one phase, the rest in files; "
+            f"limit {limit / MIB:,.0f} MiB, a phase wants {wanted / MIB:,.0f}, the rest in files; "
             f"{getattr(found, kind) / MIB:,.0f} MiB against {getattr(without, kind) / MIB:,.0f} without "
             f"caches; {_run(setting)}",
         )
