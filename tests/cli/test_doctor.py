@@ -6,15 +6,24 @@ import json
 
 import psutil
 import pytest
+import torch
 from command import call
 
-from offramp.cli import doctoring
+from offramp.cli import doctoring, tuning
 from offramp.meters import Missing
+from offramp.numerics import PROFILES
+from offramp.study import profiles, tune
+from offramp.study.profiles import Gain
+from offramp.study.tune import AT_ONCE, BESIDE, MEMORY, Measuring
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 0.0)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
 
 
 def test_it_names_what_is_there_and_the_remedy_for_what_is_not(monkeypatch):
@@ -38,3 +47,78 @@ def test_json_has_every_finding():
 def test_a_busy_machine_is_said(monkeypatch):
     monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 100.0)
     assert "not comparable" in call("doctor").out
+
+
+# --tune, with the measurements made up
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def events(*_):
+        yield Measuring("resnet18: all there is", 1, 1)
+        for what, ratio in ((AT_ONCE, 1.3), (MEMORY, 1.61), (BESIDE, 4.2)):
+            yield Gain(what=what, network="resnet18", ratio=ratio)
+
+    monkeypatch.setattr(tune, "measure", events)
+
+
+@pytest.mark.usefixtures("measured")
+def test_tune_shows_what_it_measured_and_writes_a_profile_of_that_name():
+    answer = call("doctor", "--tune", "--name", "mine")
+    assert answer.code == 0, answer.err
+    assert "[1/1] resnet18: all there is" in answer.err
+    assert "1.61" in answer.out and "numerics: mine" in answer.out
+    assert "No default has changed" in answer.out
+    assert profiles.find("mine", "cpu").threads == 1
+    assert profiles.find("default", "cpu") is PROFILES["cpu"]
+    again = call("doctor", "--tune", "--name", "mine")
+    assert again.code == 2 and "is there already" in again.err
+
+
+@pytest.mark.usefixtures("measured")
+def test_doctor_then_says_what_was_measured():
+    def said():
+        return {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
+
+    before = said()
+    assert "--tune" in before["numerics profiles"]["remedy"]
+    assert "measured" not in before["freed memory"]["found"]
+    assert "measured" not in before["threads that wait"]["found"]  # no number is made up
+    call("doctor", "--tune", "--json")
+    after = said()
+    assert after["numerics profiles"]["found"] == "cpu, cpu-bf16, tuned"
+    assert "1.61 (resnet18)" in after["freed memory"]["found"]
+    assert "4.20 (resnet18)" in after["threads that wait"]["found"]
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_another_machine_measured_is_not_said_of_this_one(monkeypatch):
+    call("doctor", "--tune", "--json")
+    assert doctoring.tuned(CPU) is not None
+    monkeypatch.setattr(doctoring, "machine", lambda _: "another machine")
+    assert doctoring.tuned(CPU) is None
+
+
+@pytest.mark.usefixtures("measured")
+def test_tune_writes_where_it_is_told_to_and_studies_ask_for_the_path(tmp_path):
+    made = json.loads(call("doctor", "--tune", "--out", "here.json", "--json").out)
+    assert made["path"] == "here.json" and made["numerics"]["threads"] == 1
+    assert profiles.find("here.json", "cpu").threads == 1
+    assert not list((tmp_path / "offramp").glob("**/*"))
+
+
+@pytest.mark.usefixtures("measured")
+def test_tune_refuses_a_busy_machine_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(tuning, "busy_cores", lambda: 1.5)
+    answer = call("doctor", "--tune")
+    assert answer.code == 2 and "other programs use 1.5 cores" in answer.err
+    assert not profiles.listed()
+    assert call("doctor", "--tune", "--anyway").code == 0
+    assert "others used 1.5 cores" in (profiles.listed()["tuned"].machine or "")
+
+
+def test_name_and_out_are_for_tune():
+    answer = call("doctor", "--name", "mine")
+    assert answer.code == 2 and "--tune" in answer.err

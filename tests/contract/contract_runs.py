@@ -27,6 +27,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork
+from offramp.numerics import Numerics
 from offramp.parts import Part, path
 from offramp.strategies import STRATEGIES
 from offramp.study import trials
@@ -82,7 +83,9 @@ class TrialRecord:
     storage: Mapping[int, frozenset[int]]
 
 
-def contract_plan(backbone: str, mode: str, strategies: tuple[str, ...] = ()) -> Plan:
+def contract_plan(
+    backbone: str, mode: str, strategies: tuple[str, ...] = (), numerics: Numerics = NUMERICS
+) -> Plan:
     """One epoch of `strategies`; by default of every registered one, and of two more that the
     contract has a word about."""
     net = network(backbone)
@@ -95,8 +98,8 @@ def contract_plan(backbone: str, mode: str, strategies: tuple[str, ...] = ()) ->
         recipe={"epochs": 1, "batch_size": BATCH},
         execution={"mode": mode},
     )
-    numerics = replace(NUMERICS, frozen_batch=FROZEN_BATCH)
-    return plan_trials(study, contract_data(net.input_shape), net, numerics)
+    small = replace(numerics, frozen_batch=FROZEN_BATCH)
+    return plan_trials(study, contract_data(net.input_shape), net, small)
 
 
 @cache

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+import offramp.engine.cache
 from offramp.augment import View
 from offramp.engine.cache import Cache, Key
+from offramp.engine.placement import Place
 from offramp.engine.resolve import Source
 from offramp.engine.values import Frozen, Point
 
@@ -113,6 +120,163 @@ def test_a_full_disk_leaves_the_value_live(tmp_path: Path, monkeypatch: pytest.M
     cache = Cache(0, 10**6, tmp_path / "caches")
     assert cache.reserve(key(1), batch(), ROWS) is None
     assert cache.used("disk") == 0 and not list(tmp_path.glob("caches/*"))
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_what_could_not_be_had_is_told_once(
+    kind: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    cache = Cache(0, 10**6, tmp_path)
+    assert cache.reserve(key(1), batch(), ROWS) is None
+    (found,) = cache.refused()
+    assert str(tmp_path) in found and os.strerror(kind).lower() in found
+    assert cache.refused() == []
+
+
+def test_a_folder_that_cannot_be_leaves_the_value_live(tmp_path: Path) -> None:
+    """A file stands where the folder is to be, which no one may write into, the superuser neither."""
+    (tmp_path / "caches").write_text("in the way")
+    cache = Cache(0, 10**6, tmp_path / "caches")
+    assert cache.reserve(key(1), batch(), ROWS) is None
+    assert cache.used("disk") == 0 and len(cache.refused()) == 1
+
+
+def test_memory_that_cannot_be_had_leaves_the_value_live(tmp_path: Path) -> None:
+    cache = Cache(2**62, 0, tmp_path)
+    assert cache.reserve(key(1), (torch.zeros(1, 2**20),), 2**30) is None
+    assert cache.used("memory") == 0 and "no memory" in cache.refused()[0]
+
+
+def test_a_system_that_cannot_take_space_at_once_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    room = Cache(0, 10**6, tmp_path).reserve(key(1), batch(), ROWS)
+    assert room is not None and torch.equal(room[0], torch.zeros(ROWS, WIDTH))
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk"), [(0, 0), (SIZE - 1, 0), (0, SIZE - 1), (SIZE - 1, SIZE - 1)]
+)
+def test_limits_that_are_too_small_leave_the_value_live(memory: int, disk: int, tmp_path: Path) -> None:
+    cache = Cache(memory, disk, tmp_path)
+    assert cache.reserve(key(1), batch(), ROWS) is None
+    assert cache.refused() == [], "a limit is no failure"
+
+
+def test_a_value_goes_only_where_it_is_to_go(tmp_path: Path) -> None:
+    cache = Cache(10 * SIZE, 10 * SIZE, tmp_path)
+    cache.reserve(key(1), batch(), ROWS, ["disk"])
+    cache.reserve(key(2), batch(), ROWS, ["memory"])
+    assert cache.reserve(key(3), batch(), ROWS, []) is None
+    assert cache.place(key(1)) is None, "not filled yet"
+    for k in (key(1), key(2)):
+        cache.filled(k)
+    assert (cache.place(key(1)), cache.place(key(2)), cache.place(key(3))) == ("disk", "memory", None)
+    assert (cache.used("memory"), cache.used("disk")) == (SIZE, SIZE)
+
+
+def test_what_is_in_the_way_goes_and_what_is_needed_stays(tmp_path: Path) -> None:
+    """Tap 2 is made of tap 1, so one that needs tap 2 needs both."""
+    cache = Cache(3 * SIZE, 0, tmp_path)
+    for k in (key(1), key(2), key(3)):
+        cache.reserve(k, batch(), ROWS)
+        cache.filled(k)
+    assert cache.room("memory", {value(3)}) == 0
+    assert cache.room("memory", {value(2)}) == SIZE
+    assert cache.reserve(key(1, "validation"), batch(), ROWS, needed={value(3)}) is None
+    assert cache.place(key(3)) is not None, "nothing goes where that does not help"
+    assert cache.reserve(key(1, "validation"), batch(), ROWS, needed={value(2)}) is not None
+    assert cache.place(key(3)) is None and cache.place(key(1)) is not None
+    assert cache.used("memory") == 3 * SIZE
+
+
+def test_limits_that_shrink_drop_what_is_above_them(tmp_path: Path) -> None:
+    cache = Cache(9 * SIZE, 9 * SIZE, tmp_path)
+    for index, rows in ((1, ROWS), (2, 3 * ROWS), (3, ROWS)):
+        for split, kind in (("train", "memory"), ("validation", "disk")):
+            cache.reserve(key(index, split), batch(), rows, [kind])
+            cache.filled(key(index, split))
+    cache.limit(2 * SIZE, 9 * SIZE)
+    assert (cache.used("memory"), cache.used("disk")) == (2 * SIZE, 5 * SIZE)
+    assert cache.get(key(2)) is None and cache.get(key(1)) is not None, "the largest goes first"
+    cache.limit(0, 0)
+    assert cache.used("memory") == cache.used("disk") == 0
+    assert cache.reserve(key(4), batch(), ROWS) is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["reserve", "drop", "keep", "limit"]),
+            st.integers(1, 6),
+            st.integers(1, 30),
+            st.sampled_from([("memory", "disk"), ("disk",), ("memory",)]),
+        ),
+        max_size=25,
+    ),
+    st.integers(0, 12),
+    st.integers(0, 12),
+)
+def test_never_above_the_limits_whatever_happens(
+    deeds: Sequence[tuple[str, int, int, Sequence[Place]]], memory: int, disk: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Cache(memory * SIZE, disk * SIZE, Path(folder))
+        limits = (memory * SIZE, disk * SIZE)
+        taken: set[Key] = set()
+        for deed, index, rows, places in deeds:
+            if deed == "reserve" and key(index) not in taken:
+                room = cache.reserve(key(index), batch(), rows, places, {value(index)})
+                if room is not None:
+                    cache.filled(key(index))
+            elif deed == "drop" and key(index) in taken:
+                cache.drop(key(index))
+            elif deed == "keep":
+                cache.keep({value(index)})
+            elif deed == "limit":
+                limits = (index * SIZE, rows * SIZE)
+                cache.limit(*limits)
+            taken = {key(i) for i in range(1, 7) if cache.get(key(i)) is not None}
+            assert cache.used("memory") <= limits[0] and cache.used("disk") <= limits[1]
+            held = {key(i): cache.get(key(i)) for i in range(1, 7)}
+            sizes = {k: t[0].numel() * 4 for k, t in held.items() if t is not None}
+            assert sum(sizes.values()) == cache.used("memory") + cache.used("disk")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is mapped")
+def test_pages_of_files_are_given_back_and_keep_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, width = 64, 2**15  # 8 MB
+    monkeypatch.setattr(offramp.engine.cache, "MAPPED", 2**20)
+    cache = Cache(0, 10**8, tmp_path)
+    (room,) = cache.reserve(key(1), batch(width), rows) or ()
+    numbers = torch.arange(room.numel(), dtype=torch.float32).view(room.shape)
+    room.copy_(numbers)
+    cache.filled(key(1))
+    before = mapped(tmp_path)
+    cache.ease(rows)
+    assert before >= 8 * 2**20 > 100 * mapped(tmp_path)
+    assert torch.equal(room[[5, 60, 0]], numbers[[5, 60, 0]])
+    assert 0 < mapped(tmp_path) < 8 * 2**20
+    cache.close()
+
+
+def mapped(folder: Path) -> int:
+    """Bytes of files in a folder, deleted ones, that this process has in memory."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = str(folder) in line
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
 
 
 def test_closing_leaves_no_file(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""Where frozen values are kept: what is worth its room, in which order, and never more than there is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from offramp.engine.placement import CPU, PLACES, Place, Placed, Speeds, Wanted, place, seconds
+
+UNIT = Speeds(macs=1.0, memory=1.0, disk=0.1, pixels=1.0)  # a byte a second from memory
+
+LOOK = ("train", None)
+
+
+def wanted(
+    value: str, size: int, steps: Mapping[str, float], reads: int = 10, look: object = LOOK
+) -> Wanted:
+    return Wanted(value, look, size, reads, (*steps.items(), (value, 0.0)))  # type: ignore[arg-type]
+
+
+def chosen(found: Placed) -> dict[object, Place]:
+    return {value: where for (value, _), where in found.items()}
+
+
+def used(every: Sequence[Wanted], found: Placed, kind: Place) -> int:
+    return sum(one.size for one in every if found.get(one.name) == kind)
+
+
+def saved(every: Sequence[Wanted], found: Placed, speeds: Speeds = UNIT) -> float:
+    return seconds(every, {}, speeds) - seconds(every, found, speeds)
+
+
+def best(every: Sequence[Wanted], room: Mapping[Place, int], places: Sequence[Place]) -> float:
+    """The most seconds that any placement saves, by trying all of them."""
+
+    def fitting() -> Iterator[Placed]:
+        for kinds in itertools.product((None, *places), repeat=len(every)):
+            found = {one.name: kind for one, kind in zip(every, kinds, strict=True) if kind is not None}
+            if all(used(every, found, kind) <= room[kind] for kind in places):
+                yield found
+
+    return max(saved(every, found) for found in fitting())
+
+
+def test_seconds_of_a_placement_written_out() -> None:
+    """Two heads on one trunk: segment a, 3 s, serves both; b, 5 s, the second."""
+    first = wanted("first", 7, {"images": 1.0, "a": 3.0})
+    second = wanted("second", 2, {"images": 1.0, "a": 3.0, "b": 5.0})
+    both = [first, second]
+    assert seconds(both, {}, UNIT) == 10 * (1 + 3 + 5)
+    # One pass fills it; it is written once and read ten times; the other needs a and the images.
+    assert seconds(both, {second.name: "memory"}, UNIT) == (1 + 3 + 5) + 11 * 2 + 10 * (1 + 3)
+    held = {first.name: "memory", second.name: "disk"}
+    assert seconds(both, held, UNIT) == (1 + 3 + 5) + 11 * 7 + 11 * 2 / 0.1
+
+
+def test_what_is_computed_from_a_held_value_begins_there() -> None:
+    tap = wanted("tap", 1, {"images": 1.0, "a": 3.0})
+    above = Wanted("above", LOOK, 50, 10, (*tap.steps, ("above", 2.0)))  # type: ignore[arg-type]
+    assert seconds([tap, above], {tap.name: "memory"}, UNIT) == (1 + 3) + 11 * 1 + 10 * 2
+
+
+def test_those_that_save_most_a_byte_go_first() -> None:
+    """Of three values with as much work, the smallest; the largest on disk, or nowhere."""
+    every = [
+        wanted(name, size, {f"layer of {name}": 900.0})
+        for name, size in zip("abc", (4, 3, 5), strict=True)
+    ]
+    assert chosen(place(every, {"memory": 3, "disk": 0}, UNIT)) == {"b": "memory"}
+    assert chosen(place(every, {"memory": 7, "disk": 5}, UNIT)) == {
+        "a": "memory",
+        "b": "memory",
+        "c": "disk",
+    }
+
+
+def test_more_work_counts_and_more_reads_count() -> None:
+    deep, often = wanted("deep", 4, {"x": 90.0}), wanted("often", 4, {"y": 50.0}, reads=30)
+    idle = wanted("idle", 4, {"z": 50.0})
+    room: dict[Place, int] = {"memory": 4, "disk": 0}
+    assert chosen(place([idle, deep], room, UNIT)) == {"deep": "memory"}
+    assert chosen(place([idle, deep, often], room, UNIT)) == {"often": "memory"}
+
+
+def test_a_large_map_of_a_shallow_layer_stays_live_rather_than_on_disk() -> None:
+    """MobileNet's first layer at 224 px: 1.6 MB an image, for 11 MMACs."""
+    images = 50_000
+    size = images * 32 * 112 * 112 * 4
+    stem = {"stem layer": images * 10.8e6 / CPU.macs}
+    cheap = wanted("stem", size, stem, reads=20)
+    dear = wanted("stage", size // 8, {**stem, "stage's layers": images * 2e9 / CPU.macs}, reads=20)
+    much: dict[Place, int] = {"memory": 0, "disk": 2 * size}
+    assert place([cheap], much, CPU) == {}
+    assert chosen(place([cheap, dear], much, CPU)) == {"stage": "disk"}
+    ram: dict[Place, int] = {"memory": 2 * size, "disk": 0}
+    assert chosen(place([dear], ram, CPU)) == {"stage": "memory"}
+
+
+def test_what_is_read_once_stays_live() -> None:
+    assert place([wanted("a", 1, {"x": 900.0}, reads=1)], {"memory": 9, "disk": 9}, UNIT) == {}
+
+
+def test_a_layer_is_spared_only_when_nothing_live_needs_it() -> None:
+    """Neither value saves anything alone: together they save the layer under both."""
+    pair = [wanted(name, 5, {"a": 900.0}) for name in ("one", "two")]
+    assert place(pair, {"memory": 9, "disk": 0}, UNIT) == {}
+    assert set(chosen(place(pair, {"memory": 10, "disk": 0}, UNIT))) == {"one", "two"}
+    assert chosen(place(pair, {"memory": 5, "disk": 5}, UNIT)) == {}
+
+
+def test_one_large_value_beats_small_ones_that_are_in_its_way() -> None:
+    """Where greedy alone goes wrong: the small one saves more a byte, and then nothing else fits."""
+    small, large = wanted("small", 1, {"x": 40.0}), wanted("large", 100, {"y": 4000.0})
+    assert chosen(place([small, large], {"memory": 100, "disk": 0}, UNIT)) == {"large": "memory"}
+
+
+def test_looks_are_told_apart() -> None:
+    both = [wanted("a", 4, {"x": 90.0}, look=(split, None)) for split in ("train", "validation")]
+    assert set(place(both, {"memory": 4, "disk": 0}, UNIT)) == {both[0].name}
+    assert len(place(both, {"memory": 8, "disk": 0}, UNIT)) == 2
+
+
+# Against every placement there is
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[Wanted]:
+    """Heads on a trunk of a few segments, some values from its middle, in one look or two."""
+    costs = draw(st.lists(st.integers(0, 60), min_size=3, max_size=3))
+    trunk: list[tuple[str, float]] = [
+        ("images", 1.0),
+        *((f"tap {i}", float(c)) for i, c in enumerate(costs, 1)),
+    ]
+    found = []
+    for at in draw(
+        st.sets(st.tuples(st.integers(1, 3), st.sampled_from(("tap", "head"))), min_size=1, max_size=5)
+    ):
+        depth, kind = at
+        way = tuple(trunk[: depth + 1])
+        if kind == "head":
+            way = (*way, (f"head {depth}", float(draw(st.integers(0, 20)))))
+        found.append(Wanted(way[-1][0], LOOK, draw(st.integers(1, 40)), draw(st.integers(1, 12)), way))  # type: ignore[arg-type]
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(trees(), st.integers(0, 90))
+def test_half_of_the_most_is_saved_in_one_place(every: list[Wanted], memory: int) -> None:
+    room: dict[Place, int] = {"memory": memory, "disk": 0}
+    assert saved(every, place(every, room, UNIT)) >= 0.5 * best(every, room, ["memory"]) - 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(), st.integers(0, 60), st.integers(0, 60))
+def test_a_third_of_the_most_is_saved_in_two(every: list[Wanted], memory: int, disk: int) -> None:
+    room: dict[Place, int] = {"memory": memory, "disk": disk}
+    assert saved(every, place(every, room, UNIT)) >= best(every, room, PLACES) / 3 - 1e-9
+
+
+@settings(max_examples=150, deadline=None)
+@given(trees(), st.integers(0, 90), st.integers(0, 90))
+@example([], 0, 0)
+def test_never_more_than_there_is_and_nothing_is_lost(
+    every: list[Wanted], memory: int, disk: int
+) -> None:
+    room: dict[Place, int] = {"memory": memory, "disk": disk}
+    found = place(every, room, UNIT)
+    assert all(used(every, found, kind) <= room[kind] for kind in PLACES)
+    assert saved(every, found) >= 0
+    assert found == place(every, room, UNIT)
+
+
+def test_first_come_first_served_would_fail_these_bounds() -> None:
+    """That the bounds above can tell a good choice from a bad one."""
+    cheap, dear = wanted("cheap", 10, {"x": 15.0}), wanted("dear", 10, {"y": 500.0})
+    room: dict[Place, int] = {"memory": 10, "disk": 0}
+    first_come: Placed = {cheap.name: "memory"}
+    most = best([cheap, dear], room, ["memory"])
+    assert saved([cheap, dear], first_come) < 0.5 * most
+    assert saved([cheap, dear], place([cheap, dear], room, UNIT)) == pytest.approx(most)

@@ -1,0 +1,112 @@
+"""How much caches may take: what the study says or a share of what is free; and where they go."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from offramp.study import limits
+from offramp.study.limits import DISK_SHARE, SHARE, Limits, of_caches, share
+from offramp.study.spec import ExecutionSpec
+from support import CPU
+
+GIB = 2**30
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 GiB of it are free, and every folder is on it."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * GIB))
+    monkeypatch.setattr(limits, "in_memory", lambda _: False)
+
+
+def found(folder: Path, memory: int = 9 * GIB, workers: int = 1, **execution: object) -> Limits:
+    spec = ExecutionSpec.model_validate(execution)
+    return of_caches(spec, CPU, folder, workers, memory, training=2 * GIB)
+
+
+@pytest.mark.usefixtures("disk")
+def test_without_a_limit_caches_take_what_training_leaves_and_half_of_the_disk(tmp_path: Path) -> None:
+    assert found(tmp_path) == Limits(7 * GIB, int(DISK_SHARE * 100 * GIB))
+    assert found(tmp_path, memory=GIB).memory == 0, "training alone takes more"
+
+
+@pytest.mark.usefixtures("disk")
+def test_a_limit_is_for_all_workers_together(tmp_path: Path) -> None:
+    given = {"cache_memory": "4GiB", "cache_disk": "8GiB"}
+    assert found(tmp_path, workers=1, **given) == Limits(4 * GIB, 8 * GIB)
+    assert found(tmp_path, workers=4, **given) == Limits(GIB, 2 * GIB)
+    assert found(tmp_path, workers=4).disk == int(DISK_SHARE * 100 * GIB) // 4
+
+
+@pytest.mark.usefixtures("disk")
+@pytest.mark.parametrize("name", ["memory", "disk"])
+def test_none_is_none(name: str, tmp_path: Path) -> None:
+    assert getattr(found(tmp_path, **{f"cache_{name}": 0}), name) == 0
+
+
+def test_processes_share_what_is_free() -> None:
+    assert share(10 * GIB, 1) == int(SHARE * 10 * GIB)
+    parent = GIB
+    for workers in (2, 3, 7):
+        each = share(10 * GIB, workers, parent)
+        assert workers * each + parent <= SHARE * 10 * GIB < workers * (each + 1) + parent + workers
+    assert share(GIB, 2, parent=GIB) == 0
+
+
+def test_what_this_process_holds_already_counts_as_free_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "free_memory", lambda: 5 * GIB)
+    mine = psutil.Process().memory_info().rss
+    assert limits.free_at_start() == pytest.approx(5 * GIB + mine, rel=0.05)
+    four = limits.share_of_workers(4)
+    assert 4 * four == pytest.approx(SHARE * (5 * GIB + mine) - mine, rel=0.05)
+
+
+def mounted(*where: tuple[str, str]) -> Callable[..., list[SimpleNamespace]]:
+    return lambda **_: [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in where]
+
+
+def test_files_in_memory_are_told_from_files_on_a_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inner = tmp_path / "disk"
+    inner.mkdir()
+    mounts = mounted(("/", "ext4"), (str(tmp_path), "tmpfs"), (str(inner), "xfs"))
+    monkeypatch.setattr(psutil, "disk_partitions", mounts)
+    assert limits.in_memory(tmp_path) and limits.in_memory(tmp_path / "not yet there")
+    assert not limits.in_memory(inner) and not limits.in_memory(tmp_path.parent)
+    monkeypatch.setattr(psutil, "disk_partitions", mounted())
+    assert not limits.in_memory(tmp_path)
+
+
+def test_no_caches_on_a_disk_that_is_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(psutil, "disk_partitions", mounted((str(tmp_path), "tmpfs")))
+    here = found(tmp_path / "deep" / "down")
+    assert here.disk == 0 and here.no_disk is not None and "TMPDIR" in here.no_disk
+    assert found(tmp_path, cache_disk="8GiB").disk == 0
+    assert found(tmp_path, cache_disk=0).no_disk is None, "as the study says"
+
+
+def test_files_go_to_the_first_folder_on_a_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("memory", "disk", "other")]
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setattr(psutil, "disk_partitions", mounted((str(folders[0]), "tmpfs"), ("/", "ext4")))
+    assert limits.cache_folder(folders).parent == folders[1]
+    assert limits.cache_folder([tmp_path / "nowhere", folders[2]]).parent == folders[2]
+    assert limits.cache_folder(folders[:1]).parent == folders[0], "there is no other"
+
+
+def test_this_machines_own_folders() -> None:
+    assert limits.cache_folder().name.startswith("offramp-cache-")
+    shared = Path("/dev/shm")
+    if not shared.is_dir():
+        pytest.skip("no /dev/shm here")
+    assert limits.in_memory(shared)

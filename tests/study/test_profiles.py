@@ -1,0 +1,122 @@
+"""Profiles in files: found by name or path, read strictly, in keys by content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+from offramp.numerics import PROFILES
+from offramp.study import profiles, spec
+from offramp.study.plan import make_plan
+from offramp.study.profiles import Gain, NumericsSpec, ProfileFile
+from support import CPU
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "config" / "offramp" / "profiles"
+
+
+def made(**fields: Any) -> ProfileFile:
+    numerics = NumericsSpec(device="cpu", threads=1, **fields)
+    gain = Gain(what="2 threads against 1", network="resnet18", ratio=1.5)
+    return ProfileFile(numerics=numerics, machine="a machine", made="2024-01-01", measured=(gain,))
+
+
+def test_what_is_written_is_found_by_name_and_by_path(home: Path) -> None:
+    profiles.write(profiles.place("mine", None), made(precision="bfloat16"))
+    profiles.write(profiles.place("any", Path("other.json")), made(precision="bfloat16"))
+    found = profiles.find("mine", "cpu")
+    assert (home / "mine.json").is_file()
+    assert found.threads == 1 and found.precision == "bfloat16"
+    assert profiles.read(home / "mine.json") == made(precision="bfloat16")
+    assert digest(profiles.find("other.json", "cpu")) == digest(found)  # its name says nothing
+    assert list(profiles.listed()) == ["mine"]
+
+
+def test_the_names_that_come_along_are_found_first(home: Path) -> None:
+    assert profiles.find("default", "cpu") is PROFILES["cpu"]
+    profiles.write(home / "cpu.json", made())
+    assert profiles.find("cpu", "cpu") is PROFILES["cpu"]
+
+
+def test_a_study_gets_the_profile_that_it_asks_for() -> None:
+    given = {"strategies": ["baseline"], "backbone": "digits-cnn", "data": "digits", "seeds": [1]}
+
+    def keys(numerics: str) -> list[str]:
+        return list(make_plan(spec.parse({**given, "numerics": numerics}), CPU).nodes)
+
+    profiles.write(profiles.place("mine", None), made())
+    Path("same.json").write_text('{"numerics": {"device": "cpu", "threads": 2}}')
+    assert keys("mine") != keys("default") == keys("cpu") == keys("same.json")
+    assert keys("cpu-bf16") not in (keys("default"), keys("mine"))
+
+
+def usual(**changes: Any) -> Mapping[str, Any]:
+    return {"numerics": {"device": "cpu", "threads": 1, **changes}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (usual(thread=2), ("p.json:", "unknown key 'numerics.thread'", "did you mean 'threads'?")),
+        (usual(flush_denormal=True), ("unknown key 'numerics.flush_denormal'",)),
+        (usual(threads="2"), ("numerics.threads must be a whole number, got '2'",)),
+        (usual(threads=0), ("numerics.threads must be at least 1, got 0",)),
+        (usual(threads=True), ("numerics.threads must be a whole number, got true",)),
+        (usual(precision="bf16"), ("numerics.precision must be 'float32' or 'bfloat16', got 'bf16'",)),
+        (usual(frozen_batch=8), ("numerics.frozen_batch must be at least 64, got 8",)),
+        (usual(tf32=1), ("numerics.tf32 must be true or false, got 1",)),
+        ({"numerics": {"device": "cpu"}}, ("'numerics.threads' is missing; add it",)),
+        ({"threads": 1}, ("unknown key 'threads'",)),
+        ({**usual(), "measured": [{"what": "x"}]}, ("'measured[0].network' is missing",)),
+        ([], ("must be a mapping of keys",)),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_refused_in_one_line(content: Any, words: tuple[str, ...]) -> None:
+    Path("p.json").write_text(json.dumps(content, indent=1))
+    with pytest.raises(OfframpError) as error:
+        profiles.find("p.json", "cpu")
+    assert all(word in str(error.value) for word in ("p.json", *words)), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_profile_are_refused(home: Path) -> None:
+    for content in (b"", b"{", b"\xff\xfe\x00", b"nothing"):
+        Path("p.json").write_bytes(content)
+        with pytest.raises(OfframpError, match=r"^p\.json"):
+            profiles.find("p.json", "cpu")
+    with pytest.raises(OfframpError, match="offramp doctor --tune"):
+        profiles.find("none.json", "cpu")
+    home.mkdir(parents=True)
+    (home / "broken.json").write_text("{")
+    profiles.write(home / "good.json", made())
+    assert list(profiles.listed()) == ["good"]
+
+
+def test_an_unknown_name_is_told_with_the_nearest_of_all() -> None:
+    profiles.write(profiles.place("fast-laptop", None), made())
+    with pytest.raises(OfframpError, match="'fast-latpop'; did you mean 'fast-laptop'"):
+        profiles.find("fast-latpop", "cpu")
+    with pytest.raises(OfframpError, match="'fast-laptop' is for cpu, but this run is on cuda"):
+        profiles.find("fast-laptop", "cuda")
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    profiles.write(profiles.place("mine", None), made())
+    for name, out, words in (
+        ("mine", None, "is there already"),
+        ("cpu", None, "comes with offramp"),
+        ("a/b", None, "letters, digits"),
+        ("any", Path("p.txt"), "end in .json"),
+    ):
+        with pytest.raises(OfframpError, match=words):
+            profiles.place(name, out)

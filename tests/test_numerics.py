@@ -1,0 +1,46 @@
+"""Profiles: those that come along stay what they are, and each is a thing of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+from offramp.numerics import CUSTOM, DEFAULTS, PROFILES, custom, profile
+
+# What is trained already has these in its keys: a digest that changes makes every store worthless.
+RECORDED = {
+    "cpu": "0b8c206c550b3aa19aa3e629e30623f916f45f4d0753610c181cb2b178ca681d",
+    "cuda": "5cab703998bf152cfc88797b2412e683ebf4555d9fc9d9b3f7eaccdd2bcb2f69",
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_defaults_are_in_keys_what_they_have_always_been(name: str) -> None:
+    assert digest(PROFILES[name]) == RECORDED[name]
+    assert profile("default", name) is PROFILES[name] is DEFAULTS[name]
+
+
+def test_every_profile_has_an_identity_of_its_own() -> None:
+    assert all(name == made.name for name, made in PROFILES.items())
+    assert len({digest(made) for made in PROFILES.values()}) == len(PROFILES)
+    assert {made.precision for name, made in PROFILES.items() if "bf16" in name} == {"bfloat16"}
+    assert [name for name, made in PROFILES.items() if made.tf32] == ["cuda-tf32"]
+    assert not any(made.flush_denormal for made in PROFILES.values())
+
+
+def test_a_profile_of_ones_own_is_its_content() -> None:
+    one = custom("cpu", threads=1)
+    assert one.name == CUSTOM and one.threads == 1
+    assert digest(one) not in {digest(made) for made in PROFILES.values()}
+    assert digest(one) == digest(custom("cpu", threads=1)) != digest(custom("cpu", threads=3))
+    for made in PROFILES.values():
+        same = custom(made.device, threads=made.threads, precision=made.precision, tf32=made.tf32)
+        assert same is made
+
+
+def test_a_profile_for_another_device_is_refused() -> None:
+    with pytest.raises(OfframpError, match="'cuda-tf32' is for cuda, but this run is on cpu"):
+        profile("cuda-tf32", "cpu")
+    with pytest.raises(OfframpError, match="did you mean 'cpu-bf16'"):
+        profile("cpu-bf61", "cpu")
