@@ -43,7 +43,8 @@ class Result:
 
 
 class Contender:
-    """A process that calls `make(**arguments)` once and what that returns each time it is asked to.
+    """A process that calls `make(**arguments)` once and what that returns each time it is asked to,
+    with what it is asked with.
 
     make: a function at the top of a module; it returns a callable whose answer (seconds, or a dict of
     plain values) travels back.  environment: of the process alone; None takes a variable away.
@@ -51,7 +52,7 @@ class Contender:
 
     def __init__(
         self,
-        make: Callable[..., Callable[[], Any]],
+        make: Callable[..., Callable[..., Any]],
         environment: Mapping[str, str | None] | None = None,
         **arguments: Any,
     ) -> None:
@@ -63,8 +64,8 @@ class Contender:
         theirs.close()
         self._answer()  # built
 
-    def __call__(self) -> Any:
-        self._pipe.send("run")
+    def __call__(self, *given: Any) -> Any:
+        self._pipe.send(given)
         return self._answer()
 
     def _answer(self) -> Any:
@@ -88,12 +89,12 @@ class Contender:
         self.close()
 
 
-def _serve(pipe: Any, make: Callable[..., Callable[[], Any]], arguments: dict[str, Any]) -> None:
+def _serve(pipe: Any, make: Callable[..., Callable[..., Any]], arguments: dict[str, Any]) -> None:
     try:
         run = make(**arguments)
         pipe.send((True, None))
-        while pipe.recv() == "run":
-            pipe.send((True, run()))
+        while True:
+            pipe.send((True, run(*pipe.recv())))
     except (EOFError, KeyboardInterrupt):
         return
     except Exception as error:

@@ -7,7 +7,7 @@ value, or of how the engine arranges arithmetic, raises the version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from offramp.errors import OfframpError, nearest
@@ -15,15 +15,17 @@ from offramp.errors import OfframpError, nearest
 
 @dataclass(frozen=True)
 class Numerics:
-    """threads: of one trial, whatever the number of cores.  frozen_batch: the fewest rows that a frozen
-    part runs on at once; smaller batches are padded, since kernels for few rows round differently.
+    """threads: of one trial, whatever the number of cores.  precision: of convolutions and matrix
+    products; weights, optimizer, batch normalization's statistics, logits and losses are float32 in any
+    case.  frozen_batch: the fewest rows that a frozen part runs on at once; smaller batches are padded,
+    since kernels for few rows round differently.
     """
 
     name: str
     version: int
     device: Literal["cpu", "cuda"]
     threads: int
-    precision: Literal["float32"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     memory_format: Literal["channels_last"] = "channels_last"
     deterministic: bool = True
     tf32: bool = False
@@ -32,10 +34,19 @@ class Numerics:
     frozen_batch: int = 64
 
 
-PROFILES = {
+DEFAULTS = {
     "cpu": Numerics(name="cpu", version=1, device="cpu", threads=2),
     "cuda": Numerics(name="cuda", version=1, device="cuda", threads=2),
 }
+"""What a study gets that asks for nothing, by device class."""
+
+ASKED = (
+    replace(DEFAULTS["cpu"], name="cpu-bf16", precision="bfloat16"),
+    replace(DEFAULTS["cuda"], name="cuda-bf16", precision="bfloat16"),
+    replace(DEFAULTS["cuda"], name="cuda-tf32", tf32=True),
+)
+PROFILES = DEFAULTS | {numerics.name: numerics for numerics in ASKED}
+"""Every profile that comes with offramp, by name."""
 
 
 def profile(name: str, device: str) -> Numerics:

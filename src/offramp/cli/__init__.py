@@ -10,11 +10,13 @@ import sys
 
 from offramp.allocator import keep_freed_memory
 from offramp.errors import OfframpError
+from offramp.openmp import bound_spinning
 
 
 def main() -> None:
     """Entry point: a mistake that the user can mend is one line, never a traceback."""
     keep_freed_memory()
+    bound_spinning()
     try:
         from offramp.cli.app import app
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -15,7 +15,10 @@ from offramp.numerics import Numerics
 @contextmanager
 def applied(numerics: Numerics) -> Iterator[None]:
     """Threads, determinism and precision of `numerics` while the block runs. Torch's global random
-    state is put back at the end as well, since training reseeds it."""
+    state is put back at the end as well, since training reseeds it.
+
+    In bfloat16 torch's autocast chooses the operations; nothing but networks has any that it changes.
+    """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -34,7 +37,7 @@ def applied(numerics: Numerics) -> Iterator[None]:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = numerics.tf32
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), _precision(numerics):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -43,6 +46,13 @@ def applied(numerics: Numerics) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark = benchmark
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
+
+
+def _precision(numerics: Numerics) -> AbstractContextManager[object]:
+    """Autocast where the profile wants it. It keeps no copies of weights, which training changes."""
+    if numerics.precision == "float32":
+        return nullcontext()
+    return torch.autocast(numerics.device, torch.bfloat16, cache_enabled=False)
 
 
 def placed(net: nn.Module, device: torch.device) -> None:

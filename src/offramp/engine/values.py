@@ -53,13 +53,16 @@ def route(exit: int) -> tuple[Point, ...]:
 
 
 def advance(net: ExitNetwork, point: Point, value: Tensors, trunk: int = 0) -> Tensors:
-    """The value at `point`, from the value at the point before it."""
+    """The value at `point`, from the value at the point before it; logits are float32 in any case."""
     if point.kind == "tap":
         return tuple(net.segment(point.index, trunk)(*value))
     if point.index == net.exits:  # the backbone's own classifier has no pool of ours
-        return value if point.kind == "pooled" else (net.body(point.index, trunk)(*value),)
+        if point.kind == "pooled":
+            return value
+        return (net.body(point.index, trunk)(*value).float(),)
     module = net.pool(point.index) if point.kind == "pooled" else net.body(point.index)
-    return (module(value[0]),)
+    made = module(value[0])
+    return (made.float() if point.kind == "logits" else made,)
 
 
 def compute(net: ExitNetwork, known: dict[Point, Tensors], wanted: Point, trunk: int = 0) -> Tensors:

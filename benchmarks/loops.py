@@ -1,0 +1,246 @@
+"""Joint training as it is written by hand in PyTorch, and as offramp's engine does it.
+
+Each way is a generator that trains without end and yields an epoch at a time. In the first epoch no
+dropout is at work, so that ways which ought to compute the same can be held against each other: the
+engine draws the masks of each dropout by name, which a loop by hand does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from offramp.allocator import keep_freed_memory
+from offramp.data import Data, Split, order
+from offramp.engine.fit import Diverged, fit
+from offramp.engine.images import Images
+from offramp.engine.passes import Derived
+from offramp.engine.resolve import Setting, resolve
+from offramp.engine.settings import applied, placed, synchronize
+from offramp.engine.trainee import enroll
+from offramp.engine.weights import Weights
+from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.heads import ClockedDropout
+from offramp.numerics import Numerics, profile
+from offramp.recipe import Recipe
+from offramp.strategies.joint import joint
+from offramp.strategies.weights import joint_weights
+from offramp.study.costs import meter
+
+CLASSES, SEED = 10, 42
+RATE, MOMENTUM = 0.001, 0.9  # gentle: random labels must not make it diverge
+HALF = (0.5, 0.5, 0.5)  # mean and deviation of what the made images hold
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of the registry on square images.  steps: of an epoch, batches of `batch` images."""
+
+    backbone: str
+    pixels: int
+    batch: int
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.backbone} {self.pixels} px"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """seconds: of a training step, the mean over the epoch.  loss: the joint loss in training, its mean
+    over the images.  validation_loss: afterwards, in eval mode; None where the way has no validation."""
+
+    seconds: float
+    loss: float
+    validation_loss: float | None = None
+
+
+class ByHand(nn.Module):
+    """Images [B, C, H, W] → logits [B, classes] of every exit: stages one after another, a head behind
+    each. The last head is the network's own classifier."""
+
+    def __init__(self, stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        logits = []
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            x = stage(x)
+            logits.append(head(x))
+        return logits
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def network(case: Case) -> ExitNetwork:
+    """With the registry's exits and heads, its weights drawn from SEED."""
+    return build(NetSpec(case.backbone), (3, case.pixels, case.pixels), CLASSES, SEED)
+
+
+def by_hand(case: Case) -> ByHand:
+    """The layers and weights of `network(case)` as plain modules, in train mode."""
+    net = network(case)
+    layers, ends, last = _layers(case.backbone, net.trunks[0].module)
+    stages = [nn.Sequential(*layers[a:b]) for a, b in zip((0, *ends), (*ends, None), strict=True)]
+    heads = [
+        nn.Sequential(*(nn.Dropout(m.p) if isinstance(m, ClockedDropout) else m for m in layers))
+        for layers in ([*head.pool, *head.body] for head in net.heads)
+    ]
+    return ByHand(stages, [*heads, nn.Sequential(*last)]).train()
+
+
+def _layers(backbone: str, net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], list[nn.Module]]:
+    """The layers of a network in a row, how many of them lie before each early exit, its classifier."""
+    if backbone == "mobilenetv1":
+        blocks = [block for stage in net.blocks for block in stage]
+        return [net.conv_stem, net.bn1, *blocks], (5, 8, 13), [net.global_pool, net.classifier]
+    if backbone == "mobilenetv2":
+        pool = nn.AdaptiveAvgPool2d(1)
+        return [*net.features], (4, 11, 15), [pool, nn.Flatten(), *net.classifier]
+    if backbone == "vgg16":
+        return [*net.features], (9, 16, 23), [nn.Flatten(), *net.classifier]
+    *layers, pool, classifier = net.children()  # ResNets
+    return layers, (5, 6, 7), [pool, nn.Flatten(), classifier]
+
+
+def made(case: Case) -> Data:
+    """Noise with random labels: the time of a step does not depend on what it sees."""
+    generator = torch.Generator().manual_seed(SEED)
+
+    def split(count: int) -> Split:
+        shape = (count, 3, case.pixels, case.pixels)
+        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        return Split(pixels, torch.arange(count) % CLASSES)
+
+    rest = split(min(32, case.batch))  # one piece for a loop that evaluates in batches
+    classes = tuple(map(str, range(CLASSES)))
+    return Data("noise", classes, split(case.batch * case.steps), rest, rest, rest, HALF, HALF)
+
+
+def engine(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
+    """As a run trains: the engine's own loop, with the profile of this device and a meter running."""
+    keep_freed_memory()
+    where = device()
+    numerics = numerics or profile("default", where.type)
+    template = network(case)
+    recipe = Recipe(
+        epochs=10**6, batch_size=case.batch, learning_rate=RATE, momentum=MOMENTUM, select="last"
+    )
+    (node,) = resolve(joint(template.exits), template, Setting({}, recipe, numerics, SEED)).nodes
+    weights = Weights(template, SEED, {}.__getitem__, where)
+    trainee = enroll(node, weights.network(node.start), numerics.fused_optimizer)
+    restore_dropout = _silenced(trainee.net)
+    with applied(numerics), meter(where):
+        images = Images(made(case), where)
+        passes = Derived(images, [node], weights, max(case.batch, numerics.frozen_batch), None)
+        before = 0.0
+        for (report,) in fit([trainee], passes, images, case.batch):
+            if isinstance(report, Diverged):
+                raise RuntimeError(str(report))
+            spent = sum(s for kind, s in trainee.seconds.items() if kind != "validation")
+            yield Epoch((spent - before) / case.steps, report.loss, report.validation_loss)
+            before = spent
+            restore_dropout()
+
+
+def equal_settings(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
+    """By hand, with the settings of a run: channels-last, fused SGD, deterministic kernels, its threads
+    and allocator, images that stay on the device as bytes."""
+    keep_freed_memory()
+    where = device()
+    numerics = numerics or profile("default", where.type)
+    with applied(numerics):
+        yield from _equal_settings(case, where)
+
+
+def _equal_settings(case: Case, where: torch.device) -> Iterator[Epoch]:
+    data = made(case).to(where)
+    mean, std = (torch.tensor(v, device=where)[:, None, None] for v in (data.mean, data.std))
+    scale, shift = (255 * std).reciprocal(), -mean / std
+
+    def read(split: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
+        images = split.images[rows].to(torch.float32).mul_(scale).add_(shift)
+        return images.contiguous(memory_format=torch.channels_last), split.labels[rows]
+
+    model = by_hand(case)
+    placed(model, where)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
+    weights = joint_weights("linear", len(model.heads))
+    restore_dropout = _silenced(model)
+    epoch = 0
+    while True:
+        synchronize(where)
+        began = perf_counter()
+        total = torch.zeros((), dtype=torch.float64, device=where)
+        for rows in order(SEED, epoch, len(data.train)).to(where).split(case.batch):
+            images, labels = read(data.train, rows)
+            loss = joint_loss(model(images), labels, weights)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(rows)
+        synchronize(where)
+        seconds = (perf_counter() - began) / case.steps
+        model.eval()
+        with torch.no_grad():
+            images, labels = read(data.validation, torch.arange(len(data.validation), device=where))
+            checked = joint_loss(model(images), labels, weights)
+        model.train()
+        yield Epoch(seconds, float(total) / len(data.train), float(checked))
+        restore_dropout()
+        epoch += 1
+
+
+def defaults(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
+    """By hand, with what PyTorch does unless told otherwise; only the number of threads is a run's."""
+    where = device()
+    torch.set_num_threads((numerics or profile("default", where.type)).threads)
+    data = made(case)
+    pixels = data.train.images.float().div_(255).sub_(0.5).div_(0.5)
+    loader = DataLoader(TensorDataset(pixels, data.train.labels), batch_size=case.batch, shuffle=True)
+    model = by_hand(case).to(where)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+    weights = joint_weights("linear", len(model.heads))
+    while True:
+        synchronize(where)
+        began = perf_counter()
+        total = 0.0
+        for images, labels in loader:
+            images, labels = images.to(where), labels.to(where)
+            loss = joint_loss(model(images), labels, weights)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(labels)
+        synchronize(where)
+        yield Epoch((perf_counter() - began) / case.steps, total / len(data.train))
+
+
+def joint_loss(logits: Sequence[Tensor], labels: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weighted sum of the exits' cross-entropies."""
+    first, *rest = (w * F.cross_entropy(x, labels) for w, x in zip(weights, logits, strict=True))
+    return sum(rest, first)
+
+
+def _silenced(net: nn.Module) -> Callable[[], None]:
+    """Have dropout drop nothing until what this returns is called."""
+    rates = [(m, m.p) for m in net.modules() if isinstance(m, nn.Dropout | ClockedDropout)]
+    for module, _ in rates:
+        module.p = 0.0
+
+    def restore() -> None:
+        for module, rate in rates:
+            module.p = rate
+
+    return restore

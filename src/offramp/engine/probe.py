@@ -1,0 +1,121 @@
+"""One training step on noise, timed: for choosing settings of a machine, never a result.
+
+`python -m offramp.engine.probe SUBJECT` holds a network and answers questions, a line of JSON each, so
+that settings which a process makes once (OpenMP's, the allocator's) belong to it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from offramp.allocator import keep_freed_memory
+from offramp.engine.settings import applied, placed, synchronize
+from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.numerics import DEFAULTS
+
+CLASSES = 10
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained: a backbone with its usual exits on `batch` images of `shape` (C, H, W).
+    keep: whether the process keeps freed memory, as commands do."""
+
+    backbone: str
+    shape: tuple[int, int, int]
+    batch: int
+    keep: bool = True
+
+
+@dataclass(frozen=True)
+class Way:
+    """How it is trained, where that may differ from the default profile's way."""
+
+    threads: int
+    precision: Literal["float32", "bfloat16"] = "float32"
+    layout: Literal["channels_last", "contiguous"] = "channels_last"
+
+
+def network(subject: Subject) -> ExitNetwork:
+    return build(NetSpec(subject.backbone), subject.shape, CLASSES, seed=0)
+
+
+def stepper(net: ExitNetwork, batch: int, way: Way, device: torch.device) -> Callable[[], float]:
+    """A function that makes one joint training step of a copy of `net`; its answer is in seconds."""
+    numerics = replace(DEFAULTS[device.type], threads=way.threads, precision=way.precision)
+    layout = LAYOUTS[way.layout]
+    copy = net.copy()
+    placed(copy, device)
+    copy.to(memory_format=layout)  # type: ignore[call-overload]
+    copy.train()
+    copy.requires_grad_(True)
+    optimizer = torch.optim.SGD(copy.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, *net.input_shape, generator=generator).to(device)
+    images = images.contiguous(memory_format=layout)
+    labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
+
+    def step() -> float:
+        with applied(numerics):
+            synchronize(device)
+            began = perf_counter()
+            losses = [F.cross_entropy(logits.float(), labels) for logits in copy(images)]
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            synchronize(device)
+            return perf_counter() - began
+
+    return step
+
+
+def in_turns(steps: Sequence[Callable[[], float]], seconds: float) -> list[list[float]]:
+    """Times of each, called in turns for about so many seconds in all; at least three each."""
+    found: list[list[float]] = [[] for _ in steps]
+    began = perf_counter()
+    while len(found[0]) < 3 or perf_counter() - began < seconds:
+        for times, step in zip(found, steps, strict=True):
+            times.append(step())
+    return found
+
+
+def main() -> None:
+    """Answer each line `{"ways": […], "seconds": …}` with a list of seconds a step for each way."""
+    given = json.loads(sys.argv[1])
+    subject = Subject(**{**given, "shape": tuple(given["shape"])})
+    if subject.keep:
+        keep_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = network(subject)
+    steps: dict[Way, Callable[[], float]] = {}
+    _say("ready")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        ways = [Way(**way) for way in asked["ways"]]
+        for way in ways:
+            if way not in steps:
+                steps[way] = stepper(net, subject.batch, way, device)
+                steps[way]()  # the first step of a shape chooses and prepares its kernels
+        _say(in_turns([steps[way] for way in ways], asked["seconds"]))
+
+
+def question(ways: Sequence[Way], seconds: float) -> str:
+    """The line that asks a process for these ways."""
+    return json.dumps({"ways": [asdict(way) for way in ways], "seconds": seconds})
+
+
+def _say(answer: Any) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
