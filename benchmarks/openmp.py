@@ -93,9 +93,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
             yield _result(label, *ratio(beside[name], quiet[name]), where, note)
 
 
-def _result(
-    name: str, found: float, spread: tuple[float, float], where: str, note: str
-) -> Result:
+def _result(name: str, found: float, spread: tuple[float, float], where: str, note: str) -> Result:
     return Result(name, found, None, "lower", spread, where, note)
 
 
