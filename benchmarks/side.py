@@ -47,7 +47,8 @@ class Contender:
     with what it is asked with.
 
     make: a function at the top of a module; it returns a callable whose answer (seconds, or a dict of
-    plain values) travels back.  environment: of the process alone; None takes a variable away.
+    plain values) travels back; what it is called with here travels there.  environment: of the process
+    alone; None takes a variable away.
     """
 
     def __init__(

@@ -1,0 +1,253 @@
+"""Phases on a frozen trunk, 20 epochs, the building of caches included: python -m benchmarks frozen
+
+Each task is trained by offramp as a study runs it, by offramp with `execution: plain` (every layer live,
+each phase alone), by a loop as a careful user writes it (benchmarks/careful.py) and, where the task is
+one of its own, by PyPI's earlyon. offramp's times are those that its store records of the phases:
+preparation, which fills the cache, epochs, evaluation. The epochs of a live loop all cost the same, so
+it runs a few of them, and their mean counts 20 times.
+
+With every ratio comes a check that the contenders trained the same thing: plain and derived execution
+must agree to the bit in every number they share, and the accuracies of the others stand in the note.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.frozen_contenders import Timed, by_hand, earlyon, engine
+from benchmarks.frozen_task import Pairs, Task, cifar10, write_pictures, write_trunk
+from benchmarks.side import Contender, Result, in_turns, machine, ratio
+
+EPOCHS = 20
+NAMES = {"plain": "offramp plain", "careful": "the careful loop", "earlyon": "earlyon 0.3.0"}
+INSTALL = "pip install -c constraints.txt -e '.[bench]'"
+
+SMALL: Pairs = (("stem", "small"),)
+POOLED: Pairs = (("kind", "mlp"), ("dropout", 0.2))  # like earlyon's own: the mean, 128 units
+ADAM: Pairs = (("optimizer", "adam"), ("learning_rate", 0.001))
+
+
+@dataclass(frozen=True)
+class Size:
+    """images: that train.  validation: that are looked at after every epoch.  epochs: that offramp
+    runs.  live: that the others run.  rounds: how often all is repeated."""
+
+    images: int
+    validation: int
+    epochs: int = EPOCHS
+    live: int = 1
+    rounds: int = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """bars: of each contender beside offramp, the lowest ratio of its time to offramp's; None where it
+    only informs.  accuracy: whether it is about accuracies after all epochs, not about times."""
+
+    name: str
+    task: Task
+    full: Size
+    quick: Size
+    bars: Mapping[str, float | None]
+    remarks: tuple[str, ...] = ()
+    accuracy: bool = False
+
+
+TASK = Task("")
+FEWER = "ratios of 20 epochs do not depend on the number of images"
+
+CASES: tuple[Case, ...] = (
+    Case(
+        "two-stage, ResNet-50, the paper's stem",
+        TASK,
+        Size(10_000, 500),
+        Size(1_024, 64),
+        {"careful": 4.0, "plain": None},
+    ),
+    Case(
+        "two-stage, ResNet-50, small stem, pooled heads",
+        replace(TASK, options=SMALL, head=POOLED, recipe=ADAM),
+        Size(2_000, 100),
+        Size(256, 64),
+        {"careful": 10.0, "earlyon": 12.0},
+        (FEWER,),
+    ),
+    Case(
+        "two-stage, ResNet-50, small stem, the paper's heads",
+        replace(TASK, options=SMALL),
+        Size(1_000, 64, epochs=2),
+        Size(256, 64, epochs=2, rounds=1),
+        {"careful": None},
+        (FEWER, "the heads' own convolutions bound it"),
+    ),
+    Case(
+        "distillation, ResNet-50, the paper's stem",
+        replace(TASK, strategy="distillation"),
+        Size(5_000, 250),
+        Size(512, 64),
+        {"careful": 5.0, "plain": None},
+        (FEWER,),
+    ),
+    Case(
+        "branch-wise, ResNet-50, the paper's stem",
+        replace(TASK, strategy="branch-wise", recipe=(("learning_rate", 0.01),)),
+        # Each stage begins where the one before it ended, so all must run as many epochs.
+        Size(1_536, 100, epochs=2, live=2, rounds=3),
+        Size(256, 64, epochs=2, live=2),
+        {"careful": 1.2, "plain": None},
+        (FEWER,),
+    ),
+    Case(
+        "two-stage, MobileNetV2, ImageNet's stem",
+        replace(TASK, backbone="mobilenetv2"),
+        Size(10_000, 500),
+        Size(1_024, 64),
+        {"careful": None, "plain": None},
+    ),
+    Case(
+        "two-stage, ResNet-50, the paper's stem, pooled heads: accuracy after 20 epochs",
+        replace(TASK, recipe=ADAM, head=POOLED),
+        Size(1_000, 500, live=EPOCHS, rounds=1),
+        Size(256, 128, live=EPOCHS, rounds=1),
+        {"careful": None, "earlyon": None},
+        accuracy=True,
+    ),
+)
+
+
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
+    """The ratios of every case."""
+    makers = {"derived": partial(Contender, engine, mode="derived")}
+    makers |= {"plain": partial(Contender, engine, mode="plain"), "careful": partial(Contender, by_hand)}
+    if importlib.util.find_spec("earlyon") is None:
+        say(f"earlyon is not installed, and its lines are left out; to have them: {INSTALL}")
+    else:
+        makers["earlyon"] = partial(Contender, earlyon)
+    root = cifar10()
+    with ExitStack() as stack:
+        contenders = {name: stack.enter_context(make()) for name, make in makers.items()}
+        for case in CASES:
+            yield from _measured(case, case.quick if quick else case.full, root, contenders, say)
+
+
+def _measured(
+    case: Case,
+    size: Size,
+    root: Path | None,
+    contenders: Mapping[str, Contender],
+    say: Callable[[str], None],
+) -> Iterator[Result]:
+    with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
+        say(f"{case.name}: {size.images:,} images")
+        pictures = write_pictures(Path(folder), root, size.images, size.validation)
+        task = replace(case.task, folder=folder)
+        if task.kept:
+            write_trunk(task)
+        here = {name: contenders[name] for name in ("derived", *case.bars) if name in contenders}
+        epochs = {name: size.epochs if name == "derived" else size.live for name in here}
+        turns = {name: partial(contenders[name], task, epochs[name]) for name in here}
+        found = in_turns(turns, size.rounds)
+    for name in here:
+        say("  " + _times(name, found[name]))
+    if "plain" in found:
+        check_bits(found["derived"][0], found["plain"][0], case.name)
+    made = accuracy_results if case.accuracy else time_results
+    yield from made(case, size, found, pictures, machine())
+
+
+def time_results(
+    case: Case, size: Size, found: Mapping[str, Sequence[Timed]], pictures: str, where: str
+) -> Iterator[Result]:
+    """A contender's 20 epochs divided by offramp's, for each of the others."""
+    ours = totals(found["derived"])
+    for other in (name for name in case.bars if name in found):
+        theirs = totals(found[other])
+        value, spread = ratio(theirs, ours)
+        note = (
+            f"{size.images:,} {pictures}, {EPOCHS} epochs: {statistics.median(theirs):.3g} s against "
+            f"{statistics.median(ours):.3g} s{_scaled(size)}"
+        )
+        remarks = [_alike(found["derived"][0], found[other][0], other), *case.remarks]
+        cached = EPOCHS * statistics.median(timed.epoch for timed in found["derived"])
+        remarks.append(f"were preparation free, {statistics.median(theirs) / cached:.3g}")
+        yield Result(
+            f"{case.name}: {NAMES[other]} / offramp",
+            value,
+            case.bars[other],
+            "higher",
+            spread,
+            where,
+            "; ".join([note, *remarks]),
+        )
+
+
+def accuracy_results(
+    case: Case, size: Size, found: Mapping[str, Sequence[Timed]], pictures: str, where: str
+) -> Iterator[Result]:
+    """offramp's accuracy divided by a contender's, the mean over heads, after the last epoch."""
+    ours = found["derived"][0].accuracies[-1]
+    for other in (name for name in case.bars if name in found):
+        theirs = found[other][0].accuracies[-1]
+        each = [a / b if b else float("nan") for a, b in zip(ours, theirs, strict=True)]
+        noise = 2 * (statistics.fmean(ours) * (1 - statistics.fmean(ours)) / size.validation) ** 0.5
+        note = (
+            f"{size.images:,} {pictures} and {size.validation} to validate, by head "
+            f"{_percents(ours)} against {_percents(theirs)}; two standard errors of one are "
+            f"{100 * noise:.1f} points; spread over heads"
+        )
+        yield Result(
+            f"{case.name}, offramp / {NAMES[other]}",
+            statistics.fmean(ours) / statistics.fmean(theirs),
+            None,
+            "higher",
+            (min(each), max(each)),
+            where,
+            note,
+        )
+
+
+def totals(found: Sequence[Timed]) -> list[float]:
+    """Seconds of 20 epochs in each round."""
+    return [timed.total(EPOCHS) for timed in found]
+
+
+def check_bits(derived: Timed, plain: Timed, name: str) -> None:
+    """Raises AssertionError unless both came to the same numbers in every epoch that both ran."""
+    both = min(derived.epochs, plain.epochs)
+    for kind in ("accuracies", "losses"):
+        ours, theirs = getattr(derived, kind)[:both], getattr(plain, kind)[:both]
+        if len(ours) != both or ours != theirs:
+            raise AssertionError(f"{name}: {kind} of derived {ours} and plain {theirs} differ")
+
+
+def _scaled(size: Size) -> str:
+    """What was not run to the end, in words."""
+    few = [] if size.live == EPOCHS else [f"its live epochs, all alike, over {size.live} and scaled"]
+    if size.epochs != EPOCHS:
+        few.append(f"offramp's over {size.epochs} and scaled, preparation once")
+    return "".join(f"; {what}" for what in few)
+
+
+def _alike(ours: Timed, theirs: Timed, other: str) -> str:
+    """Accuracies where both ended the same epoch."""
+    epoch = min(ours.epochs, theirs.epochs)
+    if other == "plain":
+        return f"equal to the bit after epoch {epoch}"
+    both = f"{_percents(ours.accuracies[epoch - 1])} and {_percents(theirs.accuracies[-1])}"
+    return f"accuracies after epoch {epoch}: {both}"
+
+
+def _percents(values: Sequence[float]) -> str:
+    return " ".join(f"{100 * value:.1f}" for value in values) + " %"
+
+
+def _times(name: str, found: Sequence[Timed]) -> str:
+    fixed, epoch = (statistics.median([getattr(t, kind) for t in found]) for kind in ("fixed", "epoch"))
+    return f"{name}: {fixed:.3g} s once, {epoch:.3g} s an epoch"

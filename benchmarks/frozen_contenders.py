@@ -1,0 +1,216 @@
+"""The contenders of frozen.py. Each maker is called once in a process of its own, and what it returns
+trains a task there and says how long it took.
+
+Settings that a process makes once are those of the command `offramp` for offramp and for the careful
+loop alike (the allocator, threads, precision): what differs between them is the algorithm. earlyon gets
+what a script that uses it gets: torch's defaults, with as many threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from benchmarks import careful
+from benchmarks.frozen_task import SEED, Task, device, fresh, plan_of, ready
+from offramp.allocator import keep_freed_memory
+from offramp.engine.settings import applied, placed
+from offramp.nets.origin import origin_of
+from offramp.study.events import Failed, Finished
+from offramp.study.plan import Plan, net_spec
+from offramp.study.run import Conduct
+from offramp.study.run import run as run_plan
+from offramp.study.store import Store
+
+Numbers = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A training of `epochs` epochs. fixed: seconds that do not depend on their number (preparation,
+    the cache's filling included; evaluation at the end).  epoch: seconds an epoch, validation included.
+    accuracies: on the validation split, epochs by phase.  losses: the same, where they are told."""
+
+    epochs: int
+    fixed: float
+    epoch: float
+    accuracies: Numbers
+    losses: Numbers = ()
+
+    def total(self, epochs: int) -> float:
+        """Seconds of that many epochs."""
+        return self.fixed + epochs * self.epoch
+
+
+Train = Callable[[Task, int], Timed]
+
+
+def engine(mode: str) -> Train:
+    """offramp, as a study runs it. mode: of execution, `derived` or `plain`."""
+    keep_freed_memory()
+
+    @functools.cache
+    def warm_plan(task: Task, epochs: int) -> Plan:
+        plan = plan_of(task, epochs, mode)
+        _warm(plan)
+        return plan
+
+    return lambda task, epochs: _run(warm_plan(task, epochs))
+
+
+def by_hand() -> Train:
+    """The careful loop."""
+    keep_freed_memory()
+
+    @functools.cache
+    def warm_plan(task: Task) -> Plan:
+        plan = plan_of(task, 1)
+        _warm(plan)
+        return plan
+
+    def train(task: Task, epochs: int) -> Timed:
+        plan = warm_plan(task)
+        net = fresh(plan)
+        placed(net, device())
+        recipe = plan.study.recipe.recipe
+        with applied(plan.numerics):
+            jobs = careful.JOBS[task.strategy](net)
+            found = careful.run(jobs, net, plan.data.to(device()), recipe, epochs, SEED)
+        return Timed(epochs, 0.0, found.seconds, found.accuracies, found.losses)
+
+    return train
+
+
+def earlyon() -> Train:
+    """earlyon's second stage, `stage2_train_exits`, as it ships: the backbone as torchvision lays it
+    out, its optimizer (Adam), its loop, with normalized images in a TensorDataset and a DataLoader in
+    the same process. Heads and their first weights are offramp's, through its public wrapper, so that
+    both train the same; nothing is downloaded."""
+    from earlyon.core.types import EarlyExitConfig, ExitPoint
+    from earlyon.core.wrappers import EarlyExitWrapper
+    from earlyon.training.two_stage_trainer import TrainStepLog, stage2_train_exits
+    from torch.utils.data import DataLoader, TensorDataset
+
+    def wrapped(task: Task, plan: Plan) -> Any:
+        net = fresh(plan)
+        taps = list(zip(net.places, net.trunks[0].shapes, strict=True))[:-1]
+        points = [ExitPoint(f"e{k}", place, shape[0]) for k, (place, shape) in enumerate(taps)]
+        heads = {p.name: copy.deepcopy(h) for p, h in zip(points, net.heads, strict=True)}
+        config = EarlyExitConfig("custom", net.classes, points)
+        return EarlyExitWrapper(_module(task, plan), heads, lambda x: x, config, (1, *net.input_shape))
+
+    @functools.cache
+    def loaders(task: Task) -> tuple[Plan, Any, Any]:
+        plan = plan_of(task, 1)
+        torch.set_num_threads(task.threads)
+        splits = (plan.data.train, plan.data.validation)
+        sets = [
+            TensorDataset(ready(plan.data, s.images).contiguous(), s.labels.to(device())) for s in splits
+        ]
+        batch = plan.study.recipe.batch_size
+        return plan, DataLoader(sets[0], batch, shuffle=True), DataLoader(sets[1], batch)
+
+    def train(task: Task, epochs: int) -> Timed:
+        plan, training, validation = loaders(task)
+        recipe = plan.study.recipe.recipe
+        if task.strategy != "two-stage" or recipe.optimizer != "adam":
+            raise ValueError("earlyon's stage 2 trains heads on their cross-entropy with Adam")
+        torch.manual_seed(SEED)
+        model = wrapped(task, plan).to(device())
+        logs: list[TrainStepLog] = []
+        began = perf_counter()
+        stage2_train_exits(
+            model,
+            training,
+            validation,
+            epochs=epochs,
+            lr=recipe.learning_rate,
+            device=device().type,
+            on_epoch_end=logs.append,
+        )
+        seconds = (perf_counter() - began) / epochs  # each epoch ended with numbers read
+        return Timed(epochs, 0.0, seconds, (_heads_accuracy(model, validation),))
+
+    return train
+
+
+def _run(plan: Plan) -> Timed:
+    """Run the phases of a plan in a new store; the finished network's answers are not asked for."""
+    left = set(plan.nodes)
+    with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
+        store = Store(Path(folder) / "store")
+        conduct = Conduct(device(), Path(folder) / "cache")
+        with closing(run_plan(plan, store, conduct)) as events:
+            for event in events:
+                if isinstance(event, Failed):
+                    raise RuntimeError(event.reason)
+                if isinstance(event, Finished):
+                    left.discard(event.key)
+                if not left:
+                    break
+        return told(store, plan)
+
+
+def told(store: Store, plan: Plan) -> Timed:
+    """What the store says of the phases of a plan."""
+    nodes = list(plan.nodes.values())
+    epochs = nodes[0].recipe.epochs
+    spent: dict[str, float] = {}
+    accuracies, losses = [], []
+    for node in nodes:
+        for kind, seconds in store.node_cost(node.key)["seconds"].items():
+            spent[kind] = spent.get(kind, 0.0) + seconds
+        rows = store.node_history(node.key)
+        rows = rows[rows["split"] == "validation"].sort_values("epoch")
+        accuracies.append(rows[rows["metric"] == "accuracy"]["value"].tolist())
+        losses.append(rows[rows["metric"] == "loss"]["value"].tolist())
+    looped = spent["train"] + spent["validation"]
+    return Timed(
+        epochs,
+        fixed=sum(spent.values()) - looped,
+        epoch=looped / epochs,
+        accuracies=tuple(zip(*accuracies, strict=True)),
+        losses=tuple(zip(*losses, strict=True)),
+    )
+
+
+@torch.no_grad()
+def _warm(plan: Plan) -> None:
+    """Run the network once on a batch, so that no contender pays for its process's first kernels."""
+    net = plan.net.copy().eval()
+    placed(net, device())
+    with applied(plan.numerics):
+        net(ready(plan.data, plan.data.train.images[: plan.study.recipe.batch_size]))
+
+
+def _module(task: Task, plan: Plan) -> nn.Module:
+    """The backbone as torchvision defines it, with the trunk's weights in it."""
+    made = origin_of(net_spec(plan.study), plan.data.shape, len(plan.data.classes)).make
+    assert made is not None
+    module = made()
+    module.load_state_dict(safetensors.torch.load_file(task.trunk))
+    return module
+
+
+@torch.no_grad()
+def _heads_accuracy(model: Any, loader: Any) -> tuple[float, ...]:
+    """Of each early exit; earlyon tells the mean over exits only."""
+    model.eval()
+    hits: list[float] = []
+    count = 0
+    for images, labels in loader:
+        found = [(out.argmax(1) == labels).sum().item() for out in model(images, mode="training")[:-1]]
+        hits = [a + b for a, b in zip(hits or [0.0] * len(found), found, strict=True)]
+        count += len(labels)
+    return tuple(h / count for h in hits)
