@@ -28,6 +28,7 @@ PARTS = {
     "frozen": "phases on a frozen trunk against careful loops and earlyon",
     "study": "all nine strategies against as written",
     "steady": "the last epoch against the second, alone and beside other work",
+    "memory": "peak memory against the limit, and against what is free",
     "scale": "time and memory against images, exits, classes, trials",
     "worth": "each optimization off alone",
 }

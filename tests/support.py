@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from offramp.data import Data, from_dataset
+from offramp.engine.placement import Speeds
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import Numerics, profile
 from offramp.strategies import STRATEGIES
@@ -24,6 +25,9 @@ CPU = torch.device("cpu")
 
 # Test processes share two cores: one thread each, and every other setting as in production.
 NUMERICS: Numerics = replace(profile("default", "cpu"), threads=1)
+
+# Of a machine on which every cache is worth its room, on disk too.
+EAGER = Speeds(macs=1e6, memory=1e15, disk=1e15, pixels=1e6)
 
 SHAPES = {"digits-cnn": (1, 8, 8)}
 

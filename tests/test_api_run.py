@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 import offramp
+import offramp.api
 from offramp import OfframpError
 from offramp.study.events import Began, Epoch
+from offramp.study.workers import Workers
 
 CODE = """
 import torch
@@ -102,6 +105,65 @@ def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:
         again = offramp.run(study, store=str(folder / "one"), watch=events.append)
         assert again.trials == one.trials and not [e for e in events if isinstance(e, Began)]
         assert again.lines == one.lines or repr(again.lines) == repr(one.lines)  # NaN of one seed
+
+
+def listed(folder: Path) -> Path:
+    """A file that lists the study, and one that has its first strategy and another one."""
+    other = STUDY.replace('{name: "my.py:my_strategy", as: mine, rate: 0.5}', "joint")
+    (folder / "other.yaml").write_text(other)
+    (folder / "all.yaml").write_text("studies: [study.yaml, other.yaml]")
+    return folder / "all.yaml"
+
+
+def test_run_a_list_of_studies_into_one_store(folder: Path) -> None:
+    events: list[Any] = []
+    results = offramp.run(listed(folder), store="runs", watch=events.append)
+    one, other = results.studies.values()
+    assert list(results.studies) == [str(folder / "study.yaml"), str(folder / "other.yaml")]
+    assert [line.strategy for line in one.lines] == ["two-stage", "mine"]
+    assert [line.strategy for line in other.lines] == ["two-stage", "joint"]
+    assert [line.strategy for line in results.lines] == ["two-stage", "mine", "two-stage", "joint"]
+    assert len(results.trials) == 3 and set(results.trials) == {*one.trials, *other.trials}
+    began = [key for e in events if isinstance(e, Began) for key in e.keys]
+    assert len(began) == len(set(began)) == 4  # a backbone and a head, once; mine; joint
+    assert not offramp.run("study.yaml", store="runs").studies
+
+
+def test_what_fails_in_one_study_of_a_list_leaves_the_next(folder: Path) -> None:
+    path = listed(folder)
+    wild = STUDY.replace('"my.py:my_strategy", as: mine, rate: 0.5', '"my.py:diverging"')
+    (folder / "study.yaml").write_text(
+        wild.replace("epochs: 2, batch_size: 16", "epochs: 4, batch_size: 4")
+    )
+    results = offramp.run(path, store="runs")
+    one, other = results.studies.values()
+    assert results.failed == one.failed and one.failed and not other.failed
+    assert len(other.trials) == 2
+
+
+def test_a_list_whose_data_are_not_all_here_does_not_begin(folder: Path) -> None:
+    path = listed(folder)
+    study = STUDY.replace('data: "my.py:make_data"', "data: {name: cifar10, root: nowhere}")
+    (folder / "other.yaml").write_text(study)
+    with pytest.raises(OfframpError, match=r"other.yaml:\d+: .*nowhere"):
+        offramp.run(path, store="runs")
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_workers_of_a_study_are_chosen_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def pool(plan: Any, store: Any, conduct: Any) -> Any:
+        asked.append(conduct.workers)
+        return run_pooled(plan, store, replace(conduct, workers=1))
+
+    run_pooled = offramp.api.run_pooled
+    monkeypatch.setattr(offramp.api, "run_pooled", pool)
+    monkeypatch.setattr(offramp.api, "suited", lambda *_: Workers(2, "for a test"))
+    offramp.run("study.yaml", workers="auto")
+    offramp.run("study.yaml")
+    assert asked == [2, 1]
 
 
 @pytest.mark.usefixtures("folder")

@@ -8,7 +8,7 @@ value, or of how the engine arranges arithmetic, raises the version.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from offramp.errors import OfframpError, nearest
 
@@ -47,6 +47,20 @@ ASKED = (
 )
 PROFILES = DEFAULTS | {numerics.name: numerics for numerics in ASKED}
 """Every profile that comes with offramp, by name."""
+
+
+CUSTOM = "custom"
+"""The name in keys of every profile that somebody wrote: what counts is its content."""
+
+
+def custom(device: Literal["cpu", "cuda"], **changes: Any) -> Numerics:
+    """A profile of one's own: the device's default with `changes`. One that says what a profile of
+    `PROFILES` says is that profile, and has its keys."""
+    made = replace(DEFAULTS[device], name=CUSTOM, **changes)
+    for known in PROFILES.values():
+        if replace(known, name=CUSTOM) == made:
+            return known
+    return made
 
 
 def profile(name: str, device: str) -> Numerics:

@@ -171,6 +171,15 @@ def test_why_a_node_was_not_reused(studied: Cli) -> None:
     assert said["differences"] == {"recipe.learning_rate": [0.02, 0.01]}
 
 
+def test_why_looks_into_every_study_of_a_list(studied: Cli) -> None:
+    Path("other.yaml").write_text(Path("s.yaml").read_text().replace("seeds: [1, 2]", "seeds: [9]"))
+    Path("all.yaml").write_text("studies: [s.yaml, other.yaml]")
+    planned = data(studied("run", "other.yaml", "--dry-run", "--json"))["nodes"]
+    said = data(studied("why", planned[0]["key"], "--study", "all.yaml", "--json"))
+    assert said["in_store"] is False and said["reads"]["seed"] == 9
+    assert data(studied("why", keys()[0], "--study", "all.yaml", "--json"))["in_store"] is True
+
+
 def test_why_asks_for_one_node(studied: Cli) -> None:
     every = studied("why", "")
     assert every.code == 2 and "8 nodes begin with ''; give more" in every.err

@@ -54,6 +54,23 @@ def test_json_is_all_there_is_on_standard_output(studied: Cli) -> None:
     assert said["results"][1]["thresholds"][0]["threshold"] == 0.5
 
 
+def test_the_number_of_workers_is_said_with_its_reason(
+    studied: Cli, finished: tuple[Path, Answer]
+) -> None:
+    assert len(re.findall(r"^Workers: ", finished[1].err, re.MULTILINE)) == 1
+    assert re.search(
+        r"^Workers: 1 \(\d+ cores? for 2 threads each: \d+; .* enough work for 1\)", finished[1].err
+    )
+    assert "Workers: 1 (nothing is left to train)." in studied("run", "s.yaml").err
+    said = json.loads(studied("run", "s.yaml", "--json").out)
+    assert said["workers"]["count"] == 1 and said["workers"]["plan"] == 0
+    asked = ("--workers", "3", "--dry-run", "--set", "seeds=[7]")
+    assert "Workers: 3 (as asked for" in studied("run", "s.yaml", *asked).out
+    assert json.loads(studied("run", "s.yaml", *asked, "--json").out)["workers"]["count"] == 3
+    plain = studied("run", "s.yaml", "--dry-run", "--execution", "plain").out
+    assert "Workers: 1 (in plain execution costs are results" in plain
+
+
 def test_one_seed_has_no_deviation(studied: Cli) -> None:
     answer = studied("run", "s.yaml", "--set", "seeds=[1]")
     assert "±" not in answer.out

@@ -34,6 +34,7 @@ def test_a_list_is_forecast_as_a_whole(two: Cli) -> None:
     assert totals["macs"] == b["macs"] and totals["macs_to_run"] == totals["macs"]
     assert totals["seconds_at_given"] == pytest.approx(totals["macs_to_run"] / 1e9)
     assert 0 < totals["share_of_written"] < 1
+    assert [one["workers"]["count"] for one in said["studies"]] == [1, 1]
     answer = two("run", "all.yaml", "--dry-run", "--speed", "2GFLOPS")
     assert "all.yaml: 2 studies" in answer.out and "at a steady 1 GMAC/s" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80 and not Path("runs").exists()
@@ -81,6 +82,8 @@ def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     ("words", "said"),
     [
         (["all.yaml", "--budget", "2h"], "--budget is for one study"),
+        (["b.yaml", "--workers", "0"], "--workers must be auto or a number from 1 on; got '0'"),
+        (["b.yaml", "--workers", "many"], "--workers must be auto or a number"),
         (["b.yaml", "--budget", "soon"], "--budget must be a time, such as 2h"),
         (["b.yaml", "--speed", "14TFLOPS"], "--speed is for a forecast; add --dry-run"),
         (["b.yaml", "--speed", "fast", "--dry-run"], "--speed must be a device's speed"),

@@ -20,7 +20,7 @@ from offramp.strategies import STRATEGIES
 from offramp.study.events import Began, Event, Failed
 from offramp.study.plan import Plan, can_fuse
 from offramp.study.store import Store
-from support import network, run_all, tiny_plan, tiny_study
+from support import EAGER, network, run_all, tiny_plan, tiny_study
 
 MINE = '''
 from offramp.parts import backbone, head, heads, segment, segments
@@ -94,8 +94,8 @@ def oracle(own_strategy: str, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return plan, finished(plan, tmp_path_factory.mktemp("plain"))[0]
 
 
-def finished(plan: Plan, folder: Path) -> tuple[Store, list[Event]]:
-    store, events = run_all(plan, folder)
+def finished(plan: Plan, folder: Path, **conduct: Any) -> tuple[Store, list[Event]]:
+    store, events = run_all(plan, folder, **conduct)
     assert not [e for e in events if isinstance(e, Failed)]
     assert not list(folder.glob("caches/*")), "a cache was left behind"
     return store, events
@@ -125,7 +125,8 @@ def test_no_arrangement_changes_a_bit(
     arrangement: str, oracle: tuple[Plan, Store], own_strategy: str, tmp_path: Path
 ) -> None:
     plan = everything(own_strategy, "derived", **ARRANGEMENTS[arrangement])
-    assert not differences(oracle, (plan, finished(plan, tmp_path)[0]))
+    speeds = None if arrangement == "as it comes" else EAGER
+    assert not differences(oracle, (plan, finished(plan, tmp_path, speeds=speeds)[0]))
 
 
 def test_heads_of_these_runs_have_dropout() -> None:

@@ -72,8 +72,10 @@ class Watch:
         self._inner = inner
         self.asked: list[tuple[str, list[int]]] = []
 
-    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Any]:
-        for rows, read in zip(chunks, self._inner.reads(split, chunks, view), strict=True):
+    def reads(
+        self, split: str, chunks: Sequence[Tensor], view: View | None, nodes: Sequence[Node]
+    ) -> Iterator[Any]:
+        for rows, read in zip(chunks, self._inner.reads(split, chunks, view, nodes), strict=True):
             self.asked.append((split, rows.tolist()))
             yield read
 
@@ -269,9 +271,8 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
         targets = []
         for epoch in range(2):
             trainee.net.clock.tick(42, epoch, 0)
-            targets.append(
-                passes.logits(node, trainee.net, next(passes.reads("train", [rows], None)))[1][4]
-            )
+            read = next(passes.reads("train", [rows], None, [node]))
+            targets.append(passes.logits(node, trainee.net, read)[1][4])
     assert torch.equal(*targets)
 
 

@@ -26,7 +26,7 @@ import torch
 
 from offramp.study.run import Conduct, run
 from offramp.study.store import Store
-from support import CPU, tiny_plan, tiny_study
+from support import CPU, EAGER, tiny_plan, tiny_study
 
 torch.set_num_threads(1)
 
@@ -58,7 +58,7 @@ def obey(order: dict[str, Any]) -> None:
         print(json.dumps(["Ready", []]), flush=True)
         while not Path(order["gate"]).exists():
             time.sleep(0.01)
-    conduct = Conduct(CPU, root / "caches", **order.get("conduct", {}))
+    conduct = Conduct(CPU, root / "caches", speeds=EAGER, **order.get("conduct", {}))
     for event in run(plan, Store(root), conduct):
         kind = type(event).__name__
         keys = [event.key] if hasattr(event, "key") else list(getattr(event, "keys", ()))

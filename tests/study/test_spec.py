@@ -132,7 +132,7 @@ def test_sizes(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["2G", "-1GiB", "GiB", "1e3MB", "", -1, True, 1.5, None])
 def test_no_sizes(text: Any) -> None:
-    with pytest.raises(OfframpError, match="must be a size such as 2GiB"):
+    with pytest.raises(OfframpError, match="must be auto or a size such as 2GiB"):
         parse(SMALL | {"execution": {"cache_disk": text}})
 
 
@@ -174,7 +174,7 @@ def test_set_changes_a_setting(write: Any) -> None:
     assert study.strategies[1].phases["student"].overrides == (("batch_size", 2),)
     assert (study.data.name, study.data.root) == ("cifar10", "elsewhere")
     assert (study.execution.mode, study.execution.cache_memory) == ("plain", 2**20)
-    assert study.execution.cache_disk == 8 * 2**30
+    assert study.execution.cache_disk == "auto"
     assert (study.exits.taps, study.exits.head.kind) == (2, "mlp")
     assert (study.recipe.learning_rate, study.recipe.weight_decay) == (0.02, 5e-4)
 

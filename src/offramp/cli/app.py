@@ -11,6 +11,8 @@ from offramp.cli import answering, concluding, deploying, evidence, page, report
 from offramp.cli import data as looking
 from offramp.cli.options import (
     RUNS,
+    CacheDiskOption,
+    CacheMemoryOption,
     DataRootOption,
     DryOption,
     Execution,
@@ -67,7 +69,7 @@ def run(
     set_: SetOption = None,
     execution: ExecutionOption = None,
     dry_run: DryOption = False,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = "auto",
     budget: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +82,8 @@ def run(
             metavar="SPEED", help="With --dry-run: hours on a device of 14TFLOPS, 7TMACs, … as well."
         ),
     ] = None,
+    cache_memory: CacheMemoryOption = None,
+    cache_disk: CacheDiskOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -108,8 +112,8 @@ def run(
     from offramp.cli import quantities, running, studying
 
     given = None if speed is None else quantities.speed(speed)
-    how = running.How(store, dry_run, workers, json, quiet, given)
-    studying.start(study, _settings(set_, execution), data_root, budget, how)
+    how = running.How(store, dry_run, quantities.workers(workers), json, quiet, given)
+    studying.start(study, _settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
 
 
 @app.command()
@@ -136,6 +140,8 @@ def train(
     store: StoreOption = RUNS,
     set_: SetOption = None,
     execution: ExecutionOption = None,
+    cache_memory: CacheMemoryOption = None,
+    cache_disk: CacheDiskOption = None,
     dry_run: DryOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -158,12 +164,26 @@ def train(
         source["root"] = str(root)
     given = {"seeds": [seed], "strategies": [strategy], "backbone": backbone, "data": source}
     flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data"}
-    asked = spec.parse(given, "offramp train", _settings(set_, execution), flags)
-    running.start(asked, running.How(store, dry_run, 1, json, quiet))
+    asked = spec.parse(
+        given, "offramp train", _settings(set_, execution, cache_memory, cache_disk), flags
+    )
+    running.start(asked, running.How(store, dry_run, None, json, quiet))
 
 
-def _settings(given: list[str] | None, execution: Execution | None) -> list[str]:
-    return [*(given or []), *([f"execution.mode={execution.value}"] if execution else [])]
+def _settings(
+    given: list[str] | None,
+    execution: Execution | None,
+    cache_memory: str | None,
+    cache_disk: str | None,
+) -> list[str]:
+    from offramp.cli import quantities
+
+    settings = [*(given or []), *([f"execution.mode={execution.value}"] if execution else [])]
+    for name, text in (("cache_memory", cache_memory), ("cache_disk", cache_disk)):
+        if text is not None:
+            limit = quantities.limit(text, "--" + name.replace("_", "-"))
+            settings.append(f"execution.{name}={limit}")
+    return settings
 
 
 @app.command()
@@ -217,6 +237,7 @@ def why(
     Examples:
       offramp why 9ca0b60b
       offramp why 9ca0b60b --study studies/demo.yaml --set recipe.epochs=3
+      offramp why 9ca0b60b --study studies/paper/all.yaml --set scale=small
     """
     from offramp.cli import comparing, inspecting
 
@@ -332,14 +353,43 @@ def taps(
 
 
 @app.command()
-def doctor(json: JsonOption = False) -> None:
+def doctor(
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Measure this machine (about two minutes) and write a profile."),
+    ] = False,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="With --tune: what studies call the profile.")
+    ] = "tuned",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --tune: write it here instead of among your own."),
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="With --tune: measure beside other work all the same.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """Tell what this machine has, and what to do about each gap.
 
-    Versions, device, cores, memory; which meters of power and energy can be read here; extras.
-    """
-    from offramp.cli import doctoring
+    Versions, device, cores, memory; which meters of power and energy can be read here; numerics
+    profiles; extras.
 
-    doctoring.doctor(json)
+    --tune times training steps of three networks: threads, memory format, precision, two trials at
+    once, how OpenMP waits. It shows what each is worth and writes a numerics profile, which a study
+    gets by asking for it: numerics: NAME (or the path of the file). No default changes.
+
+    \b
+    Examples:
+      offramp doctor --tune
+      offramp run studies/demo.yaml --set numerics=tuned
+    """
+    from offramp.cli import doctoring, tuning
+
+    if tune:
+        tuning.tune(name, out, anyway, json)
+    else:
+        doctoring.doctor(json)
 
 
 for command in (

@@ -137,14 +137,13 @@ def why(store: Archive, prefix: str, study: Path | None, overrides: list[str], a
 
 
 def _planned(study: Path | None, overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """What the nodes of a study would read, by key."""
+    """What the nodes of a study, or of a list of studies, would read, by key."""
     if study is None:
         return {}
-    from offramp.study import spec
-    from offramp.study.plan import make_plan
+    from offramp.study.collection import members, plans
 
-    plan = make_plan(spec.read(study, overrides))
-    return {key: node.reads for key, node in plan.nodes.items()}
+    made = plans([member.study for member in members(study, overrides)])
+    return {key: node.reads for plan in made for key, node in plan.nodes.items()}
 
 
 def _one(keys: set[str], prefix: str) -> str:

@@ -40,13 +40,33 @@ DryOption = Annotated[
     typer.Option("--dry-run", help="Show the work, what is shared and the cost; start nothing."),
 ]
 WorkersOption = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Processes that train at the same time.")
+    str,
+    typer.Option(
+        metavar="N",
+        help="Processes that train at the same time; auto takes as many as cores, free memory and the "
+        "study have use for.",
+    ),
 ]
 ExecutionOption = Annotated[
     Execution | None,
     typer.Option(
         help="derived: cache, fuse and share, which changes no result. plain: each phase alone, as "
         "the paper does. By default what the study says, else derived."
+    ),
+]
+CacheMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory for frozen values that are read every epoch, of all workers together: 4GB, 0 or "
+        "auto. By default what the study says, else auto: with training 60 % of what is free at most.",
+    ),
+]
+CacheDiskOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Disk for those that memory has no room for, as above; auto: half of what is free.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]

@@ -1,11 +1,15 @@
-"""Quantities as people write them: a time to spend, a device's speed."""
+"""Quantities as people write them: a time to spend, a device's speed, a number of processes."""
 
 from __future__ import annotations
 
 import math
 import re
+from typing import Literal
+
+from pydantic_core import PydanticCustomError
 
 from offramp.errors import OfframpError
+from offramp.study import spec_fields as fields
 
 _PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
 _SPEED = re.compile(
@@ -28,6 +32,27 @@ def speed(text: str) -> float:
     if not 0 < value < math.inf:
         raise OfframpError(f"--speed must be a device's speed, such as 14TFLOPS or 7TMACs; got '{text}'")
     return value
+
+
+def limit(text: str, flag: str) -> int | Literal["auto"]:
+    """Bytes, of `4GB`, `512MiB` or `1024`, as study files spell them; or `auto`.
+
+    flag: what the message calls it. Raises OfframpError for anything else.
+    """
+    body = text.strip()
+    try:
+        return fields.limit(int(body) if body.isdecimal() else body)
+    except PydanticCustomError as error:
+        raise OfframpError(f"{flag} {error.message()}") from None
+
+
+def workers(text: str) -> int | None:
+    """A number of processes; None of `auto`. Raises OfframpError for anything else."""
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise OfframpError(f"--workers must be auto or a number from 1 on; got '{text}'")
+    return int(text)
 
 
 def span(text: str) -> float:

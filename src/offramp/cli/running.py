@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +13,28 @@ import typer
 
 from offramp.cli import results
 from offramp.cli.progress import Progress
-from offramp.cli.render import counted, duration, emit, macs, show, size, table
+from offramp.cli.render import counted, duration, emit, macs, say, show, size, table
 from offramp.data.notes import notes
 from offramp.study.events import Event
 from offramp.study.forecast import forecast
+from offramp.study.limits import cache_folder
 from offramp.study.plan import Plan, default_device, make_plan
 from offramp.study.pool import run_pooled
 from offramp.study.run import Conduct
 from offramp.study.spec import Study
 from offramp.study.store import Store
 from offramp.study.summary import lines
+from offramp.study.workers import Workers, asked, suited
 
 
 @dataclass(frozen=True)
 class How:
-    """How a run is asked for. speed: of another device, in MACs a second, for the forecast.  here: of
-    this one, where it was measured already."""
+    """How a run is asked for. workers: None for as many as suit.  speed: of another device, in MACs a
+    second, for the forecast.  here: of this one, where it was measured already."""
 
     root: Path
     dry_run: bool = False
-    workers: int = 1
+    workers: int | None = None
     as_json: bool = False
     quiet: bool = False
     speed: float | None = None
@@ -56,6 +56,7 @@ def go(plan: Plan, how: How) -> None:
         remark(plan)
     if how.dry_run:
         found = forecast(plan, Store(how.root), default_device(), how.here)
+        found["workers"] = asdict(staff(plan, how))
         show_forecast(found, how.as_json, how.speed)
         return
     outcome = trained(plan, how)
@@ -85,16 +86,17 @@ class Outcome:
 
 def trained(plan: Plan, how: How) -> Outcome:
     """Run a plan, show its results unless they are for programs."""
+    store, workers = Store(how.root), staff(plan, how)
     if not how.silent:
-        _advise(plan, how.workers)
-    store = Store(how.root)
+        typer.echo(f"Workers: {workers.count} ({workers.reason}).", err=True)
     progress = Progress(plan, shown=not how.silent)
     interrupted = False
     try:
-        watch(run_pooled(plan, store, here(how.workers)), progress)
+        watch(run_pooled(plan, store, here(workers.count)), progress)
     except KeyboardInterrupt:
         interrupted = True
     found = _show_results(plan, store, progress, how, interrupted)
+    found["workers"] = asdict(workers)
     return Outcome(found, bool(progress.failed), interrupted)
 
 
@@ -109,24 +111,14 @@ def close(outcome: Outcome) -> None:
 
 def here(workers: int) -> Conduct:
     """How work is done on this machine."""
-    folder = Path(tempfile.gettempdir()) / f"offramp-cache-{os.getuid()}"
-    return Conduct(device=default_device(), cache_folder=folder, workers=workers)
+    return Conduct(device=default_device(), cache_folder=cache_folder(), workers=workers)
 
 
-def _advise(plan: Plan, workers: int) -> None:
-    """A line on standard error where another number of workers would suit the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = plan.numerics.threads
-    fitting = max(1, cores // threads)
-    if workers > fitting:
-        typer.echo(
-            f"{workers} workers x {threads} threads slow each other on {counted(cores, 'core')}; "
-            f"--workers {fitting} would be faster.",
-            err=True,
-        )
-    elif workers < min(fitting, len(plan.trials)):
-        more = min(fitting, len(plan.trials))
-        typer.echo(f"{counted(cores, 'core')} here; --workers {more} would use more of them.", err=True)
+def staff(plan: Plan, how: How) -> Workers:
+    """The workers of a run: as many as were asked for, else as many as suit."""
+    if how.workers is not None:
+        return asked(plan, how.workers)
+    return suited(plan, Store(how.root), default_device())
 
 
 def watch(events: Iterator[Event], progress: Progress) -> None:
@@ -192,6 +184,9 @@ def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = No
             )
     show(listing, f"What seed {seeds[0]} takes" + ("; the other seeds are alike" if seeds[1:] else ""))
     typer.echo(said_of(totals))
+    count, reason = found["workers"]["count"], found["workers"]["reason"]
+    more = " The time above is that of one." if count > 1 else ""
+    say(f"Workers: {count} ({reason}).{more}")
     for line in found["provisional"]:
         typer.echo(f"Provisional, keys too: {line}.")
 
@@ -221,7 +216,18 @@ def said_of(totals: dict[str, Any]) -> str:
         f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
         f"phase run alone{saved}.\n"
         f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
-        f"Disk: {size(totals['disk_bytes'])} in the store; caches up to "
-        f"{size(totals['cache_bytes'])} at a time.\n"
+        f"Disk: {size(totals['disk_bytes'])} in the store{_on_disk(totals)}.\n"
+        f"Memory: about {size(totals['memory_bytes'])} a process, caches of "
+        f"{size(totals['cache_memory_bytes'])} among it{_live(totals)}.\n"
         "Nothing was started."
     )
+
+
+def _on_disk(totals: dict[str, Any]) -> str:
+    here = totals["cache_disk_bytes"]
+    return f"; caches up to {size(here)} at a time" if here else ""
+
+
+def _live(totals: dict[str, Any]) -> str:
+    live = totals["cache_live_bytes"]
+    return f"; {size(live)} of frozen values stay live" if live else ""

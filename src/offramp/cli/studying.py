@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,16 @@ def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
 def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
     device = default_device()
     planned = plans([member.study for member in asked], device, provisional=True)
-    named = zip((member.path.stem for member in asked), planned, strict=True)
-    found = together(named, Store(how.root), device)
+    staff = []
+
+    def named() -> Iterator[tuple[str, Plan]]:  # one at a time: networks need not all stay in memory
+        for member, plan in zip(asked, planned, strict=True):
+            staff.append(asdict(running.staff(plan, how)))
+            yield member.path.stem, plan
+
+    found = together(named(), Store(how.root), device)
+    for one, workers in zip(found["studies"], staff, strict=True):
+        one["workers"] = workers
     found["totals"] |= running.at_speed(found["totals"], how.speed)
     if how.as_json:
         emit(found)
@@ -100,6 +108,8 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
         note += "\nthere: at the given speed."
     show(listing, f"{path}: {len(asked)} studies", note)
     typer.echo(running.said_of(found["totals"]))
+    least, most = min(w["count"] for w in staff), max(w["count"] for w in staff)
+    typer.echo(f"Workers: {least if least == most else f'{least} to {most}'} (why is in --json).")
     _provisional(found["studies"])
 
 

@@ -15,9 +15,8 @@ from offramp.data.images import Files
 from offramp.data.sources.folder import folder
 from offramp.errors import OfframpError, nearest
 from offramp.nets import ExitNetwork, build
-from offramp.numerics import profile
 from offramp.strategies import STRATEGIES
-from offramp.study import spec
+from offramp.study import profiles, spec
 from offramp.study.plan import Plan, data_spec, default_device, net_spec, plan_trials
 from offramp.study.spec import Study
 
@@ -83,7 +82,7 @@ def choose(wish: Wish) -> Choice:
     data = load(data_spec(study))
     shape, classes = data.shape, len(data.classes)
     study, net = _with_exits(wish, given, study, shape, classes, reasons)
-    numerics = profile(study.numerics, default_device().type)
+    numerics = profiles.find(study.numerics, default_device().type)
     return Choice(plan_trials(study, data, net, numerics), tuple(reasons))
 
 

@@ -5,69 +5,140 @@ A cache belongs to the process that made it; it is never part of the store.
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from offramp.augment import View
+from offramp.engine.placement import Place
 from offramp.engine.values import Frozen, Tensors
 
 # The value, the split, the random view of its images (None: as they are), rows a batch it was made with.
 Key = tuple[Frozen, str, View | None, int]
 
 
+MAPPED = 256 * 2**20  # bytes of files that a process has mapped at a time, about; see `Cache.ease`
+LEAST_MAPPED = 2**16  # bytes that come with a row: the kernel maps some pages around the one asked for
+PIECE = 2**20  # bytes written at a time
+
+
+@dataclass
+class _Held:
+    """A value, the bytes it takes and where, and the maps of its files."""
+
+    room: Tensors
+    size: int
+    place: Place
+    maps: list[mmap.mmap]
+
+
 class Cache:
-    """Values in memory up to `memory` bytes, then in files of `folder` up to `disk` bytes.
+    """Values in memory up to `memory` bytes, and in files of `folder` up to `disk` bytes.
 
     A file loses its name as soon as it is mapped: its space is free again when the value is dropped or
     the process ends, however it ends.
     """
 
     def __init__(self, memory: int, disk: int, folder: Path) -> None:
-        self._limits = {"memory": memory, "disk": disk}
+        self._limits: dict[Place, int] = {"memory": memory, "disk": disk}
         self._folder = folder
-        self._held: dict[Key, tuple[Tensors, dict[str, int]]] = {}
+        self._held: dict[Key, _Held] = {}
         self._filled: set[Key] = set()
+        self._mapped = 0
+        self._refused: list[str] = []
 
     def get(self, key: Key) -> Tensors | None:
         """All rows of a value, once they are there."""
-        return self._held[key][0] if key in self._filled else None
+        return self._held[key].room if key in self._filled else None
+
+    def place(self, key: Key) -> Place | None:
+        """Where a value is; None where it is not."""
+        return self._held[key].place if key in self._filled else None
 
     def filled(self, key: Key) -> None:
         """Every row of what was reserved has been written."""
         self._filled.add(key)
 
-    def used(self, kind: str) -> int:
-        """Bytes held, of `memory` or `disk`."""
-        return sum(size.get(kind, 0) for _, size in self._held.values())
+    def used(self, place: Place) -> int:
+        """Bytes held, in `memory` or on `disk`."""
+        return sum(held.size for held in self._held.values() if held.place == place)
 
-    def reserve(self, key: Key, like: Tensors, rows: int) -> Tensors | None:
-        """Room for `rows` rows of a value whose batch looks `like`; None where no limit has room or
-        the disk is full, and the value stays live."""
+    def room(self, place: Place, needed: Collection[Frozen]) -> int:
+        """Bytes that new values may take, if all but `needed` ones and what they are made of go."""
+        kept = _with_ancestors(needed)
+        used = sum(h.size for key, h in self._held.items() if h.place == place and key[0] in kept)
+        return max(0, self._limits[place] - used)
+
+    def limit(self, memory: int, disk: int) -> None:
+        """Other limits from now on; what is above them is dropped, the largest first."""
+        self._limits = {"memory": memory, "disk": disk}
+        for place, limit in self._limits.items():
+            here = [key for key, held in self._held.items() if held.place == place]
+            for key in sorted(here, key=lambda key: -self._held[key].size):
+                if self.used(place) > limit:
+                    self.drop(key)
+
+    def reserve(
+        self,
+        key: Key,
+        like: Tensors,
+        rows: int,
+        places: Sequence[Place] = ("memory", "disk"),
+        needed: Collection[Frozen] | None = None,
+    ) -> Tensors | None:
+        """Room for `rows` rows of a value whose batch looks `like`, in the first of `places` that has
+        any; None where none has, or cannot be had after all, and the value stays live.
+
+        needed: what is held of other values goes where it is in the way; None: nothing goes.
+        """
         size = sum(t[0].numel() * t.element_size() for t in like) * rows
-        if self.used("memory") + size <= self._limits["memory"]:
-            room = tuple(_empty(t, rows) for t in like)
-            self._held[key] = (room, {"memory": size})
-            return room
-        if self.used("disk") + size <= self._limits["disk"] and like[0].device.type == "cpu":
+        for place in places:
+            if place == "disk" and like[0].device.type != "cpu":
+                continue
+            if needed is not None:
+                self._make_room(place, size, needed)
+            if self.used(place) + size > self._limits[place]:
+                continue
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(prefix="cache-", dir=self._folder) as folder:
-                    files = [Path(folder) / str(i) for i in range(len(like))]
-                    room = tuple(_mapped(t, rows, f) for t, f in zip(like, files, strict=True))
-            except OSError:
-                return None
-            self._held[key] = (room, {"disk": size})
-            return room
+                held = self._taken(place, like, rows, size)
+            except (OSError, RuntimeError) as error:  # a full or locked disk; no memory to be had
+                reason = error.strerror if isinstance(error, OSError) else "no memory"
+                where = f"in {self._folder}" if place == "disk" else "in memory"
+                self._refused.append(f"{where} ({str(reason).lower()})")
+                continue
+            self._held[key] = held
+            return held.room
         return None
+
+    def refused(self) -> list[str]:
+        """Where room within the limits could not be had, since this was last asked."""
+        found, self._refused = self._refused, []
+        return found
+
+    def ease(self, rows: int) -> None:
+        """So many rows of every value were read. Pages of files that were mapped for that count as
+        memory of this process, although the kernel could have them back at any time: give them back,
+        once they are many."""
+        files = [held for held in self._held.values() if held.maps]
+        if sum(held.size for held in files) <= MAPPED:
+            return
+        for held in files:
+            each = held.size // max(1, len(held.room[0]))
+            self._mapped += min(held.size, rows * max(LEAST_MAPPED, each))
+        if self._mapped > MAPPED:
+            for area in (area for held in files for area in held.maps):
+                area.madvise(mmap.MADV_DONTNEED)  # of a shared map: the file keeps what was written
+            self._mapped = 0
 
     def keep(self, values: Collection[Frozen]) -> None:
         """Drop every value that is not among `values` and that none of them is computed from."""
-        wanted = {ancestor for value in values for ancestor in value.chain}
+        wanted = _with_ancestors(values)
         for key in [key for key in self._held if key[0] not in wanted]:
             self.drop(key)
 
@@ -78,6 +149,29 @@ class Cache:
     def close(self) -> None:
         for key in list(self._held):
             self.drop(key)
+
+    def _make_room(self, place: Place, size: int, needed: Collection[Frozen]) -> None:
+        """Drop what is in the way of `size` more bytes and not `needed`, if that is enough."""
+        if self.room(place, needed) < size:
+            return
+        kept = _with_ancestors(needed)
+        for key in [k for k, held in self._held.items() if held.place == place and k[0] not in kept]:
+            if self.used(place) + size > self._limits[place]:
+                self.drop(key)
+
+    def _taken(self, place: Place, like: Tensors, rows: int, size: int) -> _Held:
+        if place == "memory":
+            return _Held(tuple(_empty(t, rows) for t in like), size, place, [])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="cache-", dir=self._folder) as folder:
+            files = [Path(folder) / str(i) for i in range(len(like))]
+            maps = [_map(_bytes(t, rows), file) for t, file in zip(like, files, strict=True)]
+        room = tuple(_on(area, t, rows) for area, t in zip(maps, like, strict=True))
+        return _Held(room, size, place, maps)
+
+
+def _with_ancestors(values: Collection[Frozen]) -> set[Frozen]:
+    return {ancestor for value in values for ancestor in value.chain}
 
 
 def _strides(like: Tensor) -> tuple[int, ...]:
@@ -95,13 +189,25 @@ def _empty(like: Tensor, rows: int) -> Tensor:
     return torch.empty_strided(shape, _strides(like), dtype=like.dtype, device=like.device)
 
 
-def _mapped(like: Tensor, rows: int, path: Path) -> Tensor:
-    """A tensor in a file. Its space is taken at once: a full disk shows here, not in mid-training."""
-    count = rows * like[0].numel()
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        os.posix_fallocate(handle, 0, max(1, count * like.element_size()))
-    finally:
-        os.close(handle)
-    flat = torch.from_file(str(path), shared=True, size=count, dtype=like.dtype)
+def _bytes(like: Tensor, rows: int) -> int:
+    return rows * like[0].numel() * like.element_size()
+
+
+def _map(size: int, path: Path) -> mmap.mmap:
+    """A file of `size` bytes, mapped. Its space is taken at once: a full disk shows here, not in
+    mid-training, where it would end the process."""
+    size = max(1, size)
+    with path.open("w+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS
+            for low in range(0, size, PIECE):
+                file.write(bytes(min(PIECE, size - low)))
+            file.flush()
+        return mmap.mmap(file.fileno(), size)
+
+
+def _on(area: mmap.mmap, like: Tensor, rows: int) -> Tensor:
+    """A tensor in a mapped file."""
+    flat = torch.frombuffer(area, dtype=like.dtype, count=rows * like[0].numel())
     return flat.as_strided((rows, *like.shape[1:]), _strides(like))

@@ -137,10 +137,11 @@ def _train_epoch(
     permutation = order(seed, epoch, images.count("train")).to(images.device)
     view = None if images.augment is None else images.augment.view(seed, epoch)
     tallies = {t.node.key: Tally(t.node, len(limits), images.device) for t in active}
+    nodes = [t.node for t in active]
     for trainee in active:
         train_mode(trainee, True)
     chunks = [permutation[low:high] for low, high in limits]
-    for number, read in enumerate(passes.reads("train", chunks, view)):
+    for number, read in enumerate(passes.reads("train", chunks, view, nodes)):
         rows = chunks[number]
         labels = images.labels("train", rows)
         for trainee in active:
@@ -172,7 +173,8 @@ def evaluate(
     rows = torch.arange(images.count(split), device=images.device)
     pieces = torch.split(rows, batch_size)
     tallies = {t.node.key: Tally(t.node, len(pieces), images.device) for t in trainees}
-    for number, read in enumerate(passes.reads(split, pieces, None)):
+    nodes = [t.node for t in trainees]
+    for number, read in enumerate(passes.reads(split, pieces, None, nodes)):
         labels = images.labels(split, pieces[number])
         for trainee in trainees:
             logits, teacher = passes.logits(trainee.node, trainee.net, read)

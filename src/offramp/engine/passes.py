@@ -7,14 +7,18 @@ module whether something trains; it derives nothing and is the oracle. `Derived`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from offramp.augment import Augment, View
+from offramp.augment import View
 from offramp.engine.cache import Cache
+from offramp.engine.cost import value_bytes
 from offramp.engine.images import Images
+from offramp.engine.looks import reads_of, wanted
+from offramp.engine.placement import PLACES, Look, Place, Speeds, Wanted, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -36,11 +40,28 @@ from offramp.nets.network import ExitNetwork
 Logits = dict[int, Tensor]  # [B, classes] by exit
 
 
-class Pass(Protocol):
-    """How the trainees of one group see the data."""
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of the frozen values that a group reads again and again, by where they are.
 
-    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Any]:
-        """For each of `chunks` of rows, what all trainees share of them: read or computed once."""
+    live: computed for every batch.  short: of these, what would be held if there were room.
+    """
+
+    memory: int = 0
+    disk: int = 0
+    live: int = 0
+    short: int = 0
+
+
+class Pass(Protocol):
+    """How the trainees of one group see the data. kept: where what they read again and again is."""
+
+    kept: Kept
+
+    def reads(
+        self, split: str, chunks: Sequence[Tensor], view: View | None, nodes: Sequence[Node]
+    ) -> Iterator[Any]:
+        """For each of `chunks` of rows, what `nodes` of the group read of them, each value once."""
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
         """The exits that the node's loss reads, and its teacher's."""
@@ -60,8 +81,15 @@ class Plain:
             node.key: weights.frozen(values) for node, values in zip(nodes, teachers, strict=True)
         }
         self._macs = {node.key: 0 for node in nodes}
+        self.kept = Kept()
 
-    def reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
+    def reads(
+        self,
+        split: str,
+        chunks: Sequence[Tensor],
+        view: View | None,
+        nodes: Sequence[Node],  # noqa: ARG002  # each of them walks from the images
+    ) -> Iterator[Tensor]:
         return self._images.reads(split, chunks, view)
 
     def logits(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[Logits, Logits]:
@@ -120,7 +148,9 @@ class Derived:
         weights: Weights,
         batch: int,
         cache: Cache | None,
+        speeds: Speeds | None = None,
     ) -> None:
+        """speeds: of this machine, which decide what is held; None goes by the kind of device."""
         self._images = images
         self._batch = batch
         self._cache = cache
@@ -138,19 +168,20 @@ class Derived:
         self._ran: dict[Frozen, int] = {}  # MACs not charged to a node yet
         self._asking = set(self._inputs)  # the nodes that they were run for
         self._macs = dict.fromkeys(self._inputs, 0.0)
-        longest = max(node.recipe.epochs for node in nodes)
-        if cache is not None and longest > 1:
-            for split, view in _recurring(images.augment, nodes[0].seed, longest):
-                self._fill(split, view)
+        self.kept = Kept()
+        if cache is not None and max(node.recipe.epochs for node in nodes) > 1:
+            self.kept = self._hold(cache, nodes, speeds or assumed(images.device.type))
 
     def reads(
-        self, split: str, chunks: Sequence[Tensor], view: View | None
+        self, split: str, chunks: Sequence[Tensor], view: View | None, nodes: Sequence[Node]
     ) -> Iterator[dict[Frozen, Tensors]]:
-        everything = [value for _, values in self._nets for value in values]
-        for rows, images in self._with_images(everything, split, chunks, view):
+        asked = {value for node in nodes for value in reads_of(node)}
+        nets = [(net, [value for value in values if value in asked]) for net, values in self._nets]
+        for rows, images in self._with_images(asked, split, chunks, view):
             self._charge()
+            self._ease(len(rows))
             known: dict[Frozen, Tensors] = {}
-            for net, values in self._nets:
+            for net, values in nets:
                 live: list[Frozen] = []
                 for value in values:
                     held = self._held(value, split, view)
@@ -215,12 +246,17 @@ class Derived:
         pieces: list[dict[Point, Tensors]] = []
         ancestors = union(a for value in values for a in value.chain)
         padded = None if images is None else pad(images, self._batch)
-        for number, piece in enumerate(pad(rows, self._batch)):
-            known: dict[Point, Tensors] = {}
-            for ancestor in ancestors:
+        nearest: dict[Point, Tensors] = {}
+        for value in values:
+            for ancestor in value.chain:
                 held = self._held(ancestor, split, view)
                 if held is not None:
-                    known[ancestor.point] = tuple(t[piece] for t in held)
+                    nearest[ancestor.point] = held
+                    break
+        for number, piece in enumerate(pad(rows, self._batch)):
+            known: dict[Point, Tensors] = {
+                point: tuple(t[piece] for t in held) for point, held in nearest.items()
+            }
             if padded is not None:
                 known[IMAGES] = (padded[number],)
             there = {IMAGES, *known}
@@ -234,50 +270,67 @@ class Derived:
                 self._ran[value] = self._ran.get(value, 0) + len(rows) * net.macs(part)
         return {v: join([known[v.point] for known in pieces], len(rows)) for v in values}
 
-    def _fill(self, split: str, view: View | None) -> None:
+    def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> Kept:
+        """Decide what is worth holding, and fill it in, look by look."""
+        counts = {split: self._images.count(split) for split in ("train", "validation")}
+        net = self._nets[0][0]
+        about = (nodes, net, value_bytes(net), counts, self._images.augment, speeds)
+        asked = wanted(*about, held=lambda value, look: self._held(value, *look) is not None)
+        needed = {value for node in nodes for value in reads_of(node)}
+        placed = place(asked, {kind: cache.room(kind, needed) for kind in PLACES}, speeds)
+        for look in dict.fromkeys(one.look for one in asked):
+            here = [one for one in asked if one.look == look and one.name in placed]
+            self._fill(cache, look, {one.value: placed[one.name] for one in here}, needed)
+        return self._kept(cache, wanted(*about, held=lambda *_: False), speeds)
+
+    def _kept(self, cache: Cache, every: Sequence[Wanted], speeds: Speeds) -> Kept:
+        """Where everything is that recurs."""
+        ideal = place(every, dict.fromkeys(PLACES, sum(one.size for one in every)), speeds)
+        held = {one.name: cache.place((one.value, *one.look, self._batch)) for one in every}
+        live = [one for one in every if held[one.name] is None]
+        return Kept(
+            memory=sum(one.size for one in every if held[one.name] == "memory"),
+            disk=sum(one.size for one in every if held[one.name] == "disk"),
+            live=sum(one.size for one in live),
+            short=sum(one.size for one in live if one.name in ideal),
+        )
+
+    def _fill(
+        self, cache: Cache, look: Look, places: Mapping[Frozen, Place], needed: set[Frozen]
+    ) -> None:
         """Cache what frozen layers put out, all values of a network in one pass over the split."""
+        split, view = look
         count = self._images.count(split)
         chunks = torch.split(torch.arange(count, device=self._images.device), self._batch)
         for net, values in self._nets:
-            missing = [v for v in values if v.point != IMAGES and self._held(v, split, view) is None]
+            missing = [value for value in values if value in places]
             rooms: dict[Frozen, Tensors] = {}
-            assert self._cache is not None
+            if not missing:
+                continue
             try:
                 pieces = self._with_images(missing, split, chunks, view)
                 for low, (piece, images) in zip(range(0, count, self._batch), pieces, strict=True):
                     found = self._compute(net, missing, split, piece, view, images)
                     if low == 0:
-                        missing, rooms = self._reserve(found, (split, view), count)
+                        for value, like in found.items():
+                            key = (value, split, view, self._batch)
+                            room = cache.reserve(key, like, count, [places[value]], needed)
+                            if room is not None:
+                                rooms[value] = room
+                        missing = list(rooms)
                     for value, room in rooms.items():
                         for target, source in zip(room, found[value], strict=True):
                             target[low : low + len(piece)] = source
+                    self._ease(len(piece))
                     if not missing:
                         break
                 for value in rooms:
-                    self._cache.filled((value, split, view, self._batch))
+                    cache.filled((value, split, view, self._batch))
             except BaseException:
                 for value in rooms:
-                    self._cache.drop((value, split, view, self._batch))
+                    cache.drop((value, split, view, self._batch))
                 raise
 
-    def _reserve(
-        self, found: Mapping[Frozen, Tensors], of: tuple[str, View | None], count: int
-    ) -> tuple[list[Frozen], dict[Frozen, Tensors]]:
-        assert self._cache is not None
-        rooms: dict[Frozen, Tensors] = {}
-        for value, like in found.items():
-            room = self._cache.reserve((value, *of, self._batch), like, count)
-            if room is not None:
-                rooms[value] = room
-        return list(rooms), rooms
-
-
-def _recurring(augment: Augment | None, seed: int, epochs: int) -> list[tuple[str, View | None]]:
-    """What is read more than once, the most often first. A view that is drawn anew each epoch is not;
-    the training split as it is, is read at the end, by every phase of the group."""
-    looks: list[tuple[str, View | None]] = [("train", None), ("validation", None)]
-    if augment is None:
-        return looks
-    views = augment.distinct(epochs)
-    again = range(views if views < epochs else 0)
-    return [looks[1], *(("train", augment.view(seed, n)) for n in again), looks[0]]
+    def _ease(self, rows: int) -> None:
+        if self._cache is not None:
+            self._cache.ease(rows)

@@ -43,6 +43,7 @@ class Way:
     threads: int
     precision: Literal["float32", "bfloat16"] = "float32"
     layout: Literal["channels_last", "contiguous"] = "channels_last"
+    tf32: bool = False
 
 
 def network(subject: Subject) -> ExitNetwork:
@@ -51,7 +52,9 @@ def network(subject: Subject) -> ExitNetwork:
 
 def stepper(net: ExitNetwork, batch: int, way: Way, device: torch.device) -> Callable[[], float]:
     """A function that makes one joint training step of a copy of `net`; its answer is in seconds."""
-    numerics = replace(DEFAULTS[device.type], threads=way.threads, precision=way.precision)
+    numerics = replace(
+        DEFAULTS[device.type], threads=way.threads, precision=way.precision, tf32=way.tf32
+    )
     layout = LAYOUTS[way.layout]
     copy = net.copy()
     placed(copy, device)

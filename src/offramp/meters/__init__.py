@@ -1,12 +1,24 @@
-"""What training draws from the machine: memory, power, energy. No torch.
+"""What training draws from the machine: memory, power, energy; and what it may take. No torch.
 
 A meter that cannot be read is `Missing` with its reason; no value is ever made up in its place.
 """
 
+from offramp.meters.capacity import free_memory, usable_cores
 from offramp.meters.gpu import Gpu, find_gpu
 from offramp.meters.load import busy_cores
 from offramp.meters.meter import Meter, Usage
 from offramp.meters.missing import Missing
 from offramp.meters.rapl import Packages, find_packages
 
-__all__ = ["Gpu", "Meter", "Missing", "Packages", "Usage", "busy_cores", "find_gpu", "find_packages"]
+__all__ = [
+    "Gpu",
+    "Meter",
+    "Missing",
+    "Packages",
+    "Usage",
+    "busy_cores",
+    "find_gpu",
+    "find_packages",
+    "free_memory",
+    "usable_cores",
+]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from offramp.engine.cost import exit_shares, live_macs, written_macs
+from offramp.engine.passes import Kept
 from offramp.engine.trainee import Trainee
 from offramp.meters import Gpu, Meter, Missing, find_gpu, find_packages
 from offramp.study.plan import Plan
@@ -57,12 +58,19 @@ def charge(trainees: Sequence[Trainee], meter: Meter) -> None:
 
 
 def record(
-    plan: Plan, trainee: Trainee, frozen_macs: float, fused_with: int, workers: int, meter: Meter
+    plan: Plan,
+    trainee: Trainee,
+    frozen_macs: float,
+    kept: Kept,
+    fused_with: int,
+    workers: int,
+    meter: Meter,
 ) -> dict[str, Any]:
     """A node's cost, in the types of JSON. frozen_macs: that the node has not been charged with yet.
 
     exit_shares: of its time, by place; attributed by MACs where there are several.  used: see
-    `offramp.meters.Usage`; null where it was not measured, and `not_measured` says why.
+    `offramp.meters.Usage`; null where it was not measured, and `not_measured` says why.  kept: bytes of
+    frozen values that its group read again and again, by where they were.
     """
     node, net, execution = trainee.node, plan.net, plan.study.execution
     images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
@@ -80,6 +88,7 @@ def record(
         "not_measured": {name: str(missing) for name, missing in meter.missing.items()},
         "mode": execution.mode,
         "cache": execution.cache,
+        "kept": {"memory": kept.memory, "disk": kept.disk, "live": kept.live},
         "group": fused_with,
         "workers": workers,
         "comparable": alone and not trainee.resumed,

@@ -9,8 +9,11 @@ import torch
 
 from offramp.engine.speed import STEP_MACS, macs_per_second
 from offramp.phase import describe
+from offramp.study import caching
+from offramp.study.limits import cache_folder
 from offramp.study.plan import Plan
 from offramp.study.store import Store
+from offramp.study.workers import need
 
 
 def measured(plan: Plan, device: torch.device, step_macs: float = STEP_MACS) -> float:
@@ -27,8 +30,9 @@ def forecast(
 
     seconds: of what the store lacks, from a short measurement on this machine.
     macs_written: of every phase run alone, as the paper does; macs_shared: the same, each node once.
-    disk_bytes: weights of the nodes and logits of the trials.  provisional: see `Plan`; nothing is
-    then looked up in the store.
+    disk_bytes: weights of the nodes and logits of the trials.  cache_bytes: at a time, at most, in
+    memory and on disk; live: of values that stay live in one group.  memory_bytes: of a process,
+    everything counted, by estimate.  provisional: see `Plan`; nothing is then looked up in the store.
     """
     there = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
     users = plan.users
@@ -53,6 +57,7 @@ def forecast(
         4 * plan.net.parameter_count(part) for node in plan.nodes.values() for part in node.trained
     )
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
+    held = caching.forecast(plan, caching.limits(plan, device, cache_folder()), device)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
     return {
         "provisional": list(plan.provisional),
@@ -70,15 +75,18 @@ def forecast(
             "share_of_written": plan.executed / plan.written,
             "seconds": open_macs / speed,
             "macs_per_second": speed,
-            "cache_bytes": max((w.cache_bytes for w in plan.work.values()), default=0)
-            if plan.study.execution.cache
-            else 0,
+            "cache_bytes": held.memory + held.disk,
+            "cache_memory_bytes": held.memory,
+            "cache_disk_bytes": held.disk,
+            "cache_live_bytes": held.live,
+            "memory_bytes": need(plan).trial + held.memory,
             "disk_bytes": weights + logits,
         },
     }
 
 
 QUICK = 4e9  # MACs of a measured step, where there are many networks to measure
+MOST = ("cache_bytes", "cache_memory_bytes", "cache_disk_bytes", "cache_live_bytes", "memory_bytes")
 SUMS = ("trials", "phases", "macs_written", "disk_bytes")
 
 
@@ -110,7 +118,7 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
         "macs_shared": sum(node["shared"] for node in nodes.values()),
         "macs": sum(node["macs"] for node in nodes.values()),
         "macs_to_run": sum(one["macs_to_run"] for one in every),
-        "cache_bytes": max(one["cache_bytes"] for one in every),
+        **{key: max(one[key] for one in every) for key in MOST},
     }
     totals["share_of_written"] = totals["macs"] / totals["macs_written"]
     return {"studies": studies, "totals": totals}

@@ -21,9 +21,9 @@ from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.initial import at_hand
-from offramp.numerics import Numerics, profile
+from offramp.numerics import Numerics
 from offramp.strategies.weights import joint_weights
-from offramp.study import programs
+from offramp.study import profiles, programs
 from offramp.study.spec import StrategySpec, Study
 
 
@@ -137,7 +137,7 @@ def make_plan(
     Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
     """
     with _at(study, "numerics"):
-        numerics = profile(study.numerics, (device or default_device()).type)
+        numerics = profiles.find(study.numerics, (device or default_device()).type)
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
         with _at(study, "strategies", index):
             programs.find(strategy.name)

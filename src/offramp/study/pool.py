@@ -8,11 +8,13 @@ import queue
 import signal
 from collections.abc import Generator, Iterator, MutableMapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from offramp.allocator import keep_freed_memory
 from offramp.errors import OfframpError
 from offramp.study.events import Event
+from offramp.study.limits import share_of_workers
 from offramp.study.plan import Plan, make_plan
 from offramp.study.run import Conduct, run
 from offramp.study.spec import Study
@@ -27,6 +29,8 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
     if conduct.workers == 1:
         yield from run(plan, store, conduct)
         return
+    if conduct.memory is None:
+        conduct = replace(conduct, memory=share_of_workers(conduct.workers))
     # Spinning OpenMP threads of one process steal the cores that another one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     context = multiprocessing.get_context("spawn")

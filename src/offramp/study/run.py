@@ -6,7 +6,6 @@ a key decides who trains it, and a finished node is read by all.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -18,16 +17,17 @@ import torch
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.images import Images
+from offramp.engine.looks import reads_of
 from offramp.engine.passes import Derived, Pass, Plain
+from offramp.engine.placement import Speeds
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, pack, unpack
-from offramp.engine.values import Frozen, frozen_inputs, teacher_logits
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError, Unwritable
-from offramp.meters import Meter
+from offramp.meters import Meter, usable_cores
 from offramp.recipe import finished
-from offramp.study import costs, trials
+from offramp.study import caching, costs, trials
 from offramp.study.events import (
     Began,
     Epoch,
@@ -39,6 +39,7 @@ from offramp.study.events import (
     TrialDone,
     Waiting,
 )
+from offramp.study.limits import Limits
 from offramp.study.plan import Plan, Trial, can_fuse
 from offramp.study.provenance import provenance
 from offramp.study.store import Damaged, Held, Store
@@ -51,14 +52,17 @@ MOST_READERS = 8
 class Conduct:
     """How a process runs a plan. checkpoint_seconds: at most so much finished training is lost when the
     process is killed (besides the epoch at hand); 0 saves after every epoch.  workers: how many
-    processes share the machine, for the record of costs.  cache_folder: where caches too big for memory
-    go, on this machine's own disk.
+    processes share the machine, and the limits of caches.  cache_folder: where caches too big for memory
+    go, on this machine's own disk.  memory: bytes that this process may take in all, where the study
+    sets no limit; None for a share of what is free.  speeds: see `offramp.engine.passes.Derived`.
     """
 
     device: torch.device
     cache_folder: Path
     checkpoint_seconds: float = 20.0
     workers: int = 1
+    memory: int | None = None
+    speeds: Speeds | None = None
 
 
 @dataclass
@@ -104,11 +108,8 @@ def run(
     state = _State(done=set(), failed={} if failed is None else failed)
     execution = plan.study.execution
     images = Images(plan.data, conduct.device, _readers(plan, conduct))
-    cache = (
-        Cache(execution.cache_memory, execution.cache_disk, conduct.cache_folder)
-        if execution.cache
-        else None
-    )
+    allowed = caching.limits(plan, conduct.device, conduct.cache_folder, conduct.workers, conduct.memory)
+    cache = Cache(allowed.memory, allowed.disk, conduct.cache_folder) if execution.cache else None
     open_trials = list(plan.trials)
     answers: trials.Answers = {}
     told = False
@@ -130,9 +131,11 @@ def run(
                             yield from map(Note, costs.not_measured(meter))
                         meter.rest()
                         told = True
-                    yield from _train(plan, store, conduct, state, images, cache, claims, meter)
                     if cache is not None:
-                        cache.keep(_still_read(plan, state))
+                        caching.adapt(cache, plan, allowed, conduct.device, conduct.workers)
+                    yield from _train(plan, store, conduct, state, images, cache, allowed, claims, meter)
+                    if cache is not None:
+                        cache.keep({v for node in state.open(plan) for v in reads_of(node)})
                 elif not state.open(plan):
                     continue
                 else:
@@ -148,16 +151,9 @@ def _readers(plan: Plan, conduct: Conduct) -> int:
     """How many processes read images from files: as the study says, else this process's share of the
     cores."""
     given = plan.study.execution.loader_workers
-    cores = os.cpu_count() or 1
-    return given if given is not None else max(1, min(MOST_READERS, cores // conduct.workers))
-
-
-def _still_read(plan: Plan, state: _State) -> set[Frozen]:
-    return {
-        value
-        for node in state.open(plan)
-        for value in (*frozen_inputs(node).values(), *teacher_logits(node).values())
-    }
+    if given is not None:
+        return given
+    return max(1, min(MOST_READERS, usable_cores() // conduct.workers))
 
 
 def _reuse(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
@@ -227,6 +223,7 @@ def _train(
     state: _State,
     images: Images,
     cache: Cache | None,
+    allowed: Limits,
     claims: list[_Claim],
     meter: Meter,
 ) -> Iterator[Event]:
@@ -247,7 +244,9 @@ def _train(
         if plan.study.execution.mode == "plain":
             passes = Plain(images, nodes, weights, batch)
         else:
-            passes = Derived(images, nodes, weights, batch, cache)
+            passes = Derived(images, nodes, weights, batch, cache, conduct.speeds)
+            if cache is not None:
+                yield from map(Note, caching.remarks(cache, passes.kept, allowed))
         for trainee in trainees:
             trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
         costs.charge(trainees, meter)
@@ -337,7 +336,8 @@ def _keep(
     meter: Meter,
 ) -> None:
     node = trainee.node
-    cost = costs.record(plan, trainee, passes.take(node.key), fused_with, conduct.workers, meter)
+    frozen = passes.take(node.key)
+    cost = costs.record(plan, trainee, frozen, passes.kept, fused_with, conduct.workers, meter)
     summary = {
         "epochs": trainee.epoch,
         "best_epoch": trainee.best_epoch,

@@ -42,7 +42,7 @@ Natural = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
-Bytes = Annotated[int, PlainValidator(fields.size)]
+Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
 
@@ -222,6 +222,9 @@ class DataSpec(BaseModel):
 class ExecutionSpec(BaseModel):
     """How the work is arranged; no result depends on it. Sizes are bytes.
 
+    cache_memory, cache_disk: of the caches of all workers together; `auto` leaves room for training and
+    for others (`offramp.study.limits`).
+
     loader: images in memory, or read from files when they are needed; `auto` goes by their size and
     augmentation.  loader_workers: processes that read them; None goes by the number of cores.
 
@@ -234,8 +237,8 @@ class ExecutionSpec(BaseModel):
     cache: Switch = True
     fuse: Switch = True
     share: Switch = True
-    cache_memory: Bytes = 2 * 2**30
-    cache_disk: Bytes = 8 * 2**30
+    cache_memory: Limit = "auto"
+    cache_disk: Limit = "auto"
     loader: Literal["auto", "resident", "streaming"] = "auto"
     loader_workers: Annotated[int, Field(ge=0)] | None = None
 

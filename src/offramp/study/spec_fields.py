@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
@@ -100,13 +100,18 @@ def switch(value: Any) -> Any:
     return value == "on"
 
 
+def limit(value: Any) -> int | Literal["auto"]:
+    """Bytes, or `auto`."""
+    return "auto" if value == "auto" else size(value)
+
+
 def size(value: Any) -> int:
     """Bytes: a whole number, or text such as `2GiB` (powers of 1024) or `500MB` (of 1000)."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise fail(f"must be a size such as 2GiB, 500MB or 1024, got {shown(value)}")
+        raise fail(f"must be auto or a size such as 2GiB, 500MB or 1024, got {shown(value)}")
     unit = (match[2] or "").lower()
     base = 1024 if unit.endswith("i") else 1000
     return int(float(match[1]) * base ** _POWER[unit.rstrip("i")])

@@ -1,0 +1,100 @@
+"""Which frozen values a group of phases reads, of which images, how often, and what computes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from offramp.augment import Augment
+from offramp.engine.placement import MOVES, Look, Speeds, Wanted
+from offramp.engine.resolve import Node
+from offramp.engine.values import IMAGES, Frozen, Point, frozen_inputs, teacher_logits, union
+from offramp.nets.network import ExitNetwork
+
+There = Callable[[Frozen, Look], bool]
+CLOSINGS = 2  # passes of a phase over train at its end: for its last and its best weights
+
+
+def reads_of(node: Node) -> list[Frozen]:
+    """The frozen values that a node's loss reads, the images among them where nothing is frozen."""
+    return union([*frozen_inputs(node).values(), *teacher_logits(node).values()])
+
+
+def looks(augment: Augment | None, seed: int, epochs: int) -> dict[Look, tuple[int, bool]]:
+    """What is read more than once: in how many of the epochs, and whether at the end of a phase too.
+
+    A view that is drawn anew each epoch is not among them.
+    """
+    if augment is None:
+        return {("train", None): (epochs, True), ("validation", None): (epochs, False)}
+    views = augment.distinct(epochs)
+    again: dict[Look, tuple[int, bool]] = {
+        ("train", augment.view(seed, n)): (len(range(n, epochs, views)), False)
+        for n in range(views if views < epochs else 0)
+    }
+    return {("validation", None): (epochs, False), **again, ("train", None): (0, True)}
+
+
+def wanted(
+    nodes: Sequence[Node],
+    net: ExitNetwork,
+    sizes: Mapping[Point, int],
+    counts: Mapping[str, int],
+    augment: Augment | None,
+    speeds: Speeds,
+    held: There,
+) -> list[Wanted]:
+    """What a group of nodes will read again and again, for `placement.place`.
+
+    net: for its MACs.  sizes: bytes an image, of `cost.value_bytes`.  counts: images of `train` and
+    `validation`.  held: whether a value is there already; what is computed begins there.
+    """
+    readers: dict[Frozen, list[Node]] = {}
+    for node in nodes:
+        for value in reads_of(node):
+            if value.point != IMAGES:
+                readers.setdefault(value, []).append(node)
+    longest = max(node.recipe.epochs for node in nodes)
+    found = []
+    for look in looks(augment, nodes[0].seed, longest):
+        count = counts[look[0]]
+        for value, by in readers.items():
+            if held(value, look):
+                continue
+            epochs = max(node.recipe.epochs for node in by)
+            times, closing = looks(augment, nodes[0].seed, epochs).get(look, (0, False))
+            found.append(
+                Wanted(
+                    value,
+                    look,
+                    size=max(1, count * sizes[value.point]),
+                    reads=times + closing * CLOSINGS * len(by),
+                    steps=tuple(_steps(value, look, net, sizes, count, speeds, held)),
+                )
+            )
+    return found
+
+
+def _steps(
+    value: Frozen,
+    look: Look,
+    net: ExitNetwork,
+    sizes: Mapping[Point, int],
+    count: int,
+    speeds: Speeds,
+    held: There,
+) -> list[tuple[Frozen, float]]:
+    """What computes `value` of `count` images, each step with its seconds, from the lowest up."""
+    steps: list[tuple[Frozen, float]] = []
+    for one in value.chain:
+        if held(one, look):
+            steps.append((one, count * sizes[one.point] / speeds.memory))
+            break
+        if one.point == IMAGES:
+            steps.append((one, count * math.prod(net.input_shape) / speeds.pixels))
+            break
+        part = one.point.part
+        macs = 0 if part is None else net.macs(part)
+        moved = MOVES * sizes[one.point]
+        steps.append((one, count * (macs / speeds.macs + moved / speeds.memory)))
+    return steps[::-1]

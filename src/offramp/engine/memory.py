@@ -1,0 +1,40 @@
+"""What a training step keeps in memory until its backward pass, found by looking at one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from offramp.nets.network import ExitNetwork
+
+SAMPLE = 2  # images: the fewest that batch normalization takes
+
+
+def saved_bytes(net: ExitNetwork) -> int:
+    """Bytes an image that a step of `net` through all exits keeps for its backward pass, weights not
+    counted. From one forward pass of two black images; `net` and torch's random state stay as they are.
+    """
+    copy = net.copy()
+    copy.train()
+    copy.requires_grad_(True)
+    device = next(copy.parameters()).device
+    own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}
+    held: dict[int, int] = {}
+    alive: list[Tensor] = []  # an address may serve twice once a tensor is gone
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    images = torch.zeros(SAMPLE, *net.input_shape, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
+        logits = copy(images)
+    del logits
+    return sum(held.values()) // SAMPLE

@@ -1,0 +1,184 @@
+"""Where frozen values of whole splits are kept: in memory, on disk, or nowhere, computed live.
+
+A model of time, in seconds. No result depends on it: a value is the same bits wherever it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from offramp.augment import View
+from offramp.engine.values import Frozen
+
+Place = Literal["memory", "disk"]
+PLACES: tuple[Place, ...] = ("memory", "disk")
+Look = tuple[str, View | None]  # a split, and the random view of its images (None: as they are)
+Name = tuple[Frozen, Look]
+Placed = dict[Name, Place]  # what is not in it stays live
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Of a machine, a second. macs: of frozen layers.  memory, disk: bytes of random rows, gathered.
+    pixels: of images that are read and normalized, in bytes of uint8."""
+
+    macs: float
+    memory: float
+    disk: float
+    pixels: float
+
+    def held(self, place: Place) -> float:
+        return self.memory if place == "memory" else self.disk
+
+
+# Of two cores of a server (docs/decisions/execution.md); the disk is a guess at an SSD. A factor of two
+# in any of them decides little: in memory, all that is read twice is worth its room.
+CPU = Speeds(macs=50e9, memory=8e9, disk=0.5e9, pixels=0.5e9)
+# From data sheets, not measured; its caches are in its own memory.
+GPU = Speeds(macs=5e12, memory=500e9, disk=0.5e9, pixels=10e9)
+MOVES = 4  # times that what a layer puts out passes through memory until the next one has it: written by
+# the convolution, read and written by normalization and activation
+
+
+def assumed(device: str) -> Speeds:
+    """Of a kind of device, `cpu` or `cuda`."""
+    return GPU if device == "cuda" else CPU
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A frozen value that phases are about to read, of all rows of a split.
+
+    size: bytes.  reads: passes over it.  steps: what computes it, from the images or the nearest value
+    that is held up to itself: names of values, each with the seconds of that step for all rows.
+    """
+
+    value: Frozen
+    look: Look
+    size: int
+    reads: int
+    steps: tuple[tuple[Frozen, float], ...]
+
+    @property
+    def name(self) -> Name:
+        return self.value, self.look
+
+    @property
+    def passed(self) -> frozenset[Frozen]:
+        """The values on its way, itself among them."""
+        return frozenset(step for step, _ in self.steps)
+
+
+def seconds(wanted: Sequence[Wanted], placed: Mapping[Name, Place], speeds: Speeds) -> float:
+    """What it takes to make and read values so placed.
+
+    A step runs for every pass in which a live value needs it, and once where it fills a held one, which
+    is written once and then read.
+    """
+    return sum(_look_seconds(members, placed, speeds) for members in _looks(wanted).values())
+
+
+def place(wanted: Sequence[Wanted], room: Mapping[Place, int], speeds: Speeds) -> Placed:
+    """The place of every value that is worth one, of so many bytes of room: those first that save most
+    seconds a byte, in memory, then on disk.
+
+    Values with layers in common are weighed together too, since a layer is spared only when nothing
+    live needs it. With one place to fill, that saves at least half of the most that can be saved: it
+    takes the better of the greedy choice and the one that begins with the largest saving.
+    """
+    placed: Placed = {}
+    looks = _looks(wanted)
+    for kind in PLACES:
+        largest = max(
+            (
+                offer
+                for members in looks.values()
+                for offer in _offers(members, placed, kind, speeds)
+                if offer.size <= room[kind]
+            ),
+            key=lambda offer: offer.gain,
+            default=None,
+        )
+        if largest is None:
+            continue
+        begun = placed | dict.fromkeys(largest.names, kind)
+        choices = (
+            _greedy(looks, placed, kind, room[kind], speeds),
+            _greedy(looks, begun, kind, room[kind] - largest.size, speeds),
+        )
+        placed = min(choices, key=lambda choice: seconds(wanted, choice, speeds))
+    return placed
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """Values to place together, the seconds that saves and the bytes it takes."""
+
+    names: tuple[Name, ...]
+    size: int
+    gain: float
+
+
+def _greedy(
+    looks: Mapping[Look, Sequence[Wanted]], placed: Placed, kind: Place, room: int, speeds: Speeds
+) -> Placed:
+    placed = dict(placed)
+    offers = {look: [*_offers(members, placed, kind, speeds)] for look, members in looks.items()}
+    while True:
+        open_ = [(offer, look) for look, some in offers.items() for offer in some if offer.size <= room]
+        if not open_:
+            return placed
+        best, look = max(open_, key=lambda pair: pair[0].gain / pair[0].size)
+        placed |= dict.fromkeys(best.names, kind)
+        room -= best.size
+        offers[look] = [*_offers(looks[look], placed, kind, speeds)]
+
+
+def _offers(members: Sequence[Wanted], placed: Placed, kind: Place, speeds: Speeds) -> Iterator[_Offer]:
+    """What can be placed next of one look and saves time."""
+    before = _look_seconds(members, placed, speeds)
+    for bundle in _bundles([w for w in members if w.name not in placed]):
+        names = tuple(w.name for w in bundle)
+        gain = before - _look_seconds(members, placed | dict.fromkeys(names, kind), speeds)
+        if gain > 0:
+            yield _Offer(names, sum(w.size for w in bundle), gain)
+
+
+def _bundles(live: Sequence[Wanted]) -> list[tuple[Wanted, ...]]:
+    """Each live value alone, and for each step those that need it: all of them, only those nearest to
+    it, and only those that are read at least so often."""
+    found: dict[tuple[Wanted, ...], None] = dict.fromkeys((one,) for one in live)
+    for step in dict.fromkeys(step for one in live for step, _ in one.steps):
+        need = [one for one in live if step in one.passed]
+        values = {one.value for one in need}
+        nearest = [one for one in need if not (one.passed - {one.value}) & values]
+        often = ([w for w in need if w.reads >= least] for least in {w.reads for w in need})
+        found |= dict.fromkeys(tuple(bundle) for bundle in (nearest, *often))
+    return list(found)
+
+
+def _look_seconds(members: Sequence[Wanted], placed: Mapping[Name, Place], speeds: Speeds) -> float:
+    held = {w.value for w in members if w.name in placed}
+    filled: set[Frozen] = set()  # steps that are run once to fill what is held
+    passes: dict[Frozen, int] = {}  # and those that are run for each pass over something live
+    total = 0.0
+    for one in members:
+        if one.value in held:
+            total += (1 + one.reads) * one.size / speeds.held(placed[one.name])
+            filled |= one.passed
+            continue
+        for step, _ in reversed(one.steps):
+            if step in held:
+                break
+            passes[step] = max(passes.get(step, 0), one.reads)
+    each = {step: cost for one in members for step, cost in one.steps}
+    return total + sum(cost * ((step in filled) + passes.get(step, 0)) for step, cost in each.items())
+
+
+def _looks(wanted: Sequence[Wanted]) -> dict[Look, list[Wanted]]:
+    looks: dict[Look, list[Wanted]] = {}
+    for one in wanted:
+        looks.setdefault(one.look, []).append(one)
+    return looks

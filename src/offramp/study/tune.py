@@ -1,0 +1,228 @@
+"""What settings are worth on this machine, measured, and the profile that follows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from statistics import geometric_mean, median
+from types import TracebackType
+from typing import Self, final
+
+from offramp.engine.probe import Subject, Way, question
+from offramp.errors import OfframpError
+from offramp.openmp import GIVEN, SPINS
+from offramp.study.profiles import Gain, NumericsSpec
+
+SUBJECTS = (
+    Subject("digits-cnn", (1, 8, 8), 128),
+    Subject("mobilenetv2", (3, 32, 32), 64),
+    Subject("resnet18", (3, 32, 32), 32),
+)
+FORMAT = "channels-last against contiguous"
+PRECISION = "bfloat16 against float32"
+TF32 = "TF32 against float32"
+AT_ONCE = "two trials of 1 thread at once against one of 2"
+MEMORY = "freed memory kept against given back"
+SPINNING = "bounded spinning against the library's, alone"
+BESIDE = "bounded spinning against the library's, beside other work"
+SLEEPING = "bounded spinning against none, alone"
+WORTH = 1.05  # two trials at once must be so much faster before a trial gets one thread
+
+UNSET: Mapping[str, str | None] = dict.fromkeys(GIVEN)
+BOUNDED = {**UNSET, "GOMP_SPINCOUNT": str(SPINS)}
+PASSIVE = {**UNSET, "OMP_WAIT_POLICY": "passive"}
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured next, and of how many things it is which."""
+
+    what: str
+    number: int
+    of: int
+
+
+@final
+class Process:
+    """A process that holds a network and times its training steps. environment: of it alone; None
+    takes a variable away."""
+
+    def __init__(self, subject: Subject, environment: Mapping[str, str | None]) -> None:
+        mine = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "offramp.engine.probe", json.dumps(asdict(subject))],
+            env=mine,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the command, which ends this one
+        )
+
+    def ask(self, ways: Sequence[Way], seconds: float) -> None:
+        assert self._process.stdin is not None
+        print(question(ways, seconds), file=self._process.stdin, flush=True)
+
+    def answer(self) -> list[float]:
+        """Median seconds a step of each way that it was last asked for."""
+        return [median(times) for times in json.loads(self._line())]
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise OfframpError(
+                "a process that measures ended, perhaps for lack of memory; free some and try again"
+            )
+        return line
+
+    def __enter__(self) -> Self:
+        self._line()  # ready
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def measure(
+    device: str, cores: int, seconds: float = 4.0, subjects: Sequence[Subject] = SUBJECTS
+) -> Iterator[Measuring | Gain]:
+    """Everything, with a word before each part. seconds: of each, besides its start."""
+    if device == "cuda":
+        for number, subject in enumerate(subjects):
+            yield Measuring(f"{subject.backbone}: precision, memory format", number + 1, len(subjects))
+            yield from _ways(subject, _accelerated(), seconds)
+        return
+    several = subjects if cores > 1 else ()
+    total = 3 * len(subjects[:2]) + len(subjects[2:]) + len(several)
+    number = 0
+    for subject in subjects:
+        number += 1
+        yield Measuring(f"{subject.backbone}: threads, memory format, precision", number, total)
+        yield from _ways(subject, _on_cpu(cores), seconds)
+    for subject in several:
+        number += 1
+        yield Measuring(f"{subject.backbone}: {AT_ONCE}", number, total)
+        yield _at_once(subject, seconds)
+    for subject in subjects[:2]:
+        number += 1
+        yield Measuring(f"{subject.backbone}: OpenMP's spinning", number, total)
+        yield from _spinning(subject, min(2, cores), seconds)
+        number += 1
+        yield Measuring(f"{subject.backbone}: freed memory", number, total)
+        yield _memory(subject, min(2, cores), seconds)
+
+
+def chosen(device: str, gains: Sequence[Gain]) -> NumericsSpec:
+    """The profile that measurements speak for. Only what leaves accuracy alone is chosen: threads a
+    trial, for the throughput of the whole machine. Less precision is for the user to ask for."""
+    at_once = [gain.ratio for gain in gains if gain.what == AT_ONCE]
+    single = device == "cpu" and (not at_once or geometric_mean(at_once) >= WORTH)
+    return NumericsSpec.model_validate({"device": device, "threads": 1 if single else 2})
+
+
+def _on_cpu(cores: int) -> dict[str, tuple[Way, Way]]:
+    """Pairs of (slower, faster), as they are expected."""
+    usual = Way(min(2, cores))
+    ways = {"2 threads against 1": (Way(1), usual)} if cores > 1 else {}
+    if cores > 2:
+        ways[f"{cores} threads against 2"] = (usual, Way(cores))
+    return {
+        **ways,
+        FORMAT: (Way(usual.threads, layout="contiguous"), usual),
+        PRECISION: (usual, Way(usual.threads, "bfloat16")),
+    }
+
+
+def _accelerated() -> dict[str, tuple[Way, Way]]:
+    usual = Way(2)
+    return {
+        FORMAT: (Way(2, layout="contiguous"), usual),
+        PRECISION: (usual, Way(2, "bfloat16")),
+        TF32: (usual, Way(2, tf32=True)),
+    }
+
+
+def _ways(subject: Subject, pairs: Mapping[str, tuple[Way, Way]], seconds: float) -> Iterator[Gain]:
+    ways = list(dict.fromkeys(way for pair in pairs.values() for way in pair))
+    with Process(subject, BOUNDED) as process:
+        process.ask(ways, seconds * len(ways) / 2)
+        found = dict(zip(ways, process.answer(), strict=True))
+    for what, (slow, fast) in pairs.items():
+        yield _gain(what, subject, found[slow], found[fast])
+
+
+def _at_once(subject: Subject, seconds: float) -> Gain:
+    with ExitStack() as stack:
+        made = [Process(subject, BOUNDED) for _ in range(2)]
+        pair = [stack.enter_context(process) for process in made]
+        for process, way in ((pair[0], Way(2)), (pair[0], Way(1)), (pair[1], Way(1))):
+            process.ask([way], 0.0)  # warm, before two of them meet
+            process.answer()
+        alone: list[float] = []
+        together: list[float] = []
+        for _ in range(2):
+            for process in pair:
+                process.ask([Way(1)], seconds / 3)
+            together += [time for process in pair for time in process.answer()]
+            pair[0].ask([Way(2)], seconds / 3)
+            alone += pair[0].answer()
+    return _gain(AT_ONCE, subject, median(alone), median(together) / 2)
+
+
+def _spinning(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
+    settings = (UNSET, PASSIVE, BOUNDED)
+    with ExitStack() as stack:
+        made = [Process(subject, setting) for setting in settings]
+        processes = [stack.enter_context(process) for process in made]
+        quiet = _in_turns(processes, Way(threads), seconds / 3)
+        with _neighbor():
+            beside = _in_turns(processes, Way(threads), seconds / 3)
+    yield _gain(SPINNING, subject, quiet[0], quiet[2])
+    yield _gain(SLEEPING, subject, quiet[1], quiet[2])
+    yield _gain(BESIDE, subject, beside[0], beside[2])
+
+
+def _memory(subject: Subject, threads: int, seconds: float) -> Gain:
+    with ExitStack() as stack:
+        made = [
+            Process(Subject(subject.backbone, subject.shape, subject.batch, keep), BOUNDED)
+            for keep in (False, True)
+        ]
+        processes = [stack.enter_context(process) for process in made]
+        given_back, kept = _in_turns(processes, Way(threads), seconds / 3)
+    return _gain(MEMORY, subject, given_back, kept)
+
+
+def _in_turns(processes: Sequence[Process], way: Way, seconds: float) -> list[float]:
+    """Median seconds a step in each process; only one works at a time."""
+    found: list[list[float]] = [[] for _ in processes]
+    for _ in range(2):
+        for times, process in zip(found, processes, strict=True):
+            process.ask([way], seconds)
+            times += process.answer()
+    return [median(times) for times in found]
+
+
+@contextmanager
+def _neighbor() -> Iterator[None]:
+    """A process that keeps one core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) as other:
+        try:
+            yield
+        finally:
+            other.kill()
+
+
+def _gain(what: str, subject: Subject, slow: float, fast: float) -> Gain:
+    return Gain(what=what, network=subject.backbone, ratio=round(slow / fast, 3))

@@ -1,0 +1,134 @@
+"""How many workers suit a plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kit import conduct, finish
+
+from offramp.study import workers
+from offramp.study.plan import Plan
+from offramp.study.run import run
+from offramp.study.store import Store
+from offramp.study.workers import PROCESS, SHARE, Need, Workers, asked, fitting, suited, widest
+from support import CPU, tiny_plan, tiny_study
+
+GIB = 2**30
+
+
+def plan(*strategies: str, seeds: tuple[int, ...] = (42, 43), threads: int = 2, **more: Any) -> Plan:
+    made = tiny_plan(tiny_study(strategies or ("two-stage", "joint"), seeds=seeds, **more))
+    return replace(made, numerics=replace(made.numerics, threads=threads))
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny plans count as work for many."""
+    monkeypatch.setattr(workers, "WORTH", 1e-6)
+
+
+def found(plan: Plan, store: Path, cores: int = 64, memory: int = 640 * GIB) -> Workers:
+    return suited(plan, Store(store), CPU, lambda: cores, lambda: memory)
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 1), (3, 1), (4, 2), (7, 3), (64, 4)])
+def test_workers_times_threads_are_never_above_the_cores(cores: int, count: int, tmp_path: Path) -> None:
+    chosen = found(plan(), tmp_path, cores=cores)
+    assert chosen.count == count and chosen.cores == max(1, cores // 2)
+    assert chosen.reason.startswith(f"{cores} core")
+
+
+@pytest.mark.usefixtures("long")
+def test_threads_are_those_of_the_numerics(tmp_path: Path) -> None:
+    assert found(plan(threads=1), tmp_path, cores=3).count == 3
+    assert found(plan(threads=8), tmp_path, cores=16).count == 2
+
+
+@pytest.mark.usefixtures("long")
+def test_the_plan_sets_an_end(tmp_path: Path) -> None:
+    """Two seeds of a backbone and of a joint phase; then two of all heads, which share a pass."""
+    made = plan()
+    assert widest(made, set()) == 4 == found(made, tmp_path).plan
+    assert widest(plan("two-stage", seeds=(42,)), set()) == 1
+    assert widest(plan("two-stage", seeds=(42,), execution={"fuse": False}), set()) == 3
+    assert widest(made, made.nodes.keys()) == 0
+    joints = {key for key, node in made.nodes.items() if node.name == "joint"}
+    assert widest(made, joints) == 2
+
+
+@pytest.mark.usefixtures("long")
+def test_what_the_store_holds_needs_no_worker(tmp_path: Path) -> None:
+    made = tiny_plan(tiny_study(["two-stage"], seeds=[42, 43]))
+    store = Store(tmp_path / "store")
+    running = run(made, store, conduct(store.root))
+    assert found(made, store.root).count == 2
+    next(event for event in running if type(event).__name__ == "Finished")
+    running.close()
+    assert found(made, store.root).plan == 2
+    finish(made, store.root)
+    chosen = found(made, store.root)
+    assert chosen.count == 1 and chosen.reason == "nothing is left to train"
+
+
+@pytest.mark.usefixtures("long")
+def test_memory_sets_an_end(tmp_path: Path) -> None:
+    made = plan()
+    trial = workers.need(made).trial
+    assert PROCESS < trial < PROCESS + 64 * 2**20  # a tiny network on tiny data
+    for count in (1, 2, 3):
+        room = (PROCESS + count * trial + 10 * 2**20) / SHARE
+        chosen = found(made, tmp_path, memory=int(room))
+        assert chosen.count == chosen.memory == count and "or more" not in chosen.reason
+    assert found(made, tmp_path, memory=0).count == 1
+    assert "free memory: 4 or more" in found(made, tmp_path).reason
+
+
+def test_larger_batches_images_and_networks_need_more() -> None:
+    small = workers.need(plan()).trial
+    assert workers.need(plan(recipe={"batch_size": 4096})).trial > small + 100 * 2**20
+    wide = tiny_plan(tiny_study(["joint"], backbone="resnet18"))
+    weights = sum(t.nbytes for t in wide.net.parameters())
+    assert workers.need(wide).trial > PROCESS + workers.COPIES * weights
+    cached = plan("two-stage")
+    assert workers.need(cached).cache == max(w.cache_bytes for w in cached.work.values()) > 0
+    assert workers.need(plan("two-stage", execution={"cache": False})).cache == 0
+
+
+def test_caches_of_all_workers_are_counted_up_to_their_limit() -> None:
+    need = Need(trial=100, cache=1000)
+    room = PROCESS + 5000
+    assert fitting(need, room, limit=10_000, most=99) == 4
+    assert fitting(need, room, limit=2000, most=99) == 30
+    assert fitting(need, room, limit=0, most=99) == 50
+    assert fitting(need, room, limit=0, most=7) == 7
+    assert fitting(need, 0, limit=0, most=7) == 1
+
+
+def test_processes_are_not_started_for_a_moment_of_work(tmp_path: Path) -> None:
+    chosen = found(plan(), tmp_path)
+    assert chosen.count == chosen.work == 1 and chosen.plan == 4
+    long = plan(recipe={"epochs": 100_000})
+    assert found(long, tmp_path).count == 4
+
+
+@pytest.mark.usefixtures("long")
+def test_where_costs_are_results_phases_train_one_at_a_time(tmp_path: Path) -> None:
+    chosen = found(plan(execution="plain"), tmp_path)
+    assert chosen.count == 1 and "costs are results" in chosen.reason
+    assert found(plan(), tmp_path).count > 1
+    assert suited(plan(), Store(tmp_path), torch.device("cuda")).count == 1
+
+
+def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
+    made = plan()
+    assert asked(made, 2, lambda: 4) == Workers(2, "as asked for", 2)
+    slow = asked(made, 2, lambda: 2)
+    assert slow.count == 2 and "slow each other on 2 cores, where 1 would" in slow.reason
+    plain = plan(execution="plain")
+    assert "one worker only" in asked(plain, 2, lambda: 64).reason
+    assert asked(plain, 1, lambda: 64).reason == "as asked for"
