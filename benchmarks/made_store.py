@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 def make_store(root: Path, study: Path, settings: Sequence[str] = ()) -> Store:
     """The finished store of a study file with `settings`, as of `--set`."""
-    plan = make_plan(spec.read(study, settings), CPU)
+    plan = make_plan(spec.read(study, settings))
     store = Store(root)
     rng = np.random.default_rng(0)
     users, made_with = plan.users, provenance(CPU)

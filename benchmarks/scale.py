@@ -9,7 +9,6 @@ Trials are those of a store that was made without training (`made_store`), asked
 
 from __future__ import annotations
 
-import gc
 import resource
 import statistics
 import sys
@@ -24,16 +23,15 @@ from pathlib import Path
 import torch
 
 from benchmarks.made_store import make_store
+from benchmarks.phases import trained
+from benchmarks.runs import BARE
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
 from benchmarks.start import seconds as process_seconds
 from offramp.allocator import keep_freed_memory
 from offramp.data import from_dataset
 from offramp.openmp import SPINS
 from offramp.study import spec
-from offramp.study.events import Failed, Finished
 from offramp.study.plan import default_device, make_plan
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
 
 STUDY = Path(__file__).parent.parent / "studies" / "demo.yaml"
 STRATEGIES = 9  # of that study
@@ -53,7 +51,10 @@ class Size:
     classes: int = 10
 
 
-AS_COMMANDS = {"GOMP_SPINCOUNT": str(SPINS)}  # what the command sets of OpenMP for its own process
+AS_COMMANDS = {
+    **BARE,
+    "GOMP_SPINCOUNT": str(SPINS),
+}  # what the command sets of OpenMP for its own process
 
 
 SIZES: Mapping[str, Sequence[Size]] = {
@@ -152,15 +153,8 @@ def make(size: Size) -> Callable[[], Answer]:
     def answer() -> Answer:
         began = time.perf_counter()
         plan = make_plan(study, device, data=data)
-        spent = 0.0
-        with tempfile.TemporaryDirectory() as folder:
-            store = Store(Path(folder) / "store")
-            for event in run(plan, store, Conduct(device, Path(folder) / "cache")):
-                if isinstance(event, Failed):
-                    raise RuntimeError(event.reason)
-                spent += event.seconds if isinstance(event, Finished) else 0.0
+        spent = sum(trained(plan, answers=True).values())
         whole = time.perf_counter() - began
-        gc.collect()
         return Answer(spent, plan.executed, whole, _peak(device))
 
     answer()  # kernels are chosen and memory is there
