@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+_LEAVES = (str, int, float, bool, type(None))
+
 
 def plain(value: Any) -> Any:
     """`value` in the types of JSON. Dataclasses carry their type's name, so that two kinds of thing
@@ -16,6 +18,8 @@ def plain(value: Any) -> Any:
 
     Raises TypeError for anything whose text would not be stable (an object's address, a callable).
     """
+    if type(value) in _LEAVES:  # most of what a study hashes; asked first, since it is asked so often
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}

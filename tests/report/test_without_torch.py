@@ -76,3 +76,16 @@ def test_the_table_and_every_figure(store: Path) -> None:
     assert int(rows) > 100 and int(figures) > 10 and loaded == "False"
     assert evidence.open(store).table.shape[0] == int(rows)
     assert not packed.is_pack(store)
+
+
+def test_a_store_is_looked_into(store: Path, tmp_path: Path) -> None:
+    of = ("--store", store)
+    for asked, said in (
+        (("status", *of), "2 trials finished"),
+        (("show", "joint-digits", *of), "Phases"),
+        (("compare", "joint", "two-stage", *of), "paired by seed"),
+        (("export-table", "--out", tmp_path / "table.csv", *of), "rows of 2 trials"),
+    ):
+        answer = run(COMMAND, *asked)
+        assert answer.returncode == 0, answer.stderr
+        assert said in answer.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -76,6 +77,28 @@ def test_edited_node_and_node_under_another_name_are_damaged(store: Store) -> No
         store.read_node("other")
     with pytest.raises(Damaged, match="missing"):
         store.read_node(key)
+
+
+def test_another_layout_of_a_manifest_is_no_damage_and_no_cover_for_it(store: Store) -> None:
+    key = node(store)
+    path = store.root / "nodes" / key / "node.json"
+    whole = store.read_node(key)
+    text = path.read_text()
+    loose = json.dumps(json.loads(text))
+    path.write_text(loose)
+    assert store.read_node(key) == whole
+    for edited in (
+        *(loose.replace('"epochs": 2', '"epochs": 3'), text.replace('"seal"', '"sea"')),
+        *(
+            text.replace("\n", "\n\n", 1).replace('"epochs": 2', '"epochs": 3'),
+            text[:-1] + ', "more": 1}',
+        ),
+        text.replace('{\n "files"', '{\n "epochs": 2,\n "files"'),
+    ):
+        assert edited not in (text, loose)
+        path.write_text(edited)
+        with pytest.raises(Damaged, match="seal"):
+            store.read_node(key)
 
 
 def test_damaged_survives_pickling() -> None:

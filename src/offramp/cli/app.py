@@ -195,7 +195,7 @@ def status(store: StoreOption = RUNS, json: JsonOption = False) -> None:
     """
     from offramp.cli import inspecting
 
-    inspecting.status(inspecting.opened(store), json)
+    inspecting.status(inspecting.archived(store), json)
 
 
 @app.command()
@@ -214,7 +214,7 @@ def show(
     """
     from offramp.cli import inspecting
 
-    inspecting.show_trial(inspecting.opened(store), trial, json)
+    inspecting.show_trial(inspecting.archived(store), trial, json)
 
 
 @app.command()
@@ -242,7 +242,7 @@ def why(
     """
     from offramp.cli import comparing, inspecting
 
-    comparing.why(inspecting.opened(store), node, study, set_ or [], json)
+    comparing.why(inspecting.archived(store), node, study, set_ or [], json)
 
 
 @app.command()
@@ -280,7 +280,7 @@ def export_table(
     """
     from offramp.cli import inspecting
 
-    inspecting.export_table(inspecting.opened(store), out, json)
+    inspecting.export_table(inspecting.archived(store), out, json)
 
 
 @app.command()

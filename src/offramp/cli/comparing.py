@@ -14,10 +14,10 @@ from offramp.analysis.paired import Difference, paired
 from offramp.cli.render import console, emit, show, table
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import canonical
-from offramp.study.store import Store
+from offramp.study.archive import Archive
 
 
-def compare(store: Store, a: str, b: str, as_json: bool) -> None:
+def compare(store: Archive, a: str, b: str, as_json: bool) -> None:
     trials = {trial: store.read_trial(trial) for trial in store.trials()}
     labels = {manifest["strategy"] for manifest in trials.values()}
     unit = "seed" if labels & {a, b} else "image"
@@ -45,7 +45,7 @@ def compare(store: Store, a: str, b: str, as_json: bool) -> None:
 
 
 def _by_seed(
-    store: Store, trials: Mapping[str, dict[str, Any]], a: str, b: str
+    store: Archive, trials: Mapping[str, dict[str, Any]], a: str, b: str
 ) -> dict[int, Difference]:
     """Strategies, paired by trunk, data and seed; their exits by place, numbered as in `a`."""
     sides = {label: _by_setting(store, trials, label) for label in (a, b)}
@@ -65,7 +65,7 @@ def _by_seed(
 
 
 def _by_setting(
-    store: Store, trials: Mapping[str, dict[str, Any]], label: str
+    store: Archive, trials: Mapping[str, dict[str, Any]], label: str
 ) -> dict[str, dict[str, Any]]:
     """The manifests of a strategy by what pairs them: trunk, data and seed, whichever study ran them.
 
@@ -93,7 +93,7 @@ def _accuracy_at(manifest: Mapping[str, Any]) -> dict[str, float]:
     return dict(zip(places, manifest["metrics"]["test"]["accuracy"], strict=True))
 
 
-def _by_image(store: Store, a: str, b: str) -> dict[int, Difference]:
+def _by_image(store: Archive, a: str, b: str) -> dict[int, Difference]:
     """Trials, paired by test image."""
     one, other = store.read_trial(a), store.read_trial(b)
     if one["data"]["test"] != other["data"]["test"]:
@@ -106,7 +106,7 @@ def _by_image(store: Store, a: str, b: str) -> dict[int, Difference]:
     return {k: paired(right[0][k], right[1][k]) for k in right[0] if k in right[1]}
 
 
-def why(store: Store, prefix: str, study: Path | None, overrides: list[str], as_json: bool) -> None:
+def why(store: Archive, prefix: str, study: Path | None, overrides: list[str], as_json: bool) -> None:
     there = {key: store.read_node(key) for key in store.nodes()}
     planned = _planned(study, overrides)
     key = _one({*there, *planned}, prefix)

@@ -33,7 +33,7 @@ def compare(
     """
     from offramp.cli import comparing, inspecting
 
-    comparing.compare(inspecting.opened(store), a, b, json)
+    comparing.compare(inspecting.archived(store), a, b, json)
 
 
 def stats(

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.errors import OfframpError
 from offramp.files import replacing
-from offramp.study.store import Store
+from offramp.study.archive import Archive
 from offramp.study.summary import data_label, made_with, tidy, trial_seconds
+
+if TYPE_CHECKING:
+    from offramp.study.store import Store
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
 UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}
 
 
+def archived(root: Path) -> Archive:
+    """A store that is there already, to be read: quicker, since that takes no torch.
+
+    Raises OfframpError where there is none.
+    """
+    archive = Archive(root)
+    if not archive.version.exists():
+        raise OfframpError(f"there is no store at {root}; name one with --store, or run a study first")
+    return archive
+
+
 def opened(root: Path) -> Store:
     """A store that is there already. Raises OfframpError where there is none."""
-    store = Store(root)
-    if not (root / "store.json").exists():
-        raise OfframpError(f"there is no store at {root}; name one with --store, or run a study first")
-    return store
+    from offramp.study.store import Store
+
+    return Store(archived(root).root)
 
 
-def status(store: Store, as_json: bool) -> None:
+def status(store: Archive, as_json: bool) -> None:
     manifests = [store.read_trial(trial) for trial in store.trials()]
     counts = Counter((m["strategy"], m["network"]["backbone"], data_label(m)) for m in manifests)
     plans = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
@@ -65,7 +78,7 @@ def status(store: Store, as_json: bool) -> None:
         typer.echo(f"Warning: mixed here, so bits may differ: {'; '.join(mixed)}.")
 
 
-def show_trial(store: Store, prefix: str, as_json: bool) -> None:
+def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
     seconds = trial_seconds(store, manifest)
@@ -116,7 +129,7 @@ def _uneven(manifest: dict[str, Any]) -> Any:
     return listing
 
 
-def _phases(store: Store, manifest: dict[str, Any]) -> Any:
+def _phases(store: Archive, manifest: dict[str, Any]) -> Any:
     listing = table(["phase", "node"], ["epochs", "kept", "time"])
     for phase in manifest["phases"]:
         record, cost = store.read_node(phase["node"]), store.node_cost(phase["node"])
@@ -147,7 +160,7 @@ def gc(store: Store, dry_run: bool, abandon: bool, as_json: bool) -> None:
     typer.echo(f"{'Would free' if dry_run else 'Freed'} {size(freed)}.")
 
 
-def export_table(store: Store, out: Path, as_json: bool) -> None:
+def export_table(store: Archive, out: Path, as_json: bool) -> None:
     if out.suffix not in (".parquet", ".csv"):
         raise OfframpError(f"--out is {out}; end it in .parquet or .csv, which is the format")
     if not out.parent.is_dir():

@@ -173,10 +173,10 @@ def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     cached, or not alone on the machine).
     A node that several trials share stands in the table once for each of them.
     """
-    frames = [_tidy_trial(store, trial) for trial in trials]
-    if not frames:
+    columns = [_tidy_trial(store, trial) for trial in trials]
+    if not columns:
         return pd.DataFrame(columns=list(COLUMNS))
-    table = pd.concat(frames, ignore_index=True)
+    table = pd.DataFrame({name: np.concatenate([c[name] for c in columns]) for name in COLUMNS})
     for column in ("exit", "epoch"):
         table[column] = table[column].astype("Int64")
     return table
@@ -189,55 +189,88 @@ def data_label(manifest: Mapping[str, Any]) -> str:
     return name if augment is None else f"{name} ({augment['label']})"
 
 
-def _tidy_trial(store: Histories, trial: str) -> pd.DataFrame:
+Columns = dict[str, np.ndarray]  # of one length; by name of COLUMNS
+
+
+def _tidy_trial(store: Histories, trial: str) -> Columns:
+    """The rows of one trial. Arrays, not frames: a store has thousands of phases, and a frame for each
+    of them takes longer than its numbers."""
     manifest = store.read_trial(trial)
     number = {place: k for k, place in enumerate(manifest["places"], start=1)}
-    frames = []
+    parts = []
     for phase in manifest["phases"]:
-        history = store.node_history(phase["node"])
-        history["exit"] = history["exit"].map(number)
-        cost = store.node_cost(phase["node"])
-        amounts = {f"seconds_{kind}": value for kind, value in cost["seconds"].items()}
-        amounts |= {name: cost[name] for name in ("macs_written", "macs_executed")}
-        amounts |= {name: used for name, used in cost.get("used", {}).items() if used is not None}
-        costs = pd.DataFrame({"metric": list(amounts), "value": list(amounts.values())})
-        costs["measured"] = cost["comparable"]
-        costs = pd.concat([costs, _exit_seconds(cost, number)])
-        both = pd.concat([history.assign(measured=True), costs])
-        frames.append(both.assign(phase=phase["name"], source=phase["node"][:16]))
-    final = [
-        {
-            "phase": "final",
-            "exit": exit,
-            "split": split,
-            "metric": metric,
-            "value": value,
-            "source": digest(manifest["final"][str(exit)])[:16],
-            "measured": True,
-        }
-        for split, metrics in manifest["metrics"].items()
-        for metric, values in metrics.items()
-        for exit, value in zip(manifest["exits"], values, strict=True)
-    ]
-    table = pd.concat([*frames, pd.DataFrame(final)], ignore_index=True).assign(
-        trial=trial,
-        strategy=manifest["strategy"],
-        model=manifest["network"]["backbone"],
-        data=data_label(manifest),
-        seed=manifest["seed"],
-    )
-    return table.reindex(columns=list(COLUMNS))
+        of_phase = {"phase": phase["name"], "source": phase["node"][:16]}
+        history, cost = store.node_history(phase["node"]), store.node_cost(phase["node"])
+        parts += [
+            _columns(of_phase | _history(history, number)),
+            _columns(of_phase | _amounts(cost)),
+            _columns(of_phase | _exit_seconds(cost, number)),
+        ]
+    of_final = {
+        "phase": "final",
+        "source": [digest(manifest["final"][str(exit)])[:16] for exit in manifest["exits"]],
+        "exit": list(manifest["exits"]),
+        "measured": True,
+    }
+    for split, metrics in manifest["metrics"].items():
+        for metric, values in metrics.items():
+            parts.append(_columns({**of_final, "split": split, "metric": metric, "value": values}))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    of_trial = {
+        "trial": trial,
+        "strategy": manifest["strategy"],
+        "model": manifest["network"]["backbone"],
+        "data": data_label(manifest),
+        "seed": manifest["seed"],
+    }
+    return joined | {name: _filled(value, len(joined["value"])) for name, value in of_trial.items()}
 
 
-def _exit_seconds(cost: Mapping[str, Any], number: Mapping[str, int]) -> pd.DataFrame:
+OF_ROWS: Mapping[str, type] = {
+    **{"phase": object, "exit": float, "split": object, "epoch": float, "metric": object},
+    **{"value": float, "source": object, "measured": bool},
+}
+"""The columns that differ between the rows of a trial; a missing exit or epoch is NaN."""
+
+
+def _columns(given: Mapping[str, Any]) -> Columns:
+    """Rows of OF_ROWS. What is no list or array is the same in all; what is not given is missing."""
+    rows = len(given["value"])
+    return {
+        name: np.asarray(value, dtype=kind)
+        if isinstance(value := given.get(name, np.nan), (list, np.ndarray))
+        else _filled(value, rows, kind)
+        for name, kind in OF_ROWS.items()
+    }
+
+
+def _filled(value: Any, rows: int, kind: type | None = None) -> np.ndarray:
+    return np.full(rows, value, dtype=kind or (object if isinstance(value, str) else type(value)))
+
+
+def _history(history: pd.DataFrame, number: Mapping[str, int]) -> dict[str, Any]:
+    exits = [number.get(place, np.nan) for place in history["exit"]]
+    same = {
+        name: history[name].to_numpy(OF_ROWS[name]) for name in ("epoch", "split", "metric", "value")
+    }
+    return {**same, "exit": exits, "measured": True}
+
+
+def _amounts(cost: Mapping[str, Any]) -> dict[str, Any]:
+    amounts = {f"seconds_{kind}": value for kind, value in cost["seconds"].items()}
+    amounts |= {name: cost[name] for name in ("macs_written", "macs_executed")}
+    amounts |= {name: used for name, used in cost.get("used", {}).items() if used is not None}
+    values = list(amounts.values())
+    return {"metric": list(amounts), "value": values, "measured": cost["comparable"]}
+
+
+def _exit_seconds(cost: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, Any]:
     """A phase's time by exit: measured where it reads one exit, else attributed by MACs."""
     shares = {number[place]: share for place, share in cost.get("exit_shares", {}).items()}
     spent = _as_written(cost["seconds"])
-    return pd.DataFrame(
-        {
-            "exit": list(shares),
-            "metric": "exit_seconds",
-            "value": [spent * share for share in shares.values()],
-            "measured": cost["comparable"] and len(shares) == 1,
-        }
-    )
+    return {
+        "exit": list(shares),
+        "metric": "exit_seconds",
+        "value": [spent * share for share in shares.values()],
+        "measured": cost["comparable"] and len(shares) == 1,
+    }
