@@ -15,7 +15,7 @@ from offramp.data.file_split import FileSplit
 from offramp.data.geometry import picture
 from offramp.data.images import pixels
 from offramp.data.prefetch import Prefetch
-from offramp.data.views import augmented, box_draws, cut_out, draws
+from offramp.data.views import augmented, cut_draws, cut_out, draws
 from offramp.engine.losses import balanced
 from offramp.recipe import Recipe
 
@@ -68,7 +68,7 @@ class Images:
             for rows in chunks:
                 yield self.read(split, rows, view)
             return
-        made = self._prefetch.batches(split, (rows.cpu() for rows in chunks), view)
+        made = self._prefetch.batches(split, chunks, view)
         for rows, stored in zip(chunks, made, strict=True):
             yield self._finished(stored, rows, view)
 
@@ -86,7 +86,7 @@ class Images:
     def _boxes(self, augment: Augment, stored: Split, rows: Tensor, view: View) -> Tensor:
         """The resized crops of images in memory; Pillow makes them, on the CPU, as those of files."""
         rows = rows.cpu()
-        drawn = box_draws(view, rows)
+        drawn = cut_draws(view, rows)
         size = (stored.shape[1], stored.shape[2])
         cut = [
             pixels(cut_out(augment, picture(image), d, size))
