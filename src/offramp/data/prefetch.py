@@ -60,8 +60,7 @@ class Prefetch:
             _Order(free.pop() if free else None, self._asking(split, rows, view)) for rows in chunks
         )
         for made in loader:
-            if isinstance(made, _Filled):
-                assert slots is not None
+            if slots is not None and isinstance(made, _Filled):
                 yield _as_images(slots.array(made.slot, made.shape))
                 free.append(made.slot)
             else:
@@ -181,7 +180,7 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def _unpacked(made: np.ndarray | str) -> Tensor:
+def _unpacked(made: Any) -> Tensor:
     if isinstance(made, str):
         raise OfframpError(made)
     return _as_images(made)
