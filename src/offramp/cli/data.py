@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp.cli.busy import reading_shown
 from offramp.cli.options import JsonOption, SetOption
 from offramp.cli.render import counted, emit, show, split, table
 from offramp.errors import OfframpError
@@ -125,7 +126,8 @@ def _opened(
     described = {"strategies": ["baseline"], "backbone": "resnet18", "data": data}
     study = spec.parse(described, "data", overrides)
     sources = open_sources(data_spec(study))
-    return study, sources, audit(sources)
+    with reading_shown():
+        return study, sources, audit(sources)
 
 
 def _draw(study: Study, sources: Sources, path: Path) -> None:
