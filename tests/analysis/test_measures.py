@@ -213,6 +213,21 @@ def test_estimated_time_adds_spared_macs_at_the_pace_of_the_largest_phase() -> N
     assert observations(estimated, MEASURES["macs-written"])["measured"].all()  # counted
 
 
+def test_time_by_kind_is_that_of_all_phases_or_of_none() -> None:
+    measured = with_costs(True)
+    assert values("seconds-train", measured) == {None: 12.0}
+    assert values("seconds-data", measured) == {}  # no phase tells it apart
+    waited = [
+        {"trial": "t", "phase": p, "metric": "seconds_data", "value": v, "source": p, "measured": True}
+        for p, v in (("joint", 3.0), ("branch 1", 0.5))
+    ]
+    assert values("seconds-data", pd.concat([measured, table(waited)])) == {None: 3.5}
+    assert values("seconds-data", pd.concat([measured, table(waited[:1])])) == {}
+    both = pd.concat([measured, table(waited)])
+    assert values("seconds-written", both) == {None: 15.5}  # a part of training as it is written
+    assert values("power-gpu-mean", both) == pytest.approx({None: (50 * 13 + 80 * 2.5) / 15.5})
+
+
 def test_memory_power_and_energy_over_phases() -> None:
     measured = with_costs(True)
     assert values("memory-gpu-max", measured) == {None: 7e6}
@@ -252,6 +267,8 @@ def test_time_of_a_phase_for_several_exits_is_attributed_and_no_measurement() ->
 
 
 LACKING = {"power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy"} | {
+    "seconds-validation",
+    "seconds-data",
     "overfitting-epoch",
     "saturation-epoch",  # accuracy falls at the end of every simulated curve
 }

@@ -47,11 +47,13 @@ def test_status(studied: Cli) -> None:
     assert "6 trials finished, 0 begun; 8 nodes, 0 checkpoints" in text
 
 
-def remade(key: str, **provenance: str) -> None:
-    """A node as if it had been made elsewhere."""
+def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
+    """A node as if it had been made elsewhere. without: kinds of seconds that are not in its record."""
     store = Store(Path("runs"))
     node, weights = store.read_node(key), store.node_weights(key)
     history, cost = store.node_history(key), store.node_cost(key)
+    seconds = {kind: spent for kind, spent in cost["seconds"].items() if kind not in without}
+    cost = {**cost, "seconds": seconds}
     store.discard_node(key)
     made = {**node.provenance, **provenance}
     store.write_node(key, node.reads, node.labels, made, node.summary, weights, history, cost)
@@ -76,6 +78,23 @@ def test_show(studied: Cli) -> None:
     assert said["trial"].startswith("two-stage-digits-cnn-digits-s1-")
     assert said["exits"] == [1, 2, 3] and said["seed"] == 1 and said["seconds"]["measured"] is False
     assert [phase["name"] for phase in said["phases"]] == ["backbone", "exit 1", "exit 2"]
+    (phases,) = [part for part in text.split("\n\n") if "kept" in part and "backbone" in part]
+    assert all(word in phases for word in ("train", "check", "data", "other", "all"))
+    kinds = {"preparation", "train", "validation", "data", "evaluation"}
+    assert all(kinds <= set(phase["seconds"]) for phase in said["phases"])
+
+
+def test_show_reads_records_whose_time_of_data_was_not_told_apart(studied: Cli) -> None:
+    trial = "two-stage-digits-cnn-digits-s1"
+    told = data(studied("show", trial, "--json"))
+    key = told["phases"][0]["node"]
+    remade(key, without=("data",))
+    later = data(studied("show", trial, "--json"))
+    assert "data" not in later["phases"][0]["seconds"] and "data" in later["phases"][1]["seconds"]
+    spent = [sum(phase["seconds"].values()) for phase in later["phases"]]
+    assert later["seconds"]["executed"] == pytest.approx(sum(spent))
+    line = next(row for row in studied("show", trial).out.splitlines() if key[:12] in row)
+    assert " - " in line
 
 
 def test_show_asks_for_more_of_an_id(studied: Cli) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +20,7 @@ from offramp.data import Data, DataSpec, load, order
 from offramp.data.dataset import Split
 from offramp.data.file_split import FileSplit
 from offramp.data.read import Loader
+from offramp.data.slots import Slots
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.study.plan import data_identity
@@ -103,6 +108,73 @@ def test_workers_go_on_over_several_passes_and_after_one_is_broken_off(photos: P
         del broken
         assert same(images.reads("train", chunks, view), iter(expected))
     images.close()
+
+
+def test_batches_may_grow_and_be_kept(photos: Path) -> None:
+    """Memory that workers write into is used again; what is handed out is not."""
+    data = read(photos, "streaming", BOXES)
+    images, plain = Images(data, CPU, 2), Images(data, CPU)
+    for size in (3, 16, 5):
+        chunks = torch.split(torch.arange(len(data.train)), size)
+        kept = list(images.reads("train", chunks, View(5, size)))
+        assert same(iter(kept), plain.reads("train", chunks, View(5, size)))
+    assert list(images.reads("train", [])) == []
+    images.close()
+
+
+def test_batches_come_through_shared_memory_or_where_there_is_none_through_pipes(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read(photos, "streaming", BOXES)
+    expected = list(epoch(data))
+    taken: list[int] = []
+    array = Slots.array
+
+    def counted(slots: Slots, slot: int, shape: tuple[int, ...]) -> np.ndarray:
+        taken.append(slot)
+        return array(slots, slot, shape)
+
+    monkeypatch.setattr(Slots, "array", counted)
+    assert same(epoch(data, 2), iter(expected))
+    assert len(taken) == (len(expected) if sys.platform == "linux" else 0)
+    taken.clear()
+    monkeypatch.setattr(Slots, "made", lambda *_: None)
+    assert same(epoch(data, 2), iter(expected))
+    assert not taken
+
+
+READER = """
+import sys, time, psutil, torch
+from offramp.augment import Augment, View
+from offramp.data import DataSpec, load
+from offramp.engine.images import Images
+boxes = Augment(flip=True, resized_crop=(0.2, 1.0))
+data = load(DataSpec("folder", sys.argv[1], size=16), boxes, "streaming")
+images = Images(data, torch.device("cpu"), 2)
+for batch in images.reads("train", torch.split(torch.arange(len(data.train)), 4), View(1, 0)):
+    print(*(child.pid for child in psutil.Process().children()), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends workers with their parent")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_of_a_reader_that_is_killed(how: signal.Signals, photos: Path) -> None:
+    def named() -> set[str]:
+        return {path.name for path in Path("/dev/shm").glob("*torch*")}
+
+    before = named()
+    command = [sys.executable, "-c", READER, str(photos)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as reader:
+        assert reader.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in reader.stdout.readline().split()]
+        assert len(workers) == 2
+        reader.send_signal(how)
+        reader.wait(20)
+    _, alive = psutil.wait_procs(workers, 20)
+    assert not [w for w in alive if w.status() != psutil.STATUS_ZOMBIE]
+    assert named() <= before
 
 
 def test_boxes_are_cut_from_more_than_the_middle_of_the_image(photos: Path) -> None:

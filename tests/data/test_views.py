@@ -16,7 +16,7 @@ from offramp.augment import Augment, View
 from offramp.data.boxes import RATIO, random_box
 from offramp.data.geometry import picture
 from offramp.data.images import pixels as pixels_of
-from offramp.data.views import BOX, BOX_DRAWS, COLUMNS, augmented, box_draws, cut_out, draws
+from offramp.data.views import BOX, BOX_DRAWS, COLUMNS, augmented, cut_draws, cut_out, draws
 from offramp.seeding import derive
 
 VIEW = View(42, 3)
@@ -44,7 +44,7 @@ def seen(augment: Augment, pixels: Tensor, rows: Tensor, view: View = VIEW) -> T
     cut = pixels[rows]
     if augment.resized_crop is not None:
         size = (pixels.shape[2], pixels.shape[3])
-        drawn = box_draws(view, rows)
+        drawn = cut_draws(view, rows)
         cut = torch.stack(
             [pixels_of(cut_out(augment, picture(i), d, size)) for i, d in zip(cut, drawn, strict=True)]
         )
@@ -154,11 +154,19 @@ def test_a_resized_crop_is_the_box_and_nothing_of_what_is_around_it() -> None:
     augment = Augment(resized_crop=(0.2, 0.9))
     found = seen(augment, pixels, ROWS)
     for row in (0, 50, 199):
-        (drawn,) = box_draws(VIEW, torch.tensor([row]))
+        drawn = draws(VIEW, torch.tensor([row]))[0, BOX : BOX + BOX_DRAWS].tolist()
         top, left, height, width = random_box(12, 10, (0.2, 0.9), drawn)
         part = picture(pixels[row, :, top : top + height, left : left + width])
         expected = part.resize((10, 12), Image.Resampling.BILINEAR)
         assert torch.equal(found[row], pixels_of(expected))
+
+
+def test_boxes_are_flipped_as_whole_images_are() -> None:
+    pixels, boxes = images(), (0.2, 0.9)
+    cut = seen(Augment(resized_crop=boxes), pixels, ROWS)
+    for flips in ({"flip": True}, {"vertical_flip": True}, {"flip": True, "vertical_flip": True}):
+        found = seen(Augment(resized_crop=boxes, **flips), pixels, ROWS)
+        assert torch.equal(found, seen(Augment(**flips), cut, ROWS)) and not torch.equal(found, cut)
 
 
 def test_boxes_keep_to_area_and_ratio_and_go_everywhere() -> None:

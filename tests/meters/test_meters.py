@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
+import sys
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 
 from offramp.meters import Gpu, Meter, Missing, Packages, find_gpu, find_packages
-from offramp.meters.meter import Usage
+from offramp.meters.meter import Usage, _resident
 
 RANGE = 262_143_328_850
 
@@ -181,6 +185,31 @@ def test_memory_of_this_process_is_read(clock):
     used = subject.lap()
     assert used.memory_rss_peak_bytes >= len(held)
     assert used.memory_rss_peak_bytes < psutil.virtual_memory().total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what processes share")
+def test_memory_that_processes_share_counts_once():
+    shared = np.frombuffer(mmap.mmap(-1, 200_000_000), np.uint8)
+
+    def touch(pipe):
+        pipe.recv()
+        shared[:: mmap.PAGESIZE] = 1
+        pipe.send("done")
+        pipe.recv()
+
+    forked = multiprocessing.get_context("fork")
+    here, there = forked.Pipe()
+    child = forked.Process(target=touch, args=(there,))
+    child.start()
+    try:
+        before = _resident(psutil.Process())
+        here.send("go")
+        assert here.recv() == "done" and shared[:: mmap.PAGESIZE].all()
+        both = _resident(psutil.Process())
+    finally:
+        here.send("end")
+        child.join()
+    assert 180_000_000 < both - before < 260_000_000
 
 
 def test_parts_of_a_fused_phase_add_up_to_the_whole():

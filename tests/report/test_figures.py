@@ -242,7 +242,8 @@ def test_meters_are_drawn_where_there_are_any() -> None:
     found = evidence([metered("joint", (2e9, 5e9), (10.0, 20.0)), simple("separate", 1)])
     assert meters.per_trial(found, "net", "images", "memory_rss_peak_bytes")["value"].tolist() == [5e9]
     mean = meters.per_trial(found, "net", "images", "power_cpu_mean_w")["value"].tolist()
-    assert mean == [pytest.approx((1 * 10 + 3 * 20) / 4)]  # half a second of evaluation each
+    # Half a second of evaluation each, in which no meter ran, has no weight.
+    assert mean == [pytest.approx((0.5 * 10 + 2.5 * 20) / 3)]
     assert meters.per_trial(found, "net", "images", "energy_cpu_j")["value"].tolist() == [20.0]
     assert meters.per_trial(found, "net", "images", "energy_gpu_j").empty
     figure = draw(found, ["memory-power"]).figures[0]

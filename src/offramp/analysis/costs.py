@@ -8,6 +8,7 @@ from types import MappingProxyType
 import pandas as pd
 
 KEYS = ["trial", "phase"]
+Over = Callable[[pd.DataFrame], pd.Series]  # rows of `phases` to one number a trial (index: trial)
 OURS = ("seconds_checkpoint", "seconds_evaluation")  # no part of training as it is written
 
 
@@ -72,28 +73,33 @@ def _executed(rows: pd.DataFrame) -> pd.Series:
     return _total(_seconds(rows, ()))
 
 
-def _sum(*metrics: str) -> Callable[[pd.DataFrame], pd.Series]:
+def summed(*metrics: str) -> Over:
+    """The sum of amounts, and over the phases."""
+
     def total(rows: pd.DataFrame) -> pd.Series:
         return _total(_present(rows, metrics).sum(axis=1, skipna=False))
 
     return total
 
 
-def _max(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
-    def largest(rows: pd.DataFrame) -> pd.Series:
+def largest(metric: str) -> Over:
+    """Of the phases the largest."""
+
+    def over(rows: pd.DataFrame) -> pd.Series:
         values = _present(rows, (metric,))[metric]
         return values.groupby(level="trial").max().where(_total(values).notna())
 
-    return largest
+    return over
 
 
-def _mean(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
-    def mean(rows: pd.DataFrame) -> pd.Series:
-        """Weighted by the time that meters ran: preparation and epochs."""
+def mean(metric: str) -> Over:
+    """The mean of the phases, weighted by the time that meters ran: preparation and epochs."""
+
+    def over(rows: pd.DataFrame) -> pd.Series:
         seconds = _seconds(rows, OURS)
         return _total(_present(rows, (metric,))[metric] * seconds) / _total(seconds)
 
-    return mean
+    return over
 
 
 def _present(rows: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
@@ -101,22 +107,25 @@ def _present(rows: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
 
 
 # Of a trial, by the name of the measure. A phase without a reading makes the trial's missing too.
-COSTS: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = MappingProxyType(
+COSTS: Mapping[str, Over] = MappingProxyType(
     {
         "seconds-written": _written,
         "seconds-executed": _executed,
-        "macs-written": _sum("macs_written"),
-        "macs-executed": _sum("macs_executed"),
-        "memory-cpu-max": _max("memory_rss_peak_bytes"),
-        "memory-cpu-sum": _sum("memory_rss_peak_bytes"),
-        "memory-gpu-max": _max("memory_gpu_peak_bytes"),
-        "memory-gpu-sum": _sum("memory_gpu_peak_bytes"),
-        "power-cpu-mean": _mean("power_cpu_mean_w"),
-        "power-cpu-peak": _max("power_cpu_peak_w"),
-        "power-gpu-mean": _mean("power_gpu_mean_w"),
-        "power-gpu-peak": _max("power_gpu_peak_w"),
-        "energy-cpu": _sum("energy_cpu_j"),
-        "energy-gpu": _sum("energy_gpu_j"),
-        "energy": _sum("energy_cpu_j", "energy_gpu_j"),
+        "seconds-train": summed("seconds_train"),
+        "seconds-validation": summed("seconds_validation"),
+        "seconds-data": summed("seconds_data"),
+        "macs-written": summed("macs_written"),
+        "macs-executed": summed("macs_executed"),
+        "memory-cpu-max": largest("memory_rss_peak_bytes"),
+        "memory-cpu-sum": summed("memory_rss_peak_bytes"),
+        "memory-gpu-max": largest("memory_gpu_peak_bytes"),
+        "memory-gpu-sum": summed("memory_gpu_peak_bytes"),
+        "power-cpu-mean": mean("power_cpu_mean_w"),
+        "power-cpu-peak": largest("power_cpu_peak_w"),
+        "power-gpu-mean": mean("power_gpu_mean_w"),
+        "power-gpu-peak": largest("power_gpu_peak_w"),
+        "energy-cpu": summed("energy_cpu_j"),
+        "energy-gpu": summed("energy_gpu_j"),
+        "energy": summed("energy_cpu_j", "energy_gpu_j"),
     }
 )

@@ -83,6 +83,9 @@ def _registry() -> dict[str, Measure]:
     for name, title, unit, scale in (
         ("seconds-written", "Training time as the paper runs it", "s", 1.0),
         ("seconds-executed", "Time of all that ran", "s", 1.0),
+        ("seconds-train", "Time of training steps", "s", 1.0),
+        ("seconds-validation", "Time of the validation of each epoch", "s", 1.0),
+        ("seconds-data", "Time that epochs waited for images", "s", 1.0),
         ("macs-written", "Training compute as the paper runs it", "GMAC", 1e-9),
         ("macs-executed", "Training compute that ran", "GMAC", 1e-9),
         ("memory-cpu-max", "CPU memory, largest phase", "MB", 1e-6),

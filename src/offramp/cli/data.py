@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp.cli.busy import reading_shown
 from offramp.cli.options import JsonOption, SetOption
 from offramp.cli.render import counted, emit, show, split, table
 from offramp.errors import OfframpError
@@ -211,10 +212,11 @@ def _opened(
 
     study = _study(name, root, augment, settings)
     sources = open_sources(data_spec(study))
-    changed = rehash(sources) if fresh else ()
-    if changed:  # a hash may have chosen the split of its image
-        sources = open_sources(data_spec(study))
-    found = audit(sources)
+    with reading_shown():
+        changed = rehash(sources) if fresh else ()
+        if changed:  # a hash may have chosen the split of its image
+            sources = open_sources(data_spec(study))
+        found = audit(sources)
     return study, sources, replace(found, wrong=(*changed, *found.wrong))
 
 

@@ -84,7 +84,12 @@ def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
     seconds = trial_seconds(store, manifest)
     if as_json:
         made = made_with(store, [manifest])
-        emit({"trial": trial, **manifest, "seconds": dict(seconds.__dict__), "made_with": made})
+        phases = [
+            {**phase, "seconds": store.node_cost(phase["node"])["seconds"]}
+            for phase in manifest["phases"]
+        ]
+        spent = {"phases": phases, "seconds": dict(seconds.__dict__)}
+        emit({"trial": trial, **manifest, **spent, "made_with": made})
         return
     typer.echo(
         f"{trial}\n{manifest['strategy']} on {manifest['network']['backbone']}, "
@@ -95,8 +100,12 @@ def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
         several = len(manifest["classes"]) > 2
         of = "means over classes" if several else f"of class '{manifest['classes'][1]}'"
         show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
-    note = "kept: the epoch whose weights were kept. offramp why NODE explains a node."
-    show(_phases(store, manifest), "Phases", note)
+    note = (
+        "kept: the epoch whose weights were kept. check: validation of the epochs. data: waiting for "
+        "images in both (- where it was not told apart). other: preparation, closing evaluation, "
+        "checkpoints. offramp why NODE explains a node."
+    )
+    show(_phases(store, manifest), "Phases, and their seconds", note)
     made, sign = manifest["provenance"], "" if seconds.measured else "~"
     typer.echo(
         f"Time: {sign}{duration(seconds.written)} as written, {duration(seconds.executed)} executed, "
@@ -130,15 +139,19 @@ def _uneven(manifest: dict[str, Any]) -> Any:
 
 
 def _phases(store: Archive, manifest: dict[str, Any]) -> Any:
-    listing = table(["phase", "node"], ["epochs", "kept", "time"])
+    listing = table(["phase", "node"], ["epochs", "kept", "train", "check", "data", "other", "all"])
     for phase in manifest["phases"]:
-        record, cost = store.read_node(phase["node"]), store.node_cost(phase["node"])
+        record, seconds = store.read_node(phase["node"]), store.node_cost(phase["node"])["seconds"]
+        told = [seconds.get(kind) for kind in ("train", "validation", "data")]
+        whole = sum(seconds.values())
         listing.add_row(
             phase["name"],
             phase["node"][:12],
             str(record.summary["epochs"]),
             str(record.summary["selected_epoch"]),
-            duration(sum(cost["seconds"].values())),
+            *("-" if spent is None else f"{spent:,.1f}" for spent in told),
+            f"{whole - sum(spent or 0 for spent in told):,.1f}",
+            f"{whole:,.1f}",
         )
     return listing
 

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from offramp.cli import results
+from offramp.cli.busy import reading_shown
 from offramp.cli.progress import Progress
 from offramp.cli.render import counted, duration, emit, macs, say, show, size, table
 from offramp.data.notes import notes
@@ -47,7 +48,9 @@ class How:
 
 def start(study: Study, how: How) -> None:
     """Plan and run a study; exits with 1 when something failed, 130 when interrupted."""
-    go(make_plan(study, provisional=how.dry_run), how)
+    with reading_shown(not how.silent):
+        plan = make_plan(study, provisional=how.dry_run)
+    go(plan, how)
 
 
 def go(plan: Plan, how: How) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
@@ -18,6 +18,7 @@ from offramp.data.dataset import SPLITS, moments, value_counts
 from offramp.data.geometry import Geometry
 from offramp.data.images import Files, Opened
 from offramp.data.load import geometry_of, read_source
+from offramp.data.pace import Pace
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
 from offramp.data.spec import DataSpec
@@ -126,7 +127,8 @@ def audit(sources: Sources) -> Audit:
     """Open every image of a data set once and hash it; damaged ones are listed, not raised."""
     splits, counts = {}, {}
     for name, part in sources.parts.items():
-        splits[name], counts[name] = _split(part, sources.geometry, sources.classes)
+        pace = Pace(f"looking at images of {name}", len(part.rows))
+        splits[name], counts[name] = _split(part, sources.geometry, sources.classes, pace)
     mean, std = moments(counts["train"].tolist()) if len(counts["train"]) else ((), ())
     copies = _copies(sources)
     return Audit(
@@ -141,13 +143,15 @@ def audit(sources: Sources) -> Audit:
     )
 
 
-def _split(part: Part, geometry: Geometry, classes: Sequence[str]) -> tuple[SplitAudit, Tensor]:
+def _split(
+    part: Part, geometry: Geometry, classes: Sequence[str], pace: Pace
+) -> tuple[SplitAudit, Tensor]:
     """What is in a part, and how often each value occurs in each channel."""
     sizes: Counter[Size] = Counter()
     damaged: list[str] = []
     counts = torch.zeros(0)
     for rows in torch.split(part.rows, BLOCK):
-        for size, found, error in _looked_at(part, rows, geometry):
+        for size, found, error in pace.over(_looked_at(part, rows, geometry)):
             if error is not None:
                 damaged.append(error)
                 continue
@@ -162,10 +166,11 @@ def _split(part: Part, geometry: Geometry, classes: Sequence[str]) -> tuple[Spli
 Look = tuple[Size, Tensor | None, str | None]  # an image's size, its values, what is wrong with it
 
 
-def _looked_at(part: Part, rows: Tensor, geometry: Geometry) -> list[Look]:
+def _looked_at(part: Part, rows: Tensor, geometry: Geometry) -> Iterator[Look]:
     source = part.source.images
     if not isinstance(source, Opened):
-        return [_look_at(image, geometry) for image in part.source.read(rows)]
+        yield from (_look_at(image, geometry) for image in part.source.read(rows))
+        return
 
     def look(row: int) -> Look:
         try:
@@ -175,7 +180,7 @@ def _looked_at(part: Part, rows: Tensor, geometry: Geometry) -> list[Look]:
         return image.size, value_counts(geometry.of(image)[None]), None
 
     with ThreadPoolExecutor(min(len(rows), cpu_count() or 1, 16)) as pool:
-        return list(pool.map(look, rows.tolist()))
+        yield from pool.map(look, rows.tolist())
 
 
 def _look_at(image: Tensor, geometry: Geometry) -> Look:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
+from offramp.data.pace import Pace
 from offramp.errors import OfframpError
 
 SMALL_BYTES = 4096  # below, decoding is so short that threads only fight for the interpreter
@@ -42,7 +43,7 @@ def in_threads(
     fails, and OfframpError when two shapes differ or no row is left; no more images are made then.
     """
     with ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1, 16)) as pool:
-        made = pool.map(make, rows)
+        made = Pace("reading images", len(rows)).over(pool.map(make, rows))
         kept: list[int] = []
         images = torch.empty(0)
         try:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.data.images import pixels
+from offramp.data.images import as_mode, pixels
 from offramp.errors import OfframpError, nearest
 
 Fit = Literal["crop", "stretch"]
@@ -58,7 +58,7 @@ class Geometry:
 
     def toned(self, image: Image.Image) -> Image.Image:
         """The image in gray or color, as `channels` says."""
-        return image if self.channels is None else image.convert("L" if self.channels == 1 else "RGB")
+        return image if self.channels is None else as_mode(image, "L" if self.channels == 1 else "RGB")
 
     def sized(self, image: Image.Image) -> Image.Image:
         """The image scaled and cropped; its channels as they are."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from offramp.data.pace import Pace
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.hashing import file_digest
@@ -46,7 +47,8 @@ def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
     if wanted:
         with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1, 16)) as pool:
             found = pool.map(lambda name: _digest(root / name), wanted)
-            known |= {n: (*stamps[n], sha) for n, sha in zip(wanted, found, strict=True)}
+            told = Pace("hashing files", len(wanted)).over(found)
+            known |= {n: (*stamps[n], sha) for n, sha in zip(wanted, told, strict=True)}
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, no more
             _write(root, known)
     return [known[name][2] for name in ids]

@@ -9,6 +9,7 @@ from typing import Literal
 
 import psutil
 import torch
+from PIL import Image
 from torch import Tensor
 
 from offramp.data.choose import Part
@@ -17,6 +18,7 @@ from offramp.data.decode import in_threads
 from offramp.data.file_split import FileSplit
 from offramp.data.geometry import Geometry
 from offramp.data.images import Files, Opened
+from offramp.data.pace import Pace
 from offramp.data.scan import scan
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
@@ -112,10 +114,15 @@ def take_files(
         shape=found.shape,
         digest=found.digest,
         content=digest([digests, plain(geometry)]) if whole else None,
-        held=tuple(geometry.whole(source.open(row)) for row in left.rows.tolist()) if hold else None,
+        held=_held(left, source, geometry) if hold else None,
     )
     skipped = [source.name(row) for row in part.rows[~good].tolist()]
     return Taken(split, left, digests, skipped, *moments(found.counts))
+
+
+def _held(part: Part, source: Opened, geometry: Geometry) -> tuple[Image.Image, ...]:
+    pace = Pace("decoding images", len(part.rows))
+    return tuple(geometry.whole(source.open(row)) for row in pace.over(part.rows.tolist()))
 
 
 def digests_of(part: Part) -> list[str]:

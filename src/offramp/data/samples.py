@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.data.decode import stack
+from offramp.data.pace import Pace
 from offramp.data.raw import RawSplit
 from offramp.errors import OfframpError
 
@@ -39,7 +40,7 @@ def read_samples(samples: Samples | tuple[Any, Any], name: str) -> RawSplit:
             "__len__ and __getitem__"
         )
     images, labels, names = [], [], []
-    for i in range(len(samples)):
+    for i in Pace(f"reading {name} samples", len(samples)).over(range(len(samples))):
         where = f"{name} sample {i}"
         sample = samples[i]
         if not isinstance(sample, (tuple, list)) or len(sample) != 2:

@@ -23,6 +23,7 @@ from offramp.data.choose import Part
 from offramp.data.dataset import value_counts
 from offramp.data.geometry import Geometry
 from offramp.data.images import Opened
+from offramp.data.pace import Pace
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.hashing import digest, plain
@@ -71,9 +72,10 @@ def _scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     shape: torch.Size | None = None
     first = source.name(int(part.rows[0]))
     sha, counts, damaged = hashlib.sha256(), torch.zeros(0), []
+    pace = Pace("looking through images, once", len(part.rows))
     with ThreadPoolExecutor(min(len(part.rows), os.cpu_count() or 1, 16)) as pool:
         for rows in torch.split(part.rows, BLOCK):
-            made = list(pool.map(make, rows.tolist()))
+            made = list(pace.over(pool.map(make, rows.tolist())))
             damaged += [row for row, image in zip(rows.tolist(), made, strict=True) if image is None]
             for row, image in zip(rows.tolist(), made, strict=True):
                 if image is None:

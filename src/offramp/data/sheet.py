@@ -13,7 +13,7 @@ from offramp.data.audit import Sources
 from offramp.data.choose import Part
 from offramp.data.geometry import Geometry, picture
 from offramp.data.images import Opened, pixels
-from offramp.data.views import augmented, box_draws, cut_out, draws
+from offramp.data.views import augmented, cut_draws, cut_out, draws
 from offramp.errors import OfframpError
 
 CELL = 84  # px, of an image
@@ -99,7 +99,7 @@ def _cells(
         view = View(seed, number)
         image = plain
         if augment.resized_crop is not None and whole is not None:
-            (drawn,) = box_draws(view, row)
+            (drawn,) = cut_draws(view, row)
             image = pixels(cut_out(augment, whole, drawn, (plain.shape[1], plain.shape[2])))
         cells.append(augmented(augment, image[None], draws(view, row))[0])
     return cells

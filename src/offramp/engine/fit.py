@@ -105,15 +105,21 @@ def fit(
     count = images.count("train")
     limits = bounds(count, batch_size)
     while active:
+        images.take_seconds()
         began = perf_counter()
         epoch = active[0].epoch
         tallies = _train_epoch(active, passes, images, limits, epoch)
         synchronize(images.device)
-        trained = perf_counter()
+        trained, reading = perf_counter(), images.take_seconds()
         checks = evaluate(active, passes, images, "validation", batch_size)
         reports = [_close_epoch(t, tallies[t.node.key], checks[t.node.key], len(limits)) for t in active]
         synchronize(images.device)
-        spent = {"train": trained - began, "validation": perf_counter() - trained}
+        checked, rereading = perf_counter(), images.take_seconds()
+        spent = {
+            "train": trained - began - reading,
+            "validation": checked - trained - rereading,
+            "data": reading + rereading,
+        }
         for trainee in active:  # a fused epoch is shared by its phases in equal parts
             for kind, seconds in spent.items():
                 trainee.spend(kind, seconds / len(active))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from offramp.data.file_split import FileSplit
 from offramp.data.geometry import picture
 from offramp.data.images import pixels
 from offramp.data.prefetch import Prefetch
-from offramp.data.views import augmented, box_draws, cut_out, draws
+from offramp.data.views import augmented, cut_draws, cut_out, draws
 from offramp.engine.losses import balanced
 from offramp.recipe import Recipe
 
@@ -37,6 +38,7 @@ class Images:
         self._std = torch.tensor(self._data.std, device=device)
         files = {name: s for name, s in data.splits.items() if isinstance(s, FileSplit)}
         self._prefetch = Prefetch(files, data.augment, workers)
+        self._spent = 0.0
 
     def count(self, split: str) -> int:
         return len(getattr(self._data, split).labels)
@@ -64,11 +66,27 @@ class Images:
 
     def reads(self, split: str, chunks: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
         """`read` of each of `chunks`, in order; what lies in files is made ahead of time."""
+        made = self._reads(split, chunks, view)
+        began = perf_counter()
+        for images in made:
+            self._spent += perf_counter() - began
+            yield images
+            began = perf_counter()
+        self._spent += perf_counter() - began
+
+    def take_seconds(self) -> float:
+        """Seconds for which `reads` kept its callers waiting since this was last asked: for files, and
+        for gathering, augmenting and normalizing. Of a GPU, whose work goes on by itself, only what it
+        takes to hand that work over: a step does not wait for it here."""
+        seconds, self._spent = self._spent, 0.0
+        return seconds
+
+    def _reads(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
         if not isinstance(self._data.splits[split], FileSplit):
             for rows in chunks:
                 yield self.read(split, rows, view)
             return
-        made = self._prefetch.batches(split, (rows.cpu() for rows in chunks), view)
+        made = self._prefetch.batches(split, chunks, view)
         for rows, stored in zip(chunks, made, strict=True):
             yield self._finished(stored, rows, view)
 
@@ -86,7 +104,7 @@ class Images:
     def _boxes(self, augment: Augment, stored: Split, rows: Tensor, view: View) -> Tensor:
         """The resized crops of images in memory; Pillow makes them, on the CPU, as those of files."""
         rows = rows.cpu()
-        drawn = box_draws(view, rows)
+        drawn = cut_draws(view, rows)
         size = (stored.shape[1], stored.shape[2])
         cut = [
             pixels(cut_out(augment, picture(image), d, size))

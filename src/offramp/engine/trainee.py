@@ -54,7 +54,8 @@ class Trainee:
     resumed: bool = False
 
     def spend(self, kind: str, seconds: float) -> None:
-        """Account time: `preparation`, `train`, `validation`, `checkpoint` or `evaluation`."""
+        """Account time: `preparation`, `train`, `validation`, `data` (of both: waiting for images),
+        `checkpoint` or `evaluation`."""
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
 
     @property

@@ -200,10 +200,12 @@ class Meter:
 
 
 def _resident(tree: psutil.Process) -> int:
+    """What children share (libraries, batches that they hand over) is their parent's: it counts once."""
     total = int(tree.memory_info().rss)
     for child in tree.children(recursive=True):
         try:
-            total += int(child.memory_info().rss)
+            info = child.memory_info()
+            total += int(info.rss - getattr(info, "shared", 0))
         except psutil.Error:  # it ended meanwhile
             continue
     return total

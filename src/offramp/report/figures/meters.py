@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
 import pandas as pd
 
+from offramp.analysis import costs
 from offramp.report.evidence import Evidence
 from offramp.report.figures.chart import spec
 from offramp.report.figures.dots import Panel, dots, spelled, spread
@@ -19,24 +18,23 @@ from offramp.report.model import Figure
 
 @dataclass(frozen=True)
 class Meter:
-    """over: how a trial's phases come to one number: their largest, their sum, or their mean weighted
-    with their time."""
+    """over: how a trial's phases come to one number."""
 
     title: str
     base: str
-    over: Literal["largest", "sum", "mean"]
+    over: Callable[[str], costs.Over]
 
 
 METERS: Mapping[str, Meter] = {
-    "memory_rss_peak_bytes": Meter("memory, peak", "B", "largest"),
-    "memory_gpu_peak_bytes": Meter("GPU memory, peak", "B", "largest"),
-    "memory_torch_peak_bytes": Meter("GPU memory, torch's", "B", "largest"),
-    "power_cpu_mean_w": Meter("CPU power, mean", "W", "mean"),
-    "power_gpu_mean_w": Meter("GPU power, mean", "W", "mean"),
-    "power_cpu_peak_w": Meter("CPU power, peak", "W", "largest"),
-    "power_gpu_peak_w": Meter("GPU power, peak", "W", "largest"),
-    "energy_cpu_j": Meter("CPU energy, total", "J", "sum"),
-    "energy_gpu_j": Meter("GPU energy, total", "J", "sum"),
+    "memory_rss_peak_bytes": Meter("memory, peak", "B", costs.largest),
+    "memory_gpu_peak_bytes": Meter("GPU memory, peak", "B", costs.largest),
+    "memory_torch_peak_bytes": Meter("GPU memory, torch's", "B", costs.largest),
+    "power_cpu_mean_w": Meter("CPU power, mean", "W", costs.mean),
+    "power_gpu_mean_w": Meter("GPU power, mean", "W", costs.mean),
+    "power_cpu_peak_w": Meter("CPU power, peak", "W", costs.largest),
+    "power_gpu_peak_w": Meter("GPU power, peak", "W", costs.largest),
+    "energy_cpu_j": Meter("CPU energy, total", "J", costs.summed),
+    "energy_gpu_j": Meter("GPU energy, total", "J", costs.summed),
 }
 
 
@@ -91,17 +89,10 @@ def _absent(evidence: Evidence, model: str, data: str) -> str:
 def per_trial(evidence: Evidence, model: str, data: str, metric: str) -> pd.DataFrame:
     """A meter's number of every trial whose phases all have it: columns strategy, seed, value, in the
     table's unit."""
-    table = evidence.rows(model, data, metric=metric)
-    rows = []
-    for trial in evidence.of(model, data):
-        mine = table[table["trial"] == trial.id].set_index("phase")["value"]
-        if len(mine) < len(trial.phases) or mine.isna().any():
-            continue
-        values = np.array([float(mine[phase.name]) for phase in trial.phases])
-        if METERS[metric].over == "mean":
-            seconds = [sum(phase.cost["seconds"].values()) for phase in trial.phases]
-            value = float(np.average(values, weights=seconds))
-        else:
-            value = float(values.max() if METERS[metric].over == "largest" else values.sum())
-        rows.append((trial.strategy, trial.seed, value))
+    values = METERS[metric].over(metric)(costs.phases(evidence.rows(model, data)))
+    rows = [
+        (trial.strategy, trial.seed, float(values[trial.id]))
+        for trial in evidence.of(model, data)
+        if pd.notna(values.get(trial.id))
+    ]
     return pd.DataFrame(rows, columns=["strategy", "seed", "value"])

@@ -1,0 +1,35 @@
+"""How far long work over images is: messages of a logger below `offramp.data`, for whoever listens."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+PERIOD = 1.0  # seconds from one message to the next
+
+T = TypeVar("T")
+
+
+class Pace:
+    """Counts what is done of `total`, and says so once a second (level INFO), such as
+    `hashing files: 1,200 of 50,000`."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._told = time.monotonic()
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; each counts as done when the next is asked for."""
+        for item in items:
+            yield item
+            self._done += 1
+            now = time.monotonic()
+            if now - self._told >= PERIOD:
+                self._told = now
+                log.info("%s: %s of %s", self._what, f"{self._done:,}", f"{self._total:,}")

@@ -1,0 +1,65 @@
+"""How far reading is: messages that a program can listen to."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from offramp.data import DataSpec, load, pace
+from offramp.data.audit import audit, open_sources
+from offramp.data.pace import Pace
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the clock comes 0.4 seconds after the one before."""
+    ticks = itertools.count()
+    monkeypatch.setattr(pace.time, "monotonic", lambda: 0.4 * next(ticks))
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_message_a_second_and_the_items_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "offramp.data")
+    told = Pace("counting", 2000)
+    assert list(told.over(range(4))) + list(told.over("ab")) == [0, 1, 2, 3, "a", "b"]
+    assert caplog.messages == ["counting: 3 of 2,000", "counting: 6 of 2,000"]
+
+
+def test_what_takes_less_than_a_second_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "offramp.data")
+    assert list(Pace("counting", 3).over("abc")) == ["a", "b", "c"]
+    assert not caplog.messages
+
+
+@pytest.mark.usefixtures("clock")
+def test_every_pass_over_files_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    generator = np.random.default_rng(1)
+    for split, name in itertools.product(("train", "test"), ("cat", "dog")):
+        (tmp_path / "photos" / split / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = generator.integers(0, 256, (9, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
+    spec = DataSpec("folder", str(tmp_path / "photos"), size=8)
+    caplog.set_level(logging.INFO, "offramp.data")
+
+    def said() -> set[str]:
+        found = {message.partition(":")[0] for message in caplog.messages}
+        caplog.clear()
+        return found
+
+    load(spec, None, "streaming")
+    assert said() == {"hashing files", "looking through images, once"}
+    load(spec, None, "streaming")
+    assert said() == set()  # all of that is known now
+    load(spec, None, "resident")
+    assert said() == {"reading images"}
+    audit(open_sources(spec))
+    assert {"looking at images of train", "looking at images of test"} <= said()

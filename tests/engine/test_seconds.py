@@ -1,0 +1,91 @@
+"""Where the time of a phase goes, by a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fit_runs import USUAL, begin, program_nodes, train
+
+from offramp.engine import fit as engine_fit
+from offramp.engine import images as engine_images
+from offramp.engine.cache import Cache
+from offramp.engine.fit import conclude, fit
+from offramp.engine.images import Images
+from offramp.engine.passes import Derived, Pass
+from offramp.engine.settings import applied
+from offramp.engine.trainee import Trainee, enroll
+from offramp.engine.weights import Weights
+from support import CPU, NUMERICS, network, tiny_data
+
+READ, TRAIN, CHECK = 2.0, 5.0, 3.0  # seconds of a batch
+BATCHES = {
+    split: -(-len(part) // USUAL.batch_size) for split, part in tiny_data().splits.items()
+}  # ceil; the last of train may join the one before it
+
+
+@pytest.fixture
+def moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only reading, training and checking a batch move."""
+    now = [100.0]
+
+    def takes(seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*args: Any) -> Any:
+            now[0] += seconds
+            return work(*args)
+
+        return slow
+
+    for module in (engine_fit, engine_images):
+        monkeypatch.setattr(module, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(Images, "read", takes(READ, Images.read))
+    monkeypatch.setattr(engine_fit, "step", takes(TRAIN, engine_fit.step))
+    monkeypatch.setattr(engine_fit, "objective", takes(CHECK, engine_fit.objective))
+
+
+def run(trainees: list[Trainee], passes: Pass, images: Images) -> list[float]:
+    """Train; the seconds that epochs are reported with."""
+    size = trainees[0].node.recipe.batch_size
+    reports = [report for epoch in fit(trainees, passes, images, size) for report in epoch]
+    for trainee in trainees:
+        conclude(trainee, passes, images, size)
+    return [report.seconds for report in reports if isinstance(report, engine_fit.EpochReport)]
+
+
+@pytest.mark.usefixtures("moved")
+def test_waiting_for_images_is_no_training() -> None:
+    (node,) = program_nodes("baseline")
+    with applied(NUMERICS):
+        trainee, passes, images = begin(node)
+        epochs = run([trainee], passes, images)
+    spent, count = trainee.seconds, len(epochs)
+    batches = BATCHES["train"] + BATCHES["validation"]
+    assert spent["train"] == count * TRAIN * BATCHES["train"]
+    assert spent["validation"] == count * CHECK * BATCHES["validation"]
+    assert spent["data"] == count * READ * batches
+    whole = spent["train"] + spent["validation"] + spent["data"]
+    assert sum(epochs) == whole
+    # The closing pass is one thing: nothing of it is told apart, and the next epoch knows nothing of it.
+    assert spent["evaluation"] % ((READ + CHECK) * BATCHES["train"]) == 0 != spent["evaluation"]
+
+
+@pytest.mark.usefixtures("moved")
+@pytest.mark.parametrize("cached", [True, False])
+def test_frozen_layers_are_no_data_and_what_is_cached_waits_for_none(
+    cached: bool, tmp_path: Path
+) -> None:
+    first, *nodes = program_nodes("two-stage")[:3]
+    made = {first.key: train(first)[2]}
+    images = Images(tiny_data(), CPU)
+    with applied(NUMERICS):
+        weights = Weights(network("digits-cnn"), first.seed, made.__getitem__, CPU)
+        trainees = [enroll(n, weights.network(n.start), NUMERICS.fused_optimizer) for n in nodes]
+        cache = Cache(10**8, 0, tmp_path) if cached else None
+        run(trainees, Derived(images, nodes, weights, 64, cache), images)
+    batches = BATCHES["train"] + BATCHES["validation"]
+    for trainee in trainees:  # they share a pass, in equal parts
+        expected = 0.0 if cached else USUAL.epochs * READ * batches / len(trainees)
+        assert trainee.seconds["data"] == expected
+        assert trainee.seconds["train"] == USUAL.epochs * TRAIN * BATCHES["train"]
