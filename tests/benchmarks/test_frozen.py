@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks.frozen import CASES, EPOCHS, check_bits, measure, time_results
+from benchmarks.frozen import CASES, EPOCHS, accuracy_results, check_bits, measure, time_results
 from benchmarks.frozen_contenders import Timed, by_hand, earlyon, engine
 from benchmarks.frozen_task import Task, write_pictures, write_trunk
 
@@ -68,6 +68,17 @@ def test_a_few_epochs_are_scaled_and_what_is_done_once_is_not() -> None:
     assert result.holds
     assert "were preparation free, 10" in result.note
     assert "live epochs, all alike, over 1 and scaled" in result.note
+
+
+def test_accuracies_must_be_alike_within_noise() -> None:
+    size = replace(CASES[-1].full, validation=500)  # two standard errors of 50 % are 4.5 points
+    ours = Timed(2, 0.0, 1.0, ((0.1, 0.1, 0.1), (0.5, 0.5, 0.5)))
+    near, far = (Timed(2, 0.0, 1.0, ((0.1,) * 3, (share,) * 3)) for share in (0.53, 0.56))
+    found = {"derived": [ours], "careful": [near], "earlyon": [far]}
+    good, bad = accuracy_results(CASES[-1], size, found, "images", "here")
+    assert good.bar == bad.bar == pytest.approx(0.911)
+    assert good.holds
+    assert not bad.holds
 
 
 def test_other_numbers_than_plains_are_refused() -> None:
