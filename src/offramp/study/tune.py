@@ -23,7 +23,8 @@ SUBJECTS = (
     Subject("resnet18", (3, 32, 32), 32),
 )
 FORMAT = "channels-last against contiguous"
-PRECISION = "bfloat16 against float32"
+PRECISION = "bfloat16 against float32, 1 thread"
+HALF = "bfloat16 against float32"
 TF32 = "TF32 against float32"
 AT_ONCE = "two trials of 1 thread at once against one of 2"
 MEMORY = "freed memory kept against given back"
@@ -146,7 +147,7 @@ def _on_cpu(cores: int) -> dict[str, tuple[Way, Way]]:
     return {
         **ways,
         FORMAT: (Way(usual.threads, layout="contiguous"), usual),
-        PRECISION: (usual, Way(usual.threads, "bfloat16")),
+        PRECISION: (Way(1), Way(1, "bfloat16")),
     }
 
 
@@ -154,7 +155,7 @@ def _accelerated() -> dict[str, tuple[Way, Way]]:
     usual = Way(2)
     return {
         FORMAT: (Way(2, layout="contiguous"), usual),
-        PRECISION: (usual, Way(2, "bfloat16")),
+        HALF: (usual, Way(2, "bfloat16")),
         TF32: (usual, Way(2, tf32=True)),
     }
 
