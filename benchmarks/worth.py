@@ -109,7 +109,7 @@ def of_steps(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Iter
             times = in_turns(asked, rounds)
             said = ", ".join(f"{name} {1000 * statistics.median(t):.0f}" for name, t in times.items())
             say(f"  {case.name}, ms a step: {said}")
-            for name in STEPS.keys() - {ALL}:
+            for name in [name for name in STEPS if name != ALL]:
                 yield _step(case, name, times[name], times[ALL], where)
             yield _step(case, "channels-last", times["contiguous"], times["channels_last"], where)
 
@@ -179,7 +179,7 @@ def of_frozen(backbone: str, scale: Scale, say: Callable[[str], None]) -> Iterat
                 say(f"  {backbone}, {strategy}, seconds: {said}")
                 epochs = _epochs(strategy, scale)
                 note = f"{scale.images} {words}, {epochs} epochs; {scale.rounds} turns"
-                for name in times.keys() - {ALL}:
+                for name in [name for name in times if name != ALL]:
                     value, spread = ratio(times[name], times[ALL])
                     took = f"{statistics.median(times[name]):.1f} s without, "
                     took += f"{statistics.median(times[ALL]):.1f} s with"

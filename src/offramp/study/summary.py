@@ -176,7 +176,7 @@ def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     columns = [_tidy_trial(store, trial) for trial in trials]
     if not columns:
         return pd.DataFrame(columns=list(COLUMNS))
-    table = pd.DataFrame({name: np.concatenate([c[name] for c in columns]) for name in COLUMNS})
+    table = pd.DataFrame({name: np.concatenate([c.pop(name) for c in columns]) for name in COLUMNS})
     for column in ("exit", "epoch"):
         table[column] = table[column].astype("Int64")
     return table
