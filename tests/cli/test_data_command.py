@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,65 @@ def test_a_sheet_that_cannot_be_written_is_one_line(cli: Cli, photos: Path) -> N
     Path("taken").mkdir()
     answer = cli("data", "describe", f"folder:{photos}", "--sheet", "taken")
     assert answer.code == 2 and "taken cannot be written" in answer.err
+
+
+def test_a_saved_split_is_the_one_that_a_study_gets(cli: Cli, photos: Path) -> None:
+    answer = cli(
+        "data", "split", f"folder:{photos}", "--train-images", "20", "--seed", "3", "--out", "s.json"
+    )
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == (
+        "s.json: train 12, validation 4, calibration 4, test 10 images.\n"
+        "In a study: data.split_file: s.json\n"
+    )
+    given = DataSpec("folder", root=str(photos), train_images=20, split_seed=3)
+    listed = DataSpec("folder", root=str(photos), split_file="s.json")
+    one, other = load(given), load(listed)
+    assert all(one.splits[name].digest == other.splits[name].digest for name in one.splits)
+    assert load(DataSpec("folder", root=str(photos))).train.digest != one.train.digest
+    said = described(cli, f"folder:{photos}", "--no-sheet", "--set", "data.split_file=s.json")
+    assert {name: split["images"] for name, split in said["splits"].items()} == {
+        "train": 12,
+        "validation": 4,
+        "calibration": 4,
+        "test": 10,
+    }
+
+
+def test_a_split_is_told_to_programs_with_what_it_leaves_out(cli: Cli, photos: Path) -> None:
+    groups = ("--set", r"data.group=p\d+", "--set", "data.validation=test")
+    said = json.loads(cli("data", "split", f"folder:{photos}", *groups, "--out", "s.json", "--json").out)
+    assert said["images"]["validation"] == said["images"]["test"] == 10
+    assert said["notes"] and "groups are left out of train" in said["notes"][0]
+    text = cli("data", "split", f"folder:{photos}", *groups, "--out", "s.json").out
+    assert "Note: " in text and "test 10 images; validation is test." in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--out", "taken"), "taken cannot be written"),
+        (("--out", "s.json", "--train-images", "999"), "ask for 1 to 28"),
+        (("--out", "s.json", "--set", "data.split_file=old.json"), "saved already (old.json)"),
+    ],
+)
+def test_a_split_that_cannot_be_saved_is_one_line(
+    arguments: tuple[str, ...], words: str, cli: Cli, photos: Path
+) -> None:
+    Path("taken").mkdir()
+    answer = cli("data", "split", f"folder:{photos}", *arguments)
+    assert answer.code == 2 and words in answer.err and answer.err.count("\n") == 1
+    assert not Path("s.json").exists()
+
+
+def test_what_changed_unseen_is_found_by_a_fresh_check_alone(cli: Cli, photos: Path) -> None:
+    target = photos / "test" / "dog" / "p1_test.png"
+    assert check(cli, photos, "--fresh") == (0, [], [])
+    state, content = target.stat(), target.read_bytes()
+    target.write_bytes(content[:-1] + b"!")  # behind the picture's end
+    os.utime(target, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert check(cli, photos) == (0, [], [])
+    code, wrong, _ = check(cli, photos, "--fresh")
+    assert code == 1 and len(wrong) == 1 and str(target) in wrong[0]
+    assert check(cli, photos, "--fresh") == (0, [], [])  # as it says: known now
+    assert cli("data", "check", "digits", "--fresh").code == 0

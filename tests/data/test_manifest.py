@@ -80,3 +80,16 @@ def test_a_cache_folder_that_cannot_be_written_costs_time_alone(root: Path, cach
 def test_a_missing_file_is_named(root: Path) -> None:
     with pytest.raises(OfframpError, match=r"gone\.png cannot be read \(No such file.*\); restore"):
         manifest.digests(root, ["gone.png"])
+
+
+def test_a_fresh_look_finds_what_changed_unseen_and_keeps_the_rest(root: Path) -> None:
+    manifest.digests(root, NAMES)
+    assert manifest.refresh(root, NAMES) == []
+    state = (root / "a.png").stat()
+    (root / "a.png").write_text("A.PNG")  # as long, and at the same time
+    os.utime(root / "a.png", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert manifest.digests(root, NAMES)[0] == sha("a.png")
+    assert manifest.refresh(root, NAMES[:1]) == ["a.png"]
+    assert manifest.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
+    assert json.loads(manifest.place(root).read_text())["files"].keys() == set(NAMES)
+    assert manifest.refresh(root, NAMES) == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from offramp.data import DataSpec
-from offramp.data.declared import DECLARED, declared_data, missing
+from offramp.data.declared import DECLARED, counts_of, declared_data, missing
 from offramp.errors import OfframpError
 from offramp.nets import initial
 from offramp.study import spec
@@ -50,7 +50,14 @@ def test_declared_counts_are_the_public_ones() -> None:
     assert sums["cifar10"] == (50_000, 10_000, 10) and sums["cifar100"] == (50_000, 10_000, 100)
     assert sums["imagenet100"] == (126_689, 5_000, 100)
     chest = DECLARED["chestxray14"]
-    assert [a + b for a, b in zip(chest.train, chest.test, strict=True)] == [60_361, 1_431]
+    official = counts_of("chestxray14", {"split": "official"})
+    assert official is not None and official != chest == counts_of("chestxray14", {"split": "image"})
+    for one in (chest, official):
+        assert [a + b for a, b in zip(one.train, one.test, strict=True)] == [60_361, 1_431]
+    assert sum(chest.test) == round(0.2 * 60_361) + round(0.2 * 1_431)
+    listed = declared_data(DataSpec("chestxray14", options=(("split", "official"),)))
+    assert torch.bincount(listed.test.labels).tolist() == [9_861, 555]
+    assert counts_of("chestxray14", {"negatives": 4}) is None
 
 
 def test_data_is_declared_only_where_it_is_not_here_and_the_counts_hold(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,14 @@ def describe(
 
 @app.command()
 def check(
-    name: NameArgument, root: RootOption = None, set_: SetOption = None, json: JsonOption = False
+    name: NameArgument,
+    root: RootOption = None,
+    set_: SetOption = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Hash every file anew, also those that seem unchanged."),
+    ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Say what is wrong with a data set; end with 1 where something is.
 
@@ -95,9 +103,16 @@ def check(
     in a split, an image in two splits, or in two classes. What is only worth knowing is told and does
     not count. A folder, file or label that cannot be used at all ends with 2, as everywhere.
 
-    Example: offramp data check folder:photos --set data.size=64
+    A file whose size and time of change stand still is not hashed again, unless --fresh is given: that
+    finds what a failing disk or a careless copy changed, and is wrong too.
+
+    Examples:
+
+      offramp data check folder:photos --set data.size=64
+
+      offramp data check chestxray14 --root nih --fresh
     """
-    study, _, audit = _opened(name, root, None, set_)
+    study, _, audit = _opened(name, root, None, set_, fresh)
     if json:
         emit(_as_json(study, audit))
     else:
@@ -113,19 +128,94 @@ def check(
         raise typer.Exit(1)
 
 
-def _opened(
-    name: str, root: Path | None, augment: str | None, settings: list[str] | None
-) -> tuple[Study, Sources, Audit]:
-    from offramp.data.audit import audit, open_sources
-    from offramp.study import spec
+@app.command("split")
+def split_(
+    name: NameArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The split file; JSON.")],
+    root: RootOption = None,
+    train_images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="So many training images, hold-outs included."),
+    ] = None,
+    test_images: Annotated[int | None, typer.Option(min=1, metavar="N", help="So many of test.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Which images: data.split_seed, 0 by default.")
+    ] = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Save which image is in which split, so that a study is repeatable elsewhere.
+
+    The file lists every image of the four splits with its hash. A study that names it (data:
+    {split_file: splits.json}) trains and tests on these images alone; one that is missing or not what
+    it was is refused, by name. Settings that choose images (data.validation, those of the data set) can
+    be given with --set.
+
+    Examples:
+
+      offramp data split folder:photos --seed 3 --out splits.json
+
+      offramp data split cifar10 --root cifar10 --train-images 5000 --out splits.json
+    """
+    from offramp.data.audit import left_out, open_sources
+    from offramp.data.dataset import SPLITS
+    from offramp.data.split_file import save
     from offramp.study.plan import data_spec
+
+    given = {"train_images": train_images, "test_images": test_images, "split_seed": seed}
+    chosen = [f"data.{key}={value}" for key, value in given.items() if value is not None]
+    study = _study(name, root, None, [*chosen, *(set_ or [])])
+    if study.data.split_file is not None:
+        raise OfframpError(
+            f"data.split_file names splits that are saved already ({study.data.split_file}); copy that "
+            "file, or leave the setting out"
+        )
+    sources = open_sources(data_spec(study))
+    try:
+        save(out, sources.raw, sources.chosen)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OfframpError(f"{out} cannot be written ({reason}); choose another --out") from None
+    parts = sources.chosen.parts
+    counts = {name: len(parts[name].rows) for name in SPLITS}
+    if json:
+        emit({"out": str(out), "images": counts, "notes": left_out(sources.chosen)})
+        return
+    for line in left_out(sources.chosen):
+        typer.echo(f"Note: {line}.")
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    same = "; validation is test" if parts["validation"] is parts["test"] else ""
+    typer.echo(f"{out}: {listed} images{same}.")
+    typer.echo(f"In a study: data.split_file: {out}")
+
+
+def _study(name: str, root: Path | None, augment: str | None, settings: list[str] | None) -> Study:
+    """A study of a data set, for all that is said of it."""
+    from offramp.study import spec
 
     data = {"name": name, **({} if root is None else {"root": str(root)})}
     overrides = [*([f"augment={augment}"] if augment is not None else []), *(settings or [])]
     described = {"strategies": ["baseline"], "backbone": "resnet18", "data": data}
-    study = spec.parse(described, "data", overrides)
+    return spec.parse(described, "data", overrides)
+
+
+def _opened(
+    name: str,
+    root: Path | None,
+    augment: str | None,
+    settings: list[str] | None,
+    fresh: bool = False,
+) -> tuple[Study, Sources, Audit]:
+    from offramp.data.audit import audit, open_sources, rehash
+    from offramp.study.plan import data_spec
+
+    study = _study(name, root, augment, settings)
     sources = open_sources(data_spec(study))
-    return study, sources, audit(sources)
+    changed = rehash(sources) if fresh else ()
+    if changed:  # a hash may have chosen the split of its image
+        sources = open_sources(data_spec(study))
+    found = audit(sources)
+    return study, sources, replace(found, wrong=(*changed, *found.wrong))
 
 
 def _draw(study: Study, sources: Sources, path: Path) -> None:

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from offramp.data import manifest, split_file
 from offramp.data.choose import Chosen, Part, choose
 from offramp.data.dataset import SPLITS, moments, value_counts
 from offramp.data.geometry import Geometry
-from offramp.data.images import Opened
+from offramp.data.images import Files, Opened
 from offramp.data.load import geometry_of, read_source
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
@@ -95,7 +97,29 @@ def open_sources(spec: DataSpec) -> Sources:
     """The data set that `spec` names. Raises OfframpError as `offramp.data.load` does for what is wrong
     with its folders, labels or counts."""
     raw = read_source(spec)
-    return Sources(raw, choose(raw, spec), geometry_of(raw, spec))
+    if spec.split_file is None:
+        return Sources(raw, choose(raw, spec), geometry_of(raw, spec))
+    path = Path(spec.split_file).expanduser()
+    return Sources(raw, split_file.choose(path, split_file.read(path), raw), geometry_of(raw, spec))
+
+
+def rehash(sources: Sources) -> tuple[str, ...]:
+    """Hash every image file anew, whatever is kept of it; a line for each that changed unseen.
+
+    Raises OfframpError for a file that cannot be read.
+    """
+    raw = sources.raw
+    given = [s.images for s in (raw.train, raw.validation, raw.calibration, raw.test) if s is not None]
+    ids: dict[Path, dict[str, None]] = {}
+    for images in given:
+        if isinstance(images, Files):
+            ids.setdefault(images.root, {}).update(dict.fromkeys(images.ids))
+    return tuple(
+        f"{root / name} is not what it was, though its size and time of change stand still; restore it, "
+        "or keep it: its hash is known now"
+        for root, names in ids.items()
+        for name in manifest.refresh(root, list(names))
+    )
 
 
 def audit(sources: Sources) -> Audit:
@@ -206,13 +230,17 @@ def _example(copies: Sequence[Copies], pair: str) -> str:
     return " = ".join(found.names[:2])
 
 
+def left_out(chosen: Chosen) -> list[str]:
+    """A line for each split from which images went since another one shows their groups."""
+    return [
+        f"{counts['images']} images of {counts['groups']} groups are left out of {name}: another "
+        "split shows the same groups"
+        for name, counts in chosen.dropped.items()
+    ]
+
+
 def _notes(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[Copies]) -> list[str]:
-    lines = []
-    for name, counts in sources.chosen.dropped.items():
-        lines.append(
-            f"{counts['images']} images of {counts['groups']} groups are left out of {name}: another "
-            "split shows the same groups"
-        )
+    lines = left_out(sources.chosen)
     for name in splits:
         again = sum(c.splits.count(name) - 1 for c in copies if c.splits.count(name) > 1)
         if again:

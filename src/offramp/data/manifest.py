@@ -40,9 +40,9 @@ def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
 
     Raises OfframpError naming a file that cannot be read.
     """
-    known = {} if fresh else _read(place(root))
+    known = _read(place(root))
     stamps = {name: _stamp(root / name) for name in ids}
-    wanted = [name for name, stamp in stamps.items() if known.get(name, ())[:2] != stamp]
+    wanted = [name for name, stamp in stamps.items() if fresh or known.get(name, ())[:2] != stamp]
     if wanted:
         with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1, 16)) as pool:
             found = pool.map(lambda name: _digest(root / name), wanted)
@@ -50,6 +50,18 @@ def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, no more
             _write(root, known)
     return [known[name][2] for name in ids]
+
+
+def refresh(root: Path, ids: Sequence[str]) -> list[str]:
+    """Hash every one of the files `root/id` anew; those whose content is another one than the manifest
+    had, though their size and time of change stand still.
+
+    Raises OfframpError as `digests`.
+    """
+    known = _read(place(root))
+    found = digests(root, ids, fresh=True)
+    kept = [(name, sha, known[name]) for name, sha in zip(ids, found, strict=True) if name in known]
+    return [n for n, sha, (*stamp, was) in kept if sha != was and tuple(stamp) == _stamp(root / n)]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

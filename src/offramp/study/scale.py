@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offramp.data.declared import CHANGELESS, DECLARED
+from offramp.data.declared import DECLARED, counts_of
 from offramp.study.spec import Study
 
 EPOCHS = 2
@@ -20,7 +20,7 @@ def small(study: Study) -> list[str]:
     smaller already stays. The network keeps its width: another one would be another network.
     """
     known = DECLARED.get(study.data.name)
-    counts = known if set(study.data.options) <= CHANGELESS else None
+    counts = counts_of(study.data.name, study.data.options)
     train = test = 1_000
     size = study.data.size
     if counts is not None:
