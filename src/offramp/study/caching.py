@@ -33,14 +33,20 @@ class Peak:
 
 
 def limits(
-    plan: Plan, device: torch.device, folder: Path, workers: int = 1, memory: int | None = None
+    plan: Plan,
+    device: torch.device,
+    folder: Path,
+    workers: int = 1,
+    memory: int | None = None,
+    training: int | None = None,
 ) -> Limits:
     """Those of one of `workers` processes. memory: bytes that it may take in all; None for its share of
-    what is free now."""
+    what is free now.  training: bytes that all but caches takes of it; None estimates them."""
     if not plan.study.execution.cache:
         return Limits(0, 0)
     memory = share(free_at_start(), workers) if memory is None else memory
-    return of_caches(plan.study.execution, device, folder, workers, memory, need(plan).trial)
+    training = need(plan).trial if training is None else training
+    return of_caches(plan.study.execution, device, folder, workers, memory, training)
 
 
 def adapt(cache: Cache, plan: Plan, found: Limits, device: torch.device, workers: int) -> None:
