@@ -195,11 +195,11 @@ def test_limits_of_caches_are_taken_and_said(studied: Cli) -> None:
     totals = json.loads(some.out)["totals"]
     assert 0 < totals["cache_memory_bytes"] == totals["cache_bytes"] < totals["memory_bytes"]
     assert totals["cache_live_bytes"] == totals["cache_disk_bytes"] == 0
-    answer = studied(*asked, "--cache-memory", "1kB", "--cache-disk", "auto")
+    answer = studied(*asked, "--cache-memory", "1kB", "--cache-disk", "0")
     assert answer.code == 0 and answer.err.count("too little") == 1
     (trial,) = Path("runs/trials").glob("two-stage-*s8*")
-    execution = json.loads((trial / "trial.json").read_text())["execution"]
-    assert (execution["cache_memory"], execution["cache_disk"]) == (1000, "auto")
+    execution = json.loads((trial / "trial.json").read_text())["manifest"]["execution"]
+    assert (execution["cache_memory"], execution["cache_disk"]) == (1000, 0)
 
 
 @pytest.mark.parametrize("command", ["run", "train"])
