@@ -175,3 +175,39 @@ def test_a_damaged_node_is_named_and_made_anew(studied: Cli) -> None:
     assert answer.code == 0 and weights.read_bytes() == before
     assert str(weights) in answer.err and "computed again" in answer.err
     assert len(answer.err.splitlines()) == 1  # whole, though longer than the screen
+
+
+def test_limits_of_caches_are_taken_and_said(studied: Cli) -> None:
+    asked = (
+        "run",
+        "s.yaml",
+        "--set",
+        "seeds=[8]",
+        "--set",
+        "strategies=[two-stage]",
+        "--set",
+        "recipe.epochs=2",
+    )
+    none = studied(*asked, "--dry-run", "--cache-memory", "0", "--cache-disk", "0")
+    assert "0 B of it caches" in none.out and "stay live" in none.out
+    assert max(map(len, none.out.splitlines())) <= 80
+    some = studied(*asked, "--dry-run", "--json", "--cache-memory", "100 MB")
+    totals = json.loads(some.out)["totals"]
+    assert 0 < totals["cache_memory_bytes"] == totals["cache_bytes"] < totals["memory_bytes"]
+    assert totals["cache_live_bytes"] == totals["cache_disk_bytes"] == 0
+    answer = studied(*asked, "--cache-memory", "1kB", "--cache-disk", "0")
+    assert answer.code == 0 and answer.err.count("too little") == 1
+    (trial,) = Path("runs/trials").glob("two-stage-*s8*")
+    execution = json.loads((trial / "trial.json").read_text())["manifest"]["execution"]
+    assert (execution["cache_memory"], execution["cache_disk"]) == (1000, 0)
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_limit_that_is_no_size(command: str, studied: Cli) -> None:
+    train = ("--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits")
+    rest = ("s.yaml",) if command == "run" else train
+    answer = studied(command, *rest, "--cache-disk", "3 pounds")
+    assert answer.code == 2
+    assert answer.err.strip().endswith(
+        "--cache-disk must be auto or a size such as 2GiB, 500MB or 1024, got '3 pounds'"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +94,18 @@ def test_no_caches_on_a_disk_that_is_memory(monkeypatch: pytest.MonkeyPatch, tmp
     assert here.disk == 0 and here.no_disk is not None and "TMPDIR" in here.no_disk
     assert found(tmp_path, cache_disk="8GiB").disk == 0
     assert found(tmp_path, cache_disk=0).no_disk is None, "as the study says"
+
+
+def test_a_folder_that_cannot_be_reached_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(limits, "in_memory", lambda _: False)
+    monkeypatch.setattr(shutil, "disk_usage", refused)
+    here = found(tmp_path)
+    assert here.disk == 0 and here.no_disk is not None and "permission denied" in here.no_disk
 
 
 def test_files_go_to_the_first_folder_on_a_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ def said_of(totals: dict[str, Any]) -> str:
         f"phase run alone{saved}.\n"
         f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
         f"Disk: {size(totals['disk_bytes'])} in the store{_on_disk(totals)}.\n"
-        f"Memory: about {size(totals['memory_bytes'])} a process, caches of "
-        f"{size(totals['cache_memory_bytes'])} among it{_live(totals)}.\n"
+        f"Memory: about {size(totals['memory_bytes'])} a process, "
+        f"{size(totals['cache_memory_bytes'])} of it caches{_live(totals)}.\n"
         "Nothing was started."
     )
 
@@ -233,4 +233,4 @@ def _on_disk(totals: dict[str, Any]) -> str:
 
 def _live(totals: dict[str, Any]) -> str:
     live = totals["cache_live_bytes"]
-    return f"; {size(live)} of frozen values stay live" if live else ""
+    return f";\nof frozen values {size(live)} stay live, computed for each batch" if live else ""

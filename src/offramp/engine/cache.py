@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from offramp.augment import View
-from offramp.engine.placement import Place
+from offramp.engine.placement import Name, Place
 from offramp.engine.values import Frozen, Tensors
 
 # The value, the split, the random view of its images (None: as they are), rows a batch it was made with.
@@ -60,6 +60,10 @@ class Cache:
     def place(self, key: Key) -> Place | None:
         """Where a value is; None where it is not."""
         return self._held[key].place if key in self._filled else None
+
+    def names(self, batch: int) -> set[Name]:
+        """Values and looks that are there, made with so many rows a batch."""
+        return {(value, (split, view)) for value, split, view, made in self._filled if made == batch}
 
     def filled(self, key: Key) -> None:
         """Every row of what was reserved has been written."""

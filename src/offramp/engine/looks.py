@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from offramp.augment import Augment
-from offramp.engine.placement import MOVES, Look, Speeds, Wanted
+from offramp.engine.placement import MOVES, Look, Name, Speeds, Wanted
 from offramp.engine.resolve import Node
 from offramp.engine.values import IMAGES, Frozen, Point, frozen_inputs, teacher_logits, union
 from offramp.nets.network import ExitNetwork
 
-There = Callable[[Frozen, Look], bool]
 CLOSINGS = 2  # passes of a phase over train at its end: for its last and its best weights
 
 
@@ -42,12 +41,12 @@ def wanted(
     counts: Mapping[str, int],
     augment: Augment | None,
     speeds: Speeds,
-    held: There,
+    held: Collection[Name],
 ) -> list[Wanted]:
     """What a group of nodes will read again and again, for `placement.place`.
 
     net: for its MACs.  sizes: bytes an image, of `cost.value_bytes`.  counts: images of `train` and
-    `validation`.  held: whether a value is there already; what is computed begins there.
+    `validation`.  held: what is there already; what is computed begins there.
     """
     readers: dict[Frozen, list[Node]] = {}
     for node in nodes:
@@ -59,7 +58,7 @@ def wanted(
     for look in looks(augment, nodes[0].seed, longest):
         count = counts[look[0]]
         for value, by in readers.items():
-            if held(value, look):
+            if (value, look) in held:
                 continue
             epochs = max(node.recipe.epochs for node in by)
             times, closing = looks(augment, nodes[0].seed, epochs).get(look, (0, False))
@@ -82,12 +81,12 @@ def _steps(
     sizes: Mapping[Point, int],
     count: int,
     speeds: Speeds,
-    held: There,
+    held: Collection[Name],
 ) -> list[tuple[Frozen, float]]:
     """What computes `value` of `count` images, each step with its seconds, from the lowest up."""
     steps: list[tuple[Frozen, float]] = []
     for one in value.chain:
-        if held(one, look):
+        if (one, look) in held:
             steps.append((one, count * sizes[one.point] / speeds.memory))
             break
         if one.point == IMAGES:

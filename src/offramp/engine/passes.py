@@ -275,13 +275,13 @@ class Derived:
         counts = {split: self._images.count(split) for split in ("train", "validation")}
         net = self._nets[0][0]
         about = (nodes, net, value_bytes(net), counts, self._images.augment, speeds)
-        asked = wanted(*about, held=lambda value, look: self._held(value, *look) is not None)
+        asked = wanted(*about, held=cache.names(self._batch))
         needed = {value for node in nodes for value in reads_of(node)}
         placed = place(asked, {kind: cache.room(kind, needed) for kind in PLACES}, speeds)
         for look in dict.fromkeys(one.look for one in asked):
             here = [one for one in asked if one.look == look and one.name in placed]
             self._fill(cache, look, {one.value: placed[one.name] for one in here}, needed)
-        return self._kept(cache, wanted(*about, held=lambda *_: False), speeds)
+        return self._kept(cache, wanted(*about, held=()), speeds)
 
     def _kept(self, cache: Cache, every: Sequence[Wanted], speeds: Speeds) -> Kept:
         """Where everything is that recurs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,15 @@ from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
 from offramp.engine.looks import reads_of, wanted
 from offramp.engine.passes import Kept
-from offramp.engine.placement import PLACES, Name, Place, assumed, place
+from offramp.engine.placement import PLACES, Name, Place, Speeds, Wanted, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import Frozen
 from offramp.meters import free_memory
 from offramp.study.limits import Limits, free_at_start, of_caches, share
 from offramp.study.plan import Plan, can_fuse
 from offramp.study.workers import need
+
+Holdings = dict[Name, tuple[Place, int]]  # where each value is, and its bytes
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,20 @@ class Peak:
 
 
 def limits(
-    plan: Plan, device: torch.device, folder: Path, workers: int = 1, memory: int | None = None
+    plan: Plan,
+    device: torch.device,
+    folder: Path,
+    workers: int = 1,
+    memory: int | None = None,
+    training: int | None = None,
 ) -> Limits:
     """Those of one of `workers` processes. memory: bytes that it may take in all; None for its share of
-    what is free now."""
+    what is free now.  training: bytes that all but caches takes of it; None estimates them."""
     if not plan.study.execution.cache:
         return Limits(0, 0)
     memory = share(free_at_start(), workers) if memory is None else memory
-    return of_caches(plan.study.execution, device, folder, workers, memory, need(plan).trial)
+    training = need(plan).trial if training is None else training
+    return of_caches(plan.study.execution, device, folder, workers, memory, training)
 
 
 def adapt(cache: Cache, plan: Plan, found: Limits, device: torch.device, workers: int) -> None:
@@ -72,46 +80,46 @@ def forecast(plan: Plan, found: Limits, device: torch.device) -> Peak:
         return Peak()
     sizes, speeds = value_bytes(plan.net), assumed(device.type)
     counts = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
-    held: dict[Name, tuple[Place, int]] = {}
+    held: Holdings = {}
     peak = Peak()
     for group, later in _groups(plan):
         if max(node.recipe.epochs for node in group) > 1:
-            asked = wanted(
-                group,
-                plan.net,
-                sizes,
-                counts,
-                plan.data.augment,
-                speeds,
-                held=lambda value, look: (value, look) in held,  # noqa: B023  # asked at once
-            )
-            needed = _with_ancestors(group)
-            needed_bytes = {
-                kind: sum(s for (v, _), (p, s) in held.items() if p == kind and v in needed)
-                for kind in PLACES
-            }
-            room = {"memory": found.memory, "disk": found.disk}
-            placed = place(asked, {kind: room[kind] - needed_bytes[kind] for kind in PLACES}, speeds)
-            held |= {w.name: (placed[w.name], w.size) for w in asked if w.name in placed}
-            for name in [name for name in held if name[0] not in needed]:  # what is in the way goes
-                if _total(held, held[name][0]) > room[held[name][0]]:
-                    del held[name]
-            live = sum(w.size for w in asked if w.name not in placed)
+            asked = wanted(group, plan.net, sizes, counts, plan.data.augment, speeds, held)
+            held = _with(asked, held, {"memory": found.memory, "disk": found.disk}, group, speeds)
+            live = sum(one.size for one in asked if one.name not in held)
             peak = Peak(
                 max(peak.memory, _total(held, "memory")),
                 max(peak.disk, _total(held, "disk")),
                 max(peak.live, live),
             )
-        wanted_later = _with_ancestors(later)
-        held = {name: of for name, of in held.items() if name[0] in wanted_later}
+        needed = _with_ancestors(later)
+        held = {name: of for name, of in held.items() if name[0] in needed}
     return peak
 
 
-def _total(held: dict[Name, tuple[Place, int]], kind: Place) -> int:
+def _with(
+    asked: Sequence[Wanted],
+    held: Holdings,
+    limits: Mapping[Place, int],
+    group: Sequence[Node],
+    speeds: Speeds,
+) -> Holdings:
+    """What is held once a group has filled in what it asks for; what is in the way goes."""
+    needed = _with_ancestors(group)
+    kept = {name: of for name, of in held.items() if name[0] in needed}
+    placed = place(asked, {kind: limits[kind] - _total(kept, kind) for kind in PLACES}, speeds)
+    held = held | {one.name: (placed[one.name], one.size) for one in asked if one.name in placed}
+    for name, (kind, _) in list(held.items()):
+        if name[0] not in needed and _total(held, kind) > limits[kind]:
+            del held[name]
+    return held
+
+
+def _total(held: Holdings, kind: Place) -> int:
     return sum(size for where, size in held.values() if where == kind)
 
 
-def _with_ancestors(nodes: list[Node]) -> set[Frozen]:
+def _with_ancestors(nodes: Sequence[Node]) -> set[Frozen]:
     return {ancestor for node in nodes for value in reads_of(node) for ancestor in value.chain}
 
 

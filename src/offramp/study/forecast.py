@@ -57,7 +57,9 @@ def forecast(
         4 * plan.net.parameter_count(part) for node in plan.nodes.values() for part in node.trained
     )
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
-    held = caching.forecast(plan, caching.limits(plan, device, cache_folder()), device)
+    training = need(plan).trial
+    allowed = caching.limits(plan, device, cache_folder(), training=training)
+    held = caching.forecast(plan, allowed, device)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
     return {
         "provisional": list(plan.provisional),
@@ -79,7 +81,7 @@ def forecast(
             "cache_memory_bytes": held.memory,
             "cache_disk_bytes": held.disk,
             "cache_live_bytes": held.live,
-            "memory_bytes": need(plan).trial + held.memory,
+            "memory_bytes": training + held.memory,
             "disk_bytes": weights + logits,
         },
     }

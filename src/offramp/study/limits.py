@@ -66,11 +66,15 @@ def of_caches(
     room = max(0, memory - training) if given == "auto" else given // workers
     if disk == 0:
         return Limits(room, 0)
-    place = existing(folder)
-    if in_memory(place):
-        return Limits(room, 0, f"{folder} lies in memory; set TMPDIR to a folder on a disk")
-    if disk == "auto":
-        disk = int(DISK_SHARE * shutil.disk_usage(place).free)
+    try:
+        place = existing(folder)
+        if in_memory(place):
+            return Limits(room, 0, f"{folder} lies in memory; set TMPDIR to a folder on a disk")
+        if disk == "auto":
+            disk = int(DISK_SHARE * shutil.disk_usage(place).free)
+    except OSError as error:
+        reason = str(error.strerror or error).lower()
+        return Limits(room, 0, f"{folder} cannot be used ({reason}); set TMPDIR to another folder")
     return Limits(room, disk // workers)
 
 
