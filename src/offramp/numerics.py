@@ -41,7 +41,7 @@ DEFAULTS = {
 """What a study gets that asks for nothing, by device class."""
 
 ASKED = (
-    # One thread: two spin for each other in bfloat16 kernels, which no setting of OpenMP bounds.
+    # One thread: beside other work two wait for each other ten and more times as long as they compute.
     replace(DEFAULTS["cpu"], name="cpu-bf16", threads=1, precision="bfloat16"),
     replace(DEFAULTS["cuda"], name="cuda-bf16", precision="bfloat16"),
     replace(DEFAULTS["cuda"], name="cuda-tf32", tf32=True),
