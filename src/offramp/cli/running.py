@@ -14,7 +14,7 @@ import typer
 from offramp.cli import results
 from offramp.cli.busy import reading_shown
 from offramp.cli.progress import Progress
-from offramp.cli.render import counted, duration, emit, macs, say, show, size, table
+from offramp.cli.render import counted, duration, emit, folded, macs, say, show, size, table
 from offramp.data.notes import notes
 from offramp.study.events import Event
 from offramp.study.forecast import forecast
@@ -91,7 +91,7 @@ def trained(plan: Plan, how: How) -> Outcome:
     """Run a plan, show its results unless they are for programs."""
     store, workers = Store(how.root), staff(plan, how)
     if not how.silent:
-        typer.echo(f"Workers: {workers.count} ({workers.reason}).", err=True)
+        typer.echo("\n".join(folded(f"Workers: {workers.count} ({workers.reason}).")), err=True)
     progress = Progress(plan, shown=not how.silent)
     interrupted = False
     try:
