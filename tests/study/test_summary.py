@@ -37,7 +37,7 @@ def spent(store: Store, keys: Any) -> float:
 def as_written(store: Store, key: str) -> float:
     """Seconds of a node without what the paper does not do."""
     seconds = store.node_cost(key)["seconds"]
-    return float(sum(seconds[kind] for kind in ("preparation", "train", "validation")))
+    return float(sum(seconds[kind] for kind in ("preparation", "train", "validation", "data")))
 
 
 def by_label(plan: Plan, store: Store) -> dict[str, Line]:
