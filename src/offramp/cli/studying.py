@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from offramp.cli import quantities, running
+from offramp.cli.busy import reading_shown
 from offramp.cli.render import duration, emit, macs, show, table
 from offramp.cli.running import How, Outcome
 from offramp.errors import OfframpError
@@ -34,7 +35,8 @@ def start(
         return
     if budget is not None:
         seconds = quantities.span(budget)
-        plan = make_plan(asked[0].study, provisional=how.dry_run)
+        with reading_shown(not how.silent):
+            plan = make_plan(asked[0].study, provisional=how.dry_run)
         how = replace(how, here=measured(plan, default_device()))
         asked = members(path, [*settings, *_fitting(plan, seconds, budget, how)], data_root)
     running.start(asked[0].study, how)
@@ -61,7 +63,7 @@ def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
     check_data([member.study for member in asked])
     outcomes: list[tuple[Member, Outcome]] = []
     for number, (member, plan) in enumerate(
-        zip(asked, plans([m.study for m in asked]), strict=True), start=1
+        zip(asked, _shown(plans([m.study for m in asked]), not how.silent), strict=True), start=1
     ):
         if not how.silent:
             typer.echo(f"\n{member.path}, study {number} of {len(asked)}", err=True)
@@ -75,6 +77,16 @@ def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
     if failed and not how.as_json:
         typer.echo(f"failed in part: {', '.join(map(str, failed))}", err=True)
     running.close(Outcome({}, bool(failed), outcomes[-1][1].interrupted))
+
+
+def _shown(made: Iterator[Plan], shown: bool) -> Iterator[Plan]:
+    """The plans, with how far the reading of their data is while each is made."""
+    while True:
+        with reading_shown(shown):
+            plan = next(made, None)
+        if plan is None:
+            return
+        yield plan
 
 
 def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
