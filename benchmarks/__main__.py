@@ -31,6 +31,7 @@ PARTS = {
     "memory": "peak memory against the limit, and against what is free",
     "scale": "time and memory against images, exits, classes, trials",
     "workers": "two trials: one after another or at once with fewer threads",
+    "openmp": "how long OpenMP's threads should spin, alone and beside other work",
     "worth": "each optimization off alone",
 }
 
