@@ -13,7 +13,7 @@ import typer
 from offramp.allocator import keep_freed_memory
 from offramp.cli.render import emit, show, size, table
 from offramp.cli.tuning import machine
-from offramp.meters import Gpu, Missing, Packages, busy_cores, find_packages
+from offramp.meters import Gpu, Missing, Packages, busy_cores, find_packages, usable_cores
 from offramp.numerics import PROFILES
 from offramp.openmp import GIVEN, SPINS, bound_spinning
 from offramp.study import profiles
@@ -71,17 +71,9 @@ def _versions(device: torch.device) -> list[Finding]:
 
 
 def _machine(device: torch.device) -> list[Finding]:
-    cores, memory = os.cpu_count() or 1, psutil.virtual_memory()
+    cores, memory = usable_cores(), psutil.virtual_memory()
     threads = PROFILES[device.type].threads
-    found = [Finding("cores", f"{cores}, of which one trial uses {min(threads, cores)}")]
-    if device.type == "cpu" and cores >= 2 * threads:
-        found = [
-            Finding(
-                "cores",
-                f"{cores}, of which one trial uses {threads}",
-                f"several trials at once use them all: offramp run … --workers {cores // threads}",
-            )
-        ]
+    found = [Finding("cores", f"{cores} to use, of which one trial takes {min(threads, cores)}")]
     free = f"{size(memory.available)} free of {size(memory.total)}"
     return [*found, Finding("memory", free), _load()]
 
