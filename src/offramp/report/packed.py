@@ -2,8 +2,8 @@
 
     trials.json    manifests and records of nodes as in the store, and where each trial's logits are
     table.parquet  the tidy table
-    logits.npz     logits as float16 [N, C], one array for each exit and split that is unlike any other,
-                   under a name made of its content; labels once
+    logits.npz     logits of calibration and test as float16 [N, C], one array for each exit and split
+                   that is unlike any other, under a name made of its content; labels once
     README.md      what is in it, and with what it was made
 
 Equal results give equal bytes. Accuracy and cross-entropy in `trials.json` and the table were computed
@@ -35,7 +35,7 @@ from offramp.study.summary import data_label, made_with
 
 FORMAT = "offramp-pack-1"
 FILES = ("README.md", "logits.npz", "table.parquet", "trials.json")
-SPLITS = ("validation", "calibration", "test")
+SPLITS = ("calibration", "test")  # of validation the table is all that anybody reads
 
 
 @dataclass(frozen=True, eq=False)
