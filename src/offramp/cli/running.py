@@ -187,9 +187,10 @@ def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = No
             )
     show(listing, f"What seed {seeds[0]} takes" + ("; the other seeds are alike" if seeds[1:] else ""))
     typer.echo(said_of(totals))
-    count, reason = found["workers"]["count"], found["workers"]["reason"]
-    more = " The time above is that of one." if count > 1 else ""
-    say(f"Workers: {count} ({reason}).{more}")
+    if "workers" in found:
+        count, reason = found["workers"]["count"], found["workers"]["reason"]
+        more = " The time above is that of one." if count > 1 else ""
+        say(f"Workers: {count} ({reason}).{more}")
     for line in found["provisional"]:
         typer.echo(f"Provisional, keys too: {line}.")
 
