@@ -217,7 +217,9 @@ def test_a_split_is_told_to_programs_with_what_it_leaves_out(cli: Cli, photos: P
     said = json.loads(cli("data", "split", f"folder:{photos}", *groups, "--out", "s.json", "--json").out)
     assert said["images"]["validation"] == said["images"]["test"] == 10
     assert said["notes"] and "groups are left out of train" in said["notes"][0]
-    text = cli("data", "split", f"folder:{photos}", *groups, "--out", "s.json").out
+    again = cli("data", "split", f"folder:{photos}", *groups, "--out", "s.json")
+    assert again.code == 2 and "s.json is there already" in again.err
+    text = cli("data", "split", f"folder:{photos}", *groups, "--out", "t.json").out
     assert "Note: " in text and "test 10 images; validation is test." in text
 
 

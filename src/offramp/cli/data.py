@@ -163,6 +163,10 @@ def split_(
     from offramp.data.split_file import save
     from offramp.study.plan import data_spec
 
+    if out.is_file():
+        raise OfframpError(
+            f"{out} is there already, and studies may go by it; give another --out, or remove it first"
+        )
     given = {"train_images": train_images, "test_images": test_images, "split_seed": seed}
     chosen = [f"data.{key}={value}" for key, value in given.items() if value is not None]
     study = _study(name, root, None, [*chosen, *(set_ or [])])

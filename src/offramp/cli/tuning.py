@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ import typer
 
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
-from offramp.meters import busy_cores
+from offramp.meters import busy_cores, usable_cores
 from offramp.numerics import CUSTOM
 from offramp.study import profiles
 from offramp.study import tune as tuner
@@ -25,6 +25,7 @@ BUSY = 0.5  # cores that others use, from which on nothing is measured
 def tune(name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
     """Measure, show, write. Raises OfframpError for a name that is taken, and on a busy machine."""
     path = profiles.place(name, out)
+    _check_writable(path)
     busy = busy_cores()
     if busy > BUSY and not anyway:
         raise OfframpError(
@@ -47,6 +48,17 @@ def tune(name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
     _conclude(made, str(path) if out is not None else name, path)
 
 
+def _check_writable(path: Path) -> None:
+    """Now, not after minutes of measuring."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OfframpError(f"{path} cannot be written ({reason}); give another --out") from None
+
+
 def machine(device: torch.device) -> str:
     """This machine, as a profile remembers it."""
     known = provenance(device)
@@ -55,19 +67,12 @@ def machine(device: torch.device) -> str:
 
 def _measured(device: str, quiet: bool) -> list[Gain]:
     gains = []
-    for event in tuner.measure(device, cores()):
+    for event in tuner.measure(device, usable_cores()):
         if isinstance(event, Gain):
             gains.append(event)
         elif not quiet:
             typer.echo(f"[{event.number}/{event.of}] {event.what}", err=True)
     return gains
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _show(gains: Sequence[Gain]) -> None:

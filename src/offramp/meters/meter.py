@@ -200,15 +200,24 @@ class Meter:
 
 
 def _resident(tree: psutil.Process) -> int:
-    """What children share (libraries, batches that they hand over) is their parent's: it counts once."""
+    """What children share (libraries, batches that they hand over, all that a fork has not written to)
+    is their parent's: it counts once."""
     total = int(tree.memory_info().rss)
     for child in tree.children(recursive=True):
         try:
-            info = child.memory_info()
-            total += int(info.rss - getattr(info, "shared", 0))
+            total += _own(child)
         except psutil.Error:  # it ended meanwhile
             continue
     return total
+
+
+def _own(process: psutil.Process) -> int:
+    """Bytes that no other process has; where the system keeps that to itself, what is not mapped."""
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.AccessDenied:
+        info = process.memory_info()
+        return int(info.rss - getattr(info, "shared", 0))
 
 
 def _highest(one: T | None, two: T | None) -> T | None:

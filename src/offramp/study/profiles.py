@@ -31,7 +31,7 @@ class NumericsSpec(BaseModel):
     model_config = fields.STRICT
 
     device: Literal["cpu", "cuda"]
-    threads: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1, le=1024)]
     precision: Literal["float32", "bfloat16"] = "float32"
     tf32: bool = False
     fused_optimizer: bool = True
@@ -156,4 +156,4 @@ def write(path: Path, made: ProfileFile) -> None:
 
 
 def _files() -> list[Path]:
-    return [path for suffix in SUFFIXES for path in folder().glob(f"*{suffix}")]
+    return [path for suffix in SUFFIXES for path in folder().glob(f"*{suffix}") if path.is_file()]

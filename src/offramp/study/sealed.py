@@ -119,7 +119,7 @@ def _is_sealed(data: bytes, manifest: Mapping[str, Any]) -> bool:
     seal = manifest.get("seal")
     if not isinstance(seal, str):
         return False
-    line = f'\n "seal": "{seal}"'.encode()
+    line = f'\n "seal": "{seal}"'.encode(errors="replace")
     before, _, after = data.rpartition(line)
     rest = before + after[1:] if after.startswith(b",") else before.removesuffix(b",") + after
     return hashlib.sha256(rest).hexdigest() == seal or seal == _seal(manifest)

@@ -212,10 +212,14 @@ def _in_turns(made: Sequence[Process], way: Way, seconds: float) -> list[float]:
     return [median(times) for times in found]
 
 
+# It ends with whoever started it, even where that is killed.
+BUSY_LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+
+
 @contextmanager
 def _neighbor() -> Iterator[None]:
     """A process that keeps one core busy."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) as other:
+    with subprocess.Popen([sys.executable, "-c", BUSY_LOOP], start_new_session=True) as other:
         try:
             yield
         finally:

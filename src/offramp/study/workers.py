@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from offramp.data.dataset import Split
+from offramp.data.file_split import FileSplit
 from offramp.engine.memory import saved_bytes
 from offramp.engine.resolve import Node
 from offramp.meters import free_memory, usable_cores
@@ -130,13 +131,20 @@ def fitting(need: Need, room: int, limit: int, most: int) -> int:
 def need(plan: Plan) -> Need:
     """The memory that a worker on this plan takes, by forecast."""
     splits = {id(split): split for split in plan.data.splits.values()}.values()
-    pixels = sum(s.images.nbytes for s in splits if isinstance(s, Split))
+    pixels = sum(_pixels(split) for split in splits)
     weights = sum(t.nbytes for t in plan.net.parameters())
     batch = max(plan.study.recipe.batch_size, plan.numerics.frozen_batch)
     step = int(STEP * batch * saved_bytes(plan.net))
     execution = plan.study.execution
     cache = max((w.cache_bytes for w in plan.work.values()), default=0) if execution.cache else 0
     return Need(PROCESS + int(MARGIN * (READING * pixels + COPIES * weights + step)), cache)
+
+
+def _pixels(split: Split | FileSplit) -> int:
+    """Bytes of the images that are held in memory."""
+    if isinstance(split, Split):
+        return split.images.nbytes
+    return sum(image.width * image.height * len(image.getbands()) for image in split.held or ())
 
 
 def widest(plan: Plan, there: Collection[str]) -> int:
