@@ -66,7 +66,7 @@ def test_waiting_for_images_is_no_training() -> None:
     assert spent["validation"] == count * CHECK * BATCHES["validation"]
     assert spent["data"] == count * READ * batches
     whole = spent["train"] + spent["validation"] + spent["data"]
-    assert sum(epochs) == whole
+    assert sum(epochs) == whole and trainee.epoch_seconds == epochs
     # The closing pass is one thing: nothing of it is told apart, and the next epoch knows nothing of it.
     assert spent["evaluation"] % ((READ + CHECK) * BATCHES["train"]) == 0 != spent["evaluation"]
 

@@ -84,10 +84,7 @@ def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
     seconds = trial_seconds(store, manifest)
     if as_json:
         made = made_with(store, [manifest])
-        phases = [
-            {**phase, "seconds": store.node_cost(phase["node"])["seconds"]}
-            for phase in manifest["phases"]
-        ]
+        phases = [{**phase, **_times(store.node_cost(phase["node"]))} for phase in manifest["phases"]]
         spent = {"phases": phases, "seconds": dict(seconds.__dict__)}
         emit({"trial": trial, **manifest, **spent, "made_with": made})
         return
@@ -136,6 +133,11 @@ def _uneven(manifest: dict[str, Any]) -> Any:
         values = [test[name][i] for name in UNEVEN]
         listing.add_row(str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values))
     return listing
+
+
+def _times(cost: dict[str, Any]) -> dict[str, Any]:
+    """Seconds by kind, and of each epoch, which old records do not have."""
+    return {"seconds": cost["seconds"], "epoch_seconds": cost.get("epoch_seconds")}
 
 
 def _phases(store: Archive, manifest: dict[str, Any]) -> Any:

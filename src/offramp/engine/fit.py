@@ -123,6 +123,7 @@ def fit(
         for trainee in active:  # a fused epoch is shared by its phases in equal parts
             for kind, seconds in spent.items():
                 trainee.spend(kind, seconds / len(active))
+            trainee.epoch_seconds.append(sum(spent.values()) / len(active))
         left = {r.key for r in reports if isinstance(r, Diverged)}
         active = [t for t in active if t.node.key not in left]
         yield [

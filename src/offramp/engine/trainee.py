@@ -36,7 +36,8 @@ class Trainee:
     """Mutable on purpose: this is the state of a training run, and what a checkpoint holds.
 
     epoch: finished epochs.  best: the trained parts at the lowest validation loss so far.
-    validation_losses: of the phase's own loss, one a finished epoch.  frozen_macs: that were run for
+    validation_losses: of the phase's own loss, one a finished epoch.  epoch_seconds: what each of those
+    took, validation and waiting for images included.  frozen_macs: that were run for
     it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
     checkpoint was read.
     """
@@ -49,6 +50,7 @@ class Trainee:
     seconds: dict[str, float] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     validation_losses: list[float] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
     frozen_macs: float = 0.0
     usage: Usage = field(default_factory=Usage)
     resumed: bool = False
@@ -153,6 +155,7 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = {
         "epoch": trainee.epoch,
         "seconds": trainee.seconds,
+        "epoch_seconds": trainee.epoch_seconds,
         "frozen_macs": trainee.frozen_macs,
         "usage": asdict(trainee.usage),
         "rows": [[r.epoch, r.split, r.exit, r.metric, r.value] for r in trainee.rows],
@@ -189,6 +192,7 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.optimizer.load_state_dict({"state": fields, "param_groups": groups})
     trainee.epoch = int(state["epoch"])
     trainee.seconds = dict(state["seconds"])
+    trainee.epoch_seconds = list(state.get("epoch_seconds", []))
     trainee.frozen_macs = float(state.get("frozen_macs", 0))
     trainee.usage = Usage(**state.get("usage", {}))
     trainee.resumed = True

@@ -68,6 +68,7 @@ def record(
 ) -> dict[str, Any]:
     """A node's cost, in the types of JSON. frozen_macs: that the node has not been charged with yet.
 
+    epoch_seconds: of each finished epoch, with its validation and its waiting for images.
     exit_shares: of its time, by place; attributed by MACs where there are several.  used: see
     `offramp.meters.Usage`; null where it was not measured, and `not_measured` says why.  kept: bytes of
     frozen values that its group read again and again, by where they were.
@@ -80,6 +81,7 @@ def record(
     shares = exit_shares(node, net)
     return {
         "seconds": trainee.seconds,
+        "epoch_seconds": trainee.epoch_seconds,
         "exit_shares": {net.places[exit - 1]: share for exit, share in shares.items()},
         "macs_written": written_macs(node, net, images, *passed),
         "macs_executed": live_macs(node, net, images, *passed) + frozen,
