@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,13 @@ def test_packing_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> Non
     pack(reading.open(tmp_path / "one"), tmp_path / "three")  # a pack of a pack
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "three" / path.name).read_bytes()
+
+
+def test_a_pack_tells_nothing_of_anybodys_folders() -> None:
+    told = {"spec": {"root": "/home/somebody/photos", "size": 8}, "files": ["C:/photos/a.png", "a/b"]}
+    assert packed.portable(told) == {"spec": {"root": "photos", "size": 8}, "files": ["a.png", "a/b"]}
+    results = Path(__file__).parents[2] / "docs" / "results"
+    assert not [p for p in results.glob("*/trials.json") if re.search(r'"/\w', p.read_text())]
 
 
 def test_equal_logits_are_kept_once(store: Store, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@
                    that is unlike any other, under a name made of its content; labels once
     README.md      what is in it, and with what it was made
 
+Of whole paths only the last part is kept, so that a pack tells nothing of anybody's folders.
+
 Equal results give equal bytes. Accuracy and cross-entropy in `trials.json` and the table were computed
 before rounding.
 """
@@ -20,7 +22,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -124,8 +126,8 @@ def write(
         "format": FORMAT,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "missing": list(missing),
-        "trials": entries,
-        "nodes": nodes,
+        "trials": portable(entries),
+        "nodes": portable(nodes),
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
     files["trials.json"] = text.encode()
@@ -137,6 +139,16 @@ def write(
     with suppress(OSError):
         shutil.rmtree(staging)
     return {name: len(files[name]) for name in sorted(files)}
+
+
+def portable(value: Any) -> Any:
+    """JSON without the folders of the machine that it was made on: of whole paths their last part."""
+    if isinstance(value, dict):
+        return {key: portable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(one) for one in value]
+    whole = isinstance(value, str) and (value.startswith("/") or value[1:3] in (":\\", ":/"))
+    return PurePath(value).name if whole else value
 
 
 def _add(arrays: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
