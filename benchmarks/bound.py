@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from benchmarks.ledger import Ledger, Operation
-from benchmarks.loops import CLASSES, Case, device, placed_by_hand
+from benchmarks.loops import CLASSES, Case, placed_by_hand
 from benchmarks.loops import step as by_hand_step
 from benchmarks.peaks import Peaks, peaks
 from benchmarks.side import Contender, Result, machine
@@ -32,6 +32,7 @@ from benchmarks.step import CASES, clean, way
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied
 from offramp.numerics import Numerics, profile
+from offramp.study.plan import default_device
 
 ROUNDS, QUICK_ROUNDS = 5, 2
 LISTED = 3  # steps, after one that warms up: of each operation the fastest counts
@@ -72,7 +73,7 @@ def timer() -> Callable[[Case], Turn]:
     epochs = way("engine")
 
     def run(case: Case) -> Turn:
-        return Turn(epochs(case).seconds, peaks(device()))
+        return Turn(epochs(case).seconds, peaks(default_device()))
 
     return run
 
@@ -85,7 +86,7 @@ def lister() -> Callable[[Case], list[Operation]]:
 
 def operations_of(case: Case, numerics: Numerics | None = None) -> list[Operation]:
     """The operations of a step by hand with the settings of a run."""
-    where = device()
+    where = default_device()
     with applied(numerics or profile("default", where.type)):
         model, optimizer = placed_by_hand(case, where)
         images = torch.randn(case.batch, 3, case.pixels, case.pixels, device=where)

@@ -23,12 +23,12 @@ import torch
 from torch import nn
 
 from benchmarks import careful
-from benchmarks.frozen_task import SEED, Task, device, fresh, plan_of, ready
+from benchmarks.frozen_task import SEED, Task, fresh, plan_of, ready
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied, placed
 from offramp.nets.origin import origin_of
 from offramp.study.events import Failed, Finished
-from offramp.study.plan import Plan, net_spec
+from offramp.study.plan import Plan, default_device, net_spec
 from offramp.study.run import Conduct
 from offramp.study.run import run as run_plan
 from offramp.study.store import Store
@@ -82,11 +82,11 @@ def by_hand() -> Train:
     def train(task: Task, epochs: int) -> Timed:
         plan = warm_plan(task)
         net = fresh(plan)
-        placed(net, device())
+        placed(net, default_device())
         recipe = plan.study.recipe.recipe
         with applied(plan.numerics):
             jobs = careful.JOBS[task.strategy](net)
-            found = careful.run(jobs, net, plan.data.to(device()), recipe, epochs, SEED)
+            found = careful.run(jobs, net, plan.data.to(default_device()), recipe, epochs, SEED)
         return Timed(epochs, 0.0, found.seconds, found.accuracies, found.losses)
 
     return train
@@ -116,7 +116,8 @@ def earlyon() -> Train:
         torch.set_num_threads(task.threads)
         splits = (plan.data.train, plan.data.validation)
         sets = [
-            TensorDataset(ready(plan.data, s.images).contiguous(), s.labels.to(device())) for s in splits
+            TensorDataset(ready(plan.data, s.images).contiguous(), s.labels.to(default_device()))
+            for s in splits
         ]
         batch = plan.study.recipe.batch_size
         return plan, DataLoader(sets[0], batch, shuffle=True), DataLoader(sets[1], batch)
@@ -127,7 +128,7 @@ def earlyon() -> Train:
         if task.strategy != "two-stage" or recipe.optimizer != "adam":
             raise ValueError("earlyon's stage 2 trains heads on their cross-entropy with Adam")
         torch.manual_seed(SEED)
-        model = wrapped(task, plan).to(device())
+        model = wrapped(task, plan).to(default_device())
         logs: list[TrainStepLog] = []
         began = perf_counter()
         stage2_train_exits(
@@ -136,7 +137,7 @@ def earlyon() -> Train:
             validation,
             epochs=epochs,
             lr=recipe.learning_rate,
-            device=device().type,
+            device=default_device().type,
             on_epoch_end=logs.append,
         )
         seconds = (perf_counter() - began) / epochs  # each epoch ended with numbers read
@@ -150,7 +151,7 @@ def _run(plan: Plan) -> Timed:
     left = set(plan.nodes)
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         store = Store(Path(folder) / "store")
-        conduct = Conduct(device(), Path(folder) / "cache")
+        conduct = Conduct(default_device(), Path(folder) / "cache")
         with closing(run_plan(plan, store, conduct)) as events:
             for event in events:
                 if isinstance(event, Failed):
@@ -189,7 +190,7 @@ def told(store: Store, plan: Plan) -> Timed:
 def _warm(plan: Plan) -> None:
     """Run the network once on a batch, so that no contender pays for its process's first kernels."""
     net = plan.net.copy().eval()
-    placed(net, device())
+    placed(net, default_device())
     with applied(plan.numerics):
         net(ready(plan.data, plan.data.train.images[: plan.study.recipe.batch_size]))
 

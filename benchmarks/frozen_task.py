@@ -16,7 +16,7 @@ from offramp.data.dataset import Split
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import profile
 from offramp.study import spec as studies
-from offramp.study.plan import Plan, net_spec, plan_trials
+from offramp.study.plan import Plan, default_device, net_spec, plan_trials
 
 CLASSES = 10
 CALIBRATION = 256  # images that batch statistics of a drawn trunk are taken from
@@ -67,12 +67,8 @@ def plan_of(task: Task, epochs: int, mode: str = "derived") -> Plan:
     )
     data = read_pictures(task.folder)
     net = build(net_spec(study), data.shape, len(data.classes), SEED)
-    numerics = replace(profile(study.numerics, device().type), threads=task.threads)
+    numerics = replace(profile(study.numerics, default_device().type), threads=task.threads)
     return plan_trials(study, data, net, numerics)
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cifar10() -> Path | None:
@@ -126,7 +122,7 @@ def write_trunk(task: Task) -> None:
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0  # take those of this one pass
-    module.train().to(device())
+    module.train().to(default_device())
     with torch.no_grad():
         module(ready(data, data.train.images[:CALIBRATION]))
     for norm, momentum in zip(norms, before, strict=True):
@@ -139,7 +135,7 @@ def ready(data: Data, images: Tensor) -> Tensor:
     """uint8 [B, C, H, W] → normalized float32 on the device, in rows of channels."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     scaled = (images.cpu() / 255 - mean) / std
-    return scaled.to(device()).contiguous(memory_format=torch.channels_last)
+    return scaled.to(default_device()).contiguous(memory_format=torch.channels_last)
 
 
 def fresh(plan: Plan) -> ExitNetwork:

@@ -32,6 +32,7 @@ from offramp.recipe import Recipe
 from offramp.strategies.joint import joint
 from offramp.strategies.weights import joint_weights
 from offramp.study.costs import meter
+from offramp.study.plan import default_device
 
 CLASSES, SEED = 10, 42
 RATE, MOMENTUM = 0.001, 0.9  # gentle: random labels must not make it diverge
@@ -77,10 +78,6 @@ class ByHand(nn.Module):
             x = stage(x)
             logits.append(head(x))
         return logits
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def network(case: Case) -> ExitNetwork:
@@ -131,7 +128,7 @@ def made(case: Case) -> Data:
 def engine(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
     """As a run trains: the engine's own loop, with the profile of this device and a meter running."""
     keep_freed_memory()
-    where = device()
+    where = default_device()
     numerics = numerics or profile("default", where.type)
     template = network(case)
     recipe = Recipe(
@@ -158,7 +155,7 @@ def equal_settings(case: Case, numerics: Numerics | None = None) -> Iterator[Epo
     """By hand, with the settings of a run: channels-last, fused SGD, deterministic kernels, its threads
     and allocator, images that stay on the device as bytes."""
     keep_freed_memory()
-    where = device()
+    where = default_device()
     numerics = numerics or profile("default", where.type)
     with applied(numerics):
         yield from _equal_settings(case, where)
@@ -204,7 +201,7 @@ def placed_by_hand(case: Case, where: torch.device) -> tuple[ByHand, torch.optim
 
 def defaults(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
     """By hand, with what PyTorch does unless told otherwise; only the number of threads is a run's."""
-    where = device()
+    where = default_device()
     torch.set_num_threads((numerics or profile("default", where.type)).threads)
     data = made(case)
     pixels = data.train.images.float().div_(255).sub_(0.5).div_(0.5)

@@ -19,6 +19,7 @@ from functools import partial
 from statistics import median
 
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
+from offramp.study.tune import BUSY_LOOP
 
 SETTINGS: Mapping[str, Mapping[str, str | None]] = {
     "300000 (the library's)": {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": None},
@@ -58,7 +59,7 @@ def _median(step: Callable[[], float], seconds: float) -> float:
 @contextmanager
 def neighbor() -> Iterator[None]:
     """A process that keeps one core busy."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+    with subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) as process:
         try:
             yield
         finally:

@@ -26,6 +26,7 @@ from offramp.allocator import keep_freed_memory
 from offramp.engine import probe
 from offramp.numerics import profile
 from offramp.openmp import SPINS
+from offramp.study.plan import default_device
 from offramp.study.spec import ExecutionSpec
 
 UNSET: Mapping[str, str | None] = {
@@ -131,7 +132,7 @@ def _ms(times: list[float]) -> str:
 def step(numerics: tuple[tuple[str, bool], ...]) -> Callable[[Case], float]:
     """For a contender: seconds of a step of the engine's loop; another case ends the one before it."""
     current: tuple[Case, Iterator[Epoch]] | None = None
-    changed = replace(profile("default", loops.device().type), **dict(numerics))  # type: ignore[arg-type]
+    changed = replace(profile("default", default_device().type), **dict(numerics))  # type: ignore[arg-type]
 
     def run(case: Case) -> float:
         nonlocal current
@@ -147,7 +148,7 @@ def layout_step() -> Callable[[Case, str], float]:
     """For a contender: seconds of a step with maps laid out in one way or another."""
     keep_freed_memory()
     held: dict[tuple[Case, str], Callable[[], float]] = {}
-    device = loops.device()
+    device = default_device()
 
     def run(case: Case, layout: Any) -> float:
         if (case, layout) not in held:
