@@ -36,7 +36,8 @@ from offramp.study.plan import default_device, make_plan
 STUDY = Path(__file__).parent.parent / "studies" / "demo.yaml"
 STRATEGIES = 9  # of that study
 SEEDS = (1, 11, 112)  # 9, 99 and 1,008 trials
-PIXELS, BATCH, EPOCHS = 16, 128, 2  # two epochs, so that frozen values are read again
+QUICK_SEEDS = (1, 34)  # 9 and 306
+BATCH, EPOCHS = 128, 2  # two epochs, so that frozen values are read again
 SUPERLINEAR_BAR = 1.25  # of images: what grows faster than they do would show as 50, 7 or at least ln 50
 A_FEW_SECONDS = 5.0  # of a command that plans, of which torch and the data take most at any size
 QUICK_SECONDS = 3.0  # of one that only looks
@@ -49,6 +50,8 @@ class Size:
     images: int = 5_000
     exits: int = 3
     classes: int = 10
+    backbone: str = "digits-cnn"
+    pixels: int = 16
 
 
 AS_COMMANDS = {
@@ -59,8 +62,14 @@ AS_COMMANDS = {
 
 SIZES: Mapping[str, Sequence[Size]] = {
     "images": tuple(Size(images=n) for n in (1_000, 10_000, 25_000, 50_000)),
-    "exits": tuple(Size(exits=n) for n in (1, 2, 4, 8)),
+    # digits-cnn has no places for eight
+    "exits": tuple(Size(1_000, exits=n, backbone="mobilenetv1", pixels=32) for n in (1, 2, 4, 8)),
     "classes": tuple(Size(classes=n) for n in (10, 100, 1_000)),
+}
+QUICK: Mapping[str, Sequence[Size]] = {
+    "images": tuple(Size(images=n) for n in (1_000, 5_000, 10_000)),
+    "exits": tuple(SIZES["exits"][at] for at in (0, 3)),
+    "classes": tuple(SIZES["classes"][at] for at in (0, 2)),
 }
 
 
@@ -76,10 +85,9 @@ class Answer:
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
-    for what, sizes in SIZES.items():
-        ends = (sizes[0], *sizes[-2:]) if quick else sizes
-        yield from growth(what, ends, 1 if quick else 3, say)
-    yield from trials(SEEDS[::2] if quick else SEEDS, 1 if quick else 3, say)
+    for what, sizes in (QUICK if quick else SIZES).items():
+        yield from growth(what, sizes, 1 if quick else 3, say)
+    yield from trials(QUICK_SEEDS if quick else SEEDS, 1 if quick else 3, say)
 
 
 def growth(
@@ -101,7 +109,7 @@ def growth(
         for name, c in costs.items()
     )
     seconds = f"{statistics.median(a.seconds for a in turns[most]):.1f} s at {most}"
-    note = f"digits-cnn, {PIXELS} px, joint and two-stage; {each}; {seconds}"
+    note = f"{sizes[0].backbone}, {sizes[0].pixels} px, joint and two-stage; {each}; {seconds}"
     name = f"scale: time for the same work, {most} {what} against {least}"
     yield Result(name, value, bar, "lower", spread, here, note)
     yield _memory(
@@ -121,7 +129,7 @@ def _memory(what: str, sizes: Sequence[Size], peaks: Mapping[str, int], here: st
     (least, low), *_, (most, high) = peaks.items()
     each = ", ".join(f"{name}: {peak / 2**20:.0f} MiB" for name, peak in peaks.items())
     if what == "images":
-        own = 3 * PIXELS**2
+        own = 3 * sizes[0].pixels ** 2
         value = (high - low) / (sizes[-1].images - sizes[0].images) / own
         name, note = "scale: memory of an added image against its own bytes", f"of {own} bytes; {each}"
     else:
@@ -135,7 +143,7 @@ def make(size: Size) -> Callable[[], Answer]:
     keep_freed_memory()
     device = default_device()
     generator = torch.Generator().manual_seed(1)
-    shape = (size.images, 3, PIXELS, PIXELS)
+    shape = (size.images, 3, size.pixels, size.pixels)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     labels = torch.arange(size.images) % size.classes
     data = from_dataset((pixels, labels), test=(pixels[-1_000:], labels[-1_000:]))
@@ -143,7 +151,7 @@ def make(size: Size) -> Callable[[], Answer]:
         {
             "seeds": [1],
             "strategies": ["joint", "two-stage"],
-            "backbone": "digits-cnn",
+            "backbone": size.backbone,
             "exits": {"taps": size.exits},
             "data": "noise",
             "recipe": {"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": 1e-3},

@@ -7,6 +7,7 @@ and head k. Head K is the backbone's own classifier, the paper's final exit (FE)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 
@@ -49,6 +50,7 @@ def backbone(exits: int) -> Parts:
     return segments(1, exits) | head(exits)
 
 
+@cache
 def path(exit: int) -> tuple[Part, ...]:
     """The parts that exit `exit` runs, in order."""
     return (*(Part("segment", i) for i in range(1, exit + 1)), Part("head", exit))

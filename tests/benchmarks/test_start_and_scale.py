@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,11 @@ class Told:
     def __exit__(self, *_: object) -> None: ...
 
 
-def test_a_size_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "PIXELS", 8)
-    answer = scale.make(Size(images=300, exits=2, classes=4))()
+@pytest.mark.parametrize(
+    "size", [Size(300, 2, 4, pixels=8), replace(scale.SIZES["exits"][-1], images=150)], ids=str
+)
+def test_a_size_is_trained(size: Size) -> None:
+    answer = scale.make(size)()
     assert 0 < answer.seconds < answer.whole and answer.peak > 2**20 and answer.work > 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,9 +54,8 @@ def forecast(
     ]
     open_macs = sum(plan.macs(key) for key in plan.nodes if key not in there)
     speed = measured(plan, device) if speed is None else speed
-    weights = sum(
-        4 * plan.net.parameter_count(part) for node in plan.nodes.values() for part in node.trained
-    )
+    counted = cache(plan.net.parameter_count)
+    weights = sum(4 * counted(part) for node in plan.nodes.values() for part in node.trained)
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
     training = need(plan).trial
     allowed = caching.limits(plan, device, cache_folder(), training=training)

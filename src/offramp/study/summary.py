@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,8 @@ def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     cached, or not alone on the machine).
     A node that several trials share stands in the table once for each of them.
     """
-    columns = [_tidy_trial(store, trial) for trial in trials]
+    phase = cache(partial(_tidy_phase, store))  # several trials have it
+    columns = [_tidy_trial(store, trial, phase) for trial in trials]
     if not columns:
         return pd.DataFrame(columns=list(COLUMNS))
     table = pd.DataFrame({name: np.concatenate([c.pop(name) for c in columns]) for name in COLUMNS})
@@ -192,20 +194,26 @@ def data_label(manifest: Mapping[str, Any]) -> str:
 Columns = dict[str, np.ndarray]  # of one length; by name of COLUMNS
 
 
-def _tidy_trial(store: Histories, trial: str) -> Columns:
+def _tidy_phase(store: Histories, node: str, name: str, places: tuple[str, ...]) -> tuple[Columns, ...]:
+    """The rows of one phase."""
+    number = {place: k for k, place in enumerate(places, start=1)}
+    of_phase = {"phase": name, "source": node[:16]}
+    history, cost = store.node_history(node), store.node_cost(node)
+    return (
+        _columns(of_phase | _history(history, number)),
+        _columns(of_phase | _amounts(cost)),
+        _columns(of_phase | _exit_seconds(cost, number)),
+    )
+
+
+def _tidy_trial(
+    store: Histories, trial: str, phase: Callable[[str, str, tuple[str, ...]], tuple[Columns, ...]]
+) -> Columns:
     """The rows of one trial. Arrays, not frames: a store has thousands of phases, and a frame for each
     of them takes longer than its numbers."""
     manifest = store.read_trial(trial)
-    number = {place: k for k, place in enumerate(manifest["places"], start=1)}
-    parts = []
-    for phase in manifest["phases"]:
-        of_phase = {"phase": phase["name"], "source": phase["node"][:16]}
-        history, cost = store.node_history(phase["node"]), store.node_cost(phase["node"])
-        parts += [
-            _columns(of_phase | _history(history, number)),
-            _columns(of_phase | _amounts(cost)),
-            _columns(of_phase | _exit_seconds(cost, number)),
-        ]
+    places = tuple(manifest["places"])
+    parts = [part for p in manifest["phases"] for part in phase(p["node"], p["name"], places)]
     of_final = {
         "phase": "final",
         "source": [digest(manifest["final"][str(exit)])[:16] for exit in manifest["exits"]],
