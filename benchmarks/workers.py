@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
+from offramp.openmp import SPINS
 
 ROUNDS, QUICK_ROUNDS = 3, 2
 ASLEEP: Mapping[str, str | None] = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": None}
-BOUNDED: Mapping[str, str | None] = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": "20000"}
-AS_RUN: Mapping[str, str | None] = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
+AS_RUN: Mapping[str, str | None] = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": str(SPINS)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ WAYS = {
     ONE: Way(1, False, AS_RUN),
     "two at once, half the threads": Way(2, True, ASLEEP),
     "two at once, all threads, asleep": Way(2, False, ASLEEP),
-    "two at once, all threads, bounded spin": Way(2, False, BOUNDED),
+    "two at once, all threads, bounded spin": Way(2, False, AS_RUN),
 }
 
 

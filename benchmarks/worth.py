@@ -79,7 +79,7 @@ EXECUTIONS: Mapping[str, Mapping[str, Any]] = {
     "fused phases": {"fuse": False},
 }
 FROZEN = ("two-stage", "distillation", "branch-wise")
-BACKBONES = ("mobilenetv2", "resnet50")
+BACKBONES = ("mobilenetv1", "mobilenetv2", "resnet18", "resnet50", "vgg16")
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from benchmarks.phases import trained
 from benchmarks.scale import Answer, Size
+from benchmarks.side import Contender
 
 from benchmarks import scale, start
 from support import tiny_plan, tiny_study
@@ -65,6 +69,17 @@ class Told:
 def test_a_size_is_trained(size: Size) -> None:
     answer = scale.make(size)()
     assert 0 < answer.seconds < answer.whole and answer.peak > 2**20 and answer.work > 0
+
+
+def peak() -> Callable[[], int]:
+    return lambda: scale._peak(torch.device("cpu"))
+
+
+def test_a_peak_is_of_the_process_alone() -> None:
+    """Not of the larger one that started it."""
+    held = np.ones(600 * 2**20, dtype=np.uint8)
+    with Contender(peak) as contender:
+        assert 2**20 < contender() < len(held)
 
 
 def test_a_phase_that_fails_is_no_measurement() -> None:
