@@ -19,12 +19,13 @@ from functools import partial
 from statistics import median
 
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
+from offramp.openmp import SPINS
 from offramp.study.tune import BUSY_LOOP
 
 SETTINGS: Mapping[str, Mapping[str, str | None]] = {
     "300000 (the library's)": {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": None},
     "0 (passive)": {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": "passive"},
-    **{str(n): {"GOMP_SPINCOUNT": str(n), "OMP_WAIT_POLICY": None} for n in (1_000, 10_000, 100_000)},
+    **{str(n): {"GOMP_SPINCOUNT": str(n), "OMP_WAIT_POLICY": None} for n in (SPINS, 1_000, 10_000)},
 }
 USUAL = next(iter(SETTINGS))
 SUBJECTS = (

@@ -36,7 +36,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
     for setting in settings:
         yield late(setting, alone(setting, say))
     for setting in settings:
-        yield beside(setting, *contended(setting, 5 if quick else 7, say))
+        yield beside(setting, *contended(setting, 5 if quick else 11, say))
 
 
 def alone(setting: Setting, say: Callable[[str], None]) -> Epochs:

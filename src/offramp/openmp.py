@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-SPINS = 1_000  # turns of the loop: some tens of microseconds
+SPINS = 700  # turns of the loop: some tens of microseconds
 GIVEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user's own word on waiting
 
 
