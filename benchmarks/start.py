@@ -31,7 +31,7 @@ WITHOUT_TORCH = (IMPORT, HELP, STRATEGIES, STATUS, SHOW)
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
-    rounds = 5 if quick else 10
+    rounds = 3 if quick else 10
     here = machine()
     with tempfile.TemporaryDirectory() as folder:
         commands = _commands(Path(folder))
