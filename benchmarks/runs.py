@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from offramp.allocator import keep_freed_memory
-from offramp.openmp import GIVEN, bound_spinning
+from offramp.cli import prepare
+from offramp.openmp import GIVEN
 from offramp.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
@@ -50,12 +50,6 @@ def pictures(setting: Setting) -> str:
     if setting.data is not None:
         return setting.data
     return "CIFAR-10" if cifar10() else f"{MADE} (it is not here)"
-
-
-def start() -> None:
-    """What the command does before it imports torch."""
-    keep_freed_memory()
-    bound_spinning()
 
 
 def plan(setting: Setting, mode: Mode) -> Any:
@@ -115,7 +109,7 @@ def study(setting: Setting, mode: Mode, folder: str, until: str) -> Callable[[],
     """A contender that runs a study into a store in `folder`. Each call goes on to the next finished
     phase (`until` = "phase") or to the next epoch of a group of phases ("epoch") and answers what it
     took; None once all is done. The clocks of the engine stand still between the calls."""
-    start()
+    prepare()
     import math
 
     from offramp.study.events import Began, Epoch, Failed, Finished

@@ -37,7 +37,7 @@ CASES = (
     Case("vgg16", 32, batch=128, steps=2),
     Case("mobilenetv2", 224, batch=16, steps=2),
 )
-ROUNDS, QUICK_ROUNDS = 9, 3
+ROUNDS, QUICK_ROUNDS = 9, 5
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:

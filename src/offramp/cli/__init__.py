@@ -18,11 +18,16 @@ from offramp.openmp import bound_spinning
 OBJECTS = 10_000
 
 
-def main() -> None:
-    """Entry point: a mistake that the user can mend is one line, never a traceback."""
+def prepare() -> None:
+    """What a command sets for its process, before it imports torch."""
     gc.set_threshold(OBJECTS)
     keep_freed_memory()
     bound_spinning()
+
+
+def main() -> None:
+    """Entry point: a mistake that the user can mend is one line, never a traceback."""
+    prepare()
     try:
         from offramp.cli.app import app
 
