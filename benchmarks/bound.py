@@ -28,7 +28,7 @@ from benchmarks.loops import CLASSES, Case, placed_by_hand
 from benchmarks.loops import step as by_hand_step
 from benchmarks.peaks import Peaks, peaks
 from benchmarks.side import Contender, Result, machine
-from benchmarks.step import CASES, clean, way
+from benchmarks.step import CASES, settings, way
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied
 from offramp.numerics import Numerics, profile
@@ -57,8 +57,8 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
 def shares(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> Iterator[Result]:
     """The share of peak of these cases."""
     with ExitStack() as stack:
-        listing = stack.enter_context(Contender(lister, clean()))
-        timing = stack.enter_context(Contender(timer, clean()))
+        listing = stack.enter_context(Contender(lister, settings("engine")))
+        timing = stack.enter_context(Contender(timer, settings("engine")))
         for case in cases:
             operations = listing(case)
             timing(case)  # warms up

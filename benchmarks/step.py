@@ -4,8 +4,8 @@ Three ways (`benchmarks.loops`), each in a process of its own, an epoch of a few
 
 - the engine, as a run trains: order of samples, gathering, loss, and accuracies of all exits included;
 - by hand with a run's settings: the same layers as plain modules, channels-last, fused SGD,
-  deterministic kernels, the same threads and allocator, bytes gathered and normalized; it reports the
-  loss alone;
+  deterministic kernels, the same threads, waiting as a command has them wait, and allocator, bytes
+  gathered and normalized; it reports the loss alone;
 - by hand at PyTorch's defaults: NCHW, SGD as it comes (a loop over parameters on a CPU), glibc's own
   allocator, float images through a DataLoader of a TensorDataset in the same process, loss.item() at
   every step; as many threads.
@@ -25,6 +25,7 @@ from functools import partial
 from benchmarks import loops
 from benchmarks.loops import Case, Epoch
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
+from offramp.openmp import GIVEN, SPINS
 
 OVERHEAD_BAR, DEFAULTS_BAR = 1.05, 1.5
 TOLERANCE = 1e-5  # of losses, relative: kernels may round otherwise on another device
@@ -49,7 +50,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
 def compare(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Iterator[Result]:
     """The results of these cases. Raises RuntimeError where the engine and the loop by hand differ."""
     with ExitStack() as stack:
-        ways = {name: stack.enter_context(Contender(way, clean(), name=name)) for name in WAYS}
+        ways = {name: stack.enter_context(Contender(way, settings(name), name=name)) for name in WAYS}
         for case in cases:
             first = {name: contender(case) for name, contender in ways.items()}
             same = agreement(case, first["engine"], first["by hand"])
@@ -58,9 +59,11 @@ def compare(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Itera
             yield from _results(case, {k: [e.seconds for e in v] for k, v in turns.items()}, same)
 
 
-def clean() -> dict[str, None]:
-    """For a contender's environment: nothing that settles the allocator before the process can."""
-    return {name: None for name in os.environ if name.startswith("MALLOC_")}
+def settings(name: str) -> dict[str, str | None]:
+    """For a contender's environment: nothing that settles the allocator before the process can, and
+    OpenMP's threads waiting as in a command, at the defaults as the library has it."""
+    unset = dict.fromkeys([*GIVEN, *(name for name in os.environ if name.startswith("MALLOC_"))])
+    return unset if name == "defaults" else {**unset, "GOMP_SPINCOUNT": str(SPINS)}
 
 
 def way(name: str) -> Callable[[Case], Epoch]:
