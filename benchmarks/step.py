@@ -36,7 +36,7 @@ CASES = (
     Case("resnet18", 32, batch=128, steps=6),
     Case("resnet50", 32, batch=128, steps=2),
     Case("vgg16", 32, batch=128, steps=2),
-    Case("mobilenetv2", 224, batch=16, steps=2),
+    Case("mobilenetv2", 224, batch=16, steps=6),
 )
 ROUNDS, QUICK_ROUNDS = 9, 5
 
