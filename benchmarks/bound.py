@@ -27,8 +27,9 @@ from benchmarks.ledger import Ledger, Operation
 from benchmarks.loops import CLASSES, Case, placed_by_hand
 from benchmarks.loops import step as by_hand_step
 from benchmarks.peaks import Peaks, peaks
+from benchmarks.runs import AS_COMMAND
 from benchmarks.side import Contender, Result, machine
-from benchmarks.step import CASES, settings, way
+from benchmarks.step import CASES, way
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied
 from offramp.numerics import Numerics, profile
@@ -57,8 +58,8 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
 def shares(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> Iterator[Result]:
     """The share of peak of these cases."""
     with ExitStack() as stack:
-        listing = stack.enter_context(Contender(lister, settings("engine")))
-        timing = stack.enter_context(Contender(timer, settings("engine")))
+        listing = stack.enter_context(Contender(lister, AS_COMMAND))
+        timing = stack.enter_context(Contender(timer, AS_COMMAND))
         for case in cases:
             operations = listing(case)
             timing(case)  # warms up

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from offramp.cli import prepare
-from offramp.openmp import GIVEN
+from offramp.openmp import GIVEN, SPINS
 from offramp.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 Mode = Literal["derived", "plain"]
 MADE = "made images of CIFAR-10's shape"
-BARE = dict.fromkeys((*GIVEN, "OMP_NUM_THREADS"), None)
+MALLOC = tuple(name for name in os.environ if name.startswith("MALLOC_"))
+BARE: Mapping[str, str | None] = dict.fromkeys((*GIVEN, "OMP_NUM_THREADS", *MALLOC))
 """The environment of a process that starts as the command does where the user set nothing."""
+AS_COMMAND: Mapping[str, str | None] = {**BARE, "GOMP_SPINCOUNT": str(SPINS)}
+"""The same with what the command sets: for a process that does not call `prepare` itself."""
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,11 @@ import torch
 
 from benchmarks.made_store import make_store
 from benchmarks.phases import trained
-from benchmarks.runs import BARE
+from benchmarks.runs import AS_COMMAND
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
 from benchmarks.start import seconds as process_seconds
 from offramp.allocator import keep_freed_memory
 from offramp.data import from_dataset
-from offramp.openmp import SPINS
 from offramp.study import spec
 from offramp.study.plan import default_device, make_plan
 
@@ -53,12 +52,6 @@ class Size:
     classes: int = 10
     backbone: str = "digits-cnn"
     pixels: int = 16
-
-
-AS_COMMANDS = {
-    **BARE,
-    "GOMP_SPINCOUNT": str(SPINS),
-}  # what the command sets of OpenMP for its own process
 
 
 SIZES: Mapping[str, Sequence[Size]] = {
@@ -97,7 +90,7 @@ def growth(
     """Time for the same work, and memory, at each size against the first."""
     here = machine()
     with ExitStack() as stack:
-        asked = {size: stack.enter_context(Contender(make, AS_COMMANDS, size=size)) for size in sizes}
+        asked = {size: stack.enter_context(Contender(make, AS_COMMAND, size=size)) for size in sizes}
         turns = in_turns({str(getattr(size, what)): ask for size, ask in asked.items()}, rounds)
     for size, (name, answers) in zip(sizes, turns.items(), strict=True):
         say(f"  {name} {what}: {_said(size, answers)}")

@@ -16,7 +16,6 @@ The first epoch has no dropout and is not timed: it shows that the first two com
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,8 +23,8 @@ from functools import partial
 
 from benchmarks import loops
 from benchmarks.loops import Case, Epoch
+from benchmarks.runs import AS_COMMAND, BARE
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
-from offramp.openmp import GIVEN, SPINS
 
 OVERHEAD_BAR, DEFAULTS_BAR = 1.05, 1.5
 TOLERANCE = 1e-5  # of losses, relative: kernels may round otherwise on another device
@@ -50,20 +49,18 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
 def compare(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Iterator[Result]:
     """The results of these cases. Raises RuntimeError where the engine and the loop by hand differ."""
     with ExitStack() as stack:
-        ways = {name: stack.enter_context(Contender(way, settings(name), name=name)) for name in WAYS}
+        ways = {
+            name: stack.enter_context(
+                Contender(way, BARE if name == "defaults" else AS_COMMAND, name=name)
+            )
+            for name in WAYS
+        }
         for case in cases:
             first = {name: contender(case) for name, contender in ways.items()}
             same = agreement(case, first["engine"], first["by hand"])
             say(f"  {case.name}: {same}")
             turns = in_turns({name: partial(ask, case) for name, ask in ways.items()}, rounds)
             yield from _results(case, {k: [e.seconds for e in v] for k, v in turns.items()}, same)
-
-
-def settings(name: str) -> dict[str, str | None]:
-    """For a contender's environment: nothing that settles the allocator before the process can, and
-    OpenMP's threads waiting as in a command, at the defaults as the library has it."""
-    unset = dict.fromkeys([*GIVEN, *(name for name in os.environ if name.startswith("MALLOC_"))])
-    return unset if name == "defaults" else {**unset, "GOMP_SPINCOUNT": str(SPINS)}
 
 
 def way(name: str) -> Callable[[Case], Epoch]:

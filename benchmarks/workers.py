@@ -23,12 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import AS_COMMAND
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
-from offramp.openmp import SPINS
 
 ROUNDS, QUICK_ROUNDS = 3, 2
 ASLEEP: Mapping[str, str | None] = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": None}
-AS_RUN: Mapping[str, str | None] = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": str(SPINS)}
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ class Way:
 
 ONE = "one after another"
 WAYS = {
-    ONE: Way(1, False, AS_RUN),
+    ONE: Way(1, False, AS_COMMAND),
     "two at once, half the threads": Way(2, True, ASLEEP),
     "two at once, all threads, asleep": Way(2, False, ASLEEP),
-    "two at once, all threads, bounded spin": Way(2, False, AS_RUN),
+    "two at once, all threads, bounded spin": Way(2, False, AS_COMMAND),
 }
 
 

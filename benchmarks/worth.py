@@ -8,7 +8,6 @@ A ratio of 1 is worth nothing.
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -21,19 +20,14 @@ from typing import Any
 from benchmarks import loops, phases, runs
 from benchmarks.frozen_task import Task, cifar10, plan_of, write_pictures, write_trunk
 from benchmarks.loops import Case, Epoch
+from benchmarks.runs import AS_COMMAND, BARE
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
 from offramp.allocator import keep_freed_memory
 from offramp.engine import probe
 from offramp.numerics import profile
-from offramp.openmp import SPINS
 from offramp.study.plan import default_device
 from offramp.study.spec import ExecutionSpec
 
-UNSET: Mapping[str, str | None] = {
-    **runs.BARE,
-    **{name: None for name in os.environ if name.startswith("MALLOC_")},
-}
-USUAL: Mapping[str, str | None] = {**UNSET, "GOMP_SPINCOUNT": str(SPINS)}  # as a command starts
 ALL = "everything on"
 
 
@@ -41,7 +35,7 @@ ALL = "everything on"
 class Off:
     """One thing that is off. environment: of its process.  numerics: what differs in the profile."""
 
-    environment: Mapping[str, str | None] = field(default_factory=lambda: USUAL)
+    environment: Mapping[str, str | None] = field(default_factory=lambda: AS_COMMAND)
     numerics: tuple[tuple[str, bool], ...] = ()
 
 
@@ -49,8 +43,8 @@ STEPS: Mapping[str, Off] = {
     ALL: Off(),
     "fused optimizer": Off(numerics=(("fused_optimizer", False),)),
     # Any MALLOC_ variable has the package leave the allocator alone; this one is at glibc's own value.
-    "allocator's thresholds": Off({**USUAL, "MALLOC_ARENA_TEST": "8"}),
-    "bound on OpenMP's spinning": Off(UNSET),
+    "allocator's thresholds": Off({**AS_COMMAND, "MALLOC_ARENA_TEST": "8"}),
+    "bound on OpenMP's spinning": Off(BARE),
     "determinism": Off(numerics=(("deterministic", False),)),
 }
 CASES = (
@@ -101,7 +95,7 @@ def of_steps(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Iter
             name: stack.enter_context(Contender(step, off.environment, numerics=off.numerics))
             for name, off in STEPS.items()
         }
-        layouts = stack.enter_context(Contender(layout_step, USUAL))
+        layouts = stack.enter_context(Contender(layout_step, AS_COMMAND))
         for case in cases:
             where = machine()
             asked = {name: partial(way, case) for name, way in ways.items()}
@@ -169,7 +163,7 @@ def of_frozen(backbone: str, scale: Scale, say: Callable[[str], None]) -> Iterat
     with tempfile.TemporaryDirectory() as folder:
         words = write_pictures(Path(folder), cifar10(), scale.images, scale.images // 2)
         write_trunk(Task(folder, backbone=backbone))
-        with Contender(frozen, USUAL, folder=folder, backbone=backbone, scale=scale) as ask:
+        with Contender(frozen, AS_COMMAND, folder=folder, backbone=backbone, scale=scale) as ask:
             for strategy in FROZEN:
                 where = machine()
                 offs = {
@@ -218,7 +212,7 @@ def of_sharing(backbone: str, images: int, say: Callable[[str], None]) -> Iterat
     """All nine strategies, each phase once or for each of them; one turn, since it is long."""
     where = machine()
     setting = runs.Setting(backbone, images, epochs=2, test_images=200)
-    with Contender(shared, USUAL, setting=setting) as ask:
+    with Contender(shared, AS_COMMAND, setting=setting) as ask:
         took = in_turns({ALL: partial(ask, True), "sharing": partial(ask, False)}, 1)
     value, spread = ratio(took["sharing"], took[ALL])
     say(f"  {backbone}, all nine: {took['sharing'][0]:.0f} s without sharing, {took[ALL][0]:.0f} s with")
