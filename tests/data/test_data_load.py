@@ -138,6 +138,7 @@ def test_a_source_that_gives_no_tensor_is_refused() -> None:
         ({"train_images": 401}, "data.train_images is 401, but .* has 400"),
         ({"test_images": 61}, "data.test_images is 61, but .* has 60"),
         ({"test_images": -1}, "data.test_images is -1"),
+        ({"held_out_images": -1}, "data.held_out_images is -1"),
         ({"train_images": 8}, "too few training images"),
         ({"validation": "tset"}, "data.validation cannot be 'tset'; did you mean 'test'"),
     ],

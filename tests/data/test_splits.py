@@ -163,3 +163,15 @@ def test_a_hash_takes_its_share_of_each_class_whatever_the_order() -> None:
     for share in (0, 1, -1):
         with pytest.raises(OfframpError, match="between 0 and 1"):
             by_hash(labels, keys, share)
+
+
+def test_a_number_of_images_to_hold_out() -> None:
+    labels = labels_of(1000, 500, 100, 4)
+    parts = hold_out(labels, ("validation", "calibration"), 0, 321)
+    for name in ("validation", "calibration"):
+        assert torch.bincount(labels[parts[name]]).tolist() == [201, 101, 21, 1]  # rounded up; a quarter
+    rows = torch.cat(list(parts.values()))
+    assert torch.equal(rows.sort().values, torch.arange(len(labels)))
+    alone = [str(row) for row in range(len(labels))]  # every image a group of its own
+    grouped = hold_out_groups(labels, alone, ("validation", "calibration"), 0, 321)
+    assert torch.bincount(labels[grouped["calibration"]]).tolist() == [201, 101, 21, 1]

@@ -55,6 +55,8 @@ def choose(raw: RawData, spec: DataSpec) -> Chosen:
         raise OfframpError(f"data.validation cannot be '{spec.validation}'{hint}")
     if spec.test_images is not None and raw.test is None:
         raise OfframpError(f"data set '{spec.name}' has no test split; leave data.test_images out")
+    if spec.held_out_images is not None and spec.held_out_images < 1:
+        raise OfframpError(f"data.held_out_images is {spec.held_out_images}; give 1 or more")
     sources = {"validation": raw.validation, "calibration": raw.calibration, "test": raw.test}
     if spec.validation == "test":
         del sources["validation"]
@@ -99,9 +101,9 @@ def _apart(parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, dict[s
 def _held(train: Part, missing: list[str], spec: DataSpec) -> dict[str, Tensor]:
     groups = train.source.groups
     if groups is None:
-        return hold_out(train.labels, missing, spec.split_seed)
+        return hold_out(train.labels, missing, spec.split_seed, spec.held_out_images)
     shown = [groups[row] for row in train.rows.tolist()]
-    return hold_out_groups(train.labels, shown, missing, spec.split_seed)
+    return hold_out_groups(train.labels, shown, missing, spec.split_seed, spec.held_out_images)
 
 
 def _subset(part: Part, wanted: int | None, spec: DataSpec, name: str) -> Part:

@@ -16,11 +16,13 @@ class DataSpec:
     root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>`.
     train_images: so many images of the official training split, classes in proportion, taken before
         anything is held out; None takes all.  test_images: the same of the test split.
+    held_out_images: about so many of train in each split that is held out of it, classes in proportion
+        (rounded up), at most a quarter of a class; None takes 5 % of each class, at least 20 images.
     split_seed: which images the subsets and the held-out splits get.
     validation: `held-out` of train, or `test`: the test split, as the paper (nothing is then held
         out for validation, while calibration is held out as ever).
     split_file: a file that `offramp.data.save_splits` wrote: it says which image is in which split, in
-        place of the four settings above, and is refused where the images are not the same.
+        place of the five settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.geometry.Geometry`; what is None is the source's
         own choice, which for most is to leave images as they are.
     normalize: by mean and deviation of the training images (`train`), or of ImageNet, which public
@@ -33,6 +35,7 @@ class DataSpec:
     root: str | None = None
     train_images: int | None = None
     test_images: int | None = None
+    held_out_images: int | None = None
     split_seed: int = 0
     validation: Literal["held-out", "test"] = "held-out"
     split_file: str | None = None

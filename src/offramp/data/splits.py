@@ -35,19 +35,22 @@ def subset(labels: Tensor, n: int, seed: int, purpose: str) -> Tensor:
     return torch.cat([rows[:k] for rows, k in zip(groups, counts, strict=True)]).sort().values
 
 
-def hold_out(labels: Tensor, names: Sequence[str], seed: int) -> dict[str, Tensor]:
+def hold_out(
+    labels: Tensor, names: Sequence[str], seed: int, images: int | None = None
+) -> dict[str, Tensor]:
     """Rows of each held-out split in `names`, and of `train`, what is left; each ascending.
 
-    Every held-out split takes 5 % of each class, at least 20 images of it but never more than a
-    quarter of it. A split's rows are a function of its name, the seed and the labels, whichever
-    other splits are held out beside it. labels: [N] int64.
+    Every held-out split takes 5 % of each class, at least 20 images of it; or `images` of them all,
+    classes in proportion (rounded up). Never does it take more than a quarter of a class. A split's
+    rows are a function of its name, the seed, `images` and the labels, whichever other splits are held
+    out beside it. labels: [N] int64.
 
     Raises OfframpError when the classes are too small to hold anything out.
     """
     places = ("validation", "calibration", "test")
     taken: dict[str, list[Tensor]] = {name: [] for name in (*places, "train")}
     for rows in _shuffled_by_class(labels, seed, "hold-out"):
-        k = min(max(len(rows) // HELD_OUT_SHARE, HELD_OUT_LEAST), len(rows) // HELD_OUT_MOST)
+        k = _held_out(len(rows), len(labels), images)
         for i, name in enumerate(places):
             taken[name if name in names else "train"].append(rows[i * k : (i + 1) * k])
         taken["train"].append(rows[len(places) * k :])
@@ -62,7 +65,7 @@ def hold_out(labels: Tensor, names: Sequence[str], seed: int) -> dict[str, Tenso
 
 
 def hold_out_groups(
-    labels: Tensor, groups: Sequence[str], names: Sequence[str], seed: int
+    labels: Tensor, groups: Sequence[str], names: Sequence[str], seed: int, images: int | None = None
 ) -> dict[str, Tensor]:
     """As `hold_out`, but images of one group stay together: whole groups are held out, in a random
     order, each counted with the class that it shows most. labels: [N] int64.  groups: [N].
@@ -77,7 +80,7 @@ def hold_out_groups(
     for members in _shuffled_by_class(torch.tensor([classes[key] for key in keys]), seed, "hold-out"):
         waiting = [rows_of[keys[i]] for i in members.tolist()]
         n = sum(map(len, waiting))
-        k = min(max(n // HELD_OUT_SHARE, HELD_OUT_LEAST), n // HELD_OUT_MOST)
+        k = _held_out(n, len(labels), images)
         for name in ("validation", "calibration", "test"):
             place = taken[name if name in names else "train"]
             room = k
@@ -98,6 +101,15 @@ def hold_out_groups(
                 f"{name} split"
             )
     return split
+
+
+def _held_out(of_class: int, of_all: int, images: int | None) -> int:
+    """How many of a class go into each held-out split."""
+    if images is None:
+        wanted = max(of_class // HELD_OUT_SHARE, HELD_OUT_LEAST)
+    else:
+        wanted = -(-of_class * images // of_all)
+    return min(wanted, of_class // HELD_OUT_MOST)
 
 
 def by_hash(labels: Tensor, keys: Sequence[str], share: float) -> Tensor:

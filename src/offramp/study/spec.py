@@ -202,6 +202,7 @@ class DataSpec(BaseModel):
     root: Text | None = None
     train_images: Count | None = None
     test_images: Count | None = None
+    held_out_images: Count | None = None
     split_seed: Natural = 0
     validation: Literal["held-out", "test"] = "held-out"
     split_file: Text | None = None
