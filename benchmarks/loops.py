@@ -135,11 +135,11 @@ def engine(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
         epochs=10**6, batch_size=case.batch, learning_rate=RATE, momentum=MOMENTUM, select="last"
     )
     (node,) = resolve(joint(template.exits), template, Setting({}, recipe, numerics, SEED)).nodes
-    weights = Weights(template, SEED, {}.__getitem__, where)
+    weights = Weights(template, SEED, {}.__getitem__, where, numerics.memory_format)
     trainee = enroll(node, weights.network(node.start), numerics.fused_optimizer)
     restore_dropout = _silenced(trainee.net)
     with applied(numerics), meter(where):
-        images = Images(made(case), where)
+        images = Images(made(case), where, memory_format=numerics.memory_format)
         passes = Derived(images, [node], weights, max(case.batch, numerics.frozen_batch), None)
         before = 0.0
         for (report,) in fit([trainee], passes, images, case.batch):

@@ -1,8 +1,9 @@
 """What each optimization is worth: the time without it over the time with all of them.
 
 Of a joint step, on every network of the paper: the memory format, the fused optimizer, the allocator's
-thresholds, the bound on OpenMP's spinning; and what determinism costs. Of frozen phases: caches, caches
-in memory rather than in files, fused phases. Of all nine strategies: shared phases.
+thresholds, the bound on OpenMP's spinning; and what determinism costs. Of joint training: images in
+memory rather than read from files. Of frozen phases: caches, caches in memory rather than in files,
+fused phases. Of all nine strategies: shared phases.
 A ratio of 1 is worth nothing.
 """
 
@@ -18,12 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import loops, phases, runs
-from benchmarks.frozen_task import Task, cifar10, plan_of, write_pictures, write_trunk
+from benchmarks.frozen_task import (
+    Task,
+    cifar10,
+    plan_of,
+    read_pictures,
+    write_pictures,
+    write_trunk,
+)
 from benchmarks.loops import Case, Epoch
 from benchmarks.runs import AS_COMMAND, BARE
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
 from offramp.allocator import keep_freed_memory
-from offramp.engine import probe
+from offramp.data.geometry import picture
 from offramp.numerics import profile
 from offramp.study.plan import default_device
 from offramp.study.spec import ExecutionSpec
@@ -36,11 +44,12 @@ class Off:
     """One thing that is off. environment: of its process.  numerics: what differs in the profile."""
 
     environment: Mapping[str, str | None] = field(default_factory=lambda: AS_COMMAND)
-    numerics: tuple[tuple[str, bool], ...] = ()
+    numerics: tuple[tuple[str, Any], ...] = ()
 
 
 STEPS: Mapping[str, Off] = {
     ALL: Off(),
+    "channels-last": Off(numerics=(("memory_format", "contiguous"),)),
     "fused optimizer": Off(numerics=(("fused_optimizer", False),)),
     # Any MALLOC_ variable has the package leave the allocator alone; this one is at glibc's own value.
     "allocator's thresholds": Off({**AS_COMMAND, "MALLOC_ARENA_TEST": "8"}),
@@ -73,6 +82,7 @@ EXECUTIONS: Mapping[str, Mapping[str, Any]] = {
     "fused phases": {"fuse": False},
 }
 FROZEN = ("two-stage", "distillation", "branch-wise")
+TEST_FILES = 100
 BACKBONES = ("mobilenetv1", "mobilenetv2", "resnet18", "resnet50", "vgg16")
 
 
@@ -81,6 +91,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
     yield from of_steps(cases, 1 if quick else 5, say)
     scale = Scale(128, 3, 2, 1) if quick else Scale(384, 8, 3, 2)
     for backbone in BACKBONES:
+        yield from of_images(backbone, 400 if quick else 2000, 1 if quick else 3, say)
         yield from of_frozen(backbone, scale, say)
         yield from of_sharing(backbone, 200 if quick else 400, say)
 
@@ -95,25 +106,20 @@ def of_steps(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Iter
             name: stack.enter_context(Contender(step, off.environment, numerics=off.numerics))
             for name, off in STEPS.items()
         }
-        layouts = stack.enter_context(Contender(layout_step, AS_COMMAND))
         for case in cases:
             where = machine()
             asked = {name: partial(way, case) for name, way in ways.items()}
-            asked |= {name: partial(layouts, case, name) for name in probe.LAYOUTS}
             in_turns(asked, 1)  # its first epoch has no dropout, and kernels are chosen
             times = in_turns(asked, rounds)
             said = ", ".join(f"{name} {1000 * statistics.median(t):.0f}" for name, t in times.items())
             say(f"  {case.name}, ms a step: {said}")
             for name in [name for name in STEPS if name != ALL]:
                 yield _step(case, name, times[name], times[ALL], where)
-            yield _step(case, "channels-last", times["contiguous"], times["channels_last"], where)
 
 
 def _step(case: Case, name: str, without: list[float], usual: list[float], where: str) -> Result:
     value, spread = ratio(without, usual)
     note = f"{_ms(without)} without, {_ms(usual)} with; batch {case.batch}, {len(usual)} turns"
-    if name == "channels-last":
-        note += "; network and optimizer without the engine's loop"
     if name == "determinism":
         note += "; below 1 is what it costs"
     return Result(f"worth of {name}: a step of {case.name}", value, None, "higher", spread, where, note)
@@ -123,10 +129,10 @@ def _ms(times: list[float]) -> str:
     return f"{1000 * statistics.median(times):.0f} ms"
 
 
-def step(numerics: tuple[tuple[str, bool], ...]) -> Callable[[Case], float]:
+def step(numerics: tuple[tuple[str, Any], ...]) -> Callable[[Case], float]:
     """For a contender: seconds of a step of the engine's loop; another case ends the one before it."""
     current: tuple[Case, Iterator[Epoch]] | None = None
-    changed = replace(profile("default", default_device().type), **dict(numerics))  # type: ignore[arg-type]
+    changed = replace(profile("default", default_device().type), **dict(numerics))
 
     def run(case: Case) -> float:
         nonlocal current
@@ -138,20 +144,58 @@ def step(numerics: tuple[tuple[str, bool], ...]) -> Callable[[Case], float]:
     return run
 
 
-def layout_step() -> Callable[[Case, str], float]:
-    """For a contender: seconds of a step with maps laid out in one way or another."""
+# Images in memory
+
+
+def of_images(backbone: str, images: int, rounds: int, say: Callable[[str], None]) -> Iterator[Result]:
+    """Joint training on PNG files of 32 px, kept in memory or read by worker processes every epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = write_files(Path(folder), images)
+        setting = runs.Setting(
+            backbone,
+            images,
+            2,
+            strategies=("joint",),
+            test_images=TEST_FILES,
+            data=f"folder:{folder}",
+        )
+        where = machine()
+        with Contender(joint, AS_COMMAND, setting=setting) as ask:
+            took = in_turns({name: partial(ask, name) for name in ("resident", "streaming")}, rounds)
+    value, spread = ratio(took["streaming"], took["resident"])
+    seconds = {name: statistics.median(times) for name, times in took.items()}
+    said = ", ".join(f"{name} {each:.1f}" for name, each in seconds.items())
+    say(f"  {backbone}, images in memory or in files, seconds: {said}")
+    note = f"{seconds['streaming']:.1f} s from files, {seconds['resident']:.1f} s with; "
+    note += f"joint, {images} {words} as PNG files, 2 epochs; {rounds} turns"
+    label = f"worth of resident images: joint training of {backbone}"
+    yield Result(label, value, None, "higher", spread, where, note)
+
+
+def write_files(folder: Path, train: int) -> str:
+    """A tree of image files for training and testing; returns what they show, in words."""
+    words = write_pictures(folder, cifar10(), train, TEST_FILES)
+    held = read_pictures(str(folder))
+    for name, split in (("train", held.train), ("test", held.test)):
+        for row, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
+            place = folder / name / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            picture(image).save(place / f"{row}.png")
+    return words
+
+
+def joint(setting: runs.Setting) -> Callable[[Any], float]:
+    """For a contender: seconds of all epochs, without the first reading of images that stay."""
     keep_freed_memory()
-    held: dict[tuple[Case, str], Callable[[], float]] = {}
-    device = default_device()
+    plans = {
+        loader: runs.plan(replace(setting, execution={"loader": loader}), "derived")
+        for loader in ("resident", "streaming")
+    }
 
-    def run(case: Case, layout: Any) -> float:
-        if (case, layout) not in held:
-            for old in [old for old in held if old[0] != case]:
-                del held[old]
-            way = probe.Way(profile("default", device.type).threads, layout=layout)
-            held[case, layout] = probe.stepper(loops.network(case), case.batch, way, device)
-        return statistics.mean(held[case, layout]() for _ in range(case.steps))
+    def run(loader: str) -> float:
+        return sum(phases.trained(plans[loader]).values())
 
+    run("resident")  # kernels are chosen and memory is there
     return run
 
 

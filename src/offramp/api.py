@@ -173,7 +173,7 @@ def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
     arrays = store.trial_logits(trial.id)
     scores = accuracy(arrays["test"], arrays["test_labels"])
     return Fitted(
-        trials.assemble(plan.net, trial.seed, trial.resolved, store, device),
+        trials.assemble(plan, trial, store, device),
         dict(zip(trial.resolved.final, map(float, scores), strict=True)),
         arrays,
         tidy(store, [trial.id]),

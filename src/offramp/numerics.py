@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 from offramp.errors import OfframpError, nearest
 
+MemoryFormat = Literal["channels_last", "contiguous"]
+
 
 @dataclass(frozen=True)
 class Numerics:
     """threads: of one trial, whatever the number of cores.  precision: of convolutions and matrix
     products; weights, optimizer, batch normalization's statistics, logits and losses are float32 in any
-    case.  frozen_batch: the fewest rows that a frozen part runs on at once; smaller batches are padded,
-    since kernels for few rows round differently.
+    case.  memory_format: of images and of the weights of convolutions.  frozen_batch: the fewest rows
+    that a frozen part runs on at once; smaller batches are padded, since kernels for few rows round
+    differently.
     """
 
     name: str
@@ -26,7 +29,7 @@ class Numerics:
     device: Literal["cpu", "cuda"]
     threads: int
     precision: Literal["float32", "bfloat16"] = "float32"
-    memory_format: Literal["channels_last"] = "channels_last"
+    memory_format: MemoryFormat = "channels_last"
     deterministic: bool = True
     tf32: bool = False
     flush_denormal: bool = False

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from benchmarks.frozen_task import Task, write_pictures, write_trunk
 from benchmarks.loops import Case
+from benchmarks.runs import Setting
 
 from benchmarks import phases, worth
+from offramp.data.dataset import Split
+from offramp.data.file_split import FileSplit
 from offramp.engine import trainee
 from offramp.study.plan import Plan
 
@@ -37,9 +40,18 @@ def test_only_one_thing_is_off() -> None:
         assert changed + bool(off.numerics) == (name != worth.ALL)
 
 
-def test_both_layouts_are_timed() -> None:
-    run = worth.layout_step()
-    assert all(run(CASE, layout) > 0 for layout in ("contiguous", "channels_last"))
+def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worth, "cifar10", lambda: None)
+    assert "made images" in worth.write_files(tmp_path, 160)
+    plans: list[Plan] = []
+    train = phases.trained
+    monkeypatch.setattr(phases, "trained", lambda plan: plans.append(plan) or train(plan))
+    run = worth.joint(
+        Setting("digits-cnn", 160, 1, strategies=("joint",), test_images=100, data=f"folder:{tmp_path}")
+    )
+    assert run("streaming") > 0
+    kept, read = (plan.data.train for plan in plans)
+    assert isinstance(kept, Split) and isinstance(read, FileSplit) and len(kept) == len(read)
 
 
 def test_phases_run_as_they_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

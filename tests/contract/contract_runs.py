@@ -114,12 +114,13 @@ def contract_data(shape: tuple[int, int, int], train: int = TRAIN) -> Data:
 
 def run_plain(plan: Plan) -> dict[str, TrialRecord]:
     """Every trial of a plain plan by its label, each phase alone on the plain pass."""
-    images = Images(plan.data, CPU)
+    layout = plan.numerics.memory_format
+    images = Images(plan.data, CPU, memory_format=layout)
     records = {}
     with applied(plan.numerics):
         for trial in plan.trials:
             made: dict[str, dict[str, Tensor]] = {}
-            weights = Weights(plan.net, trial.seed, made.__getitem__, CPU)
+            weights = Weights(plan.net, trial.seed, made.__getitem__, CPU, layout)
             phases = []
             for node in trial.resolved.nodes:
                 record, made[node.key] = train_phase(plan, images, weights, node)

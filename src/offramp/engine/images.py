@@ -18,6 +18,8 @@ from offramp.data.images import pixels
 from offramp.data.prefetch import Prefetch
 from offramp.data.views import augmented, cut_draws, cut_out, draws
 from offramp.engine.losses import balanced
+from offramp.engine.settings import laid_out
+from offramp.numerics import MemoryFormat
 from offramp.recipe import Recipe
 
 
@@ -28,8 +30,15 @@ class Images:
     by `workers` processes ahead of time (0: in this one, when they are needed).
     """
 
-    def __init__(self, data: Data, device: torch.device, workers: int = 0) -> None:
+    def __init__(
+        self,
+        data: Data,
+        device: torch.device,
+        workers: int = 0,
+        memory_format: MemoryFormat = "channels_last",
+    ) -> None:
         self.device = device
+        self._memory_format = memory_format
         self.augment = data.augment
         boxes = data.augment is not None and data.augment.resized_crop is not None
         self._stored = data.train if boxes and isinstance(data.train, Split) else None
@@ -56,7 +65,7 @@ class Images:
         return balanced(self._data.train.labels, len(self._data.classes))
 
     def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
-        """[B, C, H, W] float32, channels-last.  view: the random view to take; None as they are."""
+        """[B, C, H, W] float32, in the memory format.  view: the random one to take; None: as is."""
         part = self._data.splits[split]
         if isinstance(part, FileSplit):
             return self._finished(self._prefetch.now(split, rows.cpu(), view), rows, view)
@@ -98,8 +107,7 @@ class Images:
         images = stored.to(self.device)
         if view is not None and self.augment is not None:
             images = augmented(self.augment, images, draws(view, rows))
-        images = normalize(images, self._mean, self._std)
-        return images.contiguous(memory_format=torch.channels_last)
+        return laid_out(normalize(images, self._mean, self._std), self._memory_format)
 
     def _boxes(self, augment: Augment, stored: Split, rows: Tensor, view: View) -> Tensor:
         """The resized crops of images in memory; Pillow makes them, on the CPU, as those of files."""

@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 
 from offramp.allocator import keep_freed_memory
-from offramp.engine.settings import applied, placed, synchronize
+from offramp.engine.settings import applied, laid_out, placed, synchronize
 from offramp.nets import ExitNetwork, NetSpec, build
-from offramp.numerics import DEFAULTS
+from offramp.numerics import DEFAULTS, MemoryFormat
 
 CLASSES = 10
-LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Way:
 
     threads: int
     precision: Literal["float32", "bfloat16"] = "float32"
-    layout: Literal["channels_last", "contiguous"] = "channels_last"
+    memory_format: MemoryFormat = "channels_last"
     tf32: bool = False
 
 
@@ -52,19 +51,15 @@ def network(subject: Subject) -> ExitNetwork:
 
 def stepper(net: ExitNetwork, batch: int, way: Way, device: torch.device) -> Callable[[], float]:
     """A function that makes one joint training step of a copy of `net`; its answer is in seconds."""
-    numerics = replace(
-        DEFAULTS[device.type], threads=way.threads, precision=way.precision, tf32=way.tf32
-    )
-    layout = LAYOUTS[way.layout]
+    numerics = replace(DEFAULTS[device.type], **asdict(way))
     copy = net.copy()
-    placed(copy, device)
-    copy.to(memory_format=layout)  # type: ignore[call-overload]
+    placed(copy, device, way.memory_format)
     copy.train()
     copy.requires_grad_(True)
     optimizer = torch.optim.SGD(copy.parameters(), lr=1e-3, momentum=0.9, fused=True)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, *net.input_shape, generator=generator).to(device)
-    images = images.contiguous(memory_format=layout)
+    images = laid_out(images, way.memory_format)
     labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
 
     def step() -> float:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from offramp.numerics import Numerics
+from offramp.numerics import MemoryFormat, Numerics
+
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 @contextmanager
@@ -55,9 +57,14 @@ def _precision(numerics: Numerics) -> AbstractContextManager[object]:
     return torch.autocast(numerics.device, torch.bfloat16, cache_enabled=False)
 
 
-def placed(net: nn.Module, device: torch.device) -> None:
+def placed(net: nn.Module, device: torch.device, memory_format: MemoryFormat = "channels_last") -> None:
     """Move a network to the device, convolution weights in the profile's memory format."""
-    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(device=device, memory_format=FORMATS[memory_format])  # type: ignore[call-overload]
+
+
+def laid_out(images: Tensor, memory_format: MemoryFormat) -> Tensor:
+    """Images [B, C, H, W] in the profile's memory format; as they are where they have it already."""
+    return images.contiguous(memory_format=FORMATS[memory_format])
 
 
 def synchronize(device: torch.device) -> None:

@@ -7,7 +7,7 @@ from time import perf_counter
 import torch
 
 from offramp.engine.cost import BACKWARD
-from offramp.engine.settings import applied, placed, synchronize
+from offramp.engine.settings import applied, laid_out, placed, synchronize
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import heads, segments
@@ -30,12 +30,12 @@ def macs_per_second(
     each = (1 + BACKWARD) * sum(net.macs(part) for part in parts)
     batch = min(batch, max(LEAST, round(step_macs / each)))
     copy = net.copy()
-    placed(copy, device)
+    placed(copy, device, numerics.memory_format)
     copy.train()
     copy.requires_grad_(True)
     with applied(numerics):
         images = torch.randn(batch, *net.input_shape, device=device)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = laid_out(images, numerics.memory_format)
         times = []
         for _ in range(repeats + 1):
             synchronize(device)

@@ -132,7 +132,7 @@ def pad(rows: Tensor, batch: int) -> list[Tensor]:
         last = pieces[-1]
         filler = last[:1].expand(missing, *last.shape[1:])
         filled = torch.cat([last, filler])
-        if filled.dim() == 4:
+        if last.dim() == 4 and last.is_contiguous(memory_format=torch.channels_last):
             filled = filled.contiguous(memory_format=torch.channels_last)
         pieces[-1] = filled
     return pieces

@@ -12,6 +12,7 @@ from offramp.engine.resolve import Lineage, Source
 from offramp.engine.settings import placed
 from offramp.engine.values import Frozen
 from offramp.nets.network import ExitNetwork
+from offramp.numerics import MemoryFormat
 from offramp.parts import Part, path
 
 NodeWeights = Callable[[str], Mapping[str, Tensor]]
@@ -21,12 +22,18 @@ class Weights:
     """Reads the weights of any source, for one network, seed and device."""
 
     def __init__(
-        self, template: ExitNetwork, seed: int, nodes: NodeWeights, device: torch.device
+        self,
+        template: ExitNetwork,
+        seed: int,
+        nodes: NodeWeights,
+        device: torch.device,
+        memory_format: MemoryFormat = "channels_last",
     ) -> None:
         self.seed = seed
         self._template = template
         self._nodes = functools.cache(nodes)
         self._device = device
+        self._memory_format = memory_format
         self._drawn: dict[str, ExitNetwork] = {}
 
     def network(self, sources: Mapping[Part, Source]) -> ExitNetwork:
@@ -36,7 +43,7 @@ class Weights:
             self._fill(net, part, source, trunk=0)
         net.requires_grad_(False)
         net.eval()
-        placed(net, self._device)
+        placed(net, self._device, self._memory_format)
         return net
 
     def assembled(self, final: Mapping[int, Lineage], owners: tuple[int, ...]) -> ExitNetwork:
@@ -50,7 +57,7 @@ class Weights:
                 self._fill(net, part, source, trunk=net.trunk_of[exit - 1])
         net.requires_grad_(False)
         net.eval()
-        placed(net, self._device)
+        placed(net, self._device, self._memory_format)
         return net
 
     def frozen(self, values: Iterable[Frozen]) -> list[tuple[ExitNetwork, list[Frozen]]]:

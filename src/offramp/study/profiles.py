@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from offramp.errors import OfframpError, nearest
 from offramp.files import replacing
-from offramp.numerics import PROFILES, Numerics, custom, profile
+from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
 from offramp.study import spec_fields as fields
 from offramp.study import spec_places as places
 from offramp.study.yaml_lines import parse
@@ -33,6 +33,7 @@ class NumericsSpec(BaseModel):
     device: Literal["cpu", "cuda"]
     threads: Annotated[int, Field(ge=1, le=1024)]
     precision: Literal["float32", "bfloat16"] = "float32"
+    memory_format: MemoryFormat = "channels_last"
     tf32: bool = False
     fused_optimizer: bool = True
     frozen_batch: Annotated[int, Field(ge=64)] = 64  # smaller ones round differently

@@ -107,7 +107,8 @@ def run(
     """
     state = _State(done=set(), failed={} if failed is None else failed)
     execution = plan.study.execution
-    images = Images(plan.data, conduct.device, _readers(plan, conduct))
+    layout = plan.numerics.memory_format
+    images = Images(plan.data, conduct.device, _readers(plan, conduct), layout)
     allowed = caching.limits(plan, conduct.device, conduct.cache_folder, conduct.workers, conduct.memory)
     cache = Cache(allowed.memory, allowed.disk, conduct.cache_folder) if execution.cache else None
     open_trials = list(plan.trials)
@@ -233,7 +234,8 @@ def _train(
         began = time.perf_counter()
         meter.lap()
         nodes = [claim.node for claim in claims]
-        weights = Weights(plan.net, nodes[0].seed, store.node_weights, conduct.device)
+        layout = plan.numerics.memory_format
+        weights = Weights(plan.net, nodes[0].seed, store.node_weights, conduct.device, layout)
         trainees = _enlist(plan, store, weights, nodes)
         nodes = [t.node for t in trainees]
         for key in locks.keys() - {node.key for node in nodes}:

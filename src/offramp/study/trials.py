@@ -14,7 +14,7 @@ from offramp.augment import Augment
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
 from offramp.engine.images import Images
-from offramp.engine.resolve import Lineage, Resolved, Source
+from offramp.engine.resolve import Lineage, Source
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.hashing import canonical, plain
@@ -37,12 +37,11 @@ def damage(store: Store, trial: str) -> Damaged | None:
     return None
 
 
-def assemble(
-    template: ExitNetwork, seed: int, resolved: Resolved, store: Store, device: torch.device
-) -> ExitNetwork:
-    """The finished network of a program whose nodes are in the store."""
-    weights = Weights(template, seed, store.node_weights, device)
-    return weights.assembled(resolved.final, resolved.owners)
+def assemble(plan: Plan, trial: Trial, store: Store, device: torch.device) -> ExitNetwork:
+    """The finished network of a trial whose nodes are in the store."""
+    layout = plan.numerics.memory_format
+    weights = Weights(plan.net, trial.seed, store.node_weights, device, layout)
+    return weights.assembled(trial.resolved.final, trial.resolved.owners)
 
 
 Answers = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
@@ -59,7 +58,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
 
     answers: logits [N, classes] that other trials have computed already; those of this one are added.
     """
-    net = assemble(plan.net, trial.seed, trial.resolved, store, images.device)
+    net = assemble(plan, trial, store, images.device)
     exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
     metrics: dict[str, Any] = {}

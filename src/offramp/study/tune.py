@@ -146,7 +146,7 @@ def _on_cpu(cores: int) -> dict[str, tuple[Way, Way]]:
         ways[f"{cores} threads against 2"] = (usual, Way(cores))
     return {
         **ways,
-        FORMAT: (Way(usual.threads, layout="contiguous"), usual),
+        FORMAT: (Way(usual.threads, memory_format="contiguous"), usual),
         PRECISION: (Way(1), Way(1, "bfloat16")),
     }
 
@@ -154,7 +154,7 @@ def _on_cpu(cores: int) -> dict[str, tuple[Way, Way]]:
 def _accelerated() -> dict[str, tuple[Way, Way]]:
     usual = Way(2)
     return {
-        FORMAT: (Way(2, layout="contiguous"), usual),
+        FORMAT: (Way(2, memory_format="contiguous"), usual),
         HALF: (usual, Way(2, "bfloat16")),
         TF32: (usual, Way(2, tf32=True)),
     }
