@@ -11,7 +11,7 @@ import pytest
 
 from offramp.errors import OfframpError
 from offramp.hashing import digest
-from offramp.numerics import PROFILES
+from offramp.numerics import PROFILES, custom
 from offramp.study import profiles, spec
 from offramp.study.plan import make_plan
 from offramp.study.profiles import Gain, NumericsSpec, ProfileFile
@@ -40,6 +40,18 @@ def test_what_is_written_is_found_by_name_and_by_path(home: Path) -> None:
     assert profiles.read(home / "mine.json") == made(precision="bfloat16")
     assert digest(profiles.find("other.json", "cpu")) == digest(found)  # its name says nothing
     assert list(profiles.listed()) == ["mine"]
+
+
+def test_the_profile_beside_the_studies_is_one() -> None:
+    beside = Path(__file__).parents[2] / "studies" / "one-thread.json"
+    assert profiles.find(str(beside), "cpu") == custom("cpu", threads=1)
+
+
+def test_a_memory_format_is_another_profile() -> None:
+    made = NumericsSpec(device="cpu", threads=2, memory_format="contiguous")
+    changed = ProfileFile(numerics=made).profile
+    assert changed.memory_format == "contiguous"
+    assert digest(changed) != digest(PROFILES["cpu"])
 
 
 def test_the_names_that_come_along_are_found_first(home: Path) -> None:
@@ -73,6 +85,10 @@ def usual(**changes: Any) -> Mapping[str, Any]:
         (usual(threads=0), ("numerics.threads must be at least 1, got 0",)),
         (usual(threads=True), ("numerics.threads must be a whole number, got true",)),
         (usual(precision="bf16"), ("numerics.precision must be 'float32' or 'bfloat16', got 'bf16'",)),
+        (
+            usual(memory_format="nchw"),
+            ("numerics.memory_format must be 'channels_last' or 'contiguous'",),
+        ),
         (usual(frozen_batch=8), ("numerics.frozen_batch must be at least 64, got 8",)),
         (usual(tf32=1), ("numerics.tf32 must be true or false, got 1",)),
         ({"numerics": {"device": "cpu"}}, ("'numerics.threads' is missing; add it",)),
