@@ -91,7 +91,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
     yield from of_steps(cases, 1 if quick else 5, say)
     scale = Scale(128, 3, 2, 1) if quick else Scale(384, 8, 3, 2)
     for backbone in BACKBONES:
-        yield from of_images(backbone, 400 if quick else 1000, 1 if quick else 3, say)
+        yield from of_images(backbone, 400 if quick else 512, 1 if quick else 3, say)
         yield from of_frozen(backbone, scale, say)
         yield from of_sharing(backbone, 200 if quick else 400, say)
 
