@@ -75,9 +75,10 @@ CASES: tuple[Case, ...] = (
     Case(
         "two-stage, ResNet-50, small stem, pooled heads",
         replace(TASK, options=SMALL, head=POOLED, recipe=ADAM),
-        Size(10_000, 500, rounds=1),
+        Size(2_000, 100),
         Size(256, 64),
         {"careful": 10.0, "earlyon": 12.0},
+        (FEWER,),
     ),
     Case(
         "two-stage, ResNet-50, small stem, the paper's heads",
@@ -98,9 +99,10 @@ CASES: tuple[Case, ...] = (
         "branch-wise, ResNet-50, the paper's stem",
         replace(TASK, strategy="branch-wise", recipe=(("learning_rate", 0.01),)),
         # Each stage begins where the one before it ended, so all must run as many epochs.
-        Size(10_000, 500, epochs=2, live=2),
+        Size(1_536, 100, epochs=2, live=2, rounds=3),
         Size(512, 64, epochs=2, live=2),
         {"careful": 1.2, "plain": None},
+        (FEWER,),
     ),
     Case(
         "two-stage, MobileNetV2, ImageNet's stem",

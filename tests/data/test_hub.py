@@ -22,6 +22,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub-cache")
     datasets.disable_progress_bars()
+    monkeypatch.setenv("OFFRAMP_DATA", str(tmp_path / "shared"))  # is for sets that need a folder
 
 
 def rows(n: int, seed: int, **columns: Any) -> Any:

@@ -235,10 +235,11 @@ def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | N
                 f"{nearest(option, known) or '; remove it'}"
             )
     if "root" in taken:
-        root = spec.root if spec.root is not None else default_root
+        needed = taken["root"].default is inspect.Parameter.empty
+        root = default_root if spec.root is None and needed else spec.root
         if root is not None:
             arguments["root"] = Path(root).expanduser()
-        elif taken["root"].default is inspect.Parameter.empty:
+        elif needed:
             fetch = getattr(inspect.getmodule(source), "FETCH", None)
             raise OfframpError(
                 f"data set '{spec.name}' needs its folder; "

@@ -13,7 +13,7 @@ class DataSpec:
     """Which data, how it is split, and what becomes of its images.
 
     name: a name in DATASETS, or `path/file.py:function`.
-    root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>`.
+    root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>` where the source needs one.
     train_images: so many images of the official training split, classes in proportion, taken before
         anything is held out; None takes all.  test_images: the same of the test split.
     held_out_images: about so many of train in each split that is held out of it, classes in proportion
