@@ -59,7 +59,8 @@ class Contender:
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+        # Not a daemon: those may not start processes, and some contenders have images read by such.
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments))
         with _environment(environment or {}):
             self._process.start()
         theirs.close()

@@ -54,6 +54,12 @@ def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(kept, Split) and isinstance(read, FileSplit) and len(kept) == len(read)
 
 
+def test_a_contender_may_have_its_images_read_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worth, "cifar10", lambda: None)
+    (result,) = worth.of_images("digits-cnn", 160, 1, lambda _: None)
+    assert result.ratio > 0 and "160 made images" in result.note
+
+
 def test_phases_run_as_they_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path, None, 64, 32)
     write_trunk(Task(str(tmp_path), backbone="digits-cnn"))
