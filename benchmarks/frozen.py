@@ -102,7 +102,6 @@ CASES: tuple[Case, ...] = (
         Size(1_536, 100, epochs=2, live=2, rounds=3),
         Size(512, 64, epochs=2, live=2),
         {"careful": 1.2, "plain": None},
-        (FEWER,),
     ),
     Case(
         "two-stage, MobileNetV2, ImageNet's stem",

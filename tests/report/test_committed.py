@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from offramp.report import evidence
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
+from offramp.report.render_markdown import markdown
 from offramp.report.tables import TABLES, make
 from offramp.study import spec
 
@@ -38,7 +40,8 @@ def test_every_table(cifar: Evidence) -> None:
 
 @pytest.mark.parametrize("name", sorted(p.name for p in DOCS.glob("*-quick")))
 def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
-    """Each accuracy in docs/results/README.md, from the tidy table."""
+    """Each accuracy in docs/results/README.md, from the tidy table; deviations and marks, from the main
+    one, which rounds."""
     page = (DOCS / "README.md").read_text()
     section = page[page.index(f"quick ([{name}]") :].partition("\n## ")[0]
     results = evidence.open(DOCS / name)
@@ -47,14 +50,25 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
     assert {(t.strategy, t.seed) for t in results.trials} == {
         (strategy.label, seed) for strategy in study.strategies for seed in study.seeds
     }
+    told = rows(section, results.strategies)
+    (main,) = make(results, ["main"])
+    assert told == rows(markdown(main), results.strategies)
     table = results.table
     final = table[(table["phase"] == "final") & (table["split"] == "test")]
     means = final[final["metric"] == "accuracy"].groupby(["strategy", "exit"])["value"]
     shown = 0
     for (strategy, exit), value in means.mean().items():
-        cells = re.search(rf"^\| {strategy} \|(.*)\|$", section, re.MULTILINE)
-        assert cells is not None
-        told = re.search(r"\d+\.\d(?= ±)", cells[1].split("|")[exit - 1])
-        assert told is not None and abs(float(told[0]) - 100 * value) < 0.05 + 1e-9
+        accuracy = re.search(r"\d+\.\d(?= ±)", told[strategy][exit - 1])
+        assert accuracy is not None and abs(float(accuracy[0]) - 100 * value) < 0.05 + 1e-9
         shown += 1
     assert shown == 33
+
+
+def rows(text: str, strategies: Sequence[str]) -> dict[str, list[str]]:
+    """What a Markdown table says of each strategy's four exits."""
+    found = {}
+    for strategy in strategies:
+        cells = re.search(rf"^\| {strategy} +\|(.*)\|$", text, re.MULTILINE)
+        assert cells is not None
+        found[strategy] = [cell.strip() for cell in cells[1].split("|")[:4]]
+    return found
