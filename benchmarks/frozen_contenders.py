@@ -38,15 +38,18 @@ Numbers = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Timed:
-    """A training of `epochs` epochs. fixed: seconds that do not depend on their number (preparation,
-    the cache's filling included; evaluation at the end).  epoch: seconds an epoch, validation included.
-    accuracies: on the validation split, epochs by phase.  losses: the same, where they are told."""
+    """A training of `epochs` epochs. fixed: seconds that do not depend on their number: preparation,
+    the cache's filling included.  epoch: seconds an epoch, validation included.  accuracies: on the
+    validation split, epochs by phase.  losses: the same, where they are told.  last: seconds of the
+    looks at the whole training split, in eval mode, after the last epoch, where any are taken; no other
+    contender takes one, so they are in no total."""
 
     epochs: int
     fixed: float
     epoch: float
     accuracies: Numbers
     losses: Numbers = ()
+    last: float = 0.0
 
     def total(self, epochs: int) -> float:
         """Seconds of that many epochs."""
@@ -176,13 +179,14 @@ def told(store: Store, plan: Plan) -> Timed:
         rows = rows[rows["split"] == "validation"].sort_values("epoch")
         accuracies.append(rows[rows["metric"] == "accuracy"]["value"].tolist())
         losses.append(rows[rows["metric"] == "loss"]["value"].tolist())
-    looped = spent["train"] + spent["validation"]
+    looped = spent["train"] + spent["validation"] + spent["data"]
     return Timed(
         epochs,
-        fixed=sum(spent.values()) - looped,
+        fixed=sum(spent.values()) - looped - spent["evaluation"],
         epoch=looped / epochs,
         accuracies=tuple(zip(*accuracies, strict=True)),
         losses=tuple(zip(*losses, strict=True)),
+        last=spent["evaluation"],
     )
 
 

@@ -59,7 +59,7 @@ def test_a_few_epochs_are_scaled_and_what_is_done_once_is_not() -> None:
     case = CASES[0]
     size = replace(case.full, rounds=3)
     found = {
-        "derived": [Timed(EPOCHS, 10.0, 0.5, ((0.5,),) * EPOCHS)] * 3,
+        "derived": [Timed(EPOCHS, 10.0, 0.5, ((0.5,),) * EPOCHS, last=5.0)] * 3,
         "careful": [Timed(1, 0.0, seconds, ((0.5,),)) for seconds in (4.0, 5.0, 6.0)],
     }
     (result,) = time_results(case, size, found, "images", "here")
@@ -67,6 +67,7 @@ def test_a_few_epochs_are_scaled_and_what_is_done_once_is_not() -> None:
     assert result.bar == 4.0
     assert result.holds
     assert "were preparation free, 10" in result.note
+    assert "last looks at the training split take 5 s: 4;" in result.note + ";"
     assert "live epochs, all alike, over 1 and scaled" in result.note
 
 
