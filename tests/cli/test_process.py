@@ -87,6 +87,32 @@ def test_a_mistake_is_one_line_and_exit_code_two() -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(("given", "objects"), [(None, "10000"), ("700", "700"), ("few", "")])
+def test_garbage_is_looked_for_as_often_as_the_user_says(
+    given: str | None, objects: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OFFRAMP_GC_THRESHOLD", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OFFRAMP_GC_THRESHOLD", given)
+    code = (
+        "import gc, sys\n"
+        "sys.argv = ['offramp', '--version']\n"
+        "from offramp.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(gc.get_threshold()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    if objects:
+        assert done.returncode == 0 and done.stdout.splitlines()[-1] == objects
+    else:
+        assert done.returncode == 2
+        assert done.stderr == (
+            "offramp: OFFRAMP_GC_THRESHOLD is 'few'; give a number of objects (Python's own is 700)\n"
+        )
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     with subprocess.Popen(
         command("strategies"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -7,6 +7,7 @@ failed while it ran, 2 for a mistake that the user can mend, 130 when interrupte
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from offramp.allocator import keep_freed_memory
@@ -16,19 +17,28 @@ from offramp.openmp import bound_spinning
 # Objects made since the last look for garbage, instead of 700: imports make hundreds of thousands that
 # stay, and looking through them again and again took a sixth of a command's start.
 OBJECTS = 10_000
+GIVEN = "OFFRAMP_GC_THRESHOLD"  # another number of them, in the environment
 
 
 def prepare() -> None:
     """What a command sets for its process, before it imports torch."""
-    gc.set_threshold(OBJECTS)
+    look_less_for_garbage()
     keep_freed_memory()
     bound_spinning()
 
 
+def look_less_for_garbage() -> None:
+    """Raises OfframpError where the environment's word on it is no number. No result depends on it."""
+    given = os.environ.get(GIVEN, str(OBJECTS))
+    if not given.isdecimal():
+        raise OfframpError(f"{GIVEN} is '{given}'; give a number of objects (Python's own is 700)")
+    gc.set_threshold(int(given))
+
+
 def main() -> None:
     """Entry point: a mistake that the user can mend is one line, never a traceback."""
-    prepare()
     try:
+        prepare()
         from offramp.cli.app import app
 
         app()
