@@ -35,7 +35,7 @@ PARTS = {
     "worth": "each optimization off alone",
 }
 
-LONG = ("workers", "openmp", "worth")  # hold no bar: a quick run has them when they are named
+NO_BAR = ("bound", "workers", "openmp", "worth")  # a quick run has them when they are named
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     listing = "\n".join(f"  {name:8} {what}" for name, what in PARTS.items())
-    parser.epilog = f"parts (if none is named all, but for {', '.join(LONG)} with --quick):\n{listing}"
+    parser.epilog = f"parts (if none is named all, but for {', '.join(NO_BAR)} with --quick):\n{listing}"
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
@@ -54,7 +54,7 @@ def main() -> None:
     stem = "results-quick" if given.quick else "results"
     if busy_cores() > BUSY:
         print(f"Others use {busy_cores():.1f} cores of this machine: its times are not to be trusted.")
-    usual = [part for part in PARTS if not (given.quick and part in LONG)]
+    usual = [part for part in PARTS if not (given.quick and part in NO_BAR)]
     for part in given.parts or usual:
         began = time.monotonic()
         say(f"{part}: {PARTS[part]}")

@@ -63,7 +63,8 @@ SIZES: Mapping[str, Sequence[Size]] = {
 QUICK: Mapping[str, Sequence[Size]] = {
     "images": tuple(Size(images=n) for n in (1_000, 2_000, 5_000)),
     "exits": tuple(replace(SIZES["exits"][at], images=300) for at in (0, 3)),
-    "classes": tuple(replace(SIZES["classes"][at], images=2_000) for at in (0, 2)),
+    # Of 1,000 classes four images each, so that one can be held out of each.
+    "classes": tuple(replace(SIZES["classes"][at], images=4_000) for at in (0, 2)),
 }
 
 

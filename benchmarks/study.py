@@ -50,7 +50,7 @@ class Compared:
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
-    setting = Setting("resnet50", images=200, epochs=8) if quick else Setting("resnet50", 1000, 8)
+    setting = Setting("resnet50", images=150, epochs=8) if quick else Setting("resnet50", 1000, 8)
     found = compare(setting, say)
     yield from told("ResNet-50", setting, found, BAR)
     yield from at_full_scale("ResNet-50", setting, found, BAR)

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.frozen import CASES, EPOCHS, accuracy_results, check_bits, measure, time_results
 from benchmarks.frozen_contenders import Timed, by_hand, earlyon, engine
 from benchmarks.frozen_task import Task, write_pictures, write_trunk
+from benchmarks.profile_phases import table, watched
 
 SCHEDULE = (("batch_size", 16), ("learning_rate", 0.01))
 
@@ -80,6 +81,19 @@ def test_accuracies_must_be_alike_within_noise() -> None:
     assert good.bar == bad.bar == pytest.approx(0.911)
     assert good.holds
     assert not bad.holds
+
+
+def test_the_second_epoch_of_each_group_is_profiled(task: Task, tmp_path: Path) -> None:
+    (fused,) = watched(task, tmp_path / "fused", "derived")
+    assert fused.names == "exit 1 exit 2 exit 3"
+    alone = list(watched(task, tmp_path / "alone", "plain"))
+    assert [one.names for one in alone] == ["exit 1", "exit 2", "exit 3"]
+    for one in (fused, *alone):
+        assert one.seconds > 0
+        assert one.spent["convolutions, forward"] > 0 and one.spent["optimizer"] > 0
+    lines = table("both", alone).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[0] == "| both | exit 1 | exit 2 | exit 3 | all |"
 
 
 def test_other_numbers_than_plains_are_refused() -> None:

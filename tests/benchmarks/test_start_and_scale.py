@@ -14,6 +14,7 @@ from benchmarks.scale import Answer, Size
 from benchmarks.side import Contender
 
 from benchmarks import scale, start
+from offramp.data.splits import hold_out
 from support import tiny_plan, tiny_study
 
 
@@ -73,6 +74,13 @@ def test_a_size_is_trained(size: Size) -> None:
 
 def peak() -> Callable[[], int]:
     return lambda: scale._peak(torch.device("cpu"))
+
+
+def test_of_every_size_images_of_each_class_can_be_held_out() -> None:
+    for size in (one for sizes in (scale.SIZES, scale.QUICK) for some in sizes.values() for one in some):
+        labels = torch.arange(size.images) % size.classes
+        split = hold_out(labels, ("validation", "calibration"), seed=0)
+        assert all(len(rows) >= size.classes for rows in split.values()), size
 
 
 def test_a_peak_is_of_the_process_alone() -> None:
