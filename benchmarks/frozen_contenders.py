@@ -39,10 +39,10 @@ Numbers = tuple[tuple[float, ...], ...]
 @dataclass(frozen=True)
 class Timed:
     """A training of `epochs` epochs. fixed: seconds that do not depend on their number: preparation,
-    the cache's filling included.  epoch: seconds an epoch, validation included.  accuracies: on the
-    validation split, epochs by phase.  losses: the same, where they are told.  last: seconds of the
-    looks at the whole training split, in eval mode, after the last epoch, where any are taken; no other
-    contender takes one, so they are in no total."""
+    the cache's filling included, and what keeps the result.  epoch: seconds an epoch, validation and
+    checkpoints included.  accuracies: on the validation split, epochs by phase.  losses: the same, where
+    they are told.  last: seconds of the looks at the whole training split, in eval mode, after the last
+    epoch, where any are taken; no other contender takes one, so they are in no total."""
 
     epochs: int
     fixed: float
@@ -131,7 +131,9 @@ def earlyon() -> Train:
         if task.strategy != "two-stage" or recipe.optimizer != "adam":
             raise ValueError("earlyon's stage 2 trains heads on their cross-entropy with Adam")
         torch.manual_seed(SEED)
-        model = wrapped(task, plan).to(default_device())
+        model = wrapped(task, plan).to(default_device()).eval()
+        with torch.no_grad():  # as `_warm`
+            model(_batch(plan).contiguous(), mode="training")
         logs: list[TrainStepLog] = []
         began = perf_counter()
         stage2_train_exits(
@@ -155,6 +157,7 @@ def _run(plan: Plan) -> Timed:
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         store = Store(Path(folder) / "store")
         conduct = Conduct(default_device(), Path(folder) / "cache")
+        began = perf_counter()
         with closing(run_plan(plan, store, conduct)) as events:
             for event in events:
                 if isinstance(event, Failed):
@@ -163,11 +166,12 @@ def _run(plan: Plan) -> Timed:
                     left.discard(event.key)
                 if not left:
                     break
-        return told(store, plan)
+            seconds = perf_counter() - began
+        return told(store, plan, seconds)
 
 
-def told(store: Store, plan: Plan) -> Timed:
-    """What the store says of the phases of a plan."""
+def told(store: Store, plan: Plan, whole: float) -> Timed:
+    """What the store says of the phases of a plan, which took `whole` seconds by our own clock."""
     nodes = list(plan.nodes.values())
     epochs = nodes[0].recipe.epochs
     spent: dict[str, float] = {}
@@ -179,10 +183,10 @@ def told(store: Store, plan: Plan) -> Timed:
         rows = rows[rows["split"] == "validation"].sort_values("epoch")
         accuracies.append(rows[rows["metric"] == "accuracy"]["value"].tolist())
         losses.append(rows[rows["metric"] == "loss"]["value"].tolist())
-    looped = spent["train"] + spent["validation"] + spent["data"]
+    looped = sum(spent.get(kind, 0.0) for kind in ("train", "validation", "data", "checkpoint"))
     return Timed(
         epochs,
-        fixed=sum(spent.values()) - looped - spent["evaluation"],
+        fixed=whole - looped - spent["evaluation"],
         epoch=looped / epochs,
         accuracies=tuple(zip(*accuracies, strict=True)),
         losses=tuple(zip(*losses, strict=True)),
@@ -196,7 +200,11 @@ def _warm(plan: Plan) -> None:
     net = plan.net.copy().eval()
     placed(net, default_device())
     with applied(plan.numerics):
-        net(ready(plan.data, plan.data.train.images[: plan.study.recipe.batch_size]))
+        net(_batch(plan))
+
+
+def _batch(plan: Plan) -> torch.Tensor:
+    return ready(plan.data, plan.data.train.images[: plan.study.recipe.batch_size])
 
 
 def _module(task: Task, plan: Plan) -> nn.Module:

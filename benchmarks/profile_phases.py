@@ -9,6 +9,7 @@ the time that operations take themselves, as the processor sees it; the profiler
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -31,8 +32,8 @@ KINDS = {  # parts of operations' names; the first that fits counts
     "convolutions, backward": ("convolution_backward",),
     "convolutions, forward": ("convolution", "conv_"),
     "BatchNorm": ("batch_norm",),
-    "activations, pooling, sums": ("threshold", "clamp", "relu", "pool", "hardtanh", "aten::add"),
     "matrix products": ("mm",),
+    "activations, pooling, sums": ("threshold", "clamp", "relu", "pool", "hardtanh", "aten::add"),
     "optimizer": ("_fused_", "Optimizer"),
     "gathering rows": ("index",),
     "copies": ("copy_", "fill_", "cat"),
@@ -81,7 +82,7 @@ def watched(task: Task, folder: Path, mode: str) -> Iterator[Profiled]:
     """The same of a task whose files are there; folder: for the run's own."""
     plan = plan_of(task, 2, mode)
     names: dict[str, str] = {key: node.name for key, node in plan.nodes.items()}
-    conduct = Conduct(default_device(), folder / "cache")
+    conduct = Conduct(default_device(), folder / "cache", checkpoint_seconds=math.inf)
     group: tuple[str, ...] = ()
     told: list[float] = []  # seconds of the epoch at hand, by phase of the group
     profiler = profile(activities=[ProfilerActivity.CPU])
@@ -124,9 +125,10 @@ def table(words: str, epochs: list[Profiled]) -> str:
     lines.append("|---" + "|--:" * (len(epochs) + 1) + "|")
     seconds = [one.seconds for one in epochs]
     lines.append(_row("seconds of an epoch", [f"{s:.2f}" for s in (*seconds, sum(seconds))]))
+    wholes = [sum(one.spent.values()) for one in epochs]
+    lines.append(_row("of operations", [f"{s:.2f}" for s in (*wholes, sum(wholes))]))
     for kind in (*KINDS, OTHER):
         spent = [one.spent[kind] for one in epochs]
-        wholes = [sum(one.spent.values()) for one in epochs]
         shares = zip((*spent, sum(spent)), (*wholes, sum(wholes)), strict=True)
         lines.append(_row(kind, [f"{100 * part / whole:.0f} %" for part, whole in shares]))
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from offramp.meters.load import busy_cores
@@ -146,4 +147,17 @@ def machine() -> str:
     made = provenance(device)
     busy = busy_cores()
     other = f"BUSY: others use {busy:.2f} cores" if busy > BUSY else f"others use {busy:.2f} cores"
-    return f"{made['device']} ({device.type}), {made['cores']} cores, torch {made['torch']}; {other}"
+    name = f"{made['device']}{_kind()} ({device.type})"
+    return f"{name}, {made['cores']} cores, torch {made['torch']}; {other}"
+
+
+def _kind() -> str:
+    """The processor's family and model where Linux tells them: names such as `AMD EPYC` are of many."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "cpu family" not in told or "model" not in told:
+        return ""
+    return f", family {told['cpu family']}, model {told['model']}"

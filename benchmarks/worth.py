@@ -1,10 +1,9 @@
 """What each optimization is worth: the time without it over the time with all of them.
 
 Of a joint step, on every network of the paper: the memory format, the fused optimizer, the allocator's
-thresholds, the bound on OpenMP's spinning; and what determinism costs. Of joint training: images in
-memory rather than read from files. Of frozen phases: caches, caches in memory rather than in files,
-fused phases. Of all nine strategies: shared phases.
-A ratio of 1 is worth nothing.
+thresholds, the bound on OpenMP's spinning; and what determinism and float32 cost. Of joint training:
+images in memory rather than read from files. Of frozen phases: caches, caches in memory rather than in
+files, fused phases. Of all nine strategies: shared phases. A ratio of 1 is worth nothing.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ STEPS: Mapping[str, Off] = {
     "allocator's thresholds": Off({**AS_COMMAND, "MALLOC_ARENA_TEST": "8"}),
     "bound on OpenMP's spinning": Off(BARE),
     "determinism": Off(numerics=(("deterministic", False),)),
+    "float32 (bfloat16 instead)": Off(numerics=(("precision", "bfloat16"),)),
 }
 CASES = (
     Case("mobilenetv1", 32, batch=128, steps=6),
@@ -120,7 +120,7 @@ def of_steps(cases: list[Case], rounds: int, say: Callable[[str], None]) -> Iter
 def _step(case: Case, name: str, without: list[float], usual: list[float], where: str) -> Result:
     value, spread = ratio(without, usual)
     note = f"{_ms(without)} without, {_ms(usual)} with; batch {case.batch}, {len(usual)} turns"
-    if name == "determinism":
+    if name in ("determinism", "float32 (bfloat16 instead)"):
         note += "; below 1 is what it costs"
     return Result(f"worth of {name}: a step of {case.name}", value, None, "higher", spread, where, note)
 

@@ -30,8 +30,8 @@ EXTRAS = {
 }
 
 ELSEWHERE = {  # docs/performance.md
-    MEMORY: "on two Zen 4 cores a step of MobileNetV2 without it took 1.02 to 1.19 times",
-    SPINNING: "on two Zen 4 cores it made a step of MobileNetV2 1.10 times as long",
+    MEMORY: "on two server cores a step of MobileNetV2 without it took 1.02 to 1.19 times",
+    SPINNING: "on two server cores it made a step of MobileNetV2 1.10 times as long",
     BESIDE: "beside a busy process 0.64 times",
 }
 
