@@ -28,7 +28,7 @@ from offramp.engine.trainee import pack
 from offramp.errors import OfframpError
 from offramp.study.events import Began, Epoch
 from offramp.study.plan import Plan
-from offramp.study.run import run
+from offramp.study.run import pause_after, run
 from offramp.study.store import Store
 from support import tiny_plan, tiny_study
 
@@ -244,3 +244,10 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
         assert reused(events) == before and set(trained(events)) == set(plan.nodes) - before
         check_equal(whole, store)
         check_tidy(store)
+
+
+def test_checkpoints_that_take_long_are_made_less_often() -> None:
+    """At most one part in a hundred of the time goes into them at the usual pause."""
+    assert pause_after(0.1, 20) == pause_after(0.2, 20) == 20
+    assert pause_after(0.7, 20) == pytest.approx(70)
+    assert pause_after(5, 0) == 0  # after every epoch, whatever it takes

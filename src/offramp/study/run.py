@@ -45,13 +45,15 @@ from offramp.study.provenance import provenance
 from offramp.study.store import Damaged, Held, Store
 
 POLL_SECONDS = 0.2
+CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
 MOST_READERS = 8
 
 
 @dataclass(frozen=True)
 class Conduct:
     """How a process runs a plan. checkpoint_seconds: at most so much finished training is lost when the
-    process is killed (besides the epoch at hand); 0 saves after every epoch.  workers: how many
+    process is killed (besides the epoch at hand), or as many times more as writing takes longer than
+    CHEAP_SECONDS; 0 saves after every epoch.  workers: how many
     processes share the machine, and the limits of caches.  cache_folder: where caches too big for memory
     go, on this machine's own disk.  memory: bytes that this process may take in all, where the study
     sets no limit; None for a share of what is free.  speeds: see `offramp.engine.passes.Derived`.
@@ -290,7 +292,7 @@ def _epochs(
 ) -> Iterator[Event]:
     batch_size = trainees[0].node.recipe.batch_size
     by_key = {t.node.key: t for t in trainees}
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), conduct.checkpoint_seconds
 
     def settle(trainee: Trainee) -> Event:
         chosen = conclude(trainee, passes, images, batch_size)
@@ -314,17 +316,24 @@ def _epochs(
             trainee = by_key[report.key]
             if finished(trainee.validation_losses, trainee.node.recipe):
                 yield settle(trainee)
-        if time.monotonic() - saved >= conduct.checkpoint_seconds:
+        if time.monotonic() - saved >= pause:
             began = time.perf_counter()
             at_work = {node.key for node in state.open(plan)}
             alive = [t for t in trainees if t.node.key in at_work]
             for trainee in alive:
                 trainee.frozen_macs += passes.take(trainee.node.key)
                 store.write_checkpoint(trainee.node.key, *pack(trainee))
+            took = time.perf_counter() - began
             for trainee in alive:
-                trainee.spend("checkpoint", (time.perf_counter() - began) / len(alive))
-            saved = time.monotonic()
+                trainee.spend("checkpoint", took / len(alive))
+            saved, pause = time.monotonic(), pause_after(took, conduct.checkpoint_seconds)
         meter.lap()  # keeping and checkpointing are no part of training
+
+
+def pause_after(took: float, usual: float) -> float:
+    """Seconds until the next checkpoint, after one that took so long to write: large networks save less
+    often, so that writing takes at most 1 % of the time at the usual 20 seconds."""
+    return usual * max(1.0, took / CHEAP_SECONDS)
 
 
 def _keep(
