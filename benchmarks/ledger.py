@@ -70,7 +70,7 @@ def _kind(func: Any, args: Sequence[Any]) -> str:
         return "matrix product"
     if "batch_norm" in str(func):
         return "BatchNorm"
-    return "optimizer" if "fused_sgd" in str(func) else "other"
+    return "optimizer" if "_fused_" in str(func) else "other"
 
 
 def _flops(func: Any, args: Sequence[Any]) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """Where an epoch of frozen phases goes, by kind of operation: python -m benchmarks.profile_phases WORDS
 
 WORDS name a case of frozen.py, by a part of its name ("branch-wise", "small stem, the paper's heads").
-Each group of phases is looked at in its second epoch by torch's profiler, validation included, once from
-caches and once with every layer live (`execution: plain`), whose phases are never fused. Shares are of
-the time that operations take themselves, as the processor sees it; the profiler itself costs some.
+Each group of phases is looked at in its second epoch, validation included, once from caches and once
+with every layer live (`execution: plain`), whose phases are never fused. Shares are of the time that
+operations take themselves (benchmarks/ledger.py); to look at each costs some time between them. Zeros of
+padding are no work.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import argparse
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch.profiler import ProfilerActivity, profile
-
 from benchmarks.frozen import CASES, Case
 from benchmarks.frozen_task import Task, cifar10, plan_of, write_pictures, write_trunk
+from benchmarks.ledger import Ledger, Operation
 from benchmarks.side import machine
 from offramp.allocator import keep_freed_memory
 from offramp.study.events import Began, Epoch, Failed
@@ -28,26 +28,27 @@ from offramp.study.run import Conduct, run
 from offramp.study.store import Store
 
 MODES = {"derived": "from caches", "plain": "every layer live"}
-KINDS = {  # parts of operations' names; the first that fits counts
-    "convolutions, backward": ("convolution_backward",),
-    "convolutions, forward": ("convolution", "conv_"),
-    "BatchNorm": ("batch_norm",),
-    "matrix products": ("mm",),
-    "activations, pooling, sums": ("threshold", "clamp", "relu", "pool", "hardtanh", "aten::add"),
-    "optimizer": ("_fused_", "Optimizer"),
-    "gathering rows": ("index",),
-    "copies": ("copy_", "fill_", "cat"),
-}
-OTHER = "the rest"
+KINDS = (
+    "dense convolution",
+    "depthwise convolution",
+    "matrix product",
+    "BatchNorm",
+    "optimizer",
+    "other",
+)
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """An epoch of a group of phases. seconds: as the engine's clock has it.  spent: by kind."""
+    """An epoch of a group of phases. seconds: as the engine's clock has it."""
 
     names: str
     seconds: float
-    spent: dict[str, float]
+    operations: list[Operation]
+
+    def spent(self, *kinds: str) -> float:
+        """Seconds of operations of these kinds."""
+        return sum(o.seconds for o in self.operations if o.kind in kinds)
 
 
 def main() -> None:
@@ -85,9 +86,8 @@ def watched(task: Task, folder: Path, mode: str) -> Iterator[Profiled]:
     conduct = Conduct(default_device(), folder / "cache", checkpoint_seconds=math.inf)
     group: tuple[str, ...] = ()
     told: list[float] = []  # seconds of the epoch at hand, by phase of the group
-    profiler = profile(activities=[ProfilerActivity.CPU])
     trained = 0
-    with closing(run(plan, Store(folder / "store"), conduct)) as events:
+    with closing(run(plan, Store(folder / "store"), conduct)) as events, ExitStack() as watching:
         for event in events:
             if isinstance(event, Failed):
                 raise RuntimeError(event.reason)
@@ -96,28 +96,18 @@ def watched(task: Task, folder: Path, mode: str) -> Iterator[Profiled]:
             if not isinstance(event, Epoch):
                 continue
             told.append(event.report.seconds)
-            if event.report.epoch == 2 and len(told) == 1:
-                profiler.stop()
+            if event.report.epoch == 2:
+                watching.close()
             if len(told) < len(group):
                 continue
             seconds, told = sum(told), []
             if event.report.epoch == 1:
-                profiler = profile(activities=[ProfilerActivity.CPU])
-                profiler.start()
+                ledger = watching.enter_context(Ledger(conduct.device))
                 continue
-            yield Profiled(" ".join(names[key] for key in group), seconds, by_kind(profiler))
+            yield Profiled(" ".join(names[key] for key in group), seconds, ledger.operations)
             trained += len(group)
             if trained == len(plan.nodes):
                 return
-
-
-def by_kind(profiler: profile) -> dict[str, float]:
-    """Seconds that operations took themselves."""
-    spent = dict.fromkeys((*KINDS, OTHER), 0.0)
-    for event in profiler.key_averages():
-        fitting = (kind for kind, parts in KINDS.items() if any(part in event.key for part in parts))
-        spent[next(fitting, OTHER)] += event.self_cpu_time_total / 1e6
-    return spent
 
 
 def table(words: str, epochs: list[Profiled]) -> str:
@@ -125,13 +115,18 @@ def table(words: str, epochs: list[Profiled]) -> str:
     lines.append("|---" + "|--:" * (len(epochs) + 1) + "|")
     seconds = [one.seconds for one in epochs]
     lines.append(_row("seconds of an epoch", [f"{s:.2f}" for s in (*seconds, sum(seconds))]))
-    wholes = [sum(one.spent.values()) for one in epochs]
-    lines.append(_row("of operations", [f"{s:.2f}" for s in (*wholes, sum(wholes))]))
-    for kind in (*KINDS, OTHER):
-        spent = [one.spent[kind] for one in epochs]
-        shares = zip((*spent, sum(spent)), (*wholes, sum(wholes)), strict=True)
+    lines.append(_row("of operations", [f"{s:.2f}" for s in _with_sum(epochs, *KINDS)]))
+    for kind in KINDS:
+        shares = zip(_with_sum(epochs, kind), _with_sum(epochs, *KINDS), strict=True)
         lines.append(_row(kind, [f"{100 * part / whole:.0f} %" for part, whole in shares]))
-    return "\n".join(lines)
+    dense = [o for one in epochs for o in one.operations if o.kind == KINDS[0]]
+    speed = sum(o.flops for o in dense) / sum(o.seconds for o in dense) / 1e9
+    return "\n".join([*lines, "", f"Dense convolutions: {speed:.0f} GFLOP/s."])
+
+
+def _with_sum(epochs: list[Profiled], *kinds: str) -> list[float]:
+    spent = [one.spent(*kinds) for one in epochs]
+    return [*spent, sum(spent)]
 
 
 def _row(name: str, cells: list[str]) -> str:
