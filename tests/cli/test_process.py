@@ -87,7 +87,9 @@ def test_a_mistake_is_one_line_and_exit_code_two() -> None:
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize(("given", "objects"), [(None, "10000"), ("700", "700"), ("few", "")])
+@pytest.mark.parametrize(
+    ("given", "objects"), [(None, "10000"), ("700", "700"), ("few", ""), ("9" * 12, "")]
+)
 def test_garbage_is_looked_for_as_often_as_the_user_says(
     given: str | None, objects: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +111,8 @@ def test_garbage_is_looked_for_as_often_as_the_user_says(
     else:
         assert done.returncode == 2
         assert done.stderr == (
-            "offramp: OFFRAMP_GC_THRESHOLD is 'few'; give a number of objects (Python's own is 700)\n"
+            f"offramp: OFFRAMP_GC_THRESHOLD is '{given}'; give a number of objects "
+            "(Python's own is 700)\n"
         )
 
 

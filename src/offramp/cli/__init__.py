@@ -18,6 +18,7 @@ from offramp.openmp import bound_spinning
 # stay, and looking through them again and again took a sixth of a command's start.
 OBJECTS = 10_000
 GIVEN = "OFFRAMP_GC_THRESHOLD"  # another number of them, in the environment
+MOST = 2**31 - 1  # that Python takes
 
 
 def prepare() -> None:
@@ -28,9 +29,9 @@ def prepare() -> None:
 
 
 def look_less_for_garbage() -> None:
-    """Raises OfframpError where the environment's word on it is no number. No result depends on it."""
+    """No result depends on it. Raises OfframpError where the environment says no number it can be."""
     given = os.environ.get(GIVEN, str(OBJECTS))
-    if not given.isdecimal():
+    if not given.isdecimal() or int(given) > MOST:
         raise OfframpError(f"{GIVEN} is '{given}'; give a number of objects (Python's own is 700)")
     gc.set_threshold(int(given))
 

@@ -53,10 +53,10 @@ MOST_READERS = 8
 class Conduct:
     """How a process runs a plan. checkpoint_seconds: at most so much finished training is lost when the
     process is killed (besides the epoch at hand), or as many times more as writing takes longer than
-    CHEAP_SECONDS; 0 saves after every epoch.  workers: how many
-    processes share the machine, and the limits of caches.  cache_folder: where caches too big for memory
-    go, on this machine's own disk.  memory: bytes that this process may take in all, where the study
-    sets no limit; None for a share of what is free.  speeds: see `offramp.engine.passes.Derived`.
+    CHEAP_SECONDS; 0 saves after every epoch.  workers: how many processes share the machine, and the
+    limits of caches.  cache_folder: where caches too big for memory go, on this machine's own disk.
+    memory: bytes that this process may take in all, where the study sets no limit; None for a share of
+    what is free.  speeds: see `offramp.engine.passes.Derived`.
     """
 
     device: torch.device
