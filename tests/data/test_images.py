@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ghostscript import EPS, trap
 from pictures import as_tensor, noise, save, smooth
 from PIL import Image
 
 from offramp.data.geometry import Geometry, picture
-from offramp.data.images import Files, open_image, pixels
+from offramp.data.images import FORMATS, Files, open_image, pixels
+from offramp.deploy import preprocessing
 from offramp.errors import OfframpError
 
 
@@ -155,3 +157,33 @@ def test_a_batch_is_scaled_as_its_images() -> None:
 def test_geometry_refuses(given: dict[str, object], message: str) -> None:
     with pytest.raises(OfframpError, match=message):
         Geometry(**given)  # type: ignore[arg-type]
+
+
+def test_an_eps_that_is_called_png_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = trap(tmp_path, monkeypatch)
+    file = tmp_path / "a.png"
+    file.write_bytes(EPS)
+    for given in (file, EPS):
+        with pytest.raises(OfframpError, match=r"a\.png is no readable image \(it is none of BMP, GIF"):
+            open_image(given, str(file))
+    assert not mark.exists()
+
+
+def test_a_bundle_reads_what_training_reads() -> None:
+    assert preprocessing.FORMATS == FORMATS
+
+
+@pytest.mark.parametrize("ending", ["bmp", "gif", "jpg", "pbm", "pgm", "png", "ppm", "tiff", "webp"])
+def test_every_ending_is_read(tmp_path: Path, ending: str) -> None:
+    mode = {"pbm": "1", "pgm": "L"}.get(ending, "RGB")
+    image = Image.fromarray(smooth()).convert(mode)
+    assert opened(save(tmp_path / f"a.{ending}", image)).shape == (3, image.height, image.width)
+
+
+def test_a_photo_of_several_pictures_is_read(tmp_path: Path) -> None:
+    """Phones write such JPEGs, which Pillow calls MPO."""
+    picture = Image.fromarray(smooth())
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[picture])
+    assert opened(tmp_path / "a.jpg").shape == (3, picture.height, picture.width)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ghostscript import EPS, trap
 from PIL import Image
 
 import offramp
@@ -318,3 +319,15 @@ def test_the_same_in_python() -> None:
     assert torch.equal(made.classes, again.classes)
     with pytest.raises(offramp.OfframpError, match="was made for trial joint"):
         offramp.predictor("separate", "policy.json", device="cpu")
+
+
+def test_an_eps_that_is_called_png_starts_nothing(
+    place: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = trap(place, monkeypatch)
+    Path("a.png").write_bytes(EPS)
+    status, _, err = run("joint", "a.png", "images/00.png", "--policy", "policy.json")
+    assert status == 1 and not mark.exists()
+    assert "Skipped a.png: no readable image (it is none of BMP, GIF" in err
+    found = pictures.read(Path("a.png"), Preprocessing((8, 8), 1, (0.0,), (1.0,)))
+    assert isinstance(found, pictures.Damaged) and not mark.exists()

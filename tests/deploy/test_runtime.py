@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_kit import digits_store, export_to, halving
+from ghostscript import EPS, trap
 from PIL import Image
 
 from offramp.data import DataSpec, load
@@ -283,3 +284,14 @@ def _environment(folder: Path) -> str:
     if done.returncode:
         pytest.skip(f"pip cannot install here: {done.stderr.strip().splitlines()[-1]}")
     return python
+
+
+def test_an_eps_that_is_called_png_starts_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = trap(tmp_path, monkeypatch)
+    (tmp_path / "a.png").write_bytes(EPS)
+    status, out, err = run(made, tmp_path / "a.png")
+    assert (status, out) == (2, "")
+    assert f"{tmp_path}/a.png is no image that can be read" in err and len(err.splitlines()) == 1
+    assert not mark.exists()

@@ -19,6 +19,9 @@ from offramp.errors import OfframpError
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names for what those endings mean; it goes by content, and for an EPS it starts Ghostscript,
+whatever the file is called. What a bundle reads is the same: `offramp.deploy.preprocessing.FORMATS`."""
 
 
 @runtime_checkable
@@ -88,7 +91,8 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     Raises OfframpError, calling the image `name`, when it is damaged or deeper than 8 bits a channel.
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as stored:
+        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(source, formats=FORMATS) as stored:
             mode = stored.mode
             ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
             image: Image.Image = stored
@@ -99,7 +103,7 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # whose text is the path again
-            reason = "it has no known format"
+            reason = f"it is none of {', '.join(FORMATS)}"
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         raise OfframpError(f"{name} is no readable image ({reason}); replace or remove it") from error

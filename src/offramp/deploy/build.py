@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import load
-from offramp.data.images import Files
+from offramp.data.images import FORMATS, Files
 from offramp.data.sources.folder import folder
 from offramp.errors import OfframpError, nearest
 from offramp.nets import ExitNetwork, build
@@ -175,7 +175,7 @@ def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
 def _size_of(path: Path) -> tuple[int, int] | None:
     """Width and height; None where the file is damaged, which reading the data reports."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.size
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return None

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from offramp.deploy.preprocessing import Preprocessing
+from offramp.deploy.preprocessing import FORMATS, Preprocessing
 from offramp.errors import OfframpError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -55,7 +55,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[D
     good, damaged = [], []
     for file in files:
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: on its side
                 width, height = image.size[::-1] if turned else image.size
                 how.check(image.mode, width, height)
@@ -71,7 +71,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[D
 def read(file: Path, how: Preprocessing) -> NDArray[np.uint8] | Damaged:
     """[C, H, W], upright, or what is wrong with the file."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return how.pixels(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return Damaged(file, _reason(file, error))
@@ -90,5 +90,7 @@ def read_all(
 
 
 def _reason(file: Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose text is the path again
+        return f"it is none of {', '.join(FORMATS)}"
     said = str(error).replace(f"'{file}'", "it").replace(str(file), "it")
     return " ".join(said.split()) or type(error).__name__

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of files, as Pillow calls them: it goes by content, and for an EPS it starts Ghostscript, whatever the
+file is called. Training reads the same: `offramp.data.images.FORMATS`."""
 GRAY = ("1", "L", "LA")  # modes of Pillow whose pixels have no color
 COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")

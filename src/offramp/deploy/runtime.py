@@ -384,7 +384,7 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
     """The image of a file, whole. Raises BundleError where it is damaged or the network cannot take
     it."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=_beside("preprocessing").FORMATS) as file:
             image = ImageOps.exif_transpose(file)
         bundle.preprocessing.check(image.mode, *image.size)
         return image
