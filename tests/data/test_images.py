@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ghostscript import EPS, trap
 from pictures import as_tensor, noise, save, smooth
 from PIL import Image
 
+from ghostscript import EPS, trap
 from offramp.data.geometry import Geometry, picture
 from offramp.data.images import FORMATS, Files, open_image, pixels
 from offramp.deploy import preprocessing

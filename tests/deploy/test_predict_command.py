@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ghostscript import EPS, trap
 from PIL import Image
 
 import offramp
+from ghostscript import EPS, trap
 from offramp.cli import main
 from offramp.deploy import pictures, trial
 from offramp.deploy import policy as policies

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_kit import digits_store, export_to, halving
-from ghostscript import EPS, trap
 from PIL import Image
 
+from ghostscript import EPS, trap
 from offramp.data import DataSpec, load
 from offramp.deploy.runtime import Bundle, BundleError, main
 

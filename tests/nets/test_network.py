@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -232,6 +234,50 @@ def test_a_reading_is_no_part_of_the_identity():
 def test_mistakes_in_a_spec(spec, message):
     with pytest.raises(OfframpError, match=message):
         build(spec, (1, 8, 8), CLASSES, seed=1)
+
+
+class _Trap:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"),
+        *("pretrained_strict", "pretrained_filter_fn", "pretrained_model_args"),
+    ],
+)
+def test_timm_loads_nothing(option, tmp_path, monkeypatch):
+    """Whatever timm would do with the file: its oldest version here unpickles."""
+    file, mark = tmp_path / "weights.pth", tmp_path / "ran"
+    torch.save({"state_dict": _Trap(mark)}, file)
+
+    def unpickling(_model, path, **_):
+        torch.load(path, weights_only=False)
+
+    monkeypatch.setattr("timm.models._factory.load_checkpoint", unpickling)
+    spec = NetSpec("timm/resnet18", ((option, str(file)),))
+    with pytest.raises(OfframpError, match=f"takes no option '{option}'.*give weights: ") as caught:
+        build(spec, (3, 32, 32), CLASSES, seed=1)
+    assert "\n" not in str(caught.value) and not mark.exists()
+
+
+def test_timm_options_that_load_are_known():
+    """Whatever has to do with weights in the signatures of timm's factory is refused."""
+    from timm.models import build_model_with_cfg, create_model
+
+    found = {*inspect.signature(create_model).parameters}
+    found |= {*inspect.signature(build_model_with_cfg).parameters}
+    words = ("pretrained", "checkpoint", "cache", "path", "url", "file", "weights")
+    loading = {name for name in found if any(word in name for word in words)}
+    assert loading >= {"checkpoint_path", "pretrained", "cache_dir"}
+    for name in loading:
+        with pytest.raises(OfframpError, match=f"takes no option '{name}'"):
+            build(NetSpec("timm/resnet18", ((name, "x"),)), (3, 32, 32), CLASSES, seed=1)
 
 
 def test_one_class_is_refused():

@@ -22,6 +22,10 @@ EXITS = 3
 """Early exits where a network has no taps of its own: as many as the paper's networks have."""
 
 
+LOADING = ("checkpoint_path", "cache_dir")
+"""Options of `timm.create_model` that read files, beside those that begin with `pretrained`."""
+
+
 @dataclass(frozen=True)
 class NetSpec:
     """An early-exit network in words.
@@ -103,8 +107,14 @@ def _registered(
 
 
 def _timm_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
-    """Makes a timm model without downloading anything."""
+    """Makes a timm model without downloading or loading anything."""
     model = name.removeprefix("timm/")
+    for option in options:
+        if option in LOADING or option.startswith("pretrained"):
+            raise OfframpError(
+                f"{name} takes no option '{option}': timm would load files by it, and some of its "
+                "versions unpickle them; give weights: FILE, or weights: imagenet"
+            )
     if not timm.is_model(model):
         hint = nearest(model, timm.list_models())
         hint = hint if "did you mean" in hint else "; timm.list_models() lists them"
