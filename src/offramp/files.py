@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from offramp.errors import OfframpError
 
 
 def sync(path: Path) -> None:
@@ -37,7 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path, staging: Path) -> Iterator[Path]:
     """A temporary folder in `staging` (on the same file system) that becomes `path` by one rename
-    when the block succeeds. A `path` that is already there is moved away first."""
+    when the block succeeds. A `path` that is already there is moved away first, and comes back if
+    the rename fails."""
     staging.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = staging / f"{path.name}.{uuid.uuid4().hex}"
@@ -47,20 +51,60 @@ def new_folder(path: Path, staging: Path) -> Iterator[Path]:
         for child in temporary.iterdir():
             sync(child)
         sync(temporary)
-        if path.exists():
-            discard(path, staging)
-        temporary.replace(path)
+        grave = _moved(path, staging) if os.path.lexists(path) else None
+        try:
+            temporary.replace(path)
+        except OSError:
+            if grave is not None:
+                grave.replace(path)
+            raise
         sync(path.parent)
+        if grave is not None:
+            shutil.rmtree(grave, ignore_errors=True)  # the new one is there, which is what was asked for
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def folder_at(path: Path) -> Iterator[Path]:
+    """As `new_folder`, where no folder for staging is at hand: one of a name that nobody can guess is
+    made beside `path`, and removed at the end."""
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        with new_folder(path, staging) as folder:
+            yield folder
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)  # made here; nothing of anybody else is in it
 
 
 def discard(path: Path, staging: Path) -> None:
     """Take a folder away by one rename, then delete it: a reader sees all of it or none."""
     staging.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(_moved(path, staging))
+
+
+def _moved(path: Path, staging: Path) -> Path:
     grave = staging / f"{path.name}.{uuid.uuid4().hex}"
     path.replace(grave)
-    shutil.rmtree(grave, ignore_errors=True)
+    return grave
+
+
+def unlinked(root: Path, *parts: str) -> Path:
+    """`root/part/…`, whether it exists or not; `root` itself may be a link.
+
+    Raises OfframpError where that path, or a folder between it and `root`, is a link.
+    """
+    path = root
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise OfframpError(
+                f"{path} is a link, and none is followed in {root}; "
+                "put the file or folder itself there, not a link"
+            )
+    return path
 
 
 def inside(root: Path, name: str) -> Path:

@@ -238,10 +238,8 @@ def narrow_enough(answer: Answer) -> str:
 
 def test_gc_keeps_unfinished_work_unless_told(studied: Cli) -> None:
     for trial in Path("runs/trials").glob("joint-*-s1-*"):
-        Path("runs/plans").mkdir(exist_ok=True)
         nodes = json.loads((trial / "trial.json").read_text())["manifest"]["phases"]
-        plan = {"nodes": [node["node"] for node in nodes]}
-        Path(f"runs/plans/{trial.name}.json").write_text(json.dumps(plan))
+        Store(Path("runs")).plan_trial(trial.name, [node["node"] for node in nodes])
         trial.rename(Path(trial.name))
     before = keys()
     assert data(studied("status", "--json"))["unfinished"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -97,3 +100,56 @@ def test_collect_refuses_when_a_trial_cannot_be_read(store: Store) -> None:
     with pytest.raises(Damaged, match=r"trial\.json"):
         store.collect(dry_run=False)
     assert store.has_node(key)
+
+
+def flipped(plan: dict[str, Any]) -> dict[str, Any]:
+    first, *rest = plan["nodes"]
+    return {**plan, "nodes": [("1" if first[0] == "0" else "0") + first[1:], *rest]}
+
+
+def unsealed(plan: dict[str, Any]) -> dict[str, Any]:
+    return {"nodes": plan["nodes"]}
+
+
+def of_another(plan: dict[str, Any]) -> dict[str, Any]:
+    return {**plan, "name": "other"}
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (flipped, "does not match its seal"),
+        (of_another, "does not match its seal"),
+        (unsealed, "has no seal, as an earlier offramp wrote it"),
+        (lambda plan: plan["nodes"], "has no seal"),
+    ],
+)
+def test_collect_refuses_when_a_plan_is_not_what_was_written(
+    store: Store, harm: Callable[[Any], Any], said: str
+) -> None:
+    key = node(store)
+    store.plan_trial("later", [key])
+    path = store.root / "plans" / "later.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan))  # another layout is no damage
+    assert left(store) == set()
+    path.write_text(json.dumps(harm(plan)))
+    for dry_run in (True, False):
+        with pytest.raises(Damaged, match=f"{said}.*; run its study again, or .*gc --abandon") as caught:
+            store.collect(dry_run=dry_run)
+        assert caught.value.path == path and "\n" not in str(caught.value)
+    store.verify_node(key)
+    assert path.exists()
+    store.plan_trial("later", [key])  # a study that is run again writes it anew
+    assert left(store) == set()
+    path.write_text(json.dumps(harm(plan)))
+    assert left(store, abandon=True) == {f"nodes/{key}", "plans/later.json"}
+    store.collect(dry_run=False, abandon=True)
+    assert files(store.root) == []
+
+
+def test_a_plan_under_another_name_is_refused(store: Store) -> None:
+    store.plan_trial("later", [node(store)])
+    (store.root / "plans" / "later.json").rename(store.root / "plans" / "other.json")
+    with pytest.raises(Damaged, match=r"other\.json does not match"):
+        store.unneeded()

@@ -11,6 +11,7 @@ import typer
 from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.errors import OfframpError
 from offramp.files import replacing
+from offramp.study import sealed
 from offramp.study.archive import Archive
 from offramp.study.summary import data_label, made_with, tidy, trial_seconds
 
@@ -43,9 +44,8 @@ def opened(root: Path) -> Store:
 def status(store: Archive, as_json: bool) -> None:
     manifests = [store.read_trial(trial) for trial in store.trials()]
     counts = Counter((m["strategy"], m["network"]["backbone"], data_label(m)) for m in manifests)
-    plans = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
-    working = sorted(path.name for path in (store.root / "work").glob("*") if path.is_dir())
-    used = sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
+    plans, working = store.begun(), store.names("work")
+    used = sealed.size(store.root.resolve())
     made = made_with(store, manifests)
     if as_json:
         emit(

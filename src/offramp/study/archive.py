@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
 from offramp.errors import OfframpError, nearest
-from offramp.files import inside
+from offramp.files import unlinked
 from offramp.study import sealed
 from offramp.study.sealed import Damaged, Kind
 
@@ -23,6 +23,7 @@ __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
 FORMAT = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
+FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging")
 NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
 TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
 LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")  # versions that provenance gives
@@ -60,16 +61,19 @@ class Histories(Records, Protocol):
 class Archive:
     """The readable side of a folder of finished work; nothing is ever written.
 
-    Every method raises OfframpError for a key or id that is no plain lower-case name, and for a file it
-    may not read. Reading raises Damaged (an OfframpError) for a missing or altered file.
+    Every method raises OfframpError for a key or id that is no plain lower-case name, for a file it may
+    not read, and for a link: `root` may be one, nothing below it. Reading raises Damaged (an
+    OfframpError) for a missing or altered file.
     """
 
     def __init__(self, root: Path) -> None:
-        """Raises OfframpError when `root` is a file, some other folder, or a newer store."""
+        """Raises OfframpError when `root` is a file, some other folder, or a newer store, and where a
+        folder of the store is a link."""
         self.root = root
         self.version = root / "store.json"
         if root.exists() and not root.is_dir():
             raise OfframpError(f"{root} is not a folder; choose another place for the store")
+        self.refuse_links()
         taken = [n for n in ("nodes", "trials", "work", "staging") if (root / n).exists()]
         if self.version.exists():  # asked after `taken`: it is the first thing a new store gets
             version = _format(self.version)
@@ -167,14 +171,8 @@ class Archive:
     # Places
 
     def path(self, folder: str, name: str) -> Path:
-        """Where `name` lies, or would. Raises OfframpError for a name that is none, or a link away."""
-        path = self.root / folder / checked(name)
-        if path.is_symlink() or path.parent.is_symlink():  # all that could lead away; quick to ask
-            try:
-                inside(self.root, f"{folder}/{name}")
-            except ValueError as error:
-                raise OfframpError(f"{error}; put the folder itself there, not a link") from error
-        return path
+        """Where `name` lies, or would. Raises OfframpError for a name that is none, and for a link."""
+        return unlinked(self.root, folder, checked(name))
 
     def node_path(self, key: str) -> Path:
         return self.path(NODE.folder, key)
@@ -183,9 +181,14 @@ class Archive:
         return self.path(TRIAL.folder, trial)
 
     def names(self, folder: str) -> list[str]:
-        """Names of the folders in `folder`, sorted."""
-        paths = (self.root / folder).glob("*")
-        return sorted(p.name for p in paths if NAME.fullmatch(p.name) and p.is_dir())
+        """Names of the folders in `folder`, sorted. Raises OfframpError where one is a link."""
+        names = [p.name for p in (self.root / folder).glob("*") if NAME.fullmatch(p.name)]
+        return sorted(name for name in names if self.path(folder, name).is_dir())
+
+    def refuse_links(self) -> None:
+        """Raises OfframpError where a folder of the store is a link: it would lead all work away."""
+        for name in (self.version.name, *FOLDERS):
+            unlinked(self.root, name)
 
 
 def checked(name: str) -> str:

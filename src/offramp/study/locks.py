@@ -14,6 +14,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
+from offramp.files import unlinked
 from offramp.study.sealed import writing
 
 POLL_S = 0.1
@@ -44,7 +45,7 @@ class Held:
 @contextmanager
 def gate(folder: Path) -> Iterator[None]:
     """Shut the gate of `folder`, waiting for whoever has it shut. Not to be nested."""
-    path = folder / ".gate"
+    path = unlinked(folder.parent, folder.name, ".gate")
     lock = FileLock(path, thread_local=False)
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +85,7 @@ def survey(folder: Path) -> tuple[set[str], list[Path]]:
 
 
 def _take(path: Path) -> Held | None:
+    unlinked(path.parent, path.name)  # locking opens the file, and would empty what a link leads to
     lock = FileLock(path, thread_local=False)  # whoever is handed the lock may release it
     try:
         with writing(path):

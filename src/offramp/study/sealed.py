@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import OfframpError, Unwritable
-from offramp.files import new_folder
-from offramp.hashing import plain
+from offramp.files import new_folder, unlinked
+from offramp.hashing import is_sealed as is_sealed
+from offramp.hashing import is_sealed_text
+from offramp.hashing import text as text
+from offramp.hashing import with_seal as with_seal
 
 _MENDABLE = {  # by the user: a place that is not theirs, or none
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -29,15 +32,18 @@ _MENDABLE = {  # by the user: a place that is not theirs, or none
 
 
 class Damaged(OfframpError):
-    """A file is missing, cut short or altered. `path` names it, `reason` says how."""
+    """A file is missing, cut short or altered: `path` is it, `reason` says how, `remedy` what to do."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(
+        self, path: Path, reason: str, remedy: str = "run its study again to make it anew"
+    ) -> None:
+        super().__init__(path, reason, remedy)
         self.path = path
         self.reason = reason
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.path} {self.reason}; run its study again to make it anew"
+        return f"{self.path} {self.reason}; {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,7 @@ def document(name: str, record: Mapping[str, Any], files: Mapping[str, bytes]) -
         file: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for file, content in files.items()
     }
-    rest: dict[str, Any] = plain({**record, "name": name, "files": sums})
-    return {**rest, "seal": _seal(rest)}
+    return with_seal({**record, "name": name, "files": sums})
 
 
 def write(
@@ -71,11 +76,12 @@ def write(
 
 
 def read(path: Path, kind: Kind) -> dict[str, Any]:
-    """The manifest. Raises Damaged unless it is sealed and of this folder; reads no other file."""
-    place = path / kind.manifest
+    """The manifest. Raises Damaged unless it is sealed and of this folder, OfframpError where it is a
+    link; reads no other file."""
+    place = unlinked(path, kind.manifest)
     data = read_bytes(place)
     manifest = _json(data, place)
-    if not isinstance(manifest, dict) or not _is_sealed(data, manifest):
+    if not isinstance(manifest, dict) or not is_sealed_text(data, manifest):
         raise Damaged(place, "does not match its seal")
     if manifest.get("name") != path.name or manifest.get("files", {}).keys() != kind.files:
         raise Damaged(place, f"does not describe '{path.name}'")
@@ -86,15 +92,16 @@ def is_whole(path: Path, kind: Kind) -> bool:
     """Whether the manifest is sealed and every file has its size."""
     try:
         files = read(path, kind)["files"].items()
-        return all((path / file).stat().st_size == sums["bytes"] for file, sums in files)
+        return all(unlinked(path, file).stat().st_size == sums["bytes"] for file, sums in files)
     except (Damaged, FileNotFoundError):
         return False
 
 
 def content(path: Path, kind: Kind, file: str) -> bytes:
-    """One file of the folder. Raises Damaged unless its size and SHA-256 are the manifest's."""
+    """One file of the folder. Raises Damaged unless its size and SHA-256 are the manifest's, and
+    OfframpError where it is a link."""
     sums = read(path, kind)["files"][file]
-    data = read_bytes(path / file)
+    data = read_bytes(unlinked(path, file))
     if len(data) != sums["bytes"]:
         raise Damaged(path / file, f"has {len(data)} bytes instead of {sums['bytes']}")
     if hashlib.sha256(data).hexdigest() != sums["sha256"]:
@@ -108,30 +115,6 @@ def verify(path: Path, kind: Kind) -> dict[str, Any]:
     for file in sorted(kind.files):
         content(path, kind, file)
     return manifest
-
-
-def _is_sealed(data: bytes, manifest: Mapping[str, Any]) -> bool:
-    """Whether the manifest in `data` is what was sealed.
-
-    A file as `write` left it is told by its bytes without the line of the seal: making the text anew
-    takes longer than all else that is done with a manifest. Laid out otherwise, it may still hold it.
-    """
-    seal = manifest.get("seal")
-    if not isinstance(seal, str):
-        return False
-    line = f'\n "seal": "{seal}"'.encode(errors="replace")
-    before, _, after = data.rpartition(line)
-    rest = before + after[1:] if after.startswith(b",") else before.removesuffix(b",") + after
-    return hashlib.sha256(rest).hexdigest() == seal or seal == _seal(manifest)
-
-
-def _seal(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(text({k: v for k, v in manifest.items() if k != "seal"})).hexdigest()
-
-
-def text(value: Any) -> bytes:
-    """JSON for a file. Not `hashing.canonical`: a diverged phase has NaN losses and is kept too."""
-    return json.dumps(plain(value), sort_keys=True, indent=1).encode()
 
 
 def read_json(path: Path) -> Any:
@@ -188,8 +171,9 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of `path` and all below it; what vanishes meanwhile is passed over."""
-    below = [Path(at, name) for at, dirs, files in os.walk(path) for name in (*dirs, *files)]
+    """Of `path` and all below it; what vanishes meanwhile is passed over. No link is followed."""
+    walk = [] if path.is_symlink() else os.walk(path)
+    below = [Path(at, name) for at, dirs, files in walk for name in (*dirs, *files)]
     for place in (path, *below):
         with suppress(FileNotFoundError):
             yield place.lstat()

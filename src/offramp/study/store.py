@@ -3,13 +3,14 @@
     <root>/store.json      the format of the store
     <root>/nodes/<key>/    a finished phase: node.json history.parquet cost.json weights.safetensors
     <root>/trials/<id>/    a finished trial: trial.json logits.npz
-    <root>/plans/<id>.json the nodes that an unfinished trial will need
+    <root>/plans/<id>.json the nodes that an unfinished trial will need, sealed
     <root>/work/<key>/     checkpoint.safetensors of a phase under way
     <root>/locks/          who is at work
     <root>/staging/        folders not yet complete, or being deleted
 
 Folders under `nodes` and `trials` are sealed (see `sealed`): nothing half-written is read, and
-damage is noticed, named, and can be made anew. Nothing is ever unpickled.
+damage is noticed, named, and can be made anew. Nothing is ever unpickled. The root may be a link;
+one below it is refused, so that nothing outside is read, written or removed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from offramp.files import discard, replacing
+from offramp.files import discard, replacing, unlinked
 from offramp.hashing import digest
 from offramp.study import locks, sealed, tensors
 from offramp.study.archive import FORMAT, NODE, TRIAL, Archive, NodeRecord, checked
@@ -35,6 +36,7 @@ from offramp.study.sealed import Damaged, writing
 
 __all__ = ["Damaged", "Held", "NodeRecord", "Store"]
 
+ABANDON = "run its study again, or give up all unfinished work with `offramp gc --abandon`"
 STALE_S = 3600.0  # younger leftovers may belong to a writer at work
 
 log = logging.getLogger(__name__)
@@ -44,15 +46,12 @@ class Store:
     """A folder of finished work that several processes may share.
 
     Every method raises OfframpError for a key or id that is no plain lower-case name, for a full
-    disk, and for a file it may not read or write. Reading raises Damaged (an OfframpError) for a
-    missing or altered file.
+    disk, for a file it may not read or write, and for a link in the store. Reading raises Damaged
+    (an OfframpError) for a missing or altered file.
     """
 
     def __init__(self, root: Path) -> None:
-        """Nothing is created before the first write.
-
-        Raises OfframpError when `root` is a file, some other folder, or a newer store.
-        """
+        """Nothing is created before the first write. Raises OfframpError as `Archive` does."""
         self.root = root
         self.archive = Archive(root)
         self._version = self.archive.version
@@ -77,6 +76,7 @@ class Store:
         return locks.take(self._locks, f".write.{checked(key)}")
 
     def _begin(self) -> None:
+        self.archive.refuse_links()
         if not self._version.exists():
             with writing(self._version), replacing(self._version) as temporary:
                 temporary.write_bytes(sealed.text({"format": FORMAT}))
@@ -159,7 +159,8 @@ class Store:
 
     def plan_trial(self, trial: str, nodes: Iterable[str]) -> None:
         """Say which nodes a trial will need, so that they are kept if the run is cut short."""
-        path, text = self._plan(trial), sealed.text({"nodes": [checked(key) for key in nodes]})
+        plan = sealed.with_seal({"name": trial, "nodes": [checked(key) for key in nodes]})
+        path, text = self._plan(trial), sealed.text(plan)
         self._begin()
         with locks.gate(self._locks), writing(path), replacing(path) as temporary:
             temporary.write_bytes(text)
@@ -224,8 +225,10 @@ class Store:
         they name, and every checkpoint.
 
         A locked key is left alone, and while anyone holds any lock so is every node and plan: a
-        run at work may be about to name it. Raises Damaged for an unreadable trial or plan.
+        run at work may be about to name it. Raises Damaged for an unreadable trial or plan, and for a
+        plan without its seal.
         """
+        self.archive.refuse_links()
         if not self._version.exists():
             return []
         with locks.gate(self._locks):
@@ -235,17 +238,24 @@ class Store:
         """Remove what is `unneeded`, or with `dry_run` only add it up; the bytes freed."""
         if dry_run or not self._version.exists():
             return sum(size for _, size in self.unneeded(abandon))
+        self.archive.refuse_links()
         freed = 0
         with locks.gate(self._locks):
             for path in self._unneeded(abandon):
                 freed += sealed.size(path)
-                if path.is_symlink() or not path.is_dir():
-                    path.unlink(missing_ok=True)
-                elif path.parent == self._staging:
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    self._discard(path)
+                self._remove(path)
         return freed
+
+    def _remove(self, path: Path) -> None:
+        """A file, a link itself, or a folder with all that is in it, links themselves included."""
+        unlinked(self.root, *path.parent.relative_to(self.root).parts)
+        with writing(path), suppress(FileNotFoundError):  # somebody else was first
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            elif path.parent == self._staging:
+                shutil.rmtree(path)
+            else:
+                self._discard(path)
 
     def _unneeded(self, abandon: bool) -> list[Path]:
         held, found = locks.survey(self._locks)
@@ -269,7 +279,7 @@ class Store:
         """Nodes that trials and plans name, and nodes that those started from."""
         present = set(self.nodes())
         roots = [self.read_trial(trial) for trial in self.trials()]
-        waiting = set(sealed.strings([*roots, *map(sealed.read_json, plans)])) & present
+        waiting = set(sealed.strings([*roots, *map(self._planned, plans)])) & present
         needed: set[str] = set()
         while waiting:
             key = waiting.pop()
@@ -277,6 +287,19 @@ class Store:
             with suppress(Damaged):
                 waiting |= (set(sealed.strings(self.read_node(key).reads)) & present) - needed
         return needed
+
+    def _planned(self, path: Path) -> list[str]:
+        """The nodes that a plan names. Raises Damaged: what an altered plan does not name would go."""
+        try:
+            plan = sealed.read_json(unlinked(self.root, "plans", path.name))
+        except Damaged as error:
+            raise Damaged(path, error.reason, ABANDON) from error
+        if not isinstance(plan, dict) or "seal" not in plan:
+            raise Damaged(path, "has no seal, as an earlier offramp wrote it", ABANDON)
+        if not sealed.is_sealed(plan) or plan.get("name") != path.stem:
+            raise Damaged(path, "does not match its seal", ABANDON)
+        nodes: list[str] = plan["nodes"]
+        return nodes
 
     # Places
 
@@ -287,12 +310,13 @@ class Store:
         return self.archive.trial_path(trial)
 
     def _plan(self, trial: str) -> Path:
-        return self.archive.path("plans", trial).with_name(f"{trial}.json")
+        return unlinked(self.root, "plans", f"{checked(trial)}.json")
 
     def _checkpoint(self, key: str) -> Path:
-        return self.archive.path("work", key) / "checkpoint.safetensors"
+        return unlinked(self.root, "work", checked(key), "checkpoint.safetensors")
 
     def _discard(self, path: Path) -> None:
         if path.exists():
+            self.archive.refuse_links()
             with writing(path), suppress(FileNotFoundError):  # somebody else was first
                 discard(path, self._staging)
