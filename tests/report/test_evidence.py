@@ -15,7 +15,7 @@ from offramp.report import packed
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
 from offramp.report.save import text
-from offramp.study.store import Store
+from offramp.study.store import Damaged, Store
 from offramp.study.summary import COLUMNS, tidy
 from support import run_all, tiny_plan, tiny_study
 
@@ -167,6 +167,62 @@ def test_an_altered_pack_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "pack" / "table.parquet").write_bytes(b"harmed")
     with pytest.raises(OfframpError, match=r"table\.parquet does not match"):
         reading.open(tmp_path / "pack")
+
+
+def test_one_digit_changed_in_a_pack_is_refused(store: Store, tmp_path: Path) -> None:
+    pack(reading.open(store.root), tmp_path / "pack")
+    path = tmp_path / "pack" / "trials.json"
+    text = path.read_text()
+    for number in (*re.findall(r":(\d+\.\d+)", text)[:3], *re.findall(r":(\d+\.\d+)", text)[-3:]):
+        changed = number[:-1] + ("1" if number[-1] != "1" else "2")
+        path.write_text(text.replace(f":{number}", f":{changed}", 1))
+        with pytest.raises(
+            Damaged, match=r"trials\.json does not match its seal; pack the results again"
+        ):
+            reading.open(tmp_path / "pack")
+    path.write_text(re.sub(r',"seal":"\w+"', "", text))
+    with pytest.raises(Damaged, match="seal"):
+        reading.open(tmp_path / "pack")
+    path.write_text(text.replace(packed.FORMAT, "offramp-pack-1"))
+    with pytest.raises(OfframpError, match=r"no packed results .*offramp-pack-2.*; pack them again"):
+        reading.open(tmp_path / "pack")
+    path.write_text(text)
+    assert len(reading.open(tmp_path / "pack").trials) == len(store.trials())
+
+
+def test_the_committed_packs_read() -> None:
+    results = Path(__file__).parents[2] / "docs" / "results"
+    found = [packed.read(path.parent) for path in sorted(results.glob("*/trials.json"))]
+    assert len(found) >= 5 and all(pack.trials() for pack in found)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        {"README.md": "mine", "trials.json": "[]"},
+        {"README.md": "mine", "trials.json": '{"format": "of a hospital"}'},
+        {"README.md": "mine"},
+        {"trials.json": '{"format": "offramp-pack-1"}', "logits.npz/mine.txt": "mine"},
+    ],
+)
+def test_packing_spares_files_of_the_same_names(
+    store: Store, tmp_path: Path, there: dict[str, str]
+) -> None:
+    for name, words in there.items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(words)
+    with pytest.raises(OfframpError, match="holds something else already"):
+        pack(reading.open(store.root), tmp_path / "out")
+    assert all((tmp_path / "out" / name).read_text() == words for name, words in there.items())
+
+
+def test_packing_leaves_what_lies_beside_the_pack(store: Store, tmp_path: Path) -> None:
+    (tmp_path / ".pack.staging").mkdir()
+    (tmp_path / ".pack.staging" / "mine.txt").write_text("years of work")
+    for _ in range(2):
+        pack(reading.open(store.root), tmp_path / "pack")
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".pack.staging", "pack"]
+        assert (tmp_path / ".pack.staging" / "mine.txt").read_text() == "years of work"
 
 
 def test_packing_spares_what_is_no_pack(store: Store, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Packed results: all that a report needs of a store, without weights, in three files and a README.
 
-    trials.json    manifests and records of nodes as in the store, and where each trial's logits are
+    trials.json    manifests and records of nodes as in the store, where each trial's logits are, and
+                   SHA-256 of the next two files; sealed
     table.parquet  the tidy table
     logits.npz     logits of calibration and test as float16 [N, C], one array for each exit and split
                    that is unlike any other, under a name made of its content; labels once
@@ -17,10 +18,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,14 +28,15 @@ import numpy as np
 import pandas as pd
 
 from offramp.errors import OfframpError
-from offramp.files import new_folder
+from offramp.files import folder_at
 from offramp.study import sealed
 from offramp.study.archive import NodeRecord, Records
 from offramp.study.sealed import Damaged
 from offramp.study.summary import data_label, made_with
 
-FORMAT = "offramp-pack-1"
+FORMAT = "offramp-pack-2"
 FILES = ("README.md", "logits.npz", "table.parquet", "trials.json")
+AGAIN = "pack the results again"
 SPLITS = ("calibration", "test")  # of validation the table is all that anybody reads
 
 
@@ -74,7 +74,8 @@ class Pack:
                     found[split] = np.stack([arrays[n] for n in names["exits"]], axis=1)
                     found[f"{split}_labels"] = arrays[names["labels"]]
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise Damaged(self.path / "logits.npz", "does not hold what trials.json says") from error
+            path = self.path / "logits.npz"
+            raise Damaged(path, "does not hold what trials.json says", AGAIN) from error
         return found
 
 
@@ -85,15 +86,16 @@ def is_pack(path: Path) -> bool:
 
 def read(path: Path) -> Pack:
     """Read packed results. Raises OfframpError where a file is missing, altered or of another format."""
-    document = sealed.read_json(path / "trials.json")
+    place = path / "trials.json"
+    document = sealed.read_json(place)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise OfframpError(
-            f"{path / 'trials.json'} is no packed results of this offramp ({FORMAT}); pack them again"
-        )
+        raise OfframpError(f"{place} is no packed results of this offramp ({FORMAT}); pack them again")
+    if not sealed.is_sealed(document):
+        raise Damaged(place, "does not match its seal", AGAIN)
     content = {name: sealed.read_bytes(path / name) for name in ("table.parquet", "logits.npz")}
     for name, data in content.items():
         if hashlib.sha256(data).hexdigest() != document["files"][name]:
-            raise OfframpError(f"{path / name} does not match trials.json; pack the results again")
+            raise Damaged(path / name, "does not match trials.json", AGAIN)
     table = pd.read_parquet(io.BytesIO(content["table.parquet"]))
     return Pack(path, table, tuple(document["missing"]), document, content["logits.npz"])
 
@@ -110,9 +112,7 @@ def write(
     Raises OfframpError where `path` holds something else or cannot be written, Damaged as `records`
     does.
     """
-    taken = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-    if path.is_file() or (taken and not is_pack(path)) or set(taken) - set(FILES):
-        raise OfframpError(f"{path} holds something else already; choose another --out")
+    _check_place(path)
     arrays: dict[str, np.ndarray] = {}
     entries = {}
     for trial in sorted(trials):
@@ -122,23 +122,42 @@ def write(
     keys = sorted({phase["node"] for m in manifests for phase in m["phases"]})
     nodes = {k: {**asdict(records.read_node(k)), "cost": records.node_cost(k)} for k in keys}
     files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(arrays)}
-    document = {
-        "format": FORMAT,
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "missing": list(missing),
-        "trials": portable(entries),
-        "nodes": portable(nodes),
-    }
+    document = sealed.with_seal(
+        {
+            "format": FORMAT,
+            "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            "missing": list(missing),
+            "trials": portable(entries),
+            "nodes": portable(nodes),
+        }
+    )
     text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
     files["trials.json"] = text.encode()
     files["README.md"] = _readme(records, manifests, missing).encode()
-    staging = path.parent / f".{path.name}.staging"
-    with sealed.writing(path), new_folder(path, staging) as folder:
+    with sealed.writing(path), folder_at(path) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
-    with suppress(OSError):
-        shutil.rmtree(staging)
+        _check_place(path)  # again: somebody may have put a file there meanwhile
     return {name: len(files[name]) for name in sorted(files)}
+
+
+def _check_place(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise OfframpError(f"{path} is not a folder; choose another --out")
+    taken = sorted(path.iterdir()) if path.is_dir() else []
+    other = [p.name for p in taken if p.name not in FILES or p.is_symlink() or not p.is_file()]
+    if not other and taken and not _is_ours(path / "trials.json"):
+        other = [taken[-1].name]
+    if other:
+        raise OfframpError(f"{path} holds something else already ({other[0]}); choose another --out")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is the `trials.json` of a pack of any format, altered or not."""
+    try:
+        return str(sealed.read_json(path)["format"]).startswith("offramp-pack-")
+    except (Damaged, LookupError, TypeError):
+        return False
 
 
 def portable(value: Any) -> Any:
