@@ -18,6 +18,7 @@ from PIL import Image
 
 from offramp.data import DataSpec, load
 from offramp.deploy import graphs, parity, scoring, trial
+from offramp.deploy.bundle import writing
 from offramp.deploy.export import Asked
 from offramp.deploy.policy import PolicyFile
 from offramp.deploy.runtime import Bundle
@@ -193,6 +194,43 @@ def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
             export_to(tmp_path / name, store, file, replace(QUICK, force=True))
         assert (tmp_path / name / "thesis.txt").read_text() == "years of work"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_files_that_no_bundle_wrote_are_spared(store: Store, tmp_path: Path) -> None:
+    file, out = halving(store, "joint"), tmp_path / "ex" / "b"
+    mine = tmp_path / "ex" / ".b.staging" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    export_to(out, store, file)
+    again = replace(QUICK, force=True)
+    for name in ("__pycache__/notes.txt", "__pycache__/run.cpython-311.pyc", ".hidden", "link"):
+        (out / name).parent.mkdir(exist_ok=True)
+        if name == "link":
+            (out / name).symlink_to(tmp_path / "ex")
+        else:
+            (out / name).write_text("mine")
+        with pytest.raises(OfframpError, match=rf"holds {name}, which is no part.*; move it away"):
+            export_to(out, store, file, again)
+        (out / name).unlink()
+    export_to(out, store, file, again)
+    assert mine.read_text() == "years of work"
+    assert sorted(path.name for path in out.parent.iterdir()) == [".b.staging", "b", "b.policy.json"]
+    (tmp_path / "to-b").symlink_to(out)
+    with pytest.raises(OfframpError, match="to-b is a link"):
+        export_to(tmp_path / "to-b", store, file, again)
+
+
+def test_a_file_put_there_meanwhile_is_spared(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    with (
+        pytest.raises(OfframpError, match=r"holds thesis\.txt, which is no part"),
+        writing(out, force=True) as folder,
+    ):
+        (folder / "card.md").write_text("new")
+        out.mkdir()
+        (out / "thesis.txt").write_text("years of work")
+    assert (out / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_without_the_extra(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,27 @@ def test_what_is_no_report_is_never_removed(tmp_path: Path, there: Mapping[str, 
     assert files(out) == before
 
 
+def test_hidden_files_links_and_what_lies_beside_a_report_stay(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    beside = tmp_path / ".report.tmp"
+    beside.write_text("mine")
+    write(out)
+    (out / ".env").write_text("mine")
+    with pytest.raises(OfframpError, match=r"holds \.env, which no report wrote"):
+        write(out)
+    (out / ".env").unlink()
+    (out / "link").symlink_to(tmp_path)
+    with pytest.raises(OfframpError, match="holds link, which no report wrote"):
+        write(out)
+    (out / "link").unlink()
+    with pytest.raises(OfframpError, match=r"holds late\.txt"), folder.staged(out):
+        (out / "late.txt").write_text("mine")
+    (out / "late.txt").unlink()
+    write(out)
+    assert beside.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".report.tmp", "report"]
+
+
 def test_a_file_and_a_link_are_no_places(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()

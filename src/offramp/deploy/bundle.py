@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import OfframpError
-from offramp.files import new_folder
+from offramp.files import folder_at
 from offramp.hashing import file_digest
 
 SUMS = "SHA256SUMS"
@@ -23,15 +23,19 @@ MEASURE_S = 600.0
 
 
 def check_place(out: Path, force: bool) -> None:
-    """Raises OfframpError where a bundle cannot be written to `out`: a file, a folder that holds
+    """Raises OfframpError where a bundle cannot be written to `out`: a file, a link, a folder that holds
     something else, or without `force` another bundle."""
+    if out.is_symlink():
+        raise OfframpError(f"{out} is a link, which a bundle would replace; choose a folder")
     if out.exists() and not out.is_dir():
         raise OfframpError(f"{out} is a file; choose a folder for the bundle")
     if not out.exists() or not any(out.iterdir()):
         return
     foreign = _foreign(out)
     if foreign is not None:
-        raise OfframpError(f"{out} holds {foreign}, which is no part of a bundle; choose a new folder")
+        raise OfframpError(
+            f"{out} holds {foreign}, which is no part of a bundle; move it away or choose a new folder"
+        )
     if not force:
         raise OfframpError(f"{out} holds a bundle already; choose a new folder, or give --force")
 
@@ -43,26 +47,26 @@ def _foreign(out: Path) -> str | None:
     ours = {SUMS, *(line.partition("  ")[2] for line in lines)}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_file() and name not in ours and "__pycache__" not in path.parts:
+        if path.is_symlink() or (name not in ours and not path.is_dir()):
             return name
     return None
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[Path]:
+def writing(out: Path, force: bool) -> Iterator[Path]:
     """A folder that becomes `out` when the block succeeds and leaves no trace otherwise.
 
-    Raises OfframpError where it cannot be written.
+    Raises OfframpError as `check_place` does, also for what was put there meanwhile, and where it cannot
+    be written.
     """
-    staging = out.absolute().parent / f".{out.name}.staging"
+    check_place(out, force)
     try:
-        with new_folder(out.absolute(), staging) as folder:
+        with folder_at(out) as folder:
             yield folder
+            check_place(out, force)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OfframpError(f"cannot write the bundle {out} ({reason}); choose another --out") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -62,7 +62,7 @@ def export(
     policy.check_fits(file, trained.id, trained.hash, trained.exits)
     manifest = store.read_trial(trained.id)
     net = load_network(store, trained.id, torch.device("cpu"))
-    with bundle.writing(out) as folder:
+    with bundle.writing(out, asked.force) as folder:
         made = yield from _fill(folder, net, file, trained, manifest, asked)
         if asked.measure:
             yield "measuring the stages"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from offramp.errors import OfframpError, Unwritable
-from offramp.files import new_folder
+from offramp.files import folder_at
 from offramp.report import drawing
 from offramp.report.contents import Contents
 from offramp.report.page import page
@@ -22,6 +22,7 @@ from offramp.report.save import text
 from offramp.report.theme import themed
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
+LITTER = (".DS_Store", "Thumbs.db")  # which file managers leave in a folder that is looked at
 
 
 def check(out: Path) -> None:
@@ -30,7 +31,8 @@ def check(out: Path) -> None:
         raise OfframpError(f"{out} is not a folder; choose another --out")
     if not out.exists():
         return
-    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    there = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    found = {path.relative_to(out).as_posix() for path in there}
     if not found:
         return
     try:
@@ -39,7 +41,7 @@ def check(out: Path) -> None:
         raise OfframpError(
             f"{out} is there and is no earlier report; choose another --out, or remove it"
         ) from None
-    other = sorted(name for name in found - ours - {MARKER} if not Path(name).name.startswith("."))
+    other = sorted(name for name in found - ours - {MARKER} if Path(name).name not in LITTER)
     if other:
         raise OfframpError(
             f"{out} holds {other[0]}, which no report wrote and a new one would remove; move it away "
@@ -73,19 +75,16 @@ def staged(out: Path) -> Iterator[Path]:
     Raises OfframpError as `check` does, and where `out` cannot be written.
     """
     check(out)
-    staging = out.with_name(f".{out.name}.tmp")
     try:
-        with new_folder(out, staging) as folder:
+        with folder_at(out) as folder:
             for name in ("figures", "tables", "data"):
                 (folder / name).mkdir()
             yield folder
             _mark(folder)
+            check(out)  # again: somebody may have put a file there meanwhile
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Unwritable(f"{out} cannot be written ({reason}); choose another --out") from error
-    finally:
-        with suppress(OSError):
-            staging.rmdir()
 
 
 def fill(folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Sequence[str]) -> None:
