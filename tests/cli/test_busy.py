@@ -39,6 +39,18 @@ def test_elsewhere_a_line_every_ten_seconds(
     assert capsys.readouterr() == ("", "step 3\nstep 5\nstep 6\n")
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_warnings_stay(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with reading_shown():
+        LOG.warning("look here")
+    err = capsys.readouterr().err
+    assert err == (f"{CLEAR}look here\n{CLEAR}" if terminal else "look here\n")
+
+
 def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -240,14 +240,44 @@ def test_a_split_that_cannot_be_saved_is_one_line(
     assert not Path("s.json").exists()
 
 
-def test_what_changed_unseen_is_found_by_a_fresh_check_alone(cli: Cli, photos: Path) -> None:
+def rewritten(path: Path) -> None:
+    """Another content of the same size, at the same time."""
+    state, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # behind the picture's end
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    while path.stat().st_ctime_ns == state.st_ctime_ns:
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_what_is_not_what_it_was_is_named_by_a_fresh_check_alone(cli: Cli, photos: Path) -> None:
     target = photos / "test" / "dog" / "p1_test.png"
     assert check(cli, photos, "--fresh") == (0, [], [])
-    state, content = target.stat(), target.read_bytes()
-    target.write_bytes(content[:-1] + b"!")  # behind the picture's end
-    os.utime(target, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert check(cli, photos) == (0, [], [])
+    rewritten(target)
     code, wrong, _ = check(cli, photos, "--fresh")
-    assert code == 1 and len(wrong) == 1 and str(target) in wrong[0]
+    assert code == 1 and len(wrong) == 1
+    assert wrong[0].startswith(f"{target} is not what it was when it was last hashed; restore it")
     assert check(cli, photos, "--fresh") == (0, [], [])  # as it says: known now
+    rewritten(target)
+    assert check(cli, photos) == (0, [], [])
     assert cli("data", "check", "digits", "--fresh").code == 0
+
+
+def test_a_fresh_check_names_it_also_where_hashes_choose_the_splits(cli: Cli, photos: Path) -> None:
+    """There opening the data set has hashed the file before anything is compared."""
+    root = photos / "train"
+    target = root / "dog" / "p1_train.png"
+    assert check(cli, root, "--fresh") == (0, [], [])
+    rewritten(target)
+    code, wrong, _ = check(cli, root, "--fresh")
+    assert code == 1 and [str(target) in line for line in wrong] == [True]
+    assert check(cli, root, "--fresh") == (0, [], [])
+
+
+def test_a_cache_that_was_altered_is_said_in_one_line(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    assert check(cli, photos)[0] == 0
+    (kept,) = (tmp_path / "cache" / "offramp" / "manifests").iterdir()
+    kept.write_text(kept.read_text().replace('"root"', '"toor"'))
+    answer = cli("data", "check", f"folder:{photos}")
+    assert answer.code == 0 and "nothing wrong" in answer.out
+    assert answer.err == f"{kept} does not match its seal; what it held is found out anew\n"
+    assert cli("data", "check", f"folder:{photos}").err == ""

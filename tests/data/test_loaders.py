@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +22,7 @@ from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
 from offramp.data.dataset import Split
 from offramp.data.file_split import FileSplit
+from offramp.data.images import Files
 from offramp.data.read import Loader
 from offramp.data.slots import Slots
 from offramp.engine.images import Images
@@ -293,6 +297,65 @@ def test_files_are_gone_through_once(
     assert data_identity(first) == data_identity(again) and first.mean == again.mean
     with pytest.raises(AssertionError, match="was opened again"):
         read(root, "streaming", size=12)
+
+
+def test_counts_that_were_altered_are_counted_anew(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = read(photos, "streaming")
+    scans = sorted((tmp_path / "cache" / "offramp" / "scans").iterdir())
+    assert scans
+    for path in scans:
+        kept = json.loads(path.read_text())
+        kept["scan"]["counts"][0][255] += 10**6
+        path.write_text(json.dumps(kept))
+    again = read(photos, "streaming")
+    assert data_identity(first) == data_identity(again) and first.mean == again.mean
+    assert sorted(m.partition(" does not match its seal")[0] for m in caplog.messages) == [
+        *map(str, scans)
+    ]
+    caplog.clear()
+    assert read(photos, "streaming").mean == first.mean and not caplog.messages
+
+
+def test_images_that_change_classes_get_another_key(photos: Path, tmp_path: Path) -> None:
+    """Equal in size and time, so that neither tells."""
+    root = copy(photos, tmp_path / "photos")
+    cat, dog = root / "train" / "cat" / "0.jpg", root / "train" / "dog" / "1.jpg"
+    longer = max(cat.stat().st_size, dog.stat().st_size)
+    for path in (cat, dog):
+        path.write_bytes(path.read_bytes().ljust(longer, b"\0"))  # behind the picture's end
+        os.utime(path, ns=(10**18, 10**18))
+    before = data_identity(read(root, "streaming"))
+    assert data_identity(read(root, "streaming")) == before
+    dog.rename(tmp_path / "dog")
+    cat.rename(dog)
+    (tmp_path / "dog").rename(cat)
+    after = data_identity(read(root, "streaming"))
+    assert after != before and after == data_identity(read(root, "resident"))
+
+
+@pytest.mark.parametrize("augment", [None, BOXES], ids=["scanned", "held"])
+def test_a_file_that_changes_while_it_is_read_is_named(
+    augment: Augment | None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copy(photos, tmp_path / "photos")
+    train = read(copy(photos, tmp_path / "photos"), "streaming", augment).train
+    assert isinstance(train, FileSplit)
+    target = Path(train.source.name(int(train.rows[3])))
+    if augment is None:  # else the scan is kept, and images are decoded alone
+        shutil.rmtree(tmp_path / "cache" / "offramp" / "scans")
+    made = Files.open
+
+    def swapped(files: Files, row: int) -> Image.Image:
+        image = made(files, row)
+        if files.name(row) == str(target):
+            target.write_bytes(target.read_bytes() + b"!")
+        return image
+
+    monkeypatch.setattr(Files, "open", swapped)
+    with pytest.raises(OfframpError, match=f"{target.name} changed while it was read; run the same"):
+        read(root, "streaming" if augment is None else "resident", augment)
 
 
 def test_global_random_numbers_are_left_alone(photos: Path) -> None:

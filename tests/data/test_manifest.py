@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from offramp.data import manifest
+from offramp.data import cache, manifest
 from offramp.errors import OfframpError
 
 NAMES = ["a.png", "sub/b.png"]
@@ -60,7 +60,7 @@ def test_it_lies_in_the_cache_folder_and_never_among_the_data(root: Path, cache_
     assert sorted(root.rglob("*")) == before
     kept = json.loads(manifest.place(root).read_text())
     assert manifest.place(root).is_relative_to(cache_folder)
-    assert kept["files"]["a.png"][2] == sha("a.png")
+    assert kept["files"]["a.png"][-1] == sha("a.png")
     assert kept["files"]["a.png"][0] == 5
 
 
@@ -77,19 +77,97 @@ def test_a_cache_folder_that_cannot_be_written_costs_time_alone(root: Path, cach
     assert manifest.digests(root, NAMES) == [sha(name) for name in NAMES]
 
 
+def rewrite(path: Path, content: str) -> None:
+    """As careful a swap as a user can make: as long, in the same file, at the same time."""
+    state = path.stat()
+    path.write_text(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    while path.stat().st_ctime_ns == state.st_ctime_ns:  # the system's clock ticks every few ms
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+
+
+def test_content_that_changes_under_the_same_size_and_time_is_seen(root: Path) -> None:
+    assert manifest.digests(root, NAMES)[0] == sha("a.png")
+    rewrite(root / "a.png", "A.PNG")
+    assert manifest.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
+
+
+def test_two_files_that_change_places_are_seen(root: Path) -> None:
+    names = ["a.png", "c.png"]
+    (root / "c.png").write_text("c.png")
+    for name in names:
+        os.utime(root / name, ns=(10**18, 10**18))
+    manifest.digests(root, names)
+    (root / "a.png").rename(root / "other")
+    (root / "c.png").rename(root / "a.png")
+    (root / "other").rename(root / "c.png")
+    assert manifest.digests(root, names) == [sha("c.png"), sha("a.png")]
+
+
+def test_a_hash_that_was_altered_is_not_believed(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest.digests(root, NAMES)
+    place = manifest.place(root)
+    place.write_text(place.read_text().replace(sha("a.png"), sha("b.png")))
+    for _ in range(2):
+        assert manifest.digests(root, NAMES) == [sha(name) for name in NAMES]
+    assert caplog.messages == [f"{place} does not match its seal; what it held is found out anew"]
+
+
+def test_a_look_names_what_changed_and_reads_few_files(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.png" for number in range(20)]
+    for name in names:
+        (root / name).write_text(name)
+    shas = dict(zip(names, manifest.digests(root, names), strict=True))
+    monkeypatch.setattr(manifest, "MOST_REHASHED", 3)
+    read: list[str] = []
+    digest = manifest.file_digest
+    monkeypatch.setattr(manifest, "file_digest", lambda p: (read.append(p.name), digest(p))[1])
+
+    def look(key: str) -> tuple[str | None, set[str]]:
+        read.clear()
+        return manifest.changed(root, shas, key), set(read)
+
+    assert look("k") == look("k") and look("k")[0] is None and len(look("k")[1]) == 3
+    assert len({frozenset(look(str(number))[1]) for number in range(9)}) > 1
+    for name in names[::5]:  # whichever file it is: what looks changed is read first
+        rewrite(root / name, name.upper())
+        assert look("k")[0] == name and len(read) <= 3
+        manifest.digests(root, names)  # by another process, which knows the new hash now
+        assert look("k")[0] == name and len(read) <= 3
+        rewrite(root / name, name)
+        assert look("k")[0] is None
+    (root / names[0]).unlink()
+    with pytest.raises(OfframpError, match=r"0\.png cannot be read"):
+        look("k")
+
+
 def test_a_missing_file_is_named(root: Path) -> None:
     with pytest.raises(OfframpError, match=r"gone\.png cannot be read \(No such file.*\); restore"):
         manifest.digests(root, ["gone.png"])
 
 
-def test_a_fresh_look_finds_what_changed_unseen_and_keeps_the_rest(root: Path) -> None:
-    manifest.digests(root, NAMES)
-    assert manifest.refresh(root, NAMES) == []
-    state = (root / "a.png").stat()
-    (root / "a.png").write_text("A.PNG")  # as long, and at the same time
-    os.utime(root / "a.png", ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert manifest.digests(root, NAMES)[0] == sha("a.png")
-    assert manifest.refresh(root, NAMES[:1]) == ["a.png"]
+def test_a_fresh_look_compares_with_what_was_kept(root: Path) -> None:
+    assert manifest.refresh(root, NAMES, {}) == []
+    before = manifest.kept()[root.resolve()]
+    assert before == {name: sha(name) for name in NAMES}
+    assert manifest.refresh(root, NAMES, before) == []
+    rewrite(root / "a.png", "A.PNG")
+    manifest.digests(root, NAMES)  # what opens the data may have hashed it already
+    assert manifest.refresh(root, NAMES, before) == ["a.png"]
     assert manifest.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
-    assert json.loads(manifest.place(root).read_text())["files"].keys() == set(NAMES)
-    assert manifest.refresh(root, NAMES) == []
+    assert manifest.refresh(root, NAMES, manifest.kept()[root.resolve()]) == []
+
+
+def test_a_fresh_look_believes_no_stamp(root: Path) -> None:
+    """As on a disk that fails: the content is another one, and nothing else."""
+    manifest.digests(root, NAMES)
+    kept = json.loads(manifest.place(root).read_text())
+    kept["files"]["a.png"][-1] = sha("what it was")
+    cache.write(manifest.place(root), {"root": kept["root"], "files": kept["files"]})
+    assert manifest.digests(root, NAMES)[0] == sha("what it was")
+    assert manifest.refresh(root, NAMES, manifest.kept()[root.resolve()]) == ["a.png"]
+    assert manifest.digests(root, NAMES)[0] == sha("a.png")

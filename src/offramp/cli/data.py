@@ -104,8 +104,9 @@ def check(
     in a split, an image in two splits, or in two classes. What is only worth knowing is told and does
     not count. A folder, file or label that cannot be used at all ends with 2, as everywhere.
 
-    A file whose size and time of change stand still is not hashed again, unless --fresh is given: that
-    finds what a failing disk or a careless copy changed, and is wrong too.
+    A file whose size, times and inode stand still is not hashed again, unless --fresh is given: that
+    reads every file, and names those that are not what they were when they were last hashed, be it by an
+    edit, a careless copy or a failing disk, which is wrong too.
 
     Examples:
 
@@ -211,13 +212,15 @@ def _opened(
     settings: list[str] | None,
     fresh: bool = False,
 ) -> tuple[Study, Sources, Audit]:
+    from offramp.data import manifest
     from offramp.data.audit import audit, open_sources, rehash
     from offramp.study.plan import data_spec
 
     study = _study(name, root, augment, settings)
+    before = manifest.kept() if fresh else {}
     sources = open_sources(data_spec(study))
     with reading_shown():
-        changed = rehash(sources) if fresh else ()
+        changed = rehash(sources, before) if fresh else ()
         if changed:  # a hash may have chosen the split of its image
             sources = open_sources(data_spec(study))
         found = audit(sources)

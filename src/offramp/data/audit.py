@@ -104,8 +104,9 @@ def open_sources(spec: DataSpec) -> Sources:
     return Sources(raw, split_file.choose(path, split_file.read(path), raw), geometry_of(raw, spec))
 
 
-def rehash(sources: Sources) -> tuple[str, ...]:
-    """Hash every image file anew, whatever is kept of it; a line for each that changed unseen.
+def rehash(sources: Sources, before: Mapping[Path, Mapping[str, str]]) -> tuple[str, ...]:
+    """Hash every image file anew, whatever is kept of it; a line for each that is not what it was.
+    before: of `offramp.data.manifest.kept`, from before the sources were opened, which may hash files.
 
     Raises OfframpError for a file that cannot be read.
     """
@@ -116,10 +117,10 @@ def rehash(sources: Sources) -> tuple[str, ...]:
         if isinstance(images, Files):
             ids.setdefault(images.root, {}).update(dict.fromkeys(images.ids))
     return tuple(
-        f"{root / name} is not what it was, though its size and time of change stand still; restore it, "
-        "or keep it: its hash is known now"
+        f"{root / name} is not what it was when it was last hashed; restore it, or keep it: its hash is "
+        "known now"
         for root, names in ids.items()
-        for name in manifest.refresh(root, list(names))
+        for name in manifest.refresh(root, list(names), before.get(root.resolve(), {}))
     )
 
 

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.augment import Augment
+from offramp.data import manifest
 from offramp.data.geometry import Geometry
-from offramp.data.images import Opened
+from offramp.data.images import Files, Opened
 from offramp.data.views import cut_out
 
 
@@ -25,6 +26,7 @@ class FileSplit:
     content: hash of the files themselves, where training images are cut from more than the pixels of
         `digest` show; else None.
     held: the images, decoded, where they are kept in memory.
+    files: [N] SHA-256, in hex, of the file of each image.
     """
 
     source: Opened
@@ -35,6 +37,7 @@ class FileSplit:
     digest: str
     content: str | None = None
     held: tuple[Image.Image, ...] | None = None
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,6 +55,18 @@ class FileSplit:
         if augment is None or drawn is None:
             return self.geometry.sized(self.geometry.toned(opened))
         return cut_out(augment, self.geometry.whole(opened), drawn, (self.shape[1], self.shape[2]))
+
+    def changed(self, key: str) -> str | None:
+        """An image file that is no longer what the digests were made of; None where none is found.
+        key: chooses the files that are read for that (see `offramp.data.manifest.changed`).
+
+        Raises OfframpError naming a file that cannot be read.
+        """
+        if self.held is not None or not isinstance(self.source, Files):
+            return None
+        ids = (self.source.ids[row] for row in self.rows.tolist())
+        name = manifest.changed(self.source.root, dict(zip(ids, self.files, strict=True)), key)
+        return None if name is None else str(self.source.root / name)
 
     def to(self, device: torch.device | str) -> FileSplit:
         """The same split with its labels on `device`."""

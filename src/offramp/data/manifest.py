@@ -1,39 +1,34 @@
 """Hashes of the files of a folder, kept between calls so that unchanged files are not read again.
 
-They are kept in the user's cache folder (`$XDG_CACHE_HOME/offramp`, by default `~/.cache/offramp`),
-never among the data. A file counts as unchanged while its size and time of change stand still.
+They are kept in the user's cache folder (`offramp.data.cache`). A file counts as unchanged while its
+stamp stands still: size, time of change, inode, and when the system itself last noted a change, which
+no user can set back.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from offramp.data import cache
 from offramp.data.pace import Pace
 from offramp.errors import OfframpError
-from offramp.files import replacing
 from offramp.hashing import file_digest
 
-VERSION = 1
+Stamp = tuple[int, int, int, int]  # bytes, nanoseconds of mtime and of ctime, inode
+Entry = tuple[Stamp, str]  # with the SHA-256 in hex
 
-Entry = tuple[int, int, str]  # bytes, nanoseconds of the last change, SHA-256 in hex
-
-
-def cache_folder() -> Path:
-    """Where offramp keeps what it can make again."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "offramp"
+MOST_REHASHED = 256  # files that `changed` reads
 
 
 def place(root: Path) -> Path:
     """The manifest of the folder `root`."""
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    return cache_folder() / "manifests" / f"{name}.json"
+    return cache.folder() / "manifests" / f"{name}.json"
 
 
 def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
@@ -43,35 +38,61 @@ def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
     """
     known = _read(place(root))
     stamps = {name: _stamp(root / name) for name in ids}
-    wanted = [name for name, stamp in stamps.items() if fresh or known.get(name, ())[:2] != stamp]
+    wanted = [n for n, stamp in stamps.items() if fresh or n not in known or known[n][0] != stamp]
     if wanted:
-        with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1, 16)) as pool:
-            found = pool.map(lambda name: _digest(root / name), wanted)
-            told = Pace("hashing files", len(wanted)).over(found)
-            known |= {n: (*stamps[n], sha) for n, sha in zip(wanted, told, strict=True)}
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, no more
-            _write(root, known)
-    return [known[name][2] for name in ids]
+        told = Pace("hashing files", len(wanted)).over(_hashed(root, wanted))
+        known |= {n: (stamps[n], sha) for n, sha in zip(wanted, told, strict=True)}
+        files = {name: [*stamp, sha] for name, (stamp, sha) in known.items()}
+        cache.write(place(root), {"root": str(root.resolve()), "files": files})
+    return [known[name][1] for name in ids]
 
 
-def refresh(root: Path, ids: Sequence[str]) -> list[str]:
-    """Hash every one of the files `root/id` anew; those whose content is another one than the manifest
-    had, though their size and time of change stand still.
+def kept() -> dict[Path, dict[str, str]]:
+    """The hash of every file that any manifest knows, by resolved folder and id."""
+    found = {}
+    for path in sorted((cache.folder() / "manifests").glob("*.json")):
+        document = cache.read(path)
+        if document is not None:
+            found[Path(document["root"])] = {n: sha for n, (_, sha) in _entries(document).items()}
+    return found
+
+
+def refresh(root: Path, ids: Sequence[str], before: Mapping[str, str]) -> list[str]:
+    """Hash every one of the files `root/id` anew; those whose hash is not that of `before`, by id.
 
     Raises OfframpError as `digests`.
     """
-    known = _read(place(root))
     found = digests(root, ids, fresh=True)
-    kept = [(name, sha, known[name]) for name, sha in zip(ids, found, strict=True) if name in known]
-    return [n for n, sha, (*stamp, was) in kept if sha != was and tuple(stamp) == _stamp(root / n)]
+    return [name for name, sha in zip(ids, found, strict=True) if before.get(name, sha) != sha]
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def changed(root: Path, shas: Mapping[str, str], key: str) -> str | None:
+    """One of the files `root/id` whose hash is no longer that of `shas`, by id; None where all are.
+
+    Every file's stamp is looked at, and at most MOST_REHASHED files are read: first those whose stamp
+    or hash is not the manifest's, then others; which ones is a function of `key`. Nothing is written.
+
+    Raises OfframpError naming a file that cannot be read.
+    """
+    known = _read(place(root))
+    alike = {name: known.get(name) == (_stamp(root / name), sha) for name, sha in shas.items()}
+    drawn = sorted(shas, key=lambda n: (alike[n], hashlib.sha256(f"{key} {n}".encode()).digest()))
+    chosen = drawn[:MOST_REHASHED]
+    found = zip(chosen, _hashed(root, chosen), strict=True)
+    return next((name for name, sha in found if sha != shas[name]), None)
+
+
+def _hashed(root: Path, names: Sequence[str]) -> Iterator[str]:
+    with ThreadPoolExecutor(max(1, min(len(names), os.cpu_count() or 1, 16))) as pool:
+        yield from pool.map(lambda name: _digest(root / name), names)
+
+
+def _stamp(path: Path) -> Stamp:
     try:
         state = path.stat()
     except OSError as error:
         raise OfframpError(f"{path} cannot be read ({error.strerror}); restore or remove it") from error
-    return state.st_size, state.st_mtime_ns
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
 def _digest(path: Path) -> str:
@@ -82,20 +103,13 @@ def _digest(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    """What is kept; nothing when there is no manifest, or none that can be read."""
-    try:
-        kept = json.loads(path.read_bytes())
-        if kept["version"] != VERSION:
-            return {}
-        return {
-            str(k): (int(size), int(time), str(sha)) for k, (size, time, sha) in kept["files"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    """What is kept; nothing when there is no manifest."""
+    document = cache.read(path)
+    return {} if document is None else _entries(document)
 
 
-def _write(root: Path, known: dict[str, Entry]) -> None:
-    with replacing(place(root)) as temporary:
-        temporary.write_text(
-            json.dumps({"version": VERSION, "root": str(root.resolve()), "files": known})
-        )
+def _entries(document: Mapping[str, Any]) -> dict[str, Entry]:
+    return {
+        name: ((size, mtime, ctime, inode), sha)
+        for name, (size, mtime, ctime, inode, sha) in document["files"].items()
+    }

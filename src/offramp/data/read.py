@@ -19,7 +19,7 @@ from offramp.data.file_split import FileSplit
 from offramp.data.geometry import Geometry
 from offramp.data.images import Files, Opened
 from offramp.data.pace import Pace
-from offramp.data.scan import scan
+from offramp.data.scan import check_unchanged, scan
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 
@@ -101,11 +101,14 @@ def take_files(
     """
     source = part.source.images
     assert isinstance(source, Opened)
-    found = scan(part, source, geometry, on_error == "skip")
+    found, hashes = scan(part, source, geometry, on_error == "skip")
     good = torch.ones(len(part.rows), dtype=torch.bool)
     good[list(found.damaged)] = False
     left = part.only(good)
-    digests = source.digests(left.rows)
+    digests = [sha for sha, kept in zip(hashes, good.tolist(), strict=True) if kept]
+    held = _held(left, source, geometry) if hold else None
+    if hold:
+        check_unchanged(left, source, digests)
     split = FileSplit(
         source=source,
         rows=left.rows,
@@ -114,7 +117,8 @@ def take_files(
         shape=found.shape,
         digest=found.digest,
         content=digest([digests, plain(geometry)]) if whole else None,
-        held=_held(left, source, geometry) if hold else None,
+        held=held,
+        files=tuple(digests),
     )
     skipped = [source.name(row) for row in part.rows[~good].tolist()]
     return Taken(split, left, digests, skipped, *moments(found.counts))

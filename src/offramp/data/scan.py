@@ -6,10 +6,9 @@ makes pixels of them, so that it is done once.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +17,13 @@ import PIL
 import torch
 from torch import Tensor
 
-from offramp.data import manifest
+from offramp.data import cache
 from offramp.data.choose import Part
 from offramp.data.dataset import value_counts
 from offramp.data.geometry import Geometry
 from offramp.data.images import Opened
 from offramp.data.pace import Pace
 from offramp.errors import OfframpError
-from offramp.files import replacing
 from offramp.hashing import digest, plain
 
 VERSION = 1
@@ -43,21 +41,34 @@ class Scan:
     damaged: tuple[int, ...]
 
 
-def scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> Scan:
-    """Every image of a part, in order, a block at a time.
+def scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> tuple[Scan, list[str]]:
+    """Every image of a part, in order, a block at a time; and the hash of each one's file.
 
     skip: leave out damaged images, of which `digest` and `counts` then know nothing.
 
-    Raises OfframpError naming an image that is damaged (unless `skip`) or differs in size.
+    Raises OfframpError naming an image that is damaged (unless `skip`), differs in size, or has changed
+    meanwhile.
     """
-    made_of = [VERSION, PIL.__version__, source.digests(part.rows), part.labels.tolist()]
-    path = manifest.cache_folder() / "scans" / f"{digest([*made_of, plain(geometry)])}.json"
-    found = _kept(path)
+    hashes = source.digests(part.rows)
+    made_of = [VERSION, PIL.__version__, hashes, part.labels.tolist()]
+    path = cache.folder() / "scans" / f"{digest([*made_of, plain(geometry)])}.json"
+    kept = cache.read(path)
+    found = None if kept is None else _scan_of(kept["scan"])
     if found is None or (found.damaged and not skip):
         found = _scan(part, source, geometry, skip)
-        with contextlib.suppress(OSError), replacing(path) as temporary:
-            temporary.write_text(json.dumps(plain(found)))
-    return found
+        check_unchanged(part, source, hashes)
+        cache.write(path, {"scan": plain(found)})
+    return found, hashes
+
+
+def check_unchanged(part: Part, source: Opened, hashes: Sequence[str]) -> None:
+    """Raises OfframpError, naming it, for an image of a part whose file is no longer what it was.
+    hashes: [n] what `Opened.digests` gave before."""
+    now = source.digests(part.rows)
+    for row, was, sha in zip(part.rows.tolist(), hashes, now, strict=True):
+        if was != sha:
+            name = source.name(row)
+            raise OfframpError(f"{name} changed while it was read; run the same command again")
 
 
 def _scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> Scan:
@@ -102,13 +113,7 @@ def _scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     return Scan((channels, height, width), sha.hexdigest(), tuple(map(tuple, counts.tolist())), ())
 
 
-def _kept(path: Any) -> Scan | None:
-    """What an earlier pass has found; None where there is nothing that can be read."""
-    try:
-        kept = json.loads(path.read_bytes())
-        channels, height, width = kept["shape"]
-        counts = tuple(tuple(map(int, one)) for one in kept["counts"])
-        damaged = tuple(map(int, kept["damaged"]))
-        return Scan((channels, height, width), str(kept["digest"]), counts, damaged)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _scan_of(kept: Mapping[str, Any]) -> Scan:
+    channels, height, width = kept["shape"]
+    counts = tuple(map(tuple, kept["counts"]))
+    return Scan((channels, height, width), kept["digest"], counts, tuple(kept["damaged"]))
