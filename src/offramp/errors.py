@@ -17,6 +17,10 @@ class Unwritable(OfframpError):
     """A place that cannot be written, such as a full disk: no other work can go on there either."""
 
 
+class Changed(OfframpError):
+    """Data that is not what it was when it was planned with: all that is at work on it is void."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint for a mistyped word: `; did you mean 'joint'?`, or the choices when none is near."""
     options = sorted(choices)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from kit import check_equal
 from PIL import Image
 
 from offramp.data.file_split import FileSplit
+from offramp.errors import Changed
 from offramp.study import spec
-from offramp.study.plan import make_plan
+from offramp.study.events import Began, Event
+from offramp.study.plan import Plan, make_plan
 from offramp.study.pool import run_pooled
-from offramp.study.run import Conduct
+from offramp.study.run import Conduct, run
 from offramp.study.store import Store
 from support import CPU, run_all
 
@@ -122,6 +126,101 @@ def test_pooled_processes_read_files_with_processes_of_their_own(
     for _ in run_pooled(plan, store, Conduct(CPU, tmp_path / "caches", workers=2)):
         pass
     check_equal(resident, store)
+
+
+def of_split(plan: Plan, split: str) -> list[Path]:
+    part = plan.data.splits[split]
+    assert isinstance(part, FileSplit)
+    return [Path(part.source.name(row)) for row in part.rows.tolist()]
+
+
+def swap(one: Path, other: Path) -> None:
+    """Two files change places, and their times stay."""
+    between = one.with_name("between")
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
+
+
+def run_until(plan: Plan, root: Path, event: type[Event], change: Callable[[], None]) -> Store:
+    """Run a plan whose files change at the first event of that kind; it must be refused."""
+    store = Store(root)
+    kinds: list[type[Event]] = []
+    conduct = Conduct(CPU, root / "caches", checkpoint_seconds=0)
+    with pytest.raises(Changed) as caught:
+        for said in run(plan, store, conduct):
+            if isinstance(said, event) and event not in kinds:
+                change()
+            kinds.append(type(said))
+    assert event in kinds
+    words = (
+        "changed while it was trained on, so what was at work is not kept; run `offramp data check --f"
+    )
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert str(photos_of(plan)) in str(caught.value)
+    return store
+
+
+def photos_of(plan: Plan) -> Path:
+    return Path(str(plan.study.data.root))
+
+
+@pytest.fixture
+def own(photos: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(photos, tmp_path / "own"))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_nothing_is_kept_of_training_whose_files_change(split: str, own: Path, tmp_path: Path) -> None:
+    plan = make_plan(spec.parse(study(own, "streaming")), CPU)
+    files = of_split(plan, split)
+    store = run_until(plan, tmp_path / "store", Began, lambda: swap(files[0], files[-1]))
+    assert store.nodes() == store.trials() == []
+    again = make_plan(spec.parse(study(own, "streaming")), CPU)
+    assert again.nodes.keys().isdisjoint(plan.nodes)
+    swap(files[0], files[-1])
+    restored = make_plan(spec.parse(study(own, "streaming")), CPU)
+    assert list(restored.nodes) == list(plan.nodes)
+
+
+def test_a_checkpoint_goes_with_training_whose_files_changed(own: Path, tmp_path: Path) -> None:
+    described = study(own, "streaming")
+    described["recipe"]["epochs"] = 4
+    plan, store = make_plan(spec.parse(described), CPU), Store(tmp_path / "store")
+    files, seen = of_split(plan, "train"), set[str]()
+    with pytest.raises(Changed):
+        for _ in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
+            there = {key for key in plan.nodes if store.read_checkpoint(key) is not None}
+            if there and not seen:
+                swap(files[0], files[-1])
+            seen |= there
+    assert seen and not store.nodes()
+    assert all(store.read_checkpoint(key) is None for key in plan.nodes)
+
+
+def test_a_trial_whose_test_files_change_is_not_kept(own: Path, tmp_path: Path) -> None:
+    plan = make_plan(spec.parse(study(own, "streaming")), CPU)
+    files = of_split(plan, "test")
+    store = run_until(plan, tmp_path / "store", Began, lambda: swap(files[0], files[-1]))
+    assert store.nodes() and not store.trials()
+
+
+def test_files_that_are_touched_or_of_memory_stop_nothing(
+    own: Path, resident: Store, tmp_path: Path
+) -> None:
+    """The same content at another time; and images that were read before they changed."""
+    for loader in ("streaming", "resident"):
+        described = study(own, loader)
+        plan = make_plan(spec.parse(described), CPU)
+        store = Store(tmp_path / loader)
+        for event in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
+            if isinstance(event, Began):
+                for path in own.rglob("*.png"):
+                    if loader == "resident":
+                        path.write_bytes(b"nothing")
+                    else:
+                        os.utime(path)
+        check_equal(resident, store)
 
 
 def test_the_loader_is_in_no_key(photos: Path) -> None:

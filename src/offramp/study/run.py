@@ -24,7 +24,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, pack, unpack
 from offramp.engine.weights import Weights
-from offramp.errors import OfframpError, Unwritable
+from offramp.errors import Changed, OfframpError, Unwritable
 from offramp.meters import Meter, usable_cores
 from offramp.recipe import finished
 from offramp.study import caching, costs, trials
@@ -47,6 +47,7 @@ from offramp.study.store import Damaged, Held, Store
 POLL_SECONDS = 0.2
 CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
 MOST_READERS = 8
+TRAINED_ON = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def run(
 
     A node that fails takes what needs it with it, and the rest goes on. failed: reasons by key, shared
     by processes that run the same plan, so that none repeats what failed in another. Raises
-    OfframpError when nothing can go on (a full disk).
+    OfframpError when nothing can go on (a full disk, image files that changed meanwhile).
     """
     state = _State(done=set(), failed={} if failed is None else failed)
     execution = plan.study.execution
@@ -257,6 +258,10 @@ def _train(
         yield from _epochs(plan, store, conduct, state, images, trainees, passes, locks, meter)
     except Unwritable:
         raise
+    except Changed:
+        for key in locks:  # what was trained since may have seen other images
+            store.drop_checkpoint(key)
+        raise
     except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
         for key in [key for key in locks if key not in state.failed]:  # some may have diverged before
             state.failed[key] = " ".join(str(error).split())
@@ -296,6 +301,7 @@ def _epochs(
 
     def settle(trainee: Trainee) -> Event:
         chosen = conclude(trainee, passes, images, batch_size)
+        trials.check_unchanged(plan.data, TRAINED_ON, trainee.node.key)
         _keep(plan, store, conduct, trainee, chosen, len(trainees), passes, meter)
         state.done.add(trainee.node.key)
         locks.pop(trainee.node.key).release()
@@ -320,6 +326,8 @@ def _epochs(
             began = time.perf_counter()
             at_work = {node.key for node in state.open(plan)}
             alive = [t for t in trainees if t.node.key in at_work]
+            if alive:
+                trials.check_unchanged(plan.data, TRAINED_ON, alive[0].node.key)
             for trainee in alive:
                 trainee.frozen_macs += passes.take(trainee.node.key)
                 store.write_checkpoint(trainee.node.key, *pack(trainee))

@@ -11,12 +11,14 @@ import torch
 from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.augment import Augment
+from offramp.data import Data
+from offramp.data.file_split import FileSplit
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
 from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Source
 from offramp.engine.weights import Weights
-from offramp.errors import OfframpError
+from offramp.errors import Changed, OfframpError
 from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone, path
@@ -57,6 +59,8 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
     """Assemble the trial's network, compute its logits on three splits, and keep both.
 
     answers: logits [N, classes] that other trials have computed already; those of this one are added.
+
+    Raises Changed as `check_unchanged`; nothing is written then.
     """
     net = assemble(plan, trial, store, images.device)
     exits = list(trial.resolved.final)
@@ -77,7 +81,21 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         }
         if imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes)):
             metrics[split] |= imbalance.metrics(logits, labels)
+    check_unchanged(plan.data, EVALUATED, trial.id)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
+
+
+def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
+    """Raises Changed, naming it, for an image file that was read as it was needed and is no longer what
+    the plan's keys were made of. splits: which to look at.  key: chooses the files that are read for
+    that, a few hundred at most of a split (see `offramp.data.manifest.changed`)."""
+    for split in {id(found): found for found in map(data.splits.get, splits)}.values():
+        name = split.changed(key) if isinstance(split, FileSplit) else None
+        if name is not None:
+            raise Changed(
+                f"{name} changed while it was trained on, so what was at work is not kept; run "
+                "`offramp data check --fresh`, which names all that changed, then the same command again"
+            )
 
 
 def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any]) -> dict[str, Any]:
