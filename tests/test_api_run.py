@@ -83,14 +83,17 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -
     assert len([e for e in events if isinstance(e, Epoch)]) == 3 * 2
 
     for trial in results.trials:
-        net = offramp.load(trial, store="runs/mine")
+        net = offramp.load(trial, store="runs/mine", trust_code=True)
         manifest = results.store.read_trial(trial)
         assert manifest["classes"] == ["a", "b", "c"] and net.places[:-1] == ("2",)
         with torch.no_grad():
             logits = net(torch.zeros(2, *net.input_shape))
         assert [tuple(x.shape) for x in logits] == [(2, 3), (2, 3)]
         assert not net.training
-    assert offramp.load("mine", store="runs/mine").exits == 2  # the beginning of an id will do
+    with pytest.raises(OfframpError, match=r"my\.py \(SHA-256 .*trust_code=True"):
+        offramp.load("mine", store="runs/mine")
+    # The beginning of an id will do.
+    assert offramp.load("mine", store="runs/mine", trust_code=True).exits == 2
 
 
 def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:

@@ -240,19 +240,21 @@ def load(
     store: str | Path = "runs",
     device: torch.device | str | None = None,
     net: ExitNetwork | None = None,
+    trust_code: bool = False,
 ) -> ExitNetwork:
     """The trained network of a trial (its id, or the beginning of it), in eval mode, ready to call:
     normalized images [B, C, H, W] → logits [B, classes] of every exit.
 
     net: for a trial of `fit`, the network attached in the same way (the module with the weights it had
-    before training); it stays as it is.
+    before training); it stays as it is.  trust_code: run the file that the store names, where the
+    backbone is code such as `net.py:make_net`; it must be what was recorded.
 
-    Raises OfframpError for a trial that is not there, whose network cannot be made any more, or for
-    another `net` than the trial's.
+    Raises OfframpError for a trial that is not there, whose network cannot be made any more or by code
+    that is not trusted, or for another `net` than the trial's.
     """
     kept = Store(Path(store))
     place = torch.device(device) if device is not None else default_device()
-    return trials.load_network(kept, kept.find_trial(trial), place, net)
+    return trials.load_network(kept, kept.find_trial(trial), place, net, trust_code)
 
 
 def predictor(
@@ -262,6 +264,7 @@ def predictor(
     store: str | Path = "runs",
     device: torch.device | str | None = None,
     backend: str | None = None,
+    trust_code: bool = False,
 ) -> Predictor:
     """What answers batches of normalized images [B, C, H, W], of which those that leave early stop
     costing.
@@ -269,7 +272,7 @@ def predictor(
     net: a network in eval mode, as `load` gives it and where it is; or a trial's id, or the beginning
     of one, in `store`, to be put on `device`.  policy: one, or a file of `offramp calibrate`, which
     must have been made for the trial where that is named.  backend: of torch.compile, such as
-    "inductor", for each stage alone.
+    "inductor", for each stage alone.  trust_code: as `load` takes it.
 
     Raises OfframpError for a trial or file that is not there, a policy of another network, and a network
     in train mode.
@@ -280,6 +283,6 @@ def predictor(
     kept = Store(Path(store))
     trial = kept.find_trial(net)
     rule = policy if isinstance(policy, Policy) else loaded.checked_policy(kept, trial, Path(policy))
-    made = load(trial, store, device)
+    made = load(trial, store, device, trust_code=trust_code)
     placed(made, next(made.parameters()).device)
     return Predictor(made, rule, backend)

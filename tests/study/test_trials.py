@@ -182,16 +182,20 @@ def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(tmp_path: Pat
     plan = make_plan(spec.parse(study), CPU)
     store, _ = finish(plan, tmp_path / "store")
     (trial,) = store.trials()
-    net = trials.load_network(store, trial, CPU)
+    with pytest.raises(OfframpError, match=r"my_net.py \(SHA-256 [0-9a-f]{12}\); .* --trust-code"):
+        trials.load_network(store, trial, CPU)
+    net = trials.load_network(store, trial, CPU, trust_code=True)
     again = split_logits(net, Images(plan.data, CPU), "test", [1, 2], trials.EVALUATION_BATCH)
     assert np.array_equal(store.trial_logits(trial)["test"], again)
 
-    file.write_text(NET.replace("WIDTH", "5"))
-    with pytest.raises(OfframpError, match=r"my_net.py:make_net' is not what trial .* was trained on"):
-        trials.load_network(store, trial, CPU)
+    mark = tmp_path / "ran"
+    file.write_text(f"open({str(mark)!r}, 'w').close()\n" + NET.replace("WIDTH", "4"))
+    with pytest.raises(OfframpError, match=r"my_net.py \(SHA-256 .*\) is not what the store recorded"):
+        trials.load_network(store, trial, CPU, trust_code=True)
+    assert not mark.exists()
     file.unlink()
     with pytest.raises(OfframpError, match=r"there is no file .*my_net.py"):
-        trials.load_network(store, trial, CPU)
+        trials.load_network(store, trial, CPU, trust_code=True)
 
 
 def test_uneven_classes_are_measured_beyond_accuracy(

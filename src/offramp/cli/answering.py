@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
 
 
 def predict(
@@ -22,6 +22,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="The table of answers to write.")] = Path("answers.csv"),
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 64,
     store: StoreOption = RUNS,
+    trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
     """Classify image files; each leaves at an exit.
@@ -38,7 +39,7 @@ def predict(
     """
     from offramp.cli import predicting
 
-    predicting.predict(network, images, policy, store, out, batch, json)
+    predicting.predict(network, images, policy, store, out, batch, json, trust)
 
 
 def benchmark(
@@ -66,6 +67,7 @@ def benchmark(
         Path | None, typer.Option(metavar="FILE", help="A chart: .svg, .png, .pdf or .json.")
     ] = None,
     store: StoreOption = RUNS,
+    trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
     """Time a network with and without leaving early.
@@ -85,4 +87,4 @@ def benchmark(
     batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
     backend = "inductor" if compile_ else None
     asked = Asked(batches, backend, threads, repeats, seconds)
-    benchmarking.start(network, policy, store, asked, figure, json)
+    benchmarking.start(network, policy, store, asked, figure, json, trust)

@@ -18,6 +18,7 @@ from offramp.cli.options import (
     Execution,
     ExecutionOption,
     JsonOption,
+    NoUserCodeOption,
     QuietOption,
     SetOption,
     StoreOption,
@@ -85,6 +86,7 @@ def run(
     ] = None,
     cache_memory: CacheMemoryOption = None,
     cache_disk: CacheDiskOption = None,
+    no_user_code: NoUserCodeOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -113,7 +115,9 @@ def run(
     from offramp.cli import quantities, running, studying
 
     given = None if speed is None else quantities.speed(speed)
-    how = running.How(store, dry_run, quantities.workers(workers), json, quiet, given)
+    how = running.How(
+        store, dry_run, quantities.workers(workers), json, quiet, given, user_code=not no_user_code
+    )
     studying.start(study, _settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
 
 
@@ -144,6 +148,7 @@ def train(
     cache_memory: CacheMemoryOption = None,
     cache_disk: CacheDiskOption = None,
     dry_run: DryOption = False,
+    no_user_code: NoUserCodeOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -168,7 +173,8 @@ def train(
     asked = spec.parse(
         given, "offramp train", _settings(set_, execution, cache_memory, cache_disk), flags
     )
-    running.start(asked, running.How(store, dry_run, None, json, quiet))
+    how = running.How(store, dry_run, None, json, quiet, user_code=not no_user_code)
+    running.start(asked, how)
 
 
 def _settings(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import typer
 
 from offramp.cli.render import counted, duration, emit, macs, show, split, table
+from offramp.cli.trusting import trusted
 from offramp.deploy import benchmark, loaded
+from offramp.deploy import policy as policies
 from offramp.deploy.benchmark import Asked, Result
 from offramp.deploy.clocks import Line
 from offramp.errors import OfframpError
@@ -25,7 +27,13 @@ QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 
 
 def start(
-    network: str, policy: Path | None, root: Path, asked: Asked, figure: Path | None, as_json: bool
+    network: str,
+    policy: Path | None,
+    root: Path,
+    asked: Asked,
+    figure: Path | None,
+    as_json: bool,
+    trust: bool | None = None,
 ) -> None:
     """Measure, and show it."""
     if figure is not None and figure.suffix[1:] not in FORMATS:
@@ -37,11 +45,16 @@ def start(
     if loaded.is_bundle(network):
         if policy is not None:
             raise OfframpError("a bundle carries its policy; leave --policy out")
+        trial = policies.read(Path(network) / "policy.json").trial
+        if store is not None and trial in store.trials():
+            asked = replace(asked, trust_code=trusted(store, trial, trust))
         found = _run(benchmark.of_bundle(store, Path(network), asked))
     else:
         from offramp.cli.inspecting import opened
 
-        found = _run(benchmark.of_trial(opened(root), network, policy, default_device(), asked))
+        kept = opened(root)
+        asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
+        found = _run(benchmark.of_trial(kept, network, policy, default_device(), asked))
     if figure is not None:
         _draw(found, figure)
     if as_json:

@@ -31,6 +31,8 @@ from offramp.study.forecast import forecast
 from offramp.study.plan import Plan, default_device
 from offramp.study.pool import run_pooled
 from offramp.study.store import Store
+from offramp.study.trials import recorded_code
+from offramp.usercode import is_user_code
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ def chosen_from(
             "out for the paper's guidelines"
         )
     trial, why = found
+    if is_user_code(trial.program):
+        raise OfframpError(
+            f"the runs in {source} put {trial.program} first, which is code; read it, and if you want "
+            f"it, name it yourself: --strategy {trial.program}"
+        )
     return trial.program, trial.options, f"{why} ({source})"
 
 
@@ -76,7 +83,7 @@ def start(wish: Wish, goal: Goal, root: Path, dry_run: bool, as_json: bool, quie
     if not silent:
         _show_plan(chosen, goal)
     _train(chosen.plan, store, silent)
-    done = _finish(chosen.plan.trials[0].id, goal, store, silent)
+    done = _finish(chosen.plan, goal, store, silent)
     if as_json:
         emit({"bundle": str(done.folder), "reasons": chosen.reasons, "card": done.card})
     else:
@@ -97,8 +104,10 @@ def _train(plan: Plan, store: Store, silent: bool) -> None:
         raise typer.Exit(1)
 
 
-def _finish(name: str, goal: Goal, store: Store, silent: bool) -> Exported:
-    trained = trial.read(store, name)
+def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Exported:
+    name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
+    trust_code = recorded_code(store, name, data=True).keys() <= typed
+    trained = trial.read(store, name, trust_code)
     wanted = calibrating.target(goal.target, trained.plain_macs)
     found = calibrate(
         trained.validation,
@@ -113,7 +122,7 @@ def _finish(name: str, goal: Goal, store: Store, silent: bool) -> Exported:
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         policy = Path(scratch) / "policy.json"
         write(policy, calibrating.policy_file(trained, found))
-        asked = Asked(force=goal.force)
+        asked = Asked(force=goal.force, trust_code=trust_code)
         return exporting.told(export(store, trained.id, policy, goal.out, asked), silent)
 
 

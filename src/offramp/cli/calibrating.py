@@ -15,6 +15,7 @@ import typer
 from offramp.cli import clocked
 from offramp.cli.clocked import Timed
 from offramp.cli.render import macs, show, table
+from offramp.cli.trusting import trusted
 from offramp.deploy import trial as trials
 from offramp.deploy.calibrate import Calibrated, Kind, Target, statement
 from offramp.deploy.calibrate import calibrate as choose
@@ -32,13 +33,15 @@ UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 @dataclass(frozen=True)
 class Asked:
-    """The target options as they were given; None for those that were not."""
+    """The target options as they were given; None for those that were not. trust: see
+    `offramp.cli.trusting`."""
 
     wanted: Mapping[str, float | str | None]
     confidence: float | None
     on_average: bool
     without_labels: bool
     batch: int | None = None
+    trust: bool | None = None
 
 
 def search(score: str, shared: bool, temperature: bool, without_labels: bool) -> Search:
@@ -111,11 +114,12 @@ def _macs(text: str, plain_macs: int) -> float:
 
 def calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, as_json: bool) -> None:
     target(asked, 1)  # mistakes in the options before the work
-    trained = trials.read(store, prefix)
+    trust_code = trusted(store, store.find_trial(prefix), asked.trust)
+    trained = trials.read(store, prefix, trust_code)
     wish = target(asked, trained.plain_macs)
     timed = None
     if wish.kind == "max-mean-latency":
-        timed = clocked.measured(store, trained, asked.batch or 1, how.score)
+        timed = clocked.measured(store, trained, asked.batch or 1, how.score, trust_code)
     found = choose(
         trained.validation,
         trained.calibration,

@@ -46,10 +46,10 @@ def seconds(text: str) -> float:
     return number
 
 
-def measured(store: Store, trained: Trained, batch: int, score: str) -> Timed:
+def measured(store: Store, trained: Trained, batch: int, score: str, trust_code: bool) -> Timed:
     """What the stages of a trial's network take here. What it has learned changes no time."""
     device = default_device()
-    net = blank_network(store, trained.id).eval()
+    net = blank_network(store, trained.id, trust_code).eval()
     placed(net, device)
     times = stage_times(net, batch, score)
     return Timed(times, times.costs(trained.costs.owners, trained.exits), machine(device))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, QuietOption, SetOption, StoreOption
+from offramp.cli.options import RUNS, JsonOption, QuietOption, SetOption, StoreOption, TrustOption
 
 
 def export(
@@ -29,6 +29,7 @@ def export(
         bool, typer.Option("--measure/--no-measure", help="Time the stages here, for the card.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    trust: TrustOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -45,10 +46,13 @@ def export(
       python bundle/run.py photo.png
     """
     from offramp.cli import exporting, inspecting
+    from offramp.cli.trusting import trusted
     from offramp.deploy.export import Asked
 
-    asked = Asked(None if root is None else str(root), check, measure, force)
-    exporting.start(inspecting.opened(store), trial, policy, out, asked, json, quiet)
+    kept = inspecting.opened(store)
+    trust_code = trusted(kept, kept.find_trial(trial), trust, data=check)
+    asked = Asked(None if root is None else str(root), check, measure, force, trust_code)
+    exporting.start(kept, trial, policy, out, asked, json, quiet)
 
 
 def build(

@@ -11,6 +11,7 @@ from offramp.cli.options import (
     RUNS,
     JsonOption,
     StoreOption,
+    TrustOption,
 )
 
 
@@ -134,6 +135,7 @@ def calibrate(
         bool, typer.Option("--temperature", help="Fit a temperature per exit, on validation.")
     ] = False,
     out: Annotated[Path, typer.Option(help="The policy file to write.")] = Path("policy.json"),
+    trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
     """Choose where each input leaves, with or without a guarantee.
@@ -157,6 +159,6 @@ def calibrate(
         "max-disagreement": max_disagreement,
         "risk": risk,
     }
-    asked = calibrating.Asked(wanted, confidence, on_average, without_labels, batch)
+    asked = calibrating.Asked(wanted, confidence, on_average, without_labels, batch, trust)
     how = calibrating.search(score, shared, temperature, without_labels or max_disagreement is not None)
     calibrating.calibrate(inspecting.opened(store), trial, asked, how, out, json)

@@ -69,6 +69,19 @@ CacheDiskOption = Annotated[
         help="Disk for those that memory has no room for, as above; auto: half of what is free.",
     ),
 ]
+TrustOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-code/--no-user-code",
+        help="Where the store names code to run, such as my.py:make_net: run it, if it is what was "
+        "recorded, or never. Without either you are asked.",
+        show_default=False,
+    ),
+]
+NoUserCodeOption = Annotated[
+    bool,
+    typer.Option("--no-user-code", help="Refuse a study that names code, such as my.py:make_net."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the tables.")]
 RUNS = Path("runs")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offramp.cli.render import counted, emit, show, table
+from offramp.cli.trusting import trusted
 from offramp.deploy import loaded, pictures
 from offramp.deploy.loaded import Network
 from offramp.deploy.pictures import Damaged
@@ -44,6 +45,7 @@ def predict(
     out: Path,
     batch: int,
     as_json: bool,
+    trust: bool | None = None,
 ) -> None:
     """Answer and write; exits with 1 when files were damaged, with 130 when interrupted."""
     if not out.parent.is_dir():
@@ -53,7 +55,7 @@ def predict(
     files = pictures.find(images)
     if out.resolve() in {file.resolve() for file in files}:
         raise OfframpError(f"--out {out} is one of the images; name another file")
-    opened = _opened(network, policy, root)
+    opened = _opened(network, policy, root, trust)
     good, damaged = pictures.check(files, opened.preprocessing)
     rows: list[Row] = []
     interrupted = False
@@ -70,14 +72,16 @@ def predict(
         raise typer.Exit(1)
 
 
-def _opened(network: str, policy: Path | None, root: Path) -> Network:
+def _opened(network: str, policy: Path | None, root: Path, trust: bool | None) -> Network:
     if loaded.is_bundle(network):
         if policy is not None:
             raise OfframpError("a bundle carries its policy; leave --policy out")
         return loaded.open_bundle(Path(network))
     from offramp.cli.inspecting import opened as opened_store
 
-    found = loaded.open_trial(opened_store(root), network, policy, default_device())
+    store = opened_store(root)
+    trust_code = trusted(store, store.find_trial(network), trust)
+    found = loaded.open_trial(store, network, policy, default_device(), trust_code=trust_code)
     if policy is None:
         typer.echo("No --policy: every image goes to the final exit.", err=True)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,12 +26,14 @@ from offramp.study.spec import Study
 from offramp.study.store import Store
 from offramp.study.summary import lines
 from offramp.study.workers import Workers, asked, suited
+from offramp.usercode import forbid
 
 
 @dataclass(frozen=True)
 class How:
     """How a run is asked for. workers: None for as many as suit.  speed: of another device, in MACs a
-    second, for the forecast.  here: of this one, where it was measured already."""
+    second, for the forecast.  here: of this one, where it was measured already.  user_code: whether a
+    study may name code of its own."""
 
     root: Path
     dry_run: bool = False
@@ -40,6 +42,7 @@ class How:
     quiet: bool = False
     speed: float | None = None
     here: float | None = None
+    user_code: bool = True
 
     @property
     def silent(self) -> bool:
@@ -48,9 +51,17 @@ class How:
 
 def start(study: Study, how: How) -> None:
     """Plan and run a study; exits with 1 when something failed, 130 when interrupted."""
+    check_code([study], how)
     with reading_shown(not how.silent):
         plan = make_plan(study, provisional=how.dry_run)
     go(plan, how)
+
+
+def check_code(studies: Sequence[Study], how: How) -> None:
+    """Raises OfframpError for a study that names code of its own, where that is forbidden."""
+    if not how.user_code:
+        for study in studies:
+            forbid([study.data.name, study.backbone.name, *(s.name for s in study.strategies)])
 
 
 def go(plan: Plan, how: How) -> None:

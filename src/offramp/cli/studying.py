@@ -28,6 +28,7 @@ def start(
     if how.speed is not None and not how.dry_run:
         raise OfframpError("--speed is for a forecast; add --dry-run")
     asked = members(path, settings, data_root)
+    running.check_code([member.study for member in asked], how)
     if len(asked) > 1 and budget is not None:
         raise OfframpError(f"--budget is for one study, and {path} lists {len(asked)}; run one of them")
     if len(asked) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,11 @@ from offramp.data.dataset import SPLITS
 from offramp.data.raw import RawData
 from offramp.data.samples import class_names, read_given, read_samples
 from offramp.errors import OfframpError, nearest
-from offramp.hashing import file_digest
-from offramp.usercode import failed, file_of
+from offramp.usercode import Loaded, failed, file_of
 
 
-def call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> RawData:
-    """What the user's function returns, as RawData.
+def call(name: str, own: Loaded, arguments: Mapping[str, Any]) -> RawData:
+    """What the user's function `own` returns, as RawData.
 
     It may return RawData; a mapping with `train`, and optionally `test`, `validation`,
     `calibration` (Datasets or pairs of arrays) and `classes` (names); or a tuple (train, test).
@@ -23,7 +22,7 @@ def call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) 
     Raises OfframpError when the function fails or returns something else.
     """
     try:
-        made = function(**arguments)
+        made = own.function(**arguments)
         if isinstance(made, tuple) and len(made) == 2:
             made = dict(zip(("train", "test"), made, strict=True))
         raw = made if isinstance(made, RawData) else _from_mapping(name, made)
@@ -31,7 +30,7 @@ def call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) 
         raise
     except Exception as error:
         raise failed(name, error) from error
-    source = {"file": str(file_of(name)), "sha256": file_digest(file_of(name))}
+    source = {"file": str(file_of(name)), "sha256": own.sha256}
     return replace(raw, provenance={**raw.provenance, "source": source})
 
 

@@ -25,31 +25,39 @@ from offramp.data.samples import Samples, class_names, read_given, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec
 from offramp.errors import OfframpError, nearest
-from offramp.usercode import function, is_user_code
+from offramp.usercode import Recorded, is_user_code
+from offramp.usercode import load as load_code
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load(spec: DataSpec, augment: Augment | None = None, loader: Loader = "auto") -> Data:
+def load(
+    spec: DataSpec,
+    augment: Augment | None = None,
+    loader: Loader = "auto",
+    recorded: Recorded | None = None,
+) -> Data:
     """The data set that `spec` names, on the CPU.
 
     augment: of the training images.  loader: `resident` keeps all pixels in memory, `streaming` reads
     image files whenever they are needed, `auto` chooses by size and augmentation. No result depends on
-    the loader.
+    the loader.  recorded: where a store's record names the data, and not the user; code of the user's
+    runs only if it is what was recorded, and trusted.
 
     Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
     """
-    return assemble(read_source(spec), spec, augment, loader)
+    return assemble(read_source(spec, recorded), spec, augment, loader)
 
 
-def read_source(spec: DataSpec) -> RawData:
-    """What the source that `spec` names returns; no image that is lazy is read yet.
+def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
+    """What the source that `spec` names returns; no image that is lazy is read yet. recorded: see
+    `load`.
 
     Raises OfframpError as `load` does.
     """
     if is_user_code(spec.name):
-        make = function(spec.name, "data.name")
-        return call(spec.name, make, _arguments(make, spec, None))
+        own = load_code(spec.name, "data.name", recorded)
+        return call(spec.name, own, _arguments(own.function, spec, None))
     if spec.name not in DATASETS:
         raise OfframpError(
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "

@@ -27,13 +27,14 @@ from offramp.study.trials import blank_network
 class Asked:
     """batches: images at once, each measured apart.  backend: of torch.compile, None for eager alone.
     threads: of each engine; None for torch's default.  repeats: rounds at most; seconds: of a batch and
-    engine, before rounds are cut."""
+    engine, before rounds are cut.  trust_code: see `offramp.study.trials.blank_network`."""
 
     batches: tuple[int, ...]
     backend: str | None = None
     threads: int | None = None
     repeats: int = 50
     seconds: float = 20.0
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def of_trial(
         file = policy.read(policy_file)
         policy.check_fits(file, trial, trial_hash(manifest, store.trial_logits(trial)), exits)
         rule, shares = file.policy, _shares(file)
-    net = _network(store, trial, manifest["owners"], device)
+    net = _network(store, trial, manifest["owners"], device, asked)
     busy = busy_cores()
     lines, seconds = yield from _torch(net, rule, shares, asked)
     known = None if policy_file is None else shares
@@ -92,7 +93,8 @@ def of_bundle(store: Store | None, folder: Path, asked: Asked) -> Generator[str,
     device, busy = torch.device("cpu"), busy_cores()
     net: ExitNetwork | None = None
     if store is not None and there:
-        net = _network(store, file.trial, store.read_trial(file.trial)["owners"], device)
+        owners = store.read_trial(file.trial)["owners"]
+        net = _network(store, file.trial, owners, device, asked)
     else:
         notes.append("The bundle's trial is not in the store, so the plain backbone was not measured.")
     yield "onnxruntime"
@@ -146,9 +148,11 @@ def _torch(
     return tuple(lines), compiling
 
 
-def _network(store: Store, trial: str, owners: Sequence[int], device: torch.device) -> ExitNetwork:
+def _network(
+    store: Store, trial: str, owners: Sequence[int], device: torch.device, asked: Asked
+) -> ExitNetwork:
     """The trial's network without what it learned, which changes no time."""
-    net = blank_network(store, trial).with_trunks(owners).eval()
+    net = blank_network(store, trial, asked.trust_code).with_trunks(owners).eval()
     placed(net, device)
     return net
 

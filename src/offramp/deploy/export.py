@@ -22,7 +22,7 @@ from offramp.deploy.trial import Trained
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.study.store import Store
-from offramp.study.trials import load_network
+from offramp.study.trials import data_code, load_network
 
 RANDOM_IMAGES = 256
 
@@ -30,12 +30,14 @@ RANDOM_IMAGES = 256
 @dataclass(frozen=True)
 class Asked:
     """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
-    compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there."""
+    compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there.
+    trust_code: see `offramp.study.trials.blank_network`; of the data's code too, for the check."""
 
     root: str | None = None
     check: bool = True
     measure: bool = True
     force: bool = False
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ def export(
     bundle.check_place(out, asked.force)
     file = policy.read(policy_path)
     yield "reading the trial"
-    trained = trials.read(store, prefix)
+    trained = trials.read(store, prefix, asked.trust_code)
     policy.check_fits(file, trained.id, trained.hash, trained.exits)
     manifest = store.read_trial(trained.id)
-    net = load_network(store, trained.id, torch.device("cpu"))
+    net = load_network(store, trained.id, torch.device("cpu"), trust_code=asked.trust_code)
     with bundle.writing(out, asked.force) as folder:
         made = yield from _fill(folder, net, file, trained, manifest, asked)
         if asked.measure:
@@ -114,15 +116,15 @@ def _fill(
     if not asked.check:
         return card.with_check(made, None)
     yield "comparing with PyTorch"
-    return card.with_check(made, _compared(folder, net, rule, manifest, asked.root))
+    return card.with_check(made, _compared(folder, net, rule, manifest, asked))
 
 
 def _compared(
-    folder: Path, net: ExitNetwork, rule: policy.Policy, manifest: Mapping[str, Any], root: str | None
+    folder: Path, net: ExitNetwork, rule: policy.Policy, manifest: Mapping[str, Any], asked: Asked
 ) -> Any:
     from offramp.deploy import parity, runtime  # needs onnxruntime, an extra
 
-    images, what = _images(net, manifest, root)
+    images, what = _images(net, manifest, asked)
     return parity.compare(runtime.Bundle(folder), net, rule, images, what)
 
 
@@ -140,13 +142,14 @@ def _preprocessing(manifest: Mapping[str, Any]) -> Preprocessing:
         raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
 
 
-def _images(net: ExitNetwork, manifest: Mapping[str, Any], root: str | None) -> tuple[Tensor, str]:
+def _images(net: ExitNetwork, manifest: Mapping[str, Any], asked: Asked) -> tuple[Tensor, str]:
     """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
     read, else noise."""
     try:
-        data = load(_spec(manifest, root), loader="resident")
+        recorded = data_code(manifest, asked.trust_code)
+        data = load(_spec(manifest, asked.root), loader="resident", recorded=recorded)
     except OfframpError as error:
-        if root is not None:
+        if asked.root is not None:
             raise
         reason = str(error)
     else:

@@ -129,10 +129,15 @@ def open_bundle(folder: Path) -> BundleNetwork:
 
 
 def open_trial(
-    store: Store, prefix: str, policy_file: Path | None, device: torch.device, backend: str | None = None
+    store: Store,
+    prefix: str,
+    policy_file: Path | None,
+    device: torch.device,
+    backend: str | None = None,
+    trust_code: bool = False,
 ) -> TrialNetwork:
     """The trial whose id begins with `prefix`, under the policy in a file; without one, every image
-    goes to the final exit.
+    goes to the final exit.  trust_code: see `offramp.study.trials.blank_network`.
 
     Raises OfframpError for a policy of another network or one that misses an exit, for weights that are
     gone, and where it is not known how pictures become what the network takes.
@@ -151,7 +156,7 @@ def open_trial(
         raise OfframpError(
             f"the images of trial {trial} were normalized beforehand, nobody knows how; {IN_PYTHON}"
         )
-    net = load_network(store, trial, device)
+    net = load_network(store, trial, device, trust_code=trust_code)
     placed(net, device)
     predictor = Predictor(net, rule, backend)
     return TrialNetwork(trial, tuple(manifest["classes"]), exits, how, predictor, device)

@@ -41,9 +41,12 @@ class Trained:
     test: Rows
 
 
-def read(store: Store, prefix: str) -> Trained:
-    """The trial whose id begins with `prefix`. Raises OfframpError when there is not one, when it lacks
-    logits, or when two of its splits are the same images."""
+def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
+    """The trial whose id begins with `prefix`. trust_code: see `blank_network`.
+
+    Raises OfframpError when there is not one, when it lacks logits, or when two of its splits are the
+    same images.
+    """
     trial = store.find_trial(prefix)
     manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
     splits = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
@@ -59,7 +62,7 @@ def read(store: Store, prefix: str) -> Trained:
         tuple(manifest["exits"]),
         tuple(manifest["classes"]),
         manifest["backbone_macs"],
-        network_costs(blank_network(store, trial), manifest["owners"], manifest["exits"]),
+        network_costs(blank_network(store, trial, trust_code), manifest["owners"], manifest["exits"]),
         **splits,
     )
 

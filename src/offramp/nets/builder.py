@@ -21,11 +21,19 @@ from offramp.nets.origin import NetSpec, Origin, origin_of
 from offramp.nets.partition import Trunk, cut, cut_by_names
 from offramp.nets.places import Place, places, survey
 from offramp.parts import Part
+from offramp.usercode import Recorded
 
 
-def build(spec: NetSpec, input_shape: Shape, classes: int, seed: int) -> ExitNetwork:
+def build(
+    spec: NetSpec,
+    input_shape: Shape,
+    classes: int,
+    seed: int,
+    recorded: Recorded | None = None,
+) -> ExitNetwork:
     """The network that `spec` describes, for images of `input_shape` (C, H, W), with the initial
-    weights of `seed`, in train mode.
+    weights of `seed`, in train mode. recorded: where a store's record names the backbone, and not the
+    user; code of the user's runs only if it is what was recorded, and trusted.
 
     Raises OfframpError for an unknown name or option, images that are too small, fewer than two
     classes, a tap that is not there, a head that does not fit its tap, or weights that do not fit or
@@ -33,7 +41,7 @@ def build(spec: NetSpec, input_shape: Shape, classes: int, seed: int) -> ExitNet
     """
     if classes < 2:
         raise OfframpError(f"{classes} class is nothing to tell apart; use data of at least 2 classes")
-    origin = origin_of(spec, input_shape, classes)
+    origin = origin_of(spec, input_shape, classes, recorded)
     make = origin.make
     assert make is not None
     module = drawn_module(make, seed, "initial")

@@ -12,11 +12,10 @@ import timm
 from torch import nn
 
 from offramp.errors import OfframpError, nearest
-from offramp.hashing import file_digest
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.heads import HeadSpec
 from offramp.nets.network import Make, Shape
-from offramp.usercode import failed, file_of, function, is_user_code
+from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
 
 EXITS = 3
 """Early exits where a network has no taps of its own: as many as the paper's networks have."""
@@ -64,18 +63,20 @@ class Origin:
     foreign: bool = False
 
 
-def origin_of(spec: NetSpec, input_shape: Shape, classes: int) -> Origin:
-    """What the backbone's name stands for.
+def origin_of(
+    spec: NetSpec, input_shape: Shape, classes: int, recorded: Recorded | None = None
+) -> Origin:
+    """What the backbone's name stands for. recorded: see `build`.
 
     Raises OfframpError for an unknown name or option, and images that are too small.
     """
     options = dict(spec.options)
     identity: dict[str, Any] = {"backbone": spec.backbone, "classes": classes}
     if is_user_code(spec.backbone):
-        make = _user_maker(spec.backbone, options, input_shape, classes)
+        own = load(spec.backbone, "backbone", recorded)
+        make = _user_maker(spec.backbone, own, options, input_shape, classes)
         name = spec.backbone.rpartition(":")[2]
-        content = file_digest(file_of(spec.backbone))
-        identity |= {"backbone": name, "options": options, "file": content}
+        identity |= {"backbone": name, "options": options, "file": own.sha256}
         return Origin(make, identity, foreign=True)
     if spec.backbone.startswith("timm/"):
         make = _timm_maker(spec.backbone, options, input_shape, classes)
@@ -138,9 +139,11 @@ def _timm_maker(name: str, options: Mapping[str, Any], input_shape: Shape, class
     return make
 
 
-def _user_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
+def _user_maker(
+    name: str, own: Loaded, options: Mapping[str, Any], input_shape: Shape, classes: int
+) -> Make:
     """Calls the user's function with those of its arguments that we know, and the options."""
-    chosen = function(name, "backbone")
+    chosen = own.function
     accepted = inspect.signature(chosen).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for option in options:

@@ -32,7 +32,7 @@ def find(name: str) -> Strategy:
     Raises OfframpError for an unknown name, or a file that cannot be used.
     """
     if usercode.is_user_code(name):
-        own = usercode.function(name, "a strategy of your own")
+        own: Strategy = usercode.load(name, "a strategy of your own").function
         try:
             options(own)
         except Exception as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from offramp import usercode
 from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.augment import Augment
@@ -25,6 +26,7 @@ from offramp.parts import backbone, path
 from offramp.study.plan import Plan, Trial, data_spec, net_spec
 from offramp.study.provenance import provenance
 from offramp.study.store import Damaged, Store
+from offramp.usercode import Recorded
 
 EVALUATED = ("validation", "calibration", "test")
 EVALUATION_BATCH = 128
@@ -148,17 +150,42 @@ def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
     return sum(net.parameter_count(part) for _, part in held)
 
 
+def recorded_code(store: Store, trial: str, data: bool = False) -> dict[str, Recorded]:
+    """The code of somebody's own that rebuilding a trial's network would run, by its name
+    (`net.py:make_net`); with `data`, that of its data too. Not trusted yet; nothing runs here."""
+    manifest = store.read_trial(trial)
+    found = {}
+    if usercode.is_user_code(net := manifest["network"]["backbone"]):
+        trained = store.read_node(manifest["phases"][0]["node"]).reads["network"]
+        found[net] = Recorded(trained.get("file"))
+    made = (manifest["data"].get("spec") or manifest["data"])["name"]
+    if data and usercode.is_user_code(made):
+        found[made] = data_code(manifest)
+    return found
+
+
+def data_code(manifest: Mapping[str, Any], trust_code: bool = False) -> Recorded:
+    """What is recorded of the code that made a trial's data, if code did."""
+    source = manifest["data"]["provenance"].get("source")
+    sha256 = source.get("sha256") if isinstance(source, Mapping) else None
+    return Recorded(sha256, trust_code)
+
+
 def load_network(
-    store: Store, trial: str, device: torch.device, attached: ExitNetwork | None = None
+    store: Store,
+    trial: str,
+    device: torch.device,
+    attached: ExitNetwork | None = None,
+    trust_code: bool = False,
 ) -> ExitNetwork:
     """The trained network of a trial, in eval mode, on `device`. attached: the network to fill a copy
-    of, where the trial's was attached in Python.
+    of, where the trial's was attached in Python.  trust_code: see `blank_network`.
 
     Raises OfframpError for a trial whose network or files are gone.
     """
     manifest = store.read_trial(trial)
     net = (
-        blank_network(store, trial)
+        blank_network(store, trial, trust_code)
         if attached is None
         else _checked(store, trial, attached.identified())
     )
@@ -169,10 +196,11 @@ def load_network(
     return weights.assembled(final, tuple(manifest["owners"]))
 
 
-def blank_network(store: Store, trial: str) -> ExitNetwork:
-    """A trial's network without what it learned.
+def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNetwork:
+    """A trial's network without what it learned. trust_code: run the file that the store names, where
+    the backbone is code of somebody's own.
 
-    Raises OfframpError for a backbone that has changed since, or whose file is gone.
+    Raises OfframpError for a backbone that has changed since, or whose file is gone or not trusted.
     """
     manifest = store.read_trial(trial)
     spec = _net_spec(manifest["network"])
@@ -183,7 +211,13 @@ def blank_network(store: Store, trial: str) -> ExitNetwork:
             "attach it the same way and give it to offramp.load as net="
         )
     shape = tuple(manifest["input_shape"])
-    net = build(spec, (shape[0], shape[1], shape[2]), len(manifest["classes"]), manifest["seed"])
+    net = build(
+        spec,
+        (shape[0], shape[1], shape[2]),
+        len(manifest["classes"]),
+        manifest["seed"],
+        Recorded(trained.get("file"), trust_code),
+    )
     same = canonical(net.identity) == canonical(trained)
     if not same or list(net.places) != manifest["places"]:
         raise OfframpError(

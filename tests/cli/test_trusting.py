@@ -1,0 +1,199 @@
+"""Code that a store's record names runs only if the user lets it, and never if it has changed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import Answer, Cli, call
+from PIL import Image
+
+from offramp.hashing import file_digest
+
+CODE = """
+from pathlib import Path
+import torch
+from torch import nn
+from offramp.parts import backbone, head
+from offramp.phase import CE, Phase
+
+Path("ran").touch()
+
+def make_net(classes, input_shape):
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes),
+    )
+
+def make_data():
+    labels = torch.arange(120) % 3
+    noise = torch.rand(120, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 80
+    images = noise.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 60
+    return {"train": (images, labels), "classes": ["a", "b", "c"]}
+
+def mine(exits):
+    return (
+        Phase("all but heads", train=backbone(exits), loss=(CE(exits),)),
+        Phase("head 1", train=head(1), loss=(CE(1),)),
+    )
+"""
+STUDY = """
+seeds: [1]
+strategies: [joint]
+backbone: "net.py:make_net"
+exits: {taps: ["1"], head: linear}
+data: "data.py:make_data"
+recipe: {epochs: 1}
+"""
+COMMANDS = {
+    "calibrate": ("calibrate", "joint", "--max-accuracy-loss", "0.9", "--out", "other.json"),
+    "predict": ("predict", "joint", "a.png", "--policy", "policy.json"),
+    "benchmark": ("benchmark", "joint", "--batch", "1", "--repeats", "5", "--seconds", "0"),
+    "export": ("export", "joint", "--policy", "policy.json", "--out", "bundle", "--no-measure"),
+}
+every_command = pytest.mark.parametrize("words", list(COMMANDS.values()), ids=list(COMMANDS))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished study of one's own code, a policy and an image; read-only."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("net.py", "data.py"):
+            Path(name).write_text(f"# {name}\n{CODE}")
+        Path("study.yaml").write_text(STUDY)
+        ran = call("run", "study.yaml", "--quiet")  # typed by the user: nothing is asked
+        assert ran.code == 0, ran.err
+        words = ("calibrate", "joint", "--max-accuracy-loss", "0.9", "--trust-code")
+        done = call(*words)
+        assert done.code == 0, done.err
+        Image.new("L", (8, 8)).save("a.png")
+        Path("ran").unlink()
+    return folder
+
+
+@pytest.fixture
+def mine(cli: Cli, made: Path, tmp_path: Path) -> Cli:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return cli
+
+
+def refused(answer: Answer, *said: str) -> None:
+    assert answer.code == 2 and answer.out == ""
+    assert answer.err.count("\n") == 1 and answer.err.startswith("offramp: "), answer.err
+    for words in said:
+        assert words in answer.err
+    assert not Path("ran").exists()
+
+
+@every_command
+def test_where_nobody_can_be_asked_it_is_refused(mine: Cli, words: tuple[str, ...]) -> None:
+    refused(mine(*words), f"net.py (SHA-256 {file_digest(Path('net.py'))[:12]})", "--trust-code")
+
+
+@every_command
+def test_what_has_changed_is_refused_before_it_runs(mine: Cli, words: tuple[str, ...]) -> None:
+    with Path("net.py").open("a") as file:
+        file.write("# changed\n")
+    for more in ((), ("--trust-code",)):
+        answer = mine(*words, *more)
+        assert answer.code == 2 and not Path("ran").exists()
+        last = answer.err.splitlines()[-1]
+        if more or words[0] != "export":  # whose data are as they were, and asked about
+            assert "net.py" in last and "is not what the store recorded" in last
+
+
+@every_command
+def test_trusted_code_runs(mine: Cli, words: tuple[str, ...]) -> None:
+    answer = mine(*words, "--trust-code")
+    assert answer.code == 0, answer.err
+    assert Path("ran").exists()
+    if words[0] == "export":
+        assert "the whole test split" in answer.out
+
+
+@every_command
+def test_forbidden_code_does_not(mine: Cli, words: tuple[str, ...]) -> None:
+    refused(mine(*words, "--no-user-code"), "net.py:make_net", "--no-user-code forbids")
+
+
+def test_the_data_are_asked_about_only_where_they_are_read(mine: Cli) -> None:
+    export = COMMANDS["export"]
+    refused(mine(*export), "net.py (SHA-256", " and data.py (SHA-256")
+    answer = mine(*export, "--no-check")
+    assert "net.py" in answer.err and "data.py" not in answer.err
+
+
+def test_changed_data_are_not_run_for_the_check(mine: Cli) -> None:
+    Path("data.py").write_text('open("ran by data", "w").close()\n' + Path("data.py").read_text())
+    answer = mine(*COMMANDS["export"], "--trust-code")
+    assert answer.code == 0, answer.err
+    assert "data.py" in answer.out and "is not what the store recorded" in " ".join(answer.out.split())
+    assert not Path("ran by data").exists()
+
+
+@pytest.mark.parametrize("reply", ["y", "n"])
+@pytest.mark.usefixtures("mine")
+def test_on_a_terminal_it_is_asked_once(reply: str) -> None:
+    ours, theirs = pty.openpty()
+    words = ["calibrate", "joint", "--max-accuracy-loss", "0.9", "--out", "other.json"]
+    command = [sys.executable, "-c", "from offramp.cli import main; main()", *words]
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs) as running:
+        os.close(theirs)
+        os.write(ours, f"{reply}\n".encode())
+        running.communicate(timeout=120)
+    said = b""
+    try:
+        while part := os.read(ours, 4096):
+            said += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    text = " ".join(said.decode().split())
+    assert text.count("Run it?") == 1
+    assert f"net.py (SHA-256 {file_digest(Path('net.py'))[:12]})" in text
+    assert running.returncode == (0 if reply == "y" else 2), text
+    assert Path("ran").exists() == Path("other.json").exists() == (reply == "y")
+
+
+def test_a_reader_can_refuse_code_of_a_study(mine: Cli) -> None:
+    refused(mine("run", "study.yaml", "--no-user-code"), "data.py:make_data", "--no-user-code")
+    shutil.copy("study.yaml", "other.yaml")
+    Path("all.yaml").write_text("studies: [study.yaml, other.yaml]\n")
+    refused(mine("run", "all.yaml", "--no-user-code"), "data.py:make_data")
+    words = ("train", "--backbone", "digits-cnn", "--data", "digits", "--no-user-code")
+    refused(mine(*words, "--strategy", "net.py:mine"), "net.py:mine")
+    assert mine(*words, "--strategy", "joint", "--dry-run").code == 0  # there is none in it
+
+
+def test_a_build_of_ones_own_code_asks_nothing(mine: Cli) -> None:
+    words = ("--backbone", "net.py:make_net", "--data", "data.py:make_data", "--exits", "1")
+    answer = mine("build", *words, "--out", "b", "--strategy", "joint", "--set", "recipe.epochs=1", "-q")
+    assert answer.code == 0, answer.err
+    assert "the whole test split" in answer.out
+
+
+def test_a_strategy_that_is_code_is_not_taken_from_runs(mine: Cli) -> None:
+    small = (
+        "--set",
+        "data.train_images=120",
+        "--set",
+        "data.test_images=60",
+        "--set",
+        "recipe.epochs=1",
+    )
+    given = ("--backbone", "digits-cnn", "--data", "digits", *small)
+    ran = mine("train", "--strategy", "net.py:mine", *given, "--store", "known")
+    assert ran.code == 0, ran.err
+    Path("ran").unlink()
+    refused(
+        mine("build", *given, "--out", "b", "--evidence", "known", "--dry-run"),
+        "net.py:mine",
+        "--strategy net.py:mine",
+    )
