@@ -33,7 +33,7 @@ from benchmarks.step import CASES, way
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied
 from offramp.numerics import Numerics, profile
-from offramp.study.plan import default_device
+from offramp.study.plan.plan import default_device
 
 ROUNDS, QUICK_ROUNDS = 5, 2
 LISTED = 3  # steps, after one that warms up: of each operation the fastest counts

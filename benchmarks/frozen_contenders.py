@@ -27,11 +27,11 @@ from benchmarks.frozen_task import SEED, Task, fresh, plan_of, ready
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied, placed
 from offramp.nets.origin import origin_of
-from offramp.study.events import Failed, Finished
-from offramp.study.plan import Plan, default_device, net_spec
-from offramp.study.run import Conduct
-from offramp.study.run import run as run_plan
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, default_device, net_spec
+from offramp.study.run.events import Failed, Finished
+from offramp.study.run.run import Conduct
+from offramp.study.run.run import run as run_plan
 
 Numbers = tuple[tuple[float, ...], ...]
 

@@ -15,8 +15,8 @@ from offramp.data import Data, DataSpec, load, statistics
 from offramp.data.dataset import Split
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import profile
-from offramp.study import spec as studies
-from offramp.study.plan import Plan, default_device, net_spec, plan_trials
+from offramp.study.plan.plan import Plan, default_device, net_spec, plan_trials
+from offramp.study.spec import models as studies
 
 CLASSES = 10
 CALIBRATION = 256  # images that batch statistics of a drawn trunk are taken from

@@ -38,15 +38,15 @@ import numpy as np
 import torch
 
 from offramp.allocator import keep_freed_memory
-from offramp.deploy import timing
-from offramp.deploy.clocks import Times, interleaved, places
-from offramp.deploy.policy import Policy
-from offramp.deploy.predictor import Predictor
-from offramp.deploy.trial import network_costs
 from offramp.engine.settings import placed, synchronize
+from offramp.infer import timing
+from offramp.infer.clocks import Times, interleaved, places
+from offramp.infer.predictor import Predictor
 from offramp.meters import busy_cores
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone
+from offramp.policy.policy import Policy
+from offramp.study.trained import network_costs
 
 STAGES_BAR, ALL_BAR = 0.85, 0.97
 SAVED = (0.0, 0.3, 0.5, 0.7)

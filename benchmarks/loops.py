@@ -31,8 +31,8 @@ from offramp.numerics import Numerics, profile
 from offramp.recipe import Recipe
 from offramp.strategies.joint import joint
 from offramp.strategies.weights import joint_weights
-from offramp.study.costs import meter
-from offramp.study.plan import default_device
+from offramp.study.plan.plan import default_device
+from offramp.study.run.costs import meter
 
 CLASSES, SEED = 10, 42
 RATE, MOMENTUM = 0.001, 0.9  # gentle: random labels must not make it diverge

@@ -18,11 +18,12 @@ from torch import Tensor
 from offramp.engine.cost import exit_shares
 from offramp.engine.images import Images
 from offramp.engine.resolve import Node
-from offramp.study import spec, trials
-from offramp.study.costs import USED
-from offramp.study.plan import Plan, make_plan
-from offramp.study.provenance import provenance
-from offramp.study.store import Store
+from offramp.store.provenance import provenance
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run import trials
+from offramp.study.run.costs import USED
+from offramp.study.spec import models as spec
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from offramp.study.events import Failed, Finished
-from offramp.study.plan import Plan, default_device
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, default_device
+from offramp.study.run.events import Failed, Finished
+from offramp.study.run.run import Conduct, run
 
 
 def trained(plan: Plan, answers: bool = False) -> dict[str, float]:

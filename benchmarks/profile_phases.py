@@ -22,10 +22,10 @@ from benchmarks.frozen_task import Task, cifar10, plan_of, write_pictures, write
 from benchmarks.ledger import Ledger, Operation
 from benchmarks.side import machine
 from offramp.allocator import keep_freed_memory
-from offramp.study.events import Began, Epoch, Failed
-from offramp.study.plan import default_device
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import default_device
+from offramp.study.run.events import Began, Epoch, Failed
+from offramp.study.run.run import Conduct, run
 
 MODES = {"derived": "from caches", "plain": "every layer live"}
 KINDS = (

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.study import sealed
-from offramp.study.archive import FORMAT, NODE, TRIAL, Archive
+from offramp.store import sealed
+from offramp.store.archive import FORMAT, NODE, TRIAL, Archive
 
 NAMES = ("resnet18", "resnet50", "vgg16", "mobilenetv1", "mobilenetv2", "net-f", "net-g", "net-h")
 

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from offramp.deploy import losses, risk, scoring, trial
-from offramp.deploy.candidates import Search, candidates, loss_of
-from offramp.study.store import Store
+from offramp.policy import guarantees as risk
+from offramp.policy import losses, scoring
+from offramp.policy.candidates import Search, candidates, loss_of
+from offramp.store.store import Store
+from offramp.study import trained as trial
 
 RISKS = (0.005, 0.01, 0.02, 0.05)
 

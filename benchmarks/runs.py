@@ -57,7 +57,7 @@ def pictures(setting: Setting) -> str:
 
 def plan(setting: Setting, mode: Mode) -> Any:
     """The plan of a setting, its data read or made."""
-    from offramp.study.plan import make_plan
+    from offramp.study.plan.plan import make_plan
 
     study = study_of(setting, mode)
     made = setting.data == MADE or (setting.data is None and cifar10() is None)
@@ -65,7 +65,7 @@ def plan(setting: Setting, mode: Mode) -> Any:
 
 
 def study_of(setting: Setting, mode: Mode) -> Any:
-    from offramp.study import spec
+    from offramp.study.spec import models as spec
 
     data: dict[str, Any] = {
         "name": setting.data or "cifar10",
@@ -115,11 +115,11 @@ def study(setting: Setting, mode: Mode, folder: str, until: str) -> Callable[[],
     prepare()
     import math
 
-    from offramp.study.events import Began, Epoch, Failed, Finished
-    from offramp.study.limits import cache_folder
-    from offramp.study.plan import default_device
-    from offramp.study.run import Conduct, run
-    from offramp.study.store import Store
+    from offramp.store.store import Store
+    from offramp.study.plan.limits import cache_folder
+    from offramp.study.plan.plan import default_device
+    from offramp.study.run.events import Began, Epoch, Failed, Finished
+    from offramp.study.run.run import Conduct, run
 
     made = plan(setting, mode)
     store = Store(Path(folder) / mode)

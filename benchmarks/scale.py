@@ -29,8 +29,8 @@ from benchmarks.side import Contender, Result, in_turns, machine, ratio
 from benchmarks.start import seconds as process_seconds
 from offramp.allocator import keep_freed_memory
 from offramp.data import from_dataset
-from offramp.study import spec
-from offramp.study.plan import default_device, make_plan
+from offramp.study.plan.plan import default_device, make_plan
+from offramp.study.spec import models as spec
 
 STUDY = Path(__file__).parent.parent / "studies" / "demo.yaml"
 STRATEGIES = 9  # of that study

@@ -141,7 +141,7 @@ def machine() -> str:
     """This machine in a line, with what others use of it now."""
     import torch  # here, so that what needs no torch can be measured without
 
-    from offramp.study.provenance import provenance
+    from offramp.store.provenance import provenance
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made = provenance(device)

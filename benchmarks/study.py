@@ -168,7 +168,7 @@ def agreed(plans: Mapping[Mode, Any], root: Path) -> int:
     """How many trials have equal logits in the stores of both modes under `root`: all of them.
 
     Raises RuntimeError naming the first that differs."""
-    from offramp.study.store import Store
+    from offramp.store.store import Store
 
     stores = {mode: Store(root / mode) for mode in plans}
     named = {mode: {(t.label, t.seed): t.id for t in plan.trials} for mode, plan in plans.items()}

@@ -125,9 +125,9 @@ def trial(halved: bool) -> Callable[[Case, int], None]:
     def run_one(case: Case, seed: int) -> None:
         import torch
 
-        from offramp.study.events import Failed
-        from offramp.study.run import Conduct, run
-        from offramp.study.store import Store
+        from offramp.store.store import Store
+        from offramp.study.run.events import Failed
+        from offramp.study.run.run import Conduct, run
 
         if (case, seed) not in plans:
             plans[case, seed] = _plan(case, seed, halved)
@@ -147,8 +147,8 @@ def _plan(case: Case, seed: int, halved: bool) -> Any:
     from offramp.data import from_dataset
     from offramp.nets import NetSpec, build
     from offramp.numerics import profile
-    from offramp.study import spec
-    from offramp.study.plan import plan_trials
+    from offramp.study.plan.plan import plan_trials
+    from offramp.study.spec import models as spec
 
     shape = (1, 8, 8) if case.backbone == "digits-cnn" else (3, 32, 32)
     made = torch.Generator().manual_seed(0)

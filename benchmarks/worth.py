@@ -30,10 +30,10 @@ from benchmarks.loops import Case, Epoch
 from benchmarks.runs import AS_COMMAND, BARE
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
 from offramp.allocator import keep_freed_memory
-from offramp.data.geometry import picture
+from offramp.data.images.geometry import picture
 from offramp.numerics import profile
-from offramp.study.plan import default_device
-from offramp.study.spec import ExecutionSpec
+from offramp.study.plan.plan import default_device
+from offramp.study.spec.models import ExecutionSpec
 
 ALL = "everything on"
 

@@ -14,12 +14,12 @@ from offramp.data import Data, from_dataset
 from offramp.engine.placement import Speeds
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import Numerics, profile
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study import spec
-from offramp.study.events import Event
-from offramp.study.plan import Plan, plan_trials
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
+from offramp.study.plan.plan import Plan, plan_trials
+from offramp.study.run.events import Event
+from offramp.study.run.run import Conduct, run
+from offramp.study.spec import models as spec
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import offramp
 from offramp import OfframpError
-from offramp.deploy.policy import Policy
 from offramp.engine import fit as engine_fit
-from offramp.study.events import Began, Epoch, Reused
+from offramp.policy.policy import Policy
+from offramp.study.run.events import Began, Epoch, Reused
 
 RECIPE = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02}
 

@@ -15,26 +15,27 @@ import torch
 
 from offramp.analysis.exits import accuracy
 from offramp.data import Data, from_dataset, normalize
-from offramp.deploy import loaded
-from offramp.deploy import policy as policies
-from offramp.deploy.policy import Policy
-from offramp.deploy.predictor import Prediction, Predictor
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
+from offramp.infer import networks as loaded
+from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork, attach
 from offramp.numerics import profile
-from offramp.study import spec, trials
-from offramp.study.collection import Member, check_data, members, plans
-from offramp.study.events import Event, Failed
-from offramp.study.limits import cache_folder
-from offramp.study.plan import Plan, default_device, plan_trials
-from offramp.study.pool import run_pooled
-from offramp.study.run import Conduct
-from offramp.study.run import run as run_plan
-from offramp.study.spec import Study
-from offramp.study.store import Store
-from offramp.study.summary import Line, lines, tidy
-from offramp.study.workers import suited
+from offramp.policy import policy as policies
+from offramp.policy.policy import Policy
+from offramp.store.store import Store
+from offramp.store.summary import Line, lines, tidy
+from offramp.study.plan.collection import Member, check_data, members, plans
+from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.plan import Plan, default_device, plan_trials
+from offramp.study.plan.workers import suited
+from offramp.study.run import trials
+from offramp.study.run.events import Event, Failed
+from offramp.study.run.pool import run_pooled
+from offramp.study.run.run import Conduct
+from offramp.study.run.run import run as run_plan
+from offramp.study.spec import models as spec
+from offramp.study.spec.models import Study
 
 __all__ = ["Fitted", "Results", "attach", "fit", "load", "predictor", "run"]
 

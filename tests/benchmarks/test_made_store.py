@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from benchmarks.made_store import make_store
 
-from offramp.study import spec
-from offramp.study.events import Reused, TrialDone
-from offramp.study.plan import Plan, make_plan
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
-from offramp.study.summary import lines, tidy
+from offramp.store.store import Store
+from offramp.store.summary import lines, tidy
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run.events import Reused, TrialDone
+from offramp.study.run.run import Conduct, run
+from offramp.study.spec import models as spec
 from support import CPU
 
 STUDY = Path(__file__).parents[2] / "studies" / "demo.yaml"

@@ -12,9 +12,9 @@ from benchmarks.runs import Setting
 
 from benchmarks import phases, worth
 from offramp.data.dataset import Split
-from offramp.data.file_split import FileSplit
+from offramp.data.loading.file_split import FileSplit
 from offramp.engine import trainee
-from offramp.study.plan import Plan
+from offramp.study.plan.plan import Plan
 
 CASE = Case("digits-cnn", 8, batch=8, steps=1)
 

@@ -13,10 +13,10 @@ import torch
 from command import Cli
 from PIL import Image
 
+from offramp.bundle.runtime import Bundle
 from offramp.data import DataSpec, load
-from offramp.deploy.runtime import Bundle
-from offramp.study.store import Store
-from offramp.study.trials import load_network
+from offramp.store.store import Store
+from offramp.study.run.trials import load_network
 
 SHORT = ("--set", "recipe.epochs=2", "--set", "numerics=default")
 DIGITS = ("build", "--backbone", "digits-cnn", "--data", "digits")

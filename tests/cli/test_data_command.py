@@ -13,7 +13,7 @@ from command import Cli
 from PIL import Image
 
 from offramp.data import DataSpec, load
-from offramp.data.sheet import CELL, EDGE, GAP, HEAD, LABEL, MOST_CLASSES
+from offramp.data.images.sheet import CELL, EDGE, GAP, HEAD, LABEL, MOST_CLASSES
 
 SPLITS = {"train": 14, "test": 5}
 

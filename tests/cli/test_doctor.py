@@ -12,8 +12,9 @@ from command import call
 from offramp.cli import doctoring, tuning
 from offramp.meters import Missing
 from offramp.numerics import PROFILES
-from offramp.study import profiles, tune
-from offramp.study.profiles import Gain
+from offramp.study import tune
+from offramp.study.plan import profiles
+from offramp.study.plan.profiles import Gain
 from offramp.study.tune import AT_ONCE, BESIDE, MEMORY, Measuring
 
 CPU = torch.device("cpu")

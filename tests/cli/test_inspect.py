@@ -12,8 +12,8 @@ import pytest
 from command import Answer, Cli
 
 from offramp.cli.app import app
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study.store import Store
 
 TWO = ("two-stage", "joint")
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from offramp.cli import render, results
 from offramp.cli.progress import Progress
 from offramp.engine.fit import EpochReport
+from offramp.store.summary import Line, Seconds, Spread
 from offramp.strategies import STRATEGIES
-from offramp.study import events
-from offramp.study.plan import Plan
-from offramp.study.summary import Line, Seconds, Spread
+from offramp.study.plan.plan import Plan
+from offramp.study.run import events
 from support import tiny_plan, tiny_study
 
 

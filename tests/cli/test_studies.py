@@ -11,7 +11,7 @@ from command import STUDY, Cli
 
 from offramp.cli import quantities
 from offramp.errors import OfframpError
-from offramp.study.recipes import RECIPES
+from offramp.paper.recipes import RECIPES
 
 SHORT = STUDY.replace("epochs: 2", "epochs: 1").replace("seeds: [1, 2]", "seeds: [1]")
 PAPER = Path(__file__).parents[2] / "studies" / "paper"

@@ -30,9 +30,9 @@ from offramp.nets import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import Part, path
 from offramp.strategies import STRATEGIES
-from offramp.study import trials
-from offramp.study.events import Failed
-from offramp.study.plan import Plan, Trial, plan_trials
+from offramp.study.plan.plan import Plan, Trial, plan_trials
+from offramp.study.run import trials
+from offramp.study.run.events import Failed
 from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_study
 
 LAST_ONLY = "joint, last exit only"

@@ -32,7 +32,7 @@ from offramp.numerics import Numerics, profile
 from offramp.phase import Phase, Program
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
-from offramp.study.plan import data_identity
+from offramp.study.plan.plan import data_identity
 from support import CPU, EAGER, NUMERICS, network
 
 EPOCHS = 2

@@ -24,7 +24,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee
 from offramp.engine.values import Point
 from offramp.nets.backbones import BACKBONES
-from offramp.study.plan import Plan
+from offramp.study.plan.plan import Plan
 
 KEEP_BASELINE = ("two-stage", "distillation", HEADS_ONLY, LAST_ONLY)
 KEEP_JOINT = ("joint-branch", "joint-two-stage")

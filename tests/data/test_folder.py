@@ -10,7 +10,7 @@ import torch
 from pictures import REAL, as_tensor, counts, noise, pixel_hash, read, real, save, smooth, tree
 
 from offramp.data import Data
-from offramp.data.images import open_image, pixels
+from offramp.data.images.files import open_image, pixels
 from offramp.errors import OfframpError
 
 

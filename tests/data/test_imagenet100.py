@@ -9,8 +9,8 @@ import torch
 from pictures import REAL, as_tensor, counts, pixel_hash, read, real, save, smooth
 
 from offramp.data import Data
-from offramp.data.geometry import Geometry
-from offramp.data.images import open_image
+from offramp.data.images.files import open_image
+from offramp.data.images.geometry import Geometry
 from offramp.data.sources.imagenet100 import _wnids
 from offramp.errors import OfframpError
 

@@ -11,9 +11,9 @@ from pictures import as_tensor, noise, save, smooth
 from PIL import Image
 
 from ghostscript import EPS, trap
-from offramp.data.geometry import Geometry, picture
-from offramp.data.images import FORMATS, Files, open_image, pixels
-from offramp.deploy import preprocessing
+from offramp.bundle import preprocessing
+from offramp.data.images.files import FORMATS, Files, open_image, pixels
+from offramp.data.images.geometry import Geometry, picture
 from offramp.errors import OfframpError
 
 

@@ -21,13 +21,13 @@ from torch import Tensor
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
 from offramp.data.dataset import Split
-from offramp.data.file_split import FileSplit
-from offramp.data.images import Files
+from offramp.data.images.files import Files
+from offramp.data.loading.file_split import FileSplit
+from offramp.data.loading.slots import Slots
 from offramp.data.read import Loader
-from offramp.data.slots import Slots
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
-from offramp.study.plan import data_identity
+from offramp.study.plan.plan import data_identity
 from support import CPU
 
 SIDE = 16
@@ -292,7 +292,7 @@ def test_files_are_gone_through_once(
     def refuse(*_: object) -> None:
         raise AssertionError("a file was opened again")
 
-    monkeypatch.setattr("offramp.data.images.open_image", refuse)
+    monkeypatch.setattr("offramp.data.images.files.open_image", refuse)
     again = read(root, "streaming")
     assert data_identity(first) == data_identity(again) and first.mean == again.mean
     with pytest.raises(AssertionError, match="was opened again"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from offramp.data import cache, manifest
+from offramp.data.images import cache, manifest
 from offramp.errors import OfframpError
 
 NAMES = ["a.png", "sub/b.png"]

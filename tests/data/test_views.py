@@ -13,10 +13,10 @@ from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional as F
 
 from offramp.augment import Augment, View
-from offramp.data.boxes import RATIO, random_box
-from offramp.data.geometry import picture
-from offramp.data.images import pixels as pixels_of
-from offramp.data.views import BOX, BOX_DRAWS, COLUMNS, augmented, cut_draws, cut_out, draws
+from offramp.data.images.files import pixels as pixels_of
+from offramp.data.images.geometry import picture
+from offramp.data.loading.boxes import RATIO, random_box
+from offramp.data.loading.views import BOX, BOX_DRAWS, COLUMNS, augmented, cut_draws, cut_out, draws
 from offramp.seeding import derive
 
 VIEW = View(42, 3)

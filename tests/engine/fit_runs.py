@@ -17,7 +17,7 @@ from offramp.engine.trainee import Trainee, enroll
 from offramp.engine.weights import Weights
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
-from offramp.study.plan import data_identity
+from offramp.study.plan.plan import data_identity
 from support import CPU, NUMERICS, network, tiny_data
 
 USUAL = Recipe(epochs=2, batch_size=16, learning_rate=0.01)

@@ -24,9 +24,9 @@ from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
 from offramp.parts import Part
 from offramp.recipe import Recipe
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study.plan import Plan, data_identity
-from offramp.study.store import Store
+from offramp.study.plan.plan import Plan, data_identity
 from support import CPU, EAGER, NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
 
 USUAL: Mapping[str, Any] = {"flip": True, "crop": 1, "jitter": 0.1}
@@ -244,7 +244,7 @@ def test_what_was_executed_is_what_was_forecast(augment: Mapping[str, Any], tmp_
 
 
 def test_a_trial_says_how_its_images_were_augmented(tmp_path: Path) -> None:
-    from offramp.study.summary import tidy
+    from offramp.store.summary import tidy
 
     plan = tiny_plan(tiny_study(["baseline"], augment=VIEWS))
     store, _ = run_all(plan, tmp_path)

@@ -16,10 +16,10 @@ from offramp.data import Data, from_dataset
 from offramp.engine.resolve import Node
 from offramp.engine.values import Point
 from offramp.nets.clock import Clock
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study.events import Began, Event, Failed
-from offramp.study.plan import Plan, can_fuse
-from offramp.study.store import Store
+from offramp.study.plan.plan import Plan, can_fuse
+from offramp.study.run.events import Began, Event, Failed
 from support import EAGER, network, run_all, tiny_plan, tiny_study
 
 MINE = '''

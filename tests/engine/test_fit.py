@@ -28,7 +28,7 @@ from offramp.engine.values import Frozen
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork
 from offramp.parts import Part
-from offramp.study.events import Failed
+from offramp.study.run.events import Failed
 from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
 
 # The whole of it

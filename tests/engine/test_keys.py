@@ -22,10 +22,10 @@ from offramp.numerics import Numerics
 from offramp.parts import backbone, head, heads, segment, segments
 from offramp.phase import CE, KD, Init, Phase, Program
 from offramp.recipe import Recipe
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study.forecast import forecast
-from offramp.study.plan import Plan, data_identity, plan_trials
-from offramp.study.store import Store
+from offramp.study.plan.forecast import forecast
+from offramp.study.plan.plan import Plan, data_identity, plan_trials
 from support import CPU, NUMERICS, SHAPES, network, run_all, tiny_data, tiny_plan, tiny_study
 
 NINE = (

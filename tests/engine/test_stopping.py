@@ -20,8 +20,8 @@ from offramp.nets.clock import Clock
 from offramp.parts import Part
 from offramp.recipe import Recipe, best_epoch, finished
 from offramp.strategies import STRATEGIES
-from offramp.study.events import Epoch, Failed, Finished
-from offramp.study.plan import data_identity
+from offramp.study.plan.plan import data_identity
+from offramp.study.run.events import Epoch, Failed, Finished
 from support import NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
 
 # Stopping and selection

@@ -21,9 +21,9 @@ from offramp.engine.weights import Weights
 from offramp.nets import attach
 from offramp.parts import head, segment
 from offramp.recipe import Recipe
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study.plan import data_identity
-from offramp.study.store import Store
+from offramp.study.plan.plan import data_identity
 from support import CPU, NUMERICS, network, tiny_data
 
 RECIPES = {

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.nets.backbones import BACKBONES
-from offramp.nets.partition import Trunk
+from offramp.nets.cut.partition import Trunk
 
 CLASSES = 5
 

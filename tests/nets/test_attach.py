@@ -20,7 +20,7 @@ from torch import nn
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.builder import list_places, spread
-from offramp.nets.places import Place
+from offramp.nets.cut.places import Place
 from offramp.parts import Part
 
 # Other people's networks

@@ -12,7 +12,7 @@ from partition_cases import images, parts, run, same_state, step, train
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError
-from offramp.nets.partition import Trunk, cut, cut_by_names
+from offramp.nets.cut.partition import Trunk, cut, cut_by_names
 
 IMAGE = (3, 8, 8)
 

@@ -13,8 +13,8 @@ from partition_cases import CASES, CLASSES, images, parts, run, same_state, step
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError
-from offramp.nets.partition import Trunk, cut
-from offramp.nets.places import Survey, survey
+from offramp.nets.cut.partition import Trunk, cut
+from offramp.nets.cut.places import Survey, survey
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ def test_a_frozen_segment_stands_still_while_the_rest_trains() -> None:
 def test_the_cuts_serve_another_instance_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     trunk, x = trunk_of("vit"), images((3, 32, 32))
     monkeypatch.setattr(
-        sys.modules["offramp.nets.places"], "trace", lambda _: pytest.fail("traced again")
+        sys.modules["offramp.nets.cut.places"], "trace", lambda _: pytest.fail("traced again")
     )
     torch.manual_seed(9)
     other = CASES["vit"].build()

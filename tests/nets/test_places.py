@@ -14,7 +14,7 @@ from partition_cases import vit
 from torch import nn
 
 from offramp.errors import OfframpError
-from offramp.nets.places import places, survey
+from offramp.nets.cut.places import places, survey
 
 IMAGE = (3, 32, 32)
 

@@ -49,7 +49,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The made-up report as a folder, its figures not drawn."""
     from page_contents import contents, numbers
 
-    from offramp.report import folder
+    from offramp.report.page import folder
 
     out = tmp_path_factory.mktemp("made-up") / "report"
     list(folder.write(contents(), numbers(), out, formats=(), workers=0))

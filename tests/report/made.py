@@ -11,8 +11,8 @@ import pandas as pd
 
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence, gather
-from offramp.study.archive import NodeRecord
-from offramp.study.summary import tidy
+from offramp.store.archive import NodeRecord
+from offramp.store.summary import tidy
 
 PLACES = ("p1", "p2", "p3")
 MACS = (10, 30, 60)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.report.contents import Contents, Fact
 from offramp.report.model import Column, Figure, Question, Table
+from offramp.report.page.contents import Contents, Fact
 
 STRATEGIES = ("baseline", "joint", "separate", "branch-wise", "two-stage", "distillation")
 PAIRS = (("resnet18", "cifar10"), ("digits-cnn", "digits"))

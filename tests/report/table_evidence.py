@@ -11,8 +11,8 @@ import pandas as pd
 
 from offramp.report.evidence import Evidence
 from offramp.report.record import Phase, Trial
+from offramp.store.summary import COLUMNS, Seconds
 from offramp.strategies import STRATEGIES
-from offramp.study.summary import COLUMNS, Seconds
 
 IMAGES = 100
 SPLITS = ("validation", "calibration", "test")

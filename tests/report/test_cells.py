@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from offramp.analysis.stats.pairs import FLOOR
-from offramp.report.cells import layout, write
 from offramp.report.model import Column, Table
+from offramp.report.render.cells import layout, write
 
 
 @pytest.mark.parametrize(

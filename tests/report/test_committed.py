@@ -11,9 +11,9 @@ import pytest
 from offramp.report import evidence
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
-from offramp.report.render_markdown import markdown
+from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
-from offramp.study import spec
+from offramp.study.spec import models as spec
 
 ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"

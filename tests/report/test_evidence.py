@@ -11,12 +11,12 @@ from made import evidence, simple
 
 from offramp.errors import OfframpError
 from offramp.report import evidence as reading
-from offramp.report import packed
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
 from offramp.report.save import text
-from offramp.study.store import Damaged, Store
-from offramp.study.summary import COLUMNS, tidy
+from offramp.store import pack as packed
+from offramp.store.store import Damaged, Store
+from offramp.store.summary import COLUMNS, tidy
 from support import run_all, tiny_plan, tiny_study
 
 STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]

@@ -8,7 +8,7 @@ from typing import Any
 from table_evidence import Made, evidence
 
 from offramp.report.evidence import Evidence
-from offramp.report.how import deviations
+from offramp.report.page.how import deviations
 
 PAPER = {
     **{"epochs": 200, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128},

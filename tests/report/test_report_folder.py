@@ -13,8 +13,8 @@ import pytest
 from page_contents import contents, curve, figure, numbers
 
 from offramp.errors import OfframpError
-from offramp.report import folder
-from offramp.report.contents import Contents, choices
+from offramp.report.page import folder
+from offramp.report.page.contents import Contents, choices
 from offramp.report.save import PICTURES
 
 

@@ -14,11 +14,11 @@ from scipy import stats
 from table_evidence import Made, evidence, planted, shuffled
 
 from offramp.errors import OfframpError
-from offramp.report.cells import layout
 from offramp.report.model import Table
-from offramp.report.render_csv import csv
-from offramp.report.render_latex import latex
-from offramp.report.render_markdown import markdown
+from offramp.report.render.cells import layout
+from offramp.report.render.csv import csv
+from offramp.report.render.latex import latex
+from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from offramp.report import evidence, packed
+from offramp.report import evidence
+from offramp.store import pack as packed
 from support import run_all, tiny_plan, tiny_study
 
 BLOCKED = """\
@@ -44,7 +45,7 @@ COMMAND = "from offramp.cli import main\nmain()\n"
 
 
 def test_torch_really_is_out_of_reach() -> None:
-    answer = run("import offramp.study.store")
+    answer = run("import offramp.store.store")
     assert answer.returncode == 1 and "torch is out of reach" in answer.stderr
 
 

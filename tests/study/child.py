@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.run.run import Conduct, run
 from support import CPU, EAGER, tiny_plan, tiny_study
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from offramp.study.store import Store
+from offramp.store.store import Store
 
 
 @pytest.fixture

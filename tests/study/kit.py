@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from offramp.hashing import file_digest
-from offramp.study.events import Began, Event, Failed, Finished, Note, Reused, TrialDone
-from offramp.study.plan import Plan
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
+from offramp.study.run.events import Began, Event, Failed, Finished, Note, Reused, TrialDone
+from offramp.study.run.run import Conduct, run
 from support import CPU
 
 CHILD = Path(__file__).parent / "child.py"

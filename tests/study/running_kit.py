@@ -8,7 +8,7 @@ from kit import (
     STRATEGIES,
 )
 
-from offramp.study.plan import Plan
+from offramp.study.plan.plan import Plan
 from support import tiny_plan, tiny_study
 
 RECIPES: dict[str, dict[str, Any]] = {

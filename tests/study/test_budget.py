@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from offramp.errors import OfframpError
-from offramp.study import spec
-from offramp.study.budget import MARGIN, choose
-from offramp.study.plan import Plan, make_plan
+from offramp.study.plan.budget import MARGIN, choose
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.spec import models as spec
 from support import CPU
 
 STUDY: dict[str, Any] = {

@@ -12,11 +12,11 @@ import pytest
 from kit import failed, notes
 
 from offramp.engine.cache import Cache
-from offramp.study import caching
-from offramp.study.events import Event
-from offramp.study.limits import Limits
-from offramp.study.plan import Plan
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan import caching
+from offramp.study.plan.limits import Limits
+from offramp.study.plan.plan import Plan
+from offramp.study.run.events import Event
 from support import CPU, EAGER, run_all, tiny_plan, tiny_study
 
 STRATEGIES = ("two-stage", "distillation", "branch-wise")

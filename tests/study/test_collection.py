@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from offramp.errors import OfframpError
-from offramp.study import collection
-from offramp.study.collection import members, plans
+from offramp.study.plan import collection
+from offramp.study.plan.collection import members, plans
 
 STUDY = "strategies: [joint]\nbackbone: digits-cnn\ndata: {name: digits}\n"
 

@@ -31,12 +31,12 @@ from kit import (
 )
 
 from offramp.errors import OfframpError
-from offramp.study import spec
-from offramp.study.events import Began, Epoch, Waiting
-from offramp.study.plan import Plan, make_plan
-from offramp.study.pool import run_pooled
-from offramp.study.run import run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run.events import Began, Epoch, Waiting
+from offramp.study.run.pool import run_pooled
+from offramp.study.run.run import run
+from offramp.study.spec import models as spec
 from support import CPU, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {

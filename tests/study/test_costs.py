@@ -12,10 +12,10 @@ from running_kit import by_phase
 
 from offramp.engine.cost import live_macs, written_macs
 from offramp.parts import Part
-from offramp.study.events import Epoch
-from offramp.study.plan import Plan
-from offramp.study.run import run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
+from offramp.study.run.events import Epoch
+from offramp.study.run.run import run
 from support import tiny_plan, tiny_study
 
 AGAIN = {"name": "two-stage", "as": "again", "phases": {"exit *": {"learning_rate": 0.02}}}

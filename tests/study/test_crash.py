@@ -29,9 +29,9 @@ from kit import (
 )
 
 from offramp.engine.values import IMAGES, frozen_inputs
-from offramp.study.events import Began
-from offramp.study.plan import Plan
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
+from offramp.study.run.events import Began
 from support import tiny_plan, tiny_study
 
 # Caches go to files here, so that what a killed process leaves of them is seen.
@@ -56,7 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 # Where to die: what is called, for the n-th time; nodes kept by then; epochs done by the phase at hand.
 POINTS: dict[str, tuple[str, int, int, int]] = {
-    "before anything": ("offramp.study.store:Store.plan_trial", 1, 0, 0),
+    "before anything": ("offramp.store.store:Store.plan_trial", 1, 0, 0),
     "first step": ("offramp.engine.fit:step", 1, 0, 0),
     "mid-epoch, nothing saved": ("offramp.engine.fit:step", 3, 0, 0),
     "mid-epoch, one epoch saved": ("offramp.engine.fit:step", STEPS + 2, 0, 1),
@@ -65,13 +65,13 @@ POINTS: dict[str, tuple[str, int, int, int]] = {
     "while a cache has one value": ("offramp.engine.cache:Cache.reserve", 3, 1, 0),
     "between the caches of two splits": ("offramp.engine.cache:Cache.filled", 2, 1, 0),
     "mid-epoch of fused heads": ("offramp.engine.fit:step", 3 * STEPS + 3 * STEPS + 4, 1, 1),
-    "after the last epoch": ("offramp.study.run:_keep", 2, 1, 2),
-    "while a node is written": ("offramp.study.sealed:new_folder", 2, 1, 2),
+    "after the last epoch": ("offramp.study.run.run:_keep", 2, 1, 2),
+    "while a node is written": ("offramp.store.sealed:new_folder", 2, 1, 2),
     "while a node's files are flushed": ("offramp.files:sync", 13, 0, 2),
-    "between a node and its checkpoint": ("offramp.study.store:Store.drop_checkpoint", 1, 1, 0),
-    "between phases": ("offramp.study.store:Store.drop_checkpoint", 2, 2, 2),
-    "before a trial is written": ("offramp.study.trials:write", 1, 4, 0),
-    "while a trial is written": ("offramp.study.store:Store.write_trial", 2, PHASES, 0),
+    "between a node and its checkpoint": ("offramp.store.store:Store.drop_checkpoint", 1, 1, 0),
+    "between phases": ("offramp.store.store:Store.drop_checkpoint", 2, 2, 2),
+    "before a trial is written": ("offramp.study.run.trials:write", 1, 4, 0),
+    "while a trial is written": ("offramp.store.store:Store.write_trial", 2, PHASES, 0),
 }
 
 

@@ -14,11 +14,11 @@ from offramp.data import normalize
 from offramp.engine.settings import applied, placed
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
-from offramp.study import spec
-from offramp.study.plan import Plan, plan_trials
-from offramp.study.store import Store
-from offramp.study.summary import lines, tidy
-from offramp.study.trials import EVALUATION_BATCH, load_network
+from offramp.store.store import Store
+from offramp.store.summary import lines, tidy
+from offramp.study.plan.plan import Plan, plan_trials
+from offramp.study.run.trials import EVALUATION_BATCH, load_network
+from offramp.study.spec import models as spec
 from support import CPU, NUMERICS, run_all, tiny_data, tiny_study
 
 KEPT = (
@@ -142,7 +142,7 @@ def test_an_attached_network_can_be_kept() -> None:
 
 
 def test_where_the_study_file_is_wrong(tmp_path: Path) -> None:
-    from offramp.study.plan import make_plan
+    from offramp.study.plan.plan import make_plan
 
     file = tmp_path / "s.yaml"
     file.write_text(

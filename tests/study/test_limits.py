@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from offramp.study import limits
-from offramp.study.limits import DISK_SHARE, SHARE, Limits, of_caches, share
-from offramp.study.spec import ExecutionSpec
+from offramp.study.plan import limits
+from offramp.study.plan.limits import DISK_SHARE, SHARE, Limits, of_caches, share
+from offramp.study.spec.models import ExecutionSpec
 from support import CPU
 
 GIB = 2**30

@@ -10,10 +10,10 @@ import torch
 from offramp.data import Data, Split
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build
+from offramp.store.archive import NAME
 from offramp.strategies import STRATEGIES
-from offramp.study import spec
-from offramp.study.archive import NAME
-from offramp.study.plan import Plan, can_fuse, make_plan
+from offramp.study.plan.plan import Plan, can_fuse, make_plan
+from offramp.study.spec import models as spec
 from support import CPU, network, tiny_data, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {

@@ -12,9 +12,10 @@ import pytest
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.numerics import PROFILES, custom
-from offramp.study import profiles, spec
-from offramp.study.plan import make_plan
-from offramp.study.profiles import Gain, NumericsSpec, ProfileFile
+from offramp.study.plan import profiles
+from offramp.study.plan.plan import make_plan
+from offramp.study.plan.profiles import Gain, NumericsSpec, ProfileFile
+from offramp.study.spec import models as spec
 from support import CPU
 
 

@@ -8,7 +8,7 @@ import pytest
 from offramp.errors import OfframpError
 from offramp.phase import CE, Phase
 from offramp.strategies import STRATEGIES
-from offramp.study import programs
+from offramp.study.plan import programs
 from support import tiny_plan, tiny_study
 
 DEFAULTS = {"joint_weights": "linear", "temperature": 3.0, "alpha": 0.1}

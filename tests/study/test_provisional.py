@@ -12,10 +12,10 @@ from offramp.data import DataSpec
 from offramp.data.declared import DECLARED, counts_of, declared_data, missing
 from offramp.errors import OfframpError
 from offramp.nets import initial
-from offramp.study import spec
-from offramp.study.forecast import forecast
-from offramp.study.plan import make_plan
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.forecast import forecast
+from offramp.study.plan.plan import make_plan
+from offramp.study.spec import models as spec
 from support import CPU
 
 STUDY: dict[str, Any] = {

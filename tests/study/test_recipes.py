@@ -15,11 +15,11 @@ import yaml
 from offramp.cli.explaining_recipes import snippet
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
+from offramp.paper.recipes import RECIPES
 from offramp.strategies import STRATEGIES
-from offramp.study import spec
-from offramp.study.collection import members
-from offramp.study.plan import net_spec, plan_trials, read_data, without_weights
-from offramp.study.recipes import RECIPES
+from offramp.study.plan.collection import members
+from offramp.study.plan.plan import net_spec, plan_trials, read_data, without_weights
+from offramp.study.spec import models as spec
 from support import NUMERICS
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -50,7 +50,7 @@ def test_the_table_is_the_papers() -> None:
 
 
 def test_the_recipes_need_no_torch() -> None:
-    code = "import sys, offramp.study.recipes; print('torch' in sys.modules)"
+    code = "import sys, offramp.paper.recipes; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
 

@@ -26,10 +26,10 @@ from running_kit import RECIPES, by_phase, small_plan
 from offramp.engine import fit as engine_fit
 from offramp.engine.trainee import pack
 from offramp.errors import OfframpError
-from offramp.study.events import Began, Epoch
-from offramp.study.plan import Plan
-from offramp.study.run import pause_after, run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
+from offramp.study.run.events import Began, Epoch
+from offramp.study.run.run import pause_after, run
 from support import tiny_plan, tiny_study
 
 # A run that is cut short goes on, and ends in the same bits.
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_a_phase_that_had_ended_is_kept_without_training(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("offramp.study.run._keep", stop)
+        patch.setattr("offramp.study.run.run._keep", stop)
         with pytest.raises(KeyboardInterrupt):
             finish(plan, root)
     monkeypatch.setattr(engine_fit, "step", None)

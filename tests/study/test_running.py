@@ -26,9 +26,9 @@ from offramp.data import Data, from_dataset, order
 from offramp.engine import fit as engine_fit
 from offramp.engine.cost import written_macs
 from offramp.hashing import file_digest
-from offramp.study import trials
-from offramp.study.events import Epoch, Failed, Finished
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.run import trials
+from offramp.study.run.events import Epoch, Failed, Finished
 from support import run_all, tiny_data, tiny_plan, tiny_study
 
 # The same study gives the same bits, and finished work is never repeated.

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from offramp.errors import OfframpError
-from offramp.study import spec
-from offramp.study.plan import make_plan
+from offramp.study.plan.plan import make_plan
+from offramp.study.spec import models as spec
 from support import CPU
 
 CHEST: dict[str, Any] = {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.errors import OfframpError
-from offramp.study.spec import RecipeSpec, Study, parse, read
+from offramp.study.spec.models import RecipeSpec, Study, parse, read
 
 FILE = """\
 seeds: [0, 7]

@@ -17,14 +17,14 @@ import pytest
 from kit import check_equal
 from PIL import Image
 
-from offramp.data.file_split import FileSplit
+from offramp.data.loading.file_split import FileSplit
 from offramp.errors import Changed
-from offramp.study import spec
-from offramp.study.events import Began, Event
-from offramp.study.plan import Plan, make_plan
-from offramp.study.pool import run_pooled
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run.events import Began, Event
+from offramp.study.run.pool import run_pooled
+from offramp.study.run.run import Conduct, run
+from offramp.study.spec import models as spec
 from support import CPU, run_all
 
 CHILD = """
@@ -33,9 +33,9 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 import child
 from offramp.study import spec
-from offramp.study.plan import make_plan
-from offramp.study.run import Conduct, run
-from offramp.study.store import Store
+from offramp.study.plan.plan import make_plan
+from offramp.study.run.run import Conduct, run
+from offramp.store.store import Store
 study, root, call = json.loads(sys.argv[3])
 plan = make_plan(spec.parse(study), child.CPU)
 child.arm("offramp.engine.fit:step", call)

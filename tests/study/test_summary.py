@@ -11,9 +11,9 @@ import pytest
 from kit import finish
 
 from offramp.analysis.exits import at_threshold
-from offramp.study.plan import Plan
-from offramp.study.store import Store
-from offramp.study.summary import COLUMNS, THRESHOLDS, Line, Spread, lines, tidy, trial_seconds
+from offramp.store.store import Store
+from offramp.store.summary import COLUMNS, THRESHOLDS, Line, Spread, lines, tidy, trial_seconds
+from offramp.study.plan.plan import Plan
 from support import tiny_plan, tiny_study
 
 STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]

@@ -17,10 +17,11 @@ from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
-from offramp.study import spec, trials
-from offramp.study.plan import Plan, make_plan
-from offramp.study.store import Damaged, Store
-from offramp.study.summary import tidy
+from offramp.store.store import Damaged, Store
+from offramp.store.summary import tidy
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run import trials
+from offramp.study.spec import models as spec
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
 INDEPENDENT = {"name": "distillation", "as": "independent", "students": "independent"}

@@ -9,7 +9,7 @@ from offramp.engine import probe
 from offramp.engine.probe import Subject, Way, in_turns, network, stepper
 from offramp.errors import OfframpError
 from offramp.study import tune
-from offramp.study.profiles import Gain
+from offramp.study.plan.profiles import Gain
 from offramp.study.tune import AT_ONCE, Measuring, chosen, measure, processes
 from support import CPU
 

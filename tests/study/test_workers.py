@@ -10,11 +10,11 @@ import pytest
 import torch
 from kit import conduct, finish
 
-from offramp.study import workers
-from offramp.study.plan import Plan
-from offramp.study.run import run
-from offramp.study.store import Store
-from offramp.study.workers import PROCESS, SHARE, Need, Workers, asked, fitting, suited, widest
+from offramp.store.store import Store
+from offramp.study.plan import workers
+from offramp.study.plan.plan import Plan
+from offramp.study.plan.workers import PROCESS, SHARE, Need, Workers, asked, fitting, suited, widest
+from offramp.study.run.run import run
 from support import CPU, tiny_plan, tiny_study
 
 GIB = 2**30

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.errors import OfframpError
-from offramp.study.yaml_lines import parse
+from offramp.study.spec.yaml_lines import parse
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The numbers that strategies are compared by: one observation a trial, at an exit or overall.
 
 Definitions where the paper has none are those of docs/readings.md. Values come from the tidy table
-alone (offramp.study.summary.COLUMNS).
+alone (offramp.store.summary.COLUMNS).
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def benchmark(
       offramp benchmark bundle/ --batch 1 --batch 256 --figure speed.svg
     """
     from offramp.cli import benchmarking
-    from offramp.deploy.benchmark import Asked
+    from offramp.infer.benchmark import Asked
 
     batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
     backend = "inductor" if compile_ else None

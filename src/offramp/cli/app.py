@@ -163,7 +163,7 @@ def train(
         --root data/cifar10 --set recipe.epochs=10 --set exits='[layer1, layer2]'
     """
     from offramp.cli import running
-    from offramp.study import spec
+    from offramp.study.spec import models as spec
 
     source: dict[str, Any] = {"name": data}
     if root is not None:

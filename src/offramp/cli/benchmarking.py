@@ -11,17 +11,18 @@ import typer
 
 from offramp.cli.render import counted, duration, emit, macs, show, split, table
 from offramp.cli.trusting import trusted
-from offramp.deploy import benchmark, loaded
-from offramp.deploy import policy as policies
-from offramp.deploy.benchmark import Asked, Result
-from offramp.deploy.clocks import Line
 from offramp.errors import OfframpError
 from offramp.files import replacing
+from offramp.infer import benchmark
+from offramp.infer import networks as loaded
+from offramp.infer.benchmark import Asked, Result
+from offramp.infer.clocks import Line
+from offramp.policy import policy as policies
 from offramp.report.save import FORMATS, rendered
 from offramp.report.speed import WHOLE, speed_figure
-from offramp.study.plan import default_device
-from offramp.study.sealed import writing
-from offramp.study.store import Store
+from offramp.store.sealed import writing
+from offramp.store.store import Store
+from offramp.study.plan.plan import default_device
 
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 

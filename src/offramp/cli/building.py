@@ -12,26 +12,28 @@ import numpy as np
 import typer
 
 from offramp.analysis.recommend import Goal as Priority
+from offramp.bundle import folder as bundle
+from offramp.bundle import graphs
+from offramp.bundle.export import Asked, Exported, export
 from offramp.cli import advice, calibrating, exporting, running
 from offramp.cli.progress import Progress
 from offramp.cli.render import emit, macs, show, table
-from offramp.deploy import bundle, graphs, trial
-from offramp.deploy.build import Choice, Wish, choose
-from offramp.deploy.calibrate import calibrate
-from offramp.deploy.candidates import Search
-from offramp.deploy.export import Asked, Exported, export
-from offramp.deploy.policy import write
-from offramp.deploy.trial import Trained
 from offramp.errors import OfframpError
-from offramp.nets.places import places
+from offramp.nets.cut.places import places
 from offramp.parts import Part, backbone
+from offramp.policy.calibrate import calibrate
+from offramp.policy.candidates import Search
+from offramp.policy.policy import write
 from offramp.report import evidence
 from offramp.report.advice import choice
-from offramp.study.forecast import forecast
-from offramp.study.plan import Plan, default_device
-from offramp.study.pool import run_pooled
-from offramp.study.store import Store
-from offramp.study.trials import recorded_code
+from offramp.store.store import Store
+from offramp.study import trained as trial
+from offramp.study.build import Choice, Wish, choose
+from offramp.study.plan.forecast import forecast
+from offramp.study.plan.plan import Plan, default_device
+from offramp.study.run.pool import run_pooled
+from offramp.study.run.trials import recorded_code
+from offramp.study.trained import Trained
 from offramp.usercode import is_user_code
 
 

@@ -16,15 +16,15 @@ from offramp.cli import clocked
 from offramp.cli.clocked import Timed
 from offramp.cli.render import macs, show, table
 from offramp.cli.trusting import trusted
-from offramp.deploy import trial as trials
-from offramp.deploy.calibrate import Calibrated, Kind, Target, statement
-from offramp.deploy.calibrate import calibrate as choose
-from offramp.deploy.candidates import Search
-from offramp.deploy.outcome import ClassOutcome, Outcome, outcome
-from offramp.deploy.policy import PolicyFile, ScoreName, write
-from offramp.deploy.trial import Trained
 from offramp.errors import OfframpError, nearest
-from offramp.study.store import Store
+from offramp.policy.calibrate import Calibrated, Kind, Target, statement
+from offramp.policy.calibrate import calibrate as choose
+from offramp.policy.candidates import Search
+from offramp.policy.outcome import ClassOutcome, Outcome, outcome
+from offramp.policy.policy import PolicyFile, ScoreName, write
+from offramp.store.store import Store
+from offramp.study import trained as trials
+from offramp.study.trained import Trained
 
 SHOWN_POINTS = 9
 SHOWN_CLASSES = 10

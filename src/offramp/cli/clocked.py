@@ -9,17 +9,17 @@ from typing import Any
 
 import typer
 
-from offramp.deploy.calibrate import Measure
-from offramp.deploy.costs import Costs
-from offramp.deploy.outcome import Outcome
-from offramp.deploy.policy import Policy
-from offramp.deploy.timing import StageTimes, machine, stage_times
-from offramp.deploy.trial import Trained
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
-from offramp.study.plan import default_device
-from offramp.study.store import Store
-from offramp.study.trials import blank_network
+from offramp.infer.timing import StageTimes, machine, stage_times
+from offramp.policy.calibrate import Measure
+from offramp.policy.costs import Costs
+from offramp.policy.outcome import Outcome
+from offramp.policy.policy import Policy
+from offramp.store.store import Store
+from offramp.study.plan.plan import default_device
+from offramp.study.run.trials import blank_network
+from offramp.study.trained import Trained
 
 UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 

@@ -14,7 +14,7 @@ from offramp.analysis.paired import Difference, paired
 from offramp.cli.render import console, emit, show, table
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import canonical
-from offramp.study.archive import Archive
+from offramp.store.archive import Archive
 
 
 def compare(store: Archive, a: str, b: str, as_json: bool) -> None:
@@ -140,7 +140,7 @@ def _planned(study: Path | None, overrides: list[str]) -> dict[str, dict[str, An
     """What the nodes of a study, or of a list of studies, would read, by key."""
     if study is None:
         return {}
-    from offramp.study.collection import members, plans
+    from offramp.study.plan.collection import members, plans
 
     made = plans([member.study for member in members(study, overrides)])
     return {key: node.reads for plan in made for key, node in plan.nodes.items()}

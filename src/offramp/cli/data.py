@@ -15,7 +15,7 @@ from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
     from offramp.data.audit import Audit, Sources
-    from offramp.study.spec import Study
+    from offramp.study.spec.models import Study
 
 MOST = 20  # lines of one kind that are printed; JSON has all
 
@@ -162,7 +162,7 @@ def split_(
     from offramp.data.audit import left_out, open_sources
     from offramp.data.dataset import SPLITS
     from offramp.data.split_file import save
-    from offramp.study.plan import data_spec
+    from offramp.study.plan.plan import data_spec
 
     if out.is_file():
         raise OfframpError(
@@ -197,7 +197,7 @@ def split_(
 
 def _study(name: str, root: Path | None, augment: str | None, settings: list[str] | None) -> Study:
     """A study of a data set, for all that is said of it."""
-    from offramp.study import spec
+    from offramp.study.spec import models as spec
 
     data = {"name": name, **({} if root is None else {"root": str(root)})}
     overrides = [*([f"augment={augment}"] if augment is not None else []), *(settings or [])]
@@ -212,9 +212,9 @@ def _opened(
     settings: list[str] | None,
     fresh: bool = False,
 ) -> tuple[Study, Sources, Audit]:
-    from offramp.data import manifest
     from offramp.data.audit import audit, open_sources, rehash
-    from offramp.study.plan import data_spec
+    from offramp.data.images import manifest
+    from offramp.study.plan.plan import data_spec
 
     study = _study(name, root, augment, settings)
     before = manifest.kept() if fresh else {}
@@ -228,7 +228,7 @@ def _opened(
 
 
 def _draw(study: Study, sources: Sources, path: Path) -> None:
-    from offramp.data.sheet import sheet
+    from offramp.data.images.sheet import sheet
     from offramp.files import replacing
 
     augment = None if study.augment is None else study.augment.augment

@@ -45,9 +45,9 @@ def export(
       offramp export two-stage-resnet18 --policy policy.json --out bundle
       python bundle/run.py photo.png
     """
+    from offramp.bundle.export import Asked
     from offramp.cli import exporting, inspecting
     from offramp.cli.trusting import trusted
-    from offramp.deploy.export import Asked
 
     kept = inspecting.opened(store)
     trust_code = trusted(kept, kept.find_trial(trial), trust, data=check)
@@ -135,7 +135,7 @@ def build(
       offramp build --backbone digits-cnn --data digits --out bundle
     """
     from offramp.cli import building, calibrating
-    from offramp.deploy.build import Wish
+    from offramp.study.build import Wish
 
     if max_accuracy_loss is None and max_mean_macs is None and risk is None:
         max_accuracy_loss = 0.01

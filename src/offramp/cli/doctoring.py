@@ -16,11 +16,11 @@ from offramp.cli.tuning import machine
 from offramp.meters import Gpu, Missing, Packages, busy_cores, find_packages, usable_cores
 from offramp.numerics import PROFILES
 from offramp.openmp import GIVEN, SPINS, bound_spinning
-from offramp.study import profiles
-from offramp.study.archive import LIBRARIES
-from offramp.study.costs import gpu_of
-from offramp.study.profiles import ProfileFile
-from offramp.study.provenance import provenance
+from offramp.store.archive import LIBRARIES
+from offramp.store.provenance import provenance
+from offramp.study.plan import profiles
+from offramp.study.plan.profiles import ProfileFile
+from offramp.study.run.costs import gpu_of
 from offramp.study.tune import BESIDE, MEMORY, SPINNING
 
 EXTRAS = {

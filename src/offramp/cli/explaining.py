@@ -29,7 +29,7 @@ def list_strategies(as_json: bool) -> None:
 
 
 def explain_strategy(name: str, exits: int, as_json: bool) -> None:
-    from offramp.study import programs
+    from offramp.study.plan import programs
 
     strategy = programs.find(name)
     program = programs.program(name, exits, {}, {})

@@ -9,7 +9,7 @@ import yaml
 
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError, nearest
-from offramp.study.recipes import RECIPES, PaperRecipe
+from offramp.paper.recipes import RECIPES, PaperRecipe
 
 
 def recipes(name: str | None, as_json: bool) -> None:

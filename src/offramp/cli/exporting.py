@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import typer
 
+from offramp.bundle.export import Asked, Exported, export
 from offramp.cli.render import emit, macs, show, size, table
-from offramp.deploy.export import Asked, Exported, export
-from offramp.study.store import Store
+from offramp.store.store import Store
 
 T = TypeVar("T")
 

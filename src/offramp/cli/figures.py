@@ -12,11 +12,12 @@ from rich.status import Status
 
 from offramp.cli.render import counted, emit, size
 from offramp.files import replacing
-from offramp.report import evidence, packed
+from offramp.report import evidence
 from offramp.report.figures import draw
 from offramp.report.model import Figure
 from offramp.report.save import checked, save
-from offramp.study.sealed import writing
+from offramp.store import pack as packed
+from offramp.store.sealed import writing
 
 
 def pack(store: Path, out: Path, study: str | None, as_json: bool) -> None:

@@ -11,12 +11,12 @@ import typer
 from offramp.cli.render import counted, duration, emit, macs, show, size, table
 from offramp.errors import OfframpError
 from offramp.files import replacing
-from offramp.study import sealed
-from offramp.study.archive import Archive
-from offramp.study.summary import data_label, made_with, tidy, trial_seconds
+from offramp.store import sealed
+from offramp.store.archive import Archive
+from offramp.store.summary import data_label, made_with, tidy, trial_seconds
 
 if TYPE_CHECKING:
-    from offramp.study.store import Store
+    from offramp.store.store import Store
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
@@ -36,7 +36,7 @@ def archived(root: Path) -> Archive:
 
 def opened(root: Path) -> Store:
     """A store that is there already. Raises OfframpError where there is none."""
-    from offramp.study.store import Store
+    from offramp.store.store import Store
 
     return Store(archived(root).root)
 

@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from offramp.cli.render import counted, emit, show, table
 from offramp.cli.trusting import trusted
-from offramp.deploy import loaded, pictures
-from offramp.deploy.loaded import Network
-from offramp.deploy.pictures import Damaged
 from offramp.errors import OfframpError
 from offramp.files import replacing
-from offramp.study.plan import default_device
+from offramp.infer import networks as loaded
+from offramp.infer import pictures
+from offramp.infer.networks import Network
+from offramp.infer.pictures import Damaged
+from offramp.study.plan.plan import default_device
 
 COLUMNS = ("file", "class", "confidence", "exit", "compute_share")
 

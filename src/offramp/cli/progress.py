@@ -12,7 +12,8 @@ from rich.text import Text
 
 from offramp.cli.render import counted, duration, ranges
 from offramp.engine.fit import EpochReport
-from offramp.study.events import (
+from offramp.study.plan.plan import Plan
+from offramp.study.run.events import (
     Began,
     Epoch,
     Event,
@@ -23,7 +24,6 @@ from offramp.study.events import (
     TrialDone,
     Waiting,
 )
-from offramp.study.plan import Plan
 
 BAR = 24  # columns
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic_core import PydanticCustomError
 
 from offramp.errors import OfframpError
-from offramp.study import spec_fields as fields
+from offramp.study.spec import fields
 
 _PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
 _SPEED = re.compile(

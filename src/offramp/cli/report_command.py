@@ -15,10 +15,10 @@ from rich.status import Status
 
 from offramp.cli.render import counted, duration, emit, size
 from offramp.errors import OfframpError, nearest
-from offramp.report import folder
-from offramp.report.assemble import report as report_on
-from offramp.report.contents import Contents
 from offramp.report.join import open_all
+from offramp.report.page import folder
+from offramp.report.page.assemble import report as report_on
+from offramp.report.page.contents import Contents
 from offramp.report.save import PICTURES
 
 

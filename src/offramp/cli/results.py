@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from offramp.cli.render import show, split
 
 if TYPE_CHECKING:
-    from offramp.study.summary import Line, Seconds, Spread
+    from offramp.store.summary import Line, Seconds, Spread
 
 COMPUTE_NOTE = """\
 ≥ t: an image leaves at the first exit whose confidence (softmax) is at least t.

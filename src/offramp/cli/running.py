@@ -16,16 +16,16 @@ from offramp.cli.busy import reading_shown
 from offramp.cli.progress import Progress
 from offramp.cli.render import counted, duration, emit, folded, macs, say, show, size, table
 from offramp.data.notes import notes
-from offramp.study.events import Event
-from offramp.study.forecast import forecast
-from offramp.study.limits import cache_folder
-from offramp.study.plan import Plan, default_device, make_plan
-from offramp.study.pool import run_pooled
-from offramp.study.run import Conduct
-from offramp.study.spec import Study
-from offramp.study.store import Store
-from offramp.study.summary import lines
-from offramp.study.workers import Workers, asked, suited
+from offramp.store.store import Store
+from offramp.store.summary import lines
+from offramp.study.plan.forecast import forecast
+from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.plan import Plan, default_device, make_plan
+from offramp.study.plan.workers import Workers, asked, suited
+from offramp.study.run.events import Event
+from offramp.study.run.pool import run_pooled
+from offramp.study.run.run import Conduct
+from offramp.study.spec.models import Study
 from offramp.usercode import forbid
 
 

@@ -14,11 +14,11 @@ from offramp.cli.busy import reading_shown
 from offramp.cli.render import duration, emit, macs, show, table
 from offramp.cli.running import How, Outcome
 from offramp.errors import OfframpError
-from offramp.study.budget import choose
-from offramp.study.collection import Member, check_data, members, plans
-from offramp.study.forecast import measured, together
-from offramp.study.plan import Plan, default_device, make_plan
-from offramp.study.store import Store
+from offramp.store.store import Store
+from offramp.study.plan.budget import choose
+from offramp.study.plan.collection import Member, check_data, members, plans
+from offramp.study.plan.forecast import measured, together
+from offramp.study.plan.plan import Plan, default_device, make_plan
 
 
 def start(

@@ -11,8 +11,8 @@ import typer
 from rich.table import Table as Grid
 
 from offramp.cli.render import GAP, console, table
-from offramp.report.cells import Cell, Layout, layout
 from offramp.report.model import Table
+from offramp.report.render.cells import Cell, Layout, layout
 
 BEST, ALIKE = " *", " ≈"
 LEGEND = "*: the best. ≈: not significantly different from it."

@@ -49,7 +49,8 @@ def tables(
     """
     from offramp.cli import table_view
     from offramp.cli.render import emit
-    from offramp.report import evidence, write
+    from offramp.report import evidence
+    from offramp.report.render import write
     from offramp.report.tables import TABLES, about, make
 
     if list_ and json:

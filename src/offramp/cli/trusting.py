@@ -7,8 +7,8 @@ import sys
 import typer
 
 from offramp import usercode
-from offramp.study.store import Store
-from offramp.study.trials import recorded_code
+from offramp.store.store import Store
+from offramp.study.run.trials import recorded_code
 
 
 def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) -> bool:

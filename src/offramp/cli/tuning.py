@@ -14,10 +14,10 @@ from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
 from offramp.meters import busy_cores, usable_cores
 from offramp.numerics import CUSTOM
-from offramp.study import profiles
+from offramp.store.provenance import provenance
 from offramp.study import tune as tuner
-from offramp.study.profiles import Gain, ProfileFile
-from offramp.study.provenance import provenance
+from offramp.study.plan import profiles
+from offramp.study.plan.profiles import Gain, ProfileFile
 
 BUSY = 0.5  # cores that others use, from which on nothing is measured
 

@@ -1,8 +1,8 @@
 """Data sets as four splits in memory: train, validation, calibration, test."""
 
-from offramp.data.batches import bounds, order
 from offramp.data.dataset import Data, Split, normalize, statistics
 from offramp.data.load import assemble, from_dataset, load, save_splits
+from offramp.data.loading.batches import bounds, order
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from offramp.data import manifest, split_file
+from offramp.data import split_file
 from offramp.data.choose import Chosen, Part, choose
 from offramp.data.dataset import SPLITS, moments, value_counts
-from offramp.data.geometry import Geometry
-from offramp.data.images import Files, Opened
+from offramp.data.images import manifest
+from offramp.data.images.files import Files, Opened
+from offramp.data.images.geometry import Geometry
 from offramp.data.load import geometry_of, read_source
 from offramp.data.pace import Pace
 from offramp.data.raw import RawData
@@ -75,7 +76,7 @@ class Audit:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """A data set before its pixels are read: what `offramp.data.sheet` shows samples of."""
+    """A data set before its pixels are read: what `offramp.data.images.sheet` shows samples of."""
 
     raw: RawData
     chosen: Chosen
@@ -106,7 +107,7 @@ def open_sources(spec: DataSpec) -> Sources:
 
 def rehash(sources: Sources, before: Mapping[Path, Mapping[str, str]]) -> tuple[str, ...]:
     """Hash every image file anew, whatever is kept of it; a line for each that is not what it was.
-    before: of `offramp.data.manifest.kept`, from before the sources were opened, which may hash files.
+    before: of `manifest.kept`, from before the sources were opened, which may hash files.
 
     Raises OfframpError for a file that cannot be read.
     """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from offramp.augment import Augment, clash
-from offramp.data.file_split import FileSplit
+from offramp.data.loading.file_split import FileSplit
 from offramp.errors import OfframpError
 
 SPLITS = ("train", "validation", "calibration", "test")

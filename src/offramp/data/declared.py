@@ -14,8 +14,8 @@ from torch import Tensor
 from offramp.augment import Augment
 from offramp.data.choose import Part, choose
 from offramp.data.dataset import Data
-from offramp.data.file_split import FileSplit
-from offramp.data.geometry import Geometry
+from offramp.data.images.geometry import Geometry
+from offramp.data.loading.file_split import FileSplit
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.spec import DataSpec
 from offramp.errors import OfframpError

@@ -17,8 +17,8 @@ from offramp.data import split_file
 from offramp.data.choose import Part, choose
 from offramp.data.custom import call
 from offramp.data.dataset import SPLITS, Data
-from offramp.data.geometry import Geometry
-from offramp.data.images import Opened
+from offramp.data.images.files import Opened
+from offramp.data.images.geometry import Geometry
 from offramp.data.raw import RawData
 from offramp.data.read import Loader, Taken, streams, take, take_files
 from offramp.data.samples import Samples, class_names, read_given, read_samples

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from offramp.data.geometry import Geometry
+from offramp.data.images.geometry import Geometry
 from offramp.errors import OfframpError
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from offramp.data.choose import Part
 from offramp.data.dataset import Split, moments, statistics
-from offramp.data.decode import in_threads
-from offramp.data.file_split import FileSplit
-from offramp.data.geometry import Geometry
-from offramp.data.images import Files, Opened
+from offramp.data.images.decode import in_threads
+from offramp.data.images.files import Files, Opened
+from offramp.data.images.geometry import Geometry
+from offramp.data.images.scan import check_unchanged, scan
+from offramp.data.loading.file_split import FileSplit
 from offramp.data.pace import Pace
-from offramp.data.scan import check_unchanged, scan
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.data.decode import stack
+from offramp.data.images.decode import stack
 from offramp.data.pace import Pace
 from offramp.data.raw import RawSplit
 from offramp.errors import OfframpError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from offramp.data.geometry import Fit
+from offramp.data.images.geometry import Fit
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class DataSpec:
         out for validation, while calibration is held out as ever).
     split_file: a file that `offramp.data.save_splits` wrote: it says which image is in which split, in
         place of the five settings above, and is refused where the images are not the same.
-    size, resize, fit, channels: see `offramp.data.geometry.Geometry`; what is None is the source's
+    size, resize, fit, channels: see `offramp.data.images.geometry`; what is None is the source's
         own choice, which for most is to leave images as they are.
     normalize: by mean and deviation of the training images (`train`), or of ImageNet, which public
         weights were trained with.

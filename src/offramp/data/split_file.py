@@ -15,7 +15,7 @@ import torch
 
 from offramp.data.choose import Chosen, Part
 from offramp.data.dataset import SPLITS
-from offramp.data.images import Opened
+from offramp.data.images.files import Opened
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.read import Taken, digests_of
 from offramp.errors import OfframpError

@@ -12,11 +12,11 @@ from torch import Tensor
 from offramp.augment import Augment, View
 from offramp.data import Data, normalize
 from offramp.data.dataset import Split
-from offramp.data.file_split import FileSplit
-from offramp.data.geometry import picture
-from offramp.data.images import pixels
-from offramp.data.prefetch import Prefetch
-from offramp.data.views import augmented, cut_draws, cut_out, draws
+from offramp.data.images.files import pixels
+from offramp.data.images.geometry import picture
+from offramp.data.loading.file_split import FileSplit
+from offramp.data.loading.prefetch import Prefetch
+from offramp.data.loading.views import augmented, cut_draws, cut_out, draws
 from offramp.engine.losses import balanced
 from offramp.engine.settings import laid_out
 from offramp.numerics import MemoryFormat

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.nets.clock import Clock
+from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.draws import seeded
 from offramp.nets.heads import Head, HeadSpec
 from offramp.nets.identity import state_digest
-from offramp.nets.partition import Segment, Trunk
 from offramp.parts import Part, path
 from offramp.seeding import derive
 

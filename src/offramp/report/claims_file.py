@@ -10,15 +10,15 @@ from pydantic import ValidationError
 
 from offramp.analysis.claims import Claim, Claims
 from offramp.errors import OfframpError
-from offramp.study.spec_places import Places, message
-from offramp.study.yaml_lines import parse
+from offramp.study.spec.places import Places, message
+from offramp.study.spec.yaml_lines import parse
 
-PAPER = "paper.yaml"
+PAPER = "claims.yaml"
 
 
 def paper() -> Sequence[Claim]:
     """What the paper found."""
-    text = resources.files("offramp.analysis.claims").joinpath(PAPER).read_text(encoding="utf-8")
+    text = resources.files("offramp.paper").joinpath(PAPER).read_text(encoding="utf-8")
     return parse_claims(text, PAPER)
 
 

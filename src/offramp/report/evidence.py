@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from offramp.errors import OfframpError
-from offramp.report import packed
 from offramp.report.outcome import Outcome, outcome
 from offramp.report.record import Trial, record
 from offramp.report.select import chosen, gaps
-from offramp.study.archive import Archive, Damaged, Records
-from offramp.study.summary import COLUMNS, tidy
+from offramp.store import pack as packed
+from offramp.store.archive import Archive, Damaged, Records
+from offramp.store.summary import COLUMNS, tidy
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from offramp.analysis.claims import Outcome, check
 from offramp.analysis.curves import History
 from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
-from offramp.analysis.stats.families import families
+from offramp.paper.families import families
 from offramp.report.claims_file import paper
 from offramp.report.evidence import Evidence
 

@@ -13,7 +13,7 @@ import pandas as pd
 from offramp.report import evidence
 from offramp.report.evidence import Evidence
 from offramp.report.select import chosen, gaps
-from offramp.study.archive import NodeRecord, Records
+from offramp.store.archive import NodeRecord, Records
 
 
 @dataclass(frozen=True, eq=False)

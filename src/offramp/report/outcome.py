@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.deploy import scoring
-from offramp.deploy.quality import BINS, auroc, calibration_error
-from offramp.deploy.sweep import Curve, sweep
+from offramp.policy import scoring
+from offramp.policy.quality import BINS, auroc, calibration_error
+from offramp.policy.sweep import Curve, sweep
 
 Floats = NDArray[np.float64]
 # Confidences at which an input leaves: all at once, closer and closer to certainty, never.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp.report.colors import rank
-from offramp.study.archive import Records
-from offramp.study.summary import Seconds, data_label, trial_seconds
+from offramp.store.archive import Records
+from offramp.store.summary import Seconds, data_label, trial_seconds
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.files import replacing
 from offramp.report.model import Figure
 from offramp.report.theme import themed
-from offramp.study.sealed import writing
+from offramp.store.sealed import writing
 
 PICTURES = ("svg", "pdf", "png")
 FORMATS = (*PICTURES, "json")

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from offramp.deploy.clocks import Line
+from offramp.infer.clocks import Line
 from offramp.report.model import Figure
 
 WHOLE = ("plain", "nothing leaves", "policy")

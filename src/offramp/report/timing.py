@@ -8,7 +8,7 @@ import pandas as pd
 
 from offramp.report.evidence import Evidence
 from offramp.report.record import Phase, Trial
-from offramp.study.summary import written_seconds
+from offramp.store.summary import written_seconds
 
 How = Literal["measured", "attributed or estimated"]
 

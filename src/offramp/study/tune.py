@@ -15,7 +15,7 @@ from typing import final
 from offramp.engine.probe import Subject, Way, question
 from offramp.errors import OfframpError
 from offramp.openmp import GIVEN, SPINS
-from offramp.study.profiles import Gain, NumericsSpec
+from offramp.study.plan.profiles import Gain, NumericsSpec
 
 SUBJECTS = (
     Subject("digits-cnn", (1, 8, 8), 128),

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.claims.claim import Claim
-from offramp.analysis.stats.families import CORE, PARENTS
 from offramp.analysis.stats.untested import Floats
 from offramp.errors import nearest
+from offramp.paper.families import CORE, PARENTS
 
 KNOWN = (*CORE, *PARENTS, "baseline")
 

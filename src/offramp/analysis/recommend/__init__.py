@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from offramp.analysis.recommend.guidelines import GOALS, Goal, Guideline, guidelines
 from offramp.analysis.recommend.operating import POINTS
 from offramp.analysis.recommend.rank import recommend, sure
 from offramp.analysis.recommend.records import Advice, Facts, Ranked, RuledOut, Wish
+from offramp.paper.guidelines import GOALS, Goal, Guideline, guidelines
 
 __all__ = [
     "GOALS",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure, Numbers, observations
-from offramp.analysis.recommend.guidelines import Goal
+from offramp.paper.guidelines import Goal
 
 Candidate = tuple[str, str]  # model, strategy
 

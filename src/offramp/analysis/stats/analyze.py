@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.stats.assumptions import Check, levene, shapiro
-from offramp.analysis.stats.families import families
 from offramp.analysis.stats.holm import paired_differences
 from offramp.analysis.stats.oneway import Anova, Welch, one_way, welch
 from offramp.analysis.stats.order import Order, order
@@ -20,6 +19,7 @@ from offramp.analysis.stats.sample import Columns, Group, Sample, sample
 from offramp.analysis.stats.tukey import games_howell, tukey
 from offramp.analysis.stats.untested import Floats, Untested
 from offramp.errors import OfframpError, nearest
+from offramp.paper.families import families
 
 ONE_WAY = "every value is independent of every other, residuals are normal, variances equal"
 UNEQUAL = "every value is independent of every other, residuals are normal, variances may differ"

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from offramp.data import tree
-from offramp.data.images import Files
+from offramp.data.images.files import Files
 from offramp.data.raw import RawData, RawSplit
+from offramp.data.sources import tree
 from offramp.data.splits import by_hash
 from offramp.errors import OfframpError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offramp.data import cifar
 from offramp.data.raw import RawData
+from offramp.data.sources import cifar
 
 FETCH = (
     "the Parquet files of https://huggingface.co/datasets/uoft-cs/cifar10 (train-*.parquet and "

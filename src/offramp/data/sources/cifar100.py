@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from offramp.data import cifar
 from offramp.data.raw import RawData
+from offramp.data.sources import cifar
 
 FETCH = (
     "the Parquet files of https://huggingface.co/datasets/uoft-cs/cifar100 (train-*.parquet and "

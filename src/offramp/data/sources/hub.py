@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.data.decode import in_threads
-from offramp.data.images import open_image, pixels
+from offramp.data.images.decode import in_threads
+from offramp.data.images.files import open_image, pixels
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError, nearest
 
@@ -21,7 +21,7 @@ FETCH = "a data set of https://huggingface.co/datasets by giving its name as dat
 
 @dataclass(frozen=True, eq=False)
 class HubImages:
-    """The image column of one split, as stored: see `offramp.data.images.Opened`."""
+    """The image column of one split, as stored: see `offramp.data.images.files.Opened`."""
 
     column: Any
     split: str

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offramp.data import tree
 from offramp.data.raw import RawData, RawSplit
+from offramp.data.sources import tree
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from offramp.data import tree
-from offramp.data.geometry import Geometry
-from offramp.data.images import Files
+from offramp.data.images.files import Files
+from offramp.data.images.geometry import Geometry
 from offramp.data.raw import RawData, RawSplit
+from offramp.data.sources import tree
 from offramp.errors import OfframpError
 
 FETCH = (

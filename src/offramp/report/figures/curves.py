@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from offramp.analysis.stats.families import CORE, PARENTS
+from offramp.paper.families import CORE, PARENTS
 from offramp.report import series
 from offramp.report.evidence import Evidence
 from offramp.report.figures.chart import WIDTH, Json, color, dash, marks, number, panel, spec, ticks

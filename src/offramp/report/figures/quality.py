@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from offramp.deploy.quality import BINS
+from offramp.policy.quality import BINS
 from offramp.report.evidence import Evidence
 from offramp.report.figures.chart import spec
 from offramp.report.figures.dots import Panel, dots, spelled, spread

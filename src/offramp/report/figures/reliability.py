@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.deploy.quality import BINS
+from offramp.policy.quality import BINS
 from offramp.report import series
 from offramp.report.evidence import Evidence
 from offramp.report.figures.chart import (

@@ -11,8 +11,8 @@ import pandas as pd
 from offramp.analysis import measures
 from offramp.analysis.curves import FINAL
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
-from offramp.analysis.stats.families import families
 from offramp.analysis.stats.pairs import Pair, Pairs
+from offramp.paper.families import families
 from offramp.report import series
 from offramp.report.colors import styles
 from offramp.report.evidence import Evidence

@@ -15,10 +15,10 @@ from typing import Any, get_args
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from offramp.report.cells import Layout, layout
-from offramp.report.contents import FILTERS, Contents, choices
 from offramp.report.model import Figure, Question, Table
 from offramp.report.page.colors import colored, config
+from offramp.report.page.contents import FILTERS, Contents, choices
+from offramp.report.render.cells import Layout, layout
 from offramp.report.save import text
 
 # Section → short name for the navigation, heading, what it answers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from offramp.analysis.stats.families import LETTERS
+from offramp.paper.families import LETTERS
 
 SHORT: Mapping[str, str] = {
     **LETTERS,

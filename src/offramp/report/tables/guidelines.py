@@ -13,7 +13,7 @@ from offramp.report.model import Column, Table
 
 @dataclass(frozen=True)
 class Advice:
-    """side: for or against the strategy.  claims: ids in analysis/claims/paper.yaml that say the same,
+    """side: for or against the strategy.  claims: ids in paper/claims.yaml that say the same,
     or the reverse where the paper contradicts itself; none where no claim tests it."""
 
     strategy: str

@@ -15,7 +15,7 @@ from offramp.report.model import Column, Table
 from offramp.report.record import Trial
 from offramp.report.tables.common import gathered, place, slug
 from offramp.report.tables.marks import mark_exits
-from offramp.study.summary import THRESHOLDS, Spread
+from offramp.store.summary import THRESHOLDS, Spread
 
 CAPTION = (
     "Test accuracy at each exit, %: mean ± sample standard deviation over seeds. Marks are within a "

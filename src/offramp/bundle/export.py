@@ -1,0 +1,183 @@
+"""From a trial and its policy to a bundle that runs without PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offramp.bundle import card, graphs
+from offramp.bundle import folder as bundle
+from offramp.bundle.preprocessing import Preprocessing, given_normalized, of_trial
+from offramp.data import DataSpec, Split, load, normalize
+from offramp.errors import OfframpError
+from offramp.nets import ExitNetwork
+from offramp.policy import policy
+from offramp.policy.outcome import outcome
+from offramp.policy.policy import PolicyFile
+from offramp.store.store import Store
+from offramp.study import trained as trials
+from offramp.study.run.trials import data_code, load_network
+from offramp.study.trained import Trained
+
+RANDOM_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Asked:
+    """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
+    compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there.
+    trust_code: see `offramp.study.run.trials.blank_network`; of the data's code too, for the check."""
+
+    root: str | None = None
+    check: bool = True
+    measure: bool = True
+    force: bool = False
+    trust_code: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """folder: of the bundle.  card: in types of JSON."""
+
+    folder: Path
+    card: dict[str, Any]
+
+
+def export(
+    store: Store, prefix: str, policy_path: Path, out: Path, asked: Asked
+) -> Generator[str, None, Exported]:
+    """Write a bundle, whole or not at all; yields what it does, in words.
+
+    Raises OfframpError for a policy of another trial, a place that is taken, a network that cannot be
+    a graph, and a bundle that answers otherwise than PyTorch.
+    """
+    graphs.check_installed()
+    bundle.check_place(out, asked.force)
+    file = policy.read(policy_path)
+    yield "reading the trial"
+    trained = trials.read(store, prefix, asked.trust_code)
+    policy.check_fits(file, trained.id, trained.hash, trained.exits)
+    manifest = store.read_trial(trained.id)
+    net = load_network(store, trained.id, torch.device("cpu"), trust_code=asked.trust_code)
+    with bundle.writing(out, asked.force) as folder:
+        made = yield from _fill(folder, net, file, trained, manifest, asked)
+        if asked.measure:
+            yield "measuring the stages"
+        times = bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
+        made = card.with_latency(made, times)
+        bundle.write_json(folder / "card.json", made)
+        (folder / "card.md").write_text(card.markdown(made), encoding="utf-8")
+        bundle.seal(folder)
+    return Exported(out, made)
+
+
+def _fill(
+    folder: Path,
+    net: ExitNetwork,
+    file: PolicyFile,
+    trained: Trained,
+    manifest: Mapping[str, Any],
+    asked: Asked,
+) -> Generator[str, None, dict[str, Any]]:
+    """All but the card's files; returns the card, checked."""
+    rule = file.policy
+    numbers = [rule.exits[i] for i in rule.active]
+    parts = graphs.layout(net.trunk_of, numbers)
+    for at, stage in enumerate(graphs.export(net, parts, folder), start=1):
+        yield f"stage {at} of {len(parts)}: up to exit {stage.exit}"
+    flat = graphs.flattened(net, numbers)
+    spent = rule.macs(trained.costs)
+    bundle.write_json(
+        folder / "stages.json",
+        {
+            "format": 1,
+            "normalized": given_normalized(manifest),
+            "plain_macs": trained.plain_macs,
+            "fixed_size": _fixed_size(flat),
+            "stages": [
+                {"file": p.file, "exit": p.exit, "after": p.after, "macs": spent[i]}
+                for p, i in zip(parts, rule.active, strict=True)
+            ],
+        },
+    )
+    (folder / "policy.json").write_text(policy.to_json(file), encoding="utf-8")
+    bundle.write_json(folder / "labels.json", list(trained.classes))
+    bundle.write_json(folder / "preprocessing.json", _preprocessing(manifest).as_json())
+    bundle.copy_sources(folder)
+    bundle.seal(folder)
+    tested = outcome(rule, trained.test, trained.costs, trained.classes)
+    own = len({p.trunk for p in parts}) > 1
+    made = card.card(manifest, trained, file, tested, own, flat)
+    if not asked.check:
+        return card.with_check(made, None)
+    yield "comparing with PyTorch"
+    return card.with_check(made, _compared(folder, net, rule, manifest, asked))
+
+
+def _compared(
+    folder: Path, net: ExitNetwork, rule: policy.Policy, manifest: Mapping[str, Any], asked: Asked
+) -> Any:
+    from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
+
+    images, what = _images(net, manifest, asked)
+    return parity.compare(runtime.Bundle(folder), net, rule, images, what)
+
+
+def _fixed_size(flat: tuple[int, ...]) -> str:
+    if not flat:
+        return "its stages were exported for that size"
+    exits = f"exit {flat[0]}" if len(flat) == 1 else f"exits {', '.join(map(str, flat))}"
+    return f"the head of {exits} flattens its map, which fits one size only"
+
+
+def _preprocessing(manifest: Mapping[str, Any]) -> Preprocessing:
+    try:
+        return of_trial(manifest)
+    except ValueError as error:
+        raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
+
+
+def _images(net: ExitNetwork, manifest: Mapping[str, Any], asked: Asked) -> tuple[Tensor, str]:
+    """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
+    read, else noise."""
+    try:
+        recorded = data_code(manifest, asked.trust_code)
+        data = load(_spec(manifest, asked.root), loader="resident", recorded=recorded)
+    except OfframpError as error:
+        if asked.root is not None:
+            raise
+        reason = str(error)
+    else:
+        if isinstance(data.test, Split) and data.test.digest == manifest["data"]["test"]:
+            mean, std = (torch.tensor(manifest[k]) for k in ("mean", "std"))
+            return normalize(data.test.images, mean, std), "the whole test split"
+        reason = "the data have changed since"
+    noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *net.input_shape))
+    return torch.from_numpy(noise.astype(np.float32)), f"random numbers, as {reason}"
+
+
+def _spec(manifest: Mapping[str, Any], root: str | None) -> DataSpec:
+    """How the trial's data were asked for; older trials kept the name and the counts."""
+    known = manifest["data"].get("spec")
+    if known is None:
+        provenance = manifest["data"]["provenance"]
+        images, available = provenance["images"], provenance["available"]
+        trained = sum(images[split] for split in ("train", "validation", "calibration"))
+        known = {
+            "name": manifest["data"]["name"],
+            "root": provenance.get("root"),
+            "train_images": trained if trained < available["train"] else None,
+            "test_images": images["test"] if images["test"] < available["test"] else None,
+            "split_seed": provenance["split_seed"],
+        }
+    fields = {field.name for field in dataclasses.fields(DataSpec)}
+    given = {name: value for name, value in known.items() if name in fields}
+    given["options"] = tuple((name, value) for name, value in known.get("options", ()))
+    return DataSpec(**{**given, **({} if root is None else {"root": root})})

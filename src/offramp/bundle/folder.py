@@ -1,0 +1,104 @@
+"""A bundle on the disk: which files it has, and how they come to be, all or none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from offramp.errors import OfframpError
+from offramp.files import folder_at
+from offramp.hashing import file_digest
+
+SUMS = "SHA256SUMS"
+SOURCES = {
+    "run.py": "bundle/runtime.py",
+    "scoring.py": "policy/scoring.py",
+    "preprocessing.py": "bundle/preprocessing.py",
+}
+"""What runs a bundle, and the files here that it is a copy of."""
+
+MEASURE_S = 600.0
+
+
+def check_place(out: Path, force: bool) -> None:
+    """Raises OfframpError where a bundle cannot be written to `out`: a file, a link, a folder that holds
+    something else, or without `force` another bundle."""
+    if out.is_symlink():
+        raise OfframpError(f"{out} is a link, which a bundle would replace; choose a folder")
+    if out.exists() and not out.is_dir():
+        raise OfframpError(f"{out} is a file; choose a folder for the bundle")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    foreign = _foreign(out)
+    if foreign is not None:
+        raise OfframpError(
+            f"{out} holds {foreign}, which is no part of a bundle; move it away or choose a new folder"
+        )
+    if not force:
+        raise OfframpError(f"{out} holds a bundle already; choose a new folder, or give --force")
+
+
+def _foreign(out: Path) -> str | None:
+    """The first file in a folder that is no part of a bundle, which replacing it would lose."""
+    whole = all((out / name).is_file() for name in (SUMS, "stages.json", "policy.json", *SOURCES))
+    lines = (out / SUMS).read_text(encoding="utf-8", errors="replace").splitlines() if whole else []
+    ours = {SUMS, *(line.partition("  ")[2] for line in lines)}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_symlink() or (name not in ours and not path.is_dir()):
+            return name
+    return None
+
+
+@contextmanager
+def writing(out: Path, force: bool) -> Iterator[Path]:
+    """A folder that becomes `out` when the block succeeds and leaves no trace otherwise.
+
+    Raises OfframpError as `check_place` does, also for what was put there meanwhile, and where it cannot
+    be written.
+    """
+    check_place(out, force)
+    try:
+        with folder_at(out) as folder:
+            yield folder
+            check_place(out, force)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OfframpError(f"cannot write the bundle {out} ({reason}); choose another --out") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def copy_sources(folder: Path) -> None:
+    """What runs a bundle, byte by byte as it is here."""
+    here = Path(__file__).parents[1]
+    for name, source in SOURCES.items():
+        shutil.copyfile(here / source, folder / name)
+
+
+def seal(folder: Path) -> None:
+    """List every file with its SHA-256, in the form of sha256sum."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / SUMS)
+    rows = (f"{file_digest(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
+    (folder / SUMS).write_text("".join(rows), encoding="utf-8")
+
+
+def measured(folder: Path) -> Mapping[str, Any]:
+    """What `run.py --measure` says of a sealed bundle: in a process of its own, as onnxruntime and
+    torch take each other's cores in one. {"reason": …} where it cannot be had."""
+    command = [sys.executable, "-B", str(folder / "run.py"), "--measure"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MEASURE_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return {"reason": said[-1] if said else "it said nothing"}
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

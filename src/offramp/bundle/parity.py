@@ -1,0 +1,89 @@
+"""Whether a bundle answers as PyTorch does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offramp.bundle.runtime import Bundle
+from offramp.errors import OfframpError
+from offramp.nets import ExitNetwork
+from offramp.policy import scoring
+from offramp.policy.policy import Policy
+
+TOLERANCE = 1e-4
+RELATIVE = 1e-5  # of the largest logit; float32 carries no more where logits are in the hundreds
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Parity:
+    """images: how many were compared.  what: which they were.  largest: difference of a logit.
+    near: images that leave elsewhere, or are answered otherwise, where a score is within `TOLERANCE`
+    of its threshold or two classes are as close."""
+
+    images: int
+    what: str
+    largest: float
+    near: int
+
+
+def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, images: Tensor, what: str) -> Parity:
+    """images: normalized, [N, C, H, W].
+
+    Raises OfframpError for a logit that differs by more than the tolerance, and for an image that
+    leaves elsewhere without reason.
+    """
+    largest, near, strays = 0.0, 0, 0
+    for pixels in torch.split(images, BATCH):
+        with torch.inference_mode():
+            found = net(pixels.contiguous(memory_format=torch.channels_last))
+        numbers = [policy.exits[i] for i in policy.active]
+        theirs = np.stack([found[k - 1].numpy() for k in numbers], axis=1)
+        batch = pixels.numpy()
+        ours = bundle.all_exits(batch)
+        gap = np.abs(ours - theirs)
+        largest = max(largest, float(gap.max(initial=0.0)))
+        if not np.all(gap <= TOLERANCE + RELATIVE * np.abs(theirs).max(initial=0.0)):
+            raise OfframpError(
+                f"the bundle's logits differ from PyTorch's by {np.nanmax(gap):.2g} on {what}; nothing "
+                "was written; export with --no-check to look into it"
+            )
+        other, close = _elsewhere(bundle, policy, theirs, batch)
+        near += int((other & close).sum())
+        strays += int((other & ~close).sum())
+    if strays:
+        raise OfframpError(
+            f"{strays} of {len(images)} images leave the bundle elsewhere than PyTorch says, on {what}; "
+            "nothing was written; export with --no-check to look into it"
+        )
+    return Parity(len(images), what, largest, near)
+
+
+def _elsewhere(
+    bundle: Bundle, policy: Policy, logits: NDArray[np.float32], pixels: Any
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows that leave elsewhere or are answered otherwise; rows for which rounding may do that.
+    logits: of PyTorch, at the active exits."""
+    active = policy.active
+    warmth = None if policy.temperatures is None else [policy.temperatures[i] for i in active]
+    thresholds = [policy.thresholds[i] for i in active]
+    place = scoring.leaves(policy.score, logits, thresholds, warmth)
+    answers = scoring.answers(logits[np.arange(len(logits)), place])
+    got = bundle.run(pixels)
+    exits = np.array([policy.exits[i] for i in active])[place]
+    other = (got.exits != exits) | (got.classes != answers)
+    scores = scoring.scores(policy.score, logits, warmth)
+    close = np.zeros(len(logits), bool)
+    for at, threshold in enumerate(thresholds):
+        if threshold is not None and policy.score not in ("patience", "fixed"):
+            close |= np.abs(scores[:, at] - threshold) <= TOLERANCE
+    if logits.shape[-1] > 1:
+        best = np.sort(logits, axis=-1)
+        close |= np.any(best[..., -1] - best[..., -2] <= 2 * TOLERANCE, axis=1)
+    return other, close

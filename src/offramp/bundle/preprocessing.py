@@ -1,0 +1,165 @@
+"""From an image file's picture to the pixels a network was trained on, described as data.
+
+Only numpy and Pillow are used, so that a bundle can do the very same without torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of files, as Pillow calls them: it goes by content, and for an EPS it starts Ghostscript, whatever the
+file is called. Training reads the same: `offramp.data.images.files.FORMATS`."""
+GRAY = ("1", "L", "LA")  # modes of Pillow whose pixels have no color
+COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a picture before a network sees it, in this order.
+
+    channels: 1 or 3. A gray picture is repeated for a network of three channels.
+    gray: whether a color picture is turned gray for a network of one channel; it is refused otherwise.
+    resize: None for pictures that must have `size` already; a number for the shorter side, in pixels,
+        the other in proportion; a pair for (height, width) whatever the proportions.
+    interpolation: of Pillow, for the resize.
+    crop: whether the middle of `size` is cut out afterwards.
+    size: (height, width) of what the network takes.
+    mean, std: one a channel, in units of [0, 1]: pixels become `(x / 255 - mean) / std`.
+
+    Raises ValueError for values that do not go together.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | tuple[int, int] | None = None
+    crop: bool = False
+    interpolation: str = "bilinear"
+    gray: bool = False
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem is not None:
+            raise ValueError(problem)
+
+    def as_json(self) -> dict[str, Any]:
+        """Types of JSON; `from_json` reads them."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def check(self, mode: str, width: int, height: int) -> None:
+        """Raise ValueError unless a picture of this mode and size can be given; reads no pixel."""
+        if mode not in GRAY + COLOR:
+            raise ValueError(f"has mode {mode}; give 8 bits a channel, gray or color")
+        if self.channels == 1 and mode in COLOR and not self.gray:
+            raise ValueError(f"is in color (mode {mode}) and the network takes gray; convert it to L")
+        after = self._resized(height, width)
+        least = self.size if self.crop else None
+        if after != self.size and (least is None or after[0] < least[0] or after[1] < least[1]):
+            raise ValueError(
+                f"is {width}×{height} pixels and the network takes {self.size[1]}×{self.size[0]}; "
+                "resize it as the training images were"
+            )
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """[C, H, W] of a picture, to be stacked and normalized. Raises ValueError as `check` does, and
+        OSError for a damaged picture."""
+        image = ImageOps.exif_transpose(image)
+        self.check(image.mode, *image.size)
+        # Transparency is dropped, not blended, as the training data's decoder does.
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # Pillow warns where this step is left out
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        height, width = self._resized(image.height, image.width)
+        if (width, height) != image.size:
+            image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        if self.crop:
+            top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+            image = image.crop((left, top, left + self.size[1], top + self.size[0]))
+        array = np.asarray(image, dtype=np.uint8)
+        return array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[B, C, H, W] uint8 → float32, as training normalizes, in the same order of operations."""
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        scale = np.reciprocal(np.float32(255) * std)[:, None, None]
+        scaled: NDArray[np.float32] = pixels.astype(np.float32) * scale + (-mean / std)[:, None, None]
+        return scaled
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if self.resize is None:
+            return height, width
+        if isinstance(self.resize, tuple):
+            return self.resize
+        short = min(height, width)
+        # The longer side is rounded down, as torchvision does.
+        return self.resize * height // short, self.resize * width // short
+
+
+def from_json(value: Mapping[str, Any]) -> Preprocessing:
+    """What `as_json` gave. Raises ValueError in one line."""
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+    try:
+        return Preprocessing(**tuples)
+    except TypeError as error:
+        raise ValueError(f"preprocessing: {str(error).partition(') ')[2] or error}") from None
+
+
+def of_trial(manifest: Mapping[str, Any]) -> Preprocessing:
+    """What the training data's geometry does, for a picture; from a trial's manifest. Means nothing
+    where the images were `given_normalized`.
+
+    Raises ValueError for a network of other channels than pictures have.
+    """
+    mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
+    channels, height, width = manifest["input_shape"]
+    geometry = manifest["data"]["provenance"].get("geometry") or {}
+    resize: int | tuple[int, int] | None = None
+    crop = geometry.get("size") is not None and geometry["fit"] == "crop"
+    if crop:
+        resize = geometry["resize"] or geometry["size"]
+    elif geometry.get("size") is not None:
+        resize = (height, width)
+    gray = geometry.get("channels") == 1
+    return Preprocessing((height, width), channels, mean, std, resize, crop, gray=gray)
+
+
+def given_normalized(manifest: Mapping[str, Any]) -> bool:
+    """Whether a trial's training images were float32, normalized before they came here, nobody knows
+    how: no picture can be made like them."""
+    return not any(manifest["mean"]) and set(manifest["std"]) == {1.0}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _problem(p: Preprocessing) -> str | None:
+    if p.channels not in (1, 3):
+        return f"pictures have 1 or 3 channels, the network takes {p.channels}"
+    if not _sides(p.size):
+        return f"size must be (height, width) in pixels, got {p.size}"
+    whole = isinstance(p.resize, int) and not isinstance(p.resize, bool) and p.resize > 0
+    if p.resize is not None and not whole and not (isinstance(p.resize, tuple) and _sides(p.resize)):
+        return f"resize must be None, a number or (height, width), got {p.resize}"
+    if p.interpolation not in FILTERS:
+        return f"interpolation '{p.interpolation}' is none of {', '.join(FILTERS)}"
+    for name, values in (("mean", p.mean), ("std", p.std)):
+        if len(values) != p.channels or not all(math.isfinite(v) for v in values):
+            return f"{name} must be {p.channels} numbers, one a channel, got {values}"
+    if min(p.std) <= 0:
+        return f"std must be above 0, got {p.std}"
+    return None
+
+
+def _sides(pair: Any) -> bool:
+    return len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)

@@ -1,0 +1,468 @@
+"""Runs a bundle: an early-exit network in stages, and the policy that says where each image leaves.
+
+    python run.py image.jpg more.png folder/        class, confidence, exit and milliseconds of each
+
+    from run import Bundle                          # with the bundle's folder on sys.path
+    answers = Bundle("bundle").predict(images)
+
+Needs numpy, onnxruntime and Pillow, and the files that lie beside it: SHA256SUMS lists them all with
+their hashes, and a bundle of which one is missing or changed is refused. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+Array = Any  # of numpy
+
+FORMAT = 1
+SUMS = "SHA256SUMS"  # `sha256sum --check SHA256SUMS` reads it too
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+MEASURED_BATCHES = (1, 32)
+
+
+class BundleError(Exception):
+    """Something that the user can mend, in one line."""
+
+
+@functools.cache
+def _beside(name: str) -> ModuleType:
+    """The source file that lies beside this one, whatever other modules of its name there are. In a
+    bundle the very bytes that are run are checked, and no compiled copy of them is read or left."""
+    path = Path(__file__).with_name(f"{name}.py")
+    sums = path.with_name(SUMS)
+    if (
+        not sums.exists() and not path.exists()
+    ):  # no bundle: in offramp itself it has a folder of its own
+        path = path.parents[1] / "policy" / path.name
+    source = path.read_bytes()
+    if sums.exists() and f"{hashlib.sha256(source).hexdigest()}  {path.name}" not in _lines(sums):
+        raise BundleError(f"{path} is not what {SUMS} lists; export the bundle again")
+    module = ModuleType(f"_bundled_{name}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    exec(compile(source, str(path), "exec"), module.__dict__)
+    return module
+
+
+def _lines(sums: Path) -> list[str]:
+    try:
+        return sums.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise BundleError(f"{sums.parent} is no bundle: it has no readable {SUMS}") from None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a batch of B images came to.
+
+    classes: [B] int, numbers of classes.  labels: their names.  confidence: [B] float32, the largest
+    softmax probability, under the policy's temperature.  exits: [B] int, the exit that each image left
+    at.  logits: [B, C] float32 of that exit.  compute: [B] float32, MACs as a share of the network
+    without early exits; above 1 where all heads were run in vain.
+    """
+
+    classes: Array
+    labels: tuple[str, ...]
+    confidence: Array
+    exits: Array
+    logits: Array
+    compute: Array
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One graph: an exit's head, and the layers since the exit before it.
+
+    exit: its number.  after: which stage's tensors it goes on from; None begins at the images.
+    threshold: None where nothing leaves.  macs: of an image that leaves here, from the start.
+    """
+
+    exit: int
+    after: int | None
+    threshold: float | None
+    temperature: float
+    macs: int
+    session: Any
+
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        """[B, …] each → the logits [B, C], then what the next stage needs."""
+        names = (given.name for given in self.session.get_inputs())
+        found: list[Array] = self.session.run(None, dict(zip(names, tensors, strict=True)))
+        return found
+
+
+class Bundle:
+    """A bundle, checked and loaded.
+
+    path: its folder.  threads: of onnxruntime; by default the cores that this process may use.
+    providers: of onnxruntime, such as ("CUDAExecutionProvider", "CPUExecutionProvider").
+
+    Raises BundleError for a bundle of which a file is missing or changed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        self.path = Path(path)
+        self.files = _verified(self.path)
+        layout, policy = self._json("stages.json"), self._json("policy.json")
+        if layout.get("format") != FORMAT:
+            raise BundleError(f"{self.path} has bundle format {layout.get('format')}, not {FORMAT}")
+        self.labels: tuple[str, ...] = tuple(self._json("labels.json"))
+        self._scoring = _beside("scoring")
+        self.preprocessing = _beside("preprocessing").from_json(self._json("preprocessing.json"))
+        self.normalized: bool = layout["normalized"]
+        self.score: str = policy["score"]
+        self._plain_macs: int = layout["plain_macs"]
+        self._fixed_size: str = layout["fixed_size"]
+        rules = {rule["exit"]: rule for rule in policy["exits"]}
+        self.stages = tuple(
+            Stage(
+                stage["exit"],
+                stage["after"],
+                rules[stage["exit"]]["threshold"],
+                rules[stage["exit"]].get("temperature", 1.0),
+                stage["macs"],
+                self._session(stage["file"], threads or _cores(), providers),
+            )
+            for stage in layout["stages"]
+        )
+
+    def predict(self, images: Any) -> Answers:
+        """Answer a batch; images that have left cost nothing any more.
+
+        images: a list of Pillow's images, which are resized and cropped as in training; or an array
+        [B, H, W, C] of the network's size, uint8, or floating point, which is taken as normalized
+        already.
+
+        Raises BundleError for images of another mode, size or type.
+        """
+        return self.run(self.pixels(images))
+
+    def pixels(self, images: Any) -> Array:
+        """What the network takes, [B, C, H, W] float32, of what `predict` takes."""
+        if isinstance(images, np.ndarray):
+            return self._array(images)
+        if isinstance(images, Image.Image):
+            raise BundleError("that is one image; give a list of them, as [image]")
+        pictures = list(images)
+        if self.normalized:
+            raise BundleError(
+                "the network was trained on numbers that were normalized beforehand, and how is not "
+                "known; give such an array [B, H, W, C] of float32"
+            )
+        made = []
+        for number, picture in enumerate(pictures):
+            if not isinstance(picture, Image.Image):
+                kind = type(picture).__name__
+                raise BundleError(f"image {number} is a {kind}; give Pillow images, or one array")
+            try:
+                made.append(self.preprocessing.pixels(picture))
+            except ValueError as error:
+                raise BundleError(f"image {number} {error}") from None
+            except (OSError, SyntaxError) as error:  # a file that Pillow reads only now
+                raise BundleError(f"image {number} cannot be read ({error})") from None
+        height, width = self.preprocessing.size
+        empty = np.zeros((0, self.preprocessing.channels, height, width), np.uint8)
+        return self._normalized(np.stack(made) if made else empty)
+
+    def run(self, pixels: Array) -> Answers:
+        """`predict` of what `pixels` returns: [B, C, H, W] float32."""
+        count = len(pixels)
+        place = np.zeros(count, np.int64)
+        logits = np.zeros((count, len(self.labels)), np.float32)
+        confidence = np.zeros(count, np.float32)
+        rows = np.arange(count)
+        held: dict[int | None, list[Array]] = {None: [pixels]}
+        past: Any = None
+        for at, stage in enumerate(self.stages):
+            if not len(rows):
+                break
+            answer, *held[at] = stage.run(held[stage.after])
+            sure, past = self._scoring.score(self.score, answer, stage.temperature, past)
+            leaving = self._leaving(at, sure)
+            gone = rows[leaving]
+            place[gone], logits[gone] = at, answer[leaving]
+            warm = self._scoring.probabilities(answer[leaving], stage.temperature)
+            confidence[gone] = np.max(warm, axis=-1, initial=0.0)
+            if leaving.any():  # what goes on is made smaller, so that what left stops costing
+                staying = ~leaving
+                rows = rows[staying]
+                past = None if past is None else tuple(known[staying] for known in past)
+                held = {k: [t[staying] for t in held[k]] for k in self._needed(at) if k in held}
+        classes = self._scoring.answers(logits)
+        return Answers(
+            classes,
+            tuple(self.labels[i] for i in classes),
+            confidence,
+            np.array([stage.exit for stage in self.stages])[place],
+            logits,
+            np.array([s.macs / self._plain_macs for s in self.stages], np.float32)[place],
+        )
+
+    def all_exits(self, pixels: Array) -> Array:
+        """Logits [B, stages, C] of every stage, nobody leaving; pixels as for `run`."""
+        held: dict[int | None, list[Array]] = {None: [pixels]}
+        found = []
+        for at, stage in enumerate(self.stages):
+            answer, *held[at] = stage.run(held[stage.after])
+            found.append(answer)
+        return np.stack(found, axis=1)
+
+    def _leaving(self, at: int, sure: Array) -> Array:
+        """Which rows leave at stage `at`: [B] bool."""
+        threshold = self.stages[at].threshold
+        if at == len(self.stages) - 1:
+            return np.ones(len(sure), bool)
+        return np.zeros(len(sure), bool) if threshold is None else sure >= threshold
+
+    def _needed(self, at: int) -> set[int | None]:
+        """The stages (None: the images) whose tensors the stages behind `at` go on from."""
+        return {stage.after for stage in self.stages[at + 1 :]}
+
+    def _array(self, images: Array) -> Array:
+        height, width = self.preprocessing.size
+        wanted = (height, width, self.preprocessing.channels)
+        if images.ndim != 4 or images.shape[3] != wanted[2]:
+            shape = "×".join(map(str, images.shape))
+            raise BundleError(f"the array is {shape}; give [B, {', '.join(map(str, wanted))}]")
+        if images.shape[1:3] != (height, width):
+            size = f"{images.shape[1]}×{images.shape[2]}"
+            raise BundleError(
+                f"the images are {size} pixels and the network takes {height}×{width}: "
+                f"{self._fixed_size}; resize them as the training images were"
+            )
+        pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        if images.dtype == np.uint8 and not self.normalized:
+            return self._normalized(pixels)
+        if not np.issubdtype(images.dtype, np.floating):
+            kinds = "floats, normalized" if self.normalized else "uint8, or floats, normalized"
+            raise BundleError(f"the array is of {images.dtype}; give {kinds}")
+        return pixels.astype(np.float32, copy=False)
+
+    def _normalized(self, pixels: Array) -> Array:
+        """uint8 → float32, both [B, C, H, W]."""
+        return self.preprocessing.normalized(pixels)
+
+    def _session(self, name: str, threads: int, providers: Sequence[str]) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Each stage has a pool of its own. Threads of one that spin take the cores from the next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return onnxruntime.InferenceSession(self._file(name), options, providers=list(providers))
+        except Exception as error:  # onnxruntime raises classes of its own that it does not name
+            reason = " ".join(str(error).split())
+            raise BundleError(f"{self.path / name} cannot be loaded ({reason[:200]})") from error
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads(self._file(name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BundleError(f"{self.path / name} is no JSON; export the bundle again") from error
+
+    def _file(self, name: str) -> Path:
+        if name not in self.files:
+            raise BundleError(f"{self.path / SUMS} does not list {name}; export the bundle again")
+        return self.path / name
+
+
+def _verified(folder: Path) -> frozenset[str]:
+    """The names of the files of a bundle, every byte of them checked."""
+    names = set()
+    for line in _lines(folder / SUMS):
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"{folder / SUMS} has a line that names no file of the bundle: {line!r}")
+        try:
+            found = _digest(path)
+        except FileNotFoundError:
+            raise BundleError(f"{path} is missing; export the bundle again, or copy it anew") from None
+        except OSError as error:
+            raise BundleError(
+                f"{path} cannot be read ({error.strerror}); copy the bundle anew"
+            ) from None
+        if found != digest:
+            raise BundleError(f"{path} has been changed; export the bundle again, or copy it anew")
+        names.add(name)
+    return frozenset(names)
+
+
+def _digest(path: Path) -> str:
+    sums = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            sums.update(part)
+    return sums.hexdigest()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def measure(bundle: Bundle, batches: Sequence[int] = MEASURED_BATCHES, repeats: int = 30) -> Any:
+    """Milliseconds of each stage on noise, by batch size, as JSON: median and 95th percentile. What a
+    stage takes does not depend on the image, so this needs none."""
+    height, width = bundle.preprocessing.size
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        shape = (batch, bundle.preprocessing.channels, height, width)
+        noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        held: dict[int | None, list[Array]] = {None: [noise]}
+        for at, stage in enumerate(bundle.stages):
+            _, *held[at] = stage.run(held[stage.after])
+            taken = []
+            for _ in range(repeats):
+                began = time.perf_counter()
+                stage.run(held[stage.after])
+                taken.append(1000 * (time.perf_counter() - began))
+            ordered = sorted(taken)
+            late = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+            found.append(
+                {"batch": batch, "exit": stage.exit, "p50": statistics.median(taken), "p95": late}
+            )
+    machine = {
+        "processor": _processor(),
+        "cores": _cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+    }
+    return {"machine": machine, "repeats": repeats, "stages": found}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def find_images(paths: Sequence[Path]) -> Iterator[Path]:
+    """The paths themselves, and for a folder the images anywhere in it, sorted.
+
+    Raises BundleError for a path that is not there, and for a folder without images.
+    """
+    for path in paths:
+        if not path.exists():
+            raise BundleError(f"there is no {path}; give images or folders of images")
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not inside:
+            raise BundleError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
+        yield from inside
+
+
+def opened(path: Path, bundle: Bundle) -> Image.Image:
+    """The image of a file, whole. Raises BundleError where it is damaged or the network cannot take
+    it."""
+    try:
+        with Image.open(path, formats=_beside("preprocessing").FORMATS) as file:
+            image = ImageOps.exif_transpose(file)
+        bundle.preprocessing.check(image.mode, *image.size)
+        return image
+    except ValueError as error:
+        raise BundleError(f"{path} {error}") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).replace(f"'{path}'", "").split()) or type(error).__name__
+        raise BundleError(f"{path} is no image that can be read ({reason})") from None
+
+
+def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool) -> bool:
+    """Print a line for each image; whether every one could be read."""
+    good = True
+    blank = np.zeros((1, bundle.preprocessing.channels, *bundle.preprocessing.size), np.float32)
+    bundle.all_exits(blank)  # so that the first image does not pay for the start
+    bundle.run(blank)
+    for first in range(0, len(paths), batch):
+        files, pictures = [], []
+        for path in paths[first : first + batch]:
+            try:
+                pictures.append(opened(path, bundle))
+                files.append(path)
+            except BundleError as error:
+                print(f"run.py: {error}", file=sys.stderr)
+                good = False
+        began = time.perf_counter()
+        answers = bundle.predict(pictures)
+        spent = 1000 * (time.perf_counter() - began) / max(len(files), 1)
+        for row, path in enumerate(files):
+            label, exit = answers.labels[row], int(answers.exits[row])
+            confidence = float(answers.confidence[row])
+            if as_json:
+                line = {"image": str(path), "class": label, "confidence": confidence}
+                print(json.dumps({**line, "exit": exit, "milliseconds": spent}))
+            else:
+                print(f"{path}  {label}  {100 * confidence:.1f} %  exit {exit}  {spent:.2f} ms")
+    return good
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0, or 2 when something could not be read."""
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Classify images with the early-exit network in this folder.",
+        epilog="One line an image: file, class, confidence, exit, milliseconds (preprocessing "
+        "included, reading the file not). Files that cannot be read are named, and the exit code is 2.",
+    )
+    parser.add_argument("images", nargs="*", type=Path, help="images, or folders of images")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")
+    parser.add_argument("--threads", type=int, metavar="N", help="by default as many as cores")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    parser.add_argument("--measure", action="store_true", help="time each stage on noise, as JSON")
+    given = parser.parse_args(arguments)
+    if given.batch < 1 or (given.threads is not None and given.threads < 1):
+        parser.error("--batch and --threads must be at least 1")
+    if bool(given.images) is given.measure:
+        parser.error("give images or folders of images, or --measure")
+    try:
+        bundle = Bundle(Path(__file__).parent, given.threads)
+        if given.measure:
+            print(json.dumps(measure(bundle)))
+            return 0
+        good = _answer_all(bundle, list(find_images(given.images)), given.batch, given.json)
+        sys.stdout.flush()
+    except BundleError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the answers has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0 if good else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

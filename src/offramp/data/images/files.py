@@ -1,0 +1,123 @@
+"""Images that are opened one at a time and may differ in size, such as files on disk."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from offramp.data.images import manifest
+from offramp.data.images.decode import in_threads
+from offramp.errors import OfframpError
+
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names for what those endings mean; it goes by content, and for an EPS it starts Ghostscript,
+whatever the file is called. What a bundle reads is the same: `offramp.bundle.preprocessing.FORMATS`."""
+
+
+@runtime_checkable
+class Opened(Protocol):
+    """Rows (see `offramp.data.raw`) whose images can also be opened one by one.
+
+    ids: [N] what to call each image where the data lies elsewhere: no absolute path.
+    """
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    def name(self, row: int) -> str:
+        """What to call an image in a message, such as the path of its file."""
+
+    def open(self, row: int) -> Image.Image:
+        """An image as it is stored: upright, RGB, 8 bits a channel, of any size. Safe in threads.
+
+        Raises OfframpError naming an image that is damaged.
+        """
+
+    def digests(self, rows: Tensor) -> list[str]:
+        """SHA-256, in hex, of the files (not the pixels) of `rows` [n]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files below one folder.
+
+    root: the folder.  ids: the path of each file below it, with forward slashes.
+    """
+
+    root: Path
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """rows: [n] int64. Returns [n, 3, H, W] uint8. Raises OfframpError when sizes differ."""
+        return in_threads(lambda row: pixels(self.open(row)), rows.tolist(), self.name)[0]
+
+    def only(self, rows: Tensor) -> Files:
+        """The files of `rows` [n], in that order."""
+        return Files(self.root, tuple(self.ids[row] for row in rows.tolist()))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """[N] where each file is."""
+        return tuple(self.root / name for name in self.ids)
+
+    def name(self, row: int) -> str:
+        return str(self.root / self.ids[row])
+
+    def open(self, row: int) -> Image.Image:
+        return open_image(self.root / self.ids[row], self.name(row))
+
+    def digests(self, rows: Tensor) -> list[str]:
+        """Files that have not changed since they were last hashed are not read again."""
+        return manifest.digests(self.root, [self.ids[row] for row in rows.tolist()])
+
+
+def open_image(file: Path | bytes, name: str) -> Image.Image:
+    """An image file as RGB, turned upright as its EXIF data says; gray is repeated, transparency
+    dropped, the first frame of an animation taken.
+
+    Raises OfframpError, calling the image `name`, when it is damaged or deeper than 8 bits a channel.
+    """
+    try:
+        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(source, formats=FORMATS) as stored:
+            mode = stored.mode
+            ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
+            image: Image.Image = stored
+            if mode == "P" and "transparency" in stored.info:
+                image = image.convert("RGBA")  # Pillow warns where this step is left out
+            image = as_mode(image, "RGB")
+            image.load()
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose text is the path again
+            reason = f"it is none of {', '.join(FORMATS)}"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        raise OfframpError(f"{name} is no readable image ({reason}); replace or remove it") from error
+    if mode == "F" or mode.startswith("I"):
+        raise OfframpError(f"{name} has PIL mode {mode}; give images of 8 bits a channel")
+    return image
+
+
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in Pillow's mode `mode`; itself where it has that already."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """An RGB or L image as [3 or 1, H, W] uint8."""
+    array = torch.from_numpy(np.array(image))
+    return array[None] if array.dim() == 2 else array.permute(2, 0, 1).contiguous()

@@ -1,0 +1,119 @@
+"""One pass over image files whose pixels are not kept: their hash, their statistics, the damaged ones.
+
+What was found is kept in the user's cache folder, under a hash of the files' own hashes and of all that
+makes pixels of them, so that it is done once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import PIL
+import torch
+from torch import Tensor
+
+from offramp.data.choose import Part
+from offramp.data.dataset import value_counts
+from offramp.data.images import cache
+from offramp.data.images.files import Opened
+from offramp.data.images.geometry import Geometry
+from offramp.data.pace import Pace
+from offramp.errors import OfframpError
+from offramp.hashing import digest, plain
+
+VERSION = 1
+BLOCK = 1024  # images that are in memory at once
+
+
+@dataclass(frozen=True)
+class Scan:
+    """shape: (C, H, W) of every image.  digest: of a `Split` of the pixels.  counts: of
+    `offramp.data.dataset.value_counts`.  damaged: positions of the images that could not be read."""
+
+    shape: tuple[int, int, int]
+    digest: str
+    counts: tuple[tuple[int, ...], ...]
+    damaged: tuple[int, ...]
+
+
+def scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> tuple[Scan, list[str]]:
+    """Every image of a part, in order, a block at a time; and the hash of each one's file.
+
+    skip: leave out damaged images, of which `digest` and `counts` then know nothing.
+
+    Raises OfframpError naming an image that is damaged (unless `skip`), differs in size, or has changed
+    meanwhile.
+    """
+    hashes = source.digests(part.rows)
+    made_of = [VERSION, PIL.__version__, hashes, part.labels.tolist()]
+    path = cache.folder() / "scans" / f"{digest([*made_of, plain(geometry)])}.json"
+    kept = cache.read(path)
+    found = None if kept is None else _scan_of(kept["scan"])
+    if found is None or (found.damaged and not skip):
+        found = _scan(part, source, geometry, skip)
+        check_unchanged(part, source, hashes)
+        cache.write(path, {"scan": plain(found)})
+    return found, hashes
+
+
+def check_unchanged(part: Part, source: Opened, hashes: Sequence[str]) -> None:
+    """Raises OfframpError, naming it, for an image of a part whose file is no longer what it was.
+    hashes: [n] what `Opened.digests` gave before."""
+    now = source.digests(part.rows)
+    for row, was, sha in zip(part.rows.tolist(), hashes, now, strict=True):
+        if was != sha:
+            name = source.name(row)
+            raise OfframpError(f"{name} changed while it was read; run the same command again")
+
+
+def _scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> Scan:
+    def make(row: int) -> Tensor | None:
+        try:
+            return geometry.of(source.open(row))
+        except OfframpError:
+            if skip:
+                return None
+            raise
+
+    shape: torch.Size | None = None
+    first = source.name(int(part.rows[0]))
+    sha, counts, damaged = hashlib.sha256(), torch.zeros(0), []
+    pace = Pace("looking through images, once", len(part.rows))
+    with ThreadPoolExecutor(min(len(part.rows), os.cpu_count() or 1, 16)) as pool:
+        for rows in torch.split(part.rows, BLOCK):
+            made = list(pace.over(pool.map(make, rows.tolist())))
+            damaged += [row for row, image in zip(rows.tolist(), made, strict=True) if image is None]
+            for row, image in zip(rows.tolist(), made, strict=True):
+                if image is None:
+                    continue
+                if shape is None:
+                    shape, first = image.shape, source.name(row)
+                    sha.update(f"{(len(part.rows), *shape)} {image.dtype}".encode())
+                    counts = torch.zeros(len(image), 256, dtype=torch.int64)
+                if image.shape != shape:
+                    raise OfframpError(
+                        f"{source.name(row)} is {list(image.shape)} where {first} is {list(shape)}; "
+                        "set data.size, which makes one size"
+                    )
+                sha.update(image.contiguous().numpy().data)
+                counts += value_counts(image[None])
+    if shape is None:
+        raise OfframpError(f"none of {len(part.rows)} images can be read, the first is {first}")
+    if damaged:  # the hash begins with the number of images: once more, over those that can be read
+        good = ~torch.isin(part.rows, torch.tensor(damaged))
+        clean = _scan(part.only(good), source, geometry, skip=False)
+        return Scan(clean.shape, clean.digest, clean.counts, tuple((~good).nonzero().flatten().tolist()))
+    sha.update(part.labels.numpy().data)
+    channels, height, width = shape
+    return Scan((channels, height, width), sha.hexdigest(), tuple(map(tuple, counts.tolist())), ())
+
+
+def _scan_of(kept: Mapping[str, Any]) -> Scan:
+    channels, height, width = kept["shape"]
+    counts = tuple(map(tuple, kept["counts"]))
+    return Scan((channels, height, width), kept["digest"], counts, tuple(kept["damaged"]))

@@ -1,0 +1,191 @@
+"""Images from files, made ahead of time by worker processes, in the order in which they are needed."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from offramp.augment import Augment, View
+from offramp.data.loading.file_split import FileSplit
+from offramp.data.loading.slots import Slots
+from offramp.data.loading.views import cut_draws
+from offramp.errors import OfframpError
+
+Asked = tuple[str, int, tuple[float, ...] | None]  # split, image, the numbers that it is cut by
+
+PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+AHEAD = 2  # batches that each worker makes before they are asked for
+# Forked processes share memory that has no name: nothing is left behind, however they end.
+START = "fork" if sys.platform == "linux" else None
+
+
+class Prefetch:
+    """Batches of pixels of the splits in files, by so many worker processes (0: in this one).
+
+    The processes are started when they are first needed, and end with this object or `close`. What a
+    worker does is a function of what it is asked, so their number changes no bit.
+    """
+
+    def __init__(self, splits: Mapping[str, FileSplit], augment: Augment | None, workers: int) -> None:
+        self._splits = splits
+        self._augment = augment
+        self._boxes = augment is not None and augment.resized_crop is not None
+        self._workers = workers
+        self._slots: Slots | None = None
+        self._asked = _Asked()
+        self._loader: DataLoader[Any] | None = None
+
+    def batches(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
+        """The images of each of `chunks`, which are rows [n] int64: [n, C, H, W] uint8 on the CPU,
+        channels-last. Each holds only until the next is asked for: its memory is used again.
+
+        Of an augmentation only what is cut from files is done here. One pass at a time: a second one
+        ends the first.
+
+        Raises OfframpError naming a file that is damaged.
+        """
+        loader = self._running(max(map(len, chunks), default=1) * self._bytes(split))
+        slots = self._slots
+        free = [] if slots is None else list(range(slots.count))
+        self._asked.batches = (
+            _Order(free.pop() if free else None, self._asking(split, rows, view)) for rows in chunks
+        )
+        for made in loader:
+            if slots is not None and isinstance(made, _Filled):
+                yield _as_images(slots.array(made.slot, made.shape))
+                free.append(made.slot)
+            else:
+                yield _unpacked(made)
+
+    def now(self, split: str, rows: Tensor, view: View | None) -> Tensor:
+        """One batch [n, C, H, W] uint8, made in this process."""
+        pictures = _Pictures(self._splits, self._augment, None)
+        return _unpacked(pictures.__getitems__(_Order(None, self._asking(split, rows, view))))
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader = self._slots = None
+
+    def _asking(self, split: str, rows: Tensor, view: View | None) -> list[Asked]:
+        if view is None or not self._boxes:
+            return [(split, row, None) for row in rows.tolist()]
+        drawn = cut_draws(view, rows.cpu())
+        return [(split, row, tuple(d)) for row, d in zip(rows.tolist(), drawn, strict=True)]
+
+    def _bytes(self, split: str) -> int:
+        channels, height, width = self._splits[split].shape
+        return channels * height * width
+
+    def _running(self, most: int) -> DataLoader[Any]:
+        """The processes. most: bytes of the largest batch; where it is larger than any before, they are
+        started anew, since they only know the memory that was there when they began."""
+        if self._loader is None or (self._slots is not None and self._slots.size < most):
+            self.close()
+            if START is not None and self._workers:
+                self._slots = Slots.made(AHEAD * self._workers + 1, most)
+            self._loader = DataLoader(
+                _Pictures(self._splits, self._augment, self._slots),
+                batch_sampler=self._asked,  # type: ignore[arg-type]
+                num_workers=self._workers,
+                collate_fn=_as_it_is,
+                worker_init_fn=_end_with_parent,
+                multiprocessing_context=START if self._workers else None,
+                persistent_workers=self._workers > 0,
+                prefetch_factor=AHEAD if self._workers else None,
+                generator=torch.Generator(),  # it draws from the global one otherwise
+            )
+        return self._loader
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A batch that is to be made, and the slot that it is to be put in; None: into the pipe."""
+
+    slot: int | None
+    asked: Sequence[Asked]
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A batch that lies in a slot. shape: (n, H, W, C)."""
+
+    slot: int
+    shape: tuple[int, ...]
+
+
+class _Asked:
+    """What is to be made next; the loader goes through it once a pass."""
+
+    def __init__(self) -> None:
+        self.batches: Iterator[_Order] = iter(())
+
+    def __iter__(self) -> Iterator[_Order]:
+        return self.batches
+
+    def __len__(self) -> int:
+        return 0  # not known ahead; the protocol wants a number
+
+
+class _Pictures(Dataset[Any]):
+    """The images of all splits, a batch at a time.
+
+    Batches lie in memory that is shared with the parent; where there is none, they travel as arrays
+    through a pipe. (Shared memory with a name, which tensors would take, is small in many containers.)
+    A mistake travels as its message, so that it is told in one line.
+    """
+
+    def __init__(
+        self, splits: Mapping[str, FileSplit], augment: Augment | None, slots: Slots | None
+    ) -> None:
+        self._splits = splits
+        self._augment = augment
+        self._slots = slots
+
+    def __getitem__(self, order: _Order) -> Any:
+        return self.__getitems__(order)
+
+    def __getitems__(self, order: _Order) -> np.ndarray | _Filled | str:
+        channels, height, width = self._splits[order.asked[0][0]].shape
+        shape = (len(order.asked), height, width, channels)
+        if order.slot is None or self._slots is None:
+            made = np.empty(shape, dtype=np.uint8)
+        else:
+            made = self._slots.array(order.slot, shape)
+        try:
+            for place, (split, row, drawn) in zip(made, order.asked, strict=True):
+                picture = self._splits[split].picture(row, self._augment, drawn)
+                place[:] = np.asarray(picture).reshape(place.shape)
+        except OfframpError as error:
+            return str(error)
+        return made if order.slot is None else _Filled(order.slot, shape)
+
+
+def _end_with_parent(_: int) -> None:
+    """A worker holds copies of the files its parent has open, locks of a store among them. Where the
+    kernel can, it ends the worker together with its parent, however that ends, and frees the locks."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _unpacked(made: Any) -> Tensor:
+    if isinstance(made, str):
+        raise OfframpError(made)
+    return _as_images(made)
+
+
+def _as_images(made: np.ndarray) -> Tensor:
+    """[n, H, W, C] as [n, C, H, W], in the same memory."""
+    return torch.from_numpy(made).permute(0, 3, 1, 2)

@@ -1,0 +1,153 @@
+"""Random views of training images: what is drawn, for which image, and what is made of it.
+
+A view is a pure function of (seed, number of the view, image row). It does not matter which images
+stand beside it in a batch, in what order or by how many processes they are read, or how the work is
+arranged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from offramp.augment import Augment, View
+from offramp.data.loading.boxes import random_box
+from offramp.seeding import derive
+
+# What each number drawn for an image decides. New ones are added at the end: a column keeps its place.
+FLIP, VERTICAL_FLIP, TOP, LEFT, ANGLE, BRIGHTNESS, CONTRAST, SATURATION, BOX = range(9)
+BOX_DRAWS = 22  # ten tries of area and ratio, then the place
+COLUMNS = BOX + BOX_DRAWS
+
+
+def draws(view: View, rows: Tensor) -> Tensor:
+    """The random numbers of these images: [n, COLUMNS] float64 in [0, 1), on the device of `rows`.
+
+    rows: [n] int64, in the training split. Each number is the finalizer of SplitMix64 (Steele, Lea and
+    Flood, 2014) at a place of its sequence that belongs to (row, column) alone, so any subset of rows
+    can be drawn, on any device, without drawing the others.
+    """
+    start = _signed(derive(view.seed, "augment", view.number))
+    columns = torch.arange(COLUMNS, device=rows.device)
+    z = start + (rows[:, None] * COLUMNS + columns + 1) * _signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    z = z ^ _shifted(z, 31)
+    return _shifted(z, 11).to(torch.float64) * 2.0**-53
+
+
+def cut_draws(view: View, rows: Tensor) -> list[list[float]]:
+    """Of `draws`, what `cut_out` goes by: two numbers for the flips and BOX_DRAWS for the box."""
+    columns = [FLIP, VERTICAL_FLIP, *range(BOX, BOX + BOX_DRAWS)]
+    return draws(view, rows)[:, columns].tolist()
+
+
+def cut_out(
+    augment: Augment, image: Image.Image, drawn: Sequence[float], size: tuple[int, int]
+) -> Image.Image:
+    """The box that `resized_crop` cuts from an RGB or L image, resized to `size` (H, W), and flipped.
+
+    drawn: of `cut_draws`. Pillow's whole numbers do it, so it is the same on every machine and in every
+    process.
+    """
+    assert augment.resized_crop is not None
+    flip, vertical_flip, *box = drawn
+    top, left, height, width = random_box(image.height, image.width, augment.resized_crop, box)
+    cut = image.crop((left, top, left + width, top + height))
+    cut = cut.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    # Here, since whoever decodes ahead of time does it beside the training, and one image at a time.
+    if augment.vertical_flip and vertical_flip < 0.5:
+        cut = cut.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    if augment.flip and flip < 0.5:
+        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return cut
+
+
+def augmented(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
+    """Everything but what `cut_out` does, for a whole batch, on its device.
+
+    images: [B, C, H, W] uint8 or float32.  drawn: [B, COLUMNS], on the same device. Every image comes
+    out as it would alone: pixels are moved, or computed one by one.
+    """
+    if augment.resized_crop is None:
+        images = _moved(augment, images, drawn)
+    if augment.rotate:
+        images = images.contiguous()  # in one layout, whichever they come in
+        angles = ((drawn[:, ANGLE] * 2 - 1) * augment.rotate).tolist()
+        turned = [
+            F.rotate(image, angle, InterpolationMode.BILINEAR)
+            for image, angle in zip(images, angles, strict=True)
+        ]
+        images = torch.stack(turned)
+    return _jittered(augment.jitter, images, drawn) if augment.jitter else images
+
+
+def _moved(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
+    """Crop, then flips: they only say which pixel comes where."""
+    if pad := augment.crop:
+        height, width = images.shape[2:]
+        images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+        windows = images.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2·pad + 1, 2·pad + 1, H, W]
+        top, left = ((drawn[:, at] * (2 * pad + 1)).to(torch.int64) for at in (TOP, LEFT))
+        images = windows[torch.arange(len(images), device=images.device), :, top, left]
+    for wanted, column, dim in ((augment.vertical_flip, VERTICAL_FLIP, 2), (augment.flip, FLIP, 3)):
+        if wanted:
+            images = _turned(images, drawn[:, column] < 0.5, dim)
+    return images
+
+
+def _turned(images: Tensor, chosen: Tensor, dim: int) -> Tensor:
+    """The images with `chosen` [B] of them flipped, in the layout that they come in. Whole images are
+    picked from both kinds: choosing pixel by pixel takes five times as long."""
+    last = images.shape[1] > 1 and images.is_contiguous(memory_format=torch.channels_last)
+    stored = images.permute(0, 2, 3, 1) if last else images
+    both = torch.cat([stored, stored.flip(dim - 1 if last else dim)])
+    count = len(images)
+    picked = both.index_select(0, torch.arange(count, device=images.device) + count * chosen)
+    return picked.permute(0, 3, 1, 2) if last else picked
+
+
+def _jittered(jitter: float, images: Tensor, drawn: Tensor) -> Tensor:
+    """Brightness, contrast, saturation, in this order, each rounded down to whole pixel values."""
+
+    def factors(column: int) -> Tensor:
+        return (1 + (drawn[:, column] * 2 - 1) * jitter).to(torch.float32)[:, None, None, None]
+
+    images = _blend(images, torch.zeros_like(images), factors(BRIGHTNESS))
+    pixels = math.prod(images.shape[2:])
+    # In whole numbers: no order of summation, and so no number of threads, changes a bit of the mean.
+    mean = _gray(images).to(torch.int64).sum((1, 2, 3), keepdim=True) // pixels
+    images = _blend(images, mean, factors(CONTRAST))
+    return _blend(images, _gray(images), factors(SATURATION)) if images.shape[1] == 3 else images
+
+
+def _blend(images: Tensor, base: Tensor, factor: Tensor) -> Tensor:
+    """`base` plus `factor` times what the images have beyond it."""
+    base = base.to(torch.float32)
+    return (base + factor * (images.to(torch.float32) - base)).clamp_(0, 255).to(torch.uint8)
+
+
+def _gray(images: Tensor) -> Tensor:
+    """Luma of ITU-R BT.601 in 256ths; whole numbers, so that it rounds alike wherever a pixel lies."""
+    if images.shape[1] != 3:
+        return images
+    red, green, blue = images.to(torch.int32).unbind(1)
+    gray: Tensor = (77 * red + 150 * green + 29 * blue) >> 8
+    return gray[:, None]
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """`z` as an unsigned number, shifted right."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(number: int) -> int:
+    """The int64 of the same 64 bits."""
+    number &= 2**64 - 1
+    return number - 2**64 if number >= 2**63 else number

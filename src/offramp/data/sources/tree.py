@@ -1,0 +1,77 @@
+"""Folders of images by class: `class/…/image`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from offramp.data.images.files import SUFFIXES
+from offramp.errors import OfframpError
+from offramp.files import inside
+
+
+def folders(path: Path) -> list[Path]:
+    """The folders in a folder, by name; hidden ones are passed over."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and _shown(p.name))
+
+
+def class_files(root: Path, split: Path, classes: Sequence[str]) -> dict[str, list[str]]:
+    """The image files of each class of `split`, a folder at or below `root`, as paths below `root`
+    in the order of their names.
+
+    Raises OfframpError for a class without images and a link that leaves `root`.
+    """
+    found = {}
+    for name in classes:
+        files = sorted(image_files(root, split / name))
+        if not files:
+            raise OfframpError(f"class folder {split / name} holds no images; add some or remove it")
+        found[name] = files
+    return found
+
+
+def image_files(root: Path, folder: Path) -> Iterator[str]:
+    """Paths below `root` of the image files in `folder`, at any depth; hidden ones are passed over.
+
+    Raises OfframpError for a link that leaves `root`.
+    """
+    check_link(root, folder)
+    waiting = [folder]
+    seen = set()
+    while waiting:
+        here = waiting.pop()
+        if here.resolve() in seen:  # links may go round in circles
+            continue
+        seen.add(here.resolve())
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if not _shown(entry.name):
+                    continue
+                path = here / entry.name
+                if entry.is_symlink():
+                    check_link(root, path)
+                if entry.is_dir():
+                    waiting.append(path)
+                elif path.suffix.lower() in SUFFIXES:
+                    yield path.relative_to(root).as_posix()
+
+
+def check_folder(root: Path, fetch: str) -> None:
+    """Raises OfframpError, saying what to fetch, unless `root` is a folder."""
+    if not root.is_dir():
+        raise OfframpError(f"there is no folder {root}; fetch {fetch}, or set data.root")
+
+
+def check_link(root: Path, path: Path) -> None:
+    """Raises OfframpError where `path`, below `root`, leads out of it over a link."""
+    try:
+        inside(root, str(path.relative_to(root)))
+    except ValueError as error:
+        raise OfframpError(
+            f"{path} is a link that leaves {root}; copy the file itself into the folder"
+        ) from error
+
+
+def _shown(name: str) -> bool:
+    return not name.startswith((".", "__"))

@@ -1,0 +1,186 @@
+"""A trial or a bundle, measured in every engine that it runs in."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offramp.bundle import graphs
+from offramp.engine.settings import placed
+from offramp.errors import OfframpError
+from offramp.infer import bundle_timing as bundle_clock
+from offramp.infer import timing
+from offramp.infer.clocks import Line
+from offramp.meters import busy_cores
+from offramp.nets import ExitNetwork
+from offramp.policy import policy
+from offramp.policy.policy import Policy, PolicyFile
+from offramp.store.store import Store
+from offramp.study.run.trials import blank_network
+from offramp.study.trained import trial_hash
+
+
+@dataclass(frozen=True)
+class Asked:
+    """batches: images at once, each measured apart.  backend: of torch.compile, None for eager alone.
+    threads: of each engine; None for torch's default.  repeats: rounds at most; seconds: of a batch and
+    engine, before rounds are cut.  trust_code: see `offramp.study.run.trials.blank_network`."""
+
+    batches: tuple[int, ...]
+    backend: str | None = None
+    threads: int | None = None
+    repeats: int = 50
+    seconds: float = 20.0
+    trust_code: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """name: of the trial or bundle.  shares: of images by exit under the policy, None without one.
+    compile_seconds: first calls of what was compiled.  machine: where, with threads.  busy: cores
+    that other processes kept busy just before.  notes: what a reader should know."""
+
+    name: str
+    exits: tuple[int, ...]
+    shares: tuple[float, ...] | None
+    lines: tuple[Line, ...]
+    compile_seconds: float | None
+    machine: dict[str, Any]
+    busy: float
+    notes: tuple[str, ...]
+
+
+def of_trial(
+    store: Store, prefix: str, policy_file: Path | None, device: torch.device, asked: Asked
+) -> Generator[str, None, Result]:
+    """Measure a trial in torch; yields what it does, in words. Without a policy, nothing leaves.
+
+    Raises OfframpError for a policy of another trial, and for one that does not say what leaves where.
+    """
+    trial = store.find_trial(prefix)
+    manifest = store.read_trial(trial)
+    exits = tuple(manifest["exits"])
+    if policy_file is None:
+        rule, shares = _asking_all(exits), (*(0.0,) * (len(exits) - 1), 1.0)
+    else:
+        file = policy.read(policy_file)
+        policy.check_fits(file, trial, trial_hash(manifest, store.trial_logits(trial)), exits)
+        rule, shares = file.policy, _shares(file)
+    net = _network(store, trial, manifest["owners"], device, asked)
+    busy = busy_cores()
+    lines, seconds = yield from _torch(net, rule, shares, asked)
+    known = None if policy_file is None else shares
+    notes = () if known is None else (_NOTE,)
+    where = {**timing.machine(device), "threads": _threads(asked)}
+    return Result(trial, exits, known, lines, seconds, where, busy, notes)
+
+
+def of_bundle(store: Store | None, folder: Path, asked: Asked) -> Generator[str, None, Result]:
+    """Measure a bundle in onnxruntime, and its trial in torch where `store` has it; without that, there
+    is no plain backbone to compare with.
+
+    Raises OfframpError without onnxruntime, and for a bundle of which a file is changed.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
+    file = policy.read(folder / "policy.json")
+    shares = _shares(file)
+    there = store is not None and file.trial in store.trials()
+    notes = [_NOTE]
+    device, busy = torch.device("cpu"), busy_cores()
+    net: ExitNetwork | None = None
+    if store is not None and there:
+        owners = store.read_trial(file.trial)["owners"]
+        net = _network(store, file.trial, owners, device, asked)
+    else:
+        notes.append("The bundle's trial is not in the store, so the plain backbone was not measured.")
+    yield "onnxruntime"
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        plain = None if net is None else _plain_graph(net, Path(scratch))
+        active = [shares[at] for at in file.policy.active]
+        found = bundle_clock.measure(
+            bundle_clock.Asked(str(folder), plain, tuple(active), asked.batches, *_limits(asked))
+        )
+    lines, seconds = list(found.lines), None
+    if net is not None:
+        torch_lines, seconds = yield from _torch(net, file.policy, shares, asked)
+        lines += torch_lines
+    where = {**timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
+    exits = file.policy.exits
+    return Result(str(folder), exits, shares, tuple(lines), seconds, where, busy, tuple(notes))
+
+
+_NOTE = (
+    "policy: noise images that are made to leave where calibration images did, by share and in random "
+    "order; scores are computed and compared all the same."
+)
+
+
+def _threads(asked: Asked) -> int:
+    return asked.threads or torch.get_num_threads()
+
+
+def _limits(asked: Asked) -> tuple[int, int, float]:
+    return _threads(asked), asked.repeats, asked.seconds
+
+
+def _torch(
+    net: ExitNetwork, rule: Policy, shares: Sequence[float], asked: Asked
+) -> Generator[str, None, tuple[tuple[Line, ...], float | None]]:
+    before = torch.get_num_threads()
+    lines: list[Line] = []
+    compiling: float | None = None
+    try:
+        if asked.threads is not None:
+            torch.set_num_threads(asked.threads)
+        for backend in (None, asked.backend) if asked.backend else (None,):
+            for batch in asked.batches:
+                yield f"torch, {'eager' if backend is None else 'compiled'}, batch {batch}"
+                found = timing.benchmark(net, rule, shares, batch, backend, asked.repeats, asked.seconds)
+                lines += found.lines
+                if backend is not None:
+                    compiling = (compiling or 0.0) + found.first_calls
+    finally:
+        torch.set_num_threads(before)
+    return tuple(lines), compiling
+
+
+def _network(
+    store: Store, trial: str, owners: Sequence[int], device: torch.device, asked: Asked
+) -> ExitNetwork:
+    """The trial's network without what it learned, which changes no time."""
+    net = blank_network(store, trial, asked.trust_code).with_trunks(owners).eval()
+    placed(net, device)
+    return net
+
+
+def _plain_graph(net: ExitNetwork, folder: Path) -> str:
+    """The backbone without exits as one graph."""
+    graphs.check_installed()
+    (stage,) = graphs.layout(net.trunk_of, [net.exits])
+    for _ in graphs.export(net, (stage,), folder):
+        pass
+    return str(folder / stage.file)
+
+
+def _asking_all(exits: tuple[int, ...]) -> Policy:
+    """Every head is asked, and none lets anything leave."""
+    return Policy("confidence", exits, (*(1.0,) * (len(exits) - 1), None))
+
+
+def _shares(file: PolicyFile) -> tuple[float, ...]:
+    """Which share left at each exit, of the calibration images."""
+    found = file.chosen.get("leaving")
+    good = isinstance(found, list) and len(found) == len(file.policy.exits)
+    if not good or not all(isinstance(s, (int, float)) and 0 <= s <= 1 for s in found or ()):
+        raise OfframpError(
+            "the policy file does not say which share leaves at each exit (chosen.leaving); make it "
+            "anew with offramp calibrate"
+        )
+    return tuple(float(share) for share in found or ())

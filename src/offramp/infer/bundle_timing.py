@@ -1,0 +1,184 @@
+"""Times a bundle in onnxruntime, in a process of its own: torch and onnxruntime in one process take
+each other's cores. Run as `python -m offramp.infer.bundle_timing`, with what to do as JSON on standard
+input; answers with JSON, or with one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offramp.errors import OfframpError
+from offramp.infer.clocks import Line, interleaved, line, mixture, places
+from offramp.policy import scoring
+
+ENGINE = "onnxruntime"
+NEVER, ALWAYS = float("inf"), float("-inf")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """bundle: its folder.  plain: a graph of the backbone without exits, or None.  shares: of images
+    that leave at each of the bundle's stages."""
+
+    bundle: str
+    plain: str | None
+    shares: tuple[float, ...]
+    batches: tuple[int, ...]
+    threads: int
+    repeats: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """version: of onnxruntime."""
+
+    lines: tuple[Line, ...]
+    version: str
+
+
+def measure(asked: Asked) -> Found:
+    """Ask a new process. Raises OfframpError with what it said, such as a changed file's name."""
+    command = [sys.executable, "-m", "offramp.infer.bundle_timing"]
+    done = subprocess.run(command, input=json.dumps(asdict(asked)), capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise OfframpError(said[-1] if said else f"measuring {asked.bundle} failed without a word")
+    answer = json.loads(done.stdout)
+    return Found(tuple(Line(**each) for each in answer["lines"]), answer["version"])
+
+
+def _measured(asked: Asked) -> dict[str, Any]:
+    import onnxruntime
+
+    from offramp.bundle import runtime
+
+    bundle = runtime.Bundle(asked.bundle, asked.threads)
+    if len(asked.shares) != len(bundle.stages):
+        raise runtime.BundleError(f"{asked.bundle} has {len(bundle.stages)} stages; give as many shares")
+    plain = None if asked.plain is None else _session(onnxruntime, asked.plain, asked.threads)
+    lines: list[Line] = []
+    for batch in asked.batches:
+        lines += _batch(bundle, plain, batch, asked)
+    return {
+        "lines": [asdict(each) for each in lines],
+        "version": onnxruntime.__version__,
+    }
+
+
+def _batch(bundle: Any, plain: Any, batch: int, asked: Asked) -> list[Line]:
+    height, width = bundle.preprocessing.size
+    shape = (batch, bundle.preprocessing.channels, height, width)
+    noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    stays = _ruled(bundle, [NEVER] * len(bundle.stages))
+    runs: dict[str, Callable[[], object]] = {"nothing leaves": partial(stays.run, noise)}
+    if plain is not None:
+        runs["plain"] = partial(plain.run, None, {plain.get_inputs()[0].name: noise})
+    early = any(share > 0 for share in asked.shares[:-1])
+    mean = None
+    if batch == 1 and early:
+        runs |= {f"policy {at}": partial(_leaving_at(bundle, at).run, noise) for at in _seen(asked)}
+    elif early:
+        policy = _with_shares(bundle, noise, asked.shares)
+        runs["policy"] = partial(policy.run, noise)
+        mean = float(policy.run(noise).compute.mean()) * bundle._plain_macs
+    runs |= _stage_runs(bundle, noise)
+    found = interleaved(runs, lambda: None, asked.repeats, asked.seconds)
+    spent = [stage.macs for stage in bundle.stages]
+    lines = [line(ENGINE, "nothing leaves", batch, found["nothing leaves"], spent[-1])]
+    if plain is not None:
+        lines.insert(0, line(ENGINE, "plain", batch, found["plain"], bundle._plain_macs))
+    if batch == 1 and early:
+        parts = [found[f"policy {at}"] for at in _seen(asked)]
+        shares = [asked.shares[at] for at in _seen(asked)]
+        mean = sum(asked.shares[at] * spent[at] for at in _seen(asked))
+        lines.append(mixture(ENGINE, batch, parts, shares, mean))
+    elif early:
+        lines.append(line(ENGINE, "policy", batch, found["policy"], mean))
+    for at, stage in enumerate(bundle.stages):
+        own = spent[at] - (spent[at - 1] if at else 0)
+        name = f"stage {stage.exit}"
+        lines.append(line(ENGINE, name, batch, found[name], own))
+    return lines
+
+
+def _seen(asked: Asked) -> list[int]:
+    return [at for at, share in enumerate(asked.shares) if share > 0]
+
+
+def _stage_runs(bundle: Any, noise: Any) -> dict[str, Callable[[], object]]:
+    held: dict[int | None, list[Any]] = {None: [noise]}
+    runs: dict[str, Callable[[], object]] = {}
+    for at, stage in enumerate(bundle.stages):
+        runs[f"stage {stage.exit}"] = partial(stage.run, held[stage.after])
+        _, *held[at] = stage.run(held[stage.after])
+    return runs
+
+
+def _ruled(bundle: Any, thresholds: Sequence[float]) -> Any:
+    """The same sessions under other thresholds. Scores that count, or say nothing, cannot be cut where
+    one likes, so confidence stands for them."""
+    twin = copy.copy(bundle)
+    pairs = zip(bundle.stages, thresholds, strict=True)
+    twin.stages = tuple(replace(stage, threshold=threshold) for stage, threshold in pairs)
+    twin.score = bundle.score if bundle.score in ("entropy", "margin") else "confidence"
+    return twin
+
+
+def _leaving_at(bundle: Any, at: int) -> Any:
+    return _ruled(bundle, [ALWAYS if i == at else NEVER for i in range(len(bundle.stages))])
+
+
+def _with_shares(bundle: Any, noise: Any, shares: Sequence[float]) -> Any:
+    """Thresholds that let these images leave with these shares, or as near as their scores allow."""
+    stays = _ruled(bundle, [NEVER] * len(bundle.stages))
+    logits = stays.all_exits(noise)
+    counts = np.bincount(places(shares, len(noise)), minlength=len(shares))
+    inside = np.arange(len(noise))
+    thresholds = []
+    for at, stage in enumerate(stays.stages):
+        sure, _ = scoring.score(stays.score, logits[inside, at], stage.temperature)
+        order = np.sort(sure)[::-1]
+        leaving = int(counts[at])
+        threshold = float(order[leaving - 1]) if leaving and len(order) else NEVER
+        thresholds.append(threshold)
+        inside = inside[sure < threshold]
+    return _ruled(bundle, thresholds)
+
+
+def _session(onnxruntime: Any, path: str, threads: int) -> Any:
+    """As the runtime makes its own."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(Path(path), options, providers=["CPUExecutionProvider"])
+
+
+def _asked(given: Mapping[str, Any]) -> Asked:
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return Asked(**tuples)
+
+
+def main() -> int:
+    try:
+        print(json.dumps(_measured(_asked(json.load(sys.stdin)))))
+    except Exception as error:  # whoever started this shows it, in one line
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

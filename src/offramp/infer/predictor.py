@@ -1,0 +1,244 @@
+"""Answers for batches of images, of which those that have left cost nothing any more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from offramp.errors import OfframpError
+from offramp.infer.stages import Tensors, stages
+from offramp.nets.network import ExitNetwork
+from offramp.parts import backbone
+from offramp.policy import scoring
+from offramp.policy.policy import Policy
+from offramp.study.trained import network_costs
+
+NEAR = 1e-4  # far above the rounding of a softmax in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Answers for B images, on the predictor's device.
+
+    classes: [B] int64.  confidence: [B], the largest softmax probability at the exit where the image
+    left, with the policy's temperature, 0 to 1; NaN without a finite largest logit.  exits: [B] int64,
+    numbers of the network's exits, from 1.  compute: [B], MACs of what was run for the image as a share
+    of the plain backbone; above 1 where heads, or trunks, of earlier exits come on top.  logits:
+    [B, classes] of that exit, float32 at least.
+    """
+
+    classes: Tensor
+    confidence: Tensor
+    exits: Tensor
+    compute: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """What is known of the rows while they go from exit to exit.
+
+    left: numbers of the rows that are still inside, [n]; None while all are.  logits: [B, classes] of
+    the last exit that each has seen.  place: [B], its index.
+    """
+
+    left: Tensor | None
+    logits: Tensor
+    place: Tensor
+
+
+class Predictor:
+    """A network and a policy: images [B, C, H, W], normalized as in training → `Prediction`.
+
+    After each exit where images leave, the rest is packed together in the same memory layout and goes
+    on alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits once a
+    stage: for which images stay, or with a single image for its logits.
+    """
+
+    def __init__(self, net: ExitNetwork, policy: Policy, backend: str | None = None) -> None:
+        """net: in eval mode; the predictor runs its own tensors, not copies.  policy: names exits of
+        the network.  backend: of torch.compile, for each stage alone; None runs eagerly.
+
+        Raises OfframpError for an exit that the network lacks, and as `stages` does.
+        """
+        for exit in policy.exits:
+            if exit > net.exits:
+                raise OfframpError(
+                    f"the policy names exit {exit} and the network has {net.exits}; "
+                    "calibrate a policy for this network"
+                )
+        self.policy = policy
+        self._net = net
+        self._active = policy.active
+        self._stages = stages(net, [policy.exits[i] for i in self._active], backend)
+        costs = network_costs(net, list(net.trunk_of), list(policy.exits))
+        plain = sum(net.macs(part) for part in backbone(net.exits))
+        device = next(net.parameters()).device
+        shares = [spent / plain for spent in policy.macs(costs)]
+        warmth = policy.temperatures or (1.0,) * len(policy.exits)
+        # On the device once, so that no call has to send them there.
+        self._numbers = torch.tensor(policy.exits, device=device)
+        self._shares = torch.tensor(shares, dtype=torch.float32, device=device)
+        self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, forced: Tensor | None = None) -> Prediction:
+        """images: [B, C, H, W] on the network's device, normalized; best in channels_last.  forced: for
+        measurements: [B] int64, the index into the policy's exits at which each image leaves whatever
+        its score; scores are computed all the same.
+
+        Raises OfframpError for images of another shape, and for a network put in train mode since.
+        """
+        self._check(images)
+        if len(images) < 2:
+            return self._single(images, forced) if len(images) else self._nothing()
+        row = self._walk(images, forced)
+        logits, place = row.logits, row.place
+        warmth = 1.0 if self._warmth is None else self._warmth[place, None]
+        sure = scoring.probabilities(logits, cast(Any, warmth)).amax(dim=-1)
+        return Prediction(
+            scoring.answers(logits), sure, self._numbers[place], self._shares[place], logits
+        )
+
+    def _walk(self, images: Tensor, forced: Tensor | None) -> _Row:
+        reached: dict[int, tuple[int, Tensors]] = {}  # by trunk: the last tap, and what crosses there
+        row: _Row | None = None
+        past: scoring.Past = None
+        for step, at in enumerate(self._active):
+            tensors = self._advance(reached, images, step)
+            logits = _wide(self._stages.heads[step](*tensors))
+            row = _seen(row, logits, at)
+            if at == self._active[-1]:
+                break
+            found, past = self._score(at, logits, past)
+            threshold = self.policy.thresholds[at]
+            if threshold is None:  # run for the sake of later exits, as patience does
+                continue
+            leaves = found >= threshold
+            if forced is not None:
+                leaves = (forced if row.left is None else forced[row.left]) == at
+            stay = (~leaves).nonzero().squeeze(1)
+            if not len(stay):
+                break
+            if len(stay) < len(leaves):
+                row = _Row(stay if row.left is None else row.left[stay], row.logits, row.place)
+                later = self._stages.trunks[step + 1 :]
+                reached = {t: (i, _packed(v, stay)) for t, (i, v) in reached.items() if t in later}
+                images = images[stay] if any(t not in reached for t in later) else images
+                past = None if past is None else (past[0][stay], past[1][stay])
+        assert row is not None
+        return row
+
+    def _single(self, images: Tensor, forced: Tensor | None) -> Prediction:
+        """The straight path: nothing is packed, and few numbers are looked at on the host."""
+        reached: dict[int, tuple[int, Tensors]] = {}
+        past: scoring.Past = None
+        told = None if forced is None else int(forced)
+        for step, at in enumerate(self._active):
+            seen = _wide(self._stages.heads[step](*self._advance(reached, images, step)))
+            if at == self._active[-1]:
+                break
+            leaves, past = self._decision(at, _host(seen), past)
+            if leaves if told is None else told == at:
+                break
+        warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
+        classes, sure = _answer(seen, warmth)
+        return Prediction(classes, sure, self._numbers[at : at + 1], self._shares[at : at + 1], seen)
+
+    def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
+        """Whether a single image leaves. logits: [1, C] on the host. Two or three kernels tell how sure
+        an exit is nearly; only where that is too near to the threshold are all those of `scoring` run,
+        which take longer than some stages."""
+        threshold = self.policy.thresholds[at]
+        if self.policy.score != "patience" and threshold is not None:
+            warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
+            nearly = _nearly(self.policy.score, logits, warmth)
+            if abs(nearly - threshold) > NEAR:  # not so for NaN
+                return nearly > threshold, None
+        found, past = self._score(at, logits, past)
+        return threshold is not None and bool(found >= threshold), past
+
+    def _advance(self, reached: dict[int, tuple[int, Tensors]], images: Tensor, step: int) -> Tensors:
+        """What crosses the cut of an exit, from where its trunk has got to."""
+        exit, trunk = self._stages.exits[step], self._stages.trunks[step]
+        done, tensors = reached.get(trunk, (0, (images,)))
+        for i in range(done + 1, exit + 1):
+            tensors = tuple(self._stages.segments[trunk, i](*tensors))
+        reached[trunk] = exit, tensors
+        return tensors
+
+    def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
+        warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
+        return scoring.score(self.policy.score, logits, warmth, past)
+
+    def _check(self, images: Tensor) -> None:
+        shape = self._net.input_shape
+        if images.dim() != 4 or tuple(images.shape[1:]) != shape:
+            wanted = ", ".join(map(str, shape))
+            raise OfframpError(
+                f"the images are {list(images.shape)}; the network takes [B, {wanted}], normalized"
+            )
+        if not images.is_floating_point():
+            raise OfframpError(f"the images are {images.dtype}; normalize them as in training first")
+        if self._net.training:
+            raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
+
+    def _nothing(self) -> Prediction:
+        none = self._numbers[:0]
+        empty = self._shares[:0]
+        return Prediction(none, empty, none, empty, empty.new_empty(0, self._net.classes))
+
+
+def _seen(row: _Row | None, logits: Tensor, at: int) -> _Row:
+    """`row` after another exit, whose logits only the rows that are left have."""
+    if row is None or row.left is None:
+        return _Row(None, logits, torch.full_like(logits[:, 0], at, dtype=torch.int64))
+    left = row.left
+    return _Row(left, row.logits.index_copy(0, left, logits), row.place.index_fill(0, left, at))
+
+
+def _host(logits: Tensor) -> Tensor:
+    """On the CPU; the host waits for the device."""
+    return logits.cpu()
+
+
+def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them."""
+    if logits.device.type == "cpu":  # elsewhere the question below would make the host wait
+        sure = torch.softmax(logits / temperature, dim=-1).amax(dim=-1)
+        if not math.isnan(sure):
+            return logits.argmax(dim=-1), sure
+    return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
+
+
+def _nearly(score: str, logits: Tensor, temperature: float) -> float:
+    """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
+    finite number. logits: [1, C]."""
+    odds = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+    if score == "confidence":
+        return float(odds.amax())
+    if score == "margin" and odds.shape[-1] > 1:
+        first, second = odds[0].topk(2).values.tolist()
+        return float(first - second)
+    return math.nan
+
+
+def _packed(tensors: Tensors, stay: Tensor) -> Tensors:
+    """The rows that stay. Indexing keeps channels_last, which index_select does not.
+
+    Raises OfframpError for a tensor that has no row for each image.
+    """
+    if any(t.dim() == 0 or len(t) != len(tensors[0]) for t in tensors):
+        raise OfframpError(
+            "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
+        )
+    return tuple(t[stay] for t in tensors)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """float32 at least, so that exits under autocast go into one tensor."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -1,0 +1,266 @@
+"""One module cut into segments and a classifier that compute, together, what it computes.
+
+Every piece is a graph of its own, rooted on the module: parameters stay where they are, under their
+own names, and the module keeps working whole.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor, fx, nn
+
+from offramp.errors import OfframpError, nearest
+from offramp.nets.clock import Clock
+from offramp.nets.cut.pieces import Piece, chain_graph, crossing, pieces, traced_graph
+from offramp.nets.cut.places import Place, Site, Survey, hold, places, survey
+from offramp.nets.identity import settings
+
+__all__ = ["Clock", "Place", "Segment", "Trunk", "cut", "cut_by_names", "places", "survey"]
+
+
+@final
+class Segment:
+    """A stretch of a module: takes tensors, and returns the tensor at its end first.
+
+    The tensors that cross the cut beside that one follow it, and the next segment takes them in the
+    same order. A segment has a mode of its own, and sets that of the modules it calls accordingly.
+    """
+
+    def __init__(self, module: nn.Module, clock: Clock, piece: Piece) -> None:
+        self.training = module.training
+        self._module = module
+        self._clock = clock
+        self._piece = piece
+        self._functions = piece.functions
+        self._leaves = tuple(module.get_submodule(path) for path in piece.leaves)
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """tensors: `[B, ...]` each; for the first segment the images `[B, C, H, W]`."""
+        for leaf in self._leaves:  # another segment may call the same module in another mode
+            if leaf.training is not self.training:
+                leaf.train(self.training)
+        return self._functions[self.training](self._module, self._clock, *tensors)
+
+    def train(self, mode: bool = True) -> None:
+        """Train mode, or eval mode, for this segment and the modules it calls."""
+        self.training = mode
+        for leaf in self._leaves:
+            leaf.train(mode)
+
+    def state(self) -> dict[str, Tensor]:
+        """The live parameters and persistent buffers it uses, under the module's own names."""
+        return {name: _tensor(self._module, name) for name in self._piece.state}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The live parameters it uses."""
+        return [self._module.get_parameter(name) for name in self._piece.parameters]
+
+    def as_module(self) -> fx.GraphModule:
+        """What it runs in eval mode as a module of its own, for export: live tensors, no clock."""
+        graph = copy.deepcopy(self._piece.eval)
+        clock = next(iter(graph.nodes))
+        for node in [*clock.users, clock]:
+            graph.erase_node(node)
+        return fx.GraphModule(self._module, graph).eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Trunk:
+    """One module, cut in pieces.
+
+    module: the module itself, its state_dict as ever.
+    places: the K canonical names: of the taps, then of the place that feeds the classifier.
+    shapes: of one image's tensor at each place; empty where no image was shown.
+    segments: K of them, each ending at its place. classifier: from the last place to the logits.
+    code: what the module computes, as text in which no cut shows.
+    """
+
+    module: nn.Module
+    places: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    pieces: tuple[Piece, ...]
+    constants: dict[str, Tensor]
+    code: str
+    clock: Clock
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        return tuple(Segment(self.module, self.clock, piece) for piece in self.pieces[:-1])
+
+    @cached_property
+    def classifier(self) -> Segment:
+        return Segment(self.module, self.clock, self.pieces[-1])
+
+    def on(self, module: nn.Module, clock: Clock | None = None) -> Trunk:
+        """The same cuts on another instance of the same architecture, without tracing it.
+
+        clock: of the network that the new trunk belongs to; None makes one. Raises OfframpError
+        when a parameter or a buffer is missing or has another shape.
+        """
+        mine, theirs = self.module.state_dict(), module.state_dict()
+        for name in sorted(mine.keys() | theirs.keys()):
+            if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape:
+                raise OfframpError(
+                    f"{type(module).__name__} cannot take these cuts, because '{name}' differs; "
+                    "build it with the same arguments"
+                )
+        return _trunk(module, self.places, self.shapes, self.pieces, self.constants, self.code, clock)
+
+
+def cut(
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    taps: Sequence[str],
+    final: str | None = None,
+    *,
+    clock: Clock | None = None,
+    surveyed: Survey | None = None,
+) -> Trunk:
+    """Cut `module` after each of `taps` and before its classifier.
+
+    input_shape: of one image, `[C, H, W]`. taps: names of places, first to last; a submodule's path
+    means its (last) output. final: the place that feeds the classifier; None finds it. surveyed:
+    `survey(module, input_shape)`, where the caller has it already.
+
+    Raises OfframpError when a name is unknown, when places are out of order or not before the
+    classifier, when two pieces would use one parameter, and as `survey` does.
+    """
+    seen = surveyed or survey(module, input_shape)
+    sites = _ordered(seen, taps, seen.final(final))
+    graphs = [
+        (
+            traced_graph(seen.train, a.train if a else None, b.train if b else None),
+            traced_graph(seen.eval, a.eval if a else None, b.eval if b else None),
+        )
+        for a, b in zip((None, *sites), (*sites, None), strict=True)
+    ]
+    names = tuple(site.name for site in sites)
+    shapes = tuple(seen.eval.facts[site.eval].shape or () for site in sites)
+    constants = seen.train.traced.constants | seen.eval.traced.constants
+    return _trunk(module, names, shapes, pieces(module, graphs), constants, seen.code, clock)
+
+
+def cut_by_names(
+    module: nn.Module,
+    names: Sequence[Sequence[str]],
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    clock: Clock | None = None,
+) -> Trunk:
+    """Cut a module that cannot be traced.
+
+    names: the paths of the submodules that each segment runs, one after another, then a last list
+    for the classifier. A place is named by the submodule it follows. input_shape: of one image,
+    `[C, H, W]`; with it, the pieces are run on noise and compared with the module.
+
+    Raises OfframpError when a name is unknown, a list empty, a parameter in two pieces, or when the
+    pieces compute something else than the module.
+    """
+    if len(names) < 2 or not all(names):
+        raise OfframpError(
+            f"{type(module).__name__} needs at least two lists of submodule names, none of them "
+            "empty; give one list per segment and a last one for the classifier"
+        )
+    known = {name for name, _ in module.named_modules() if name}
+    for name in (name for row in names for name in row):
+        if name not in known:
+            hint = nearest(name, known)
+            raise OfframpError(f"{type(module).__name__} has no submodule '{name}'{hint}")
+    found = pieces(module, [(chain_graph(row), chain_graph(row)) for row in names])
+    ends = tuple(row[-1] for row in names[:-1])
+    code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()])}"
+    trunk = _trunk(module, ends, (), found, {}, code, clock)
+    if input_shape is None:
+        return trunk
+    return replace(trunk, shapes=_compared(trunk, input_shape))
+
+
+def _trunk(
+    module: nn.Module,
+    places: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    pieces: tuple[Piece, ...],
+    constants: dict[str, Tensor],
+    code: str,
+    clock: Clock | None,
+) -> Trunk:
+    hold(module, constants)
+    return Trunk(module, places, shapes, pieces, constants, code, clock or Clock())
+
+
+def _ordered(seen: Survey, taps: Sequence[str], end: Site) -> list[Site]:
+    """The sites of the taps and `end`, each after the one before it in both modes."""
+    sites = [*(seen.site(tap) for tap in taps), end]
+    for name, site in zip(taps, sites, strict=False):
+        if not _before(seen, site, end):
+            raise OfframpError(
+                f"the tap '{name}' is not before the classifier of {seen.title}, which begins "
+                f"after '{end.name}'; name an earlier place"
+            )
+    for name, a, b in zip(taps[1:], sites, sites[1:], strict=False):
+        if a is b:
+            raise OfframpError(f"the tap '{name}' is the same place as '{a.name}'; name it once")
+        if not _before(seen, a, b):
+            raise OfframpError(
+                f"the tap '{name}' runs before '{a.name}'; list taps in the order of execution"
+            )
+    for site in sites:
+        train, evaluation = (
+            [side.traced.names.get(n, "the images") for n in crossing(side, node)[1:]]
+            for side, node in ((seen.train, site.train), (seen.eval, site.eval))
+        )
+        if train != evaluation:
+            raise OfframpError(
+                f"{seen.title} cannot be cut after '{site.name}', because the tensors that pass it "
+                "by are others in train mode than in eval mode; name a neighboring place"
+            )
+    return sites
+
+
+def _before(seen: Survey, a: Site, b: Site) -> bool:
+    in_train = seen.train.order[a.train] <= seen.train.order[b.train]
+    return a is not b and in_train and seen.eval.order[a.eval] <= seen.eval.order[b.eval]
+
+
+def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The shapes at the places, once the pieces have given what the whole module gives."""
+    probe = copy.deepcopy(trunk.module).eval()
+    pieces_of_it = trunk.on(probe)
+    title = type(probe).__name__
+    like = next(probe.parameters(), torch.empty(0))
+    with torch.no_grad():
+        x = torch.ones(2, *input_shape, device=like.device, dtype=like.dtype)
+        x = x * torch.linspace(-1, 1, x[0].numel(), device=x.device, dtype=x.dtype).view(x[0].shape)
+        try:
+            expected = probe(x.clone())
+            shapes = []
+            y = x
+            for segment in pieces_of_it.segments:
+                (y,) = segment(y)
+                shapes.append(tuple(y.shape[1:]))
+            (y,) = pieces_of_it.classifier(y)
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OfframpError(
+                f"the submodules listed for {title} do not run one after another: {reason}; "
+                "list all of them in execution order, and make steps between them submodules too"
+            ) from error
+    if y.shape != expected.shape or not torch.allclose(y, expected, rtol=1e-3, atol=1e-5):
+        raise OfframpError(
+            f"the submodules listed for {title}, run one after another, do not compute what it "
+            "computes; list all of them, and make steps between them (an activation, a flatten) "
+            "submodules too"
+        )
+    return tuple(shapes)
+
+
+def _tensor(module: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    tensor: Tensor = getattr(module.get_submodule(path), leaf)
+    return tensor

@@ -1,0 +1,348 @@
+"""Where a network can be cut, and what each place costs to reach."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, fx, nn
+
+from offramp.errors import OfframpError, nearest
+from offramp.nets.cut.observe import UNKNOWN, Fact, observe
+from offramp.nets.cut.trace import Traced, trace
+from offramp.nets.draws import seeded
+from offramp.nets.identity import settings
+
+_SEED = 0  # of the images and the noise that a network is observed on; nothing depends on it
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor that an exit can read, with nothing else crossing from what runs before it.
+
+    name: its canonical name, the shortest path of a submodule that outputs it, else the path of the
+        function that does (`blocks.2.add`; `#2` is the second of several calls).
+    aliases: other names of the same place.
+    shape: of one image's tensor, `[C, H, W]` or `[T, D]` or `[D]`.
+    macs: multiply-accumulates from one image up to here; share: of the whole network's, 0 to 1.
+    params: how many parameters run up to here.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    shape: tuple[int, ...]
+    macs: int
+    share: float
+    params: int
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One mode of a module: its operations in order, and what was observed of each."""
+
+    traced: Traced
+    facts: dict[fx.Node, Fact]
+
+    @cached_property
+    def order(self) -> dict[fx.Node, int]:
+        return {node: i for i, node in enumerate(self.traced.graph.nodes)}
+
+    @cached_property
+    def crossing(self) -> tuple[tuple[fx.Node, ...], ...]:
+        """For each operation: those at or before it that an operation after it reads.
+
+        Parameters and buffers do not cross, nor does what the batch size alone decides.
+        """
+        crosses = {
+            n: max((self.order[u] for u in n.users), default=-1)
+            for n in self.order
+            if n.op != "get_attr" and (self.facts[n].tensor or self.facts[n].value is UNKNOWN)
+        }
+        rows, live = [], list[fx.Node]()
+        for node, i in self.order.items():
+            live = [n for n in (*live, node) if crosses.get(n, -1) > i]
+            rows.append(tuple(live))
+        return tuple(rows)
+
+    def origin(self, node: fx.Node) -> fx.Node:
+        """The operation that made this very tensor: identities made nothing."""
+        source = self.facts[node].untouched
+        return node if source is None or source.op == "get_attr" else self.origin(source)
+
+    @cached_property
+    def weights(self) -> dict[fx.Node, frozenset[str]]:
+        """The submodules and tensors that each operation on data reads, by path.
+
+        Operations on weights alone count for the operation on data that reads their result.
+        """
+        constant: dict[fx.Node, frozenset[str]] = {}
+        reads: dict[fx.Node, frozenset[str]] = {}
+        for node in self.order:
+            own = {str(node.target)} if node.op in ("call_module", "get_attr") else set[str]()
+            names = frozenset(own).union(*(constant.get(n, ()) for n in node.all_input_nodes))
+            is_constant = node.op != "placeholder" and all(n in constant for n in node.all_input_nodes)
+            (constant if is_constant else reads)[node] = names
+        return reads
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place before it is known to be a good one: the operation to cut after, in each mode."""
+
+    name: str
+    aliases: tuple[str, ...]
+    train: fx.Node
+    eval: fx.Node
+    clean: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A module traced and observed in both modes. Holds nothing of the module itself."""
+
+    title: str
+    train: Side
+    eval: Side
+    parameters: dict[str, int]  # their number of elements, by name
+    code: str  # what the module computes, as text that no cut changes
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every named tensor, in the order of execution."""
+        train, evaluation = _named(self.train), _named(self.eval)
+        in_train, in_eval = self.train.order, self.eval.order
+        groups: dict[tuple[fx.Node, fx.Node], list[str]] = {}
+        for name in train.keys() & evaluation.keys():
+            groups.setdefault((train[name], evaluation[name]), []).append(name)
+        sites = []
+        for (t, e), names in groups.items():
+            first, *rest = self._shortest_first(names)
+            clean = all(
+                side.facts[n].shape is not None
+                and set(side.crossing[side.order[n]]) <= {n}
+                and side.facts[n].shape == self.eval.facts[e].shape
+                for side, n in ((self.train, t), (self.eval, e))
+            )
+            sites.append(Site(first, tuple(rest), t, e, clean))
+        return tuple(sorted(sites, key=lambda s: (in_eval[s.eval], in_train[s.train])))
+
+    def _shortest_first(self, names: list[str]) -> list[str]:
+        traced, order = self.eval.traced, self.eval.order
+        modules = traced.ends.keys() & self.train.traced.ends.keys()
+        # Of names as short, the one that outputs the tensor first: the others are identities.
+        at = {name: order[node] for name, node in traced.named.items()}
+        return sorted(names, key=lambda n: (n not in modules, n.count("."), at[n], len(n), n))
+
+    def site(self, name: str) -> Site:
+        """The site of that name. Raises OfframpError, with the nearest name, when there is none."""
+        for site in self.sites:
+            if name == site.name or name in site.aliases:
+                return site
+        hint = nearest(name, [n for s in self.sites if s.clean for n in (s.name, *s.aliases)])
+        hint = hint if "did you mean" in hint else "; places() lists the names there are"
+        raise OfframpError(f"{self.title} has no place '{name}'{hint}")
+
+    def final(self, name: str | None = None) -> Site:
+        """The place that feeds the classifier: the one named, else the last one before it.
+
+        The classifier is the last operation with parameters, together with what pools, flattens and
+        drops before it. Raises OfframpError when no single tensor feeds it.
+        """
+        if name is not None:
+            site = self.site(name)
+            if not site.clean:
+                raise OfframpError(
+                    f"the classifier of {self.title} cannot begin after '{site.name}', because "
+                    "other tensors pass it by; name another place"
+                )
+            return site
+        latest = self.eval.order[self._before_classifier()]
+        sites = [s for s in self.sites if s.clean and self.eval.order[s.eval] <= latest]
+        if not sites:
+            raise OfframpError(
+                f"no single tensor feeds the classifier of {self.title} from a layer before it; "
+                "name the last place of its trunk"
+            )
+        last = sites[-1].eval
+        return next(s for s in sites if s.eval is last)
+
+    def places(self, final: str | None = None) -> tuple[Place, ...]:
+        """Every place before the one that feeds the classifier, in the order of execution."""
+        end = self.final(final)
+        total = sum(f.macs for f in self.eval.facts.values())
+        places = []
+        for site in self.sites[: self.sites.index(end)]:
+            shape = self.eval.facts[site.eval].shape
+            if not site.clean or shape is None:
+                continue
+            upto = self.eval.order[site.eval]
+            macs = sum(self.eval.facts[n].macs for n, i in self.eval.order.items() if i <= upto)
+            read = [w for n, w in self.eval.weights.items() if self.eval.order[n] <= upto]
+            used = under(frozenset[str]().union(*read), self.parameters)
+            params = sum(self.parameters[p] for p in used)
+            share = macs / total if total else 0.0
+            places.append(Place(site.name, site.aliases, shape, macs, share, params))
+        return tuple(places)
+
+    def _before_classifier(self) -> fx.Node:
+        """The tensor that the parameter-free operations before the classifier begin with."""
+        side = self.eval
+        on_data = [n for n, w in side.weights.items() if under(w, self.parameters)]
+        if not on_data:
+            raise OfframpError(f"{self.title} has no parameters; there is nothing to train")
+        chain: list[fx.Node] = []
+        node = self._data_input(on_data[-1])
+        if node is None:
+            return on_data[-1].prev
+        layer, pooled = 0, False  # how much of the chain leads back to the layer
+        while node is not None:
+            chain.append(node)
+            if under(side.weights[node], self.parameters):
+                layer = layer or len(chain)
+                if pooled or "norm" not in side.traced.kinds[node]:
+                    break
+            elif _pools(side, node):
+                layer, pooled = 0, True  # a norm after the pooling is the classifier's
+            node = self._data_input(node)
+        del chain[layer or len(chain) :]
+        return self._end_of_layer(chain[::-1])
+
+    def _end_of_layer(self, chain: list[fx.Node]) -> fx.Node:
+        """Of a chain that begins with a layer: where the layer's activation or its module ends.
+
+        Pooling ends it whatever the size of the map, and dropout is no part of it.
+        """
+        side, base = self.eval, chain[0]
+        name = side.traced.names.get(base, "")
+        around = {n for m, n in side.traced.ends.items() if name.startswith(m + ".")}
+        last = base
+        for node in chain[1:]:
+            if _pools(side, node):
+                break
+            same = side.facts[node].shape == side.facts[base].shape
+            if node in around or (same and side.facts[node].untouched is None):
+                last = node
+        return last
+
+    def _data_input(self, node: fx.Node) -> fx.Node | None:
+        """The one tensor that the operation reads, weights aside; None when there are several."""
+        inputs = [
+            n for n in node.all_input_nodes if n in self.eval.weights and self.eval.facts[n].tensor
+        ]
+        return inputs[0] if len(inputs) == 1 else None
+
+
+def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
+    """Trace and observe a copy of `module` on noise of `input_shape` (`[C, H, W]`).
+
+    Neither the module nor the global generator changes. Raises OfframpError when images of that
+    shape do not pass, when the module cannot be traced, or when the trace computes something else.
+    """
+    title = type(module).__name__
+    probe = copy.deepcopy(module)
+    reference = next(probe.parameters(), torch.empty(0))
+    device = reference.device
+    with seeded(_SEED), torch.no_grad():
+        x = torch.randn(3, *input_shape).to(device, reference.dtype)
+        evaluation = _side(probe.eval(), title, x)
+        training = _side(probe.train(), title, x)
+    graphs = [side.traced.graph for side in (training, evaluation)]
+    called = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_module"}
+    names = under(called, [name for name, _ in module.named_modules(remove_duplicate=False)])
+    return Survey(
+        title=title,
+        train=training,
+        eval=evaluation,
+        parameters={n: p.numel() for n, p in module.named_parameters(remove_duplicate=False)},
+        code="\n".join((*map(_text, graphs), repr(module), settings(module, names))),
+    )
+
+
+def places(
+    module: nn.Module, input_shape: tuple[int, ...], final: str | None = None
+) -> tuple[Place, ...]:
+    """Every place that an early exit of `module` can go, in the order of execution.
+
+    input_shape: of one image, `[C, H, W]`. final: the place that feeds the classifier, where it is
+    not the one that `Survey.final` finds. Raises OfframpError as `survey` does.
+    """
+    return survey(module, input_shape).places(final)
+
+
+def under(paths: Iterable[str], names: Iterable[str]) -> frozenset[str]:
+    """Those of `names` (of parameters, of buffers) that are at or below one of `paths`."""
+    found = set(paths)
+    return frozenset(name for name in names if any(name[:i] in found for i in (*_dots(name), len(name))))
+
+
+def _dots(name: str) -> list[int]:
+    return [i for i, letter in enumerate(name) if letter == "."]
+
+
+def _side(probe: nn.Module, title: str, x: Tensor) -> Side:
+    """The mode that `probe` is in. x: three images `[3, C, H, W]`."""
+    torch.manual_seed(_SEED)
+    try:
+        expected = probe(x[:2].clone())
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).strip().splitlines()
+        raise OfframpError(
+            f"images of {'×'.join(map(str, x.shape[1:]))} do not pass through {title}: "
+            f"{reason[0] if reason else type(error).__name__}; give the shape it is made for"
+        ) from error
+    mode = "train" if probe.training else "eval"
+    if not isinstance(expected, Tensor):
+        raise OfframpError(
+            f"{title} returns a {type(expected).__name__} in {mode} mode; "
+            "let its forward return one tensor of logits [B, classes]"
+        )
+    traced = trace(probe)
+    torch.manual_seed(_SEED)
+    hold(probe, traced.constants)
+    facts, found = observe(traced.graph, probe, (x[:2].clone(), x.clone()))
+    scale = expected.abs().max().clamp(min=1e-6)
+    if found.shape != expected.shape or bool((found - expected).abs().max() > 1e-3 * scale):
+        raise OfframpError(
+            f"{title} cannot be cut, because its trace computes something else in {mode} mode; "
+            "give offramp.attach the segments as lists of submodule names in execution order, "
+            "one list per segment and a last one for the classifier"
+        )
+    _read_what_was_overwritten(facts)
+    return Side(traced, facts)
+
+
+def _pools(side: Side, node: fx.Node) -> bool:
+    return any(word in side.traced.kinds[node] for word in ("pool", "mean"))
+
+
+def hold(module: nn.Module, constants: dict[str, Tensor]) -> None:
+    """Let `module` carry tensors that a trace kept, as buffers that its state_dict omits."""
+    device = next((p.device for p in module.parameters()), None)
+    for name, tensor in constants.items():
+        module.register_buffer(name, tensor.detach().to(device, copy=True), persistent=False)
+
+
+def _read_what_was_overwritten(facts: dict[fx.Node, Fact]) -> None:
+    """After `relu_(x)`, let what reads `x` read the result: the same tensor, by its newer name."""
+    order = {node: i for i, node in enumerate(facts)}
+    for node, fact in facts.items():
+        source = fact.overwrites
+        if source is not None and source.op != "get_attr":
+            for user in [u for u in source.users if order[u] > order[node]]:
+                user.replace_input_with(source, node)
+
+
+def _named(side: Side) -> dict[str, fx.Node]:
+    """The operation that made the tensor of each name, where that is one of images `[B, ...]`."""
+    return {
+        name: side.origin(node)
+        for name, node in side.traced.named.items()
+        if side.facts[node].shape is not None and side.origin(node).op != "placeholder"
+    }
+
+
+def _text(graph: fx.Graph) -> str:
+    return graph.python_code("self").src

@@ -1,0 +1,136 @@
+"""What a policy does on a split it has not seen, with intervals: the report of a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.analysis.paired import Difference, paired
+from offramp.policy import losses, quality, scoring
+from offramp.policy.candidates import Rows
+from offramp.policy.costs import Costs
+from offramp.policy.policy import Policy
+from offramp.policy.quality import Interval
+from offramp.policy.sweep import Bound, oracle, random_exit
+
+Ints = NDArray[np.integer]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ExitOutcome:
+    """An exit under a policy. share: of inputs that leave here.  accuracy: of those; None where there
+    are none.  accuracy_all: of the exit on every input.  ece, auroc: of the exit's confidence, with the
+    policy's temperature, and of its score's telling right from wrong, on every input."""
+
+    exit: int
+    threshold: float | None
+    share: float
+    accuracy: float | None
+    accuracy_all: float
+    ece: float | None
+    auroc: float | None
+
+
+@dataclass(frozen=True)
+class ClassOutcome:
+    """A class: accuracy of the full network and of the policy on its images, and the loss (full minus
+    policy) with its interval over those images."""
+
+    name: str
+    images: int
+    full: float
+    policy: float
+    loss: Interval
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A policy on a split; intervals are of 95 %.
+
+    loss: accuracy of the full network minus the policy's, paired by image.  harm: share where the
+    full network is right and the policy wrong.  disagreement: share where they differ.  macs: mean of
+    an image; the interval's low and high may be None.  oracle, random: the bounds.
+    """
+
+    images: int
+    full: Interval
+    policy: Interval
+    loss: Interval
+    harm: Interval
+    disagreement: Interval
+    macs: Difference
+    exits: tuple[ExitOutcome, ...]
+    classes: tuple[ClassOutcome, ...]
+    oracle: Bound
+    random: Bound
+
+
+def outcome(policy: Policy, rows: Rows, costs: Costs, classes: Sequence[str]) -> Outcome:
+    """Evaluate a policy. classes: names by label."""
+    leaves = policy.leaves(rows.logits)
+    answers = scoring.answers(rows.logits)
+    right = answers == rows.labels[:, None]
+    chosen = losses.taken(right.astype(np.float64), leaves) > 0
+    full, images = right[:, -1], len(leaves)
+    differs = losses.taken(losses.disagreement(answers), leaves)
+    spent = np.asarray(policy.macs(costs), dtype=np.float64)[leaves]
+    every = range(len(policy.exits))
+    shares = np.bincount(leaves, minlength=len(policy.exits)) / images
+    alone = [costs.leaving([i])[0] for i in every]
+    return Outcome(
+        images,
+        quality.share(int(full.sum()), images),
+        quality.share(int(chosen.sum()), images),
+        _loss(full, chosen),
+        quality.share(int((full & ~chosen).sum()), images),
+        quality.share(int(differs.sum()), images),
+        paired(spent, np.zeros(images)),
+        tuple(_exit(policy, i, rows.logits, right[:, i], leaves) for i in every),
+        _classes(classes, rows.labels, full, chosen),
+        oracle(right, costs.leaving(list(every))),
+        random_exit(right, alone, shares.tolist()),
+    )
+
+
+def _loss(full: Bools, chosen: Bools) -> Interval:
+    return quality.difference(int((full & ~chosen).sum()), int((chosen & ~full).sum()), len(full))
+
+
+def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: Ints) -> ExitOutcome:
+    warmth = 1.0 if policy.temperatures is None else policy.temperatures[at]
+    confidence = scoring.probabilities(logits[:, at], warmth).max(axis=1)
+    # Patience and a fixed exit say nothing of how sure a single exit is.
+    name = policy.score if policy.score in ("confidence", "entropy", "margin") else "confidence"
+    scores, _ = scoring.score(name, logits[:, at], warmth)
+    here = leaves == at
+    return ExitOutcome(
+        policy.exits[at],
+        policy.thresholds[at],
+        float(here.mean()),
+        float(right[here].mean()) if here.any() else None,
+        float(right.mean()),
+        quality.calibration_error(confidence, right),
+        quality.auroc(scores, right),
+    )
+
+
+def _classes(names: Sequence[str], labels: Ints, full: Bools, chosen: Bools) -> tuple[ClassOutcome, ...]:
+    found = []
+    for label, name in enumerate(names):
+        here = labels == label
+        if here.any():
+            before, after = full[here], chosen[here]
+            found.append(
+                ClassOutcome(
+                    name,
+                    int(here.sum()),
+                    float(before.mean()),
+                    float(after.mean()),
+                    _loss(before, after),
+                )
+            )
+    return tuple(found)

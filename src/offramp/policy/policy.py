@@ -1,0 +1,215 @@
+"""A policy: which exit each input leaves at. And the file it is kept in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from offramp.errors import OfframpError
+from offramp.files import replacing
+from offramp.policy import scoring
+from offramp.policy.costs import Costs
+
+ScoreName = Literal["confidence", "entropy", "margin", "patience", "fixed"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Leave at the first exit whose score reaches its threshold, else at the last.
+
+    score: a name of `scoring.SCORES`.  exits: numbers of the trial's exits, ascending.  thresholds: one
+    an exit; None never lets an input leave, and the last is None.  temperatures: one an exit, which its
+    logits are divided by; None for 1 everywhere.
+
+    Raises ValueError for thresholds out of the score's range.
+    """
+
+    score: ScoreName
+    exits: tuple[int, ...]
+    thresholds: tuple[float | None, ...]
+    temperatures: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem is not None:
+            raise ValueError(problem)
+
+    def leaves(self, logits: scoring.Array) -> scoring.Array:
+        """The index of the exit that each row leaves at, from 0. [N, E, C] of numpy or torch → [N]."""
+        if len(logits.shape) != 3 or logits.shape[1] != len(self.exits):
+            shape = tuple(logits.shape)
+            raise ValueError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
+        return scoring.leaves(self.score, logits, self.thresholds, self.temperatures)
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Indices of the exits whose heads must be run: those where an input can leave, and for
+        patience all before them as well."""
+        last = len(self.exits) - 1
+        early = [i for i in range(last) if self.thresholds[i] is not None]
+        if self.score == "patience" and early:
+            early = list(range(max(early) + 1))
+            asked = min(t for t in self.thresholds if t is not None)
+            # No run of answers is as long as that: the policy is the final exit.
+            early = early if asked <= len(early) else []
+        if self.score == "fixed" and early:
+            return (early[0],)
+        return (*early, last)
+
+    def macs(self, costs: Costs) -> tuple[int, ...]:
+        """MACs of an image that leaves at each exit, [E]; 0 where none leaves."""
+        spent = dict(zip(self.active, costs.leaving(self.active), strict=True))
+        return tuple(spent.get(i, 0) for i in range(len(self.exits)))
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A policy and where it comes from.
+
+    trial, trial_hash: of the network it was made for.  classes: how many.  target: what was asked for.
+    chosen: what it came to on the calibration split, as JSON.  statement: what is promised, in words.
+    """
+
+    policy: Policy
+    trial: str
+    trial_hash: str
+    classes: int
+    target: dict[str, Any]
+    chosen: dict[str, Any]
+    statement: str
+
+
+class _Exit(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    exit: Annotated[int, Field(ge=1)]
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    format: Literal[1]
+    trial: str
+    trial_hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    classes: Annotated[int, Field(ge=2)]
+    score: ScoreName
+    exits: Annotated[list[_Exit], Field(min_length=1)]
+    target: dict[str, Any]
+    chosen: dict[str, Any]
+    statement: str
+
+
+def to_json(file: PolicyFile) -> str:
+    """The text of a policy file: the same for the same policy, to the byte."""
+    policy = file.policy
+    warmth = policy.temperatures or (1.0,) * len(policy.exits)
+    rows = zip(policy.exits, policy.thresholds, warmth, strict=True)
+    value = _File(
+        format=1,
+        trial=file.trial,
+        trial_hash=file.trial_hash,
+        classes=file.classes,
+        score=policy.score,
+        exits=[_Exit(exit=k, threshold=t, temperature=w) for k, t, w in rows],
+        target=file.target,
+        chosen=file.chosen,
+        statement=file.statement,
+    )
+    return json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+
+def write(path: Path, file: PolicyFile) -> None:
+    """Write a policy file, whole or not at all. Raises OfframpError where it cannot be written."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(to_json(file), encoding="utf-8")
+    except OSError as error:
+        raise OfframpError(
+            f"cannot write the policy {path} ({error.strerror}); choose another --out"
+        ) from error
+
+
+def read(path: Path) -> PolicyFile:
+    """Read and check a policy file. Raises OfframpError: one line that names what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise OfframpError(f"there is no policy {path}; make one with offramp calibrate") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise OfframpError(f"cannot read the policy {path} ({reason}); give another file") from error
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise OfframpError(f"{path}: {error}; make it anew with offramp calibrate") from error
+
+
+def parse(text: str) -> PolicyFile:
+    """The policy in the text of a file. Raises ValueError with one line."""
+    try:
+        file = _File.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where or 'policy'}: {first['msg'].lower()}") from None
+    warmth = tuple(e.temperature for e in file.exits)
+    policy = Policy(
+        file.score,
+        tuple(e.exit for e in file.exits),
+        tuple(e.threshold for e in file.exits),
+        None if all(w == 1.0 for w in warmth) else warmth,
+    )
+    return PolicyFile(
+        policy, file.trial, file.trial_hash, file.classes, file.target, file.chosen, file.statement
+    )
+
+
+def check_fits(file: PolicyFile, trial: str, trial_hash: str, exits: Sequence[int]) -> None:
+    """Raise OfframpError when the policy was not made for this very network."""
+    for exit in exits:
+        if exit not in file.policy.exits:
+            raise OfframpError(
+                f"the policy says nothing of exit {exit} of trial {trial}; "
+                "make it anew with offramp calibrate"
+            )
+    if file.policy.exits != tuple(exits) or file.trial_hash != trial_hash:
+        raise OfframpError(
+            f"the policy was made for trial {file.trial} (hash {file.trial_hash[:12]}), not for "
+            f"{trial} (hash {trial_hash[:12]}); calibrate that trial"
+        )
+
+
+def _problem(policy: Policy) -> str | None:
+    """What is wrong with a policy, in one line; None when nothing is."""
+    exits, thresholds = policy.exits, policy.thresholds
+    if policy.score not in scoring.SCORES:
+        return f"score '{policy.score}' is none of {', '.join(scoring.SCORES)}"
+    if not exits or list(exits) != sorted(set(exits)):
+        return f"exits must be ascending numbers, got {list(exits)}"
+    if len(thresholds) != len(exits):
+        return f"{len(exits)} exits need as many thresholds, got {len(thresholds)}"
+    if thresholds[-1] is not None:
+        return f"exit {exits[-1]} is the last and has no threshold (null), got {thresholds[-1]}"
+    low, high = _range(policy.score)
+    for exit, threshold in zip(exits, thresholds, strict=True):
+        if threshold is not None and not low <= threshold <= high:
+            span = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+            return f"threshold of exit {exit} must be {span} for {policy.score}, got {threshold:g}"
+    warmth = policy.temperatures
+    if warmth is not None and len(warmth) != len(exits):
+        return f"{len(exits)} exits need as many temperatures, got {len(warmth)}"
+    if warmth is not None and not all(0 < w < math.inf for w in warmth):
+        return f"temperatures must be above 0, got {list(warmth)}"
+    return None
+
+
+def _range(score: str) -> tuple[float, float]:
+    if score == "patience":
+        return 1.0, math.inf
+    return (0.0, 0.0) if score == "fixed" else (0.0, 1.0)

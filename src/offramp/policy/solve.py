@@ -1,0 +1,246 @@
+"""Thresholds, one per exit, that lose least for every mean number of MACs.
+
+With D early exits the best thresholds are a search in D dimensions. Three things make it quick. Only
+cuts between two neighboring scores matter. The totals of all settings on a grid of cuts come at once
+from D-dimensional histograms and their cumulative sums. And one such table answers for all budgets,
+so a whole frontier costs about as much as a point of it. The search is exhaustive on a coarse grid of
+cuts (on all cuts where they are few), for every subset of exits kept, as an exit where nothing leaves
+need not be run; then it refines every point by exhaustive search over each pair of its exits, nearer
+and nearer around it. It is exact for one early exit and up to 5,000 distinct scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.policy.costs import Costs
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Thresholds = tuple[float | None, ...]
+
+CELLS = 100_000  # settings in a table of the coarse search
+MOST_CUTS = 5_000
+NEAR = 24  # cuts on each side of a point when it is refined
+ROUNDS = 3
+MOST_SUBSETS = 64
+
+
+@dataclass(frozen=True)
+class Point:
+    """Thresholds and what they come to where they were found: the mean loss and mean MACs of a row."""
+
+    thresholds: Thresholds
+    loss: float
+    macs: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """The exits that are run: `exits` early ones, then the last. losses: [N, D+1]; macs: [D+1]."""
+
+    exits: tuple[int, ...]
+    losses: Floats
+    macs: Floats
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A place in the search: the early exits that are run, and the cut of each; one past the last cut
+    never lets a row leave."""
+
+    exits: tuple[int, ...]
+    cuts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """For each budget of total MACs, the least total loss found, what it costs, and where. Filled in
+    place by `_offer`."""
+
+    budgets: Floats
+    loss: Floats
+    macs: Floats
+    settings: list[_Setting | None]
+
+
+def frontier(scores: Floats, losses: Floats, costs: Costs, points: int = 100) -> tuple[Point, ...]:
+    """The best settings found, from the dearest to the cheapest; the full network is the first, unless
+    something cheaper loses no more.
+
+    scores: [N, E] of `scoring.scores`, growing with certainty, at least 0 or minus infinity; the last
+    column is not read.  losses: [N, E], the loss of leaving at each exit.  points: budgets, evenly from
+    the cheapest policy to the full network; each point is cheaper and loses more than the one
+    before it.
+    """
+    rows, count = losses.shape
+    early = range(count - 1)
+    cuts = [cut_points(scores[:, exit]) for exit in early]
+    full = _Kept((), losses[:, -1:], np.array([float(costs.full)]))
+    cheapest = min([costs.full, *(costs.leaving([exit])[0] for exit in early)])
+    budgets = rows * np.linspace(cheapest, costs.full, points)
+    nothing = np.full(points, np.inf)
+    best = _Best(budgets, nothing, nothing.copy(), [None] * points)
+    _offer(best, full, [], full.losses.sum(keepdims=True).reshape(-1), rows * full.macs)
+    for exits in _subsets(count - 1):
+        kept = _keep(exits, losses, costs)
+        most = min(MOST_CUTS, int(CELLS ** (1 / len(exits))))
+        grid = [_spread(len(cuts[exit]), most) for exit in exits]
+        _search(best, kept, grid, scores, cuts)
+    for level in range(ROUNDS):
+        for setting in list(dict.fromkeys(s for s in best.settings if s is not None and s.exits)):
+            _refine(best, _keep(setting.exits, losses, costs), setting, level, scores, cuts)
+    return _points(best, rows, count, cuts)
+
+
+def cut_points(scores: Floats) -> Floats:
+    """Thresholds that tell the scores apart, ascending: 0, then one between each two neighbors.
+
+    They are exact in float32, so that every comparison with a float32 score comes out alike in every
+    library. scores: [N], minus infinity for rows that are never sure; returns [U].
+    """
+    distinct = np.unique(scores[np.isfinite(scores)]).astype(np.float64)
+    between = ((distinct[1:] + distinct[:-1]) / 2).astype(np.float32).astype(np.float64)
+    between = np.where(between > distinct[:-1], between, distinct[1:])
+    return np.concatenate([np.zeros(1), between])[: len(distinct)]
+
+
+def _subsets(early: int) -> list[tuple[int, ...]]:
+    sizes = range(early, 0, -1)
+    return [s for size in sizes for s in combinations(range(early), size)][:MOST_SUBSETS]
+
+
+def _keep(exits: tuple[int, ...], losses: Floats, costs: Costs) -> _Kept:
+    columns = [*exits, losses.shape[1] - 1]
+    return _Kept(exits, losses[:, columns], np.array(costs.leaving(columns), dtype=np.float64))
+
+
+def _spread(cuts: int, most: int) -> Ints:
+    """At most `most` of the numbers below `cuts`, evenly."""
+    return np.unique(np.linspace(0, max(cuts - 1, 0), min(cuts, most)).round().astype(int))
+
+
+def _search(best: _Best, kept: _Kept, grid: list[Ints], scores: Floats, cuts: Sequence[Floats]) -> None:
+    """Try every combination of the cuts in `grid`, one list for each exit that is kept."""
+    bins = [
+        np.searchsorted(cuts[exit][chosen], scores[:, exit], side="right")
+        for exit, chosen in zip(kept.exits, grid, strict=True)
+    ]
+    sizes = [len(chosen) + 1 for chosen in grid]
+    spent = np.broadcast_to(kept.macs, kept.losses.shape)
+    choices = [np.append(g, len(cuts[e])) for e, g in zip(kept.exits, grid, strict=True)]
+    _offer(best, kept, choices, totals(bins, sizes, kept.losses), totals(bins, sizes, spent))
+
+
+def totals(bins: Sequence[Ints], sizes: Sequence[int], values: Floats) -> Floats:
+    """The sum over rows of the value where each leaves, for every combination of cuts.
+
+    bins: for each of D exits, how many of its cuts each row's score reaches, [N]; a row leaves at cut p
+    when its bin is above p.  sizes: cuts of each exit, plus one for never.  values: [N, D+1], of
+    leaving at each exit and, last, at none.  Returns [sizes…].
+    """
+    exits = len(bins)
+    found = np.zeros(sizes)
+    for exit in range(exits + 1):
+        axes = min(exit + 1, exits)
+        shape = tuple(sizes[:axes])
+        where = np.ravel_multi_index([bins[e] for e in range(axes)], shape)
+        table = np.bincount(where, values[:, exit], int(np.prod(shape))).reshape(shape)
+        for before in range(min(exit, exits)):
+            table = table.cumsum(axis=before)  # rows that pass: bins up to the cut
+        if exit < exits:  # rows that leave: bins above the cut
+            table = table.sum(axis=exit, keepdims=True) - table.cumsum(axis=exit)
+        found += table.reshape(shape + (1,) * (exits - axes))
+    return found
+
+
+def _refine(
+    best: _Best, kept: _Kept, setting: _Setting, level: int, scores: Floats, cuts: Sequence[Floats]
+) -> None:
+    """Search around a setting: each pair of its exits at a time, the others as they are."""
+    for pair in _pairs(len(kept.exits)):
+        grid = []
+        for at in pair:
+            count = len(cuts[kept.exits[at]])
+            coarse = count / max(1, min(MOST_CUTS, int(CELLS ** (1 / len(kept.exits)))) - 1)
+            step = max(1, round(2 * coarse / NEAR ** (level + 1)))
+            near = setting.cuts[at] + step * np.arange(-NEAR, NEAR + 1)
+            grid.append(np.unique(near[(near >= 0) & (near < count)]))
+        if all(len(chosen) for chosen in grid):
+            _search_pair(best, kept, setting, pair, grid, scores, cuts)
+
+
+def _pairs(exits: int) -> Iterator[tuple[int, ...]]:
+    yield from combinations(range(exits), 2) if exits > 1 else ((0,),)
+
+
+def _search_pair(
+    best: _Best,
+    kept: _Kept,
+    setting: _Setting,
+    pair: tuple[int, ...],
+    grid: list[Ints],
+    scores: Floats,
+    cuts: Sequence[Floats],
+) -> None:
+    """As `_search`, with the exits outside `pair` fixed: each row then has one place where it leaves
+    if the pair lets it pass, and exits of the pair behind that place are out of its reach."""
+    rows, last = len(scores), len(kept.exits)
+    place = np.full(rows, last)
+    for at in reversed(range(last)):
+        all_cuts, exit = cuts[kept.exits[at]], kept.exits[at]
+        if at not in pair and setting.cuts[at] < len(all_cuts):
+            place[scores[:, exit] >= all_cuts[setting.cuts[at]]] = at
+    bins = []
+    for at, chosen in zip(pair, grid, strict=True):
+        exit = kept.exits[at]
+        reached = np.searchsorted(cuts[exit][chosen], scores[:, exit], side="right")
+        bins.append(np.where(place < at, 0, reached))
+    columns = np.arange(rows)
+    passed = kept.losses[columns, place], kept.macs[place]
+    losses = np.column_stack([kept.losses[:, list(pair)], passed[0]])
+    spent = np.column_stack([*(np.full(rows, kept.macs[at]) for at in pair), passed[1]])
+    sizes = [len(chosen) + 1 for chosen in grid]
+    choices = [np.array([cut]) for cut in setting.cuts]
+    for at, chosen in zip(pair, grid, strict=True):
+        choices[at] = np.append(chosen, len(cuts[kept.exits[at]]))
+    _offer(best, kept, choices, totals(bins, sizes, losses), totals(bins, sizes, spent))
+
+
+def _offer(best: _Best, kept: _Kept, choices: list[Ints], loss: Floats, macs: Floats) -> None:
+    """Take from a table of settings what is better than the best so far. choices: the cuts along each
+    of its axes."""
+    shape = tuple(len(cuts) for cuts in choices)
+    flat, spent = loss.reshape(-1), macs.reshape(-1)
+    budget = np.searchsorted(best.budgets, spent - 1e-6)
+    order = np.lexsort((spent, flat, budget))
+    first = order[np.unique(budget[order], return_index=True)[1]]
+    for cell in first:
+        at = budget[cell]
+        if at < len(best.budgets) and (flat[cell], spent[cell]) < (best.loss[at], best.macs[at]):
+            where = np.unravel_index(cell, shape) if shape else ()
+            chosen = tuple(int(cuts[i]) for cuts, i in zip(choices, where, strict=True))
+            best.loss[at], best.macs[at] = flat[cell], spent[cell]
+            best.settings[at] = _Setting(kept.exits, chosen)
+    for at in range(1, len(best.budgets)):  # what costs less serves the larger budgets too
+        if (best.loss[at - 1], best.macs[at - 1]) < (best.loss[at], best.macs[at]):
+            best.loss[at], best.macs[at] = best.loss[at - 1], best.macs[at - 1]
+            best.settings[at] = best.settings[at - 1]
+
+
+def _points(best: _Best, rows: int, count: int, cuts: Sequence[Floats]) -> tuple[Point, ...]:
+    found: dict[_Setting, Point] = {}
+    for at in reversed(range(len(best.budgets))):
+        setting = best.settings[at]
+        if setting is not None and setting not in found:
+            thresholds: list[float | None] = [None] * count
+            for exit, cut in zip(setting.exits, setting.cuts, strict=True):
+                thresholds[exit] = float(cuts[exit][cut]) if cut < len(cuts[exit]) else None
+            loss, macs = float(best.loss[at]) / rows, float(best.macs[at]) / rows
+            found[setting] = Point(tuple(thresholds), loss, macs)
+    return tuple(found.values())

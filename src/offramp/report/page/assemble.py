@@ -1,0 +1,76 @@
+"""Evidence to the contents of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from offramp.analysis.claims import check
+from offramp.report import claims_file, drawing, figures, tables
+from offramp.report.advice import answer
+from offramp.report.claims_table import claims_table
+from offramp.report.evidence import Evidence
+from offramp.report.model import Figure
+from offramp.report.page import folder, how
+from offramp.report.page.contents import Contents
+
+
+def report(
+    evidence: Evidence, out: Path, formats: Sequence[str], workers: int, title: str | None = None
+) -> Generator[str, None, Contents]:
+    """Write the report on `evidence` to `out`, as `folder.write` does; yields what it is at, in words.
+
+    Figures are drawn by `workers` processes while this one makes tables, statistics and the page.
+    """
+    yield "making figures"
+    found = figures.draw(evidence).figures
+    with (
+        folder.staged(out) as place,
+        drawing.started(found, place / "figures", formats, workers) as drawn,
+    ):
+        yield "making tables and statistics"
+        contents = assemble(evidence, found, title)
+        folder.fill(place, contents, evidence.table, formats)
+        for done, total in drawing.progress(drawn):
+            yield f"drawing figures: {done} of {total}"
+    return contents
+
+
+def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = None) -> Contents:
+    """Everything that a report on `evidence` says. title: by default the names of the studies."""
+    studies = sorted({trial.study for trial in evidence.trials if trial.study})
+    return Contents(
+        title=title or ", ".join(studies) or "Strategies for early exits",
+        lead=lead(evidence),
+        answer=answer(evidence),
+        figures=found,
+        tables=tables.make(evidence),
+        claims=[claims_table(check(claims_file.paper(), evidence.table))] if evidence.trials else [],
+        how=how.facts(evidence),
+        missing=[_sentence(note) for note in evidence.missing],
+    )
+
+
+def lead(evidence: Evidence) -> str:
+    """The extent of the runs in a line."""
+    pairs = evidence.pairs
+    places = [" on ".join(pair) for pair in pairs]
+    if len(pairs) > 2:
+        models, data = {m for m, _ in pairs}, {d for _, d in pairs}
+        places = [_counted(len(models), "network"), _counted(len(data), "data set")]
+    seeds = len({trial.seed for trial in evidence.trials})
+    counts: Sequence[str] = [
+        _counted(len(evidence.strategies), "strategy", "strategies"),
+        *places,
+        _counted(seeds, "seed"),
+        _counted(len(evidence.trials), "trial"),
+    ]
+    return " · ".join(counts)
+
+
+def _counted(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one}" if number == 1 else f"{number} {several or one + 's'}"
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:]}."

@@ -1,0 +1,116 @@
+"""The report as a folder: the page, and beside it figures, tables and data as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from offramp.errors import OfframpError, Unwritable
+from offramp.files import folder_at
+from offramp.report import drawing
+from offramp.report.page import page
+from offramp.report.page.contents import Contents
+from offramp.report.render.csv import csv
+from offramp.report.render.latex import latex
+from offramp.report.render.markdown import markdown
+from offramp.report.save import text
+from offramp.report.theme import themed
+
+MARKER = "report.json"  # says that the folder is ours, and what of it
+LITTER = (".DS_Store", "Thumbs.db")  # which file managers leave in a folder that is looked at
+
+
+def check(out: Path) -> None:
+    """Raises OfframpError where a report must not go: what is there is not, or not only, a report."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OfframpError(f"{out} is not a folder; choose another --out")
+    if not out.exists():
+        return
+    there = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    found = {path.relative_to(out).as_posix() for path in there}
+    if not found:
+        return
+    try:
+        ours = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise OfframpError(
+            f"{out} is there and is no earlier report; choose another --out, or remove it"
+        ) from None
+    other = sorted(name for name in found - ours - {MARKER} if Path(name).name not in LITTER)
+    if other:
+        raise OfframpError(
+            f"{out} holds {other[0]}, which no report wrote and a new one would remove; move it away "
+            "or choose another --out"
+        )
+
+
+def write(
+    contents: Contents, numbers: pd.DataFrame, out: Path, formats: Sequence[str], workers: int
+) -> Generator[tuple[int, int]]:
+    """Write the report to `out`, whole or not at all; yields figures drawn so far and in total.
+
+    numbers: the tidy table, kept whole.  formats: of figures, among svg, pdf and png.  workers:
+    processes that draw.  An earlier report is replaced when the new one is complete: exhaust the
+    generator, or close it to leave things as they were.
+    Raises OfframpError as `staged` does.
+    """
+    with (
+        staged(out) as folder,
+        drawing.started(contents.figures, folder / "figures", formats, workers) as drawn,
+    ):
+        fill(folder, contents, numbers, formats)
+        yield from drawing.progress(drawn)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder with places for figures, tables and data, that becomes `out` at the end of the block, in
+    the place of an earlier report; on any failure `out` is what it was.
+
+    Raises OfframpError as `check` does, and where `out` cannot be written.
+    """
+    check(out)
+    try:
+        with folder_at(out) as folder:
+            for name in ("figures", "tables", "data"):
+                (folder / name).mkdir()
+            yield folder
+            _mark(folder)
+            check(out)  # again: somebody may have put a file there meanwhile
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Unwritable(f"{out} cannot be written ({reason}); choose another --out") from error
+
+
+def fill(folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Sequence[str]) -> None:
+    """Everything but the figures' files."""
+    _write_texts(folder, contents, formats)
+    _write_numbers(folder / "data" / "numbers.parquet", numbers)
+
+
+def _mark(folder: Path) -> None:
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    marker = {"made_by": "offramp report", "offramp": version("offramp"), "files": files}
+    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_texts(folder: Path, contents: Contents, formats: Sequence[str]) -> None:
+    for figure in contents.figures:
+        path = folder / "data" / f"{figure.name}.vl.json"
+        path.write_text(text(themed(figure.spec)) + "\n", encoding="utf-8")
+    for table in [*contents.tables, *contents.claims]:
+        for ending, words in (("md", markdown(table)), ("tex", latex(table)), ("csv", csv(table))):
+            path = folder / "tables" / f"{table.name}.{ending}"
+            path.write_text(words, encoding="utf-8", newline="\n")
+    (folder / "index.html").write_text(page(contents, formats), encoding="utf-8", newline="\n")
+
+
+def _write_numbers(path: Path, numbers: pd.DataFrame) -> None:
+    """Text columns as dictionaries: a million rows repeat a few words."""
+    words = [name for name in numbers.columns if numbers[name].dtype in (object, "str")]
+    numbers.astype(dict.fromkeys(words, "category")).to_parquet(path, index=False, compression="zstd")

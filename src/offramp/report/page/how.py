@@ -1,0 +1,205 @@
+"""How the runs were made, and where that departs from the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from offramp.paper.recipes import RECIPES, SEEDS, PaperRecipe
+from offramp.report.evidence import Evidence
+from offramp.report.page.contents import Fact
+from offramp.report.record import Trial
+
+# The paper's section 5.3, by data set: epochs of a phase, and how its images are augmented.
+EPOCHS: Mapping[str, int] = MappingProxyType({r.data: r.epochs for r in RECIPES.values()})
+AUGMENTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {r.data: r.augment for r in RECIPES.values()}
+)
+SETTINGS = (
+    ("optimizer", "optimizer"),
+    ("learning_rate", "learning rate"),
+    ("batch_size", "batches of"),
+    ("schedule", "schedule"),
+    ("weight_decay", "weight decay"),
+)
+BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
+SPLITS = ("train", "validation", "calibration", "test")
+
+
+def facts(evidence: Evidence) -> list[Fact]:
+    """What there is to know, a fact a line; empty ones are left out."""
+    trials = evidence.trials
+    found = [
+        Fact("Study", _each(t.study for t in trials if t.study)),
+        Fact("Networks and data", [_place(evidence.of(*pair)) for pair in evidence.pairs]),
+        Fact("Strategies", [", ".join(evidence.strategies)]),
+        Fact("Seeds", [", ".join(map(str, sorted({t.seed for t in trials})))]),
+        Fact("Training", _by_pair(evidence, _training)),
+        Fact("Execution", _each(_execution(t.execution) for t in trials)),
+        Fact("Arithmetic", _each(_numerics(t.numerics) for t in trials)),
+        Fact("Machine", _each(_machine(t.provenance) for t in trials)),
+        Fact("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
+        Fact("Revision of the code", _known(trials, "git")),
+        Fact("Finished", [_span(_known(trials, "finished"))]),
+        Fact("Departs from the paper", deviations(evidence)),
+    ]
+    return [Fact(f.name, values) for f in found if (values := [v for v in f.values if v])]
+
+
+def deviations(evidence: Evidence) -> list[str]:
+    """Where these runs are not what the paper did, and where they are not all alike."""
+    found = []
+    for model, data in evidence.pairs:
+        words = _unlike(model, evidence.of(model, data))
+        found += [f"{model} on {data}: {text}" for text in words]
+    derived = [t for t in evidence.trials if t.execution.get("mode") == "derived"]
+    if derived:
+        some = "" if len(derived) == len(evidence.trials) else "some trials: "
+        found.append(
+            f"{some or 'everywhere: '}derived execution, where phases are shared, fused or read from a "
+            "cache: the same bits as plain, other times, memory and power (the paper runs every phase)"
+        )
+    if evidence.trials:
+        found.append(
+            "everywhere: validation and calibration images are held out of training images, and test "
+            "images are used once (the paper chooses and reports on the same images)"
+        )
+    for name in BITS:
+        values = _known(evidence.trials, name)
+        if len(values) > 1:
+            found.append(f"made with more than one {name} ({', '.join(values)}), so bits may differ")
+    return found
+
+
+def _unlike(model: str, trials: Sequence[Trial]) -> list[str]:
+    """Where the trials of a network on a data set are not what the paper did."""
+    name = str(trials[0].manifest["data"]["name"])  # the label of a trial may add augmentation
+    found = []
+    seeds = len({t.seed for t in trials})
+    if seeds != len(SEEDS):
+        found.append(f"{seeds} {'seed' if seeds == 1 else 'seeds'}; it has {len(SEEDS)}")
+    images = _images(trials[0])
+    if images and images["used"] < images["available"]:
+        found.append(
+            f"{images['used']:,} of the {images['available']:,} training images, those held out included"
+        )
+    if name not in EPOCHS:
+        return [*found, "a data set that the paper does not have"]
+    epochs = sorted({int(t.recipe["epochs"]) for t in trials})
+    if epochs != [EPOCHS[name]]:
+        words = " or ".join(map(str, epochs))
+        found.append(f"{words} epochs a phase (the paper: {EPOCHS[name]})")
+    augment = trials[0].manifest["data"].get("augment") or {}  # equal in all: their label has it
+    if set(augment) - {"label", "views"} != set(AUGMENTED[name]):
+        theirs = " and ".join(AUGMENTED[name]) or "none"
+        found.append(f"augmentation {augment.get('label', 'none')} (the paper: {theirs})")
+    recipe = RECIPES.get(f"{model}-{name}")
+    if recipe is not None:
+        return [*found, *_recipe(trials, recipe, SETTINGS, "the paper")]
+    found.append("a network that the paper does not train on these data")
+    for other in (r for r in RECIPES.values() if r.backbone == model):
+        return [*found, *_recipe(trials, other, SETTINGS[:2], f"the paper on {other.data}")]
+    return found
+
+
+def _recipe(
+    trials: Sequence[Trial], paper: PaperRecipe, settings: Iterable[tuple[str, str]], where: str
+) -> list[str]:
+    """Other settings than the paper's. where: what to call those."""
+    found = []
+    for key, title in settings:
+        wanted = getattr(paper, key)
+        values = sorted({t.recipe[key] for t in trials if t.recipe.get(key, wanted) != wanted})
+        if values:
+            words = " or ".join(map(_text, values))
+            found.append(f"{title} {words} ({where}: {_text(wanted)})")
+    return found
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _place(trials: Sequence[Trial]) -> str:
+    """A network on a data set: where its exits are, how many images."""
+    first = max(trials, key=lambda t: len(t.exits))
+    *early, _ = first.places
+    exits = f"exits after {', '.join(early)} and the final one" if early else "the final exit alone"
+    counts = first.manifest["data"].get("provenance", {}).get("images", {})
+    images = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if s in counts)
+    macs = f"{first.backbone_macs / 1e6:,.1f} M MACs"
+    end = f"; images: {images}" if images else ""
+    return f"{first.model} ({macs}) on {first.data}: {exits}{end}"
+
+
+def _images(trial: Trial) -> dict[str, int] | None:
+    """Training images that were used, held out ones included, and that there are."""
+    provenance = trial.manifest["data"].get("provenance", {})
+    images, available = provenance.get("images", {}), provenance.get("available", {})
+    if "train" not in available or "train" not in images:
+        return None
+    used = sum(int(images.get(split, 0)) for split in SPLITS[:3])
+    return {"used": used, "available": int(available["train"])}
+
+
+def _by_pair(evidence: Evidence, describe: Callable[[Trial], str]) -> list[str]:
+    """A description for each pair, or one where all are alike."""
+    words = {pair: _each(describe(t) for t in evidence.of(*pair)) for pair in evidence.pairs}
+    if len({tuple(texts) for texts in words.values()}) <= 1:
+        return next(iter(words.values()), [])
+    return [f"{' on '.join(pair)}: {text}" for pair, texts in words.items() for text in texts]
+
+
+def _training(trial: Trial) -> str:
+    recipe = trial.recipe
+    rate = f"{recipe['optimizer']} at {recipe['learning_rate']:g}"
+    if recipe["optimizer"] == "sgd":
+        rate += f" (momentum {recipe['momentum']:g}{', Nesterov' if recipe['nesterov'] else ''})"
+    words = [f"{recipe['epochs']} epochs a phase", rate, f"batches of {recipe['batch_size']}"]
+    words.append(f"{recipe['schedule']} schedule")
+    if recipe["warmup_epochs"]:
+        words.append(f"{recipe['warmup_epochs']:g} epochs of warm-up")
+    if recipe["weight_decay"]:
+        words.append(f"weight decay {recipe['weight_decay']:g}")
+    if recipe["patience"] is not None:
+        words.append(f"stopped after {recipe['patience']} epochs without a lower validation loss")
+    return ", ".join(words)
+
+
+def _execution(execution: Mapping[str, Any]) -> str:
+    if execution["mode"] == "plain":
+        return "plain: each phase alone, as the paper does"
+    how = {"cache": "frozen features cached", "fuse": "phases fused", "share": "phases shared"}
+    on = [words for key, words in how.items() if execution.get(key)]
+    return f"derived{': ' if on else ''}{', '.join(on)}; the same bits as plain, other times"
+
+
+def _numerics(numerics: Mapping[str, Any]) -> str:
+    threads = f", {numerics['threads']} threads" if numerics.get("threads") else ""
+    return f"profile {numerics['name']}, version {numerics['version']}: {numerics['precision']}{threads}"
+
+
+def _machine(provenance: Mapping[str, Any]) -> str:
+    cores = provenance.get("cores")
+    return f"{provenance.get('device', 'unknown')}{f', {cores} cores' if cores else ''}"
+
+
+def _version(trials: Iterable[Trial], name: str) -> str:
+    known = _known(trials, name)
+    return f"{name} {', '.join(known)}" if known else ""
+
+
+def _known(trials: Iterable[Trial], name: str) -> list[str]:
+    return sorted({str(t.provenance[name]) for t in trials if t.provenance.get(name) is not None})
+
+
+def _span(times: Sequence[str]) -> str:
+    if not times:
+        return ""
+    days = sorted({times[0][:10], times[-1][:10]})
+    return " to ".join(days)
+
+
+def _each(texts: Iterable[str]) -> list[str]:
+    return sorted(set(texts))

@@ -1,0 +1,48 @@
+"""Tables as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from offramp.errors import OfframpError, nearest
+from offramp.files import replacing
+from offramp.report.model import Table
+from offramp.report.render.csv import csv
+from offramp.report.render.latex import latex
+from offramp.report.render.markdown import markdown
+
+FORMATS: Mapping[str, tuple[str, Callable[[Table], str]]] = MappingProxyType(
+    {"md": ("md", markdown), "latex": ("tex", latex), "csv": ("csv", csv)}
+)
+
+
+def formats(names: Sequence[str]) -> tuple[str, ...]:
+    """Check names of FORMATS. Raises OfframpError for one that is none."""
+    for name in names:
+        if name not in FORMATS:
+            raise OfframpError(f"there is no table format '{name}'{nearest(name, FORMATS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def write(tables: Sequence[Table], folder: Path, chosen: Sequence[str]) -> tuple[Path, ...]:
+    """Write each table in each format, `folder/NAME.md`, `.tex`, `.csv`, replacing files of that name.
+
+    chosen: names of FORMATS. Files appear whole or not at all. Raises OfframpError where the folder is
+    a file or cannot be written.
+    """
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for table in tables:
+            for name in formats(chosen):
+                ending, render = FORMATS[name]
+                path = folder / f"{table.name}.{ending}"
+                with replacing(path) as temporary:
+                    temporary.write_text(render(table), encoding="utf-8", newline="\n")
+                paths.append(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OfframpError(f"tables cannot be written to {folder} ({reason}); choose another") from error
+    return tuple(paths)

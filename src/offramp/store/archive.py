@@ -1,0 +1,213 @@
+"""What a store holds, to be read: records, histories, costs and logits. No torch; weights: `store`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile
+
+from offramp.errors import OfframpError, nearest
+from offramp.files import unlinked
+from offramp.store import sealed
+from offramp.store.sealed import Damaged, Kind
+
+__all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
+
+FORMAT = 1
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
+FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging")
+NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
+TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
+LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")  # versions that provenance gives
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """What `node.json` says of a finished phase. `reads` is what its key is the digest of."""
+
+    key: str
+    reads: dict[str, Any]
+    labels: dict[str, Any]
+    provenance: dict[str, Any]
+    summary: dict[str, Any]
+
+
+class Records(Protocol):
+    """Whatever trials and their nodes can be read from."""
+
+    def read_trial(self, trial: str) -> dict[str, Any]: ...
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]: ...
+
+    def read_node(self, key: str) -> NodeRecord: ...
+
+    def node_cost(self, key: str) -> dict[str, Any]: ...
+
+
+class Histories(Records, Protocol):
+    """The same with the course of training."""
+
+    def node_history(self, key: str) -> pd.DataFrame: ...
+
+
+class Archive:
+    """The readable side of a folder of finished work; nothing is ever written.
+
+    Every method raises OfframpError for a key or id that is no plain lower-case name, for a file it may
+    not read, and for a link: `root` may be one, nothing below it. Reading raises Damaged (an
+    OfframpError) for a missing or altered file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Raises OfframpError when `root` is a file, some other folder, or a newer store, and where a
+        folder of the store is a link."""
+        self.root = root
+        self.version = root / "store.json"
+        if root.exists() and not root.is_dir():
+            raise OfframpError(f"{root} is not a folder; choose another place for the store")
+        self.refuse_links()
+        taken = [n for n in ("nodes", "trials", "work", "staging") if (root / n).exists()]
+        if self.version.exists():  # asked after `taken`: it is the first thing a new store gets
+            version = _format(self.version)
+            if version > FORMAT:
+                raise OfframpError(
+                    f"{root} has store format {version} and this offramp reads up to {FORMAT}; "
+                    "update offramp or choose another folder"
+                )
+        elif taken:
+            raise OfframpError(
+                f"{root} holds '{taken[0]}' but no store.json, so it is no store; choose another folder"
+            )
+
+    # Nodes
+
+    def nodes(self) -> list[str]:
+        """Keys of the nodes that are there, sorted; not checked."""
+        return self.names(NODE.folder)
+
+    def has_node(self, key: str) -> bool:
+        """Whether the node is there, sealed, and its files have their sizes (reads `node.json`)."""
+        return sealed.is_whole(self.node_path(key), NODE)
+
+    def verify_node(self, key: str) -> None:
+        """Check every byte of a node. Raises Damaged naming the first bad file."""
+        sealed.verify(self.node_path(key), NODE)
+
+    def read_node(self, key: str) -> NodeRecord:
+        """What is known of a node without its data."""
+        node = sealed.read(self.node_path(key), NODE)
+        return NodeRecord(key, node["reads"], node["labels"], node["provenance"], node["summary"])
+
+    def node_content(self, key: str, file: str) -> bytes:
+        """The bytes of one of the node's files, checked."""
+        return sealed.content(self.node_path(key), NODE, file)
+
+    def node_history(self, key: str) -> pd.DataFrame:
+        """One row an epoch, as it was written; the index is not kept."""
+        # Not pandas' own reader, which looks for file systems and folders of parts: three times as long.
+        data = pa.BufferReader(self.node_content(key, "history.parquet"))
+        history: pd.DataFrame = ParquetFile(data).read().to_pandas()
+        return history
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        """The measured cost, as it was written."""
+        cost: dict[str, Any] = json.loads(self.node_content(key, "cost.json"))
+        return cost
+
+    # Trials
+
+    def trials(self) -> list[str]:
+        """Ids of the trials that are there, sorted; not checked."""
+        return self.names(TRIAL.folder)
+
+    def begun(self) -> list[str]:
+        """Ids of the trials that a study began and has not finished, sorted."""
+        plans = (self.root / "plans").glob("*.json")
+        return sorted(path.stem for path in plans if NAME.fullmatch(path.stem))
+
+    def has_trial(self, trial: str) -> bool:
+        """Whether the trial is there, sealed, and its logits have their size."""
+        return sealed.is_whole(self.trial_path(trial), TRIAL)
+
+    def verify_trial(self, trial: str) -> None:
+        """Check every byte of a trial. Raises Damaged naming the first bad file."""
+        sealed.verify(self.trial_path(trial), TRIAL)
+
+    def find_trial(self, prefix: str) -> str:
+        """The one trial whose id is, or begins with, `prefix`. Raises OfframpError otherwise."""
+        trials = self.trials()
+        found = [prefix] if prefix in trials else [t for t in trials if t.startswith(prefix)]
+        if len(found) > 1:
+            some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+            raise OfframpError(f"'{prefix}' begins {len(found)} trials; give more of one of {some}")
+        if not found:
+            hint = nearest(prefix, trials)
+            if "did you mean" not in hint:  # ids are long, and many
+                hint = "; run a study first"
+                if trials:
+                    hint = f"; it holds {len(trials)}, such as {trials[0]}"
+            raise OfframpError(f"no trial '{prefix}' in {self.root}{hint}")
+        return found[0]
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        """The manifest as it was written."""
+        manifest: dict[str, Any] = sealed.read(self.trial_path(trial), TRIAL)["manifest"]
+        return manifest
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        """The arrays as they were written."""
+        data = io.BytesIO(sealed.content(self.trial_path(trial), TRIAL, "logits.npz"))
+        with np.load(data, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    # Places
+
+    def path(self, folder: str, name: str) -> Path:
+        """Where `name` lies, or would. Raises OfframpError for a name that is none, and for a link."""
+        return unlinked(self.root, folder, checked(name))
+
+    def node_path(self, key: str) -> Path:
+        return self.path(NODE.folder, key)
+
+    def trial_path(self, trial: str) -> Path:
+        return self.path(TRIAL.folder, trial)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the folders in `folder`, sorted. Raises OfframpError where one is a link."""
+        names = [p.name for p in (self.root / folder).glob("*") if NAME.fullmatch(p.name)]
+        return sorted(name for name in names if self.path(folder, name).is_dir())
+
+    def refuse_links(self) -> None:
+        """Raises OfframpError where a folder of the store is a link: it would lead all work away."""
+        for name in (self.version.name, *FOLDERS):
+            unlinked(self.root, name)
+
+
+def checked(name: str) -> str:
+    """`name`. Raises OfframpError where it is no key or trial id."""
+    if not NAME.fullmatch(name):
+        raise OfframpError(
+            f"{name!r} is no key or trial id; use up to 200 of a-z, 0-9, '.', '_' and '-', "
+            "a letter or digit first"
+        )
+    return name
+
+
+def _format(path: Path) -> int:
+    try:
+        version = sealed.read_json(path)["format"]
+    except (Damaged, TypeError, LookupError):
+        version = None
+    if type(version) is not int:
+        raise OfframpError(
+            f'{path} names no format; if this is a store, write {{"format": {FORMAT}}} into it'
+        )
+    return version

@@ -1,0 +1,233 @@
+"""Packed results: all that a report needs of a store, without weights, in three files and a README.
+
+    trials.json    manifests and records of nodes as in the store, where each trial's logits are, and
+                   SHA-256 of the next two files; sealed
+    table.parquet  the tidy table
+    logits.npz     logits of calibration and test as float16 [N, C], one array for each exit and split
+                   that is unlike any other, under a name made of its content; labels once
+    README.md      what is in it, and with what it was made
+
+Of whole paths only the last part is kept, so that a pack tells nothing of anybody's folders.
+
+Equal results give equal bytes. Accuracy and cross-entropy in `trials.json` and the table were computed
+before rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.errors import OfframpError
+from offramp.files import folder_at
+from offramp.store import sealed
+from offramp.store.archive import NodeRecord, Records
+from offramp.store.sealed import Damaged
+from offramp.store.summary import data_label, made_with
+
+FORMAT = "offramp-pack-2"
+FILES = ("README.md", "logits.npz", "table.parquet", "trials.json")
+AGAIN = "pack the results again"
+SPLITS = ("calibration", "test")  # of validation the table is all that anybody reads
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A folder of packed results, read like an archive; logits on demand."""
+
+    path: Path
+    table: pd.DataFrame
+    missing: tuple[str, ...]
+    _document: Mapping[str, Any]
+    _bytes: bytes
+
+    def trials(self) -> list[str]:
+        return sorted(self._document["trials"])
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        manifest: dict[str, Any] = self._document["trials"][trial]["manifest"]
+        return manifest
+
+    def read_node(self, key: str) -> NodeRecord:
+        node = self._document["nodes"][key]
+        return NodeRecord(key, node["reads"], node["labels"], node["provenance"], node["summary"])
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        cost: dict[str, Any] = self._document["nodes"][key]["cost"]
+        return cost
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        """Logits [N, E, C] in float16 and labels [N], by split. Raises Damaged."""
+        found: dict[str, np.ndarray] = {}
+        try:
+            with np.load(io.BytesIO(self._bytes), allow_pickle=False) as arrays:
+                for split, names in self._document["trials"][trial]["logits"].items():
+                    found[split] = np.stack([arrays[n] for n in names["exits"]], axis=1)
+                    found[f"{split}_labels"] = arrays[names["labels"]]
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            path = self.path / "logits.npz"
+            raise Damaged(path, "does not hold what trials.json says", AGAIN) from error
+        return found
+
+
+def is_pack(path: Path) -> bool:
+    """Whether `path` looks like packed results."""
+    return (path / "trials.json").is_file()
+
+
+def read(path: Path) -> Pack:
+    """Read packed results. Raises OfframpError where a file is missing, altered or of another format."""
+    place = path / "trials.json"
+    document = sealed.read_json(place)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise OfframpError(f"{place} is no packed results of this offramp ({FORMAT}); pack them again")
+    if not sealed.is_sealed(document):
+        raise Damaged(place, "does not match its seal", AGAIN)
+    content = {name: sealed.read_bytes(path / name) for name in ("table.parquet", "logits.npz")}
+    for name, data in content.items():
+        if hashlib.sha256(data).hexdigest() != document["files"][name]:
+            raise Damaged(path / name, "does not match trials.json", AGAIN)
+    table = pd.read_parquet(io.BytesIO(content["table.parquet"]))
+    return Pack(path, table, tuple(document["missing"]), document, content["logits.npz"])
+
+
+def write(
+    path: Path,
+    records: Records,
+    trials: list[str],
+    table: pd.DataFrame,
+    missing: tuple[str, ...],
+) -> dict[str, int]:
+    """Pack trials into the folder `path`; a pack that is there is replaced. Returns bytes by file.
+
+    Raises OfframpError where `path` holds something else or cannot be written, Damaged as `records`
+    does.
+    """
+    _check_place(path)
+    arrays: dict[str, np.ndarray] = {}
+    entries = {}
+    for trial in sorted(trials):
+        places = _add(arrays, records.trial_logits(trial))
+        entries[trial] = {"manifest": records.read_trial(trial), "logits": places}
+    manifests = [entry["manifest"] for entry in entries.values()]
+    keys = sorted({phase["node"] for m in manifests for phase in m["phases"]})
+    nodes = {k: {**asdict(records.read_node(k)), "cost": records.node_cost(k)} for k in keys}
+    files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(arrays)}
+    document = sealed.with_seal(
+        {
+            "format": FORMAT,
+            "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            "missing": list(missing),
+            "trials": portable(entries),
+            "nodes": portable(nodes),
+        }
+    )
+    text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
+    files["trials.json"] = text.encode()
+    files["README.md"] = _readme(records, manifests, missing).encode()
+    with sealed.writing(path), folder_at(path) as folder:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        _check_place(path)  # again: somebody may have put a file there meanwhile
+    return {name: len(files[name]) for name in sorted(files)}
+
+
+def _check_place(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise OfframpError(f"{path} is not a folder; choose another --out")
+    taken = sorted(path.iterdir()) if path.is_dir() else []
+    other = [p.name for p in taken if p.name not in FILES or p.is_symlink() or not p.is_file()]
+    if not other and taken and not _is_ours(path / "trials.json"):
+        other = [taken[-1].name]
+    if other:
+        raise OfframpError(f"{path} holds something else already ({other[0]}); choose another --out")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is the `trials.json` of a pack of any format, altered or not."""
+    try:
+        return str(sealed.read_json(path)["format"]).startswith("offramp-pack-")
+    except (Damaged, LookupError, TypeError):
+        return False
+
+
+def portable(value: Any) -> Any:
+    """JSON without the folders of the machine that it was made on: of whole paths their last part."""
+    if isinstance(value, dict):
+        return {key: portable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(one) for one in value]
+    whole = isinstance(value, str) and (value.startswith("/") or value[1:3] in (":\\", ":/"))
+    return PurePath(value).name if whole else value
+
+
+def _add(arrays: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Put a trial's logits and labels among `arrays`; the names they have there."""
+    places: dict[str, Any] = {}
+    for split in SPLITS:
+        if split not in found:
+            continue
+        labels, logits = found[f"{split}_labels"], found[split]
+        small = labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
+        largest = float(np.finfo(np.float16).max)
+        half = np.clip(logits, -largest, largest).astype(np.float16)
+        exits = [np.ascontiguousarray(half[:, k]) for k in range(half.shape[1])]
+        places[split] = {
+            "exits": [_keep(arrays, "logits", exit) for exit in exits],
+            "labels": _keep(arrays, "labels", small),
+        }
+    return places
+
+
+def _keep(arrays: dict[str, np.ndarray], kind: str, array: np.ndarray) -> str:
+    header = f"{array.dtype.str} {array.shape}\n".encode()
+    name = f"{kind}-{hashlib.sha256(header + array.tobytes()).hexdigest()[:24]}"
+    arrays[name] = array
+    return name
+
+
+def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """As `numpy.savez_compressed`, in an order and with a date that never change."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(arrays):
+            content = io.BytesIO()
+            np.lib.format.write_array(content, arrays[name], allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content.getvalue(), compresslevel=9)
+    return buffer.getvalue()
+
+
+def _readme(records: Records, manifests: list[dict[str, Any]], missing: tuple[str, ...]) -> str:
+    lines = [
+        "# Packed results",
+        "",
+        "Written by `offramp pack`; read by every command that takes a store, such as",
+        "`offramp figures FOLDER`. No weights are here. Logits are rounded to float16.",
+        "",
+        "| model | data | strategies | seeds | trials | test images |",
+        "|---|---|---|---|---|---|",
+    ]
+    pairs = sorted({(m["network"]["backbone"], data_label(m)) for m in manifests})
+    for model, data in pairs:
+        here = [m for m in manifests if (m["network"]["backbone"], data_label(m)) == (model, data)]
+        seeds = ", ".join(map(str, sorted({m["seed"] for m in here})))
+        strategies = len({m["strategy"] for m in here})
+        images = here[0]["data"]["provenance"].get("images", {}).get("test", "?")
+        lines.append(f"| {model} | {data} | {strategies} | {seeds} | {len(here)} | {images} |")
+    lines += ["", "Made with:", ""]
+    made = made_with(records, manifests)
+    lines += [f"- {name}: {', '.join(values)}" for name, values in made.items() if values]
+    if missing:
+        lines += ["", "Missing:", "", *(f"- {note}" for note in missing)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,322 @@
+"""The store: finished phases, finished trials, checkpoints and locks, in plain files.
+
+    <root>/store.json      the format of the store
+    <root>/nodes/<key>/    a finished phase: node.json history.parquet cost.json weights.safetensors
+    <root>/trials/<id>/    a finished trial: trial.json logits.npz
+    <root>/plans/<id>.json the nodes that an unfinished trial will need, sealed
+    <root>/work/<key>/     checkpoint.safetensors of a phase under way
+    <root>/locks/          who is at work
+    <root>/staging/        folders not yet complete, or being deleted
+
+Folders under `nodes` and `trials` are sealed (see `sealed`): nothing half-written is read, and
+damage is noticed, named, and can be made anew. Nothing is ever unpickled. The root may be a link;
+one below it is refused, so that nothing outside is read, written or removed.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from offramp.files import discard, replacing, unlinked
+from offramp.hashing import digest
+from offramp.store import locks, sealed, tensors
+from offramp.store.archive import FORMAT, NODE, TRIAL, Archive, NodeRecord, checked
+from offramp.store.locks import Held
+from offramp.store.sealed import Damaged, writing
+
+__all__ = ["Damaged", "Held", "NodeRecord", "Store"]
+
+ABANDON = "run its study again, or give up all unfinished work with `offramp gc --abandon`"
+STALE_S = 3600.0  # younger leftovers may belong to a writer at work
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """A folder of finished work that several processes may share.
+
+    Every method raises OfframpError for a key or id that is no plain lower-case name, for a full
+    disk, for a file it may not read or write, and for a link in the store. Reading raises Damaged
+    (an OfframpError) for a missing or altered file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Nothing is created before the first write. Raises OfframpError as `Archive` does."""
+        self.root = root
+        self.archive = Archive(root)
+        self._version = self.archive.version
+        self._staging = root / "staging"
+        self._locks = root / "locks"
+
+    # Locks
+
+    def try_lock(self, key: str) -> Held | None:
+        """The lock of a key or trial id, or None when somebody holds it, this process included."""
+        self._begin()
+        return locks.try_take(self._locks, checked(key))
+
+    def lock(self, key: str) -> Held:
+        """The lock of a key or trial id, as soon as it is free; waits forever for one's own."""
+        self._begin()
+        return locks.take(self._locks, checked(key))
+
+    def _write_lock(self, key: str) -> Held:
+        """Apart from `lock`, which the writer usually holds already; no key begins with a dot."""
+        self._begin()
+        return locks.take(self._locks, f".write.{checked(key)}")
+
+    def _begin(self) -> None:
+        self.archive.refuse_links()
+        if not self._version.exists():
+            with writing(self._version), replacing(self._version) as temporary:
+                temporary.write_bytes(sealed.text({"format": FORMAT}))
+
+    # Nodes; what is read only, the archive reads
+
+    def nodes(self) -> list[str]:
+        return self.archive.nodes()
+
+    def has_node(self, key: str) -> bool:
+        return self.archive.has_node(key)
+
+    def verify_node(self, key: str) -> None:
+        self.archive.verify_node(key)
+
+    def read_node(self, key: str) -> NodeRecord:
+        return self.archive.read_node(key)
+
+    def node_history(self, key: str) -> pd.DataFrame:
+        return self.archive.node_history(key)
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        return self.archive.node_cost(key)
+
+    def node_weights(self, key: str) -> dict[str, Tensor]:
+        """The trained parts by original parameter name, on the CPU, contiguous."""
+        return tensors.unpack(self.archive.node_content(key, "weights.safetensors"))
+
+    def write_node(
+        self,
+        key: str,
+        reads: dict[str, Any],
+        labels: dict[str, Any],
+        provenance: dict[str, Any],
+        summary: dict[str, Any],
+        weights: Mapping[str, Tensor],
+        history: pd.DataFrame,
+        cost: dict[str, Any],
+    ) -> None:
+        """Keep a finished phase. An intact node of that key stays; a damaged one is replaced.
+
+        The mappings hold JSON's types (tuples come back as lists; NaN and infinity are fine outside
+        `reads`). Raises ValueError when `key` is not the digest of `reads`.
+        """
+        if digest(reads) != key:
+            raise ValueError(f"node key {key} is not the digest of what the node reads")
+        parts = {"reads": reads, "labels": labels, "provenance": provenance, "summary": summary}
+        files = {
+            "weights.safetensors": tensors.pack(weights),
+            "history.parquet": history.to_parquet(None, index=False),
+            "cost.json": sealed.text(cost),
+        }
+        node, manifest = self._node(key), sealed.document(key, parts, files)
+        with self._write_lock(key):
+            try:
+                sealed.verify(node, NODE)
+            except Damaged:
+                sealed.write(node, NODE, manifest, files, self._staging)
+
+    def discard_node(self, key: str) -> None:
+        """Take a node away; nothing happens when it is not there."""
+        self._discard(self._node(key))
+
+    # Trials
+
+    def trials(self) -> list[str]:
+        return self.archive.trials()
+
+    def has_trial(self, trial: str) -> bool:
+        return self.archive.has_trial(trial)
+
+    def find_trial(self, prefix: str) -> str:
+        return self.archive.find_trial(prefix)
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        return self.archive.read_trial(trial)
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        return self.archive.trial_logits(trial)
+
+    def plan_trial(self, trial: str, nodes: Iterable[str]) -> None:
+        """Say which nodes a trial will need, so that they are kept if the run is cut short."""
+        plan = sealed.with_seal({"name": trial, "nodes": [checked(key) for key in nodes]})
+        path, text = self._plan(trial), sealed.text(plan)
+        self._begin()
+        with locks.gate(self._locks), writing(path), replacing(path) as temporary:
+            temporary.write_bytes(text)
+
+    def drop_plan(self, trial: str) -> None:
+        """The trial is there: what it needs is kept for its own sake."""
+        self._plan(trial).unlink(missing_ok=True)
+
+    def write_trial(
+        self, trial: str, manifest: dict[str, Any], logits: Mapping[str, np.ndarray]
+    ) -> None:
+        """Keep a finished trial and drop its plan. `manifest` has the keys of its nodes in it.
+
+        An equal, intact trial stays; any other of that id is replaced. Raises TypeError for arrays
+        of Python objects.
+        """
+        if any(array.dtype.hasobject for array in logits.values()):
+            raise TypeError("logits must be arrays of numbers, not of objects")
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(logits))  # type: ignore[arg-type]  # its own keyword is a bool
+        files = {"logits.npz": buffer.getvalue()}
+        path, document = self._trial(trial), sealed.document(trial, {"manifest": manifest}, files)
+        with self._write_lock(trial):
+            try:
+                same = sealed.verify(path, TRIAL)["seal"] == document["seal"]
+            except Damaged:
+                same = False
+            if not same:
+                sealed.write(path, TRIAL, document, files, self._staging)
+            self._plan(trial).unlink(missing_ok=True)
+
+    # Checkpoints. Whoever writes one holds the lock of its key.
+
+    def write_checkpoint(self, key: str, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace a checkpoint at once; the old one stays until the new one is on the disk."""
+        path, data = self._checkpoint(key), tensors.pack_checkpoint(key, parts, state)
+        self._begin()
+        with writing(path), replacing(path) as temporary:
+            temporary.write_bytes(data)
+
+    def read_checkpoint(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and state, or None: there is no checkpoint, or it is damaged, which is logged."""
+        path = self._checkpoint(key)
+        if not path.exists():
+            return None
+        try:
+            return tensors.unpack_checkpoint(key, path)
+        except Damaged as error:
+            log.warning("checkpoint %s %s; the phase starts over", path, error.reason)
+            return None
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Remove a checkpoint; nothing happens when there is none."""
+        self._discard(self._checkpoint(key).parent)
+
+    # What nobody needs
+
+    def unneeded(self, abandon: bool = False) -> list[tuple[Path, int]]:
+        """Paths that no trial needs, with their bytes: nodes that no trial, no plan and no needed
+        node names; checkpoints of finished nodes; what killed writers left over an hour ago; lock
+        files nobody holds. With `abandon`, unfinished work as well: plans, and nodes that only
+        they name, and every checkpoint.
+
+        A locked key is left alone, and while anyone holds any lock so is every node and plan: a
+        run at work may be about to name it. Raises Damaged for an unreadable trial or plan, and for a
+        plan without its seal.
+        """
+        self.archive.refuse_links()
+        if not self._version.exists():
+            return []
+        with locks.gate(self._locks):
+            return [(path, sealed.size(path)) for path in self._unneeded(abandon)]
+
+    def collect(self, dry_run: bool, abandon: bool = False) -> int:
+        """Remove what is `unneeded`, or with `dry_run` only add it up; the bytes freed."""
+        if dry_run or not self._version.exists():
+            return sum(size for _, size in self.unneeded(abandon))
+        self.archive.refuse_links()
+        freed = 0
+        with locks.gate(self._locks):
+            for path in self._unneeded(abandon):
+                freed += sealed.size(path)
+                self._remove(path)
+        return freed
+
+    def _remove(self, path: Path) -> None:
+        """A file, a link itself, or a folder with all that is in it, links themselves included."""
+        unlinked(self.root, *path.parent.relative_to(self.root).parts)
+        with writing(path), suppress(FileNotFoundError):  # somebody else was first
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            elif path.parent == self._staging:
+                shutil.rmtree(path)
+            else:
+                self._discard(path)
+
+    def _unneeded(self, abandon: bool) -> list[Path]:
+        held, found = locks.survey(self._locks)
+        if not held:
+            plans = sorted((self.root / "plans").glob("*.json"))
+            needed = self._needed([] if abandon else plans)
+            found += [self._node(key) for key in self.nodes() if key not in needed]
+            found += plans if abandon else []
+        leftovers = [*self._staging.glob("*"), *self.root.glob("plans/.*.tmp")]
+        for key in self.archive.names("work"):
+            if key in held:
+                continue
+            folder = self.root / "work" / key
+            if self.has_node(key) or (abandon and not held):
+                found.append(folder)
+            else:
+                leftovers += folder.glob(".*.tmp")
+        return found + [path for path in leftovers if sealed.age_s(path) > STALE_S]
+
+    def _needed(self, plans: list[Path]) -> set[str]:
+        """Nodes that trials and plans name, and nodes that those started from."""
+        present = set(self.nodes())
+        roots = [self.read_trial(trial) for trial in self.trials()]
+        waiting = set(sealed.strings([*roots, *map(self._planned, plans)])) & present
+        needed: set[str] = set()
+        while waiting:
+            key = waiting.pop()
+            needed.add(key)
+            with suppress(Damaged):
+                waiting |= (set(sealed.strings(self.read_node(key).reads)) & present) - needed
+        return needed
+
+    def _planned(self, path: Path) -> list[str]:
+        """The nodes that a plan names. Raises Damaged: what an altered plan does not name would go."""
+        try:
+            plan = sealed.read_json(unlinked(self.root, "plans", path.name))
+        except Damaged as error:
+            raise Damaged(path, error.reason, ABANDON) from error
+        if not isinstance(plan, dict) or "seal" not in plan:
+            raise Damaged(path, "has no seal, as an earlier offramp wrote it", ABANDON)
+        if not sealed.is_sealed(plan) or plan.get("name") != path.stem:
+            raise Damaged(path, "does not match its seal", ABANDON)
+        nodes: list[str] = plan["nodes"]
+        return nodes
+
+    # Places
+
+    def _node(self, key: str) -> Path:
+        return self.archive.node_path(key)
+
+    def _trial(self, trial: str) -> Path:
+        return self.archive.trial_path(trial)
+
+    def _plan(self, trial: str) -> Path:
+        return unlinked(self.root, "plans", f"{checked(trial)}.json")
+
+    def _checkpoint(self, key: str) -> Path:
+        return unlinked(self.root, "work", checked(key), "checkpoint.safetensors")
+
+    def _discard(self, path: Path) -> None:
+        if path.exists():
+            self.archive.refuse_links()
+            with writing(path), suppress(FileNotFoundError):  # somebody else was first
+                discard(path, self._staging)

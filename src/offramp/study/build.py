@@ -1,0 +1,217 @@
+"""From a backbone and data to a study of one trial that deploys well: the choices of `offramp build`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from offramp.analysis.recommend import GOALS, Goal, guidelines
+from offramp.data import load
+from offramp.data.images.files import FORMATS, Files
+from offramp.data.sources.folder import folder
+from offramp.errors import OfframpError, nearest
+from offramp.nets import ExitNetwork, build
+from offramp.strategies import STRATEGIES
+from offramp.study.plan import profiles
+from offramp.study.plan.plan import Plan, data_spec, default_device, net_spec, plan_trials
+from offramp.study.spec import models as spec
+from offramp.study.spec.models import Study
+
+HEADS_ONLY = ("distillation", "two-stage")  # what can leave a given backbone as it is
+MOST_EXITS = 3
+LEAST, LARGEST, STEP = 32, 224, 16  # pixels
+LOOKED_AT = 500  # images whose size is looked at
+RECIPE = {
+    "optimizer": "adamw",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+    "batch_size": 64,
+}
+TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, a number,
+    or names of places with commas.  weights: a file or `imagenet`.  keep_frozen: train heads only.
+    strategy: in place of the one that the goal leads to.  evidence: a strategy's name and options that
+    runs of the same backbone put first for the goal, and what they are; None leaves it to the paper's
+    guidelines.  size: pixels of a side.  normalize: `train` or
+    `imagenet`.  settings: `key=value` of a study file; they win.
+    """
+
+    backbone: str
+    data: str
+    exits: str = "auto"
+    weights: str | None = None
+    keep_frozen: bool = False
+    goal: Goal = "accuracy"
+    strategy: str | None = None
+    evidence: tuple[str, Mapping[str, Any], str] | None = None
+    size: int | None = None
+    normalize: str | None = None
+    seed: int = 42
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """plan: of one trial.  reasons: what was chosen, and why, a line each."""
+
+    plan: Plan
+    reasons: tuple[str, ...]
+
+
+def choose(wish: Wish) -> Choice:
+    """Decide what was left open, read the data and plan the trial.
+
+    Raises OfframpError for whatever cannot be had.
+    """
+    reasons: list[str] = []
+    given = _mapping(wish, reasons)
+    given["data"] |= _size(_study(wish, given), reasons)
+    study = _study(wish, given)
+    if len(study.seeds) != 1 or len(study.strategies) != 1:
+        raise OfframpError("offramp build trains one trial; give one seed and one strategy")
+    data = load(data_spec(study))
+    shape, classes = data.shape, len(data.classes)
+    study, net = _with_exits(wish, given, study, shape, classes, reasons)
+    numerics = profiles.find(study.numerics, default_device().type)
+    return Choice(plan_trials(study, data, net, numerics), tuple(reasons))
+
+
+def _mapping(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+    """The study, but for what depends on the images."""
+    backbone: dict[str, Any] = {"name": wish.backbone}
+    recipe: dict[str, Any] = dict(RECIPE)
+    size = {} if wish.size is None else {"size": wish.size}
+    if wish.weights is not None:
+        backbone["weights"] = wish.weights
+    if wish.keep_frozen and wish.weights is None:
+        raise OfframpError("--keep-frozen keeps given weights; give them with --weights")
+    if wish.weights is not None and not wish.keep_frozen:
+        recipe["learning_rate"] = TUNING_RATE
+    return {
+        "seeds": [wish.seed],
+        "strategies": [_strategy(wish, reasons)],
+        "backbone": backbone,
+        "data": {"name": wish.data, **size, **_normalize(wish, reasons)},
+        "recipe": recipe,
+    }
+
+
+def _strategy(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+    if wish.goal not in GOALS:
+        raise OfframpError(f"no goal '{wish.goal}'{nearest(wish.goal, GOALS)}")
+    kept = {"backbone": "kept"} if wish.keep_frozen else {}
+    if wish.strategy is not None:
+        if wish.keep_frozen and wish.strategy not in HEADS_ONLY:
+            choices = " or ".join(HEADS_ONLY)
+            raise OfframpError(
+                f"'{wish.strategy}' trains the backbone; with --keep-frozen choose {choices}"
+            )
+        if wish.strategy == "baseline":
+            others = set(STRATEGIES) - {"baseline"}
+            raise OfframpError(f"'baseline' has no early exits{nearest('', others)}")
+        reasons.append(f"strategy {wish.strategy}: as asked")
+        return {"name": wish.strategy, **kept}
+    if wish.evidence is not None:
+        name, options, why = wish.evidence
+        reasons.append(f"strategy {name}: first for the goal '{wish.goal}' in runs of {why}")
+        return {"name": name, **options, **kept}
+    advised, _ = guidelines(wish.goal, wish.keep_frozen)
+    name = next(n for g in advised for n in g.strategies if not wish.keep_frozen or n in HEADS_ONLY)
+    first = next(g for g in advised if name in g.strategies)
+    reasons.append(
+        f"strategy {name}: {first.text} (the paper's guidelines for the goal '{wish.goal}', section "
+        f"{first.section}; runs of your own can say more: --evidence)"
+    )
+    return {"name": name, **kept}
+
+
+def _normalize(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+    if wish.normalize is not None:
+        return {"normalize": wish.normalize}
+    if wish.weights == "imagenet":
+        reasons.append("pixels normalized by ImageNet's mean and deviation, as the weights expect")
+        return {"normalize": "imagenet"}
+    if wish.keep_frozen and not any(s.startswith("data.normalize=") for s in wish.settings):
+        raise OfframpError(
+            "--keep-frozen keeps the checkpoint's answers only if pixels are normalized as it was "
+            "trained; say --normalize imagenet or --normalize train"
+        )
+    return {}
+
+
+def _study(wish: Wish, given: Mapping[str, Any]) -> Study:
+    flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data", "exits": "--exits"}
+    flags = {key: flag for key, flag in flags.items() if key in given}
+    return spec.parse(given, "offramp build", wish.settings, flags)
+
+
+def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
+    """A size for images of one's own that differ in theirs."""
+    given = study.data
+    if given.name != "folder" or given.size is not None or given.root is None:
+        return {}
+    images = folder(Path(given.root).expanduser(), **given.options).train.images
+    assert isinstance(images, Files)
+    step = max(1, len(images) // LOOKED_AT)
+    sizes = [found for path in images.paths[::step] if (found := _size_of(path)) is not None]
+    if len(set(sizes)) <= 1:
+        return {}
+    middle = sorted(min(size) for size in sizes)[len(sizes) // 2]
+    size = max(LEAST, min(LARGEST, middle // STEP * STEP))
+    reasons.append(f"size {size}: images differ, and half of them have {middle} pixels a side or more")
+    return {"size": size}
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height; None where the file is damaged, which reading the data reports."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+
+
+def _with_exits(
+    wish: Wish,
+    given: dict[str, Any],
+    study: Study,
+    shape: tuple[int, int, int],
+    classes: int,
+    reasons: list[str],
+) -> tuple[Study, ExitNetwork]:
+    """The study with taps and heads, and its network."""
+    if study.exits.taps is not None or study.exits.head.overrides:
+        return study, build(net_spec(study), shape, classes, wish.seed)
+    if wish.exits != "auto":
+        names = [name.strip() for name in wish.exits.split(",")]
+        asked = int(wish.exits) if wish.exits.isdecimal() else names
+        tried = [_study(wish, {**given, "exits": {"taps": asked}})]
+    else:
+        tried = [_study(wish, {**given, "exits": {"taps": n}}) for n in range(MOST_EXITS, 0, -1)]
+    for attempt in tried:
+        try:
+            net = build(net_spec(attempt), shape, classes, wish.seed)
+            break
+        except OfframpError as error:
+            if "places for exits" not in str(error) or attempt is tried[-1]:
+                raise
+    if wish.exits == "auto":
+        reasons.append(f"{net.exits - 1} early exits, spread by MACs")
+    if all(head.kind == "paper" for head in net.head_specs):
+        reasons.append("heads average their map: one that flattens it is larger and fits one size only")
+        taps = attempt.exits.taps
+        places = list(taps) if isinstance(taps, tuple) else taps
+        attempt = _study(wish, {**given, "exits": {"taps": places, "head": {"flatten": False}}})
+        net = build(net_spec(attempt), shape, classes, wish.seed)
+    return attempt, net

@@ -1,0 +1,102 @@
+"""How much of a study fits into a given time: fewer epochs, and a part of the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from offramp.data import Data
+from offramp.errors import OfframpError
+from offramp.parts import path
+from offramp.study.plan.plan import Plan, plan_trials
+
+MARGIN = 0.8  # of the time: what a short measurement promises is not always kept
+TEST_SHARE = 0.2  # of the time, at most, goes into answers on validation, calibration and test
+LEAST_OF_CLASS = 10  # training images
+
+
+@dataclass(frozen=True)
+class Choice:
+    """settings: as of `--set`, none where all of it fits.  macs: with them, evaluation included."""
+
+    settings: tuple[str, ...]
+    macs: float
+
+
+def choose(plan: Plan, macs: float) -> Choice:
+    """Epochs and images with which `plan` takes at most `macs`, a margin kept.
+
+    What has to go is taken from epochs and images in equal proportion, while every class keeps 10
+    training images. Cost is taken as proportional to images, which is a little too much.
+
+    Raises OfframpError where not even one epoch fits.
+    """
+    room = macs * MARGIN
+    images, test = _train_images(plan.data), len(plan.data.test)
+    answers = _answers(plan)
+    asked = answers * test
+    tested = test if asked <= TEST_SHARE * room else max(1, int(test * TEST_SHARE * room / asked))
+    room -= answers * tested
+    epochs = plan.study.recipe.epochs
+    held = answers * (len(plan.data.validation) + len(plan.data.calibration))
+    full: float = plan.executed + held
+
+    @cache
+    def work(epochs: int) -> float:
+        return with_epochs(plan, epochs).executed + held
+
+    settings = []
+    train = images
+    if full > room:
+        least = min(images, LEAST_OF_CLASS * len(plan.data.classes))
+        wanted = max(least / images, math.sqrt(room / full))
+        chosen = _most(epochs, lambda e: work(e) * wanted <= room)
+        train = min(images, int(images * room / work(chosen)))
+        if train < least:
+            times = work(1) * least / images / room
+            raise OfframpError(
+                f"not even one epoch on {least} images fits, which is {times:.1f} times what the budget "
+                "leaves; give more time, or fewer seeds or strategies"
+            )
+        if chosen != epochs:
+            settings.append(f"recipe.epochs={chosen}")
+        if train != images:
+            settings.append(f"data.train_images={train}")
+        full = work(chosen) * train / images
+    if tested != test:
+        settings.append(f"data.test_images={tested}")
+    return Choice(tuple(settings), full + answers * tested)
+
+
+def _most(epochs: int, fits: Callable[[int], bool]) -> int:
+    """The largest number of epochs, 1 to `epochs`, that fits; 1 where none does."""
+    low, high = 1, epochs
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def with_epochs(plan: Plan, epochs: int) -> Plan:
+    """The same plan with other epochs in the study's recipe."""
+    recipe = plan.study.recipe.model_copy(update={"epochs": epochs})
+    study = plan.study.model_copy(update={"recipe": recipe})
+    return plan_trials(study, plan.data, plan.net, plan.numerics)
+
+
+def _train_images(data: Data) -> int:
+    """Of the training split before anything was held out, as `data.train_images` counts."""
+    held = [data.train, data.calibration, *([] if data.validation is data.test else [data.validation])]
+    available = data.provenance.get("available", {}).get("train", math.inf)
+    return int(min(sum(map(len, held)), available))
+
+
+def _answers(plan: Plan) -> int:
+    """MACs of an image through the finished networks of all trials, each with its own trunks."""
+    total = 0
+    for resolved in (trial.resolved for trial in plan.trials):
+        run = {(resolved.owners[k - 1], part) for k in resolved.final for part in path(k)}
+        total += sum(plan.net.macs(part) for _, part in run)
+    return total

@@ -1,0 +1,138 @@
+"""The caches of a run: within which limits, what a plan will hold in them, and what to say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from offramp.engine.cache import Cache
+from offramp.engine.cost import value_bytes
+from offramp.engine.looks import reads_of, wanted
+from offramp.engine.passes import Kept
+from offramp.engine.placement import PLACES, Name, Place, Speeds, Wanted, assumed, place
+from offramp.engine.resolve import Node
+from offramp.engine.values import Frozen
+from offramp.meters import free_memory
+from offramp.study.plan.limits import Limits, free_at_start, of_caches, share
+from offramp.study.plan.plan import Plan, can_fuse
+from offramp.study.plan.workers import need
+
+Holdings = dict[Name, tuple[Place, int]]  # where each value is, and its bytes
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes of caches at a time, at most. live: of values that stay live, of the group with most."""
+
+    memory: int = 0
+    disk: int = 0
+    live: int = 0
+
+
+def limits(
+    plan: Plan,
+    device: torch.device,
+    folder: Path,
+    workers: int = 1,
+    memory: int | None = None,
+    training: int | None = None,
+) -> Limits:
+    """Those of one of `workers` processes. memory: bytes that it may take in all; None for its share of
+    what is free now.  training: bytes that all but caches takes of it; None estimates them."""
+    if not plan.study.execution.cache:
+        return Limits(0, 0)
+    memory = share(free_at_start(), workers) if memory is None else memory
+    training = need(plan).trial if training is None else training
+    return of_caches(plan.study.execution, device, folder, workers, memory, training)
+
+
+def adapt(cache: Cache, plan: Plan, found: Limits, device: torch.device, workers: int) -> None:
+    """Where the study gives no limit, let caches in memory grow no further than others leave room."""
+    if plan.study.execution.cache_memory == "auto" and device.type == "cpu":
+        grown = cache.used("memory") + share(free_memory(), workers)
+        cache.limit(min(found.memory, grown), found.disk)
+
+
+def remarks(cache: Cache, kept: Kept, found: Limits) -> Iterator[str]:
+    """What a user should know of how a group's values are held; the same words each time."""
+    slower = "some frozen values are computed for every batch, which takes longer and changes no result"
+    for where in cache.refused():
+        yield f"no room for caches {where}: {slower}"
+    if kept.short:
+        no_disk = "" if found.no_disk is None else f"; none on disk: {found.no_disk}"
+        limits = f"{_size(found.memory)} of memory and {_size(found.disk)} of disk"
+        yield (
+            f"caches of a process may take {limits}, which is too little: {slower} "
+            f"(--cache-memory, --cache-disk{no_disk})"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"
+
+
+def forecast(plan: Plan, found: Limits, device: torch.device) -> Peak:
+    """What one process would hold for one seed; the others are alike."""
+    if not plan.study.execution.cache:
+        return Peak()
+    sizes, speeds = value_bytes(plan.net), assumed(device.type)
+    counts = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
+    held: Holdings = {}
+    peak = Peak()
+    for group, later in _groups(plan):
+        if max(node.recipe.epochs for node in group) > 1:
+            asked = wanted(group, plan.net, sizes, counts, plan.data.augment, speeds, held)
+            held = _with(asked, held, {"memory": found.memory, "disk": found.disk}, group, speeds)
+            live = sum(one.size for one in asked if one.name not in held)
+            peak = Peak(
+                max(peak.memory, _total(held, "memory")),
+                max(peak.disk, _total(held, "disk")),
+                max(peak.live, live),
+            )
+        needed = _with_ancestors(later)
+        held = {name: of for name, of in held.items() if name[0] in needed}
+    return peak
+
+
+def _with(
+    asked: Sequence[Wanted],
+    held: Holdings,
+    limits: Mapping[Place, int],
+    group: Sequence[Node],
+    speeds: Speeds,
+) -> Holdings:
+    """What is held once a group has filled in what it asks for; what is in the way goes."""
+    needed = _with_ancestors(group)
+    kept = {name: of for name, of in held.items() if name[0] in needed}
+    placed = place(asked, {kind: limits[kind] - _total(kept, kind) for kind in PLACES}, speeds)
+    held = held | {one.name: (placed[one.name], one.size) for one in asked if one.name in placed}
+    for name, (kind, _) in list(held.items()):
+        if name[0] not in needed and _total(held, kind) > limits[kind]:
+            del held[name]
+    return held
+
+
+def _total(held: Holdings, kind: Place) -> int:
+    return sum(size for where, size in held.values() if where == kind)
+
+
+def _with_ancestors(nodes: Sequence[Node]) -> set[Frozen]:
+    return {ancestor for node in nodes for value in reads_of(node) for ancestor in value.chain}
+
+
+def _groups(plan: Plan) -> Iterator[tuple[list[Node], list[Node]]]:
+    """Nodes of the first seed as one process takes them, with those that come after."""
+    waiting = [node for node in plan.nodes.values() if node.seed == plan.study.seeds[0]]
+    done: set[str] = set()
+    while waiting:
+        ready = [node for node in waiting if done.issuperset(node.needs)]
+        group = ready[:1]
+        for node in ready[1:]:
+            if plan.study.execution.fuse and all(can_fuse(member, node) for member in group):
+                group.append(node)
+        done |= {node.key for node in group}
+        waiting = [node for node in waiting if node.key not in done]
+        yield group, waiting

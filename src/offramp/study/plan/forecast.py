@@ -1,0 +1,126 @@
+"""What a plan would take, before it runs: `--dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import torch
+
+from offramp.engine.speed import STEP_MACS, macs_per_second
+from offramp.phase import describe
+from offramp.store.store import Store
+from offramp.study.plan import caching
+from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.plan import Plan
+from offramp.study.plan.workers import need
+
+
+def measured(plan: Plan, device: torch.device, step_macs: float = STEP_MACS) -> float:
+    """MACs a second of this machine, training the plan's network, of steps of about `step_macs`."""
+    return macs_per_second(
+        plan.net, plan.numerics, device, plan.study.recipe.batch_size, step_macs=step_macs
+    )
+
+
+def forecast(
+    plan: Plan, store: Store, device: torch.device, speed: float | None = None
+) -> dict[str, Any]:
+    """The DAG and its totals, in the types of JSON. speed: MACs a second; measured, by default.
+
+    seconds: of what the store lacks, from a short measurement on this machine.
+    macs_written: of every phase run alone, as the paper does; macs_shared: the same, each node once.
+    disk_bytes: weights of the nodes and logits of the trials.  cache_bytes: at a time, at most, in
+    memory and on disk; live: of values that stay live in one group.  memory_bytes: of a process,
+    everything counted, by estimate.  provisional: see `Plan`; nothing is then looked up in the store.
+    """
+    there = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
+    users = plan.users
+    nodes = [
+        {
+            "key": key,
+            "phase": node.name,
+            "trains": [str(part) for part in sorted(node.trained)],
+            "loss": describe(node.terms),
+            "strategies": users[key],
+            "seed": node.seed,
+            "epochs": node.recipe.epochs,
+            "macs": plan.macs(key),
+            "needs": list(node.needs),
+            "in_store": key in there,
+        }
+        for key, node in plan.nodes.items()
+    ]
+    open_macs = sum(plan.macs(key) for key in plan.nodes if key not in there)
+    speed = measured(plan, device) if speed is None else speed
+    counted = cache(plan.net.parameter_count)
+    weights = sum(4 * counted(part) for node in plan.nodes.values() for part in node.trained)
+    images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
+    training = need(plan).trial
+    allowed = caching.limits(plan, device, cache_folder(), training=training)
+    held = caching.forecast(plan, allowed, device)
+    logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
+    return {
+        "provisional": list(plan.provisional),
+        "remarks": list(plan.remarks),
+        "nodes": nodes,
+        "totals": {
+            "trials": len(plan.trials),
+            "phases": sum(len(t.resolved.nodes) for t in plan.trials),
+            "nodes": len(nodes),
+            "nodes_in_store": len(there),
+            "macs_written": plan.written,
+            "macs_shared": sum(work.written for work in plan.work.values()),
+            "macs": plan.executed,
+            "macs_to_run": open_macs,
+            "share_of_written": plan.executed / plan.written,
+            "seconds": open_macs / speed,
+            "macs_per_second": speed,
+            "cache_bytes": held.memory + held.disk,
+            "cache_memory_bytes": held.memory,
+            "cache_disk_bytes": held.disk,
+            "cache_live_bytes": held.live,
+            "memory_bytes": training + held.memory,
+            "disk_bytes": weights + logits,
+        },
+    }
+
+
+QUICK = 4e9  # MACs of a measured step, where there are many networks to measure
+MOST = ("cache_bytes", "cache_memory_bytes", "cache_disk_bytes", "cache_live_bytes", "memory_bytes")
+SUMS = ("trials", "phases", "macs_written", "disk_bytes")
+
+
+def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.device) -> dict[str, Any]:
+    """The forecasts of several studies, by name, run one after another into one store, and their sums.
+
+    A node that several have is counted where it comes first.
+    """
+    speeds: dict[Any, float] = {}
+    studies: list[dict[str, Any]] = []
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, plan in plans:
+        alike = (plan.study.backbone.name, str(plan.study.backbone.options), plan.data.shape)
+        if alike not in speeds:
+            speeds[alike] = measured(plan, device, QUICK)
+        speed = speeds[alike]
+        found = forecast(plan, store, device, speed)
+        shared = {key: plan.work[key].written for key in plan.nodes}
+        new = [{**n, "shared": shared[n["key"]]} for n in found["nodes"] if n["key"] not in nodes]
+        nodes |= {node["key"]: node for node in new}
+        left = sum(node["macs"] for node in new if not node["in_store"])
+        own = {**found["totals"], "macs_to_run": left, "seconds": left / speed}
+        studies.append({"study": name, **found, "totals": own})
+    every = [study["totals"] for study in studies]
+    totals: dict[str, Any] = {key: sum(one[key] for one in every) for key in (*SUMS, "seconds")}
+    totals |= {
+        "nodes": len(nodes),
+        "nodes_in_store": sum(node["in_store"] for node in nodes.values()),
+        "macs_shared": sum(node["shared"] for node in nodes.values()),
+        "macs": sum(node["macs"] for node in nodes.values()),
+        "macs_to_run": sum(one["macs_to_run"] for one in every),
+        **{key: max(one[key] for one in every) for key in MOST},
+    }
+    totals["share_of_written"] = totals["macs"] / totals["macs_written"]
+    return {"studies": studies, "totals": totals}

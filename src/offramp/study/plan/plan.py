@@ -1,0 +1,308 @@
+"""From a study to a plan: the trials, their nodes, and what sharing saves. Nothing runs here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from offramp import usercode
+from offramp.data import Data, DataSpec, load
+from offramp.data.declared import declared_data, missing
+from offramp.data.loading.file_split import FileSplit
+from offramp.engine.cost import Work, value_bytes, work
+from offramp.engine.resolve import Node, Resolved, Setting, resolve
+from offramp.engine.values import frozen_inputs, teacher_logits
+from offramp.errors import OfframpError
+from offramp.hashing import digest, plain
+from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.initial import at_hand
+from offramp.numerics import Numerics
+from offramp.strategies.weights import joint_weights
+from offramp.study.plan import profiles, programs
+from offramp.study.spec.models import StrategySpec, Study
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strategy with one seed. marginal: keys of the nodes that no trial before it in the study
+    needs: what it adds to the cost."""
+
+    id: str
+    label: str
+    strategy: StrategySpec
+    seed: int
+    resolved: Resolved
+    marginal: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(node.key for node in self.resolved.nodes))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs. nodes: by key, each after what it needs.
+
+    remarks: in what `study` differs from the one that was asked for.  provisional: what is not here,
+    where the plan is for looking only: its keys are not those of a run.
+    """
+
+    study: Study
+    data: Data
+    net: ExitNetwork
+    numerics: Numerics
+    trials: tuple[Trial, ...]
+    nodes: Mapping[str, Node]
+    work: Mapping[str, Work]
+    remarks: tuple[str, ...] = ()
+    provisional: tuple[str, ...] = ()
+
+    @property
+    def users(self) -> dict[str, list[str]]:
+        """Labels of the strategies that read each node."""
+        found: dict[str, list[str]] = {key: [] for key in self.nodes}
+        for trial in self.trials:
+            for key in trial.keys:
+                found[key].append(trial.label)
+        return found
+
+    @property
+    def written(self) -> int:
+        """MACs if every strategy ran in full, as the paper runs them."""
+        return sum(self.work[n.key].written for t in self.trials for n in t.resolved.nodes)
+
+    @property
+    def executed(self) -> int:
+        """MACs of this plan."""
+        return sum(self.macs(key) for key in self.nodes)
+
+    def macs(self, key: str) -> int:
+        """MACs of a node under this plan's execution."""
+        work = self.work[key]
+        return work.executed if self.study.execution.cache else work.written
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def data_spec(study: Study) -> DataSpec:
+    given = study.data
+    names = (field.name for field in fields(DataSpec) if field.name != "options")
+    alike = {name: getattr(given, name) for name in names}
+    return DataSpec(**alike, options=tuple(sorted(given.options.items())))
+
+
+def net_spec(study: Study) -> NetSpec:
+    return NetSpec(
+        backbone=study.backbone.name,
+        options=tuple(sorted(study.backbone.options.items())),
+        taps=study.exits.taps,
+        head=study.exits.head.overrides,
+        weights=study.backbone.weights,
+    )
+
+
+def data_identity(data: Data) -> dict[str, Any]:
+    """What training reads of the data, for keys: neither calibration nor test."""
+    identity = {
+        "train": data.train.digest,
+        "validation": data.validation.digest,
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+    if data.augment is not None:  # else the keys of all that was ever trained without would change
+        identity["augment"] = plain(data.augment.changes)
+    if isinstance(data.train, FileSplit) and data.train.content is not None:
+        identity["files"] = data.train.content
+    return identity
+
+
+def make_plan(
+    study: Study,
+    device: torch.device | None = None,
+    provisional: bool = False,
+    data: Data | None = None,
+) -> Plan:
+    """Read the data, build the network, resolve every strategy for every seed.
+
+    provisional: go by declared counts and random weights where data or weights are not here, for a
+    plan to look at; nothing is fetched.  data: of `read_data`, where it is at hand.
+
+    Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
+    """
+    with _at(study, "numerics"):
+        numerics = profiles.find(study.numerics, (device or default_device()).type)
+    for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
+        with _at(study, "strategies", index):
+            programs.find(strategy.name)
+    study, remarks = _at_scale(study)
+    lacking = []
+    absent = missing(data_spec(study)) if provisional else None
+    if absent is not None:
+        lacking.append(f"{study.data.name}: {absent}; counts are those known of it")
+    data = read_data(study, provisional) if data is None else data
+    drawn = study
+    if provisional and _weights_absent(study) and not _keeps_backbone(study):
+        lacking.append(f"{study.backbone.name}: its weights '{study.backbone.weights}' are not here")
+        drawn = without_weights(study)
+    plan = plan_trials(study, data, _network(drawn, data), numerics)
+    return replace(plan, remarks=remarks, provisional=tuple(lacking))
+
+
+def read_data(study: Study, provisional: bool = False) -> Data:
+    """The data of a study; provisional: as declared where it is not here. Raises as `make_plan`."""
+    augment = None if study.augment is None else study.augment.augment
+    spec = data_spec(study)
+    with _at(study, "data"):
+        if provisional and missing(spec) is not None:
+            return declared_data(spec, augment)
+        return load(spec, augment, study.execution.loader)
+
+
+def without_weights(study: Study) -> Study:
+    backbone = study.backbone.model_copy(update={"weights": None})
+    return study.model_copy(update={"backbone": backbone})
+
+
+def _weights_absent(study: Study) -> bool:
+    given = study.backbone
+    return given.weights is not None and not at_hand(given.weights, given.name)
+
+
+def _keeps_backbone(study: Study) -> bool:
+    return any(s.options.get("backbone") == "kept" for s in study.strategies)
+
+
+def _at_scale(study: Study) -> tuple[Study, tuple[str, ...]]:
+    """At scale small, from scratch where the weights are not here; and a line that says so."""
+    if study.scale == "full" or not _weights_absent(study) or _keeps_backbone(study):
+        return study, ()
+    line = f"weights '{study.backbone.weights}' are not here; at scale small it starts from scratch"
+    return without_weights(study), (line,)
+
+
+@contextmanager
+def _at(study: Study, *path: str | int) -> Iterator[None]:
+    """Errors about a setting begin with where it was written."""
+    try:
+        yield
+    except OfframpError as error:
+        raise OfframpError(f"{study.where(*path)}: {error}") from None
+
+
+def _network(study: Study, data: Data) -> ExitNetwork:
+    """The network; what is wrong is said of the backbone, the taps or the heads, whichever it is."""
+    spec, seed = net_spec(study), study.seeds[0]
+    shape, classes = data.shape, len(data.classes)
+    try:
+        return build(spec, shape, classes, seed)
+    except OfframpError as error:
+        with _at(study, "backbone"):
+            build(replace(spec, taps=0, head=(), weights=None), shape, classes, seed)
+        with _at(study, "backbone", "weights"):
+            build(replace(spec, taps=0, head=()), shape, classes, seed)
+        with _at(study, "exits", "taps"):
+            build(replace(spec, head=()), shape, classes, seed)
+        raise OfframpError(f"{study.where('exits', 'head')}: {error}") from None
+
+
+def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:
+    """The plan for data and a network at hand."""
+    if study.augment is not None:
+        with _at(study, "augment"):
+            data = replace(data, augment=study.augment.augment)
+    identity = data_identity(data)
+    trials: list[Trial] = []
+    nodes: dict[str, Node] = {}
+    with _at(study, "recipe", "joint_weights"):
+        joint_weights(study.recipe.joint_weights, net.exits)
+    for seed in study.seeds:
+        for index, strategy in enumerate(study.strategies):
+            with _at(study, "strategies", index):
+                resolved = _resolve(study, strategy, net, numerics, identity, seed)
+            new = {n.key: n for n in resolved.nodes if n.key not in nodes}
+            nodes |= new
+            name = trial_id(study, strategy.label, resolved, data, seed)
+            trials.append(Trial(name, strategy.label, strategy, seed, resolved, tuple(new)))
+    images = {"train": len(data.train), "validation": len(data.validation)}
+    sizes = value_bytes(net)
+    costs = {key: work(node, net, images, sizes, data.augment) for key, node in nodes.items()}
+    return Plan(study, data, net, numerics, tuple(trials), nodes, costs)
+
+
+def _resolve(
+    study: Study,
+    strategy: StrategySpec,
+    net: ExitNetwork,
+    numerics: Numerics,
+    identity: Mapping[str, Any],
+    seed: int,
+) -> Resolved:
+    recipe = study.recipe
+    shared = {
+        "joint_weights": recipe.joint_weights,
+        "temperature": recipe.temperature,
+        "alpha": recipe.alpha,
+    }
+    if strategy.options.get("backbone") == "kept" and not net.arrives_trained:
+        raise OfframpError(
+            "'backbone: kept' keeps weights that are random"
+            + (f" in part ({net.initial})" if net.initial else "")
+            + "; give backbone.weights trained for these classes, or leave the option out"
+        )
+    program = programs.program(strategy.name, net.exits, strategy.options, shared)
+    alone = None
+    if not study.execution.share:
+        alone = digest([study.execution.mode, strategy.label])
+    setting = Setting(
+        data=identity,
+        recipe=recipe.recipe,
+        numerics=numerics,
+        seed=seed,
+        overrides=strategy.overrides,
+        budget=recipe.budget,
+        alone=alone,
+    )
+    return resolve(program, net, setting)
+
+
+def trial_id(study: Study, label: str, resolved: Resolved, data: Data, seed: int) -> str:
+    """A name to read and type, ending in a hash of all that the trial's answers depend on."""
+    reads = [
+        label,
+        [node.key for node in resolved.nodes],
+        plain(list(resolved.final.values())),
+        [data.calibration.digest, data.test.digest],
+    ]
+    words = [_word(name) for name in (label, study.backbone.name, study.data.name)]
+    return "-".join([*filter(None, words), f"s{seed}", digest(reads)[:8]])
+
+
+def _word(name: str) -> str:
+    """A name as a part of an id: of a user's own code its file and function, without folders."""
+    if usercode.is_user_code(name):
+        name = f"{usercode.file_of(name).stem}-{name.rpartition(':')[2]}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
+
+
+def can_fuse(one: Node, other: Node) -> bool:
+    """Whether two phases may share a pass over the data: heads on one frozen trunk."""
+    if any(part.kind == "segment" for node in (one, other) for part in node.trained):
+        return False
+    if one.seed != other.seed or one.recipe.batch_size != other.recipe.batch_size:
+        return False
+    if one.key in other.needs or other.key in one.needs:
+        return False
+    held: dict[Any, Any] = {}
+    for node in (one, other):
+        for value in (*frozen_inputs(node).values(), *teacher_logits(node).values()):
+            for part, source in value.parts.items():
+                if held.setdefault(part, source) != source:
+                    return False
+    return True

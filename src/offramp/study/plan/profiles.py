@@ -1,0 +1,159 @@
+"""Numerics profiles in files: measured or written for one machine, asked for by name or by path.
+
+A file's own name means nothing to keys, which are made of what it says (`offramp.numerics.custom`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from offramp.errors import OfframpError, nearest
+from offramp.files import replacing
+from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
+from offramp.study.spec import fields, places
+from offramp.study.spec.yaml_lines import parse
+
+SUFFIXES = (".json", ".yaml", ".yml")
+
+
+class NumericsSpec(BaseModel):
+    """The fields of `offramp.numerics.Numerics` that one may choose; the others have one value that
+    results can be trusted with. device: what the profile is for."""
+
+    model_config = fields.STRICT
+
+    device: Literal["cpu", "cuda"]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    precision: Literal["float32", "bfloat16"] = "float32"
+    memory_format: MemoryFormat = "channels_last"
+    tf32: bool = False
+    fused_optimizer: bool = True
+    frozen_batch: Annotated[int, Field(ge=64)] = 64  # smaller ones round differently
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return fields.refuse_unknown(cls, value)
+
+
+class Gain(BaseModel):
+    """How many times faster one way was than another. network: on which it was measured."""
+
+    model_config = fields.STRICT
+
+    what: str
+    network: str
+    ratio: Annotated[float, Field(gt=0)]
+
+
+class ProfileFile(BaseModel):
+    """What stands in a file. machine, made, measured: of `offramp doctor --tune`; they are read by
+    people and by `offramp doctor`, and change nothing."""
+
+    model_config = fields.STRICT
+
+    numerics: NumericsSpec
+    machine: str | None = None
+    made: str | None = None
+    measured: Annotated[tuple[Gain, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return fields.refuse_unknown(cls, value)
+
+    @property
+    def profile(self) -> Numerics:
+        chosen = self.numerics.model_dump()
+        return custom(chosen.pop("device"), **chosen)
+
+
+def folder() -> Path:
+    """Where the user's own profiles lie."""
+    home = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(home) if home else Path.home() / ".config") / "offramp" / "profiles"
+
+
+def find(name: str, device: str) -> Numerics:
+    """The profile that a study asks for: of those that come with offramp, of the user's own, or a file
+    by its path.
+
+    Raises OfframpError for an unknown name, a file that cannot be read, one made for another device.
+    """
+    if name == "default" or name in PROFILES:
+        return profile(name, device)
+    own = {path.stem: path for path in _files()}
+    if name.endswith(SUFFIXES) or "/" in name:
+        path = Path(name).expanduser()
+    elif name in own:
+        path = own[name]
+    else:
+        hint = nearest(name, [*PROFILES, *own])
+        raise OfframpError(f"unknown numerics profile '{name}'{hint}")
+    chosen = read(path).profile
+    if chosen.device != device:
+        raise OfframpError(
+            f"numerics profile '{name}' is for {chosen.device}, but this run is on {device}; "
+            f"set numerics: default"
+        )
+    return chosen
+
+
+def read(path: Path) -> ProfileFile:
+    """A profile's file. Raises OfframpError, one line that names the place, for anything wrong in it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        made = "offramp doctor --tune writes one"
+        raise OfframpError(f"{path}: no numerics profile can be read ({reason}); {made}") from None
+    document = parse(text, str(path))
+    where = {at: f"{path}:{line}" for at, line in document.lines.items()} | {(): str(path)}
+    try:
+        return ProfileFile.model_validate(document.value)
+    except ValidationError as error:
+        raise OfframpError(places.message(error, where)) from None
+
+
+def listed() -> Mapping[str, ProfileFile]:
+    """The user's own profiles that can be read, by name, the newest last."""
+    found = {}
+    for path in sorted(_files(), key=lambda path: path.stat().st_mtime):
+        try:
+            found[path.stem] = read(path)
+        except OfframpError:
+            continue
+    return found
+
+
+def place(name: str, out: Path | None) -> Path:
+    """Where a new profile goes. Raises OfframpError for a name that is taken or cannot be asked for."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise OfframpError(f"profile name '{name}' cannot be used; take letters, digits, - and _")
+    if out is None and (name == "default" or name in PROFILES):
+        raise OfframpError(f"profile '{name}' comes with offramp and stays; give another --name")
+    path = out or folder() / f"{name}.json"
+    if not path.name.endswith(SUFFIXES):
+        raise OfframpError(f"{path} could not be asked for as a profile; let --out end in .json")
+    if path.exists():
+        raise OfframpError(
+            f"{path} is there already, and studies may go by it; "
+            f"give another {'--name' if out is None else '--out'}, or delete it"
+        )
+    return path
+
+
+def write(path: Path, made: ProfileFile) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(made.model_dump(mode="json"), indent=1) + "\n")
+
+
+def _files() -> list[Path]:
+    return [path for suffix in SUFFIXES for path in folder().glob(f"*{suffix}") if path.is_file()]

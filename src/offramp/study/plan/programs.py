@@ -1,0 +1,109 @@
+"""Strategies by name, with their options checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from offramp import usercode
+from offramp.errors import OfframpError, nearest
+from offramp.phase import Phase, Program
+from offramp.strategies import STRATEGIES, Strategy
+from offramp.study.spec import places
+from offramp.study.spec.models import RecipeSpec
+
+
+@dataclass(frozen=True)
+class Option:
+    """A keyword argument of a strategy."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+
+def find(name: str) -> Strategy:
+    """The strategy of that name, or the user's own `file.py:function`.
+
+    Raises OfframpError for an unknown name, or a file that cannot be used.
+    """
+    if usercode.is_user_code(name):
+        own: Strategy = usercode.load(name, "a strategy of your own").function
+        try:
+            options(own)
+        except Exception as error:
+            raise usercode.failed(name, error) from error
+        return own
+    if name not in STRATEGIES:
+        raise OfframpError(
+            f"unknown strategy '{name}'{nearest(name, STRATEGIES)} (your own: path/to/file.py:function)"
+        )
+    return STRATEGIES[name]
+
+
+def options(strategy: Strategy) -> tuple[Option, ...]:
+    """The options of a strategy: its keyword-only arguments."""
+    hints = get_type_hints(strategy)
+    found = inspect.signature(strategy).parameters.values()
+    return tuple(
+        Option(p.name, hints.get(p.name, Any), p.default)
+        for p in found
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    )
+
+
+def program(name: str, exits: int, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Program:
+    """The phases of a strategy on a network with `exits` exits.
+
+    given: the strategy's own options in the study; defaults: what the study's recipe says for options
+    that a strategy may have (loss weights, temperature, alpha).
+
+    Raises OfframpError for an option that the strategy has not or of a wrong value, and for a user's
+    function that fails or returns no phases.
+    """
+    strategy = find(name)
+    known = {option.name: option for option in options(strategy)}
+    for key in given:
+        if key not in known:
+            hint = nearest(key, known) or "; it has no options"
+            raise OfframpError(f"strategy '{name}' has no option '{key}'{hint}")
+    chosen = {k: v for k, v in defaults.items() if k in known} | dict(given)
+    checked = {key: _checked(name, known[key], value) for key, value in chosen.items()}
+    try:
+        phases = strategy(exits, **checked)
+    except OfframpError:
+        raise
+    except Exception as error:
+        if usercode.is_user_code(name):
+            raise usercode.failed(name, error) from error
+        raise
+    if not isinstance(phases, tuple) or not all(isinstance(p, Phase) for p in phases):
+        raise OfframpError(f"strategy '{name}' returned no phases; return a tuple of Phase")
+    for phase in phases:
+        _check_recipe(f"strategy '{name}', phase '{phase.name}'", dict(phase.recipe))
+    return phases
+
+
+def _check_recipe(where: str, fields: dict[str, Any]) -> None:
+    """A phase's overrides are held to what a study's recipe is held to."""
+    try:
+        RecipeSpec.model_validate(fields)
+    except ValidationError as error:
+        lines: places.Places = {(field,): where for field in fields}
+        raise OfframpError(places.message(error, {(): where, **lines})) from None
+
+
+def _checked(name: str, option: Option, value: Any) -> Any:
+    if isinstance(value, list):
+        value = tuple(value)
+    try:
+        return TypeAdapter(option.annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
+        raise OfframpError(
+            f"option '{option.name}' of strategy '{name}' cannot be {value!r}: {reason}"
+        ) from None

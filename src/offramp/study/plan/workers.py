@@ -1,0 +1,173 @@
+"""How many processes should train at the same time here: `--workers auto`.
+
+A trial's threads are part of its numerics, so more cores run more trials and never one trial wider. The
+number is the smallest of four: trials for which there are cores, trials that fit into memory, phases
+that the plan can ever train side by side, and processes that have enough to do to be worth starting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+
+from offramp.data.dataset import Split
+from offramp.data.loading.file_split import FileSplit
+from offramp.engine.memory import saved_bytes
+from offramp.engine.resolve import Node
+from offramp.meters import free_memory, usable_cores
+from offramp.store.store import Store
+from offramp.study.plan.limits import SHARE
+from offramp.study.plan.plan import Plan, can_fuse
+
+PROCESS = 500 * 2**20  # bytes of a process with the libraries loaded
+# While it is read a data set lies in memory as it came and, image by image, in its splits.
+READING = 2
+# Weights: what plans copy from, the drawn and the stored ones, the network that trains and that of a
+# teacher, gradients, two values an optimizer keeps, the best epoch's.
+COPIES = 9
+# A backward pass holds what the forward one left, gradients on their way down, and a kernel's scratch.
+STEP = 1.5
+# Without it the sum came out at 0.76 (VGG-16) to 1.15 (MobileNetV2) of what was measured.
+MARGIN = 1.35
+WORTH = 10.0  # seconds of work, for which a process is started that loads libraries and data first
+STEP_SECONDS, FAST = 0.002, 50e9  # of a step, however small; MACs a second
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes. trial: of one worker without its cache.  cache: of all frozen values that the largest
+    phase reads."""
+
+    trial: int
+    cache: int
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A number of processes and where it comes from.
+
+    cores, memory, plan, work: how many there are cores, memory, phases side by side and work for
+    (memory: no more than the others ask); None where that was not looked at.  reason: in words.
+    """
+
+    count: int
+    reason: str
+    cores: int | None = None
+    memory: int | None = None
+    plan: int | None = None
+    work: int | None = None
+
+
+def asked(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Workers:
+    """So many, as the user says; with what speaks against it. cores: that there are."""
+    threads, there = plan.numerics.threads, cores()
+    fit = max(1, there // threads)
+    if count == 1:
+        return Workers(1, "as asked for", fit)
+    if plan.study.execution.mode == "plain":
+        return Workers(count, "as asked for; times of plain execution compare with one worker only", fit)
+    if count > fit and plan.numerics.device == "cpu":
+        words = f"as asked for; with {threads} threads each they slow each other on {_cores(there)}"
+        return Workers(count, f"{words}, where {fit} would be faster", fit)
+    return Workers(count, "as asked for", fit)
+
+
+def suited(
+    plan: Plan,
+    store: Store,
+    device: torch.device,
+    cores: Callable[[], int] = usable_cores,
+    memory: Callable[[], int] = free_memory,
+) -> Workers:
+    """The number of workers that suits a plan on this machine. cores, memory: what there is of them."""
+    if plan.study.execution.mode == "plain":
+        return Workers(1, "in plain execution costs are results, so phases train one at a time")
+    if device.type == "cuda":
+        return Workers(1, "what a GPU gains by several at once is not known; --workers 2 tries it")
+    written = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
+    by_plan = widest(plan, written)
+    if not by_plan:
+        return Workers(1, "nothing is left to train", plan=0)
+    threads, there, free = plan.numerics.threads, cores(), memory()
+    by_cores = max(1, there // threads)
+    by_work = max(1, int(seconds(plan, written) / WORTH))
+    most = min(by_cores, by_plan, by_work)
+    room, given = int(SHARE * free), plan.study.execution.cache_memory
+    by_memory = fitting(need(plan), room, room if given == "auto" else given, most)
+    reason = (
+        f"{_cores(there)} for {threads} thread{'s' if threads > 1 else ''} each: {by_cores}; "
+        f"{free / 2**30:.1f} GiB free memory: {by_memory}{' or more' if by_memory == most else ''}; "
+        f"phases side by side: {by_plan}; enough work for {by_work}"
+    )
+    return Workers(by_memory, reason, by_cores, by_memory, by_plan, by_work)
+
+
+def _cores(count: int) -> str:
+    return f"{count} core{'s' if count > 1 else ''}"
+
+
+def seconds(plan: Plan, there: Collection[str]) -> float:
+    """The least time that what is left may take: on a fast machine, in one process."""
+    left = [node for key, node in plan.nodes.items() if key not in there]
+    steps = sum(n.recipe.epochs * math.ceil(len(plan.data.train) / n.recipe.batch_size) for n in left)
+    return steps * STEP_SECONDS + sum(plan.macs(node.key) for node in left) / FAST
+
+
+def fitting(need: Need, room: int, limit: int, most: int) -> int:
+    """How many workers fit into `room` bytes, 1 to `most`; of their caches no more than `limit` is in
+    memory, together."""
+    count = 1
+    while count < most:
+        more = count + 1
+        if PROCESS + more * need.trial + min(limit, more * need.cache) > room:
+            break
+        count = more
+    return count
+
+
+def need(plan: Plan) -> Need:
+    """The memory that a worker on this plan takes, by forecast."""
+    splits = {id(split): split for split in plan.data.splits.values()}.values()
+    pixels = sum(_pixels(split) for split in splits)
+    weights = sum(t.nbytes for t in plan.net.parameters())
+    batch = max(plan.study.recipe.batch_size, plan.numerics.frozen_batch)
+    step = int(STEP * batch * saved_bytes(plan.net))
+    execution = plan.study.execution
+    cache = max((w.cache_bytes for w in plan.work.values()), default=0) if execution.cache else 0
+    return Need(PROCESS + int(MARGIN * (READING * pixels + COPIES * weights + step)), cache)
+
+
+def _pixels(split: Split | FileSplit) -> int:
+    """Bytes of the images that are held in memory."""
+    if isinstance(split, Split):
+        return split.images.nbytes
+    return sum(image.width * image.height * len(image.getbands()) for image in split.held or ())
+
+
+def widest(plan: Plan, there: Collection[str]) -> int:
+    """The most groups of phases that can train side by side at any time, each group in one pass, if
+    all that are ready take equally long. there: keys of nodes that are finished."""
+    done, most = set(there), 0
+    waiting = [node for node in plan.nodes.values() if node.key not in done]
+    while waiting:
+        ready = [node for node in waiting if done.issuperset(node.needs)]
+        most = max(most, _groups(ready, plan.study.execution.fuse))
+        done |= {node.key for node in ready}
+        waiting = [node for node in waiting if node.key not in done]
+    return most
+
+
+def _groups(ready: list[Node], fuse: bool) -> int:
+    """As claims are made: a phase, with all that can share its pass."""
+    count = 0
+    while ready:
+        group = [ready[0]]
+        for node in ready[1:]:
+            if fuse and all(can_fuse(member, node) for member in group):
+                group.append(node)
+        ready = [node for node in ready if node not in group]
+        count += 1
+    return count

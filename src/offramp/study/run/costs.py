@@ -1,0 +1,97 @@
+"""What a node cost: time, MACs, memory, power and energy, for its record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from offramp.engine.cost import exit_shares, live_macs, written_macs
+from offramp.engine.passes import Kept
+from offramp.engine.trainee import Trainee
+from offramp.meters import Gpu, Meter, Missing, find_gpu, find_packages
+from offramp.study.plan.plan import Plan
+
+USED = (
+    *("memory_rss_peak_bytes", "memory_gpu_peak_bytes", "memory_torch_peak_bytes"),
+    *("energy_cpu_j", "energy_gpu_j"),
+    *("power_cpu_mean_w", "power_gpu_mean_w", "power_cpu_peak_w", "power_gpu_peak_w"),
+)
+NO_GPU = "this runs on no GPU"
+
+
+@contextmanager
+def meter(device: torch.device) -> Iterator[Meter]:
+    """The meters of this machine and device, reading while the block runs."""
+    with Meter(find_packages(), gpu_of(device)) as running:
+        yield running
+
+
+def gpu_of(device: torch.device) -> Gpu | Missing:
+    """The meters of the GPU that torch calls `device`, which NVML may count otherwise."""
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+    return find_gpu(uuid)
+
+
+def not_measured(meter: Meter) -> list[str]:
+    """A line for each meter that a user might expect and that is not there."""
+    return [
+        f"{name} is not measured: {missing}"
+        for name, missing in meter.missing.items()
+        if missing.reason != NO_GPU
+    ]
+
+
+def charge(trainees: Sequence[Trainee], meter: Meter) -> None:
+    """What was used since the last lap, in equal parts to the phases that shared it."""
+    used = meter.lap()
+    device = trainees[0].optimizer.param_groups[0]["params"][0].device
+    if device.type == "cuda":
+        used = replace(used, memory_torch_peak_bytes=torch.cuda.max_memory_allocated(device))
+        torch.cuda.reset_peak_memory_stats(device)
+    for trainee in trainees:
+        trainee.usage = trainee.usage.plus(used.divided(len(trainees)))
+
+
+def record(
+    plan: Plan,
+    trainee: Trainee,
+    frozen_macs: float,
+    kept: Kept,
+    fused_with: int,
+    workers: int,
+    meter: Meter,
+) -> dict[str, Any]:
+    """A node's cost, in the types of JSON. frozen_macs: that the node has not been charged with yet.
+
+    epoch_seconds: of each finished epoch, with its validation and its waiting for images.
+    exit_shares: of its time, by place; attributed by MACs where there are several.  used: see
+    `offramp.meters.Usage`; null where it was not measured, and `not_measured` says why.  kept: bytes of
+    frozen values that its group read again and again, by where they were.
+    """
+    node, net, execution = trainee.node, plan.net, plan.study.execution
+    images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
+    passed = (trainee.epoch, len({trainee.epoch, trainee.best_epoch}))
+    frozen = math.ceil(trainee.frozen_macs + frozen_macs)
+    alone = execution.mode == "plain" and workers == 1
+    shares = exit_shares(node, net)
+    return {
+        "seconds": trainee.seconds,
+        "epoch_seconds": trainee.epoch_seconds,
+        "exit_shares": {net.places[exit - 1]: share for exit, share in shares.items()},
+        "macs_written": written_macs(node, net, images, *passed),
+        "macs_executed": live_macs(node, net, images, *passed) + frozen,
+        "used": {name: getattr(trainee.usage, name) for name in USED},
+        "idle": {"power_cpu_w": meter.idle.power_cpu_mean_w, "power_gpu_w": meter.idle.power_gpu_mean_w},
+        "not_measured": {name: str(missing) for name, missing in meter.missing.items()},
+        "mode": execution.mode,
+        "cache": execution.cache,
+        "kept": {"memory": kept.memory, "disk": kept.disk, "live": kept.live},
+        "group": fused_with,
+        "workers": workers,
+        "comparable": alone and not trainee.resumed,
+    }

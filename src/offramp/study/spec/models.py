@@ -1,0 +1,358 @@
+"""The study file: what to run, on which network and data, how long, and how it is executed.
+
+Reading is strict: an unknown key, a value of another type or out of range is refused in one line
+that names the file's line (or the `--set` flag) and the remedy. Names of strategies, backbones,
+data sets, places and numerics profiles are checked where they are looked up; `Study.where` gives
+their lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+
+from offramp.errors import OfframpError
+from offramp.recipe import Recipe, clash
+from offramp.strategies.weights import JointWeights
+from offramp.study.spec import fields, places
+from offramp.study.spec.augment import AugmentSpec
+from offramp.study.spec.yaml_lines import Path
+from offramp.study.spec.yaml_lines import parse as parse_yaml
+
+STRICT = fields.STRICT
+
+Text = Annotated[str, PlainValidator(fields.text)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Switch = Annotated[bool, BeforeValidator(fields.switch)]
+Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
+Options = dict[str, Any]
+Pairs = tuple[tuple[str, Any], ...]
+
+
+class RecipeSpec(BaseModel):
+    """Every field of `offramp.recipe.Recipe`, and four that belong to the whole study.
+
+    joint_weights: of the exits in joint training, by scheme or one number an exit.  temperature,
+    alpha: of distillation.  budget: whether `epochs` is each phase's or split over a strategy's
+    phases.
+    """
+
+    model_config = STRICT
+
+    epochs: Count = Recipe.epochs
+    batch_size: Count = Recipe.batch_size
+    optimizer: Literal["sgd", "adam", "adamw"] = Recipe.optimizer
+    learning_rate: Positive = Recipe.learning_rate
+    learning_rate_scale: Positive = Recipe.learning_rate_scale
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Recipe.momentum
+    nesterov: bool = Recipe.nesterov
+    weight_decay: Annotated[float, Field(ge=0)] = Recipe.weight_decay
+    schedule: Literal["constant", "cosine", "step"] = Recipe.schedule
+    step_at: Annotated[tuple[Share, ...], Field(strict=False)] = Recipe.step_at
+    step_factor: Annotated[float, Field(gt=0, le=1)] = Recipe.step_factor
+    warmup_epochs: Annotated[float, Field(ge=0)] = Recipe.warmup_epochs
+    patience: Count | None = Recipe.patience
+    select: Literal["auto", "best", "last"] = Recipe.select
+    class_weights: Literal["none", "balanced"] = Recipe.class_weights
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Recipe.label_smoothing
+
+    joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
+    temperature: Positive = 3.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    budget: Literal["phase", "total"] = "phase"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return fields.refuse_unknown(cls, value)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What a phase trains by, unless it overrides it."""
+        return Recipe(**{name: getattr(self, name) for name in RECIPE_FIELDS})
+
+    @property
+    def overrides(self) -> Pairs:
+        """The fields that were given, as (field, value) pairs in a fixed order."""
+        return tuple((n, getattr(self, n)) for n in RECIPE_FIELDS if n in self.model_fields_set)
+
+
+RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
+
+
+class StrategySpec(BaseModel):
+    """One strategy.
+
+    label: what tables call it; its name unless `as` says otherwise.  options: its own, such as
+    `students`.  phases: recipe fields (those that were set count) by pattern of phase names.
+    """
+
+    model_config = STRICT
+
+    name: Text
+    label: Text = Field(alias="as")
+    options: Options
+    phases: dict[str, RecipeSpec] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        gathered = fields.gather_options(value, {"name", "as", "phases"})
+        return {"as": gathered["name"], **gathered} if "name" in gathered else gathered
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StrategySpec:
+        for pattern, recipe in self.phases.items():
+            for name in recipe.model_fields_set - set(RECIPE_FIELDS):
+                what = "belongs to the whole study; set it under 'recipe'"
+                raise fields.fail(what, "phases", pattern, name)
+        return self
+
+    @field_serializer("phases")
+    def _only_set(self, phases: dict[str, RecipeSpec]) -> dict[str, dict[str, Any]]:
+        return {pattern: dict(recipe.overrides) for pattern, recipe in phases.items()}
+
+    @property
+    def overrides(self) -> tuple[tuple[str, Pairs], ...]:
+        """Recipe overrides by pattern of phase names, in the order of the file: later ones win."""
+        return tuple((pattern, recipe.overrides) for pattern, recipe in self.phases.items())
+
+
+class BackboneSpec(BaseModel):
+    """name: of the registry, `timm/NAME` or `file.py:function`.  weights: what it starts from: a file,
+    or `imagenet`; None draws them from the seed.  options: such as `stem`."""
+
+    model_config = STRICT
+
+    name: Text
+    weights: Text | None = None
+    options: Options
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        return fields.gather_options(value, {"name", "weights"})
+
+
+class HeadSpec(BaseModel):
+    """Fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads; None where
+    nothing does. Which kind of head has which fields is checked there."""
+
+    model_config = STRICT
+
+    kind: Literal["paper", "linear", "mlp"] | None = None
+    width: Count | None = None
+    hidden: Count | None = None
+    kernel: Annotated[Count, AfterValidator(fields.odd)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    pools: Annotated[int, Field(ge=0, le=2)] | None = None
+    flatten: bool | None = None
+    tokens: Literal["mean", "class"] | None = None
+    layout: Literal["chw", "hwc"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return fields.refuse_unknown(cls, value)
+
+    @property
+    def overrides(self) -> Pairs:
+        """The changes as (field, value) pairs in a fixed order."""
+        return tuple((k, v) for k, v in self if v is not None)
+
+
+class ExitsSpec(BaseModel):
+    """taps: names of places, or how many early exits; None is the backbone's own choice."""
+
+    model_config = STRICT
+
+    taps: Annotated[tuple[str, ...] | int | None, PlainValidator(fields.taps)] = None
+    head: HeadSpec = HeadSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return fields.refuse_unknown(cls, value)
+
+
+class DataSpec(BaseModel):
+    """The fields of `offramp.data.DataSpec`; any other key is an option of the data set."""
+
+    model_config = STRICT
+
+    name: Text
+    root: Text | None = None
+    train_images: Count | None = None
+    test_images: Count | None = None
+    held_out_images: Count | None = None
+    split_seed: Natural = 0
+    validation: Literal["held-out", "test"] = "held-out"
+    split_file: Text | None = None
+    size: Count | None = None
+    resize: Count | None = None
+    fit: Literal["crop", "stretch"] = "crop"
+    channels: Literal[1, 3] | None = None
+    normalize: Literal["train", "imagenet"] = "train"
+    on_error: Literal["fail", "skip"] = "fail"
+    options: Options
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        return fields.gather_options(fields.name_and_root(value), set(cls.model_fields) - {"options"})
+
+
+class ExecutionSpec(BaseModel):
+    """How the work is arranged; no result depends on it. Sizes are bytes.
+
+    cache_memory, cache_disk: of the caches of all workers together; `auto` leaves room for training and
+    for others (`offramp.study.plan.limits`).
+
+    loader: images in memory, or read from files when they are needed; `auto` goes by their size and
+    augmentation.  loader_workers: processes that read them; None goes by the number of cores.
+
+    `plain` runs each phase alone, live and unshared, so there the three switches are off.
+    """
+
+    model_config = STRICT
+
+    mode: Literal["derived", "plain"] = "derived"
+    cache: Switch = True
+    fuse: Switch = True
+    share: Switch = True
+    cache_memory: Limit = "auto"
+    cache_disk: Limit = "auto"
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        value = fields.refuse_unknown(cls, value)
+        off = dict.fromkeys(("cache", "fuse", "share"), False)
+        return {**off, **value} if value.get("mode") == "plain" else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExecutionSpec:
+        for name in ("cache", "fuse", "share"):
+            if self.mode == "plain" and getattr(self, name):
+                raise fields.fail(f"must be off where the mode is plain; remove '{name}'", name)
+        return self
+
+
+class Study(BaseModel):
+    """A study file, read. `model_dump(mode="json")` is a full record of it.
+
+    scale: `small` cuts data, epochs, image size and seeds down to a rehearsal (see `spec.scale`).
+    """
+
+    model_config = STRICT
+
+    name: Text | None = None
+    scale: Literal["full", "small"] = "full"
+    seeds: Annotated[tuple[Natural, ...], Field(strict=False, min_length=1)] = (42, 43, 44, 45, 46)
+    strategies: Annotated[tuple[StrategySpec, ...], Field(strict=False, min_length=1)]
+    backbone: BackboneSpec
+    exits: ExitsSpec = ExitsSpec()
+    data: DataSpec
+    augment: AugmentSpec | None = None
+    recipe: RecipeSpec = RecipeSpec()
+    numerics: Text = "default"
+    execution: ExecutionSpec = ExecutionSpec()
+
+    _places: dict[Path, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "studies" in value:
+            raise fields.fail("is a list of study files; name one of them", "studies")
+        return fields.refuse_unknown(cls, value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        fields.refuse_repeated_seeds(self.seeds)
+        fields.refuse_repeated_labels([s.label for s in self.strategies])
+        if found := clash(self.recipe.recipe):
+            raise fields.fail(found[1], "recipe", found[0])
+        return self
+
+    def where(self, *path: str | int) -> str:
+        """Where a setting was written, for a message about it: `study.where("strategies", 0)` is
+        `studies/demo.yaml:7`, or `--set strategies=[joint]`; if not given, the nearest around it.
+        """
+        return places.place(self._places, path)
+
+
+def read(path: str | FilePath, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file; each of `overrides` is `key.key=value`, its value YAML.
+
+    A position in a list is a number from 0: `strategies.0.as=mine`. Raises OfframpError for a file
+    that cannot be read and for everything that is wrong in it.
+    """
+    source = str(path)
+    document = parse_yaml(places.file_text(FilePath(path)), source)
+    if document.value is None:
+        raise OfframpError(f"{source}: the file is empty; write strategies, backbone and data in it")
+    where = {at: f"{source}:{line}" for at, line in document.lines.items()} | {(): source}
+    return _study(places.expanded(document.value, source), where, overrides)
+
+
+def parse(
+    mapping: Mapping[str, Any],
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+) -> Study:
+    """A study from a mapping in the types of JSON; `source` is what messages call it, `flags` what
+    they call some of its top-level keys instead. overrides are those of `read`.
+
+    Raises OfframpError for everything that is wrong in it.
+    """
+    name = source or "study"
+    value, where = places.expanded(mapping, name), places.everywhere(mapping, (), name)
+    for key, flag in (flags or {}).items():
+        where |= places.everywhere(mapping[key], (key,), flag)
+    return _study(value, where, overrides)
+
+
+def _study(value: dict[str, Any], where: dict[Path, str], overrides: Sequence[str]) -> Study:
+    """The study with `overrides` applied, and then what its scale sets of the rest."""
+    for setting in overrides:
+        value, where = places.overridden(value, where, setting)
+    study = _validated(value, where)
+    if study.scale == "full":
+        return study
+    from offramp.study.spec.scale import small  # it knows data sets, which reading does not need
+
+    given = {setting.partition("=")[0].strip() for setting in overrides}
+    for setting in small(study):
+        if setting.partition("=")[0] not in given:
+            value, where = places.overridden(value, where, setting, "scale: small,")
+    return _validated(value, where)
+
+
+def _validated(value: dict[str, Any], where: dict[Path, str]) -> Study:
+    try:
+        study = Study.model_validate(value)
+    except ValidationError as error:
+        raise OfframpError(places.message(error, where)) from None
+    study._places = where
+    return study

@@ -1,0 +1,102 @@
+"""What calibration needs of a finished trial: logits of every exit, and what each exit costs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+from offramp.nets.network import ExitNetwork
+from offramp.parts import Part
+from offramp.policy.candidates import Rows
+from offramp.policy.costs import Costs
+from offramp.store.store import Store
+from offramp.study.run.trials import blank_network
+
+SPLITS = ("validation", "calibration", "test")
+# What a network and its answers are made of: no label and no measured value.
+IDENTITY = ("network", "input_shape", "classes", "mean", "std", "exits", "places", "final", "owners")
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trial. hash: of its network and its answers on validation and calibration; no label of any
+    split and no test image enters it.  exits: their numbers.  classes: their names.  plain_macs: of the
+    backbone without early exits."""
+
+    id: str
+    hash: str
+    exits: tuple[int, ...]
+    classes: tuple[str, ...]
+    plain_macs: int
+    costs: Costs
+    validation: Rows
+    calibration: Rows
+    test: Rows
+
+
+def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
+    """The trial whose id begins with `prefix`. trust_code: see `blank_network`.
+
+    Raises OfframpError when there is not one, when it lacks logits, or when two of its splits are the
+    same images.
+    """
+    trial = store.find_trial(prefix)
+    manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
+    splits = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
+    for one, other in combinations(SPLITS, 2):
+        if manifest["data"].get(one, one) == manifest["data"].get(other, other):
+            raise OfframpError(
+                f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
+                "be calibrated honestly; train it with data.validation: held-out"
+            )
+    return Trained(
+        trial,
+        trial_hash(manifest, arrays),
+        tuple(manifest["exits"]),
+        tuple(manifest["classes"]),
+        manifest["backbone_macs"],
+        network_costs(blank_network(store, trial, trust_code), manifest["owners"], manifest["exits"]),
+        **splits,
+    )
+
+
+def trial_hash(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 that ties a policy to a network."""
+    answers = {name: _bytes_digest(arrays[name]) for name in ("validation", "calibration")}
+    return digest([{key: manifest[key] for key in IDENTITY}, answers])
+
+
+def network_costs(net: ExitNetwork, owners: list[int], exits: list[int]) -> Costs:
+    """The costs of a network's parts. owners: the trunk of each of its exits."""
+    numbers = range(1, net.exits + 1)
+    return Costs(
+        tuple(net.macs(Part("segment", i)) for i in numbers),
+        tuple(net.macs(Part("head", i)) for i in numbers),
+        tuple(owners),
+        tuple(exits),
+    )
+
+
+def _bytes_digest(array: np.ndarray) -> str:
+    header = f"{array.dtype.str} {array.shape}\n".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _rows(trial: str, split: str, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Rows:
+    logits, labels = arrays.get(split), arrays.get(f"{split}_labels")
+    if logits is None or labels is None or not len(logits):
+        raise OfframpError(f"trial {trial} has no {split} logits; train it again with this offramp")
+    shape = (len(labels), len(manifest["exits"]), len(manifest["classes"]))
+    if logits.shape != shape:
+        raise OfframpError(
+            f"the {split} logits of trial {trial} have shape {logits.shape} instead of {shape}; "
+            "train it again with this offramp"
+        )
+    return Rows(logits, labels)

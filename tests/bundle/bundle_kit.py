@@ -1,0 +1,77 @@
+"""What the tests of bundles share: trials of digits, policies for them, and their bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from offramp.bundle.export import Asked, Exported, export
+from offramp.policy import policy, scoring
+from offramp.policy.policy import Policy, PolicyFile, ScoreName
+from offramp.store.store import Store
+from offramp.study import trained as trial
+from offramp.study.plan.plan import make_plan
+from offramp.study.spec import models as spec
+from support import run_all
+
+STRATEGIES = (
+    "joint",
+    "two-stage",
+    "separate",
+    {"name": "distillation", "students": "independent", "as": "students"},
+)
+
+
+def digits_store(root: Path) -> Store:
+    """A trial of each of `STRATEGIES` on a part of the digits, with two early exits."""
+    study = spec.parse(
+        {
+            "seeds": [1],
+            "strategies": list(STRATEGIES),
+            "backbone": "digits-cnn",
+            "exits": {"taps": ["blocks.0", "blocks.2"], "head": {"flatten": True}},
+            "data": {"name": "digits", "train_images": 300, "test_images": 100},
+            "recipe": {"epochs": 2, "learning_rate": 0.01},
+        }
+    )
+    return run_all(make_plan(study), root)[0]
+
+
+def halving(store: Store, prefix: str, score: ScoreName = "confidence") -> PolicyFile:
+    """A policy by which about half of the calibration images leave at each exit that they reach."""
+    trained = trial.read(store, prefix)
+    logits = trained.calibration.logits
+    found = scoring.scores(score, logits)
+    early = [float(np.float32(np.median(found[:, i]))) for i in range(len(trained.exits) - 1)]
+    return policy_file(store, prefix, score, (*early, None))
+
+
+def policy_file(
+    store: Store, prefix: str, score: ScoreName, thresholds: Sequence[float | None]
+) -> PolicyFile:
+    """A policy of those thresholds, as `offramp calibrate` keeps one."""
+    trained = trial.read(store, prefix)
+    made = Policy(score, trained.exits, tuple(thresholds))
+    return PolicyFile(
+        made, trained.id, trained.hash, len(trained.classes), {}, {}, "Nothing is promised."
+    )
+
+
+QUICK = Asked(check=False, measure=False)
+
+
+def export_to(
+    out: Path, store: Store, file: PolicyFile, asked: Asked = QUICK, trial: str | None = None
+) -> Exported:
+    """`export` to its end, of the policy's trial unless another is named."""
+    path = out.with_suffix(".policy.json")
+    policy.write(path, file)
+    steps = export(store, trial or file.trial, path, out, asked)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            done: Exported = end.value
+            return done

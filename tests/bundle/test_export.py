@@ -1,0 +1,314 @@
+"""A bundle answers as PyTorch does, for every kind of trial and policy, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bundle_kit import QUICK, digits_store, export_to, halving, policy_file
+from PIL import Image
+
+from offramp.bundle import graphs, parity
+from offramp.bundle.export import Asked
+from offramp.bundle.folder import SOURCES, writing
+from offramp.bundle.runtime import Bundle
+from offramp.data import DataSpec, load
+from offramp.errors import OfframpError
+from offramp.hashing import file_digest
+from offramp.nets import NetSpec, build
+from offramp.policy import scoring
+from offramp.policy.policy import PolicyFile
+from offramp.store.store import Store
+from offramp.study import trained as trial
+from support import run_all, tiny_plan, tiny_study
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return digits_store(tmp_path_factory.mktemp("digits") / "runs")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """The test images of the trials: [100, 8, 8, 1] uint8."""
+    images = load(DataSpec("digits", test_images=100)).test.images
+    return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+
+
+def check_answers(folder: Path, store: Store, file: PolicyFile, pictures: np.ndarray) -> Bundle:
+    """The bundle answers as the trial's logits and the policy do, in batches of any size."""
+    trained = trial.read(store, file.trial)
+    logits = trained.test.logits
+    place = file.policy.leaves(logits)
+    taken = logits[np.arange(len(logits)), place]
+    bundle = Bundle(folder)
+    for size in (1, 7, 100):
+        parts = [bundle.predict(pictures[i : i + size]) for i in range(0, 100, size)]
+        exits = np.concatenate([part.exits for part in parts])
+        assert (exits == np.array(file.policy.exits)[place]).all()
+        classes = np.concatenate([part.classes for part in parts])
+        assert (classes == scoring.answers(taken)).all()
+        found = np.concatenate([part.logits for part in parts])
+        np.testing.assert_allclose(found, taken, atol=1e-4)
+        spent = np.concatenate([part.compute for part in parts])
+        expected = np.array(file.policy.macs(trained.costs))[place] / trained.plain_macs
+        np.testing.assert_allclose(spent, expected, rtol=1e-6)
+    return bundle
+
+
+@pytest.mark.parametrize("strategy", ["joint", "two-stage", "separate", "students"])
+def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
+    file = halving(store, strategy)
+    done = export_to(tmp_path / "b", store, file, Asked())
+    bundle = check_answers(tmp_path / "b", store, file, pictures)
+    assert len(set(bundle.predict(pictures).exits.tolist())) > 1  # early and late, both were tested
+    card = json.loads((tmp_path / "b" / "card.json").read_text())
+    assert card == done.card
+    assert card["check"]["what"] == "the whole test split" and card["check"]["images"] == 100
+    assert card["check"]["largest"] < 1e-4
+    assert sum(exit["share_leaving"] for exit in card["exits"]) == pytest.approx(1)
+    own = strategy in ("separate", "students")
+    assert card["network"]["own_trunks"] is own
+    text = (tmp_path / "b" / "card.md").read_text()
+    assert ("its MACs are their sum" in " ".join(text.split())) is own
+    assert (bundle.stages[1].after is None) is own
+    for said in (strategy, "Nothing is promised.", "100 test images", "Milliseconds of a stage"):
+        assert said in text
+
+
+@pytest.mark.parametrize(
+    ("score", "thresholds", "in_bundle"),
+    [
+        ("entropy", (0.5, 0.6, None), [1, 2, 3]),
+        ("margin", (None, 0.5, None), [2, 3]),
+        ("confidence", (0.6, None, None), [1, 3]),
+        ("confidence", (None, None, None), [3]),
+        ("patience", (None, 2, None), [1, 2, 3]),
+        ("fixed", (None, 0, None), [2]),
+    ],
+)
+def test_every_policy_and_only_the_heads_it_needs(
+    score: Any,
+    thresholds: Any,
+    in_bundle: list[int],
+    store: Store,
+    pictures: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    file = policy_file(store, "two-stage", score, thresholds)
+    done = export_to(tmp_path / "b", store, file)
+    bundle = check_answers(tmp_path / "b", store, file, pictures)
+    assert [stage.exit for stage in bundle.stages] == in_bundle
+    assert len(list((tmp_path / "b" / "stages").iterdir())) == len(in_bundle)
+    assert [e["exit"] for e in done.card["exits"] if e["in_bundle"]] == in_bundle
+    assert done.card["check"] is None
+    assert "nobody has compared" in (tmp_path / "b" / "card.md").read_text()
+
+
+def test_batches_of_which_all_none_and_one_leaves(
+    store: Store, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    first = trial.read(store, "joint").test.logits[:, 0]
+    sure = scoring.score("confidence", first)[0]
+    second = float(np.float32((np.sort(sure)[-1] + np.sort(sure)[-2]) / 2))
+    for name, threshold, leave in (("all", 0.0, 100), ("none", 1.0, 0), ("one", second, 1)):
+        file = policy_file(store, "joint", "confidence", (threshold, None, None))
+        export_to(tmp_path / name, store, file)
+        bundle = check_answers(tmp_path / name, store, file, pictures)
+        assert (bundle.predict(pictures).exits == 1).sum() == leave
+    assert bundle.predict(pictures[:0]).classes.shape == (0,)
+
+
+def test_a_stage_is_a_graph_with_a_free_batch(store: Store, tmp_path: Path) -> None:
+    export_to(tmp_path / "b", store, halving(store, "joint"))
+    for file in (tmp_path / "b" / "stages").iterdir():
+        onnx.checker.check_model(str(file), full_check=True)
+        graph = onnx.load(str(file)).graph
+        for tensor in (*graph.input, *graph.output):
+            assert tensor.type.tensor_type.shape.dim[0].dim_param
+        assert "If" not in {node.op_type for node in graph.node}
+
+
+def test_the_check_finds_a_bundle_that_answers_otherwise(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that moved by little are found by the logits, and leave no folder."""
+    export = graphs.export
+
+    def spoiled(net: Any, *given: Any) -> Any:
+        other = net.copy()
+        with torch.no_grad():
+            other.heads[0].body.classifier.bias += 2e-4
+        return export(other, *given)
+
+    monkeypatch.setattr(graphs, "export", spoiled)
+    with pytest.raises(OfframpError, match=r"logits differ from PyTorch's by 0\.0002 on the whole"):
+        export_to(tmp_path / "b", store, halving(store, "joint"), Asked())
+    assert not list(tmp_path.glob("*b*/*")) and not (tmp_path / "b").exists()
+
+
+def test_the_check_finds_images_that_leave_elsewhere(store: Store, tmp_path: Path) -> None:
+    from offramp.study.run.trials import load_network
+
+    file = halving(store, "joint")
+    export_to(tmp_path / "b", store, file)
+    net = load_network(store, file.trial, torch.device("cpu"))
+    other = policy_file(store, "joint", "confidence", (0.0, 0.0, None)).policy
+    images = torch.rand(20, 1, 8, 8)
+    assert parity.compare(Bundle(tmp_path / "b"), net, file.policy, images, "noise").near == 0
+    with pytest.raises(OfframpError, match="of 20 images leave the bundle elsewhere"):
+        parity.compare(Bundle(tmp_path / "b"), net, other, images, "noise")
+
+
+def test_a_policy_of_another_trial_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(OfframpError, match=r"the policy was made for trial joint.*not for two-stage"):
+        export_to(tmp_path / "b", store, halving(store, "joint"), trial="two-stage")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
+    file = halving(store, "joint")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(OfframpError, match=r"holds thesis\.txt, which is no part"):
+            export_to(tmp_path / "mine", store, file, replace(QUICK, force=force))
+    export_to(tmp_path / "b", store, file)
+    before = file_digest(tmp_path / "b" / "SHA256SUMS")
+    with pytest.raises(OfframpError, match=r"holds a bundle already; .* --force"):
+        export_to(tmp_path / "b", store, file)
+    assert file_digest(tmp_path / "b" / "SHA256SUMS") == before
+    export_to(tmp_path / "b", store, halving(store, "two-stage"), replace(QUICK, force=True))
+    assert json.loads((tmp_path / "b" / "card.json").read_text())["trial"].startswith("two-stage")
+    (tmp_path / "mine" / "SHA256SUMS").write_text("of something else")
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    (tmp_path / "c" / "thesis.txt").write_text("years of work")
+    for name in ("mine", "c"):  # a list of sums makes no bundle, and a bundle may hold more than itself
+        with pytest.raises(OfframpError, match="is no part of a bundle"):
+            export_to(tmp_path / name, store, file, replace(QUICK, force=True))
+        assert (tmp_path / name / "thesis.txt").read_text() == "years of work"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_files_that_no_bundle_wrote_are_spared(store: Store, tmp_path: Path) -> None:
+    file, out = halving(store, "joint"), tmp_path / "ex" / "b"
+    mine = tmp_path / "ex" / ".b.staging" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    export_to(out, store, file)
+    again = replace(QUICK, force=True)
+    for name in ("__pycache__/notes.txt", "__pycache__/run.cpython-311.pyc", ".hidden", "link"):
+        (out / name).parent.mkdir(exist_ok=True)
+        if name == "link":
+            (out / name).symlink_to(tmp_path / "ex")
+        else:
+            (out / name).write_text("mine")
+        with pytest.raises(OfframpError, match=rf"holds {name}, which is no part.*; move it away"):
+            export_to(out, store, file, again)
+        (out / name).unlink()
+    export_to(out, store, file, again)
+    assert mine.read_text() == "years of work"
+    assert sorted(path.name for path in out.parent.iterdir()) == [".b.staging", "b", "b.policy.json"]
+    (tmp_path / "to-b").symlink_to(out)
+    with pytest.raises(OfframpError, match="to-b is a link"):
+        export_to(tmp_path / "to-b", store, file, again)
+
+
+def test_a_file_put_there_meanwhile_is_spared(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    with (
+        pytest.raises(OfframpError, match=r"holds thesis\.txt, which is no part"),
+        writing(out, force=True) as folder,
+    ):
+        (folder / "card.md").write_text("new")
+        out.mkdir()
+        (out / "thesis.txt").write_text("years of work")
+    assert (out / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_without_the_extra(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(OfframpError, match=r"needs no_such_package; .* pip install 'offramp\[onnx\]'"):
+        export_to(tmp_path / "b", store, halving(store, "joint"))
+
+
+def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> None:
+    store = run_all(tiny_plan(tiny_study(("joint",), recipe={"epochs": 1})), tmp_path / "runs")[0]
+    done = export_to(tmp_path / "b", store, halving(store, "joint"), Asked(measure=False))
+    assert done.card["check"]["what"].startswith("random numbers, as unknown data set 'given'")
+    assert done.card["check"]["images"] == 256
+
+
+def test_sources_and_sums(store: Store, tmp_path: Path) -> None:
+    export_to(tmp_path / "b", store, halving(store, "joint"))
+    package = Path(graphs.__file__).parents[1]
+    for name, source in SOURCES.items():
+        assert (tmp_path / "b" / name).read_bytes() == (package / source).read_bytes()
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(command, cwd=tmp_path / "b", check=False).returncode == 0
+    listed = {line.split("  ")[1] for line in (tmp_path / "b" / "SHA256SUMS").read_text().splitlines()}
+    there = {p.relative_to(tmp_path / "b").as_posix() for p in (tmp_path / "b").rglob("*.*")}
+    assert there == listed  # SHA256SUMS itself has no dot
+
+
+@pytest.mark.parametrize(
+    ("trunk_of", "exits", "expected"),
+    [
+        ((0, 0, 0), (1, 2, 3), [(1, None, True), (2, 0, True), (3, 1, False)]),
+        ((0, 0, 0), (2, 3), [(1, None, True), (3, 0, False)]),
+        ((0, 1, 2), (1, 2, 3), [(1, None, False), (1, None, False), (1, None, False)]),
+        ((0, 1, 0), (1, 2, 3), [(1, None, True), (1, None, False), (2, 0, False)]),
+    ],
+)
+def test_stages(trunk_of: Any, exits: Any, expected: list[Any]) -> None:
+    found = graphs.layout(trunk_of, exits)
+    assert [(s.first, s.after, s.carries) for s in found] == expected
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/vit_tiny_patch16_224"])
+def test_other_backbones(name: str, tmp_path: Path) -> None:
+    """Channels-last convolutions, and tokens; exits skipped, batches of 1 and 5."""
+    options = (("img_size", 32), ("patch_size", 8)) if "vit" in name else ()
+    net = build(NetSpec(name, options, 3), (3, 32, 32), 4, 0).eval().requires_grad_(False)
+    stages = graphs.layout(net.trunk_of, (2, 4))
+    assert list(graphs.export(net, stages, tmp_path)) == list(stages)
+    for batch in (1, 5):
+        x = torch.randn(batch, 3, 32, 32)
+        tensors = [x.numpy()]
+        for stage in stages:
+            logits, *tensors = onnx_run(tmp_path / stage.file, tensors)
+            np.testing.assert_allclose(logits, net(x)[stage.exit - 1].numpy(), atol=1e-4)
+
+
+def onnx_run(path: Path, tensors: list[np.ndarray]) -> list[np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path))
+    found: list[np.ndarray] = session.run(
+        None, {i.name: t for i, t in zip(session.get_inputs(), tensors, strict=True)}
+    )
+    return found
+
+
+def test_pillow_images_and_arrays_are_one(store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
+    export_to(tmp_path / "b", store, halving(store, "joint"))
+    bundle = Bundle(tmp_path / "b")
+    from_array = bundle.predict(pictures[:9])
+    listed = bundle.predict([Image.fromarray(image[..., 0]) for image in pictures[:9]])
+    assert (from_array.logits == listed.logits).all()
+    data = load(DataSpec("digits", train_images=300, test_images=100))
+    from offramp.data import normalize
+
+    pixels = normalize(data.test.images, torch.tensor(data.mean), torch.tensor(data.std)).numpy()
+    assert (bundle.pixels(pictures) == pixels).all()  # to the bit
+    floats = bundle.predict(pixels[:9].transpose(0, 2, 3, 1))
+    assert (floats.logits == listed.logits).all()

@@ -1,0 +1,110 @@
+"""Pictures become the pixels that the trial was trained on."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from offramp.bundle.preprocessing import Preprocessing, from_json, given_normalized, of_trial
+from offramp.data import normalize
+from offramp.data.images.decode import decode
+
+COLOR = Preprocessing((8, 6), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+GRAY = Preprocessing((8, 6), 1, (0.3,), (0.4,))
+NOISE = np.random.default_rng(0).integers(0, 256, (8, 6, 4), dtype=np.uint8)
+
+
+def picture(mode: str) -> Image.Image:
+    return Image.fromarray(NOISE[:, :, :3]).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_color_pixels_are_those_of_the_training_decoder(mode: str) -> None:
+    image = Image.fromarray(NOISE) if mode == "RGBA" else picture(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    trained = decode([buffer.getvalue()], ["file"])
+    assert np.array_equal(COLOR.pixels(Image.open(buffer)), trained[0].numpy())
+
+
+def test_normalized_as_training_does_to_the_bit() -> None:
+    pixels = NOISE[:, :, :3].transpose(2, 0, 1)[None]
+    expected = normalize(torch.tensor(pixels), torch.tensor(COLOR.mean), torch.tensor(COLOR.std))
+    assert np.array_equal(COLOR.normalized(pixels), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("how", "width", "height"),
+    [(COLOR, 6, 9), (COLOR, 5, 8), (GRAY, 8, 6), (replace(COLOR, resize=4, crop=True), 20, 10)],
+)
+def test_other_sizes_are_refused(how: Preprocessing, width: int, height: int) -> None:
+    with pytest.raises(ValueError, match=f"{width}×{height} pixels"):
+        how.check("L", width, height)
+
+
+def test_other_modes_are_refused() -> None:
+    with pytest.raises(ValueError, match="in color"):
+        GRAY.pixels(picture("RGB"))
+    with pytest.raises(ValueError, match="mode I;16"):
+        COLOR.check("I;16", 6, 8)
+    assert replace(GRAY, gray=True).pixels(picture("RGB")).shape == (1, 8, 6)
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 40), (40, 66), (24, 24)])
+def test_resize_and_crop_as_torchvision(width: int, height: int) -> None:
+    image = Image.fromarray(
+        np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
+    how = Preprocessing((16, 16), 3, (0.0,) * 3, (0.5,) * 3, resize=20, crop=True)
+    expected = functional.center_crop(functional.resize(image, [20]), [16, 16])
+    assert np.array_equal(how.pixels(image), np.asarray(expected).transpose(2, 0, 1))
+    squeezed = replace(how, resize=(16, 16), crop=False, interpolation="bicubic")
+    expected = image.resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(squeezed.pixels(image), np.asarray(expected).transpose(2, 0, 1))
+
+
+def test_json_and_back() -> None:
+    for how in (COLOR, GRAY, replace(COLOR, resize=(9, 9), crop=True), replace(COLOR, resize=8)):
+        assert from_json(json.loads(json.dumps(how.as_json()))) == how
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"channels": 2}, "channels"),
+        ({"size": [0, 8]}, "size"),
+        ({"resize": 0}, "resize"),
+        ({"interpolation": "cubic"}, "cubic"),
+        ({"mean": [0.1]}, "mean"),
+        ({"std": [0.0, 1.0, 1.0]}, "std"),
+        ({"flip": True}, "flip"),
+    ],
+)
+def test_wrong_json_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        from_json(COLOR.as_json() | change)
+
+
+def test_of_a_trial() -> None:
+    manifest: dict[str, Any] = {"input_shape": [1, 8, 6], "mean": [0.3], "std": [0.4]}
+    manifest["data"] = {"provenance": {}}
+    assert of_trial(manifest) == GRAY
+    geometry = {"size": 8, "resize": None, "fit": "crop", "channels": 1}
+    manifest["data"] = {"provenance": {"geometry": geometry}}
+    manifest["input_shape"] = [1, 8, 8]
+    square = replace(GRAY, size=(8, 8), gray=True)
+    assert of_trial(manifest) == replace(square, resize=8, crop=True)
+    geometry |= {"resize": 10}
+    assert of_trial(manifest) == replace(square, resize=10, crop=True)
+    geometry |= {"resize": None, "fit": "stretch", "channels": None}
+    assert of_trial(manifest) == replace(square, resize=(8, 8), gray=False)
+    assert not given_normalized(manifest)
+    assert given_normalized(manifest | {"mean": [0.0], "std": [1.0]})

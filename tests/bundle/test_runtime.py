@@ -1,0 +1,297 @@
+"""What runs a bundle: damage is named, bad images are one line each, torch is not needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_kit import digits_store, export_to, halving
+from PIL import Image
+
+from ghostscript import EPS, trap
+from offramp.bundle.runtime import Bundle, BundleError, main
+from offramp.data import DataSpec, load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle; treat it as read-only."""
+    folder = tmp_path_factory.mktemp("made")
+    store = digits_store(folder / "runs")
+    export_to(folder / "bundle", store, halving(store, "two-stage"))
+    return folder / "bundle"
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path) -> Path:
+    """A copy of its own."""
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of test images, some of them deeper in it."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "more").mkdir()
+    for i, image in enumerate(load(DataSpec("digits", test_images=20)).test.images):
+        Image.fromarray(image[0].numpy()).save(folder / ("more" if i % 2 else ".") / f"{i:02}.png")
+    return folder
+
+
+def run(bundle: Path, *words: object, python: str = sys.executable) -> tuple[int, str, str]:
+    """`python bundle/run.py …`, isolated from everything but what is installed."""
+    command = [python, "-I", "-B", str(bundle / "run.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+FILES = (
+    "stages/exit-1.onnx",
+    "stages/exit-3.onnx",
+    "policy.json",
+    "labels.json",
+    "preprocessing.json",
+    "stages.json",
+    "scoring.py",
+    "card.md",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_refused_by_name(name: str, bundle: Path) -> None:
+    Bundle(bundle)
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name} has been changed"):
+        Bundle(bundle)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_refused_by_name(name: str, bundle: Path) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        Bundle(bundle)
+
+
+def test_the_command_refuses_a_changed_bundle(bundle: Path, images: Path) -> None:
+    text = (bundle / "policy.json").read_text()
+    (bundle / "policy.json").write_text(text.replace("confidence", "margin"))
+    status, out, err = run(bundle, images)
+    assert (status, out) == (2, "")
+    assert (
+        err
+        == f"run.py: {bundle}/policy.json has been changed; export the bundle again, or copy it anew\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["scoring.py", "preprocessing.py"])
+def test_a_damaged_source_is_named_before_it_is_run(name: str, bundle: Path, images: Path) -> None:
+    (bundle / name).write_text("print('run'")
+    status, out, err = run(bundle, images)
+    assert (status, out) == (2, "")
+    assert f"{name} has been changed" in err and len(err.splitlines()) == 1
+
+
+def test_a_source_that_is_not_listed_is_not_run(bundle: Path, images: Path) -> None:
+    sums = bundle / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "scoring" not in line))
+    (bundle / "scoring.py").write_text("print('UNCHECKED CODE')")
+    status, out, err = run(bundle, images)
+    assert status == 2 and "UNCHECKED" not in out and "scoring.py is not what SHA256SUMS lists" in err
+
+
+def test_no_compiled_copy_is_left_or_read(bundle: Path, images: Path) -> None:
+    command = [sys.executable, "-I", str(bundle / "run.py"), str(images)]
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, env=clean, check=True, capture_output=True, timeout=120)
+    assert not list(bundle.rglob("*.pyc"))
+
+
+def test_whoever_reads_the_answers_may_stop(made: Path, images: Path) -> None:
+    command = [sys.executable, "-I", "-B", str(made / "run.py"), *[str(images)] * 400]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 1
+
+
+def test_images_given_the_wrong_way(made: Path, images: Path, tmp_path: Path) -> None:
+    path = next(images.glob("*.png"))
+    with Image.open(path) as one, pytest.raises(BundleError, match=r"give a list of them"):
+        Bundle(made).predict(one)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(path.read_bytes()[:60])
+    with Image.open(cut) as damaged, pytest.raises(BundleError, match="image 0 cannot be read"):
+        Bundle(made).predict([damaged])
+
+
+def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path) -> None:
+    sums = bundle / "SHA256SUMS"
+    whole = sums.read_text()
+    sums.write_text("".join(line for line in whole.splitlines(True) if "policy" not in line))
+    with pytest.raises(BundleError, match=r"SHA256SUMS does not list policy\.json"):
+        Bundle(bundle)
+    (tmp_path / "outside").write_text("")
+    for name in ("../outside", str(tmp_path / "outside"), ""):
+        sums.write_text(f"{whole}{'0' * 64}  {name}\n")
+        with pytest.raises(BundleError, match="a line that names no file of the bundle"):
+            Bundle(bundle)
+    sums.unlink()
+    with pytest.raises(BundleError, match="is no bundle: it has no readable SHA256SUMS"):
+        Bundle(bundle)
+
+
+def test_a_line_an_image(made: Path, images: Path) -> None:
+    status, out, err = run(made, images / "00.png", images / "more")
+    lines = out.splitlines()
+    assert (status, err, len(lines)) == (0, "", 11)
+    path, label, confidence, exit, milliseconds = lines[0].split("  ")
+    assert path == str(images / "00.png") and label in "0123456789"
+    assert confidence.endswith(" %") and exit in ("exit 1", "exit 2", "exit 3")
+    assert float(milliseconds.removesuffix(" ms")) > 0
+    found = Bundle(made).predict([Image.open(line.split("  ")[0]) for line in lines])
+    assert [line.split("  ")[1] for line in lines] == list(found.labels)
+    assert [line.split("  ")[3] for line in lines] == [f"exit {k}" for k in found.exits]
+
+
+def test_batches_and_json(made: Path, images: Path) -> None:
+    single, several = (run(made, images, "--json", "--batch", n)[1].splitlines() for n in (1, 8))
+    assert len(single) == 20
+    for one, other in zip(map(json.loads, single), map(json.loads, several), strict=True):
+        assert {k: one[k] for k in ("image", "class", "exit")} == {
+            k: other[k] for k in ("image", "class", "exit")
+        }
+        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+
+
+def test_it_measures_itself(made: Path) -> None:
+    status, out, _ = run(made, "--measure")
+    found = json.loads(out)
+    assert status == 0 and found["machine"]["cores"] >= 1
+    assert [(s["batch"], s["exit"]) for s in found["stages"]] == [
+        (b, k) for b in (1, 32) for k in (1, 2, 3)
+    ]
+    assert all(0 < stage["p50"] <= stage["p95"] for stage in found["stages"])
+
+
+def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "color.png")
+    Image.new("L", (9, 8)).save(tmp_path / "large.png")
+    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
+    whole = (images / "00.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "good.png").write_bytes(whole)
+    status, out, err = run(made, tmp_path)
+    assert status == 2
+    assert [line.split("  ")[0] for line in out.splitlines()] == [str(tmp_path / "good.png")]
+    said = dict(line.removeprefix(f"run.py: {tmp_path}/").split(" ", 1) for line in err.splitlines())
+    assert "is in color (mode RGB) and the network takes gray" in said["color.png"]
+    assert "is 9×8 pixels and the network takes 8×8" in said["large.png"]
+    assert "has mode I;16" in said["deep.png"]
+    assert "is no image that can be read" in said["cut.png"]
+    assert "is no image that can be read" in said["text.png"]
+    assert len(said) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere.png",), "there is no nowhere.png; give images or folders of images"),
+        (("empty",), "the folder empty holds no images"),
+        ((), "give images or folders of images, or --measure"),
+        (("a.png", "--batch", "0"), "must be at least 1"),
+    ],
+)
+def test_mistakes_are_a_line(made: Path, words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-I", "-B", str(made / "run.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_arrays_of_another_shape_or_type(made: Path) -> None:
+    bundle = Bundle(made)
+    good = np.zeros((2, 8, 8, 1), np.uint8)
+    assert bundle.predict(good).exits.shape == (2,)
+    with pytest.raises(BundleError, match="the array is 2×8×8; give"):
+        bundle.predict(good[..., 0])
+    with pytest.raises(BundleError, match=r"give \[B, 8, 8, 1\]"):
+        bundle.predict(np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(BundleError, match="the array is of int64; give uint8, or floats, normalized"):
+        bundle.predict(good.astype(np.int64))
+    with pytest.raises(BundleError, match="image 1 is a ndarray; give Pillow images"):
+        bundle.predict([Image.new("L", (8, 8)), good[0]])
+
+
+def test_a_head_that_flattens_refuses_another_resolution(made: Path) -> None:
+    with pytest.raises(BundleError) as raised:
+        Bundle(made).predict(np.zeros((1, 16, 16, 1), np.uint8))
+    assert str(raised.value) == (
+        "the images are 16×16 pixels and the network takes 8×8: the head of exits 1, 2 flattens its "
+        "map, which fits one size only; resize them as the training images were"
+    )
+
+
+def test_the_function_returns_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["anything.png"]) == 2  # beside this module there is no bundle
+    assert "is no bundle" in capsys.readouterr().err
+
+
+def test_in_an_environment_without_torch(made: Path, images: Path, tmp_path: Path) -> None:
+    """numpy, onnxruntime and Pillow are enough, and the answers are the same."""
+    python = _environment(tmp_path / "env")
+    probe = (
+        "import importlib.util as u; print([n for n in ('torch', 'offramp', 'onnx') if u.find_spec(n)])"
+    )
+    assert subprocess.check_output([python, "-I", "-c", probe], text=True) == "[]\n"
+    bare, own = (run(made, images, "--json", python=exe) for exe in (python, sys.executable))
+    assert bare[0] == 0, bare[2]
+    for one, other in zip(*(map(json.loads, r[1].splitlines()) for r in (bare, own)), strict=True):
+        assert {k: one[k] for k in ("image", "class", "exit")} == {
+            k: other[k] for k in ("image", "class", "exit")
+        }
+        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from run import Bundle; import numpy as np\n"
+        "print(Bundle(sys.argv[1]).predict(np.zeros((3, 8, 8, 1), np.uint8)).classes.shape)"
+    )
+    said = subprocess.check_output([python, "-I", "-B", "-c", code, str(made)], text=True)
+    assert said == "(3,)\n"
+
+
+def _environment(folder: Path) -> str:
+    """A fresh environment; skips where pip cannot fill it."""
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--constraint", str(ROOT / "constraints.txt"), "numpy", "onnxruntime", "pillow"]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
+    if done.returncode:
+        pytest.skip(f"pip cannot install here: {done.stderr.strip().splitlines()[-1]}")
+    return python
+
+
+def test_an_eps_that_is_called_png_starts_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = trap(tmp_path, monkeypatch)
+    (tmp_path / "a.png").write_bytes(EPS)
+    status, out, err = run(made, tmp_path / "a.png")
+    assert (status, out) == (2, "")
+    assert f"{tmp_path}/a.png is no image that can be read" in err and len(err.splitlines()) == 1
+    assert not mark.exists()

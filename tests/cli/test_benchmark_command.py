@@ -1,0 +1,144 @@
+"""`offramp benchmark` and `offramp calibrate --max-mean-latency`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from offramp.cli import main
+from offramp.policy import policy as policies
+from offramp.store.store import Store
+from support import run_all, tiny_plan, tiny_study
+
+Command = Callable[..., tuple[int, str, str]]
+QUICK = ("--repeats", "5", "--seconds", "0")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store `runs`."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    run_all(tiny_plan(tiny_study(("joint", "separate"), recipe={"epochs": 1})), folder / "runs")
+    return folder
+
+
+@pytest.fixture
+def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.chdir(place)
+
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["offramp", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return command
+
+
+@pytest.mark.parametrize("batch", ["1", "8"])
+def test_a_policy_from_measured_times(run: Command, batch: str) -> None:
+    asked = ("calibrate", "joint", "--max-mean-latency", "10s", "--batch", batch, "--out", "p.json")
+    status, out, _ = run(*asked)
+    assert status == 0 and "time an image" in out and "ms an image" in out
+    file = policies.read(Path("p.json"))
+    stages = file.chosen["stages"]
+    assert stages["batch"] == int(batch) and stages["machine"]["threads"] >= 1
+    assert len(stages["segments"]) == len(stages["heads"]) == 4
+    assert file.target["kind"] == "max-mean-latency" and file.target["value"] == 10.0
+    assert file.chosen["mean_seconds"] <= 10
+    report = json.loads(run(*asked, "--json")[1])
+    assert report["stages"]["batch"] == int(batch)
+
+
+def test_times_that_cannot_be_had_or_make_no_sense(run: Command) -> None:
+    status, _, err = run("calibrate", "joint", "--max-mean-latency", "1us", "--out", "no.json")
+    assert status == 2 and "no policy takes at most 0.001 ms" in err and not Path("no.json").exists()
+    status, _, err = run("calibrate", "joint", "--max-mean-latency", "fast")
+    assert status == 2 and "as 5ms" in err
+    status, _, err = run("calibrate", "joint", "--min-accuracy", "0.1", "--batch", "4")
+    assert status == 2 and "--batch goes with --max-mean-latency" in err
+
+
+@pytest.mark.parametrize("trial", ["joint", "separate"])
+def test_a_trial_without_a_policy(run: Command, trial: str) -> None:
+    status, out, err = run("benchmark", trial, "--batch", "1", "--batch", "4", *QUICK)
+    assert (status, err) == (0, "")
+    for said in (
+        "1 image at once",
+        "4 images at once",
+        "plain",
+        "nothing leaves",
+        "Stages apart, eager",
+    ):
+        assert said in out
+    assert "policy" not in out and "threads" in out.replace("1 thread;", "1 threads;")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.fixture
+def policy(run: Command) -> str:
+    run("calibrate", "joint", "--max-mean-macs", "60%", "--out", "policy.json")
+    return "policy.json"
+
+
+def test_a_trial_under_a_policy(run: Command, policy: str) -> None:
+    words = ("benchmark", "joint", "--policy", policy, "--batch", "1", "--batch", "4", *QUICK)
+    status, out, _ = run(*words, "--figure", "speed.svg")
+    assert status == 0 and "Leaving:" in out and "Figure: speed.svg" in out
+    assert "milliseconds an image" in Path("speed.svg").read_text()
+    report = json.loads(run(*words, "--json")[1])
+    lines = [(line["what"], line["batch"]) for line in report["lines"]]
+    assert ("policy", 1) in lines and ("policy", 4) in lines and ("segment 3", 4) in lines
+    assert report["shares"] == policies.read(Path(policy)).chosen["leaving"]
+    assert report["machine"]["threads"] == 1 and report["compile_seconds"] is None
+
+
+def test_threads_are_put_back(run: Command) -> None:
+    import torch
+
+    report = json.loads(run("benchmark", "joint", "--batch", "2", "--threads", "2", "--json", *QUICK)[1])
+    assert report["machine"]["threads"] == 2 and torch.get_num_threads() == 1
+
+
+def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from offramp.bundle.export import Asked, export
+
+    bundle = tmp_path / "bundle"
+    for _ in export(
+        Store(place / "runs"), "joint", Path(policy), bundle, Asked(None, False, False, False)
+    ):
+        pass
+    words = ("benchmark", str(bundle), "--batch", "1", "--batch", "8", "--json", *QUICK)
+    report = json.loads(run(*words)[1])
+    seen = {(line["engine"], line["what"], line["batch"]) for line in report["lines"]}
+    for engine in ("eager", "onnxruntime"):
+        for what in ("plain", "nothing leaves", "policy"):
+            assert {(engine, what, 1), (engine, what, 8)} <= seen
+    status, out, _ = run(*words[:2], "--batch", "8", *QUICK, "--store", "elsewhere")
+    assert status == 0 and "eager" not in out and "the plain backbone was not measured" in out
+    shutil.copytree(bundle, tmp_path / "changed")
+    (tmp_path / "changed" / "scoring.py").write_text("")
+    status, _, err = run("benchmark", str(tmp_path / "changed"), *QUICK)
+    assert status == 2 and "scoring.py has been changed" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("joint", "--figure", "speed.txt"), "end it in one of .svg"),
+        (("joint", "--figure", "no/speed.svg"), "there is no folder no"),
+        (("runs",), "the folder runs is no bundle"),
+        (("nothing",), "no trial 'nothing'"),
+        (("joint", "--policy", "gone.json"), "there is no policy gone.json"),
+    ],
+)
+def test_mistakes(run: Command, words: tuple[str, ...], said: str) -> None:
+    status, _, err = run("benchmark", *words)
+    assert status == 2 and said in err

@@ -1,0 +1,239 @@
+"""`offramp calibrate` on the files of a store, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offramp.cli import main
+from offramp.errors import OfframpError
+from offramp.policy import policy, scoring
+from offramp.store.store import Store
+from offramp.study import trained as trial
+from simulated import simulated
+from support import run_all, tiny_plan, tiny_study
+
+Command = Callable[..., tuple[int, str, str]]
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Real trials and their nodes."""
+    study = tiny_study(("baseline", "two-stage", "separate"), recipe={"epochs": 1})
+    return run_all(tiny_plan(study), tmp_path_factory.mktemp("trained"))[0]
+
+
+@pytest.fixture(scope="module")
+def manifests(trained: Store) -> dict[str, dict[str, Any]]:
+    """Of the real trials, by strategy."""
+    found = [trained.read_trial(t) for t in trained.trials()]
+    return {m["strategy"]: m for m in found}
+
+
+def logits(exits: int, calibration: int = 600) -> dict[str, np.ndarray]:
+    arrays = {}
+    for seed, (split, rows) in enumerate(
+        (("validation", 600), ("calibration", calibration), ("test", 500))
+    ):
+        made = simulated(rows, seed, exits, CLASSES)
+        arrays |= {split: made.logits, f"{split}_labels": made.labels}
+    return arrays
+
+
+@pytest.fixture
+def store(tmp_path: Path, trained: Store, manifests: dict[str, dict[str, Any]]) -> Store:
+    """The trials `base`, `two` and `own`, with simulated logits."""
+    shutil.copytree(trained.root, tmp_path / "runs", ignore=shutil.ignore_patterns("trials"))
+    kept = Store(tmp_path / "runs")
+    for name, strategy in (("base", "baseline"), ("two", "two-stage"), ("own", "separate")):
+        kept.write_trial(name, manifests[strategy], logits(len(manifests[strategy]["exits"])))
+    return kept
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["offramp", "calibrate", *words, "--store", "runs"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return command
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        ("--max-accuracy-loss", "0.02"),
+        ("--min-accuracy", "0.8", "--score", "entropy", "--temperature"),
+        ("--max-mean-macs", "70%", "--shared"),
+        ("--max-disagreement", "0.05", "--score", "patience"),
+        ("--risk", "0.05"),
+        ("--risk", "0.05", "--on-average", "--without-labels"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tuple[str, ...]) -> None:
+    status, out, _ = run("two", *target, "--out", "p.json", "--json")
+    report, file = json.loads(out), policy.read(Path("p.json"))
+    assert status == 0
+    trained = trial.read(store, "two")
+    policy.check_fits(file, trained.id, trained.hash, trained.exits)
+    leaves = file.policy.leaves(trained.test.logits)
+    right = scoring.answers(trained.test.logits)[np.arange(500), leaves] == trained.test.labels
+    assert report["test"]["policy"]["value"] == pytest.approx(right.mean())
+    assert report["statement"] == file.statement
+    assert report["curve"][report["chosen"]]["macs"] == file.chosen["mean_macs"] < trained.costs.full
+
+
+@pytest.mark.usefixtures("store")
+def test_the_tables_show_what_matters(run: Command) -> None:
+    status, out, _ = run("two", "--risk", "0.05", "--confidence", "0.9")
+    assert status == 0 and Path("policy.json").exists()
+    for said in (
+        "What can be had, on 600 calibration images",
+        "Exits, on test",
+        "ECE",
+        "AUROC",
+        "Loss of accuracy by class",
+        "oracle",
+        "random exit",
+        "of the plain network",
+        "With confidence 0.9 over draws of 600 calibration images",
+    ):
+        assert said in out
+    assert max(map(len, out.splitlines()[:-2])) <= 82
+
+
+def test_poisoned_test_labels_change_no_byte_of_the_policy(run: Command, store: Store) -> None:
+    targets = (
+        ("--max-accuracy-loss", "0.02", "--temperature"),
+        ("--risk", "0.05"),
+        ("--max-mean-macs", "50%"),
+    )
+    honest = logits(4)
+    poisoned = honest | {"test_labels": (honest["test_labels"] + 1) % CLASSES}
+    manifest = store.read_trial("two")
+    for target in targets:
+        files = []
+        for arrays in (honest, poisoned):
+            store.write_trial("two", manifest, arrays)
+            status, out, _ = run("two", *target, "--json")
+            files.append((Path("policy.json").read_bytes(), json.loads(out)["test"]["full"]))
+            assert status == 0
+        assert files[0][0] == files[1][0]
+        assert files[0][1] != files[1][1]  # the poison was there to be seen
+
+
+def test_other_labels_of_calibration_do_change_it(run: Command, store: Store) -> None:
+    manifest, arrays = store.read_trial("two"), logits(4)
+    found = []
+    for labels in (arrays["calibration_labels"], arrays["calibration_labels"][::-1].copy()):
+        store.write_trial("two", manifest, arrays | {"calibration_labels": labels})
+        run("two", "--risk", "0.05")
+        found.append(Path("policy.json").read_bytes())
+    assert found[0] != found[1]
+
+
+def test_costs_are_those_of_the_trial(store: Store) -> None:
+    for name in ("base", "two", "own"):
+        manifest, trained = store.read_trial(name), trial.read(store, name)
+        assert list(trained.costs.leaving(range(len(trained.exits)))) == manifest["macs"]
+        assert trained.costs.full == manifest["backbone_macs"]
+
+
+def test_a_hash_is_of_the_network_and_its_answers(store: Store) -> None:
+    manifest, arrays = store.read_trial("two"), logits(4)
+    mine = trial.trial_hash(manifest, arrays)
+    assert mine == trial.trial_hash(manifest | {"strategy": "renamed", "metrics": {}}, arrays)
+    assert mine != trial.trial_hash(manifest | {"exits": [1, 2, 3]}, arrays)
+    assert mine != trial.trial_hash(manifest, arrays | {"calibration": arrays["calibration"] + 1})
+
+
+@pytest.mark.usefixtures("store")
+def test_a_network_with_one_exit(run: Command) -> None:
+    status, out, _ = run("base", "--max-accuracy-loss", "0.01")
+    assert status == 0 and "no exit that is cheaper than the full network" in out
+
+
+def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: Store) -> None:
+    store.write_trial("two", store.read_trial("two"), logits(4, calibration=120))
+    status, out, _ = run("two", "--risk", "0.01")
+    assert status == 0
+    assert "120 calibration images certify nothing cheaper" in out and "at least 299" in out
+    assert policy.read(Path("policy.json")).policy.active == (3,)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("two",), "give exactly one target of --max-accuracy-loss"),
+        (("two", "--risk", "0.1", "--min-accuracy", "0.5"), "got --min-accuracy and --risk"),
+        (("two", "--risk", "0"), "--risk must be a share between 0 and 1"),
+        (("two", "--risk", "nan"), "--risk must be a share between 0 and 1"),
+        (("two", "--max-accuracy-loss", "1.5"), "for one point in a hundred give 0.01"),
+        (("two", "--min-accuracy", "1.5"), "--min-accuracy must be a share from 0 to 1"),
+        (("two", "--max-mean-macs", "0.4"), "--max-mean-macs must be as 40% or 1.5M; got '0.4'"),
+        (("two", "--risk", "0.1", "--confidence", "1"), "--confidence must be a share"),
+        (
+            ("two", "--risk", "0.1", "--confidence", "0.9", "--on-average"),
+            "--on-average has no confidence",
+        ),
+        (("two", "--min-accuracy", "0.5", "--on-average"), "go with --risk, not with --min-accuracy"),
+        (("two", "--max-mean-macs", "lots"), "--max-mean-macs must be as 40% or 1.5M; got 'lots'"),
+        (("two", "--max-mean-macs", "1"), "no policy costs at most 1 MACs"),
+        (("two", "--min-accuracy", "1"), "no policy reaches accuracy 1"),
+        (("two", "--risk", "0.1", "--score", "entropie"), "did you mean 'entropy'?"),
+        (("two", "--risk", "0.1", "--score", "patience", "--shared"), "--shared means nothing"),
+        (
+            ("two", "--risk", "0.1", "--without-labels", "--temperature"),
+            "--temperature is fitted on labels",
+        ),
+        (("twice", "--risk", "0.1"), "no trial 'twice'"),
+        (("two", "--risk", "0.1", "--out", "runs"), "cannot write the policy runs"),
+    ],
+)
+def test_mistakes_are_one_clear_line(run: Command, words: tuple[str, ...], said: str) -> None:
+    status, out, err = run(*words)
+    assert status == 2 and not out
+    assert said in err and err.count("\n") == 1
+    assert not Path("policy.json").exists()
+
+
+def test_trials_that_cannot_be_calibrated(run: Command, store: Store) -> None:
+    manifest, arrays = store.read_trial("two"), logits(4)
+    without = {k: v for k, v in arrays.items() if not k.startswith("calibration")}
+    data = manifest["data"]
+    same = manifest | {"data": data | {"validation": data["test"]}}
+    cases = (
+        (manifest, without, "trial two has no calibration logits"),
+        (manifest, arrays | {"calibration": arrays["calibration"][:0]}, "has no calibration logits"),
+        (manifest, arrays | {"test": arrays["test"][:, :2]}, "the test logits of trial two have shape"),
+        (same, arrays, "the validation and the test split of trial two are the same images"),
+    )
+    for record, kept, said in cases:
+        store.write_trial("two", record, kept)
+        status, _, err = run("two", "--risk", "0.1")
+        assert status == 2 and said in err and err.count("\n") == 1
+
+
+def test_a_store_that_is_not_there(run: Command) -> None:
+    status, _, err = run("two", "--risk", "0.1")
+    assert status == 2 and "there is no store at runs" in err
+
+
+def test_reading_names_the_trial(store: Store) -> None:
+    with pytest.raises(OfframpError, match="no trial 'x'"):
+        trial.read(store, "x")

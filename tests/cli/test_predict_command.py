@@ -1,0 +1,334 @@
+"""`offramp predict` on files, as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import offramp
+from ghostscript import EPS, trap
+from offramp.bundle.preprocessing import Preprocessing
+from offramp.cli import main
+from offramp.infer import pictures
+from offramp.infer.networks import TrialNetwork
+from offramp.policy import policy as policies
+from offramp.policy.policy import Policy, PolicyFile
+from offramp.store.store import Store
+from offramp.study import trained as trial
+from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
+
+Command = Callable[..., tuple[int, str, str]]
+EXITS = (1, 2, 3, 4)
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    study = tiny_study(("joint", "separate"))
+    return run_all(tiny_plan(study), tmp_path_factory.mktemp("trained"))[0]
+
+
+@pytest.fixture
+def place(tmp_path: Path, trained: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a store, a policy for its joint trial, and images as PNG, some in a subfolder."""
+    shutil.copytree(trained.root, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    write_policy(Path("policy.json"), (0.5, 0.5, 0.5, None))
+    images = tiny_data().test.images
+    for at in range(COUNT):
+        file = Path("images", "more" if at % 2 else "", f"{at:02}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[at, 0].numpy()).save(file)
+    return tmp_path
+
+
+def write_policy(
+    path: Path, thresholds: tuple[float | None, ...], exits: tuple[int, ...] = EXITS
+) -> None:
+    kept = Store(Path("runs"))
+    name = kept.find_trial("joint")
+    found = trial.trial_hash(kept.read_trial(name), kept.trial_logits(name))
+    rule = Policy("confidence", exits, thresholds)
+    leaving = {"leaving": [0.4, 0.3, 0.2, 0.1][: len(exits)]}
+    policies.write(path, PolicyFile(rule, name, found, 3, {}, leaving, "None."))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["offramp", "predict", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return command
+
+
+def answers(path: str = "answers.csv") -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("batch", ["1", "5", "64"])
+@pytest.mark.usefixtures("place")
+def test_answers_are_those_of_the_network_on_the_training_pixels(run: Command, batch: str) -> None:
+    status, out, err = run("joint", "images", "--policy", "policy.json", "--batch", batch)
+    assert (status, err) == (0, "")
+    assert f"{COUNT} answers in answers.csv" in out
+    rows = answers()
+    assert list(rows[0]) == ["file", "class", "confidence", "exit", "compute_share"]
+    data = tiny_data()
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    # Whole images in one batch, through the API instead of files.
+    pixels = data.test.images[:COUNT].float() / 255
+    images = (pixels - mean[:, None, None]) / std[:, None, None]
+    expected = offramp.predictor("joint", "policy.json", device="cpu")(images)
+    by_file = {int(Path(row["file"]).stem): row for row in rows}
+    assert sorted(by_file) == list(range(COUNT))
+    for at, row in by_file.items():
+        assert row["class"] == data.classes[int(expected.classes[at])]
+        assert int(row["exit"]) == int(expected.exits[at])
+        assert float(row["confidence"]) == pytest.approx(float(expected.confidence[at]), abs=1e-4)
+        assert float(row["compute_share"]) == pytest.approx(float(expected.compute[at]), abs=1e-5)
+
+
+@pytest.mark.usefixtures("place")
+def test_without_a_policy_all_go_to_the_final_exit_and_it_says_so(run: Command) -> None:
+    status, out, err = run("joint", "images/00.png", "--out", "a.csv", "--json")
+    assert status == 0 and "final exit" in err
+    report = json.loads(out)
+    assert report["images"] == 1 and report["exits"][-1]["images"] == 1
+    assert [row["exit"] for row in answers("a.csv")] == ["4"]
+    assert float(answers("a.csv")[0]["compute_share"]) == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("place")
+def test_damaged_files_are_named_and_skipped(run: Command) -> None:
+    Path("images/bad.png").write_bytes(Path("images/00.png").read_bytes()[:50])
+    Path("images/worse.png").write_text("no image")
+    cut = Path("images/00.png").read_bytes()
+    Path("images/late.png").write_bytes(cut[:-30])  # the header is whole
+    status, out, err = run("joint", "images", "--policy", "policy.json", "--json")
+    assert status == 1
+    for name in ("bad.png", "worse.png", "late.png"):
+        assert f"Skipped images/{name}" in err
+    report = json.loads(out)
+    assert len(report["damaged"]) == 3 and report["images"] == COUNT == len(answers())
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("out", ["answers", "images/00.png"])
+def test_a_bad_place_for_the_answers_is_said_before_the_work(run: Command, out: str) -> None:
+    Path("answers").mkdir()
+    if not Path(out).exists():
+        shutil.copy(next(Path("images").rglob("*.png")), out)
+    before = sorted(Path("images").rglob("*"))
+    status, said, err = run("joint", "images", "--policy", "policy.json", "--out", out)
+    assert status == 2 and said == "" and "--out" in err
+    assert sorted(Path("images").rglob("*")) == before
+
+
+@pytest.mark.usefixtures("place")
+def test_only_damaged_files(run: Command) -> None:
+    Path("bad.png").write_text("no image")
+    status, out, _ = run("joint", "bad.png", "--policy", "policy.json")
+    assert status == 1 and "0 answers" in out and answers() == []
+
+
+def other_size() -> str:
+    Image.new("L", (9, 8)).save("images/wide.png")
+    return "images/wide.png is 9×8 pixels and the network takes 8×8"
+
+
+def other_mode() -> str:
+    Image.new("RGB", (8, 8)).save("images/color.png")
+    return "images/color.png is in color"
+
+
+def deep() -> str:
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save("images/deep.png")
+    return "images/deep.png has mode I;16"
+
+
+def empty_folder() -> str:
+    shutil.rmtree("images")
+    Path("images").mkdir()
+    return "the folder images holds no image"
+
+
+def no_folder() -> str:
+    shutil.rmtree("images")
+    return "there is no image images"
+
+
+def missing_exit() -> str:
+    write_policy(Path("policy.json"), (0.5, 0.5, None), (1, 2, 4))
+    return "the policy says nothing of exit 3"
+
+
+def other_trial() -> str:
+    text = Path("policy.json").read_text()
+    file = policies.parse(text)
+    Path("policy.json").write_text(text.replace(file.trial_hash, "0" * 64))
+    return "the policy was made for trial joint"
+
+
+def out_of_range() -> str:
+    text = Path("policy.json").read_text()
+    Path("policy.json").write_text(text.replace("0.5", "1.5"))
+    return "threshold of exit 1 must be from 0 to 1"
+
+
+def no_policy() -> str:
+    Path("policy.json").unlink()
+    return "there is no policy policy.json"
+
+
+def missing_weights() -> str:
+    kept = Store(Path("runs"))
+    node = kept.read_trial(kept.find_trial("joint"))["phases"][0]["node"]
+    Path("runs", "nodes", node, "weights.safetensors").unlink()
+    return "weights.safetensors"
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        other_size,
+        other_mode,
+        deep,
+        empty_folder,
+        no_folder,
+        missing_exit,
+        other_trial,
+        out_of_range,
+        no_policy,
+        missing_weights,
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_written(run: Command, spoil: Callable[[], str]) -> None:
+    said = spoil()
+    status, out, err = run("joint", "images", "--policy", "policy.json")
+    assert (status, out) == (2, "")
+    assert said in err and err.count("\n") == 1
+    assert not Path("answers.csv").exists()
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("images", "images"), "the folder images is no bundle"),
+        (("nothing", "images"), "no trial 'nothing'"),
+        (("joint", "images", "--out", "no/where.csv"), "there is no folder no"),
+        (("joint", "images", "--store", "elsewhere"), "there is no store at elsewhere"),
+    ],
+)
+def test_other_mistakes(run: Command, words: tuple[str, ...], said: str) -> None:
+    status, _, err = run(*words)
+    assert status == 2 and said in err
+
+
+@pytest.mark.usefixtures("place")
+def test_trials_on_normalized_images_are_refused(run: Command) -> None:
+    kept = Store(Path("runs"))
+    name = kept.find_trial("joint")
+    manifest = kept.read_trial(name) | {"mean": [0.0], "std": [1.0]}
+    kept.write_trial("floats", manifest, kept.trial_logits(name))
+    status, _, err = run("floats", "images")
+    assert status == 2 and "normalized beforehand" in err
+
+
+@pytest.mark.usefixtures("place")
+def test_what_is_there_is_kept_on_ctrl_c(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, calls = TrialNetwork.answer, []
+
+    def stopped(self: TrialNetwork, pixels: np.ndarray) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return answer(self, pixels)
+
+    monkeypatch.setattr(TrialNetwork, "answer", stopped)
+    status, _, err = run("joint", "images", "--policy", "policy.json", "--batch", "4")
+    assert status == 130 and "Interrupted after 8 images" in err
+    assert len(answers()) == 8
+
+
+def test_files_are_found_once_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.JPG", "deep/c.webp", "notes.txt"):
+        Path("d", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("d", name).touch()
+    names = [str(p) for p in pictures.find([Path("d"), Path("d/b.png"), Path("d/notes.txt")])]
+    assert names == ["d/a.JPG", "d/b.png", "d/deep/c.webp", "d/notes.txt"]
+
+
+def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:
+    how = Preprocessing((4, 6), 1, (0.5,), (0.5,))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (4, 6)).save(tmp_path / "turned.jpg", exif=exif)  # shown as 6 wide, 4 high
+    good, damaged = pictures.check([tmp_path / "turned.jpg"], how)
+    assert good and not damaged
+    assert pictures.read(good[0], how).shape == (1, 4, 6)  # type: ignore[union-attr]
+
+
+def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
+    pytest.importorskip("onnxruntime")
+    from offramp.bundle.export import Asked, export
+
+    for _ in export(
+        Store(place / "runs"),
+        "joint",
+        Path("policy.json"),
+        Path("bundle"),
+        Asked(None, False, False, False),
+    ):
+        pass
+    assert run("bundle", "images", "--out", "b.csv")[0] == 0
+    assert run("joint", "images", "--policy", "policy.json", "--out", "t.csv")[0] == 0
+    for one, other in zip(answers("b.csv"), answers("t.csv"), strict=True):
+        assert (one["file"], one["class"], one["exit"]) == (other["file"], other["class"], other["exit"])
+        assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=1e-4)
+        assert one["compute_share"] == other["compute_share"]
+    status, _, err = run("bundle", "images", "--policy", "policy.json")
+    assert status == 2 and "leave --policy out" in err
+    Path("bundle/labels.json").write_text("[]")
+    status, _, err = run("bundle", "images")
+    assert status == 2 and "labels.json has been changed" in err
+
+
+@pytest.mark.usefixtures("place")
+def test_the_same_in_python() -> None:
+    net = offramp.load("joint", device="cpu")
+    rule = Policy("confidence", EXITS, (0.5, 0.5, 0.5, None))
+    images = torch.randn(5, 1, 8, 8, device=CPU)
+    made = offramp.predictor(net, rule)(images)
+    again = offramp.predictor(net, "policy.json")(images)
+    assert torch.equal(made.classes, again.classes)
+    with pytest.raises(offramp.OfframpError, match="was made for trial joint"):
+        offramp.predictor("separate", "policy.json", device="cpu")
+
+
+def test_an_eps_that_is_called_png_starts_nothing(
+    place: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = trap(place, monkeypatch)
+    Path("a.png").write_bytes(EPS)
+    status, _, err = run("joint", "a.png", "images/00.png", "--policy", "policy.json")
+    assert status == 1 and not mark.exists()
+    assert "Skipped a.png: no readable image (it is none of BMP, GIF" in err
+    found = pictures.read(Path("a.png"), Preprocessing((8, 8), 1, (0.0,), (1.0,)))
+    assert isinstance(found, pictures.Damaged) and not mark.exists()

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.policy import losses, scoring
+from offramp.policy.calibrate import Calibrated, Target, calibrate, statement
+from offramp.policy.candidates import Rows, Search, candidates
+from offramp.policy.costs import Costs
+from offramp.policy.outcome import outcome
+from simulated import COSTS, FOUR, simulated
+
+VALIDATION, CALIBRATION = simulated(1000, 1), simulated(1000, 2)
+CLASSES = tuple(f"class {i}" for i in range(10))
+
+
+def chosen(kind: Any, value: float, search: Search | None = None, **more: Any) -> Calibrated:
+    target = Target(kind, value, **more)
+    return calibrate(VALIDATION, CALIBRATION, FOUR, COSTS, target, search or Search())
+
+
+SEARCHES = [
+    Search(),
+    Search("entropy", shared=True),
+    Search("margin", temperature=True),
+    Search("patience"),
+    Search("fixed"),
+]
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda s: s.score)
+def test_targets_are_met_on_calibration(search: Search) -> None:
+    full = chosen("min-accuracy", 0.0).measures[0].accuracy
+    assert full is not None
+    loss = chosen("max-accuracy-loss", 0.02, search)
+    point = loss.measures[loss.chosen]
+    assert point.accuracy is not None and point.accuracy >= full - 0.02 - 1e-9
+    assert all(
+        m.accuracy < full - 0.02 for m in loss.measures[loss.chosen + 1 :] if m.accuracy is not None
+    )
+    accurate = chosen("min-accuracy", 0.85, search)
+    assert (accurate.measures[accurate.chosen].accuracy or 0) >= 0.85
+    cheap = chosen("max-mean-macs", 30, search)
+    assert cheap.measures[cheap.chosen].macs <= 30
+    same = chosen("max-disagreement", 0.05, search)
+    assert same.measures[same.chosen].loss <= 0.05 and same.measures[0].accuracy is None
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda s: s.score)
+def test_candidates_go_from_dear_to_cheap(search: Search) -> None:
+    made = candidates(VALIDATION, FOUR, COSTS, search, "harm")
+    spent = [np.array(p.macs(COSTS))[p.leaves(VALIDATION.logits)].mean() for p in made]
+    assert spent == sorted(spent, reverse=True) and spent[0] == COSTS.full > spent[1]
+    assert made[0].active == (3,) and len(set(made)) == len(made)
+
+
+def test_the_order_is_that_of_cost_not_of_depth() -> None:
+    heavy = Costs((10, 10, 10, 10), (25, 1, 1, 1), (0, 0, 0, 0), FOUR)
+    made = candidates(VALIDATION, FOUR, heavy, Search("fixed"), "harm")
+    assert [p.active for p in made] == [(3,), (0,), (2,), (1,)]
+
+
+def test_thresholds_per_exit_save_more_than_a_shared_one() -> None:
+    each, one = (chosen("max-accuracy-loss", 0.02, Search(shared=s)) for s in (False, True))
+    assert each.measures[each.chosen].macs < 0.9 * one.measures[one.chosen].macs
+
+
+def test_a_guarantee_costs_something_and_says_what_it_is() -> None:
+    plain = chosen("risk", 0.03, confidence=None)
+    sure = chosen("risk", 0.03, confidence=0.95)
+    surer = chosen("risk", 0.03, confidence=0.999)
+    macs = [r.measures[r.chosen].macs for r in (plain, sure, surer)]
+    assert macs == sorted(macs) and macs[0] < macs[2] < COSTS.full
+    assert sure.bound is not None and sure.measures[sure.chosen].loss < sure.bound <= 0.03
+    assert plain.bound is None
+    assert "With confidence 0.95 over draws of 1,000 calibration images" in statement(sure)
+    assert "On average over draws" in statement(plain) and "may exceed it" in statement(plain)
+    assert "distribution of the calibration images" in statement(sure)
+    assert statement(chosen("max-accuracy-loss", 0.1)).startswith("No guarantee")
+
+
+def test_no_label_is_read_where_none_is_needed() -> None:
+    lies = [Rows(r.logits, np.full(1000, -1)) for r in (VALIDATION, CALIBRATION)]
+    for target in (
+        Target("max-disagreement", 0.05),
+        Target("risk", 0.05, 0.95, labels=False),
+        Target("risk", 0.05, None, labels=False),
+    ):
+        honest = calibrate(VALIDATION, CALIBRATION, FOUR, COSTS, target, Search())
+        assert calibrate(*lies, FOUR, COSTS, target, Search()) == honest
+        assert honest.chosen > 0
+
+
+def test_calibration_only_chooses() -> None:
+    """Other calibration rows: the same candidates, whatever is chosen of them."""
+    target = Target("risk", 0.03, 0.95)
+    other = calibrate(VALIDATION, simulated(400, 9), FOUR, COSTS, target, Search(temperature=True))
+    assert other.candidates == chosen("risk", 0.03, Search(temperature=True), confidence=0.95).candidates
+
+
+@pytest.mark.parametrize(
+    ("rows", "target", "said"),
+    [
+        (250, Target("risk", 0.01, 0.95), "250 calibration images certify nothing .* at least 299"),
+        (90, Target("risk", 0.01), "90 calibration images certify nothing .* at least 99"),
+        (250, Target("risk", 0.01, 0.95, labels=False), "at least 299"),
+    ],
+)
+def test_too_few_rows_certify_the_full_network_and_say_how_many_would_do(
+    rows: int, target: Target, said: str
+) -> None:
+    few = Rows(CALIBRATION.logits[:rows], CALIBRATION.labels[:rows])
+    found = calibrate(VALIDATION, few, FOUR, COSTS, target, Search())
+    assert found.chosen == 0 and found.policy.active == (3,)
+    assert re.search(said, found.remark or "")
+    assert "saves nothing" in statement(found)
+
+
+def test_a_rate_above_the_target_needs_more_than_rows() -> None:
+    found = chosen("risk", 0.01, Search("fixed"), confidence=0.95)
+    assert found.chosen == 0 and "too near the target or above it" in (found.remark or "")
+
+
+def test_targets_out_of_reach_are_refused_in_one_line() -> None:
+    with pytest.raises(OfframpError, match=r"no policy reaches accuracy 0\.999 .* best reaches 0\.9"):
+        chosen("min-accuracy", 0.999)
+    with pytest.raises(
+        OfframpError, match="no policy costs at most 3 MACs an image; the cheapest costs 11"
+    ):
+        chosen("max-mean-macs", 3)
+
+
+def test_one_exit_is_the_full_network() -> None:
+    one = simulated(100, 3, exits=1)
+    costs = Costs((10,), (1,), (0,), (1,))
+    found = calibrate(one, one, (1,), costs, Target("risk", 0.05, 0.95), Search())
+    assert found.policy.thresholds == (None,) and "no exit" in (found.remark or "")
+
+
+def test_two_classes() -> None:
+    rows = [simulated(500, seed, classes=2) for seed in (4, 5)]
+    found = calibrate(
+        rows[0], rows[1], FOUR, COSTS, Target("max-accuracy-loss", 0.02), Search("entropy")
+    )
+    assert found.measures[found.chosen].macs < COSTS.full
+
+
+def test_logits_that_are_no_numbers_run_to_the_end() -> None:
+    rows = [simulated(400, seed) for seed in (6, 7)]
+    for split in rows:
+        split.logits[::4, :3] = np.nan
+    for score in scoring.SCORES[:4]:
+        found = calibrate(rows[0], rows[1], FOUR, COSTS, Target("max-accuracy-loss", 0.1), Search(score))
+        leaves = found.policy.leaves(rows[1].logits)
+        assert (leaves[::4] == 3).all()
+
+
+def test_an_outcome_adds_up() -> None:
+    found = chosen("max-accuracy-loss", 0.03, Search(temperature=True))
+    test = simulated(3000, 8)
+    result = outcome(found.policy, test, COSTS, CLASSES)
+    answers = scoring.answers(test.logits)
+    leaves = found.policy.leaves(test.logits)
+    right = answers[np.arange(3000), leaves] == test.labels
+    assert result.policy.value == pytest.approx(right.mean())
+    assert result.full.value - result.policy.value == pytest.approx(result.loss.value)
+    assert result.loss.value <= result.harm.value <= result.disagreement.value
+    assert sum(e.share for e in result.exits) == pytest.approx(1)
+    assert sum(e.share * (e.accuracy or 0) for e in result.exits) == pytest.approx(result.policy.value)
+    assert sum(c.images for c in result.classes) == 3000
+    mean = sum(c.images * c.loss.value for c in result.classes) / 3000
+    assert mean == pytest.approx(result.loss.value)
+    assert result.oracle.accuracy >= result.policy.value > result.random.accuracy
+    spent = losses.taken(np.tile(np.array(found.policy.macs(COSTS), float), (3000, 1)), leaves)
+    assert result.macs.mean == pytest.approx(spent.mean())
+    assert all(e.ece is not None and e.ece < 0.1 and (e.auroc or 0) > 0.6 for e in result.exits)
+
+
+def test_a_class_that_is_hurt_is_seen() -> None:
+    """Exit 1 always takes class 0 for class 1, surely."""
+    splits = [simulated(1500, seed) for seed in (21, 22, 23)]
+    for split in splits:
+        split.logits[split.labels == 0, 0] = 0
+        split.logits[split.labels == 0, 0, 1] = 40
+    target = Target("max-accuracy-loss", 0.12)
+    found = calibrate(splits[0], splits[1], FOUR, COSTS, target, Search(shared=True))
+    classes = outcome(found.policy, splits[2], COSTS, CLASSES).classes
+    worst = max(classes, key=lambda c: c.loss.value)
+    assert worst.name == "class 0" and worst.loss.low > 0.5

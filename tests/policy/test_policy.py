@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.policy.costs import Costs
+from offramp.policy.policy import Policy, PolicyFile, check_fits, parse, read, to_json, write
+from simulated import COSTS, FOUR, simulated
+
+HASH = "ab" * 32
+
+
+def a_file(policy: Policy | None = None) -> PolicyFile:
+    policy = policy or Policy("margin", FOUR, (0.25, None, 0.1, None), (1.0, 2.0, 0.5, 1.25))
+    return PolicyFile(
+        policy, "t-1", HASH, 10, {"kind": "risk", "value": 0.01}, {"images": 5}, "It is so."
+    )
+
+
+def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path / "p.json", a_file())
+    assert read(tmp_path / "p.json") == a_file()
+    assert to_json(read(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
+
+
+def test_thresholds_keep_every_bit() -> None:
+    threshold = float(np.float32(0.7654321))
+    assert parse(to_json(a_file(Policy("entropy", (1, 2), (threshold, None))))).policy.thresholds == (
+        threshold,
+        None,
+    )
+
+
+def changed(**fields: Any) -> str:
+    return json.dumps(json.loads(to_json(a_file())) | fields)
+
+
+EXIT = {"exit": 1, "threshold": 0.5, "temperature": 1.0}
+LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "invalid json"),
+        (changed(format=2), "format: input should be 1"),
+        (changed(more=1), "more: extra inputs are not permitted"),
+        (changed(score="luck"), "score: input should be"),
+        (changed(trial_hash="x"), "trial_hash"),
+        (changed(exits=[]), "exits: list should have at least 1 item"),
+        (changed(exits=[{**EXIT, "threshold": 1.5}, LAST]), "threshold of exit 1 must be from 0 to 1"),
+        (changed(exits=[{**EXIT, "threshold": "0.5"}, LAST]), "exits.0.threshold"),
+        (changed(exits=[{**EXIT, "temperature": 0.0}, LAST]), "exits.0.temperature"),
+        (changed(exits=[EXIT, {**LAST, "threshold": 0.5}]), "exit 2 is the last and has no threshold"),
+        (changed(exits=[LAST, EXIT]), "exits must be ascending"),
+        (changed(score="patience", exits=[EXIT, LAST]), "must be at least 1 for patience"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(OfframpError) as caught:
+        read(tmp_path / "p.json")
+    line = str(caught.value)
+    assert said in line and str(tmp_path / "p.json") in line and "offramp calibrate" in line
+    assert "\n" not in line
+
+
+def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(OfframpError, match=r"there is no policy .*none\.json"):
+        read(tmp_path / "none.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(OfframpError, match="not text"):
+        read(tmp_path / "binary.json")
+    (tmp_path / "file").touch()
+    with pytest.raises(OfframpError, match="cannot write the policy"):
+        write(tmp_path / "file" / "p.json", a_file())
+
+
+def test_a_policy_fits_its_own_network_only() -> None:
+    check_fits(a_file(), "t-1", HASH, FOUR)
+    with pytest.raises(OfframpError, match="says nothing of exit 5"):
+        check_fits(a_file(), "t-1", HASH, (1, 2, 3, 4, 5))
+    for trial_hash, exits in (("cd" * 32, FOUR), (HASH, (1, 2))):
+        with pytest.raises(OfframpError, match="made for trial t-1"):
+            check_fits(a_file(), "t-2", trial_hash, exits)
+
+
+def test_logits_of_other_exits_are_refused() -> None:
+    with pytest.raises(ValueError, match="logits must be"):
+        a_file().policy.leaves(np.zeros((2, 3, 10)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "active"),
+    [
+        (Policy("confidence", FOUR, (0.5, None, 0.5, None)), (0, 2, 3)),
+        (Policy("confidence", FOUR, (None,) * 4), (3,)),
+        (Policy("fixed", FOUR, (None, 0.0, None, None)), (1,)),
+        (Policy("fixed", FOUR, (None,) * 4), (3,)),
+        (Policy("patience", FOUR, (2.0, 2.0, 2.0, None)), (0, 1, 2, 3)),
+        (Policy("patience", FOUR, (None, 2.0, None, None)), (0, 1, 3)),
+        (Policy("patience", FOUR, (4.0, 4.0, 4.0, None)), (3,)),
+        (Policy("confidence", (4,), (None,)), (0,)),
+    ],
+)
+def test_only_exits_that_matter_are_run(policy: Policy, active: tuple[int, ...]) -> None:
+    assert policy.active == active
+    if len(policy.exits) == 4:
+        left = np.unique(policy.leaves(simulated(200, 1).logits))
+        assert set(left.tolist()) <= set(active)
+        assert all(policy.macs(COSTS)[i] > 0 for i in active)
+
+
+def test_heads_that_are_not_run_cost_nothing() -> None:
+    assert COSTS.leaving([0, 1, 2, 3]) == (11, 22, 33, 44)
+    assert COSTS.leaving([1, 3]) == (21, 42)
+    assert COSTS.full == 41
+
+
+def test_trunks_of_their_own_are_paid_for_when_they_are_run() -> None:
+    own = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 1, 2, 3), FOUR)
+    assert own.leaving([0, 1, 2, 3]) == (11, 32, 63, 104)
+    assert own.leaving([0, 3]) == (11, 52)
+    assert own.full == 41
+    pairs = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 0, 1, 1), FOUR)
+    assert pairs.leaving([0, 1, 2, 3]) == (11, 22, 53, 64)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from offramp.policy import guarantees as risk
+from offramp.policy import losses, scoring
+from offramp.policy.candidates import Rows, Search, candidates, loss_of
+from simulated import COSTS, FOUR, simulated
+
+DRAWS = 1000
+ALLOWED = 0.071  # 5 % and three standard errors of a share of 1,000 draws
+
+
+def hoeffding_bentkus(mean: float, rows: int, level: float) -> float:
+    """The p-value of Learn then Test's paper, for comparison."""
+    low = min(mean, level)
+    relative = low * math.log(low / level) if low > 0 else 0.0
+    relative += (1 - low) * math.log((1 - low) / (1 - level)) if low < 1 else 0.0
+    return min(math.exp(-rows * relative), math.e * stats.binom.cdf(math.ceil(rows * mean), rows, level))
+
+
+@given(st.integers(1, 2000), st.data(), st.floats(0.001, 0.5))
+@settings(max_examples=200, deadline=None)
+def test_the_exact_tail_is_never_above_hoeffding_and_bentkus(
+    rows: int, data: st.DataObject, level: float
+):
+    failures = data.draw(st.integers(0, rows))
+    assert risk.p_value(failures, rows, level) <= hoeffding_bentkus(failures / rows, rows, level) + 1e-12
+
+
+@given(st.integers(1, 3000), st.data(), st.floats(0.001, 0.5))
+@settings(max_examples=200, deadline=None)
+def test_the_bound_is_the_test_turned_around(rows: int, data: st.DataObject, level: float):
+    failures = data.draw(st.integers(0, rows))
+    p = risk.p_value(failures, rows, level)
+    if abs(p - 0.05) > 1e-9:
+        assert (p <= 0.05) == (risk.upper_bound(failures, rows, 0.95) <= level)
+
+
+def violations(losses: np.ndarray, true: np.ndarray, rows: int, level: float, certify) -> float:
+    """Share of draws of `rows` rows in which the last certified candidate's true risk is above."""
+    draw = np.random.default_rng(0)
+    above = 0
+    for _ in range(DRAWS):
+        count = certify(losses[draw.integers(0, len(losses), rows)])
+        above += count > 0 and true[count - 1] > level
+    return above / DRAWS
+
+
+def hopeful(losses: np.ndarray) -> int:
+    """Broken: takes the observed risk for the true one."""
+    passed = losses.mean(axis=0) <= 0.05
+    return len(passed) if passed.all() else int(np.argmin(passed))
+
+
+def choosy(losses: np.ndarray) -> int:
+    """Broken: tests everything at full level and takes the last that passes, wherever it is."""
+    passed = stats.binom.cdf(losses.sum(axis=0), len(losses), 0.05) <= 0.05
+    return int(np.flatnonzero(passed)[-1]) + 1 if passed.any() else 0
+
+
+def nearly_bad(candidates: int = 40) -> np.ndarray:
+    """The hardest case: independent losses, all of a true risk a hair above 5 %."""
+    draw = np.random.default_rng(1)
+    found = np.zeros((100_000, candidates))
+    for j in range(candidates):
+        found[draw.permutation(100_000)[:5010], j] = 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def population() -> tuple[np.ndarray, np.ndarray]:
+    """Losses of candidates made on a validation split, on inputs that stand for the world."""
+    world, validation = simulated(50_000, 11), simulated(1000, 12)
+    made = candidates(validation, FOUR, COSTS, Search(), "harm")[1:]
+    lost = loss_of("harm", scoring.answers(world.logits), world.labels)
+    taken = np.column_stack([losses.taken(lost, p.leaves(world.logits)) for p in made])
+    return taken, taken.mean(axis=0)
+
+
+@pytest.mark.parametrize("rows", [300, 1000])
+def test_learn_then_test_keeps_its_word(population: tuple[np.ndarray, np.ndarray], rows: int) -> None:
+    taken, true = population
+
+    def certify(sample: np.ndarray) -> int:
+        return risk.learn_then_test(sample, 0.05, 0.95)
+
+    assert violations(taken, true, rows, 0.05, certify) <= ALLOWED
+    assert violations(taken, true, rows, 0.05, hopeful) > ALLOWED
+
+
+def test_learn_then_test_at_the_worst_case_and_a_broken_bound() -> None:
+    taken = nearly_bad()
+    true = taken.mean(axis=0)
+    kept = violations(taken, true, 500, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95))
+    assert 0.01 < kept <= ALLOWED
+    assert violations(taken, true, 500, 0.05, choosy) > 0.5
+    assert violations(taken, true, 500, 0.05, hopeful) > ALLOWED
+
+
+@pytest.mark.parametrize(("rows", "true"), [(300, 0.01), (300, 0.05), (2500, 0.01), (50, 0.4)])
+def test_the_bound_is_rarely_below_the_true_risk(rows: int, true: float) -> None:
+    failures = np.random.default_rng(2).binomial(rows, true, DRAWS)
+    below = np.mean([risk.upper_bound(int(k), rows, 0.95) < true for k in failures])
+    assert below <= ALLOWED
+    assert np.mean(failures / rows < true) > ALLOWED  # the observed risk is no bound
+
+
+@pytest.mark.parametrize("rows", [200, 1000])
+@pytest.mark.parametrize("level", [0.02, 0.05])
+def test_conformal_risk_control_keeps_the_mean(
+    population: tuple[np.ndarray, np.ndarray], rows: int, level: float
+) -> None:
+    taken, true = population
+    draw = np.random.default_rng(3)
+    risks = []
+    for _ in range(DRAWS):
+        count = risk.conformal(taken[draw.integers(0, len(taken), rows)], level)
+        risks.append(true[count - 1] if count else 0.0)
+    error = np.std(risks, ddof=1) / math.sqrt(DRAWS)
+    assert np.mean(risks) <= level + 3 * error
+    assert np.mean(risks) > level / 2  # and it is not idle
+    assert np.mean(np.array(risks) > level) > ALLOWED  # which is why it is called what it is
+
+
+def test_conformal_risk_control_is_not_the_last_that_fits() -> None:
+    """Candidates of equal true risk above the target, whose losses fall on different rows."""
+    taken = nearly_bad(200)
+    true = taken.mean(axis=0)
+
+    def last_that_fits(sample: np.ndarray) -> int:
+        passed = (sample.sum(axis=0) + 1) / (len(sample) + 1) <= 0.045
+        return int(np.flatnonzero(passed)[-1]) + 1 if passed.any() else 0
+
+    draw = np.random.default_rng(4)
+    samples = [taken[draw.integers(0, len(taken), 300)] for _ in range(200)]
+    for certify, holds in ((lambda s: risk.conformal(s, 0.045), True), (last_that_fits, False)):
+        risks = [true[n - 1] if (n := certify(s)) else 0.0 for s in samples]
+        assert (np.mean(risks) <= 0.045) == holds
+
+
+def test_nothing_and_everything_certified() -> None:
+    assert risk.learn_then_test(np.zeros((298, 3)), 0.01, 0.95) == 0
+    assert risk.learn_then_test(np.zeros((299, 3)), 0.01, 0.95) == 3
+    assert risk.conformal(np.zeros((98, 3)), 0.01) == 0
+    assert risk.conformal(np.zeros((99, 3)), 0.01) == 3
+    assert risk.upper_bound(5, 5, 0.95) == 1.0
+
+
+def test_conformal_losses_that_move_to_other_rows_add_up() -> None:
+    moving = np.zeros((99, 4))
+    moving[[0, 1, 1, 2], range(4)] = 1  # each candidate errs on one row: 0.02 allows a loss of 1
+    assert risk.conformal(moving, 0.02) == 1
+    assert risk.conformal(np.repeat(moving[:, :1], 4, axis=1), 0.02) == 4
+
+
+def test_a_candidate_behind_one_that_failed_is_not_certified() -> None:
+    sample = np.zeros((500, 3))
+    sample[:100, 1] = 1
+    assert risk.learn_then_test(sample, 0.01, 0.95) == 1
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.002, 0.006])
+def test_rows_needed_are_the_fewest(rate: float) -> None:
+    found = risk.rows_needed(0.01, 0.95, rate)
+    assert found is not None
+
+    def enough(rows: int) -> bool:
+        return risk.p_value(math.ceil(rate * rows), rows, 0.01) <= 1 - 0.95
+
+    assert enough(found) and not any(enough(n) for n in range(max(1, found - 300), found))
+    on_average = risk.rows_needed_on_average(0.01, rate)
+    assert on_average is not None
+    assert (on_average * rate + 1) / (on_average + 1) <= 0.01 + 1e-12
+    assert ((on_average - 1) * rate + 1) / on_average > 0.01
+
+
+def test_no_number_is_enough_for_a_rate_at_the_target() -> None:
+    assert risk.rows_needed(0.01, 0.95, 0.01) is None
+    assert risk.rows_needed_on_average(0.01, 0.02) is None
+
+
+def test_losses_by_hand() -> None:
+    answers, labels = np.array([[0, 1], [1, 1], [1, 0], [2, 0]]), np.array([1, 1, 1, 1])
+    assert losses.wrong(answers, labels).tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
+    assert losses.harm(answers, labels).tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
+    assert losses.disagreement(answers).tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
+    assert losses.taken(losses.harm(answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
+
+
+def test_the_risk_bounds_the_loss_of_accuracy() -> None:
+    rows: Rows = simulated(3000, 13)
+    answers = scoring.answers(rows.logits)
+    harm, wrong = losses.harm(answers, rows.labels), losses.wrong(answers, rows.labels)
+    for policy in candidates(rows, FOUR, COSTS, Search(), "harm"):
+        leaves = policy.leaves(rows.logits)
+        lost = losses.taken(wrong, leaves).mean() - wrong[:, -1].mean()
+        assert lost <= losses.taken(harm, leaves).mean() + 1e-12

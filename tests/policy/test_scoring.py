@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import reference_answer, reference_leave, reference_scores
+
+from offramp.policy import scoring
+from simulated import simulated
+
+NAN, INF = float("nan"), float("inf")
+THRESHOLDED = ("confidence", "entropy", "margin")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Any, ...]:
+    """A score, logits with ties and values that are no numbers, thresholds and temperatures."""
+    exits, classes, rows = draw(st.integers(1, 5)), draw(st.integers(2, 6)), draw(st.integers(1, 8))
+    odd = st.sampled_from([NAN, INF, -INF, 0.0])
+    number = st.one_of(st.integers(-3, 3).map(float), st.floats(-30, 30), odd)
+    flat = draw(st.lists(number, min_size=rows * exits * classes, max_size=rows * exits * classes))
+    name = draw(st.sampled_from(scoring.SCORES))
+    level = st.integers(1, 6).map(float) if name == "patience" else st.floats(0, 1)
+    level = st.just(0.0) if name == "fixed" else level
+    thresholds = [*draw(st.lists(st.none() | level, min_size=exits - 1, max_size=exits - 1)), None]
+    warmth = st.lists(st.floats(0.25, 4), min_size=exits, max_size=exits)
+    logits = np.array(flat, dtype=np.float64).reshape(rows, exits, classes)
+    return name, logits, thresholds, draw(st.none() | warmth)
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases())
+def test_every_policy_is_the_row_by_row_reference(case: tuple[Any, ...]) -> None:
+    name, logits, thresholds, temperatures = case
+    for array, near in (
+        (logits, 1e-9),
+        (logits.astype(np.float32), 1e-5),
+        (torch.from_numpy(logits), 1e-9),
+        (torch.from_numpy(logits).float(), 1e-5),
+    ):
+        found = scoring.leaves(name, array, thresholds, temperatures)
+        assert type(found) is type(array)
+        plain = np.asarray(array, dtype=np.float64)
+        for row, leave in zip(plain, np.asarray(found), strict=True):
+            expected = reference_leave(name, row, thresholds, temperatures, near)
+            assert expected is None or leave == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_scores_and_answers(case: tuple[Any, ...]) -> None:
+    name, logits, _, temperatures = case
+    expected = np.array([reference_scores(name, row, temperatures) for row in logits])
+    for array in (logits, torch.from_numpy(logits)):
+        np.testing.assert_allclose(scoring.scores(name, array, temperatures), expected, atol=1e-9)
+        said = [[reference_answer(exit) for exit in row] for row in logits]
+        assert np.asarray(scoring.answers(array)).tolist() == said
+
+
+@pytest.mark.parametrize("name", scoring.SCORES)
+def test_numpy_and_torch_agree_on_many_rows(name: str) -> None:
+    logits = simulated(3000, 3).logits
+    mine = scoring.scores(name, logits)
+    theirs = scoring.scores(name, torch.from_numpy(logits)).numpy()
+    np.testing.assert_allclose(mine, theirs, atol=2e-6)
+    assert mine.dtype == theirs.dtype
+
+
+@pytest.mark.parametrize("name", THRESHOLDED)
+def test_a_score_that_ties_its_threshold_leaves(name: str) -> None:
+    logits = np.zeros((1, 2, 2), dtype=np.float32)
+    exact = {"confidence": 0.5, "entropy": 0.0, "margin": 0.0}[name]
+    above = np.nextafter(np.float32(exact), np.float32(1))
+    for array in (logits, torch.from_numpy(logits)):
+        assert int(scoring.leaves(name, array, (exact, None))[0]) == 0
+        assert int(scoring.leaves(name, array, (float(above), None))[0]) == 1
+
+
+def test_two_largest_logits_that_tie_have_no_margin_and_answer_the_first() -> None:
+    logits = np.array([[[1.0, 7.0, 7.0]]])
+    assert scoring.scores("margin", logits)[0, 0] == 0
+    assert scoring.answers(logits)[0, 0] == 1
+
+
+@pytest.mark.parametrize("name", THRESHOLDED)
+def test_a_nan_logit_never_leaves_early(name: str) -> None:
+    logits = np.array([[[NAN, 50.0], [50.0, 0.0], [0.0, 0.0]]], dtype=np.float32)
+    assert scoring.leaves(name, logits, (0.0, 0.0, None)).tolist() == [1]
+    logits[0, 1] = NAN
+    assert scoring.leaves(name, logits, (0.0, 0.0, None)).tolist() == [2]
+
+
+def test_a_nan_logit_ends_a_run_of_equal_answers() -> None:
+    logits = np.array([[[0.0, 1.0], [NAN, 1.0], [0.0, 1.0], [0.0, 1.0]]])
+    assert scoring.scores("patience", logits).tolist() == [[1, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("name", scoring.SCORES)
+def test_one_exit_takes_every_row(name: str) -> None:
+    assert scoring.leaves(name, np.full((3, 1, 2), NAN), (None,)).tolist() == [0, 0, 0]
+
+
+def test_one_class_is_always_sure() -> None:
+    logits = np.zeros((2, 2, 1))
+    assert [float(scoring.scores(name, logits)[0, 0]) for name in THRESHOLDED] == [1, 1, 1]
+
+
+def test_half_precision_is_scored_in_single() -> None:
+    logits = torch.from_numpy(simulated(50, 1).logits).half()
+    assert scoring.scores("entropy", logits).dtype == torch.float32
+
+
+def test_an_unknown_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="no score 'luck'"):
+        scoring.scores("luck", np.zeros((1, 2, 2)))
+
+
+@pytest.mark.parametrize("name", scoring.SCORES)
+def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
+    """As a predictor does it: rows that left are gone, the others' past goes on with them."""
+    rows = simulated(400, 4).logits
+    thresholds = {"patience": (2.0,) * 3, "fixed": (None, 0.0, None)}.get(name, (0.6,) * 3)
+    expected = scoring.leaves(name, rows, (*thresholds, None))
+    inside, past, found = np.arange(400), None, np.full(400, 3)
+    for exit, threshold in enumerate(thresholds):
+        scores, past = scoring.score(name, rows[inside, exit], 1.0, past)
+        stays = np.ones(len(inside), bool) if threshold is None else scores < threshold
+        found[inside[~stays]] = exit
+        inside = inside[stays]
+        past = None if past is None else (past[0][stays], past[1][stays])
+    np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(found)) > 1 or name == "fixed"

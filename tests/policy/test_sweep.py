@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from offramp.analysis.exits import at_threshold
+from offramp.policy import scoring
+from offramp.policy.policy import Policy
+from offramp.policy.sweep import oracle, random_exit, sweep
+from simulated import COSTS, FOUR, simulated
+
+MACS = COSTS.leaving(range(4))
+
+
+def test_a_sweep_is_each_threshold_alone() -> None:
+    rows = simulated(300, 1)
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    levels = np.linspace(0, 1.05, 130)
+    curve = sweep(scoring.scores("confidence", rows.logits), right, MACS, levels)
+    for i, level in enumerate(levels):
+        point = at_threshold(rows.logits, rows.labels, MACS, 1.0, level)
+        assert curve.accuracy[i] == pytest.approx(point.accuracy)
+        assert curve.macs[i] == pytest.approx(point.compute)
+        assert curve.shares[i] == pytest.approx(point.leaving)
+
+
+@pytest.mark.parametrize("name", ["entropy", "margin", "patience"])
+def test_a_sweep_of_thresholds_per_exit_is_each_policy(name: str) -> None:
+    rows = simulated(200, 2)
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    draw = np.random.default_rng(0)
+    levels = draw.integers(1, 4, (70, 3)) if name == "patience" else draw.random((70, 3))
+    curve = sweep(scoring.scores(name, rows.logits), right, MACS, levels)
+    for i, setting in enumerate(levels):
+        policy = Policy(name, FOUR, (*map(float, setting), None))  # type: ignore[arg-type]
+        leaves = policy.leaves(rows.logits)
+        assert curve.accuracy[i] == pytest.approx(right[np.arange(200), leaves].mean())
+        assert curve.shares[i] == pytest.approx(np.bincount(leaves, minlength=4) / 200)
+
+
+def test_no_policy_beats_the_oracle_and_scores_beat_chance() -> None:
+    rows = simulated(2000, 3)
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    curve = sweep(scoring.scores("margin", rows.logits), right, MACS, np.linspace(0, 1, 50))
+    best = oracle(right, MACS)
+    assert (curve.accuracy <= best.accuracy).all()
+    middle = 25
+    drawn = random_exit(right, [COSTS.leaving([i])[0] for i in range(4)], curve.shares[middle])
+    assert drawn.accuracy < curve.accuracy[middle] - 0.02
+    assert sum(best.shares) == pytest.approx(1)
+
+
+def test_the_oracle_by_hand() -> None:
+    right = np.array([[1, 1], [0, 1], [0, 0], [1, 0]], dtype=bool)
+    found = oracle(right, [1, 10])
+    assert (found.accuracy, found.macs, found.shares) == (0.75, 5.5, (0.5, 0.5))
+    drawn = random_exit(right, [1, 10], [0.25, 0.75])
+    assert (drawn.accuracy, drawn.macs) == (0.5, 7.75)

@@ -1,0 +1,85 @@
+"""What the tests of the store share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from offramp.hashing import digest
+from offramp.store.store import Store
+
+NODE_FILES = ("node.json", "history.parquet", "cost.json", "weights.safetensors")
+
+
+def node(store: Store, n: int = 0, parents: tuple[str, ...] = (), fill: float = 1.0) -> str:
+    """A small node that reads `n` and `parents`; its key."""
+    reads = {"n": n, "parents": list(parents), "rate": 0.1}
+    key = digest(reads)
+    store.write_node(
+        key,
+        reads,
+        {"phase": "joint"},
+        {"torch": "2"},
+        {"epochs": 2, "loss": float("nan")},
+        {"a.weight": torch.full((4, 3), fill), "a.steps": torch.tensor(7), "none": torch.ones(0)},
+        pd.DataFrame({"epoch": [1, 2], "loss": [0.5, float("inf")]}),
+        {"seconds": 1.5},
+    )
+    return key
+
+
+def trial(store: Store, name: str, *keys: str) -> None:
+    store.write_trial(name, {"phases": [{"key": k} for k in keys]}, {"test": np.eye(3)})
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Run `work` in a child; its exit status, negative when a signal ended it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's idle threads
+        child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def count_or_die(at: int) -> Callable[[int], None]:
+    """An `os.fsync` that kills its process, as `kill -9` does, when called for the `at`-th time."""
+    sync, calls = os.fsync, [0]
+
+    def fsync(handle: int) -> None:
+        calls[0] += 1
+        if calls[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(handle)
+
+    return fsync
+
+
+def files(root: Path) -> list[str]:
+    """What lies in the store beside locks and the version."""
+    paths = (p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+    return sorted(p for p in paths if not p.startswith("locks/") and p != "store.json")
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    path.write_bytes(data)

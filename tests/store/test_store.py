@@ -1,0 +1,178 @@
+"""The store: what is written comes back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from store_kit import files, node, trial
+
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+from offramp.store.store import Store
+
+
+def test_node_comes_back_as_written(store: Store) -> None:
+    assert store.nodes() == []
+    key = node(store)
+    assert store.nodes() == [key] and store.has_node(key)
+    store.verify_node(key)
+    record = store.read_node(key)
+    assert digest(record.reads) == record.key == key
+    assert record.labels == {"phase": "joint"} and np.isnan(record.summary["loss"])
+    weights = store.node_weights(key)
+    assert torch.equal(weights["a.weight"], torch.ones(4, 3))
+    assert weights["a.steps"].shape == () and weights["a.steps"].dtype == torch.int64
+    assert store.node_history(key)["loss"].tolist() == [0.5, float("inf")]
+    assert store.node_cost(key) == {"seconds": 1.5}
+
+
+def test_weights_may_share_storage_and_be_channels_last(store: Store) -> None:
+    kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
+    key = digest({})
+    frame = pd.DataFrame({"epoch": [1]})
+    store.write_node(key, {}, {}, {}, {}, {"a": kernel, "b": kernel, "c": kernel[1:]}, frame, {})
+    weights = store.node_weights(key)
+    assert torch.equal(weights["a"], kernel) and torch.equal(weights["b"], kernel)
+    assert torch.equal(weights["c"], kernel[1:])
+
+
+def test_key_must_be_the_digest_of_reads(store: Store) -> None:
+    with pytest.raises(ValueError, match="not the digest"):
+        store.write_node("0" * 64, {"n": 1}, {}, {}, {}, {}, pd.DataFrame(), {})
+    assert files(store.root) == []
+
+
+def test_finished_node_is_not_written_again(store: Store) -> None:
+    key = node(store)
+    before = (store.root / "nodes" / key).stat().st_ino
+    assert node(store, fill=2.0) == key
+    assert (store.root / "nodes" / key).stat().st_ino == before
+    assert store.node_weights(key)["a.weight"][0, 0] == 1.0
+
+
+def test_discard(store: Store) -> None:
+    key = node(store)
+    store.discard_node(key)
+    store.discard_node(key)
+    assert store.nodes() == [] and files(store.root) == []
+
+
+def test_trials(store: Store) -> None:
+    key = node(store)
+    trial(store, "joint-42-ab", key)
+    trial(store, "joint-43-cd", key)
+    trial(store, "joint-43", key)
+    assert store.trials() == ["joint-42-ab", "joint-43", "joint-43-cd"]
+    assert store.read_trial("joint-43") == {"phases": [{"key": key}]}
+    assert store.find_trial("joint-42") == "joint-42-ab"
+    assert store.find_trial("joint-43") == "joint-43"
+    with pytest.raises(OfframpError, match=r"begins 3 trials; .*joint-42-ab, joint-43, joint-43-cd"):
+        store.find_trial("joint-4")
+    with pytest.raises(OfframpError, match="did you mean 'joint-42-ab'"):
+        store.find_trial("jiont-42-ab")
+    trial(store, "joint-43")
+    assert store.read_trial("joint-43") == {"phases": []}
+    with pytest.raises(TypeError, match="objects"):
+        store.write_trial("bad", {}, {"test": np.array([object()])})
+
+
+def test_no_trial_yet(store: Store) -> None:
+    with pytest.raises(OfframpError, match="run a study first"):
+        store.find_trial("a")
+    assert store.unneeded() == [] and store.collect(dry_run=False) == 0
+    assert not store.root.exists(), "reading creates nothing"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", "A", "a b", "a\n", "é", "a" * 201])
+def test_names_stay_in_the_store(store: Store, name: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: store.has_node(name),
+        lambda: store.discard_node(name),
+        lambda: store.lock(name),
+        lambda: store.try_lock(name),
+        lambda: store.write_trial(name, {}, {}),
+        lambda: store.read_trial(name),
+        lambda: store.plan_trial(name, []),
+        lambda: store.plan_trial("fine", [name]),
+        lambda: store.write_checkpoint(name, {}, {}),
+        lambda: store.drop_checkpoint(name),
+    ]
+    for call in calls:
+        with pytest.raises(OfframpError, match="no key or trial id"):
+            call()
+
+
+def test_link_out_of_the_store_is_refused(store: Store, tmp_path: Path) -> None:
+    key = node(store)
+    (store.root / "nodes" / key).rename(tmp_path / key)
+    (store.root / "nodes" / key).symlink_to(tmp_path / key)
+    with pytest.raises(OfframpError, match="not a link"):
+        store.read_node(key)
+
+
+def test_version(store: Store, tmp_path: Path) -> None:
+    node(store)
+    path = store.root / "store.json"
+    Store(store.root)
+    path.write_text(json.dumps({"format": 2}))
+    with pytest.raises(OfframpError, match="format 2 and this offramp reads up to 1; update"):
+        Store(store.root)
+    for text in ("", "{", "[]", "{}", '{"format": "1"}'):
+        path.write_text(text)
+        with pytest.raises(OfframpError, match="names no format"):
+            Store(store.root)
+    path.unlink()
+    with pytest.raises(OfframpError, match="no store"):
+        Store(store.root)
+    (tmp_path / "file").touch()
+    with pytest.raises(OfframpError, match="not a folder"):
+        Store(tmp_path / "file")
+
+
+def test_checkpoint_comes_back_and_is_replaced(store: Store) -> None:
+    assert store.read_checkpoint("k") is None
+    for epoch in (1, 2):
+        tensors = {
+            "w": torch.full((2, 2), float(epoch)),
+            "rng": torch.tensor([1], dtype=torch.uint8),
+        }
+        store.write_checkpoint("k", tensors, {"epoch": epoch, "losses": [float("inf"), 0.1]})
+    found = store.read_checkpoint("k")
+    assert found is not None
+    assert found[1] == {"epoch": 2, "losses": [float("inf"), 0.1]}
+    assert torch.equal(found[0]["w"], torch.full((2, 2), 2.0)) and found[0]["rng"].dtype == torch.uint8
+    assert files(store.root) == ["work/k/checkpoint.safetensors"]
+    store.drop_checkpoint("k")
+    store.drop_checkpoint("k")
+    assert store.read_checkpoint("k") is None and files(store.root) == []
+
+
+def test_damaged_checkpoint_counts_as_none(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.write_checkpoint("k", {"w": torch.arange(6.0)}, {"epoch": 3})
+    path = store.root / "work" / "k" / "checkpoint.safetensors"
+    data = path.read_bytes()
+    bad = [data[:n] for n in (0, 4, 40, len(data) - 1)]
+    bad += [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(0, len(data), 3)]
+    caplog.set_level(logging.WARNING)
+    for content in bad:
+        caplog.clear()
+        path.write_bytes(content)
+        found = store.read_checkpoint("k")
+        # A flip that leaves the values as they were (white space in the header) may pass.
+        if found is not None:
+            assert torch.equal(found[0]["w"], torch.arange(6.0)) and found[1] == {"epoch": 3}
+        else:
+            assert str(path) in caplog.text and "starts over" in caplog.text
+    assert store.read_checkpoint("k") is None
+    path.write_bytes(data)
+    assert store.read_checkpoint("k") is not None
+    (store.root / "work" / "other").mkdir()
+    path.rename(store.root / "work" / "other" / path.name)
+    assert store.read_checkpoint("other") is None

@@ -1,0 +1,129 @@
+"""Damaged files of the store are named and made anew."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from store_kit import NODE_FILES, flip, node, trial, truncate
+
+from offramp.errors import OfframpError
+from offramp.store.store import Damaged, Store
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+@pytest.mark.parametrize("file", NODE_FILES)
+def test_damage_to_a_node_is_named_and_mended(
+    store: Store, file: str, harm: Callable[[Path], None]
+) -> None:
+    key = node(store)
+    path = store.root / "nodes" / key / file
+    harm(path)
+    with pytest.raises(Damaged, match="run its study again") as caught:
+        store.verify_node(key)
+    assert caught.value.path == path and str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    read: dict[str, Callable[[str], Any]] = {
+        "node.json": store.read_node,
+        "history.parquet": store.node_history,
+        "cost.json": store.node_cost,
+        "weights.safetensors": store.node_weights,
+    }
+    for name, method in read.items():
+        if file in (name, "node.json"):
+            with pytest.raises(Damaged):
+                method(key)
+        else:
+            method(key)
+    # The cheap look sees all but a flipped bit outside node.json.
+    assert store.has_node(key) == (harm is flip and file != "node.json")
+    node(store)
+    store.verify_node(key)
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+@pytest.mark.parametrize("file", ["trial.json", "logits.npz"])
+def test_damage_to_a_trial_is_named_and_mended(
+    store: Store, file: str, harm: Callable[[Path], None]
+) -> None:
+    trial(store, "t1", node(store))
+    path = store.root / "trials" / "t1" / file
+    harm(path)
+    with pytest.raises(Damaged) as caught:
+        store.trial_logits("t1")
+    assert caught.value.path == path
+    trial(store, "t1", node(store))
+    assert store.has_trial("t1") and np.array_equal(store.trial_logits("t1")["test"], np.eye(3))
+
+
+def test_edited_node_and_node_under_another_name_are_damaged(store: Store) -> None:
+    key = node(store)
+    path = store.root / "nodes" / key / "node.json"
+    text = path.read_text()
+    path.write_text(text.replace('"epochs": 2', '"epochs": 3'))
+    with pytest.raises(Damaged, match="seal"):
+        store.read_node(key)
+    path.write_text(text)
+    path.parent.rename(store.root / "nodes" / "other")
+    assert not store.has_node("other")
+    with pytest.raises(Damaged, match="describe 'other'"):
+        store.read_node("other")
+    with pytest.raises(Damaged, match="missing"):
+        store.read_node(key)
+
+
+def test_another_layout_of_a_manifest_is_no_damage_and_no_cover_for_it(store: Store) -> None:
+    key = node(store)
+    path = store.root / "nodes" / key / "node.json"
+    whole = store.read_node(key)
+    text = path.read_text()
+    loose = json.dumps(json.loads(text))
+    path.write_text(loose)
+    assert store.read_node(key) == whole
+    for edited in (
+        *(loose.replace('"epochs": 2', '"epochs": 3'), text.replace('"seal"', '"sea"')),
+        *(
+            text.replace("\n", "\n\n", 1).replace('"epochs": 2', '"epochs": 3'),
+            text[:-1] + ', "more": 1}',
+        ),
+        text.replace('{\n "files"', '{\n "epochs": 2,\n "files"'),
+    ):
+        assert edited not in (text, loose)
+        path.write_text(edited)
+        with pytest.raises(Damaged, match="seal"):
+            store.read_node(key)
+
+
+def test_damaged_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(Damaged(Path("a"), "is missing")))
+    assert isinstance(error, Damaged) and error.path == Path("a") and "is missing" in str(error)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_node_is_not_called_damaged(store: Store) -> None:
+    key = node(store)
+    (store.root / "nodes" / key / "node.json").chmod(0)
+    with pytest.raises(OfframpError, match="cannot read") as caught:
+        store.has_node(key)
+    assert not isinstance(caught.value, Damaged)
+
+
+def test_want_of_file_handles_is_not_called_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = node(store)
+
+    def read_bytes(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(OfframpError, match="Too many open files") as caught:
+        store.has_node(key)
+    assert not isinstance(caught.value, Damaged)
