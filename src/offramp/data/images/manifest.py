@@ -1,6 +1,6 @@
 """Hashes of the files of a folder, kept between calls so that unchanged files are not read again.
 
-They are kept in the user's cache folder (`offramp.data.images.cache`). A file counts as unchanged while its
+They are kept in the user's cache folder (see `cache`). A file counts as unchanged while its
 stamp stands still: size, time of change, inode, and when the system itself last noted a change, which
 no user can set back.
 """
