@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test bench bench-quick lint format clean
+.PHONY: setup demo test bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -28,6 +28,10 @@ bench: $(READY)
 
 bench-quick: $(READY)
 	$(BIN)/python -m benchmarks --quick
+
+# The picture of the layers; commit it where they changed.
+house: $(READY)
+	$(BIN)/python docs/architecture.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Trains phases: passes over images, caches of frozen values, losses, costs."""

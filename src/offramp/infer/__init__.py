@@ -1,0 +1,1 @@
+"""Runs a trained network or a bundle under a policy: predictor, stages, timing."""

@@ -1,0 +1,1 @@
+"""What is the paper's alone: recipes, claims, guidelines, families of metrics."""

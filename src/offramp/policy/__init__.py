@@ -1,0 +1,1 @@
+"""Where each input leaves: scores, thresholds, solving, guarantees. Arrays only."""

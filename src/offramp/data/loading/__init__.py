@@ -1,0 +1,1 @@
+"""Batches of images, from memory or from files, by worker processes."""

@@ -1,0 +1,1 @@
+"""Where a network can be cut, and the pieces that a cut makes."""

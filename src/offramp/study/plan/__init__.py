@@ -1,0 +1,1 @@
+"""What there is to do, and what it takes: nodes, caches, memory, time, workers."""

@@ -1,0 +1,1 @@
+"""A plan carried out, in one process or several, into a store."""

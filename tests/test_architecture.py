@@ -1,0 +1,20 @@
+"""The committed picture of the house shows the layers that import-linter holds."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_picture_shows_the_layers_that_are_held() -> None:
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (held,) = (c["layers"] for c in linter["contracts"] if c.get("containers") == ["offramp"])
+    picture = (ROOT / "docs" / "architecture.svg").read_text()
+    shown: dict[int, list[str]] = {}
+    for y, name in re.findall(r'y="(\d+)"[^>]*><tspan font-weight="bold">(\w+)/?<', picture):
+        shown.setdefault(int(y), []).append(name)
+    remedy = "the layers in pyproject.toml have changed: draw them again with `make house`"
+    assert [" | ".join(shown[y]) for y in sorted(shown)] == held, remedy
