@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import offramp
-from offramp import OfframpError
+from offramp import CE, Augment, OfframpError, Phase, Recipe, heads, segments
 from offramp.engine import fit as engine_fit
 from offramp.policy.policy import Policy
+from offramp.strategies.two_stage import two_stage
 from offramp.study.run.events import Began, Epoch, Reused
 
 RECIPE = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02}
@@ -116,6 +118,56 @@ def test_what_was_fitted_predicts() -> None:
         logits = torch.stack(fitted.net(fitted.normalize(images)), dim=1)
     assert torch.equal(made.exits, policy.leaves(logits) + 1)
     assert torch.equal(made.classes, fitted.predict(fitted.normalize(images), policy).classes)
+
+
+def heads_then_all(exits: int, *, weight: float = 0.5) -> tuple[Phase, ...]:
+    everything = segments(1, exits) | heads(1, exits)
+    return (
+        Phase("heads", train=heads(1, exits), loss=tuple(CE(k) for k in range(1, exits + 1))),
+        Phase("all", train=everything, loss=(CE(1, weight=weight), CE(exits))),
+    )
+
+
+def test_a_strategy_of_ones_own_is_a_function() -> None:
+    def nothing(exits: int) -> Any:
+        return [exits]
+
+    fitted = offramp.fit(
+        attached(),
+        heads_then_all,
+        train=Tensors(),
+        recipe=Recipe(epochs=1, batch_size=16),
+        options={"weight": 0.25},
+        augment=Augment(flip=True),
+    )
+    assert set(fitted.history["strategy"]) == {"heads_then_all"}
+    assert set(fitted.history["phase"]) == {"heads", "all", "final"}
+    with pytest.raises(OfframpError, match="'heads_then_all' has no option 'wait'"):
+        offramp.fit(attached(), heads_then_all, train=Tensors(), options={"wait": 1})
+    with pytest.raises(OfframpError, match="'nothing' returned no phases"):
+        offramp.fit(attached(), nothing, train=Tensors())
+
+
+def test_a_function_s_work_is_that_of_its_phases(tmp_path: Path) -> None:
+    def alike(exits: int) -> tuple[Phase, ...]:
+        return tuple(replace(phase, name=f"mine {phase.name}") for phase in two_stage(exits))
+
+    offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    events: list[Any] = []
+    mine = offramp.fit(
+        attached(), alike, train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append
+    )
+    assert not [e for e in events if isinstance(e, Began)]
+    assert set(mine.history["strategy"]) == {"alike"}
+
+
+def test_a_recipe_as_a_value_and_as_a_mapping_is_the_same_work(tmp_path: Path) -> None:
+    events: list[Any] = []
+    for recipe in (RECIPE, Recipe(**RECIPE)):  # type: ignore[arg-type]
+        offramp.fit(
+            attached(), "joint", train=Tensors(), recipe=recipe, store=tmp_path, watch=events.append
+        )
+    assert len([e for e in events if isinstance(e, Began)]) == 1
 
 
 def test_pictures_and_tensors_of_the_same_pixels_give_the_same_bits() -> None:

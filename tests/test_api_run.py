@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import offramp
-import offramp.api
-from offramp import OfframpError
+import offramp.api.run
+from offramp import CE, OfframpError, Phase, Recipe, head
 from offramp.study.plan.workers import Workers
 from offramp.study.run.events import Began, Epoch
 
@@ -161,9 +161,9 @@ def test_workers_of_a_study_are_chosen_where_that_is_asked(monkeypatch: pytest.M
         asked.append(conduct.workers)
         return run_pooled(plan, store, replace(conduct, workers=1))
 
-    run_pooled = offramp.api.run_pooled
-    monkeypatch.setattr(offramp.api, "run_pooled", pool)
-    monkeypatch.setattr(offramp.api, "suited", lambda *_: Workers(2, "for a test"))
+    run_pooled = offramp.api.run.run_pooled
+    monkeypatch.setattr(offramp.api.run, "run_pooled", pool)
+    monkeypatch.setattr(offramp.api.run, "suited", lambda *_: Workers(2, "for a test"))
     offramp.run("study.yaml", workers="auto")
     offramp.run("study.yaml")
     assert asked == [2, 1]
@@ -219,8 +219,33 @@ def test_load_says_what_is_not_there(folder: Path) -> None:
     assert not (folder / "runs").exists()
 
 
+def test_run_takes_functions_and_values_too(folder: Path) -> None:
+    import yaml
+
+    def heads_only(exits: int, *, weight: float = 1.0) -> tuple[Phase, ...]:
+        return tuple(Phase(f"e{k}", head(k), (CE(k, weight),)) for k in range(1, exits + 1))
+
+    study = yaml.safe_load(STUDY) | {
+        "strategies": [heads_only, {"name": heads_only, "as": "half", "weight": 0.5}],
+        "recipe": Recipe(epochs=1, batch_size=16),
+    }
+    results = offramp.run(study, store=folder / "runs")
+    assert [line.strategy for line in results.lines] == ["heads_only", "half"] and not results.failed
+    program = results.store.read_trial(results.trials[0])["program"]
+    assert program.endswith("test_run_takes_functions_and_values_too.<locals>.heads_only")
+    with pytest.raises(OfframpError, match="'heads_only' cannot be sent to other processes"):
+        offramp.run(study, store=folder / "others", workers=2)
+
+
 def test_importing_offramp_imports_no_torch() -> None:
     code = "import sys, offramp; assert 'torch' not in sys.modules; offramp.OfframpError; dir(offramp)"
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
-        offramp.fitt  # noqa: B018
+        offramp.fitt  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_public_names_are_listed_and_there() -> None:
+    for name in offramp.__all__:
+        assert getattr(offramp, name) is not None
+    assert {*offramp.__all__, "__version__"} <= set(dir(offramp))
+    assert offramp.__version__.count(".") == 2

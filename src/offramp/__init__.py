@@ -12,17 +12,72 @@ Names are imported on first use, so that `import offramp` is quick.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from offramp.api import Fitted, Results, attach, fit, load, predictor, run
+    from offramp.api.fit import Fitted, fit
+    from offramp.api.load import load, predictor
+    from offramp.api.run import Results, run
+    from offramp.augment import Augment
     from offramp.errors import OfframpError
+    from offramp.nets import ExitNetwork, attach
+    from offramp.parts import backbone, head, heads, segment, segments
+    from offramp.phase import BEFORE, CE, KD, Init, Phase
+    from offramp.policy.policy import Policy
+    from offramp.recipe import Recipe
 
-__all__ = ["Fitted", "OfframpError", "Results", "attach", "fit", "load", "predictor", "run"]
+    __version__: str
 
+__all__ = [
+    "BEFORE",
+    "CE",
+    "KD",
+    "Augment",
+    "ExitNetwork",
+    "Fitted",
+    "Init",
+    "OfframpError",
+    "Phase",
+    "Policy",
+    "Recipe",
+    "Results",
+    "attach",
+    "backbone",
+    "fit",
+    "head",
+    "heads",
+    "load",
+    "predictor",
+    "run",
+    "segment",
+    "segments",
+]
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
+_HOMES = {
+    "api.fit": ("Fitted", "fit"),
+    "api.load": ("load", "predictor"),
+    "api.run": ("Results", "run"),
+    "augment": ("Augment",),
+    "errors": ("OfframpError",),
+    "nets": ("ExitNetwork", "attach"),
+    "parts": ("backbone", "head", "heads", "segment", "segments"),
+    "phase": ("BEFORE", "CE", "KD", "Init", "Phase"),
+    "policy.policy": ("Policy",),
+    "recipe": ("Recipe",),
+}
+
+if not TYPE_CHECKING:  # a type checker would take it for a promise that any name is there
+
+    def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("offramp")
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(importlib.import_module(f"offramp.{home}"), name)
         raise AttributeError(f"module 'offramp' has no attribute '{name}'")
-    module = "offramp.errors" if name == "OfframpError" else "offramp.api"
-    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from offramp import api
+import offramp
 from offramp.augment import Augment
 from offramp.errors import OfframpError
 from offramp.nets.backbones.digits_cnn import DigitsCNN
@@ -89,8 +89,8 @@ def test_what_is_wrong_is_said(text: str, words: str, tmp_path: Path) -> None:
 
 def test_floats_cannot_be_jittered() -> None:
     given: Any = (torch.randn(80, 1, 8, 8), torch.arange(80) % 3)
-    net = api.attach(DigitsCNN(3, 1), ["blocks.2"], (1, 8, 8))
+    net = offramp.attach(DigitsCNN(3, 1), ["blocks.2"], (1, 8, 8))
     with pytest.raises(OfframpError, match=r"fit: augment.jitter needs uint8 images"):
-        api.fit(net, "joint", given, augment={"jitter": 0.2})
-    done = api.fit(net, "joint", given, augment=["flip"], recipe={"epochs": 1})
+        offramp.fit(net, "joint", given, augment={"jitter": 0.2})
+    done = offramp.fit(net, "joint", given, augment=["flip"], recipe={"epochs": 1})
     assert set(done.accuracy) == {1, 2}

@@ -140,7 +140,7 @@ def make_plan(
         numerics = profiles.find(study.numerics, (device or default_device()).type)
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
         with _at(study, "strategies", index):
-            programs.find(strategy.name)
+            programs.find(strategy.source)
     study, remarks = _at_scale(study)
     lacking = []
     absent = missing(data_spec(study)) if provisional else None
@@ -256,7 +256,7 @@ def _resolve(
             + (f" in part ({net.initial})" if net.initial else "")
             + "; give backbone.weights trained for these classes, or leave the option out"
         )
-    program = programs.program(strategy.name, net.exits, strategy.options, shared)
+    program = programs.program(strategy.source, net.exits, strategy.options, shared)
     alone = None
     if not study.execution.share:
         alone = digest([study.execution.mode, strategy.label])

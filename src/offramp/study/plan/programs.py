@@ -26,11 +26,13 @@ class Option:
     default: Any
 
 
-def find(name: str) -> Strategy:
-    """The strategy of that name, or the user's own `file.py:function`.
+def find(name: str | Strategy) -> Strategy:
+    """The strategy of that name, or the user's own `file.py:function`; a function is one already.
 
     Raises OfframpError for an unknown name, or a file that cannot be used.
     """
+    if not isinstance(name, str):
+        return name
     if usercode.is_user_code(name):
         own: Strategy = usercode.load(name, "a strategy of your own").function
         try:
@@ -47,25 +49,25 @@ def find(name: str) -> Strategy:
 
 def options(strategy: Strategy) -> tuple[Option, ...]:
     """The options of a strategy: its keyword-only arguments."""
-    hints = get_type_hints(strategy)
     found = inspect.signature(strategy).parameters.values()
-    return tuple(
-        Option(p.name, hints.get(p.name, Any), p.default)
-        for p in found
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    )
+    named = [p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    hints = get_type_hints(strategy) if named else {}
+    return tuple(Option(p.name, hints.get(p.name, Any), p.default) for p in named)
 
 
-def program(name: str, exits: int, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Program:
+def program(
+    source: str | Strategy, exits: int, given: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Program:
     """The phases of a strategy on a network with `exits` exits.
 
-    given: the strategy's own options in the study; defaults: what the study's recipe says for options
-    that a strategy may have (loss weights, temperature, alpha).
+    source: a name, or the function.  given: the strategy's own options in the study.  defaults: what the
+    study's recipe says for options that a strategy may have (loss weights, temperature, alpha).
 
     Raises OfframpError for an option that the strategy has not or of a wrong value, and for a user's
     function that fails or returns no phases.
     """
-    strategy = find(name)
+    strategy = find(source)
+    name = source if isinstance(source, str) else strategy.__name__
     known = {option.name: option for option in options(strategy)}
     for key in given:
         if key not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 from collections.abc import Generator, Iterator, MutableMapping
@@ -24,11 +25,13 @@ from offramp.study.spec.models import Study
 def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, None, None]:
     """As `run`, with `conduct.workers` processes; events come in the order in which they happen.
 
-    Raises OfframpError when a worker dies or stops for a reason of its own.
+    Raises OfframpError for a strategy's function that a worker cannot have, and when a worker dies or
+    stops for a reason of its own.
     """
     if conduct.workers == 1:
         yield from run(plan, store, conduct)
         return
+    _check_own(plan.study)
     if conduct.memory is None:
         conduct = replace(conduct, memory=share_of_workers(conduct.workers))
     # Spinning OpenMP threads of one process steal the cores that another one needs.
@@ -53,6 +56,18 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
                 worker.terminate()
             for worker in workers:
                 worker.join()
+
+
+def _check_own(study: Study) -> None:
+    """Raises OfframpError for a strategy's function that other processes cannot find by its name."""
+    for strategy in study.strategies:
+        try:
+            pickle.dumps(strategy.own)
+        except (pickle.PicklingError, AttributeError):
+            raise OfframpError(
+                f"'{strategy.label}' cannot be sent to other processes; define it at the top of a "
+                "module, or run with workers=1"
+            ) from None
 
 
 @contextmanager

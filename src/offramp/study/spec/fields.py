@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -51,7 +52,9 @@ def shown(value: Any) -> str:
 
 
 def refuse_unknown(model: type[BaseModel], value: Any) -> dict[str, Any]:
-    """A mapping with no other keys than the model's."""
+    """A mapping, or a dataclass that stands for one, with no other keys than the model's."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if not isinstance(value, Mapping):
         raise fail(f"must be a mapping of keys, got {shown(value)}; fill it or remove it")
     for key in value:

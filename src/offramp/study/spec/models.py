@@ -27,6 +27,7 @@ from pydantic import (
 
 from offramp.errors import OfframpError
 from offramp.recipe import Recipe, clash
+from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.augment import AugmentSpec
@@ -102,11 +103,13 @@ class StrategySpec(BaseModel):
 
     label: what tables call it; its name unless `as` says otherwise.  options: its own, such as
     `students`.  phases: recipe fields (those that were set count) by pattern of phase names.
+    own: the function itself, where Python gives one in the place of a name.
     """
 
     model_config = STRICT
 
     name: Text
+    own: Annotated[Strategy | None, Field(exclude=True)] = None
     label: Text = Field(alias="as")
     options: Options
     phases: dict[str, RecipeSpec] = {}
@@ -115,6 +118,11 @@ class StrategySpec(BaseModel):
     @classmethod
     def _gather(cls, value: Any) -> Any:
         gathered = fields.gather_options(value, {"name", "as", "phases"})
+        if callable(own := gathered.get("name")):
+            if not hasattr(own, "__name__"):
+                raise fields.fail("must be a function with a name; write it with def", "name")
+            name = f"{own.__module__}.{own.__qualname__}"
+            return {"as": own.__name__, **gathered, "name": name, "own": own}
         return {"as": gathered["name"], **gathered} if "name" in gathered else gathered
 
     @model_validator(mode="after")
@@ -128,6 +136,11 @@ class StrategySpec(BaseModel):
     @field_serializer("phases")
     def _only_set(self, phases: dict[str, RecipeSpec]) -> dict[str, dict[str, Any]]:
         return {pattern: dict(recipe.overrides) for pattern, recipe in phases.items()}
+
+    @property
+    def source(self) -> str | Strategy:
+        """What gives the phases: a name to look up, or the function."""
+        return self.own or self.name
 
     @property
     def overrides(self) -> tuple[tuple[str, Pairs], ...]:

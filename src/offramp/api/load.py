@@ -1,0 +1,70 @@
+"""Networks of finished trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from offramp.engine.settings import placed
+from offramp.infer import networks as loaded
+from offramp.infer.predictor import Predictor
+from offramp.nets import ExitNetwork
+from offramp.policy import policy as policies
+from offramp.policy.policy import Policy
+from offramp.store.store import Store
+from offramp.study.plan.plan import default_device
+from offramp.study.run import trials
+
+
+def load(
+    trial: str,
+    store: str | Path = "runs",
+    device: torch.device | str | None = None,
+    net: ExitNetwork | None = None,
+    trust_code: bool = False,
+) -> ExitNetwork:
+    """The trained network of a trial (its id, or the beginning of it), in eval mode, ready to call:
+    normalized images [B, C, H, W] → logits [B, classes] of every exit.
+
+    net: for a trial of `fit`, the network attached in the same way (the module with the weights it had
+    before training); it stays as it is.  trust_code: run the file that the store names, where the
+    backbone is code such as `net.py:make_net`; it must be what was recorded.
+
+    Raises OfframpError for a trial that is not there, whose network cannot be made any more or by code
+    that is not trusted, or for another `net` than the trial's.
+    """
+    kept = Store(Path(store))
+    place = torch.device(device) if device is not None else default_device()
+    return trials.load_network(kept, kept.find_trial(trial), place, net, trust_code)
+
+
+def predictor(
+    net: ExitNetwork | str,
+    policy: Policy | str | Path,
+    *,
+    store: str | Path = "runs",
+    device: torch.device | str | None = None,
+    backend: str | None = None,
+    trust_code: bool = False,
+) -> Predictor:
+    """What answers batches of normalized images [B, C, H, W], of which those that leave early stop
+    costing.
+
+    net: a network in eval mode, as `load` gives it and where it is; or a trial's id, or the beginning
+    of one, in `store`, to be put on `device`.  policy: one, or a file of `offramp calibrate`, which
+    must have been made for the trial where that is named.  backend: of torch.compile, such as
+    "inductor", for each stage alone.  trust_code: as `load` takes it.
+
+    Raises OfframpError for a trial or file that is not there, a policy of another network, and a network
+    in train mode.
+    """
+    if isinstance(net, ExitNetwork):
+        rule = policy if isinstance(policy, Policy) else policies.read(Path(policy)).policy
+        return Predictor(net, rule, backend)
+    kept = Store(Path(store))
+    trial = kept.find_trial(net)
+    rule = policy if isinstance(policy, Policy) else loaded.checked_policy(kept, trial, Path(policy))
+    made = load(trial, store, device, trust_code=trust_code)
+    placed(made, next(made.parameters()).device)
+    return Predictor(made, rule, backend)
