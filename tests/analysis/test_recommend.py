@@ -15,12 +15,12 @@ from offramp.analysis.recommend import (
     Advice,
     Facts,
     Goal,
-    Wish,
+    Preference,
     guidelines,
     recommend,
     sure,
 )
-from offramp.analysis.recommend.operating import best_accuracy, cheapest, default_target
+from offramp.analysis.recommend.goals import best_accuracy, cheapest, default_target
 from simulate import Planted, tidy_table
 
 STRATEGIES = ("baseline", "joint", "two-stage", "separate")
@@ -64,7 +64,7 @@ def facts(planted: Planted = Planted(), **more: object) -> Facts:  # noqa: B008 
 
 
 def one(goal: Goal, known: Facts | None = None, **wish: object) -> Advice:
-    (found,) = recommend(known or facts(), replace(Wish(goal), **wish))  # type: ignore[arg-type]
+    (found,) = recommend(known or facts(), replace(Preference(goal), **wish))  # type: ignore[arg-type]
     return found
 
 
@@ -172,7 +172,7 @@ def test_without_readings_there_is_no_ranking() -> None:
 def test_networks_are_ranked_too_and_data_sets_apart() -> None:
     pairs = [("resnet50", "cifar100"), ("vgg16", "cifar100"), ("vgg16", "cifar10")]
     table = tidy_table(4, strategies=("joint", "separate"), pairs=pairs)
-    small, large = recommend(Facts(numbers(table), POINTS_HERE), Wish("accuracy"))
+    small, large = recommend(Facts(numbers(table), POINTS_HERE), Preference("accuracy"))
     assert (small.data, large.data) == ("cifar10", "cifar100")
     assert sorted(names(small)) == ["joint", "separate"]
     assert sorted(names(large)) == [

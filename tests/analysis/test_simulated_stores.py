@@ -9,7 +9,7 @@ import pandas as pd
 
 from offramp.analysis.claims import Claim, check, index, judge
 from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
-from offramp.analysis.recommend import POINTS, Facts, Goal, Wish, recommend
+from offramp.analysis.recommend import POINTS, Facts, Goal, Preference, recommend
 from offramp.analysis.stats import Columns, analyze
 from offramp.analysis.stats.analyze import OverBlocks
 from offramp.report.claims_file import paper
@@ -65,7 +65,7 @@ def planted() -> pd.DataFrame:
 
 def advice(table: pd.DataFrame, goal: Goal) -> dict[str, set[str]]:
     """Who comes first and who is told apart from it."""
-    (found,) = recommend(Facts(numbers(table), pd.DataFrame(columns=list(POINTS))), Wish(goal))
+    (found,) = recommend(Facts(numbers(table), pd.DataFrame(columns=list(POINTS))), Preference(goal))
     return {
         "first": {r.name for r in found.first},
         "behind": {r.name for r in found.ranking if r.behind},
@@ -145,7 +145,7 @@ def test_claims_find_nothing_where_nothing_is() -> None:
 
 def test_advice_and_orders_find_nothing_where_nothing_is() -> None:
     facts = Facts(null(), pd.DataFrame(columns=list(POINTS)))
-    found = recommend(facts, Wish("accuracy"))
+    found = recommend(facts, Preference("accuracy"))
     assert len(found) == STORES
     # The same pairwise tests stand behind orders and graphs.
     assert sum(any(r.behind for r in one.ranking) for one in found) / STORES <= MOST

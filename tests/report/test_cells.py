@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from offramp.analysis.stats.pairs import FLOOR
+from offramp.analysis.stats.pairwise import FLOOR
 from offramp.report.model import Column, Table
 from offramp.report.render.cells import layout, write
 

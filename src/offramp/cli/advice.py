@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from offramp.analysis.recommend import GOALS, Advice, Ranked, Wish, guidelines, recommend, sure
+from offramp.analysis.recommend import GOALS, Advice, Preference, Ranked, guidelines, recommend, sure
 from offramp.analysis.stats.text import p_text
 from offramp.cli.render import emit, folded, macs, notes, say, show, table
 from offramp.errors import OfframpError, nearest
@@ -21,14 +21,16 @@ NO_RUNS = (
 )
 
 
-def wish(goal: str, min_accuracy: float | None, max_macs: str | None, frozen_backbone: bool) -> Wish:
+def wish(
+    goal: str, min_accuracy: float | None, max_macs: str | None, frozen_backbone: bool
+) -> Preference:
     """What is asked for, checked. Raises OfframpError."""
     if goal not in GOALS:
         raise OfframpError(f"there is no goal '{goal}'{nearest(goal, GOALS)}")
     if min_accuracy is not None and not 0 < min_accuracy <= 1:
         raise OfframpError(f"--min-accuracy is {min_accuracy:g}; write a share of 1, such as 0.9")
     budget = None if max_macs is None else _macs(max_macs)
-    return Wish(goal, min_accuracy, budget, frozen_backbone)
+    return Preference(goal, min_accuracy, budget, frozen_backbone)
 
 
 def _macs(text: str) -> float:
@@ -38,7 +40,9 @@ def _macs(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def recommend_from(where: Path, given: bool, asked: Wish, study: str | None, as_json: bool) -> None:
+def recommend_from(
+    where: Path, given: bool, asked: Preference, study: str | None, as_json: bool
+) -> None:
     """given: whether `where` was named; if not, and nothing is there, the guidelines answer."""
     if not given and not (where / "store.json").exists():
         _guidelines(asked, f"There is no store at {where}.", as_json)
@@ -71,12 +75,12 @@ def _all_out(one: Advice) -> bool:
     return not one.ranking and one.untested == "every strategy is ruled out"
 
 
-def _plain(asked: Wish) -> dict[str, Any]:
+def _plain(asked: Preference) -> dict[str, Any]:
     found, more = guidelines(asked.goal, asked.frozen_backbone)
     return {"source": NO_RUNS, "strategies": [asdict(g) for g in found], "more": list(more)}
 
 
-def _guidelines(asked: Wish, why: str, as_json: bool) -> None:
+def _guidelines(asked: Preference, why: str, as_json: bool) -> None:
     if as_json:
         nothing: dict[str, Any] = {"wish": asdict(asked), "evidence": [], "missing": [why]}
         emit({**nothing, "guidelines": _plain(asked)})

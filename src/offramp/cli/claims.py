@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from offramp.analysis.claims import ALPHA, Outcome, check
+from offramp.analysis.claims import ALPHA, Judgment, check
 from offramp.analysis.claims.words import RULE, difference, effect, name, plain, why
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.text import p_text
@@ -45,7 +45,7 @@ def claims(where: Path, file: Path | None, study: str | None, only: str | None, 
     say(RULE, "offramp claims ... --only ID shows every comparison of a claim.")
 
 
-def _tested(outcomes: Sequence[Outcome]) -> None:
+def _tested(outcomes: Sequence[Judgment]) -> None:
     for question, title in QUESTIONS.items():
         rows = [o for o in outcomes if o.claim.question == question]
         if not rows:
@@ -67,11 +67,11 @@ def _folded(id: str) -> str:
     return "\n".join(textwrap.wrap(id, room))
 
 
-def _short(outcome: Outcome) -> str:
+def _short(outcome: Judgment) -> str:
     return "identical" if outcome.verdict == "identical by construction" else outcome.verdict
 
 
-def _untested(outcomes: Sequence[Outcome]) -> None:
+def _untested(outcomes: Sequence[Judgment]) -> None:
     if not outcomes:
         return
     by_reason: dict[str, list[str]] = {}
@@ -83,7 +83,7 @@ def _untested(outcomes: Sequence[Outcome]) -> None:
     show(listing, "Not testable here")
 
 
-def _one(o: Outcome) -> None:
+def _one(o: Judgment) -> None:
     say(f"{o.claim.id} (section {o.claim.section})", o.claim.text)
     if o.claim.note:
         say(o.claim.note)
@@ -101,7 +101,7 @@ def _one(o: Outcome) -> None:
     say(f"Verdict: {o.verdict}{f' ({reason})' if reason else ''}{p}.")
 
 
-def _comparisons(o: Outcome) -> None:
+def _comparisons(o: Judgment) -> None:
     measure = MEASURES[o.claim.measure]
     several = len({(t.part.left[0].model, t.part.left[0].data) for t in o.parts}) > 1
     listing = table(["comparison"], ["left", "right", "difference", "d", "p for", "against"])

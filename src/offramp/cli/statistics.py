@@ -12,7 +12,7 @@ import typer
 
 from offramp.analysis.stats import Analysis, Columns, Order, Untested, analyze_by, rule
 from offramp.analysis.stats.analyze import OneWay, OverBlocks
-from offramp.analysis.stats.pairs import Pair, Pairs
+from offramp.analysis.stats.pairwise import Pair, Pairs
 from offramp.analysis.stats.text import pair_p, plain, sentence
 from offramp.cli.render import console, table
 from offramp.errors import OfframpError, nearest

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from offramp.analysis.measures import numbers
-from offramp.analysis.recommend import GOALS, POINTS, Advice, Facts, Wish, recommend, sure
+from offramp.analysis.recommend import GOALS, POINTS, Advice, Facts, Preference, recommend, sure
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence
 from offramp.report.record import Trial
@@ -58,7 +58,7 @@ def _points(evidence: Evidence, trial: Trial) -> list[tuple[object, ...]]:
     return rows
 
 
-def choice(evidence: Evidence, wish: Wish, model: str) -> tuple[Trial, str] | None:
+def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[Trial, str] | None:
     """A trial of the strategy with exits that runs of `model` put first, and how sure that is: a clause.
     None where they say nothing."""
     trials = tuple(t for t in evidence.trials if t.model == model and t.program != "baseline")
@@ -103,7 +103,7 @@ def answer(evidence: Evidence, known: Facts | None = None) -> tuple[str, ...]:
     data = sorted({trial.data for trial in evidence.trials})
     sentences, silent = [], []
     for goal in GOALS:
-        given = [a for a in recommend(found, Wish(goal)) if a.ranking]
+        given = [a for a in recommend(found, Preference(goal)) if a.ranking]
         sentences += [_sentence(advice, len(data) > 1) for advice in given]
         silent += [] if given else [WORDS[goal]]
     if silent:

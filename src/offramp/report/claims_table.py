@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from offramp.analysis.claims import VERDICTS, Outcome
+from offramp.analysis.claims import VERDICTS, Judgment
 from offramp.analysis.claims.words import RULE, difference, name, why
 from offramp.report.model import Column, Question, Table
 
@@ -22,7 +22,7 @@ COLUMNS = (
 )
 
 
-def claims_table(outcomes: Sequence[Outcome], question: Question = "more") -> Table:
+def claims_table(outcomes: Sequence[Judgment], question: Question = "more") -> Table:
     """A row a claim, by the id of the claim."""
     rows = [_row(outcome) for outcome in outcomes]
     columns = [column.key for column in COLUMNS]
@@ -38,7 +38,7 @@ def claims_table(outcomes: Sequence[Outcome], question: Question = "more") -> Ta
     )
 
 
-def count(outcomes: Sequence[Outcome]) -> str:
+def count(outcomes: Sequence[Judgment]) -> str:
     """`66 claims: 1 supported, 3 contradicted, ...`"""
     counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in VERDICTS}
     parts = [f"{number} {verdict}" for verdict, number in counts.items() if number]
@@ -46,7 +46,7 @@ def count(outcomes: Sequence[Outcome]) -> str:
     return f"{claims}: {', '.join(parts)}."
 
 
-def _row(outcome: Outcome) -> dict[str, object]:
+def _row(outcome: Judgment) -> dict[str, object]:
     decisive = outcome.decisive
     reason = why(outcome)
     shown = "" if decisive is None else name(decisive.part)
@@ -62,7 +62,7 @@ def _row(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _notes(outcomes: Sequence[Outcome]) -> list[str]:
+def _notes(outcomes: Sequence[Judgment]) -> list[str]:
     """Claims that cannot be true together, each pair once."""
     ids = [outcome.claim.id for outcome in outcomes]
     pairs = {

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.claims import Outcome, check
+from offramp.analysis.claims import Judgment, check
 from offramp.analysis.curves import History
 from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
@@ -49,7 +49,7 @@ class Findings:
         return found
 
     @cached_property
-    def outcomes(self) -> Mapping[str, Outcome]:
+    def outcomes(self) -> Mapping[str, Judgment]:
         """What the evidence says of the paper's claims, by id."""
         return {outcome.claim.id: outcome for outcome in check(paper(), self.numbers)}
 

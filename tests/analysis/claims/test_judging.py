@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from offramp.analysis.claims import Claim, Outcome, check, index, judge
+from offramp.analysis.claims import Claim, Judgment, check, index, judge
 from offramp.analysis.claims.words import name, plain, why
 from simulate import Planted, tidy_table
 
@@ -43,7 +43,7 @@ def observed(**means: object) -> pd.DataFrame:
     return frame.assign(model="m", data="d", source=source, measured=True)
 
 
-def outcome(one: Claim, frame: pd.DataFrame) -> Outcome:
+def outcome(one: Claim, frame: pd.DataFrame) -> Judgment:
     return judge([one], {one.measure: index(one.measure, frame, frame["strategy"].unique())})[0]
 
 

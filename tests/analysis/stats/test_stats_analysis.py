@@ -13,7 +13,7 @@ import pytest
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze, analyze_by
 from offramp.analysis.stats.analyze import OneWay, OverBlocks
 from offramp.analysis.stats.oneway import Anova
-from offramp.analysis.stats.pairs import Pair, UntestedPair
+from offramp.analysis.stats.pairwise import Pair, UntestedPair
 from offramp.analysis.stats.repeated import Repeated
 from offramp.analysis.stats.text import plain, sentence
 from offramp.errors import OfframpError

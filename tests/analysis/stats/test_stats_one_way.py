@@ -13,10 +13,8 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.multicomp import pairwise_tukeyhsd
 from worked import PLANTS, SIRSTV
 
-from offramp.analysis.stats.assumptions import Check, levene, shapiro
-from offramp.analysis.stats.oneway import Anova, Welch, one_way, welch
-from offramp.analysis.stats.pairs import Pair
-from offramp.analysis.stats.tukey import games_howell, tukey
+from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, shapiro, welch
+from offramp.analysis.stats.pairwise import Pair, games_howell, tukey
 
 
 def test_anova_gives_nists_certified_values() -> None:

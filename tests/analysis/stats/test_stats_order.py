@@ -9,9 +9,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from offramp.analysis.stats.letters import letters
-from offramp.analysis.stats.order import Order, order, rule
-from offramp.analysis.stats.pairs import Pair, Pairs, UntestedPair
+from offramp.analysis.stats.order import Order, letters, order, rule
+from offramp.analysis.stats.pairwise import Pair, Pairs, UntestedPair
 
 
 def pairs_of(names: str, ps: dict[str, float], rest: float = 0.5) -> Pairs:

@@ -12,8 +12,7 @@ from scipy.linalg import helmert
 from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
-from offramp.analysis.stats.holm import holm, paired_differences
-from offramp.analysis.stats.pairs import Pair, UntestedPair
+from offramp.analysis.stats.pairwise import Pair, UntestedPair, holm, paired_differences
 from offramp.analysis.stats.repeated import Repeated, epsilon, f_over_blocks, repeated
 from offramp.analysis.stats.sample import Group
 

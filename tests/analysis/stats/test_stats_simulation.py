@@ -9,7 +9,7 @@ from worked import correlated
 
 from offramp.analysis.stats import Columns, analyze
 from offramp.analysis.stats.analyze import OverBlocks
-from offramp.analysis.stats.pairs import Pair
+from offramp.analysis.stats.pairwise import Pair
 from offramp.analysis.stats.repeated import Repeated, epsilon, f_over_blocks, p_of
 
 DRAWS = 4000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from offramp.analysis.stats.studentized import critical, tail
+from offramp.analysis.stats.pairwise import critical, tail
 
 
 @pytest.mark.parametrize("df", [1, 2, 4.3, 20, 1e4, 1e6])

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from offramp.analysis.claims.claim import Claim, Claims
-from offramp.analysis.claims.judge import ALPHA, VERDICTS, Outcome, judge
+from offramp.analysis.claims.judge import ALPHA, VERDICTS, Judgment, judge
 from offramp.analysis.claims.parts import Index, index
 from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
 
-__all__ = ["ALPHA", "VERDICTS", "Claim", "Claims", "Index", "Outcome", "check", "index", "judge"]
+__all__ = ["ALPHA", "VERDICTS", "Claim", "Claims", "Index", "Judgment", "check", "index", "judge"]
 
 
-def check(claims: Sequence[Claim], table: pd.DataFrame | Numbers, alpha: float = ALPHA) -> list[Outcome]:
+def check(
+    claims: Sequence[Claim], table: pd.DataFrame | Numbers, alpha: float = ALPHA
+) -> list[Judgment]:
     """Test claims against a tidy table, p adjusted after Holm over all of them."""
     found = table if isinstance(table, Numbers) else numbers(table)
     wanted = sorted({claim.measure for claim in claims})

@@ -10,10 +10,10 @@ import numpy as np
 from scipy.special import stdtr
 
 from offramp.analysis.claims.claim import Claim
-from offramp.analysis.claims.parts import Index, Part, parts, values
+from offramp.analysis.claims.parts import Comparison, Index, parts, values
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats.holm import holm
-from offramp.analysis.stats.untested import same
+from offramp.analysis.stats.pairwise import holm
+from offramp.analysis.stats.sample import same
 
 ALPHA = 0.05
 Verdict = Literal[
@@ -39,7 +39,7 @@ class Tested:
     p_for, p_against: one-sided, of the claimed direction and of its opposite.
     """
 
-    part: Part
+    part: Comparison
     seeds: int
     left: float
     right: float
@@ -50,7 +50,7 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Judgment:
     """What the store says of a claim.
 
     p: two-sided and adjusted after Holm over the file; None where nothing was tested.  parts: the
@@ -66,7 +66,7 @@ class Outcome:
     parts: tuple[Tested, ...]
     holding: int
     compared: int
-    identical: tuple[Part, ...]
+    identical: tuple[Comparison, ...]
     missing: tuple[str, ...]
 
 
@@ -78,13 +78,13 @@ class _Evidence:
     tested: tuple[Tested, ...]
     holding: int
     compared: int
-    identical: tuple[Part, ...]
+    identical: tuple[Comparison, ...]
     missing: tuple[str, ...]
     raw: float | None
     against: bool
 
 
-def judge(claims: Sequence[Claim], indices: Mapping[str, Index], alpha: float = ALPHA) -> list[Outcome]:
+def judge(claims: Sequence[Claim], indices: Mapping[str, Index], alpha: float = ALPHA) -> list[Judgment]:
     """Verdicts in the order of the claims. indices: of each measure that they name."""
     gathered = [_gather(claim, indices[claim.measure]) for claim in claims]
     raws = [e.raw for e in gathered if e.raw is not None]
@@ -122,7 +122,7 @@ def _sign(claim: Claim) -> int:
     return 1 if claim.is_ == "higher" else -1
 
 
-def _test(claim: Claim, part: Part, left: np.ndarray, right: np.ndarray) -> Tested | str:
+def _test(claim: Claim, part: Comparison, left: np.ndarray, right: np.ndarray) -> Tested | str:
     """Student's t of the paired differences against the margin."""
     differences = left - right
     scale = float(max(np.abs(left).max(), np.abs(right).max()))
@@ -170,7 +170,7 @@ def _nothing(claim: Claim, found: Index) -> str:
     return f"trials on {wanted}" if wanted else "anything to compare with"
 
 
-def _outcome(e: _Evidence, p: float | None, alpha: float) -> Outcome:
+def _outcome(e: _Evidence, p: float | None, alpha: float) -> Judgment:
     significant = p is not None and p < alpha
     verdict: Verdict
     if significant and e.against:
@@ -186,6 +186,6 @@ def _outcome(e: _Evidence, p: float | None, alpha: float) -> Outcome:
         weakest = max(e.tested, key=lambda t: t.p_for)
         strongest_against = min(e.tested, key=lambda t: t.p_against)
         decisive = strongest_against if verdict == "contradicted" else weakest
-    return Outcome(
+    return Judgment(
         e.claim, verdict, p, decisive, e.tested, e.holding, e.compared, e.identical, e.missing
     )

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.claims.claim import Claim
-from offramp.analysis.stats.untested import Floats
+from offramp.analysis.stats.sample import Floats
 from offramp.errors import nearest
 from offramp.paper.families import CORE, PARENTS
 
 KNOWN = (*CORE, *PARENTS, "baseline")
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a value stands; exit None: overall."""
 
     model: str
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Series:
-    """Values of one place, [n], by seed ascending; sources and measured as of observations."""
+    """PairedValues of one place, [n], by seed ascending; sources and measured as of observations."""
 
     seeds: tuple[int, ...]
     values: Floats
@@ -44,18 +44,18 @@ class Index:
     of the final exit.  strategies: all that have trials, whether or not they have this measure."""
 
     measure: str
-    series: Mapping[Place, Series]
+    series: Mapping[Location, Series]
     cells: tuple[tuple[str, str], ...]
     final: Mapping[tuple[str, str], int]
     strategies: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Part:
+class Comparison:
     """One comparison: the mean over the places on the left, minus that over those on the right."""
 
-    left: tuple[Place, ...]
-    right: tuple[Place, ...]
+    left: tuple[Location, ...]
+    right: tuple[Location, ...]
 
 
 def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> Index:
@@ -63,11 +63,11 @@ def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> 
     columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
     sources = observed["source"].fillna("").tolist()
-    gathered: dict[Place, list[tuple[int, float, str, bool]]] = {}
+    gathered: dict[Location, list[tuple[int, float, str, bool]]] = {}
     for model, data, strategy, seed, value, known, exit, source in zip(
         *columns, exits, sources, strict=True
     ):
-        place = Place(str(model), str(data), str(strategy), int(exit) or None)
+        place = Location(str(model), str(data), str(strategy), int(exit) or None)
         gathered.setdefault(place, []).append((seed, value, str(source), known))
     series = {}
     for place, rows in gathered.items():
@@ -81,14 +81,14 @@ def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> 
     return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies))
 
 
-def parts(claim: Claim, found: Index) -> list[Part]:
+def parts(claim: Claim, found: Index) -> list[Comparison]:
     """All comparisons that the claim makes in the pairs of model and data that are there. Places may be
     without values: `values` says so."""
-    made: list[Part] = []
+    made: list[Comparison] = []
     for model, data in cells(claim, found):
         for exit in _exits(claim, found, (model, data)):
-            for left, right in _sides(claim, found, Place(model, data, "", exit)):
-                made.append(Part(left, right))
+            for left, right in _sides(claim, found, Location(model, data, "", exit)):
+                made.append(Comparison(left, right))
     return made
 
 
@@ -107,10 +107,10 @@ def _exits(claim: Claim, found: Index, cell: tuple[str, str]) -> list[int | None
     return list(dict.fromkeys(found.final[cell] if e == "final" else e for e in claim.exits))
 
 
-Sides = tuple[tuple[Place, ...], tuple[Place, ...]]
+Sides = tuple[tuple[Location, ...], tuple[Location, ...]]
 
 
-def _sides(claim: Claim, found: Index, at: Place) -> Iterator[Sides]:
+def _sides(claim: Claim, found: Index, at: Location) -> Iterator[Sides]:
     """Left and right at one model, data set and exit."""
     if claim.order is not None:
         for a, b in pairwise(claim.order):
@@ -130,7 +130,7 @@ def _sides(claim: Claim, found: Index, at: Place) -> Iterator[Sides]:
         yield from _paired(claim, [left], rights)
 
 
-def _elsewhere(claim: Claim, found: Index, left: Place) -> Iterator[Place]:
+def _elsewhere(claim: Claim, found: Index, left: Location) -> Iterator[Location]:
     """The same strategy at other exits, on other models or on other data."""
     cell = (left.model, left.data)
     for exit in claim.against_exits or ():
@@ -144,7 +144,7 @@ def _elsewhere(claim: Claim, found: Index, left: Place) -> Iterator[Place]:
             yield left._replace(data=data)
 
 
-def _paired(claim: Claim, lefts: Sequence[Place], rights: Sequence[Place]) -> Iterator[Sides]:
+def _paired(claim: Claim, lefts: Sequence[Location], rights: Sequence[Location]) -> Iterator[Sides]:
     if claim.by == "mean":
         if lefts and rights:
             yield tuple(lefts), tuple(rights)
@@ -160,7 +160,7 @@ def _expand(names: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Values:
+class PairedValues:
     """left, right: means by seed, [n], of the seeds that all places have.  missing: why a part cannot
     be tested, empty if it can.  identical: whether both sides come from the same weights."""
 
@@ -173,12 +173,12 @@ class Values:
 NONE = np.array([], dtype=float)
 
 
-def values(part: Part, found: Index) -> Values:
+def values(part: Comparison, found: Index) -> PairedValues:
     """Both sides of a part, seed by seed."""
     places = (*part.left, *part.right)
     for place in places:
         if place not in found.series:
-            return Values(NONE, NONE, _lacks(place, found))
+            return PairedValues(NONE, NONE, _lacks(place, found))
     series = [found.series[place] for place in places]
     seeds: tuple[int, ...] = series[0].seeds
     if all(s.seeds == seeds for s in series):
@@ -190,12 +190,14 @@ def values(part: Part, found: Index) -> Values:
     left, right = rows[: len(part.left)].mean(axis=0), rows[len(part.left) :].mean(axis=0)
     alone = len(part.left) == len(part.right) == 1 and part.left[0].exit == part.right[0].exit
     if alone and seeds and _agree(series[0], series[1], seeds):
-        return Values(left, right, identical=True)
+        return PairedValues(left, right, identical=True)
     if not all(s.measured for s in series):
-        return Values(left, right, "measured costs: these are estimates (run with --execution plain)")
+        return PairedValues(
+            left, right, "measured costs: these are estimates (run with --execution plain)"
+        )
     if len(seeds) < 2:
-        return Values(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
-    return Values(left, right)
+        return PairedValues(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
+    return PairedValues(left, right)
 
 
 def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:
@@ -203,7 +205,7 @@ def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:
     return all(one and one == other for one, other in keys)
 
 
-def _lacks(place: Place, found: Index) -> str:
+def _lacks(place: Location, found: Index) -> str:
     if place.strategy not in found.strategies:
         hint = nearest(place.strategy, KNOWN) if place.strategy not in KNOWN else ""
         return f"the strategy {place.strategy}{hint if 'did you mean' in hint else ''}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from offramp.analysis.claims.judge import Outcome, Tested
-from offramp.analysis.claims.parts import Part, Place
+from offramp.analysis.claims.judge import Judgment, Tested
+from offramp.analysis.claims.parts import Comparison, Location
 from offramp.analysis.measures import MEASURES
 
 RULE = (
@@ -19,7 +19,7 @@ RULE = (
 )
 
 
-def name(part: Part, cells: bool = True) -> str:
+def name(part: Comparison, cells: bool = True) -> str:
     """`distillation − joint at exit 1`. cells: with model and data."""
     left, right = part.left[0], part.right[0]
     same = {
@@ -38,12 +38,12 @@ def name(part: Part, cells: bool = True) -> str:
     return f"{text}; {', '.join(about)}" if cells and about else text
 
 
-def _strategies(places: Sequence[Place]) -> str:
+def _strategies(places: Sequence[Location]) -> str:
     names = [place.strategy for place in places]
     return names[0] if len(names) == 1 else f"mean({', '.join(names)})"
 
 
-def _apart(place: Place, same: dict[str, bool]) -> str:
+def _apart(place: Location, same: dict[str, bool]) -> str:
     exit = [] if same["exit"] else [f"exit {place.exit}"]
     return ", ".join(exit + [getattr(place, key) for key in ("model", "data") if not same[key]])
 
@@ -53,14 +53,14 @@ def effect(tested: Tested) -> str:
     return f"{tested.d:.1f}" if abs(tested.d) < 10 else f"{tested.d:.0f}"
 
 
-def difference(outcome: Outcome, tested: Tested) -> str:
+def difference(outcome: Judgment, tested: Tested) -> str:
     """`-1.2 epochs`"""
     measure = MEASURES[outcome.claim.measure]
     unit = "points" if measure.unit == "%" else measure.unit
     return f"{tested.difference * measure.scale:+.3g} {unit}"
 
 
-def why(outcome: Outcome) -> str:
+def why(outcome: Judgment) -> str:
     """What a verdict other than a plain one rests on; empty for those."""
     if outcome.verdict == "not testable here":
         first, *rest = outcome.missing
@@ -72,8 +72,8 @@ def why(outcome: Outcome) -> str:
     return ""
 
 
-def plain(outcome: Outcome) -> dict[str, Any]:
-    """For JSON. Values in the measure's stored unit."""
+def plain(outcome: Judgment) -> dict[str, Any]:
+    """For JSON. PairedValues in the measure's stored unit."""
     claim = outcome.claim
     return {
         "id": claim.id,

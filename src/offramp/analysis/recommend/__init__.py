@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from offramp.analysis.recommend.operating import POINTS
-from offramp.analysis.recommend.rank import recommend, sure
-from offramp.analysis.recommend.records import Advice, Facts, Ranked, RuledOut, Wish
+from offramp.analysis.recommend.goals import POINTS, Facts, Preference
+from offramp.analysis.recommend.rank import Advice, Ranked, RuledOut, recommend, sure
 from offramp.paper.guidelines import GOALS, Goal, Guideline, guidelines
 
 __all__ = [
@@ -14,9 +13,9 @@ __all__ = [
     "Facts",
     "Goal",
     "Guideline",
+    "Preference",
     "Ranked",
     "RuledOut",
-    "Wish",
     "guidelines",
     "recommend",
     "sure",

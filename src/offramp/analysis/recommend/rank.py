@@ -3,27 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from offramp.analysis.recommend.operating import best_accuracy
-from offramp.analysis.recommend.records import Advice, Candidate, Facts, Ranked, RuledOut, Wish
-from offramp.analysis.recommend.values import Values, only, pairs, values
+from offramp.analysis.measures import Measure
+from offramp.analysis.recommend.goals import (
+    Candidate,
+    Facts,
+    GoalValues,
+    Preference,
+    best_accuracy,
+    only,
+    pairs,
+    values,
+)
 from offramp.analysis.stats import Columns, Untested, analyze_sample, sample
 from offramp.analysis.stats.analyze import OverBlocks
-from offramp.analysis.stats.pairs import Pair, UntestedPair
+from offramp.analysis.stats.pairwise import Pair, UntestedPair
+from offramp.paper.guidelines import Goal
 
 ALPHA = 0.05
 
 
-def recommend(facts: Facts, wish: Wish) -> list[Advice]:
+@dataclass(frozen=True)
+class Ranked:
+    """A strategy on a network, or several that are identical by construction.
+
+    mean, sd: over seeds, of the advice's measure.  p: of the difference from the first, adjusted; None
+    where it was not tested.  behind: whether it is told apart from the first one; None if untested.
+    use, accuracy: how to use the network so, such as `exit 2`, and what its test accuracy then is; empty
+    and None where the measure is not of one way to use it.
+    """
+
+    name: str
+    mean: float
+    sd: float | None
+    seeds: int
+    p: float | None
+    behind: bool | None
+    use: str = ""
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class RuledOut:
+    """Who is out, and why: a clause."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A ranking for one data set, the best first.
+
+    measure: what is ranked by; values are in its stored unit.  untested: why nothing was tested, or
+    None.  notes: whole sentences.  target: the accuracy (0 to 1, on calibration data) that places to
+    leave were chosen for; None where there is none.
+    """
+
+    goal: Goal
+    data: str
+    measure: Measure
+    ranking: tuple[Ranked, ...]
+    ruled_out: tuple[RuledOut, ...]
+    untested: str | None
+    notes: tuple[str, ...]
+    target: float | None = None
+
+    @property
+    def first(self) -> tuple[Ranked, ...]:
+        """The best one, and all that were tested against it and are not separable from it."""
+        return tuple(r for i, r in enumerate(self.ranking) if i == 0 or r.behind is False)
+
+
+def recommend(facts: Facts, wish: Preference) -> list[Advice]:
     """Advice for each data set, sorted by name. All pairs are tested over seeds, p adjusted after Holm
     within a data set and goal."""
     names = facts.numbers.trials["data"].unique().tolist()
     return [_advise(facts, wish, str(data)) for data in sorted(names)]
 
 
-def _advise(facts: Facts, wish: Wish, data: str) -> Advice:
+def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     trials = facts.numbers.trials
     everyone = sorted(set(pairs(trials[trials["data"] == data])))
     out = _excluded(facts, wish, data, everyone)
@@ -43,7 +105,7 @@ def _advise(facts: Facts, wish: Wish, data: str) -> Advice:
 
 
 def _excluded(
-    facts: Facts, wish: Wish, data: str, everyone: Sequence[Candidate]
+    facts: Facts, wish: Preference, data: str, everyone: Sequence[Candidate]
 ) -> dict[Candidate, str]:
     """Who cannot meet what was asked for, and why."""
     out: dict[Candidate, str] = {}
@@ -66,7 +128,7 @@ def _excluded(
 
 
 def _rank(
-    found: Values, frame: pd.DataFrame, names: Mapping[Candidate, str]
+    found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str]
 ) -> tuple[tuple[Ranked, ...], str | None]:
     """The ranking, and why nothing in it was tested."""
     if frame.empty:

@@ -9,15 +9,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.stats.assumptions import Check, levene, shapiro
-from offramp.analysis.stats.holm import paired_differences
-from offramp.analysis.stats.oneway import Anova, Welch, one_way, welch
+from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, shapiro, welch
 from offramp.analysis.stats.order import Order, order
-from offramp.analysis.stats.pairs import Pairs
+from offramp.analysis.stats.pairwise import Pairs, games_howell, paired_differences, tukey
 from offramp.analysis.stats.repeated import Repeated, repeated
-from offramp.analysis.stats.sample import Columns, Group, Sample, sample
-from offramp.analysis.stats.tukey import games_howell, tukey
-from offramp.analysis.stats.untested import Floats, Untested
+from offramp.analysis.stats.sample import Columns, Floats, Group, Sample, Untested, sample
 from offramp.errors import OfframpError, nearest
 from offramp.paper.families import families
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from offramp.analysis.stats.untested import Floats, Untested, same
+from offramp.analysis.stats.sample import Floats, Untested, same
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,41 @@
-"""Rows of a data frame as groups of values, in an order that does not depend on that of the rows."""
+"""Rows of a data frame as groups of values, in an order that does not depend on that of the rows.
+
+Groups that are identical by construction are stated, never tested: they are merged before any test.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from offramp.analysis.stats.identical import Key, merge
-from offramp.analysis.stats.untested import Floats
 from offramp.errors import OfframpError, nearest
+
+Floats = NDArray[np.float64]
+TINY = 1e-140  # squares of what is smaller vanish
+
+
+@dataclass(frozen=True)
+class Untested:
+    """A test that was not made. why: one clause, fit to be printed after a colon."""
+
+    why: str
+
+
+def same(values: Floats, scale: float | None = None) -> bool:
+    """Whether values differ by no more than rounding. scale: the magnitude of the numbers that they were
+    computed from; of the values themselves when None."""
+    if values.size == 0:
+        return True
+    if scale is None:
+        scale = float(np.abs(values).max())
+    return bool(np.ptp(values) <= max(64 * np.finfo(float).eps * scale, TINY))
+
 
 HUGE = 1e100  # squares of what is larger overflow
 
@@ -184,3 +209,56 @@ def _keys(rows: pd.DataFrame) -> dict[str, dict[str, Key]]:
             blocks = [f"{i:09d}" for i in range(len(blocks))]
         keys[str(name)] = dict(zip(blocks, part["same"], strict=True))
     return keys
+
+
+Key = str
+Values = Mapping[str, float]
+
+
+def merge(
+    values: Mapping[str, Values],
+    keys: Mapping[str, Mapping[str, Key]],
+    named: Sequence[Sequence[str]],
+) -> tuple[list[tuple[tuple[str, ...], dict[str, float]]], tuple[str, ...]]:
+    """Names that stand for the same values, with these by block; and what to say of it.
+
+    values: by group and block.  keys: where each comes from; two groups are identical by construction
+    when they agree in every block that both have. An empty key agrees with nothing.  named: sets of
+    groups said to be identical. Raises OfframpError when the values of such groups differ.
+    """
+    family = {name: name for name in values}
+    notes = []
+    for a, b in combinations(sorted(values), 2):
+        said = any(a in group and b in group for group in named)
+        common = sorted(set(values[a]) & set(values[b]))
+        agree = [k for k in common if _agree(keys, a, b, k)]
+        if said or (agree and len(agree) == len(common)):
+            _check(a, b, values, common)
+            old, new = sorted((family[a], family[b]))[::-1]
+            family = {name: new if root == old else root for name, root in family.items()}
+        elif agree:
+            notes.append(
+                f"{a} and {b} come from the same place in {len(agree)} of {len(common)} blocks "
+                f"({', '.join(agree)}): differences there are zero by construction"
+            )
+    merged = []
+    for root in sorted(set(family.values())):
+        names = tuple(sorted(name for name in values if family[name] == root))
+        united = {block: v for name in names[::-1] for block, v in values[name].items()}
+        merged.append((names, dict(sorted(united.items()))))
+    return merged, tuple(notes)
+
+
+def _agree(keys: Mapping[str, Mapping[str, Key]], a: str, b: str, block: str) -> bool:
+    one, other = keys.get(a, {}).get(block, ""), keys.get(b, {}).get(block, "")
+    return bool(one) and one == other
+
+
+def _check(a: str, b: str, values: Mapping[str, Values], common: Sequence[str]) -> None:
+    for block in common:
+        one, other = values[a][block], values[b][block]
+        if not math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12):
+            raise OfframpError(
+                f"'{a}' and '{b}' are said to be identical by construction but differ ({one:g} and "
+                f"{other:g}); correct the values or what says so"
+            )

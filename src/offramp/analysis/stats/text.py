@@ -6,12 +6,11 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from offramp.analysis.stats.assumptions import Check
-from offramp.analysis.stats.oneway import Anova, Welch
+from offramp.analysis.stats.oneway import Anova, Check, Welch
 from offramp.analysis.stats.order import Order
-from offramp.analysis.stats.pairs import FLOOR, Pair
+from offramp.analysis.stats.pairwise import FLOOR, Pair
 from offramp.analysis.stats.repeated import Repeated
-from offramp.analysis.stats.untested import Untested
+from offramp.analysis.stats.sample import Untested
 
 
 def p_text(p: float, floored: bool = False) -> str:

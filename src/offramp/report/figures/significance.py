@@ -11,7 +11,7 @@ import pandas as pd
 from offramp.analysis import measures
 from offramp.analysis.curves import FINAL
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
-from offramp.analysis.stats.pairs import Pair, Pairs
+from offramp.analysis.stats.pairwise import Pair, Pairs
 from offramp.paper.families import families
 from offramp.report import series
 from offramp.report.colors import styles

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from offramp.analysis.stats.pairs import FLOOR
+from offramp.analysis.stats.pairwise import FLOOR
 from offramp.analysis.stats.text import p_text
 from offramp.report.model import Column, Table
 

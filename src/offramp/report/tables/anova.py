@@ -10,8 +10,7 @@ import pandas as pd
 from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.analyze import NOT_ASKED, OneWay, OverBlocks
-from offramp.analysis.stats.assumptions import Check
-from offramp.analysis.stats.oneway import Anova, Welch
+from offramp.analysis.stats.oneway import Anova, Check, Welch
 from offramp.analysis.stats.repeated import Repeated
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Question, Table

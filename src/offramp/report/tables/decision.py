@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
-from offramp.analysis.stats.pairs import Pair
+from offramp.analysis.stats.pairwise import Pair
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 from offramp.report.tables.common import gathered

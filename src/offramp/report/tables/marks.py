@@ -8,7 +8,7 @@ from typing import Literal
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.analyze import OverBlocks
-from offramp.analysis.stats.pairs import Pair, Pairs
+from offramp.analysis.stats.pairwise import Pair, Pairs
 from offramp.report.findings import Findings
 from offramp.report.tables.common import at
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.analyze import OneWay
-from offramp.analysis.stats.pairs import Pair, UntestedPair
+from offramp.analysis.stats.pairwise import Pair, UntestedPair
 from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 from offramp.report.tables.anova import reasons
