@@ -30,10 +30,10 @@ from benchmarks.peaks import Peaks, peaks
 from benchmarks.runs import AS_COMMAND
 from benchmarks.side import Contender, Result, machine
 from benchmarks.step import CASES, way
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied
 from offramp.numerics import Numerics, profile
-from offramp.study.plan.plan import default_device
 
 ROUNDS, QUICK_ROUNDS = 5, 2
 LISTED = 3  # steps, after one that warms up: of each operation the fastest counts
@@ -74,7 +74,7 @@ def timer() -> Callable[[Case], Turn]:
     epochs = way("engine")
 
     def run(case: Case) -> Turn:
-        return Turn(epochs(case).seconds, peaks(default_device()))
+        return Turn(epochs(case).seconds, peaks(devices.chosen()))
 
     return run
 
@@ -87,7 +87,7 @@ def lister() -> Callable[[Case], list[Operation]]:
 
 def operations_of(case: Case, numerics: Numerics | None = None) -> list[Operation]:
     """The operations of a step by hand with the settings of a run."""
-    where = default_device()
+    where = devices.chosen()
     with applied(numerics or profile("default", where.type)):
         model, optimizer = placed_by_hand(case, where)
         images = torch.randn(case.batch, 3, case.pixels, case.pixels, device=where)

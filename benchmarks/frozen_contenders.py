@@ -24,11 +24,12 @@ from torch import nn
 
 from benchmarks import careful
 from benchmarks.frozen_task import SEED, Task, fresh, plan_of, ready
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied, placed
 from offramp.nets.origin import origin_of
 from offramp.store.store import Store
-from offramp.study.plan.plan import Plan, default_device, net_spec
+from offramp.study.plan.plan import Plan, net_spec
 from offramp.study.run.events import Failed, Finished
 from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
@@ -85,11 +86,11 @@ def by_hand() -> Train:
     def train(task: Task, epochs: int) -> Timed:
         plan = warm_plan(task)
         net = fresh(plan)
-        placed(net, default_device())
+        placed(net, devices.chosen())
         recipe = plan.study.recipe.recipe
         with applied(plan.numerics):
             jobs = careful.JOBS[task.strategy](net)
-            found = careful.run(jobs, net, plan.data.to(default_device()), recipe, epochs, SEED)
+            found = careful.run(jobs, net, plan.data.to(devices.chosen()), recipe, epochs, SEED)
         return Timed(epochs, 0.0, found.seconds, found.accuracies, found.losses)
 
     return train
@@ -119,7 +120,7 @@ def earlyon() -> Train:
         torch.set_num_threads(task.threads)
         splits = (plan.data.train, plan.data.validation)
         sets = [
-            TensorDataset(ready(plan.data, s.images).contiguous(), s.labels.to(default_device()))
+            TensorDataset(ready(plan.data, s.images).contiguous(), s.labels.to(devices.chosen()))
             for s in splits
         ]
         batch = plan.study.recipe.batch_size
@@ -131,7 +132,7 @@ def earlyon() -> Train:
         if task.strategy != "two-stage" or recipe.optimizer != "adam":
             raise ValueError("earlyon's stage 2 trains heads on their cross-entropy with Adam")
         torch.manual_seed(SEED)
-        model = wrapped(task, plan).to(default_device()).eval()
+        model = wrapped(task, plan).to(devices.chosen()).eval()
         with torch.no_grad():  # as `_warm`
             model(_batch(plan).contiguous(), mode="training")
         logs: list[TrainStepLog] = []
@@ -142,7 +143,7 @@ def earlyon() -> Train:
             validation,
             epochs=epochs,
             lr=recipe.learning_rate,
-            device=default_device().type,
+            device=devices.chosen().type,
             on_epoch_end=logs.append,
         )
         seconds = (perf_counter() - began) / epochs  # each epoch ended with numbers read
@@ -156,7 +157,7 @@ def _run(plan: Plan) -> Timed:
     left = set(plan.nodes)
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         store = Store(Path(folder) / "store")
-        conduct = Conduct(default_device(), Path(folder) / "cache")
+        conduct = Conduct(devices.chosen(), Path(folder) / "cache")
         began = perf_counter()
         with closing(run_plan(plan, store, conduct)) as events:
             for event in events:
@@ -198,7 +199,7 @@ def told(store: Store, plan: Plan, whole: float) -> Timed:
 def _warm(plan: Plan) -> None:
     """Run the network once on a batch, so that no contender pays for its process's first kernels."""
     net = plan.net.copy().eval()
-    placed(net, default_device())
+    placed(net, devices.chosen())
     with applied(plan.numerics):
         net(_batch(plan))
 

@@ -11,11 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from offramp import device as devices
 from offramp.data import Data, DataSpec, load, statistics
 from offramp.data.dataset import Split
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import profile
-from offramp.study.plan.plan import Plan, default_device, net_spec, plan_trials
+from offramp.study.plan.plan import Plan, net_spec, plan_trials
 from offramp.study.spec import models as studies
 
 CLASSES = 10
@@ -67,7 +68,7 @@ def plan_of(task: Task, epochs: int, mode: str = "derived") -> Plan:
     )
     data = read_pictures(task.folder)
     net = build(net_spec(study), data.shape, len(data.classes), SEED)
-    numerics = replace(profile(study.numerics, default_device().type), threads=task.threads)
+    numerics = replace(profile(study.numerics, devices.chosen().type), threads=task.threads)
     return plan_trials(study, data, net, numerics)
 
 
@@ -122,7 +123,7 @@ def write_trunk(task: Task) -> None:
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0  # take those of this one pass
-    module.train().to(default_device())
+    module.train().to(devices.chosen())
     with torch.no_grad():
         module(ready(data, data.train.images[:CALIBRATION]))
     for norm, momentum in zip(norms, before, strict=True):
@@ -135,7 +136,7 @@ def ready(data: Data, images: Tensor) -> Tensor:
     """uint8 [B, C, H, W] → normalized float32 on the device, in rows of channels."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     scaled = (images.cpu() / 255 - mean) / std
-    return scaled.to(default_device()).contiguous(memory_format=torch.channels_last)
+    return scaled.to(devices.chosen()).contiguous(memory_format=torch.channels_last)
 
 
 def fresh(plan: Plan) -> ExitNetwork:

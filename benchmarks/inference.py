@@ -37,8 +37,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
-from offramp.engine.settings import placed, synchronize
+from offramp.engine.settings import placed
 from offramp.infer import timing
 from offramp.infer.clocks import Times, interleaved, places
 from offramp.infer.predictor import Predictor
@@ -98,7 +99,7 @@ class Row:
 def main() -> None:
     given = _arguments()
     keep_freed_memory()  # as every command of offramp does at its start
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.chosen()
     if given.threads:
         torch.set_num_threads(given.threads)
     where = timing.machine(device)
@@ -145,7 +146,7 @@ def _measure(case: Case, net: ExitNetwork, batch: int, rounds: int, seconds: flo
     for at, shares in enumerate(mixes):
         for name, run in timing.policy_runs(predictor, images, shares, rounds).items():
             runs[name if batch == 1 or name == "nothing leaves" else f"mix {at}"] = run
-    found = interleaved(runs, partial(synchronize, device), rounds, seconds)
+    found = interleaved(runs, partial(devices.synchronize, device), rounds, seconds)
     return [_row(case, net, batch, shares, at, found) for at, shares in enumerate(mixes)]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from offramp.engine.settings import synchronize
+from offramp import device as devices
 
 aten = torch.ops.aten
 
@@ -44,10 +44,10 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        synchronize(self._device)
+        devices.synchronize(self._device)
         began = perf_counter()
         result = func(*args, **(kwargs or {}))
-        synchronize(self._device)
+        devices.synchronize(self._device)
         seconds = perf_counter() - began
         if not _is_view(func):
             flops, padded = _flops(func, args)

@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.data import Data, Split, order
 from offramp.engine.fit import Diverged, fit
 from offramp.engine.images import Images
 from offramp.engine.passes import Derived
 from offramp.engine.resolve import Setting, resolve
-from offramp.engine.settings import applied, placed, synchronize
+from offramp.engine.settings import applied, placed
 from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, NetSpec, build
@@ -31,7 +32,6 @@ from offramp.numerics import Numerics, profile
 from offramp.recipe import Recipe
 from offramp.strategies.joint import joint
 from offramp.strategies.weights import joint_weights
-from offramp.study.plan.plan import default_device
 from offramp.study.run.costs import meter
 
 CLASSES, SEED = 10, 42
@@ -128,7 +128,7 @@ def made(case: Case) -> Data:
 def engine(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
     """As a run trains: the engine's own loop, with the profile of this device and a meter running."""
     keep_freed_memory()
-    where = default_device()
+    where = devices.chosen()
     numerics = numerics or profile("default", where.type)
     template = network(case)
     recipe = Recipe(
@@ -155,7 +155,7 @@ def equal_settings(case: Case, numerics: Numerics | None = None) -> Iterator[Epo
     """By hand, with the settings of a run: channels-last, fused SGD, deterministic kernels, its threads
     and allocator, images that stay on the device as bytes."""
     keep_freed_memory()
-    where = default_device()
+    where = devices.chosen()
     numerics = numerics or profile("default", where.type)
     with applied(numerics):
         yield from _equal_settings(case, where)
@@ -174,13 +174,13 @@ def _equal_settings(case: Case, where: torch.device) -> Iterator[Epoch]:
     restore_dropout = _silenced(model)
     epoch = 0
     while True:
-        synchronize(where)
+        devices.synchronize(where)
         began = perf_counter()
         total = torch.zeros((), dtype=torch.float64, device=where)
         for rows in order(SEED, epoch, len(data.train)).to(where).split(case.batch):
             images, labels = read(data.train, rows)
             total += step(model, optimizer, images, labels) * len(rows)
-        synchronize(where)
+        devices.synchronize(where)
         seconds = (perf_counter() - began) / case.steps
         model.eval()
         with torch.no_grad():
@@ -201,7 +201,7 @@ def placed_by_hand(case: Case, where: torch.device) -> tuple[ByHand, torch.optim
 
 def defaults(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
     """By hand, with what PyTorch does unless told otherwise; only the number of threads is a run's."""
-    where = default_device()
+    where = devices.chosen()
     torch.set_num_threads((numerics or profile("default", where.type)).threads)
     data = made(case)
     pixels = data.train.images.float().div_(255).sub_(0.5).div_(0.5)
@@ -209,13 +209,13 @@ def defaults(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
     model = by_hand(case).to(where)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
     while True:
-        synchronize(where)
+        devices.synchronize(where)
         began = perf_counter()
         total = 0.0
         for images, labels in loader:
             images, labels = images.to(where), labels.to(where)
             total += step(model, optimizer, images, labels).item() * len(labels)
-        synchronize(where)
+        devices.synchronize(where)
         yield Epoch((perf_counter() - began) / case.steps, total / len(data.train))
 
 

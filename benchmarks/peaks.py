@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F
 
-from offramp.engine.settings import synchronize
+from offramp import device as devices
 
 SIDE = 2048  # of the matrices
 FAR, NEAR = 2**25, 2**19  # numbers in each of three arrays: 128 MiB, beyond any cache; 2 MiB
@@ -71,9 +71,9 @@ def _fastest(run: Callable[[], object], device: torch.device, tries: int) -> flo
     """Seconds of the fastest of `tries`, after one that does not count."""
     times = []
     for _ in range(tries + 1):
-        synchronize(device)
+        devices.synchronize(device)
         began = perf_counter()
         run()
-        synchronize(device)
+        devices.synchronize(device)
         times.append(perf_counter() - began)
     return min(times[1:])

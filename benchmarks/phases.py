@@ -7,8 +7,9 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from offramp import device as devices
 from offramp.store.store import Store
-from offramp.study.plan.plan import Plan, default_device
+from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Failed, Finished
 from offramp.study.run.run import Conduct, run
 
@@ -22,7 +23,7 @@ def trained(plan: Plan, answers: bool = False) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         store = Store(Path(folder) / "store")
-        conduct = Conduct(default_device(), Path(folder) / "cache", checkpoint_seconds=math.inf)
+        conduct = Conduct(devices.chosen(), Path(folder) / "cache", checkpoint_seconds=math.inf)
         with closing(run(plan, store, conduct)) as events:
             for event in events:
                 if isinstance(event, Failed):

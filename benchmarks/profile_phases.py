@@ -21,9 +21,9 @@ from benchmarks.frozen import CASES, Case
 from benchmarks.frozen_task import Task, cifar10, plan_of, write_pictures, write_trunk
 from benchmarks.ledger import Ledger, Operation
 from benchmarks.side import machine
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.store.store import Store
-from offramp.study.plan.plan import default_device
 from offramp.study.run.events import Began, Epoch, Failed
 from offramp.study.run.run import Conduct, run
 
@@ -83,7 +83,7 @@ def watched(task: Task, folder: Path, mode: str) -> Iterator[Profiled]:
     """The same of a task whose files are there; folder: for the run's own."""
     plan = plan_of(task, 2, mode)
     names: dict[str, str] = {key: node.name for key, node in plan.nodes.items()}
-    conduct = Conduct(default_device(), folder / "cache", checkpoint_seconds=math.inf)
+    conduct = Conduct(devices.chosen(), folder / "cache", checkpoint_seconds=math.inf)
     group: tuple[str, ...] = ()
     told: list[float] = []  # seconds of the epoch at hand, by phase of the group
     trained = 0

@@ -115,15 +115,15 @@ def study(setting: Setting, mode: Mode, folder: str, until: str) -> Callable[[],
     prepare()
     import math
 
+    from offramp import device as devices
     from offramp.store.store import Store
     from offramp.study.plan.limits import cache_folder
-    from offramp.study.plan.plan import default_device
     from offramp.study.run.events import Began, Epoch, Failed, Finished
     from offramp.study.run.run import Conduct, run
 
     made = plan(setting, mode)
     store = Store(Path(folder) / mode)
-    conduct = Conduct(default_device(), cache_folder(), checkpoint_seconds=math.inf)
+    conduct = Conduct(devices.chosen(), cache_folder(), checkpoint_seconds=math.inf)
     events = run(made, store, conduct)
     group: tuple[str, ...] = ()
     reports: list[Any] = []

@@ -27,9 +27,10 @@ from benchmarks.phases import trained
 from benchmarks.runs import AS_COMMAND
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
 from benchmarks.start import seconds as process_seconds
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.data import from_dataset
-from offramp.study.plan.plan import default_device, make_plan
+from offramp.study.plan.plan import make_plan
 from offramp.study.spec import models as spec
 
 STUDY = Path(__file__).parent.parent / "studies" / "demo.yaml"
@@ -136,7 +137,7 @@ def _memory(what: str, sizes: Sequence[Size], peaks: Mapping[str, int], here: st
 def make(size: Size) -> Callable[[], Answer]:
     """A run of joint and two-stage with caches, into a new store each time."""
     keep_freed_memory()
-    device = default_device()
+    device = devices.chosen()
     generator = torch.Generator().manual_seed(1)
     shape = (size.images, 3, size.pixels, size.pixels)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)

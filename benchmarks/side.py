@@ -139,11 +139,11 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, tuple[
 
 def machine() -> str:
     """This machine in a line, with what others use of it now."""
-    import torch  # here, so that what needs no torch can be measured without
 
+    from offramp import device as devices  # here, so that what needs no torch can be measured without
     from offramp.store.provenance import provenance
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.chosen()
     made = provenance(device)
     busy = busy_cores()
     other = f"BUSY: others use {busy:.2f} cores" if busy > BUSY else f"others use {busy:.2f} cores"

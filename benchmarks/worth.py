@@ -29,10 +29,10 @@ from benchmarks.frozen_task import (
 from benchmarks.loops import Case, Epoch
 from benchmarks.runs import AS_COMMAND, BARE
 from benchmarks.side import Contender, Result, in_turns, machine, ratio
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.data.images.geometry import picture
 from offramp.numerics import profile
-from offramp.study.plan.plan import default_device
 from offramp.study.spec.models import ExecutionSpec
 
 ALL = "everything on"
@@ -132,7 +132,7 @@ def _ms(times: list[float]) -> str:
 def step(numerics: tuple[tuple[str, Any], ...]) -> Callable[[Case], float]:
     """For a contender: seconds of a step of the engine's loop; another case ends the one before it."""
     current: tuple[Case, Iterator[Epoch]] | None = None
-    changed = replace(profile("default", default_device().type), **dict(numerics))
+    changed = replace(profile("default", devices.chosen().type), **dict(numerics))
 
     def run(case: Case) -> float:
         nonlocal current

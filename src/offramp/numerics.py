@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from offramp.device import CLASSES, DeviceClass
 from offramp.errors import OfframpError, nearest
 
 MemoryFormat = Literal["channels_last", "contiguous"]
@@ -26,7 +27,7 @@ class Numerics:
 
     name: str
     version: int
-    device: Literal["cpu", "cuda"]
+    device: DeviceClass
     threads: int
     precision: Literal["float32", "bfloat16"] = "float32"
     memory_format: MemoryFormat = "channels_last"
@@ -37,9 +38,8 @@ class Numerics:
     frozen_batch: int = 64
 
 
-DEFAULTS = {
-    "cpu": Numerics(name="cpu", version=1, device="cpu", threads=2),
-    "cuda": Numerics(name="cuda", version=1, device="cuda", threads=2),
+DEFAULTS: dict[str, Numerics] = {
+    name: Numerics(name=name, version=1, device=name, threads=2) for name in CLASSES
 }
 """What a study gets that asks for nothing, by device class."""
 
@@ -57,7 +57,7 @@ CUSTOM = "custom"
 """The name in keys of every profile that somebody wrote: what counts is its content."""
 
 
-def custom(device: Literal["cpu", "cuda"], **changes: Any) -> Numerics:
+def custom(device: DeviceClass, **changes: Any) -> Numerics:
     """A profile of one's own: the device's default with `changes`. One that says what a profile of
     `PROFILES` says is that profile, and has its keys."""
     made = replace(DEFAULTS[device], name=CUSTOM, **changes)
@@ -68,7 +68,7 @@ def custom(device: Literal["cpu", "cuda"], **changes: Any) -> Numerics:
 
 
 def profile(name: str, device: str) -> Numerics:
-    """The named profile; `default` is the one for this device class (`cpu` or `cuda`).
+    """The named profile; `default` is the one for this class of devices.
 
     Raises OfframpError for an unknown name, or one made for another device.
     """

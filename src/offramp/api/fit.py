@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from offramp import device as devices
 from offramp.analysis.exits import accuracy
 from offramp.augment import Augment
 from offramp.data import Data, from_dataset, normalize
@@ -26,7 +27,7 @@ from offramp.store.store import Store
 from offramp.store.summary import tidy
 from offramp.strategies import Strategy
 from offramp.study.plan.limits import cache_folder
-from offramp.study.plan.plan import Plan, default_device, plan_trials
+from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Event, Failed
 from offramp.study.run.run import Conduct
@@ -122,7 +123,7 @@ def fit(
         },
         "fit",
     )
-    place = torch.device(device) if device is not None else default_device()
+    place = devices.chosen(device)
     _check_fit(net, data)
     net = net.identified()
     plan = plan_trials(study, data, net, profile(study.numerics, place.type))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from offramp import device as devices
 from offramp.engine.settings import placed
 from offramp.infer import networks as loaded
 from offramp.infer.predictor import Predictor
@@ -13,7 +14,6 @@ from offramp.nets import ExitNetwork
 from offramp.policy import policy as policies
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
-from offramp.study.plan.plan import default_device
 from offramp.study.run import trials
 
 
@@ -35,7 +35,7 @@ def load(
     that is not trusted, or for another `net` than the trial's.
     """
     kept = Store(Path(store))
-    place = torch.device(device) if device is not None else default_device()
+    place = devices.chosen(device)
     return trials.load_network(kept, kept.find_trial(trial), place, net, trust_code)
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from offramp import device as devices
 from offramp.store.store import Store
 from offramp.store.summary import Line, lines
 from offramp.study.plan.collection import Member, check_data, members, plans
 from offramp.study.plan.limits import cache_folder
-from offramp.study.plan.plan import Plan, default_device
+from offramp.study.plan.plan import Plan
 from offramp.study.plan.workers import suited
 from offramp.study.run.events import Event, Failed
 from offramp.study.run.pool import run_pooled
@@ -73,7 +74,7 @@ def _run(
     workers: int | Literal["auto"],
     watch: Callable[[Event], None] | None,
 ) -> Results:
-    device = default_device()
+    device = devices.chosen()
     count = suited(plan, store, device).count if workers == "auto" else workers
     failed: dict[str, str] = {}
     conduct = Conduct(device, cache_folder(), workers=count)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from offramp import device as devices
 from offramp.cli.render import counted, duration, emit, macs, show, split, table
 from offramp.cli.trusting import trusted
 from offramp.errors import OfframpError
@@ -22,7 +23,6 @@ from offramp.report.save import FORMATS, rendered
 from offramp.report.speed import WHOLE, speed_figure
 from offramp.store.sealed import writing
 from offramp.store.store import Store
-from offramp.study.plan.plan import default_device
 
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 
@@ -55,7 +55,7 @@ def start(
 
         kept = opened(root)
         asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
-        found = _run(benchmark.of_trial(kept, network, policy, default_device(), asked))
+        found = _run(benchmark.of_trial(kept, network, policy, devices.chosen(), asked))
     if figure is not None:
         _draw(found, figure)
     if as_json:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import typer
 
+from offramp import device as devices
 from offramp.analysis.recommend import Goal as Priority
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
@@ -30,7 +31,7 @@ from offramp.store.store import Store
 from offramp.study import trained as trial
 from offramp.study.build import Choice, Wish, choose
 from offramp.study.plan.forecast import forecast
-from offramp.study.plan.plan import Plan, default_device
+from offramp.study.plan.plan import Plan
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.trials import recorded_code
 from offramp.study.trained import Trained
@@ -142,7 +143,7 @@ def _weak(trained: Trained) -> str | None:
 
 
 def _dry(chosen: Choice, goal: Goal, store: Store, as_json: bool) -> None:
-    found = forecast(chosen.plan, store, default_device())
+    found = forecast(chosen.plan, store, devices.chosen())
     if as_json:
         emit({**_as_json(chosen, goal), **found})
         return

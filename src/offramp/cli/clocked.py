@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from offramp import device as devices
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer.timing import StageTimes, machine, stage_times
@@ -17,7 +18,6 @@ from offramp.policy.costs import Costs
 from offramp.policy.outcome import Outcome
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
-from offramp.study.plan.plan import default_device
 from offramp.study.run.trials import blank_network
 from offramp.study.trained import Trained
 
@@ -48,7 +48,7 @@ def seconds(text: str) -> float:
 
 def measured(store: Store, trained: Trained, batch: int, score: str, trust_code: bool) -> Timed:
     """What the stages of a trial's network take here. What it has learned changes no time."""
-    device = default_device()
+    device = devices.chosen()
     net = blank_network(store, trained.id, trust_code).eval()
     placed(net, device)
     times = stage_times(net, batch, score)

@@ -10,6 +10,7 @@ import psutil
 import torch
 import typer
 
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.cli.render import emit, show, size, table
 from offramp.cli.tuning import machine
@@ -46,7 +47,7 @@ class Finding:
 
 
 def doctor(as_json: bool) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.chosen()
     findings = [*_versions(device), *_machine(device), *_meters(device)]
     findings += [_profiles(device), *_environment(device), *_extras()]
     if as_json:

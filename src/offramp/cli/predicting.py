@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from offramp import device as devices
 from offramp.cli.render import counted, emit, show, table
 from offramp.cli.trusting import trusted
 from offramp.errors import OfframpError
@@ -22,7 +23,6 @@ from offramp.infer import networks as loaded
 from offramp.infer import pictures
 from offramp.infer.networks import Network
 from offramp.infer.pictures import Damaged
-from offramp.study.plan.plan import default_device
 
 COLUMNS = ("file", "class", "confidence", "exit", "compute_share")
 
@@ -82,7 +82,7 @@ def _opened(network: str, policy: Path | None, root: Path, trust: bool | None) -
 
     store = opened_store(root)
     trust_code = trusted(store, store.find_trial(network), trust)
-    found = loaded.open_trial(store, network, policy, default_device(), trust_code=trust_code)
+    found = loaded.open_trial(store, network, policy, devices.chosen(), trust_code=trust_code)
     if policy is None:
         typer.echo("No --policy: every image goes to the final exit.", err=True)
     return found

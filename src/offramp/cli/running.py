@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from offramp import device as devices
 from offramp.cli import results
 from offramp.cli.busy import reading_shown
 from offramp.cli.progress import Progress
@@ -20,7 +21,7 @@ from offramp.store.store import Store
 from offramp.store.summary import lines
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.limits import cache_folder
-from offramp.study.plan.plan import Plan, default_device, make_plan
+from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.plan.workers import Workers, asked, suited
 from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
@@ -69,7 +70,7 @@ def go(plan: Plan, how: How) -> None:
     if not how.silent:
         remark(plan)
     if how.dry_run:
-        found = forecast(plan, Store(how.root), default_device(), how.here)
+        found = forecast(plan, Store(how.root), devices.chosen(), how.here)
         found["workers"] = asdict(staff(plan, how))
         show_forecast(found, how.as_json, how.speed)
         return
@@ -125,14 +126,14 @@ def close(outcome: Outcome) -> None:
 
 def here(workers: int) -> Conduct:
     """How work is done on this machine."""
-    return Conduct(device=default_device(), cache_folder=cache_folder(), workers=workers)
+    return Conduct(device=devices.chosen(), cache_folder=cache_folder(), workers=workers)
 
 
 def staff(plan: Plan, how: How) -> Workers:
     """The workers of a run: as many as were asked for, else as many as suit."""
     if how.workers is not None:
         return asked(plan, how.workers)
-    return suited(plan, Store(how.root), default_device())
+    return suited(plan, Store(how.root), devices.chosen())
 
 
 def watch(events: Iterator[Event], progress: Progress) -> None:

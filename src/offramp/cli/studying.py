@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from offramp import device as devices
 from offramp.cli import quantities, running
 from offramp.cli.busy import reading_shown
 from offramp.cli.render import duration, emit, macs, show, table
@@ -18,7 +19,7 @@ from offramp.store.store import Store
 from offramp.study.plan.budget import choose
 from offramp.study.plan.collection import Member, check_data, members, plans
 from offramp.study.plan.forecast import measured, together
-from offramp.study.plan.plan import Plan, default_device, make_plan
+from offramp.study.plan.plan import Plan, make_plan
 
 
 def start(
@@ -38,14 +39,14 @@ def start(
         seconds = quantities.span(budget)
         with reading_shown(not how.silent):
             plan = make_plan(asked[0].study, provisional=how.dry_run)
-        how = replace(how, here=measured(plan, default_device()))
+        how = replace(how, here=measured(plan, devices.chosen()))
         asked = members(path, [*settings, *_fitting(plan, seconds, budget, how)], data_root)
     running.start(asked[0].study, how)
 
 
 def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...]:
     """Settings with which the study fits, and on standard error what they are."""
-    speed = how.here or measured(plan, default_device())
+    speed = how.here or measured(plan, devices.chosen())
     chosen = choose(plan, seconds * speed)
     about = f"about {duration(chosen.macs / speed)} here, at {macs(speed)}MAC/s"
     if chosen.settings:
@@ -91,7 +92,7 @@ def _shown(made: Iterator[Plan], shown: bool) -> Iterator[Plan]:
 
 
 def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
-    device = default_device()
+    device = devices.chosen()
     planned = plans([member.study for member in asked], device, provisional=True)
     staff = []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import typer
 
+from offramp import device as devices
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
 from offramp.meters import busy_cores, usable_cores
@@ -32,7 +33,7 @@ def tune(name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
             f"other programs use {busy:.1f} cores of this machine, so what is measured now would "
             "mislead; try again when they are done, or give --anyway"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.chosen()
     gains = _measured(device.type, quiet=as_json)
     made = ProfileFile(
         numerics=tuner.chosen(device.type, gains),

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from offramp import device as devices
 from offramp.data import bounds, order
 from offramp.engine.images import Images
 from offramp.engine.losses import objective
 from offramp.engine.passes import Logits, Pass
 from offramp.engine.resolve import Node
-from offramp.engine.settings import synchronize
 from offramp.engine.trainee import (
     OBJECTIVE,
     Row,
@@ -109,11 +109,11 @@ def fit(
         began = perf_counter()
         epoch = active[0].epoch
         tallies = _train_epoch(active, passes, images, limits, epoch)
-        synchronize(images.device)
+        devices.synchronize(images.device)
         trained, reading = perf_counter(), images.take_seconds()
         checks = evaluate(active, passes, images, "validation", batch_size)
         reports = [_close_epoch(t, tallies[t.node.key], checks[t.node.key], len(limits)) for t in active]
-        synchronize(images.device)
+        devices.synchronize(images.device)
         checked, rereading = perf_counter(), images.take_seconds()
         spent = {
             "train": trained - began - reading,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from offramp.device import random_kept
 from offramp.nets.network import ExitNetwork
 
 SAMPLE = 2  # images: the fewest that batch normalization takes
@@ -32,7 +33,7 @@ def saved_bytes(net: ExitNetwork) -> int:
     images = torch.zeros(SAMPLE, *net.input_shape, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     with (
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        random_kept(device),
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
         logits = copy(images)

@@ -43,8 +43,8 @@ MOVES = 4  # times that what a layer puts out passes through memory until the ne
 
 
 def assumed(device: str) -> Speeds:
-    """Of a kind of device, `cpu` or `cuda`."""
-    return GPU if device == "cuda" else CPU
+    """Of a class of devices."""
+    return CPU if device == "cpu" else GPU
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
+from offramp import device as devices
 from offramp.allocator import keep_freed_memory
-from offramp.engine.settings import applied, laid_out, placed, synchronize
+from offramp.engine.settings import applied, laid_out, placed
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import DEFAULTS, MemoryFormat
 
@@ -27,12 +28,13 @@ CLASSES = 10
 @dataclass(frozen=True)
 class Subject:
     """What is trained: a backbone with its usual exits on `batch` images of `shape` (C, H, W).
-    keep: whether the process keeps freed memory, as commands do."""
+    keep: whether the process keeps freed memory, as commands do.  device: its class."""
 
     backbone: str
     shape: tuple[int, int, int]
     batch: int
     keep: bool = True
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,13 @@ def stepper(net: ExitNetwork, batch: int, way: Way, device: torch.device) -> Cal
 
     def step() -> float:
         with applied(numerics):
-            synchronize(device)
+            devices.synchronize(device)
             began = perf_counter()
             losses = [F.cross_entropy(logits.float(), labels) for logits in copy(images)]
             optimizer.zero_grad(set_to_none=True)
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            synchronize(device)
+            devices.synchronize(device)
             return perf_counter() - began
 
     return step
@@ -92,7 +94,7 @@ def main() -> None:
     subject = Subject(**{**given, "shape": tuple(given["shape"])})
     if subject.keep:
         keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.chosen(subject.device)
     net = network(subject)
     steps: dict[Way, Callable[[], float]] = {}
     _say("ready")

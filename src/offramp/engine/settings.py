@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from offramp import device as devices
 from offramp.numerics import MemoryFormat, Numerics
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -27,9 +27,7 @@ def applied(numerics: Numerics) -> Iterator[None]:
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     precision = torch.get_float32_matmul_precision()
     benchmark, cudnn_tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
-    devices = [torch.cuda.current_device()] if numerics.device == "cuda" else []
-    if numerics.device == "cuda":  # cuBLAS wants this before its first call to be deterministic
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    devices.want_determinism(numerics.device)
     torch.set_num_threads(numerics.threads)
     torch.use_deterministic_algorithms(numerics.deterministic)
     # Memory is filled by default so that reading it unwritten shows; no kernel here does.
@@ -39,7 +37,7 @@ def applied(numerics: Numerics) -> Iterator[None]:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = numerics.tf32
     try:
-        with torch.random.fork_rng(devices), _precision(numerics):
+        with devices.random_kept(torch.device(numerics.device)), _precision(numerics):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -65,9 +63,3 @@ def placed(net: nn.Module, device: torch.device, memory_format: MemoryFormat = "
 def laid_out(images: Tensor, memory_format: MemoryFormat) -> Tensor:
     """Images [B, C, H, W] in the profile's memory format; as they are where they have it already."""
     return images.contiguous(memory_format=FORMATS[memory_format])
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that a clock read afterwards tells the truth."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

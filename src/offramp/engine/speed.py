@@ -6,8 +6,9 @@ from time import perf_counter
 
 import torch
 
+from offramp import device as devices
 from offramp.engine.cost import BACKWARD
-from offramp.engine.settings import applied, laid_out, placed, synchronize
+from offramp.engine.settings import applied, laid_out, placed
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import heads, segments
@@ -38,9 +39,9 @@ def macs_per_second(
         images = laid_out(images, numerics.memory_format)
         times = []
         for _ in range(repeats + 1):
-            synchronize(device)
+            devices.synchronize(device)
             began = perf_counter()
             torch.stack([logits.square().mean() for logits in copy(images)]).sum().backward()  # type: ignore[no-untyped-call]
-            synchronize(device)
+            devices.synchronize(device)
             times.append(perf_counter() - began)
     return batch * each / min(times[1:])

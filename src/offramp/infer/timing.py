@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from offramp.engine.settings import synchronize
+from offramp import device as devices
 from offramp.infer.clocks import Line, Times, interleaved, line, mixture, places
 from offramp.infer.predictor import Predictor
 from offramp.infer.stages import stages
@@ -60,7 +60,7 @@ def stage_times(
     device = next(net.parameters()).device
     images = noise(net, batch, device)
     runs = {"plain": plain_run(net, images), **stage_runs(net, images, score)}
-    found = interleaved(runs, partial(synchronize, device), repeats, seconds)
+    found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
     return gathered(net, batch, found)
 
 
@@ -129,9 +129,9 @@ def benchmark(
     runs |= policy_runs(Predictor(net, policy, backend), images, shares, repeats)
     for run in runs.values():
         run()
-    synchronize(device)
+    devices.synchronize(device)
     first_calls = perf_counter() - began
-    found = interleaved(runs, partial(synchronize, device), repeats, seconds)
+    found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
     engine = "eager" if backend is None else "compiled"
     return Measured(tuple(_lines(net, policy, shares, batch, engine, found)), first_calls)
 

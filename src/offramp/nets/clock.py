@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
-
+from offramp import device as devices
 from offramp.seeding import derive
 
 
@@ -33,9 +32,4 @@ class Clock:
         """Seed the global generator for the operation `name`; does nothing on a stopped clock."""
         if self._now is not None:
             seed, epoch, step = self._now
-            number = derive(seed, "noise", name, epoch, step)
-            # As torch.manual_seed, which where CUDA is not in use formats the call stack each time: that
-            # took a tenth of a small network's step.
-            torch.default_generator.manual_seed(number)
-            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-                torch.cuda.manual_seed_all(number)
+            devices.reseed(derive(seed, "noise", name, epoch, step))

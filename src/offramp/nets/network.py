@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from offramp.device import seeded
 from offramp.errors import OfframpError
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
-from offramp.nets.draws import seeded
 from offramp.nets.heads import Head, HeadSpec
 from offramp.nets.identity import state_digest
 from offramp.parts import Part, path

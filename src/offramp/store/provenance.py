@@ -8,10 +8,10 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
+from offramp import device as devices
 from offramp.store.archive import LIBRARIES
 
 
@@ -20,23 +20,11 @@ def provenance(device: torch.device) -> dict[str, str | int | None]:
     return {
         **{name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
-        "device": _device_name(device),
+        "device": devices.name(device),
         "cores": os.cpu_count(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": _revision(),
     }
-
-
-@functools.cache
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 @functools.cache

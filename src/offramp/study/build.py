@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from offramp import device as devices
 from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import load
 from offramp.data.images.files import FORMATS, Files
@@ -17,7 +18,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.nets import ExitNetwork, build
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles
-from offramp.study.plan.plan import Plan, data_spec, default_device, net_spec, plan_trials
+from offramp.study.plan.plan import Plan, data_spec, net_spec, plan_trials
 from offramp.study.spec import models as spec
 from offramp.study.spec.models import Study
 
@@ -83,7 +84,7 @@ def choose(wish: Wish) -> Choice:
     data = load(data_spec(study))
     shape, classes = data.shape, len(data.classes)
     study, net = _with_exits(wish, given, study, shape, classes, reasons)
-    numerics = profiles.find(study.numerics, default_device().type)
+    numerics = profiles.find(study.numerics, devices.chosen().type)
     return Choice(plan_trials(study, data, net, numerics), tuple(reasons))
 
 

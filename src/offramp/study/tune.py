@@ -106,7 +106,7 @@ def measure(
     device: str, cores: int, seconds: float = 4.0, subjects: Sequence[Subject] = SUBJECTS
 ) -> Iterator[Measuring | Gain]:
     """Everything, with a word before each part. seconds: of each, besides its start."""
-    parts = _parts(device, cores, seconds, subjects)
+    parts = _parts(device, cores, seconds, [replace(subject, device=device) for subject in subjects])
     for number, (what, part) in enumerate(parts, start=1):
         yield Measuring(what, number, len(parts))
         yield from part
@@ -116,7 +116,7 @@ def _parts(
     device: str, cores: int, seconds: float, subjects: Sequence[Subject]
 ) -> list[tuple[str, Iterator[Gain]]]:
     """What is measured, each with what measures it when it is asked to."""
-    if device == "cuda":
+    if device != "cpu":
         settings = "memory format, precision"
         return [(f"{s.backbone}: {settings}", _ways(s, _accelerated(), seconds)) for s in subjects]
     settings = "threads, memory format, precision"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from offramp.device import random_state
 from offramp.nets.macs import count_macs
 
 _BATCHES = (2, 3)
@@ -113,13 +114,13 @@ def _run(graph: fx.Graph, module: nn.Module, x: Tensor) -> dict[fx.Node, _Seen]:
     for node in graph.nodes:
         read = [t for n in node.all_input_nodes for t in _tensors(machine.env[n])]
         versions = [t._version for t in read]
-        before = _generator_state(x.device)
+        before = random_state(x.device)
         output, macs = count_macs(partial(machine.run_node, node))
         machine.env[node] = output
         seen[node] = _Seen(
             output=output,
             macs=macs,
-            random=not _equal(before, _generator_state(x.device)),
+            random=not _equal(before, random_state(x.device)),
             writes=frozenset(
                 _storage(t) for t, v in zip(read, versions, strict=True) if t._version != v
             ),
@@ -148,12 +149,6 @@ def _per_image(two: Any, three: Any) -> tuple[int, ...] | None:
         return None
     batched = two.ndim > 1 and (two.shape[0], three.shape[0]) == _BATCHES
     return tuple(two.shape[1:]) if batched and two.shape[1:] == three.shape[1:] else None
-
-
-def _generator_state(device: torch.device) -> tuple[Tensor, ...]:
-    if device.type == "cuda":
-        return torch.get_rng_state(), torch.cuda.get_rng_state(device)
-    return (torch.get_rng_state(),)
 
 
 def _equal(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:

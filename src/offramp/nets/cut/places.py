@@ -10,10 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
+from offramp.device import seeded
 from offramp.errors import OfframpError, nearest
 from offramp.nets.cut.observe import UNKNOWN, Fact, observe
 from offramp.nets.cut.trace import Traced, trace
-from offramp.nets.draws import seeded
 from offramp.nets.identity import settings
 
 _SEED = 0  # of the images and the noise that a network is observed on; nothing depends on it

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from offramp import device as devices
 from offramp.meters import free_memory
 from offramp.study.spec.models import ExecutionSpec
 
@@ -61,8 +62,9 @@ def of_caches(
     On a GPU caches lie in its memory, of which the same share may be taken; none are on disk then.
     """
     given, disk = execution.cache_memory, execution.cache_disk
-    if device.type == "cuda":
-        memory, disk = share(torch.cuda.mem_get_info(device)[0], workers), 0
+    free = devices.free_memory(device)
+    if free is not None:
+        memory, disk = share(free, workers), 0
     room = max(0, memory - training) if given == "auto" else given // workers
     if disk == 0:
         return Limits(room, 0)

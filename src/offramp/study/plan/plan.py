@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from offramp import device as devices
 from offramp import usercode
 from offramp.data import Data, DataSpec, load
 from offramp.data.declared import declared_data, missing
@@ -87,10 +88,6 @@ class Plan:
         return work.executed if self.study.execution.cache else work.written
 
 
-def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def data_spec(study: Study) -> DataSpec:
     given = study.data
     names = (field.name for field in fields(DataSpec) if field.name != "options")
@@ -137,7 +134,7 @@ def make_plan(
     Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
     """
     with _at(study, "numerics"):
-        numerics = profiles.find(study.numerics, (device or default_device()).type)
+        numerics = profiles.find(study.numerics, (device or devices.chosen()).type)
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
         with _at(study, "strategies", index):
             programs.find(strategy.source)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import replacing
 from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
@@ -29,7 +30,7 @@ class NumericsSpec(BaseModel):
 
     model_config = fields.STRICT
 
-    device: Literal["cpu", "cuda"]
+    device: DeviceClass
     threads: Annotated[int, Field(ge=1, le=1024)]
     precision: Literal["float32", "bfloat16"] = "float32"
     memory_format: MemoryFormat = "channels_last"

@@ -85,7 +85,7 @@ def suited(
     """The number of workers that suits a plan on this machine. cores, memory: what there is of them."""
     if plan.study.execution.mode == "plain":
         return Workers(1, "in plain execution costs are results, so phases train one at a time")
-    if device.type == "cuda":
+    if device.type != "cpu":
         return Workers(1, "what a GPU gains by several at once is not known; --workers 2 tries it")
     written = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
     by_plan = widest(plan, written)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from offramp import device as devices
 from offramp.engine.cost import exit_shares, live_macs, written_macs
 from offramp.engine.passes import Kept
 from offramp.engine.trainee import Trainee
@@ -33,8 +34,7 @@ def meter(device: torch.device) -> Iterator[Meter]:
 
 def gpu_of(device: torch.device) -> Gpu | Missing:
     """The meters of the GPU that torch calls `device`, which NVML may count otherwise."""
-    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
-    return find_gpu(uuid)
+    return find_gpu(devices.nvidia_uuid(device))
 
 
 def not_measured(meter: Meter) -> list[str]:
@@ -50,9 +50,7 @@ def charge(trainees: Sequence[Trainee], meter: Meter) -> None:
     """What was used since the last lap, in equal parts to the phases that shared it."""
     used = meter.lap()
     device = trainees[0].optimizer.param_groups[0]["params"][0].device
-    if device.type == "cuda":
-        used = replace(used, memory_torch_peak_bytes=torch.cuda.max_memory_allocated(device))
-        torch.cuda.reset_peak_memory_stats(device)
+    used = replace(used, memory_torch_peak_bytes=devices.peak_memory(device))
     for trainee in trainees:
         trainee.usage = trainee.usage.plus(used.divided(len(trainees)))
 

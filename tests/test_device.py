@@ -1,14 +1,15 @@
-"""What is drawn for a network leaves the global generators as they were."""
+"""The device is the one that is asked for, and what is drawn leaves the generators as they were."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from network_kit import CLASSES
 from torch import nn
 
+from offramp import device as devices
+from offramp.device import chosen, seeded
+from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
-from offramp.nets.draws import seeded
 
 
 class FakeCuda:
@@ -48,11 +49,11 @@ def test_draws_put_the_generators_of_every_device_back(monkeypatch):
         assert cuda.seeds == [7, 7]
     assert cuda.seeds == [11, 12]
     module = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, CLASSES)
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 10)
     )
     before = torch.get_rng_state()
     for make in (
-        lambda: build(NetSpec("digits-cnn"), (1, 8, 8), CLASSES, seed=1).redrawn(2),
+        lambda: build(NetSpec("digits-cnn"), (1, 8, 8), 10, seed=1).redrawn(2),
         lambda: attach(module, ["0"], (1, 8, 8)),
     ):
         make()
@@ -69,3 +70,39 @@ def test_draws_do_not_start_cuda(monkeypatch):
         assert torch.equal(torch.rand(3), one)
     with seeded(8):
         assert not torch.equal(torch.rand(3), one)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_an_argument_goes_before_the_environment_and_that_before_what_is_there(monkeypatch):
+    monkeypatch.delenv("OFFRAMP_DEVICE", raising=False)
+    assert chosen() == torch.device("cuda")
+    monkeypatch.setenv("OFFRAMP_DEVICE", "cpu")
+    assert chosen() == torch.device("cpu")
+    assert chosen("cuda:1") == chosen(torch.device("cuda:1")) == torch.device("cuda:1")
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["cudda", "cuda:2", "cuda:", "CPU"])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(monkeypatch, name):
+    with pytest.raises(OfframpError, match=f"no device '{name}' here; choose from cpu, cuda:0, cuda:1"):
+        chosen(name)
+    monkeypatch.setenv("OFFRAMP_DEVICE", name)
+    with pytest.raises(OfframpError, match=r"here \(OFFRAMP_DEVICE\); choose"):
+        chosen()
+
+
+def test_without_an_accelerator_it_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("OFFRAMP_DEVICE", raising=False)
+    device = chosen()
+    assert device.type == "cpu" and devices.name(device)
+    assert devices.free_memory(device) is devices.peak_memory(device) is None
+    assert devices.nvidia_uuid(device) is None
+    with pytest.raises(OfframpError, match=r"choose from cpu$"):
+        chosen("gpu")

@@ -1,0 +1,139 @@
+"""The device that networks run on: which one it is, and all that differs from one to the next.
+
+Another class of device that torch knows, such as `xpu`, is one more name in `DeviceClass`: its default
+numerics profile follows, and torch's module of that name answers what is asked below.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from offramp.errors import OfframpError
+
+DeviceClass = Literal["cpu", "cuda"]
+CLASSES: tuple[DeviceClass, ...] = get_args(DeviceClass)
+_ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu")
+# Some libraries want this before their first call to be deterministic.
+_DETERMINISTIC = {"cuda": {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}}
+
+
+def chosen(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name, such as `cpu`, `cuda` or `cuda:1`; without one, what OFFRAMP_DEVICE says;
+    without that, the first accelerator that is here, else the CPU.
+
+        >>> chosen("cpu")
+        device(type='cpu')
+
+    Raises OfframpError for one that is not here.
+    """
+    given = str(name or os.environ.get("OFFRAMP_DEVICE") or "")
+    kinds = [kind for kind in _ACCELERATORS if _module(kind).is_available()]
+    numbered = [f"{kind}:{i}" for kind in kinds for i in range(_module(kind).device_count())]
+    if not given:
+        return torch.device([*kinds, "cpu"][0])
+    if given not in ("cpu", *kinds, *numbered):
+        source = "" if name else " (OFFRAMP_DEVICE)"
+        raise OfframpError(
+            f"no device '{given}' here{source}; choose from {', '.join(['cpu', *numbered])}"
+        )
+    return torch.device(given)
+
+
+def _module(kind: str) -> Any:
+    """Torch's module of a class of devices. All but that of the CPU have the same functions."""
+    return getattr(torch, kind)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a clock read afterwards tells the truth."""
+    if device.type != "cpu":
+        _module(device.type).synchronize(device)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on an accelerator; None on the CPU, which has the machine's."""
+    return None if device.type == "cpu" else int(_module(device.type).mem_get_info(device)[0])
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that torch held on an accelerator since this was last asked; None on the CPU."""
+    if device.type == "cpu":
+        return None
+    most = int(_module(device.type).max_memory_allocated(device))
+    _module(device.type).reset_peak_memory_stats(device)
+    return most
+
+
+@functools.cache
+def name(device: torch.device) -> str:
+    """What its maker calls it, such as `AMD EPYC 7B13`."""
+    if device.type != "cpu":
+        return str(_module(device.type).get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def nvidia_uuid(device: torch.device) -> str | None:
+    """What NVIDIA's tools call it, which may number devices otherwise; None for any other device."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+
+
+def want_determinism(kind: str) -> None:
+    """Tell the libraries of a class of devices, before their first call."""
+    for variable, value in _DETERMINISTIC.get(kind, {}).items():
+        os.environ.setdefault(variable, value)
+
+
+def reseed(number: int) -> None:
+    """Seed torch's global generators, of accelerators where they are in use."""
+    # As torch.manual_seed, which where none is in use formats the call stack each time: that took a
+    # tenth of a small network's step.
+    torch.default_generator.manual_seed(number)
+    for kind in _ACCELERATORS:
+        if _module(kind).is_initialized():
+            _module(kind).manual_seed_all(number)
+
+
+@contextmanager
+def random_kept(device: torch.device | None = None) -> Iterator[None]:
+    """Torch's global random state is afterwards what it was before the block: the CPU's and that of
+    `device`; without one, of every accelerator in use (reading another one's would start it)."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([]))
+        for kind in _ACCELERATORS:
+            module = _module(kind)
+            if device is not None:
+                kept: list[Any] = [device] if device.type == kind else []
+            else:
+                kept = list(range(module.device_count())) if module.is_initialized() else []
+            if kept:
+                stack.enter_context(torch.random.fork_rng(kept, device_type=kind))
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators, and put them back at the end."""
+    with random_kept():
+        torch.manual_seed(seed)
+        yield
+
+
+def random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """The state of the global generators that draw for the device."""
+    if device.type == "cpu":
+        return (torch.get_rng_state(),)
+    return torch.get_rng_state(), _module(device.type).get_rng_state(device)
