@@ -131,7 +131,7 @@ def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
     [
         (["--goal", "latencyy"], "there is no goal 'latencyy'; did you mean 'latency'?"),
         (["--min-accuracy", "90"], "--min-accuracy is 90; write a share of 1, such as 0.9"),
-        (["--max-macs", "40%"], "--max-macs is '40%'; write MACs of an image, such as 1.5M"),
+        (["--max-macs", "40%"], "--max-macs must be a number of MACs, such as 1.5M or 2e6; got '40%'"),
     ],
 )
 def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], message: str) -> None:

@@ -208,5 +208,5 @@ def test_a_limit_that_is_no_size(command: str, studied: Cli) -> None:
     answer = studied(command, *rest, "--cache-disk", "3 pounds")
     assert answer.code == 2
     assert answer.err.strip().endswith(
-        "--cache-disk must be auto or a size such as 2GiB, 500MB or 1024, got '3 pounds'"
+        "--cache-disk must be auto or a size, such as 2GiB, 500MB or 1024; got '3 pounds'"
     )

@@ -1,4 +1,4 @@
-"""`offramp run` on lists and within a budget, `offramp recipes`, and quantities as people write them."""
+"""`offramp run` on lists and within a budget, and `offramp recipes`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 import yaml
 from command import STUDY, Cli
 
-from offramp.cli import quantities
-from offramp.errors import OfframpError
 from offramp.paper.recipes import RECIPES
 
 SHORT = STUDY.replace("epochs: 2", "epochs: 1").replace("seeds: [1, 2]", "seeds: [1]")
@@ -84,7 +82,7 @@ def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
         (["all.yaml", "--budget", "2h"], "--budget is for one study"),
         (["b.yaml", "--workers", "0"], "--workers must be auto or a number from 1 on; got '0'"),
         (["b.yaml", "--workers", "many"], "--workers must be auto or a number"),
-        (["b.yaml", "--budget", "soon"], "--budget must be a time, such as 2h"),
+        (["b.yaml", "--budget", "soon"], "--budget must be a time, such as 5ms"),
         (["b.yaml", "--speed", "14TFLOPS"], "--speed is for a forecast; add --dry-run"),
         (["b.yaml", "--speed", "fast", "--dry-run"], "--speed must be a device's speed"),
     ],
@@ -113,36 +111,3 @@ def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:
     assert json.loads(cli("recipes", "resnet18-chestxray14", "--json").out)["patience"] == 10
     wrong = cli("recipes", "resnet18-cifar10")
     assert wrong.code == 2 and "did you mean" in wrong.err
-
-
-@pytest.mark.parametrize(
-    ("text", "macs"),
-    [
-        ("14TFLOPS", 7e12),
-        ("14 tflops", 7e12),
-        ("7TMACs", 7e12),
-        ("500 GMAC/s", 5e11),
-        ("1.5PFLOP/s", 7.5e14),
-    ],
-)
-def test_speeds(text: str, macs: float) -> None:
-    assert quantities.speed(text) == pytest.approx(macs)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("2h", 7200), ("90min", 5400), ("1h30m", 5400), ("45 s", 45), ("0.5d", 43200)]
-)
-def test_spans(text: str, seconds: float) -> None:
-    assert quantities.span(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "2", "h", "2h x", "-2h", "0h", "2hours", "1e3s"])
-def test_what_is_no_span(text: str) -> None:
-    with pytest.raises(OfframpError, match="--budget must be a time"):
-        quantities.span(text)
-
-
-@pytest.mark.parametrize("text", ["", "14", "14T", "0TFLOPS", "-1TFLOPS", "TFLOPS", "14XFLOPS"])
-def test_what_is_no_speed(text: str) -> None:
-    with pytest.raises(OfframpError, match="--speed must be"):
-        quantities.speed(text)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.cli import clocked
 from offramp.errors import OfframpError
 from offramp.infer import timing
 from offramp.infer.clocks import Times
@@ -127,16 +126,3 @@ def test_the_order_is_that_of_time_not_of_macs() -> None:
 def test_a_time_that_cannot_be_had_is_refused() -> None:
     with pytest.raises(OfframpError, match=r"at most 0\.001 ms an image here; the fastest takes"):
         calibrate(rows(0), rows(1), EXITS, COSTS, Target("max-mean-latency", 1e-6), Search(), TIMES)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("5ms", 5e-3), ("800us", 8e-4), ("0.01s", 0.01), (" 1.5 MS ", 1.5e-3)]
-)
-def test_times_are_read(text: str, expected: float) -> None:
-    assert clocked.seconds(text) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("text", ["5", "ms", "-1ms", "0s", "nans", "5 min", ""])
-def test_other_times_are_refused(text: str) -> None:
-    with pytest.raises(OfframpError, match=r"as 5ms, 800us or 0\.01s"):
-        clocked.seconds(text)

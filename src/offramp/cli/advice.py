@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from offramp import units
 from offramp.analysis.recommend import GOALS, Advice, Preference, Ranked, guidelines, recommend, sure
 from offramp.analysis.stats.text import p_text
-from offramp.cli.render import emit, folded, macs, notes, say, show, table
+from offramp.cli.render import emit, folded, notes, say, show, table
 from offramp.errors import OfframpError, nearest
 from offramp.report import advice, evidence
+from offramp.units import macs
 
-UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 NO_RUNS = (
     "No runs stand behind this. It is what the paper advises (Strategies at a glance, section 8.1)."
 )
@@ -29,15 +29,8 @@ def wish(
         raise OfframpError(f"there is no goal '{goal}'{nearest(goal, GOALS)}")
     if min_accuracy is not None and not 0 < min_accuracy <= 1:
         raise OfframpError(f"--min-accuracy is {min_accuracy:g}; write a share of 1, such as 0.9")
-    budget = None if max_macs is None else _macs(max_macs)
+    budget = None if max_macs is None else units.parse(max_macs, units.MACS, "--max-macs")
     return Preference(goal, min_accuracy, budget, frozen_backbone)
-
-
-def _macs(text: str) -> float:
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)", text.strip().lower())
-    if match is None or float(match[1]) == 0:
-        raise OfframpError(f"--max-macs is '{text}'; write MACs of an image, such as 1.5M")
-    return float(match[1]) * UNITS[match[2]]
 
 
 def recommend_from(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from offramp import units
 from offramp.cli import answering, concluding, deploying, evidence, page, reporting, tabling
 from offramp.cli import data as looking
 from offramp.cli.options import (
@@ -112,11 +113,11 @@ def run(
       offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
       offramp run studies/paper/all.yaml --set scale=small --data-root data
     """
-    from offramp.cli import quantities, running, studying
+    from offramp.cli import running, studying
 
-    given = None if speed is None else quantities.speed(speed)
+    given = None if speed is None else units.parse(speed, units.SPEED, "--speed")
     how = running.How(
-        store, dry_run, quantities.workers(workers), json, quiet, given, user_code=not no_user_code
+        store, dry_run, running.processes(workers), json, quiet, given, user_code=not no_user_code
     )
     studying.start(study, _settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
 
@@ -183,13 +184,12 @@ def _settings(
     cache_memory: str | None,
     cache_disk: str | None,
 ) -> list[str]:
-    from offramp.cli import quantities
-
     settings = [*(given or []), *([f"execution.mode={execution.value}"] if execution else [])]
     for name, text in (("cache_memory", cache_memory), ("cache_disk", cache_disk)):
         if text is not None:
-            limit = quantities.limit(text, "--" + name.replace("_", "-"))
-            settings.append(f"execution.{name}={limit}")
+            if text != "auto":
+                text = int(units.parse(text, units.SIZE, f"--{name.replace('_', '-')}", also="auto"))
+            settings.append(f"execution.{name}={text}")
     return settings
 
 

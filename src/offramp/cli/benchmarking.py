@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from offramp import device as devices
-from offramp.cli.render import counted, duration, emit, macs, show, split, table
+from offramp.cli.render import counted, emit, show, split, table
 from offramp.cli.trusting import trusted
 from offramp.errors import OfframpError
 from offramp.files import replacing
@@ -23,6 +23,7 @@ from offramp.report.save import FORMATS, rendered
 from offramp.report.speed import WHOLE, speed_figure
 from offramp.store.sealed import writing
 from offramp.store.store import Store
+from offramp.units import duration, macs
 
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 

@@ -18,7 +18,7 @@ from offramp.bundle import graphs
 from offramp.bundle.export import Asked, Exported, export
 from offramp.cli import advice, calibrating, exporting, running
 from offramp.cli.progress import Progress
-from offramp.cli.render import emit, macs, show, table
+from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
 from offramp.nets.cut.places import places
 from offramp.parts import Part, backbone
@@ -35,6 +35,7 @@ from offramp.study.plan.plan import Plan
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.trials import recorded_code
 from offramp.study.trained import Trained
+from offramp.units import macs
 from offramp.usercode import is_user_code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any, cast, get_args
 import numpy as np
 import typer
 
+from offramp import units
 from offramp.cli import clocked
 from offramp.cli.clocked import Timed
-from offramp.cli.render import macs, show, table
+from offramp.cli.render import show, table
 from offramp.cli.trusting import trusted
 from offramp.errors import OfframpError, nearest
 from offramp.policy.calibrate import Calibrated, Kind, Target, statement
@@ -25,10 +25,10 @@ from offramp.policy.policy import PolicyFile, ScoreName, write
 from offramp.store.store import Store
 from offramp.study import trained as trials
 from offramp.study.trained import Trained
+from offramp.units import macs
 
 SHOWN_POINTS = 9
 SHOWN_CLASSES = 10
-UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def target(asked: Asked, plain_macs: int) -> Target:
     if asked.batch is not None and kind != "max-mean-latency":
         raise OfframpError(f"--batch goes with --max-mean-latency, not with --{kind}")
     if kind == "max-mean-latency":
-        number = clocked.seconds(str(value))
+        number = units.parse(str(value), units.TIME, f"--{kind}")
     elif kind == "max-mean-macs":
-        number = _macs(str(value), plain_macs)
+        number = _macs(str(value), plain_macs, f"--{kind}")
     else:
         number = _share(kind, float(value), least_excluded=kind == "risk")
     confidence = None
@@ -95,21 +95,12 @@ def _share(name: str, value: float, least_excluded: bool) -> float:
     return value
 
 
-def _macs(text: str, plain_macs: int) -> float:
-    """`40%` of the plain network, `1.5M`, `2e6`."""
-    body, factor = text.strip().lower(), 1.0
-    if body.endswith("%"):
-        body, factor = body[:-1], plain_macs / 100
-    elif body[-1:] in UNITS:
-        body, factor = body[:-1], UNITS[body[-1]]
-    try:
-        number = float(body) * factor
-    except ValueError:
-        number = math.nan
-    least = 0.0 if text.strip().endswith("%") else 1.0  # 0.4 MACs are a share without its sign
-    if not max(least, 1e-300) <= number < math.inf:
-        raise OfframpError(f"--max-mean-macs must be as 40% or 1.5M; got '{text}'")
-    return number
+def _macs(text: str, plain_macs: int, name: str) -> float:
+    """MACs, or a share of the plain network's."""
+    percent = units.read(text, units.PERCENT)
+    if percent is not None:
+        return percent * (plain_macs / 100)
+    return units.parse(text, units.MACS, name, also="a share such as 40%")
 
 
 def calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ import typer
 
 from offramp import device as devices
 from offramp.engine.settings import placed
-from offramp.errors import OfframpError
 from offramp.infer.timing import StageTimes, machine, stage_times
 from offramp.policy.calibrate import Measure
 from offramp.policy.costs import Costs
@@ -21,8 +19,6 @@ from offramp.store.store import Store
 from offramp.study.run.trials import blank_network
 from offramp.study.trained import Trained
 
-UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
-
 
 @dataclass(frozen=True)
 class Timed:
@@ -31,19 +27,6 @@ class Timed:
     times: StageTimes
     costs: Costs
     machine: Mapping[str, Any]
-
-
-def seconds(text: str) -> float:
-    """`5ms`, `800us`, `0.01s`. Raises OfframpError for anything else."""
-    body = text.strip().lower()
-    unit = next((unit for unit in UNITS if body.endswith(unit)), None)
-    try:
-        number = float(body.removesuffix(unit)) * UNITS[unit] if unit else math.nan
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise OfframpError(f"--max-mean-latency must be a time as 5ms, 800us or 0.01s; got '{text}'")
-    return number
 
 
 def measured(store: Store, trained: Trained, batch: int, score: str, trust_code: bool) -> Timed:

@@ -12,7 +12,7 @@ import typer
 
 from offramp import device as devices
 from offramp.allocator import keep_freed_memory
-from offramp.cli.render import emit, show, size, table
+from offramp.cli.render import emit, show, table
 from offramp.cli.tuning import machine
 from offramp.meters import Gpu, Missing, Packages, busy_cores, find_packages, usable_cores
 from offramp.numerics import PROFILES
@@ -23,6 +23,7 @@ from offramp.study.plan import profiles
 from offramp.study.plan.profiles import ProfileFile
 from offramp.study.run.costs import gpu_of
 from offramp.study.tune import BESIDE, MEMORY, SPINNING
+from offramp.units import size
 
 EXTRAS = {
     "onnx": ("onnxruntime", "export and run bundles"),

@@ -9,10 +9,11 @@ from typing import Any, get_args
 
 import typer
 
-from offramp.cli.render import console, emit, macs, ranges, show, table
+from offramp.cli.render import console, emit, ranges, show, table
 from offramp.errors import OfframpError
 from offramp.parts import path
 from offramp.phase import Phase, Program, check, describe
+from offramp.units import macs
 
 
 def list_strategies(as_json: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import typer
 
 from offramp.bundle.export import Asked, Exported, export
-from offramp.cli.render import emit, macs, show, size, table
+from offramp.cli.render import emit, show, table
 from offramp.store.store import Store
+from offramp.units import macs, size
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from offramp.cli.render import counted, emit, size
+from offramp.cli.render import counted, emit
 from offramp.files import replacing
 from offramp.report import evidence
 from offramp.report.figures import draw
@@ -18,6 +18,7 @@ from offramp.report.model import Figure
 from offramp.report.save import checked, save
 from offramp.store import pack as packed
 from offramp.store.sealed import writing
+from offramp.units import size
 
 
 def pack(store: Path, out: Path, study: str | None, as_json: bool) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from offramp.cli.render import counted, duration, emit, macs, show, size, table
+from offramp.cli.render import counted, emit, show, table
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.store import sealed
 from offramp.store.archive import Archive
 from offramp.store.summary import data_label, made_with, tidy, trial_seconds
+from offramp.units import duration, macs, size
 
 if TYPE_CHECKING:
     from offramp.store.store import Store

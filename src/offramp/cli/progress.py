@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from offramp.cli.render import counted, duration, ranges
+from offramp.cli.render import counted, ranges
 from offramp.engine.fit import EpochReport
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import (
@@ -24,6 +24,7 @@ from offramp.study.run.events import (
     TrialDone,
     Waiting,
 )
+from offramp.units import duration
 
 BAR = 24  # columns
 

@@ -97,37 +97,6 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 20 s`, `2 h 05 min`, `1,234 h`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 100:
-        return f"{round(seconds / 3600):,} h"
-    return f"{hours} h {minutes:02d} min"
-
-
-def size(count: float) -> str:
-    """Bytes: `12 B`, `4.0 MB`."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def macs(count: float) -> str:
-    """`2.3 k`, `113 k`, `8.4 G`: to be followed by a unit, or in a column of MACs."""
-    for unit in ("", " k", " M", " G", " T", " P"):
-        if count < 999.5:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.3g} E"
-
-
 def say(*paragraphs: str, indent: str = "") -> None:
     """Sentences, folded at spaces to the screen's width or 100 columns."""
     for text in paragraphs:

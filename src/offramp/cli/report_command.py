@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from offramp.cli.render import counted, duration, emit, size
+from offramp.cli.render import counted, emit
 from offramp.errors import OfframpError, nearest
 from offramp.report.join import open_all
 from offramp.report.page import folder
 from offramp.report.page.assemble import report as report_on
 from offramp.report.page.contents import Contents
 from offramp.report.save import PICTURES
+from offramp.units import duration, size
 
 
 @dataclass(frozen=True)

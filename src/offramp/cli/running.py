@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,8 +16,9 @@ from offramp import device as devices
 from offramp.cli import results
 from offramp.cli.busy import reading_shown
 from offramp.cli.progress import Progress
-from offramp.cli.render import counted, duration, emit, folded, macs, say, show, size, table
+from offramp.cli.render import counted, emit, folded, say, show, table
 from offramp.data.notes import notes
+from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.store.summary import lines
 from offramp.study.plan.forecast import forecast
@@ -27,6 +29,7 @@ from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import Conduct
 from offramp.study.spec.models import Study
+from offramp.units import duration, macs, size
 from offramp.usercode import forbid
 
 
@@ -48,6 +51,15 @@ class How:
     @property
     def silent(self) -> bool:
         return self.as_json or self.quiet
+
+
+def processes(text: str) -> int | None:
+    """What `--workers` says: a number; None of `auto`. Raises OfframpError for anything else."""
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise OfframpError(f"--workers must be auto or a number from 1 on; got '{text}'")
+    return int(text)
 
 
 def start(study: Study, how: How) -> None:

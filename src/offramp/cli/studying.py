@@ -10,9 +10,10 @@ from typing import Any
 import typer
 
 from offramp import device as devices
-from offramp.cli import quantities, running
+from offramp import units
+from offramp.cli import running
 from offramp.cli.busy import reading_shown
-from offramp.cli.render import duration, emit, macs, show, table
+from offramp.cli.render import emit, show, table
 from offramp.cli.running import How, Outcome
 from offramp.errors import OfframpError
 from offramp.store.store import Store
@@ -20,6 +21,7 @@ from offramp.study.plan.budget import choose
 from offramp.study.plan.collection import Member, check_data, members, plans
 from offramp.study.plan.forecast import measured, together
 from offramp.study.plan.plan import Plan, make_plan
+from offramp.units import duration, macs
 
 
 def start(
@@ -36,7 +38,7 @@ def start(
         _start_all(path, asked, how)
         return
     if budget is not None:
-        seconds = quantities.span(budget)
+        seconds = units.parse(budget, units.TIME, "--budget")
         with reading_shown(not how.silent):
             plan = make_plan(asked[0].study, provisional=how.dry_run)
         how = replace(how, here=measured(plan, devices.chosen()))

@@ -19,6 +19,7 @@ from offramp.meters import free_memory
 from offramp.study.plan.limits import Limits, free_at_start, of_caches, share
 from offramp.study.plan.plan import Plan, can_fuse
 from offramp.study.plan.workers import need
+from offramp.units import size
 
 Holdings = dict[Name, tuple[Place, int]]  # where each value is, and its bytes
 
@@ -63,15 +64,11 @@ def remarks(cache: Cache, kept: Kept, found: Limits) -> Iterator[str]:
         yield f"no room for caches {where}: {slower}"
     if kept.short:
         no_disk = "" if found.no_disk is None else f"; none on disk: {found.no_disk}"
-        limits = f"{_size(found.memory)} of memory and {_size(found.disk)} of disk"
+        limits = f"{size(found.memory)} of memory and {size(found.disk)} of disk"
         yield (
             f"caches of a process may take {limits}, which is too little: {slower} "
             f"(--cache-memory, --cache-disk{no_disk})"
         )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.0f} MB"
 
 
 def forecast(plan: Plan, found: Limits, device: torch.device) -> Peak:

@@ -21,6 +21,7 @@ from offramp.meters import free_memory, usable_cores
 from offramp.store.store import Store
 from offramp.study.plan.limits import SHARE
 from offramp.study.plan.plan import Plan, can_fuse
+from offramp.units import size
 
 PROCESS = 500 * 2**20  # bytes of a process with the libraries loaded
 # While it is read a data set lies in memory as it came and, image by image, in its splits.
@@ -99,7 +100,7 @@ def suited(
     by_memory = fitting(need(plan), room, room if given == "auto" else given, most)
     reason = (
         f"{_cores(there)} for {threads} thread{'s' if threads > 1 else ''} each: {by_cores}; "
-        f"{free / 2**30:.1f} GiB free memory: {by_memory}{' or more' if by_memory == most else ''}; "
+        f"{size(free)} free memory: {by_memory}{' or more' if by_memory == most else ''}; "
         f"phases side by side: {by_plan}; enough work for {by_work}"
     )
     return Workers(by_memory, reason, by_cores, by_memory, by_plan, by_work)

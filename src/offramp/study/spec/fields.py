@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
+from offramp import units
 from offramp.errors import nearest
 from offramp.hashing import canonical
 from offramp.strategies.weights import JointWeights
@@ -23,9 +24,7 @@ from offramp.usercode import is_user_code
 
 STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?)?b", re.IGNORECASE)
 _ROOTED = re.compile(r"[a-z0-9_]+:.+")
-_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SCHEMES = get_args(get_args(JointWeights)[0])
 
 
@@ -105,19 +104,13 @@ def switch(value: Any) -> Any:
 
 def limit(value: Any) -> int | Literal["auto"]:
     """Bytes, or `auto`."""
-    return "auto" if value == "auto" else size(value)
-
-
-def size(value: Any) -> int:
-    """Bytes: a whole number, or text such as `2GiB` (powers of 1024) or `500MB` (of 1000)."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise fail(f"must be auto or a size such as 2GiB, 500MB or 1024, got {shown(value)}")
-    unit = (match[2] or "").lower()
-    base = 1024 if unit.endswith("i") else 1000
-    return int(float(match[1]) * base ** _POWER[unit.rstrip("i")])
+    if value == "auto":
+        return "auto"
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
+    found = units.read(str(value), units.SIZE) if whole or isinstance(value, str) else None
+    if found is None:
+        raise fail(f"must be auto or {units.SIZE.such}, got {shown(value)}")
+    return int(found)
 
 
 def odd(value: int) -> int:

@@ -1,0 +1,111 @@
+"""Quantities as people write and read them: bytes, MACs, MACs a second, times.
+
+One grammar wherever one is asked for: a number (`2e6`, `1.5`), a prefix, a unit; capitals do not
+matter. `2e6`, `2M` and `2MMAC` are the same MACs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from offramp.errors import OfframpError
+
+_PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
+_BINARY = {f"{prefix}i": 1024.0**power for power, prefix in enumerate("kmgtp", start=1)}
+_PIECE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?)\s*([a-zµ/%]*)\s*")
+
+
+def _prefixed(prefixes: Mapping[str, float], *units: str, factor: float = 1.0) -> dict[str, float]:
+    return {prefix + unit: factor * value for prefix, value in prefixes.items() for unit in units}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """units: what one of each is worth.  such: what it is and examples, for messages.  least: the
+    smallest one.  pieces: whether several may be added up, as in `1h30m`."""
+
+    units: Mapping[str, float]
+    such: str
+    least: float = 1e-300
+    pieces: bool = False
+
+
+SIZE = Quantity(_prefixed(_PREFIXES | _BINARY, "b", ""), "a size, such as 2GiB, 500MB or 1024", least=0)
+MACS = Quantity(
+    _prefixed(_PREFIXES, "mac", "macs", ""), "a number of MACs, such as 1.5M or 2e6", least=1
+)
+PERCENT = Quantity({"%": 1.0}, "a share, such as 40%")
+SPEED = Quantity(  # a MAC is two operations
+    _prefixed(_PREFIXES, "mac/s", "macs/s", "macs")
+    | _prefixed(_PREFIXES, "flops", "flop/s", factor=0.5),
+    "a device's speed, such as 14TFLOPS or 7TMACs",
+)
+TIME = Quantity(
+    {
+        **{"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0},
+        **{"m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0},
+    },
+    "a time, such as 5ms, 90min or 1h30m",
+    pieces=True,
+)
+
+
+def read(text: str, kind: Quantity) -> float | None:
+    """How much a text says, in bytes, MACs, percent, MACs a second, or seconds; None where it is no such
+    quantity.
+
+    >>> read("1.5 GB", SIZE), read("14TFLOPS", SPEED), read("1h30m", TIME), read("soon", TIME)
+    (1500000000.0, 7000000000000.0, 5400.0, None)
+    """
+    pieces = list(_PIECE.finditer(text.lower()))
+    if not pieces or "".join(piece[0] for piece in pieces) != text.lower():
+        return None
+    if any(piece[2] not in kind.units for piece in pieces) or (pieces[1:] and not kind.pieces):
+        return None
+    total = sum(float(piece[1]) * kind.units[piece[2]] for piece in pieces)
+    return total if kind.least <= total < math.inf else None
+
+
+def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
+    """`read`, of an option called `name`, which takes `also` something else.
+
+    Raises OfframpError for what is no such quantity.
+    """
+    found = read(text, kind)
+    if found is None:
+        raise OfframpError(f"{name} must be {f'{also} or ' if also else ''}{kind.such}; got '{text}'")
+    return found
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 05 min`, `1,234 h`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{round(seconds / 3600):,} h"
+    return f"{hours} h {minutes:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes: `12 B`, `4.0 MB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def macs(count: float) -> str:
+    """`2.3 k`, `113 k`, `8.4 G`: to be followed by a unit, or in a column of MACs."""
+    for unit in ("", " k", " M", " G", " T", " P"):
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} E"
