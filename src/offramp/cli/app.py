@@ -188,7 +188,7 @@ def _settings(
     for name, text in (("cache_memory", cache_memory), ("cache_disk", cache_disk)):
         if text is not None:
             if text != "auto":
-                text = int(units.parse(text, units.SIZE, f"--{name.replace('_', '-')}", also="auto"))
+                text = str(int(units.parse(text, units.SIZE, f"--{name.replace('_', '-')}", also="auto")))
             settings.append(f"execution.{name}={text}")
     return settings
 
