@@ -187,8 +187,9 @@ def _settings(
     settings = [*(given or []), *([f"execution.mode={execution.value}"] if execution else [])]
     for name, text in (("cache_memory", cache_memory), ("cache_disk", cache_disk)):
         if text is not None:
+            flag = f"--{name.replace('_', '-')}"
             if text != "auto":
-                text = str(int(units.parse(text, units.SIZE, f"--{name.replace('_', '-')}", also="auto")))
+                text = str(int(units.parse(text, units.SIZE, flag, also="auto")))
             settings.append(f"execution.{name}={text}")
     return settings
 
