@@ -71,11 +71,11 @@ class Tensors(Pictures):
         return image, torch.tensor(self.labels[index])
 
 
-def attached(module: nn.Module | None = None, taps: Any = ("stem", "middle")) -> Any:
+def attached(module: nn.Module | None = None, exits: Any = ("stem", "middle")) -> Any:
     if module is None:
         torch.manual_seed(7)
         module = Net()
-    return offramp.attach(module, taps=taps, input_shape=(3, 12, 12), head="linear")
+    return offramp.attach(module, exits=exits, input_shape=(3, 12, 12), head="linear")
 
 
 def copies(module: nn.Module) -> dict[str, Tensor]:
@@ -184,7 +184,7 @@ def test_fit_leaves_the_network_alone_and_starts_from_its_weights(strategy: str)
     before, modes = copies(module), [m.training for m in module.modules()]
     net = attached(module)
     net.train()
-    net.trunk_modules[0].stem.eval()
+    net.backbone.stem.eval()
     kept, its = copies(net), [m.training for m in net.modules()]
     fitted = offramp.fit(net, strategy, train=Tensors(), recipe=RECIPE)
     assert equal(copies(net), kept) and [m.training for m in net.modules()] == its
@@ -193,7 +193,7 @@ def test_fit_leaves_the_network_alone_and_starts_from_its_weights(strategy: str)
     assert not equal(copies(fitted.net), kept)
     slow = offramp.fit(net, strategy, train=Tensors(), recipe=RECIPE | {"learning_rate": 1e-12})
     name = "out.weight"  # from where it was given, not from a draw
-    assert torch.allclose(slow.net.trunk_modules[-1].state_dict()[name], before[name], atol=1e-6)
+    assert torch.allclose(slow.net.state_dict()[name], before[name], atol=1e-6)
 
 
 def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
@@ -284,17 +284,17 @@ def test_a_network_that_cannot_be_traced_is_cut_by_lists_of_names() -> None:
                 x = self.top(self.middle(self.stem(x)))
             return self.out(self.drop(self.pool(x)))  # type: ignore[no-any-return]
 
-    net = attached(Listed(), taps=[["stem"], ["middle"], ["top", "pool"], ["drop", "out"]])
+    net = attached(Listed(), exits=[["stem"], ["middle"], ["top", "pool"], ["drop", "out"]])
     assert net.exits == 3
     fitted = offramp.fit(net, "two-stage", train=Tensors(), recipe=RECIPE)
     traced = offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE)
     assert list(fitted.accuracy) == [1, 2, 3]
-    mine, theirs = fitted.net.trunk_modules[0].state_dict(), traced.net.trunk_modules[0].state_dict()
+    mine, theirs = fitted.net.trunks[0].module.state_dict(), traced.net.trunks[0].module.state_dict()
     assert all(torch.allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-4) for name in theirs)
 
 
 def test_taps_by_number_and_splits_by_hand() -> None:
-    net = attached(taps=2)
+    net = attached(exits=2)
     assert net.exits == 3
     fitted = offramp.fit(
         net,
@@ -367,7 +367,7 @@ def test_a_trial_is_not_loaded_into_another_network(tmp_path: Path, other: str) 
     torch.manual_seed(7)
     nets = {
         "weights": lambda: attached(Net().requires_grad_(False).double().float().apply(shifted)),
-        "taps": lambda: attached(taps=("stem.0", "middle")),
+        "taps": lambda: attached(exits=("stem.0", "middle")),
         "head": lambda: offramp.attach(Net(), ["stem", "middle"], (3, 12, 12), head="paper"),
     }
     with pytest.raises(OfframpError, match=r"net is not what trial joint-.* was trained on; ") as caught:

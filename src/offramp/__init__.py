@@ -1,6 +1,6 @@
 """offramp trains early-exit networks in every way the literature knows, and compares them.
 
-    net = offramp.attach(module, taps=["layer1", "layer2"], input_shape=(3, 32, 32))
+    net = offramp.attach(module, exits=["layer1", "layer2"], input_shape=(3, 32, 32))
     fitted = offramp.fit(net, "two-stage", train=dataset)
     results = offramp.run("studies/demo.yaml", store="runs/demo")
     net = offramp.load(results.trials[0], store="runs/demo")

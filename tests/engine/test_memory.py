@@ -24,7 +24,7 @@ class Two(nn.Module):
 
 
 def test_of_a_small_network_it_is_what_its_layers_keep() -> None:
-    net = attach(Two(), taps=[], input_shape=(3, 6, 6))
+    net = attach(Two(), exits=[], input_shape=(3, 6, 6))
     images, rectified, pooled = 3 * 36, 4 * 36, 4
     assert saved_bytes(net) == 4 * (images + rectified + pooled)
 

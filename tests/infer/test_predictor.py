@@ -384,7 +384,7 @@ def test_a_tap_without_rows_is_named() -> None:
             y = self.first(x)
             return self.last(y.mean((2, 3)) * scale)
 
-    net = attach(Odd(), taps=["first"], input_shape=(1, 8, 8)).eval()
+    net = attach(Odd(), exits=["first"], input_shape=(1, 8, 8)).eval()
     found = scoring.scores("confidence", all_exits(net, (1, 2), IMAGES))[:, 0]
     policy = Policy("confidence", (1, 2), (above(found, 5), None))
     with pytest.raises(OfframpError, match="without a batch dimension"):

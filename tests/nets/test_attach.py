@@ -164,12 +164,12 @@ def test_attaching_to_a_transformer_keeps_its_weights():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"taps": ["stme"]}, "no place 'stme'"),
-        ({"taps": ["head"]}, "not before the classifier"),
-        ({"taps": 1, "classes": 9}, r"\[B, 5\] where logits \[B, 9\] belong"),
-        ({"taps": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
-        ({"taps": 1, "head": {"withd": 3}}, "did you mean 'width'"),
-        ({"taps": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
+        ({"exits": ["stme"]}, "no place 'stme'"),
+        ({"exits": ["head"]}, "not before the classifier"),
+        ({"exits": 1, "classes": 9}, r"\[B, 5\] where logits \[B, 9\] belong"),
+        ({"exits": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
+        ({"exits": 1, "head": {"withd": 3}}, "did you mean 'width'"),
+        ({"exits": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
     ],
 )
 def test_mistakes_in_attaching(arguments, message):

@@ -188,7 +188,7 @@ def test_a_plan_from_a_study_alone_starts_nothing_and_is_the_same_each_time() ->
 def test_planning_leaves_the_network_as_it_was() -> None:
     net = network("digits-cnn").copy()
     net.eval()
-    net.trunk_modules[0].blocks[1].train()
+    net.backbone.blocks[1].train()
     modes = [m.training for m in net.modules()]
     tiny_plan(tiny_study(), net=net)
     assert [m.training for m in net.modules()] == modes and 0 < sum(modes) < len(modes)

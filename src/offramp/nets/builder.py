@@ -75,7 +75,7 @@ def list_places(
 
 def attach(
     module: nn.Module,
-    taps: Sequence[str] | Sequence[Sequence[str]] | int,
+    exits: Sequence[str] | Sequence[Sequence[str]] | int,
     input_shape: Shape,
     classes: int | None = None,
     head: str | Mapping[str, Any] | None = None,
@@ -83,28 +83,30 @@ def attach(
 ) -> ExitNetwork:
     """Early exits on a copy of `module`, which keeps its weights; the exits' are drawn from `seed`.
 
+        net = offramp.attach(resnet18(), exits=["layer1", "layer2"], input_shape=(3, 32, 32))
+        early, middle, final = net(torch.randn(8, 3, 32, 32))  # logits [8, 1000] each
+
     module: images [B, C, H, W] → logits [B, classes].
-    taps: names of places (of submodules, say), in the order they run; or how many exits, spread by
-        share of MACs; or, for a module that cannot be traced, the names of the submodules of each
-        segment, in the order they run, and a last list for the classifier.
-    input_shape: (C, H, W).
-    head: a kind of head, or settings of `HeadSpec`; by default the paper's for maps, an MLP else.
+    exits: the places of the early exits (names of submodules, say), in the order they run; or how many,
+        spread evenly over the compute. For a module that cannot be traced: the names of the submodules
+        of each segment, in the order they run, and a last list for the classifier.
+    input_shape: (C, H, W) of one image.
+    classes: to check against the module's; None takes what it has.
+    head: a kind of head, or settings of `HeadSpec`; by default the paper's head for maps, otherwise an
+        MLP.
 
     Raises OfframpError as `build` does.
     """
     module = copy.deepcopy(module)
-    origin = Origin(
-        None, {}, taps=taps if isinstance(taps, int) else tuple(t for t in taps if isinstance(t, str))
-    )
-    if isinstance(taps, int) or all(isinstance(tap, str) for tap in taps):
-        trunk, texts = _cut(module, input_shape, origin), []
+    if isinstance(exits, int) or all(isinstance(place, str) for place in exits):
+        taps = exits if isinstance(exits, int) else tuple(str(place) for place in exits)
+        trunk, texts = _cut(module, input_shape, Origin(None, {}, taps=taps)), []
     else:
         texts = sources(module)
-        trunk = cut_by_names(module, [list(names) for names in taps], input_shape)
+        trunk = cut_by_names(module, [list(names) for names in exits], input_shape)
     identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}
-    origin = dataclasses.replace(origin, identity=identity)
     overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
-    return _assembled(trunk, origin, overrides, input_shape, classes, seed)
+    return _assembled(trunk, Origin(None, identity), overrides, input_shape, classes, seed)
 
 
 def _cut(module: nn.Module, input_shape: Shape, origin: Origin) -> Trunk:

@@ -42,9 +42,21 @@ class Exit:
 class ExitNetwork(nn.Module):
     """Images [B, C, H, W] → logits [B, classes] of every exit; `path(k)` is what exit k runs.
 
-    Made by `offramp.nets.build` or `offramp.nets.attach`. Exits count from 1; exit `exits` is the
-    trunk's own classifier. Trunk 0 is the shared one; after `with_trunks` there are others, and
-    `trunk_of[k - 1]` is the trunk that exit k runs.
+    Made by `offramp.attach` or `offramp.nets.build`. Exits count from 1; exit `exits` is the
+    backbone's own classifier. All exits share one trunk, the backbone; after strategies that train
+    several there are more, and `trunk_of[k - 1]` is the one that exit k runs.
+
+    To PyTorch it is the backbone with heads added. Parameters, buffers and submodules go by the
+    backbone's own names, those of an early exit by `exits.<place>.…` (`head_keys` lists them). So a
+    checkpoint of the backbone loads as it is, and `backbone.load_state_dict(net.state_dict(),
+    strict=False)` fills the plain backbone. Of several trunks, the final exit's goes by the plain names
+    and trunk n by `trunks.<n>.…`.
+
+        net = offramp.attach(resnet18(), exits=["layer1", "layer2"], input_shape=(3, 32, 32))
+        net.load_state_dict(torch.load("resnet18.pth", weights_only=True))
+
+    `load_state_dict` leaves a head alone if the checkpoint has no tensor of it; everything else that is
+    missing, unexpected or of another shape is an error, as usual.
 
     identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
     clock: decides what dropout and drop-path draw from.
@@ -79,12 +91,85 @@ class ExitNetwork(nn.Module):
         self.head_specs = tuple(exit.spec for exit in early)
         self.trunk_of = tuple(trunk_of)
         self.trunks = tuple(trunks)
-        self.trunk_modules = nn.ModuleList(trunk.module for trunk in trunks)
-        self.heads = nn.ModuleList(heads)
+        self.heads = tuple(heads)
         self._early = tuple(early)
         self._make = make
         self._costs = dict(costs)
         self.initial = initial
+        self._register()
+
+    # What PyTorch sees
+
+    def _register(self) -> None:
+        """Show PyTorch the backbone's own tree, with the heads and the other trunks added to it.
+
+        The backbone's direct parameters and buffers are held in its own tables, so that moving this
+        network moves them.
+        """
+        root = self.backbone
+        self._version = root._version
+        self._parameters, self._buffers = root._parameters, root._buffers
+        self._non_persistent_buffers_set = root._non_persistent_buffers_set
+        self._modules.update(root._modules)
+        others, exits = nn.Module(), nn.Module()
+        for n, trunk in enumerate(self.trunks):
+            if n != self.trunk_of[-1]:
+                others._modules[str(n)] = trunk.module
+        for exit, head in zip(self._early, self.heads, strict=True):
+            node = exits
+            for step in exit.place.split("."):
+                node = node._modules.setdefault(step, nn.Module())  # type: ignore[assignment]
+            node._modules.update(head._modules)
+        added = {_free("trunks", root): others, _free("exits", root): exits}
+        self._trunks_name, self._exits_name = added
+        self._modules.update({name: module for name, module in added.items() if module._modules})
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The plain network [B, C, H, W] → logits [B, classes] of the final exit; shares the weights."""
+        return self.trunks[self.trunk_of[-1]].module
+
+    @property
+    def head_keys(self) -> tuple[str, ...]:
+        """The keys of `state_dict()` that are the early exits' heads', not the backbone's."""
+        return tuple(key for k in range(1, self.exits) for key in self._head_state(k, ""))
+
+    def _head_state(self, k: int, prefix: str) -> dict[str, Tensor]:
+        place = self._early[k - 1].place
+        return self.heads[k - 1].state_dict(prefix=f"{prefix}{self._exits_name}.{place}.")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """What `load_state_dict` does here, wherever this network is a part: the backbone loads by its
+        own rules, and a head that the checkpoint lacks keeps what it has."""
+        for k in range(1, self.exits):
+            own = self._head_state(k, prefix)
+            if own.keys().isdisjoint(state_dict):
+                state_dict.update(own)
+        added = [prefix + name + "." for name in (self._trunks_name, self._exits_name)]
+        aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
+        self.backbone._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        state_dict.update(aside)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """The module of that name in `named_modules()`, such as `layer1.0.conv1` or `exits.layer1`."""
+        first, _, rest = target.partition(".")
+        module = self._modules.get(first)  # an attribute of the same name, such as `exits`, is not meant
+        return super().get_submodule(target) if module is None else module.get_submodule(rest)
+
+    def __repr__(self) -> str:
+        """A row an exit: where it reads, its share of the plain network's MACs, its head."""
+        whole = sum(self.macs(part) for part in path(self.exits))
+        rows = [("exit", "place", "MACs, %", "head")]
+        for k, place in enumerate(self.places, start=1):
+            share = 100 * sum(self.macs(part) for part in path(k)) / whole
+            head = self.head_specs[k - 1].kind if k < self.exits else "its own classifier"
+            rows.append((str(k), place, f"{share:.1f}", head))
+        place, macs = (max(len(row[n]) for row in rows) for n in (1, 2))
+        lines = [f"  {row[0]:<4}  {row[1]:<{place}}  {row[2]:>{macs}}  {row[3]}" for row in rows]
+        shape = "×".join(map(str, self.input_shape))
+        trunks = f", {len(self.trunks)} trunks" if len(self.trunks) > 1 else ""
+        title = f"{type(self.backbone).__name__} with exits: {shape} → {self.classes} classes{trunks}"
+        return "\n".join((title, *lines))
 
     # What runs
 
@@ -94,12 +179,12 @@ class ExitNetwork(nn.Module):
 
     def pool(self, k: int) -> nn.Module:
         """The parameter-free stem of head k; the identity for the final exit."""
-        return nn.Identity() if k == self.exits else self._head(k).pool
+        return nn.Identity() if k == self.exits else self.heads[k - 1].pool
 
     def body(self, k: int, trunk: int = 0) -> Callable[..., Tensor]:
         """The rest of head k: what `pool(k)` returns → logits [B, classes]."""
         if k < self.exits:
-            return self._head(k).body
+            return self.heads[k - 1].body
         classifier = self.trunks[trunk].classifier
         return lambda *tensors: classifier(*tensors)[0]
 
@@ -133,19 +218,19 @@ class ExitNetwork(nn.Module):
         """
         if self._is_early(part):
             prefix = f"{self._early[part.index - 1].name}."
-            return self._head(part.index).state_dict(prefix=prefix, keep_vars=True)
+            return self.heads[part.index - 1].state_dict(prefix=prefix, keep_vars=True)
         return self._piece(part, trunk).state()
 
     def parameters_of(self, part: Part, trunk: int = 0) -> list[nn.Parameter]:
         """The parameters of a part."""
         if self._is_early(part):
-            return list(self._head(part.index).parameters())
+            return list(self.heads[part.index - 1].parameters())
         return self._piece(part, trunk).parameters()
 
     def train_part(self, part: Part, mode: bool, trunk: int = 0) -> None:
         """Put one part in train or eval mode and leave the others as they are."""
         if self._is_early(part):
-            self._head(part.index).train(mode)
+            self.heads[part.index - 1].train(mode)
         else:
             self._piece(part, trunk).train(mode)
 
@@ -153,8 +238,10 @@ class ExitNetwork(nn.Module):
         """Put every part in train or eval mode."""
         super().train(mode)
         for trunk in self.trunks:
-            for piece in (*trunk.segments, trunk.classifier):
+            for piece in (trunk.module, *trunk.segments, trunk.classifier):
                 piece.train(mode)
+        for head in self.heads:
+            head.train(mode)
         return self
 
     def macs(self, part: Part) -> int:
@@ -180,7 +267,7 @@ class ExitNetwork(nn.Module):
         if len(self.trunks) > 1:
             raise OfframpError(
                 f"the network has {len(self.trunks)} trunks, and training begins from one; "
-                "attach exits anew to one of its trunk_modules"
+                "attach exits anew to its backbone"
             )
         twin = self.copy()
         if not self.redrawable:
@@ -215,7 +302,7 @@ class ExitNetwork(nn.Module):
         twin = self.copy()
         for k, exit in enumerate(self._early, start=1):
             head = drawn_head(exit, self.classes, self.clock, seed, draw)
-            twin._head(k).load_state_dict(head.state_dict())
+            twin.heads[k - 1].load_state_dict(head.state_dict())
         if self._make is not None:
             fresh = drawn_module(self._make, seed, draw).state_dict()
             for trunk in twin.trunks:
@@ -239,7 +326,7 @@ class ExitNetwork(nn.Module):
         twin = ExitNetwork(
             [self.trunks[s].on(copy.deepcopy(self.trunks[s].module), clock) for s in sources],
             trunk_of,
-            [copy.deepcopy(self._head(k), {id(self.clock): clock}) for k in range(1, self.exits)],
+            [copy.deepcopy(head, {id(self.clock): clock}) for head in self.heads],
             self._early,
             classes=self.classes,
             input_shape=self.input_shape,
@@ -255,11 +342,6 @@ class ExitNetwork(nn.Module):
                 twin.train_part(part, self._piece(part, source).training, trunk)
         return twin
 
-    def _head(self, k: int) -> Head:
-        head = self.heads[k - 1]
-        assert isinstance(head, Head)
-        return head
-
     def _is_early(self, part: Part) -> bool:
         return part.kind == "head" and part.index < self.exits
 
@@ -268,6 +350,13 @@ class ExitNetwork(nn.Module):
         if part.kind == "segment":
             return self.segment(part.index, trunk)
         return self.trunks[trunk].classifier
+
+
+def _free(name: str, module: nn.Module) -> str:
+    """`name`, or one like it that the backbone has not taken for a part of its own."""
+    while name in module._modules:
+        name += "_"
+    return name
 
 
 def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:

@@ -1,0 +1,170 @@
+"""What PyTorch sees of a network with exits: the backbone's own names, and the heads' beside them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from network_kit import same, shift
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.func import functional_call
+from torchvision.models import mnasnet0_5, resnet18
+
+from offramp.nets import attach
+
+
+class Own(nn.Module):
+    """With a parameter and a buffer of its root, and parts that are named as attributes of ours are."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("offset", torch.zeros(1))
+        self.heads = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.exits = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.trunks = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.trunks(self.exits(self.heads(x * self.scale + self.offset)).mean((2, 3)))
+
+
+MODULES = {
+    "resnet18": (lambda: resnet18(num_classes=3), ["layer1", "layer2.0", "layer2"]),
+    "timm": (lambda: timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=3), 1),
+    "own": (Own, ["heads"]),
+}
+
+
+@pytest.fixture(params=MODULES)
+def pair(request):
+    make, exits = MODULES[request.param]
+    return make(), attach(make(), exits, (3, 32, 32), head="linear").eval()
+
+
+def outputs(net, x=None):
+    with torch.no_grad():
+        return net(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32) if x is None else x)
+
+
+def test_a_checkpoint_of_the_backbone_loads_and_leaves_the_heads_alone(pair):
+    module, net = pair
+    heads = {key: net.state_dict()[key].clone() for key in net.head_keys}
+    assert heads and not same(module.state_dict(), net.backbone.state_dict())
+    for _ in "before and after training":
+        assert str(net.load_state_dict(module.state_dict())) == "<All keys matched successfully>"
+        assert same(module.state_dict(), net.backbone.state_dict())
+        assert same(heads, {key: net.state_dict()[key] for key in net.head_keys})
+        assert torch.equal(outputs(net)[-1], outputs(module.eval()))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        sum(logits.square().sum() for logits in net(torch.ones(2, 3, 32, 32))).backward()
+        assert all(p.grad is not None for p in net.parameters())
+        optimizer.step()
+        assert not same(module.state_dict(), net.backbone.state_dict())
+        net.load_state_dict(net.state_dict() | heads)
+
+
+def test_the_state_loads_into_the_backbone_and_names_the_heads(pair, tmp_path):
+    module, net = pair
+    shift(net)
+    found = module.load_state_dict(net.state_dict(), strict=False)
+    assert not found.missing_keys and tuple(found.unexpected_keys) == net.head_keys
+    assert same(module.state_dict(), net.backbone.state_dict())
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    for state in (
+        load_file(tmp_path / "net.safetensors"),
+        torch.load(tmp_path / "net.pth", weights_only=True),
+    ):
+        for assign in (False, True):
+            twin = copy.deepcopy(net)
+            with torch.no_grad():
+                for tensor in twin.state_dict().values():
+                    tensor.zero_()
+            twin.load_state_dict(state, assign=assign)
+            assert same(twin.state_dict(), net.state_dict())
+            assert all(map(torch.equal, outputs(twin), outputs(net)))
+
+
+def test_every_tensor_has_one_name(pair):
+    _, net = pair
+    named = dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers())
+    assert named.keys() >= net.state_dict().keys()
+    assert len({id(t) for t in named.values()}) == len(named)
+    for name, tensor in net.named_parameters():
+        assert net.get_parameter(name) is tensor
+    state = {name: tensor * 2 for name, tensor in net.state_dict().items()}
+    if not isinstance(net.backbone, Own):  # torch.func finds modules as attributes
+        names = net.state_dict().keys() - set(net.head_keys)
+        found = functional_call(net, {name: state[name] for name in names}, torch.ones(2, 3, 32, 32))
+        net.load_state_dict({name: state[name] for name in names})
+        assert all(map(torch.equal, found, net(torch.ones(2, 3, 32, 32))))
+
+
+def test_it_moves_as_a_whole_and_as_a_part_of_another_module(pair):
+    module, net = pair
+    half = copy.deepcopy(net).to(torch.bfloat16)
+    assert {t.dtype for t in half.state_dict().values() if t.is_floating_point()} == {torch.bfloat16}
+    logits = outputs(half, torch.ones(2, 3, 32, 32, dtype=torch.bfloat16))
+    assert {t.dtype for t in logits} == {torch.bfloat16}
+    outer = nn.Sequential(nn.Identity(), copy.deepcopy(net))
+    outer.load_state_dict({f"1.{name}": tensor for name, tensor in module.state_dict().items()})
+    assert same(outer[1].backbone.state_dict(), module.state_dict())
+    assert outer.state_dict().keys() == {f"1.{name}" for name in net.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s, _: s.pop("conv1.weight"), r'Missing key\(s\) in state_dict: "conv1.weight"'),
+        (lambda s, _: s.update(conv0=torch.ones(1)), r'Unexpected key\(s\) in state_dict: "conv0"'),
+        (lambda s, _: s.update({"fc.weight": torch.ones(2)}), "size mismatch for fc.weight"),
+        (lambda s, net: s.pop(net.head_keys[0]), r"Missing.*exits\.layer1\.body\.classifier\.weight"),
+        (
+            lambda s, _: s.update({"exits.layer3.body.x": torch.ones(1)}),
+            r'Unexpected key\(s\) in state_dict: "exits\.layer3\.body\.x"',
+        ),
+    ],
+)
+def test_what_does_not_fit_is_torchs_own_error(change, message):
+    net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32), head="linear")
+    state = net.state_dict()
+    change(state, net)
+    with pytest.raises(RuntimeError, match=message):
+        net.load_state_dict(state)
+
+
+def test_a_backbone_loads_by_its_own_rules():
+    module = mnasnet0_5(num_classes=3)
+    net = attach(module, 1, (3, 32, 32))
+    assert net.state_dict()._metadata[""] == module.state_dict()._metadata[""] == {"version": 2}
+    net.load_state_dict(module.state_dict())
+
+
+def test_of_several_trunks_the_final_exits_goes_by_plain_names():
+    net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32)).with_trunks((2, 1, 0))
+    for n, trunk in enumerate(net.trunks):
+        trunk.module.fc.bias.data.fill_(n)
+    for twin in (net, copy.deepcopy(net)):
+        assert twin.backbone is twin.trunks[0].module
+        state = twin.state_dict()
+        assert [state[f"{name}fc.bias"][0] for name in ("", "trunks.1.", "trunks.2.")] == [0, 1, 2]
+        assert len(list(twin.parameters())) == 3 * 62 + len([*twin.heads[0].parameters()]) * 2
+        with pytest.raises(RuntimeError, match=r"Missing.*trunks\.1\.conv1\.weight"):
+            twin.load_state_dict(resnet18(num_classes=3).state_dict())
+        twin.load_state_dict(state)
+    apart = net.with_trunks((0, 0, 1))
+    assert apart.backbone is apart.trunks[1].module and "trunks.0.fc.bias" in apart.state_dict()
+
+
+def test_what_it_prints_is_a_row_an_exit():
+    net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32))
+    assert repr(net).splitlines() == [
+        "ResNet with exits: 3×32×32 → 3 classes",
+        "  exit  place   MACs, %  head",
+        "  1     layer1     35.4  paper",
+        "  2     layer2     56.3  paper",
+        "  3     layer4    100.0  its own classifier",
+    ]
