@@ -147,7 +147,7 @@ class ExitNetwork(nn.Module):
                 state_dict.update(own)
         added = [prefix + name + "." for name in (self._trunks_name, self._exits_name)]
         aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
-        self.backbone._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        self.backbone._load_from_state_dict(state_dict, prefix, *rest)
         state_dict.update(aside)
 
     def get_submodule(self, target: str) -> nn.Module:
@@ -164,8 +164,8 @@ class ExitNetwork(nn.Module):
             share = 100 * sum(self.macs(part) for part in path(k)) / whole
             head = self.head_specs[k - 1].kind if k < self.exits else "its own classifier"
             rows.append((str(k), place, f"{share:.1f}", head))
-        place, macs = (max(len(row[n]) for row in rows) for n in (1, 2))
-        lines = [f"  {row[0]:<4}  {row[1]:<{place}}  {row[2]:>{macs}}  {row[3]}" for row in rows]
+        wide, narrow = (max(len(row[n]) for row in rows) for n in (1, 2))
+        lines = [f"  {row[0]:<4}  {row[1]:<{wide}}  {row[2]:>{narrow}}  {row[3]}" for row in rows]
         shape = "×".join(map(str, self.input_shape))
         trunks = f", {len(self.trunks)} trunks" if len(self.trunks) > 1 else ""
         title = f"{type(self.backbone).__name__} with exits: {shape} → {self.classes} classes{trunks}"
@@ -238,7 +238,8 @@ class ExitNetwork(nn.Module):
         """Put every part in train or eval mode."""
         super().train(mode)
         for trunk in self.trunks:
-            for piece in (trunk.module, *trunk.segments, trunk.classifier):
+            trunk.module.train(mode)
+            for piece in (*trunk.segments, trunk.classifier):
                 piece.train(mode)
         for head in self.heads:
             head.train(mode)
