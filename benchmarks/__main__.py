@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side import BUSY, Result
+from benchmarks.contest import BUSY, Result
 from offramp.files import replacing
 from offramp.meters.load import busy_cores
 
@@ -24,40 +24,45 @@ HERE = Path(__file__).parent
 PARTS = {
     "start": "cold start of the command",
     "step": "a joint training step against loops written by hand",
-    "bound": "what bounds a training step",
     "frozen": "phases on a frozen trunk against careful loops and earlyon",
     "study": "all nine strategies against as written",
-    "steady": "the last epoch against the second, alone and beside other work",
+    "drift": "the last epoch against the second, alone and beside other work",
     "memory": "peak memory against the limit, and against what is free",
     "scale": "time and memory against images, exits, classes, trials",
-    "workers": "two trials: one after another or at once with fewer threads",
-    "openmp": "how long OpenMP's threads should spin, alone and beside other work",
-    "worth": "each optimization off alone",
 }
-
-NO_BAR = ("bound", "workers", "openmp", "worth")  # a quick run has them when they are named
+ON_REQUEST = {
+    "peak_share": "what bounds a training step",
+    "workers": "two trials: one after another or at once with fewer threads",
+    "spin": "how long OpenMP's threads should spin, alone and beside other work",
+    "ablation": "each optimization off alone",
+    "inference": "what leaving early saves, against what the stages promise",
+    "loaders": "images a second, in memory and from files",
+    "meters": "what sampling of memory and power costs beside training",
+}
+EVERY = PARTS | ON_REQUEST
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    listing = "\n".join(f"  {name:8} {what}" for name, what in PARTS.items())
-    parser.epilog = f"parts (if none is named all, but for {', '.join(NO_BAR)} with --quick):\n{listing}"
+    listing = "\n".join(f"  {name:12} {what}" for name, what in EVERY.items())
+    parser.epilog = (
+        f"parts (all, with --quick the first {len(PARTS)}, unless some are named):\n{listing}"
+    )
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
     given = parser.parse_args()
     for name in given.parts:
-        if name not in PARTS:
-            parser.error(f"unknown part '{name}'; parts are {', '.join(PARTS)}")
+        if name not in EVERY:
+            parser.error(f"unknown part '{name}'; parts are {', '.join(EVERY)}")
     stem = "results-quick" if given.quick else "results"
     if busy_cores() > BUSY:
         print(f"Others use {busy_cores():.1f} cores of this machine: its times are not to be trusted.")
-    usual = [part for part in PARTS if not (given.quick and part in NO_BAR)]
-    for part in given.parts or usual:
+    for part in given.parts or (PARTS if given.quick else EVERY):
         began = time.monotonic()
-        say(f"{part}: {PARTS[part]}")
+        say(f"{part}: {EVERY[part]}")
         for result in importlib.import_module(f"benchmarks.{part}").measure(given.quick, say):
             say(f"  {line(result)}")
             keep(given.out, stem, result)
@@ -79,16 +84,12 @@ def keep(folder: Path, stem: str, result: Result) -> None:
     """Put a result in the files at once: an interrupted run loses only what it was measuring."""
     path = folder / f"{stem}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    made = {**asdict(result), "spread": list(result.spread)}
-    names = [row["name"] for row in rows]
-    if result.name in names:
-        rows[names.index(result.name)] = made
-    else:
-        rows.append(made)
+    named = {row["name"]: row for row in rows}
+    named[result.name] = {**asdict(result), "spread": list(result.spread)}
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n")
+        temporary.write_text(json.dumps(list(named.values()), indent=1) + "\n")
     with replacing(folder / f"{stem}.md") as temporary:
-        temporary.write_text(table(rows))
+        temporary.write_text(table(list(named.values())))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

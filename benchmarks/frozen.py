@@ -1,7 +1,7 @@
 """Phases on a frozen trunk, 20 epochs, the building of caches included: python -m benchmarks frozen
 
 Each task is trained by offramp as a study runs it, by offramp with `execution: plain` (every layer live,
-each phase alone), by a loop as a careful user writes it (benchmarks/careful.py) and, where the task is
+each phase alone), by a loop as a careful user writes it (frozen_by_hand.py) and, where the task is
 one of its own, by PyPI's earlyon. offramp's time is all that its phases take, the filling of caches and
 the writing of nodes included, but for one thing: after the last epoch it looks at the training split
 once or twice more. No other contender does, so that is left out, and what it costs stands in the note.
@@ -14,17 +14,18 @@ must agree to the bit in every number they share, and the accuracies of the othe
 from __future__ import annotations
 
 import importlib.util
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean, median
 
-from benchmarks.frozen_contenders import Timed, by_hand, earlyon, engine
-from benchmarks.frozen_task import Pairs, Task, cifar10, write_pictures, write_trunk
-from benchmarks.side import Contender, Result, in_turns, machine, ratio
+from benchmarks.contest import Contender, Result, Say, against, in_turns
+from benchmarks.frozen_by_hand import Timed
+from benchmarks.frozen_contenders import by_hand, earlyon, engine
+from benchmarks.frozen_task import Pairs, Task, write_pictures, write_trunk
 
 EPOCHS = 20
 NAMES = {"plain": "offramp plain", "careful": "the careful loop", "earlyon": "earlyon 0.3.0"}
@@ -103,13 +104,6 @@ CASES: tuple[Case, ...] = (
         {"careful": 1.2, "plain": None},
     ),
     Case(
-        "two-stage, MobileNetV2, ImageNet's stem",
-        replace(TASK, backbone="mobilenetv2"),
-        Size(10_000, 500),
-        None,
-        {"careful": None, "plain": None},
-    ),
-    Case(
         "two-stage, ResNet-50, the paper's stem, pooled heads: accuracy after 20 epochs",
         replace(TASK, recipe=ADAM, head=POOLED),
         Size(10_000, 1_000, live=EPOCHS, rounds=1),
@@ -120,7 +114,7 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
+def measure(quick: bool, say: Say) -> Iterator[Result]:
     """The ratios of every case."""
     makers = {"derived": partial(Contender, engine, mode="derived")}
     makers |= {"plain": partial(Contender, engine, mode="plain"), "careful": partial(Contender, by_hand)}
@@ -128,25 +122,18 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
         say(f"earlyon is not installed, and its lines are left out; to have them: {INSTALL}")
     else:
         makers["earlyon"] = partial(Contender, earlyon)
-    root = cifar10()
     with ExitStack() as stack:
         contenders = {name: stack.enter_context(make()) for name, make in makers.items()}
         for case in CASES:
             size = case.quick if quick else case.full
             if size is not None:
-                yield from _measured(case, size, root, contenders, say)
+                yield from _measured(case, size, contenders, say)
 
 
-def _measured(
-    case: Case,
-    size: Size,
-    root: Path | None,
-    contenders: Mapping[str, Contender],
-    say: Callable[[str], None],
-) -> Iterator[Result]:
+def _measured(case: Case, size: Size, contenders: Mapping[str, Contender], say: Say) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         say(f"{case.name}: {size.images:,} images")
-        pictures = write_pictures(Path(folder), root, size.images, size.validation)
+        pictures = write_pictures(Path(folder), size.images, size.validation)
         task = replace(case.task, folder=folder)
         if task.kept:
             write_trunk(task)
@@ -154,73 +141,69 @@ def _measured(
         epochs = {name: size.epochs if name == "derived" else size.live for name in here}
         turns = {name: partial(contenders[name], task, epochs[name]) for name in here}
         found = in_turns(turns, size.rounds)
-    for name in here:
-        say("  " + _times(name, found[name]))
+    for name, times in found.items():
+        once, each = (median([getattr(t, kind) for t in times]) for kind in ("fixed", "epoch"))
+        say(f"  {name}: {once:.3g} s once, {each:.3g} s an epoch")
     if "plain" in found:
         check_bits(found["derived"][0], found["plain"][0], case.name)
-    made = accuracy_results if case.accuracy else time_results
-    yield from made(case, size, found, pictures, machine())
+    yield from (accuracy_results if case.accuracy else time_results)(case, size, found, pictures)
 
 
 def time_results(
-    case: Case, size: Size, found: Mapping[str, Sequence[Timed]], pictures: str, where: str
+    case: Case, size: Size, found: Mapping[str, Sequence[Timed]], pictures: str
 ) -> Iterator[Result]:
     """A contender's 20 epochs divided by offramp's, for each of the others."""
-    ours = totals(found["derived"])
+    derived = found["derived"]
+    ours = [timed.total(EPOCHS) for timed in derived]
+    few = [] if size.live == EPOCHS else [f"its live epochs, all alike, over {size.live} and scaled"]
+    if size.epochs != EPOCHS:
+        few.append(f"offramp's over {size.epochs} and scaled, preparation once")
     for other in (name for name in case.bars if name in found):
-        theirs = totals(found[other])
-        value, spread = ratio(theirs, ours)
-        note = (
-            f"{size.images:,} {pictures}, {EPOCHS} epochs: {statistics.median(theirs):.3g} s against "
-            f"{statistics.median(ours):.3g} s{_scaled(size)}"
+        theirs = [timed.total(EPOCHS) for timed in found[other]]
+        took, last = median(theirs), median(timed.last for timed in derived)
+        epoch = min(derived[0].epochs, found[other][0].epochs)
+        mine, their = derived[0].accuracies[epoch - 1], found[other][0].accuracies[-1]
+        alike = f"accuracies after epoch {epoch}: {_percents(mine)} and {_percents(their)}"
+        notes = (
+            f"{size.images:,} {pictures}, {EPOCHS} epochs: {took:.3g} s against {median(ours):.3g} s",
+            *few,
+            f"equal to the bit after epoch {epoch}" if other == "plain" else alike,
+            *case.remarks,
+            f"were preparation free, {took / EPOCHS / median(timed.epoch for timed in derived):.3g}",
+            f"offramp's last looks at the training split take {last:.3g} s: "
+            f"{took / (median(ours) + last):.3g}",
         )
-        remarks = [_alike(found["derived"][0], found[other][0], other), *case.remarks]
-        cached = EPOCHS * statistics.median(timed.epoch for timed in found["derived"])
-        remarks.append(f"were preparation free, {statistics.median(theirs) / cached:.3g}")
-        last = statistics.median(timed.last for timed in found["derived"])
-        with_last = statistics.median(theirs) / (statistics.median(ours) + last)
-        remarks.append(f"offramp's last looks at the training split take {last:.3g} s: {with_last:.3g}")
-        yield Result(
+        yield against(
             f"{case.name}: {NAMES[other]} / offramp",
-            value,
-            case.bars[other],
-            "higher",
-            spread,
-            where,
-            "; ".join([note, *remarks]),
+            theirs,
+            ours,
+            bar=case.bars[other],
+            better="higher",
+            note="; ".join(notes),
         )
 
 
 def accuracy_results(
-    case: Case, size: Size, found: Mapping[str, Sequence[Timed]], pictures: str, where: str
+    case: Case, size: Size, found: Mapping[str, Sequence[Timed]], pictures: str
 ) -> Iterator[Result]:
     """offramp's accuracy divided by a contender's, the mean over heads, after the last epoch. Held to 1
     less two standard errors of one accuracy on so many images, those being what chance may take."""
     ours = found["derived"][0].accuracies[-1]
-    mean = statistics.fmean(ours)
-    noise = 2 * (mean * (1 - mean) / size.validation) ** 0.5
+    mean = fmean(ours)
+    chance = 2 * (mean * (1 - mean) / size.validation) ** 0.5
     for other in (name for name in case.bars if name in found):
         theirs = found[other][0].accuracies[-1]
         each = [a / max(b, 1 / size.validation) for a, b in zip(ours, theirs, strict=True)]
-        note = (
-            f"{size.images:,} {pictures} and {size.validation} to validate, by head "
-            f"{_percents(ours)} against {_percents(theirs)}; two standard errors of an accuracy are "
-            f"{100 * noise:.1f} points; the spread is over heads"
-        )
         yield Result(
             f"{case.name}, offramp / {NAMES[other]}",
-            mean / statistics.fmean(theirs),
-            round(1 - noise / mean, 3),
+            mean / fmean(theirs),
+            round(1 - chance / mean, 3),
             "higher",
             (min(each), max(each)),
-            where,
-            note,
+            note=f"{size.images:,} {pictures} and {size.validation} to validate, by head "
+            f"{_percents(ours)} against {_percents(theirs)}; two standard errors of an accuracy are "
+            f"{100 * chance:.1f} points; the spread is over heads",
         )
-
-
-def totals(found: Sequence[Timed]) -> list[float]:
-    """Seconds of 20 epochs in each round."""
-    return [timed.total(EPOCHS) for timed in found]
 
 
 def check_bits(derived: Timed, plain: Timed, name: str) -> None:
@@ -232,27 +215,5 @@ def check_bits(derived: Timed, plain: Timed, name: str) -> None:
             raise AssertionError(f"{name}: {kind} of derived {ours} and plain {theirs} differ")
 
 
-def _scaled(size: Size) -> str:
-    """What was not run to the end, in words."""
-    few = [] if size.live == EPOCHS else [f"its live epochs, all alike, over {size.live} and scaled"]
-    if size.epochs != EPOCHS:
-        few.append(f"offramp's over {size.epochs} and scaled, preparation once")
-    return "".join(f"; {what}" for what in few)
-
-
-def _alike(ours: Timed, theirs: Timed, other: str) -> str:
-    """Accuracies where both ended the same epoch."""
-    epoch = min(ours.epochs, theirs.epochs)
-    if other == "plain":
-        return f"equal to the bit after epoch {epoch}"
-    both = f"{_percents(ours.accuracies[epoch - 1])} and {_percents(theirs.accuracies[-1])}"
-    return f"accuracies after epoch {epoch}: {both}"
-
-
 def _percents(values: Sequence[float]) -> str:
     return " ".join(f"{100 * value:.1f}" for value in values) + " %"
-
-
-def _times(name: str, found: Sequence[Timed]) -> str:
-    fixed, epoch = (statistics.median([getattr(t, kind) for t in found]) for kind in ("fixed", "epoch"))
-    return f"{name}: {fixed:.3g} s once, {epoch:.3g} s an epoch"

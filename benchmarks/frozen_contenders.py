@@ -12,8 +12,6 @@ import copy
 import functools
 import tempfile
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,40 +20,18 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from benchmarks import careful
+from benchmarks import frozen_by_hand
+from benchmarks.frozen_by_hand import Timed
 from benchmarks.frozen_task import SEED, Task, fresh, plan_of, ready
+from benchmarks.subjects import events
 from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied, placed
 from offramp.nets.origin import origin_of
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, net_spec
-from offramp.study.run.events import Failed, Finished
+from offramp.study.run.events import Finished
 from offramp.study.run.run import Conduct
-from offramp.study.run.run import run as run_plan
-
-Numbers = tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A training of `epochs` epochs. fixed: seconds that do not depend on their number: preparation,
-    the cache's filling included, and what keeps the result.  epoch: seconds an epoch, validation and
-    checkpoints included.  accuracies: on the validation split, epochs by phase.  losses: the same, where
-    they are told.  last: seconds of the looks at the whole training split, in eval mode, after the last
-    epoch, where any are taken; no other contender takes one, so they are in no total."""
-
-    epochs: int
-    fixed: float
-    epoch: float
-    accuracies: Numbers
-    losses: Numbers = ()
-    last: float = 0.0
-
-    def total(self, epochs: int) -> float:
-        """Seconds of that many epochs."""
-        return self.fixed + epochs * self.epoch
-
 
 Train = Callable[[Task, int], Timed]
 
@@ -89,9 +65,8 @@ def by_hand() -> Train:
         placed(net, devices.chosen())
         recipe = plan.study.recipe.recipe
         with applied(plan.numerics):
-            jobs = careful.JOBS[task.strategy](net)
-            found = careful.run(jobs, net, plan.data.to(devices.chosen()), recipe, epochs, SEED)
-        return Timed(epochs, 0.0, found.seconds, found.accuracies, found.losses)
+            jobs = frozen_by_hand.JOBS[task.strategy](net)
+            return frozen_by_hand.run(jobs, net, plan.data.to(devices.chosen()), recipe, epochs, SEED)
 
     return train
 
@@ -156,19 +131,13 @@ def _run(plan: Plan) -> Timed:
     """Run the phases of a plan in a new store; the finished network's answers are not asked for."""
     left = set(plan.nodes)
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
-        store = Store(Path(folder) / "store")
-        conduct = Conduct(devices.chosen(), Path(folder) / "cache")
         began = perf_counter()
-        with closing(run_plan(plan, store, conduct)) as events:
-            for event in events:
-                if isinstance(event, Failed):
-                    raise RuntimeError(event.reason)
-                if isinstance(event, Finished):
-                    left.discard(event.key)
-                if not left:
-                    break
-            seconds = perf_counter() - began
-        return told(store, plan, seconds)
+        for event in events(plan, Path(folder), Conduct.checkpoint_seconds):
+            if isinstance(event, Finished):
+                left.discard(event.key)
+            if not left:
+                break
+        return told(Store(Path(folder) / "store"), plan, perf_counter() - began)
 
 
 def told(store: Store, plan: Plan, whole: float) -> Timed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from benchmarks.subjects import cifar10, noise
 from offramp import device as devices
 from offramp.data import Data, DataSpec, load, statistics
 from offramp.data.dataset import Split
@@ -72,33 +72,22 @@ def plan_of(task: Task, epochs: int, mode: str = "derived") -> Plan:
     return plan_trials(study, data, net, numerics)
 
 
-def cifar10() -> Path | None:
-    """The folder of CIFAR-10's files: in $OFFRAMP_DATA, or in shared/data beside this repository."""
-    given = os.environ.get("OFFRAMP_DATA")
-    roots = [Path(given)] if given else []
-    roots.append(Path(__file__).resolve().parents[2] / "shared" / "data")
-    return next((r / "cifar10" for r in roots if any((r / "cifar10").glob("*"))), None)
-
-
-def write_pictures(folder: Path, root: Path | None, train: int, validation: int) -> str:
-    """CIFAR-10's images of `root`, or made ones; returns which, in words."""
+def write_pictures(folder: Path, train: int, validation: int) -> str:
+    """CIFAR-10's images where it is, or made ones; returns which, in words."""
+    root = cifar10()
     if root is None:
-        splits, words = _made(train, validation), "made images (no CIFAR-10 was found)"
+        words, splits = "made images (no CIFAR-10 was found)", (noise(train), noise(validation, seed=2))
     else:
         wanted = train + max(train // 19, 200) + 20  # some are held out to calibrate; not used here
         spec = DataSpec("cifar10", str(root), wanted, validation, validation="test")
-        found = load(spec, loader="resident")
-        splits = {
-            "train": (found.train.images[:train], found.train.labels[:train]),
-            "validation": (found.test.images, found.test.labels),
-        }
-        words = "CIFAR-10 images"
-    tensors = {
-        f"{name}.{kind}": tensor.contiguous()
-        for name, pair in splits.items()
-        for kind, tensor in zip(("images", "labels"), pair, strict=True)
-    }
-    safetensors.torch.save_file(tensors, folder / "pictures.safetensors")
+        found, words = load(spec, loader="resident"), "CIFAR-10 images"
+        splits = (
+            (found.train.images[:train], found.train.labels[:train]),
+            (found.test.images, found.test.labels),
+        )
+    names = [f"{split}.{kind}" for split in ("train", "validation") for kind in ("images", "labels")]
+    tensors = (tensor.contiguous() for pair in splits for tensor in pair)
+    safetensors.torch.save_file(dict(zip(names, tensors, strict=True)), folder / "pictures.safetensors")
     return words
 
 
@@ -142,15 +131,3 @@ def ready(data: Data, images: Tensor) -> Tensor:
 def fresh(plan: Plan) -> ExitNetwork:
     """The network as the plan's phases find it: given or drawn trunk, heads drawn from the seed."""
     return plan.net.redrawn(SEED)
-
-
-def _made(train: int, validation: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Noise of CIFAR's shape, brighter for higher classes, so that there is something to learn."""
-    generator = torch.Generator().manual_seed(SEED)
-
-    def some(count: int) -> tuple[Tensor, Tensor]:
-        labels = torch.arange(count) % CLASSES
-        noise = torch.randint(0, 160, (count, 3, 32, 32), generator=generator)
-        return (noise + 10 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels
-
-    return {"train": some(train), "validation": some(validation)}

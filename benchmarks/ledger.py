@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -16,15 +16,24 @@ from torch.utils._pytree import tree_leaves
 from offramp import device as devices
 
 aten = torch.ops.aten
+PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default)
+KINDS = (
+    "dense convolution",
+    "depthwise convolution",
+    "matrix product",
+    "BatchNorm",
+    "optimizer",
+    "other",
+)
 
 
 @dataclass(frozen=True)
 class Operation:
     """One operation that ran.
 
-    kind: `dense convolution`, `depthwise convolution` (an output reads one channel), `matrix product`,
-    `BatchNorm`, `optimizer` or `other`.  flops: two a multiply-accumulate; where a factor is a zero of
-    padding, in padded_flops alone.  bytes: what it reads and writes if it does so once.
+    kind: of KINDS; depthwise: an output reads one channel.  flops: two a multiply-accumulate; where a
+    factor is a zero of padding, in padded_flops alone.  bytes: what it reads and writes if it does so
+    once.
     """
 
     kind: str
@@ -66,7 +75,7 @@ def _kind(func: Any, args: Sequence[Any]) -> str:
     if func in (aten.convolution.default, aten.convolution_backward.default):
         weight = args[1] if func is aten.convolution.default else args[2]
         return "depthwise convolution" if weight.shape[1] == 1 else "dense convolution"
-    if func in (aten.mm.default, aten.addmm.default, aten.bmm.default):
+    if func in PRODUCTS:
         return "matrix product"
     if "batch_norm" in str(func):
         return "BatchNorm"
@@ -76,19 +85,16 @@ def _kind(func: Any, args: Sequence[Any]) -> str:
 def _flops(func: Any, args: Sequence[Any]) -> tuple[int, int]:
     """Of convolutions and matrix products: without and with the zeros of padding."""
     if func is aten.convolution.default:
-        images, weight, _, stride, padding, dilation = args[:6]
-        return convolution_flops(images.shape, weight.shape, stride, padding, dilation)
+        images, weight, _, *geometry = args[:6]
+        return convolution_flops(images.shape, weight.shape, *geometry)
     if func is aten.convolution_backward.default:
-        _, images, weight, _, stride, padding, dilation = args[:7]
-        once, padded = convolution_flops(images.shape, weight.shape, stride, padding, dilation)
+        _, images, weight, _, *geometry = args[:7]
         passes = sum(args[-1][:2])  # the gradients of images and of weights, where they are asked for
+        once, padded = convolution_flops(images.shape, weight.shape, *geometry)
         return passes * once, passes * padded
-    if func is aten.mm.default:
-        flops = 2 * args[0].shape[0] * args[0].shape[1] * args[1].shape[1]
-        return flops, flops
-    if func is aten.addmm.default:
-        flops = 2 * args[1].shape[0] * args[1].shape[1] * args[2].shape[1]
-        return flops, flops
+    if func in PRODUCTS[:2]:
+        a, b = args[-2:]
+        return (2 * a.shape[0] * a.shape[1] * b.shape[1],) * 2
     return 0, 0
 
 
@@ -117,14 +123,11 @@ def _moved(func: Any, args: Any, kwargs: Any, result: Any) -> int:
         return 0
     arguments = func._schema.arguments
     given = {a.name: value for a, value in zip(arguments, args, strict=False)} | kwargs
-    written = [
-        given.get(a.name) for a in arguments if a.alias_info is not None and a.alias_info.is_write
-    ]
-    read = _distinct(tree_leaves((args, kwargs)))
-    made = {place: size for place, size in _distinct(tree_leaves(result)).items() if place not in read}
-    return sum(read.values()) + sum(made.values()) + sum(_distinct(tree_leaves(written)).values())
+    written = [given.get(a.name) for a in arguments if a.alias_info and a.alias_info.is_write]
+    distinct = _distinct((args, kwargs)) | _distinct(result)
+    return sum(distinct.values()) + sum(_distinct(written).values())
 
 
-def _distinct(values: Iterable[Any]) -> dict[int, int]:
+def _distinct(values: Any) -> dict[int, int]:
     """Bytes of the tensors among `values`, by where they lie."""
-    return {v.data_ptr(): v.nbytes for v in values if isinstance(v, Tensor) and v.numel()}
+    return {v.data_ptr(): v.nbytes for v in tree_leaves(values) if isinstance(v, Tensor) and v.numel()}

@@ -16,21 +16,19 @@ from typing import Any
 
 import psutil
 
-from benchmarks import runs
-from benchmarks.runs import Setting
-from benchmarks.side import Contender, Result, machine
+from benchmarks import subjects
+from benchmarks.contest import AS_COMMAND, Contender, Result, Say
+from benchmarks.subjects import Setting
 from offramp.meters import free_memory
 
 MIB = 2**20
-LIMIT = 256 * MIB  # of caches in memory
 LEFT = 3 * 2**30  # bytes that are free beside the process that holds memory
-SHARE = 0.6  # of free memory, without a limit
 SETTING = Setting(
     "digits-cnn",
     images=50_000,
     epochs=2,
     strategies=("branch-wise", "two-stage"),
-    data=runs.MADE,  # reading files would take memory too, at its own time
+    data=subjects.MADE,  # reading files would take memory too, at its own time
     execution={"loader": "resident"},
 )
 
@@ -45,63 +43,43 @@ class Peak:
     free: int
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
-    images, limit = (10_000, LIMIT // 4) if quick else (SETTING.images, LIMIT)
-    setting = replace(SETTING, images=images)
-    wanted = max(work.cache_bytes for work in runs.plan(setting, "derived").work.values())
-    none = peak(replace(setting, execution={**setting.execution, "cache": False}))
-    say(
-        f"  without caches {none.resident / MIB:,.0f} MiB; a phase wants {wanted / MIB:,.0f} MiB of them"
-    )
-    yield from limited(setting, none, wanted, limit)
-    yield unlimited(setting, wanted, None if quick else LEFT)
-
-
-def limited(setting: Setting, without: Peak, wanted: float, limit: int) -> Iterator[Result]:
-    """What caches add to the memory that only this process can give back, held to the limit; and to all
-    that is resident, pages of cached files included, which the system takes back when it wants them."""
-    found = peak(replace(setting, execution={**setting.execution, "cache_memory": limit}))
+def measure(quick: bool, say: Say) -> Iterator[Result]:
+    setting, limit = (replace(SETTING, images=10_000), 64 * MIB) if quick else (SETTING, 256 * MIB)
+    wanted = max(work.cache_bytes for work in subjects.plan(setting).work.values())
+    run = f"{setting.backbone}, {', '.join(setting.strategies)}, {setting.images:,} {setting.data}"
+    none, found = peak(setting, cache=False), peak(setting, cache_memory=limit)
+    # Held to the limit is what only this process can give back.
     for name, bar, kind in (("peak", 1.0, "own"), ("peak, pages of files included,", None, "resident")):
-        added = (getattr(found, kind) - getattr(without, kind)) / limit
+        with_caches, without = getattr(found, kind), getattr(none, kind)
         yield Result(
             f"memory: what caches add to the {name} / their limit",
-            added,
+            (with_caches - without) / limit,
             bar,
-            "lower",
-            (added, added),
-            machine(),
-            f"limit {limit / MIB:,.0f} MiB, a phase wants {wanted / MIB:,.0f}, the rest in files; "
-            f"{getattr(found, kind) / MIB:,.0f} MiB against {getattr(without, kind) / MIB:,.0f} without "
-            f"caches; {_run(setting)}",
+            note=f"limit {limit / MIB:,.0f} MiB, a phase wants {wanted / MIB:,.0f}, the rest in files; "
+            f"{with_caches / MIB:,.0f} MiB against {without / MIB:,.0f} without caches; {run}",
         )
-
-
-def unlimited(setting: Setting, wanted: float, left: int | None) -> Result:
-    """left: bytes that another process leaves free; None: all that is."""
-    free = free_memory()
+    held = 0 if quick else max(0, free_memory() - LEFT)
     with ExitStack() as stack:
-        if left is not None and free > left:
-            stack.enter_context(Contender(holding, size=free - left))
+        if held:
+            stack.enter_context(Contender(holding, size=held))
         found = peak(setting)
-    share = found.resident / found.free
-    return Result(
+    beside = " beside a process that holds the rest" if held else ""
+    yield Result(
         "memory: peak of a run without a limit / what was free",
-        share,
-        SHARE,
-        "lower",
-        (share, share),
-        machine(),
-        f"peak {found.resident / MIB:,.0f} MiB of {found.free / MIB:,.0f} free"
-        + (" beside a process that holds the rest" if left is not None and free > left else "")
-        + f"; a phase wants caches of {wanted / MIB:,.0f}; {_run(setting)}",
+        found.resident / found.free,
+        0.6,
+        note=f"peak {found.resident / MIB:,.0f} MiB of {found.free / MIB:,.0f} free{beside}; a phase "
+        f"wants caches of {wanted / MIB:,.0f}; {run}",
     )
+    say(f"  a phase wants {wanted / MIB:,.0f} MiB of caches")
 
 
-def peak(setting: Setting) -> Peak:
-    """Of a run in a process of its own."""
+def peak(setting: Setting, **execution: Any) -> Peak:
+    """Of a run in a process of its own. execution: further settings."""
+    setting = replace(setting, execution={**setting.execution, **execution})
     with (
         tempfile.TemporaryDirectory(prefix="offramp-memory-") as folder,
-        Contender(whole, runs.BARE, setting=setting, folder=folder) as contender,
+        Contender(whole, AS_COMMAND, setting=setting, folder=folder) as contender,
     ):
         return Peak(*contender())
 
@@ -125,7 +103,7 @@ def whole(setting: Setting, folder: str) -> Callable[[], tuple[int, int, int]]:
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
-        advance = runs.study(setting, "derived", folder, "phase")
+        advance = subjects.study(setting, "derived", folder, "phase")
         while advance() is not None:
             pass
         done.set()
@@ -137,16 +115,9 @@ def whole(setting: Setting, folder: str) -> Callable[[], tuple[int, int, int]]:
     return run
 
 
-def holding(size: int) -> Callable[[], Any]:
+def holding(size: int) -> Callable[[], int]:
     """A contender that holds so many bytes."""
     import numpy as np
 
     held = np.ones(size, dtype=np.uint8)
     return lambda: len(held)
-
-
-def _run(setting: Setting) -> str:
-    return (
-        f"{setting.backbone}, {', '.join(setting.strategies)}, {setting.images:,} images "
-        f"({runs.pictures(setting)})"
-    )

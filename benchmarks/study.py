@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks import runs
-from benchmarks.runs import Mode, Setting
-from benchmarks.side import Contender, Result, machine
+from benchmarks import subjects
+from benchmarks.contest import AS_COMMAND, Contender, Result, Say
+from benchmarks.subjects import Mode, Setting
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
 
-BAR = 0.40  # of as written, one seed, ResNet-50
 MODES: tuple[Mode, Mode] = ("derived", "plain")
 FULL = {"images": 50_000, "epochs": 200}
+SEEDS = (42, 43, 44, 45, 46)
 
 
 @dataclass(frozen=True)
@@ -37,115 +38,77 @@ class Compared:
     counted: float
     trials: int
 
-    @property
-    def ratio(self) -> float:
-        derived, plain = (sum(self.seconds[mode].values()) for mode in MODES)
-        return derived / plain
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Of the seeds."""
-        each = [took / self.seconds["plain"][seed] for seed, took in self.seconds["derived"].items()]
-        return min(each), max(each)
-
-
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Result]:
-    setting = Setting("resnet50", images=150, epochs=8) if quick else Setting("resnet50", 1000, 8)
-    found = compare(setting, say)
-    yield from told("ResNet-50", setting, found, BAR)
-    yield from at_full_scale("ResNet-50", setting, found, BAR)
-    if quick:
-        return
-    setting = Setting("mobilenetv2", 600, 4, (42, 43, 44, 45, 46))
-    found = compare(setting, say)
-    yield from told("MobileNetV2", setting, found, None)
-    yield from at_full_scale("MobileNetV2", setting, found, None)
+def measure(quick: bool, say: Say) -> Iterator[Result]:
+    setting = Setting("resnet50", images=150 if quick else 1000, epochs=8)
+    yield from told("ResNet-50", setting, compare(setting, say), 0.40)
+    if not quick:
+        setting = Setting("mobilenetv2", 600, 4, SEEDS)
+        yield from told("MobileNetV2", setting, compare(setting, say), None)
 
 
 def told(name: str, setting: Setting, found: Compared, bar: float | None) -> Iterator[Result]:
-    """What was measured, and what the plan had counted."""
-    count = len(setting.seeds)
-    seconds = {mode: sum(found.seconds[mode].values()) for mode in MODES}
-    where = machine()
-    note = (
-        f"{setting.epochs} epochs of {runs.pictures(setting)}, {setting.images:,} images of which some "
-        f"are held out; {seconds['derived']:.0f} s against {seconds['plain']:.0f} s; one run, "
-        f"a phase in turns; logits of {found.trials} trials equal bit for bit; with stores and logits "
-        f"{found.wall['derived'] / found.wall['plain']:.2f}"
-    )
+    """What was measured, what the plan had counted, and its count at the paper's scale."""
+    derived, plain = (sum(found.seconds[mode].values()) for mode in MODES)
+    ratio = derived / plain
+    each = [took / found.seconds["plain"][seed] for seed, took in found.seconds["derived"].items()]
     yield Result(
-        f"study: {name}, all nine, {_seeds(count)}, executed / as written",
-        found.ratio,
+        f"study: {name}, all nine, {_seeds(setting)}, executed / as written",
+        ratio,
         bar,
-        "lower",
-        found.spread,
-        where,
-        note,
+        spread=(min(each), max(each)),
+        note=f"{setting.epochs} epochs of {subjects.pictures(setting)}, {setting.images:,} images of "
+        f"which some are held out; {derived:.0f} s against {plain:.0f} s; one run, a phase in turns; "
+        f"logits of {found.trials} trials equal bit for bit; with stores and logits "
+        f"{found.wall['derived'] / found.wall['plain']:.2f}",
     )
-    error = found.counted / found.ratio
     yield Result(
         f"study: {name}, the plan's count of that ratio / measured",
-        error,
-        None,
-        "lower",
-        (error, error),
-        where,
-        f"counted {found.counted:.3f}, measured {found.ratio:.3f}: MACs are not time",
+        found.counted / ratio,
+        note=f"counted {found.counted:.3f}, measured {ratio:.3f}: MACs are not time",
     )
-
-
-def at_full_scale(name: str, setting: Setting, found: Compared, bar: float | None) -> Iterator[Result]:
-    """The plan's count at the paper's scale; spread: to what the error at the small one makes of it."""
-    off = found.ratio / found.counted
-    for seeds in ((42,), (42, 43, 44, 45, 46)):
-        counted = share(runs.plan(replace(setting, seeds=seeds, **FULL), "derived"))
-        note = (
-            f"counted, not run: {FULL['epochs']} epochs, {FULL['images']:,} images; at the small scale "
-            f"the count was {100 * (1 / off - 1):+.0f} % off, with which it would be {counted * off:.3f}"
-            + ("" if len(seeds) == 1 else "; no two seeds share a phase, so five are five times one")
-            + "; it takes all caches to fit their limits"
-        )
+    for seeds in (SEEDS[:1], SEEDS):
+        full = replace(setting, seeds=seeds, **FULL)
+        counted = share(subjects.plan(full))
+        corrected = counted * ratio / found.counted
+        few = "" if len(seeds) == 1 else "; no two seeds share a phase, so five are five times one"
         yield Result(
-            f"study: {name}, full scale by the cost model, {_seeds(len(seeds))}",
+            f"study: {name}, full scale by the cost model, {_seeds(full)}",
             counted,
             bar,
-            "lower",
-            (min(counted, counted * off), max(counted, counted * off)),
-            machine(),
-            note,
+            spread=(min(counted, corrected), max(counted, corrected)),
+            note=f"counted, not run: {FULL['epochs']} epochs, {FULL['images']:,} images; at the small "
+            f"scale the count was {100 * (found.counted / ratio - 1):+.0f} % off, with which it would "
+            f"be {corrected:.3f}{few}; it takes all caches to fit their limits",
         )
 
 
-def share(plan: Any) -> float:
+def share(plan: Plan) -> float:
     """Executed / as written, in MACs."""
-    return float(plan.executed / plan.written)
+    return plan.executed / plan.written
 
 
-def compare(setting: Setting, say: Callable[[str], None]) -> Compared:
+def compare(setting: Setting, say: Say) -> Compared:
     """Run both ways. Raises RuntimeError where a trial's logits differ."""
-    plans = {mode: runs.plan(setting, mode) for mode in MODES}
+    plans = {mode: subjects.plan(setting, mode) for mode in MODES}
     with tempfile.TemporaryDirectory(prefix="offramp-study-") as folder:
-        seconds, wall = in_turns(setting, plans, folder, say)
+        seconds, wall = by_phases(setting, plans, Path(folder), say)
         trials = agreed(plans, Path(folder))
     return Compared(seconds, wall, share(plans["derived"]), trials)
 
 
-def in_turns(
-    setting: Setting, plans: Mapping[Mode, Any], folder: str, say: Callable[[str], None]
+def by_phases(
+    setting: Setting, plans: Mapping[Mode, Plan], folder: Path, say: Say
 ) -> tuple[dict[Mode, dict[int, float]], dict[Mode, float]]:
     """Seconds of phases by mode and seed, and of everything by mode."""
     seconds: dict[Mode, dict[int, float]] = {mode: dict.fromkeys(setting.seeds, 0.0) for mode in plans}
     wall: dict[Mode, float] = dict.fromkeys(plans, 0.0)
     done: dict[Mode, float] = dict.fromkeys(plans, 0.0)
     with ExitStack() as stack:
-        contenders = {
-            mode: stack.enter_context(
-                Contender(
-                    runs.study, runs.BARE, setting=setting, mode=mode, folder=folder, until="phase"
-                )
-            )
-            for mode in plans
-        }
+        contenders = {}
+        for mode in plans:
+            given = {"setting": setting, "mode": mode, "folder": str(folder / mode), "until": "phase"}
+            contenders[mode] = stack.enter_context(Contender(subjects.study, AS_COMMAND, **given))
         at_work, quarter = set(plans), 1
         while at_work:
             mode = min(at_work, key=lambda mode: (done[mode] / plans[mode].executed, mode))
@@ -155,7 +118,7 @@ def in_turns(
             if phase is None:
                 at_work.remove(mode)
                 continue
-            seconds[mode][phase["seed"]] += sum(phase["seconds"].values())
+            seconds[mode][phase["seed"]] += phase["seconds"]
             done[mode] += phase["macs"]
             if sum(done.values()) >= quarter * sum(p.executed for p in plans.values()) / 4:
                 took = ", ".join(f"{m} {sum(seconds[m].values()):.0f} s" for m in plans)
@@ -164,13 +127,11 @@ def in_turns(
     return seconds, wall
 
 
-def agreed(plans: Mapping[Mode, Any], root: Path) -> int:
+def agreed(plans: Mapping[Mode, Plan], root: Path) -> int:
     """How many trials have equal logits in the stores of both modes under `root`: all of them.
 
     Raises RuntimeError naming the first that differs."""
-    from offramp.store.store import Store
-
-    stores = {mode: Store(root / mode) for mode in plans}
+    stores = {mode: Store(root / mode / "store") for mode in plans}
     named = {mode: {(t.label, t.seed): t.id for t in plan.trials} for mode, plan in plans.items()}
     for label, seed in named["derived"]:
         derived, plain = (stores[m].trial_logits(named[m][label, seed]) for m in MODES)
@@ -188,13 +149,13 @@ def differing(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) ->
         a, b = one[name], other[name]
         if a.shape != b.shape or a.dtype != b.dtype:
             return f"{name} is {a.shape} {a.dtype} and {b.shape} {b.dtype}"
-        unequal = np.ascontiguousarray(a).view(np.uint8) != np.ascontiguousarray(b).view(np.uint8)
+        unequal = (np.ascontiguousarray(a).view(np.uint8) != np.ascontiguousarray(b).view(np.uint8)).any(
+            -1
+        )
         if unequal.any():
-            return (
-                f"{int(unequal.any(axis=-1).sum())} of {unequal.any(axis=-1).size} rows of {name} differ"
-            )
+            return f"{int(unequal.sum())} of {unequal.size} rows of {name} differ"
     return None
 
 
-def _seeds(count: int) -> str:
-    return "one seed" if count == 1 else f"{count} seeds"
+def _seeds(setting: Setting) -> str:
+    return "one seed" if len(setting.seeds) == 1 else f"{len(setting.seeds)} seeds"

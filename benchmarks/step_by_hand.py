@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.subjects import noise
 from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.data import Data, Split, order
@@ -112,17 +113,11 @@ def _layers(backbone: str, net: nn.Module) -> tuple[list[nn.Module], tuple[int, 
 
 
 def made(case: Case) -> Data:
-    """Noise with random labels: the time of a step does not depend on what it sees."""
-    generator = torch.Generator().manual_seed(SEED)
-
-    def split(count: int) -> Split:
-        shape = (count, 3, case.pixels, case.pixels)
-        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        return Split(pixels, torch.arange(count) % CLASSES)
-
-    rest = split(min(32, case.batch))  # one piece for a loop that evaluates in batches
-    classes = tuple(map(str, range(CLASSES)))
-    return Data("noise", classes, split(case.batch * case.steps), rest, rest, rest, HALF, HALF)
+    """Noise: the time of a step does not depend on what it sees."""
+    shape = (3, case.pixels, case.pixels)
+    counts = (case.batch * case.steps, min(32, case.batch))  # a loop evaluates in one piece
+    train, rest = (Split(*noise(count, shape, CLASSES, SEED)) for count in counts)
+    return Data("noise", tuple(map(str, range(CLASSES))), train, rest, rest, rest, HALF, HALF)
 
 
 def engine(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
@@ -155,10 +150,8 @@ def equal_settings(case: Case, numerics: Numerics | None = None) -> Iterator[Epo
     """By hand, with the settings of a run: channels-last, fused SGD, deterministic kernels, its threads
     and allocator, images that stay on the device as bytes."""
     keep_freed_memory()
-    where = devices.chosen()
-    numerics = numerics or profile("default", where.type)
-    with applied(numerics):
-        yield from _equal_settings(case, where)
+    with applied(numerics or profile("default", devices.chosen().type)):
+        yield from _equal_settings(case, devices.chosen())
 
 
 def _equal_settings(case: Case, where: torch.device) -> Iterator[Epoch]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import contenders
 import pytest
-from benchmarks.side import Contender, Result, in_turns, ratio
+from benchmarks.contest import Contender, Result, in_turns, ratio
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from benchmarks.side import Contender, Result, in_turns, ratio
 def test_a_result_holds_where_it_is_on_the_right_side_of_its_bar(
     value: float, bar: float | None, better: Literal["higher", "lower"], holds: bool | None
 ) -> None:
-    assert Result("x", value, bar, better, (value, value), "here").holds is holds
+    assert Result("x", value, bar, better, machine="here").holds is holds
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.loops import Case, Epoch, by_hand, defaults, engine, equal_settings, network
 from benchmarks.step import CASES, agreement
+from benchmarks.step_by_hand import Case, Epoch, by_hand, defaults, engine, equal_settings, network
 
-from benchmarks import loops
+from benchmarks import step_by_hand
 from support import NUMERICS
 
 TINY = Case("mobilenetv2", 32, batch=8, steps=2)
@@ -34,7 +34,7 @@ def test_the_engine_and_the_loop_by_hand_have_the_same_losses(monkeypatch: pytes
     mine, theirs = first(engine(TINY, NUMERICS)), first(equal_settings(TINY, NUMERICS))
     assert agreement(TINY, mine, theirs) == "losses of both equal to the last bit"
     assert mine.seconds > 0 and theirs.seconds > 0
-    monkeypatch.setattr(loops, "RATE", 2 * loops.RATE)
+    monkeypatch.setattr(step_by_hand, "RATE", 2 * step_by_hand.RATE)
     with pytest.raises(RuntimeError, match="do not compute the same"):
         agreement(TINY, mine, first(equal_settings(TINY, NUMERICS)))
 
@@ -53,7 +53,7 @@ def test_the_loop_at_defaults_learns() -> None:
 
 @pytest.mark.parametrize("case", CASES[:5], ids=lambda case: case.backbone)
 @torch.no_grad()
-def test_the_network_by_hand_is_the_network(case: loops.Case) -> None:
+def test_the_network_by_hand_is_the_network(case: Case) -> None:
     images = torch.randn(2, 3, case.pixels, case.pixels)
     hand, net = by_hand(case).eval(), network(case).eval()
     assert all(torch.equal(a, b) for a, b in zip(hand(images), net(images), strict=True))

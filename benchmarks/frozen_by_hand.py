@@ -23,6 +23,7 @@ from offramp.parts import Part
 from offramp.recipe import Recipe
 
 Tensors = tuple[Tensor, ...]
+Numbers = tuple[tuple[float, ...], ...]
 
 TEMPERATURE, ALPHA = 3.0, 0.1  # of distillation, as in the paper
 
@@ -40,13 +41,23 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """seconds: of an epoch over all phases.  accuracies, losses: on the validation split, epochs by
-    phase."""
+class Timed:
+    """A training of `epochs` epochs. fixed: seconds that do not depend on their number: preparation,
+    the cache's filling included, and what keeps the result.  epoch: seconds an epoch, validation and
+    checkpoints included.  accuracies: on the validation split, epochs by phase.  losses: the same, where
+    they are told.  last: seconds of the looks at the whole training split, in eval mode, after the last
+    epoch, where any are taken; no other contender takes one, so they are in no total."""
 
-    seconds: float
-    accuracies: tuple[tuple[float, ...], ...]
-    losses: tuple[tuple[float, ...], ...]
+    epochs: int
+    fixed: float
+    epoch: float
+    accuracies: Numbers
+    losses: Numbers = ()
+    last: float = 0.0
+
+    def total(self, epochs: int) -> float:
+        """Seconds of that many epochs."""
+        return self.fixed + epochs * self.epoch
 
 
 def two_stage(net: ExitNetwork) -> list[Job]:
@@ -82,15 +93,15 @@ JOBS = {"two-stage": two_stage, "distillation": distillation, "branch-wise": bra
 
 def run(
     jobs: Sequence[Job], net: ExitNetwork, data: Data, recipe: Recipe, epochs: int, seed: int
-) -> Trained:
+) -> Timed:
     """Train the jobs one after another, `epochs` epochs each. net, data: on one device."""
     began = perf_counter()
     by_phase = [list(_train(job, net, data, recipe, epochs, seed)) for job in jobs]
     seconds = (perf_counter() - began) / epochs  # every epoch ended with a number read: all is done
     accuracies, losses = (
-        tuple(zip(*([epoch[i] for epoch in phase] for phase in by_phase), strict=True)) for i in (0, 1)
+        tuple(tuple(phase[epoch][i] for phase in by_phase) for epoch in range(epochs)) for i in (0, 1)
     )
-    return Trained(seconds, accuracies, losses)
+    return Timed(epochs, 0.0, seconds, accuracies, losses)
 
 
 def _train(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.bound import Turn, note, operations_of, verdict
 from benchmarks.ledger import Ledger, Operation, convolution_flops
-from benchmarks.loops import Case, network
-from benchmarks.peaks import Peaks, peaks
+from benchmarks.peak_share import Peaks, Turn, note, operations_of, peaks, verdict
+from benchmarks.step_by_hand import Case, network
 from torch import nn
 
 from offramp.parts import heads, segments
 from support import CPU, NUMERICS
 
 TINY = Case("mobilenetv2", 32, batch=8, steps=2)
-HIGH = Peaks(product=90.0, convolution=100.0, memory=10.0, cache=20.0)
+HIGH = Peaks(product=90.0, convolution=100.0, memory=10.0)
 
 
 def test_a_steps_flops_are_six_a_mac_and_four_in_the_first_layer() -> None:
@@ -66,10 +65,10 @@ def test_the_words_say_what_bounds() -> None:
     assert verdict([moving], 0.2, HIGH).startswith("memory (memory 100 %")
     whole = note([computing, moving, idle], Turn(1.0, HIGH), 8)
     assert "60 % of peak if zeros of padding count" in whole
-    assert "dense convolution 60 % (83 % of peak, 17 % of memory)" in whole
+    assert "time: dense convolution 60 %, BatchNorm 20 %" in whole
 
 
 def test_peaks_are_measured() -> None:
-    found = peaks(CPU, side=64, far=2**14, near=2**12)
-    assert min(found.product, found.convolution, found.memory, found.cache) > 0
+    found = peaks(CPU, side=64, far=2**14)
+    assert min(found.product, found.convolution, found.memory) > 0
     assert found.arithmetic == max(found.product, found.convolution)

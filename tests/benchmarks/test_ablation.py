@@ -1,0 +1,77 @@
+"""Contenders of ablation.py do what they are asked, at a tiny size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.frozen_task import Task, write_pictures, write_trunk
+from benchmarks.step_by_hand import Case
+from benchmarks.subjects import Setting
+
+from benchmarks import ablation, frozen_task, subjects
+from offramp.data.dataset import Split
+from offramp.data.loading.file_split import FileSplit
+from offramp.engine import trainee
+from offramp.study.plan.plan import Plan
+
+CASE = Case("digits-cnn", 8, batch=8, steps=1)
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """What is trained."""
+    seen: list[Plan] = []
+    train = subjects.trained
+    monkeypatch.setattr(subjects, "trained", lambda plan: seen.append(plan) or train(plan))
+    monkeypatch.setattr(frozen_task, "cifar10", lambda: None)
+    return seen
+
+
+def test_the_optimizer_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    made = trainee.optimizer
+
+    def optimizer(parameters: Any, recipe: Any, fused: bool) -> Any:
+        seen.append(fused)
+        return made(parameters, recipe, fused)
+
+    monkeypatch.setattr(trainee, "optimizer", optimizer)
+    for name in (ablation.ALL, "fused optimizer"):
+        assert ablation.step(ablation.STEPS[name][1])(CASE) > 0
+    assert seen == [True, False]
+
+
+def test_only_one_thing_is_off() -> None:
+    usual, nothing = ablation.STEPS[ablation.ALL]
+    assert nothing == ()
+    for name, (environment, numerics) in ablation.STEPS.items():
+        assert (environment != usual) + len(numerics) == (name != ablation.ALL)
+
+
+def test_images_are_read_as_asked(tmp_path: Path, plans: list[Plan]) -> None:
+    assert "made images" in ablation.write_files(tmp_path, 160)
+    setting = Setting("digits-cnn", 160, 1, strategies=("joint",), data=f"folder:{tmp_path}")
+    ask = ablation.seconds(replace(setting, test_images=100))
+    assert all(ask({"loader": loader}) > 0 for loader in ("resident", "streaming"))
+    kept, read = (plan.data.train for plan in plans)
+    assert isinstance(kept, Split) and isinstance(read, FileSplit) and len(kept) == len(read)
+
+
+@pytest.mark.usefixtures("plans")
+def test_a_contender_may_have_its_images_read_by_processes() -> None:
+    (result,) = ablation.of_images("digits-cnn", 160, 1, lambda _: None)
+    assert result.ratio > 0 and "160 made images" in result.note
+
+
+def test_phases_run_as_they_are_asked(tmp_path: Path, plans: list[Plan]) -> None:
+    write_pictures(tmp_path, 64, 32)
+    write_trunk(Task(str(tmp_path), backbone="digits-cnn"))
+    run = ablation.frozen(str(tmp_path), "digits-cnn", ablation.Scale(64, 2, 1, 1))
+    for execution in ablation.EXECUTIONS.values():
+        assert run("two-stage", execution) > 0
+    _warmed, *asked = [plan.study.execution for plan in plans]
+    assert [(e.cache, e.fuse) for e in asked] == [(True, True), (False, True), (True, False)]
+    assert {len(plan.nodes) for plan in plans[1:]} == {3}  # heads alone: the trunk is given

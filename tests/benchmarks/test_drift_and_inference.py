@@ -1,0 +1,35 @@
+"""drift.py and inference.py tell what they find; their parts run at a tiny size."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.subjects import MADE, Setting
+
+from benchmarks import drift, inference
+from offramp.nets import NetSpec, build
+
+
+def test_the_worst_group_is_told() -> None:
+    found = {"slow": [9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0], "steady": [9.0, *[1.0] * 6]}
+    result = drift.late("net", Setting("net", 10, 7), found)
+    assert (result.ratio, result.spread, result.holds) == (2.0, (1.0, 2.0), False)
+    result = drift.beside("net", {"a": [1.0], "b": [2.0]}, {"a": [2.0], "b": [3.0]})
+    assert (result.ratio, result.spread, result.holds) == (2.0, (1.5, 2.0), True)
+    assert "an epoch of them all 1.67" in result.note
+
+
+def test_epochs_alternate_between_alone_and_beside() -> None:
+    setting = Setting("digits-cnn", 100, 5, strategies=("joint",), data=MADE, shape=(1, 8, 8))
+    alone, busy = drift.contended(setting)
+    assert len(alone) == 1 and alone.keys() == busy.keys()
+    assert {len(each) for each in (*alone.values(), *busy.values())} == {2}
+
+
+def test_leaving_saves_what_was_asked_for() -> None:
+    net = build(NetSpec("digits-cnn"), (1, 8, 8), 10, seed=0).eval()
+    shares = inference.shares_that_save(net, 0.5)
+    assert sum(shares) == pytest.approx(1) and inference.saving(net, shares) == pytest.approx(0.5)
+    for batch, saved, more in ((1, 0.5, set()), (8, 0.0, {"all", "applied", "nothing leaves"})):
+        _, times = inference.seconds_of(net, batch, saved, 0.0)
+        assert times.keys() == {"plain", "taken", "promised"} | more
+        assert min(times.values()) > 0
