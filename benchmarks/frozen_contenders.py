@@ -27,7 +27,7 @@ from benchmarks.subjects import events
 from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied, placed
-from offramp.nets.origin import origin_of
+from offramp.nets.backbones.lookup import origin_of
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, net_spec
 from offramp.study.run.events import Finished

@@ -11,7 +11,7 @@ import torch
 from offramp.data import DataSpec
 from offramp.data.declared import DECLARED, counts_of, declared_data, missing
 from offramp.errors import OfframpError
-from offramp.nets import initial
+from offramp.nets import pretrained
 from offramp.store.store import Store
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.plan import make_plan
@@ -31,8 +31,8 @@ STUDY: dict[str, Any] = {
 def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(initial, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(initial, "_public", lambda _: pytest.fail("weights were fetched"))
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(pretrained, "_public", lambda _: pytest.fail("weights were fetched"))
 
 
 def test_declared_counts_are_split_as_any_data() -> None:
@@ -89,17 +89,17 @@ def test_a_run_is_never_provisional() -> None:
 def test_weights_are_at_hand_where_torch_or_the_hub_has_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert not initial.at_hand("imagenet", "resnet18")
+    assert not pretrained.at_hand("imagenet", "resnet18")
     cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     cached.parent.mkdir(parents=True)
     cached.touch()
-    assert initial.at_hand("imagenet", "resnet18") and not initial.at_hand("imagenet", "resnet50")
-    assert not initial.at_hand("imagenet", "mobilenetv1") and not initial.at_hand(
+    assert pretrained.at_hand("imagenet", "resnet18") and not pretrained.at_hand("imagenet", "resnet50")
+    assert not pretrained.at_hand("imagenet", "mobilenetv1") and not pretrained.at_hand(
         "imagenet", "digits-cnn"
     )
-    monkeypatch.setattr(initial, "try_to_load_from_cache", lambda *_: "/there")
-    assert initial.at_hand("imagenet", "mobilenetv1")
-    assert initial.at_hand(str(cached), "resnet50") and not initial.at_hand("none.pth", "resnet50")
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: "/there")
+    assert pretrained.at_hand("imagenet", "mobilenetv1")
+    assert pretrained.at_hand(str(cached), "resnet50") and not pretrained.at_hand("none.pth", "resnet50")
 
 
 def test_at_scale_small_absent_weights_are_left_out_and_it_says_so() -> None:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.hashing import digest
+from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, cut, cut_by_names
 from offramp.nets.cut.places import Place, places, survey
 from offramp.nets.heads import paper_head, resolve
 from offramp.nets.identity import sources, state_digest
-from offramp.nets.initial import Initial, fitted, read, starting
 from offramp.nets.macs import count_macs
 from offramp.nets.network import Exit, ExitNetwork, Shape, drawn_head, drawn_module
-from offramp.nets.origin import NetSpec, Origin, origin_of
+from offramp.nets.pretrained import Initial, fitted, read, starting
 from offramp.parts import Part
 from offramp.usercode import Recorded
 

@@ -12,8 +12,7 @@ from torch import Tensor, fx, nn
 
 from offramp.device import seeded
 from offramp.errors import OfframpError, nearest
-from offramp.nets.cut.observe import UNKNOWN, Fact, observe
-from offramp.nets.cut.trace import Traced, trace
+from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, observe, trace
 from offramp.nets.identity import settings
 
 _SEED = 0  # of the images and the noise that a network is observed on; nothing depends on it
@@ -44,7 +43,7 @@ class Side:
     """One mode of a module: its operations in order, and what was observed of each."""
 
     traced: Traced
-    facts: dict[fx.Node, Fact]
+    facts: dict[fx.Node, Observed]
 
     @cached_property
     def order(self) -> dict[fx.Node, int]:
@@ -325,7 +324,7 @@ def hold(module: nn.Module, constants: dict[str, Tensor]) -> None:
         module.register_buffer(name, tensor.detach().to(device, copy=True), persistent=False)
 
 
-def _read_what_was_overwritten(facts: dict[fx.Node, Fact]) -> None:
+def _read_what_was_overwritten(facts: dict[fx.Node, Observed]) -> None:
     """After `relu_(x)`, let what reads `x` read the result: the same tensor, by its newer name."""
     order = {node: i for i, node in enumerate(facts)}
     for node, fact in facts.items():

@@ -21,7 +21,7 @@ from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.nets import ExitNetwork, NetSpec, build
-from offramp.nets.initial import at_hand
+from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
 from offramp.strategies.weights import joint_weights
 from offramp.study.plan import profiles, programs

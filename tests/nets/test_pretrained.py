@@ -13,7 +13,7 @@ from torchvision import models
 from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build
-from offramp.nets.initial import read
+from offramp.nets.pretrained import read
 
 SHAPE = (1, 8, 8)
 REAL = "mobilenet_v2-b0353104.pth"
