@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from offramp.cli import busy
-from offramp.cli.busy import CLEAR, reading_shown
+from offramp.cli import progress
+from offramp.cli.progress import CLEAR, reading_shown
 
 LOG = logging.getLogger("offramp.data.pace")
 
@@ -61,4 +61,4 @@ def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
         raise KeyboardInterrupt
     assert (log.level, list(log.handlers)) == before
     LOG.info("nobody listens")
-    assert capsys.readouterr() == ("", "") and busy.SELDOM == 10
+    assert capsys.readouterr() == ("", "") and progress.SELDOM == 10

@@ -9,7 +9,8 @@ import pytest
 import torch
 from command import call
 
-from offramp.cli import doctoring, tuning
+from offramp import meters
+from offramp.cli.commands import doctor
 from offramp.meters import Missing
 from offramp.numerics import PROFILES
 from offramp.study import tune
@@ -29,7 +30,7 @@ def quick(tmp_path, monkeypatch):
 
 def test_it_names_what_is_there_and_the_remedy_for_what_is_not(monkeypatch):
     monkeypatch.setattr(
-        doctoring, "find_packages", lambda: Missing("no counter in /sys", "ask the host for it")
+        meters, "find_packages", lambda: Missing("no counter in /sys", "ask the host for it")
     )
     answer = call("doctor")
     assert answer.code == 0
@@ -97,9 +98,9 @@ def test_doctor_then_says_what_was_measured():
 @pytest.mark.usefixtures("measured")
 def test_what_another_machine_measured_is_not_said_of_this_one(monkeypatch):
     call("doctor", "--tune", "--json")
-    assert doctoring.tuned(CPU) is not None
-    monkeypatch.setattr(doctoring, "machine", lambda _: "another machine")
-    assert doctoring.tuned(CPU) is None
+    assert doctor.tuned(CPU) is not None
+    monkeypatch.setattr(doctor, "machine", lambda _: "another machine")
+    assert doctor.tuned(CPU) is None
 
 
 @pytest.mark.usefixtures("measured")
@@ -112,7 +113,7 @@ def test_tune_writes_where_it_is_told_to_and_studies_ask_for_the_path(tmp_path):
 
 @pytest.mark.usefixtures("measured")
 def test_tune_refuses_a_busy_machine_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr(tuning, "busy_cores", lambda: 1.5)
+    monkeypatch.setattr(meters, "busy_cores", lambda: 1.5)
     answer = call("doctor", "--tune")
     assert answer.code == 2 and "other programs use 1.5 cores" in answer.err
     assert not profiles.listed()

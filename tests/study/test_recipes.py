@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from offramp.cli.explaining_recipes import snippet
+from offramp.cli.commands.recipes import snippet
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
 from offramp.paper.recipes import RECIPES

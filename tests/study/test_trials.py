@@ -11,7 +11,7 @@ from kit import finish
 
 from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.analysis.imbalance import auroc
-from offramp.cli import inspecting
+from offramp.cli.commands.show import show_trial
 from offramp.data import normalize
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
@@ -212,11 +212,11 @@ def test_uneven_classes_are_measured_beyond_accuracy(
     table = tidy(store, [trial])
     final = table[(table["phase"] == "final") & (table["split"] == "test")]
     assert set(final["metric"]) == {"accuracy", "cross_entropy", "balanced_accuracy", "auroc", "f1"}
-    inspecting.show_trial(store, trial, as_json=False)
+    show_trial(store, trial, as_json=False)
     assert "AUROC" in capsys.readouterr().out
     even = tiny_plan(study)
     store, _ = run_all(even, tmp_path / "even")
     (trial,) = store.trials()
     assert set(store.read_trial(trial)["metrics"]["test"]) == {"accuracy", "cross_entropy"}
-    inspecting.show_trial(store, trial, as_json=False)
+    show_trial(store, trial, as_json=False)
     assert "AUROC" not in capsys.readouterr().out

@@ -85,3 +85,9 @@ NoUserCodeOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the tables.")]
 RUNS = Path("runs")
+ResultsArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="A store, or results packed by offramp pack.")
+]
+StudyOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only trials made by the study of this name.")
+]

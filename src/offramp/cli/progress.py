@@ -1,30 +1,81 @@
-"""Live progress of a run: three lines that move on a terminal, a line a finished phase elsewhere."""
+"""What a command says while it works: data being read, and the live progress of a run."""
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.status import Status
 from rich.text import Text
 
 from offramp.cli.render import counted, ranges
-from offramp.engine.fit import EpochReport
-from offramp.study.plan.plan import Plan
-from offramp.study.run.events import (
-    Began,
-    Epoch,
-    Event,
-    Failed,
-    Finished,
-    Note,
-    Reused,
-    TrialDone,
-    Waiting,
-)
 from offramp.units import duration
+
+if TYPE_CHECKING:
+    from offramp.engine.fit import EpochReport
+    from offramp.study.plan.plan import Plan
+    from offramp.study.run.events import Event
+
+SELDOM = 10.0  # seconds between lines that stay
+CLEAR = "\r\x1b[2K"
+
+
+@contextmanager
+def reading_shown(shown: bool = True) -> Iterator[None]:
+    """While data is read: how far that is, on standard error, once it takes longer than a second; one
+    line that moves on a terminal, elsewhere a line every ten seconds. Warnings stay, wherever."""
+    if not shown:
+        yield
+        return
+    log = logging.getLogger("offramp.data")
+    handler, warnings = logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings.setLevel(logging.WARNING)
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if terminal:
+        handler.setFormatter(logging.Formatter(f"{CLEAR}%(message)s"))
+        handler.terminator = ""
+        warnings.setFormatter(handler.formatter)
+    else:
+        handler.addFilter(_seldom())
+    level = log.level
+    log.addHandler(handler)
+    log.addHandler(warnings)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        log.removeHandler(warnings)
+        if terminal:
+            sys.stderr.write(CLEAR)
+            sys.stderr.flush()
+
+
+def _seldom() -> Callable[[logging.LogRecord], bool]:
+    """Lets a message pass every SELDOM seconds, and none before."""
+    began: float | None = None
+
+    def passes(record: logging.LogRecord) -> bool:
+        nonlocal began
+        began = record.created if began is None else began
+        if record.created - began < SELDOM:
+            return False
+        began = record.created
+        return True
+
+    return passes
+
 
 BAR = 24  # columns
 
@@ -68,32 +119,34 @@ class Progress:
 
     def see(self, event: Event) -> None:
         """Take in one event and show it."""
+        from offramp.study.run import events
+
         match event:
-            case Reused(key):
+            case events.Reused(key):
                 if key not in self._trained:
                     self._reused.add(key)
                     self._skip(key, 1.0)
-            case Began(keys, epoch):
+            case events.Began(keys, epoch):
                 for key in keys:
                     self._skip(key, epoch / self._plan.nodes[key].recipe.epochs)
                 self._now = [self._describe(keys[0]), f"epoch {epoch + 1}"]
-            case Epoch(report):
+            case events.Epoch(report):
                 epochs = self._plan.nodes[report.key].recipe.epochs
                 self._share[report.key] = report.epoch / epochs
                 self._now = [self._describe(report.key), _line(report, epochs)]
-            case Finished(key, seconds):
+            case events.Finished(key, seconds):
                 self._trained.add(key)
                 self._share[key] = 1.0
                 place = f"[{self._done()}/{len(self._plan.nodes)}]"
                 self._last(f"{place} {self._describe(key)} · {duration(seconds)}")
-            case Failed(key, reason):
+            case events.Failed(key, reason):
                 self.failed[key] = reason
                 self._last(f"failed: {self._describe(key)}: {reason}")
-            case TrialDone(trial, reused):
+            case events.TrialDone(trial, reused):
                 self.trials[trial] = reused and self.trials.get(trial, True)
-            case Waiting():
+            case events.Waiting():
                 self._now = ["waiting for another process on this store", ""]
-            case Note(text):
+            case events.Note(text):
                 if text not in self._notes:
                     self._notes.add(text)
                     self._last(text, always=True)
@@ -156,3 +209,32 @@ def _line(report: EpochReport, epochs: int) -> str:
     accuracy = " ".join(f"{100 * report.validation_accuracy[k]:.1f}" for k in exits)
     where = f"exit{'s' if len(exits) > 1 else ''} {ranges(exits)}"
     return f"epoch {report.epoch}/{epochs} · loss {report.loss:.3f} · validation {accuracy} % at {where}"
+
+
+def watch(events: Iterator[Event], progress: Progress) -> None:
+    """Run to the end, or until interrupted, and show it."""
+    with _interruptible(), closing(events), progress:  # type: ignore[type-var]  # a generator
+        for event in events:
+            progress.see(event)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """`kill` ends a run as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def moving(text: str) -> Iterator[Status]:
+    """A moving line on a terminal; nothing elsewhere."""
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    status = console.status(text)
+    if not console.is_terminal:
+        yield status
+        return
+    with status:
+        yield status

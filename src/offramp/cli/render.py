@@ -115,3 +115,9 @@ def notes(missing: Sequence[str], most: int = 4) -> None:
         say(f"Note: {note}.")
     if len(missing) > most:
         say(f"Note: {len(missing) - most + 1} more of these; --json lists all.")
+
+
+def tell_missing(missing: Sequence[str]) -> None:
+    """What results lack, on standard error."""
+    for note in missing:
+        typer.echo(f"Missing: {note}.", err=True)

@@ -1,4 +1,4 @@
-"""`offramp stats`: read a table of numbers, test it, show both ways of testing."""
+"""`offramp stats`: do groups differ, in any table of numbers?"""
 
 from __future__ import annotations
 
@@ -6,22 +6,78 @@ import json as jsonlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 
-from offramp.analysis.stats import Analysis, Columns, Order, Untested, analyze_by, rule
-from offramp.analysis.stats.analyze import OneWay, OverBlocks
-from offramp.analysis.stats.pairwise import Pair, Pairs
-from offramp.analysis.stats.text import pair_p, plain, sentence
+from offramp.cli.options import JsonOption
 from offramp.cli.render import console, table
 from offramp.errors import OfframpError, nearest
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from offramp.analysis.stats import Analysis, Columns, Order
+    from offramp.analysis.stats.analyze import OneWay, OverBlocks
+    from offramp.analysis.stats.pairwise import Pairs
+
+
+def stats(
+    file: Annotated[Path, typer.Argument(help="A table of numbers, .csv or .parquet, a row a value.")],
+    value: Annotated[str, typer.Option(help="The column of numbers, such as accuracy.")],
+    group: Annotated[str, typer.Option(help="The column of what is compared, such as strategy.")],
+    block: Annotated[
+        str | None, typer.Option(help="The column that pairs the values, such as seed.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Analyze each value of these apart.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Keep those rows only. Repeatable."),
+    ] = None,
+    same: Annotated[
+        str | None,
+        typer.Option(help="A column of keys: groups with equal ones are identical by construction."),
+    ] = None,
+    measured: Annotated[
+        str | None, typer.Option(help="A column of true or false: estimates are not tested.")
+    ] = None,
+    families: Annotated[
+        bool,
+        typer.Option("--families", help="The five core strategies apart, each hybrid with its parents."),
+    ] = False,
+    better: Annotated[
+        str | None,
+        typer.Option(metavar="higher|lower", help="Which values are better, for the caption."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Test whether groups differ, in any table of numbers.
+
+    Over blocks (such as seeds) where there are some, and the paper's one-way analysis beside it.
+
+    \b
+    Example:
+      offramp stats table.csv --value value --group strategy --block seed \\
+        --where split=test --where metric=accuracy --where exit=4 --same source
+
+    Works on any table; docs/statistics.md explains the two ways and the notation.
+    """
+    from offramp.analysis.stats import Columns
+
+    columns = Columns(value, group, block, same, measured)
+    split = [name.strip() for name in (by or "").split(",") if name.strip()]
+    _stats(file, columns, split, where or [], families, better, json)
+
+
 ALPHA = 0.05
+
+
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 
-def show(
+def _stats(
     file: Path,
     columns: Columns,
     by: Sequence[str],
@@ -30,6 +86,9 @@ def show(
     better: str | None,
     as_json: bool,
 ) -> None:
+    from offramp.analysis.stats import analyze_by, rule
+    from offramp.analysis.stats.text import plain
+
     if better not in (None, "higher", "lower"):
         raise OfframpError(f"--better is '{better}'; write higher or lower")
     frame = _filter(read(file, columns.value), where)
@@ -51,6 +110,8 @@ def show(
 
 def read(file: Path, value: str) -> pd.DataFrame:
     """A table from a .csv or .parquet file; of a CSV, every column but `value` as text."""
+    import pandas as pd
+
     if not file.is_file():
         raise OfframpError(f"there is no file {file}; name a CSV or Parquet file")
     try:
@@ -101,6 +162,9 @@ def _title(columns: Columns, by: dict[str, str]) -> None:
 
 
 def _analysis(found: Analysis, columns: Columns) -> None:
+    from offramp.analysis.stats import Untested
+    from offramp.analysis.stats.text import sentence
+
     means = table([columns.group], ["n", "mean", "sd"])
     for m in found.means:
         means.add_row(m.group, str(m.n), f"{m.mean:.6g}", "–" if m.sd is None else f"{m.sd:.3g}")
@@ -122,6 +186,8 @@ def _analysis(found: Analysis, columns: Columns) -> None:
 
 
 def _over_blocks(way: OverBlocks) -> None:
+    from offramp.analysis.stats.text import sentence
+
     typer.echo(f"Assumes: {way.assumes}.")
     typer.echo(f"Overall: {sentence(way.anova)}")
     _pairs(way.pairs, "Paired differences; p adjusted after Holm, intervals simultaneous")
@@ -129,6 +195,8 @@ def _over_blocks(way: OverBlocks) -> None:
 
 
 def _one_way(way: OneWay, shared: bool) -> None:
+    from offramp.analysis.stats.text import sentence
+
     warning = "; not so where blocks share anything" if shared else ""
     typer.echo(f"Assumes: {way.assumes}{warning}.")
     typer.echo(f"Overall: {sentence(way.anova)}")
@@ -145,6 +213,9 @@ def _one_way(way: OneWay, shared: bool) -> None:
 
 
 def _pairs(pairs: Pairs, title: str) -> None:
+    from offramp.analysis.stats.pairwise import Pair
+    from offramp.analysis.stats.text import pair_p
+
     typer.echo(f"\n{title}")
     shown = table(["pair"], ["difference", "95 % interval", "p"])
     for pair in pairs:

@@ -4,26 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from offramp.bundle.export import Asked, Exported, export
+from offramp.cli.options import RUNS, JsonOption, QuietOption, StoreOption, TrustOption
 from offramp.cli.render import emit, show, table
-from offramp.store.store import Store
+from offramp.cli.store import opened, trusted
 from offramp.units import macs, size
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from offramp.bundle.export import Exported
 
 
-def start(
-    store: Store, prefix: str, policy: Path, out: Path, asked: Asked, as_json: bool, quiet: bool
+def export(
+    trial: Annotated[str, typer.Argument(help="A trial's id, or the beginning of one.")],
+    policy: Annotated[
+        Path, typer.Option(metavar="FILE", help="What offramp calibrate wrote for this trial.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
+    store: StoreOption = RUNS,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The data set's files, where they have moved since."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Compare the bundle with PyTorch; the card says so."),
+    ] = True,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Time the stages here, for the card.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    trust: TrustOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    done = told(export(store, prefix, policy, out, asked), quiet or as_json)
-    if as_json:
+    """Make a bundle, which needs no PyTorch.
+
+    One ONNX graph for each exit that the policy can use, the policy, labels, preprocessing, a card
+    and the Python file that runs it all with numpy, onnxruntime and Pillow. The bundle is compared
+    with PyTorch on the whole test split, or on random numbers where the data are not at hand.
+
+    \b
+    Example:
+      offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
+      offramp export two-stage-resnet18 --policy policy.json --out bundle
+      python bundle/run.py photo.png
+    """
+    from offramp.bundle.export import Asked
+    from offramp.bundle.export import export as bundled
+
+    kept = opened(store)
+    trust_code = trusted(kept, kept.find_trial(trial), trust, data=check)
+    asked = Asked(None if root is None else str(root), check, measure, force, trust_code)
+    done = told(bundled(kept, trial, policy, out, asked), quiet or json)
+    if json:
         emit({"bundle": str(done.folder), "card": done.card})
     else:
         describe(done)
+
+
+T = TypeVar("T")
 
 
 def told(steps: Generator[str, None, T], quiet: bool) -> T:

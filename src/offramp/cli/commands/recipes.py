@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
+from offramp.cli.options import JsonOption
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError, nearest
-from offramp.paper.recipes import RECIPES, PaperRecipe
+
+if TYPE_CHECKING:
+    from offramp.paper.recipes import PaperRecipe
 
 
-def recipes(name: str | None, as_json: bool) -> None:
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of the table, such as resnet50-cifar10.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show how the paper trains each of its networks.
+
+    \b
+    Examples:
+      offramp recipes
+      offramp recipes resnet50-cifar10 > mine.yaml
+    """
+    _recipes(name, json)
+
+
+def _recipes(name: str | None, as_json: bool) -> None:
+    from offramp.paper.recipes import RECIPES
+
     if name is None:
         _list(as_json)
         return
@@ -26,6 +47,8 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 def snippet(recipe: PaperRecipe) -> str:
     """The recipe as a study file."""
+    import yaml
+
     text: str = yaml.safe_dump(recipe.study, sort_keys=False, default_flow_style=None, width=90)
     return f"# {recipe.network} on {recipe.data}, as the paper's sections {recipe.source} say.\n{text}"
 
@@ -35,6 +58,8 @@ def _record(recipe: PaperRecipe) -> dict[str, object]:
 
 
 def _list(as_json: bool) -> None:
+    from offramp.paper.recipes import RECIPES
+
     if as_json:
         emit([_record(recipe) for recipe in RECIPES.values()])
         return

@@ -1,4 +1,4 @@
-"""`offramp calibrate`: from arguments to a policy file and its report."""
+"""`offramp calibrate`: from a trial to a policy and its report."""
 
 from __future__ import annotations
 
@@ -6,35 +6,112 @@ import json as jsonlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
-import numpy as np
 import typer
 
-from offramp import units
-from offramp.cli import clocked
-from offramp.cli.clocked import Timed
+from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
 from offramp.cli.render import show, table
-from offramp.cli.trusting import trusted
+from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError, nearest
-from offramp.policy.calibrate import Calibrated, Kind, Target, statement
-from offramp.policy.calibrate import calibrate as choose
-from offramp.policy.candidates import Search
-from offramp.policy.outcome import ClassOutcome, Outcome, outcome
-from offramp.policy.policy import PolicyFile, ScoreName, write
-from offramp.store.store import Store
-from offramp.study import trained as trials
-from offramp.study.trained import Trained
 from offramp.units import macs
 
+if TYPE_CHECKING:
+    from offramp.infer.timing import StageTimes
+    from offramp.policy.calibrate import Calibrated, Measure, Target
+    from offramp.policy.candidates import Search
+    from offramp.policy.costs import Costs
+    from offramp.policy.outcome import ClassOutcome, Outcome
+    from offramp.policy.policy import Policy, PolicyFile
+    from offramp.store.store import Store
+    from offramp.study.trained import Trained
+
+
+def calibrate(
+    trial: Annotated[str, typer.Argument(help="A trial's id, or the beginning of one.")],
+    store: StoreOption = RUNS,
+    max_accuracy_loss: Annotated[
+        float | None,
+        typer.Option(help="Accuracy to give up against the final exit: 0.01 is one point."),
+    ] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Accuracy to keep, as 0.9.")] = None,
+    max_mean_macs: Annotated[
+        str | None, typer.Option(help="MACs an image on average: 40% of the plain network, or 1.5M.")
+    ] = None,
+    max_mean_latency: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time an image on average, as 5ms, on this machine."),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Images at once, for that time.  [default: 1]"),
+    ] = None,
+    max_disagreement: Annotated[
+        float | None, typer.Option(help="Share of answers that may differ from the final exit's.")
+    ] = None,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            help="With a guarantee: share of inputs that the full network has right, the policy wrong."
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="Of the guarantee, over calibration draws.  [default: 0.95]")
+    ] = None,
+    on_average: Annotated[
+        bool, typer.Option("--on-average", help="Bound the mean risk over calibration draws instead.")
+    ] = False,
+    without_labels: Annotated[
+        bool,
+        typer.Option("--without-labels", help="The risk is any answer other than the full network's."),
+    ] = False,
+    score: Annotated[
+        str, typer.Option(help="confidence, entropy, margin, patience or fixed.")
+    ] = "confidence",
+    shared: Annotated[
+        bool, typer.Option("--shared", help="One threshold for all exits, not one per exit.")
+    ] = False,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Fit a temperature per exit, on validation.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="The policy file to write.")] = Path("policy.json"),
+    trust: TrustOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Choose where each input leaves, with or without a guarantee.
+
+    Writes a policy for a trial. Name one target. Candidates are made on validation, chosen on
+    calibration, and reported on test.
+
+    \b
+    Examples:
+      offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
+      offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
+      offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
+    """
+    wanted = {
+        "max-accuracy-loss": max_accuracy_loss,
+        "min-accuracy": min_accuracy,
+        "max-mean-macs": max_mean_macs,
+        "max-mean-latency": max_mean_latency,
+        "max-disagreement": max_disagreement,
+        "risk": risk,
+    }
+    asked = Asked(wanted, confidence, on_average, without_labels, batch, trust)
+    how = search(score, shared, temperature, without_labels or max_disagreement is not None)
+    _calibrate(opened(store), trial, asked, how, out, json)
+
+
 SHOWN_POINTS = 9
+
+
 SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Asked:
     """The target options as they were given; None for those that were not. trust: see
-    `offramp.cli.trusting`."""
+    `offramp.cli.store`."""
 
     wanted: Mapping[str, float | str | None]
     confidence: float | None
@@ -46,6 +123,9 @@ class Asked:
 
 def search(score: str, shared: bool, temperature: bool, without_labels: bool) -> Search:
     """Raises OfframpError for options that do not go together."""
+    from offramp.policy.candidates import Search
+    from offramp.policy.policy import ScoreName
+
     names = get_args(ScoreName)
     if score not in names:
         raise OfframpError(f"no score '{score}'{nearest(score, names)}")
@@ -59,6 +139,9 @@ def search(score: str, shared: bool, temperature: bool, without_labels: bool) ->
 
 def target(asked: Asked, plain_macs: int) -> Target:
     """What is asked for, checked. Raises OfframpError."""
+    from offramp import units
+    from offramp.policy.calibrate import Kind, Target
+
     given = {kind: value for kind, value in asked.wanted.items() if value is not None}
     if len(given) != 1:
         options = ", ".join(f"--{kind}" for kind in asked.wanted)
@@ -97,20 +180,27 @@ def _share(name: str, value: float, least_excluded: bool) -> float:
 
 def _macs(text: str, plain_macs: int, name: str) -> float:
     """MACs, or a share of the plain network's."""
+    from offramp import units
+
     percent = units.read(text, units.PERCENT)
     if percent is not None:
         return percent * (plain_macs / 100)
     return units.parse(text, units.MACS, name, also="a share such as 40%")
 
 
-def calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, as_json: bool) -> None:
+def _calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, as_json: bool) -> None:
+    from offramp.policy.calibrate import calibrate as choose
+    from offramp.policy.outcome import outcome
+    from offramp.policy.policy import write
+    from offramp.study import trained as trials
+
     target(asked, 1)  # mistakes in the options before the work
     trust_code = trusted(store, store.find_trial(prefix), asked.trust)
     trained = trials.read(store, prefix, trust_code)
     wish = target(asked, trained.plain_macs)
     timed = None
     if wish.kind == "max-mean-latency":
-        timed = clocked.measured(store, trained, asked.batch or 1, how.score, trust_code)
+        timed = measured(store, trained, asked.batch or 1, how.score, trust_code)
     found = choose(
         trained.validation,
         trained.calibration,
@@ -131,6 +221,9 @@ def calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, a
 
 def policy_file(trained: Trained, found: Calibrated, timed: Timed | None = None) -> PolicyFile:
     """The chosen policy as a file: nothing of the test split is in it."""
+    from offramp.policy.calibrate import statement
+    from offramp.policy.policy import PolicyFile
+
     chosen, full = found.measures[found.chosen], found.measures[0]
     return PolicyFile(
         found.policy,
@@ -147,7 +240,7 @@ def policy_file(trained: Trained, found: Calibrated, timed: Timed | None = None)
             "loss": chosen.loss,
             "leaving": list(chosen.shares),
             "risk_below": found.bound,
-            **({} if timed is None else clocked.record(timed, chosen, full)),
+            **({} if timed is None else record(timed, chosen, full)),
         },
         statement(found),
     )
@@ -156,8 +249,10 @@ def policy_file(trained: Trained, found: Calibrated, timed: Timed | None = None)
 def _json(
     trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed: Timed | None
 ) -> dict[str, Any]:
+    from offramp.policy.calibrate import statement
+
     return {
-        **({} if timed is None else {"stages": clocked.stages(timed)}),
+        **({} if timed is None else {"stages": stages(timed)}),
         "trial": trained.id,
         "policy": str(out),
         "statement": statement(found),
@@ -174,6 +269,8 @@ def _json(
 
 
 def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed: Timed | None) -> None:
+    from offramp.policy.calibrate import statement
+
     typer.echo(f"{trained.id}: {found.policy.score} policy in {out}\n")
     _curve(trained, found)
     _exits(tested)
@@ -191,7 +288,7 @@ def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed
         f"network{_ends(spent.low, spent.high, 100 / plain)}"
     )
     if timed is not None:
-        clocked.show(found.policy, tested, timed)
+        _show_time(found.policy, tested, timed)
     for name, bound in (("oracle", tested.oracle), ("random exit", tested.random)):
         typer.echo(
             f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
@@ -233,6 +330,8 @@ def _curve(trained: Trained, found: Calibrated) -> None:
 
 def _shown(found: Calibrated) -> set[int]:
     """The first, the last and the chosen point, and some in between, evenly by MACs."""
+    import numpy as np
+
     spent = np.array([measure.macs for measure in found.measures])
     evenly = np.linspace(spent.max(), spent.min(), SHOWN_POINTS)
     near = np.abs(spent[None] - evenly[:, None]).argmin(axis=1)
@@ -280,3 +379,56 @@ def _classes(tested: Outcome) -> None:
         )
     note = f"and {rest} classes that lose no more (--json has them)" if rest else ""
     show(listing, "Loss of accuracy by class, on test, most first", note)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Measured times of a trial's stages. costs: nanoseconds an image of each.  machine: where."""
+
+    times: StageTimes
+    costs: Costs
+    machine: Mapping[str, Any]
+
+
+def measured(store: Store, trained: Trained, batch: int, score: str, trust_code: bool) -> Timed:
+    """What the stages of a trial's network take here. What it has learned changes no time."""
+    from offramp import device as devices
+    from offramp.engine.settings import placed
+    from offramp.infer.timing import machine, stage_times
+    from offramp.study.run.trials import blank_network
+
+    device = devices.chosen()
+    net = blank_network(store, trained.id, trust_code).eval()
+    placed(net, device)
+    times = stage_times(net, batch, score)
+    return Timed(times, times.costs(trained.costs.owners, trained.exits), machine(device))
+
+
+def stages(timed: Timed) -> dict[str, Any]:
+    """Median seconds of a batch by stage, and where they were measured, as JSON."""
+    times = timed.times
+    return {
+        "batch": times.batch,
+        "segments": [t.p50 for t in times.segments],
+        "heads": [t.p50 for t in times.heads],
+        "plain": times.plain.p50,
+        "repeats": len(times.plain.samples),
+        "machine": dict(timed.machine),
+    }
+
+
+def record(timed: Timed, chosen: Measure, full: Measure) -> dict[str, Any]:
+    """What the policy file keeps of it."""
+    return {"mean_seconds": chosen.seconds, "full_seconds": full.seconds, "stages": stages(timed)}
+
+
+def _show_time(policy: Policy, tested: Outcome, timed: Timed) -> None:
+    """The mean time of a test image."""
+    spent = policy.macs(timed.costs)
+    mean = sum(exit.share * each for exit, each in zip(tested.exits, spent, strict=True)) / 1e6
+    full, where = timed.costs.full / 1e6, timed.machine
+    typer.echo(
+        f"  time an image      {mean:.4g} ms (full network {full:.4g} ms), of stages measured apart\n"
+        f"                     at batch {timed.times.batch} on {where['device']}, "
+        f"{where['threads']} threads"
+    )

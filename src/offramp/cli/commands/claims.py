@@ -1,21 +1,48 @@
-"""`offramp claims`: findings against a store, for people and programs."""
+"""`offramp claims`: findings, tested against a store."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.analysis.claims import ALPHA, Judgment, check
-from offramp.analysis.claims.words import RULE, difference, effect, name, plain, why
-from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats.text import p_text
+from offramp.cli.options import RUNS, JsonOption, ResultsArgument, StudyOption
 from offramp.cli.render import console, emit, notes, say, show, table
 from offramp.errors import OfframpError, nearest
-from offramp.report import claims_file, evidence
-from offramp.report.claims_table import count
+
+if TYPE_CHECKING:
+    from offramp.analysis.claims import Judgment
+
+
+def claims(
+    store: ResultsArgument = RUNS,
+    file: Annotated[
+        Path | None, typer.Option("--claims", metavar="FILE", help="Your own claims, not the paper's.")
+    ] = None,
+    study: StudyOption = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="ID", help="One claim, with all of its comparisons.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Test the paper's findings, or your own, against a store.
+
+    Each claim is supported, contradicted, not significant, identical by construction, or not testable
+    here, and then says what is missing. p is adjusted over all claims of the file.
+
+    \b
+    Examples:
+      offramp claims runs/demo
+      offramp claims runs/demo --only branch-wise-lowest-final-accuracy
+      offramp claims runs/demo --claims mine.yaml
+
+    docs/claims.md says how claims are tested and how to write some.
+    """
+    _claims(store, file, study, only, json)
+
 
 QUESTIONS = {
     "rq1": "RQ1: convergence, accuracy, generalization",
@@ -25,7 +52,12 @@ QUESTIONS = {
 }
 
 
-def claims(where: Path, file: Path | None, study: str | None, only: str | None, as_json: bool) -> None:
+def _claims(where: Path, file: Path | None, study: str | None, only: str | None, as_json: bool) -> None:
+    from offramp.analysis.claims import ALPHA, check
+    from offramp.analysis.claims.words import RULE, plain
+    from offramp.report import claims_file, evidence
+    from offramp.report.claims_table import count
+
     asked = claims_file.paper() if file is None else claims_file.read(file)
     ids = [claim.id for claim in asked]
     if only is not None and only not in ids:
@@ -46,6 +78,9 @@ def claims(where: Path, file: Path | None, study: str | None, only: str | None, 
 
 
 def _tested(outcomes: Sequence[Judgment]) -> None:
+    from offramp.analysis.claims.words import difference, effect
+    from offramp.analysis.stats.text import p_text
+
     for question, title in QUESTIONS.items():
         rows = [o for o in outcomes if o.claim.question == question]
         if not rows:
@@ -84,6 +119,9 @@ def _untested(outcomes: Sequence[Judgment]) -> None:
 
 
 def _one(o: Judgment) -> None:
+    from offramp.analysis.claims.words import name, why
+    from offramp.analysis.stats.text import p_text
+
     say(f"{o.claim.id} (section {o.claim.section})", o.claim.text)
     if o.claim.note:
         say(o.claim.note)
@@ -102,6 +140,10 @@ def _one(o: Judgment) -> None:
 
 
 def _comparisons(o: Judgment) -> None:
+    from offramp.analysis.claims.words import effect, name
+    from offramp.analysis.measures import MEASURES
+    from offramp.analysis.stats.text import p_text
+
     measure = MEASURES[o.claim.measure]
     several = len({(t.part.left[0].model, t.part.left[0].data) for t in o.parts}) > 1
     listing = table(["comparison"], ["left", "right", "difference", "d", "p for", "against"])

@@ -1,14 +1,38 @@
-"""Whether code that a store's record names may run: asked once, before anything of it does."""
+"""Opening a store that a command reads, and the question whether code that it names may run."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from offramp import usercode
-from offramp.store.store import Store
-from offramp.study.run.trials import recorded_code
+from offramp.errors import OfframpError
+
+if TYPE_CHECKING:
+    from offramp.store.archive import Archive
+    from offramp.store.store import Store
+
+
+def archived(root: Path) -> Archive:
+    """A store that is there already, to be read: quicker, since that takes no torch.
+
+    Raises OfframpError where there is none.
+    """
+    from offramp.store.archive import Archive
+
+    archive = Archive(root)
+    if not archive.version.exists():
+        raise OfframpError(f"there is no store at {root}; name one with --store, or run a study first")
+    return archive
+
+
+def opened(root: Path) -> Store:
+    """A store that is there already. Raises OfframpError where there is none."""
+    from offramp.store.store import Store
+
+    return Store(archived(root).root)
 
 
 def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) -> bool:
@@ -19,6 +43,9 @@ def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) ->
 
     Raises OfframpError for code that is forbidden, and where nobody can be asked or says no.
     """
+    from offramp import usercode
+    from offramp.study.run.trials import recorded_code
+
     found = recorded_code(store, trial, data)
     if trust is False:
         usercode.forbid(found)

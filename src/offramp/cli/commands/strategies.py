@@ -1,22 +1,42 @@
-"""Commands that explain: strategies and places for exits."""
+"""`offramp strategies`: the ways of training exits."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import textwrap
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
+from offramp.cli.options import JsonOption
 from offramp.cli.render import console, emit, ranges, show, table
-from offramp.errors import OfframpError
 from offramp.parts import path
 from offramp.phase import Phase, Program, check, describe
-from offramp.units import macs
 
 
-def list_strategies(as_json: bool) -> None:
+def strategies(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A strategy, or my_file.py:my_strategy.")
+    ] = None,
+    exits: Annotated[int, typer.Option(min=1, metavar="N", help="Exits, the final one included.")] = 4,
+    json: JsonOption = False,
+) -> None:
+    """List the strategies, or explain one.
+
+    Of one: its phases, what trains and what is frozen in each, options, source.
+
+    \b
+    Example:
+      offramp strategies joint-branch --exits 3
+    """
+    if name is None:
+        _list(json)
+    else:
+        _explain(name, exits, json)
+
+
+def _list(as_json: bool) -> None:
     from offramp.strategies import STRATEGIES
 
     summaries = {name: _summary(inspect.getdoc(found) or "") for name, found in STRATEGIES.items()}
@@ -29,7 +49,7 @@ def list_strategies(as_json: bool) -> None:
     show(listing, note="offramp strategies NAME shows the phases, options and source of one.")
 
 
-def explain_strategy(name: str, exits: int, as_json: bool) -> None:
+def _explain(name: str, exits: int, as_json: bool) -> None:
     from offramp.study.plan import programs
 
     strategy = programs.find(name)
@@ -124,38 +144,3 @@ def _spans(parts: list[str]) -> str:
         if numbers:
             words.append(f"{kind}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}")
     return ", ".join(words)
-
-
-def taps(model: str, input_: str, classes: int, stem: str | None, as_json: bool) -> None:
-    from offramp.nets import NetSpec, list_places
-
-    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", input_)
-    if found is None:
-        raise OfframpError(f"--input is '{input_}'; write channels x height x width, as 3x32x32")
-    shape = (int(found[1]), int(found[2]), int(found[3]))
-    spec = NetSpec(model, options=() if stem is None else (("stem", stem),))
-    places, chosen = list_places(spec, shape, classes)
-    if as_json:
-        emit(
-            [
-                {
-                    "name": place.name,
-                    "shape": list(place.shape),
-                    "macs": place.macs,
-                    "share": place.share,
-                    "default": place.name in chosen,
-                }
-                for place in places
-            ]
-        )
-        return
-    listing = table(["", "place"], ["shape", "MACs", "share"])
-    for place in places:
-        size = "x".join(str(n) for n in place.shape)
-        mark = "*" if place.name in chosen else ""
-        listing.add_row(mark, place.name, size, macs(place.macs), f"{100 * place.share:.1f} %")
-    note = (
-        "* a default tap. MACs and share: of one image, from the input to the place.\n"
-        "In a study: exits: [PLACE, PLACE], or exits: 2 to spread them by share."
-    )
-    show(listing, f"{model}, input {input_}: places for exits", note)

@@ -6,29 +6,72 @@ import sys
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp import device as devices
+from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
 from offramp.cli.render import counted, emit, show, split, table
-from offramp.cli.trusting import trusted
+from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
-from offramp.files import replacing
-from offramp.infer import benchmark
-from offramp.infer import networks as loaded
-from offramp.infer.benchmark import Asked, Result
-from offramp.infer.clocks import Line
-from offramp.policy import policy as policies
-from offramp.report.save import FORMATS, rendered
-from offramp.report.speed import WHOLE, speed_figure
-from offramp.store.sealed import writing
-from offramp.store.store import Store
 from offramp.units import duration, macs
+
+if TYPE_CHECKING:
+    from offramp.infer.benchmark import Asked, Result
+    from offramp.infer.clocks import Line
+
+
+def benchmark(
+    network: Annotated[
+        str, typer.Argument(metavar="TRIAL|BUNDLE", help="A trial's id, or a bundle's folder.")
+    ],
+    policy: Annotated[
+        Path | None, typer.Option(help="From offramp calibrate; a bundle has its own.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, metavar="N", help="Images at once. Repeatable.  [default: 1, 16, 256]"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of each engine; torch's default otherwise.")
+    ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Measure torch.compile too, which takes a while.")
+    ] = False,
+    repeats: Annotated[int, typer.Option(min=5, metavar="N", help="Rounds at most.")] = 50,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="For each engine and batch, before rounds are cut (to 5).")
+    ] = 20.0,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A chart: .svg, .png, .pdf or .json.")
+    ] = None,
+    store: StoreOption = RUNS,
+    trust: TrustOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time a network with and without leaving early.
+
+    The plain network, the network when nothing leaves, the policy, and each stage, side by side in
+    turns; MACs beside milliseconds. A bundle is measured in onnxruntime, in a process of its own, and
+    in torch as well where the store holds its trial. Use a quiet machine.
+
+    \b
+    Examples:
+      offramp benchmark two-stage-resnet18-cifar10-s42 --policy policy.json
+      offramp benchmark bundle/ --batch 1 --batch 256 --figure speed.svg
+    """
+    from offramp.infer.benchmark import Asked
+
+    batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
+    backend = "inductor" if compile_ else None
+    asked = Asked(batches, backend, threads, repeats, seconds)
+    _benchmark(network, policy, store, asked, figure, json, trust)
+
 
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 
 
-def start(
+def _benchmark(
     network: str,
     policy: Path | None,
     root: Path,
@@ -38,6 +81,13 @@ def start(
     trust: bool | None = None,
 ) -> None:
     """Measure, and show it."""
+    from offramp import device as devices
+    from offramp.infer import networks as loaded
+    from offramp.infer.benchmark import of_bundle, of_trial
+    from offramp.policy import policy as policies
+    from offramp.report.save import FORMATS
+    from offramp.store.store import Store
+
     if figure is not None and figure.suffix[1:] not in FORMATS:
         endings = ", ".join(f".{ending}" for ending in FORMATS)
         raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
@@ -50,13 +100,11 @@ def start(
         trial = policies.read(Path(network) / "policy.json").trial
         if store is not None and trial in store.trials():
             asked = replace(asked, trust_code=trusted(store, trial, trust))
-        found = _run(benchmark.of_bundle(store, Path(network), asked))
+        found = _run(of_bundle(store, Path(network), asked))
     else:
-        from offramp.cli.inspecting import opened
-
         kept = opened(root)
         asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
-        found = _run(benchmark.of_trial(kept, network, policy, devices.chosen(), asked))
+        found = _run(of_trial(kept, network, policy, devices.chosen(), asked))
     if figure is not None:
         _draw(found, figure)
     if as_json:
@@ -106,6 +154,8 @@ def _show(found: Result, figure: Path | None) -> None:
 
 
 def _whole(found: Result, batch: int) -> None:
+    from offramp.report.speed import WHOLE
+
     lines = [line for line in found.lines if line.batch == batch and line.what in WHOLE]
     listing = table(["engine", "network"], ["MACs", "p50 ms", "p95 ms", "images/s", "speed-up"])
     for line in lines:
@@ -128,6 +178,8 @@ def _speed_up(line: Line, lines: list[Line]) -> str:
 
 def _stages(found: Result) -> None:
     """Each stage alone: MACs, and the median at each batch size."""
+    from offramp.report.speed import WHOLE
+
     for engine in dict.fromkeys(line.engine for line in found.lines):
         lines = [one for one in found.lines if one.engine == engine and one.what not in WHOLE]
         batches = sorted({line.batch for line in lines})
@@ -140,6 +192,11 @@ def _stages(found: Result) -> None:
 
 
 def _draw(found: Result, figure: Path) -> None:
+    from offramp.files import replacing
+    from offramp.report.save import rendered
+    from offramp.report.speed import speed_figure
+    from offramp.store.sealed import writing
+
     ending = figure.suffix[1:]
     drawn = rendered(speed_figure(found.lines, found.name), [ending])
     with writing(figure), replacing(figure) as temporary:

@@ -1,22 +1,110 @@
-"""A report's table in the terminal: split where it is wider than the screen, words folded."""
+"""`offramp tables`: the tables of a paper."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table as Grid
 
-from offramp.cli.render import GAP, console, table
-from offramp.report.model import Table
-from offramp.report.render.cells import Cell, Layout, layout
+from offramp.cli.options import RUNS, JsonOption
+from offramp.cli.render import GAP, console, emit, table
+from offramp.errors import OfframpError
+
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
+
+    from offramp.report.model import Table
+    from offramp.report.render.cells import Cell, Layout
+
+
+def tables(
+    source: Annotated[
+        Path, typer.Argument(metavar="STORE|PACK", help="A store, or a folder of packed results.")
+    ] = RUNS,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("tables"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Write this table only, as main. Repeatable."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="md,latex,csv", help="Kinds of file.")
+    ] = "md,latex,csv",
+    show: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Print this table and write no file. Repeatable."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the tables and stop.")] = False,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only trials that this study made.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the tables that the paper has, and more.
+
+    As Markdown, LaTeX (booktabs) and CSV (unrounded). The best value of a column is bold, and what
+    does not differ significantly from it is marked. What could not be tested is said below the table.
+
+    \b
+    Examples:
+      offramp tables runs --show main          print one
+      offramp tables runs --out tables         write all
+      offramp tables runs --only anova --only order-costs --format latex
+      offramp tables --list                    what there is
+
+    docs/tables.md maps the paper's tables to these and gives the rules.
+    """
+    from offramp.report import evidence
+    from offramp.report.render import write
+    from offramp.report.tables import TABLES, about, make
+
+    if list_ and json:
+        emit({name: about(name) for name in TABLES})
+        return
+    if list_:
+        for name in TABLES:
+            typer.echo(f"{name:16}{about(name)}")
+        return
+    chosen = write.formats([name.strip() for name in format_.split(",") if name.strip()])
+    if not chosen:
+        raise OfframpError("--format names no kind of file; write some of md, latex, csv")
+    wanted = [*(show or []), *(only or [])]
+    found = evidence.open(source, study)
+    made = make(found, wanted)
+    if not made:
+        what = f"for {', '.join(wanted)}" if wanted else "in any finished trial"
+        raise OfframpError(
+            f"{source} has nothing {what}; run a study first, or see offramp tables --list"
+        )
+    for note in () if json else found.missing:
+        typer.echo(f"Missing: {note}.", err=True)
+    if show and json:
+        emit({"tables": list(map(_values, made)), "missing": list(found.missing)})
+        return
+    if show:
+        for one in made:
+            _print(one)
+        return
+    paths = write.write(made, out, chosen)
+    if json:
+        names = [one.name for one in made]
+        emit({"tables": names, "files": list(map(str, paths)), "missing": list(found.missing)})
+        return
+    typer.echo(f"{len(made)} tables in {len(paths)} files: {out}")
+
 
 BEST, ALIKE = " *", " ≈"
+
+
 LEGEND = "*: the best. ≈: not significantly different from it."
+
+
 LEAST = 13  # columns of the screen that words get at least
+
+
 LABELS = (
     "strategy",
     "side",
@@ -31,8 +119,10 @@ LABELS = (
 )  # name a row
 
 
-def show(found: Table) -> None:
+def _print(found: Table) -> None:
     """Print title, caption, table and notes."""
+    from offramp.report.render.cells import layout
+
     words = layout(found)
     whole = [i for i in range(len(words.titles)) if not _said(found, words, i)]
     screen = console()
@@ -52,7 +142,7 @@ def show(found: Table) -> None:
         typer.echo(textwrap.fill(note, screen.width, initial_indent="- ", subsequent_indent="  "))
 
 
-def values(found: Table) -> dict[str, Any]:
+def _values(found: Table) -> dict[str, Any]:
     """A table for programs: unrounded values by column key, null where there is none."""
     rows = found.frame.reset_index()
     keys = [column.key for column in found.columns if column.key in rows]

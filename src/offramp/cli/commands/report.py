@@ -1,4 +1,4 @@
-"""Reads the evidence, assembles a report and writes it, saying how far it is."""
+"""`offramp report`: one page with figures, tables and data beside it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,68 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.status import Status
 
+from offramp.cli.options import RUNS, JsonOption, QuietOption
 from offramp.cli.render import counted, emit
 from offramp.errors import OfframpError, nearest
-from offramp.report.join import open_all
-from offramp.report.page import folder
-from offramp.report.page.assemble import report as report_on
-from offramp.report.page.contents import Contents
-from offramp.report.save import PICTURES
 from offramp.units import duration, size
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from offramp.report.page.contents import Contents
+
+
+def report(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="STORE",
+            help="Stores, or what offramp pack wrote; several count as one.",
+            show_default="runs",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the report goes; an earlier one is replaced.")
+    ] = Path("report"),
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only trials of the study of that name.")
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="By default the study's name.")
+    ] = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="svg,pdf,png", help="Files of each figure; none draws no files."
+        ),
+    ] = "svg,pdf,png",
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that draw; by default, cores.")
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write one page with the answer, figures, tables and claims.
+
+    \b
+      FOLDER/index.html   everything, in one file that needs no network
+      FOLDER/figures/     every figure as SVG, PDF and PNG
+      FOLDER/tables/      every table as CSV, LaTeX and Markdown
+      FOLDER/data/        every number (Parquet), every chart (Vega-Lite)
+
+    A study that is not finished gives a report too, which says what is missing.
+
+    \b
+    Examples:
+      offramp report runs/demo
+      offramp report runs/a runs/b --out paper --format pdf
+    """
+    chosen = Chosen(sources or [RUNS], out, study, title, format_, workers)
+    _report(chosen, json, quiet)
 
 
 @dataclass(frozen=True)
@@ -35,7 +84,13 @@ class Chosen:
     workers: int | None
 
 
-def report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
+def _report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
+    from rich.console import Console
+
+    from offramp.report.join import open_all
+    from offramp.report.page import folder
+    from offramp.report.page.assemble import report as report_on
+
     began = time.monotonic()
     formats, out = _formats(chosen.formats), chosen.out
     folder.check(out)  # before the work, not after it
@@ -85,6 +140,8 @@ def _watched(steps: Generator[str, None, Contents], status: Status) -> Contents:
 
 def _formats(text: str) -> tuple[str, ...]:
     """Raises OfframpError for a word that is no format."""
+    from offramp.report.save import PICTURES
+
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     if words == ["none"]:
         return ()

@@ -4,17 +4,59 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp import units
-from offramp.analysis.recommend import GOALS, Advice, Preference, Ranked, guidelines, recommend, sure
-from offramp.analysis.stats.text import p_text
+from offramp.cli.options import RUNS, JsonOption, StudyOption
 from offramp.cli.render import emit, folded, notes, say, show, table
 from offramp.errors import OfframpError, nearest
-from offramp.report import advice, evidence
 from offramp.units import macs
+
+if TYPE_CHECKING:
+    from offramp.analysis.recommend import Advice, Preference, Ranked
+
+
+def recommend(
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="STORE", help="A store, or results packed by offramp pack.  [default: runs]"
+        ),
+    ] = None,
+    goal: Annotated[
+        str, typer.Option(help="accuracy, latency, training-time, memory, energy or balanced.")
+    ] = "balanced",
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Accuracy that must be reached, as 0.9.")
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(metavar="N", help="MACs an image may take on average, as 1.5M.")
+    ] = None,
+    frozen_backbone: Annotated[
+        bool, typer.Option("--frozen-backbone", help="The backbone's weights are given and must stay.")
+    ] = False,
+    study: StudyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Advise on a strategy and a network for a goal.
+
+    Ranks what a store holds, says what is not separable, and why something is ruled out. Without a
+    store it gives the paper's guidelines, and says so.
+
+    \b
+    Examples:
+      offramp recommend runs/demo --goal accuracy
+      offramp recommend runs/demo --goal latency --min-accuracy 0.9
+      offramp recommend --goal memory --frozen-backbone
+
+    accuracy: the mean over exits, on test; with --max-macs, of the best place to leave. latency: the
+    fewest MACs at which a network still has --min-accuracy, by default a point less than the best
+    final exit. balanced: how far from the best, on average over the other goals.
+    """
+    asked = wish(goal, min_accuracy, max_macs, frozen_backbone)
+    recommend_from(store or RUNS, store is not None, asked, study, json)
+
 
 NO_RUNS = (
     "No runs stand behind this. It is what the paper advises (Strategies at a glance, section 8.1)."
@@ -25,6 +67,9 @@ def wish(
     goal: str, min_accuracy: float | None, max_macs: str | None, frozen_backbone: bool
 ) -> Preference:
     """What is asked for, checked. Raises OfframpError."""
+    from offramp import units
+    from offramp.analysis.recommend import GOALS, Preference
+
     if goal not in GOALS:
         raise OfframpError(f"there is no goal '{goal}'{nearest(goal, GOALS)}")
     if min_accuracy is not None and not 0 < min_accuracy <= 1:
@@ -37,6 +82,10 @@ def recommend_from(
     where: Path, given: bool, asked: Preference, study: str | None, as_json: bool
 ) -> None:
     """given: whether `where` was named; if not, and nothing is there, the guidelines answer."""
+    from offramp.analysis import recommend as advising
+    from offramp.analysis.recommend import sure
+    from offramp.report import advice, evidence
+
     if not given and not (where / "store.json").exists():
         _guidelines(asked, f"There is no store at {where}.", as_json)
         return
@@ -44,7 +93,7 @@ def recommend_from(
     if not found.trials:
         _guidelines(asked, f"{where} holds no finished trial.", as_json)
         return
-    answers = recommend(advice.facts(found), asked)
+    answers = advising.recommend(advice.facts(found), asked)
     silent = not any(a.ranking for a in answers) and not all(_all_out(a) for a in answers)
     if as_json:
         parts = [{**asdict(a), "sure": sure(a) if a.ranking else None} for a in answers]
@@ -69,11 +118,16 @@ def _all_out(one: Advice) -> bool:
 
 
 def _plain(asked: Preference) -> dict[str, Any]:
+    from offramp.analysis.recommend import guidelines
+
     found, more = guidelines(asked.goal, asked.frozen_backbone)
     return {"source": NO_RUNS, "strategies": [asdict(g) for g in found], "more": list(more)}
 
 
 def _guidelines(asked: Preference, why: str, as_json: bool) -> None:
+    from offramp.analysis.recommend import guidelines
+    from offramp.report import advice
+
     if as_json:
         nothing: dict[str, Any] = {"wish": asdict(asked), "evidence": [], "missing": [why]}
         emit({**nothing, "guidelines": _plain(asked)})
@@ -92,6 +146,8 @@ def _guidelines(asked: Preference, why: str, as_json: bool) -> None:
 
 
 def _advice(one: Advice) -> None:
+    from offramp.analysis.recommend import sure
+
     measure = one.measure
     if one.ranking:
         unit = f", {measure.unit}" if measure.unit and measure.name != "macs" else ""
@@ -127,6 +183,8 @@ def _ranking(one: Advice) -> Any:
 
 
 def _against(r: Ranked) -> str:
+    from offramp.analysis.stats.text import p_text
+
     if r.behind is None:
         return "not tested"
     p = "" if r.p is None else f", p {p_text(r.p)}"

@@ -1,23 +1,43 @@
-"""Commands that set one thing of a store against another: trials, strategies, nodes."""
+"""`offramp compare`: two strategies or two trials, at each exit."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from offramp.analysis.paired import Difference, paired
-from offramp.cli.render import console, emit, show, table
+from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.render import emit, show, table
+from offramp.cli.store import archived
 from offramp.errors import OfframpError, nearest
-from offramp.hashing import canonical
-from offramp.store.archive import Archive
+
+if TYPE_CHECKING:
+    from offramp.analysis.paired import Difference
+    from offramp.store.archive import Archive
 
 
-def compare(store: Archive, a: str, b: str, as_json: bool) -> None:
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy's label, or a trial's id.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, of the same kind.")],
+    store: StoreOption = RUNS,
+    json: JsonOption = False,
+) -> None:
+    """Compare two strategies, or two trials, at each exit.
+
+    The paired difference in test accuracy, A minus B, with a 95 % interval (Student's t). Two
+    strategies are paired seed by seed, two trials image by image: the first says how far the
+    difference depends on the seed, the second how far on the test images.
+
+    \b
+    Examples:
+      offramp compare joint two-stage
+      offramp compare joint-digits-cnn-digits-s42 joint-digits-cnn-digits-s43
+    """
+    _compare(archived(store), a, b, json)
+
+
+def _compare(store: Archive, a: str, b: str, as_json: bool) -> None:
     trials = {trial: store.read_trial(trial) for trial in store.trials()}
     labels = {manifest["strategy"] for manifest in trials.values()}
     unit = "seed" if labels & {a, b} else "image"
@@ -48,6 +68,8 @@ def _by_seed(
     store: Archive, trials: Mapping[str, dict[str, Any]], a: str, b: str
 ) -> dict[int, Difference]:
     """Strategies, paired by trunk, data and seed; their exits by place, numbered as in `a`."""
+    from offramp.analysis.paired import paired
+
     sides = {label: _by_setting(store, trials, label) for label in (a, b)}
     both = sorted(sides[a].keys() & sides[b].keys())
     if not both:
@@ -71,6 +93,8 @@ def _by_setting(
 
     Raises OfframpError where two trials stand for the same.
     """
+    from offramp.hashing import canonical
+
     names: dict[str, str] = {}
     for trial, manifest in trials.items():
         if manifest["strategy"] != label:
@@ -95,6 +119,8 @@ def _accuracy_at(manifest: Mapping[str, Any]) -> dict[str, float]:
 
 def _by_image(store: Archive, a: str, b: str) -> dict[int, Difference]:
     """Trials, paired by test image."""
+    from offramp.analysis.paired import paired
+
     one, other = store.read_trial(a), store.read_trial(b)
     if one["data"]["test"] != other["data"]["test"]:
         raise OfframpError(f"{a} and {b} have different test images; compare trials on one data set")
@@ -104,85 +130,3 @@ def _by_image(store: Archive, a: str, b: str) -> dict[int, Difference]:
         hits = arrays["test"].argmax(2) == arrays["test_labels"][:, None]
         right.append(dict(zip(manifest["exits"], hits.T.astype(float), strict=True)))
     return {k: paired(right[0][k], right[1][k]) for k in right[0] if k in right[1]}
-
-
-def why(store: Archive, prefix: str, study: Path | None, overrides: list[str], as_json: bool) -> None:
-    there = {key: store.read_node(key) for key in store.nodes()}
-    planned = _planned(study, overrides)
-    key = _one({*there, *planned}, prefix)
-    reads = there[key].reads if key in there else planned[key]
-    changes = {k: _changes(reads, record.reads) for k, record in there.items() if k != key}
-    near = min(changes, key=lambda k: (len(changes[k]), k), default=None)
-    if as_json:
-        differences = {} if near is None else changes[near]
-        answer = {"key": key, "in_store": key in there, "reads": reads, "nearest": near}
-        emit({**answer, "differences": differences})
-        return
-    if key in there:
-        labels = there[key].labels
-        users = ", ".join(dict.fromkeys(labels["strategies"]))
-        typer.echo(f"{key}\nin the store: phase '{labels['phase']}', trained for {users}")
-    else:
-        typer.echo(f"{key}\nnot in the store: it would be trained")
-    typer.echo("\nIts key is made of:")
-    text = yaml.safe_dump(
-        _readable(reads), sort_keys=False, allow_unicode=True, width=48, default_flow_style=None
-    )
-    console().print("".join(f"  {line}\n" for line in text.splitlines()), end="", soft_wrap=True)
-    if near is not None:
-        phase = there[near].labels["phase"]
-        typer.echo(f"\nNearest other node: {near[:12]} (phase '{phase}'). This one differs in:")
-        for name, (mine, theirs) in changes[near].items():
-            typer.echo(f"  {name}: {_readable(mine)} here, {_readable(theirs)} there")
-
-
-def _planned(study: Path | None, overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """What the nodes of a study, or of a list of studies, would read, by key."""
-    if study is None:
-        return {}
-    from offramp.study.plan.collection import members, plans
-
-    made = plans([member.study for member in members(study, overrides)])
-    return {key: node.reads for plan in made for key, node in plan.nodes.items()}
-
-
-def _one(keys: set[str], prefix: str) -> str:
-    """The key that begins with `prefix`."""
-    found = sorted(key for key in keys if key.startswith(prefix))
-    if len(found) != 1:
-        what = f"{len(found)} nodes begin with" if found else "no node begins with"
-        some = ", ".join(key[: len(prefix) + 4] for key in found[:5])
-        hint = f"give more of one of {some}" if found else "offramp show TRIAL lists a trial's nodes"
-        raise OfframpError(f"{what} '{prefix}'; {hint}")
-    return found[0]
-
-
-def _readable(value: Any) -> Any:
-    """For people: hashes cut to 12 digits, the names of types left out."""
-    if isinstance(value, dict):
-        return {key: _readable(child) for key, child in value.items() if key != "type"}
-    if isinstance(value, list):
-        return [_readable(child) for child in value]
-    return value[:12] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else value
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings and lists by dotted name."""
-    if isinstance(value, dict) and value:
-        items = list(value.items())
-    elif isinstance(value, list) and value:
-        items = list(enumerate(value))
-    else:
-        return {prefix: value}
-    return {k: v for key, child in items for k, v in _flat(child, f"{prefix}.{key}".strip(".")).items()}
-
-
-def _changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    mine, theirs = _flat(one), _flat(other)
-    names = [*mine, *(name for name in theirs if name not in mine)]
-    absent = "nothing"
-    return {
-        name: (mine.get(name, absent), theirs.get(name, absent))
-        for name in names
-        if mine.get(name, absent) != theirs.get(name, absent)
-    }

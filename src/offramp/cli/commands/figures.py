@@ -1,42 +1,52 @@
-"""`offramp pack` and `offramp figures`: results without weights, and charts as files."""
+"""`offramp figures`: charts as files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.status import Status
 
-from offramp.cli.render import counted, emit
-from offramp.files import replacing
-from offramp.report import evidence
-from offramp.report.figures import draw
-from offramp.report.model import Figure
-from offramp.report.save import checked, save
-from offramp.store import pack as packed
-from offramp.store.sealed import writing
-from offramp.units import size
+from offramp.cli.options import RUNS, JsonOption, QuietOption, ResultsArgument, StudyOption
+from offramp.cli.progress import moving
+from offramp.cli.render import counted, emit, tell_missing
 
-
-def pack(store: Path, out: Path, study: str | None, as_json: bool) -> None:
-    found = evidence.open(store, study)
-    trials = [trial.id for trial in found.trials]
-    with _status(f"packing {counted(len(trials), 'trial')}"):
-        sizes = packed.write(out, found.records, trials, found.table, found.missing)
-    if as_json:
-        emit({"out": str(out), "trials": len(trials), "bytes": sizes, "missing": list(found.missing)})
-        return
-    _tell(found.missing)
-    files = ", ".join(f"{name} {size(count)}" for name, count in sizes.items())
-    typer.echo(
-        f"{counted(len(trials), 'trial')} packed into {out}, {size(sum(sizes.values()))}: {files}."
-    )
+if TYPE_CHECKING:
+    from offramp.report.model import Figure
 
 
 def figures(
+    store: ResultsArgument = RUNS,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the files.")] = Path(
+        "figures"
+    ),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only these figures, such as curves. Repeatable."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="Of svg, pdf, png and json (Vega-Lite).")
+    ] = "svg,pdf,png",
+    study: StudyOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw the figures that the paper has, and more.
+
+    Names: accuracy-by-exit, accuracy-compute, curves, overall, significance, time-by-exit, time-total,
+    memory-power, costs, reliability, confidence-quality, overthinking, agreement. docs/figures.md says
+    which of the paper's figures each answers to. captions.md says what is drawn.
+
+    \b
+    Examples:
+      offramp figures runs/demo --out figures
+      offramp figures runs/demo --only curves --only significance --format pdf
+    """
+    _figures(store, out, only or [], format_, study, json, quiet)
+
+
+def _figures(
     store: Path,
     out: Path,
     only: Sequence[str],
@@ -45,9 +55,13 @@ def figures(
     as_json: bool,
     quiet: bool,
 ) -> None:
+    from offramp.report import evidence
+    from offramp.report.figures import draw
+    from offramp.report.save import checked, save
+
     kinds = checked(formats.split(","))
     wanted = [name.strip() for names in only for name in names.split(",") if name.strip()]
-    with _status("reading") as status:
+    with moving("reading") as status:
         found = evidence.open(store, study)
         status.update("drawing")
         drawn = draw(found, wanted)
@@ -73,7 +87,7 @@ def figures(
         ]
         emit({"out": str(out), "figures": names, "files": list(map(str, paths)), "missing": missing})
         return
-    _tell(missing)
+    tell_missing(missing)
     typer.echo(
         f"{counted(len(drawn.figures), 'figure')} as {', '.join(kinds)} in {out}"
         + (f"; what they show is in {out / 'captions.md'}." if drawn.figures else ".")
@@ -81,6 +95,9 @@ def figures(
 
 
 def _write_captions(path: Path, figures: Sequence[Figure]) -> None:
+    from offramp.files import replacing
+    from offramp.store.sealed import writing
+
     parts = []
     for figure in figures:
         paper = f" (paper's {figure.paper})" if figure.paper else ""
@@ -89,20 +106,3 @@ def _write_captions(path: Path, figures: Sequence[Figure]) -> None:
         )
     with writing(path), replacing(path) as temporary:
         temporary.write_text("# Figures\n\n" + "\n".join(parts), encoding="utf-8")
-
-
-def _tell(missing: Sequence[str]) -> None:
-    for note in missing:
-        typer.echo(f"Missing: {note}.", err=True)
-
-
-@contextmanager
-def _status(text: str) -> Iterator[Status]:
-    """A moving line on a terminal; nothing elsewhere."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    status = console.status(text)
-    if not console.is_terminal:
-        yield status
-        return
-    with status:
-        yield status

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.busy import reading_shown
 from offramp.cli.options import JsonOption, SetOption
+from offramp.cli.progress import reading_shown
 from offramp.cli.render import counted, emit, show, split, table
 from offramp.errors import OfframpError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST = 20  # lines of one kind that are printed; JSON has all
 
-app = typer.Typer(
+data = typer.Typer(
     name="data",
     help="Look into a data set before anything trains on it.",
     no_args_is_help=True,
@@ -52,7 +52,7 @@ SheetOption = Annotated[
 ]
 
 
-@app.command()
+@data.command()
 def describe(
     name: NameArgument,
     root: RootOption = None,
@@ -87,7 +87,7 @@ def describe(
         typer.echo(f"Contact sheet: {drawn}")
 
 
-@app.command()
+@data.command()
 def check(
     name: NameArgument,
     root: RootOption = None,
@@ -130,7 +130,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command("split")
+@data.command("split")
 def split_(
     name: NameArgument,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The split file; JSON.")],
@@ -199,9 +199,9 @@ def _study(name: str, root: Path | None, augment: str | None, settings: list[str
     """A study of a data set, for all that is said of it."""
     from offramp.study.spec import models as spec
 
-    data = {"name": name, **({} if root is None else {"root": str(root)})}
+    source = {"name": name, **({} if root is None else {"root": str(root)})}
     overrides = [*([f"augment={augment}"] if augment is not None else []), *(settings or [])]
-    described = {"strategies": ["baseline"], "backbone": "resnet18", "data": data}
+    described = {"strategies": ["baseline"], "backbone": "resnet18", "data": source}
     return spec.parse(described, "data", overrides)
 
 

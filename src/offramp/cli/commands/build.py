@@ -6,58 +6,158 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from offramp import device as devices
-from offramp.analysis.recommend import Goal as Priority
-from offramp.bundle import folder as bundle
-from offramp.bundle import graphs
-from offramp.bundle.export import Asked, Exported, export
-from offramp.cli import advice, calibrating, exporting, running
-from offramp.cli.progress import Progress
+from offramp.cli.commands.calibrate import Asked as Targets
+from offramp.cli.commands.calibrate import policy_file, target
+from offramp.cli.commands.export import describe, told
+from offramp.cli.commands.recommend import wish as wish_of
+from offramp.cli.commands.run import here
+from offramp.cli.forecast import show_forecast
+from offramp.cli.options import RUNS, JsonOption, QuietOption, SetOption, StoreOption
+from offramp.cli.progress import Progress, watch
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
-from offramp.nets.cut.places import places
 from offramp.parts import Part, backbone
-from offramp.policy.calibrate import calibrate
-from offramp.policy.candidates import Search
-from offramp.policy.policy import write
-from offramp.report import evidence
-from offramp.report.advice import choice
-from offramp.store.store import Store
-from offramp.study import trained as trial
-from offramp.study.build import Choice, Wish, choose
-from offramp.study.plan.forecast import forecast
-from offramp.study.plan.plan import Plan
-from offramp.study.run.pool import run_pooled
-from offramp.study.run.trials import recorded_code
-from offramp.study.trained import Trained
 from offramp.units import macs
-from offramp.usercode import is_user_code
+
+if TYPE_CHECKING:
+    from offramp.analysis.recommend import Goal as Priority
+    from offramp.bundle.export import Exported
+    from offramp.store.store import Store
+    from offramp.study.build import Choice, Wish
+    from offramp.study.plan.plan import Plan
+    from offramp.study.trained import Trained
+
+
+def build(
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="NAME", help="folder:path/to/images, cifar10:path or digits.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
+    exits: Annotated[
+        str, typer.Option(metavar="auto|N|NAMES", help="Spread by MACs, how many, or places a,b.")
+    ] = "auto",
+    max_accuracy_loss: Annotated[
+        float | None,
+        typer.Option(help="Accuracy to give up: 0.01 is one point, the default."),
+    ] = None,
+    max_mean_macs: Annotated[
+        str | None, typer.Option(help="Instead: MACs an image, 40% of the plain network or 1.5M.")
+    ] = None,
+    risk: Annotated[
+        float | None, typer.Option(help="Instead: with a guarantee, see offramp calibrate --risk.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|imagenet", help="What the backbone starts from: .safetensors, .pth, public."
+        ),
+    ] = None,
+    keep_frozen: Annotated[
+        bool,
+        typer.Option("--keep-frozen", help="Train heads only: the final answer stays, to the bit."),
+    ] = False,
+    goal: Annotated[
+        str,
+        typer.Option(
+            help="What matters most: accuracy, latency, training-time, memory, energy or balanced."
+        ),
+    ] = "accuracy",
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STORE",
+            help="Runs of this backbone that the strategy is chosen from; else the paper's guidelines.",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This one, whatever the goal says.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Pixels a side; by default from the images.")
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="train|imagenet", help="Whose mean and deviation pixels are normalized by."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")] = 42,
+    store: StoreOption = RUNS / "build",
+    set_: SetOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show data, exits, strategy, work and target; start nothing."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """From a backbone and images to a bundle, in one go.
+
+    Places exits, chooses a strategy, trains, calibrates and exports; what it chose, and why, is
+    printed first. Interrupt it whenever you like: the same command goes on.
+
+    \b
+    Examples:
+      offramp build --backbone resnet18 --data folder:photos --out bundle
+      offramp build --backbone resnet18 --data folder:photos --out bundle \\
+        --weights mine.pth --keep-frozen --normalize imagenet
+      offramp build --backbone digits-cnn --data digits --out bundle
+    """
+    from offramp.study.build import Wish
+
+    if max_accuracy_loss is None and max_mean_macs is None and risk is None:
+        max_accuracy_loss = 0.01
+    wanted = {"max-accuracy-loss": max_accuracy_loss, "max-mean-macs": max_mean_macs, "risk": risk}
+    targets = Targets(wanted, None, on_average=False, without_labels=False)
+    known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
+    wish = Wish(
+        backbone,
+        data,
+        exits,
+        weights,
+        keep_frozen,
+        checked(goal),
+        strategy,
+        known,
+        size,
+        normalize,
+        seed,
+        tuple(set_ or ()),
+    )
+    start(wish, Goal(targets, out, force), store, dry_run, json, quiet)
 
 
 @dataclass(frozen=True)
 class Goal:
     """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder."""
 
-    target: calibrating.Asked
+    target: Targets
     out: Path
     force: bool
 
 
 def checked(goal: str) -> Priority:
     """Raises OfframpError for a goal that is none."""
-    return advice.wish(goal, None, None, False).goal
+    return wish_of(goal, None, None, False).goal
 
 
 def chosen_from(
     source: Path, goal: str, backbone: str, keep_frozen: bool
 ) -> tuple[str, Mapping[str, Any], str]:
     """The strategy that runs put first: its name, its options, and what the runs are."""
-    asked = advice.wish(goal, None, None, keep_frozen)
+    from offramp.report import evidence
+    from offramp.report.advice import choice
+    from offramp.usercode import is_user_code
+
+    asked = wish_of(goal, None, None, keep_frozen)
     found = choice(evidence.open(source), asked, backbone)
     if found is None:
         raise OfframpError(
@@ -75,7 +175,12 @@ def chosen_from(
 
 def start(wish: Wish, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
-    calibrating.target(goal.target, 1)  # mistakes before the work
+    from offramp.bundle import folder as bundle
+    from offramp.bundle import graphs
+    from offramp.store.store import Store
+    from offramp.study.build import choose
+
+    target(goal.target, 1)  # mistakes before the work
     graphs.check_installed()
     bundle.check_place(goal.out, goal.force)
     store = Store(root)
@@ -91,13 +196,15 @@ def start(wish: Wish, goal: Goal, root: Path, dry_run: bool, as_json: bool, quie
     if as_json:
         emit({"bundle": str(done.folder), "reasons": chosen.reasons, "card": done.card})
     else:
-        exporting.describe(done)
+        describe(done)
 
 
 def _train(plan: Plan, store: Store, silent: bool) -> None:
+    from offramp.study.run.pool import run_pooled
+
     progress = Progress(plan, shown=not silent)
     try:
-        running.watch(run_pooled(plan, store, running.here(1)), progress)
+        watch(run_pooled(plan, store, here(1)), progress)
     except KeyboardInterrupt:
         said = "Interrupted. Run the same command again to go on; what is finished stays."
         typer.echo(said, err=True)
@@ -109,10 +216,17 @@ def _train(plan: Plan, store: Store, silent: bool) -> None:
 
 
 def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Exported:
+    from offramp.bundle.export import Asked, export
+    from offramp.policy.calibrate import calibrate
+    from offramp.policy.candidates import Search
+    from offramp.policy.policy import write
+    from offramp.study import trained as trial
+    from offramp.study.run.trials import recorded_code
+
     name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trial.read(store, name, trust_code)
-    wanted = calibrating.target(goal.target, trained.plain_macs)
+    wanted = target(goal.target, trained.plain_macs)
     found = calibrate(
         trained.validation,
         trained.calibration,
@@ -125,13 +239,15 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Exported:
         typer.echo(f"Note: {remark}.", err=True)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         policy = Path(scratch) / "policy.json"
-        write(policy, calibrating.policy_file(trained, found))
+        write(policy, policy_file(trained, found))
         asked = Asked(force=goal.force, trust_code=trust_code)
-        return exporting.told(export(store, trained.id, policy, goal.out, asked), silent)
+        return told(export(store, trained.id, policy, goal.out, asked), silent)
 
 
 def _weak(trained: Trained) -> str | None:
     """A remark where there is nothing to lose: the full network hardly tells the classes apart."""
+    import numpy as np
+
     rows = trained.calibration
     right = float((rows.logits[:, -1].argmax(axis=1) == rows.labels).mean())
     often = float(np.bincount(rows.labels).max()) / len(rows.labels)
@@ -144,12 +260,15 @@ def _weak(trained: Trained) -> str | None:
 
 
 def _dry(chosen: Choice, goal: Goal, store: Store, as_json: bool) -> None:
+    from offramp import device as devices
+    from offramp.study.plan.forecast import forecast
+
     found = forecast(chosen.plan, store, devices.chosen())
     if as_json:
         emit({**_as_json(chosen, goal), **found})
         return
     _show_plan(chosen, goal)
-    running.show_forecast(found, as_json=False)
+    show_forecast(found, as_json=False)
 
 
 def _as_json(chosen: Choice, goal: Goal) -> dict[str, Any]:
@@ -167,6 +286,8 @@ def _as_json(chosen: Choice, goal: Goal) -> dict[str, Any]:
 
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:
+    from offramp.nets.cut.places import places
+
     net = plan.net
     plain = sum(net.macs(part) for part in backbone(net.exits))
     found = places(net.trunks[0].module, net.input_shape, net.places[-1])

@@ -8,21 +8,49 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from offramp import device as devices
+from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
 from offramp.cli.render import counted, emit, show, table
-from offramp.cli.trusting import trusted
+from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
-from offramp.files import replacing
-from offramp.infer import networks as loaded
-from offramp.infer import pictures
-from offramp.infer.networks import Network
-from offramp.infer.pictures import Damaged
+
+if TYPE_CHECKING:
+    from offramp.infer.networks import Network
+    from offramp.infer.pictures import Damaged
+
+
+def predict(
+    network: Annotated[
+        str, typer.Argument(metavar="TRIAL|BUNDLE", help="A trial's id, or a bundle's folder.")
+    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Files, and folders of them.")],
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Where images leave, from offramp calibrate; a bundle has its own."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The table of answers to write.")] = Path("answers.csv"),
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 64,
+    store: StoreOption = RUNS,
+    trust: TrustOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Classify image files; each leaves at an exit.
+
+    Writes file, class, confidence, exit and compute share (MACs against the plain network) of each.
+    Images that leave early stop costing. Without a policy, all go to the final exit.
+
+    Exit codes: 0; 1 if files were damaged (named, and skipped); 2 for a mistake; 130 if interrupted.
+
+    \b
+    Examples:
+      offramp predict two-stage-resnet18-cifar10-s42 photos/ --policy policy.json
+      offramp predict bundle/ photo.png --out answers.csv
+    """
+    _predict(network, images, policy, store, out, batch, json, trust)
+
 
 COLUMNS = ("file", "class", "confidence", "exit", "compute_share")
 
@@ -38,7 +66,7 @@ class Row:
     compute: float
 
 
-def predict(
+def _predict(
     network: str,
     images: Sequence[Path],
     policy: Path | None,
@@ -49,6 +77,8 @@ def predict(
     trust: bool | None = None,
 ) -> None:
     """Answer and write; exits with 1 when files were damaged, with 130 when interrupted."""
+    from offramp.infer import pictures
+
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
@@ -74,13 +104,14 @@ def predict(
 
 
 def _opened(network: str, policy: Path | None, root: Path, trust: bool | None) -> Network:
+    from offramp import device as devices
+    from offramp.infer import networks as loaded
+
     if loaded.is_bundle(network):
         if policy is not None:
             raise OfframpError("a bundle carries its policy; leave --policy out")
         return loaded.open_bundle(Path(network))
-    from offramp.cli.inspecting import opened as opened_store
-
-    store = opened_store(root)
+    store = opened(root)
     trust_code = trusted(store, store.find_trial(network), trust)
     found = loaded.open_trial(store, network, policy, devices.chosen(), trust_code=trust_code)
     if policy is None:
@@ -92,6 +123,11 @@ def _answer(
     network: Network, files: Sequence[Path], batch: int, rows: list[Row], damaged: list[Damaged]
 ) -> None:
     """Fill `rows` and `damaged`, so that what is there stays when the work is cut short."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from offramp.infer import pictures
+
     how = network.preprocessing
     screen = Console(stderr=True)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -121,6 +157,8 @@ def _answer(
 
 
 def _write(out: Path, rows: Sequence[Row]) -> None:
+    from offramp.files import replacing
+
     try:
         with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -1,0 +1,323 @@
+"""`offramp doctor`: what this machine has, which meters work, what settings are worth here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from offramp.allocator import keep_freed_memory
+from offramp.cli.options import JsonOption
+from offramp.cli.render import emit, show, table
+from offramp.errors import OfframpError
+from offramp.openmp import GIVEN, SPINS, bound_spinning
+from offramp.units import size
+
+if TYPE_CHECKING:
+    import torch
+
+    from offramp.meters import Gpu, Missing
+    from offramp.study.plan.profiles import Gain, ProfileFile
+
+
+def doctor(
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Measure this machine (about two minutes) and write a profile."),
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --tune: what studies call the profile [tuned]."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --tune: write it here instead of among your own."),
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="With --tune: measure beside other work all the same.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Tell what this machine has, and what to do about each gap.
+
+    Versions, device, cores, memory; which meters of power and energy can be read here; numerics
+    profiles; extras.
+
+    --tune times training steps of three networks: threads, memory format, precision, two trials at
+    once, how OpenMP waits. It shows what each is worth and writes a numerics profile, which a study
+    gets by asking for it: numerics: NAME (or the path of the file). No default changes.
+
+    \b
+    Examples:
+      offramp doctor --tune
+      offramp run studies/demo.yaml --set numerics=tuned
+    """
+    if tune:
+        _tune(name or "tuned", out, anyway, json)
+    elif name is not None or out is not None or anyway:
+        raise OfframpError("--name, --out and --anyway are for measuring; add --tune")
+    else:
+        _doctor(json)
+
+
+EXTRAS = {
+    "onnx": ("onnxruntime", "export and run bundles"),
+    "hub": ("datasets", "read data sets through Hugging Face"),
+    "energy": ("pynvml", "measure a GPU's power"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """what: was looked at.  found: there.  remedy: what closes the gap; empty where there is none."""
+
+    what: str
+    found: str
+    remedy: str = ""
+
+
+def _doctor(as_json: bool) -> None:
+    from offramp import device as devices
+
+    device = devices.chosen()
+    findings = [*_versions(device), *_machine(device), *_meters(device)]
+    findings += [_profiles(device), *_environment(device), *_extras()]
+    if as_json:
+        emit({"findings": [asdict(finding) for finding in findings]})
+        return
+    listing = table(["", "here"])
+    for finding in findings:
+        listing.add_row(finding.what, finding.found)
+    show(listing, "This machine")
+    gaps = [finding for finding in findings if finding.remedy]
+    if gaps:
+        typer.echo("What could be better")
+        for finding in gaps:
+            typer.echo(f"  {finding.what}: {finding.remedy}.")
+
+
+def _versions(device: torch.device) -> list[Finding]:
+    from offramp.store.archive import LIBRARIES
+    from offramp.store.provenance import provenance
+
+    made = provenance(device)
+    libraries = ", ".join(f"{name} {made[name]}" for name in LIBRARIES)
+    return [
+        Finding("versions", f"{libraries}, Python {made['python']}"),
+        Finding("device", f"{made['device']} ({device.type})"),
+    ]
+
+
+def _machine(device: torch.device) -> list[Finding]:
+    import psutil
+
+    from offramp.meters import usable_cores
+    from offramp.numerics import PROFILES
+
+    cores, memory = usable_cores(), psutil.virtual_memory()
+    threads = PROFILES[device.type].threads
+    found = [Finding("cores", f"{cores} to use, of which one trial takes {min(threads, cores)}")]
+    free = f"{size(memory.available)} free of {size(memory.total)}"
+    return [*found, Finding("memory", free), _load()]
+
+
+def _load() -> Finding:
+    from offramp.meters import busy_cores
+
+    busy = busy_cores()
+    remedy = "times measured now are not comparable; wait until other work is done"
+    return Finding("other work", f"{busy:.1f} cores busy", remedy if busy > 0.5 else "")
+
+
+def _meters(device: torch.device) -> list[Finding]:
+    from offramp.meters import Missing, Packages, find_packages
+    from offramp.study.run.costs import gpu_of
+
+    findings = [Finding("time", "yes"), Finding("memory of the process tree", "yes, once a second")]
+    packages = find_packages()
+    if isinstance(packages, Packages):
+        findings.append(Finding("CPU power and energy", f"yes, RAPL: {', '.join(packages.names)}"))
+    else:
+        findings.append(_gap("CPU power and energy", packages))
+    gpu = gpu_of(device)
+    if isinstance(gpu, Missing):
+        findings.append(_gap("GPU power, energy, memory", gpu))
+    else:
+        findings.append(Finding("GPU power, energy, memory", _sensors(gpu)))
+    return findings
+
+
+def _sensors(gpu: Gpu) -> str:
+    sensors = {"power": gpu.watts(), "energy counter": gpu.joules(), "memory": gpu.memory()}
+    return "NVML: " + ", ".join(
+        name if value is not None else f"no {name}" for name, value in sensors.items()
+    )
+
+
+def _gap(what: str, missing: Missing) -> Finding:
+    return Finding(what, f"no: {missing.reason}", missing.remedy)
+
+
+def _environment(device: torch.device) -> list[Finding]:
+    from offramp.study.tune import BESIDE, MEMORY, SPINNING
+
+    here = tuned(device)
+    kept = "kept for the next use" if keep_freed_memory() else "left to the C library and MALLOC_…"
+    return [
+        Finding("freed memory", kept + _worth(here, MEMORY)),
+        Finding("threads that wait", _waiting() + _worth(here, SPINNING, BESIDE)),
+        Finding("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "unset")),
+        Finding("OFFRAMP_DATA", os.environ.get("OFFRAMP_DATA", "unset")),
+    ]
+
+
+def _waiting() -> str:
+    """How OpenMP's threads wait, and who says so."""
+    if bound_spinning():
+        return f"spin {SPINS:,} turns, then sleep"
+    given = [f"{name}={os.environ[name]}" for name in GIVEN if name in os.environ]
+    return f"as you set: {' '.join(given)}" if given else "as the library has it"
+
+
+def _worth(here: ProfileFile | None, *what: str) -> str:
+    """What `--tune` measured of a setting on this machine, else what is documented of it."""
+    from offramp.study.tune import BESIDE, MEMORY, SPINNING
+
+    elsewhere = {  # docs/performance.md
+        MEMORY: "on two server cores a step of MobileNetV2 without it took 1.02 to 1.19 times",
+        SPINNING: "on two server cores it made a step of MobileNetV2 1.10 times as long",
+        BESIDE: "beside a busy process 0.64 times",
+    }
+    if here is None:
+        return "".join(f"; {elsewhere[one]}" for one in what if one in elsewhere)
+    said = []
+    for one in what:
+        gains = [f"{g.ratio:.2f} ({g.network})" for g in here.measured if g.what == one]
+        said += [f"{one}: times {', '.join(gains)}"] if gains else []
+    return f"; measured {(here.made or '')[:10]}, {'; '.join(said)}" if said else ""
+
+
+def tuned(device: torch.device) -> ProfileFile | None:
+    """The newest profile of the user's own that was measured on this machine."""
+    from offramp.study.plan import profiles
+
+    own = [one for one in profiles.listed().values() if one.machine == machine(device)]
+    return own[-1] if own else None
+
+
+def _profiles(device: torch.device) -> Finding:
+    from offramp.numerics import PROFILES
+    from offramp.study.plan import profiles
+
+    shipped = [name for name, profile in PROFILES.items() if profile.device == device.type]
+    own = [name for name, one in profiles.listed().items() if one.profile.device == device.type]
+    remedy = "" if own else "to learn what suits this machine: offramp doctor --tune"
+    return Finding("numerics profiles", ", ".join([*shipped, *own]), remedy)
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, (module, use) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        remedy = "" if there else f"to {use}: pip install 'offramp[{extra}]'"
+        findings.append(Finding(f"extra {extra}", "installed" if there else "not installed", remedy))
+    return findings
+
+
+BUSY = 0.5  # cores that others use, from which on nothing is measured
+
+
+def _tune(name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
+    """Measure, show, write. Raises OfframpError for a name that is taken, and on a busy machine."""
+    from offramp import device as devices
+    from offramp.meters import busy_cores
+    from offramp.study import tune as tuner
+    from offramp.study.plan import profiles
+    from offramp.study.plan.profiles import ProfileFile
+
+    path = profiles.place(name, out)
+    _check_writable(path)
+    busy = busy_cores()
+    if busy > BUSY and not anyway:
+        raise OfframpError(
+            f"other programs use {busy:.1f} cores of this machine, so what is measured now would "
+            "mislead; try again when they are done, or give --anyway"
+        )
+    device = devices.chosen()
+    gains = _measured(device.type, quiet=as_json)
+    made = ProfileFile(
+        numerics=tuner.chosen(device.type, gains),
+        machine=machine(device) + (f", while others used {busy:.1f} cores" if busy > BUSY else ""),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        measured=tuple(gains),
+    )
+    profiles.write(path, made)
+    if as_json:
+        emit({"path": str(path), **made.model_dump(mode="json")})
+        return
+    _show(gains)
+    _conclude(made, str(path) if out is not None else name, path)
+
+
+def _check_writable(path: Path) -> None:
+    """Now, not after minutes of measuring."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OfframpError(f"{path} cannot be written ({reason}); give another --out") from None
+
+
+def machine(device: torch.device) -> str:
+    """This machine, as a profile remembers it."""
+    from offramp.store.provenance import provenance
+
+    known = provenance(device)
+    return f"{known['device']}, {known['cores']} cores"
+
+
+def _measured(device: str, quiet: bool) -> list[Gain]:
+    from offramp.meters import usable_cores
+    from offramp.study import tune as tuner
+    from offramp.study.plan.profiles import Gain
+
+    gains = []
+    for event in tuner.measure(device, usable_cores()):
+        if isinstance(event, Gain):
+            gains.append(event)
+        elif not quiet:
+            typer.echo(f"[{event.number}/{event.of}] {event.what}", err=True)
+    return gains
+
+
+def _show(gains: Sequence[Gain]) -> None:
+    networks = list(dict.fromkeys(gain.network for gain in gains))
+    listing = table(["how many times faster a training step is"], networks)
+    for what in dict.fromkeys(gain.what for gain in gains):
+        ratios = {gain.network: f"{gain.ratio:.2f}" for gain in gains if gain.what == what}
+        listing.add_row(what, *(ratios.get(network, "") for network in networks))
+    show(listing, "What it is worth here")
+
+
+def _conclude(made: ProfileFile, asked_as: str, path: Path) -> None:
+    from offramp.numerics import CUSTOM
+
+    profile = made.profile
+    threads = "1 thread" if profile.threads == 1 else f"{profile.threads} threads"
+    same = "" if profile.name == CUSTOM else f" It says what '{profile.name}' says: the same keys."
+    typer.echo(
+        f"Profile {path}: {threads} a trial, {profile.precision}.{same}\n"
+        f"A study asks for it with numerics: {asked_as} (or --set numerics={asked_as}). "
+        "No default has changed.\n"
+        "Less precision is not chosen for you: numerics: "
+        f"{profile.device}-bf16, or precision: bfloat16 in the file."
+    )

@@ -1,0 +1,57 @@
+"""`offramp export-table`: every number as one tidy table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.render import counted, emit
+from offramp.cli.store import archived
+from offramp.errors import OfframpError
+
+if TYPE_CHECKING:
+    from offramp.store.archive import Archive
+
+
+def export_table(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet or .csv.")],
+    store: StoreOption = RUNS,
+    json: JsonOption = False,
+) -> None:
+    """Write every number of a store as one tidy table.
+
+    A row a number: trial, strategy, model, data, seed, phase, exit, split, epoch, metric, value.
+
+    \b
+    Example:
+      offramp export-table --out table.parquet
+    """
+    _write(archived(store), out, json)
+
+
+def _write(store: Archive, out: Path, as_json: bool) -> None:
+    from offramp.files import replacing
+    from offramp.store.summary import tidy
+
+    if out.suffix not in (".parquet", ".csv"):
+        raise OfframpError(f"--out is {out}; end it in .parquet or .csv, which is the format")
+    if not out.parent.is_dir():
+        raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
+    trials = store.trials()
+    frame = tidy(store, trials)
+    try:
+        with replacing(out) as temporary:
+            if out.suffix == ".csv":
+                frame.to_csv(temporary, index=False)
+            else:
+                frame.to_parquet(temporary, index=False)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OfframpError(f"{out} cannot be written ({reason}); choose another --out") from None
+    if as_json:
+        emit({"out": str(out), "rows": len(frame), "trials": len(trials)})
+        return
+    typer.echo(f"{counted(len(frame), 'row')} of {counted(len(trials), 'trial')} written to {out}")

@@ -1,0 +1,413 @@
+"""`offramp run`: a study, a list of studies, or a study that is to fit a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offramp.cli import results
+from offramp.cli.forecast import at_speed, said_of, show_forecast
+from offramp.cli.options import (
+    RUNS,
+    CacheDiskOption,
+    CacheMemoryOption,
+    DataRootOption,
+    DryOption,
+    Execution,
+    ExecutionOption,
+    JsonOption,
+    NoUserCodeOption,
+    QuietOption,
+    SetOption,
+    StoreOption,
+    WorkersOption,
+)
+from offramp.cli.progress import Progress, reading_shown, watch
+from offramp.cli.render import emit, folded, show, table
+from offramp.errors import OfframpError
+from offramp.units import duration, macs
+
+if TYPE_CHECKING:
+    from offramp.store.store import Store
+    from offramp.study.plan.collection import Member
+    from offramp.study.plan.plan import Plan
+    from offramp.study.plan.workers import Workers
+    from offramp.study.run.run import Conduct
+    from offramp.study.spec.models import Study
+
+
+def run(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/demo.yaml.")
+    ],
+    store: StoreOption = RUNS,
+    data_root: DataRootOption = None,
+    set_: SetOption = None,
+    execution: ExecutionOption = None,
+    dry_run: DryOption = False,
+    workers: WorkersOption = "auto",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Take as many epochs and images as fit into 2h, 90min, … here."
+        ),
+    ] = None,
+    speed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEED", help="With --dry-run: hours on a device of 14TFLOPS, 7TMACs, … as well."
+        ),
+    ] = None,
+    cache_memory: CacheMemoryOption = None,
+    cache_disk: CacheDiskOption = None,
+    no_user_code: NoUserCodeOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a study: train what is missing, then show the table.
+
+    A study trains each of its strategies with each of its seeds: a trial. A trial is a sequence
+    of phases; a phase that several trials have in common is trained once, and what the store holds
+    is not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
+
+    A file may also list studies, which then run one after another into one store; the data root
+    then holds a folder for each data set, by name. A dry run needs neither data nor weights: where
+    they are not here, it goes by the counts that are known of the public data sets.
+
+    Exit codes: 0; 1 if a trial failed (the others go on); 2 for a mistake in the study or the
+    command; 130 if interrupted.
+
+    \b
+    Examples:
+      offramp run studies/demo.yaml --dry-run
+      offramp run studies/demo.yaml --set recipe.epochs=3 --set seeds='[42]'
+      offramp run studies/demo.yaml --store runs/demo --workers 2
+      offramp run studies/demo.yaml --budget 1min
+      offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
+      offramp run studies/paper/all.yaml --set scale=small --data-root data
+    """
+    from offramp import units
+
+    given = None if speed is None else units.parse(speed, units.SPEED, "--speed")
+    how = How(store, dry_run, processes(workers), json, quiet, given, user_code=not no_user_code)
+    _start(study, settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
+
+
+def settings(
+    given: list[str] | None,
+    execution: Execution | None,
+    cache_memory: str | None,
+    cache_disk: str | None,
+) -> list[str]:
+    from offramp import units
+
+    settings = [*(given or []), *([f"execution.mode={execution.value}"] if execution else [])]
+    for name, text in (("cache_memory", cache_memory), ("cache_disk", cache_disk)):
+        if text is not None:
+            flag = f"--{name.replace('_', '-')}"
+            if text != "auto":
+                text = str(int(units.parse(text, units.SIZE, flag, also="auto")))
+            settings.append(f"execution.{name}={text}")
+    return settings
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run is asked for. workers: None for as many as suit.  speed: of another device, in MACs a
+    second, for the forecast.  here: of this one, where it was measured already.  user_code: whether a
+    study may name code of its own."""
+
+    root: Path
+    dry_run: bool = False
+    workers: int | None = None
+    as_json: bool = False
+    quiet: bool = False
+    speed: float | None = None
+    here: float | None = None
+    user_code: bool = True
+
+    @property
+    def silent(self) -> bool:
+        return self.as_json or self.quiet
+
+
+def processes(text: str) -> int | None:
+    """What `--workers` says: a number; None of `auto`. Raises OfframpError for anything else."""
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise OfframpError(f"--workers must be auto or a number from 1 on; got '{text}'")
+    return int(text)
+
+
+def start(study: Study, how: How) -> None:
+    """Plan and run a study; exits with 1 when something failed, 130 when interrupted."""
+    from offramp.study.plan.plan import make_plan
+
+    check_code([study], how)
+    with reading_shown(not how.silent):
+        plan = make_plan(study, provisional=how.dry_run)
+    go(plan, how)
+
+
+def check_code(studies: Sequence[Study], how: How) -> None:
+    """Raises OfframpError for a study that names code of its own, where that is forbidden."""
+    from offramp.usercode import forbid
+
+    if not how.user_code:
+        for study in studies:
+            forbid([study.data.name, study.backbone.name, *(s.name for s in study.strategies)])
+
+
+def go(plan: Plan, how: How) -> None:
+    """As `start`, with the plan at hand."""
+    from offramp import device as devices
+    from offramp.store.store import Store
+    from offramp.study.plan.forecast import forecast
+
+    if not how.silent:
+        remark(plan)
+    if how.dry_run:
+        found = forecast(plan, Store(how.root), devices.chosen(), how.here)
+        found["workers"] = asdict(staff(plan, how))
+        show_forecast(found, how.as_json, how.speed)
+        return
+    outcome = trained(plan, how)
+    if how.as_json:
+        emit(outcome.found)
+    close(outcome)
+
+
+def remark(plan: Plan) -> None:
+    """What there is to know before it starts, on standard error."""
+    from offramp.data.notes import notes
+
+    for line in plan.remarks:
+        typer.echo(f"Note: {line}.", err=True)
+    if plan.net.initial is not None:
+        typer.echo(f"Weights '{plan.study.backbone.weights}': {plan.net.initial}.", err=True)
+    for note in notes(plan.data.provenance):
+        typer.echo(f"{plan.data.name}: {note}", err=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """found: as JSON.  failed, interrupted: whether something failed, and whether it was cut short."""
+
+    found: dict[str, Any]
+    failed: bool
+    interrupted: bool
+
+
+def trained(plan: Plan, how: How) -> Outcome:
+    """Run a plan, show its results unless they are for programs."""
+    from offramp.store.store import Store
+    from offramp.study.run.pool import run_pooled
+
+    store, workers = Store(how.root), staff(plan, how)
+    if not how.silent:
+        typer.echo("\n".join(folded(f"Workers: {workers.count} ({workers.reason}).")), err=True)
+    progress = Progress(plan, shown=not how.silent)
+    interrupted = False
+    try:
+        watch(run_pooled(plan, store, here(workers.count)), progress)
+    except KeyboardInterrupt:
+        interrupted = True
+    found = _show_results(plan, store, progress, how, interrupted)
+    found["workers"] = asdict(workers)
+    return Outcome(found, bool(progress.failed), interrupted)
+
+
+def close(outcome: Outcome) -> None:
+    """The exit code that says how it went."""
+    if outcome.interrupted:
+        typer.echo("Interrupted. Run the same command again to go on; what is finished stays.", err=True)
+        raise typer.Exit(130)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def here(workers: int) -> Conduct:
+    """How work is done on this machine."""
+    from offramp import device as devices
+    from offramp.study.plan.limits import cache_folder
+    from offramp.study.run.run import Conduct
+
+    return Conduct(device=devices.chosen(), cache_folder=cache_folder(), workers=workers)
+
+
+def staff(plan: Plan, how: How) -> Workers:
+    """The workers of a run: as many as were asked for, else as many as suit."""
+    from offramp import device as devices
+    from offramp.store.store import Store
+    from offramp.study.plan.workers import asked, suited
+
+    if how.workers is not None:
+        return asked(plan, how.workers)
+    return suited(plan, Store(how.root), devices.chosen())
+
+
+def _show_results(
+    plan: Plan, store: Store, progress: Progress, how: How, interrupted: bool
+) -> dict[str, Any]:
+    from offramp.store.summary import lines
+
+    finished = [trial.id for trial in plan.trials if trial.id in progress.trials]
+    found = lines(store, finished)
+    failures = progress.failures()
+    answer = {
+        "store": str(how.root),
+        "trials": finished,
+        "results": results.as_json(found),
+        "failed": failures,
+        "interrupted": interrupted,
+    }
+    if how.as_json:
+        return answer
+    if found:
+        results.as_tables(found, len(plan.study.seeds))
+    typer.echo(progress.closing(str(how.root)))
+    for failure in failures:
+        typer.echo(
+            f"failed: {failure['strategy']}, seed {failure['seed']}: {failure['reason']}", err=True
+        )
+
+    return answer
+
+
+def _start(
+    path: Path, settings: Sequence[str], data_root: Path | None, budget: str | None, how: How
+) -> None:
+    """Plan and run what a file asks for; exits as `start`."""
+    from offramp import device as devices
+    from offramp import units
+    from offramp.study.plan.collection import members
+    from offramp.study.plan.forecast import measured
+    from offramp.study.plan.plan import make_plan
+
+    if how.speed is not None and not how.dry_run:
+        raise OfframpError("--speed is for a forecast; add --dry-run")
+    asked = members(path, settings, data_root)
+    check_code([member.study for member in asked], how)
+    if len(asked) > 1 and budget is not None:
+        raise OfframpError(f"--budget is for one study, and {path} lists {len(asked)}; run one of them")
+    if len(asked) > 1:
+        _start_all(path, asked, how)
+        return
+    if budget is not None:
+        seconds = units.parse(budget, units.TIME, "--budget")
+        with reading_shown(not how.silent):
+            plan = make_plan(asked[0].study, provisional=how.dry_run)
+        how = replace(how, here=measured(plan, devices.chosen()))
+        asked = members(path, [*settings, *_fitting(plan, seconds, budget, how)], data_root)
+    start(asked[0].study, how)
+
+
+def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...]:
+    """Settings with which the study fits, and on standard error what they are."""
+    from offramp import device as devices
+    from offramp.study.plan.budget import choose
+    from offramp.study.plan.forecast import measured
+
+    speed = how.here or measured(plan, devices.chosen())
+    chosen = choose(plan, seconds * speed)
+    about = f"about {duration(chosen.macs / speed)} here, at {macs(speed)}MAC/s"
+    if chosen.settings:
+        flags = " ".join(f"--set {setting}" for setting in chosen.settings)
+        typer.echo(f"--budget {words}: the same as {flags}; {about}.", err=True)
+    else:
+        typer.echo(f"--budget {words}: all of it fits; {about}.", err=True)
+    return chosen.settings
+
+
+def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
+    """One study after another; what fails in one does not stop the next."""
+    from offramp.study.plan.collection import check_data, plans
+
+    if how.dry_run:
+        _show_all(path, asked, how)
+        return
+    check_data([member.study for member in asked])
+    outcomes: list[tuple[Member, Outcome]] = []
+    for number, (member, plan) in enumerate(
+        zip(asked, _shown(plans([m.study for m in asked]), not how.silent), strict=True), start=1
+    ):
+        if not how.silent:
+            typer.echo(f"\n{member.path}, study {number} of {len(asked)}", err=True)
+            remark(plan)
+        outcomes.append((member, trained(plan, how)))
+        if outcomes[-1][1].interrupted:
+            break
+    if how.as_json:
+        emit({"studies": [{"study": str(m.path), **o.found} for m, o in outcomes]})
+    failed = [m.path for m, o in outcomes if o.failed]
+    if failed and not how.as_json:
+        typer.echo(f"failed in part: {', '.join(map(str, failed))}", err=True)
+    close(Outcome({}, bool(failed), outcomes[-1][1].interrupted))
+
+
+def _shown(made: Iterator[Plan], shown: bool) -> Iterator[Plan]:
+    """The plans, with how far the reading of their data is while each is made."""
+    while True:
+        with reading_shown(shown):
+            plan = next(made, None)
+        if plan is None:
+            return
+        yield plan
+
+
+def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
+    from offramp import device as devices
+    from offramp.store.store import Store
+    from offramp.study.plan.collection import plans
+    from offramp.study.plan.forecast import together
+
+    device = devices.chosen()
+    planned = plans([member.study for member in asked], device, provisional=True)
+    workers = []
+
+    def named() -> Iterator[tuple[str, Plan]]:  # one at a time: networks need not all stay in memory
+        for member, plan in zip(asked, planned, strict=True):
+            workers.append(asdict(staff(plan, how)))
+            yield member.path.stem, plan
+
+    found = together(named(), Store(how.root), device)
+    for one, its in zip(found["studies"], workers, strict=True):
+        one["workers"] = its
+    found["totals"] |= at_speed(found["totals"], how.speed)
+    if how.as_json:
+        emit(found)
+        return
+    given = how.speed is not None
+    listing = table(["study"], ["nodes", "MACs", "of alone", "here", *(["there"] if given else [])])
+    for one in found["studies"]:
+        totals = one["totals"]
+        row = [str(totals["nodes"]), macs(totals["macs"])]
+        row += [f"{100 * totals['share_of_written']:.0f} %", duration(totals["seconds"])]
+        if how.speed is not None:
+            row.append(duration(totals["macs_to_run"] / how.speed))
+        listing.add_row(one["study"], *row)
+    note = "of alone: share of the work of every phase run alone."
+    if given:
+        note += "\nthere: at the given speed."
+    show(listing, f"{path}: {len(asked)} studies", note)
+    typer.echo(said_of(found["totals"]))
+    least, most = min(w["count"] for w in workers), max(w["count"] for w in workers)
+    typer.echo(f"Workers: {least if least == most else f'{least} to {most}'} (why is in --json).")
+    _provisional(found["studies"])
+
+
+def _provisional(studies: Sequence[dict[str, Any]]) -> None:
+    """What is not here, each thing once."""
+    for line in dict.fromkeys(line for one in studies for line in one["remarks"]):
+        typer.echo(f"Note: {line}.")
+    lacking = dict.fromkeys(line for one in studies for line in one["provisional"])
+    if lacking:
+        typer.echo("Provisional, keys too, since not all is here:")
+    for line in lacking:
+        typer.echo(f"  {line}")

@@ -1,0 +1,117 @@
+"""`offramp show`: one trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offramp.cli import render
+from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.render import emit, table
+from offramp.cli.store import archived
+from offramp.units import duration, macs
+
+if TYPE_CHECKING:
+    from offramp.store.archive import Archive
+
+
+def show(
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
+    ],
+    store: StoreOption = RUNS,
+    json: JsonOption = False,
+) -> None:
+    """Show one trial: its exits, phases and time.
+
+    \b
+    Example:
+      offramp show joint-branch-digits-cnn-digits-s42
+    """
+    show_trial(archived(store), trial, json)
+
+
+UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}
+
+
+def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
+    from offramp.store.summary import data_label, made_with, trial_seconds
+
+    trial = store.find_trial(prefix)
+    manifest = store.read_trial(trial)
+    seconds = trial_seconds(store, manifest)
+    if as_json:
+        made = made_with(store, [manifest])
+        phases = [{**phase, **_times(store.node_cost(phase["node"]))} for phase in manifest["phases"]]
+        spent = {"phases": phases, "seconds": dict(seconds.__dict__)}
+        emit({"trial": trial, **manifest, **spent, "made_with": made})
+        return
+    typer.echo(
+        f"{trial}\n{manifest['strategy']} on {manifest['network']['backbone']}, "
+        f"{data_label(manifest)}, seed {manifest['seed']}\n"
+    )
+    render.show(_exits(manifest), "Exits: compute of one image, and accuracy")
+    if "auroc" in manifest["metrics"]["test"]:
+        several = len(manifest["classes"]) > 2
+        of = "means over classes" if several else f"of class '{manifest['classes'][1]}'"
+        render.show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
+    note = (
+        "kept: the epoch whose weights were kept. check: validation of the epochs. data: waiting for "
+        "images in both (- where it was not told apart). other: preparation, closing evaluation, "
+        "checkpoints. offramp why NODE explains a node."
+    )
+    render.show(_phases(store, manifest), "Phases, and their seconds", note)
+    made, sign = manifest["provenance"], "" if seconds.measured else "~"
+    typer.echo(
+        f"Time: {sign}{duration(seconds.written)} as written, {duration(seconds.executed)} executed, "
+        f"{duration(seconds.marginal)} added to its study.\n"
+        f"Made with torch {made['torch']} on {made['device']}, {made['finished']}."
+    )
+
+
+def _exits(manifest: dict[str, Any]) -> Any:
+    splits = ("validation", "calibration", "test")
+    listing = table(["exit", "place"], ["MACs", "of plain", *splits])
+    for i, exit in enumerate(manifest["exits"]):
+        spent = manifest["macs"][i]
+        listing.add_row(
+            str(exit),
+            manifest["places"][exit - 1],
+            macs(spent),
+            f"{100 * spent / manifest['backbone_macs']:.0f} %",
+            *(f"{100 * manifest['metrics'][split]['accuracy'][i]:.1f} %" for split in splits),
+        )
+    return listing
+
+
+def _uneven(manifest: dict[str, Any]) -> Any:
+    listing = table(["exit"], list(UNEVEN.values()))
+    test = manifest["metrics"]["test"]
+    for i, exit in enumerate(manifest["exits"]):
+        values = [test[name][i] for name in UNEVEN]
+        listing.add_row(str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values))
+    return listing
+
+
+def _times(cost: dict[str, Any]) -> dict[str, Any]:
+    """Seconds by kind, and of each epoch, which old records do not have."""
+    return {"seconds": cost["seconds"], "epoch_seconds": cost.get("epoch_seconds")}
+
+
+def _phases(store: Archive, manifest: dict[str, Any]) -> Any:
+    listing = table(["phase", "node"], ["epochs", "kept", "train", "check", "data", "other", "all"])
+    for phase in manifest["phases"]:
+        record, seconds = store.read_node(phase["node"]), store.node_cost(phase["node"])["seconds"]
+        told = [seconds.get(kind) for kind in ("train", "validation", "data")]
+        whole = sum(seconds.values())
+        listing.add_row(
+            phase["name"],
+            phase["node"][:12],
+            str(record.summary["epochs"]),
+            str(record.summary["selected_epoch"]),
+            *("-" if spent is None else f"{spent:,.1f}" for spent in told),
+            f"{whole - sum(spent or 0 for spent in told):,.1f}",
+            f"{whole:,.1f}",
+        )
+    return listing

@@ -1,0 +1,72 @@
+"""`offramp taps`: the places of a network where an exit can go."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from offramp.cli.options import JsonOption
+from offramp.cli.render import emit, show, table
+from offramp.errors import OfframpError
+from offramp.units import macs
+
+
+def taps(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="resnet18, timm/NAME or my.py:make_net.")
+    ],
+    input_: Annotated[
+        str, typer.Option("--input", metavar="CxHxW", help="Channels x height x width.")
+    ] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=2, metavar="N", help="Classes of the data.")] = 10,
+    stem: Annotated[
+        str | None, typer.Option(metavar="NAME", help="imagenet or small, where there is a choice.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the places of a network where an exit can go.
+
+    With their share of the MACs and the shape there; a star marks the default taps.
+
+    \b
+    Example:
+      offramp taps resnet18 --input 3x32x32
+    """
+    _taps(model, input_, classes, stem, json)
+
+
+def _taps(model: str, input_: str, classes: int, stem: str | None, as_json: bool) -> None:
+    from offramp.nets import NetSpec, list_places
+
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", input_)
+    if found is None:
+        raise OfframpError(f"--input is '{input_}'; write channels x height x width, as 3x32x32")
+    shape = (int(found[1]), int(found[2]), int(found[3]))
+    spec = NetSpec(model, options=() if stem is None else (("stem", stem),))
+    places, chosen = list_places(spec, shape, classes)
+    if as_json:
+        emit(
+            [
+                {
+                    "name": place.name,
+                    "shape": list(place.shape),
+                    "macs": place.macs,
+                    "share": place.share,
+                    "default": place.name in chosen,
+                }
+                for place in places
+            ]
+        )
+        return
+    listing = table(["", "place"], ["shape", "MACs", "share"])
+    for place in places:
+        size = "x".join(str(n) for n in place.shape)
+        mark = "*" if place.name in chosen else ""
+        listing.add_row(mark, place.name, size, macs(place.macs), f"{100 * place.share:.1f} %")
+    note = (
+        "* a default tap. MACs and share: of one image, from the input to the place.\n"
+        "In a study: exits: [PLACE, PLACE], or exits: 2 to spread them by share."
+    )
+    show(listing, f"{model}, input {input_}: places for exits", note)

@@ -1,0 +1,128 @@
+"""`offramp why`: what a node's key is made of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offramp.cli.options import RUNS, JsonOption, SetOption, StoreOption
+from offramp.cli.render import console, emit
+from offramp.cli.store import archived
+from offramp.errors import OfframpError
+
+if TYPE_CHECKING:
+    from offramp.store.archive import Archive
+
+
+def why(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node's key, or the beginning of one.")],
+    store: StoreOption = RUNS,
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A study that would train the node: why is it not reused?"),
+    ] = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Explain a node, and why it was not reused.
+
+    A node is one phase of training with one seed. Its key is the hash of all that the phase reads;
+    a phase with another key is another node. `offramp show TRIAL` and `offramp run --dry-run` list
+    keys; this shows what a key is made of and where the nearest node of the store differs.
+
+    \b
+    Examples:
+      offramp why 9ca0b60b
+      offramp why 9ca0b60b --study studies/demo.yaml --set recipe.epochs=3
+      offramp why 9ca0b60b --study studies/paper/all.yaml --set scale=small
+    """
+    _explain(archived(store), node, study, set_ or [], json)
+
+
+def _explain(
+    store: Archive, prefix: str, study: Path | None, overrides: list[str], as_json: bool
+) -> None:
+    import yaml
+
+    there = {key: store.read_node(key) for key in store.nodes()}
+    planned = _planned(study, overrides)
+    key = _one({*there, *planned}, prefix)
+    reads = there[key].reads if key in there else planned[key]
+    changes = {k: _changes(reads, record.reads) for k, record in there.items() if k != key}
+    near = min(changes, key=lambda k: (len(changes[k]), k), default=None)
+    if as_json:
+        differences = {} if near is None else changes[near]
+        answer = {"key": key, "in_store": key in there, "reads": reads, "nearest": near}
+        emit({**answer, "differences": differences})
+        return
+    if key in there:
+        labels = there[key].labels
+        users = ", ".join(dict.fromkeys(labels["strategies"]))
+        typer.echo(f"{key}\nin the store: phase '{labels['phase']}', trained for {users}")
+    else:
+        typer.echo(f"{key}\nnot in the store: it would be trained")
+    typer.echo("\nIts key is made of:")
+    text = yaml.safe_dump(
+        _readable(reads), sort_keys=False, allow_unicode=True, width=48, default_flow_style=None
+    )
+    console().print("".join(f"  {line}\n" for line in text.splitlines()), end="", soft_wrap=True)
+    if near is not None:
+        phase = there[near].labels["phase"]
+        typer.echo(f"\nNearest other node: {near[:12]} (phase '{phase}'). This one differs in:")
+        for name, (mine, theirs) in changes[near].items():
+            typer.echo(f"  {name}: {_readable(mine)} here, {_readable(theirs)} there")
+
+
+def _planned(study: Path | None, overrides: list[str]) -> dict[str, dict[str, Any]]:
+    """What the nodes of a study, or of a list of studies, would read, by key."""
+    if study is None:
+        return {}
+    from offramp.study.plan.collection import members, plans
+
+    made = plans([member.study for member in members(study, overrides)])
+    return {key: node.reads for plan in made for key, node in plan.nodes.items()}
+
+
+def _one(keys: set[str], prefix: str) -> str:
+    """The key that begins with `prefix`."""
+    found = sorted(key for key in keys if key.startswith(prefix))
+    if len(found) != 1:
+        what = f"{len(found)} nodes begin with" if found else "no node begins with"
+        some = ", ".join(key[: len(prefix) + 4] for key in found[:5])
+        hint = f"give more of one of {some}" if found else "offramp show TRIAL lists a trial's nodes"
+        raise OfframpError(f"{what} '{prefix}'; {hint}")
+    return found[0]
+
+
+def _readable(value: Any) -> Any:
+    """For people: hashes cut to 12 digits, the names of types left out."""
+    if isinstance(value, dict):
+        return {key: _readable(child) for key, child in value.items() if key != "type"}
+    if isinstance(value, list):
+        return [_readable(child) for child in value]
+    return value[:12] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else value
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings and lists by dotted name."""
+    if isinstance(value, dict) and value:
+        items = list(value.items())
+    elif isinstance(value, list) and value:
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    return {k: v for key, child in items for k, v in _flat(child, f"{prefix}.{key}".strip(".")).items()}
+
+
+def _changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    mine, theirs = _flat(one), _flat(other)
+    names = [*mine, *(name for name in theirs if name not in mine)]
+    absent = "nothing"
+    return {
+        name: (mine.get(name, absent), theirs.get(name, absent))
+        for name in names
+        if mine.get(name, absent) != theirs.get(name, absent)
+    }

@@ -1,0 +1,80 @@
+"""What a run would take, for people: the phases and the totals of a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from offramp.cli.render import counted, emit, say, show, table
+from offramp.units import duration, macs, size
+
+
+def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = None) -> None:
+    """The phases and the totals of a plan. speed: of another device, in MACs a second."""
+    found = {**found, "totals": found["totals"] | at_speed(found["totals"], speed)}
+    if as_json:
+        emit(found)
+        return
+    nodes, totals = found["nodes"], found["totals"]
+    seeds = sorted({node["seed"] for node in nodes})
+    listing = table(["node", "phase", "loss", "for"], ["MACs"])
+    for node in nodes:
+        if node["seed"] == seeds[0]:
+            listing.add_row(
+                node["key"][:8] + (" ✓" if node["in_store"] else ""),
+                node["phase"],
+                node["loss"],
+                ", ".join(dict.fromkeys(node["strategies"])),
+                macs(node["macs"]),
+            )
+    show(listing, f"What seed {seeds[0]} takes" + ("; the other seeds are alike" if seeds[1:] else ""))
+    typer.echo(said_of(totals))
+    if "workers" in found:
+        count, reason = found["workers"]["count"], found["workers"]["reason"]
+        more = " The time above is that of one." if count > 1 else ""
+        say(f"Workers: {count} ({reason}).{more}")
+    for line in found["provisional"]:
+        typer.echo(f"Provisional, keys too: {line}.")
+
+
+def at_speed(totals: dict[str, Any], speed: float | None) -> dict[str, float]:
+    """What is left on a device of that speed."""
+    if speed is None:
+        return {}
+    return {"given_macs_per_second": speed, "seconds_at_given": totals["macs_to_run"] / speed}
+
+
+def said_of(totals: dict[str, Any]) -> str:
+    """The totals of a plan, or of several."""
+    whole, written, left = (macs(totals[key]) for key in ("macs", "macs_written", "macs_to_run"))
+    once = 100 * totals["macs_shared"] / totals["macs_written"]
+    saved = f"\n(shared phases once: {once:.0f} %; the rest is frozen layers, kept)"
+    saved = saved if totals["macs"] < totals["macs_written"] else ""
+    work = f"{left}MACs, about {duration(totals['seconds'])} here"
+    if "macs_per_second" in totals:
+        work += f", at {macs(totals['macs_per_second'])}MAC/s"
+    if "seconds_at_given" in totals:
+        given = macs(totals["given_macs_per_second"])
+        work += f";\nat a steady {given}MAC/s {duration(totals['seconds_at_given'])}"
+    return (
+        f"{counted(totals['trials'], 'trial')} of {counted(totals['phases'], 'phase')} in all: "
+        f"{counted(totals['nodes'], 'node')}, {totals['nodes_in_store']} of them in the store (✓).\n"
+        f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
+        f"phase run alone{saved}.\n"
+        f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
+        f"Disk: {size(totals['disk_bytes'])} in the store{_on_disk(totals)}.\n"
+        f"Memory: about {size(totals['memory_bytes'])} a process, "
+        f"{size(totals['cache_memory_bytes'])} of it caches{_live(totals)}.\n"
+        "Nothing was started."
+    )
+
+
+def _on_disk(totals: dict[str, Any]) -> str:
+    here = totals["cache_disk_bytes"]
+    return f"; caches up to {size(here)} at a time" if here else ""
+
+
+def _live(totals: dict[str, Any]) -> str:
+    live = totals["cache_live_bytes"]
+    return f";\nof frozen values {size(live)} stay live, computed for each batch" if live else ""
