@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from offramp.policy.candidates import Rows
+from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
 
 FOUR = (1, 2, 3, 4)
 COSTS = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 0, 0, 0), FOUR)
 
 
-def simulated(rows: int, seed: int, exits: int = 4, classes: int = 10) -> Rows:
+def simulated(rows: int, seed: int, exits: int = 4, classes: int = 10) -> SplitLogits:
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, classes, rows)
     hardness = draw.normal(size=rows)
@@ -20,4 +20,4 @@ def simulated(rows: int, seed: int, exits: int = 4, classes: int = 10) -> Rows:
         skill = 2 + 0.8 * exit - 1.1 * hardness + 0.7 * draw.normal(size=rows)
         logits[np.arange(rows), exit, labels] += skill
         logits[:, exit] *= (1, 3, 0.7, 1.5)[exit % 4]
-    return Rows(logits.astype(np.float32), labels)
+    return SplitLogits(logits.astype(np.float32), labels)

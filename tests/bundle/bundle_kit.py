@@ -9,7 +9,7 @@ import numpy as np
 
 from offramp.bundle.export import Asked, Exported, export
 from offramp.policy import policy, scoring
-from offramp.policy.policy import Policy, PolicyFile, ScoreName
+from offramp.policy.policy import Policy, PolicyFile
 from offramp.store.store import Store
 from offramp.study import trained as trial
 from offramp.study.plan.plan import make_plan
@@ -39,7 +39,7 @@ def digits_store(root: Path) -> Store:
     return run_all(make_plan(study), root)[0]
 
 
-def halving(store: Store, prefix: str, score: ScoreName = "confidence") -> PolicyFile:
+def halving(store: Store, prefix: str, score: str = "confidence") -> PolicyFile:
     """A policy by which about half of the calibration images leave at each exit that they reach."""
     trained = trial.read(store, prefix)
     logits = trained.calibration.logits
@@ -48,9 +48,7 @@ def halving(store: Store, prefix: str, score: ScoreName = "confidence") -> Polic
     return policy_file(store, prefix, score, (*early, None))
 
 
-def policy_file(
-    store: Store, prefix: str, score: ScoreName, thresholds: Sequence[float | None]
-) -> PolicyFile:
+def policy_file(store: Store, prefix: str, score: str, thresholds: Sequence[float | None]) -> PolicyFile:
     """A policy of those thresholds, as `offramp calibrate` keeps one."""
     trained = trial.read(store, prefix)
     made = Policy(score, trained.exits, tuple(thresholds))

@@ -141,7 +141,7 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
         (("--weights", "lost.pth"), "there are no weights 'lost.pth'"),
         (("--exits", "blocks.9"), "blocks.9"),
         (("--exits", "0"), "must be at least 1"),
-        (("--max-accuracy-loss", "2"), "--max-accuracy-loss is a share"),
+        (("--max-accuracy-loss", "2"), "max-accuracy-loss is a share"),
         (("--max-accuracy-loss", "0.1", "--risk", "0.1"), "give exactly one target"),
         (("--data", "folder:nowhere"), "nowhere"),
         (("--backbone", "resnet"), "did you mean 'resnet"),

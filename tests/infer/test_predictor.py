@@ -133,7 +133,7 @@ def test_every_policy_on_every_strategy(strategy: str, nets: Any) -> None:
 @settings(max_examples=60, deadline=None)
 def test_any_thresholds_and_rows(joint: ExitNetwork, data: st.DataObject) -> None:
     exits = data.draw(st.sampled_from([(1, 2, 3, 4), (1, 4), (2, 3, 4), (1, 3), (4,), (2,)]))
-    score = data.draw(st.sampled_from(scoring.SCORES))
+    score = data.draw(st.sampled_from(list(scoring.SCORES)))
     ranges = {"patience": st.integers(1, 5).map(float), "fixed": st.just(0.0)}
     threshold = st.none() | ranges.get(score, st.floats(0, 1, width=32))
     early = tuple(data.draw(threshold) for _ in exits[:-1])

@@ -13,8 +13,8 @@ from offramp.infer import timing
 from offramp.infer.clocks import Times
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork
-from offramp.policy.calibrate import Target, calibrate
-from offramp.policy.candidates import Rows, Search
+from offramp.policy.calibrate import MeasuredCosts, Target, calibrate
+from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 from offramp.study.trained import network_costs
@@ -95,14 +95,14 @@ COSTS = Costs((10, 10, 10, 10), (2, 2, 2, 2), (0,) * 4, EXITS)
 TIMES = Costs((1_000, 40_000, 30_000, 30_000), (95_000, 1_000, 1_000, 1_000), (0,) * 4, EXITS)
 
 
-def rows(seed: int) -> Rows:
+def rows(seed: int) -> SplitLogits:
     return simulated(500, seed, 4, 3)
 
 
 def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
     validation, calibration = rows(0), rows(1)
     target = Target("max-mean-latency", 70e-6)
-    found = calibrate(validation, calibration, EXITS, COSTS, target, Search(), TIMES)
+    found = calibrate(validation, calibration, COSTS, target, Search(), MeasuredCosts(TIMES, {}))
     chosen = found.measures[found.chosen]
     assert chosen.seconds is not None and chosen.seconds <= 70e-6
     leaves = found.policy.leaves(calibration.logits)
@@ -116,13 +116,14 @@ def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
 def test_the_order_is_that_of_time_not_of_macs() -> None:
     target = Target("max-mean-latency", 97e-6)
     times = replace(TIMES, heads=(200_000, 1_000, 1_000, 1_000))
-    found = calibrate(rows(0), rows(1), EXITS, COSTS, target, Search(), times)
+    found = calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(times, {}))
     # By MACs leaving at exit 1 is the cheapest; by time it is the dearest, and no candidate asks there.
     assert all(policy.thresholds[0] is None for policy in found.candidates)
-    by_macs = calibrate(rows(0), rows(1), EXITS, COSTS, Target("max-mean-macs", 20), Search())
+    by_macs = calibrate(rows(0), rows(1), COSTS, Target("max-mean-macs", 20))
     assert any(policy.thresholds[0] is not None for policy in by_macs.candidates)
 
 
 def test_a_time_that_cannot_be_had_is_refused() -> None:
     with pytest.raises(OfframpError, match=r"at most 0\.001 ms an image here; the fastest takes"):
-        calibrate(rows(0), rows(1), EXITS, COSTS, Target("max-mean-latency", 1e-6), Search(), TIMES)
+        target = Target("max-mean-latency", 1e-6)
+        calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(TIMES, {}))

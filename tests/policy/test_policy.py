@@ -50,7 +50,7 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
         ("{", "invalid json"),
         (changed(format=2), "format: input should be 1"),
         (changed(more=1), "more: extra inputs are not permitted"),
-        (changed(score="luck"), "score: input should be"),
+        (changed(score="luck"), "score 'luck' is none of confidence"),
         (changed(trial_hash="x"), "trial_hash"),
         (changed(exits=[]), "exits: list should have at least 1 item"),
         (changed(exits=[{**EXIT, "threshold": 1.5}, LAST]), "threshold of exit 1 must be from 0 to 1"),

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from offramp.policy import quality, temperature
+from offramp.policy import candidates, quality
+from offramp.policy.candidates import SplitLogits, temperatures
 
 
 def test_a_temperature_that_was_put_in_is_found() -> None:
@@ -13,15 +14,15 @@ def test_a_temperature_that_was_put_in_is_found() -> None:
     logits = draw.normal(size=(20_000, 2, 5)) * 2
     labels = np.array([draw.choice(5, p=p) for p in softmax(logits[:, 0], axis=1)])
     logits[:, 1] = logits[:, 0] * 3
-    found = temperature.fit(logits.astype(np.float32), labels)
+    found = temperatures(SplitLogits(logits.astype(np.float32), labels))
     assert found == pytest.approx((1, 3), rel=0.05)
 
 
 def test_odd_splits_have_a_temperature() -> None:
     logits, labels = np.array([[[9.0, 0.0]], [[0.0, 9.0]]]), np.array([0, 1])
-    assert temperature.fit(logits, labels)[0] == pytest.approx(temperature.COLDEST, rel=0.2)
-    assert temperature.fit(logits, 1 - labels)[0] == pytest.approx(temperature.WARMEST, rel=0.2)
-    assert temperature.fit(np.full((3, 2, 2), np.nan), np.zeros(3, int)) == (1.0, 1.0)
+    assert temperatures(SplitLogits(logits, labels))[0] == pytest.approx(candidates.COLDEST, rel=0.2)
+    assert temperatures(SplitLogits(logits, 1 - labels))[0] == pytest.approx(candidates.WARMEST, rel=0.2)
+    assert temperatures(SplitLogits(np.full((3, 2, 2), np.nan), np.zeros(3, int))) == (1.0, 1.0)
 
 
 def test_calibration_error_by_hand() -> None:

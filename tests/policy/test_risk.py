@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from offramp.policy import guarantees as risk
-from offramp.policy import losses, scoring
-from offramp.policy.candidates import Rows, Search, candidates, loss_of
-from simulated import COSTS, FOUR, simulated
+from offramp.policy import scoring
+from offramp.policy.candidates import Search, candidates, loss_of, taken
+from simulated import COSTS, simulated
 
 DRAWS = 1000
 ALLOWED = 0.071  # 5 % and three standard errors of a share of 1,000 draws
@@ -78,10 +78,10 @@ def nearly_bad(candidates: int = 40) -> np.ndarray:
 def population() -> tuple[np.ndarray, np.ndarray]:
     """Losses of candidates made on a validation split, on inputs that stand for the world."""
     world, validation = simulated(50_000, 11), simulated(1000, 12)
-    made = candidates(validation, FOUR, COSTS, Search(), "harm")[1:]
+    made = candidates(validation, COSTS, Search(), "harm")[1:]
     lost = loss_of("harm", scoring.answers(world.logits), world.labels)
-    taken = np.column_stack([losses.taken(lost, p.leaves(world.logits)) for p in made])
-    return taken, taken.mean(axis=0)
+    lose = np.column_stack([taken(lost, p.leaves(world.logits)) for p in made])
+    return lose, lose.mean(axis=0)
 
 
 @pytest.mark.parametrize("rows", [300, 1000])
@@ -188,17 +188,17 @@ def test_no_number_is_enough_for_a_rate_at_the_target() -> None:
 
 def test_losses_by_hand() -> None:
     answers, labels = np.array([[0, 1], [1, 1], [1, 0], [2, 0]]), np.array([1, 1, 1, 1])
-    assert losses.wrong(answers, labels).tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
-    assert losses.harm(answers, labels).tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
-    assert losses.disagreement(answers).tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
-    assert losses.taken(losses.harm(answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
+    assert loss_of("wrong", answers, labels).tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
+    assert loss_of("harm", answers, labels).tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
+    assert loss_of("disagreement", answers, labels).tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
+    assert taken(loss_of("harm", answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
 
 
 def test_the_risk_bounds_the_loss_of_accuracy() -> None:
-    rows: Rows = simulated(3000, 13)
+    rows = simulated(3000, 13)
     answers = scoring.answers(rows.logits)
-    harm, wrong = losses.harm(answers, rows.labels), losses.wrong(answers, rows.labels)
-    for policy in candidates(rows, FOUR, COSTS, Search(), "harm"):
+    harm, wrong = (loss_of(kind, answers, rows.labels) for kind in ("harm", "wrong"))
+    for policy in candidates(rows, COSTS, Search(), "harm"):
         leaves = policy.leaves(rows.logits)
-        lost = losses.taken(wrong, leaves).mean() - wrong[:, -1].mean()
-        assert lost <= losses.taken(harm, leaves).mean() + 1e-12
+        lost = taken(wrong, leaves).mean() - wrong[:, -1].mean()
+        assert lost <= taken(harm, leaves).mean() + 1e-12

@@ -23,7 +23,7 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     odd = st.sampled_from([NAN, INF, -INF, 0.0])
     number = st.one_of(st.integers(-3, 3).map(float), st.floats(-30, 30), odd)
     flat = draw(st.lists(number, min_size=rows * exits * classes, max_size=rows * exits * classes))
-    name = draw(st.sampled_from(scoring.SCORES))
+    name = draw(st.sampled_from(list(scoring.SCORES)))
     level = st.integers(1, 6).map(float) if name == "patience" else st.floats(0, 1)
     level = st.just(0.0) if name == "fixed" else level
     thresholds = [*draw(st.lists(st.none() | level, min_size=exits - 1, max_size=exits - 1)), None]

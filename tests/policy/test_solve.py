@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.policy import losses, scoring, solve
-from offramp.policy.candidates import Rows
+from offramp.policy import scoring, solve
+from offramp.policy.candidates import SplitLogits, loss_of, taken
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
-from offramp.policy.sweep import sweep
+from offramp.policy.quality import sweep
 from simulated import COSTS, FOUR, simulated
 
 Lists = list[tuple[float, float]]
 
 
-def parts(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def parts(rows: SplitLogits) -> tuple[np.ndarray, np.ndarray]:
     answers = scoring.answers(rows.logits)
-    return scoring.scores("confidence", rows.logits), losses.wrong(answers, rows.labels)
+    return scoring.scores("confidence", rows.logits), loss_of("wrong", answers, rows.labels)
 
 
 def exhaustive(scores: np.ndarray, lost: np.ndarray, costs: Costs) -> Lists:
@@ -90,7 +90,7 @@ def test_points_are_what_their_thresholds_come_to() -> None:
     for point in points:
         policy = Policy("confidence", FOUR, point.thresholds)
         leaves = policy.leaves(rows.logits)
-        assert losses.taken(lost, leaves).mean() == pytest.approx(point.loss)
+        assert taken(lost, leaves).mean() == pytest.approx(point.loss)
         assert np.array(policy.macs(COSTS))[leaves].mean() <= point.macs + 1e-9
     macs, lose = [p.macs for p in points], [p.loss for p in points]
     assert macs == sorted(set(macs), reverse=True) and lose == sorted(set(lose))
@@ -98,7 +98,7 @@ def test_points_are_what_their_thresholds_come_to() -> None:
 
 def test_the_full_network_is_the_first_point_where_leaving_can_only_lose() -> None:
     rows = simulated(200, 8)
-    lost = losses.disagreement(scoring.answers(rows.logits))
+    lost = loss_of("disagreement", scoring.answers(rows.logits), rows.labels)
     lost[:, :3] = 1
     point = solve.frontier(scoring.scores("confidence", rows.logits), lost, COSTS)[0]
     assert point.thresholds == (None,) * 4 and (point.loss, point.macs) == (0, COSTS.full)
@@ -117,7 +117,7 @@ def test_rows_that_are_never_sure_stay() -> None:
     for point in solve.frontier(scores, lost, COSTS):
         leaves = Policy("confidence", FOUR, point.thresholds).leaves(rows.logits)
         assert (leaves[::2] == 3).all()
-        assert losses.taken(lost, leaves).mean() == pytest.approx(point.loss)
+        assert taken(lost, leaves).mean() == pytest.approx(point.loss)
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30))
@@ -164,7 +164,7 @@ def test_refinement_counts_rows_where_they_leave(monkeypatch: pytest.MonkeyPatch
             for exit in reversed(active[:-1]):
                 place[scores[:, exit] >= point.thresholds[exit]] = exit
             spent = dict(zip(active, costs.leaving(active), strict=True))
-            assert point.loss == pytest.approx(losses.taken(lost, place).mean())
+            assert point.loss == pytest.approx(taken(lost, place).mean())
             assert point.macs >= np.mean([spent[int(i)] for i in place]) - 1e-9
             refined += len(active) > 2
     assert refined > 5

@@ -6,7 +6,7 @@ import pytest
 from offramp.analysis.exits import at_threshold
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
-from offramp.policy.sweep import oracle, random_exit, sweep
+from offramp.policy.quality import oracle, random_exit, sweep
 from simulated import COSTS, FOUR, simulated
 
 MACS = COSTS.leaving(range(4))
@@ -32,7 +32,7 @@ def test_a_sweep_of_thresholds_per_exit_is_each_policy(name: str) -> None:
     levels = draw.integers(1, 4, (70, 3)) if name == "patience" else draw.random((70, 3))
     curve = sweep(scoring.scores(name, rows.logits), right, MACS, levels)
     for i, setting in enumerate(levels):
-        policy = Policy(name, FOUR, (*map(float, setting), None))  # type: ignore[arg-type]
+        policy = Policy(name, FOUR, (*map(float, setting), None))
         leaves = policy.leaves(rows.logits)
         assert curve.accuracy[i] == pytest.approx(right[np.arange(200), leaves].mean())
         assert curve.shares[i] == pytest.approx(np.bincount(leaves, minlength=4) / 200)

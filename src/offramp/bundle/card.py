@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from offramp.bundle.parity import TOLERANCE, Parity
-from offramp.policy.outcome import Outcome
+from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import PolicyFile
 from offramp.study.trained import Trained
 
@@ -21,7 +21,7 @@ def card(
     manifest: Mapping[str, Any],
     trained: Trained,
     file: PolicyFile,
-    tested: Outcome,
+    tested: Evaluation,
     own_trunks: bool,
     flattened: Sequence[int],
 ) -> dict[str, Any]:

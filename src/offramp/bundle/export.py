@@ -19,7 +19,7 @@ from offramp.data import DataSpec, Split, load, normalize
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.policy import policy
-from offramp.policy.outcome import outcome
+from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import PolicyFile
 from offramp.store.store import Store
 from offramp.study import trained as trials
@@ -112,7 +112,7 @@ def _fill(
     bundle.write_json(folder / "preprocessing.json", _preprocessing(manifest).as_json())
     bundle.copy_sources(folder)
     bundle.seal(folder)
-    tested = outcome(rule, trained.test, trained.costs, trained.classes)
+    tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     own = len({p.trunk for p in parts}) > 1
     made = card.card(manifest, trained, file, tested, own, flat)
     if not asked.check:

@@ -81,7 +81,7 @@ def _elsewhere(
     scores = scoring.scores(policy.score, logits, warmth)
     close = np.zeros(len(logits), bool)
     for at, threshold in enumerate(thresholds):
-        if threshold is not None and policy.score not in ("patience", "fixed"):
+        if threshold is not None and scoring.SCORES[policy.score].graded:
             close |= np.abs(scores[:, at] - threshold) <= TOLERANCE
     if logits.shape[-1] > 1:
         best = np.sort(logits, axis=-1)

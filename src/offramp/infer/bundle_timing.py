@@ -131,7 +131,9 @@ def _ruled(bundle: Any, thresholds: Sequence[float]) -> Any:
     twin = copy.copy(bundle)
     pairs = zip(bundle.stages, thresholds, strict=True)
     twin.stages = tuple(replace(stage, threshold=threshold) for stage, threshold in pairs)
-    twin.score = bundle.score if bundle.score in ("entropy", "margin") else "confidence"
+    score = scoring.SCORES.get(bundle.score)  # the bundle's own may be one that is not here any more
+    alone = score is not None and score.graded and not score.history
+    twin.score = bundle.score if alone else "confidence"
     return twin
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -129,7 +130,7 @@ class Predictor:
                 later = self._stages.trunks[step + 1 :]
                 reached = {t: (i, _packed(v, stay)) for t, (i, v) in reached.items() if t in later}
                 images = images[stay] if any(t not in reached for t in later) else images
-                past = None if past is None else (past[0][stay], past[1][stay])
+                past = None if past is None else tuple(known[stay] for known in past)
         assert row is not None
         return row
 
@@ -154,7 +155,7 @@ class Predictor:
         an exit is nearly; only where that is too near to the threshold are all those of `scoring` run,
         which take longer than some stages."""
         threshold = self.policy.thresholds[at]
-        if self.policy.score != "patience" and threshold is not None:
+        if threshold is not None:
             warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
             nearly = _nearly(self.policy.score, logits, warmth)
             if abs(nearly - threshold) > NEAR:  # not so for NaN
@@ -218,13 +219,23 @@ def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 def _nearly(score: str, logits: Tensor, temperature: float) -> float:
     """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
     finite number. logits: [1, C]."""
-    odds = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
-    if score == "confidence":
-        return float(odds.amax())
-    if score == "margin" and odds.shape[-1] > 1:
-        first, second = odds[0].topk(2).values.tolist()
-        return float(first - second)
-    return math.nan
+    if score not in _SHORTCUTS:
+        return math.nan
+    return _SHORTCUTS[score](torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1))
+
+
+def _lead(odds: Tensor) -> float:
+    if odds.shape[-1] < 2:
+        return math.nan
+    first, second = odds[0].topk(2).values.tolist()
+    return float(first - second)
+
+
+# Scores that one softmax gives. They are only quicker; one that is not here is computed in full.
+_SHORTCUTS: dict[str, Callable[[Tensor], float]] = {
+    "confidence": lambda odds: float(odds.amax()),
+    "margin": _lead,
+}
 
 
 def _packed(tensors: Tensors, stay: Tensor) -> Tensors:

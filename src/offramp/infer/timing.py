@@ -18,6 +18,7 @@ from offramp.infer.stages import stages
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, backbone
 from offramp.policy import scoring
+from offramp.policy.calibrate import MeasuredCosts
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 from offramp.store.provenance import provenance
@@ -46,6 +47,21 @@ class StageTimes:
             owners,
             exits,
         )
+
+
+def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> MeasuredCosts:
+    """What the parts of a network take here, `batch` images at once, for `policy.calibrate`. net: in
+    eval mode, where it is to run.  costs: its MACs.  score: of the policy."""
+    times = stage_times(net, batch, score)
+    record = {
+        "batch": batch,
+        "segments": [t.p50 for t in times.segments],
+        "heads": [t.p50 for t in times.heads],
+        "plain": times.plain.p50,
+        "repeats": len(times.plain.samples),
+        "machine": machine(next(net.parameters()).device),
+    }
+    return MeasuredCosts(times.costs(costs.owners, costs.exits), record)
 
 
 @torch.inference_mode()

@@ -6,17 +6,25 @@ Nothing here is given the test split.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import OfframpError
 from offramp.policy import guarantees as risk
-from offramp.policy import losses, scoring
-from offramp.policy.candidates import Loss, Rows, Search, candidates, loss_of
+from offramp.policy import scoring
+from offramp.policy.candidates import (
+    BY_CONFIDENCE,
+    Loss,
+    Search,
+    SplitLogits,
+    candidates,
+    loss_of,
+    taken,
+)
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 
@@ -29,8 +37,6 @@ Kind = Literal[
     "max-disagreement",
     "risk",
 ]
-
-
 FEW = 10  # images that a share should come to before a sample of them says something of it
 
 
@@ -56,8 +62,77 @@ class Target:
         return "harm" if self.kind == "risk" else "wrong"
 
 
+class Limits(TypedDict, total=False):
+    """What may be asked of a policy, by keyword: one of the first six; the last three go with `risk`.
+
+    max_accuracy_loss: against the final exit; 0.01 is one point in a hundred.  min_accuracy: 0 to 1.
+    max_mean_macs: MACs an image.  max_mean_latency: seconds an image, on this machine.
+    max_disagreement: share of answers that may differ from the final exit's.  risk: with a guarantee,
+    the share of inputs that the full network has right and the policy wrong; or without labels, those
+    that they answer differently.  confidence: of that guarantee, over draws of a calibration split;
+    0.95 by default.  on_average: bound the mean risk over such draws instead.
+    """
+
+    max_accuracy_loss: float | None
+    min_accuracy: float | None
+    max_mean_macs: float | None
+    max_mean_latency: float | None
+    max_disagreement: float | None
+    risk: float | None
+    confidence: float | None
+    on_average: bool
+    without_labels: bool
+
+
+def target(**limits: Unpack[Limits]) -> Target:
+    """What is asked for, checked: `target(max_accuracy_loss=0.01)`; None counts as not given.
+
+    Raises OfframpError unless exactly one target is given, and for a value out of its range.
+    """
+    given = {str(name).replace("_", "-"): value for name, value in limits.items()}
+    confidence, on_average = limits.get("confidence"), limits.get("on_average", False)
+    labels = not limits.get("without_labels", False)
+    found = {kind: cast(float, given[kind]) for kind in get_args(Kind) if given.get(kind) is not None}
+    if len(found) != 1:
+        got = " and ".join(found) or "none"
+        raise OfframpError(f"give exactly one target of {', '.join(get_args(Kind))}; got {got}")
+    ((kind, value),) = found.items()
+    if kind != "risk" and (on_average or not labels or confidence is not None):
+        raise OfframpError(f"confidence, on-average and without-labels go with risk, not with {kind}")
+    if on_average and confidence is not None:
+        raise OfframpError("on-average has no confidence; give one of the two")
+    if kind in ("max-mean-macs", "max-mean-latency"):
+        if not 0 < value < math.inf:
+            raise OfframpError(f"{kind} must be above 0, got {value:g}")
+    else:
+        _check_share(kind, value, least_excluded=kind == "risk")
+    if kind == "risk" and not on_average:
+        confidence = 0.95 if confidence is None else confidence
+        _check_share("confidence", confidence, least_excluded=True)
+    return Target(cast(Kind, kind), value, confidence, labels)
+
+
+def _check_share(name: str, value: float, least_excluded: bool) -> None:
+    if name in ("max-accuracy-loss", "max-disagreement") and value >= 1:
+        raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
+    if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
+        span = "between 0 and 1" if least_excluded else "from 0 to 1"
+        raise OfframpError(f"{name} must be a share {span}, such as 0.01; got {value:g}")
+
+
 @dataclass(frozen=True)
-class Measure:
+class MeasuredCosts:
+    """Times of a network's parts, which stand in the place of MACs.
+
+    costs: nanoseconds an image of each.  record: how they were measured and where, as JSON.
+    """
+
+    costs: Costs
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Performance:
     """A policy on a split. accuracy: 0 to 1, None where no labels were to be read.  macs: mean of a
     row.  loss: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
     measured times of stages; None where there are none."""
@@ -77,63 +152,86 @@ class Calibrated:
     calibration.  chosen: index of one of them.  rows: of calibration.  bound: for a guarantee with
     confidence, what the chosen policy's risk is below; the full network's is 0 by definition.
     remark: where there is one, why nothing cheaper could be had, or how little the choice means.
+    measured: the times that were given.
     """
 
     target: Target
     candidates: tuple[Policy, ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[Performance, ...]
     chosen: int
     rows: int
     bound: float | None
     remark: str | None
+    measured: MeasuredCosts | None = None
 
     @property
     def policy(self) -> Policy:
         return self.candidates[self.chosen]
 
+    def record(self, plain_macs: int) -> dict[str, Any]:
+        """What the chosen policy came to, as a policy file keeps it; nothing of the test split.
+        plain_macs: of the backbone without early exits."""
+        chosen, full = self.measures[self.chosen], self.measures[0]
+        found: dict[str, Any] = {
+            "images": self.rows,
+            "accuracy": chosen.accuracy,
+            "full_accuracy": full.accuracy,
+            "mean_macs": chosen.macs,
+            "plain_macs": plain_macs,
+            "loss": chosen.loss,
+            "leaving": list(chosen.shares),
+            "risk_below": self.bound,
+        }
+        if self.measured is not None:
+            found |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
+            found["stages"] = dict(self.measured.record)
+        return found
+
 
 def calibrate(
-    validation: Rows,
-    calibration: Rows,
-    exits: tuple[int, ...],
+    validation: SplitLogits,
+    calibration: SplitLogits,
     costs: Costs,
     target: Target,
-    search: Search,
-    times: Costs | None = None,
+    search: Search = BY_CONFIDENCE,
+    measured: MeasuredCosts | None = None,
 ) -> Calibrated:
     """Make candidates on validation; choose on calibration the cheapest that meets the target.
 
-    times: for `max-mean-latency`: measured nanoseconds an image, in the place of MACs; candidates are
-    then those that lose least for their time.
+    measured: for `max-mean-latency`; candidates are then those that lose least for their time.
 
     Raises OfframpError for a target that no candidate meets.
     """
-    found = candidates(validation, exits, times or costs, search, target.loss)
+    if search.temperature and target.loss == "disagreement":
+        raise OfframpError("temperature is fitted on labels; leave it out of a target that needs none")
+    times = None if measured is None else measured.costs
+    found = candidates(validation, times or costs, search, target.loss)
     leaves = [policy.leaves(calibration.logits) for policy in found]
     answers = scoring.answers(calibration.logits)
     lost = loss_of(target.loss, answers, calibration.labels)
     labeled = target.loss != "disagreement"
-    wrong = losses.wrong(answers, calibration.labels) if labeled else None
+    wrong = loss_of("wrong", answers, calibration.labels) if labeled else None
     measures = tuple(
         _measure(policy, out, costs, times, lost, wrong)
         for policy, out in zip(found, leaves, strict=True)
     )
     bound, remark = None, None
     if target.kind == "risk":
-        taken = np.column_stack([losses.taken(lost, out) for out in leaves])
-        chosen = _certified(taken, target)
+        lose = np.column_stack([taken(lost, out) for out in leaves])
+        chosen = _certified(lose, target)
         if chosen and target.confidence is not None:
-            bound = risk.upper_bound(int(taken[:, chosen].sum()), len(taken), target.confidence)
+            bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
         if not chosen and len(found) > 1:
             seen = loss_of(target.loss, scoring.answers(validation.logits), validation.labels)
-            first = losses.taken(seen, found[1].leaves(validation.logits))
-            remark = _too_small(target, len(taken), float(first.mean()))
+            first = taken(seen, found[1].leaves(validation.logits))
+            remark = _too_small(target, len(lose), float(first.mean()))
     else:
         chosen = _cheapest(measures, target)
         remark = _coarse(target, len(calibration.labels))
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
-    return Calibrated(target, found, measures, chosen, len(calibration.labels), bound, remark)
+    rows = len(calibration.labels)
+    return Calibrated(target, found, measures, chosen, rows, bound, remark, measured)
 
 
 def _measure(
@@ -143,26 +241,28 @@ def _measure(
     times: Costs | None,
     lost: Floats,
     wrong: Floats | None,
-) -> Measure:
+) -> Performance:
     shares = np.bincount(leaves, minlength=len(policy.exits)) / len(leaves)
-    return Measure(
-        None if wrong is None else 1 - float(losses.taken(wrong, leaves).mean()),
+    return Performance(
+        None if wrong is None else 1 - float(taken(wrong, leaves).mean()),
         float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
-        float(losses.taken(lost, leaves).mean()),
+        float(taken(lost, leaves).mean()),
         tuple(float(s) for s in shares),
         None if times is None else 1e-9 * float(shares @ np.asarray(policy.macs(times), np.float64)),
     )
 
 
-def _certified(taken: Floats, target: Target) -> int:
+def _certified(lose: Floats, target: Target) -> int:
     """The boldest certified candidate; 0, the full network, has no risk and needs no test."""
+    bolder = lose[:, 1:]
+    if not bolder.size:
+        return 0
     if target.confidence is None:
-        return risk.conformal(taken[:, 1:], target.value) if taken.shape[1] > 1 else 0
-    bolder = taken[:, 1:]
-    return risk.learn_then_test(bolder, target.value, target.confidence) if bolder.size else 0
+        return risk.conformal(bolder, target.value)
+    return risk.learn_then_test(bolder, target.value, target.confidence)
 
 
-def _cheapest(measures: Sequence[Measure], target: Target) -> int:
+def _cheapest(measures: Sequence[Performance], target: Target) -> int:
     """The last, and so by validation the cheapest, candidate that meets the target on calibration; for
     a bound on MACs or time the dearest, which by validation is the most accurate."""
     full = measures[0].accuracy

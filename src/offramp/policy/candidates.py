@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
-from offramp.policy import losses, scoring, solve, temperature
+from offramp.errors import OfframpError, nearest
+from offramp.policy import scoring, solve
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy, ScoreName
+from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Loss = Literal["wrong", "harm", "disagreement"]
 POINTS = 200
 RUN_UP = 10
+COLDEST, WARMEST = 0.05, 20.0  # beyond, a split that is all right or all wrong would send a temperature
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SplitLogits:
     """A split: logits [N, E, C] of every exit, and labels [N]."""
 
     logits: Floats
@@ -30,27 +35,49 @@ class Rows:
 @dataclass(frozen=True)
 class Search:
     """How candidates are made: the score; one threshold for all exits or one per exit; whether each
-    exit gets a temperature."""
+    exit gets a temperature.
 
-    score: ScoreName = "confidence"
+    Raises OfframpError for an unknown score, and for a choice that means nothing for it.
+    """
+
+    score: str = "confidence"
     shared: bool = False
     temperature: bool = False
 
+    def __post_init__(self) -> None:
+        if self.score not in scoring.SCORES:
+            raise OfframpError(f"no score '{self.score}'{nearest(self.score, scoring.SCORES)}")
+        if (self.shared or self.temperature) and not scoring.SCORES[self.score].graded:
+            flag = "shared" if self.shared else "temperature"
+            raise OfframpError(f"{flag} means nothing for the score {self.score}; leave it out")
+
+
+BY_CONFIDENCE = Search()
+
 
 def loss_of(kind: Loss, answers: Ints, labels: Ints) -> Floats:
-    """[N, E]: what leaving at each exit loses. Disagreement does not look at the labels."""
+    """What leaving at each exit loses, [N, E] of 0 and 1. answers: the classes that the exits say,
+    [N, E]; the last column is the full network.
+
+    wrong: the exit is wrong.  harm: the full network is right and the exit wrong.  disagreement: the
+    exit says something else than the full network; that does not look at the labels.
+    """
     if kind == "disagreement":
-        return losses.disagreement(answers)
-    return losses.harm(answers, labels) if kind == "harm" else losses.wrong(answers, labels)
+        return np.asarray(answers != answers[:, -1:], dtype=np.float64)
+    right = answers == labels[:, None]
+    return np.asarray(right[:, -1:] & ~right if kind == "harm" else ~right, dtype=np.float64)
 
 
-def candidates(
-    validation: Rows, exits: tuple[int, ...], costs: Costs, search: Search, kind: Loss
-) -> tuple[Policy, ...]:
+def taken(values: Floats, leaves: Ints) -> Floats:
+    """The value of the exit that each row leaves at. values: [N, E]; leaves: [N]; returns [N]."""
+    return np.asarray(np.take_along_axis(values, leaves[:, None], axis=1)[:, 0])
+
+
+def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss) -> tuple[Policy, ...]:
     """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the
     full network, and all others are cheaper than it."""
-    logits = validation.logits
-    warmth = temperature.fit(logits, validation.labels) if search.temperature else None
+    logits, exits = validation.logits, costs.exits
+    warmth = temperatures(validation) if search.temperature else None
     full: tuple[float | None, ...] = (None,) * len(exits)
     early = _settings(validation, warmth, costs, search, kind)
     policies = [Policy(search.score, exits, thresholds, warmth) for thresholds in early]
@@ -61,32 +88,31 @@ def candidates(
 
 
 def _settings(
-    validation: Rows,
-    warmth: tuple[float, ...] | None,
-    costs: Costs,
-    search: Search,
-    kind: Loss,
+    validation: SplitLogits, warmth: tuple[float, ...] | None, costs: Costs, search: Search, kind: Loss
 ) -> list[tuple[float | None, ...]]:
     """Thresholds worth a look, safest first where they have an order of their own."""
-    last = validation.logits.shape[1] - 1
-    if search.score == "fixed":
-        places = reversed(range(last))
-        return [tuple(0.0 if i == at else None for i in range(last + 1)) for at in places]
-    if search.score == "patience":
+    last, score = validation.logits.shape[1] - 1, scoring.SCORES[search.score]
+    if score.counts:
         return [(*(float(k),) * last, None) for k in range(last, 0, -1)]
+    if not score.graded:
+        places = reversed(range(last))
+        return [tuple(score.low if i == at else None for i in range(last + 1)) for at in places]
     scores = scoring.scores(search.score, validation.logits, warmth)
     if search.shared:
-        cuts = solve.cut_points(scores[:, :last].reshape(-1))[::-1]
-        most = min(len(cuts), POINTS)
-        some = np.linspace(0, len(cuts) - 1, most).round().astype(int)
-        return [(*(float(cuts[i]),) * last, None) for i in some]
+        shared = solve.cut_points(scores[:, :last].reshape(-1), score.low)[::-1]
+        most = min(len(shared), POINTS)
+        some = np.linspace(0, len(shared) - 1, most).round().astype(int)
+        return [(*(float(shared[i]),) * last, None) for i in some]
     lost = loss_of(kind, scoring.answers(validation.logits), validation.labels)
-    points = [point.thresholds for point in solve.frontier(scores, lost, costs, POINTS)]
+    cuts = [solve.cut_points(scores[:, exit], score.low) for exit in range(last)]
+    points = [point.thresholds for point in solve.frontier(scores, lost, costs, POINTS, cuts)]
     first = next((setting for setting in points if any(t is not None for t in setting)), None)
-    return [*(_run_up(first, scores) if first else ()), *points]
+    return [*(_run_up(first, cuts) if first else ()), *points]
 
 
-def _run_up(thresholds: tuple[float | None, ...], scores: Floats) -> list[tuple[float | None, ...]]:
+def _run_up(
+    thresholds: tuple[float | None, ...], cuts: Sequence[Floats]
+) -> list[tuple[float | None, ...]]:
     """Policies between the full network and the first point of a frontier, safest first: fewer and
     fewer of the rows that leave there. The first point is the cheapest that loses nothing on
     validation; a short calibration split may certify a safer one only."""
@@ -95,8 +121,7 @@ def _run_up(thresholds: tuple[float | None, ...], scores: Floats) -> list[tuple[
         raised: list[float | None] = []
         for exit, threshold in enumerate(thresholds):
             if threshold is not None:
-                cuts = solve.cut_points(scores[:, exit])
-                above = cuts[cuts >= threshold]
+                above = cuts[exit][cuts[exit] >= threshold]
                 threshold = float(above[round(part * (len(above) - 1))]) if len(above) else threshold
             raised.append(threshold)
         found.append(tuple(raised))
@@ -105,3 +130,28 @@ def _run_up(thresholds: tuple[float | None, ...], scores: Floats) -> list[tuple[
 
 def _mean_macs(policy: Policy, logits: Floats, costs: Costs) -> float:
     return float(np.asarray(policy.macs(costs))[policy.leaves(logits)].mean())
+
+
+def temperatures(split: SplitLogits) -> tuple[float, ...]:
+    """The temperature of least cross-entropy at each exit, between 0.05 and 20: the factor that makes
+    its confidence honest (Guo et al., 2017).
+
+    Rows with a logit that is not finite are left out; 1 where none is left. Cross-entropy is convex in
+    1/T, so the minimum found is the minimum.
+    """
+    logits, labels = split.logits, split.labels
+    return tuple(_temperature(logits[:, exit], labels) for exit in range(logits.shape[1]))
+
+
+def _temperature(logits: Floats, labels: Ints) -> float:
+    whole = np.isfinite(logits).all(axis=1)
+    kept, truth = logits[whole].astype(np.float64), labels[whole]
+    if not len(kept):
+        return 1.0
+    rows = np.arange(len(kept))
+
+    def loss(inverse: float) -> float:
+        return float(-log_softmax(kept * inverse, axis=1)[rows, truth].mean())
+
+    found = minimize_scalar(loss, bounds=(1 / WARMEST, 1 / COLDEST), method="bounded")
+    return round(float(1 / found.x), 6)

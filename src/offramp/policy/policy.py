@@ -16,8 +16,6 @@ from offramp.files import replacing
 from offramp.policy import scoring
 from offramp.policy.costs import Costs
 
-ScoreName = Literal["confidence", "entropy", "margin", "patience", "fixed"]
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -30,7 +28,7 @@ class Policy:
     Raises ValueError for thresholds out of the score's range.
     """
 
-    score: ScoreName
+    score: str
     exits: tuple[int, ...]
     thresholds: tuple[float | None, ...]
     temperatures: tuple[float, ...] | None = None
@@ -49,16 +47,16 @@ class Policy:
 
     @property
     def active(self) -> tuple[int, ...]:
-        """Indices of the exits whose heads must be run: those where an input can leave, and for
-        patience all before them as well."""
-        last = len(self.exits) - 1
+        """Indices of the exits whose heads must be run: those where an input can leave, and for a
+        score with a history all before them as well."""
+        last, score = len(self.exits) - 1, scoring.SCORES[self.score]
         early = [i for i in range(last) if self.thresholds[i] is not None]
-        if self.score == "patience" and early:
+        if score.history and early:
             early = list(range(max(early) + 1))
+        if score.counts and early:  # no count is above that of the exits: the policy is the final one
             asked = min(t for t in self.thresholds if t is not None)
-            # No run of answers is as long as that: the policy is the final exit.
             early = early if asked <= len(early) else []
-        if self.score == "fixed" and early:
+        if score.low == score.high and early:  # the first exit takes all
             return (early[0],)
         return (*early, last)
 
@@ -98,7 +96,7 @@ class _File(BaseModel):
     trial: str
     trial_hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     classes: Annotated[int, Field(ge=2)]
-    score: ScoreName
+    score: str
     exits: Annotated[list[_Exit], Field(min_length=1)]
     target: dict[str, Any]
     chosen: dict[str, Any]
@@ -196,7 +194,7 @@ def _problem(policy: Policy) -> str | None:
         return f"{len(exits)} exits need as many thresholds, got {len(thresholds)}"
     if thresholds[-1] is not None:
         return f"exit {exits[-1]} is the last and has no threshold (null), got {thresholds[-1]}"
-    low, high = _range(policy.score)
+    low, high = scoring.SCORES[policy.score].low, scoring.SCORES[policy.score].high
     for exit, threshold in zip(exits, thresholds, strict=True):
         if threshold is not None and not low <= threshold <= high:
             span = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
@@ -207,9 +205,3 @@ def _problem(policy: Policy) -> str | None:
     if warmth is not None and not all(0 < w < math.inf for w in warmth):
         return f"temperatures must be above 0, got {list(warmth)}"
     return None
-
-
-def _range(score: str) -> tuple[float, float]:
-    if score == "patience":
-        return 1.0, math.inf
-    return (0.0, 0.0) if score == "fixed" else (0.0, 1.0)

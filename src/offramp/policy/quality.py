@@ -1,7 +1,9 @@
-"""How good probabilities and scores are, and intervals of shares."""
+"""How good probabilities and scores are: calibration, ranking, what thresholds on them come to, the
+bounds between which every policy lies, and intervals of shares."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,3 +61,75 @@ def auroc(scores: Floats, right: Bools) -> float | None:
         return None
     ranks = stats.rankdata(scores)
     return float((ranks[right].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A point for each setting: thresholds [T, E-1]; accuracy [T], 0 to 1; mean MACs an image [T];
+    share of rows that leave at each exit [T, E]."""
+
+    thresholds: Floats
+    accuracy: Floats
+    macs: Floats
+    shares: Floats
+
+
+def sweep(scores: Floats, right: Bools, macs: Sequence[float], thresholds: Floats) -> Curve:
+    """Accuracy and MACs of many thresholds on the scores of every exit.
+
+    scores: [N, E] of `scoring.scores`; right: [N, E], whether the exit's answer is right; macs: of a row
+    that leaves at each exit, all heads run, [E]; thresholds: [T], each for all exits, or [T, E-1];
+    infinity never lets a row leave.
+    """
+    rows, exits = scores.shape
+    settings = np.asarray(thresholds, dtype=np.float64)
+    if settings.ndim == 1:
+        settings = np.repeat(settings[:, None], exits - 1, axis=1)
+    shares = np.zeros((len(settings), exits))
+    hits = np.zeros(len(settings))
+    columns = np.asfortranarray(scores)
+    for start in range(0, len(settings), 64):  # [64, N] flags stay in the processor's cache
+        some = slice(start, start + 64)
+        inside = np.ones((len(settings[some]), rows), dtype=bool)
+        for exit in range(exits):
+            leaving = inside.copy()
+            if exit < exits - 1:
+                leaving &= columns[:, exit] >= settings[some, exit, None]
+                inside &= ~leaving
+            shares[some, exit] = np.count_nonzero(leaving, axis=1)
+            hits[some] += np.count_nonzero(leaving & right[:, exit], axis=1)
+    shares /= rows
+    return Curve(settings, hits / rows, shares @ np.asarray(macs, dtype=np.float64), shares)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """accuracy: 0 to 1.  macs: mean an image.  shares: of rows by exit."""
+
+    accuracy: float
+    macs: float
+    shares: tuple[float, ...]
+
+
+def oracle(right: Bools, macs: Sequence[float]) -> Bound:
+    """Leave at the first exit that is right, at the last where none is: no policy on the same exits is
+    more accurate. right: [N, E]; macs: [E], no head that a policy would skip is charged for."""
+    first = np.where(right.any(axis=1), right.argmax(axis=1), right.shape[1] - 1)
+    shares = np.bincount(first, minlength=right.shape[1]) / len(right)
+    return Bound(
+        float(right.any(axis=1).mean()),
+        float(shares @ np.asarray(macs, dtype=np.float64)),
+        tuple(float(s) for s in shares),
+    )
+
+
+def random_exit(right: Bools, macs: Sequence[float], shares: Sequence[float]) -> Bound:
+    """Leave at an exit drawn with probabilities `shares`, whatever the input: what a policy of those
+    shares is worth without its scores. right: [N, E]; macs: [E], of leaving at each exit without
+    running the heads before, as a draw needs none of them."""
+    odds = np.asarray(shares, dtype=np.float64)
+    return Bound(
+        float(right.mean(axis=0) @ odds),
+        float(np.asarray(macs, dtype=np.float64) @ odds),
+        tuple(float(s) for s in odds),
+    )

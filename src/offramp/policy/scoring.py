@@ -4,13 +4,8 @@ This file imports nothing but the standard library, and a deployed bundle carrie
 only functions that numpy and torch both have under the same name, so each row is treated alike in
 calibration, in the predictor and in the bundle.
 
-Scores grow with certainty, whatever their name:
-
-    confidence  the largest softmax probability, 0 to 1
-    entropy     1 - H / log C, with H the entropy of the softmax: 0 for an even guess, 1 for a sure one
-    margin      the largest softmax probability minus the second largest, 0 to 1
-    patience    how many exits in a row, this one included, gave this answer, from 1
-    fixed       0 at every exit
+`SCORES` has every score; another one is a function and a line there. Scores grow with certainty,
+whatever their name.
 
 A row leaves at the first exit whose score reaches that exit's threshold (`>=`, so a tie leaves), and
 at the last exit otherwise. A threshold of None never lets a row leave. An exit with a NaN logit, or an
@@ -22,13 +17,13 @@ sure.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Array = Any  # of numpy or torch
-Past = tuple[Array, Array] | None  # each row's last answer [B] and how often in a row it was given
+Past = tuple[Array, ...] | None  # [B, ...] each: what a score with a history knows of the exits before
 
-SCORES = ("confidence", "entropy", "margin", "patience", "fixed")
 NEVER = float("-inf")
 
 
@@ -51,26 +46,12 @@ def score(name: str, logits: Array, temperature: float = 1.0, past: Past = None)
     """How sure one exit is, and what the next exit needs to know.
 
     logits: [..., C]; past: what the exit before returned, for the same rows; None at the first.
-    Returns the scores [...] and the new past, which is None except for patience. Raises ValueError for
-    an unknown name.
+    Returns the scores [...] and the new past, which is None but for a score with a history. Raises
+    ValueError for an unknown name.
     """
-    if name == "patience":
-        return _patience(logits, past)
-    xp = _module(logits)
-    if name == "fixed":
-        return xp.zeros_like(logits[..., 0]), None
-    shifted, sure = _shifted(xp, logits, temperature)
-    weights = xp.exp(shifted)
-    total = xp.sum(weights, axis=-1)
-    if name == "confidence":
-        found = 1 / total
-    elif name == "margin":
-        found = (1 - xp.exp(_second(xp, shifted))) / total
-    elif name == "entropy":
-        found = _certainty(xp, shifted, weights, total)
-    else:
+    if name not in SCORES:
         raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
-    return xp.where(sure[..., 0], found, NEVER), None
+    return SCORES[name].rate(logits, temperature, past)
 
 
 def scores(name: str, logits: Array, temperatures: Sequence[float] | None = None) -> Array:
@@ -119,27 +100,82 @@ def _shifted(xp: Any, logits: Array, temperature: float) -> tuple[Array, Array]:
     return (clean - xp.where(sure, largest, 0.0)) / temperature, sure
 
 
-def _second(xp: Any, shifted: Array) -> Array:
-    """The second largest of rows whose largest is 0; 0 as well in a tie."""
+def _softmax(logits: Array, temperature: float) -> tuple[Any, Array, Array, Array, Array]:
+    """numpy or torch; which rows have a finite largest logit, [...]; of `_shifted`, z [..., C]; its
+    exponentials w [..., C]; their sum [...]."""
+    xp = _module(logits)
+    shifted, sure = _shifted(xp, logits, temperature)
+    weights = xp.exp(shifted)
+    return xp, sure[..., 0], shifted, weights, xp.sum(weights, axis=-1)
+
+
+def _confidence(logits: Array, temperature: float, _: Past) -> tuple[Array, Past]:
+    xp, sure, _z, _w, total = _softmax(logits, temperature)
+    return xp.where(sure, 1 / total, NEVER), None
+
+
+def _margin(logits: Array, temperature: float, _: Past) -> tuple[Array, Past]:
+    xp, sure, shifted, _w, total = _softmax(logits, temperature)
     tied = xp.sum(shifted == 0, axis=-1) > 1
-    return xp.where(tied, 0.0, xp.amax(xp.where(shifted == 0, NEVER, shifted), axis=-1))
+    second = xp.where(tied, 0.0, xp.amax(xp.where(shifted == 0, NEVER, shifted), axis=-1))
+    return xp.where(sure, (1 - xp.exp(second)) / total, NEVER), None
 
 
-def _certainty(xp: Any, shifted: Array, weights: Array, total: Array) -> Array:
+def _entropy(logits: Array, temperature: float, _: Past) -> tuple[Array, Past]:
+    xp, sure, shifted, weights, total = _softmax(logits, temperature)
     classes = shifted.shape[-1]
     if classes < 2:
-        return xp.zeros_like(total) + 1
+        return xp.where(sure, xp.zeros_like(total) + 1, NEVER), None
     # H = log Σw - Σ w·z / Σw; a weight of 0 may go with z = -inf, and adds nothing.
     drawn = xp.sum(weights * xp.where(weights > 0, shifted, 0.0), axis=-1) / total
     most = xp.log(xp.zeros_like(total) + classes)
     found = 1 - (xp.log(total) - drawn) / most
-    return xp.where(found > 0, found, 0.0)  # rounding may leave an even guess a little below
+    found = xp.where(found > 0, found, 0.0)  # rounding may leave an even guess a little below
+    return xp.where(sure, found, NEVER), None
 
 
-def _patience(logits: Array, past: Past) -> tuple[Array, Past]:
+def _patience(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
     xp = _module(logits)
     answer = xp.where(xp.isfinite(xp.amax(logits, axis=-1)), answers(logits), -1)
     run = xp.where(answer < 0, 0, 1)
     if past is not None:
         run = xp.where((answer == past[0]) & (answer >= 0), past[1] + 1, run)
     return run, (answer, run)
+
+
+def _fixed(logits: Array, _: float, __: Past) -> tuple[Array, Past]:
+    return _module(logits).zeros_like(logits[..., 0]), None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A way of telling how sure an exit is.
+
+    meaning: in words, for help.  rate: what `score` does.  low, high: the ends of a threshold's range,
+    infinite where there is none; equal where the score is the same for every input.  history: whether
+    it asks what exits before this one said, whose heads are then run too.  counts: whether it counts
+    exits, in whole numbers, so that it is at most n at the nth.
+    """
+
+    meaning: str
+    rate: Callable[[Array, float, Past], tuple[Array, Past]]
+    low: float = 0.0
+    high: float = 1.0
+    history: bool = False
+    counts: bool = False
+
+    @property
+    def graded(self) -> bool:
+        """Whether a threshold may lie anywhere in the range, so that rounding may decide at it."""
+        return not self.counts and self.low < self.high
+
+
+SCORES = {
+    "confidence": Score("the largest softmax probability", _confidence),
+    "entropy": Score("1 - H / log C, H the entropy of the softmax", _entropy),
+    "margin": Score("the largest softmax probability minus the second largest", _margin),
+    "patience": Score(
+        "how many exits in a row gave this answer", _patience, 1.0, float("inf"), True, True
+    ),
+    "fixed": Score("0 at every exit: all inputs leave at one", _fixed, high=0.0),
+}

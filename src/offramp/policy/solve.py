@@ -32,7 +32,7 @@ MOST_SUBSETS = 64
 
 
 @dataclass(frozen=True)
-class Point:
+class OperatingPoint:
     """Thresholds and what they come to where they were found: the mean loss and mean MACs of a row."""
 
     thresholds: Thresholds
@@ -69,18 +69,24 @@ class _Best:
     settings: list[_Setting | None]
 
 
-def frontier(scores: Floats, losses: Floats, costs: Costs, points: int = 100) -> tuple[Point, ...]:
+def frontier(
+    scores: Floats,
+    losses: Floats,
+    costs: Costs,
+    points: int = 100,
+    cuts: Sequence[Floats] | None = None,
+) -> tuple[OperatingPoint, ...]:
     """The best settings found, from the dearest to the cheapest; the full network is the first, unless
     something cheaper loses no more.
 
-    scores: [N, E] of `scoring.scores`, growing with certainty, at least 0 or minus infinity; the last
-    column is not read.  losses: [N, E], the loss of leaving at each exit.  points: budgets, evenly from
-    the cheapest policy to the full network; each point is cheaper and loses more than the one
-    before it.
+    scores: [N, E] of `scoring.scores`, growing with certainty, or minus infinity; the last column is not
+    read.  losses: [N, E], the loss of leaving at each exit.  points: budgets, evenly from the cheapest
+    policy to the full network; each point is cheaper and loses more than the one before it.  cuts: the
+    thresholds to choose from at each early exit, ascending; by default `cut_points` of scores from 0.
     """
     rows, count = losses.shape
     early = range(count - 1)
-    cuts = [cut_points(scores[:, exit]) for exit in early]
+    cuts = cuts or [cut_points(scores[:, exit]) for exit in early]
     full = _Kept((), losses[:, -1:], np.array([float(costs.full)]))
     cheapest = min([costs.full, *(costs.leaving([exit])[0] for exit in early)])
     budgets = rows * np.linspace(cheapest, costs.full, points)
@@ -98,8 +104,9 @@ def frontier(scores: Floats, losses: Floats, costs: Costs, points: int = 100) ->
     return _points(best, rows, count, cuts)
 
 
-def cut_points(scores: Floats) -> Floats:
-    """Thresholds that tell the scores apart, ascending: 0, then one between each two neighbors.
+def cut_points(scores: Floats, low: float = 0.0) -> Floats:
+    """Thresholds that tell the scores apart, ascending: the least possible score, `low`, or without
+    one the least seen, then one between each two neighbors.
 
     They are exact in float32, so that every comparison with a float32 score comes out alike in every
     library. scores: [N], minus infinity for rows that are never sure; returns [U].
@@ -107,7 +114,8 @@ def cut_points(scores: Floats) -> Floats:
     distinct = np.unique(scores[np.isfinite(scores)]).astype(np.float64)
     between = ((distinct[1:] + distinct[:-1]) / 2).astype(np.float32).astype(np.float64)
     between = np.where(between > distinct[:-1], between, distinct[1:])
-    return np.concatenate([np.zeros(1), between])[: len(distinct)]
+    first = [low] if np.isfinite(low) else distinct[:1]
+    return np.concatenate([first, between])[: len(distinct)]
 
 
 def _subsets(early: int) -> list[tuple[int, ...]]:
@@ -233,8 +241,8 @@ def _offer(best: _Best, kept: _Kept, choices: list[Ints], loss: Floats, macs: Fl
             best.settings[at] = best.settings[at - 1]
 
 
-def _points(best: _Best, rows: int, count: int, cuts: Sequence[Floats]) -> tuple[Point, ...]:
-    found: dict[_Setting, Point] = {}
+def _points(best: _Best, rows: int, count: int, cuts: Sequence[Floats]) -> tuple[OperatingPoint, ...]:
+    found: dict[_Setting, OperatingPoint] = {}
     for at in reversed(range(len(best.budgets))):
         setting = best.settings[at]
         if setting is not None and setting not in found:
@@ -242,5 +250,5 @@ def _points(best: _Best, rows: int, count: int, cuts: Sequence[Floats]) -> tuple
             for exit, cut in zip(setting.exits, setting.cuts, strict=True):
                 thresholds[exit] = float(cuts[exit][cut]) if cut < len(cuts[exit]) else None
             loss, macs = float(best.loss[at]) / rows, float(best.macs[at]) / rows
-            found[setting] = Point(tuple(thresholds), loss, macs)
+            found[setting] = OperatingPoint(tuple(thresholds), loss, macs)
     return tuple(found.values())

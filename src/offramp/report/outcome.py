@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.policy import scoring
-from offramp.policy.quality import BINS, auroc, calibration_error
-from offramp.policy.sweep import Curve, sweep
+from offramp.policy.quality import BINS, Curve, auroc, calibration_error, sweep
 
 Floats = NDArray[np.float64]
 # Confidences at which an input leaves: all at once, closer and closer to certainty, never.

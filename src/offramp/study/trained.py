@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -14,8 +14,10 @@ from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
-from offramp.policy.candidates import Rows
+from offramp.policy.calibrate import Calibrated, statement
+from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
+from offramp.policy.policy import PolicyFile
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network
 
@@ -36,9 +38,9 @@ class Trained:
     classes: tuple[str, ...]
     plain_macs: int
     costs: Costs
-    validation: Rows
-    calibration: Rows
-    test: Rows
+    validation: SplitLogits
+    calibration: SplitLogits
+    test: SplitLogits
 
 
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
@@ -67,6 +69,19 @@ def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
     )
 
 
+def policy_file(trained: Trained, found: Calibrated) -> PolicyFile:
+    """The chosen policy as a file: nothing of the test split is in it."""
+    return PolicyFile(
+        found.policy,
+        trained.id,
+        trained.hash,
+        len(trained.classes),
+        asdict(found.target),
+        found.record(trained.plain_macs),
+        statement(found),
+    )
+
+
 def trial_hash(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 that ties a policy to a network."""
     answers = {name: _bytes_digest(arrays[name]) for name in ("validation", "calibration")}
@@ -89,7 +104,9 @@ def _bytes_digest(array: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _rows(trial: str, split: str, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Rows:
+def _rows(
+    trial: str, split: str, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> SplitLogits:
     logits, labels = arrays.get(split), arrays.get(f"{split}_labels")
     if logits is None or labels is None or not len(logits):
         raise OfframpError(f"trial {trial} has no {split} logits; train it again with this offramp")
@@ -99,4 +116,4 @@ def _rows(trial: str, split: str, manifest: Mapping[str, Any], arrays: Mapping[s
             f"the {split} logits of trial {trial} have shape {logits.shape} instead of {shape}; "
             "train it again with this offramp"
         )
-    return Rows(logits, labels)
+    return SplitLogits(logits, labels)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.commands.calibrate import Asked as Targets
-from offramp.cli.commands.calibrate import policy_file, target
+from offramp.cli.commands.calibrate import target
 from offramp.cli.commands.export import describe, told
 from offramp.cli.commands.recommend import wish as wish_of
 from offramp.cli.commands.run import here
@@ -115,8 +114,7 @@ def build(
 
     if max_accuracy_loss is None and max_mean_macs is None and risk is None:
         max_accuracy_loss = 0.01
-    wanted = {"max-accuracy-loss": max_accuracy_loss, "max-mean-macs": max_mean_macs, "risk": risk}
-    targets = Targets(wanted, None, on_average=False, without_labels=False)
+    targets = {"max_accuracy_loss": max_accuracy_loss, "max_mean_macs": max_mean_macs, "risk": risk}
     known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
     wish = Wish(
         backbone,
@@ -139,7 +137,7 @@ def build(
 class Goal:
     """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder."""
 
-    target: Targets
+    target: Mapping[str, Any]
     out: Path
     force: bool
 
@@ -218,7 +216,6 @@ def _train(plan: Plan, store: Store, silent: bool) -> None:
 def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Exported:
     from offramp.bundle.export import Asked, export
     from offramp.policy.calibrate import calibrate
-    from offramp.policy.candidates import Search
     from offramp.policy.policy import write
     from offramp.study import trained as trial
     from offramp.study.run.trials import recorded_code
@@ -227,19 +224,12 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Exported:
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trial.read(store, name, trust_code)
     wanted = target(goal.target, trained.plain_macs)
-    found = calibrate(
-        trained.validation,
-        trained.calibration,
-        trained.exits,
-        trained.costs,
-        wanted,
-        Search("confidence", False, False),
-    )
+    found = calibrate(trained.validation, trained.calibration, trained.costs, wanted)
     for remark in filter(None, (found.remark, _weak(trained))):
         typer.echo(f"Note: {remark}.", err=True)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         policy = Path(scratch) / "policy.json"
-        write(policy, policy_file(trained, found))
+        write(policy, trial.policy_file(trained, found))
         asked = Asked(force=goal.force, trust_code=trust_code)
         return told(export(store, trained.id, policy, goal.out, asked), silent)
 
@@ -304,7 +294,7 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _target(goal: Goal) -> dict[str, Any]:
-    return {kind: value for kind, value in goal.target.wanted.items() if value is not None}
+    return {kind.replace("_", "-"): value for kind, value in goal.target.items() if value is not None}
 
 
 def _show_plan(chosen: Choice, goal: Goal) -> None:

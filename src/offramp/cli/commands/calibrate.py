@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
-from offramp.cli.render import show, table
+from offramp.cli.render import emit, show, table
 from offramp.cli.store import opened, trusted
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError
+from offramp.policy.scoring import SCORES
 from offramp.units import macs
 
 if TYPE_CHECKING:
-    from offramp.infer.timing import StageTimes
-    from offramp.policy.calibrate import Calibrated, Measure, Target
+    from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target
     from offramp.policy.candidates import Search
-    from offramp.policy.costs import Costs
-    from offramp.policy.outcome import ClassOutcome, Outcome
-    from offramp.policy.policy import Policy, PolicyFile
+    from offramp.policy.evaluate import ClassEvaluation, Evaluation
+    from offramp.policy.policy import Policy
     from offramp.store.store import Store
     from offramp.study.trained import Trained
+
+SHOWN_POINTS = 9
+SHOWN_CLASSES = 10
 
 
 def calibrate(
@@ -65,9 +66,7 @@ def calibrate(
         bool,
         typer.Option("--without-labels", help="The risk is any answer other than the full network's."),
     ] = False,
-    score: Annotated[
-        str, typer.Option(help="confidence, entropy, margin, patience or fixed.")
-    ] = "confidence",
+    score: Annotated[str, typer.Option(help=f"{', '.join(SCORES)}.")] = "confidence",
     shared: Annotated[
         bool, typer.Option("--shared", help="One threshold for all exits, not one per exit.")
     ] = False,
@@ -89,93 +88,44 @@ def calibrate(
       offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
       offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
     """
-    wanted = {
-        "max-accuracy-loss": max_accuracy_loss,
-        "min-accuracy": min_accuracy,
-        "max-mean-macs": max_mean_macs,
-        "max-mean-latency": max_mean_latency,
-        "max-disagreement": max_disagreement,
-        "risk": risk,
-    }
-    asked = Asked(wanted, confidence, on_average, without_labels, batch, trust)
-    how = search(score, shared, temperature, without_labels or max_disagreement is not None)
-    _calibrate(opened(store), trial, asked, how, out, json)
-
-
-SHOWN_POINTS = 9
-
-
-SHOWN_CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The target options as they were given; None for those that were not. trust: see
-    `offramp.cli.store`."""
-
-    wanted: Mapping[str, float | str | None]
-    confidence: float | None
-    on_average: bool
-    without_labels: bool
-    batch: int | None = None
-    trust: bool | None = None
-
-
-def search(score: str, shared: bool, temperature: bool, without_labels: bool) -> Search:
-    """Raises OfframpError for options that do not go together."""
     from offramp.policy.candidates import Search
-    from offramp.policy.policy import ScoreName
 
-    names = get_args(ScoreName)
-    if score not in names:
-        raise OfframpError(f"no score '{score}'{nearest(score, names)}")
-    if temperature and without_labels:
-        raise OfframpError("--temperature is fitted on labels; leave it out of a target that needs none")
-    if (shared or temperature) and score in ("patience", "fixed"):
-        flag = "--shared" if shared else "--temperature"
-        raise OfframpError(f"{flag} means nothing for the score {score}; leave it out")
-    return Search(cast(ScoreName, score), shared, temperature)
-
-
-def target(asked: Asked, plain_macs: int) -> Target:
-    """What is asked for, checked. Raises OfframpError."""
-    from offramp import units
-    from offramp.policy.calibrate import Kind, Target
-
-    given = {kind: value for kind, value in asked.wanted.items() if value is not None}
-    if len(given) != 1:
-        options = ", ".join(f"--{kind}" for kind in asked.wanted)
-        found = " and ".join(f"--{kind}" for kind in given) or "none"
-        raise OfframpError(f"give exactly one target of {options}; got {found}")
-    ((kind, value),) = given.items()
-    if kind != "risk" and (asked.on_average or asked.without_labels or asked.confidence is not None):
-        raise OfframpError(
-            f"--confidence, --on-average and --without-labels go with --risk, not with --{kind}"
-        )
-    if asked.on_average and asked.confidence is not None:
-        raise OfframpError("--on-average has no confidence; give one of the two")
-    if asked.batch is not None and kind != "max-mean-latency":
-        raise OfframpError(f"--batch goes with --max-mean-latency, not with --{kind}")
-    if kind == "max-mean-latency":
-        number = units.parse(str(value), units.TIME, f"--{kind}")
-    elif kind == "max-mean-macs":
-        number = _macs(str(value), plain_macs, f"--{kind}")
+    given = {
+        "max_accuracy_loss": max_accuracy_loss,
+        "min_accuracy": min_accuracy,
+        "max_mean_macs": max_mean_macs,
+        "max_mean_latency": max_mean_latency,
+        "max_disagreement": max_disagreement,
+        "risk": risk,
+        "confidence": confidence,
+        "on_average": on_average,
+        "without_labels": without_labels,
+    }
+    if target(given, 1).kind != "max-mean-latency" and batch is not None:  # mistakes before the work
+        raise OfframpError("--batch goes with --max-mean-latency; leave it out")
+    how = Search(score, shared, temperature)
+    kept = opened(store)
+    trust_code = trusted(kept, kept.find_trial(trial), trust)
+    made = _calibrate(kept, trial, given, how, batch or 1, trust_code, out)
+    if json:
+        emit(_json(*made, out))
     else:
-        number = _share(kind, float(value), least_excluded=kind == "risk")
-    confidence = None
-    if kind == "risk" and not asked.on_average:
-        given_confidence = 0.95 if asked.confidence is None else asked.confidence
-        confidence = _share("confidence", given_confidence, least_excluded=True)
-    return Target(cast(Kind, kind), number, confidence, not asked.without_labels)
+        _show(*made, out)
 
 
-def _share(name: str, value: float, least_excluded: bool) -> float:
-    if name in ("max-accuracy-loss", "max-disagreement") and value >= 1:
-        raise OfframpError(f"--{name} is a share of all images; for one point in a hundred give 0.01")
-    if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
-        span = "between 0 and 1" if least_excluded else "from 0 to 1"
-        raise OfframpError(f"--{name} must be a share {span}, such as 0.01; got {value:g}")
-    return value
+def target(given: Mapping[str, Any], plain_macs: int) -> Target:
+    """What is asked for, checked. given: `Limits`, where MACs and time are text. Raises OfframpError."""
+    from offramp import units
+    from offramp.policy.calibrate import Limits
+    from offramp.policy.calibrate import target as checked
+
+    limits = dict(given)
+    if given.get("max_mean_macs") is not None:
+        limits["max_mean_macs"] = _macs(given["max_mean_macs"], plain_macs, "--max-mean-macs")
+    if given.get("max_mean_latency") is not None:
+        text = given["max_mean_latency"]
+        limits["max_mean_latency"] = units.parse(text, units.TIME, "--max-mean-latency")
+    return checked(**cast(Limits, limits))
 
 
 def _macs(text: str, plain_macs: int, name: str) -> float:
@@ -188,71 +138,43 @@ def _macs(text: str, plain_macs: int, name: str) -> float:
     return units.parse(text, units.MACS, name, also="a share such as 40%")
 
 
-def _calibrate(store: Store, prefix: str, asked: Asked, how: Search, out: Path, as_json: bool) -> None:
+def _calibrate(
+    store: Store,
+    prefix: str,
+    given: Mapping[str, Any],
+    how: Search,
+    batch: int,
+    trust_code: bool,
+    out: Path,
+) -> tuple[Trained, Calibrated, Evaluation]:
+    """Write the policy. given: as `target` takes it.  batch: images at once, for a limit of time."""
+    from offramp import device as devices
+    from offramp.engine.settings import placed
+    from offramp.infer.timing import measured_costs
     from offramp.policy.calibrate import calibrate as choose
-    from offramp.policy.outcome import outcome
+    from offramp.policy.evaluate import evaluate
     from offramp.policy.policy import write
     from offramp.study import trained as trials
+    from offramp.study.run.trials import blank_network
 
-    target(asked, 1)  # mistakes in the options before the work
-    trust_code = trusted(store, store.find_trial(prefix), asked.trust)
     trained = trials.read(store, prefix, trust_code)
-    wish = target(asked, trained.plain_macs)
-    timed = None
+    wish = target(given, trained.plain_macs)
+    measured = None
     if wish.kind == "max-mean-latency":
-        timed = measured(store, trained, asked.batch or 1, how.score, trust_code)
-    found = choose(
-        trained.validation,
-        trained.calibration,
-        trained.exits,
-        trained.costs,
-        wish,
-        how,
-        None if timed is None else timed.costs,
-    )
-    write(out, policy_file(trained, found, timed))
+        net = blank_network(store, trained.id, trust_code).eval()  # what it learned changes no time
+        placed(net, devices.chosen())
+        measured = measured_costs(net, trained.costs, batch, how.score)
+    found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured)
+    write(out, trials.policy_file(trained, found))
     # Only now, with the policy on the disk, is the test split looked at.
-    tested = outcome(found.policy, trained.test, trained.costs, trained.classes)
-    if as_json:
-        typer.echo(jsonlib.dumps(_json(trained, found, tested, out, timed), indent=2))
-    else:
-        _show(trained, found, tested, out, timed)
+    return trained, found, evaluate(found.policy, trained.test, trained.costs, trained.classes)
 
 
-def policy_file(trained: Trained, found: Calibrated, timed: Timed | None = None) -> PolicyFile:
-    """The chosen policy as a file: nothing of the test split is in it."""
-    from offramp.policy.calibrate import statement
-    from offramp.policy.policy import PolicyFile
-
-    chosen, full = found.measures[found.chosen], found.measures[0]
-    return PolicyFile(
-        found.policy,
-        trained.id,
-        trained.hash,
-        len(trained.classes),
-        asdict(found.target),
-        {
-            "images": found.rows,
-            "accuracy": chosen.accuracy,
-            "full_accuracy": full.accuracy,
-            "mean_macs": chosen.macs,
-            "plain_macs": trained.plain_macs,
-            "loss": chosen.loss,
-            "leaving": list(chosen.shares),
-            "risk_below": found.bound,
-            **({} if timed is None else record(timed, chosen, full)),
-        },
-        statement(found),
-    )
-
-
-def _json(
-    trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed: Timed | None
-) -> dict[str, Any]:
+def _json(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) -> dict[str, Any]:
     from offramp.policy.calibrate import statement
 
     return {
-        **({} if timed is None else {"stages": stages(timed)}),
+        **({} if found.measured is None else {"stages": dict(found.measured.record)}),
         "trial": trained.id,
         "policy": str(out),
         "statement": statement(found),
@@ -268,7 +190,7 @@ def _json(
     }
 
 
-def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed: Timed | None) -> None:
+def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) -> None:
     from offramp.policy.calibrate import statement
 
     typer.echo(f"{trained.id}: {found.policy.score} policy in {out}\n")
@@ -287,8 +209,8 @@ def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed
         f"  MACs an image      {macs(spent.mean)}, {100 * spent.mean / plain:.1f} % of the plain "
         f"network{_ends(spent.low, spent.high, 100 / plain)}"
     )
-    if timed is not None:
-        _show_time(found.policy, tested, timed)
+    if found.measured is not None:
+        _time(found.policy, tested, found.measured)
     for name, bound in (("oracle", tested.oracle), ("random exit", tested.random)):
         typer.echo(
             f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
@@ -297,6 +219,18 @@ def _show(trained: Trained, found: Calibrated, tested: Outcome, out: Path, timed
     typer.echo(f"\n{promise}")
     if found.remark is not None and found.remark not in promise:
         typer.echo(f"Note: {found.remark}.")
+
+
+def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
+    """The mean time of a test image."""
+    spent = policy.macs(measured.costs)
+    mean = sum(exit.share * each for exit, each in zip(tested.exits, spent, strict=True)) / 1e6
+    full, where = measured.costs.full / 1e6, measured.record["machine"]
+    typer.echo(
+        f"  time an image      {mean:.4g} ms (full network {full:.4g} ms), of stages measured apart\n"
+        f"                     at batch {measured.record['batch']} on {where['device']}, "
+        f"{where['threads']} threads"
+    )
 
 
 def _interval(share: Any) -> str:
@@ -338,7 +272,7 @@ def _shown(found: Calibrated) -> set[int]:
     return {0, len(spent) - 1, found.chosen, *(int(i) for i in near)}
 
 
-def _exits(tested: Outcome) -> None:
+def _exits(tested: Evaluation) -> None:
     listing = table(["exit"], ["threshold", "leave", "right here", "right of all", "ECE", "AUROC"])
     for exit in tested.exits:
         listing.add_row(
@@ -356,10 +290,10 @@ def _exits(tested: Outcome) -> None:
     show(listing, "Exits, on test", note)
 
 
-def _classes(tested: Outcome) -> None:
+def _classes(tested: Evaluation) -> None:
     """The classes that lose most; those whose loss is surely above 0 are named in any case."""
 
-    def hurt(line: ClassOutcome) -> bool:
+    def hurt(line: ClassEvaluation) -> bool:
         return line.loss.low > 0
 
     worst = sorted(tested.classes, key=lambda line: -line.loss.value)
@@ -379,56 +313,3 @@ def _classes(tested: Outcome) -> None:
         )
     note = f"and {rest} classes that lose no more (--json has them)" if rest else ""
     show(listing, "Loss of accuracy by class, on test, most first", note)
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Measured times of a trial's stages. costs: nanoseconds an image of each.  machine: where."""
-
-    times: StageTimes
-    costs: Costs
-    machine: Mapping[str, Any]
-
-
-def measured(store: Store, trained: Trained, batch: int, score: str, trust_code: bool) -> Timed:
-    """What the stages of a trial's network take here. What it has learned changes no time."""
-    from offramp import device as devices
-    from offramp.engine.settings import placed
-    from offramp.infer.timing import machine, stage_times
-    from offramp.study.run.trials import blank_network
-
-    device = devices.chosen()
-    net = blank_network(store, trained.id, trust_code).eval()
-    placed(net, device)
-    times = stage_times(net, batch, score)
-    return Timed(times, times.costs(trained.costs.owners, trained.exits), machine(device))
-
-
-def stages(timed: Timed) -> dict[str, Any]:
-    """Median seconds of a batch by stage, and where they were measured, as JSON."""
-    times = timed.times
-    return {
-        "batch": times.batch,
-        "segments": [t.p50 for t in times.segments],
-        "heads": [t.p50 for t in times.heads],
-        "plain": times.plain.p50,
-        "repeats": len(times.plain.samples),
-        "machine": dict(timed.machine),
-    }
-
-
-def record(timed: Timed, chosen: Measure, full: Measure) -> dict[str, Any]:
-    """What the policy file keeps of it."""
-    return {"mean_seconds": chosen.seconds, "full_seconds": full.seconds, "stages": stages(timed)}
-
-
-def _show_time(policy: Policy, tested: Outcome, timed: Timed) -> None:
-    """The mean time of a test image."""
-    spent = policy.macs(timed.costs)
-    mean = sum(exit.share * each for exit, each in zip(tested.exits, spent, strict=True)) / 1e6
-    full, where = timed.costs.full / 1e6, timed.machine
-    typer.echo(
-        f"  time an image      {mean:.4g} ms (full network {full:.4g} ms), of stages measured apart\n"
-        f"                     at batch {timed.times.batch} on {where['device']}, "
-        f"{where['threads']} threads"
-    )

@@ -9,19 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.analysis.paired import Difference, paired
-from offramp.policy import losses, quality, scoring
-from offramp.policy.candidates import Rows
+from offramp.policy import quality, scoring
+from offramp.policy.candidates import SplitLogits, loss_of, taken
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
-from offramp.policy.quality import Interval
-from offramp.policy.sweep import Bound, oracle, random_exit
+from offramp.policy.quality import Bound, Interval, oracle, random_exit
 
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class ExitOutcome:
+class ExitEvaluation:
     """An exit under a policy. share: of inputs that leave here.  accuracy: of those; None where there
     are none.  accuracy_all: of the exit on every input.  ece, auroc: of the exit's confidence, with the
     policy's temperature, and of its score's telling right from wrong, on every input."""
@@ -36,7 +35,7 @@ class ExitOutcome:
 
 
 @dataclass(frozen=True)
-class ClassOutcome:
+class ClassEvaluation:
     """A class: accuracy of the full network and of the policy on its images, and the loss (full minus
     policy) with its interval over those images."""
 
@@ -48,7 +47,7 @@ class ClassOutcome:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Evaluation:
     """A policy on a split; intervals are of 95 %.
 
     loss: accuracy of the full network minus the policy's, paired by image.  harm: share where the
@@ -63,25 +62,25 @@ class Outcome:
     harm: Interval
     disagreement: Interval
     macs: Difference
-    exits: tuple[ExitOutcome, ...]
-    classes: tuple[ClassOutcome, ...]
+    exits: tuple[ExitEvaluation, ...]
+    classes: tuple[ClassEvaluation, ...]
     oracle: Bound
     random: Bound
 
 
-def outcome(policy: Policy, rows: Rows, costs: Costs, classes: Sequence[str]) -> Outcome:
+def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[str]) -> Evaluation:
     """Evaluate a policy. classes: names by label."""
     leaves = policy.leaves(rows.logits)
     answers = scoring.answers(rows.logits)
     right = answers == rows.labels[:, None]
-    chosen = losses.taken(right.astype(np.float64), leaves) > 0
+    chosen = taken(right.astype(np.float64), leaves) > 0
     full, images = right[:, -1], len(leaves)
-    differs = losses.taken(losses.disagreement(answers), leaves)
+    differs = taken(loss_of("disagreement", answers, rows.labels), leaves)
     spent = np.asarray(policy.macs(costs), dtype=np.float64)[leaves]
     every = range(len(policy.exits))
     shares = np.bincount(leaves, minlength=len(policy.exits)) / images
     alone = [costs.leaving([i])[0] for i in every]
-    return Outcome(
+    return Evaluation(
         images,
         quality.share(int(full.sum()), images),
         quality.share(int(chosen.sum()), images),
@@ -100,14 +99,14 @@ def _loss(full: Bools, chosen: Bools) -> Interval:
     return quality.difference(int((full & ~chosen).sum()), int((chosen & ~full).sum()), len(full))
 
 
-def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: Ints) -> ExitOutcome:
+def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: Ints) -> ExitEvaluation:
     warmth = 1.0 if policy.temperatures is None else policy.temperatures[at]
     confidence = scoring.probabilities(logits[:, at], warmth).max(axis=1)
-    # Patience and a fixed exit say nothing of how sure a single exit is.
-    name = policy.score if policy.score in ("confidence", "entropy", "margin") else "confidence"
-    scores, _ = scoring.score(name, logits[:, at], warmth)
+    score = scoring.SCORES[policy.score]
+    alone = score.graded and not score.history  # else it says nothing of how sure a single exit is
+    scores, _ = scoring.score(policy.score if alone else "confidence", logits[:, at], warmth)
     here = leaves == at
-    return ExitOutcome(
+    return ExitEvaluation(
         policy.exits[at],
         policy.thresholds[at],
         float(here.mean()),
@@ -118,14 +117,16 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
     )
 
 
-def _classes(names: Sequence[str], labels: Ints, full: Bools, chosen: Bools) -> tuple[ClassOutcome, ...]:
+def _classes(
+    names: Sequence[str], labels: Ints, full: Bools, chosen: Bools
+) -> tuple[ClassEvaluation, ...]:
     found = []
     for label, name in enumerate(names):
         here = labels == label
         if here.any():
             before, after = full[here], chosen[here]
             found.append(
-                ClassOutcome(
+                ClassEvaluation(
                     name,
                     int(here.sum()),
                     float(before.mean()),
