@@ -8,7 +8,7 @@ import pytest
 
 from offramp.analysis import epochs
 from offramp.analysis.curves import curve, joined, overall
-from offramp.analysis.measures import MEASURES, OBSERVATION, measure, numbers, observations
+from offramp.analysis.measures import MEASURES, OBSERVATION, numbers, observations
 from offramp.errors import OfframpError
 from offramp.report.tables.exits import rise_and_jitter, trend
 from offramp.store.summary import COLUMNS
@@ -266,7 +266,7 @@ def test_time_of_a_phase_for_several_exits_is_attributed_and_no_measurement() ->
     assert found["measured"].tolist() == [False, False, True]
 
 
-LACKING = {"power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy"} | {
+LACKING = {"memory-torch-max", "power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy"} | {
     "seconds-validation",
     "seconds-data",
     "overfitting-epoch",
@@ -297,11 +297,6 @@ def test_two_settings_in_one_table_are_refused() -> None:
     both = pd.concat([HYBRID, HYBRID.assign(trial="other")])
     with pytest.raises(OfframpError, match=r"trained in two ways \(other and t\)"):
         numbers(both)
-
-
-def test_an_unknown_measure_has_a_hint() -> None:
-    with pytest.raises(OfframpError, match="did you mean 'accuracy-test'"):
-        measure("acuracy-test")
 
 
 def test_an_empty_table_has_no_observations() -> None:

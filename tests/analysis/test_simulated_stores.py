@@ -12,7 +12,7 @@ from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
 from offramp.analysis.recommend import POINTS, Facts, Goal, Preference, recommend
 from offramp.analysis.stats import Columns, analyze
 from offramp.analysis.stats.analyze import OverBlocks
-from offramp.report.claims_file import paper
+from offramp.report.claims import paper
 from simulate import NINE, Planted, tidy_table
 
 STORES = 300

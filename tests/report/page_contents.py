@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.report.model import Column, Figure, Question, Table
-from offramp.report.page.contents import Contents, Fact
+from offramp.report.model import Column, Contents, Detail, Figure, Question, Table
 
 STRATEGIES = ("baseline", "joint", "separate", "branch-wise", "two-stage", "distillation")
 PAIRS = (("resnet18", "cifar10"), ("digits-cnn", "digits"))
@@ -115,7 +114,7 @@ def contents(missing: bool = True) -> Contents:
         figures=figures,
         tables=tables,
         claims=[claims],
-        how=[Fact("Study", ["made-up"]), Fact("Versions", ["torch 2.13", "numpy 2.4"])],
+        how=[Detail("Study", ["made-up"]), Detail("Versions", ["torch 2.13", "numpy 2.4"])],
         missing=["joint on resnet18, cifar10: seed 44 is missing."] * 7 if missing else [],
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
-from offramp.report.claims_file import paper, parse_claims, read
+from offramp.report.claims import paper, parse_claims, read
 
 GOOD = """\
 claims:

@@ -12,8 +12,7 @@ import pytest
 from offramp.analysis.claims import check
 from offramp.report import evidence
 from offramp.report.advice import answer, facts
-from offramp.report.claims_file import paper, parse_claims
-from offramp.report.claims_table import claims_table
+from offramp.report.claims import claims_table, paper, parse_claims
 from simulate import tidy_table
 from support import run_all, tiny_plan, tiny_study
 

@@ -13,7 +13,7 @@ from offramp.errors import OfframpError
 from offramp.report import evidence as reading
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
-from offramp.report.save import text
+from offramp.report.render.charts import text
 from offramp.store import pack as packed
 from offramp.store.store import Damaged, Store
 from offramp.store.summary import COLUMNS, tidy
@@ -47,7 +47,7 @@ def test_the_table_and_the_records_say_what_the_store_says(store: Store) -> None
     )
     assert {t.id for t in found.trials} == set(store.trials())
     assert found.strategies == ("baseline", "joint", "separate", "two-stage", "joint-branch")
-    assert found.pairs == (("digits-cnn", "custom"),)
+    assert [runs.place for runs in found.runs] == ["digits-cnn, custom"]
     for trial in found.trials:
         logits, labels = found.logits(trial.id, "test")
         right = (logits.argmax(2) == labels[:, None]).mean(0)

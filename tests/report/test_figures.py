@@ -16,15 +16,15 @@ from made import MACS, PLAIN, Made, Run, evidence, simple
 from scipy import stats
 from specs import tables, views, with_columns
 
+from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
-from offramp.report import timing
 from offramp.report.colors import KNOWN, styles
 from offramp.report.evidence import Evidence
-from offramp.report.figures import FIGURES, compute, curves, draw, meters, quality, reliability
+from offramp.report.figures import FIGURES, compute, curves, draw, quality, reliability, times
 from offramp.report.figures.significance import edges, graphs, observations, ring, significance
 from offramp.report.model import Figure
-from offramp.report.save import text
-from offramp.report.theme import themed
+from offramp.report.render.charts import text
+from offramp.report.render.theme import themed
 
 LABELS = ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-branch", "mine")
 
@@ -49,7 +49,7 @@ def trials() -> list[Made]:
 
 def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
     made = [simple("joint", 1), simple("joint", 2, shift=1.0), simple("two-stage", 1)]
-    loss = curves.by_exit(evidence(made))[0]
+    loss = curves.by_exit(evidence(made).runs[0])[0]
     assert loss.name == "loss-core-net-images" and loss.paper == "Fig. 8"
     found = with_columns(dict(loss.spec), "strategy", "step", "value", "low", "high")
     validation = next(t for t in found if t["value"].max() == 3.5)
@@ -57,7 +57,7 @@ def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
     assert joint[["step", "value", "low", "high"]].to_numpy().tolist() == [
         *([1, 3.5, 3, 4], [2, 2.5, 2, 3], [3, 1.5, 1, 2])
     ]
-    accuracy = curves.by_exit(evidence(made))[1]
+    accuracy = curves.by_exit(evidence(made).runs[0])[1]
     shown = with_columns(dict(accuracy.spec), "strategy", "step", "value", "low", "high")[0]
     assert shown[shown["strategy"] == "joint"]["value"].tolist() == [20, 40, 60]  # percent
 
@@ -65,7 +65,7 @@ def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
 def test_curves_say_which_lines_coincide() -> None:
     backbone = Run("backbone", {3: [2.0, 1.0]}, key="shared")
     two = [Made(label, 1, [backbone, Run("h", {1: [1.0]})]) for label in ("two-stage", "distillation")]
-    loss = curves.by_exit(evidence(two))[0]
+    loss = curves.by_exit(evidence(two).runs[0])[0]
     assert "two-stage = distillation (exit 3)" in loss.caption
     assert "exit 1" not in loss.caption
 
@@ -78,17 +78,17 @@ def test_hybrids_are_drawn_with_their_parents(many: Evidence) -> None:
 
 def test_values_that_are_no_numbers_are_not_drawn() -> None:
     diverged = Run("all", {k: [1.0, math.nan, math.inf] for k in (1, 2, 3)})
-    loss = curves.by_exit(evidence([Made("joint", 1, [diverged])]))[0]
+    loss = curves.by_exit(evidence([Made("joint", 1, [diverged])]).runs[0])[0]
     assert "Infinity" not in text(loss.spec) and "NaN" not in text(loss.spec)
 
 
 def test_exits_are_drawn_at_their_accuracy_and_macs() -> None:
     right = {1: [True, False, False, False], 2: [True, True, False, False], 3: [True] * 4}
     found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right)])
-    points = compute.exit_points(found, "net", "images")
+    points = compute.exit_points(found.runs[0])
     assert points["value"].tolist() == [25.0, 50.0, 100.0]
     assert points["macs"].tolist() == [100 * m / PLAIN for m in MACS]
-    figure = compute.accuracy_compute(found)[0]
+    figure = compute.accuracy_compute(found.runs[0])[0]
     drawn = with_columns(dict(figure.spec), "strategy", "exit", "macs", "value")[0]
     assert drawn["value"].tolist() == [25, 50, 100] and drawn["macs"].tolist() == [20, 60, 120]
 
@@ -96,7 +96,7 @@ def test_exits_are_drawn_at_their_accuracy_and_macs() -> None:
 def test_thresholds_trace_a_curve_from_the_first_exit_to_the_last() -> None:
     right = {1: [True, True, False, False], 2: [True, False, False, False], 3: [True, True, True, False]}
     found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
-    curve = compute.threshold_points(found, "net", "images")
+    curve = compute.threshold_points(found.runs[0])
     first, last = curve.iloc[0], curve.iloc[-1]
     assert (first["macs"], first["value"]) == (100 * MACS[0] / PLAIN, 50.0)
     assert (last["macs"], last["value"]) == (100 * MACS[-1] / PLAIN, 75.0)
@@ -122,23 +122,23 @@ def test_overthinking_counts_what_the_last_exit_spoils() -> None:
     assert outcome.overthought == (0.2, 0.2, 0.0) and outcome.lost == pytest.approx(0.4)
     assert outcome.gained == (0.2, 0.2, 0.0)
     assert outcome.agreement[0].tolist() == pytest.approx([1.0, 0.6, 0.6])
-    shown = tables(dict(quality.overthinking(found)[0].spec))
+    shown = tables(dict(quality.overthinking(found.runs[0])[0].spec))
     values = sorted(
         t["value"].iloc[0] for t in shown if list(t.columns)[:3] == ["strategy", "value", "n"]
     )
     assert values == [20, 40]  # exits 1 and 2 have equal data, which are kept once
-    matrix = reliability.agreement_matrix(found, "net", "images", "joint")
+    matrix = reliability.agreement_matrix(found.runs[0], "joint")
     assert matrix.to_numpy().tolist() == [[2, 1, 60.0], [3, 1, 60.0], [3, 2, 60.0]]
 
 
 def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     right = {k: [True] * 6 + [False] * 2 for k in (1, 2, 3)}
     both = [Made("joint", s, simple("joint", s).runs, right=right, sure=0.9) for s in (1, 2)]
-    found = reliability.reliability_bins(evidence(both), "net", "images")
+    found = reliability.reliability_bins(evidence(both).runs[0])
     assert found["images"].tolist() == [16] * 3
     assert found["confidence"].tolist() == pytest.approx([90.0] * 3)
     assert found["value"].tolist() == [75.0] * 3
-    assert reliability.reliability_bins(evidence(both[:1]), "net", "images").empty  # eight images
+    assert reliability.reliability_bins(evidence(both[:1]).runs[0]).empty  # eight images
 
 
 def test_calibration_error_and_auroc_of_known_answers() -> None:
@@ -146,7 +146,7 @@ def test_calibration_error_and_auroc_of_known_answers() -> None:
     found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
     outcome = next(iter(found.outcomes.values()))
     assert outcome.ece == pytest.approx([0.15] * 3) and outcome.auroc == (0.5, 0.5, 0.5)
-    shown = tables(dict(quality.confidence(found)[0].spec))
+    shown = tables(dict(quality.confidence(found.runs[0])[0].spec))
     assert [t["value"].iloc[0] for t in shown] in ([15, 0.5], [0.5, 15])
 
 
@@ -154,7 +154,7 @@ def test_time_of_an_exit_is_that_of_the_phases_that_train_it() -> None:
     runs = [Run("joint", {1: [1.0], 2: [1.0], 3: [1.0]}, seconds=6.0), Run("b", {1: [1.0]}, seconds=1.0)]
     found = evidence([Made("joint-branch", 1, runs)])
     # 10, 20 and 30 MACs are new at exits 1, 2 and 3.
-    assert timing.by_exit(found.trials[0]) == [
+    assert times.trial_exits(found.trials[0]) == [
         (1, pytest.approx(2.0), "attributed or estimated"),
         (2, pytest.approx(2.0), "attributed or estimated"),
         (3, pytest.approx(3.0), "attributed or estimated"),
@@ -166,10 +166,10 @@ def test_times_are_measured_where_every_phase_ran_alone() -> None:
     alone = [Run("exit 1", {1: [1.0]}, seconds=2.0), Run("exit 3", {3: [1.0]}, seconds=3.0)]
     shared = [Run("exit 1", {1: [1.0]}, seconds=2.0, comparable=False, written=300), alone[1]]
     exact = evidence([Made("two-stage", 1, alone, exits=(1, 3))])
-    assert timing.by_exit(exact.trials[0]) == [(1, 2.0, "measured"), (3, 3.0, "measured")]
+    assert times.trial_exits(exact.trials[0]) == [(1, 2.0, "measured"), (3, 3.0, "measured")]
     assert "Measured:" in draw(exact, ["time-total"]).figures[0].caption
     rough = evidence([Made("two-stage", 1, shared, exits=(1, 3))])
-    assert timing.by_exit(rough.trials[0])[0] == (
+    assert times.trial_exits(rough.trials[0])[0] == (
         1,
         pytest.approx(2.0 + 200 * 0.02),
         "attributed or estimated",
@@ -212,16 +212,16 @@ def test_bars_of_time_by_exit_show_the_spread_of_what_was_measured() -> None:
 
 
 def test_exits_have_intervals_over_three_seeds_or_more(many: Evidence) -> None:
-    figure = compute.accuracy_compute(many)[0]
+    figure = compute.accuracy_compute(many.runs[0])[0]
     drawn = pd.concat(with_columns(dict(figure.spec), "strategy", "exit", "macs", "low", "high"))
     assert len(drawn) == 3 * (len(LABELS) - 1) + 1
-    points = compute.exit_points(many, "net", "images")
+    points = compute.exit_points(many.runs[0])
     mine = points[(points["strategy"] == "mine") & (points["exit"] == 2)]["value"]
     row = drawn[(drawn["strategy"] == "mine") & (drawn["exit"] == 2)].iloc[0]
     half = stats.t.ppf(0.975, 2) * mine.std() / np.sqrt(3)
     assert (row["low"], row["high"]) == pytest.approx((mine.mean() - half, mine.mean() + half), rel=1e-3)
     assert "95 % intervals" in figure.caption and "front ignores uncertainty" in figure.caption
-    two = compute.accuracy_compute(evidence([t for t in trials() if t.seed < 3]))[0]
+    two = compute.accuracy_compute(evidence([t for t in trials() if t.seed < 3]).runs[0])[0]
     assert not with_columns(dict(two.spec), "strategy", "exit", "macs", "low", "high")
     assert "too few for an interval" in two.caption
 
@@ -240,12 +240,12 @@ def test_meters_are_drawn_where_there_are_any() -> None:
         return Made(label, 1, runs, exits=(1, 3))
 
     found = evidence([metered("joint", (2e9, 5e9), (10.0, 20.0)), simple("separate", 1)])
-    assert meters.per_trial(found, "net", "images", "memory_rss_peak_bytes")["value"].tolist() == [5e9]
-    mean = meters.per_trial(found, "net", "images", "power_cpu_mean_w")["value"].tolist()
+    assert found.runs[0].values(MEASURES["memory-cpu-max"])["value"].tolist() == [5e9]
+    mean = found.runs[0].values(MEASURES["power-cpu-mean"])["value"].tolist()
     # Half a second of evaluation each, in which no meter ran, has no weight.
     assert mean == [pytest.approx((0.5 * 10 + 2.5 * 20) / 3)]
-    assert meters.per_trial(found, "net", "images", "energy_cpu_j")["value"].tolist() == [20.0]
-    assert meters.per_trial(found, "net", "images", "energy_gpu_j").empty
+    assert found.runs[0].values(MEASURES["energy-cpu"])["value"].tolist() == [20.0]
+    assert found.runs[0].values(MEASURES["energy-gpu"]).empty
     figure = draw(found, ["memory-power"]).figures[0]
     assert figure.paper == "Figs. 15, 16, 17" and "GB" in text(figure.spec)
     none = draw(evidence([simple("separate", 1)]), ["memory-power"])
@@ -274,18 +274,19 @@ def test_arrows_point_from_the_better_to_the_worse() -> None:
 def test_strategies_that_read_the_same_phases_are_one_node() -> None:
     shared = [Run("all", {k: [1.0] for k in (1, 2, 3)}, key="shared")]
     found = evidence([Made(label, 1, shared) for label in ("joint", "separate")])
-    assert observations(found).groupby("metric")["same"].nunique().tolist() == [1, 1]
-    figures = significance(found)
+    for metric in (curves.LOSS, curves.ACCURACY):
+        assert observations(found.runs[0], metric)["source"].nunique() == 1
+    figures = significance(found.runs[0])
     assert "joint = separate" in text(figures[0].spec) and "identical" in figures[0].caption
 
 
 def test_who_lacks_exits_is_in_no_graph_and_a_strategy_of_ones_own_is_in_one(many: Evidence) -> None:
-    means = observations(many)
+    means = observations(many.runs[0], curves.ACCURACY)
     assert set(means["strategy"]) == set(LABELS) - {"baseline"}
-    joint = means[(means["strategy"] == "joint") & (means["metric"] == "accuracy")]
-    expected = [100 * np.mean(t.accuracy["test"]) for t in many.of("net", "images", "joint")]
+    joint = means[means["strategy"] == "joint"]
+    expected = [100 * np.mean(t.accuracy["test"]) for t in many.runs[0].of("joint")]
     assert joint["value"].tolist() == pytest.approx(expected)
-    found = {f.name: f for f in significance(many)}
+    found = {f.name: f for f in significance(many.runs[0])}
     assert set(found) == {
         *(f"significance-{family}-net-images" for family in ("core", "joint-branch", "all"))
     }

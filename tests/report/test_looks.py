@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from offramp.report.colors import KNOWN, styles
-from offramp.report.figures.chart import short, ticks
-from offramp.report.figures.units import unit
+from offramp.report.figures.chart import short, ticks, unit
 
 
 def test_styles_differ_in_more_than_color() -> None:
@@ -43,4 +42,4 @@ def test_ticks_of_a_logarithmic_axis() -> None:
 
 def test_units_fit_the_largest_value() -> None:
     assert [unit(v, "s").name for v in (0.5, 90.0, 600.0, 9000.0)] == ["ms", "s", "min", "h"]
-    assert unit(5e9, "B").name == "GB" and unit(0.0, "J").name == "J"
+    assert unit(5e9, "MB").name == "GB" and unit(0.0, "J").name == "J"

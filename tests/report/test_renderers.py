@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from offramp.report.model import Column, Table
-from offramp.report.render.csv import csv
 from offramp.report.render.latex import escape as latex_escape
 from offramp.report.render.latex import latex
 from offramp.report.render.markdown import escape as markdown_escape
 from offramp.report.render.markdown import markdown
+from offramp.report.render.tables import csv
 
 NASTY = "my_net*[1]|50 % & {#1} $x$ ~^\\ <b> `c`"
 

@@ -13,9 +13,10 @@ import pytest
 from page_contents import contents, curve, figure, numbers
 
 from offramp.errors import OfframpError
+from offramp.report.model import Contents
 from offramp.report.page import folder
-from offramp.report.page.contents import Contents, choices
-from offramp.report.save import PICTURES
+from offramp.report.page.html import choices
+from offramp.report.render.charts import PICTURES
 
 
 def small() -> Contents:

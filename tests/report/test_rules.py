@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from table_evidence import Made, evidence, planted
 
-from offramp.report.claims_file import paper
+from offramp.report.claims import paper
 from offramp.report.model import Table
 from offramp.report.tables import make
 from offramp.report.tables.exits import rise_and_jitter, trend

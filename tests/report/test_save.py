@@ -10,7 +10,7 @@ from PIL import Image
 from offramp.errors import OfframpError
 from offramp.report.figures import draw
 from offramp.report.model import Figure
-from offramp.report.save import SCALE, checked, rendered, save
+from offramp.report.render.charts import SCALE, checked, rendered, save
 
 
 @pytest.fixture(scope="module")

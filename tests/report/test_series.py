@@ -8,13 +8,13 @@ import pytest
 from made import Made, Run, evidence
 from scipy import stats
 
-from offramp.report import series
+from offramp.report.figures import series
 
 
 def test_an_exits_curve_joins_the_phases_that_trained_it() -> None:
     first = Run("joint", {1: [5.0, 4.0], 2: [6.0, 5.0], 3: [7.0, 6.0]})
     second = Run("branch 1", {1: [3.0, 2.0, 1.0]})
-    found = series.curves(evidence([Made("joint-branch", 1, [first, second])]), "net", "images")
+    found = series.curves(evidence([Made("joint-branch", 1, [first, second])]).runs[0])
     mine = found[(found["split"] == "validation") & (found["metric"] == "cross_entropy")]
     assert mine[mine["exit"] == 1][["step", "value"]].to_numpy().tolist() == [
         *([1, 5.0], [2, 4.0], [3, 3.0], [4, 2.0], [5, 1.0])
@@ -27,7 +27,7 @@ def test_an_exits_curve_joins_the_phases_that_trained_it() -> None:
 def test_the_overall_curve_holds_an_exit_that_stopped_at_its_last_value() -> None:
     first = Run("joint", {1: [6.0, 4.0], 3: [2.0, 8.0]})
     second = Run("branch 1", {1: [1.0, 0.0]})
-    found = series.overall(series.curves(evidence([Made("joint", 1, [first, second])]), "net", "images"))
+    found = series.overall(evidence([Made("joint", 1, [first, second])]).runs[0])
     mine = found[(found["split"] == "validation") & (found["metric"] == "cross_entropy")]
     assert mine["value"].tolist() == [4.0, 6.0, (1 + 8) / 2, (0 + 8) / 2]
 

@@ -16,9 +16,9 @@ from table_evidence import Made, evidence, planted, shuffled
 from offramp.errors import OfframpError
 from offramp.report.model import Table
 from offramp.report.render.cells import layout
-from offramp.report.render.csv import csv
 from offramp.report.render.latex import latex
 from offramp.report.render.markdown import markdown
+from offramp.report.render.tables import csv
 from offramp.report.tables import TABLES, make
 
 

@@ -1,9 +1,11 @@
-"""What trials cost, from the rows of their phases in the tidy table."""
+"""What trials cost, from the rows of their phases in the tidy table.
+
+A phase without a reading makes the trial's missing too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -48,7 +50,8 @@ def _total(values: pd.Series) -> pd.Series:
     return values.groupby(level="trial").sum().where(whole)
 
 
-def _written(rows: pd.DataFrame) -> pd.Series:
+def written(rows: pd.DataFrame) -> pd.Series:
+    """Time of each trial as the paper runs it. Missing where that of a phase is."""
     return _total(written_seconds(rows))
 
 
@@ -69,7 +72,8 @@ def written_seconds(rows: pd.DataFrame) -> pd.Series:
     return spent + (spared * pace).mask(alone.astype(bool), 0.0)
 
 
-def _executed(rows: pd.DataFrame) -> pd.Series:
+def executed(rows: pd.DataFrame) -> pd.Series:
+    """Time of all that ran, checkpoints and the closing evaluation included."""
     return _total(_seconds(rows, ()))
 
 
@@ -104,28 +108,3 @@ def mean(metric: str) -> Over:
 
 def _present(rows: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
     return rows.reindex(columns=list(metrics)).astype(float)
-
-
-# Of a trial, by the name of the measure. A phase without a reading makes the trial's missing too.
-COSTS: Mapping[str, Over] = MappingProxyType(
-    {
-        "seconds-written": _written,
-        "seconds-executed": _executed,
-        "seconds-train": summed("seconds_train"),
-        "seconds-validation": summed("seconds_validation"),
-        "seconds-data": summed("seconds_data"),
-        "macs-written": summed("macs_written"),
-        "macs-executed": summed("macs_executed"),
-        "memory-cpu-max": largest("memory_rss_peak_bytes"),
-        "memory-cpu-sum": summed("memory_rss_peak_bytes"),
-        "memory-gpu-max": largest("memory_gpu_peak_bytes"),
-        "memory-gpu-sum": summed("memory_gpu_peak_bytes"),
-        "power-cpu-mean": mean("power_cpu_mean_w"),
-        "power-cpu-peak": largest("power_cpu_peak_w"),
-        "power-gpu-mean": mean("power_gpu_mean_w"),
-        "power-gpu-peak": largest("power_gpu_peak_w"),
-        "energy-cpu": summed("energy_cpu_j"),
-        "energy-gpu": summed("energy_gpu_j"),
-        "energy": summed("energy_cpu_j", "energy_gpu_j"),
-    }
-)

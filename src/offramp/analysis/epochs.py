@@ -58,6 +58,11 @@ def overfitting_epoch(validation_loss: Floats, training_loss: Floats) -> int | N
     return int(runs[0]) + 1 if len(runs) else None
 
 
+def overfits(validation_loss: Floats, training_loss: Floats) -> float:
+    """1 where there is an epoch from which on the exit overfits, else 0."""
+    return float(overfitting_epoch(validation_loss, training_loss) is not None)
+
+
 def validation_stability(validation_loss: Floats) -> float | None:
     """Sample standard deviation of the changes of validation loss from epoch to epoch, over the last
     20 % of the epochs (rounded up); smaller is more stable. None with fewer than two changes."""

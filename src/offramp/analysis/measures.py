@@ -1,118 +1,28 @@
 """The numbers that strategies are compared by: one observation a trial, at an exit or overall.
 
 Definitions where the paper has none are those of docs/readings.md. Values come from the tidy table
-alone (offramp.store.summary.COLUMNS).
+alone (offramp.store.summary.COLUMNS). A new measure is an entry of ALL, with a function of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
 
-from offramp.analysis import epochs
-from offramp.analysis.costs import COSTS, phases, shares, written_seconds
+from offramp.analysis import costs, epochs
 from offramp.analysis.curves import FINAL, History, histories, joined
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError
 from offramp.hashing import digest
 
 OBSERVATION = ("model", "data", "strategy", "seed", "exit", "value", "source", "measured")
 CELL = ["model", "data", "strategy", "seed"]
-Kind = Literal["quality", "cost", "epoch"]
 Better = Literal["higher", "lower"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A number of a trial.
-
-    unit: of `value * scale`, which is how it is shown (`%` of an accuracy that is stored as 0 to 1).
-    better: the direction that is good.  kind: `cost` is tested only where it was measured.
-    per_exit, overall: whether there are observations of each exit, and of the trial as a whole.
-    """
-
-    name: str
-    title: str
-    unit: str
-    better: Better
-    kind: Kind
-    per_exit: bool
-    overall: bool = True
-    scale: float = 1.0
-
-
-def _quality_measures() -> list[Measure]:
-    found = []
-    for split, word in (("train", "Training"), ("validation", "Validation"), ("test", "Test")):
-        for whole in (
-            Measure(
-                f"accuracy-{split}", f"{word} accuracy", "%", "higher", "quality", True, True, 100.0
-            ),
-            Measure(f"loss-{split}", f"{word} cross-entropy", "nats", "lower", "quality", True),
-        ):
-            title = f"{whole.title} of the final exit"
-            found += [whole, replace(whole, name=f"final-{whole.name}", title=title, per_exit=False)]
-    return found
-
-
-def _registry() -> dict[str, Measure]:
-    found = _quality_measures()
-    for name, title, unit, scale in (
-        ("min-loss-epoch", "Epoch of the least validation loss", "epochs", 1.0),
-        ("peak-epoch", "Epoch of the highest validation accuracy", "epochs", 1.0),
-        (
-            "saturation-epoch",
-            "Epoch from which accuracy stays within 0.5 points of its peak",
-            "epochs",
-            1.0,
-        ),
-        ("generalization-gap-best", "Training minus validation accuracy, best epoch", "points", 100.0),
-        ("generalization-gap-last", "Training minus validation accuracy, last epoch", "points", 100.0),
-        ("validation-stability", "Spread of the last changes of validation loss", "nats", 1.0),
-        ("overfits", "Exits that overfit", "%", 100.0),
-        ("loss-rise", "Last validation loss above the least one", "%", 100.0),
-        ("loss-spikes", "Epochs in which validation loss jumps by 20 %", "epochs", 1.0),
-        ("largest-spike", "Largest rise of validation loss in an epoch", "nats", 1.0),
-    ):
-        found.append(Measure(name, title, unit, "lower", "epoch", True, True, scale))
-    overfitting = "First of five epochs that overfit"
-    found.append(Measure("overfitting-epoch", overfitting, "epochs", "higher", "epoch", True))
-    for name, title, unit, scale in (
-        ("seconds-written", "Training time as the paper runs it", "s", 1.0),
-        ("seconds-executed", "Time of all that ran", "s", 1.0),
-        ("seconds-train", "Time of training steps", "s", 1.0),
-        ("seconds-validation", "Time of the validation of each epoch", "s", 1.0),
-        ("seconds-data", "Time that epochs waited for images", "s", 1.0),
-        ("macs-written", "Training compute as the paper runs it", "GMAC", 1e-9),
-        ("macs-executed", "Training compute that ran", "GMAC", 1e-9),
-        ("memory-cpu-max", "CPU memory, largest phase", "MB", 1e-6),
-        ("memory-cpu-sum", "CPU memory, sum over phases", "MB", 1e-6),
-        ("memory-gpu-max", "GPU memory, largest phase", "MB", 1e-6),
-        ("memory-gpu-sum", "GPU memory, sum over phases", "MB", 1e-6),
-        ("power-cpu-mean", "CPU power, mean", "W", 1.0),
-        ("power-cpu-peak", "CPU power, peak", "W", 1.0),
-        ("power-gpu-mean", "GPU power, mean", "W", 1.0),
-        ("power-gpu-peak", "GPU power, peak", "W", 1.0),
-        ("energy-cpu", "CPU energy", "J", 1.0),
-        ("energy-gpu", "GPU energy", "J", 1.0),
-        ("energy", "CPU and GPU energy", "J", 1.0),
-    ):
-        per_exit = name == "seconds-written"
-        found.append(Measure(name, title, unit, "lower", "cost", per_exit, True, scale))
-    return {m.name: m for m in found}
-
-
-MEASURES: Mapping[str, Measure] = MappingProxyType(_registry())
-
-
-def measure(name: str) -> Measure:
-    """The measure of that name. Raises OfframpError where there is none."""
-    if name not in MEASURES:
-        raise OfframpError(f"there is no measure '{name}'{nearest(name, MEASURES)}")
-    return MEASURES[name]
+SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +64,40 @@ def numbers(table: pd.DataFrame) -> Numbers:
         *(trials, most["nunique"], most["max"], final),
         curves=curves,
         histories=histories(curves),
-        phases=phases(table),
-        shares=shares(table),
+        phases=costs.phases(table),
+        shares=costs.shares(table),
     )
+
+
+Of = Callable[[Numbers], pd.DataFrame]  # columns trial, exit (missing: overall), value, source, measured
+
+
+SCALES = {"%": 100.0, "points": 100.0, "GMAC": 1e-9, "MMAC": 1e-6, "MB": 1e-6}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a trial.
+
+    unit: as it is shown, which is `value * scale` (`%` of an accuracy that is stored as 0 to 1).
+    of: its values.  better: the direction that is good.  per_exit: whether there are values of each
+    exit, besides those of the trial as a whole.  column: its heading where it is a column of a table,
+    and digits: after the point there.
+    """
+
+    name: str
+    title: str
+    unit: str
+    of: Of = field(repr=False)
+    better: Better = "lower"
+    per_exit: bool = True
+    column: str = ""
+    digits: int = 0
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied by to be in `unit`."""
+        return SCALES.get(self.unit, 1.0)
 
 
 def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFrame:
@@ -169,12 +110,7 @@ def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFram
     source: equal for numbers that come from the same trained weights.  measured: false for estimates.
     """
     found = table if isinstance(table, Numbers) else numbers(table)
-    if measure.kind == "quality":
-        rows = _quality(found, measure)
-    elif measure.kind == "epoch":
-        rows = _with_overall(found, _epoch(found, measure.name))
-    else:
-        rows = _cost(found, measure)
+    rows = measure.of(found)
     rows = rows[rows["value"].notna()].join(found.trials, on="trial")
     rows["exit"] = rows["exit"].astype("Int64")
     rows["value"] = rows["value"].astype(float)
@@ -183,19 +119,71 @@ def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFram
     return pd.DataFrame({name: rows[name] for name in OBSERVATION})
 
 
-def _quality(found: Numbers, measure: Measure) -> pd.DataFrame:
-    *last, short, split = measure.name.split("-")
-    metric = "cross_entropy" if short == "loss" else "accuracy"
-    if split == "train":
-        rows = _selected_train(found, metric)
-    else:
+# What `of` is made of
+
+
+def _whole(rows: Of) -> Of:
+    """Values of exits, and their mean where a trial has them all."""
+    return lambda found: _with_overall(found, rows(found))
+
+
+def _deepest(rows: Of) -> Of:
+    """Those of the final exit, as the trial's."""
+
+    def of(found: Numbers) -> pd.DataFrame:
+        all_ = rows(found)
+        last = all_["exit"].to_numpy() == found.last.reindex(all_["trial"]).to_numpy()
+        return _without_exit(all_[last].drop(columns="exit").set_index("trial"))
+
+    return of
+
+
+def _closing(split: str, metric: str) -> Of:
+    """The closing metric of each exit, of the weights that were kept."""
+
+    def of(found: Numbers) -> pd.DataFrame:
+        if split == "train":
+            return _selected_train(found, metric).assign(measured=True)
         at = (found.final["split"] == split) & (found.final["metric"] == metric)
-        rows = found.final.loc[at, ["trial", "exit", "value", "source"]]
-    rows = rows.assign(measured=True)
-    if not last:
-        return _with_overall(found, rows)
-    deepest = rows["exit"].to_numpy() == found.last.reindex(rows["trial"]).to_numpy()
-    return _without_exit(rows[deepest].drop(columns="exit").set_index("trial"))
+        return found.final.loc[at, ["trial", "exit", "value", "source"]].assign(measured=True)
+
+    return of
+
+
+def _curve(function: Callable[..., float | None], *series: str) -> Of:
+    """A function of curves of the last phase that trained an exit; epochs count from its start. series:
+    names of History's arrays."""
+
+    def of(found: Numbers) -> pd.DataFrame:
+        rows = [
+            (h.trial, h.exit, function(*(getattr(h, name) for name in series)), h.origin)
+            for h in found.histories
+        ]
+        frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source"])
+        return frame.assign(value=frame["value"].astype(float), measured=True)
+
+    return _whole(of)
+
+
+def _cost(over: costs.Over, counted: bool = False) -> Of:
+    """counted: it is no estimate, however the trial was run."""
+
+    def of(found: Numbers) -> pd.DataFrame:
+        measured = found.phases.groupby(level="trial", sort=True)["measured"].all()
+        overall = pd.DataFrame(
+            {
+                "value": over(found.phases),
+                "source": _keys(found.phases.reset_index("trial")),
+                "measured": measured | counted,
+            }
+        )
+        return _without_exit(overall.astype({"value": float, "measured": bool}))
+
+    return of
+
+
+def _written(found: Numbers) -> pd.DataFrame:
+    return pd.concat([_exit_seconds(found), _cost(costs.written)(found)])
 
 
 def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
@@ -215,41 +203,9 @@ def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
     return rows.rename(columns={"source_kept": "source"})
 
 
-def _epoch(found: Numbers, name: str) -> pd.DataFrame:
-    """An epoch metric of every trial and exit, in the last phase that trained the exit; epochs count
-    from its start."""
-    if name.startswith("generalization-gap"):
-        return _gap(found, best=name.endswith("-best"))
-    rows = [(h.trial, h.exit, _metric(name, h), h.origin) for h in found.histories]
-    frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source"])
-    return frame.assign(value=frame["value"].astype(float), measured=True)
-
-
-def _metric(name: str, h: History) -> float | None:
-    match name:
-        case "min-loss-epoch":
-            return epochs.min_loss_epoch(h.loss)
-        case "peak-epoch":
-            return epochs.peak_epoch(h.accuracy)
-        case "saturation-epoch":
-            return epochs.saturation_epoch(h.accuracy)
-        case "overfitting-epoch":
-            return epochs.overfitting_epoch(h.loss, h.running)
-        case "overfits":
-            return float(epochs.overfitting_epoch(h.loss, h.running) is not None)
-        case "validation-stability":
-            return epochs.validation_stability(h.loss)
-        case "loss-rise":
-            return epochs.loss_rise(h.loss)
-        case "loss-spikes":
-            return epochs.loss_spikes(h.loss)
-        case _:
-            return epochs.largest_spike(h.loss)
-
-
-def _gap(found: Numbers, best: bool) -> pd.DataFrame:
-    """Training minus validation accuracy, both in eval mode, at the best or the last epoch of the last
-    phase that trained the exit."""
+def _gap(found: Numbers, keep: Literal["first", "last"]) -> pd.DataFrame:
+    """Training minus validation accuracy, both in eval mode, at the first (best) or the last
+    epoch of those that have both, in the last phase that trained the exit."""
     curves = found.curves[found.curves["metric"] == "accuracy"]
     keys = ["trial", "exit", "epoch"]
     train = curves[curves["split"] == "train-eval"]
@@ -257,7 +213,7 @@ def _gap(found: Numbers, best: bool) -> pd.DataFrame:
     both = train.merge(checked[[*keys, "value"]], on=keys, suffixes=("", "_validation"))
     ends = checked.drop_duplicates(["trial", "exit"], keep="last")[["trial", "exit", "phase"]]
     both = both.merge(ends, on=["trial", "exit", "phase"]).sort_values(keys, kind="stable")
-    rows = both.drop_duplicates(["trial", "exit"], keep="first" if best else "last")
+    rows = both.drop_duplicates(["trial", "exit"], keep=keep)
     origin = {(h.trial, h.exit): h.origin for h in found.histories}
     return pd.DataFrame(
         {
@@ -307,24 +263,10 @@ def _keys(rows: pd.DataFrame) -> pd.Series:
     return pd.Series({trial: _key(found) for trial, found in gathered.items()}, dtype=object)
 
 
-def _cost(found: Numbers, measure: Measure) -> pd.DataFrame:
-    groups = found.phases.groupby(level="trial", sort=True)
-    counted = measure.name.startswith("macs")  # counted, so no estimate however the trial was run
-    overall = pd.DataFrame(
-        {
-            "value": COSTS[measure.name](found.phases),
-            "source": _keys(found.phases.reset_index("trial")),
-            "measured": groups["measured"].all() | counted,
-        }
-    )
-    overall = _without_exit(overall.astype({"value": float, "measured": bool}))
-    return overall if not measure.per_exit else pd.concat([_exit_seconds(found), overall])
-
-
 def _exit_seconds(found: Numbers) -> pd.DataFrame:
     """Time of each exit. Measured where each phase trained one; of a phase for several it is attributed,
     no measurement, and where nothing says how, the trial has none."""
-    written = found.phases[["source", "measured"]].assign(value=written_seconds(found.phases))
+    written = found.phases[["source", "measured"]].assign(value=costs.written_seconds(found.phases))
     rows = found.shares.join(written, on=["trial", "phase"])
     rows["value"] = rows["value"].astype(float) * rows["share"]
     rows["measured"] = rows["measured"].astype(bool) & rows["alone"]
@@ -337,3 +279,83 @@ def _exit_seconds(found: Numbers) -> pd.DataFrame:
             "measured": groups["measured"].all(),
         }
     ).reset_index()
+
+
+def _closing_measures() -> list[Measure]:
+    """Accuracy and loss of each split: of every exit, and of the final one alone."""
+    found = []
+    for split, word in SPLITS.items():
+        accuracy, loss = _closing(split, "accuracy"), _closing(split, "cross_entropy")
+        found += [
+            Measure(f"accuracy-{split}", f"{word} accuracy", "%", _whole(accuracy), "higher"),
+            Measure(f"loss-{split}", f"{word} cross-entropy", "nats", _whole(loss)),
+        ]
+        of_final = ((found[-2], accuracy), (found[-1], loss))
+        found += [
+            Measure(f"final-{m.name}", f"{m.title} of the final exit", m.unit, of, m.better, False)
+            for m, of in ((whole, _deepest(rows)) for whole, rows in of_final)
+        ]
+    return found
+
+
+def _costs(
+    name: str, title: str, unit: str, over: costs.Over, column: str = "", counted: bool = False
+) -> Measure:
+    return Measure(name, title, unit, _cost(over, counted), "lower", False, column, 1)
+
+
+MEMORY = "memory_rss_peak_bytes"
+GPU = "memory_gpu_peak_bytes"
+TORCH = "memory_torch_peak_bytes"
+
+# fmt: off
+ALL = (
+    *_closing_measures(),
+    Measure("min-loss-epoch", "Epoch of the least validation loss", "epochs",
+            _curve(epochs.min_loss_epoch, "loss"), column="least loss, epoch"),
+    Measure("peak-epoch", "Epoch of the highest validation accuracy", "epochs",
+            _curve(epochs.peak_epoch, "accuracy"), column="peak, epoch"),
+    Measure("saturation-epoch", "Epoch from which accuracy stays within 0.5 points of its peak",
+            "epochs", _curve(epochs.saturation_epoch, "accuracy"), column="saturated, epoch"),
+    Measure("generalization-gap-best", "Training minus validation accuracy, best epoch", "points",
+            _whole(partial(_gap, keep="first")), column="gap best", digits=1),
+    Measure("generalization-gap-last", "Training minus validation accuracy, last epoch", "points",
+            _whole(partial(_gap, keep="last")), column="gap last", digits=1),
+    Measure("validation-stability", "Spread of the last changes of validation loss", "nats",
+            _curve(epochs.validation_stability, "loss"), column="stability", digits=3),
+    Measure("overfits", "Exits that overfit", "%",
+            _curve(epochs.overfits, "loss", "running"), column="overfit, %"),
+    Measure("overfitting-epoch", "First of five epochs that overfit", "epochs",
+            _curve(epochs.overfitting_epoch, "loss", "running"), "higher", column="from, epoch"),
+    Measure("loss-rise", "Last validation loss above the least one", "%",
+            _curve(epochs.loss_rise, "loss")),
+    Measure("loss-spikes", "Epochs in which validation loss jumps by 20 %", "epochs",
+            _curve(epochs.loss_spikes, "loss")),
+    Measure("largest-spike", "Largest rise of validation loss in an epoch", "nats",
+            _curve(epochs.largest_spike, "loss")),
+    Measure("seconds-written", "Training time as the paper runs it", "s", _written,
+            column="time as written", digits=1),
+    _costs("seconds-executed", "Time of all that ran", "s", costs.executed),
+    _costs("seconds-train", "Time of training steps", "s", costs.summed("seconds_train")),
+    _costs("seconds-validation", "Time of the validation of each epoch", "s",
+           costs.summed("seconds_validation")),
+    _costs("seconds-data", "Time that epochs waited for images", "s", costs.summed("seconds_data")),
+    _costs("macs-written", "Training compute as the paper runs it", "GMAC",
+           costs.summed("macs_written"), counted=True),
+    _costs("macs-executed", "Training compute that ran", "GMAC",
+           costs.summed("macs_executed"), counted=True),
+    _costs("memory-cpu-max", "CPU memory, largest phase", "MB", costs.largest(MEMORY)),
+    _costs("memory-cpu-sum", "CPU memory, sum over phases", "MB", costs.summed(MEMORY)),
+    _costs("memory-gpu-max", "GPU memory, largest phase", "MB", costs.largest(GPU)),
+    _costs("memory-gpu-sum", "GPU memory, sum over phases", "MB", costs.summed(GPU)),
+    _costs("memory-torch-max", "GPU memory, torch's largest phase", "MB", costs.largest(TORCH)),
+    _costs("power-cpu-mean", "CPU power, mean", "W", costs.mean("power_cpu_mean_w"), "CPU power, W"),
+    _costs("power-cpu-peak", "CPU power, peak", "W", costs.largest("power_cpu_peak_w")),
+    _costs("power-gpu-mean", "GPU power, mean", "W", costs.mean("power_gpu_mean_w"), "GPU power, W"),
+    _costs("power-gpu-peak", "GPU power, peak", "W", costs.largest("power_gpu_peak_w")),
+    _costs("energy-cpu", "CPU energy", "J", costs.summed("energy_cpu_j")),
+    _costs("energy-gpu", "GPU energy", "J", costs.summed("energy_gpu_j")),
+    _costs("energy", "CPU and GPU energy", "J", costs.summed("energy_cpu_j", "energy_gpu_j")),
+)
+# fmt: on
+MEASURES: Mapping[str, Measure] = MappingProxyType({measure.name: measure for measure in ALL})

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from offramp.analysis.measures import numbers
 from offramp.analysis.recommend import GOALS, POINTS, Advice, Facts, Preference, recommend, sure
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence
@@ -31,7 +30,7 @@ def facts(evidence: Evidence) -> Facts:
     heads = {t.strategy for t in evidence.trials} - {
         t.strategy for t in evidence.trials if not _heads_only(t)
     }
-    return Facts(numbers(evidence.table), pd.DataFrame(rows, columns=list(POINTS)), frozenset(heads))
+    return Facts(evidence.numbers, pd.DataFrame(rows, columns=list(POINTS)), frozenset(heads))
 
 
 def _heads_only(trial: Trial) -> bool:

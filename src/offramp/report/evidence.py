@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offramp.analysis.claims import Judgment, check
+from offramp.analysis.measures import Measure, Numbers, numbers, observations
 from offramp.errors import OfframpError
-from offramp.report.outcome import Outcome, outcome
+from offramp.report.claims import paper
+from offramp.report.logits import LogitSummary, summarized
 from offramp.report.record import Trial, record
+from offramp.report.runs import Runs
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
-from offramp.store.archive import Archive, Damaged, Records
+from offramp.store.archive import Archive, Damaged, NodeRecord, Records
 from offramp.store.summary import COLUMNS, tidy
 
 
@@ -28,14 +32,18 @@ from offramp.store.summary import COLUMNS, tidy
 class Evidence:
     """Everything that figures, tables, claims and advice read.
 
-    table: the tidy table (`study.summary.COLUMNS`) of `trials`.  trials: by model, data, strategy and
-    seed, strategies in the paper's order.  missing: what is not here and why, a sentence each.
+    table: the tidy table (`store.summary.COLUMNS`) of `trials`.  trials: by model, data, strategy and
+    seed, strategies in the paper's order.  missing: what is not here and why, a sentence each. What is
+    worked out is kept, so equal questions get the same object; nothing else changes.
     """
 
     table: pd.DataFrame
     trials: tuple[Trial, ...]
     missing: tuple[str, ...]
     records: Records = field(repr=False)
+    _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
+        default_factory=dict, repr=False
+    )
 
     def logits(self, trial: str, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, E, C] (float32, or float16 from a pack) and labels [N] of a trial's split.
@@ -46,9 +54,9 @@ class Evidence:
         return arrays[split], arrays[f"{split}_labels"]
 
     @cached_property
-    def outcomes(self) -> Mapping[str, Outcome]:
+    def outcomes(self) -> Mapping[str, LogitSummary]:
         """What every trial's test logits come to, by its id. Reads each trial's logits once."""
-        return {t.id: outcome(*self.logits(t.id), t.macs) for t in self.trials}
+        return {t.id: summarized(*self.logits(t.id), t.macs) for t in self.trials}
 
     @cached_property
     def by_id(self) -> Mapping[str, Trial]:
@@ -56,9 +64,9 @@ class Evidence:
         return {trial.id: trial for trial in self.trials}
 
     @cached_property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Model and data set of every combination that has trials, sorted."""
-        return tuple(sorted({(t.model, t.data) for t in self.trials}))
+    def runs(self) -> tuple[Runs, ...]:
+        """Every combination of a network and a data set that has trials, sorted."""
+        return tuple(Runs(self, *pair) for pair in sorted({(t.model, t.data) for t in self.trials}))
 
     @cached_property
     def strategies(self) -> tuple[str, ...]:
@@ -70,24 +78,22 @@ class Evidence:
         here = set(labels)
         return [label for label in self.strategies if label in here]
 
-    def of(self, model: str, data: str, strategy: str | None = None) -> tuple[Trial, ...]:
-        """Trials of a model on a data set, of one strategy or of all."""
-        return tuple(
-            t
-            for t in self.trials
-            if (t.model, t.data) == (model, data) and strategy in (None, t.strategy)
-        )
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The tidy table, taken apart."""
+        return numbers(self.table)
 
-    def rows(self, model: str, data: str, **equal: Any) -> pd.DataFrame:
-        """Rows of the table for a model and a data set where columns have the values given."""
-        table = self._by_pair.get((model, data), self.table.iloc[:0])
-        for column, value in equal.items():
-            table = table[table[column] == value]
-        return table
+    def observed(self, measure: Measure) -> Mapping[tuple[str, str], pd.DataFrame]:
+        """All values of a measure (columns `measures.OBSERVATION`), by model and data set."""
+        if measure.name not in self._observed:
+            groups = observations(self.numbers, measure).groupby(["model", "data"], sort=True)
+            self._observed[measure.name] = {(str(m), str(d)): part for (m, d), part in groups}
+        return self._observed[measure.name]
 
     @cached_property
-    def _by_pair(self) -> Mapping[tuple[str, str], pd.DataFrame]:
-        return {(str(m), str(d)): part for (m, d), part in self.table.groupby(["model", "data"])}
+    def judgments(self) -> Mapping[str, Judgment]:
+        """What the evidence says of the paper's claims, by id."""
+        return {judgment.claim.id: judgment for judgment in check(paper(), self.numbers)}
 
 
 def open(path: Path, study: str | None = None) -> Evidence:
@@ -104,6 +110,40 @@ def open(path: Path, study: str | None = None) -> Evidence:
             "another folder"
         )
     return from_store(path, study)
+
+
+def open_all(paths: Sequence[Path], study: str | None = None) -> Evidence:
+    """The evidence in stores and packs together; a trial that several have counts once, from the first.
+
+    study: only trials that a study of that name made; each place has to have some.
+    Raises OfframpError as `open` does.
+    """
+    found = [open(path, study) for path in dict.fromkeys(paths)]
+    return found[0] if len(found) == 1 else join(found)
+
+
+def join(found: Sequence[Evidence]) -> Evidence:
+    """Several as one: what is comparable is chosen anew over all of them, and so is what is missing."""
+    owners: dict[str, Evidence] = {}
+    for one in found:
+        for trial in one.trials:
+            owners.setdefault(trial.id, one)
+    manifests = {id: owner.by_id[id].manifest for id, owner in owners.items()}
+    kept, left_out = chosen(manifests)
+    trials = sorted(
+        (owners[id].by_id[id] for id in kept), key=lambda t: (t.model, t.data, t.rank, t.seed, t.id)
+    )
+    own = [note for one in found for note in one.missing if note not in set(gaps(one.trials))]
+    parts = []
+    for one in found:
+        mine = {t.id for t in trials if owners[t.id] is one}
+        parts.append(one.table[one.table["trial"].isin(mine)])
+    records = Several(
+        {t.id: owners[t.id].records for t in trials},
+        {p.node: owners[t.id].records for t in trials for p in t.phases},
+    )
+    notes = tuple(dict.fromkeys([*own, *left_out, *gaps(trials)]))
+    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records)
 
 
 def from_store(path: Path, study: str | None = None) -> Evidence:
@@ -169,3 +209,23 @@ def _table(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     if not found:
         return pd.DataFrame(columns=list(COLUMNS))
     return pd.concat(found, ignore_index=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Several:
+    """Records of several places. trials, nodes: where each is."""
+
+    trials: Mapping[str, Records]
+    nodes: Mapping[str, Records]
+
+    def read_trial(self, trial: str) -> dict[str, Any]:
+        return self.trials[trial].read_trial(trial)
+
+    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
+        return self.trials[trial].trial_logits(trial)
+
+    def read_node(self, key: str) -> NodeRecord:
+        return self.nodes[key].read_node(key)
+
+    def node_cost(self, key: str) -> dict[str, Any]:
+        return self.nodes[key].node_cost(key)

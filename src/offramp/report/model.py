@@ -1,4 +1,4 @@
-"""What a report is made of: figures and tables, each with the question that it answers."""
+"""What a report is made of: figures and tables, each with the question that it answers, and contents."""
 
 from __future__ import annotations
 
@@ -70,3 +70,30 @@ class Table:
     best: frozenset[tuple[Any, str]] = frozenset()
     alike: frozenset[tuple[Any, str]] = frozenset()
     notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A line of how it was run: a name and one value or several."""
+
+    name: str
+    values: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a report is made of.
+
+    title: the study's name.  lead: its extent in a line.  answer: the first sentences, each whole.
+    missing: what a partly finished study lacks, a sentence each.  claims: the table of claims.
+    names of figures and tables are unique among each other.
+    """
+
+    title: str
+    lead: str
+    answer: Sequence[str]
+    figures: Sequence[Figure]
+    tables: Sequence[Table]
+    claims: Sequence[Table] = ()
+    how: Sequence[Detail] = ()
+    missing: Sequence[str] = ()

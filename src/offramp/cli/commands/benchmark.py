@@ -85,7 +85,7 @@ def _benchmark(
     from offramp.infer import networks as loaded
     from offramp.infer.benchmark import of_bundle, of_trial
     from offramp.policy import policy as policies
-    from offramp.report.save import FORMATS
+    from offramp.report.render.charts import FORMATS
     from offramp.store.store import Store
 
     if figure is not None and figure.suffix[1:] not in FORMATS:
@@ -154,7 +154,7 @@ def _show(found: Result, figure: Path | None) -> None:
 
 
 def _whole(found: Result, batch: int) -> None:
-    from offramp.report.speed import WHOLE
+    from offramp.report.figures.speed import WHOLE
 
     lines = [line for line in found.lines if line.batch == batch and line.what in WHOLE]
     listing = table(["engine", "network"], ["MACs", "p50 ms", "p95 ms", "images/s", "speed-up"])
@@ -178,7 +178,7 @@ def _speed_up(line: Line, lines: list[Line]) -> str:
 
 def _stages(found: Result) -> None:
     """Each stage alone: MACs, and the median at each batch size."""
-    from offramp.report.speed import WHOLE
+    from offramp.report.figures.speed import WHOLE
 
     for engine in dict.fromkeys(line.engine for line in found.lines):
         lines = [one for one in found.lines if one.engine == engine and one.what not in WHOLE]
@@ -193,8 +193,8 @@ def _stages(found: Result) -> None:
 
 def _draw(found: Result, figure: Path) -> None:
     from offramp.files import replacing
-    from offramp.report.save import rendered
-    from offramp.report.speed import speed_figure
+    from offramp.report.render.charts import rendered
+    from offramp.report.figures.speed import speed_figure
     from offramp.store.sealed import writing
 
     ending = figure.suffix[1:]

@@ -55,10 +55,10 @@ QUESTIONS = {
 def _claims(where: Path, file: Path | None, study: str | None, only: str | None, as_json: bool) -> None:
     from offramp.analysis.claims import ALPHA, check
     from offramp.analysis.claims.words import RULE, plain
-    from offramp.report import claims_file, evidence
-    from offramp.report.claims_table import count
+    from offramp.report import evidence
+    from offramp.report.claims import count, paper, read
 
-    asked = claims_file.paper() if file is None else claims_file.read(file)
+    asked = paper() if file is None else read(file)
     ids = [claim.id for claim in asked]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")

@@ -11,6 +11,7 @@ import typer
 from offramp.cli.options import RUNS, JsonOption, QuietOption, ResultsArgument, StudyOption
 from offramp.cli.progress import moving
 from offramp.cli.render import counted, emit, tell_missing
+from offramp.report.figures import FIGURES
 
 if TYPE_CHECKING:
     from offramp.report.model import Figure
@@ -23,7 +24,7 @@ def figures(
     ),
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only these figures, such as curves. Repeatable."),
+        typer.Option(metavar="NAME", help=f"Only these, repeatable: {', '.join(FIGURES)}."),
     ] = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="LIST", help="Of svg, pdf, png and json (Vega-Lite).")
@@ -34,9 +35,8 @@ def figures(
 ) -> None:
     """Draw the figures that the paper has, and more.
 
-    Names: accuracy-by-exit, accuracy-compute, curves, overall, significance, time-by-exit, time-total,
-    memory-power, costs, reliability, confidence-quality, overthinking, agreement. docs/figures.md says
-    which of the paper's figures each answers to. captions.md says what is drawn.
+    docs/figures.md says which of the paper's figures each answers to; captions.md, beside the files,
+    what is drawn.
 
     \b
     Examples:
@@ -57,7 +57,7 @@ def _figures(
 ) -> None:
     from offramp.report import evidence
     from offramp.report.figures import draw
-    from offramp.report.save import checked, save
+    from offramp.report.render.charts import checked, save
 
     kinds = checked(formats.split(","))
     wanted = [name.strip() for names in only for name in names.split(",") if name.strip()]

@@ -20,7 +20,7 @@ from offramp.units import duration, size
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from offramp.report.page.contents import Contents
+    from offramp.report.model import Contents
 
 
 def report(
@@ -87,7 +87,7 @@ class Chosen:
 def _report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
     from rich.console import Console
 
-    from offramp.report.join import open_all
+    from offramp.report.evidence import open_all
     from offramp.report.page import folder
     from offramp.report.page.assemble import report as report_on
 
@@ -140,7 +140,7 @@ def _watched(steps: Generator[str, None, Contents], status: Status) -> Contents:
 
 def _formats(text: str) -> tuple[str, ...]:
     """Raises OfframpError for a word that is no format."""
-    from offramp.report.save import PICTURES
+    from offramp.report.render.charts import PICTURES
 
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     if words == ["none"]:

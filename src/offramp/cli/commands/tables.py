@@ -13,6 +13,7 @@ import typer
 from offramp.cli.options import RUNS, JsonOption
 from offramp.cli.render import GAP, console, emit, table
 from offramp.errors import OfframpError
+from offramp.report.tables import TABLES
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -28,7 +29,7 @@ def tables(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("tables"),
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Write this table only, as main. Repeatable."),
+        typer.Option(metavar="NAME", help=f"Only these, repeatable: {', '.join(TABLES)}."),
     ] = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="md,latex,csv", help="Kinds of file.")
@@ -58,17 +59,18 @@ def tables(
     docs/tables.md maps the paper's tables to these and gives the rules.
     """
     from offramp.report import evidence
-    from offramp.report.render import write
-    from offramp.report.tables import TABLES, about, make
+    from offramp.report.registry import listed
+    from offramp.report.render import tables as files
+    from offramp.report.tables import make
 
     if list_ and json:
-        emit({name: about(name) for name in TABLES})
+        emit(listed(TABLES))
         return
     if list_:
-        for name in TABLES:
-            typer.echo(f"{name:16}{about(name)}")
+        for name, shows in listed(TABLES).items():
+            typer.echo(f"{name:16}{shows}")
         return
-    chosen = write.formats([name.strip() for name in format_.split(",") if name.strip()])
+    chosen = files.formats([name.strip() for name in format_.split(",") if name.strip()])
     if not chosen:
         raise OfframpError("--format names no kind of file; write some of md, latex, csv")
     wanted = [*(show or []), *(only or [])]
@@ -88,7 +90,7 @@ def tables(
         for one in made:
             _print(one)
         return
-    paths = write.write(made, out, chosen)
+    paths = files.write(made, out, chosen)
     if json:
         names = [one.name for one in made]
         emit({"tables": names, "files": list(map(str, paths)), "missing": list(found.missing)})

@@ -1,59 +1,51 @@
-"""Figures of a report: which there are, and how to draw them. Each family is a file, and pure."""
+"""Figures of a report: which there are, and how to draw them.
+
+A new one is a function from `Runs` to Figures, in a file of its family or of its own, and a line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from offramp.errors import OfframpError, nearest
-from offramp.report.evidence import Evidence
-from offramp.report.figures import compute, curves, meters, quality, reliability, significance, times
-from offramp.report.model import Figure
+from offramp.report.registry import Family, chosen, made
 
+if TYPE_CHECKING:
+    from offramp.report.evidence import Evidence
+    from offramp.report.model import Figure
 
-@dataclass(frozen=True)
-class Family:
-    """draw: the figures in some evidence.  paper: its figures that they answer to; empty where it has
-    none.  shows: in a few words.  needs: what is missing where nothing is drawn."""
-
-    draw: Callable[[Evidence], list[Figure]]
-    paper: str
-    shows: str
-    needs: str = "there is no trial"
-
-
-FIGURES: Mapping[str, Family] = {
-    "accuracy-by-exit": Family(quality.accuracy_by_exit, "", "test accuracy of every exit"),
-    "accuracy-compute": Family(
-        compute.accuracy_compute, "", "accuracy against MACs, by exit and by threshold, and the front"
-    ),
-    "curves": Family(
-        curves.by_exit, "Figs. 8, 9, 18, 19", "loss and accuracy over training, exit by exit"
-    ),
-    "overall": Family(curves.overall, "Figs. 10, 20", "loss and accuracy over training, mean of exits"),
-    "significance": Family(
-        significance.significance, "Fig. 11", "who beats whom", "there are no two strategies to compare"
-    ),
-    "time-by-exit": Family(times.by_exit, "Figs. 12, 13", "training time of each exit"),
-    "time-total": Family(times.total, "Fig. 14", "training time"),
-    "memory-power": Family(
-        meters.meters, "Figs. 15, 16, 17", "memory, power and energy of training", "not measured"
-    ),
-    "costs": Family(times.costs, "", "training cost as written, as executed, added"),
-    "reliability": Family(reliability.reliability, "", "accuracy against confidence"),
-    "confidence-quality": Family(
-        quality.confidence, "", "calibration error, and how well confidence tells right from wrong"
-    ),
-    "overthinking": Family(
-        quality.overthinking,
-        "",
-        "right at an early exit, wrong at the last",
-        "no trial has an early exit",
-    ),
-    "agreement": Family(
-        reliability.agreement, "", "how often exits agree", "no trial has an early exit"
-    ),
-}
+NO_EARLY = "no trial has an early exit"
+NO_TWO = "there are no two strategies to compare"
+BY_COMPUTE = "accuracy against MACs, by exit and by threshold, and the front"
+BY_QUALITY = "calibration error, and how well confidence tells right from wrong"
+FIGURES: Mapping[str, Family] = MappingProxyType(
+    {
+        "accuracy-by-exit": Family("quality:accuracy_by_exit", "test accuracy of every exit"),
+        "accuracy-compute": Family("compute:accuracy_compute", BY_COMPUTE),
+        "curves": Family(
+            "curves:by_exit", "loss and accuracy over training, exit by exit", "Figs. 8, 9, 18, 19"
+        ),
+        "overall": Family(
+            "curves:overall", "loss and accuracy over training, mean of exits", "Figs. 10, 20"
+        ),
+        "significance": Family("significance:significance", "who beats whom", "Fig. 11", NO_TWO),
+        "time-by-exit": Family("times:by_exit", "training time of each exit", "Figs. 12, 13"),
+        "time-total": Family("times:total", "training time", "Fig. 14"),
+        "memory-power": Family(
+            *("meters:meters", "memory, power and energy of training"),
+            *("Figs. 15, 16, 17", "not measured"),
+        ),
+        "costs": Family("times:costs", "training cost as written, as executed, added"),
+        "reliability": Family("reliability:reliability", "accuracy against confidence"),
+        "confidence-quality": Family("quality:confidence", BY_QUALITY),
+        "overthinking": Family(
+            "quality:overthinking", "right at an early exit, wrong at the last", needs=NO_EARLY
+        ),
+        "agreement": Family("reliability:agreement", "how often exits agree", needs=NO_EARLY),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -69,21 +61,11 @@ def draw(evidence: Evidence, only: Iterable[str] = ()) -> Drawn:
 
     Raises OfframpError for a name that is none.
     """
+    names = chosen(FIGURES, only, "figure")
     figures: list[Figure] = []
     missing = []
-    for name in chosen(only):
-        family = FIGURES[name]
-        found = family.draw(evidence)
+    for name, (family, found) in zip(names, made(__name__, FIGURES, names, evidence), strict=True):
         figures += found
         if not found:
             missing.append(f"no figure {name} ({family.shows}): {family.needs}")
     return Drawn(tuple(figures), tuple(missing))
-
-
-def chosen(only: Iterable[str]) -> Sequence[str]:
-    """Names of families, in the order of FIGURES. Raises OfframpError for one that is none."""
-    wanted = list(only)
-    for name in wanted:
-        if name not in FIGURES:
-            raise OfframpError(f"there is no figure '{name}'{nearest(name, FIGURES)}")
-    return [name for name in FIGURES if name in wanted or not wanted]

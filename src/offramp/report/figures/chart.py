@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -105,6 +106,31 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
         if len(values) <= most:
             break
     return values
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What values are divided by, and what is written behind them."""
+
+    factor: float
+    name: str
+
+
+# By the unit of a measure, of values as they are stored: bytes, not MB.
+SCALES = {
+    "s": (Unit(1e-3, "ms"), Unit(1.0, "s"), Unit(60.0, "min"), Unit(3600.0, "h")),
+    "MB": (Unit(1e3, "kB"), Unit(1e6, "MB"), Unit(1e9, "GB")),
+    "GMAC": (Unit(1e6, "MMAC"), Unit(1e9, "GMAC"), Unit(1e12, "TMAC"), Unit(1e15, "PMAC")),
+    "J": (Unit(1.0, "J"), Unit(1e3, "kJ"), Unit(3.6e6, "kWh")),
+    "W": (Unit(1.0, "W"),),
+}
+
+
+def unit(largest: float, shown: str) -> Unit:
+    """Of the units beside `shown`, the largest in which `largest` is 2 or more; the smallest
+    where it is in none."""
+    fitting = [u for u in SCALES[shown] if largest >= 2 * u.factor]
+    return fitting[-1] if fitting else SCALES[shown][0]
 
 
 def color(labels: Iterable[str], legend: str | None = "circle") -> Json:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from offramp.report import series
-from offramp.report.evidence import Evidence
+from offramp.report.figures import series
 from offramp.report.figures.chart import (
     GRAY,
     WIDTH,
@@ -21,47 +20,62 @@ from offramp.report.figures.chart import (
     ticks,
     tips,
 )
-from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
+from offramp.report.runs import Runs
 
 HEIGHT = 300
 APART = 2  # pixels between the intervals of strategies whose exits take the same MACs
 
 
-def accuracy_compute(evidence: Evidence) -> list[Figure]:
-    """A figure for each model and data set."""
-    return [_figure(evidence, model, data) for model, data in evidence.pairs]
-
-
-def exit_points(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
-    """Test accuracy (%) and MACs (% of the plain network's) of every exit: strategy, exit, seed, macs,
-    value."""
-    rows = [
-        (t.strategy, exit, t.seed, 100 * macs / t.backbone_macs, 100 * accuracy)
-        for t in evidence.of(model, data)
-        for exit, macs, accuracy in zip(t.exits, t.macs, t.accuracy["test"], strict=True)
+def accuracy_compute(runs: Runs) -> list[Figure]:
+    """Accuracy against MACs, by exit and by threshold."""
+    found = exit_points(runs)
+    exits = found.groupby(["strategy", "exit"], sort=True)[["macs"]].mean().reset_index()
+    exits = exits.merge(series.means(found, ["strategy", "exit"]), on=["strategy", "exit"])
+    curve = threshold_points(runs)
+    everything = pd.concat([curve, exits])[["strategy", "threshold", "exit", "macs", "value"]]
+    best = front(everything)
+    return [
+        Figure(
+            name=runs.name("accuracy-compute"),
+            question="compute",
+            title="Accuracy against compute",
+            caption=f"Test accuracy and the mean MACs an image, {runs.where}; up and to the left is "
+            "better. Symbols are exits: an image leaves there whatever it is, every exit before it "
+            "asked. Lines are what confidence thresholds give, the same one at all exits, from 0 to "
+            "never. The gray line is the Pareto front of the means: nothing here is more accurate for "
+            f"as little; the front ignores uncertainty. {_spread(found)}",
+            alt=_alt(exits, best),
+            spec=spec(_chart(runs.strategies, exits, curve, best)),
+            about=runs.about,
+        )
     ]
-    return pd.DataFrame(rows, columns=["strategy", "exit", "seed", "macs", "value"])
 
 
-def threshold_points(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
+def exit_points(runs: Runs) -> pd.DataFrame:
+    """Test accuracy (%) and MACs (% of the plain network's) of every exit: strategy, exit, seed, value,
+    macs."""
+    found = runs.by_exit(lambda t, i: 100 * t.accuracy["test"][i])
+    return found.assign(macs=runs.by_exit(lambda t, i: 100 * t.macs[i] / t.backbone_macs)["value"])
+
+
+def threshold_points(runs: Runs) -> pd.DataFrame:
     """Mean over seeds of test accuracy (%) and MACs (%) at each confidence threshold: strategy,
     threshold, at (its rank), macs, value. Of strategies with one exit, none."""
-    parts = []
-    for strategy in evidence.strategies:
-        trials = [t for t in evidence.of(model, data, strategy) if len(t.exits) > 1]
+    parts = [pd.DataFrame(columns=["strategy", "threshold", "at", "macs", "value"])]
+    for strategy in runs.strategies:
+        trials = [t for t in runs.of(strategy) if len(t.exits) > 1]
         if not trials:
             continue
-        curves = [evidence.outcomes[t.id].curve for t in trials]
+        curves = [runs.evidence.outcomes[t.id].curve for t in trials]
         settings = curves[0].thresholds[:, 0]
         part = pd.DataFrame({"threshold": [f"{t:g}" if np.isfinite(t) else "never" for t in settings]})
         part["at"] = range(len(part))
         macs = [100 * c.macs / t.backbone_macs for c, t in zip(curves, trials, strict=True)]
         part["macs"] = np.mean(macs, axis=0)
         part["value"] = 100 * np.mean([c.accuracy for c in curves], axis=0)
-        parts.append(part.assign(strategy=strategy))
-    columns = ["strategy", "threshold", "at", "macs", "value"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+        parts.append(part.assign(strategy=strategy)[list(parts[0].columns)])
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:
@@ -69,29 +83,6 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
     ordered = points.sort_values(["macs", "value"], ascending=[True, False], kind="stable")
     best = ordered["value"].cummax().shift(fill_value=-np.inf)
     return ordered[ordered["value"] > best]
-
-
-def _figure(evidence: Evidence, model: str, data: str) -> Figure:
-    found = exit_points(evidence, model, data)
-    exits = found.groupby(["strategy", "exit"], sort=True)[["macs"]].mean().reset_index()
-    exits = exits.merge(series.means(found, ["strategy", "exit"]), on=["strategy", "exit"])
-    curve = threshold_points(evidence, model, data)
-    everything = pd.concat([curve, exits])[["strategy", "threshold", "exit", "macs", "value"]]
-    best = front(everything)
-    labels = evidence.among(found["strategy"])
-    return Figure(
-        name=name("accuracy-compute", model, data),
-        question="compute",
-        title="Accuracy against compute",
-        caption=f"Test accuracy and the mean MACs an image, {where(model, data)}; up and to the left is "
-        "better. Symbols are exits: an image leaves there whatever it is, every exit before it asked. "
-        "Lines are what confidence thresholds give, the same one at all exits, from 0 to never. The "
-        "gray line is the Pareto front of the means: nothing here is more accurate for as little; the "
-        f"front ignores uncertainty. {_spread(found)}",
-        alt=_alt(exits, best),
-        spec=spec(_chart(labels, exits, curve, best)),
-        about=about(model, data),
-    )
 
 
 def _spread(found: pd.DataFrame) -> str:

@@ -10,15 +10,14 @@ from typing import Literal
 import pandas as pd
 
 from offramp.paper.families import CORE, PARENTS
-from offramp.report import series
-from offramp.report.evidence import Evidence
+from offramp.report.figures import series
 from offramp.report.figures.chart import WIDTH, Json, color, dash, marks, number, panel, spec, ticks
-from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
+from offramp.report.runs import Runs
 
 PANEL = (WIDTH - 66) // 2
 POINTS = 80  # a line: two pixels apart
-SPLITS = ("train", "validation")
+RUNNING = "Train values are running means in train mode (dropout on)."
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ ACCURACY = Metric("accuracy", "accuracy", "accuracy, %", 100.0, "higher", False)
 
 
 @dataclass(frozen=True)
-class Group:
+class StrategyGroup:
     """Strategies that are drawn together. paper: its figures for loss, accuracy and overall."""
 
     key: Literal["core", "hybrid"]
@@ -47,7 +46,7 @@ class Group:
     paper: tuple[str, str, str]
 
 
-def groups(labels: Sequence[str]) -> list[Group]:
+def groups(labels: Sequence[str]) -> list[StrategyGroup]:
     """The core strategies (with whatever else is no hybrid), and hybrids with their parents."""
     hybrids = [label for label in labels if label in PARENTS]
     parents = {parent for hybrid in hybrids for parent in PARENTS[hybrid]}
@@ -56,49 +55,39 @@ def groups(labels: Sequence[str]) -> list[Group]:
     found = []
     if core:
         title = "core strategies" if set(core) & set(CORE) else "strategies"
-        found.append(Group("core", title, core, ("Fig. 8", "Fig. 9", "Fig. 10")))
+        found.append(StrategyGroup("core", title, core, ("Fig. 8", "Fig. 9", "Fig. 10")))
     if hybrids:
         title = "hybrids and what they are made of"
-        found.append(Group("hybrid", title, both, ("Fig. 18", "Fig. 19", "Fig. 20")))
+        found.append(StrategyGroup("hybrid", title, both, ("Fig. 18", "Fig. 19", "Fig. 20")))
     return found
 
 
-def by_exit(evidence: Evidence) -> list[Figure]:
-    """A figure for each pair, group and metric: a row of panels an exit, train beside validation."""
+def by_exit(runs: Runs) -> list[Figure]:
+    """A figure for each group and metric: a row of panels an exit, train beside validation."""
+    found = series.curves(runs)
     figures = []
-    for model, data in evidence.pairs:
-        found = series.curves(evidence, model, data)
-        for group in groups(evidence.among(found["strategy"])):
-            mine = found[found["strategy"].isin(group.strategies)]
-            seeds = series.per_strategy(mine)
-            drawn = series.over_seeds(mine, series.CURVE, POINTS)
-            for metric, paper in ((LOSS, group.paper[0]), (ACCURACY, group.paper[1])):
-                note = _same(evidence, group, model, data)
-                figures.append(_by_exit(drawn, group, metric, paper, model, data, seeds, note))
+    for group in groups(runs.evidence.among(found["strategy"])):
+        mine = found[found["strategy"].isin(group.strategies)]
+        note = f"{series.spoken(*series.per_strategy(mine), 'curve')} {RUNNING}{_same(runs, group)}"
+        drawn = series.over_seeds(mine, series.CURVE, POINTS)
+        for metric, paper in ((LOSS, group.paper[0]), (ACCURACY, group.paper[1])):
+            figures.append(_by_exit(runs, drawn, group, metric, paper, note))
     return figures
 
 
-def overall(evidence: Evidence) -> list[Figure]:
-    """A figure for each pair and group: loss and accuracy, train and validation, mean over exits."""
+def overall(runs: Runs) -> list[Figure]:
+    """A figure for each group: loss and accuracy, train and validation, mean over exits."""
+    found = series.overall(runs)
     figures = []
-    for model, data in evidence.pairs:
-        found = series.overall(series.curves(evidence, model, data))
-        for group in groups(evidence.among(found["strategy"])):
-            mine = found[found["strategy"].isin(group.strategies)]
-            drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
-            figures.append(_overall(drawn, group, model, data, series.per_strategy(mine)))
+    for group in groups(runs.evidence.among(found["strategy"])):
+        mine = found[found["strategy"].isin(group.strategies)]
+        drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
+        figures.append(_overall(runs, drawn, group, series.per_strategy(mine)))
     return figures
 
 
 def _by_exit(
-    drawn: pd.DataFrame,
-    group: Group,
-    metric: Metric,
-    paper: str,
-    model: str,
-    data: str,
-    seeds: tuple[int, int],
-    note: str,
+    runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, metric: Metric, paper: str, note: str
 ) -> Figure:
     exits = sorted(int(k) for k in drawn["exit"].unique())
     rows = []
@@ -106,44 +95,39 @@ def _by_exit(
         mine = drawn[(drawn["metric"] == metric.key) & (drawn["exit"] == exit)]
         last = exit == exits[-1]
         rows.append(_pair(mine, group, metric, f"exit {exit}", first=exit == exits[0], last=last))
-    caption = (
-        f"{metric.word.capitalize()} at each exit over the epochs that trained it, {group.title}, "
-        f"{where(model, data)}; {metric.better} is better. {series.spoken(*seeds, 'curve')} "
-        "Train values are running means in train mode (dropout on)."
-        f"{note}"
-    )
     return Figure(
-        name=name(metric.word, group.key, model, data),
+        name=runs.name(metric.word, group.key),
         question="rq3" if group.key == "hybrid" else "rq1",
         title=f"{metric.word.capitalize()} by exit: {group.title}",
-        caption=caption,
+        caption=f"{metric.word.capitalize()} at each exit over the epochs that trained it, "
+        f"{group.title}, {runs.where}; {metric.better} is better. {note}",
         alt=f"Line charts of {metric.word} over epochs, a row for each of exits "
         f"{', '.join(map(str, exits))}, train beside validation, a line for each of "
         f"{', '.join(group.strategies)}. {_ending(drawn, metric)}",
         spec=spec({"vconcat": rows, "spacing": 8}),
         paper=paper,
-        about=about(model, data),
+        about=runs.about,
     )
 
 
-def _overall(drawn: pd.DataFrame, group: Group, model: str, data: str, seeds: tuple[int, int]) -> Figure:
+def _overall(runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, seeds: tuple[int, int]) -> Figure:
     rows = []
     for metric in (LOSS, ACCURACY):
         mine = drawn[drawn["metric"] == metric.key]
         rows.append(_pair(mine, group, metric, "", first=metric is LOSS, last=metric is ACCURACY))
     alone = " The baseline has its final exit only." if "baseline" in group.strategies else ""
     return Figure(
-        name=name("overall", group.key, model, data),
+        name=runs.name("overall", group.key),
         question="rq3" if group.key == "hybrid" else "rq1",
         title=f"Loss and accuracy overall: {group.title}",
         caption=f"Mean over exits of loss (lower is better) and accuracy (higher is better), "
-        f"{group.title}, {where(model, data)}. Each exit counts its own epochs; one that has stopped "
+        f"{group.title}, {runs.where}. Each exit counts its own epochs; one that has stopped "
         f"is held at its last value.{alone} {series.spoken(*seeds, 'curve')}",
         alt="Line charts of loss and accuracy, mean over exits, train beside validation, a line for "
         f"each of {', '.join(group.strategies)}. {_ending(drawn, ACCURACY)}",
         spec=spec({"vconcat": rows, "spacing": 8}),
         paper=group.paper[2],
-        about=about(model, data),
+        about=runs.about,
     )
 
 
@@ -160,12 +144,14 @@ def _ending(drawn: pd.DataFrame, metric: Metric) -> str:
     return f"Validation {metric.axis} ends{at} at: {spelled}."
 
 
-def _pair(mine: pd.DataFrame, group: Group, metric: Metric, title: str, first: bool, last: bool) -> Json:
+def _pair(
+    mine: pd.DataFrame, group: StrategyGroup, metric: Metric, title: str, first: bool, last: bool
+) -> Json:
     """Train and validation beside each other, with one vertical axis."""
     shown = mine[mine["low"] > 0] if metric.log else mine
     low, high = shown["low"].min() * metric.factor, shown["high"].max() * metric.factor
     panels = []
-    for split in SPLITS:
+    for split in series.SPLITS:
         rows = shown[shown["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
         rows[["value", "low", "high"]] *= metric.factor
         left = split == "train"
@@ -217,10 +203,10 @@ def _ticks(metric: Metric, low: float, high: float) -> Json:
     return {"values": values, "format": "~g"} if values else {"tickCount": 4}
 
 
-def _same(evidence: Evidence, group: Group, model: str, data: str) -> str:
+def _same(runs: Runs, group: StrategyGroup) -> str:
     """Which lines coincide because the very same phases trained the exit."""
     notes = []
-    trials = [t for t in evidence.of(model, data) if t.strategy in group.strategies]
+    trials = [t for t in runs.trials if t.strategy in group.strategies]
     for exit in sorted({k for t in trials for k in t.exits}):
         made: dict[str, set[tuple[int, tuple[str, ...]]]] = {}
         for trial in trials:

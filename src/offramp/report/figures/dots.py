@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from offramp.report import series
+from offramp.report.figures import series
 from offramp.report.figures.chart import WIDTH, Json, color, grid, marks, number, shape, tips, word
 from offramp.report.figures.chart import panel as layered
 
@@ -44,6 +44,12 @@ def spelled(panel: Panel, labels: Sequence[str], digits: int = 3) -> str:
     """The means of a panel in words, for readers who cannot see it."""
     means = panel.frame.groupby("strategy")["value"].mean()
     return ", ".join(f"{label} {means[label]:.{digits}g}" for label in labels if label in means.index)
+
+
+def read_out(panels: Sequence[Panel], labels: Sequence[str], axis: bool = True) -> str:
+    """All panels in words. axis: with what their values are."""
+    titles = [f"{p.title}, {p.axis}" if axis else p.title for p in panels]
+    return " ".join(f"{t}: {spelled(p, labels)}." for t, p in zip(titles, panels, strict=True))
 
 
 def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json:

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.policy.quality import BINS
-from offramp.report import series
-from offramp.report.evidence import Evidence
+from offramp.report.figures import series
 from offramp.report.figures.chart import (
     GRAY,
     WIDTH,
@@ -24,89 +23,84 @@ from offramp.report.figures.chart import (
     spec,
     tips,
 )
-from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
+from offramp.report.runs import Runs
 
 FEWEST = 10  # images in a bin over all seeds: fewer say nothing
 
 
-def reliability(evidence: Evidence) -> list[Figure]:
+def reliability(runs: Runs) -> list[Figure]:
     """Accuracy against confidence in bins, a panel for each exit."""
-    figures = []
-    for model, data in evidence.pairs:
-        found = reliability_bins(evidence, model, data)
-        labels = evidence.among(found["strategy"])
-        exits = sorted(int(k) for k in found["exit"].unique())
-        panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
-        seeds = len({t.seed for t in evidence.of(model, data)})
-        figures.append(
-            Figure(
-                name=name("reliability", model, data),
-                question="more",
-                title="Reliability",
-                caption="Share of right answers among test images of like confidence, "
-                f"{where(model, data)}; {BINS} bins, those of at least {FEWEST} images, images of "
-                f"{series.counted(seeds)} together. On the gray diagonal confidence means what it "
-                "says; below it an exit is too sure of itself.",
-                alt=_alt(found, labels),
-                spec=spec(grid(panels, 2)),
-                about=about(model, data),
-            )
+    found = reliability_bins(runs)
+    labels = runs.evidence.among(found["strategy"])
+    exits = sorted(int(k) for k in found["exit"].unique())
+    panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
+    return [
+        Figure(
+            name=runs.name("reliability"),
+            question="more",
+            title="Reliability",
+            caption="Share of right answers among test images of like confidence, "
+            f"{runs.where}; {BINS} bins, those of at least {FEWEST} images, images of "
+            f"{_seeds(runs)} together. On the gray diagonal confidence means what it "
+            "says; below it an exit is too sure of itself.",
+            alt=_alt(found, labels),
+            spec=spec(grid(panels, 2)),
+            about=runs.about,
         )
-    return figures
+    ]
 
 
-def reliability_bins(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
+def reliability_bins(runs: Runs) -> pd.DataFrame:
     """Columns strategy, exit, confidence (mean of the bin, %), value (accuracy, %), images."""
     rows = []
-    for strategy in evidence.strategies:
+    for strategy in runs.strategies:
         summed: dict[int, Any] = {}
-        for trial in evidence.of(model, data, strategy):
+        for trial in runs.of(strategy):
             for i, exit in enumerate(trial.exits):
-                summed[exit] = summed.get(exit, 0) + evidence.outcomes[trial.id].bins[i]
-        for exit, bins in sorted(summed.items()):
-            for images, sure, right in bins:
-                if images >= FEWEST:
-                    rows.append((strategy, exit, 100 * sure / images, 100 * right / images, int(images)))
+                summed[exit] = summed.get(exit, 0) + runs.evidence.outcomes[trial.id].bins[i]
+        rows += [
+            (strategy, exit, 100 * sure / images, 100 * right / images, int(images))
+            for exit, bins in sorted(summed.items())
+            for images, sure, right in bins
+            if images >= FEWEST
+        ]
     return pd.DataFrame(rows, columns=["strategy", "exit", "confidence", "value", "images"])
 
 
-def agreement(evidence: Evidence) -> list[Figure]:
+def agreement(runs: Runs) -> list[Figure]:
     """How often two exits give one answer, a matrix for each strategy."""
-    figures = []
-    for model, data in evidence.pairs:
-        frames = {s: agreement_matrix(evidence, model, data, s) for s in evidence.strategies}
-        frames = {s: frame for s, frame in frames.items() if len(frame) > 1}
-        if not frames:
-            continue
-        panels = [_matrix(frame, s) for s, frame in frames.items()]
-        spelled = ", ".join(f"{s} {frame['value'].min():.0f} %" for s, frame in frames.items())
-        seeds = len({t.seed for t in evidence.of(model, data)})
-        figures.append(
-            Figure(
-                name=name("agreement", model, data),
-                question="more",
-                title="Agreement of exits",
-                caption="Share of test images, in percent, on which two exits give the same answer, "
-                f"right or wrong, {where(model, data)}. Means over {series.counted(seeds)}.",
-                alt="A matrix of exits for each strategy. The least agreement of any two exits: "
-                f"{spelled}.",
-                spec=spec(grid(panels, 3)),
-                about=about(model, data),
-            )
+    frames = {s: agreement_matrix(runs, s) for s in runs.strategies}
+    frames = {s: frame for s, frame in frames.items() if len(frame) > 1}
+    if not frames:
+        return []
+    spelled = ", ".join(f"{s} {frame['value'].min():.0f} %" for s, frame in frames.items())
+    return [
+        Figure(
+            name=runs.name("agreement"),
+            question="more",
+            title="Agreement of exits",
+            caption="Share of test images, in percent, on which two exits give the same answer, "
+            f"right or wrong, {runs.where}. Means over {_seeds(runs)}.",
+            alt=f"A matrix of exits for each strategy. The least agreement of any two exits: {spelled}.",
+            spec=spec(grid([_matrix(frame, s) for s, frame in frames.items()], 3)),
+            about=runs.about,
         )
-    return figures
+    ]
 
 
-def agreement_matrix(evidence: Evidence, model: str, data: str, strategy: str) -> pd.DataFrame:
+def agreement_matrix(runs: Runs, strategy: str) -> pd.DataFrame:
     """Columns exit, other, value (%), for each pair of exits, each once."""
-    trials = evidence.of(model, data, strategy)
-    if not trials:
-        return pd.DataFrame(columns=["exit", "other", "value"])
+    trials = runs.of(strategy)
     exits = trials[0].exits
-    mean = np.mean([evidence.outcomes[t.id].agreement for t in trials if t.exits == exits], axis=0)
+    found = [runs.evidence.outcomes[t.id].agreement for t in trials if t.exits == exits]
+    mean = np.mean(found, axis=0)
     rows = [(exits[i], exits[k], 100 * mean[i, k]) for i in range(len(exits)) for k in range(i)]
     return pd.DataFrame(rows, columns=["exit", "other", "value"])
+
+
+def _seeds(runs: Runs) -> str:
+    return series.counted(len({t.seed for t in runs.trials}))
 
 
 def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:

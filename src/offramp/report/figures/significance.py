@@ -8,18 +8,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from offramp.analysis import measures
-from offramp.analysis.curves import FINAL
+from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import Pair, Pairs
 from offramp.paper.families import families
-from offramp.report import series
 from offramp.report.colors import styles
-from offramp.report.evidence import Evidence
+from offramp.report.figures import series
 from offramp.report.figures.chart import GRAY, WIDTH, Json, marks, number, panel, spec, word
 from offramp.report.figures.curves import ACCURACY, LOSS, Metric
-from offramp.report.figures.naming import about, name, where
 from offramp.report.model import Figure
+from offramp.report.runs import Runs
 
 ALPHA = 0.05
 RADIUS = {2: 50, 3: 66, 4: 84}  # of the ring of nodes, by their number; larger ones have 96
@@ -40,18 +38,14 @@ class Edge:
     way: str
 
 
-def significance(evidence: Evidence) -> list[Figure]:
-    """A figure for the core strategies of each pair, and one for each hybrid with its parents; one for
-    all strategies where any, as one of the user's own, is in none of these."""
-    everything = observations(evidence) if evidence.trials else pd.DataFrame()
+def significance(runs: Runs) -> list[Figure]:
+    """A figure for the core strategies, and one for each hybrid with its parents; one for all
+    strategies where any, as one of the user's own, is in none of these."""
+    here = set(runs.values(MEASURES["loss-test"])["strategy"])  # who has no exit missing
     figures = []
-    for model, data in evidence.pairs:
-        found = everything[(everything["model"] == model) & (everything["data"] == data)]
-        for family, members in graphs(set(found["strategy"])).items():
-            absent = [
-                s for s in _absent(evidence, found, model, data) if family == "all" or s in members
-            ]
-            figures.append(_figure(found, family, members, model, data, absent))
+    for family, members in graphs(here).items():
+        absent = [s for s in runs.strategies if s not in here and (family == "all" or s in members)]
+        figures.append(_figure(runs, family, members, absent))
     return figures
 
 
@@ -63,24 +57,11 @@ def graphs(here: Collection[str]) -> dict[str, tuple[str, ...]]:
     return {**found, **every}
 
 
-def observations(evidence: Evidence) -> pd.DataFrame:
-    """Test loss and accuracy, mean over exits, one of each a trial that has all exits: columns model,
-    data, strategy, seed, metric, value (accuracy in %), same (a key: equal ones are identical by
-    construction)."""
-    final = measures.numbers(evidence.table[evidence.table["phase"] == FINAL])
-    parts = []
-    for metric, title in ((LOSS, "loss-test"), (ACCURACY, "accuracy-test")):
-        rows = measures.observations(final, measures.MEASURES[title])
-        rows = rows[rows["exit"].isna()].rename(columns={"source": "same"})
-        parts.append(rows.assign(metric=metric.key, value=metric.factor * rows["value"]))
-    columns = ["model", "data", "strategy", "seed", "metric", "value", "same"]
-    return pd.concat(parts, ignore_index=True)[columns]
-
-
-def _absent(evidence: Evidence, found: pd.DataFrame, model: str, data: str) -> list[str]:
-    """Strategies none of whose trials has all exits."""
-    here = set(found["strategy"])
-    return list(dict.fromkeys(t.strategy for t in evidence.of(model, data) if t.strategy not in here))
+def observations(runs: Runs, metric: Metric) -> pd.DataFrame:
+    """Test loss or accuracy (in %), mean over exits, of every trial that has all exits (columns
+    `measures.OBSERVATION`)."""
+    rows = runs.values(MEASURES[f"{metric.word}-test"])
+    return rows.assign(value=metric.factor * rows["value"])
 
 
 def edges(analysis: Analysis, better: str) -> list[Edge]:
@@ -104,42 +85,36 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
     ]
 
 
-def _figure(
-    found: pd.DataFrame,
-    family: str,
-    members: Sequence[str],
-    model: str,
-    data: str,
-    absent: Sequence[str],
-) -> Figure:
+def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> Figure:
     charts, words = [], []
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
+    seeds = 0
     for metric in (LOSS, ACCURACY):
-        mine = found[(found["metric"] == metric.key) & found["strategy"].isin(members)]
-        analysis = analyze_sample(sample(mine, Columns("value", "strategy", "seed", "same")), ALPHA)
+        found = observations(runs, metric)
+        seeds = max(seeds, found["seed"].nunique())
+        mine = found[found["strategy"].isin(members)]
+        analysis = analyze_sample(sample(mine, Columns("value", "strategy", "seed", "source")), ALPHA)
         arrows = edges(analysis, metric.better)
         charts.append(_graph(analysis, arrows, metric))
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
         notes += [note for note in analysis.notes if "identical" in note or "left out" in note]
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
-    seeds = found["seed"].nunique()
     told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
     return Figure(
-        name=name("significance", family, model, data),
+        name=runs.name("significance", family),
         question="rq1" if family in titles else "rq3",
         title=f"Who beats whom: {title}",
         caption="A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference "
         "on the arrow. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
-        f"{where(model, data)}, {series.counted(seeds)}; in brackets the means. Solid: repeated "
+        f"{runs.where}, {series.counted(seeds)}; in brackets the means. Solid: repeated "
         "measures over seeds, Holm-adjusted paired differences, which assumes that seeds are "
         "independent (default). Dashed: significant only one-way (Tukey; Games–Howell where variances "
         "differ), the paper's way, which assumes that all runs are independent; runs that share seeds "
         f"or phases are not. No arrow does not mean equal.{told}",
         alt=" ".join(words),
         spec=spec({"vconcat": charts, "spacing": 4}),
-        paper="Fig. 11",
-        about=about(model, data),
+        about=runs.about,
     )
 
 

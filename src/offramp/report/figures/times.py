@@ -2,132 +2,173 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Literal
+
 import pandas as pd
 
-from offramp.report import series, timing
-from offramp.report.evidence import Evidence
+from offramp.report.figures import series
 from offramp.report.figures.chart import (
     GRAY,
     WIDTH,
     Json,
+    Unit,
     exit_color,
     marks,
     number,
     panel,
     spec,
     tips,
+    unit,
     word,
 )
-from offramp.report.figures.dots import LETTER, STEP, Panel, dots, spelled, spread
-from offramp.report.figures.naming import about, name, where
-from offramp.report.figures.units import Unit, unit
+from offramp.report.figures.dots import LETTER, STEP, Panel, dots, read_out, spelled, spread
 from offramp.report.model import Figure
+from offramp.report.record import Phase, Trial
+from offramp.report.runs import Runs
+from offramp.store.summary import written_seconds
 
 ESTIMATED = (
     "Estimated (~): phases were cached, shared or not alone on the machine, so work that did not run is "
     "counted at the speed of the trial's largest phase; run with --execution plain to measure it."
 )
 MEASURED = "Measured: each phase ran in full, alone on the machine."
-WAYS = {"written": "as written", "executed": "as executed", "marginal": "added by the trial"}
+How = Literal["measured", "attributed or estimated"]
+Way = Literal["written", "executed", "marginal"]
+WAYS: dict[Way, str] = {
+    "written": "as written",
+    "executed": "as executed",
+    "marginal": "added by the trial",
+}
 WRITTEN = "Time as written: every phase in full, as the paper runs it."
 
 
-def by_exit(evidence: Evidence) -> list[Figure]:
-    """Stacked bars, a figure for each pair."""
-    figures = []
-    for model, data in evidence.pairs:
-        found = timing.exit_seconds(evidence, model, data)
-        labels = evidence.among(found["strategy"])
-        whole = found.groupby("strategy")["seconds"].sum()
-        scale = unit(float(whole.max()), "s")
-        measured = _measured(evidence, model, data)
-        ends = timing.totals(evidence, model, data)[["strategy", "seed", "written"]]
-        ends = ends.assign(value=ends["written"] / scale.factor)
-        spelled = ", ".join(f"{x} {whole[x] / scale.factor:.3g}" for x in labels)
-        figures.append(
-            Figure(
-                name=name("time-by-exit", model, data),
-                question="rq2",
-                title="Training time by exit",
-                caption=f"{WRITTEN} Of {where(model, data)}; less is better. A phase counts "
-                "for the exit that it trains. "
-                "Of a phase that trains several, each segment is charged to the first exit that needs "
-                "it, by its share of the MACs"
-                f"{': pale where a time is so attributed' if measured else ''}. "
-                f"{_how(evidence, model, data)} {_ends(ends, measured)}",
-                alt=f"Stacked bars of training time in {scale.name}, a bar for each strategy, a part "
-                f"for each exit. In total: {spelled}.",
-                spec=spec(_bars(found, labels, scale, ends if measured else None)),
-                paper="Figs. 12, 13",
-                about=about(model, data),
-            )
+def by_exit(runs: Runs) -> list[Figure]:
+    """Training time as stacked bars."""
+    found = exit_seconds(runs)
+    labels = runs.strategies
+    whole = found.groupby("strategy")["seconds"].sum()
+    scale = unit(float(whole.max()), "s")
+    ends = runs.by_trial(lambda t: t.seconds.written / scale.factor)
+    spelled = ", ".join(f"{x} {whole[x] / scale.factor:.3g}" for x in labels)
+    return [
+        Figure(
+            name=runs.name("time-by-exit"),
+            question="rq2",
+            title="Training time by exit",
+            caption=f"{WRITTEN} Of {runs.where}; less is better. A phase counts "
+            "for the exit that it trains. "
+            "Of a phase that trains several, each segment is charged to the first exit that needs "
+            "it, by its share of the MACs"
+            f"{': pale where a time is so attributed' if runs.measured else ''}. "
+            f"{_how(runs)} {_ends(ends, runs.measured)}",
+            alt=f"Stacked bars of training time in {scale.name}, a bar for each strategy, a part "
+            f"for each exit. In total: {spelled}.",
+            spec=spec(_bars(found, labels, scale, ends if runs.measured else None)),
+            about=runs.about,
         )
-    return figures
+    ]
 
 
-def total(evidence: Evidence) -> list[Figure]:
-    """Time as written, one mark a strategy."""
-    figures = []
-    for model, data in evidence.pairs:
-        found = timing.totals(evidence, model, data)
-        panel, scale = _panel(found, "written", "", evidence, model, data)
-        labels = evidence.among(found["strategy"])
-        figures.append(
-            Figure(
-                name=name("time-total", model, data),
-                question="rq2",
-                title="Training time",
-                caption=f"{WRITTEN} Of {where(model, data)}; less is better. "
-                f"{_how(evidence, model, data)} {_spread(evidence, model, data, [panel])}",
-                alt=f"Dot plot of training time in {scale.name}: {spelled(panel, labels)}.",
-                spec=spec(dots([panel], labels, columns=1)),
-                paper="Fig. 14",
-                about=about(model, data),
-            )
+def total(runs: Runs) -> list[Figure]:
+    """Training time as written, one mark a strategy."""
+    panel, scale = _panel(runs, "written", "")
+    return [
+        Figure(
+            name=runs.name("time-total"),
+            question="rq2",
+            title="Training time",
+            caption=f"{WRITTEN} Of {runs.where}; less is better. {_how(runs)} {_spread(runs, [panel])}",
+            alt=f"Dot plot of training time in {scale.name}: {spelled(panel, runs.strategies)}.",
+            spec=spec(dots([panel], runs.strategies, columns=1)),
+            about=runs.about,
         )
-    return figures
+    ]
 
 
-def costs(evidence: Evidence) -> list[Figure]:
-    """As written, as executed, marginal; in time and in MACs."""
-    figures = []
-    for model, data in evidence.pairs:
-        found = timing.totals(evidence, model, data)
-        labels = evidence.among(found["strategy"])
-        scale = unit(float(found["macs_written"].max()), "MAC")
-        panels = []
-        for key, title in WAYS.items():
-            macs = found.assign(value=found[f"macs_{key}"] / scale.factor)
-            time = _panel(found, key, title, evidence, model, data)[0]
-            axis = f"training, {scale.name}"
-            panels += [time, Panel(title, axis, macs[["strategy", "seed", "value"]], True, False)]
-        figures.append(
-            Figure(
-                name=name("costs", model, data),
-                question="more",
-                title="Cost, three ways",
-                caption=f"What training costs, {where(model, data)}; less is better. As written: every "
-                "phase in full. As executed: all that the trial reads, frozen values computed once. "
-                "Added: what no trial before it in its study reads, so the first of those that share a "
-                f"phase pays for it. {_how(evidence, model, data)} "
-                f"{_spread(evidence, model, data, panels)}",
-                alt="Dot plots. "
-                + " ".join(f"{p.title}, {p.axis}: {spelled(p, labels)}." for p in panels),
-                spec=spec(dots(panels, labels)),
-                about=about(model, data),
-            )
+def costs(runs: Runs) -> list[Figure]:
+    """Training cost as written, as executed, marginal; in time and in MACs."""
+    macs = {way: runs.by_trial(partial(trial_macs, way=way)) for way in WAYS}
+    scale = unit(float(macs["written"]["value"].max()), "GMAC")
+    panels = []
+    for way, title in WAYS.items():
+        shown = macs[way].assign(value=macs[way]["value"] / scale.factor)
+        panels += [
+            _panel(runs, way, title)[0],
+            Panel(title, f"training, {scale.name}", shown, zero=True, varies=False),
+        ]
+    return [
+        Figure(
+            name=runs.name("costs"),
+            question="more",
+            title="Cost, three ways",
+            caption=f"What training costs, {runs.where}; less is better. As written: every "
+            "phase in full. As executed: all that the trial reads, frozen values computed once. "
+            "Added: what no trial before it in its study reads, so the first of those that share a "
+            f"phase pays for it. {_how(runs)} {_spread(runs, panels)}",
+            alt=f"Dot plots. {read_out(panels, runs.strategies)}",
+            spec=spec(dots(panels, runs.strategies)),
+            about=runs.about,
         )
-    return figures
+    ]
 
 
-def _panel(
-    found: pd.DataFrame, key: str, title: str, evidence: Evidence, model: str, data: str
-) -> tuple[Panel, Unit]:
-    scale = unit(float(found[key].max()), "s")
-    values = found.assign(value=found[key] / scale.factor)[["strategy", "seed", "value"]]
-    sign = "" if key != "written" or _measured(evidence, model, data) else "~ "
-    varies = _measured(evidence, model, data)
-    return Panel(title, f"training time, {sign}{scale.name}", values, True, varies), scale
+def trial_exits(trial: Trial) -> list[tuple[int, float, How]]:
+    """Seconds as written for each exit that the trial trained.
+
+    A phase that trained one exit counts for that exit; of one that trained several, each segment is
+    charged to the first exit that needs it, by its share of the MACs, and so is each head: attributed.
+    What was cached, shared or not alone on the machine is an estimate (see `Seconds.written`).
+    """
+    written = written_seconds({phase.node: phase.cost for phase in trial.phases})
+    found: dict[int, float] = {}
+    exact: dict[int, bool] = {}
+    for phase in trial.phases:
+        for exit, share in _shares(trial, phase).items():
+            found[exit] = found.get(exit, 0.0) + share * written[phase.node]
+            exact[exit] = exact.get(exit, True) and trial.comparable and len(phase.exits) == 1
+    return [
+        (exit, found[exit], "measured" if exact[exit] else "attributed or estimated")
+        for exit in sorted(found)
+    ]
+
+
+def _shares(trial: Trial, phase: Phase) -> dict[int, float]:
+    """Of a phase's time, by exit; they add up to 1."""
+    if len(phase.exits) == 1:
+        return {phase.exits[0]: 1.0}
+    if kept := phase.cost.get("exit_shares"):
+        return {trial.places.index(place) + 1: share for place, share in kept.items()}
+    spent = dict(zip(trial.exits, trial.macs, strict=True))
+    numbers = [exit for exit in phase.exits if exit in spent]
+    before, added = 0, {}
+    for exit in numbers:
+        added[exit] = spent[exit] - before
+        before = spent[exit]
+    return {exit: macs / before for exit, macs in added.items()}
+
+
+def exit_seconds(runs: Runs) -> pd.DataFrame:
+    """Means over seeds: columns strategy, exit, seconds, how."""
+    rows = [(t.strategy, *found) for t in runs.trials for found in trial_exits(t)]
+    found = pd.DataFrame(rows, columns=["strategy", "exit", "seconds", "how"])
+    grouped = found.groupby(["strategy", "exit"], sort=True)
+    return grouped.agg(seconds=("seconds", "mean"), how=("how", "min")).reset_index()
+
+
+def trial_macs(trial: Trial, way: Way) -> float:
+    """MACs of training a trial."""
+    kind = "macs_written" if way == "written" else "macs_executed"
+    own = trial.manifest["marginal"] if way == "marginal" else {p.node for p in trial.phases}
+    return float(sum(p.cost[kind] for p in trial.phases if p.node in own))
+
+
+def _panel(runs: Runs, way: Way, title: str) -> tuple[Panel, Unit]:
+    found = runs.by_trial(lambda t: float(getattr(t.seconds, way)))
+    scale = unit(float(found["value"].max()), "s")
+    sign = "" if way != "written" or runs.measured else "~ "
+    values = found.assign(value=found["value"] / scale.factor)
+    return Panel(title, f"training time, {sign}{scale.name}", values, True, runs.measured), scale
 
 
 def _ends(ends: pd.DataFrame, measured: bool) -> str:
@@ -193,16 +234,12 @@ def _spreads(ends: pd.DataFrame, labels: list[str], time: str) -> list[Json]:
     return layers
 
 
-def _measured(evidence: Evidence, model: str, data: str) -> bool:
-    return all(t.seconds.measured for t in evidence.of(model, data))
+def _how(runs: Runs) -> str:
+    return MEASURED if runs.measured else ESTIMATED
 
 
-def _how(evidence: Evidence, model: str, data: str) -> str:
-    return MEASURED if _measured(evidence, model, data) else ESTIMATED
-
-
-def _spread(evidence: Evidence, model: str, data: str, panels: list[Panel]) -> str:
-    if _measured(evidence, model, data):
+def _spread(runs: Runs, panels: list[Panel]) -> str:
+    if runs.measured:
         return spread(panels)
     seeds = max(int(panel.frame["seed"].nunique()) for panel in panels)
     return f"Means over {series.counted(seeds)}, without intervals: estimates do not vary as runs do."

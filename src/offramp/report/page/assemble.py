@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from offramp.analysis.claims import check
-from offramp.report import claims_file, drawing, figures, tables
+from offramp.report import figures, tables
 from offramp.report.advice import answer
-from offramp.report.claims_table import claims_table
+from offramp.report.claims import claims_table
 from offramp.report.evidence import Evidence
-from offramp.report.model import Figure
+from offramp.report.model import Contents, Figure
 from offramp.report.page import folder, how
-from offramp.report.page.contents import Contents
+from offramp.report.render import charts
 
 
 def report(
@@ -26,12 +25,12 @@ def report(
     found = figures.draw(evidence).figures
     with (
         folder.staged(out) as place,
-        drawing.started(found, place / "figures", formats, workers) as drawn,
+        charts.started(found, place / "figures", formats, workers) as drawn,
     ):
         yield "making tables and statistics"
         contents = assemble(evidence, found, title)
         folder.fill(place, contents, evidence.table, formats)
-        for done, total in drawing.progress(drawn):
+        for done, total in charts.progress(drawn):
             yield f"drawing figures: {done} of {total}"
     return contents
 
@@ -45,7 +44,7 @@ def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = No
         answer=answer(evidence),
         figures=found,
         tables=tables.make(evidence),
-        claims=[claims_table(check(claims_file.paper(), evidence.table))] if evidence.trials else [],
+        claims=[claims_table(list(evidence.judgments.values()))] if evidence.trials else [],
         how=how.facts(evidence),
         missing=[_sentence(note) for note in evidence.missing],
     )
@@ -53,10 +52,9 @@ def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = No
 
 def lead(evidence: Evidence) -> str:
     """The extent of the runs in a line."""
-    pairs = evidence.pairs
-    places = [" on ".join(pair) for pair in pairs]
-    if len(pairs) > 2:
-        models, data = {m for m, _ in pairs}, {d for _, d in pairs}
+    places = [runs.where for runs in evidence.runs]
+    if len(places) > 2:
+        models, data = {r.model for r in evidence.runs}, {r.data for r in evidence.runs}
         places = [_counted(len(models), "network"), _counted(len(data), "data set")]
     seeds = len({trial.seed for trial in evidence.trials})
     counts: Sequence[str] = [

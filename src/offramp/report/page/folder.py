@@ -12,14 +12,14 @@ import pandas as pd
 
 from offramp.errors import OfframpError, Unwritable
 from offramp.files import folder_at
-from offramp.report import drawing
-from offramp.report.page import page
-from offramp.report.page.contents import Contents
-from offramp.report.render.csv import csv
+from offramp.report.model import Contents
+from offramp.report.page.html import page
+from offramp.report.render import charts
+from offramp.report.render.charts import text
 from offramp.report.render.latex import latex
 from offramp.report.render.markdown import markdown
-from offramp.report.save import text
-from offramp.report.theme import themed
+from offramp.report.render.tables import csv
+from offramp.report.render.theme import themed
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
 LITTER = (".DS_Store", "Thumbs.db")  # which file managers leave in a folder that is looked at
@@ -61,10 +61,10 @@ def write(
     """
     with (
         staged(out) as folder,
-        drawing.started(contents.figures, folder / "figures", formats, workers) as drawn,
+        charts.started(contents.figures, folder / "figures", formats, workers) as drawn,
     ):
         fill(folder, contents, numbers, formats)
-        yield from drawing.progress(drawn)
+        yield from charts.progress(drawn)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from offramp.paper.recipes import RECIPES, SEEDS, PaperRecipe
 from offramp.report.evidence import Evidence
-from offramp.report.page.contents import Fact
+from offramp.report.model import Detail
 from offramp.report.record import Trial
 
 # The paper's section 5.3, by data set: epochs of a phase, and how its images are augmented.
@@ -27,32 +27,31 @@ BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other ve
 SPLITS = ("train", "validation", "calibration", "test")
 
 
-def facts(evidence: Evidence) -> list[Fact]:
+def facts(evidence: Evidence) -> list[Detail]:
     """What there is to know, a fact a line; empty ones are left out."""
     trials = evidence.trials
     found = [
-        Fact("Study", _each(t.study for t in trials if t.study)),
-        Fact("Networks and data", [_place(evidence.of(*pair)) for pair in evidence.pairs]),
-        Fact("Strategies", [", ".join(evidence.strategies)]),
-        Fact("Seeds", [", ".join(map(str, sorted({t.seed for t in trials})))]),
-        Fact("Training", _by_pair(evidence, _training)),
-        Fact("Execution", _each(_execution(t.execution) for t in trials)),
-        Fact("Arithmetic", _each(_numerics(t.numerics) for t in trials)),
-        Fact("Machine", _each(_machine(t.provenance) for t in trials)),
-        Fact("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
-        Fact("Revision of the code", _known(trials, "git")),
-        Fact("Finished", [_span(_known(trials, "finished"))]),
-        Fact("Departs from the paper", deviations(evidence)),
+        Detail("Study", _each(t.study for t in trials if t.study)),
+        Detail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
+        Detail("Strategies", [", ".join(evidence.strategies)]),
+        Detail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials})))]),
+        Detail("Training", _by_pair(evidence, _training)),
+        Detail("Execution", _each(_execution(t.execution) for t in trials)),
+        Detail("Arithmetic", _each(_numerics(t.numerics) for t in trials)),
+        Detail("Machine", _each(_machine(t.provenance) for t in trials)),
+        Detail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
+        Detail("Revision of the code", _known(trials, "git")),
+        Detail("Finished", [_span(_known(trials, "finished"))]),
+        Detail("Departs from the paper", deviations(evidence)),
     ]
-    return [Fact(f.name, values) for f in found if (values := [v for v in f.values if v])]
+    return [Detail(f.name, values) for f in found if (values := [v for v in f.values if v])]
 
 
 def deviations(evidence: Evidence) -> list[str]:
     """Where these runs are not what the paper did, and where they are not all alike."""
     found = []
-    for model, data in evidence.pairs:
-        words = _unlike(model, evidence.of(model, data))
-        found += [f"{model} on {data}: {text}" for text in words]
+    for runs in evidence.runs:
+        found += [f"{runs.where}: {text}" for text in _unlike(runs.model, runs.trials)]
     derived = [t for t in evidence.trials if t.execution.get("mode") == "derived"]
     if derived:
         some = "" if len(derived) == len(evidence.trials) else "some trials: "
@@ -145,10 +144,10 @@ def _images(trial: Trial) -> dict[str, int] | None:
 
 def _by_pair(evidence: Evidence, describe: Callable[[Trial], str]) -> list[str]:
     """A description for each pair, or one where all are alike."""
-    words = {pair: _each(describe(t) for t in evidence.of(*pair)) for pair in evidence.pairs}
+    words = {runs.where: _each(map(describe, runs.trials)) for runs in evidence.runs}
     if len({tuple(texts) for texts in words.values()}) <= 1:
         return next(iter(words.values()), [])
-    return [f"{' on '.join(pair)}: {text}" for pair, texts in words.items() for text in texts]
+    return [f"{where}: {text}" for where, texts in words.items() for text in texts]
 
 
 def _training(trial: Trial) -> str:

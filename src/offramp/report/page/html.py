@@ -7,19 +7,19 @@ import functools
 import hashlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, get_args
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from offramp.report.model import Figure, Question, Table
-from offramp.report.page.colors import colored, config
-from offramp.report.page.contents import FILTERS, Contents, choices
+from offramp.report.model import Contents, Figure, Question, Table
 from offramp.report.render.cells import Layout, layout
-from offramp.report.save import text
+from offramp.report.render.charts import text
+from offramp.report.render.theme import both_colors, both_configs
 
 # Section → short name for the navigation, heading, what it answers.
 HEADINGS: dict[str, tuple[str, str, str]] = {
@@ -53,6 +53,7 @@ HEADINGS: dict[str, tuple[str, str, str]] = {
     "claims": ("Claims", "Claims, checked", "Findings as statements, each tested on these runs."),
 }
 
+FILTERS = MappingProxyType({"model": "Model", "data": "Data set", "exit": "Exit"})  # key → its label
 SHORT = 160  # characters of a caption that are always shown
 
 
@@ -88,7 +89,7 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
         formats=formats,
         kinds=[(format.upper(), format) for format in formats],
         policy=policy,
-        charts=config(),
+        charts=both_configs(),
         style=Markup(_file("page.css")),
         theme=scripts[0],
         vega=scripts[1],
@@ -112,6 +113,20 @@ def _sections(contents: Contents) -> list[Section]:
     return found
 
 
+def choices(items: Sequence[Figure | Table]) -> Mapping[str, Sequence[str]]:
+    """What can be filtered by: the values of each key of FILTERS that has several, in order of
+    appearance, exits by number."""
+    found: dict[str, dict[str, None]] = {key: {} for key in FILTERS}
+    for item in items:
+        for key, value in item.about.items():
+            if key in found:
+                found[key][value] = None
+    ordered = {key: list(values) for key, values in found.items() if len(values) > 1}
+    if "exit" in ordered:
+        ordered["exit"].sort(key=lambda exit: (0, int(exit)) if exit.isdigit() else (1, 0))
+    return ordered
+
+
 def begun(caption: str) -> tuple[str, str]:
     """A caption's first sentences, SHORT characters or a little more, and what a reader unfolds."""
     sentences = re.split(r"(?<=[.!?]) (?=[A-Z≥=])", caption)
@@ -130,7 +145,7 @@ def _template() -> Any:
     )
     environment.filters["json"] = _json
     environment.filters["packed"] = _packed
-    environment.filters["colored"] = colored
+    environment.filters["colored"] = both_colors
     environment.filters["begun"] = begun
     return environment.from_string(_file("page.html"))
 

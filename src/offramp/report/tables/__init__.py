@@ -1,71 +1,69 @@
-"""Every table of a report: a function a family, from findings to tables."""
+"""Tables of a report: which there are, and how to make them.
+
+A new one is a function from `Runs` (or from all `Evidence`) to Tables, in a file of its family or of its
+own, and a line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from offramp.errors import OfframpError, nearest
-from offramp.report.evidence import Evidence
-from offramp.report.findings import Findings
-from offramp.report.model import Table
-from offramp.report.tables.anova import anova, anova_costs, anova_hybrids, tests, tests_one_way
-from offramp.report.tables.decision import decision
-from offramp.report.tables.epochs import digest, epochs
-from offramp.report.tables.exits import baseline, exits
-from offramp.report.tables.guidelines import guidelines
-from offramp.report.tables.main import main
-from offramp.report.tables.orders import order_accuracy, order_costs, order_loss
-from offramp.report.tables.pairs import pairs, pairs_one_way
+from offramp.report.registry import Family, chosen, made
+
+if TYPE_CHECKING:
+    from offramp.report.evidence import Evidence
+    from offramp.report.model import Table
 
 # In the order in which a reader finds them.
-TABLES: Mapping[str, Callable[[Findings], list[Table]]] = MappingProxyType(
-    {
-        "main": main,
-        "exits": exits,
-        "anova": anova,
-        "order-accuracy": order_accuracy,
-        "order-loss": order_loss,
-        "epochs": epochs,
-        "epochs-digest": digest,
-        "anova-costs": anova_costs,
-        "order-costs": order_costs,
-        "baseline": baseline,
-        "anova-hybrids": anova_hybrids,
-        "decision": decision,
-        "guidelines": guidelines,
-        "pairs": pairs,
-        "pairs-one-way": pairs_one_way,
-        "tests": tests,
-        "tests-one-way": tests_one_way,
-    }
-)
-
-
-def about(name: str) -> str:
-    """What a family of tables is, in a line."""
-    return (TABLES[name].__doc__ or "").strip().splitlines()[0]
+# fmt: off
+TABLES: Mapping[str, Family] = MappingProxyType({
+    "main": Family("main:main", "accuracy at each exit and against compute, training time"),
+    "exits": Family("exits:exits", "accuracy by exit, loss trend, time, power", "Table 7"),
+    "anova": Family(
+        "anova:anova", "F tests of the core strategies: loss and accuracy", "Table 2", whole=True),
+    "order-accuracy": Family(
+        "orders:order_accuracy", "who is more accurate than whom, in one line each", whole=True),
+    "order-loss": Family(
+        "orders:order_loss", "whose loss is higher than whose, in one line each", "Fig. 11", whole=True),
+    "epochs": Family("epochs:epochs", "epoch metrics of every strategy and exit", "Table 3"),
+    "epochs-digest": Family(
+        "epochs:digest", "epoch metrics in short: by depth, the best, the worst", "Table 3", whole=True),
+    "anova-costs": Family(
+        "anova:anova_costs", "F tests of the core strategies: time, memory, power, energy", "Table 4",
+        whole=True),
+    "order-costs": Family(
+        "orders:order_costs", "who costs more than whom, in one line each", "Table 5", whole=True),
+    "baseline": Family("exits:baseline", "networks without early exits", "Table 6", whole=True),
+    "anova-hybrids": Family(
+        "anova:anova_hybrids", "F tests of each hybrid against its parents", "section 6.3", whole=True),
+    "decision": Family(
+        "decision:decision", "strategies by characteristic, the paper's words beside ours", "Table 8",
+        whole=True),
+    "guidelines": Family(
+        "guidelines:guidelines", "the paper's advice, each piece tied to claims", "Table 9, section 8.1",
+        whole=True),
+    "pairs": Family("pairs:pairs", "all pairs of strategies: differences in test accuracy"),
+    "pairs-one-way": Family(
+        "pairs:pairs_one_way", "all pairs of core strategies the paper's way: Tukey's HSD, Games–Howell",
+        "Fig. 11"),
+    "tests": Family("anova:tests", "every measure at every exit, over seeds: the analysis to believe"),
+    "tests-one-way": Family(
+        "anova:tests_one_way", "every measure at every exit, one-way, and what that assumes"),
+})
+# fmt: on
 
 
 def make(evidence: Evidence, only: Collection[str] = ()) -> tuple[Table, ...]:
     """All tables, or those of some families (names of TABLES). A family of which the evidence has
     nothing gives none. Raises OfframpError for an unknown name."""
-    for name in only:
-        if name not in TABLES:
-            raise OfframpError(f"there is no table '{name}'{nearest(name, TABLES)}")
-    found = Findings(evidence)
-    return _named(
-        [table for name, build in TABLES.items() if not only or name in only for table in build(found)]
-    )
-
-
-def _named(tables: Sequence[Table]) -> tuple[Table, ...]:
-    """Names made different where two models' names differ only in signs that no file's name has."""
+    names = chosen(TABLES, only, "table")
+    tables = [table for _, found in made(__name__, TABLES, names, evidence) for table in found]
     seen: dict[str, int] = {}
-    made = []
-    for table in tables:
-        seen[table.name] = seen.get(table.name, 0) + 1
-        count = seen[table.name]
-        made.append(table if count == 1 else replace(table, name=f"{table.name}-{count}"))
-    return tuple(made)
+    for i, table in enumerate(tables):
+        # Two models' names may differ only in signs that no file's name has.
+        count = seen[table.name] = seen.get(table.name, 0) + 1
+        tables[i] = table if count == 1 else replace(table, name=f"{table.name}-{count}")
+    return tuple(tables)

@@ -12,10 +12,19 @@ from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.analyze import NOT_ASKED, OneWay, OverBlocks
 from offramp.analysis.stats.oneway import Anova, Check, Welch
 from offramp.analysis.stats.repeated import Repeated
-from offramp.report.findings import Findings
+from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
-from offramp.report.tables.common import CORE_WORD, at, gathered, place, slug
-from offramp.report.tables.groups import COSTS, QUALITY, WHICH, recorded, unrecorded
+from offramp.report.runs import Runs
+from offramp.report.tables.common import (
+    CORE_WORD,
+    COSTS,
+    QUALITY,
+    WHICH,
+    at,
+    gathered,
+    recorded,
+    unrecorded,
+)
 
 ONE_WAY = (
     "One-way analysis of variance, the paper's way: every value counts as independent, residuals as "
@@ -37,45 +46,44 @@ F_COLUMNS = (
 )
 
 
-def anova(found: Findings) -> list[Table]:
-    """F tests of the core strategies: loss and accuracy (the paper's Table 2)."""
+def anova(evidence: Evidence) -> list[Table]:
+    """F tests of the core strategies: loss and accuracy."""
     title = "Do the core strategies differ in loss and accuracy?"
-    return _tables(found, "anova", "rq1", title, QUALITY, False, "Table 2")
+    return _tables(evidence, "anova", "rq1", title, QUALITY, False)
 
 
-def anova_hybrids(found: Findings) -> list[Table]:
-    """F tests of each hybrid against its parents (section 6.3)."""
+def anova_hybrids(evidence: Evidence) -> list[Table]:
+    """F tests of each hybrid against its parents."""
     title = "Do hybrids differ from their parents in loss and accuracy?"
-    return _tables(found, "anova-hybrids", "rq3", title, QUALITY, True, "section 6.3")
+    return _tables(evidence, "anova-hybrids", "rq3", title, QUALITY, True)
 
 
-def anova_costs(found: Findings) -> list[Table]:
-    """F tests of the core strategies: time, memory, power, energy (Table 4)."""
+def anova_costs(evidence: Evidence) -> list[Table]:
+    """F tests of the core strategies: time, memory, power, energy."""
     title = "Do the core strategies differ in time, memory and power?"
-    return _tables(found, "anova-costs", "rq2", title, COSTS, False, "Table 4")
+    return _tables(evidence, "anova-costs", "rq2", title, COSTS, False)
 
 
 def _tables(
-    found: Findings,
+    evidence: Evidence,
     name: str,
     question: Question,
     title: str,
     measures: Sequence[Measure],
     hybrids: bool,
-    paper: str,
 ) -> list[Table]:
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
-    for model, data in found.evidence.pairs:
-        for family, members in found.families(model, data).items():
+    for runs in evidence.runs:
+        for family, members in runs.families.items():
             if (family == "core") is hybrids:
                 continue
-            for measure in recorded(found, measures):
-                analysis = found.analysis(model, data, measure, None, members)
+            for measure in recorded(evidence, measures):
+                analysis = runs.analysis(measure, None, members)
                 word = CORE_WORD if family == "core" else family
-                about = {"model": model, "data": data, "compared": word, "measure": measure.title}
-                rows.append({**about, **one_way(analysis), "p_seeds": _p_over_seeds(analysis)})
-                where = f"{measure.title} ({place(model, data)}{f', {family}' if hybrids else ''})"
+                about = {**runs.about, "compared": word, "measure": measure.title}
+                rows.append({**about, **one_way(analysis), "p_seeds": over_seeds(analysis)["p"]})
+                where = f"{measure.title} ({runs.place}{f', {family}' if hybrids else ''})"
                 notes += [(where, words) for words in _notes(analysis)]
     if not rows:
         return []
@@ -87,8 +95,8 @@ def _tables(
     if measures is COSTS:
         caption = f"{ONE_WAY} {OVER_SEEDS} {ADJUST} {WHICH} {ESTIMATED}"
     frame = pd.DataFrame(rows)
-    lines = (*unrecorded(found, measures), *gathered(notes))
-    return [Table(name, question, title, caption, frame, columns, paper, notes=lines)]
+    lines = (*unrecorded(evidence, measures), *gathered(notes))
+    return [Table(name, question, title, caption, frame, columns, notes=lines)]
 
 
 def one_way(analysis: Analysis | None) -> dict[str, Any]:
@@ -131,10 +139,6 @@ def over_seeds(analysis: Analysis | None) -> dict[str, Any]:
     return {**empty, "p": short(result)}
 
 
-def _p_over_seeds(analysis: Analysis | None) -> Any:
-    return over_seeds(analysis)["p"]
-
-
 def short(result: Untested | None) -> str:
     """Few words for a cell; the notes have the whole reason."""
     if isinstance(result, Untested) and result.why.startswith("estimated"):
@@ -167,7 +171,7 @@ def reasons(analysis: Analysis) -> list[str]:
 # Every measure and every exit
 
 
-def tests(found: Findings) -> list[Table]:
+def tests(runs: Runs) -> list[Table]:
     """Every measure at every exit, over seeds: the analysis to believe."""
     columns = (
         Column("seeds", "seeds", "integer"),
@@ -181,10 +185,10 @@ def tests(found: Findings) -> list[Table]:
         f"All strategies. {OVER_SEEDS} Strategies that are identical by construction count once. "
         f"{ADJUST} {WHICH} {ESTIMATED} {TIMES}"
     )
-    return _every(found, "tests", "Do strategies differ? Over seeds", caption, columns, False)
+    return _every(runs, "tests", "Do strategies differ? Over seeds", caption, columns, False)
 
 
-def tests_one_way(found: Findings) -> list[Table]:
+def tests_one_way(runs: Runs) -> list[Table]:
     """Every measure at every exit, one-way, with checks of its assumptions."""
     columns = (
         Column("compared", "compared"),
@@ -200,62 +204,60 @@ def tests_one_way(found: Findings) -> list[Table]:
         f"of runs that share seeds or phases are not independent, so prefer the table over seeds. "
         f"{ADJUST} {WHICH} {ESTIMATED} {TIMES}"
     )
-    return _every(found, "tests-one-way", "Do strategies differ? One-way", caption, columns, True)
+    return _every(runs, "tests-one-way", "Do strategies differ? One-way", caption, columns, True)
 
 
 def _every(
-    found: Findings, name: str, title: str, caption: str, columns: tuple[Column, ...], paper: bool
+    runs: Runs, name: str, title: str, caption: str, columns: tuple[Column, ...], paper: bool
 ) -> list[Table]:
-    tables = []
-    measures = recorded(found, (*QUALITY, *COSTS))
-    for model, data in found.evidence.pairs:
-        exits = found.exits(model, data)
-        groups = found.families(model, data) if paper else {"": ()}
-        rows: list[Mapping[str, Any]] = []
-        notes: list[tuple[str, str]] = []
-        for measure in measures:
-            for exit in [None, *exits] if measure.per_exit else [None]:
-                for family, members in groups.items():
-                    lost: list[str] = []
-                    if exit is not None and measure in COSTS:
-                        members, lost = _measured(found, model, data, measure, exit, members)
-                        if len(members) < 2:
-                            continue
-                    analysis = found.analysis(model, data, measure, exit, members)
-                    if analysis is None:
-                        continue
-                    at_ = at(exit, exits)
-                    word = CORE_WORD if family == "core" else family
-                    about = {"measure": measure.title, "exit": at_, "compared": word}
-                    numbers = _checked(analysis) if paper else over_seeds(analysis)
-                    rows.append({**about, **numbers})
-                    where = f"{measure.title}, {at_}{f', {word}' if paper else ''}"
-                    notes += [(where, words) for words in (*lost, *_notes(analysis))]
-        if rows:
-            about_ = {"model": model, "data": data}
-            leading = (Column("measure", "measure"), Column("exit", "exit"))
-            tables.append(
-                Table(
-                    slug(name, model, data),
-                    "more",
-                    f"{title}: {place(model, data)}",
-                    caption,
-                    pd.DataFrame(rows),
-                    (*leading, *columns),
-                    about=about_,
-                    notes=(*unrecorded(found, (*QUALITY, *COSTS)), *gathered(notes)),
-                )
-            )
-    return tables
+    rows: list[Mapping[str, Any]] = []
+    notes: list[tuple[str, str]] = []
+    wanted = (*QUALITY, *COSTS)
+    places = [
+        (measure, exit, family, members)
+        for measure in recorded(runs.evidence, wanted)
+        for exit in ([None, *runs.exits] if measure.per_exit else [None])
+        for family, members in (runs.families if paper else {"": ()}).items()
+    ]
+    for measure, exit, family, members in places:
+        lost: list[str] = []
+        if exit is not None and measure in COSTS:
+            members, lost = _measured(runs, measure, exit, members)
+            if len(members) < 2:
+                continue
+        analysis = runs.analysis(measure, exit, members)
+        if analysis is None:
+            continue
+        at_ = at(exit, runs.exits)
+        word = CORE_WORD if family == "core" else family
+        numbers = _checked(analysis) if paper else over_seeds(analysis)
+        rows.append({"measure": measure.title, "exit": at_, "compared": word, **numbers})
+        where = f"{measure.title}, {at_}{f', {word}' if paper else ''}"
+        notes += [(where, words) for words in (*lost, *_notes(analysis))]
+    if not rows:
+        return []
+    leading = (Column("measure", "measure"), Column("exit", "exit"))
+    return [
+        Table(
+            runs.name(name),
+            "more",
+            f"{title}: {runs.place}",
+            caption,
+            pd.DataFrame(rows),
+            (*leading, *columns),
+            about=runs.about,
+            notes=(*unrecorded(runs.evidence, wanted), *gathered(notes)),
+        )
+    ]
 
 
 def _measured(
-    found: Findings, model: str, data: str, measure: Measure, exit: int, members: tuple[str, ...]
+    runs: Runs, measure: Measure, exit: int, members: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Of `members` (none: all), those whose values at the exit were all measured; a note on others."""
-    rows = found.values(model, data, measure, exit)
+    rows = runs.values(measure, exit)
     whole = rows.groupby("strategy", sort=True)["measured"].all()
-    here = [s for s in found.evidence.strategies if s in whole.index and (not members or s in members)]
+    here = [s for s in runs.strategies if s in whole.index and (not members or s in members)]
     lost = [s for s in here if not whole[s]]
     note = [f"left out, as their time at the exit is an estimate: {', '.join(lost)}"] if lost else []
     return tuple(s for s in here if whole[s]), note

@@ -1,11 +1,13 @@
-"""What several tables need: names of files, strategies in few letters, notes that repeat."""
+"""What several tables need: strategies in few letters, notes that repeat, the paper's measures."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from offramp.analysis.measures import MEASURES, Measure
+from offramp.paper import families
 from offramp.paper.families import LETTERS
+from offramp.report.evidence import Evidence
 
 SHORT: Mapping[str, str] = {
     **LETTERS,
@@ -16,11 +18,6 @@ SHORT: Mapping[str, str] = {
 }
 CORE_WORD = "core strategies"
 FEW = 4  # places that a note names before it counts the rest
-
-
-def slug(*parts: str) -> str:
-    """A file's name, [a-z0-9-]+."""
-    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts if part)
 
 
 def spelled(strategies: Iterable[str]) -> str:
@@ -54,5 +51,30 @@ def at(exit: int | None, exits: Sequence[int]) -> str:
     return "final" if exits and exit == exits[-1] else f"exit {exit}"
 
 
-def place(model: str, data: str) -> str:
-    return f"{model}, {data}"
+def named(*names: str) -> tuple[Measure, ...]:
+    return tuple(MEASURES[name] for name in names)
+
+
+LOSSES = named(*families.LOSSES)
+ACCURACIES = named(*families.ACCURACIES)
+QUALITY = named(*families.QUALITY)
+COSTS = named(*families.COSTS)
+RESOURCES = named(*families.RESOURCES)
+EPOCHS = named(*families.EPOCHS)
+WHICH = (
+    "Memory, sum over phases: as the paper adds it up over the runs of exits; largest phase: what a "
+    "machine must have. Power, peak: the highest of any phase, as in the paper's section 5.5; mean: "
+    "weighted with time, as in its Table 7."
+)
+
+
+def recorded(evidence: Evidence, measures: Sequence[Measure]) -> tuple[Measure, ...]:
+    """Those of which the evidence has any value."""
+    return tuple(measure for measure in measures if evidence.observed(measure))
+
+
+def unrecorded(evidence: Evidence, measures: Sequence[Measure]) -> tuple[str, ...]:
+    """A note that names those of which there is none."""
+    there = recorded(evidence, measures)
+    absent = [measure.title for measure in measures if measure not in there]
+    return (f"Not recorded in any trial: {'; '.join(absent)}.",) if absent else ()

@@ -11,10 +11,10 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
 from offramp.analysis.stats.pairwise import Pair
-from offramp.report.findings import Findings
+from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
-from offramp.report.tables.common import gathered
-from offramp.report.tables.groups import RESOURCES, named, unrecorded
+from offramp.report.runs import Runs
+from offramp.report.tables.common import RESOURCES, gathered, named, unrecorded
 from offramp.report.tables.marks import ALPHA, default_pairs
 
 LEVELS = ("low", "moderate", "high")
@@ -63,22 +63,25 @@ class Standing:
     supported: bool
 
 
-def decision(found: Findings) -> list[Table]:
+def decision(evidence: Evidence) -> list[Table]:
     """Strategies by characteristic, the paper's words beside ours (Table 8)."""
-    ranked = [s for s in found.evidence.strategies if s != "baseline"]
+    ranked = [s for s in evidence.strategies if s != "baseline"]
     columns = {
-        "time": (_standing(found, "seconds-written", ranked), LEVELS),
-        "resources": (_resources(found, ranked), LEVELS),
-        "convergence": (_standing(found, "min-loss-epoch", ranked), ("fast", "gradual", "slow")),
-        "stability": (_standing(found, "validation-stability", ranked), ("stable", "fair", "unstable")),
-        "accuracy": (_standing(found, "accuracy-test", ranked), LEVELS),
+        "time": (_standing(evidence, "seconds-written", ranked), LEVELS),
+        "resources": (_resources(evidence, ranked), LEVELS),
+        "convergence": (_standing(evidence, "min-loss-epoch", ranked), ("fast", "gradual", "slow")),
+        "stability": (
+            _standing(evidence, "validation-stability", ranked),
+            ("stable", "fair", "unstable"),
+        ),
+        "accuracy": (_standing(evidence, "accuracy-test", ranked), LEVELS),
         "generalization": (
-            _standing(found, "generalization-gap-best", ranked),
+            _standing(evidence, "generalization-gap-best", ranked),
             ("strong", "moderate", "weak"),
         ),
     }
-    overfits = _standing(found, "overfits", ranked)
-    rise = _standing(found, "loss-rise", ranked)
+    overfits = _standing(evidence, "overfits", ranked)
+    rise = _standing(evidence, "loss-rise", ranked)
     rows: list[Mapping[str, Any]] = []
     for strategy in ranked:
         row: dict[str, Any] = {"strategy": strategy, "by": "here"}
@@ -97,10 +100,10 @@ def decision(found: Findings) -> list[Table]:
     if not rows:
         return []
     notes = [("", f"No ranks by {word}") for word, (s, _) in columns.items() if not s.position]
-    lines = (*unrecorded(found, (*named("seconds-written"), *RESOURCES)), *gathered(notes))
+    lines = (*unrecorded(evidence, (*named("seconds-written"), *RESOURCES)), *gathered(notes))
     titles = (Column("strategy", "strategy"), Column("by", "by"), *(Column(k, t) for k, t in SHOWN))
     title, frame = "Strategies by characteristic", pd.DataFrame(rows)
-    return [Table("decision", "more", title, CAPTION, frame, titles, "Table 8", notes=lines)]
+    return [Table("decision", "more", title, CAPTION, frame, titles, notes=lines)]
 
 
 SHOWN = (
@@ -115,13 +118,13 @@ SHOWN = (
 KEYS = tuple(key for key, _ in SHOWN)
 
 
-def _standing(found: Findings, name: str, strategies: Sequence[str]) -> Standing:
+def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> Standing:
     measure = MEASURES[name]
     positions: dict[str, list[float]] = {}
     means: dict[str, list[float]] = {}
     supported = False
-    for model, data in found.evidence.pairs:
-        rows = found.values(model, data, measure)
+    for runs in evidence.runs:
+        rows = runs.values(measure)
         rows = rows[rows["strategy"].isin(list(strategies))]
         mean = rows.groupby("strategy", sort=True)["value"].mean()
         for strategy, value in mean.items():
@@ -130,7 +133,7 @@ def _standing(found: Findings, name: str, strategies: Sequence[str]) -> Standing
             ranks = (mean.rank(method="average") - 1) / (len(mean) - 1)
             for strategy, position in ranks.items():
                 positions.setdefault(str(strategy), []).append(float(position))
-            supported = supported or _differ(found, model, data, measure)
+            supported = supported or _differ(runs, measure)
     return Standing(
         {s: float(np.mean(p)) for s, p in positions.items()},
         {s: float(np.mean(m)) for s, m in means.items()},
@@ -138,16 +141,16 @@ def _standing(found: Findings, name: str, strategies: Sequence[str]) -> Standing
     )
 
 
-def _differ(found: Findings, model: str, data: str, measure: Measure) -> bool:
-    analysis = found.analysis(model, data, measure)
+def _differ(runs: Runs, measure: Measure) -> bool:
+    analysis = runs.analysis(measure)
     return analysis is not None and any(
         isinstance(pair, Pair) and pair.p < ALPHA for pair in default_pairs(analysis)
     )
 
 
-def _resources(found: Findings, strategies: Sequence[str]) -> Standing:
+def _resources(evidence: Evidence, strategies: Sequence[str]) -> Standing:
     """The mean position by memory, power and energy, where recorded."""
-    each = [_standing(found, m.name, strategies) for m in RESOURCES]
+    each = [_standing(evidence, m.name, strategies) for m in RESOURCES]
     positions = {
         s: [one.position[s] for one in each if s in one.position]
         for s in strategies

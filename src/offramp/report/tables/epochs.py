@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from offramp.analysis.measures import Measure
-from offramp.report.findings import Findings
+from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
+from offramp.report.runs import Runs
 from offramp.report.tables.anova import reasons
-from offramp.report.tables.common import SHORT, at, gathered, place, slug, spelled
-from offramp.report.tables.groups import EPOCHS
+from offramp.report.tables.common import EPOCHS, SHORT, at, gathered, spelled
 from offramp.report.tables.marks import marks
 
 DEFINED = (
@@ -25,61 +25,42 @@ DEFINED = (
     "stable. All of the last phase that trained the exit, epochs counted from its start. Where "
     "some seeds have no such epoch, means are of the others."
 )
-TITLES = {
-    "min-loss-epoch": "least loss, epoch",
-    "peak-epoch": "peak, epoch",
-    "saturation-epoch": "saturated, epoch",
-    "overfits": "overfit, %",
-    "overfitting-epoch": "from, epoch",
-    "generalization-gap-best": "gap best",
-    "generalization-gap-last": "gap last",
-    "validation-stability": "stability",
-}
-DIGITS = {"generalization-gap-best": 1, "generalization-gap-last": 1, "validation-stability": 3}
 
 
-def epochs(found: Findings) -> list[Table]:
-    """Epoch metrics of every strategy and exit (Table 3)."""
-    tables = []
-    for model, data in found.evidence.pairs:
-        rows = _rows(found, model, data)
-        if rows:
-            about = {"model": model, "data": data}
-            caption = f"Mean ± sample standard deviation over seeds. {DEFINED}"
-            columns = (Column("strategy", "strategy"), Column("exit", "exit"), *map(_column, EPOCHS))
-            tables.append(
-                Table(
-                    slug("epochs", model, data),
-                    "rq2",
-                    f"Epoch metrics: {place(model, data)}",
-                    caption,
-                    pd.DataFrame(rows),
-                    columns,
-                    "Table 3",
-                    about,
-                )
-            )
-    return tables
+def epochs(runs: Runs) -> list[Table]:
+    """Epoch metrics of every strategy and exit."""
+    rows = _rows(runs)
+    if not rows:
+        return []
+    return [
+        Table(
+            runs.name("epochs"),
+            "rq2",
+            f"Epoch metrics: {runs.place}",
+            f"Mean ± sample standard deviation over seeds. {DEFINED}",
+            pd.DataFrame(rows),
+            (Column("strategy", "strategy"), Column("exit", "exit"), *map(_column, EPOCHS)),
+            about=runs.about,
+        )
+    ]
 
 
 def _column(measure: Measure) -> Column:
-    digits = DIGITS.get(measure.name, 0)
     spread = None if measure.name == "overfits" else f"{measure.name}_sd"
-    return Column(measure.name, TITLES[measure.name], "number", digits, measure.better, spread)
+    return Column(measure.name, measure.column, "number", measure.digits, measure.better, spread)
 
 
-def _rows(found: Findings, model: str, data: str) -> list[Mapping[str, Any]]:
+def _rows(runs: Runs) -> list[Mapping[str, Any]]:
     """Values as they are shown: shares in percent, gaps in points."""
-    exits = found.exits(model, data)
     statistics = {}
     for measure in EPOCHS:
-        shown = found.observations(model, data, measure).dropna(subset="exit")
+        shown = runs.observations(measure).dropna(subset="exit")
         values = (shown["value"] * measure.scale).groupby([shown["strategy"], shown["exit"]])
         statistics[measure.name] = (values.mean(), values.std(ddof=1))
     rows: list[Mapping[str, Any]] = []
-    for strategy in (s for s in found.evidence.strategies if found.evidence.of(model, data, s)):
-        for exit in exits:
-            row: dict[str, Any] = {"strategy": strategy, "exit": at(exit, exits)}
+    for strategy in runs.strategies:
+        for exit in runs.exits:
+            row: dict[str, Any] = {"strategy": strategy, "exit": at(exit, runs.exits)}
             for name, (mean, sd) in statistics.items():
                 key = (strategy, exit)
                 row[name] = float(mean[key]) if key in mean.index else float("nan")
@@ -89,13 +70,13 @@ def _rows(found: Findings, model: str, data: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-def digest(found: Findings) -> list[Table]:
+def digest(evidence: Evidence) -> list[Table]:
     """Epoch metrics in short: by depth, the best and the worst (Table 3)."""
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
     for measure in EPOCHS:
-        for model, data in found.evidence.pairs:
-            analysis = found.analysis(model, data, measure)
+        for runs in evidence.runs:
+            analysis = runs.analysis(measure)
             if analysis is None or len(analysis.means) < 2:
                 continue
             means = sorted(
@@ -107,26 +88,27 @@ def digest(found: Findings) -> list[Table]:
             rows.append(
                 {
                     "measure": measure.title,
-                    "model": model,
-                    "data": data,
-                    "depth": _depth(found, model, data, measure),
-                    "best": f"{_letters(found, marked.best)} {_text(means[0].mean, measure)}",
-                    "alike": _letters(found, marked.alike),
-                    "worst": f"{_letters(found, worst)} {_text(means[-1].mean, measure)}"
+                    **runs.about,
+                    "depth": _depth(runs, measure),
+                    "best": f"{_letters(evidence, marked.best)} {_text(means[0].mean, measure)}",
+                    "alike": _letters(evidence, marked.alike),
+                    "worst": f"{_letters(evidence, worst)} {_text(means[-1].mean, measure)}"
                     f"{'' if separate else ' ≈'}",
                 }
             )
-            where = f"{measure.title} ({place(model, data)})"
+            where = f"{measure.title} ({runs.place})"
             notes += [(where, words) for words in reasons(analysis)]
             if marked.untested and not reasons(analysis):
-                notes.append((where, f"not tested against the best: {_letters(found, marked.untested)}"))
+                notes.append(
+                    (where, f"not tested against the best: {_letters(evidence, marked.untested)}")
+                )
     if not rows:
         return []
     caption = (
         "Means over exits and seeds. By depth: the mean over strategies and seeds at exit 1, 2, … "
         "Best and worst: strategies and their value; alike: not significantly different from the best "
         "(Holm-adjusted paired differences over seeds, p < 0.05); ≈ after the worst: neither is it, or "
-        f"it was not tested. {DEFINED} {spelled(found.evidence.strategies)}."
+        f"it was not tested. {DEFINED} {spelled(evidence.strategies)}."
     )
     columns = (
         *(Column(key, key) for key in ("measure", "model", "data")),
@@ -134,12 +116,12 @@ def digest(found: Findings) -> list[Table]:
         *(Column(key, key) for key in ("best", "alike", "worst")),
     )
     title, frame, lines = "Epoch metrics in short", pd.DataFrame(rows), gathered(notes)
-    return [Table("epochs-digest", "rq2", title, caption, frame, columns, "Table 3", notes=lines)]
+    return [Table("epochs-digest", "rq2", title, caption, frame, columns, notes=lines)]
 
 
-def _depth(found: Findings, model: str, data: str, measure: Measure) -> str:
+def _depth(runs: Runs, measure: Measure) -> str:
     """`12 → 18 → 25`: of strategies that have every exit, so that each counts at every depth."""
-    rows = found.observations(model, data, measure).dropna(subset="exit")
+    rows = runs.observations(measure).dropna(subset="exit")
     table = rows.pivot_table(index=["strategy", "seed"], columns="exit", values="value")
     whole = table.dropna()
     if whole.empty or whole.shape[1] < 2:
@@ -148,9 +130,9 @@ def _depth(found: Findings, model: str, data: str, measure: Measure) -> str:
 
 
 def _text(value: float, measure: Measure) -> str:
-    return f"{value * measure.scale:.{DIGITS.get(measure.name, 1)}f}".replace("-", "−")
+    return f"{value * measure.scale:.{max(measure.digits, 1)}f}".replace("-", "−")
 
 
-def _letters(found: Findings, names: Collection[str]) -> str:
-    ordered = [s for s in found.evidence.strategies if s in names]
+def _letters(evidence: Evidence, names: Collection[str]) -> str:
+    ordered = evidence.among(names)
     return ", ".join(SHORT.get(s, s) for s in ordered) or "–"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from offramp.analysis.epochs import validation_stability
-from offramp.analysis.measures import MEASURES
-from offramp.report.findings import Findings
+from offramp.analysis.measures import Measure
+from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
-from offramp.report.tables.common import gathered, place, slug
-from offramp.report.tables.groups import unrecorded
+from offramp.report.runs import Runs
+from offramp.report.tables.common import gathered, named, unrecorded
 from offramp.report.tables.marks import mark_exits
 
 STABLE, MODERATE, UNSTABLE, DIVERGENT = "stable", "moderate", "unstable", "divergent"
@@ -27,12 +26,7 @@ RULE = (
     "divergent: more, or not finite."
 )
 WORDS = (STABLE, MODERATE, UNSTABLE, DIVERGENT)
-COST_COLUMNS = (
-    ("seconds-written", "time as written", "seconds", 1),
-    ("power-gpu-mean", "GPU power, W", "number", 1),
-    ("power-cpu-mean", "CPU power, W", "number", 1),
-)
-COSTS_SHOWN = tuple(MEASURES[name] for name, *_ in COST_COLUMNS)
+COSTS_SHOWN = named("seconds-written", "power-gpu-mean", "power-cpu-mean")
 
 
 def trend(rise: float, jitter: float) -> str:
@@ -52,68 +46,68 @@ def rise_and_jitter(loss: NDArray[np.float64]) -> tuple[float, float]:
     return float(loss[-1] / least - 1), (validation_stability(loss) or 0.0) / float(least)
 
 
-def exits(found: Findings) -> list[Table]:
-    """Accuracy by exit, loss trend, time, power (Table 7)."""
-    return [_exits(found, model, data) for model, data in found.evidence.pairs]
-
-
-def _exits(found: Findings, model: str, data: str) -> Table:
-    numbers = found.exits(model, data)
-    trends = _trends(found, model, data)
-    names = [s for s in found.evidence.strategies if found.evidence.of(model, data, s)]
-    frame = pd.DataFrame([_row(found, model, data, s, trends) for s in names], index=names)
-    best, alike, untested = mark_exits(found, model, data)
-    estimated = not all(t.comparable for t in found.evidence.of(model, data))
+def exits(runs: Runs) -> list[Table]:
+    """Accuracy by exit, loss trend, time, power."""
+    trends = _trends(runs)
+    rows = [{"strategy": s, "trend": trends.get(s, "–"), **_numbers(runs, s)} for s in runs.strategies]
+    best, alike, untested = mark_exits(runs)
+    estimated = not all(t.comparable for t in runs.trials)
     columns = (
         Column("strategy", "strategy"),
-        *(Column(f"exit_{k}", f"E{k}, %", "percent", 1, "higher", f"exit_{k}_sd") for k in numbers),
+        *(Column(f"exit_{k}", f"E{k}, %", "percent", 1, "higher", f"exit_{k}_sd") for k in runs.exits),
         Column("trend", "loss trend"),
-        *(_cost(name, title, kind, digits, estimated) for name, title, kind, digits in COST_COLUMNS),
+        *(_cost(measure, estimated) for measure in COSTS_SHOWN),
     )
     caption = (
         f"Test accuracy, mean ± sample standard deviation over seeds. {RULE} Training time as the paper "
         f"runs it{', estimated (~)' if estimated else ''}; mean power over training."
     )
-    return Table(
-        slug("exits", model, data),
-        "rq1",
-        f"Accuracy by exit, loss trend, time, power: {place(model, data)}",
-        caption,
-        frame,
-        columns,
-        "Table 7",
-        about={"model": model, "data": data},
-        best=best,
-        alike=alike,
-        notes=(*unrecorded(found, COSTS_SHOWN), *gathered(untested)),
-    )
+    return [
+        Table(
+            runs.name("exits"),
+            "rq1",
+            f"Accuracy by exit, loss trend, time, power: {runs.place}",
+            caption,
+            pd.DataFrame(rows, index=runs.strategies),
+            columns,
+            about=runs.about,
+            best=best,
+            alike=alike,
+            notes=(*unrecorded(runs.evidence, COSTS_SHOWN), *gathered(untested)),
+        )
+    ]
 
 
-def _cost(name: str, title: str, kind: Any, digits: int, estimated: bool) -> Column:
-    sign = "~" if estimated and kind == "seconds" else ""
-    return Column(name, sign + title, kind, digits, "lower", f"{name}_sd")
+def _cost(measure: Measure, estimated: bool) -> Column:
+    timed = measure.unit == "s"
+    title = f"~{measure.column}" if estimated and timed else measure.column
+    kind: Literal["seconds", "number"] = "seconds" if timed else "number"
+    return Column(measure.name, title, kind, measure.digits, measure.better, f"{measure.name}_sd")
 
 
-def _row(
-    found: Findings, model: str, data: str, strategy: str, trends: Mapping[str, str]
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"strategy": strategy, "trend": trends.get(strategy, "–")}
-    for exit in found.exits(model, data):
-        mean, sd = found.spread(model, data, "accuracy-test", strategy, exit)
+def _numbers(runs: Runs, strategy: str) -> dict[str, float]:
+    row: dict[str, float] = {}
+    for exit in runs.exits:
+        mean, sd = runs.spread("accuracy-test", strategy, exit)
         row[f"exit_{exit}"], row[f"exit_{exit}_sd"] = mean, sd
-    for name, *_ in COST_COLUMNS:
-        row[name], row[f"{name}_sd"] = found.spread(model, data, name, strategy)
+    return row | _costs(runs, strategy)
+
+
+def _costs(runs: Runs, strategy: str) -> dict[str, float]:
+    row: dict[str, float] = {}
+    for name in (measure.name for measure in COSTS_SHOWN):
+        row[name], row[f"{name}_sd"] = runs.spread(name, strategy)
     return row
 
 
-def _trends(found: Findings, model: str, data: str) -> dict[str, str]:
+def _trends(runs: Runs) -> dict[str, str]:
     """The word for each strategy: that of its worst exit."""
     signs: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    for trial in sorted(found.evidence.of(model, data), key=lambda t: t.id):
-        for history in found.histories.get(trial.id, ()):
-            if len(history.loss):
-                key = (trial.strategy, history.exit)
-                signs.setdefault(key, []).append(rise_and_jitter(history.loss))
+    strategies = {trial.id: trial.strategy for trial in runs.trials}
+    for history in runs.evidence.numbers.histories:
+        if history.trial in strategies and len(history.loss):
+            key = (strategies[history.trial], history.exit)
+            signs.setdefault(key, []).append(rise_and_jitter(history.loss))
     words: dict[str, str] = {}
     for (name, _), seen in signs.items():
         word = trend(float(np.mean([r for r, _ in seen])), float(np.mean([j for _, j in seen])))
@@ -121,31 +115,29 @@ def _trends(found: Findings, model: str, data: str) -> dict[str, str]:
     return words
 
 
-def baseline(found: Findings) -> list[Table]:
+def baseline(evidence: Evidence) -> list[Table]:
     """Networks without early exits (Table 6)."""
     rows, notes = [], []
-    for model, data in found.evidence.pairs:
-        if not found.evidence.of(model, data, "baseline"):
-            notes.append((place(model, data), "no baseline was trained"))
+    for runs in evidence.runs:
+        if not runs.of("baseline"):
+            notes.append((runs.place, "no baseline was trained"))
             continue
-        row: dict[str, Any] = {"model": model, "data": data}
+        row: dict[str, Any] = {**runs.about}
         for split in ("validation", "test"):
             name = f"final-accuracy-{split}"
-            row[split], row[f"{split}_sd"] = found.spread(model, data, name, "baseline")
-        for name, *_ in COST_COLUMNS:
-            row[name], row[f"{name}_sd"] = found.spread(model, data, name, "baseline")
-        row["seeds"] = len(found.evidence.of(model, data, "baseline"))
+            row[split], row[f"{split}_sd"] = runs.spread(name, "baseline")
+        row |= {**_costs(runs, "baseline"), "seeds": len(runs.of("baseline"))}
         rows.append(row)
     if not rows:
         return []
-    trials = [t for pair in found.evidence.pairs for t in found.evidence.of(*pair, "baseline")]
+    trials = [t for t in evidence.trials if t.strategy == "baseline"]
     estimated = not all(t.comparable for t in trials)
     columns = (
         Column("model", "model"),
         Column("data", "data"),
         Column("validation", "validation accuracy, %", "percent", 1, "higher", "validation_sd"),
         Column("test", "test accuracy, %", "percent", 1, "higher", "test_sd"),
-        *(_cost(name, title, kind, digits, estimated) for name, title, kind, digits in COST_COLUMNS),
+        *(_cost(measure, estimated) for measure in COSTS_SHOWN),
         Column("seeds", "seeds", "integer"),
     )
     caption = (
@@ -153,7 +145,7 @@ def baseline(found: Findings) -> list[Table]:
         f"The paper prints validation accuracy. Training time as the paper runs it"
         f"{', estimated (~)' if estimated else ''}; mean power over training."
     )
-    lines = (*unrecorded(found, COSTS_SHOWN), *gathered(notes))
+    lines = (*unrecorded(evidence, COSTS_SHOWN), *gathered(notes))
     title = "Networks without early exits"
     frame = pd.DataFrame(rows)
-    return [Table("baseline", "rq2", title, caption, frame, columns, "Table 6", notes=lines)]
+    return [Table("baseline", "rq2", title, caption, frame, columns, notes=lines)]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from offramp.report.findings import Findings
+from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 
 
@@ -206,9 +206,9 @@ CAPTION = (
 )
 
 
-def guidelines(found: Findings) -> list[Table]:
+def guidelines(evidence: Evidence) -> list[Table]:
     """The paper's advice, each piece tied to claims (Table 9)."""
-    if not {a.strategy for a in ADVICE} & set(found.evidence.strategies):
+    if not {a.strategy for a in ADVICE} & set(evidence.strategies):
         return []
     frame = pd.DataFrame(
         [
@@ -216,7 +216,9 @@ def guidelines(found: Findings) -> list[Table]:
                 "strategy": a.strategy,
                 "side": a.side,
                 "advice": a.text,
-                "claims": "; ".join(f"{claim} ({found.outcomes[claim].verdict})" for claim in a.claims)
+                "claims": "; ".join(
+                    f"{claim} ({evidence.judgments[claim].verdict})" for claim in a.claims
+                )
                 or NONE_TESTS,
             }
             for a in ADVICE
@@ -228,4 +230,4 @@ def guidelines(found: Findings) -> list[Table]:
         Column("advice", "advice"),
         Column("claims", "claims, and what these runs say"),
     )
-    return [Table("guidelines", "more", "Guidelines", CAPTION, frame, columns, "Table 9, section 8.1")]
+    return [Table("guidelines", "more", "Guidelines", CAPTION, frame, columns)]

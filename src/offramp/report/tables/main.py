@@ -9,13 +9,12 @@ import pandas as pd
 
 from offramp.analysis.exits import at_thresholds
 from offramp.errors import OfframpError
-from offramp.report.evidence import Evidence
-from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
 from offramp.report.record import Trial
-from offramp.report.tables.common import gathered, place, slug
+from offramp.report.runs import Runs, mean_sd
+from offramp.report.tables.common import gathered
 from offramp.report.tables.marks import mark_exits
-from offramp.store.summary import THRESHOLDS, Spread
+from offramp.store.summary import THRESHOLDS
 
 CAPTION = (
     "Test accuracy at each exit, %: mean ± sample standard deviation over seeds. Marks are within a "
@@ -28,35 +27,31 @@ CAPTION = (
 )
 
 
-def main(found: Findings) -> list[Table]:
-    """Accuracy at each exit, against compute, and training time: the main table."""
-    return [_main(found, model, data) for model, data in found.evidence.pairs]
-
-
-def _main(found: Findings, model: str, data: str) -> Table:
-    evidence = found.evidence
-    trials = sorted(evidence.of(model, data), key=lambda t: (t.seed, t.id))
-    exits = found.exits(model, data)
+def main(runs: Runs) -> list[Table]:
+    """Accuracy at each exit, accuracy against compute, and training time."""
+    trials = sorted(runs.trials, key=lambda t: (t.seed, t.id))
     names = tuple(dict.fromkeys(t.strategy for t in sorted(trials, key=lambda t: t.rank)))
     rows, notes = {}, []
     for name in names:
-        rows[name], lost = _row(evidence, [t for t in trials if t.strategy == name], exits)
+        rows[name], lost = _row(runs, [t for t in trials if t.strategy == name])
         notes += lost
-    best, alike, untested = mark_exits(found, model, data)
+    best, alike, untested = mark_exits(runs)
     estimated = not all(t.comparable for t in trials)
     words = ", here an estimate from the MACs that sharing and caching spared" if estimated else ""
-    return Table(
-        slug("main", model, data),
-        "answer",
-        f"Accuracy, compute and time: {place(model, data)}",
-        CAPTION.format(estimated=words),
-        pd.DataFrame.from_dict(rows, orient="index"),
-        _columns(exits, estimated),
-        about={"model": model, "data": data},
-        best=best,
-        alike=alike,
-        notes=gathered([*notes, *untested]),
-    )
+    return [
+        Table(
+            runs.name("main"),
+            "answer",
+            f"Accuracy, compute and time: {runs.place}",
+            CAPTION.format(estimated=words),
+            pd.DataFrame.from_dict(rows, orient="index"),
+            _columns(runs.exits, estimated),
+            about=runs.about,
+            best=best,
+            alike=alike,
+            notes=gathered([*notes, *untested]),
+        )
+    ]
 
 
 def _columns(exits: Sequence[int], estimated: bool) -> tuple[Column, ...]:
@@ -75,18 +70,16 @@ def _columns(exits: Sequence[int], estimated: bool) -> tuple[Column, ...]:
     )
 
 
-def _row(
-    evidence: Evidence, trials: Sequence[Trial], exits: Sequence[int]
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _row(runs: Runs, trials: Sequence[Trial]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     row: dict[str, Any] = {"strategy": trials[0].strategy}
-    for k in exits:
+    for k in runs.exits:
         values = [t.accuracy["test"][t.exits.index(k)] for t in trials if k in t.exits]
-        row[f"exit_{k}"], row[f"exit_{k}_sd"] = spread(values)
+        row[f"exit_{k}"], row[f"exit_{k}_sd"] = mean_sd(values)
     points: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
     notes = []
     for trial in trials:
         try:
-            logits, labels = evidence.logits(trial.id)
+            logits, labels = runs.evidence.logits(trial.id)
         except OfframpError as error:
             notes.append(("", f"trial {trial.id} has no compute: {error}"))
             continue
@@ -94,21 +87,13 @@ def _row(
         for point in found:
             points[point.threshold].append((point.accuracy, point.compute))
     for threshold, pairs in points.items():
-        accuracy, compute = spread([a for a, _ in pairs]), spread([c for _, c in pairs])
+        accuracy, compute = mean_sd([a for a, _ in pairs]), mean_sd([c for _, c in pairs])
         text = f"{100 * accuracy[0]:.1f} @ {100 * compute[0]:.0f}" if pairs else "–"
         row[f"at_{threshold:g}"] = text
         row[f"accuracy_at_{threshold:g}"], row[f"accuracy_at_{threshold:g}_sd"] = accuracy
         row[f"compute_at_{threshold:g}"], row[f"compute_at_{threshold:g}_sd"] = compute
-    row["written"], row["written_sd"] = spread([t.seconds.written for t in trials])
-    row["executed"], row["executed_sd"] = spread([t.seconds.executed for t in trials])
-    row["added"] = spread([t.seconds.marginal for t in trials])[0]
+    row["written"], row["written_sd"] = mean_sd([t.seconds.written for t in trials])
+    row["executed"], row["executed_sd"] = mean_sd([t.seconds.executed for t in trials])
+    row["added"] = mean_sd([t.seconds.marginal for t in trials])[0]
     row["seeds"] = len(trials)
     return row, notes
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN where there are no values, or one."""
-    if not values:
-        return float("nan"), float("nan")
-    found = Spread.of(values)
-    return found.mean, found.sd

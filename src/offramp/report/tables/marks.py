@@ -9,7 +9,7 @@ from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.analyze import OverBlocks
 from offramp.analysis.stats.pairwise import Pair, Pairs
-from offramp.report.findings import Findings
+from offramp.report.runs import Runs
 from offramp.report.tables.common import at
 
 ALPHA = 0.05
@@ -46,19 +46,18 @@ def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
 
 
 def mark_exits(
-    found: Findings, model: str, data: str
+    runs: Runs,
 ) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]], list[tuple[str, str]]]:
     """Best and alike cells of columns `exit_K`, test accuracy, rows by strategy; and notes (place and
     words) on what could not be tested."""
     best: set[tuple[str, str]] = set()
     alike: set[tuple[str, str]] = set()
     notes = []
-    exits = found.exits(model, data)
-    for exit in exits:
-        analysis = found.analysis(model, data, MEASURES["accuracy-test"], exit)
+    for exit in runs.exits:
+        analysis = runs.analysis(MEASURES["accuracy-test"], exit)
         if analysis is None:
             continue
-        where, marked = at(exit, exits), marks(analysis, "higher")
+        where, marked = at(exit, runs.exits), marks(analysis, "higher")
         best |= {(name, f"exit_{exit}") for name in marked.best}
         alike |= {(name, f"exit_{exit}") for name in marked.alike}
         if isinstance(analysis.over_blocks, Untested):

@@ -10,11 +10,20 @@ import pandas as pd
 from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Analysis, rule
 from offramp.analysis.stats.analyze import OneWay, OverBlocks
-from offramp.report.findings import Findings
+from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
 from offramp.report.tables.anova import ESTIMATED, reasons, short
-from offramp.report.tables.common import SHORT, gathered, place, spelled
-from offramp.report.tables.groups import ACCURACIES, COSTS, LOSSES, WHICH, recorded, unrecorded
+from offramp.report.tables.common import (
+    ACCURACIES,
+    COSTS,
+    LOSSES,
+    SHORT,
+    WHICH,
+    gathered,
+    recorded,
+    spelled,
+    unrecorded,
+)
 from offramp.report.tables.marks import ALPHA
 
 WAYS = (
@@ -24,45 +33,37 @@ WAYS = (
 )
 
 
-def order_accuracy(found: Findings) -> list[Table]:
+def order_accuracy(evidence: Evidence) -> list[Table]:
     """Who is more accurate than whom, in one line each."""
-    return _orders(found, "order-accuracy", "rq1", "Who is more accurate than whom", ACCURACIES, "")
+    return _orders(evidence, "order-accuracy", "rq1", "Who is more accurate than whom", ACCURACIES)
 
 
-def order_loss(found: Findings) -> list[Table]:
+def order_loss(evidence: Evidence) -> list[Table]:
     """Whose loss is higher than whose, in one line each (Fig. 11)."""
-    return _orders(found, "order-loss", "rq1", "Whose loss is higher than whose", LOSSES, "Fig. 11")
+    return _orders(evidence, "order-loss", "rq1", "Whose loss is higher than whose", LOSSES)
 
 
-def order_costs(found: Findings) -> list[Table]:
+def order_costs(evidence: Evidence) -> list[Table]:
     """Who costs more than whom, in one line each (Table 5)."""
     return _orders(
-        found, "order-costs", "rq2", "Who costs more than whom: time, memory, power", COSTS, "Table 5"
+        evidence, "order-costs", "rq2", "Who costs more than whom: time, memory, power", COSTS
     )
 
 
 def _orders(
-    found: Findings, name: str, question: Question, title: str, measures: Sequence[Measure], paper: str
+    evidence: Evidence, name: str, question: Question, title: str, measures: Sequence[Measure]
 ) -> list[Table]:
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
-    for measure in recorded(found, measures):
-        for model, data in found.evidence.pairs:
-            core = found.families(model, data).get("core", ())
-            everything = found.analysis(model, data, measure)
-            among_core = found.analysis(model, data, measure, None, core) if core else None
+    for measure in recorded(evidence, measures):
+        for runs in evidence.runs:
+            core = runs.families.get("core", ())
+            everything = runs.analysis(measure)
+            among_core = runs.analysis(measure, None, core) if core else None
             tukey, why_tukey = _tukey(among_core)
             seeds, why_seeds = _over_seeds(everything)
-            rows.append(
-                {
-                    "measure": measure.title,
-                    "model": model,
-                    "data": data,
-                    "tukey": tukey,
-                    "seeds": seeds,
-                }
-            )
-            where = f"{measure.title} ({place(model, data)})"
+            rows.append({"measure": measure.title, **runs.about, "tukey": tukey, "seeds": seeds})
+            where = f"{measure.title} ({runs.place})"
             notes += [(where, f"{way}, {why}") for way, why in (why_tukey, why_seeds) if why]
             if everything is not None:
                 lost = [words for words in everything.notes if "left out" in words]
@@ -72,7 +73,7 @@ def _orders(
     better = measures[0].better
     costs = f"{WHICH} {ESTIMATED}" if measures is COSTS else "Values: the mean over exits."
     direction = "The first one of a line is the worst" if better == "lower" else "The first is the best"
-    letters = spelled(found.evidence.strategies)
+    letters = spelled(evidence.strategies)
     caption = (
         f"From the highest mean to the lowest. {direction}: {better} is better. {rule(ALPHA, better)} "
         f"{WAYS} {costs} {letters}."
@@ -84,8 +85,8 @@ def _orders(
         Column("seeds", "over seeds"),
         Column("tukey", "Tukey"),
     )
-    lines = (*unrecorded(found, measures), *gathered(notes))
-    return [Table(name, question, title, caption, pd.DataFrame(rows), columns, paper, notes=lines)]
+    lines = (*unrecorded(evidence, measures), *gathered(notes))
+    return [Table(name, question, title, caption, pd.DataFrame(rows), columns, notes=lines)]
 
 
 def _tukey(analysis: Analysis | None) -> tuple[str, tuple[str, str | None]]:

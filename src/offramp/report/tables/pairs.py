@@ -9,10 +9,10 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.analyze import OneWay
 from offramp.analysis.stats.pairwise import Pair, UntestedPair
-from offramp.report.findings import Findings
 from offramp.report.model import Column, Table
+from offramp.report.runs import Runs, slug
 from offramp.report.tables.anova import reasons
-from offramp.report.tables.common import at, gathered, place, slug
+from offramp.report.tables.common import at, gathered, named
 from offramp.report.tables.marks import ALPHA, default_pairs
 
 CAPTION = (
@@ -23,75 +23,65 @@ CAPTION = (
 )
 
 
-def pairs(found: Findings) -> list[Table]:
+def pairs(runs: Runs) -> list[Table]:
     """All pairs of strategies: differences in test accuracy, with intervals."""
     tables = []
     measure = MEASURES["accuracy-test"]
-    for model, data in found.evidence.pairs:
-        exits = found.exits(model, data)
-        for exit in (None, *exits):
-            analysis = found.analysis(model, data, measure, exit)
-            if analysis is None or len(analysis.means) < 2:
-                continue
-            where = at(exit, exits)
-            rows = [_row(p, measure.scale) for p in default_pairs(analysis)]
-            name = slug("pairs", model, data, "overall" if exit is None else f"exit {exit}")
-            about = {"model": model, "data": data} | ({} if exit is None else {"exit": str(exit)})
-            untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
-            if any(_touches(p) for p in default_pairs(analysis)):
-                untested.append(("", _TOUCHING))
-            tables.append(
-                Table(
-                    name,
-                    "more",
-                    f"Differences in test accuracy, {where}: {place(model, data)}",
-                    CAPTION,
-                    pd.DataFrame(rows, columns=list(_KEYS)),
-                    _COLUMNS,
-                    about=about,
-                    notes=gathered(untested),
-                )
+    for exit in (None, *runs.exits):
+        analysis = runs.analysis(measure, exit)
+        if analysis is None or len(analysis.means) < 2:
+            continue
+        found = default_pairs(analysis)
+        untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
+        untested += [("", _TOUCHING)] if any(_touches(p) for p in found) else []
+        tables.append(
+            Table(
+                slug(runs.name("pairs"), "overall" if exit is None else f"exit {exit}"),
+                "more",
+                f"Differences in test accuracy, {at(exit, runs.exits)}: {runs.place}",
+                CAPTION,
+                pd.DataFrame([_row(p, measure.scale) for p in found], columns=list(_KEYS)),
+                _COLUMNS,
+                about=runs.about | ({} if exit is None else {"exit": str(exit)}),
+                notes=gathered(untested),
             )
+        )
     return tables
 
 
-def pairs_one_way(found: Findings) -> list[Table]:
-    """All pairs of core strategies the paper's way: Tukey's HSD, and Games and Howell (Fig. 11)."""
-    tables = []
-    for model, data in found.evidence.pairs:
-        core = found.families(model, data).get("core", ())
-        rows, notes = [], []
-        for name in ("loss-validation", "accuracy-validation", "accuracy-test"):
-            measure = MEASURES[name]
-            analysis = found.analysis(model, data, measure, None, core) if core else None
-            if analysis is None:
-                continue
-            way = analysis.one_way
-            if not isinstance(way, OneWay):
-                notes.append((measure.title, f"not tested, {way.why}"))
-                continue
-            notes += [(measure.title, words) for words in analysis.notes]
-            unequal = way.unequal.pairs if way.unequal is not None else ()
-            games = {(p.a, p.b): p.p for p in unequal if isinstance(p, Pair)}
-            for pair in way.pairs:
-                more = {"games": games.get((pair.a, pair.b))}
-                rows.append({"measure": measure.title, **_row(pair, measure.scale), **more})
-        if rows or notes:
-            columns = (_MEASURE, *_COLUMNS[:-1], _GAMES, _COLUMNS[-1])
-            tables.append(
-                Table(
-                    slug("pairs-one-way", model, data),
-                    "more",
-                    f"Differences between core strategies, the paper's way: {place(model, data)}",
-                    ONE_WAY_CAPTION,
-                    pd.DataFrame(rows, columns=[column.key for column in columns]),
-                    columns,
-                    "Fig. 11",
-                    {"model": model, "data": data},
-                    notes=gathered(notes),
-                )
-            )
-    return tables
+def pairs_one_way(runs: Runs) -> list[Table]:
+    """All pairs of core strategies the paper's way."""
+    core = runs.families.get("core", ())
+    rows, notes = [], []
+    for measure in named("loss-validation", "accuracy-validation", "accuracy-test"):
+        analysis = runs.analysis(measure, None, core) if core else None
+        if analysis is None:
+            continue
+        way = analysis.one_way
+        if not isinstance(way, OneWay):
+            notes.append((measure.title, f"not tested, {way.why}"))
+            continue
+        notes += [(measure.title, words) for words in analysis.notes]
+        unequal = way.unequal.pairs if way.unequal is not None else ()
+        games = {(p.a, p.b): p.p for p in unequal if isinstance(p, Pair)}
+        for pair in way.pairs:
+            more = {"games": games.get((pair.a, pair.b))}
+            rows.append({"measure": measure.title, **_row(pair, measure.scale), **more})
+    if not rows and not notes:
+        return []
+    columns = (_MEASURE, *_COLUMNS[:-1], _GAMES, _COLUMNS[-1])
+    return [
+        Table(
+            runs.name("pairs-one-way"),
+            "more",
+            f"Differences between core strategies, the paper's way: {runs.place}",
+            ONE_WAY_CAPTION,
+            pd.DataFrame(rows, columns=[column.key for column in columns]),
+            columns,
+            about=runs.about,
+            notes=gathered(notes),
+        )
+    ]
 
 
 ONE_WAY_CAPTION = (

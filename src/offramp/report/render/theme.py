@@ -1,4 +1,8 @@
-"""How charts look: the same sizes everywhere, ink by theme, no background of their own."""
+"""How charts look: the same sizes everywhere, ink by theme, no background of their own.
+
+On a page they have two sets of colors at once: each color becomes CSS that names its light and its dark
+value. A browser then chooses, for the screen and for print, and nothing is drawn anew.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +61,32 @@ def _recolored(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: child if key == "datasets" else _recolored(child) for key, child in value.items()}
     return [_recolored(child) for child in value] if isinstance(value, list) else value
+
+
+def both_configs() -> dict[str, Any]:
+    """The charts' common `config`, in both sets of colors and in the page's letters."""
+    both: dict[str, Any] = _both(config(), config(dark=True))
+    return both
+
+
+def both_colors(spec: Any) -> Any:
+    """A specification in which each color that has a dark value names both. Data are left alone."""
+    if isinstance(spec, str):
+        dark = DARK.get(spec)
+        return spec if dark is None else _pair(spec, dark)
+    if isinstance(spec, Mapping):
+        return {
+            key: value if key in ("datasets", "values") else both_colors(value)
+            for key, value in spec.items()
+        }
+    return [both_colors(value) for value in spec] if isinstance(spec, list | tuple) else spec
+
+
+def _both(light: Any, dark: Any) -> Any:
+    if isinstance(light, Mapping):
+        return {key: _both(value, dark[key]) for key, value in light.items()}
+    return light if light == dark else _pair(light, dark)
+
+
+def _pair(light: str, dark: str) -> str:
+    return f"light-dark({light}, {dark})"

@@ -9,51 +9,41 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from offramp.report.evidence import Evidence
+from offramp.analysis import curves as analysis
+from offramp.report.runs import Runs
 
 FEW = 5  # up to so many seeds are drawn one by one
 LEVEL = 0.95
+SPLITS = ("train", "validation")
 CURVE = ["strategy", "exit", "split", "metric"]
 
 
-def curves(evidence: Evidence, model: str, data: str) -> pd.DataFrame:
-    """Every exit's course of training: columns strategy, exit, split (`train`, `validation`), metric
-    (`accuracy`, `cross_entropy`), seed, step, value.
-
-    step: counts, from 1, the epochs that trained the exit, over all phases that did, in order.
-    """
-    trials = evidence.of(model, data)
-    trained = [
-        (trial.id, phase.name, order, exit)
-        for trial in trials
-        for order, phase in enumerate(trial.phases)
-        for exit in phase.exits
-    ]
-    rows = evidence.rows(model, data)
-    keep = rows["metric"].isin(["accuracy", "cross_entropy"]) & rows["split"].isin(
-        ["train", "validation"]
-    )
-    rows = rows[keep & rows["exit"].notna() & rows["epoch"].notna()]
-    order = pd.DataFrame(trained, columns=["trial", "phase", "order", "exit"])
-    rows = rows.astype({"exit": int, "epoch": int}).merge(order, on=["trial", "phase", "exit"])
-    rows = rows.sort_values(["trial", "exit", "split", "metric", "order", "epoch"], kind="stable")
-    rows["step"] = rows.groupby(["trial", "exit", "split", "metric"]).cumcount() + 1
-    return rows[[*CURVE, "seed", "step", "value"]].reset_index(drop=True)
+def curves(runs: Runs) -> pd.DataFrame:
+    """Every exit's course of training, over all phases that trained it: columns strategy, exit, split
+    (`train`, `validation`), metric (`accuracy`, `cross_entropy`), seed, step (from 1), value."""
+    return _placed(runs, joined_curves(runs))
 
 
-def overall(found: pd.DataFrame) -> pd.DataFrame:
+def overall(runs: Runs) -> pd.DataFrame:
     """The mean of a strategy's exits at each step, an exit that has stopped held at its last value:
     `curves` without the column exit."""
-    keys = ["strategy", "split", "metric", "seed"]
-    if found.empty:
-        return found.drop(columns="exit")
-    wide = found.pivot(index=[*keys, "step"], columns="exit", values="value").sort_index()
-    parts = []
-    for _, part in wide.groupby(keys, sort=True):
-        own = part.dropna(axis=1, how="all")  # the exits that the strategy has
-        mean = own.ffill().mean(axis=1).rename("value").reset_index()
-        parts.append(mean[[*keys, "step", "value"]])
-    return pd.concat(parts, ignore_index=True)
+    return _placed(runs, analysis.overall(joined_curves(runs)))
+
+
+def joined_curves(runs: Runs) -> pd.DataFrame:
+    """Those of `analysis.curves.joined` that are of these trials."""
+    every = runs.evidence.numbers.curves
+    return every[every["trial"].isin([t.id for t in runs.trials]) & every["split"].isin(SPLITS)]
+
+
+def _placed(runs: Runs, found: pd.DataFrame) -> pd.DataFrame:
+    by_id = runs.evidence.by_id
+    found = found.rename(columns={"epoch": "step"}).assign(
+        strategy=[by_id[id].strategy for id in found["trial"]],
+        seed=[by_id[id].seed for id in found["trial"]],
+    )
+    columns = [c for c in (*CURVE, "seed", "step", "value") if c in found]
+    return found[columns].reset_index(drop=True)
 
 
 def over_seeds(found: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataFrame:

@@ -19,7 +19,7 @@ THRESHOLDS = np.array(
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class LogitSummary:
     """Of one split of one trial with E exits.
 
     images: how many.  ece, auroc: by exit, of the confidence (largest softmax probability) against
@@ -42,7 +42,7 @@ class Outcome:
     curve: Curve
 
 
-def outcome(logits: np.ndarray, labels: np.ndarray, macs: Sequence[int]) -> Outcome:
+def summarized(logits: np.ndarray, labels: np.ndarray, macs: Sequence[int]) -> LogitSummary:
     """logits: [N, E, C]; labels: [N]; macs: of an image that leaves at each exit, [E]."""
     sure = np.asarray(scoring.scores("confidence", logits))
     answers = np.asarray(scoring.answers(logits))
@@ -51,7 +51,7 @@ def outcome(logits: np.ndarray, labels: np.ndarray, macs: Sequence[int]) -> Outc
     last = ~right[:, -1]
     early = right[:, :-1].any(axis=1)
     clean = np.where(np.isfinite(sure), sure, np.nan)
-    return Outcome(
+    return LogitSummary(
         images=len(labels),
         ece=tuple(calibration_error(clean[:, k], right[:, k]) for k in exits),
         auroc=tuple(auroc(sure[:, k], right[:, k]) for k in exits),

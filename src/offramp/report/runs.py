@@ -1,0 +1,150 @@
+"""The trials of one network on one data set, and what is worked out from them, each once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
+from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
+from offramp.paper.families import families
+from offramp.report.record import Trial
+
+if TYPE_CHECKING:
+    from offramp.report.evidence import Evidence
+
+NONE = pd.DataFrame(columns=list(OBSERVATION))
+COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured")
+
+
+def slug(*words: object) -> str:
+    """A file's name made of words: lower case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(str(w) for w in words if w != "").lower()).strip("-")
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Trials by strategy and seed. evidence: that they are a part of. What is asked for is kept, so
+    equal questions get the same object; nothing else changes."""
+
+    evidence: Evidence = field(repr=False)
+    model: str
+    data: str
+    _samples: dict[tuple[str, int | None], Sample | None] = field(default_factory=dict, repr=False)
+    _analyses: dict[tuple[str, int | None, tuple[str, ...]], Analysis | None] = field(
+        default_factory=dict, repr=False
+    )
+
+    # Names
+
+    def name(self, *words: object) -> str:
+        """Of a file: `words`, the network, the data set."""
+        return slug(*words, self.model, self.data)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a figure or table of these trials is about."""
+        return {"model": self.model, "data": self.data}
+
+    @property
+    def where(self) -> str:
+        return f"{self.model} on {self.data}"
+
+    @property
+    def place(self) -> str:
+        return f"{self.model}, {self.data}"
+
+    # Trials
+
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        return tuple(t for t in self.evidence.trials if (t.model, t.data) == (self.model, self.data))
+
+    def of(self, strategy: str) -> tuple[Trial, ...]:
+        """Trials of a strategy."""
+        return tuple(t for t in self.trials if t.strategy == strategy)
+
+    @cached_property
+    def strategies(self) -> list[str]:
+        """Labels of the strategies that are here, in the order in which they are listed."""
+        return self.evidence.among(t.strategy for t in self.trials)
+
+    @cached_property
+    def exits(self) -> tuple[int, ...]:
+        """Numbers of the exits that any trial has, ascending."""
+        return tuple(sorted({k for t in self.trials for k in t.exits}))
+
+    @cached_property
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """The paper's families that are here: `core`, and each hybrid's, by name."""
+        return families([t.strategy for t in self.trials])
+
+    @property
+    def measured(self) -> bool:
+        """Whether the time of every trial was measured, none estimated."""
+        return all(t.seconds.measured for t in self.trials)
+
+    def by_trial(self, value: Callable[[Trial], float]) -> pd.DataFrame:
+        """A number of every trial: columns strategy, seed, value."""
+        rows = [(t.strategy, t.seed, value(t)) for t in self.trials]
+        return pd.DataFrame(rows, columns=["strategy", "seed", "value"])
+
+    def by_exit(self, value: Callable[[Trial, int], float | None]) -> pd.DataFrame:
+        """A number of every exit of every trial, where there is one: columns strategy, exit, seed,
+        value. value: takes a trial and the place of an exit among its exits."""
+        rows = [
+            (t.strategy, exit, t.seed, value(t, place))
+            for t in self.trials
+            for place, exit in enumerate(t.exits)
+        ]
+        found = pd.DataFrame(rows, columns=["strategy", "exit", "seed", "value"])
+        return found.astype({"value": float}).dropna(subset=["value"])
+
+    # Measures and their statistics
+
+    def observations(self, measure: Measure) -> pd.DataFrame:
+        """All values of a measure (columns `measures.OBSERVATION`), at every exit and overall."""
+        return self.evidence.observed(measure).get((self.model, self.data), NONE)
+
+    def values(self, measure: Measure, exit: int | None = None) -> pd.DataFrame:
+        """Values at one exit, or overall."""
+        found = self.observations(measure)
+        return found[found["exit"].isna() if exit is None else found["exit"] == exit]
+
+    def spread(self, measure: str, strategy: str, exit: int | None = None) -> tuple[float, float]:
+        """Mean and sample standard deviation over the seeds of a strategy; NaN where there is none."""
+        rows = self.values(MEASURES[measure], exit)
+        return mean_sd(rows.loc[rows["strategy"] == strategy, "value"])
+
+    def analysis(
+        self, measure: Measure, exit: int | None = None, members: tuple[str, ...] = ()
+    ) -> Analysis | None:
+        """Whether strategies differ. members: compare these, both ways; else all, over seeds only, as
+        the paper's way has no test of them all. None: there are no values."""
+        key = (measure.name, exit, members)
+        if key not in self._analyses:
+            found = self._sample(measure, exit)
+            kept = found.keep(members) if found is not None and members else found
+            self._analyses[key] = None if kept is None else analyze_sample(kept, both=bool(members))
+        return self._analyses[key]
+
+    def _sample(self, measure: Measure, exit: int | None) -> Sample | None:
+        key = (measure.name, exit)
+        if key not in self._samples:
+            rows = self.values(measure, exit)
+            self._samples[key] = None if rows.empty else sample(rows, COLUMNS)
+        return self._samples[key]
+
+
+def mean_sd(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; NaN where there are no values, or one."""
+    found = np.array(list(values), dtype=float)
+    if not len(found):
+        return float("nan"), float("nan")
+    return float(found.mean()), float(np.std(found, ddof=1)) if len(found) > 1 else float("nan")
