@@ -99,6 +99,12 @@ class Measure:
         """What values are multiplied by to be in `unit`."""
         return SCALES.get(self.unit, 1.0)
 
+    @property
+    def about(self) -> dict[str, str | float]:
+        """What it is, for programs."""
+        named = {"name": self.name, "title": self.title, "unit": self.unit, "better": self.better}
+        return {**named, "scale": self.scale}
+
 
 def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFrame:
     """A measure's values (columns OBSERVATION), a row a trial and exit; exit missing: overall.

@@ -193,8 +193,8 @@ def _stages(found: Result) -> None:
 
 def _draw(found: Result, figure: Path) -> None:
     from offramp.files import replacing
-    from offramp.report.render.charts import rendered
     from offramp.report.figures.speed import speed_figure
+    from offramp.report.render.charts import rendered
     from offramp.store.sealed import writing
 
     ending = figure.suffix[1:]

@@ -96,7 +96,10 @@ def recommend_from(
     answers = advising.recommend(advice.facts(found), asked)
     silent = not any(a.ranking for a in answers) and not all(_all_out(a) for a in answers)
     if as_json:
-        parts = [{**asdict(a), "sure": sure(a) if a.ranking else None} for a in answers]
+        parts = [
+            {**asdict(a), "measure": a.measure.about, "sure": sure(a) if a.ranking else None}
+            for a in answers
+        ]
         emit(
             {
                 "wish": asdict(asked),
