@@ -12,8 +12,7 @@ from benchmarks.step_by_hand import Case
 from benchmarks.subjects import Setting
 
 from benchmarks import ablation, frozen_task, subjects
-from offramp.data.dataset import Split
-from offramp.data.loading.file_split import FileSplit
+from offramp.data.dataset import FileSplit, Split
 from offramp.engine import trainee
 from offramp.study.plan.plan import Plan
 

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
-from offramp.data.dataset import Split
+from offramp.data.dataset import FileSplit, Split
 from offramp.data.images.files import Files
-from offramp.data.loading.file_split import FileSplit
-from offramp.data.loading.slots import Slots
+from offramp.data.loading.prefetch import Slots
 from offramp.data.read import Loader
 from offramp.engine.images import Images
 from offramp.errors import OfframpError

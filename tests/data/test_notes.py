@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pictures import noise, read, save, tree
 
-from offramp.data.notes import notes
+from offramp.data.load import notes
 
 
 def test_what_a_person_should_know(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from offramp.data.loading.slots import Slots
+from offramp.data.loading.prefetch import Slots
 
 
 def _write(slots: Slots) -> None:

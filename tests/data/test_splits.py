@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.data.splits import by_hash, hold_out, hold_out_groups, subset
+from offramp.data.splits import by_hash, hold_out, hold_out_groups, stratified
 from offramp.errors import OfframpError
 
 ALL = ("validation", "calibration", "test")
@@ -75,26 +75,26 @@ def test_hold_out_refuses_tiny_classes() -> None:
 
 def test_subset_keeps_proportions() -> None:
     labels = labels_of(500, 300, 200)
-    rows = subset(labels, 100, 0, "train")
+    rows = stratified(labels, 100, 0, "train")
     assert labels[rows].bincount().tolist() == [50, 30, 20]
     assert torch.equal(rows, rows.unique())
-    assert labels[subset(labels, 101, 0, "train")].bincount().sum() == 101
-    assert torch.equal(subset(labels, 1000, 0, "train"), torch.arange(1000))
-    assert torch.equal(subset(labels, 100, 0, "train"), rows)
-    assert not torch.equal(subset(labels, 100, 1, "train"), rows)
+    assert labels[stratified(labels, 101, 0, "train")].bincount().sum() == 101
+    assert torch.equal(stratified(labels, 1000, 0, "train"), torch.arange(1000))
+    assert torch.equal(stratified(labels, 100, 0, "train"), rows)
+    assert not torch.equal(stratified(labels, 100, 1, "train"), rows)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.data())
 def test_subset_has_the_size_asked_for(counts: list[int], data: st.DataObject) -> None:
     n = data.draw(st.integers(1, sum(counts)))
-    rows = subset(labels_of(*counts), n, 3, "any")
+    rows = stratified(labels_of(*counts), n, 3, "any")
     assert len(rows) == n == len(rows.unique())
 
 
 @pytest.mark.parametrize("n", [0, -1, 7])
 def test_subset_refuses(n: int) -> None:
     with pytest.raises(OfframpError, match="of 6"):
-        subset(labels_of(3, 3), n, 0, "any")
+        stratified(labels_of(3, 3), n, 0, "any")
 
 
 def test_hold_out_is_pinned() -> None:

@@ -15,8 +15,17 @@ from torchvision.transforms.v2 import functional as F
 from offramp.augment import Augment, View
 from offramp.data.images.files import pixels as pixels_of
 from offramp.data.images.geometry import picture
-from offramp.data.loading.boxes import RATIO, random_box
-from offramp.data.loading.views import BOX, BOX_DRAWS, COLUMNS, augmented, cut_draws, cut_out, draws
+from offramp.data.loading.views import (
+    BOX,
+    BOX_DRAWS,
+    COLUMNS,
+    RATIO,
+    augmented,
+    cut_draws,
+    cut_out,
+    draws,
+    random_box,
+)
 from offramp.seeding import derive
 
 VIEW = View(42, 3)

@@ -17,7 +17,7 @@ import pytest
 from kit import check_equal
 from PIL import Image
 
-from offramp.data.loading.file_split import FileSplit
+from offramp.data.dataset import FileSplit
 from offramp.errors import Changed
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan

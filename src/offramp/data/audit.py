@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from offramp.data import split_file
-from offramp.data.choose import Chosen, Part, choose
 from offramp.data.dataset import SPLITS, moments, value_counts
 from offramp.data.images import manifest
 from offramp.data.images.files import Files, Opened
@@ -23,6 +22,7 @@ from offramp.data.pace import Pace
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
 from offramp.data.spec import DataSpec
+from offramp.data.splits import Splits, Subset, choose
 from offramp.errors import OfframpError
 
 BLOCK = 1024  # images that are in memory at once
@@ -79,7 +79,7 @@ class Sources:
     """A data set before its pixels are read: what `offramp.data.images.sheet` shows samples of."""
 
     raw: RawData
-    chosen: Chosen
+    chosen: Splits
     geometry: Geometry
 
     @property
@@ -87,7 +87,7 @@ class Sources:
         return self.raw.classes or tuple(map(str, range(int(self.raw.train.labels.max()) + 1)))
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Subset]:
         """Each split once."""
         parts = dict(self.chosen.parts)
         if parts["validation"] is parts["test"]:
@@ -146,7 +146,7 @@ def audit(sources: Sources) -> Audit:
 
 
 def _split(
-    part: Part, geometry: Geometry, classes: Sequence[str], pace: Pace
+    part: Subset, geometry: Geometry, classes: Sequence[str], pace: Pace
 ) -> tuple[SplitAudit, Tensor]:
     """What is in a part, and how often each value occurs in each channel."""
     sizes: Counter[Size] = Counter()
@@ -168,7 +168,7 @@ def _split(
 Look = tuple[Size, Tensor | None, str | None]  # an image's size, its values, what is wrong with it
 
 
-def _looked_at(part: Part, rows: Tensor, geometry: Geometry) -> Iterator[Look]:
+def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]:
     source = part.source.images
     if not isinstance(source, Opened):
         yield from (_look_at(image, geometry) for image in part.source.read(rows))
@@ -237,7 +237,7 @@ def _example(copies: Sequence[Copies], pair: str) -> str:
     return " = ".join(found.names[:2])
 
 
-def left_out(chosen: Chosen) -> list[str]:
+def left_out(chosen: Splits) -> list[str]:
     """A line for each split from which images went since another one shows their groups."""
     return [
         f"{counts['images']} images of {counts['groups']} groups are left out of {name}: another "

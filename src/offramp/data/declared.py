@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from offramp.augment import Augment
-from offramp.data.choose import Part, choose
-from offramp.data.dataset import Data
+from offramp.data.dataset import Data, FileSplit
 from offramp.data.images.geometry import Geometry
-from offramp.data.loading.file_split import FileSplit
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.spec import DataSpec
+from offramp.data.splits import Subset, choose
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 
@@ -108,7 +107,7 @@ def _labels(counts: tuple[int, ...]) -> RawSplit:
     return RawSplit(labels, labels)
 
 
-def _split(spec: DataSpec, name: str, part: Part, shape: tuple[int, int, int]) -> FileSplit:
+def _split(spec: DataSpec, name: str, part: Subset, shape: tuple[int, int, int]) -> FileSplit:
     nowhere: Any = _Nowhere(spec.name)
     labels: Tensor = part.source.labels[part.rows]
     mark = digest(["declared", spec.name, name, len(labels), list(shape)])

@@ -14,16 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from offramp.augment import Augment
 from offramp.data import split_file
-from offramp.data.choose import Part, choose
-from offramp.data.custom import call
 from offramp.data.dataset import SPLITS, Data
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.raw import RawData
 from offramp.data.read import Loader, Taken, streams, take, take_files
-from offramp.data.samples import Samples, class_names, read_given, read_samples
+from offramp.data.samples import Samples, class_names, from_function, read_given, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec
+from offramp.data.splits import Subset, choose
 from offramp.errors import OfframpError, nearest
 from offramp.usercode import Recorded, is_user_code
 from offramp.usercode import load as load_code
@@ -57,7 +56,7 @@ def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
     """
     if is_user_code(spec.name):
         own = load_code(spec.name, "data.name", recorded)
-        return call(spec.name, own, _arguments(own.function, spec, None))
+        return from_function(spec.name, own, _arguments(own.function, spec, None))
     if spec.name not in DATASETS:
         raise OfframpError(
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
@@ -175,7 +174,7 @@ def assemble(
     )
 
 
-def _check_loader(loader: Loader, parts: Iterable[Part], spec: DataSpec) -> None:
+def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> None:
     kinds = ("auto", "resident", "streaming")
     if loader not in kinds:
         raise OfframpError(f"execution.loader cannot be '{loader}'{nearest(loader, kinds)}")
@@ -220,6 +219,28 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
             seen = set(digests[other])
             counts[f"{name} in {other}"] = sum(d in seen for d in digests[name])
     return {name: count for name, count in counts.items() if count}
+
+
+def notes(provenance: Mapping[str, Any]) -> list[str]:
+    """What a person should know of data that was read: images that were left out, skipped, or are there
+    twice. provenance: of `Data`.  One sentence for each kind and split."""
+    found = []
+    for split, count in provenance.get("group_in_another_split", {}).items():
+        found.append(
+            f"{_images(count['images'])} of {split} left out: {count['groups']} of its groups are in "
+            "another split."
+        )
+    for split, names in provenance.get("skipped", {}).items():
+        found.append(f"{_images(len(names))} of {split} skipped as damaged, {names[0]} first.")
+    for where, count in provenance.get("duplicates", {}).items():
+        split, _, other = where.partition(" in ")
+        twin = f"one of {other}" if other else "another of it"
+        found.append(f"{_images(count)} of {split} equal to {twin}, byte for byte.")
+    return found
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"
 
 
 def _checked(option: str, kind: Any, value: Any) -> Any:

@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.data.choose import Part
-from offramp.data.dataset import Split, moments, statistics
+from offramp.data.dataset import FileSplit, Split, moments, statistics
 from offramp.data.images.decode import in_threads
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.scan import check_unchanged, scan
-from offramp.data.loading.file_split import FileSplit
 from offramp.data.pace import Pace
+from offramp.data.splits import Subset
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 
@@ -39,14 +38,14 @@ class Taken:
     """
 
     split: Split | FileSplit
-    part: Part
+    part: Subset
     digests: list[str]
     skipped: list[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def streams(part: Part, geometry: Geometry, loader: Loader, whole: bool) -> bool:
+def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bool:
     """Whether a part's images are read anew whenever they are needed, and not kept in memory.
 
     whole: whether all of every image is needed, and not only what the geometry leaves of it. That, and
@@ -64,7 +63,7 @@ def streams(part: Part, geometry: Geometry, loader: Loader, whole: bool) -> bool
     return size > int(psutil.virtual_memory().available) // MEMORY_SHARE
 
 
-def _first(part: Part, source: Opened, geometry: Geometry) -> int:
+def _first(part: Subset, source: Opened, geometry: Geometry) -> int:
     """Bytes of the first image that can be read; 0 where none can, which `take` will say."""
     for row in part.rows.tolist():
         with suppress(OfframpError):
@@ -72,7 +71,7 @@ def _first(part: Part, source: Opened, geometry: Geometry) -> int:
     return 0
 
 
-def take(part: Part, geometry: Geometry, on_error: Literal["fail", "skip"] = "fail") -> Taken:
+def take(part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"] = "fail") -> Taken:
     """Decode, scale and crop the images of a part, in parallel where they are files.
 
     Raises OfframpError naming an image that is damaged, unless `on_error` is `skip`, and one whose
@@ -91,7 +90,7 @@ def take(part: Part, geometry: Geometry, on_error: Literal["fail", "skip"] = "fa
 
 
 def take_files(
-    part: Part, geometry: Geometry, on_error: Literal["fail", "skip"], whole: bool, hold: bool
+    part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"], whole: bool, hold: bool
 ) -> Taken:
     """A part whose images are made when they are asked for, after one pass over all of them.
 
@@ -124,12 +123,12 @@ def take_files(
     return Taken(split, left, digests, skipped, *moments(found.counts))
 
 
-def _held(part: Part, source: Opened, geometry: Geometry) -> tuple[Image.Image, ...]:
+def _held(part: Subset, source: Opened, geometry: Geometry) -> tuple[Image.Image, ...]:
     pace = Pace("decoding images", len(part.rows))
     return tuple(geometry.whole(source.open(row)) for row in pace.over(part.rows.tolist()))
 
 
-def digests_of(part: Part) -> list[str]:
+def digests_of(part: Subset) -> list[str]:
     """SHA-256, in hex, of what each image of a part is read from."""
     source = part.source.images
     if isinstance(source, Opened):
@@ -137,7 +136,7 @@ def digests_of(part: Part) -> list[str]:
     return [_digest(pixels) for pixels in part.source.read(part.rows)]
 
 
-def _opened(part: Part, source: Opened, geometry: Geometry, on_error: str) -> Taken:
+def _opened(part: Subset, source: Opened, geometry: Geometry, on_error: str) -> Taken:
     def make(row: int) -> Tensor | None:
         try:
             image = source.open(row)

@@ -1,9 +1,10 @@
-"""Data sets in the user's own hands: PyTorch's map-style Datasets and pairs of arrays."""
+"""A user's own data: PyTorch's map-style Datasets, pairs of arrays, and functions that return them."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from offramp.data.dataset import SPLITS
 from offramp.data.images.decode import stack
 from offramp.data.pace import Pace
-from offramp.data.raw import RawSplit
-from offramp.errors import OfframpError
+from offramp.data.raw import RawData, RawSplit
+from offramp.errors import OfframpError, nearest
+from offramp.usercode import Loaded, failed, file_of
 
 
 class Samples(Protocol):
@@ -53,6 +56,27 @@ def read_samples(samples: Samples | tuple[Any, Any], name: str) -> RawSplit:
     return RawSplit(stack(images, names), torch.tensor(labels, dtype=torch.int64))
 
 
+def from_function(name: str, own: Loaded, arguments: Mapping[str, Any]) -> RawData:
+    """What the user's function `own` returns, as RawData.
+
+    It may return RawData; a mapping with `train`, and optionally `test`, `validation`,
+    `calibration` (Datasets or pairs of arrays) and `classes` (names); or a tuple (train, test).
+
+    Raises OfframpError when the function fails or returns something else.
+    """
+    try:
+        made = own.function(**arguments)
+        if isinstance(made, tuple) and len(made) == 2:
+            made = dict(zip(("train", "test"), made, strict=True))
+        raw = made if isinstance(made, RawData) else _from_mapping(name, made)
+    except OfframpError:
+        raise
+    except Exception as error:
+        raise failed(name, error) from error
+    source = {"file": str(file_of(name)), "sha256": own.sha256}
+    return replace(raw, provenance={**raw.provenance, "source": source})
+
+
 def read_given(samples: Samples | tuple[Any, Any] | None, name: str) -> RawSplit | None:
     """`read_samples` of a split that need not be given."""
     return None if samples is None else read_samples(samples, name)
@@ -62,6 +86,27 @@ def class_names(samples: Any) -> tuple[str, ...]:
     """The names that a Dataset gives itself, as torchvision's do; empty where it has none."""
     names = getattr(samples, "classes", None)
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+
+
+def _from_mapping(name: str, made: Any) -> RawData:
+    if not isinstance(made, Mapping) or made.get("train") is None:
+        raise OfframpError(
+            f"{name} returned a {type(made).__name__}; return RawData, a tuple (train, test), or a "
+            "mapping with at least 'train'"
+        )
+    for key in made:
+        if key not in (*SPLITS, "classes"):
+            raise OfframpError(
+                f"{name} returned the key {key!r}{nearest(str(key), (*SPLITS, 'classes'))}"
+            )
+    classes = made.get("classes")
+    return RawData(
+        train=read_samples(made["train"], "train"),
+        validation=read_given(made.get("validation"), "validation"),
+        calibration=read_given(made.get("calibration"), "calibration"),
+        test=read_given(made.get("test"), "test"),
+        classes=class_names(made["train"]) if classes is None else tuple(map(str, classes)),
+    )
 
 
 def _read_arrays(pair: tuple[Any, ...], name: str) -> RawSplit:

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import torch
 
-from offramp.data.choose import Chosen, Part
 from offramp.data.dataset import SPLITS
 from offramp.data.images.files import Opened
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.read import Taken, digests_of
+from offramp.data.splits import Splits, Subset
 from offramp.errors import OfframpError
 from offramp.files import replacing
 
 VERSION = 1
 
 
-def save(path: Path, raw: RawData, chosen: Chosen) -> None:
+def save(path: Path, raw: RawData, chosen: Splits) -> None:
     """Write the split file of a choice, hashing every image of it."""
     splits = {
         name: dict(zip(_ids(raw, part), digests_of(part), strict=True))
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     return splits
 
 
-def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) -> Chosen:
+def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) -> Splits:
     """The rows that a split file names. splits: see `read`.
 
     Raises OfframpError for an image that is absent, one or a group of which is in two splits, and a
@@ -63,7 +63,7 @@ def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) ->
         for name, source in _sources(raw).items()
         for row, image in enumerate(_all_ids(name, source))
     }
-    parts: dict[str, Part] = {}
+    parts: dict[str, Subset] = {}
     owner: dict[str, str] = {}
     for split, entries in splits.items():
         if split == "validation" and entries == splits["test"]:
@@ -79,10 +79,10 @@ def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) ->
                 f"{path} makes {split} of images from {' and '.join(origins)}; make it of one of them"
             )
         rows = torch.tensor(sorted(places[image][1] for image in entries), dtype=torch.int64)
-        parts[split] = Part(_sources(raw)[origins[0]], rows)
+        parts[split] = Subset(_sources(raw)[origins[0]], rows)
     parts.setdefault("validation", parts["test"])
     _check_groups(path, parts)
-    return Chosen({name: parts[name] for name in SPLITS})
+    return Splits({name: parts[name] for name in SPLITS})
 
 
 def check(
@@ -98,7 +98,7 @@ def check(
                 )
 
 
-def _check_groups(path: Path, parts: Mapping[str, Part]) -> None:
+def _check_groups(path: Path, parts: Mapping[str, Subset]) -> None:
     owner: dict[str, str] = {}
     for name, part in parts.items():
         groups = part.source.groups
@@ -122,7 +122,7 @@ def _all_ids(name: str, source: RawSplit) -> tuple[str, ...]:
     return tuple(f"{name} row {row}" for row in range(len(source.labels)))
 
 
-def _ids(raw: RawData, part: Part) -> list[str]:
+def _ids(raw: RawData, part: Subset) -> list[str]:
     name = next(name for name, source in _sources(raw).items() if source is part.source)
     ids = _all_ids(name, part.source)
     return [ids[row] for row in part.rows.tolist()]

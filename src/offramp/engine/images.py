@@ -11,10 +11,9 @@ from torch import Tensor
 
 from offramp.augment import Augment, View
 from offramp.data import Data, normalize
-from offramp.data.dataset import Split
+from offramp.data.dataset import FileSplit, Split
 from offramp.data.images.files import pixels
 from offramp.data.images.geometry import picture
-from offramp.data.loading.file_split import FileSplit
 from offramp.data.loading.prefetch import Prefetch
 from offramp.data.loading.views import augmented, cut_draws, cut_out, draws
 from offramp.engine.losses import balanced

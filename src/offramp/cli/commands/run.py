@@ -185,7 +185,7 @@ def go(plan: Plan, how: How) -> None:
 
 def remark(plan: Plan) -> None:
     """What there is to know before it starts, on standard error."""
-    from offramp.data.notes import notes
+    from offramp.data.load import notes
 
     for line in plan.remarks:
         typer.echo(f"Note: {line}.", err=True)

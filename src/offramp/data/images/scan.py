@@ -17,12 +17,12 @@ import PIL
 import torch
 from torch import Tensor
 
-from offramp.data.choose import Part
 from offramp.data.dataset import value_counts
 from offramp.data.images import cache
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.pace import Pace
+from offramp.data.splits import Subset
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 
@@ -41,7 +41,7 @@ class Scan:
     damaged: tuple[int, ...]
 
 
-def scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> tuple[Scan, list[str]]:
+def scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> tuple[Scan, list[str]]:
     """Every image of a part, in order, a block at a time; and the hash of each one's file.
 
     skip: leave out damaged images, of which `digest` and `counts` then know nothing.
@@ -61,7 +61,7 @@ def scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> tuple[Sc
     return found, hashes
 
 
-def check_unchanged(part: Part, source: Opened, hashes: Sequence[str]) -> None:
+def check_unchanged(part: Subset, source: Opened, hashes: Sequence[str]) -> None:
     """Raises OfframpError, naming it, for an image of a part whose file is no longer what it was.
     hashes: [n] what `Opened.digests` gave before."""
     now = source.digests(part.rows)
@@ -71,7 +71,7 @@ def check_unchanged(part: Part, source: Opened, hashes: Sequence[str]) -> None:
             raise OfframpError(f"{name} changed while it was read; run the same command again")
 
 
-def _scan(part: Part, source: Opened, geometry: Geometry, skip: bool) -> Scan:
+def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     def make(row: int) -> Tensor | None:
         try:
             return geometry.of(source.open(row))

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from offramp.augment import Augment, View
 from offramp.data.audit import Sources
-from offramp.data.choose import Part
 from offramp.data.images.files import Opened, pixels
 from offramp.data.images.geometry import Geometry, picture
 from offramp.data.loading.views import augmented, cut_draws, cut_out, draws
+from offramp.data.splits import Subset
 from offramp.errors import OfframpError
 
 CELL = 84  # px, of an image
@@ -61,7 +61,7 @@ def sheet(sources: Sources, name: str, augment: Augment | None, seed: int = 42) 
     return made
 
 
-def _readable(part: Part, label: int, wanted: int) -> list[int]:
+def _readable(part: Subset, label: int, wanted: int) -> list[int]:
     """Positions in the part of the first images of a class that can be read."""
     found: list[int] = []
     for position in (part.labels == label).nonzero().flatten().tolist():
@@ -75,13 +75,13 @@ def _readable(part: Part, label: int, wanted: int) -> list[int]:
     return found
 
 
-def _stored(part: Part, position: int) -> Image.Image | Tensor:
+def _stored(part: Subset, position: int) -> Image.Image | Tensor:
     source, row = part.source.images, part.rows[position]
     return source.open(int(row)) if isinstance(source, Opened) else part.source.read(row[None])[0]
 
 
 def _cells(
-    part: Part, position: int, geometry: Geometry, augment: Augment | None, seed: int
+    part: Subset, position: int, geometry: Geometry, augment: Augment | None, seed: int
 ) -> Sequence[Tensor]:
     """An image as it is evaluated, and views of it, each [C, H, W]."""
     stored = _stored(part, position)

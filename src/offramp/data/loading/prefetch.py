@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from offramp.augment import Augment, View
-from offramp.data.loading.file_split import FileSplit
-from offramp.data.loading.slots import Slots
+from offramp.data.dataset import FileSplit
 from offramp.data.loading.views import cut_draws
 from offramp.errors import OfframpError
 
@@ -26,6 +26,38 @@ PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 AHEAD = 2  # batches that each worker makes before they are asked for
 # Forked processes share memory that has no name: nothing is left behind, however they end.
 START = "fork" if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """Memory that a process and those it forks share: `count` pieces of `size` bytes.
+
+    It has neither a name nor a place in /dev/shm, is taken page by page as it is written, and is freed
+    by the kernel with the last process that has it.
+    """
+
+    count: int
+    size: int
+    memory: mmap.mmap
+
+    @staticmethod
+    def made(count: int, size: int) -> Slots | None:
+        """None where the system gives no such memory."""
+        try:
+            return Slots(count, size, mmap.mmap(-1, count * size))
+        except (OSError, ValueError, OverflowError):
+            return None
+
+    def array(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
+        """The first bytes of a slot as uint8 of `shape`; not a copy.
+
+        Raises ValueError when they are more than its size.
+        """
+        count = int(np.prod(shape))
+        if count > self.size or not 0 <= slot < self.count:
+            raise ValueError(f"{shape} in slot {slot}; there are {self.count} of {self.size} bytes")
+        whole = np.frombuffer(self.memory, np.uint8, count, slot * self.size)
+        return whole.reshape(shape)
 
 
 class Prefetch:

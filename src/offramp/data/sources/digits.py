@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from offramp.data.raw import RawData, RawSplit
-from offramp.data.splits import subset
+from offramp.data.splits import stratified
 
 TEST_SHARE = 0.25
 
@@ -20,6 +20,6 @@ def digits() -> RawData:
     images = (pixels * (255 / 16)).round().to(torch.uint8)
     labels = torch.from_numpy(bunch.target).to(torch.int64)
     test = torch.zeros(len(labels), dtype=torch.bool)
-    test[subset(labels, round(len(labels) * TEST_SHARE), 0, "digits test")] = True
+    test[stratified(labels, round(len(labels) * TEST_SHARE), 0, "digits test")] = True
     classes = tuple(str(name) for name in bunch.target_names)
     return RawData(RawSplit(images[~test], labels[~test]), RawSplit(images[test], labels[test]), classes)

@@ -13,8 +13,8 @@ import torch
 from offramp import device as devices
 from offramp import usercode
 from offramp.data import Data, DataSpec, load
+from offramp.data.dataset import FileSplit
 from offramp.data.declared import declared_data, missing
-from offramp.data.loading.file_split import FileSplit
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits

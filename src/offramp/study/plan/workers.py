@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from offramp.data.dataset import Split
-from offramp.data.loading.file_split import FileSplit
+from offramp.data.dataset import FileSplit, Split
 from offramp.engine.memory import saved_bytes
 from offramp.engine.resolve import Node
 from offramp.meters import free_memory, usable_cores

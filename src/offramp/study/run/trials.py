@@ -13,7 +13,7 @@ from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.augment import Augment
 from offramp.data import Data
-from offramp.data.loading.file_split import FileSplit
+from offramp.data.dataset import FileSplit
 from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
 from offramp.engine.images import Images
