@@ -1,4 +1,4 @@
-"""How far long work over images is: messages of a logger below `offramp.data`, for whoever listens."""
+"""Progress of long work over images, as messages of a logger below `offramp.data`."""
 
 from __future__ import annotations
 

@@ -28,9 +28,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RawSplit:
-    """images: see Rows.  labels: [N] int64, on the CPU.
-    groups: [N] whom or what each image shows (a patient, a scene), where that is known: images of one
-    group never go to two splits.
+    """One official split of a source.
+
+    images: see `Rows`.  labels: [N] int64, on the CPU.
+    groups: [N] names of what belongs together, such as the patient of each image, or None. Images of one
+        group never go to two splits.
 
     Raises OfframpError when they disagree in number or there are none.
     """
@@ -68,7 +70,9 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """train, test: the official split.  A split that is None is held out of train.
+    """What a source returns.
+
+    train, test: the official splits.  A split that is None is held out of train.
     classes: the name of each class, or empty to number those of the training labels.
     provenance: what was read (files, their hashes), in types of JSON.
     geometry: the size that this data is usually given; a study may say otherwise.

@@ -26,7 +26,7 @@ HELD_OUT_MOST = 4  # never more than one in four
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """`rows` [n] int64, ascending, of `source`: the images of one split."""
+    """The images of one split: `rows` [n] int64, ascending, of `source`."""
 
     source: RawSplit
     rows: Tensor
@@ -42,7 +42,9 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """parts: the four splits, by name; `validation` may be the same object as `test`.
+    """Which images make which split.
+
+    parts: the four splits, by name; `validation` may be the same object as `test`.
     dropped: what was left out because its group is in another split: by split, the number of images
     and of groups.
     """
