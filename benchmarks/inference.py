@@ -31,9 +31,9 @@ from benchmarks.contest import AS_COMMAND, Contender, Result, Say, against
 from offramp import device as devices
 from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import placed
-from offramp.infer import timing
-from offramp.infer.clocks import interleaved
+from offramp.infer import torch_timing
 from offramp.infer.predictor import Predictor
+from offramp.infer.timing import interleaved
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone
 from offramp.policy.policy import Policy
@@ -85,14 +85,14 @@ def seconds_of(net: ExitNetwork, batch: int, saved: float, seconds: float) -> tu
     plain backbone, of what was taken and promised; where nothing leaves, of all exits in one call and
     with the policy applied after it."""
     shares = shares_that_save(net, saved)
-    found = timing.benchmark(net, POLICY, shares, batch, seconds=seconds).lines
+    found = torch_timing.benchmark(net, POLICY, shares, batch, seconds=seconds).lines
     took = {line.what: batch / line.rate for line in found}
     reached = [sum(shares[i:]) for i in range(len(shares))]
     stages = [took[f"segment {k}"] + took[f"head {k}"] for k in EXITS]
     times = {"plain": took["plain"], "taken": took["policy" if saved else "nothing leaves"]}
     times["promised"] = sum(r * stage for r, stage in zip(reached, stages, strict=True))
     if not saved:
-        images, device = timing.noise(net, batch, devices.chosen()), devices.chosen()
+        images, device = torch_timing.noise(net, batch, devices.chosen()), devices.chosen()
         stay = torch.full((batch,), len(EXITS) - 1, device=device)
         runs = {
             "all": partial(net, images),

@@ -18,8 +18,8 @@ import offramp
 from ghostscript import EPS, trap
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.cli import main
-from offramp.infer import pictures
-from offramp.infer.networks import TrialNetwork
+from offramp.infer import image_files
+from offramp.infer.image_files import TrialNetwork
 from offramp.policy import policy as policies
 from offramp.policy.policy import Policy, PolicyFile
 from offramp.store.store import Store
@@ -271,7 +271,7 @@ def test_files_are_found_once_in_order(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("b.png", "a.JPG", "deep/c.webp", "notes.txt"):
         Path("d", name).parent.mkdir(parents=True, exist_ok=True)
         Path("d", name).touch()
-    names = [str(p) for p in pictures.find([Path("d"), Path("d/b.png"), Path("d/notes.txt")])]
+    names = [str(p) for p in image_files.find([Path("d"), Path("d/b.png"), Path("d/notes.txt")])]
     assert names == ["d/a.JPG", "d/b.png", "d/deep/c.webp", "d/notes.txt"]
 
 
@@ -280,9 +280,9 @@ def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("L", (4, 6)).save(tmp_path / "turned.jpg", exif=exif)  # shown as 6 wide, 4 high
-    good, damaged = pictures.check([tmp_path / "turned.jpg"], how)
+    good, damaged = image_files.check([tmp_path / "turned.jpg"], how)
     assert good and not damaged
-    assert pictures.read(good[0], how).shape == (1, 4, 6)  # type: ignore[union-attr]
+    assert image_files.read(good[0], how).shape == (1, 4, 6)  # type: ignore[union-attr]
 
 
 def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
@@ -330,5 +330,5 @@ def test_an_eps_that_is_called_png_starts_nothing(
     status, _, err = run("joint", "a.png", "images/00.png", "--policy", "policy.json")
     assert status == 1 and not mark.exists()
     assert "Skipped a.png: no readable image (it is none of BMP, GIF" in err
-    found = pictures.read(Path("a.png"), Preprocessing((8, 8), 1, (0.0,), (1.0,)))
-    assert isinstance(found, pictures.Damaged) and not mark.exists()
+    found = image_files.read(Path("a.png"), Preprocessing((8, 8), 1, (0.0,), (1.0,)))
+    assert isinstance(found, image_files.Unreadable) and not mark.exists()

@@ -1,129 +1,58 @@
-"""Measured times: what is measured, and what calibration makes of it. No test says how long it takes."""
+"""What samples of time come to, and how runs are put in turns."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
 
 import numpy as np
 import pytest
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from offramp.errors import OfframpError
-from offramp.infer import timing
-from offramp.infer.clocks import Times
-from offramp.infer.predictor import Prediction, Predictor
-from offramp.nets import ExitNetwork
-from offramp.policy.calibrate import MeasuredCosts, Target, calibrate
-from offramp.policy.candidates import Search, SplitLogits
-from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy
-from offramp.study.trained import network_costs
-from simulated import simulated
-from support import network
-
-EXITS = (1, 2, 3, 4)
-POLICY = Policy("confidence", EXITS, (0.5, 0.5, 0.5, None))
+from offramp.infer.timing import LEAST, WARM_UP, Times, interleaved, mixed, mixture, places, timing
 
 
-@pytest.fixture(scope="module")
-def net() -> ExitNetwork:
-    return network("digits-cnn").copy().eval()
+def test_runs_take_turns_and_each_begins_a_round() -> None:
+    called: list[str] = []
+    runs = {name: (lambda name=name: called.append(name)) for name in "abc"}
+    found = interleaved(runs, lambda: None, repeats=6)
+    assert all(len(times.samples) == 6 for times in found.values())
+    rounds = [called[i : i + 3] for i in range(3 * WARM_UP, len(called), 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert Counter(one[0] for one in rounds) == {"a": 2, "b": 2, "c": 2}
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("score", [None, "confidence", "patience"])
-def test_every_part_is_measured(net: ExitNetwork, batch: int, score: str | None) -> None:
-    found = timing.stage_times(net, batch, score, repeats=5, seconds=0.0)
-    assert len(found.segments) == len(found.heads) == 4
-    assert all(len(t.samples) == 5 and t.p50 > 0 for t in (*found.segments, *found.heads, found.plain))
+def test_rounds_are_cut_when_they_take_too_long_but_never_to_fewer_than_five() -> None:
+    found = interleaved({"a": lambda: None}, lambda: None, repeats=100, seconds=0.0)
+    assert len(found["a"].samples) == LEAST
 
 
-def test_costs_are_nanoseconds_an_image() -> None:
-    def times(*seconds: float) -> tuple[Times, ...]:
-        return tuple(Times((second, 100.0, second)) for second in seconds)
-
-    found = timing.StageTimes(4, times(4e-3, 8e-3), times(1e-3, 2e-3), times(1.0)[0])
-    costs = found.costs((0, 0), (1, 2))
-    assert costs == Costs((1_000_000, 2_000_000), (250_000, 500_000), (0, 0), (1, 2))
+def test_quantiles_and_weights() -> None:
+    plain = Times((3.0, 1.0, 2.0))
+    assert plain.p50 == 2.0
+    skewed = Times((1.0, 2.0, 3.0), (0.9, 0.05, 0.05))
+    assert skewed.p50 == 1.0 and skewed.quantile(0.92) == 2.0 and skewed.p95 in (2.0, 3.0)
 
 
-@pytest.mark.parametrize("batch", [1, 6])
-@pytest.mark.parametrize("backend", [None, "eager"])
-def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str | None) -> None:
-    shares = (0.5, 0.25, 0.0, 0.25)
-    torch._dynamo.reset()
-    found = timing.benchmark(net, POLICY, shares, batch, backend, repeats=5, seconds=0.0)
-    lines = {line.what: line for line in found.lines}
-    parts = [f"{kind} {i}" for i in EXITS for kind in ("segment", "head")]
-    assert list(lines) == ["plain", "nothing leaves", "policy", *parts]
-    assert {line.engine for line in found.lines} == {"eager" if backend is None else "compiled"}
-    costs = network_costs(net, [0] * 4, list(EXITS))
-    expected = sum(s * m for s, m in zip(shares, POLICY.macs(costs), strict=True))
-    assert lines["policy"].macs == pytest.approx(expected)
-    assert lines["plain"].macs == sum(m.macs or 0 for k, m in lines.items() if k.startswith("seg")) + (
-        lines["head 4"].macs or 0
-    )
+def test_a_mixture_counts_each_part_by_its_share() -> None:
+    fast, slow = Times((1.0,) * 10), Times((9.0,) * 50)
+    both = mixed([fast, slow, Times(())], [0.9, 0.1, 0.0])
+    assert both.p50 == 1.0 and both.p95 == 9.0
+    made = mixture("eager", 1, [fast, slow, Times(())], [0.9, 0.1, 0.0], 5.0)
+    assert made.rate == pytest.approx(1 / 1.8) and made.repeats == 10
+    assert timing("eager", "plain", 4, fast, None).rate == 4.0
 
 
-def test_with_trunks_of_their_own(net: ExitNetwork) -> None:
-    own = net.with_trunks((1, 2, 3, 0))
-    found = timing.benchmark(own, POLICY, (0.2, 0.3, 0.3, 0.2), 5, repeats=5, seconds=0.0)
-    lines = {line.what: line for line in found.lines}
-    assert (lines["nothing leaves"].macs or 0) > 1.5 * (lines["plain"].macs or 0)
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=5).filter(lambda s: sum(s) > 0.01),
+    st.integers(1, 300),
+)
+def test_places_are_as_near_to_the_shares_as_whole_images_allow(shares: list[float], count: int) -> None:
+    counts = np.bincount(places(shares, count), minlength=len(shares))
+    assert counts.sum() == count
+    assert np.abs(counts - count * np.array(shares) / sum(shares)).max() <= 1
 
 
-def test_images_leave_where_they_were_laid_down(net: ExitNetwork) -> None:
-    predictor = Predictor(net, POLICY)
-    images = timing.noise(net, 20, torch.device("cpu"))
-    runs = timing.policy_runs(predictor, images, (0.5, 0.25, 0.0, 0.25), repeats=3)
-    seen = []
-    for _ in range(3):
-        made = runs["policy"]()
-        assert isinstance(made, Prediction)
-        assert np.bincount(made.exits, minlength=5).tolist() == [0, 10, 5, 0, 5]
-        seen.append(tuple(made.exits.tolist()))
-    assert len(set(seen)) == 3
-    stay = runs["nothing leaves"]()
-    assert isinstance(stay, Prediction) and set(stay.exits.tolist()) == {4}
-
-
-# Calibration on times
-
-
-COSTS = Costs((10, 10, 10, 10), (2, 2, 2, 2), (0,) * 4, EXITS)
-# The first head takes more time than it could ever save.
-TIMES = Costs((1_000, 40_000, 30_000, 30_000), (95_000, 1_000, 1_000, 1_000), (0,) * 4, EXITS)
-
-
-def rows(seed: int) -> SplitLogits:
-    return simulated(500, seed, 4, 3)
-
-
-def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
-    validation, calibration = rows(0), rows(1)
-    target = Target("max-mean-latency", 70e-6)
-    found = calibrate(validation, calibration, COSTS, target, Search(), MeasuredCosts(TIMES, {}))
-    chosen = found.measures[found.chosen]
-    assert chosen.seconds is not None and chosen.seconds <= 70e-6
-    leaves = found.policy.leaves(calibration.logits)
-    spent = np.asarray(found.policy.macs(TIMES))[leaves].mean()
-    assert chosen.seconds == pytest.approx(1e-9 * spent)
-    assert chosen.macs == pytest.approx(np.asarray(found.policy.macs(COSTS))[leaves].mean())
-    dearer = [m.seconds for m in found.measures[: found.chosen]]
-    assert all(seconds is not None and seconds > 70e-6 for seconds in dearer)
-
-
-def test_the_order_is_that_of_time_not_of_macs() -> None:
-    target = Target("max-mean-latency", 97e-6)
-    times = replace(TIMES, heads=(200_000, 1_000, 1_000, 1_000))
-    found = calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(times, {}))
-    # By MACs leaving at exit 1 is the cheapest; by time it is the dearest, and no candidate asks there.
-    assert all(policy.thresholds[0] is None for policy in found.candidates)
-    by_macs = calibrate(rows(0), rows(1), COSTS, Target("max-mean-macs", 20))
-    assert any(policy.thresholds[0] is not None for policy in by_macs.candidates)
-
-
-def test_a_time_that_cannot_be_had_is_refused() -> None:
-    with pytest.raises(OfframpError, match=r"at most 0\.001 ms an image here; the fastest takes"):
-        target = Target("max-mean-latency", 1e-6)
-        calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(TIMES, {}))
+def test_places_are_in_another_order_for_another_seed() -> None:
+    one, other = places([0.5, 0.5], 40, 0), places([0.5, 0.5], 40, 1)
+    assert sorted(one) == sorted(other) and not np.array_equal(one, other)

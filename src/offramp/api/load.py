@@ -8,7 +8,7 @@ import torch
 
 from offramp import device as devices
 from offramp.engine.settings import placed
-from offramp.infer import networks as loaded
+from offramp.infer.image_files import checked_policy
 from offramp.infer.predictor import Predictor
 from offramp.nets import ExitNetwork
 from offramp.policy import policy as policies
@@ -64,7 +64,9 @@ def predictor(
         return Predictor(net, rule, backend)
     kept = Store(Path(store))
     trial = kept.find_trial(net)
-    rule = policy if isinstance(policy, Policy) else loaded.checked_policy(kept, trial, Path(policy))
+    rule = (
+        policy if isinstance(policy, Policy) else checked_policy(kept, trial, Path(policy))
+    )
     made = load(trial, store, device, trust_code=trust_code)
     placed(made, next(made.parameters()).device)
     return Predictor(made, rule, backend)

@@ -20,7 +20,7 @@ TRACED_BATCH = 2  # the exporter would take a batch of one for a constant
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageGraph:
     """exit: whose head it ends with.  trunk: which it runs.  first: its first segment, from 1; it runs
     those up to `exit`.  after: index of the stage whose tensors it goes on from; None for the images.
     carries: whether a later stage goes on from its tensors."""
@@ -46,7 +46,7 @@ def check_installed() -> None:
         )
 
 
-def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[Stage, ...]:
+def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[StageGraph, ...]:
     """The stages that answer at `exits` (numbers, ascending), in order.
 
     trunk_of: the trunk of every exit of the network. A stage goes on from the last one on its trunk;
@@ -59,7 +59,7 @@ def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[Stage, ...]:
         after = newest.get(trunk)
         later = any(trunk_of[other - 1] == trunk for other in exits[at + 1 :])
         first = 1 if after is None else exits[after] + 1
-        found.append(Stage(exit, trunk, first, after, later))
+        found.append(StageGraph(exit, trunk, first, after, later))
         newest[trunk] = at
     return tuple(found)
 
@@ -73,7 +73,7 @@ def flattened(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
     )
 
 
-def export(net: ExitNetwork, stages: Sequence[Stage], folder: Path) -> Iterator[Stage]:
+def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[StageGraph]:
     """Write the graph of each stage to `folder / stage.file`, and yield the stage.
 
     Inputs and outputs are float tensors with a free batch: the images [B, C, H, W] or what the stage
@@ -114,7 +114,7 @@ class _StageModule(nn.Module):
         return (logits, *tensors) if self.carries else (logits,)
 
 
-def _module(net: ExitNetwork, stage: Stage) -> _StageModule:
+def _module(net: ExitNetwork, stage: StageGraph) -> _StageModule:
     segments = [net.segment(i, stage.trunk).as_module() for i in range(stage.first, stage.exit + 1)]
     early = stage.exit < net.exits
     head = net.heads[stage.exit - 1] if early else net.trunks[stage.trunk].classifier.as_module()

@@ -14,9 +14,8 @@ import torch
 from offramp.bundle import graphs
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
-from offramp.infer import bundle_timing as bundle_clock
-from offramp.infer import timing
-from offramp.infer.clocks import Line
+from offramp.infer import bundle_timing, torch_timing
+from offramp.infer.timing import Timing
 from offramp.meters import busy_cores
 from offramp.nets import ExitNetwork
 from offramp.policy import policy
@@ -27,7 +26,7 @@ from offramp.study.trained import trial_hash
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchmarkOptions:
     """batches: images at once, each measured apart.  backend: of torch.compile, None for eager alone.
     threads: of each engine; None for torch's default.  repeats: rounds at most; seconds: of a batch and
     engine, before rounds are cut.  trust_code: see `offramp.study.run.trials.blank_network`."""
@@ -41,7 +40,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Result:
+class Benchmark:
     """name: of the trial or bundle.  shares: of images by exit under the policy, None without one.
     compile_seconds: first calls of what was compiled.  machine: where, with threads.  busy: cores
     that other processes kept busy just before.  notes: what a reader should know."""
@@ -49,7 +48,7 @@ class Result:
     name: str
     exits: tuple[int, ...]
     shares: tuple[float, ...] | None
-    lines: tuple[Line, ...]
+    lines: tuple[Timing, ...]
     compile_seconds: float | None
     machine: dict[str, Any]
     busy: float
@@ -57,8 +56,8 @@ class Result:
 
 
 def of_trial(
-    store: Store, prefix: str, policy_file: Path | None, device: torch.device, asked: Asked
-) -> Generator[str, None, Result]:
+    store: Store, prefix: str, policy_file: Path | None, device: torch.device, asked: BenchmarkOptions
+) -> Generator[str, None, Benchmark]:
     """Measure a trial in torch; yields what it does, in words. Without a policy, nothing leaves.
 
     Raises OfframpError for a policy of another trial, and for one that does not say what leaves where.
@@ -77,11 +76,13 @@ def of_trial(
     lines, seconds = yield from _torch(net, rule, shares, asked)
     known = None if policy_file is None else shares
     notes = () if known is None else (_NOTE,)
-    where = {**timing.machine(device), "threads": _threads(asked)}
-    return Result(trial, exits, known, lines, seconds, where, busy, notes)
+    where = {**torch_timing.machine(device), "threads": _threads(asked)}
+    return Benchmark(trial, exits, known, lines, seconds, where, busy, notes)
 
 
-def of_bundle(store: Store | None, folder: Path, asked: Asked) -> Generator[str, None, Result]:
+def of_bundle(
+    store: Store | None, folder: Path, asked: BenchmarkOptions
+) -> Generator[str, None, Benchmark]:
     """Measure a bundle in onnxruntime, and its trial in torch where `store` has it; without that, there
     is no plain backbone to compare with.
 
@@ -104,16 +105,16 @@ def of_bundle(store: Store | None, folder: Path, asked: Asked) -> Generator[str,
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         plain = None if net is None else _plain_graph(net, Path(scratch))
         active = [shares[at] for at in file.policy.active]
-        found = bundle_clock.measure(
-            bundle_clock.Asked(str(folder), plain, tuple(active), asked.batches, *_limits(asked))
+        found = bundle_timing.measure(
+            bundle_timing.BundleTask(str(folder), plain, tuple(active), asked.batches, *_limits(asked))
         )
     lines, seconds = list(found.lines), None
     if net is not None:
         torch_lines, seconds = yield from _torch(net, file.policy, shares, asked)
         lines += torch_lines
-    where = {**timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
+    where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
     exits = file.policy.exits
-    return Result(str(folder), exits, shares, tuple(lines), seconds, where, busy, tuple(notes))
+    return Benchmark(str(folder), exits, shares, tuple(lines), seconds, where, busy, tuple(notes))
 
 
 _NOTE = (
@@ -122,19 +123,19 @@ _NOTE = (
 )
 
 
-def _threads(asked: Asked) -> int:
+def _threads(asked: BenchmarkOptions) -> int:
     return asked.threads or torch.get_num_threads()
 
 
-def _limits(asked: Asked) -> tuple[int, int, float]:
+def _limits(asked: BenchmarkOptions) -> tuple[int, int, float]:
     return _threads(asked), asked.repeats, asked.seconds
 
 
 def _torch(
-    net: ExitNetwork, rule: Policy, shares: Sequence[float], asked: Asked
-) -> Generator[str, None, tuple[tuple[Line, ...], float | None]]:
+    net: ExitNetwork, rule: Policy, shares: Sequence[float], asked: BenchmarkOptions
+) -> Generator[str, None, tuple[tuple[Timing, ...], float | None]]:
     before = torch.get_num_threads()
-    lines: list[Line] = []
+    lines: list[Timing] = []
     compiling: float | None = None
     try:
         if asked.threads is not None:
@@ -142,7 +143,9 @@ def _torch(
         for backend in (None, asked.backend) if asked.backend else (None,):
             for batch in asked.batches:
                 yield f"torch, {'eager' if backend is None else 'compiled'}, batch {batch}"
-                found = timing.benchmark(net, rule, shares, batch, backend, asked.repeats, asked.seconds)
+                found = torch_timing.benchmark(
+                    net, rule, shares, batch, backend, asked.repeats, asked.seconds
+                )
                 lines += found.lines
                 if backend is not None:
                     compiling = (compiling or 0.0) + found.first_calls
@@ -152,7 +155,7 @@ def _torch(
 
 
 def _network(
-    store: Store, trial: str, owners: Sequence[int], device: torch.device, asked: Asked
+    store: Store, trial: str, owners: Sequence[int], device: torch.device, asked: BenchmarkOptions
 ) -> ExitNetwork:
     """The trial's network without what it learned, which changes no time."""
     net = blank_network(store, trial, asked.trust_code).with_trunks(owners).eval()

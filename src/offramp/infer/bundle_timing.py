@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.infer.clocks import Line, interleaved, line, mixture, places
+from offramp.infer.timing import Timing, interleaved, mixture, places, timing
 from offramp.policy import scoring
 
 ENGINE = "onnxruntime"
@@ -26,7 +26,7 @@ NEVER, ALWAYS = float("inf"), float("-inf")
 
 
 @dataclass(frozen=True)
-class Asked:
+class BundleTask:
     """bundle: its folder.  plain: a graph of the backbone without exits, or None.  shares: of images
     that leave at each of the bundle's stages."""
 
@@ -40,14 +40,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
+class BundleTimes:
     """version: of onnxruntime."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[Timing, ...]
     version: str
 
 
-def measure(asked: Asked) -> Found:
+def measure(asked: BundleTask) -> BundleTimes:
     """Ask a new process. Raises OfframpError with what it said, such as a changed file's name."""
     command = [sys.executable, "-m", "offramp.infer.bundle_timing"]
     done = subprocess.run(command, input=json.dumps(asdict(asked)), capture_output=True, text=True)
@@ -55,10 +55,10 @@ def measure(asked: Asked) -> Found:
         said = done.stderr.strip().splitlines()
         raise OfframpError(said[-1] if said else f"measuring {asked.bundle} failed without a word")
     answer = json.loads(done.stdout)
-    return Found(tuple(Line(**each) for each in answer["lines"]), answer["version"])
+    return BundleTimes(tuple(Timing(**each) for each in answer["lines"]), answer["version"])
 
 
-def _measured(asked: Asked) -> dict[str, Any]:
+def _measured(asked: BundleTask) -> dict[str, Any]:
     import onnxruntime
 
     from offramp.bundle import runtime
@@ -67,7 +67,7 @@ def _measured(asked: Asked) -> dict[str, Any]:
     if len(asked.shares) != len(bundle.stages):
         raise runtime.BundleError(f"{asked.bundle} has {len(bundle.stages)} stages; give as many shares")
     plain = None if asked.plain is None else _session(onnxruntime, asked.plain, asked.threads)
-    lines: list[Line] = []
+    lines: list[Timing] = []
     for batch in asked.batches:
         lines += _batch(bundle, plain, batch, asked)
     return {
@@ -76,7 +76,7 @@ def _measured(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _batch(bundle: Any, plain: Any, batch: int, asked: Asked) -> list[Line]:
+def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask) -> list[Timing]:
     height, width = bundle.preprocessing.size
     shape = (batch, bundle.preprocessing.channels, height, width)
     noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -95,24 +95,24 @@ def _batch(bundle: Any, plain: Any, batch: int, asked: Asked) -> list[Line]:
     runs |= _stage_runs(bundle, noise)
     found = interleaved(runs, lambda: None, asked.repeats, asked.seconds)
     spent = [stage.macs for stage in bundle.stages]
-    lines = [line(ENGINE, "nothing leaves", batch, found["nothing leaves"], spent[-1])]
+    lines = [timing(ENGINE, "nothing leaves", batch, found["nothing leaves"], spent[-1])]
     if plain is not None:
-        lines.insert(0, line(ENGINE, "plain", batch, found["plain"], bundle._plain_macs))
+        lines.insert(0, timing(ENGINE, "plain", batch, found["plain"], bundle._plain_macs))
     if batch == 1 and early:
         parts = [found[f"policy {at}"] for at in _seen(asked)]
         shares = [asked.shares[at] for at in _seen(asked)]
         mean = sum(asked.shares[at] * spent[at] for at in _seen(asked))
         lines.append(mixture(ENGINE, batch, parts, shares, mean))
     elif early:
-        lines.append(line(ENGINE, "policy", batch, found["policy"], mean))
+        lines.append(timing(ENGINE, "policy", batch, found["policy"], mean))
     for at, stage in enumerate(bundle.stages):
         own = spent[at] - (spent[at - 1] if at else 0)
         name = f"stage {stage.exit}"
-        lines.append(line(ENGINE, name, batch, found[name], own))
+        lines.append(timing(ENGINE, name, batch, found[name], own))
     return lines
 
 
-def _seen(asked: Asked) -> list[int]:
+def _seen(asked: BundleTask) -> list[int]:
     return [at for at, share in enumerate(asked.shares) if share > 0]
 
 
@@ -168,9 +168,9 @@ def _session(onnxruntime: Any, path: str, threads: int) -> Any:
     return onnxruntime.InferenceSession(Path(path), options, providers=["CPUExecutionProvider"])
 
 
-def _asked(given: Mapping[str, Any]) -> Asked:
+def _asked(given: Mapping[str, Any]) -> BundleTask:
     tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return Asked(**tuples)
+    return BundleTask(**tuples)
 
 
 def main() -> int:

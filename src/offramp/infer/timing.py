@@ -1,246 +1,118 @@
-"""What a network in torch takes: stages apart, the plain backbone, and a policy."""
+"""Time: several things measured side by side, and what the samples come to. Neither torch nor
+onnxruntime is imported here, so that either can be measured without the other."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Any
 
-import torch
+import numpy as np
 
-from offramp import device as devices
-from offramp.infer.clocks import Line, Times, interleaved, line, mixture, places
-from offramp.infer.predictor import Predictor
-from offramp.infer.stages import stages
-from offramp.nets.network import ExitNetwork
-from offramp.parts import Part, backbone
-from offramp.policy import scoring
-from offramp.policy.calibrate import MeasuredCosts
-from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy
-from offramp.store.provenance import provenance
-from offramp.study.trained import network_costs
-
-Runs = dict[str, Callable[[], object]]
+WARM_UP = 2
+LEAST = 5  # rounds, however long they take
 
 
 @dataclass(frozen=True)
-class StageTimes:
-    """What the parts of a network with K exits take for a batch of `batch` images, each measured apart.
+class Times:
+    """Seconds of repeated calls, in the order they were made. weights: of each sample where they do not
+    count alike; they add up to 1."""
 
-    segments, heads: [K]; head K is the classifier.  plain: the backbone in one call.
-    """
+    samples: tuple[float, ...]
+    weights: tuple[float, ...] | None = None
 
-    batch: int
-    segments: tuple[Times, ...]
-    heads: tuple[Times, ...]
-    plain: Times
+    @property
+    def p50(self) -> float:
+        return self.quantile(0.5)
 
-    def costs(self, owners: tuple[int, ...], exits: tuple[int, ...]) -> Costs:
-        """Nanoseconds an image of each part, in the place of MACs: medians, divided by the batch."""
-        return Costs(
-            tuple(round(1e9 * t.p50 / self.batch) for t in self.segments),
-            tuple(round(1e9 * t.p50 / self.batch) for t in self.heads),
-            owners,
-            exits,
-        )
+    @property
+    def p95(self) -> float:
+        return self.quantile(0.95)
 
-
-def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> MeasuredCosts:
-    """What the parts of a network take here, `batch` images at once, for `policy.calibrate`. net: in
-    eval mode, where it is to run.  costs: its MACs.  score: of the policy."""
-    times = stage_times(net, batch, score)
-    record = {
-        "batch": batch,
-        "segments": [t.p50 for t in times.segments],
-        "heads": [t.p50 for t in times.heads],
-        "plain": times.plain.p50,
-        "repeats": len(times.plain.samples),
-        "machine": machine(next(net.parameters()).device),
-    }
-    return MeasuredCosts(times.costs(costs.owners, costs.exits), record)
+    def quantile(self, share: float) -> float:
+        if self.weights is None:
+            return float(np.quantile(self.samples, share))
+        order = np.argsort(self.samples)
+        reached = np.cumsum(np.asarray(self.weights)[order])
+        at = int(np.searchsorted(reached, share * reached[-1]))
+        return float(np.asarray(self.samples)[order][min(at, len(order) - 1)])
 
 
-@torch.inference_mode()
-def stage_times(
-    net: ExitNetwork, batch: int, score: str | None = None, repeats: int = 30, seconds: float = 20.0
-) -> StageTimes:
-    """Measure on noise, in eval mode, where the network is: the numbers in a tensor change no time, and
-    all trunks of a network are alike, so one stands for each.
-
-    score: with one, a head takes what its exit costs besides: the score, the decision, the answer.
-    """
-    device = next(net.parameters()).device
-    images = noise(net, batch, device)
-    runs = {"plain": plain_run(net, images), **stage_runs(net, images, score)}
-    found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
-    return gathered(net, batch, found)
-
-
-def gathered(net: ExitNetwork, batch: int, found: dict[str, Times]) -> StageTimes:
-    """The stages among measured things."""
-    numbers = range(1, net.exits + 1)
-    segments = tuple(found[f"segment {i}"] for i in numbers)
-    return StageTimes(batch, segments, tuple(found[f"head {i}"] for i in numbers), found["plain"])
-
-
-def plain_run(
-    net: ExitNetwork, images: torch.Tensor, backend: str | None = None
-) -> Callable[[], object]:
-    """The backbone as a whole, without a cut, on `images`."""
-    module = net.trunks[net.trunk_of[-1]].module.eval()
-    return partial(module if backend is None else torch.compile(module, backend=backend), images)
-
-
-def stage_runs(
-    net: ExitNetwork, images: torch.Tensor, score: str | None = None, backend: str | None = None
-) -> Runs:
-    """Each stage of the final exit's trunk, and each head, on what comes to it from `images`."""
-    made = stages(net, range(1, net.exits + 1), backend)
-    trunk = net.trunk_of[-1]
-    tensors: tuple[torch.Tensor, ...] = (images,)
-    runs: Runs = {}
-    for i in range(1, net.exits + 1):
-        segment, head = made.segments[trunk, i], made.heads[i - 1]
-        runs[f"segment {i}"] = partial(segment, *tensors)
-        tensors = tuple(segment(*tensors))
-        if score is None:
-            runs[f"head {i}"] = partial(head, *tensors)
-        else:
-            finish = partial(_decide, score) if i < net.exits else _answer
-            runs[f"head {i}"] = partial(_finished, head, finish, tensors)
-    return runs
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Lines, and how many seconds the first calls took, compilation included."""
-
-    lines: tuple[Line, ...]
-    first_calls: float
-
-
-@torch.inference_mode()
-def benchmark(
-    net: ExitNetwork,
-    policy: Policy,
-    shares: Sequence[float],
-    batch: int,
-    backend: str | None = None,
-    repeats: int = 50,
+def interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    wait: Callable[[], None],
+    repeats: int = 30,
     seconds: float = 20.0,
-) -> Measured:
-    """The plain backbone, the network when nothing leaves, the policy, and every stage, side by side.
+) -> dict[str, Times]:
+    """Call each of `runs` again and again, in turns, so that whatever else the machine does meets all
+    of them alike; each round begins with another one.
 
-    shares: of images that leave at each of the policy's exits. What leaves where is laid down
-    beforehand, with those shares and in random order; scores are computed and compared all the same.
+    wait: for the device, so that a clock tells the truth.  repeats: rounds, after two that are not
+    counted; fewer, but five at least, when they take longer than `seconds`.
     """
-    device = next(net.parameters()).device
-    images = noise(net, batch, device)
+    names = list(runs)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for name in names * WARM_UP:
+        runs[name]()
     began = perf_counter()
-    runs = {"plain": plain_run(net, images, backend), **stage_runs(net, images, None, backend)}
-    runs |= policy_runs(Predictor(net, policy, backend), images, shares, repeats)
-    for run in runs.values():
-        run()
-    devices.synchronize(device)
-    first_calls = perf_counter() - began
-    found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
-    engine = "eager" if backend is None else "compiled"
-    return Measured(tuple(_lines(net, policy, shares, batch, engine, found)), first_calls)
+    for turn in range(repeats):
+        if turn >= LEAST and perf_counter() - began > seconds:
+            break
+        for at in range(len(names)):
+            name = names[(turn + at) % len(names)]
+            wait()
+            start = perf_counter()
+            runs[name]()
+            wait()
+            found[name].append(perf_counter() - start)
+    return {name: Times(tuple(samples)) for name, samples in found.items()}
 
 
-def policy_runs(
-    predictor: Predictor, images: torch.Tensor, shares: Sequence[float], repeats: int
-) -> Runs:
-    """`nothing leaves`, and `policy`: for single images one run an exit that any leave at."""
-    device, batch, last = images.device, len(images), len(shares) - 1
-    stay = torch.full((batch,), last, device=device)
-    runs: Runs = {"nothing leaves": partial(predictor, images, stay)}
-    if batch == 1:
-        for at, share in enumerate(shares):
-            if share > 0:
-                runs[f"policy {at}"] = partial(predictor, images, torch.tensor([at], device=device))
-    elif any(shares[:last]):
-        drawn = [torch.from_numpy(places(shares, batch, turn)) for turn in range(repeats)]
-        runs["policy"] = _Turns(predictor, images, [one.to(device) for one in drawn])
-    return runs
+def mixed(times: Sequence[Times], shares: Sequence[float]) -> Times:
+    """What is seen when each of several things happens with its share; shares of 0 are left out."""
+    pairs = [(t, s) for t, s in zip(times, shares, strict=True) if s > 0]
+    samples = tuple(x for t, _ in pairs for x in t.samples)
+    weights = tuple(s / len(t.samples) for t, s in pairs for _ in t.samples)
+    return Times(samples, weights)
 
 
-class _Turns:
-    """The predictor on the same images, each time with the next of several orders of leaving."""
+@dataclass(frozen=True)
+class Timing:
+    """A measurement. engine: eager, compiled or onnxruntime.  what: plain, nothing leaves, policy, or a
+    stage.  batch: images at once.  seconds: of a batch, by p50 and p95.  rate: images a second.  macs:
+    of an image on average; None where it is not known.  repeats: samples."""
 
-    def __init__(
-        self, predictor: Predictor, images: torch.Tensor, forced: Sequence[torch.Tensor]
-    ) -> None:
-        self._predictor, self._images, self._forced = predictor, images, forced
-        self._turn = 0
-
-    def __call__(self) -> object:
-        self._turn += 1
-        return self._predictor(self._images, self._forced[self._turn % len(self._forced)])
-
-
-def _lines(
-    net: ExitNetwork,
-    policy: Policy,
-    shares: Sequence[float],
-    batch: int,
-    engine: str,
-    found: dict[str, Times],
-) -> list[Line]:
-    costs = network_costs(net, list(net.trunk_of), list(policy.exits))
-    spent = policy.macs(costs)
-    plain = sum(net.macs(part) for part in backbone(net.exits))
-    mean = sum(share * each for share, each in zip(shares, spent, strict=True))
-    lines = [
-        line(engine, "plain", batch, found["plain"], plain),
-        line(engine, "nothing leaves", batch, found["nothing leaves"], spent[policy.active[-1]]),
-    ]
-    if batch == 1 and any(share > 0 for share in shares[:-1]):
-        parts = [found.get(f"policy {at}", Times(())) for at in range(len(shares))]
-        lines.append(mixture(engine, batch, parts, shares, mean))
-    elif "policy" in found:
-        lines.append(line(engine, "policy", batch, found["policy"], mean))
-    for i in range(1, net.exits + 1):
-        for kind in ("segment", "head"):
-            macs = net.macs(Part("segment" if kind == "segment" else "head", i))
-            lines.append(line(engine, f"{kind} {i}", batch, found[f"{kind} {i}"], macs))
-    return lines
+    engine: str
+    what: str
+    batch: int
+    p50: float
+    p95: float
+    rate: float
+    macs: float | None
+    repeats: int
 
 
-def noise(net: ExitNetwork, batch: int, device: torch.device) -> torch.Tensor:
-    """[B, C, H, W] of normal numbers, channels-last, as normalized images are."""
-    images = torch.randn(batch, *net.input_shape, generator=torch.Generator().manual_seed(0))
-    return images.to(device).contiguous(memory_format=torch.channels_last)
+def timing(engine: str, what: str, batch: int, times: Times, macs: float | None) -> Timing:
+    return Timing(engine, what, batch, times.p50, times.p95, batch / times.p50, macs, len(times.samples))
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where something was measured, as JSON."""
-    made = provenance(device)
-    return {
-        "device": made["device"],
-        "cores": made["cores"],
-        "threads": torch.get_num_threads(),
-        "torch": made["torch"],
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+def mixture(
+    engine: str, batch: int, parts: Sequence[Times], shares: Sequence[float], macs: float | None
+) -> Timing:
+    """The line of a policy for single images: parts, by exit, of images that leave there. Its rate is
+    that of the mean, which the share of slow images moves and a single slow call does not."""
+    all_of_it = mixed(parts, shares)
+    mean = sum(share * t.p50 for t, share in zip(parts, shares, strict=True) if share > 0)
+    count = min(len(t.samples) for t, share in zip(parts, shares, strict=True) if share > 0)
+    return Timing(engine, "policy", batch, all_of_it.p50, all_of_it.p95, batch / mean, macs, count)
 
 
-def _finished(
-    head: Callable[..., torch.Tensor],
-    finish: Callable[[torch.Tensor], object],
-    tensors: tuple[torch.Tensor, ...],
-) -> object:
-    return finish(head(*tensors))
-
-
-def _decide(score: str, logits: torch.Tensor) -> int:
-    found, _ = scoring.score(score, logits)
-    return len((found < 2).nonzero())
-
-
-def _answer(logits: torch.Tensor) -> object:
-    return scoring.answers(logits), scoring.probabilities(logits).amax(dim=-1)
+def places(shares: Sequence[float], count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[count]: an exit's index for each of so many images, as near to the shares as whole images allow,
+    in random order."""
+    exact = np.asarray(shares, dtype=np.float64) * count / sum(shares)
+    whole = np.floor(exact).astype(np.int64)
+    missing = count - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(shares)), whole))

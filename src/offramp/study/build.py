@@ -37,7 +37,7 @@ TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
 
 
 @dataclass(frozen=True)
-class Wish:
+class BuildOptions:
     """What is asked for.
 
     backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, a number,
@@ -63,14 +63,14 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BuildPlan:
     """plan: of one trial.  reasons: what was chosen, and why, a line each."""
 
     plan: Plan
     reasons: tuple[str, ...]
 
 
-def choose(wish: Wish) -> Choice:
+def choose(wish: BuildOptions) -> BuildPlan:
     """Decide what was left open, read the data and plan the trial.
 
     Raises OfframpError for whatever cannot be had.
@@ -85,10 +85,10 @@ def choose(wish: Wish) -> Choice:
     shape, classes = data.shape, len(data.classes)
     study, net = _with_exits(wish, given, study, shape, classes, reasons)
     numerics = profiles.find(study.numerics, devices.chosen().type)
-    return Choice(plan_trials(study, data, net, numerics), tuple(reasons))
+    return BuildPlan(plan_trials(study, data, net, numerics), tuple(reasons))
 
 
-def _mapping(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+def _mapping(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     """The study, but for what depends on the images."""
     backbone: dict[str, Any] = {"name": wish.backbone}
     recipe: dict[str, Any] = dict(RECIPE)
@@ -108,7 +108,7 @@ def _mapping(wish: Wish, reasons: list[str]) -> dict[str, Any]:
     }
 
 
-def _strategy(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     if wish.goal not in GOALS:
         raise OfframpError(f"no goal '{wish.goal}'{nearest(wish.goal, GOALS)}")
     kept = {"backbone": "kept"} if wish.keep_frozen else {}
@@ -137,7 +137,7 @@ def _strategy(wish: Wish, reasons: list[str]) -> dict[str, Any]:
     return {"name": name, **kept}
 
 
-def _normalize(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+def _normalize(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     if wish.normalize is not None:
         return {"normalize": wish.normalize}
     if wish.weights == "imagenet":
@@ -151,7 +151,7 @@ def _normalize(wish: Wish, reasons: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _study(wish: Wish, given: Mapping[str, Any]) -> Study:
+def _study(wish: BuildOptions, given: Mapping[str, Any]) -> Study:
     flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data", "exits": "--exits"}
     flags = {key: flag for key, flag in flags.items() if key in given}
     return spec.parse(given, "offramp build", wish.settings, flags)
@@ -184,7 +184,7 @@ def _size_of(path: Path) -> tuple[int, int] | None:
 
 
 def _with_exits(
-    wish: Wish,
+    wish: BuildOptions,
     given: dict[str, Any],
     study: Study,
     shape: tuple[int, int, int],

@@ -17,8 +17,8 @@ from offramp.errors import OfframpError
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:
-    from offramp.infer.benchmark import Asked, Result
-    from offramp.infer.clocks import Line
+    from offramp.infer.benchmark import Benchmark, BenchmarkOptions
+    from offramp.infer.timing import Timing
 
 
 def benchmark(
@@ -60,11 +60,11 @@ def benchmark(
       offramp benchmark two-stage-resnet18-cifar10-s42 --policy policy.json
       offramp benchmark bundle/ --batch 1 --batch 256 --figure speed.svg
     """
-    from offramp.infer.benchmark import Asked
+    from offramp.infer.benchmark import BenchmarkOptions
 
     batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
     backend = "inductor" if compile_ else None
-    asked = Asked(batches, backend, threads, repeats, seconds)
+    asked = BenchmarkOptions(batches, backend, threads, repeats, seconds)
     _benchmark(network, policy, store, asked, figure, json, trust)
 
 
@@ -75,14 +75,14 @@ def _benchmark(
     network: str,
     policy: Path | None,
     root: Path,
-    asked: Asked,
+    asked: BenchmarkOptions,
     figure: Path | None,
     as_json: bool,
     trust: bool | None = None,
 ) -> None:
     """Measure, and show it."""
     from offramp import device as devices
-    from offramp.infer import networks as loaded
+    from offramp.infer import image_files
     from offramp.infer.benchmark import of_bundle, of_trial
     from offramp.policy import policy as policies
     from offramp.report.render.charts import FORMATS
@@ -94,7 +94,7 @@ def _benchmark(
     if figure is not None and not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
     store = Store(root) if (root / "store.json").exists() else None
-    if loaded.is_bundle(network):
+    if image_files.is_bundle(network):
         if policy is not None:
             raise OfframpError("a bundle carries its policy; leave --policy out")
         trial = policies.read(Path(network) / "policy.json").trial
@@ -113,19 +113,19 @@ def _benchmark(
         _show(found, figure)
 
 
-def _run(work: Generator[str, None, Result]) -> Result:
+def _run(work: Generator[str, None, Benchmark]) -> Benchmark:
     """Drive the work, saying what it does on standard error where that is a terminal."""
     while True:
         try:
             said = next(work)
         except StopIteration as end:
-            result: Result = end.value
+            result: Benchmark = end.value
             return result
         if sys.stderr.isatty():
             typer.echo(f"measuring: {said}", err=True)
 
 
-def _show(found: Result, figure: Path | None) -> None:
+def _show(found: Benchmark, figure: Path | None) -> None:
     where = found.machine
     engines = f"torch {where['torch']}"
     if "onnxruntime" in where:
@@ -153,7 +153,7 @@ def _show(found: Result, figure: Path | None) -> None:
         typer.echo(f"Figure: {figure}")
 
 
-def _whole(found: Result, batch: int) -> None:
+def _whole(found: Benchmark, batch: int) -> None:
     from offramp.report.figures.speed import WHOLE
 
     lines = [line for line in found.lines if line.batch == batch and line.what in WHOLE]
@@ -171,12 +171,12 @@ def _whole(found: Result, batch: int) -> None:
     show(listing, f"{counted(batch, 'image')} at once")
 
 
-def _speed_up(line: Line, lines: list[Line]) -> str:
+def _speed_up(line: Timing, lines: list[Timing]) -> str:
     plain = [one for one in lines if one.engine == line.engine and one.what == "plain"]
     return f"{line.rate / plain[0].rate:.2f} ×" if plain else "–"
 
 
-def _stages(found: Result) -> None:
+def _stages(found: Benchmark) -> None:
     """Each stage alone: MACs, and the median at each batch size."""
     from offramp.report.figures.speed import WHOLE
 
@@ -191,7 +191,7 @@ def _stages(found: Result) -> None:
         show(split("stage", columns, rows), f"Stages apart, {engine}, every image in each")
 
 
-def _draw(found: Result, figure: Path) -> None:
+def _draw(found: Benchmark, figure: Path) -> None:
     from offramp.files import replacing
     from offramp.report.figures.speed import speed_figure
     from offramp.report.render.charts import rendered

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from offramp.analysis.recommend import Goal as Priority
     from offramp.bundle.export import Exported
     from offramp.store.store import Store
-    from offramp.study.build import Choice, Wish
+    from offramp.study.build import BuildOptions, BuildPlan
     from offramp.study.plan.plan import Plan
     from offramp.study.trained import Trained
 
@@ -110,13 +110,13 @@ def build(
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
     """
-    from offramp.study.build import Wish
+    from offramp.study.build import BuildOptions
 
     if max_accuracy_loss is None and max_mean_macs is None and risk is None:
         max_accuracy_loss = 0.01
     targets = {"max_accuracy_loss": max_accuracy_loss, "max_mean_macs": max_mean_macs, "risk": risk}
     known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
-    wish = Wish(
+    wish = BuildOptions(
         backbone,
         data,
         exits,
@@ -171,7 +171,7 @@ def chosen_from(
     return trial.program, trial.options, f"{why} ({source})"
 
 
-def start(wish: Wish, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:
+def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
     from offramp.bundle import folder as bundle
     from offramp.bundle import graphs
@@ -249,7 +249,7 @@ def _weak(trained: Trained) -> str | None:
     )
 
 
-def _dry(chosen: Choice, goal: Goal, store: Store, as_json: bool) -> None:
+def _dry(chosen: BuildPlan, goal: Goal, store: Store, as_json: bool) -> None:
     from offramp import device as devices
     from offramp.study.plan.forecast import forecast
 
@@ -261,7 +261,7 @@ def _dry(chosen: Choice, goal: Goal, store: Store, as_json: bool) -> None:
     show_forecast(found, as_json=False)
 
 
-def _as_json(chosen: Choice, goal: Goal) -> dict[str, Any]:
+def _as_json(chosen: BuildPlan, goal: Goal) -> dict[str, Any]:
     plan = chosen.plan
     return {
         "study": plan.study.model_dump(mode="json"),
@@ -297,7 +297,7 @@ def _target(goal: Goal) -> dict[str, Any]:
     return {kind.replace("_", "-"): value for kind, value in goal.target.items() if value is not None}
 
 
-def _show_plan(chosen: Choice, goal: Goal) -> None:
+def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
     plan = chosen.plan
     data, net = plan.data, plan.net
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())

@@ -150,7 +150,7 @@ def _calibrate(
     """Write the policy. given: as `target` takes it.  batch: images at once, for a limit of time."""
     from offramp import device as devices
     from offramp.engine.settings import placed
-    from offramp.infer.timing import measured_costs
+    from offramp.infer.torch_timing import measured_costs
     from offramp.policy.calibrate import calibrate as choose
     from offramp.policy.evaluate import evaluate
     from offramp.policy.policy import write

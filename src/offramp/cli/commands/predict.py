@@ -18,8 +18,7 @@ from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
-    from offramp.infer.networks import Network
-    from offramp.infer.pictures import Damaged
+    from offramp.infer.image_files import Network, Unreadable
 
 
 def predict(
@@ -56,7 +55,7 @@ COLUMNS = ("file", "class", "confidence", "exit", "compute_share")
 
 
 @dataclass(frozen=True)
-class Row:
+class Answer:
     """An answer, as in the file. compute: MACs as a share of the plain backbone's."""
 
     file: Path
@@ -77,18 +76,18 @@ def _predict(
     trust: bool | None = None,
 ) -> None:
     """Answer and write; exits with 1 when files were damaged, with 130 when interrupted."""
-    from offramp.infer import pictures
+    from offramp.infer import image_files
 
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
         raise OfframpError(f"--out {out} cannot be written; name a file in a folder of yours")
-    files = pictures.find(images)
+    files = image_files.find(images)
     if out.resolve() in {file.resolve() for file in files}:
         raise OfframpError(f"--out {out} is one of the images; name another file")
     opened = _opened(network, policy, root, trust)
-    good, damaged = pictures.check(files, opened.preprocessing)
-    rows: list[Row] = []
+    good, damaged = image_files.check(files, opened.preprocessing)
+    rows: list[Answer] = []
     interrupted = False
     try:
         _answer(opened, good, batch, rows, damaged)
@@ -105,28 +104,28 @@ def _predict(
 
 def _opened(network: str, policy: Path | None, root: Path, trust: bool | None) -> Network:
     from offramp import device as devices
-    from offramp.infer import networks as loaded
+    from offramp.infer import image_files
 
-    if loaded.is_bundle(network):
+    if image_files.is_bundle(network):
         if policy is not None:
             raise OfframpError("a bundle carries its policy; leave --policy out")
-        return loaded.open_bundle(Path(network))
+        return image_files.open_bundle(Path(network))
     store = opened(root)
     trust_code = trusted(store, store.find_trial(network), trust)
-    found = loaded.open_trial(store, network, policy, devices.chosen(), trust_code=trust_code)
+    found = image_files.open_trial(store, network, policy, devices.chosen(), trust_code=trust_code)
     if policy is None:
         typer.echo("No --policy: every image goes to the final exit.", err=True)
     return found
 
 
 def _answer(
-    network: Network, files: Sequence[Path], batch: int, rows: list[Row], damaged: list[Damaged]
+    network: Network, files: Sequence[Path], batch: int, rows: list[Answer], damaged: list[Unreadable]
 ) -> None:
     """Fill `rows` and `damaged`, so that what is there stays when the work is cut short."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from offramp.infer import pictures
+    from offramp.infer import image_files
 
     how = network.preprocessing
     screen = Console(stderr=True)
@@ -139,12 +138,12 @@ def _answer(
         task = progress.add_task("predicting", total=len(files))
         for start in range(0, len(files), batch):
             asked = files[start : start + batch]
-            read, pixels, broken = pictures.read_all(asked, how, pool)
+            read, pixels, broken = image_files.read_all(asked, how, pool)
             damaged += broken
             if read:
                 made = network.answer(pixels)
                 rows += [
-                    Row(
+                    Answer(
                         file,
                         network.classes[made.classes[i]],
                         float(made.confidence[i]),
@@ -156,7 +155,7 @@ def _answer(
             progress.advance(task, len(asked))
 
 
-def _write(out: Path, rows: Sequence[Row]) -> None:
+def _write(out: Path, rows: Sequence[Answer]) -> None:
     from offramp.files import replacing
 
     try:
@@ -171,7 +170,7 @@ def _write(out: Path, rows: Sequence[Row]) -> None:
 
 
 def _report(
-    network: Network, rows: Sequence[Row], damaged: Sequence[Damaged], out: Path, as_json: bool
+    network: Network, rows: Sequence[Answer], damaged: Sequence[Unreadable], out: Path, as_json: bool
 ) -> None:
     for one in damaged:
         typer.echo(f"Skipped {one.file}: no readable image ({one.reason}).", err=True)

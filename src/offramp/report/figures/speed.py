@@ -8,14 +8,14 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from offramp.infer.clocks import Line
+from offramp.infer.timing import Timing
 from offramp.report.model import Figure
 
 WHOLE = ("plain", "nothing leaves", "policy")
 COLORS = ("#8c8c8c", "#b07c2a", "#1f6fb2")
 
 
-def speed_figure(lines: Sequence[Line], name: str) -> Figure:
+def speed_figure(lines: Sequence[Timing], name: str) -> Figure:
     """Milliseconds an image of the plain network, of one that nothing leaves, and of the policy."""
     caption = (
         "Milliseconds an image, by engine and number of images at once. Bars: typical, which for single "
@@ -27,7 +27,7 @@ def speed_figure(lines: Sequence[Line], name: str) -> Figure:
     return Figure("speed", "more", name, caption, alt_text, _spec(lines, name))
 
 
-def _spec(lines: Sequence[Line], title: str) -> Mapping[str, Any]:
+def _spec(lines: Sequence[Timing], title: str) -> Mapping[str, Any]:
     rows = [
         {
             "engine": line.engine,

@@ -1,8 +1,10 @@
-"""A trial or a bundle that answers image files: two kinds of network under one interface."""
+"""Image files and what answers them: a trial or a bundle, under one interface."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from offramp.bundle import preprocessing
-from offramp.bundle.preprocessing import Preprocessing
+from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
-from offramp.infer.predictor import Predictor
+from offramp.infer.predictor import Prediction, Predictor
 from offramp.policy import policy as policies
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
@@ -23,18 +26,8 @@ from offramp.study.run.trials import load_network
 from offramp.study.trained import trial_hash
 
 IN_PYTHON = "use offramp.predictor in Python"
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SUMS = "SHA256SUMS"  # what a folder has that is a bundle
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """For B images: class [B], as a number; confidence [B], 0 to 1; exit [B]; MACs as a share of the
-    plain backbone's [B]."""
-
-    classes: NDArray[np.integer]
-    confidence: NDArray[np.floating]
-    exits: NDArray[np.integer]
-    compute: NDArray[np.floating]
 
 
 class Network(Protocol):
@@ -52,8 +45,8 @@ class Network(Protocol):
     @property
     def preprocessing(self) -> Preprocessing: ...
 
-    def answer(self, pixels: NDArray[np.uint8]) -> Answers:
-        """pixels: [B, C, H, W], of `preprocessing`."""
+    def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
+        """pixels: [B, C, H, W], of `preprocessing`. Answers are on the CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +60,11 @@ class TrialNetwork:
     predictor: Predictor
     device: torch.device
 
-    def answer(self, pixels: NDArray[np.uint8]) -> Answers:
+    def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
         images = torch.from_numpy(self.preprocessing.normalized(pixels)).to(self.device)
         made = self.predictor(images.contiguous(memory_format=torch.channels_last))
-        parts = (made.classes, made.confidence, made.exits, made.compute)
-        return Answers(
-            *(
-                part.float().cpu().numpy() if part.is_floating_point() else part.cpu().numpy()
-                for part in parts
-            )
-        )
+        parts = (made.classes, made.confidence, made.exits, made.compute, made.logits)
+        return Prediction(*(part.cpu() for part in parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +86,10 @@ class BundleNetwork:
     def preprocessing(self) -> Preprocessing:
         return preprocessing.from_json(self.bundle.preprocessing.as_json())
 
-    def answer(self, pixels: NDArray[np.uint8]) -> Answers:
+    def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
         made = self.bundle.run(self.preprocessing.normalized(pixels))
-        return Answers(made.classes, made.confidence, made.exits, made.compute)
+        parts = (made.classes, made.confidence, made.exits, made.compute, made.logits)
+        return Prediction(*(torch.from_numpy(part) for part in parts))
 
 
 def is_bundle(name: str) -> bool:
@@ -169,3 +158,82 @@ def checked_policy(store: Store, trial: str, file: Path) -> Policy:
     found = trial_hash(manifest, store.trial_logits(trial))
     policies.check_fits(read, trial, found, manifest["exits"])
     return read.policy
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no readable image, and why."""
+
+    file: Path
+    reason: str
+
+
+def find(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The files themselves, and the images anywhere in folders, in order of their names; each once.
+
+    Raises OfframpError for a path that is not there and for a folder without images.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise OfframpError(
+                    f"the folder {path} holds no image ({', '.join(SUFFIXES)}); give another"
+                )
+            found |= dict.fromkeys(inside)
+        elif path.exists():
+            found[path] = None
+        else:
+            raise OfframpError(f"there is no image {path}; give files or folders")
+    return tuple(found)
+
+
+def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
+    """The files that can be read, as far as their first bytes tell, and those that cannot. No pixel is
+    decoded, so a mistake shows before the work.
+
+    Raises OfframpError for the first image of a size or mode that the network does not take.
+    """
+    good, damaged = [], []
+    for file in files:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: on its side
+                width, height = image.size[::-1] if turned else image.size
+                how.check(image.mode, width, height)
+        except ValueError as error:
+            raise OfframpError(f"{file} {error}") from None
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            damaged.append(Unreadable(file, _reason(file, error)))
+        else:
+            good.append(file)
+    return good, damaged
+
+
+def read(file: Path, how: Preprocessing) -> NDArray[np.uint8] | Unreadable:
+    """[C, H, W], upright, or what is wrong with the file."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return how.pixels(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return Unreadable(file, _reason(file, error))
+
+
+def read_all(
+    files: Sequence[Path], how: Preprocessing, pool: ThreadPoolExecutor
+) -> tuple[list[Path], NDArray[np.uint8], list[Unreadable]]:
+    """The files that could be read, their pixels [B, C, H, W], and those that could not."""
+    found = list(pool.map(lambda file: read(file, how), files))
+    damaged = [one for one in found if isinstance(one, Unreadable)]
+    pixels = [one for one in found if not isinstance(one, Unreadable)]
+    good = [file for file, one in zip(files, found, strict=True) if not isinstance(one, Unreadable)]
+    empty = np.zeros((0, how.channels, *how.size), dtype=np.uint8)
+    return good, np.stack(pixels) if pixels else empty, damaged
+
+
+def _reason(file: Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose text is the path again
+        return f"it is none of {', '.join(FORMATS)}"
+    said = str(error).replace(f"'{file}'", "it").replace(str(file), "it")
+    return " ".join(said.split()) or type(error).__name__
