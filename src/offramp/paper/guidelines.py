@@ -1,11 +1,17 @@
-"""What the paper advises (sections 7, 8 and 8.1), in our words: for those who have no runs yet."""
+"""What the paper advises (sections 7, 8 and 8.1), in our words, as guidelines.yaml says it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
 
 Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "balanced"]
+SIDES: tuple[Literal["for", "against"], ...] = ("for", "against")
 GOALS: tuple[Goal, ...] = ("accuracy", "latency", "training-time", "memory", "energy", "balanced")
 
 
@@ -21,70 +27,17 @@ class Guideline:
     section: str
 
 
-GUIDELINES = (
-    Guideline(
-        ("accuracy", "latency"),
-        ("distillation",),
-        True,
-        "where accuracy and generalization count most, at early exits above all. The paper "
-        "measured high memory and power for it.",
-        "8.1",
-    ),
-    Guideline(
-        ("accuracy", "balanced"),
-        ("joint-two-stage", "joint-branch", "pretrained-branch"),
-        False,
-        "for a balance of accuracy and cost and against overfitting at deep exits, pretrained-branch "
-        "above all. Hybrids may need tuning for the network at hand.",
-        "8.1",
-    ),
-    Guideline(
-        ("memory", "energy", "accuracy"),
-        ("joint",),
-        False,
-        "close behind distillation in accuracy. The text calls it the cheapest in memory "
-        "and power and the slowest to train; the paper's Table 5 says that it takes the most memory and "
-        "power, and Table 7 that it is fast. So measure it.",
-        "8.1, Tables 5 and 7",
-    ),
-    Guideline(
-        ("training-time", "memory"),
-        ("two-stage",),
-        True,
-        "where training time counts, for prototypes and for a backbone that is "
-        "trained already. Its early exits are weaker than those of joint training.",
-        "8.1, 8",
-    ),
-    Guideline(
-        ("memory", "energy", "latency"),
-        ("two-stage", "pretrained-branch"),
-        False,
-        "for small devices, since exits are trained apart from the backbone.",
-        "8",
-    ),
-)
-AVOID = (
-    "separate: only where exits have different tasks: it suffers in deep networks and on hard "
-    "data (8.1).",
-    "branch-wise: only to tune shallow, trained networks: it tends to be unstable and to "
-    "overfit, most of all deep networks from scratch (8.1).",
-)
-ARCHITECTURES = {
-    "lean": "MobileNet is the most economical network in time and power, and the one for small devices "
-    "(8, 8.1).",
-    "strong": "ResNet and VGG can reach higher accuracy at a higher cost, and want a stable strategy "
-    "such as distillation or a hybrid (8, 8.1).",
-}
-# Section 5.4 names pretrained-branch for fixed weights, whatever the goal: it stands by the goals for
-# which the paper advises it otherwise.
-FIXED = Guideline(
-    ("accuracy", "latency", "memory", "energy", "balanced"),
-    ("pretrained-branch", "two-stage"),
-    True,
-    "pretrained-branch is the paper's for fixed backbone weights; two-stage is our own addition, since "
-    "it is the same with heads alone to train",
-    "5.4; as described there it still trains segments, so use scope: head",
-)
+@dataclass(frozen=True)
+class Piece:
+    """A piece of advice on a strategy (section 8.1, Table 9). side: for or against it.  claims: ids in
+    claims.yaml that say the same, or the reverse where the paper contradicts itself."""
+
+    strategy: str
+    side: Literal["for", "against"]
+    text: str
+    claims: tuple[str, ...]
+
+
 FROZEN = (
     "Our own rule, not the paper's: where the backbone's weights must stay, only strategies that train "
     "heads alone are listed: two-stage, distillation, and pretrained-branch with the option scope: head."
@@ -96,8 +49,40 @@ def guidelines(
     goal: Goal, frozen_backbone: bool = False
 ) -> tuple[tuple[Guideline, ...], tuple[str, ...]]:
     """The guidelines for a goal, one at least, and what else to say: on networks, on what to avoid."""
-    known = (*(g for g in GUIDELINES if g.heads_only), FIXED) if frozen_backbone else GUIDELINES
+    said = _read()
+    known = [_guideline(entry) for entry in said["guidelines"]]
+    if frozen_backbone:
+        known = [*(g for g in known if g.heads_only), _guideline(said["fixed"])]
     found = tuple(g for g in known if goal in g.goals)
     network = {"accuracy": ["strong"], "balanced": ["lean", "strong"]}.get(goal, ["lean"])
-    more = [ARCHITECTURES[kind] for kind in network]
-    return found, (*([FROZEN] if frozen_backbone else []), *more, *AVOID, GOALS_ARE_OURS)
+    more = [said["architectures"][kind] for kind in network]
+    return found, (*([FROZEN] if frozen_backbone else []), *more, *said["avoid"], GOALS_ARE_OURS)
+
+
+def pieces() -> tuple[Piece, ...]:
+    """All advice by strategy, in the order of the file."""
+    return tuple(
+        Piece(strategy, side, entry[side], tuple(entry.get("claims", ())))
+        for strategy, entries in _read()["advice"].items()
+        for entry in entries
+        for side in SIDES
+        if side in entry
+    )
+
+
+def characteristics() -> dict[str, tuple[str, ...]]:
+    """Table 8: of each strategy its words for time, resources, convergence, accuracy, generalization,
+    overfitting and the severity of that."""
+    return {strategy: tuple(words) for strategy, words in _read()["characteristics"].items()}
+
+
+def _guideline(entry: Mapping[str, Any]) -> Guideline:
+    goals, strategies = tuple(entry["goals"]), tuple(entry["strategies"])
+    return Guideline(goals, strategies, entry["heads_only"], entry["text"], entry["section"])
+
+
+@cache
+def _read() -> Mapping[str, Any]:
+    text = resources.files("offramp.paper").joinpath("guidelines.yaml").read_text(encoding="utf-8")
+    said: Mapping[str, Any] = yaml.safe_load(text)
+    return said

@@ -85,6 +85,14 @@ def test_tukey_gives_what_r_prints() -> None:
         np.testing.assert_allclose((pair.difference, pair.low, pair.high, pair.p), expected, atol=1e-6)
 
 
+def test_games_howell_gives_what_pingouin_does() -> None:
+    # pingouin 0.7.0: pairwise_gameshowell, columns diff and pval.
+    found = games_howell(list(PLANTS), list(PLANTS.values()), 0.05)
+    printed = [(0.371, 0.4745549221939), (-0.494, 0.1128891768538), (-0.865, 0.0237034547389)]
+    got = [(pair.difference, pair.p) for pair in found if isinstance(pair, Pair)]
+    np.testing.assert_allclose(got, printed, rtol=1e-10)
+
+
 @pytest.mark.parametrize("equal", [True, False])
 def test_all_pairs_agree_with_scipy_and_statsmodels(equal: bool) -> None:
     generator = np.random.default_rng(5)

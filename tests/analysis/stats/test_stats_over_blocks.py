@@ -54,6 +54,10 @@ def test_epsilon_is_the_published_one() -> None:
     assert isinstance(found, Repeated)
     assert round(found.f, 2) == 3.03
     assert round(found.epsilon, 2) == 0.61
+    # pingouin 0.7.0: rm_anova(..., correction=True), columns p_GG_corr, eps, np2, ng2.
+    printed = (0.07478740185865222, 0.6095444968046158, 0.21579358874120408, 0.06011762143323895)
+    got = (found.p, found.epsilon, found.eta2_partial, found.eta2_generalized)
+    np.testing.assert_allclose(got, printed, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (5, 5), (3, 9), (12, 4), (30, 2)])

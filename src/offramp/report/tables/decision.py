@@ -11,6 +11,7 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
 from offramp.analysis.stats.pairwise import Pair
+from offramp.paper.guidelines import characteristics
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
@@ -19,24 +20,6 @@ from offramp.report.tables.marks import ALPHA, default_pairs
 
 LEVELS = ("low", "moderate", "high")
 DOUBT = " ?"
-HYBRID = ("high", "high", "fast, more stable", "highest", "strongest", "low–moderate", "low")
-# In the order of the columns below. Its row for hybrids stands for all three.
-PAPER: Mapping[str, tuple[str, ...]] = {
-    "joint": ("moderate–high", "low", "smooth, stable", "high", "strong", "moderate", "mild"),
-    "separate": (
-        "high",
-        "high",
-        "unstable from exit 3",
-        "moderate",
-        "moderate (early)",
-        "high",
-        "severe",
-    ),
-    "branch-wise": ("high", "high", "slow, unstable", "low", "weak", "very high", "severe"),
-    "two-stage": ("lowest", "moderate", "gradual, stable", *["moderate"] * 4),
-    "distillation": ("high", "high", "fastest, stable", "high", "strong", "low", "low"),
-    **dict.fromkeys(("joint-branch", "joint-two-stage", "pretrained-branch"), HYBRID),
-}
 CAPTION = (
     "Rules for the words of this store. Strategies with all exits are ranked by their mean over exits "
     "and seeds, for each model and data set; a rank becomes a position from 0, the lowest value, to 1, "
@@ -82,6 +65,7 @@ def decision(evidence: Evidence) -> list[Table]:
     }
     overfits = _standing(evidence, "overfits", ranked)
     rise = _standing(evidence, "loss-rise", ranked)
+    paper = characteristics()
     rows: list[Mapping[str, Any]] = []
     for strategy in ranked:
         row: dict[str, Any] = {"strategy": strategy, "by": "here"}
@@ -94,8 +78,8 @@ def decision(evidence: Evidence) -> list[Table]:
         row["severity"] = _step(rise, strategy, (0.05, 0.25, 1.0), ("low", "mild", "moderate", "severe"))
         row["severity_rise"] = rise.mean.get(strategy, float("nan"))
         rows.append(row)
-        if strategy in PAPER:
-            theirs = dict(zip(KEYS, PAPER[strategy], strict=True))
+        if strategy in paper:
+            theirs = dict(zip(KEYS, paper[strategy], strict=True))
             rows.append({"strategy": strategy, "by": "paper", **theirs})
     if not rows:
         return []
