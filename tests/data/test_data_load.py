@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pictures import noise, read, save, tree
 
 from offramp.data import DataSpec
 from offramp.data.dataset import Data
-from offramp.data.load import assemble, load
+from offramp.data.load import assemble, load, notes
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError
 
@@ -184,3 +186,25 @@ def test_digits_are_pinned() -> None:
         load(DataSpec("digits")).train.digest
         == "6606ea76b9b5f981cf621d89206dcdcb5b502c0093001fdb8bbcc6a10174d6b3"
     )
+
+
+# What a person should know
+
+
+def test_what_a_person_should_know(tmp_path: Path) -> None:
+    root = tree(tmp_path / "pets")
+    assert notes(read("folder", root).provenance) == []
+    for i in range(40):
+        save(root / "train/cat" / f"q{i}_.png", noise(1000 + i))
+        save(root / "train/dog" / f"r{i}_.png", noise(2000 + i))
+    save(root / "test/dog/p9_9.png", noise(24))  # as test/cat/p0_0.png
+    (root / "test/cat/p8_8.png").write_bytes(b"")
+    data = read("folder", root, group=r"([a-z]\d+)_", on_error="skip")
+    assert notes(data.provenance) == [
+        "24 images of train left out: 6 of its groups are in another split.",
+        f"1 image of test skipped as damaged, {root / 'test/cat/p8_8.png'} first.",
+        "1 image of test equal to another of it, byte for byte.",
+    ]
+    across = {"duplicates": {"test in train": 2}}
+    assert notes(across) == ["2 images of test equal to one of train, byte for byte."]
+    assert notes({}) == []  # of an old record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import timm
@@ -38,10 +39,15 @@ MODULES = {
 }
 
 
+@functools.cache
+def made(name):
+    make, exits = MODULES[name]
+    return make(), attach(make(), exits, (3, 32, 32), head="linear").eval()
+
+
 @pytest.fixture(params=MODULES)
 def pair(request):
-    make, exits = MODULES[request.param]
-    return make(), attach(make(), exits, (3, 32, 32), head="linear").eval()
+    return copy.deepcopy(made(request.param))
 
 
 def outputs(net, x=None):
@@ -129,7 +135,7 @@ def test_it_moves_as_a_whole_and_as_a_part_of_another_module(pair):
     ],
 )
 def test_what_does_not_fit_is_torchs_own_error(change, message):
-    net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32), head="linear")
+    net = copy.deepcopy(made("resnet18")[1])
     state = net.state_dict()
     change(state, net)
     with pytest.raises(RuntimeError, match=message):

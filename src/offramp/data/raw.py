@@ -17,7 +17,7 @@ from offramp.data.images.geometry import Geometry
 from offramp.errors import OfframpError
 
 
-class Rows(Protocol):
+class ImageRows(Protocol):
     """Images that can be counted and read by row: a tensor [N, C, H, W], or something lazy."""
 
     def __len__(self) -> int: ...
@@ -30,14 +30,14 @@ class Rows(Protocol):
 class RawSplit:
     """One official split of a source.
 
-    images: see `Rows`.  labels: [N] int64, on the CPU.
+    images: see `ImageRows`.  labels: [N] int64, on the CPU.
     groups: [N] names of what belongs together, such as the patient of each image, or None. Images of one
         group never go to two splits.
 
     Raises OfframpError when they disagree in number or there are none.
     """
 
-    images: Rows
+    images: ImageRows
     labels: Tensor
     groups: tuple[str, ...] | None = None
 

@@ -35,7 +35,7 @@ def save(path: Path, raw: RawData, chosen: Splits) -> None:
 
 
 def read(path: Path) -> dict[str, dict[str, str]]:
-    """The hash of every image, by split and id. Raises OfframpError for a file that is none."""
+    """The hash of every image, by split and id. Raises OfframpError where it cannot be read as one."""
     try:
         kept = json.loads(path.read_bytes())
         splits = {name: dict(kept["splits"][name]) for name in SPLITS}

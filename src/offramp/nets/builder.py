@@ -18,7 +18,7 @@ from offramp.nets.cut.places import Place, places, survey
 from offramp.nets.heads import paper_head, resolve
 from offramp.nets.identity import sources, state_digest
 from offramp.nets.macs import count_macs
-from offramp.nets.network import Exit, ExitNetwork, Shape, drawn_head, drawn_module
+from offramp.nets.network import Exit, ExitNetwork, NetFacts, Shape, drawn_head, drawn_module
 from offramp.nets.pretrained import Initial, fitted, read, starting
 from offramp.parts import Part
 from offramp.usercode import Recorded
@@ -197,14 +197,15 @@ def _assembled(
         [trunk],
         [0] * (len(early) + 1),
         heads,
-        early,
-        classes=classes,
-        input_shape=input_shape,
-        identity={**origin.identity, "input_shape": list(input_shape)},
-        clock=trunk.clock,
-        make=origin.make,
-        costs=costs,
-        initial=None if initial is None else initial.describe(),
+        NetFacts(
+            tuple(early),
+            classes,
+            input_shape,
+            identity={**origin.identity, "input_shape": list(input_shape)},
+            make=origin.make,
+            costs=costs,
+            initial=None if initial is None else initial.describe(),
+        ),
     ).train()
 
 

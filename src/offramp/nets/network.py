@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,6 +39,27 @@ class Exit:
         return f"exits.{self.place}"
 
 
+@dataclass(frozen=True)
+class NetFacts:
+    """What stays the same in every copy of a network.
+
+    early: its early exits, in order.  input_shape: (C, H, W) of one image.
+    identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
+    make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
+        module that came with its weights.
+    costs: multiply-accumulates of each part for one image.
+    initial: what became of weights that were given for the trunk, in words.
+    """
+
+    early: tuple[Exit, ...]
+    classes: int
+    input_shape: Shape
+    identity: Mapping[str, Any]
+    make: Make | None
+    costs: Mapping[Part, int]
+    initial: str | None = None
+
+
 class ExitNetwork(nn.Module):
     """Images [B, C, H, W] → logits [B, classes] of every exit; `path(k)` is what exit k runs.
 
@@ -58,44 +79,26 @@ class ExitNetwork(nn.Module):
     `load_state_dict` leaves a head alone if the checkpoint has no tensor of it; everything else that is
     missing, unexpected or of another shape is an error, as usual.
 
-    identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
-    clock: decides what dropout and drop-path draw from.
-    make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
-        module that came with its weights.
-    costs: MACs of each part for one image.
-    initial: what became of weights that were given for the trunk, in words.
+    trunks: cut alike, all of one clock, which decides what dropout and drop-path draw from.
+    heads: of the early exits.
     """
 
     def __init__(
-        self,
-        trunks: Sequence[Trunk],
-        trunk_of: Sequence[int],
-        heads: Sequence[Head],
-        early: Sequence[Exit],
-        *,
-        classes: int,
-        input_shape: Shape,
-        identity: Mapping[str, Any],
-        clock: Clock,
-        make: Make | None,
-        costs: Mapping[Part, int],
-        initial: str | None = None,
+        self, trunks: Sequence[Trunk], trunk_of: Sequence[int], heads: Sequence[Head], facts: NetFacts
     ) -> None:
         super().__init__()
-        self.exits = len(early) + 1
+        self.exits = len(facts.early) + 1
         self.places = tuple(trunks[0].places)
-        self.classes = classes
-        self.input_shape = input_shape
-        self.identity = dict(identity)
-        self.clock = clock
-        self.head_specs = tuple(exit.spec for exit in early)
+        self.classes = facts.classes
+        self.input_shape = facts.input_shape
+        self.identity = dict(facts.identity)
+        self.clock = trunks[0].clock
+        self.head_specs = tuple(exit.spec for exit in facts.early)
         self.trunk_of = tuple(trunk_of)
         self.trunks = tuple(trunks)
         self.heads = tuple(heads)
-        self._early = tuple(early)
-        self._make = make
-        self._costs = dict(costs)
-        self.initial = initial
+        self.initial = facts.initial
+        self._facts = facts
         self._register()
 
     # What PyTorch sees
@@ -115,7 +118,7 @@ class ExitNetwork(nn.Module):
         for n, trunk in enumerate(self.trunks):
             if n != self.trunk_of[-1]:
                 others._modules[str(n)] = trunk.module
-        for exit, head in zip(self._early, self.heads, strict=True):
+        for exit, head in zip(self._facts.early, self.heads, strict=True):
             node = exits
             for step in exit.place.split("."):
                 node = node._modules.setdefault(step, nn.Module())  # type: ignore[assignment]
@@ -135,7 +138,7 @@ class ExitNetwork(nn.Module):
         return tuple(key for k in range(1, self.exits) for key in self._head_state(k, ""))
 
     def _head_state(self, k: int, prefix: str) -> dict[str, Tensor]:
-        place = self._early[k - 1].place
+        place = self._facts.early[k - 1].place
         return self.heads[k - 1].state_dict(prefix=f"{prefix}{self._exits_name}.{place}.")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -217,7 +220,7 @@ class ExitNetwork(nn.Module):
         `exits.<place>.<name in the head>`.
         """
         if self._is_early(part):
-            prefix = f"{self._early[part.index - 1].name}."
+            prefix = f"{self._facts.early[part.index - 1].name}."
             return self.heads[part.index - 1].state_dict(prefix=prefix, keep_vars=True)
         return self._piece(part, trunk).state()
 
@@ -247,7 +250,7 @@ class ExitNetwork(nn.Module):
 
     def macs(self, part: Part) -> int:
         """Multiply-accumulates of a part for one image."""
-        return self._costs[part]
+        return self._facts.costs[part]
 
     def parameter_count(self, part: Part) -> int:
         """Parameters (numbers, not tensors) of a part."""
@@ -301,11 +304,11 @@ class ExitNetwork(nn.Module):
         `redrawable`.
         """
         twin = self.copy()
-        for k, exit in enumerate(self._early, start=1):
+        for k, exit in enumerate(self._facts.early, start=1):
             head = drawn_head(exit, self.classes, self.clock, seed, draw)
             twin.heads[k - 1].load_state_dict(head.state_dict())
-        if self._make is not None:
-            fresh = drawn_module(self._make, seed, draw).state_dict()
+        if self._facts.make is not None:
+            fresh = drawn_module(self._facts.make, seed, draw).state_dict()
             for trunk in twin.trunks:
                 trunk.module.load_state_dict(fresh)
         return twin
@@ -319,7 +322,7 @@ class ExitNetwork(nn.Module):
     @property
     def redrawable(self) -> bool:
         """Whether the trunk has weights to draw; an attached module has only those it came with."""
-        return self._make is not None
+        return self._facts.make is not None
 
     def _rebuilt(self, sources: Sequence[int], trunk_of: Sequence[int]) -> ExitNetwork:
         """A copy whose trunk n is a copy of trunk `sources[n]`, in the same modes."""
@@ -328,14 +331,7 @@ class ExitNetwork(nn.Module):
             [self.trunks[s].on(copy.deepcopy(self.trunks[s].module), clock) for s in sources],
             trunk_of,
             [copy.deepcopy(head, {id(self.clock): clock}) for head in self.heads],
-            self._early,
-            classes=self.classes,
-            input_shape=self.input_shape,
-            identity=self.identity,
-            clock=clock,
-            make=self._make,
-            costs=self._costs,
-            initial=self.initial,
+            replace(self._facts, identity=self.identity),
         )
         twin.training = self.training
         for trunk, source in enumerate(sources):

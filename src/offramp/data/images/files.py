@@ -26,7 +26,7 @@ whatever the file is called. What a bundle reads is the same: `offramp.bundle.pr
 
 @runtime_checkable
 class Opened(Protocol):
-    """Rows (see `offramp.data.raw`) whose images can also be opened one by one.
+    """`offramp.data.raw.ImageRows` whose images can also be opened one by one.
 
     ids: [N] what to call each image where the data lies elsewhere: no absolute path.
     """

@@ -33,8 +33,8 @@ def folder(root: Path, group: str | None = None, test_share: float = 0.2) -> Raw
     split: by a hash of the files' content, so that equal images stay together, renaming changes
     nothing, and no seed does; with `group`, by a hash of the group.
 
-    group: a regular expression that finds, in a file's path below the class folder, whom or what it
-    shows (a patient, a scene): its groups joined, or all it matches. No group is ever split.
+    group: a regular expression that finds, in a file's path below the class folder, what belongs
+    together, such as the patient: its groups joined, or all it matches. No group is ever split.
 
     Raises OfframpError naming the folder or file that is wrong.
     """
