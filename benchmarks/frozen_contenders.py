@@ -147,7 +147,7 @@ def told(store: Store, plan: Plan, whole: float) -> Timed:
     spent: dict[str, float] = {}
     accuracies, losses = [], []
     for node in nodes:
-        for kind, seconds in store.node_cost(node.key)["seconds"].items():
+        for kind, seconds in store.node_cost(node.key).seconds.items():
             spent[kind] = spent.get(kind, 0.0) + seconds
         rows = store.node_history(node.key)
         rows = rows[rows["split"] == "validation"].sort_values("epoch")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,8 @@ from offramp.data import Data
 from offramp.engine.cost import exit_shares
 from offramp.engine.images import Images
 from offramp.engine.resolve import Node
+from offramp.hashing import plain
+from offramp.store.manifest import Cost, NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
@@ -35,14 +36,25 @@ def make_store(root: Path, study: Path, settings: Sequence[str] = (), data: Data
     store, users, made_with = Store(root), plan.users, provenance(CPU)
     rng = np.random.default_rng(0)
     for key, node in plan.nodes.items():
-        labels = {"phase": node.name, "seed": node.seed, "strategies": users[key]}
-        labels["trains"] = [str(part) for part in sorted(node.trained)]
+        labels = NodeLabels(
+            phase=node.name,
+            seed=node.seed,
+            strategies=tuple(users[key]),
+            trains=tuple(map(str, sorted(node.trained))),
+        )
         weights = {n: t.detach() for part in node.trained for n, t in plan.net.state(part).items()}
         kept = int(rng.integers(1, node.recipe.epochs + 1))
-        summary = {"epochs": node.recipe.epochs, "best_epoch": kept, "selected_epoch": kept}
-        summary["validation_loss"] = float(rng.uniform())
+        summary = NodeSummary(
+            epochs=node.recipe.epochs,
+            best_epoch=kept,
+            selected_epoch=kept,
+            validation_loss=float(rng.uniform()),
+        )
+        record = NodeRecord(
+            key=key, reads=plain(node.reads), labels=labels, provenance=made_with, summary=summary
+        )
         history, cost = _history(plan, node, rng), _cost(plan, node, rng)
-        store.write_node(key, node.reads, labels, made_with, summary, weights, history, cost)
+        store.write_node(record, weights, history, cost)
     images = Images(plan.data, CPU)
     shapes = {split: (len(s), plan.net.classes) for split, s in plan.data.splits.items()}
     names = {name for trial in plan.trials for name in trials.answered(trial)}
@@ -68,20 +80,14 @@ def _history(plan: Plan, node: Node, rng: np.random.Generator) -> pd.DataFrame:
     return history.assign(value=rng.uniform(size=len(rows)))
 
 
-def _cost(plan: Plan, node: Node, rng: np.random.Generator) -> dict[str, Any]:
+def _cost(plan: Plan, node: Node, rng: np.random.Generator) -> Cost:
     kinds = ("preparation", "train", "validation", "evaluation")
     shares, work = exit_shares(node, plan.net), plan.work[node.key]
-    return {
-        "seconds": {kind: float(rng.uniform(0.1, 10)) for kind in kinds},
-        "exit_shares": {plan.net.places[exit - 1]: share for exit, share in shares.items()},
-        "macs_written": work.written,
-        "macs_executed": work.executed,
-        "used": dict.fromkeys(USED),
-        "idle": {"power_cpu_w": None, "power_gpu_w": None},
-        "not_measured": {},
-        "mode": "derived",
-        "cache": True,
-        "group": 1,
-        "workers": 1,
-        "comparable": False,
-    }
+    return Cost(
+        seconds={kind: float(rng.uniform(0.1, 10)) for kind in kinds},
+        exit_shares={plan.net.places[exit - 1]: share for exit, share in shares.items()},
+        macs_written=work.written,
+        macs_executed=work.executed,
+        used=dict.fromkeys(USED),
+        comparable=False,
+    )

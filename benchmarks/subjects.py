@@ -145,7 +145,7 @@ def phases(made: Plan, folder: Path) -> Iterator[dict[str, Any]]:
     for event in events(made, folder):
         if isinstance(event, Finished):
             node = made.nodes[event.key]
-            spent = sum(Store(folder / "store").node_cost(event.key)["seconds"].values())
+            spent = sum(Store(folder / "store").node_cost(event.key).seconds.values())
             yield {"seed": node.seed, "seconds": spent, "macs": made.macs(event.key)}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from offramp.store.summary import COLUMNS
+from offramp.store.table import COLUMNS
 
 CORE = ("joint", "separate", "branch-wise", "two-stage", "distillation")
 HYBRIDS = ("joint-branch", "joint-two-stage", "pretrained-branch")

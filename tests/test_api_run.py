@@ -85,7 +85,7 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -
     for trial in results.trials:
         net = offramp.load(trial, store="runs/mine", trust_code=True)
         manifest = results.store.read_trial(trial)
-        assert manifest["classes"] == ["a", "b", "c"] and net.places[:-1] == ("2",)
+        assert manifest.classes == ("a", "b", "c") and net.places[:-1] == ("2",)
         with torch.no_grad():
             logits = net(torch.zeros(2, *net.input_shape))
         assert [tuple(x.shape) for x in logits] == [(2, 3), (2, 3)]
@@ -183,8 +183,8 @@ def test_a_strategy_that_diverges_is_listed_and_the_others_go_on() -> None:
     assert [line.strategy for line in results.lines] == ["two-stage", "mine"]
     assert len(results.trials) == 2
     added = sum(line.seconds.marginal for line in results.lines)  # though `wild` had the backbone first
-    nodes = {p["node"] for t in results.trials for p in results.store.read_trial(t)["phases"]}
-    spent = sum(sum(results.store.node_cost(key)["seconds"].values()) for key in nodes)
+    nodes = {key for t in results.trials for key in results.store.read_trial(t).keys}
+    spent = sum(sum(results.store.node_cost(key).seconds.values()) for key in nodes)
     assert added == pytest.approx(spent)
 
 
@@ -231,7 +231,7 @@ def test_run_takes_functions_and_values_too(folder: Path) -> None:
     }
     results = offramp.run(study, store=folder / "runs")
     assert [line.strategy for line in results.lines] == ["heads_only", "half"] and not results.failed
-    program = results.store.read_trial(results.trials[0])["program"]
+    program = results.store.read_trial(results.trials[0]).program
     assert program.endswith("test_run_takes_functions_and_values_too.<locals>.heads_only")
     with pytest.raises(OfframpError, match="'heads_only' cannot be sent to other processes"):
         offramp.run(study, store=folder / "others", workers=2)

@@ -11,7 +11,7 @@ from offramp.analysis.curves import curve, joined, overall
 from offramp.analysis.measures import MEASURES, OBSERVATION, numbers, observations
 from offramp.errors import OfframpError
 from offramp.report.tables.exits import rise_and_jitter, trend
-from offramp.store.summary import COLUMNS
+from offramp.store.table import COLUMNS
 from simulate import NINE, tidy_table
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from benchmarks.made_store import make_store
 
+from offramp.store.results import by_strategy
 from offramp.store.store import Store
-from offramp.store.summary import lines, tidy
+from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Reused, TrialDone
 from offramp.study.run.run import Conduct, run
@@ -37,7 +38,7 @@ def test_every_node_and_trial_of_the_study_is_there_and_whole(store: Store, plan
 
 
 def test_its_numbers_can_be_told(store: Store) -> None:
-    assert [line.seeds for line in lines(store, store.trials())] == [(1, 2), (1, 2)]
+    assert [line.seeds for line in by_strategy(store, store.trials())] == [(1, 2), (1, 2)]
     table = tidy(store, store.trials())
     assert table["epoch"].max() == 3
     drawn = table.loc[table["metric"] == "accuracy", "value"]

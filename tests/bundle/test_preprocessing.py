@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from offramp.bundle.preprocessing import Preprocessing, from_json, given_normalized, of_trial
+from offramp.bundle.export import preprocessing
+from offramp.bundle.preprocessing import Preprocessing, from_json
 from offramp.data import normalize
 from offramp.data.images.decode import decode
+from records import manifest
 
 COLOR = Preprocessing((8, 6), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 GRAY = Preprocessing((8, 6), 1, (0.3,), (0.4,))
@@ -94,17 +96,16 @@ def test_wrong_json_is_refused(change: dict[str, Any], said: str) -> None:
 
 
 def test_of_a_trial() -> None:
-    manifest: dict[str, Any] = {"input_shape": [1, 8, 6], "mean": [0.3], "std": [0.4]}
-    manifest["data"] = {"provenance": {}}
-    assert of_trial(manifest) == GRAY
-    geometry = {"size": 8, "resize": None, "fit": "crop", "channels": 1}
-    manifest["data"] = {"provenance": {"geometry": geometry}}
-    manifest["input_shape"] = [1, 8, 8]
+    def of(shape: list[int], **geometry: Any) -> Preprocessing:
+        provenance = {"geometry": geometry} if geometry else {}
+        data = manifest().data.as_json() | {"provenance": provenance}
+        return preprocessing(manifest(input_shape=shape, data=data))
+
+    assert of([1, 8, 6]) == GRAY
     square = replace(GRAY, size=(8, 8), gray=True)
-    assert of_trial(manifest) == replace(square, resize=8, crop=True)
-    geometry |= {"resize": 10}
-    assert of_trial(manifest) == replace(square, resize=10, crop=True)
-    geometry |= {"resize": None, "fit": "stretch", "channels": None}
-    assert of_trial(manifest) == replace(square, resize=(8, 8), gray=False)
-    assert not given_normalized(manifest)
-    assert given_normalized(manifest | {"mean": [0.0], "std": [1.0]})
+    size: dict[str, Any] = {"size": 8, "resize": None, "fit": "crop", "channels": 1}
+    assert of([1, 8, 8], **size) == replace(square, resize=8, crop=True)
+    assert of([1, 8, 8], **size | {"resize": 10}) == replace(square, resize=10, crop=True)
+    stretched = size | {"fit": "stretch", "channels": None}
+    assert of([1, 8, 8], **stretched) == replace(square, resize=(8, 8), gray=False)
+    assert not manifest().normalized and manifest(mean=[0.0], std=[1.0]).normalized

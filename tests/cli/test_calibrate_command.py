@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from offramp.cli import main
 from offramp.errors import OfframpError
 from offramp.policy import policy, scoring
+from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trial
 from simulated import simulated
@@ -32,10 +32,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def manifests(trained: Store) -> dict[str, dict[str, Any]]:
+def manifests(trained: Store) -> dict[str, Manifest]:
     """Of the real trials, by strategy."""
     found = [trained.read_trial(t) for t in trained.trials()]
-    return {m["strategy"]: m for m in found}
+    return {m.strategy: m for m in found}
 
 
 def logits(exits: int, calibration: int = 600) -> dict[str, np.ndarray]:
@@ -49,12 +49,12 @@ def logits(exits: int, calibration: int = 600) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, trained: Store, manifests: dict[str, dict[str, Any]]) -> Store:
+def store(tmp_path: Path, trained: Store, manifests: dict[str, Manifest]) -> Store:
     """The trials `base`, `two` and `own`, with simulated logits."""
     shutil.copytree(trained.root, tmp_path / "runs", ignore=shutil.ignore_patterns("trials"))
     kept = Store(tmp_path / "runs")
     for name, strategy in (("base", "baseline"), ("two", "two-stage"), ("own", "separate")):
-        kept.write_trial(name, manifests[strategy], logits(len(manifests[strategy]["exits"])))
+        kept.write_trial(name, manifests[strategy], logits(len(manifests[strategy].exits)))
     return kept
 
 
@@ -149,16 +149,20 @@ def test_other_labels_of_calibration_do_change_it(run: Command, store: Store) ->
 def test_costs_are_those_of_the_trial(store: Store) -> None:
     for name in ("base", "two", "own"):
         manifest, trained = store.read_trial(name), trial.read(store, name)
-        assert list(trained.costs.leaving(range(len(trained.exits)))) == manifest["macs"]
-        assert trained.costs.full == manifest["backbone_macs"]
+        assert tuple(trained.costs.leaving(range(len(trained.exits)))) == manifest.macs
+        assert trained.costs.full == manifest.backbone_macs
+
+
+def changed(manifest: Manifest, **fields: object) -> Manifest:
+    return manifest.model_copy(update=fields)
 
 
 def test_a_hash_is_of_the_network_and_its_answers(store: Store) -> None:
     manifest, arrays = store.read_trial("two"), logits(4)
-    mine = trial.trial_hash(manifest, arrays)
-    assert mine == trial.trial_hash(manifest | {"strategy": "renamed", "metrics": {}}, arrays)
-    assert mine != trial.trial_hash(manifest | {"exits": [1, 2, 3]}, arrays)
-    assert mine != trial.trial_hash(manifest, arrays | {"calibration": arrays["calibration"] + 1})
+    mine = manifest.hash(arrays)
+    assert mine == changed(manifest, strategy="renamed", metrics={}).hash(arrays)
+    assert mine != changed(manifest, exits=(1, 2, 3)).hash(arrays)
+    assert mine != manifest.hash(arrays | {"calibration": arrays["calibration"] + 1})
 
 
 @pytest.mark.usefixtures("store")
@@ -218,8 +222,8 @@ def test_mistakes_are_one_clear_line(run: Command, words: tuple[str, ...], said:
 def test_trials_that_cannot_be_calibrated(run: Command, store: Store) -> None:
     manifest, arrays = store.read_trial("two"), logits(4)
     without = {k: v for k, v in arrays.items() if not k.startswith("calibration")}
-    data = manifest["data"]
-    same = manifest | {"data": data | {"validation": data["test"]}}
+    data = manifest.data.model_copy(update={"validation": manifest.data.test})
+    same = changed(manifest, data=data)
     cases = (
         (manifest, without, "trial two has no calibration logits"),
         (manifest, arrays | {"calibration": arrays["calibration"][:0]}, "has no calibration logits"),

@@ -52,11 +52,11 @@ def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
     store = Store(Path("runs"))
     node, weights = store.read_node(key), store.node_weights(key)
     history, cost = store.node_history(key), store.node_cost(key)
-    seconds = {kind: spent for kind, spent in cost["seconds"].items() if kind not in without}
-    cost = {**cost, "seconds": seconds}
+    seconds = {kind: spent for kind, spent in cost.seconds.items() if kind not in without}
+    cost = cost.model_copy(update={"seconds": seconds})
     store.discard_node(key)
-    made = {**node.provenance, **provenance}
-    store.write_node(key, node.reads, node.labels, made, node.summary, weights, history, cost)
+    made = node.model_copy(update={"provenance": {**node.provenance, **provenance}})
+    store.write_node(made, weights, history, cost)
 
 
 def test_status_warns_of_mixed_libraries_and_devices(studied: Cli) -> None:

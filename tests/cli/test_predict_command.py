@@ -23,7 +23,6 @@ from offramp.infer.image_files import TrialNetwork
 from offramp.policy import policy as policies
 from offramp.policy.policy import Policy, PolicyFile
 from offramp.store.store import Store
-from offramp.study import trained as trial
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
 Command = Callable[..., tuple[int, str, str]]
@@ -56,7 +55,7 @@ def write_policy(
 ) -> None:
     kept = Store(Path("runs"))
     name = kept.find_trial("joint")
-    found = trial.trial_hash(kept.read_trial(name), kept.trial_logits(name))
+    found = kept.read_trial(name).hash(kept.trial_logits(name))
     rule = Policy("confidence", exits, thresholds)
     leaving = {"leaving": [0.4, 0.3, 0.2, 0.1][: len(exits)]}
     policies.write(path, PolicyFile(rule, name, found, 3, {}, leaving, "None."))
@@ -196,7 +195,7 @@ def no_policy() -> str:
 
 def missing_weights() -> str:
     kept = Store(Path("runs"))
-    node = kept.read_trial(kept.find_trial("joint"))["phases"][0]["node"]
+    node = kept.read_trial(kept.find_trial("joint")).keys[0]
     Path("runs", "nodes", node, "weights.safetensors").unlink()
     return "weights.safetensors"
 
@@ -244,7 +243,7 @@ def test_other_mistakes(run: Command, words: tuple[str, ...], said: str) -> None
 def test_trials_on_normalized_images_are_refused(run: Command) -> None:
     kept = Store(Path("runs"))
     name = kept.find_trial("joint")
-    manifest = kept.read_trial(name) | {"mean": [0.0], "std": [1.0]}
+    manifest = kept.read_trial(name).model_copy(update={"mean": (0.0,), "std": (1.0,)})
     kept.write_trial("floats", manifest, kept.trial_logits(name))
     status, _, err = run("floats", "images")
     assert status == 2 and "normalized beforehand" in err

@@ -11,7 +11,8 @@ from rich.console import Console
 from offramp.cli import render, results
 from offramp.cli.progress import Progress
 from offramp.engine.fit import EpochReport
-from offramp.store.summary import Line, Seconds, Spread
+from offramp.store.record import Seconds
+from offramp.store.results import Spread, StrategyResult
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan
 from offramp.study.run import events
@@ -19,10 +20,10 @@ from offramp.units import duration
 from support import tiny_plan, tiny_study
 
 
-def line(strategy: str, exits: int, seeds: int = 5) -> Line:
+def line(strategy: str, exits: int, seeds: int = 5) -> StrategyResult:
     """The widest numbers there are."""
     sd = 0.101 if seeds > 1 else math.nan
-    return Line(
+    return StrategyResult(
         strategy=strategy,
         seeds=tuple(range(seeds)),
         accuracy={k: Spread(0.9, sd) for k in range(1, exits + 1)},
@@ -36,7 +37,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("NO_COLOR", raising=False)
 
-    def printed(lines: list[Line], seeds: int = 5) -> list[str]:
+    def printed(lines: list[StrategyResult], seeds: int = 5) -> list[str]:
         results.as_tables(lines, seeds)
         shown = capsys.readouterr().out.splitlines()
         assert max(map(len, shown)) <= 80

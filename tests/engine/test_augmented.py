@@ -238,17 +238,18 @@ def test_what_was_executed_is_what_was_forecast(augment: Mapping[str, Any], tmp_
     node = list(plan.nodes.values())[1]  # those after it find its frozen values in the cache
     summary = store.read_node(node.key).summary
     counts = {name: len(getattr(plan.data, name)) for name in ("train", "validation")}
-    closings = len({summary["best_epoch"], summary["epochs"]})  # one is forecast
+    closings = len({summary.best_epoch, summary.epochs})  # one is forecast
     more = live_macs(node, plan.net, counts, 4, closings) - live_macs(node, plan.net, counts, 4, 1)
-    assert store.node_cost(node.key)["macs_executed"] == plan.work[node.key].executed + more
+    assert store.node_cost(node.key).macs_executed == plan.work[node.key].executed + more
 
 
 def test_a_trial_says_how_its_images_were_augmented(tmp_path: Path) -> None:
-    from offramp.store.summary import tidy
+    from offramp.store.table import tidy
 
     plan = tiny_plan(tiny_study(["baseline"], augment=VIEWS))
     store, _ = run_all(plan, tmp_path)
     manifest = store.read_trial(plan.trials[0].id)
-    assert manifest["data"]["augment"] == {**VIEWS, "label": "crop 1, flip, jitter 0.1, 2 views"}
+    assert manifest.data.augment is not None
+    assert manifest.data.augment.as_json() == {**VIEWS, "label": "crop 1, flip, jitter 0.1, 2 views"}
     labels = set(tidy(store, [plan.trials[0].id])["data"])
     assert labels == {f"{plan.data.name} (crop 1, flip, jitter 0.1, 2 views)"}

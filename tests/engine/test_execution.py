@@ -169,7 +169,7 @@ def test_phases_that_stop_at_different_epochs_do_not_disturb_each_other(
     kept = {name: (plan, finished(plan, tmp_path / name)[0]) for name, plan in plans.items()}
     assert not differences(kept["alone"], kept["other"])
     plan, store = kept["alone"]
-    epochs = {store.read_node(key).summary["epochs"] for key in plan.nodes}
+    epochs = {store.read_node(key).summary.epochs for key in plan.nodes}
     assert len(epochs) > 1 and min(epochs) < 8, "the recipe of this test stops nothing early"
 
 

@@ -327,7 +327,7 @@ def test_class_weights_are_of_the_training_split_in_plain_and_derived_alike(tmp_
             store, _ = run_all(tiny_plan(study, data), tmp_path / weights / mode)
             (trial,) = store.trials()
             found[weights, mode] = store.trial_logits(trial)["test"]
-            first = store.node_history(store.read_trial(trial)["phases"][0]["node"])
+            first = store.node_history(store.read_trial(trial).keys[0])
             rows = first[(first["epoch"] == 1) & (first["split"] == "train")].set_index("metric")[
                 "value"
             ]
@@ -346,7 +346,7 @@ def test_label_smoothing_is_of_the_loss_that_trains_alone(tmp_path: Path) -> Non
     study = tiny_study(["baseline"], recipe={"epochs": 1, "label_smoothing": 0.2})
     store, _ = run_all(tiny_plan(study), tmp_path)
     (trial,) = store.trials()
-    history = store.node_history(store.read_trial(trial)["phases"][0]["node"])
+    history = store.node_history(store.read_trial(trial).keys[0])
     for split in ("train", "validation", "train-eval"):
         rows = history[history["split"] == split].set_index("metric")["value"]
         same = rows["loss"] == pytest.approx(rows["cross_entropy"], rel=1e-6)

@@ -40,7 +40,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ExitNetwor
     found = {}
     for trial in store.trials():
         manifest = store.read_trial(trial)
-        found[manifest["strategy"]] = load_network(store, trial, CPU), tuple(manifest["exits"])
+        found[manifest.strategy] = load_network(store, trial, CPU), manifest.exits
     assert set(found) == set(STRATEGIES)
     return found
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import records
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence, gather
-from offramp.store.archive import NodeRecord
-from offramp.store.summary import tidy
+from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.table import tidy
 
 PLACES = ("p1", "p2", "p3")
 MACS = (10, 30, 60)
@@ -66,7 +67,7 @@ class Memory:
         self.made = {trial.id: trial for trial in trials}
         self.runs = {_key(t, run): run for t in self.made.values() for run in t.runs}
 
-    def read_trial(self, trial: str) -> dict[str, Any]:
+    def read_trial(self, trial: str) -> Manifest:
         made = self.made[trial]
         numbers = list(made.exits)
         logits = self.trial_logits(trial)
@@ -74,23 +75,29 @@ class Memory:
         metrics = {"accuracy": right.tolist(), "cross_entropy": [float(k) for k in numbers]}
         keys = [_key(made, run) for run in made.runs]
         own = {
-            k: [{"node": key} for key, run in zip(keys, made.runs, strict=True) if k in run.loss]
+            k: [
+                {"node": key, "draw": "initial"}
+                for key, run in zip(keys, made.runs, strict=True)
+                if k in run.loss
+            ]
             for k in numbers
         }
-        return {
-            **{"strategy": made.label, "program": made.label, "options": {}, "study": made.study},
-            **{"seed": made.seed, "exits": numbers, "places": list(PLACES), "marginal": keys[-1:]},
-            "phases": [{"name": r.name, "node": k} for r, k in zip(made.runs, keys, strict=True)],
-            "final": {str(k): own[k] or [{"node": keys[0], "exit": k}] for k in numbers},
+        usual = records.manifest()
+        return records.manifest(
+            **{"strategy": made.label, "program": made.label, "study": made.study, "seed": made.seed},
+            **{"exits": numbers, "places": PLACES, "marginal": keys[-1:], "parameters": numbers},
+            phases=[{"name": r.name, "node": k} for r, k in zip(made.runs, keys, strict=True)],
+            final={str(k): own[k] or [{"node": keys[0], "draw": f"of {k}"}] for k in numbers},
             **{"owners": [0, 0, 0], "macs": [MACS[k - 1] for k in numbers], "backbone_macs": PLAIN},
-            **{"parameters": list(numbers), "input_shape": [1, 8, 8], "classes": ["a", "b"]},
-            "metrics": dict.fromkeys(("validation", "calibration", "test"), metrics),
-            "network": {"backbone": made.model, "taps": None},
-            "data": {"name": made.data, "provenance": {"images": {"test": 4}}, "test": "abc"},
-            "recipe": dict(made.recipe),
-            **{"execution": {"mode": "derived", "share": True}, "numerics": {"name": "cpu"}},
-            "provenance": {"finished": made.finished, "torch": "2"},
-        }
+            metrics=dict.fromkeys(records.SPLITS, metrics),
+            network={"backbone": made.model, "taps": None},
+            data={
+                **usual.data.as_json(),
+                **{"name": made.data, "provenance": {"images": {"test": 4}}},
+            },
+            recipe=records.RECIPE | dict(made.recipe),
+            provenance={"finished": made.finished, "torch": "2"},
+        )
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """Two classes; label 0 everywhere."""
@@ -108,25 +115,22 @@ class Memory:
         run = self.runs[key]
         exits = {
             PLACES[k - 1]: {
-                "head": {"trains": True},
+                "head": {"spec": {}, "trains": True},
                 "spans": [{"to": PLACES[k - 1], "trains": True}],
             }
             for k in run.loss
         }
         epochs = max(len(values) for values in run.loss.values())
-        summary = {"epochs": epochs, "selected_epoch": epochs, "best_epoch": 1}
-        return NodeRecord(
-            key, {"exits": exits, "recipe": {"epochs": epochs}}, {}, {"torch": "2"}, summary
-        )
+        return records.node({"exits": exits}, epochs, key=key)
 
-    def node_cost(self, key: str) -> dict[str, Any]:
+    def node_cost(self, key: str) -> Cost:
         run = self.runs[key]
-        return {
-            "comparable": run.comparable,
-            "seconds": {"train": run.seconds, "evaluation": 0.5},
+        return records.cost(
+            comparable=run.comparable,
+            seconds={"train": run.seconds, "evaluation": 0.5},
             **{"macs_executed": run.executed, "macs_written": run.written},
-            **({"exit_shares": {PLACES[k - 1]: x for k, x in run.shares.items()}} if run.shares else {}),
-        }
+            exit_shares={PLACES[k - 1]: share for k, share in run.shares.items()},
+        )
 
     def node_history(self, key: str) -> pd.DataFrame:
         run = self.runs[key]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import records
 from offramp.report.evidence import Evidence
-from offramp.report.record import Phase, Trial
-from offramp.store.summary import COLUMNS, Seconds
-from offramp.strategies import STRATEGIES
+from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.record import PhaseRecord, TrialRecord
+from offramp.store.table import COLUMNS
 
 IMAGES = 100
-SPLITS = ("validation", "calibration", "test")
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Logits:
         logits = np.where(right[:, :, None], [0.0, 9.0], [9.0, 0.0])
         return {"test": logits, "test_labels": np.ones(IMAGES, dtype=int)}
 
-    def read_trial(self, trial: str) -> dict[str, Any]:
+    def read_trial(self, trial: str) -> Manifest:
         raise NotImplementedError
 
-    def read_node(self, key: str) -> Any:
+    def read_node(self, key: str) -> NodeRecord:
         raise NotImplementedError
 
-    def node_cost(self, key: str) -> dict[str, Any]:
+    def node_cost(self, key: str) -> Cost:
         raise NotImplementedError
 
     def node_history(self, key: str) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def _rows(made: Made) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for exit, accuracy in made.accuracy.items():
         source = made.sources.get(exit, f"{made.id}-{exit}")
-        for split in SPLITS:
+        for split in records.SPLITS:
             rows.append(_row("final", exit, split, None, "accuracy", accuracy, source))
             rows.append(_row("final", exit, split, None, "cross_entropy", made.loss[-1], source))
         for epoch, loss in enumerate(made.loss, start=1):
@@ -124,40 +124,22 @@ def _row(
     }
 
 
-def _trial(made: Made) -> Trial:
-    names = list(STRATEGIES)
-    known = made.strategy in names
-    exits = tuple(made.accuracy)
-    numbers = tuple(made.accuracy.values())
-    phase = Phase(
-        "phase", f"{made.id}-phase", exits, (), len(made.loss), len(made.loss), made.measured, {}, {}
+def _trial(made: Made) -> TrialRecord:
+    exits, numbers = tuple(made.accuracy), list(made.accuracy.values())
+    node = f"{made.id}-phase"
+    cost = records.cost(seconds={"train": made.seconds}, comparable=made.measured)
+    metrics = {"accuracy": numbers, "cross_entropy": [made.loss[-1]] * len(exits)}
+    manifest = records.manifest(
+        (node,),
+        **{"strategy": made.strategy, "program": made.strategy, "seed": made.seed, "exits": exits},
+        places=[f"place {k}" for k in exits],
+        final={str(k): [] for k in exits},
+        **{"macs": [10 * k for k in exits], "backbone_macs": 40},
+        metrics=dict.fromkeys(records.SPLITS, metrics),
+        network={"backbone": made.model, "taps": None},
+        data=records.manifest().data.as_json() | {"name": made.data},
     )
-    return Trial(
-        id=made.id,
-        strategy=made.strategy,
-        program=made.strategy,
-        rank=(names.index(made.strategy), "") if known else (len(names), made.strategy),
-        options={},
-        study="made",
-        model=made.model,
-        data=made.data,
-        seed=made.seed,
-        exits=exits,
-        places=tuple(f"place {k}" for k in exits),
-        classes=("a", "b"),
-        macs=tuple(10 * k for k in exits),
-        backbone_macs=40,
-        parameters=tuple(100 * k for k in exits),
-        accuracy=dict.fromkeys(SPLITS, numbers),
-        cross_entropy=dict.fromkeys(SPLITS, tuple(made.loss[-1] for _ in exits)),
-        phases=(phase,),
-        seconds=Seconds(made.seconds, made.seconds, made.seconds, made.measured),
-        recipe={},
-        numerics={},
-        execution={},
-        provenance={},
-        manifest={},
-    )
+    return TrialRecord(made.id, manifest, (PhaseRecord("phase", node, exits, (), cost),))
 
 
 def planted(seeds: int = 5, exits: int = 3, shift: Mapping[str, float] | None = None) -> list[Made]:

@@ -60,8 +60,8 @@ def test_operating_points_are_those_of_the_trials(found: evidence.Evidence) -> N
     for place, exit in enumerate(trial.exits):
         row = own.loc[f"exit {exit}"]
         assert row["macs"] == trial.macs[place]
-        assert row["accuracy"] == pytest.approx(trial.accuracy["test"][place])
-        assert row["held_out"] == pytest.approx(trial.accuracy["calibration"][place])
+        assert row["accuracy"] == pytest.approx(trial.manifest.metrics["test"].accuracy[place])
+        assert row["held_out"] == pytest.approx(trial.manifest.metrics["calibration"].accuracy[place])
     gates = own[own.index.str.startswith("confidence")]
     assert gates["macs"].is_monotonic_increasing  # a higher threshold lets fewer leave early
 

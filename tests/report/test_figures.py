@@ -284,7 +284,7 @@ def test_who_lacks_exits_is_in_no_graph_and_a_strategy_of_ones_own_is_in_one(man
     means = observations(many.runs[0], curves.ACCURACY)
     assert set(means["strategy"]) == set(LABELS) - {"baseline"}
     joint = means[means["strategy"] == "joint"]
-    expected = [100 * np.mean(t.accuracy["test"]) for t in many.runs[0].of("joint")]
+    expected = [100 * np.mean(t.manifest.metrics["test"].accuracy) for t in many.runs[0].of("joint")]
     assert joint["value"].tolist() == pytest.approx(expected)
     found = {f.name: f for f in significance(many.runs[0])}
     assert set(found) == {

@@ -7,8 +7,10 @@ from typing import Any
 
 from table_evidence import Made, evidence
 
+import records
 from offramp.report.evidence import Evidence
 from offramp.report.page.how import deviations
+from offramp.store.manifest import Manifest
 
 PAPER = {
     **{"epochs": 200, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128},
@@ -25,15 +27,14 @@ def made(
     seeds: int = 5,
 ) -> Evidence:
     """Trials of joint training, as the paper's on CIFAR-10 but for what is given."""
-    label = name if augment is None else f"{name} ({augment['label']})"
-    found = evidence([Made("joint", s, {1: 0.5}, model=model, data=label) for s in range(seeds)])
-    manifest = {"data": {"name": name, **({} if augment is None else {"augment": augment})}}
-    about = {
-        "manifest": manifest,
-        "execution": {"mode": execution},
-        "recipe": {**PAPER, **(recipe or {})},
-    }
-    return replace(found, trials=tuple(replace(t, **about) for t in found.trials))
+    found = evidence([Made("joint", s, {1: 0.5}, model=model) for s in range(seeds)])
+    usual = records.manifest(network={"backbone": model, "taps": None}).as_json()
+    usual["data"] |= {"name": name, "augment": augment}
+    usual["execution"]["mode"] = execution
+    usual["recipe"] |= {**PAPER, **(recipe or {})}
+    manifest = Manifest.model_validate(usual)
+    made = (replace(t, manifest=manifest.model_copy(update={"seed": t.seed})) for t in found.trials)
+    return replace(found, trials=tuple(made))
 
 
 def said(found: Evidence) -> str:

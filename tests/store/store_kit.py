@@ -13,31 +13,33 @@ import numpy as np
 import pandas as pd
 import torch
 
-from offramp.hashing import digest
+import records
+from offramp.store.manifest import NodeRecord
 from offramp.store.store import Store
 
 NODE_FILES = ("node.json", "history.parquet", "cost.json", "weights.safetensors")
 
 
+def record(n: int = 0, parents: tuple[str, ...] = ()) -> NodeRecord:
+    """Of a small node that reads `n` and `parents`."""
+    summary = {"epochs": 2, "best_epoch": 1, "selected_epoch": 1, "validation_loss": float("nan")}
+    return records.node({"n": n, "parents": list(parents), "rate": 0.1}, summary=summary)
+
+
 def node(store: Store, n: int = 0, parents: tuple[str, ...] = (), fill: float = 1.0) -> str:
-    """A small node that reads `n` and `parents`; its key."""
-    reads = {"n": n, "parents": list(parents), "rate": 0.1}
-    key = digest(reads)
+    """Keep such a node; its key."""
+    made = record(n, parents)
     store.write_node(
-        key,
-        reads,
-        {"phase": "joint"},
-        {"torch": "2"},
-        {"epochs": 2, "loss": float("nan")},
+        made,
         {"a.weight": torch.full((4, 3), fill), "a.steps": torch.tensor(7), "none": torch.ones(0)},
         pd.DataFrame({"epoch": [1, 2], "loss": [0.5, float("inf")]}),
-        {"seconds": 1.5},
+        records.cost(),
     )
-    return key
+    return made.key
 
 
 def trial(store: Store, name: str, *keys: str) -> None:
-    store.write_trial(name, {"phases": [{"key": k} for k in keys]}, {"test": np.eye(3)})
+    store.write_trial(name, records.manifest(keys), {"test": np.eye(3)})
 
 
 def forked(work: Callable[[], object]) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from store_kit import files, node, trial
+from store_kit import files, node, record, trial
 
+import records
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.store.store import Store
@@ -23,21 +24,20 @@ def test_node_comes_back_as_written(store: Store) -> None:
     key = node(store)
     assert store.nodes() == [key] and store.has_node(key)
     store.verify_node(key)
-    record = store.read_node(key)
-    assert digest(record.reads) == record.key == key
-    assert record.labels == {"phase": "joint"} and np.isnan(record.summary["loss"])
+    found = store.read_node(key)
+    assert digest(found.reads) == found.key == key
+    assert found.labels.phase == "joint" and np.isnan(found.summary.validation_loss)
     weights = store.node_weights(key)
     assert torch.equal(weights["a.weight"], torch.ones(4, 3))
     assert weights["a.steps"].shape == () and weights["a.steps"].dtype == torch.int64
     assert store.node_history(key)["loss"].tolist() == [0.5, float("inf")]
-    assert store.node_cost(key) == {"seconds": 1.5}
+    assert store.node_cost(key) == records.cost()
 
 
 def test_weights_may_share_storage_and_be_channels_last(store: Store) -> None:
     kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
-    key = digest({})
-    frame = pd.DataFrame({"epoch": [1]})
-    store.write_node(key, {}, {}, {}, {}, {"a": kernel, "b": kernel, "c": kernel[1:]}, frame, {})
+    key, weights = record().key, {"a": kernel, "b": kernel, "c": kernel[1:]}
+    store.write_node(record(), weights, pd.DataFrame({"epoch": [1]}), records.cost())
     weights = store.node_weights(key)
     assert torch.equal(weights["a"], kernel) and torch.equal(weights["b"], kernel)
     assert torch.equal(weights["c"], kernel[1:])
@@ -45,7 +45,8 @@ def test_weights_may_share_storage_and_be_channels_last(store: Store) -> None:
 
 def test_key_must_be_the_digest_of_reads(store: Store) -> None:
     with pytest.raises(ValueError, match="not the digest"):
-        store.write_node("0" * 64, {"n": 1}, {}, {}, {}, {}, pd.DataFrame(), {})
+        other = record().model_copy(update={"key": "0" * 64})
+        store.write_node(other, {}, pd.DataFrame(), records.cost())
     assert files(store.root) == []
 
 
@@ -70,7 +71,7 @@ def test_trials(store: Store) -> None:
     trial(store, "joint-43-cd", key)
     trial(store, "joint-43", key)
     assert store.trials() == ["joint-42-ab", "joint-43", "joint-43-cd"]
-    assert store.read_trial("joint-43") == {"phases": [{"key": key}]}
+    assert store.read_trial("joint-43") == records.manifest((key,))
     assert store.find_trial("joint-42") == "joint-42-ab"
     assert store.find_trial("joint-43") == "joint-43"
     with pytest.raises(OfframpError, match=r"begins 3 trials; .*joint-42-ab, joint-43, joint-43-cd"):
@@ -78,9 +79,9 @@ def test_trials(store: Store) -> None:
     with pytest.raises(OfframpError, match="did you mean 'joint-42-ab'"):
         store.find_trial("jiont-42-ab")
     trial(store, "joint-43")
-    assert store.read_trial("joint-43") == {"phases": []}
+    assert store.read_trial("joint-43") == records.manifest()
     with pytest.raises(TypeError, match="objects"):
-        store.write_trial("bad", {}, {"test": np.array([object()])})
+        store.write_trial("bad", records.manifest(), {"test": np.array([object()])})
 
 
 def test_no_trial_yet(store: Store) -> None:
@@ -97,7 +98,7 @@ def test_names_stay_in_the_store(store: Store, name: str) -> None:
         lambda: store.discard_node(name),
         lambda: store.lock(name),
         lambda: store.try_lock(name),
-        lambda: store.write_trial(name, {}, {}),
+        lambda: store.write_trial(name, records.manifest(), {}),
         lambda: store.read_trial(name),
         lambda: store.plan_trial(name, []),
         lambda: store.plan_trial("fine", [name]),

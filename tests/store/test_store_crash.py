@@ -15,6 +15,7 @@ import pytest
 import torch
 from store_kit import count_or_die, files, forked, node, trial
 
+import records
 from offramp.errors import OfframpError
 from offramp.store.store import Store
 
@@ -62,26 +63,29 @@ def test_lock_is_released_when_its_holder_is_killed(store: Store) -> None:
 WRITE = """
 import sys
 from pathlib import Path
-import numpy as np, pandas as pd, torch
-from offramp.hashing import digest
+import numpy as np, pandas as pd, records, torch
 from offramp.store.store import Store
 store, me = Store(Path(sys.argv[1])), float(sys.argv[2])
 sys.stdin.readline()
 for n in range(20):
-    reads = {"n": n}
+    node = records.node({"n": n})
     weights = {"w": torch.full((1000,), me)}
     frame = pd.DataFrame({"me": [me]})
-    store.write_node(digest(reads), reads, {}, {}, {}, weights, frame, {"me": me})
-    store.verify_node(digest(reads))
-    store.write_trial("t", {"n": n, "me": me}, {"x": np.full(10, me)})
+    store.write_node(node, weights, frame, records.cost(seconds={"me": me}))
+    store.verify_node(node.key)
+    store.write_trial("t", records.manifest(options={"n": n, "me": me}), {"x": np.full(10, me)})
     store.trial_logits("t")
 """
 
 
 def test_two_processes_write_the_same_keys(store: Store) -> None:
     command = [sys.executable, "-c", WRITE, str(store.root)]
+    tests = str(Path(__file__).parents[1])
+    places = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
     writers = [
-        subprocess.Popen([*command, me], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, me], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=places
+        )
         for me in ("1", "2")
     ]
     for writer in writers:
@@ -96,10 +100,10 @@ def test_two_processes_write_the_same_keys(store: Store) -> None:
     assert len(done) >= 1
     for key in done:
         store.verify_node(key)
-        me = store.node_cost(key)["me"]
+        me = store.node_cost(key).seconds["me"]
         assert set(store.node_weights(key)["w"].tolist()) == {me}
         assert store.node_history(key)["me"].tolist() == [me]
-    assert store.trial_logits("t")["x"].tolist() == [store.read_trial("t")["me"]] * 10
+    assert store.trial_logits("t")["x"].tolist() == [store.read_trial("t").options["me"]] * 10
     assert not [f for f in files(store.root) if f.startswith("staging")]
 
 
@@ -195,7 +199,7 @@ def test_really_full_disk(tmp_path: Path) -> None:
         with pytest.raises(OfframpError, match="disk is full"):
             store.write_checkpoint("k", {"w": torch.zeros(100_000)}, {"epoch": 2})
         with pytest.raises(OfframpError, match="disk is full"):
-            store.write_trial("t", {}, {"x": np.zeros(100_000)})
+            store.write_trial("t", records.manifest(), {"x": np.zeros(100_000)})
         assert files(store.root) == before
         node(store)
     finally:

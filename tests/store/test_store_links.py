@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from store_kit import node, trial
+from store_kit import node, record, trial
 
+import records
 from offramp.errors import OfframpError
-from offramp.hashing import digest
 from offramp.store.archive import FOLDERS, Archive
 from offramp.store.store import Store
 
-KEY = digest({"n": 1, "parents": [], "rate": 0.1})
-LOOSE = digest({"n": 2, "parents": [], "rate": 0.1})
+KEY, LOOSE = record(1).key, record(2).key
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def everything(store: Store) -> list[Callable[[], object]]:
         lambda: store.collect(dry_run=True),
         lambda: store.collect(dry_run=False),
         lambda: store.collect(dry_run=False, abandon=True),
-        lambda: store.write_trial("t", {"other": KEY}, logits),
+        lambda: store.write_trial("t", records.manifest((KEY,), seed=2), logits),
         lambda: store.plan_trial("later", []),
         lambda: store.drop_plan("later"),
         lambda: store.write_checkpoint("unfinished", {"w": torch.ones(3)}, {}),

@@ -59,7 +59,7 @@ def ran(plan: Plan, folder: Path, **conduct: Any) -> tuple[Store, list[Event]]:
 
 
 def kept(plan: Plan, store: Store) -> list[dict[str, int]]:
-    return [store.node_cost(key)["kept"] for key in plan.nodes]
+    return [store.node_cost(key).kept for key in plan.nodes]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_another_seed_holds_no_more(tmp_path: Path, watch: Watch) -> None:
 def test_the_record_says_where_values_were(tmp_path: Path) -> None:
     plan = plan_of(["two-stage"], cache_memory=0)
     store, _ = ran(plan, tmp_path, speeds=EAGER)
-    by_name = {node.name: store.node_cost(key)["kept"] for key, node in plan.nodes.items()}
+    by_name = {node.name: store.node_cost(key).kept for key, node in plan.nodes.items()}
     assert by_name["backbone"] == {"memory": 0, "disk": 0, "live": 0}
     heads = by_name["exit 1"]
     assert heads["disk"] > 0 == heads["memory"] == heads["live"]

@@ -33,13 +33,13 @@ def images(plan: Plan) -> dict[str, int]:
 def passed(store: Store, key: str) -> tuple[int, int]:
     """Epochs, and closing passes."""
     summary = store.read_node(key).summary
-    return summary["epochs"], len({summary["epochs"], summary["best_epoch"]})
+    return summary.epochs, len({summary.epochs, summary.best_epoch})
 
 
 def frozen(plan: Plan, store: Store, key: str) -> int:
     """MACs of frozen layers, by the record."""
     live = live_macs(plan.nodes[key], plan.net, images(plan), *passed(store, key))
-    return int(store.node_cost(key)["macs_executed"]) - live
+    return int(store.node_cost(key).macs_executed) - live
 
 
 def written(plan: Plan, store: Store, key: str) -> int:
@@ -74,7 +74,7 @@ def test_without_a_cache_every_pass_is_paid_for(tmp_path: Path) -> None:
     plan = two_stage({"cache": False, "fuse": False})
     store, _ = finish(plan, tmp_path)
     for key in plan.nodes:
-        assert store.node_cost(key)["macs_executed"] == written(plan, store, key)
+        assert store.node_cost(key).macs_executed == written(plan, store, key)
 
 
 def test_a_cache_that_finds_no_room_is_no_cache(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_cache_that_finds_no_room_is_no_cache(tmp_path: Path) -> None:
     store, _ = finish(plan, tmp_path)
     for exit in (1, 2, 3):
         key = by_phase(plan, f"exit {exit}")
-        assert store.node_cost(key)["macs_executed"] == written(plan, store, key)
+        assert store.node_cost(key).macs_executed == written(plan, store, key)
 
 
 def test_phases_that_share_live_layers_add_up_to_what_ran(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_plain_execution_runs_what_is_written(tmp_path: Path) -> None:
     store, _ = finish(plan, tmp_path)
     for key in plan.nodes:
         cost = store.node_cost(key)
-        assert cost["macs_executed"] == cost["macs_written"] == written(plan, store, key)
+        assert cost.macs_executed == cost.macs_written == written(plan, store, key)
 
 
 def cut(plan: Plan, root: Path, phase: str) -> None:
@@ -117,12 +117,12 @@ def test_a_resumed_phase_counts_what_ran_before_its_checkpoint(tmp_path: Path) -
     cut(plan, tmp_path, "exit 2")
     store, _ = finish(plan, tmp_path)
     for key in plan.nodes:
-        assert store.node_cost(key)["macs_executed"] == written(plan, store, key)
+        assert store.node_cost(key).macs_executed == written(plan, store, key)
 
 
 def test_a_resumed_phase_has_no_times_to_compare(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["two-stage"], recipe={"epochs": 3}, execution="plain"))
     cut(plan, tmp_path, "exit 2")
     store, _ = finish(plan, tmp_path)
-    found = {node.name: store.node_cost(key)["comparable"] for key, node in plan.nodes.items()}
+    found = {node.name: store.node_cost(key).comparable for key, node in plan.nodes.items()}
     assert found == {"backbone": True, "exit 1": True, "exit 2": False, "exit 3": True}

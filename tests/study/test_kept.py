@@ -14,8 +14,9 @@ from offramp.data import normalize
 from offramp.engine.settings import applied, placed
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
+from offramp.store.results import by_strategy
 from offramp.store.store import Store
-from offramp.store.summary import lines, tidy
+from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.trials import EVALUATION_BATCH, load_network
 from offramp.study.spec import models as spec
@@ -57,7 +58,7 @@ def kept(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_the_final_answer_is_the_checkpoints_to_the_bit(kept: Store, weights: Path, label: str) -> None:
     trial = kept.find_trial(f"{label}-")
     manifest, logits = kept.read_trial(trial), kept.trial_logits(trial)["test"]
-    assert manifest["exits"] == [1, 2, 3, 4]
+    assert manifest.exits == (1, 2, 3, 4)
     module = build(NetSpec("digits-cnn"), (1, 8, 8), 3, 0).trunks[0].module
     state = torch.load(weights, weights_only=True)
     module.load_state_dict(state)
@@ -73,14 +74,14 @@ def test_the_final_answer_is_the_checkpoints_to_the_bit(kept: Store, weights: Pa
     net = load_network(kept, trial, CPU)
     final = net.trunks[net.trunk_of[-1]].module.state_dict()
     assert all(torch.equal(final[name], tensor) for name, tensor in state.items())
-    trained = {name for phase in manifest["phases"] for name in kept.node_weights(phase["node"])}
+    trained = {name for key in manifest.keys for name in kept.node_weights(key)}
     if label != "own":
         assert all(name.startswith("exits.") for name in trained)
     assert (logits[:, 0] != logits[:, -1]).any()
 
 
 def test_tables_show_the_final_exit_too(kept: Store) -> None:
-    assert all(set(line.accuracy) == {1, 2, 3, 4} for line in lines(kept, kept.trials()))
+    assert all(set(line.accuracy) == {1, 2, 3, 4} for line in by_strategy(kept, kept.trials()))
     table = tidy(kept, kept.trials())
     final = table[(table.exit == 4) & (table.split == "test") & (table.metric == "accuracy")]
     assert final.value.nunique() == 1 and len(final) == 3
@@ -95,7 +96,7 @@ def test_training_begins_from_the_weights(weights: Path, tmp_path: Path) -> None
         store = run_all(plan(("baseline",), given, recipe=small), tmp_path / name)[0]
         found = load_network(store, store.trials()[0], CPU).trunks[0].module
         far[name] = max(float((p - state[n]).abs().max()) for n, p in found.named_parameters())
-        assert store.read_trial(store.trials()[0])["initial"] == (
+        assert store.read_trial(store.trials()[0]).initial == (
             None if given is None else f"{len(state)} tensors loaded"
         )
     assert far["given"] < 1e-3 < far["drawn"]

@@ -205,23 +205,23 @@ def test_a_node_holds_only_what_it_trained_with_its_history_and_cost(tmp_path: P
         names = {n for part in node.trained for n in plan.net.state(part)}
         assert set(store.node_weights(key)) == names
         record, history, cost = store.read_node(key), store.node_history(key), store.node_cost(key)
-        assert record.labels["trains"] == [str(part) for part in sorted(node.trained)]
+        assert list(record.labels.trains) == [str(part) for part in sorted(node.trained)]
         assert not history["value"].isna().any()
-        epochs = record.summary["epochs"]
-        assert 1 <= record.summary["best_epoch"] <= epochs <= 6
-        assert record.summary["selected_epoch"] == record.summary["best_epoch"]
+        epochs = record.summary.epochs
+        assert 1 <= record.summary.best_epoch <= epochs <= 6
+        assert record.summary.selected_epoch == record.summary.best_epoch
         for split in ("train", "validation"):
             rows = history[history["split"] == split]
             assert set(rows["epoch"]) == set(range(1, epochs + 1))
             assert set(rows["exit"]) == {"", *(plan.net.places[k - 1] for k in node.exits)}
         validation = history[(history["split"] == "validation") & (history["metric"] == "loss")]
         best = validation["value"].reset_index(drop=True).idxmin() + 1
-        assert best == record.summary["best_epoch"]
+        assert best == record.summary.best_epoch
         assert set(history[history["split"] == "train-eval"]["epoch"]) == {best, epochs}
-        assert cost["macs_executed"] <= cost["macs_written"] and not cost["comparable"]
+        assert cost.macs_executed <= cost.macs_written and not cost.comparable
         images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
-        assert cost["macs_written"] == written_macs(node, plan.net, images, epochs, len({best, epochs}))
-        assert all(seconds >= 0 for seconds in cost["seconds"].values())
+        assert cost.macs_written == written_macs(node, plan.net, images, epochs, len({best, epochs}))
+        assert all(seconds >= 0 for seconds in cost.seconds.values())
 
 
 def test_only_plain_runs_of_one_worker_have_times_to_compare(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_only_plain_runs_of_one_worker_have_times_to_compare(tmp_path: Path) -> 
     for root, workers, comparable in ((tmp_path / "1", 1, True), (tmp_path / "2", 2, False)):
         store, _ = finish(plain, root, workers=workers)
         (key,) = plain.nodes
-        assert store.node_cost(key)["comparable"] is comparable
+        assert store.node_cost(key).comparable is comparable
 
 
 def test_files_of_a_finished_node_do_not_change_when_another_strategy_reads_it(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 from kit import finish
 
 from offramp.analysis.exits import at_threshold
+from offramp.store.record import Seconds, read
+from offramp.store.results import THRESHOLDS, Spread, StrategyResult, by_strategy
 from offramp.store.store import Store
-from offramp.store.summary import COLUMNS, THRESHOLDS, Line, Spread, lines, tidy, trial_seconds
+from offramp.store.table import COLUMNS, tidy
 from offramp.study.plan.plan import Plan
 from support import tiny_plan, tiny_study
 
@@ -30,23 +32,27 @@ def ids(plan: Plan) -> list[str]:
     return [t.id for t in plan.trials]
 
 
+def taken(store: Store, trial: str) -> Seconds:
+    return read(store, trial, store.read_trial(trial)).seconds
+
+
 def spent(store: Store, keys: Any) -> float:
-    return sum(sum(store.node_cost(key)["seconds"].values()) for key in keys)
+    return sum(sum(store.node_cost(key).seconds.values()) for key in keys)
 
 
 def as_written(store: Store, key: str) -> float:
     """Seconds of a node without what the paper does not do."""
-    seconds = store.node_cost(key)["seconds"]
+    seconds = store.node_cost(key).seconds
     return float(sum(seconds[kind] for kind in ("preparation", "train", "validation", "data")))
 
 
-def by_label(plan: Plan, store: Store) -> dict[str, Line]:
-    return {line.strategy: line for line in lines(store, ids(plan))}
+def by_label(plan: Plan, store: Store) -> dict[str, StrategyResult]:
+    return {line.strategy: line for line in by_strategy(store, ids(plan))}
 
 
 def test_a_line_a_strategy_in_the_order_of_the_study(done: Finished) -> None:
     plan, store = done
-    found = lines(store, ids(plan))
+    found = by_strategy(store, ids(plan))
     assert [line.strategy for line in found] == STRATEGIES
     assert all(line.seeds == (42, 43) for line in found)
     for line in found:
@@ -57,9 +63,7 @@ def test_a_line_a_strategy_in_the_order_of_the_study(done: Finished) -> None:
 def test_accuracies_are_means_over_seeds_with_the_sample_deviation(done: Finished) -> None:
     plan, store = done
     joint = by_label(plan, store)["joint"]
-    tests = [
-        store.read_trial(t.id)["metrics"]["test"]["accuracy"] for t in plan.trials if t.label == "joint"
-    ]
+    tests = [store.read_trial(t.id).metrics["test"].accuracy for t in plan.trials if t.label == "joint"]
     for column, exit in enumerate((1, 2, 3, 4)):
         a, b = tests[0][column], tests[1][column]
         assert joint.accuracy[exit].mean == pytest.approx((a + b) / 2)
@@ -77,8 +81,8 @@ def test_thresholds_are_those_of_the_stored_logits(done: Finished) -> None:
                 at_threshold(
                     arrays["test"],
                     arrays["test_labels"],
-                    manifest["macs"],
-                    manifest["backbone_macs"],
+                    manifest.macs,
+                    manifest.backbone_macs,
                     threshold,
                 )
             )
@@ -94,7 +98,7 @@ def test_the_plain_network_costs_itself_at_any_threshold(done: Finished) -> None
 
 def test_no_number_of_a_line_is_missing_where_there_are_two_seeds(done: Finished) -> None:
     plan, store = done
-    for line in lines(store, ids(plan)):
+    for line in by_strategy(store, ids(plan)):
         spreads = [*line.accuracy.values(), *(s for pair in line.thresholds.values() for s in pair)]
         numbers = [*(n for s in spreads for n in (s.mean, s.sd))]
         numbers += [line.seconds.written, line.seconds.executed, line.seconds.marginal]
@@ -108,9 +112,9 @@ def test_one_seed_has_no_deviation() -> None:
 def test_marginal_times_add_up_to_what_the_study_took(done: Finished) -> None:
     plan, store = done
     total = spent(store, plan.nodes)
-    trials = [trial_seconds(store, store.read_trial(t)) for t in ids(plan)]
+    trials = [taken(store, t) for t in ids(plan)]
     assert sum(s.marginal for s in trials) == pytest.approx(total)
-    found = lines(store, ids(plan))
+    found = by_strategy(store, ids(plan))
     assert sum(line.seconds.marginal for line in found) * 2 == pytest.approx(total)
     assert by_label(plan, store)["baseline"].seconds.marginal == 0  # two-stage came before it
 
@@ -119,7 +123,7 @@ def test_marginal_times_add_up_for_any_trials_of_a_store(done: Finished) -> None
     """Also where the trials come in another order, or one that shares with others is missing."""
     plan, store = done
     some = [t for t in reversed(plan.trials) if t.label not in ("two-stage", "separate")]
-    found = {line.strategy: line for line in lines(store, [t.id for t in some])}
+    found = {line.strategy: line for line in by_strategy(store, [t.id for t in some])}
     total = spent(store, {key for t in some for key in t.keys})
     assert sum(line.seconds.marginal for line in found.values()) * 2 == pytest.approx(total)
     assert found["baseline"].seconds.marginal > 0
@@ -129,17 +133,17 @@ def test_marginal_times_add_up_for_any_trials_of_a_store(done: Finished) -> None
 def test_executed_time_is_of_all_that_a_trial_reads_and_written_is_in_full(done: Finished) -> None:
     plan, store = done
     for trial in plan.trials:
-        found = trial_seconds(store, store.read_trial(trial.id))
+        found = taken(store, trial.id)
         assert found.executed == pytest.approx(spent(store, trial.keys))
         assert found.executed >= found.marginal and not found.measured
         assert found.written >= sum(as_written(store, key) for key in trial.keys) - 1e-9
     two, _ = (t for t in plan.trials if t.label == "two-stage")
-    found = trial_seconds(store, store.read_trial(two.id))
+    found = taken(store, two.id)
     costs = {key: store.node_cost(key) for key in two.keys}
     backbone = two.resolved.nodes[0].key  # the largest phase
-    second_per_mac = as_written(store, backbone) / costs[backbone]["macs_executed"]
+    second_per_mac = as_written(store, backbone) / costs[backbone].macs_executed
     by_hand = sum(
-        as_written(store, key) + (c["macs_written"] - c["macs_executed"]) * second_per_mac
+        as_written(store, key) + (c.macs_written - c.macs_executed) * second_per_mac
         for key, c in costs.items()
     )
     assert found.written == pytest.approx(by_hand)
@@ -148,7 +152,7 @@ def test_executed_time_is_of_all_that_a_trial_reads_and_written_is_in_full(done:
 def test_plain_runs_are_measured_as_written(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["baseline", "two-stage"], execution="plain"))
     store, _ = finish(plan, tmp_path)
-    for line in lines(store, ids(plan)):
+    for line in by_strategy(store, ids(plan)):
         seconds = line.seconds
         assert seconds.measured
         assert seconds.executed == pytest.approx(seconds.marginal)
@@ -159,7 +163,7 @@ def test_plain_runs_are_measured_as_written(tmp_path: Path) -> None:
 
 def test_no_trials_are_no_lines_and_an_empty_table(done: Finished) -> None:
     _, store = done
-    assert lines(store, []) == []
+    assert by_strategy(store, []) == []
     assert list(tidy(store, []).columns) == list(COLUMNS) and tidy(store, []).empty
 
 
@@ -204,19 +208,19 @@ def test_final_metrics_and_costs_stand_in_the_table(done: Finished) -> None:
     table = tidy(store, [trial.id])
     final = table[table["phase"] == "final"]
     assert len(final) == 3 * 2 * 4 and final["epoch"].isna().all()
-    metrics = store.read_trial(trial.id)["metrics"]
+    metrics = store.read_trial(trial.id).metrics
     row = final[(final["split"] == "test") & (final["metric"] == "accuracy") & (final["exit"] == 2)]
-    assert row["value"].item() == metrics["test"]["accuracy"][1]
+    assert row["value"].item() == metrics["test"].accuracy[1]
     costs = table[table["split"].isna()]
     assert costs["epoch"].isna().all()
     by_exit = costs["metric"] == "exit_seconds"
     assert costs.loc[~by_exit, "exit"].isna().all()
-    paper = trial_seconds(store, store.read_trial(trial.id)).written
+    paper = taken(store, trial.id).written
     assert costs.loc[by_exit, "value"].sum() <= paper + 1e-9
     assert sorted(costs.loc[by_exit, "exit"]) == [1, 2, 3, 4]
     assert (costs.loc[costs["metric"] == "memory_rss_peak_bytes", "value"] > 10**7).all()
     seconds = costs[costs["metric"].str.startswith("seconds_")]["value"].sum()
-    assert seconds == pytest.approx(trial_seconds(store, store.read_trial(trial.id)).executed)
+    assert seconds == pytest.approx(taken(store, trial.id).executed)
 
 
 def test_the_table_survives_parquet_and_csv(done: Finished, tmp_path: Path) -> None:

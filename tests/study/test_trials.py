@@ -18,7 +18,7 @@ from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
-from offramp.store.summary import tidy
+from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import trials
 from offramp.study.spec import models as spec
@@ -61,7 +61,7 @@ def test_a_loaded_network_gives_the_stored_logits(
     net = trials.load_network(store, ids[label], CPU)
     assert len(net.trunks) == trunks and not any(m.training for m in net.modules())
     arrays = store.trial_logits(ids[label])
-    assert store.read_trial(ids[label])["exits"] == exits
+    assert list(store.read_trial(ids[label]).exits) == exits
     images = Images(plan.data, CPU)
     for split in trials.EVALUATED:
         again = split_logits(net, images, split, exits, trials.EVALUATION_BATCH)
@@ -106,31 +106,31 @@ def test_the_manifest_says_what_the_arrays_say(done: Finished) -> None:
         for split in trials.EVALUATED:
             logits, labels = arrays[split], arrays[f"{split}_labels"]
             assert logits.dtype == np.float32
-            assert logits.shape == (len(labels), len(manifest["exits"]), 10)
-            found = manifest["metrics"][split]
-            assert found["accuracy"] == accuracy(logits, labels).tolist()
-            assert found["cross_entropy"] == cross_entropy(logits, labels).tolist()
-        assert manifest["strategy"] == label and manifest["seed"] == 42
-        assert len(manifest["macs"]) == len(manifest["parameters"]) == len(manifest["exits"])
-        assert manifest["macs"] == sorted(manifest["macs"])
-        assert {phase["node"] for phase in manifest["phases"]} <= set(store.nodes())
-        assert manifest["mean"] == list(plan.data.mean)
+            assert logits.shape == (len(labels), len(manifest.exits), 10)
+            found = manifest.metrics[split]
+            assert found.accuracy == tuple(accuracy(logits, labels))
+            assert found.cross_entropy == tuple(cross_entropy(logits, labels))
+        assert manifest.strategy == label and manifest.seed == 42
+        assert len(manifest.macs) == len(manifest.parameters) == len(manifest.exits)
+        assert list(manifest.macs) == sorted(manifest.macs)
+        assert set(manifest.keys) <= set(store.nodes())
+        assert manifest.mean == plan.data.mean
 
 
 def test_macs_follow_the_path_of_an_image(done: Finished) -> None:
     plan, store, ids = done
     net = trials.load_network(store, ids["joint"], CPU)
     manifests = {label: store.read_trial(trial) for label, trial in ids.items()}
-    full = manifests["joint"]["backbone_macs"]
+    full = manifests["joint"].backbone_macs
     heads = sum(net.macs(part) for part in plan.trials[0].resolved.nodes[0].trained) - full
-    assert manifests["joint"]["macs"][-1] == full + heads
-    assert manifests["baseline"]["macs"] == [full]
+    assert manifests["joint"].macs[-1] == full + heads
+    assert manifests["baseline"].macs == (full,)
     separate = trials.load_network(store, ids["separate"], CPU)
     alone = [exit_macs(separate, [k]) for k in (1, 2, 3, 4)]  # a cascade of trunks adds them all up
-    assert manifests["separate"]["macs"] == np.cumsum(alone).tolist()
-    assert manifests["separate"]["macs"][-1] > manifests["joint"]["macs"][-1]
-    assert manifests["separate"]["parameters"][-1] == sum(p.numel() for p in used(separate))
-    assert manifests["joint"]["parameters"][-1] == sum(p.numel() for p in net.parameters())
+    assert list(manifests["separate"].macs) == np.cumsum(alone).tolist()
+    assert manifests["separate"].macs[-1] > manifests["joint"].macs[-1]
+    assert manifests["separate"].parameters[-1] == sum(p.numel() for p in used(separate))
+    assert manifests["joint"].parameters[-1] == sum(p.numel() for p in net.parameters())
 
 
 def used(net: Any) -> list[torch.nn.Parameter]:
@@ -150,12 +150,12 @@ def test_a_trial_whose_node_is_gone_or_damaged_is_named(done: Finished, tmp_path
     root = tmp_path / "store"
     shutil.copytree(store.root, root)
     copy = Store(root)
-    (phase,) = copy.read_trial(ids["joint"])["phases"]
-    weights = root / "nodes" / phase["node"] / "weights.safetensors"
+    (key,) = copy.read_trial(ids["joint"]).keys
+    weights = root / "nodes" / key / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(Damaged, match=r"weights\.safetensors"):
         trials.load_network(copy, ids["joint"], CPU)
-    copy.discard_node(phase["node"])
+    copy.discard_node(key)
     with pytest.raises(Damaged, match=r"node\.json is missing"):
         trials.load_network(copy, ids["joint"], CPU)
 
@@ -206,9 +206,9 @@ def test_uneven_classes_are_measured_beyond_accuracy(
     plan = tiny_plan(study, tiny_data(classes=2))
     store, _ = run_all(plan, tmp_path / "store")
     (trial,) = store.trials()
-    found = store.read_trial(trial)["metrics"]["test"]
+    found = store.read_trial(trial).metrics["test"].by_name
     arrays = store.trial_logits(trial)
-    assert found["auroc"] == auroc(arrays["test"], arrays["test_labels"]).tolist()
+    assert found["auroc"] == tuple(auroc(arrays["test"], arrays["test_labels"]))
     table = tidy(store, [trial])
     final = table[(table["phase"] == "final") & (table["split"] == "test")]
     assert set(final["metric"]) == {"accuracy", "cross_entropy", "balanced_accuracy", "auroc", "f1"}
@@ -217,6 +217,6 @@ def test_uneven_classes_are_measured_beyond_accuracy(
     even = tiny_plan(study)
     store, _ = run_all(even, tmp_path / "even")
     (trial,) = store.trials()
-    assert set(store.read_trial(trial)["metrics"]["test"]) == {"accuracy", "cross_entropy"}
+    assert store.read_trial(trial).metrics["test"].by_name.keys() == {"accuracy", "cross_entropy"}
     show_trial(store, trial, as_json=False)
     assert "AUROC" not in capsys.readouterr().out

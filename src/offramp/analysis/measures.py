@@ -1,7 +1,7 @@
 """The numbers that strategies are compared by: one observation a trial, at an exit or overall.
 
 Definitions where the paper has none are those of docs/readings.md. Values come from the tidy table
-alone (offramp.store.summary.COLUMNS). A new measure is an entry of ALL, with a function of its own.
+alone (offramp.store.table.COLUMNS). A new measure is an entry of ALL, with a function of its own.
 """
 
 from __future__ import annotations

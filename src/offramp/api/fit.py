@@ -24,7 +24,7 @@ from offramp.numerics import profile
 from offramp.policy.policy import Policy
 from offramp.recipe import Recipe
 from offramp.store.store import Store
-from offramp.store.summary import tidy
+from offramp.store.table import tidy
 from offramp.strategies import Strategy
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, plan_trials

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from offramp import device as devices
+from offramp.store.results import StrategyResult, by_strategy
 from offramp.store.store import Store
-from offramp.store.summary import Line, lines
 from offramp.study.plan.collection import Member, check_data, members, plans
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan
@@ -30,7 +30,7 @@ class Results:
 
     store: Store
     trials: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[StrategyResult, ...]
     failed: Mapping[str, str]
     studies: Mapping[str, Results] = field(default_factory=dict)
 
@@ -85,4 +85,4 @@ def _run(
             if isinstance(event, Failed):
                 failed[event.key] = event.reason
     done = tuple(t.id for t in plan.trials if store.has_trial(t.id))
-    return Results(store, done, tuple(lines(store, done)), failed)
+    return Results(store, done, tuple(by_strategy(store, done)), failed)

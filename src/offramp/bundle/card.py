@@ -9,6 +9,7 @@ from typing import Any
 from offramp.bundle.parity import TOLERANCE, Parity
 from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import PolicyFile
+from offramp.store.manifest import Manifest
 from offramp.study.trained import Trained
 
 INTENDED = (
@@ -18,7 +19,7 @@ INTENDED = (
 
 
 def card(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     trained: Trained,
     file: PolicyFile,
     tested: Evaluation,
@@ -28,12 +29,12 @@ def card(
     """Everything but the check and the times, in types of JSON. own_trunks: whether exits run trunks of
     their own.  flattened: exits whose heads take images of one size only."""
     policy, costs = file.policy, trained.costs
-    accuracy = manifest["metrics"]["test"]["accuracy"]
+    accuracy = manifest.metrics["test"].accuracy
     spent = policy.macs(costs)
     exits = [
         {
             "exit": number,
-            "place": manifest["places"][number - 1],
+            "place": manifest.places[number - 1],
             "in_bundle": i in policy.active,
             "threshold": policy.thresholds[i],
             "accuracy": accuracy[i],
@@ -47,22 +48,22 @@ def card(
         "trial": trained.id,
         "trial_hash": trained.hash,
         "training": {
-            "strategy": manifest["strategy"],
-            "program": manifest["program"],
-            "options": manifest["options"],
-            "phases": [phase["name"] for phase in manifest["phases"]],
-            "seeds": [manifest["seed"]],
-            "recipe": manifest["recipe"],
-            "made_with": manifest["provenance"],
+            "strategy": manifest.strategy,
+            "program": manifest.program,
+            "options": manifest.options,
+            "phases": [phase.name for phase in manifest.phases],
+            "seeds": [manifest.seed],
+            "recipe": manifest.recipe.as_json(),
+            "made_with": manifest.provenance,
         },
         "network": {
-            **{k: v for k, v in manifest["network"].items() if k != "type"},
-            "input_shape": manifest["input_shape"],
+            **{k: v for k, v in manifest.network.as_json().items() if k != "type"},
+            "input_shape": list(manifest.input_shape),
             "classes": len(trained.classes),
             "own_trunks": own_trunks,
             "heads_that_flatten": list(flattened),
         },
-        "data": manifest["data"],
+        "data": manifest.data.as_json(),
         "exits": exits,
         "test": {
             "images": tested.images,

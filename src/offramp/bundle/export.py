@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from offramp.bundle import card, graphs
 from offramp.bundle import folder as bundle
-from offramp.bundle.preprocessing import Preprocessing, given_normalized, of_trial
+from offramp.bundle.preprocessing import Preprocessing
 from offramp.data import DataSpec, Split, load, normalize
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.policy import policy
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import PolicyFile
+from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trials
 from offramp.study.run.trials import data_code, load_network
@@ -83,7 +84,7 @@ def _fill(
     net: ExitNetwork,
     file: PolicyFile,
     trained: Trained,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     asked: Asked,
 ) -> Generator[str, None, dict[str, Any]]:
     """All but the card's files; returns the card, checked."""
@@ -98,7 +99,7 @@ def _fill(
         folder / "stages.json",
         {
             "format": 1,
-            "normalized": given_normalized(manifest),
+            "normalized": manifest.normalized,
             "plain_macs": trained.plain_macs,
             "fixed_size": _fixed_size(flat),
             "stages": [
@@ -109,7 +110,7 @@ def _fill(
     )
     (folder / "policy.json").write_text(policy.to_json(file), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
-    bundle.write_json(folder / "preprocessing.json", _preprocessing(manifest).as_json())
+    bundle.write_json(folder / "preprocessing.json", _pictures(manifest).as_json())
     bundle.copy_sources(folder)
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
@@ -122,7 +123,7 @@ def _fill(
 
 
 def _compared(
-    folder: Path, net: ExitNetwork, rule: policy.Policy, manifest: Mapping[str, Any], asked: Asked
+    folder: Path, net: ExitNetwork, rule: policy.Policy, manifest: Manifest, asked: Asked
 ) -> Any:
     from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
 
@@ -137,14 +138,33 @@ def _fixed_size(flat: tuple[int, ...]) -> str:
     return f"the head of {exits} flattens its map, which fits one size only"
 
 
-def _preprocessing(manifest: Mapping[str, Any]) -> Preprocessing:
+def preprocessing(manifest: Manifest) -> Preprocessing:
+    """What the training data's geometry does, for a picture. Means nothing where the images came
+    normalized.
+
+    Raises ValueError for a network of other channels than pictures have.
+    """
+    channels, height, width = manifest.input_shape
+    geometry = manifest.data.provenance.geometry or GeometryRecord()
+    resize: int | tuple[int, int] | None = None
+    crop = geometry.size is not None and geometry.fit == "crop"
+    if crop:
+        resize = geometry.resize or geometry.size
+    elif geometry.size is not None:
+        resize = (height, width)
+    gray = geometry.channels == 1
+    size = (height, width)
+    return Preprocessing(size, channels, manifest.mean, manifest.std, resize, crop, gray=gray)
+
+
+def _pictures(manifest: Manifest) -> Preprocessing:
     try:
-        return of_trial(manifest)
+        return preprocessing(manifest)
     except ValueError as error:
         raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
 
 
-def _images(net: ExitNetwork, manifest: Mapping[str, Any], asked: Asked) -> tuple[Tensor, str]:
+def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor, str]:
     """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
     read, else noise."""
     try:
@@ -155,27 +175,27 @@ def _images(net: ExitNetwork, manifest: Mapping[str, Any], asked: Asked) -> tupl
             raise
         reason = str(error)
     else:
-        if isinstance(data.test, Split) and data.test.digest == manifest["data"]["test"]:
-            mean, std = (torch.tensor(manifest[k]) for k in ("mean", "std"))
+        if isinstance(data.test, Split) and data.test.digest == manifest.data.test:
+            mean, std = (torch.tensor(values) for values in (manifest.mean, manifest.std))
             return normalize(data.test.images, mean, std), "the whole test split"
         reason = "the data have changed since"
     noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *net.input_shape))
     return torch.from_numpy(noise.astype(np.float32)), f"random numbers, as {reason}"
 
 
-def _spec(manifest: Mapping[str, Any], root: str | None) -> DataSpec:
+def _spec(manifest: Manifest, root: str | None) -> DataSpec:
     """How the trial's data were asked for; older trials kept the name and the counts."""
-    known = manifest["data"].get("spec")
+    known = manifest.data.spec
     if known is None:
-        provenance = manifest["data"]["provenance"]
-        images, available = provenance["images"], provenance["available"]
+        provenance = manifest.data.provenance
+        images, available = provenance.images, provenance.available
         trained = sum(images[split] for split in ("train", "validation", "calibration"))
         known = {
-            "name": manifest["data"]["name"],
-            "root": provenance.get("root"),
+            "name": manifest.data.name,
+            "root": provenance.root,
             "train_images": trained if trained < available["train"] else None,
             "test_images": images["test"] if images["test"] < available["test"] else None,
-            "split_seed": provenance["split_seed"],
+            "split_seed": provenance.split_seed,
         }
     fields = {field.name for field in dataclasses.fields(DataSpec)}
     given = {name: value for name, value in known.items() if name in fields}

@@ -114,31 +114,6 @@ def from_json(value: Mapping[str, Any]) -> Preprocessing:
         raise ValueError(f"preprocessing: {str(error).partition(') ')[2] or error}") from None
 
 
-def of_trial(manifest: Mapping[str, Any]) -> Preprocessing:
-    """What the training data's geometry does, for a picture; from a trial's manifest. Means nothing
-    where the images were `given_normalized`.
-
-    Raises ValueError for a network of other channels than pictures have.
-    """
-    mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
-    channels, height, width = manifest["input_shape"]
-    geometry = manifest["data"]["provenance"].get("geometry") or {}
-    resize: int | tuple[int, int] | None = None
-    crop = geometry.get("size") is not None and geometry["fit"] == "crop"
-    if crop:
-        resize = geometry["resize"] or geometry["size"]
-    elif geometry.get("size") is not None:
-        resize = (height, width)
-    gray = geometry.get("channels") == 1
-    return Preprocessing((height, width), channels, mean, std, resize, crop, gray=gray)
-
-
-def given_normalized(manifest: Mapping[str, Any]) -> bool:
-    """Whether a trial's training images were float32, normalized before they came here, nobody knows
-    how: no picture can be made like them."""
-    return not any(manifest["mean"]) and set(manifest["std"]) == {1.0}
-
-
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 

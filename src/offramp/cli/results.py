@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from offramp.cli.render import show, split
 
 if TYPE_CHECKING:
-    from offramp.store.summary import Line, Seconds, Spread
+    from offramp.store.record import Seconds
+    from offramp.store.results import Spread, StrategyResult
 
 COMPUTE_NOTE = """\
 ≥ t: an image leaves at the first exit whose confidence (softmax) is at least t.
@@ -17,7 +18,7 @@ written: each phase in full, as the paper runs it (~ is an estimate, from MACs).
 run: all that the trial reads. added: what no strategy above it reads."""
 
 
-def as_tables(lines: Sequence[Line], seeds: int) -> None:
+def as_tables(lines: Sequence[StrategyResult], seeds: int) -> None:
     """Print accuracy at each exit, then accuracy against compute with the times. seeds: of the study."""
     spread = f" (mean ± sd over {seeds} seeds)" if seeds > 1 else ""
     show(_exits(lines, seeds), f"Test accuracy at each exit, %{spread}")
@@ -25,7 +26,7 @@ def as_tables(lines: Sequence[Line], seeds: int) -> None:
     show(_compute(lines), title, COMPUTE_NOTE)
 
 
-def _exits(lines: Sequence[Line], seeds: int) -> Any:
+def _exits(lines: Sequence[StrategyResult], seeds: int) -> Any:
     exits = sorted({k for line in lines for k in line.accuracy})
     columns = [*(f"exit {k}" for k in exits[:-1]), "final"]
     rows = {
@@ -38,7 +39,7 @@ def _exits(lines: Sequence[Line], seeds: int) -> Any:
     return split("strategy", columns, rows)
 
 
-def _compute(lines: Sequence[Line]) -> Any:
+def _compute(lines: Sequence[StrategyResult]) -> Any:
     thresholds = sorted({t for line in lines for t in line.thresholds})
     columns = [*(f"≥ {threshold:g}" for threshold in thresholds), "written", "run", "added"]
     rows = {}
@@ -66,7 +67,7 @@ def _short(seconds: float) -> str:
     return f"{seconds / 60:.0f}m" if seconds < 5970 else f"{seconds / 3600:.1f}h"
 
 
-def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def as_json(lines: Sequence[StrategyResult]) -> list[dict[str, Any]]:
     """The same numbers for programs; a deviation of one value is not a number."""
 
     def spread(value: Spread) -> dict[str, float]:

@@ -22,7 +22,6 @@ from offramp.policy import policy
 from offramp.policy.policy import Policy, PolicyFile
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network
-from offramp.study.trained import trial_hash
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ def of_trial(
     """
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
-    exits = tuple(manifest["exits"])
+    exits = manifest.exits
     if policy_file is None:
         rule, shares = _asking_all(exits), (*(0.0,) * (len(exits) - 1), 1.0)
     else:
         file = policy.read(policy_file)
-        policy.check_fits(file, trial, trial_hash(manifest, store.trial_logits(trial)), exits)
+        policy.check_fits(file, trial, manifest.hash(store.trial_logits(trial)), exits)
         rule, shares = file.policy, _shares(file)
-    net = _network(store, trial, manifest["owners"], device, asked)
+    net = _network(store, trial, manifest.owners, device, asked)
     busy = busy_cores()
     lines, seconds = yield from _torch(net, rule, shares, asked)
     known = None if policy_file is None else shares
@@ -97,7 +96,7 @@ def of_bundle(
     device, busy = torch.device("cpu"), busy_cores()
     net: ExitNetwork | None = None
     if store is not None and there:
-        owners = store.read_trial(file.trial)["owners"]
+        owners = store.read_trial(file.trial).owners
         net = _network(store, file.trial, owners, device, asked)
     else:
         notes.append("The bundle's trial is not in the store, so the plain backbone was not measured.")

@@ -23,7 +23,6 @@ from offramp.policy import policy as policies
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
-from offramp.study.trained import trial_hash
 
 IN_PYTHON = "use offramp.predictor in Python"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -133,30 +132,29 @@ def open_trial(
     """
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
-    exits = tuple(manifest["exits"])
+    exits = manifest.exits
     rule = Policy("fixed", exits, (None,) * len(exits))
     if policy_file is not None:
         rule = checked_policy(store, trial, policy_file)
     try:
-        how = preprocessing.of_trial(manifest)
+        how = preprocessing_of(manifest)
     except ValueError as error:
         raise OfframpError(f"trial {trial} cannot answer files: {error}; {IN_PYTHON}") from None
-    if preprocessing.given_normalized(manifest):
+    if manifest.normalized:
         raise OfframpError(
             f"the images of trial {trial} were normalized beforehand, nobody knows how; {IN_PYTHON}"
         )
     net = load_network(store, trial, device, trust_code=trust_code)
     placed(net, device)
     predictor = Predictor(net, rule, backend)
-    return TrialNetwork(trial, tuple(manifest["classes"]), exits, how, predictor, device)
+    return TrialNetwork(trial, manifest.classes, exits, how, predictor, device)
 
 
 def checked_policy(store: Store, trial: str, file: Path) -> Policy:
     """The policy in a file, if it was made for this trial. Raises OfframpError where it was not."""
     read = policies.read(file)
     manifest = store.read_trial(trial)
-    found = trial_hash(manifest, store.trial_logits(trial))
-    policies.check_fits(read, trial, found, manifest["exits"])
+    policies.check_fits(read, trial, manifest.hash(store.trial_logits(trial)), manifest.exits)
     return read.policy
 
 

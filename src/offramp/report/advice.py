@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from offramp.analysis.recommend import GOALS, POINTS, Advice, Facts, Preference, recommend, sure
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence
-from offramp.report.record import Trial
+from offramp.store.record import TrialRecord
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 WORDS = {
@@ -33,19 +33,18 @@ def facts(evidence: Evidence) -> Facts:
     return Facts(evidence.numbers, pd.DataFrame(rows, columns=list(POINTS)), frozenset(heads))
 
 
-def _heads_only(trial: Trial) -> bool:
+def _heads_only(trial: TrialRecord) -> bool:
     """Whether, but for training the plain network first, it trains heads alone."""
     plain, *rest = trial.phases
     early = [part for phase in rest for part in phase.parts]
-    return plain.exits == (trial.final,) and all(part.startswith("head ") for part in early)
+    return plain.exits == trial.exits[-1:] and all(part.startswith("head ") for part in early)
 
 
-def _points(evidence: Evidence, trial: Trial) -> list[tuple[object, ...]]:
+def _points(evidence: Evidence, trial: TrialRecord) -> list[tuple[object, ...]]:
     """Rows of POINTS: each exit alone, and confidence thresholds."""
     arrays = evidence.records.trial_logits(trial.id)  # all splits lie in one file
     held_out, tested = (_leave(arrays[s], arrays[f"{s}_labels"]) for s in ("calibration", "test"))
-    final = trial.manifest["final"]
-    keys = {place: digest(final[str(k)])[:16] for place, k in enumerate(trial.exits)}
+    keys = dict(enumerate(trial.manifest.sources.values()))
     about = (trial.model, trial.data, trial.strategy, trial.seed)
     rows: list[tuple[object, ...]] = []
     for point, (shares, accuracy) in tested.items():
@@ -57,10 +56,10 @@ def _points(evidence: Evidence, trial: Trial) -> list[tuple[object, ...]]:
     return rows
 
 
-def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[Trial, str] | None:
+def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecord, str] | None:
     """A trial of the strategy with exits that runs of `model` put first, and how sure that is: a clause.
     None where they say nothing."""
-    trials = tuple(t for t in evidence.trials if t.model == model and t.program != "baseline")
+    trials = tuple(t for t in evidence.trials if t.model == model and t.manifest.program != "baseline")
     labels = {t.strategy: t for t in trials}
     rows = evidence.table[(evidence.table["model"] == model) & evidence.table["strategy"].isin(labels)]
     for advice in recommend(facts(replace(evidence, trials=trials, table=rows)), wish):

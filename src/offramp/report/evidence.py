@@ -19,26 +19,28 @@ from offramp.analysis.claims import Judgment, check
 from offramp.analysis.measures import Measure, Numbers, numbers, observations
 from offramp.errors import OfframpError
 from offramp.report.claims import paper
+from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, summarized
-from offramp.report.record import Trial, record
 from offramp.report.runs import Runs
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
-from offramp.store.archive import Archive, Damaged, NodeRecord, Records
-from offramp.store.summary import COLUMNS, tidy
+from offramp.store.archive import Archive, Damaged, Records
+from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.record import TrialRecord, read
+from offramp.store.table import COLUMNS, tidy
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Everything that figures, tables, claims and advice read.
 
-    table: the tidy table (`store.summary.COLUMNS`) of `trials`.  trials: by model, data, strategy and
+    table: the tidy table (`store.table.COLUMNS`) of `trials`.  trials: by model, data, strategy and
     seed, strategies in the paper's order.  missing: what is not here and why, a sentence each. What is
     worked out is kept, so equal questions get the same object; nothing else changes.
     """
 
     table: pd.DataFrame
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRecord, ...]
     missing: tuple[str, ...]
     records: Records = field(repr=False)
     _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
@@ -59,7 +61,7 @@ class Evidence:
         return {t.id: summarized(*self.logits(t.id), t.macs) for t in self.trials}
 
     @cached_property
-    def by_id(self) -> Mapping[str, Trial]:
+    def by_id(self) -> Mapping[str, TrialRecord]:
         """Trials by their id."""
         return {trial.id: trial for trial in self.trials}
 
@@ -71,7 +73,7 @@ class Evidence:
     @cached_property
     def strategies(self) -> tuple[str, ...]:
         """Labels of the strategies, in the order in which figures and tables list them."""
-        return tuple(dict.fromkeys(t.strategy for t in sorted(self.trials, key=lambda t: t.rank)))
+        return tuple(sorted({t.strategy for t in self.trials}, key=rank))
 
     def among(self, labels: Iterable[str]) -> list[str]:
         """Those of `strategies` that are among `labels`, in their order."""
@@ -130,9 +132,7 @@ def join(found: Sequence[Evidence]) -> Evidence:
             owners.setdefault(trial.id, one)
     manifests = {id: owner.by_id[id].manifest for id, owner in owners.items()}
     kept, left_out = chosen(manifests)
-    trials = sorted(
-        (owners[id].by_id[id] for id in kept), key=lambda t: (t.model, t.data, t.rank, t.seed, t.id)
-    )
+    trials = sorted((owners[id].by_id[id] for id in kept), key=_order)
     own = [note for one in found for note in one.missing if note not in set(gaps(one.trials))]
     parts = []
     for one in found:
@@ -149,7 +149,7 @@ def join(found: Sequence[Evidence]) -> Evidence:
 def from_store(path: Path, study: str | None = None) -> Evidence:
     """The evidence in a store. Raises OfframpError as `Archive` does."""
     archive = Archive(path)
-    manifests: dict[str, dict[str, Any]] = {}
+    manifests: dict[str, Manifest] = {}
     frames: dict[str, pd.DataFrame] = {}
     begun = sorted(set(archive.begun()) - set(archive.trials()))
     missing = [f"trial {trial} was begun and is not finished" for trial in begun]
@@ -158,8 +158,8 @@ def from_store(path: Path, study: str | None = None) -> Evidence:
             archive.verify_trial(trial)
             manifests[trial] = archive.read_trial(trial)
             frames[trial] = tidy(archive, [trial])
-            for phase in manifests[trial]["phases"]:
-                archive.read_node(phase["node"])
+            for key in manifests[trial].keys:
+                archive.read_node(key)
         except Damaged as error:
             manifests.pop(trial, None)
             where = error.path.relative_to(path) if error.path.is_relative_to(path) else error.path
@@ -177,7 +177,7 @@ def from_pack(path: Path, study: str | None = None) -> Evidence:
 
 def gather(
     records: Records,
-    manifests: Mapping[str, dict[str, Any]],
+    manifests: Mapping[str, Manifest],
     frames: Mapping[str, pd.DataFrame],
     missing: Sequence[str] = (),
     study: str | None = None,
@@ -186,20 +186,21 @@ def gather(
     if study is not None:
         manifests = _of_study(manifests, study)
     kept, left_out = chosen(manifests)
-    trials = sorted(
-        (record(records, trial, manifests[trial]) for trial in kept),
-        key=lambda t: (t.model, t.data, t.rank, t.seed, t.id),
-    )
+    trials = sorted((read(records, trial, manifests[trial]) for trial in kept), key=_order)
     notes = [*missing, *left_out, *gaps(trials)]
     return Evidence(
         _table(frames[t.id] for t in trials), tuple(trials), tuple(dict.fromkeys(notes)), records
     )
 
 
-def _of_study(manifests: Mapping[str, dict[str, Any]], study: str) -> dict[str, dict[str, Any]]:
-    found = {trial: m for trial, m in manifests.items() if m["study"] == study}
+def _order(trial: TrialRecord) -> tuple[Any, ...]:
+    return trial.model, trial.data, rank(trial.strategy), trial.seed, trial.id
+
+
+def _of_study(manifests: Mapping[str, Manifest], study: str) -> dict[str, Manifest]:
+    found = {trial: m for trial, m in manifests.items() if m.study == study}
     if not found:
-        names = ", ".join(sorted({str(m["study"]) for m in manifests.values()})) or "none"
+        names = ", ".join(sorted({str(m.study) for m in manifests.values()})) or "none"
         raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
     return found
 
@@ -218,7 +219,7 @@ class Several:
     trials: Mapping[str, Records]
     nodes: Mapping[str, Records]
 
-    def read_trial(self, trial: str) -> dict[str, Any]:
+    def read_trial(self, trial: str) -> Manifest:
         return self.trials[trial].read_trial(trial)
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
@@ -227,5 +228,5 @@ class Several:
     def read_node(self, key: str) -> NodeRecord:
         return self.nodes[key].read_node(key)
 
-    def node_cost(self, key: str) -> dict[str, Any]:
+    def node_cost(self, key: str) -> Cost:
         return self.nodes[key].node_cost(key)

@@ -14,7 +14,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.paper.families import families
-from offramp.report.record import Trial
+from offramp.store.record import TrialRecord
 
 if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
@@ -63,10 +63,10 @@ class Runs:
     # Trials
 
     @cached_property
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[TrialRecord, ...]:
         return tuple(t for t in self.evidence.trials if (t.model, t.data) == (self.model, self.data))
 
-    def of(self, strategy: str) -> tuple[Trial, ...]:
+    def of(self, strategy: str) -> tuple[TrialRecord, ...]:
         """Trials of a strategy."""
         return tuple(t for t in self.trials if t.strategy == strategy)
 
@@ -90,12 +90,12 @@ class Runs:
         """Whether the time of every trial was measured, none estimated."""
         return all(t.seconds.measured for t in self.trials)
 
-    def by_trial(self, value: Callable[[Trial], float]) -> pd.DataFrame:
+    def by_trial(self, value: Callable[[TrialRecord], float]) -> pd.DataFrame:
         """A number of every trial: columns strategy, seed, value."""
         rows = [(t.strategy, t.seed, value(t)) for t in self.trials]
         return pd.DataFrame(rows, columns=["strategy", "seed", "value"])
 
-    def by_exit(self, value: Callable[[Trial, int], float | None]) -> pd.DataFrame:
+    def by_exit(self, value: Callable[[TrialRecord, int], float | None]) -> pd.DataFrame:
         """A number of every exit of every trial, where there is one: columns strategy, exit, seed,
         value. value: takes a trial and the place of an exit among its exits."""
         rows = [

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from offramp.hashing import digest
-
-Manifest = Mapping[str, Any]
+from offramp.store.manifest import Manifest
 
 
 class Placed(Protocol):
@@ -44,7 +43,7 @@ def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
             settings.values(), key=lambda trials: _preference(manifests, trials), reverse=True
         )
         for trials in others:
-            studies = ", ".join(sorted({manifests[t]["study"] or "offramp train" for t in trials}))
+            studies = ", ".join(sorted({manifests[t].study or "offramp train" for t in trials}))
             notes.append(
                 f"{_counted(trials)} of {pair[0]} on {pair[1]} of another setting (study {studies}) "
                 "are left out: name a study to see them"
@@ -79,17 +78,18 @@ def gaps(trials: Sequence[Placed]) -> list[str]:
 
 
 def _pair(manifest: Manifest) -> tuple[str, str]:
-    return manifest["network"]["backbone"], manifest["data"]["name"]
+    return manifest.network.backbone, manifest.data.name
 
 
 def _setting(manifest: Manifest) -> str:
-    data = {k: v for k, v in manifest["data"].items() if k not in ("name", "provenance")}
-    same = [manifest[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")]
-    return digest([*same, data, manifest["execution"]["mode"], manifest["execution"]["share"]])
+    known = manifest.as_json()
+    data = {k: v for k, v in known["data"].items() if k not in ("name", "provenance")}
+    same = [known[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")]
+    return digest([*same, data, manifest.execution.mode, manifest.execution.share])
 
 
 def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:
-    plain = manifests[trials[0]]["execution"]["mode"] == "plain"
+    plain = manifests[trials[0]].execution.mode == "plain"
     return len(trials), plain, max(_finished(manifests[t]) for t in trials), trials[0]
 
 
@@ -97,13 +97,13 @@ def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[l
     """The newest trial of each strategy and seed, and the others."""
     newest: dict[tuple[str, int], str] = {}
     for trial in sorted(trials, key=lambda t: (_finished(manifests[t]), t)):
-        newest[manifests[trial]["strategy"], manifests[trial]["seed"]] = trial
+        newest[manifests[trial].strategy, manifests[trial].seed] = trial
     kept = set(newest.values())
     return sorted(kept), [t for t in sorted(trials) if t not in kept]
 
 
 def _finished(manifest: Manifest) -> str:
-    return str(manifest["provenance"].get("finished", ""))
+    return str(manifest.provenance.get("finished", ""))
 
 
 def _counted(trials: Sequence[str]) -> str:

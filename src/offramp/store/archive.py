@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,8 @@ from pyarrow.parquet import ParquetFile
 
 from offramp.errors import OfframpError, nearest
 from offramp.files import unlinked
-from offramp.store import sealed
+from offramp.store import manifest, sealed
+from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.sealed import Damaged, Kind
 
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
@@ -29,27 +29,16 @@ TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
 LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")  # versions that provenance gives
 
 
-@dataclass(frozen=True)
-class NodeRecord:
-    """What `node.json` says of a finished phase. `reads` is what its key is the digest of."""
-
-    key: str
-    reads: dict[str, Any]
-    labels: dict[str, Any]
-    provenance: dict[str, Any]
-    summary: dict[str, Any]
-
-
 class Records(Protocol):
     """Whatever trials and their nodes can be read from."""
 
-    def read_trial(self, trial: str) -> dict[str, Any]: ...
+    def read_trial(self, trial: str) -> Manifest: ...
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]: ...
 
     def read_node(self, key: str) -> NodeRecord: ...
 
-    def node_cost(self, key: str) -> dict[str, Any]: ...
+    def node_cost(self, key: str) -> Cost: ...
 
 
 class Histories(Records, Protocol):
@@ -103,8 +92,10 @@ class Archive:
 
     def read_node(self, key: str) -> NodeRecord:
         """What is known of a node without its data."""
-        node = sealed.read(self.node_path(key), NODE)
-        return NodeRecord(key, node["reads"], node["labels"], node["provenance"], node["summary"])
+        path = self.node_path(key)
+        document = sealed.read(path, NODE)
+        said = {name: document[name] for name in document.keys() - {"name", "files", "seal"}}
+        return manifest.node({"key": key, **said}, path / NODE.manifest)
 
     def node_content(self, key: str, file: str) -> bytes:
         """The bytes of one of the node's files, checked."""
@@ -117,10 +108,10 @@ class Archive:
         history: pd.DataFrame = ParquetFile(data).read().to_pandas()
         return history
 
-    def node_cost(self, key: str) -> dict[str, Any]:
-        """The measured cost, as it was written."""
-        cost: dict[str, Any] = json.loads(self.node_content(key, "cost.json"))
-        return cost
+    def node_cost(self, key: str) -> Cost:
+        """The measured cost."""
+        data = json.loads(self.node_content(key, "cost.json"))
+        return manifest.read(Cost, data, self.node_path(key) / "cost.json")
 
     # Trials
 
@@ -157,10 +148,10 @@ class Archive:
             raise OfframpError(f"no trial '{prefix}' in {self.root}{hint}")
         return found[0]
 
-    def read_trial(self, trial: str) -> dict[str, Any]:
-        """The manifest as it was written."""
-        manifest: dict[str, Any] = sealed.read(self.trial_path(trial), TRIAL)["manifest"]
-        return manifest
+    def read_trial(self, trial: str) -> Manifest:
+        """All that the store says of a trial."""
+        path = self.trial_path(trial)
+        return manifest.read(Manifest, sealed.read(path, TRIAL).get("manifest"), path / TRIAL.manifest)
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """The arrays as they were written."""

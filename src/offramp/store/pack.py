@@ -19,8 +19,8 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -29,13 +29,15 @@ import pandas as pd
 
 from offramp.errors import OfframpError
 from offramp.files import folder_at
-from offramp.store import sealed
-from offramp.store.archive import NodeRecord, Records
+from offramp.store import manifest, sealed
+from offramp.store.archive import Records
+from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.record import made_with
 from offramp.store.sealed import Damaged
-from offramp.store.summary import data_label, made_with
 
 FORMAT = "offramp-pack-2"
-FILES = ("README.md", "logits.npz", "table.parquet", "trials.json")
+TRIALS = "trials.json"
+FILES = ("README.md", "logits.npz", "table.parquet", TRIALS)
 AGAIN = "pack the results again"
 SPLITS = ("calibration", "test")  # of validation the table is all that anybody reads
 
@@ -53,17 +55,17 @@ class Pack:
     def trials(self) -> list[str]:
         return sorted(self._document["trials"])
 
-    def read_trial(self, trial: str) -> dict[str, Any]:
-        manifest: dict[str, Any] = self._document["trials"][trial]["manifest"]
-        return manifest
+    def read_trial(self, trial: str) -> Manifest:
+        said = self._document["trials"][trial]["manifest"]
+        return manifest.read(Manifest, said, self.path / TRIALS, AGAIN)
 
     def read_node(self, key: str) -> NodeRecord:
-        node = self._document["nodes"][key]
-        return NodeRecord(key, node["reads"], node["labels"], node["provenance"], node["summary"])
+        said = self._document["nodes"][key]
+        return manifest.node({k: said[k] for k in said if k != "cost"}, self.path / TRIALS, AGAIN)
 
-    def node_cost(self, key: str) -> dict[str, Any]:
-        cost: dict[str, Any] = self._document["nodes"][key]["cost"]
-        return cost
+    def node_cost(self, key: str) -> Cost:
+        said = self._document["nodes"][key].get("cost")
+        return manifest.read(Cost, said, self.path / TRIALS, AGAIN)
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """Logits [N, E, C] in float16 and labels [N], by split. Raises Damaged."""
@@ -81,12 +83,12 @@ class Pack:
 
 def is_pack(path: Path) -> bool:
     """Whether `path` looks like packed results."""
-    return (path / "trials.json").is_file()
+    return (path / TRIALS).is_file()
 
 
 def read(path: Path) -> Pack:
     """Read packed results. Raises OfframpError where a file is missing, altered or of another format."""
-    place = path / "trials.json"
+    place = path / TRIALS
     document = sealed.read_json(place)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise OfframpError(f"{place} is no packed results of this offramp ({FORMAT}); pack them again")
@@ -115,12 +117,15 @@ def write(
     _check_place(path)
     arrays: dict[str, np.ndarray] = {}
     entries = {}
+    manifests: list[Manifest] = []
     for trial in sorted(trials):
         places = _add(arrays, records.trial_logits(trial))
-        entries[trial] = {"manifest": records.read_trial(trial), "logits": places}
-    manifests = [entry["manifest"] for entry in entries.values()]
-    keys = sorted({phase["node"] for m in manifests for phase in m["phases"]})
-    nodes = {k: {**asdict(records.read_node(k)), "cost": records.node_cost(k)} for k in keys}
+        manifests.append(records.read_trial(trial))
+        entries[trial] = {"manifest": manifests[-1].as_json(), "logits": places}
+    nodes = {
+        key: {**records.read_node(key).as_json(), "cost": records.node_cost(key).as_json()}
+        for key in sorted({key for m in manifests for key in m.keys})
+    }
     files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(arrays)}
     document = sealed.with_seal(
         {
@@ -132,7 +137,7 @@ def write(
         }
     )
     text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
-    files["trials.json"] = text.encode()
+    files[TRIALS] = text.encode()
     files["README.md"] = _readme(records, manifests, missing).encode()
     with sealed.writing(path), folder_at(path) as folder:
         for name, data in files.items():
@@ -146,7 +151,7 @@ def _check_place(path: Path) -> None:
         raise OfframpError(f"{path} is not a folder; choose another --out")
     taken = sorted(path.iterdir()) if path.is_dir() else []
     other = [p.name for p in taken if p.name not in FILES or p.is_symlink() or not p.is_file()]
-    if not other and taken and not _is_ours(path / "trials.json"):
+    if not other and taken and not _is_ours(path / TRIALS):
         other = [taken[-1].name]
     if other:
         raise OfframpError(f"{path} holds something else already ({other[0]}); choose another --out")
@@ -208,7 +213,7 @@ def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _readme(records: Records, manifests: list[dict[str, Any]], missing: tuple[str, ...]) -> str:
+def _readme(records: Records, manifests: Sequence[Manifest], missing: tuple[str, ...]) -> str:
     lines = [
         "# Packed results",
         "",
@@ -218,12 +223,12 @@ def _readme(records: Records, manifests: list[dict[str, Any]], missing: tuple[st
         "| model | data | strategies | seeds | trials | test images |",
         "|---|---|---|---|---|---|",
     ]
-    pairs = sorted({(m["network"]["backbone"], data_label(m)) for m in manifests})
+    pairs = sorted({(m.network.backbone, m.data.label) for m in manifests})
     for model, data in pairs:
-        here = [m for m in manifests if (m["network"]["backbone"], data_label(m)) == (model, data)]
-        seeds = ", ".join(map(str, sorted({m["seed"] for m in here})))
-        strategies = len({m["strategy"] for m in here})
-        images = here[0]["data"]["provenance"].get("images", {}).get("test", "?")
+        here = [m for m in manifests if (m.network.backbone, m.data.label) == (model, data)]
+        seeds = ", ".join(map(str, sorted({m.seed for m in here})))
+        strategies = len({m.strategy for m in here})
+        images = here[0].data.provenance.images.get("test", "?")
         lines.append(f"| {model} | {data} | {strategies} | {seeds} | {len(here)} | {images} |")
     lines += ["", "Made with:", ""]
     made = made_with(records, manifests)

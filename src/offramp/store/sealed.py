@@ -29,14 +29,13 @@ _MENDABLE = {  # by the user: a place that is not theirs, or none
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
+REMEDY = "run its study again to make it anew"
 
 
 class Damaged(OfframpError):
     """A file is missing, cut short or altered: `path` is it, `reason` says how, `remedy` what to do."""
 
-    def __init__(
-        self, path: Path, reason: str, remedy: str = "run its study again to make it anew"
-    ) -> None:
+    def __init__(self, path: Path, reason: str, remedy: str = REMEDY) -> None:
         super().__init__(path, reason, remedy)
         self.path = path
         self.reason = reason

@@ -30,8 +30,9 @@ from torch import Tensor
 from offramp.files import discard, replacing, unlinked
 from offramp.hashing import digest
 from offramp.store import locks, sealed, tensors
-from offramp.store.archive import FORMAT, NODE, TRIAL, Archive, NodeRecord, checked
+from offramp.store.archive import FORMAT, NODE, TRIAL, Archive, checked
 from offramp.store.locks import Held
+from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.sealed import Damaged, writing
 
 __all__ = ["Damaged", "Held", "NodeRecord", "Store"]
@@ -98,7 +99,7 @@ class Store:
     def node_history(self, key: str) -> pd.DataFrame:
         return self.archive.node_history(key)
 
-    def node_cost(self, key: str) -> dict[str, Any]:
+    def node_cost(self, key: str) -> Cost:
         return self.archive.node_cost(key)
 
     def node_weights(self, key: str) -> dict[str, Tensor]:
@@ -107,27 +108,23 @@ class Store:
 
     def write_node(
         self,
-        key: str,
-        reads: dict[str, Any],
-        labels: dict[str, Any],
-        provenance: dict[str, Any],
-        summary: dict[str, Any],
+        record: NodeRecord,
         weights: Mapping[str, Tensor],
         history: pd.DataFrame,
-        cost: dict[str, Any],
+        cost: Cost,
     ) -> None:
         """Keep a finished phase. An intact node of that key stays; a damaged one is replaced.
 
-        The mappings hold JSON's types (tuples come back as lists; NaN and infinity are fine outside
-        `reads`). Raises ValueError when `key` is not the digest of `reads`.
+        Raises ValueError when the key is not the digest of what the node reads.
         """
-        if digest(reads) != key:
+        key = record.key
+        if digest(record.reads) != key:
             raise ValueError(f"node key {key} is not the digest of what the node reads")
-        parts = {"reads": reads, "labels": labels, "provenance": provenance, "summary": summary}
+        parts = {name: value for name, value in record.as_json().items() if name != "key"}
         files = {
             "weights.safetensors": tensors.pack(weights),
             "history.parquet": history.to_parquet(None, index=False),
-            "cost.json": sealed.text(cost),
+            "cost.json": sealed.text(cost.as_json()),
         }
         node, manifest = self._node(key), sealed.document(key, parts, files)
         with self._write_lock(key):
@@ -151,7 +148,7 @@ class Store:
     def find_trial(self, prefix: str) -> str:
         return self.archive.find_trial(prefix)
 
-    def read_trial(self, trial: str) -> dict[str, Any]:
+    def read_trial(self, trial: str) -> Manifest:
         return self.archive.read_trial(trial)
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
@@ -169,10 +166,8 @@ class Store:
         """The trial is there: what it needs is kept for its own sake."""
         self._plan(trial).unlink(missing_ok=True)
 
-    def write_trial(
-        self, trial: str, manifest: dict[str, Any], logits: Mapping[str, np.ndarray]
-    ) -> None:
-        """Keep a finished trial and drop its plan. `manifest` has the keys of its nodes in it.
+    def write_trial(self, trial: str, manifest: Manifest, logits: Mapping[str, np.ndarray]) -> None:
+        """Keep a finished trial and drop its plan.
 
         An equal, intact trial stays; any other of that id is replaced. Raises TypeError for arrays
         of Python objects.
@@ -182,7 +177,8 @@ class Store:
         buffer = io.BytesIO()
         np.savez(buffer, **dict(logits))  # type: ignore[arg-type]  # its own keyword is a bool
         files = {"logits.npz": buffer.getvalue()}
-        path, document = self._trial(trial), sealed.document(trial, {"manifest": manifest}, files)
+        path = self._trial(trial)
+        document = sealed.document(trial, {"manifest": manifest.as_json()}, files)
         with self._write_lock(trial):
             try:
                 same = sealed.verify(path, TRIAL)["seal"] == document["seal"]
@@ -278,7 +274,7 @@ class Store:
     def _needed(self, plans: list[Path]) -> set[str]:
         """Nodes that trials and plans name, and nodes that those started from."""
         present = set(self.nodes())
-        roots = [self.read_trial(trial) for trial in self.trials()]
+        roots = [self.read_trial(trial).as_json() for trial in self.trials()]
         waiting = set(sealed.strings([*roots, *map(self._planned, plans)])) & present
         needed: set[str] = set()
         while waiting:

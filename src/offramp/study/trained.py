@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.hashing import digest
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
 from offramp.policy.calibrate import Calibrated, statement
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.policy import PolicyFile
+from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network
 
 SPLITS = ("validation", "calibration", "test")
-# What a network and its answers are made of: no label and no measured value.
-IDENTITY = ("network", "input_shape", "classes", "mean", "std", "exits", "places", "final", "owners")
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trial. hash: of its network and its answers on validation and calibration; no label of any
-    split and no test image enters it.  exits: their numbers.  classes: their names.  plain_macs: of the
-    backbone without early exits."""
+    """A trial. hash: see `Manifest.hash`.  exits: their numbers.  classes: their names.  plain_macs: of
+    the backbone without early exits."""
 
     id: str
     hash: str
@@ -53,18 +48,18 @@ def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
     manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
     splits = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
     for one, other in combinations(SPLITS, 2):
-        if manifest["data"].get(one, one) == manifest["data"].get(other, other):
+        if manifest.data.splits[one] == manifest.data.splits[other]:
             raise OfframpError(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
                 "be calibrated honestly; train it with data.validation: held-out"
             )
     return Trained(
         trial,
-        trial_hash(manifest, arrays),
-        tuple(manifest["exits"]),
-        tuple(manifest["classes"]),
-        manifest["backbone_macs"],
-        network_costs(blank_network(store, trial, trust_code), manifest["owners"], manifest["exits"]),
+        manifest.hash(arrays),
+        manifest.exits,
+        manifest.classes,
+        manifest.backbone_macs,
+        network_costs(blank_network(store, trial, trust_code), manifest.owners, manifest.exits),
         **splits,
     )
 
@@ -82,13 +77,7 @@ def policy_file(trained: Trained, found: Calibrated) -> PolicyFile:
     )
 
 
-def trial_hash(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 that ties a policy to a network."""
-    answers = {name: _bytes_digest(arrays[name]) for name in ("validation", "calibration")}
-    return digest([{key: manifest[key] for key in IDENTITY}, answers])
-
-
-def network_costs(net: ExitNetwork, owners: list[int], exits: list[int]) -> Costs:
+def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:
     """The costs of a network's parts. owners: the trunk of each of its exits."""
     numbers = range(1, net.exits + 1)
     return Costs(
@@ -99,18 +88,13 @@ def network_costs(net: ExitNetwork, owners: list[int], exits: list[int]) -> Cost
     )
 
 
-def _bytes_digest(array: np.ndarray) -> str:
-    header = f"{array.dtype.str} {array.shape}\n".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
 def _rows(
-    trial: str, split: str, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]
 ) -> SplitLogits:
     logits, labels = arrays.get(split), arrays.get(f"{split}_labels")
     if logits is None or labels is None or not len(logits):
         raise OfframpError(f"trial {trial} has no {split} logits; train it again with this offramp")
-    shape = (len(labels), len(manifest["exits"]), len(manifest["classes"]))
+    shape = (len(labels), len(manifest.exits), len(manifest.classes))
     if logits.shape != shape:
         raise OfframpError(
             f"the {split} logits of trial {trial} have shape {logits.shape} instead of {shape}; "

@@ -163,12 +163,13 @@ def chosen_from(
             "out for the paper's guidelines"
         )
     trial, why = found
-    if is_user_code(trial.program):
+    program = trial.manifest.program
+    if is_user_code(program):
         raise OfframpError(
-            f"the runs in {source} put {trial.program} first, which is code; read it, and if you want "
-            f"it, name it yourself: --strategy {trial.program}"
+            f"the runs in {source} put {program} first, which is code; read it, and if you want it, "
+            f"name it yourself: --strategy {program}"
         )
-    return trial.program, trial.options, f"{why} ({source})"
+    return program, trial.manifest.options, f"{why} ({source})"
 
 
 def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:

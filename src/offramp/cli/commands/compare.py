@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from offramp.errors import OfframpError, nearest
 if TYPE_CHECKING:
     from offramp.analysis.paired import Difference
     from offramp.store.archive import Archive
+    from offramp.store.manifest import Manifest
 
 
 def compare(
@@ -39,7 +40,7 @@ def compare(
 
 def _compare(store: Archive, a: str, b: str, as_json: bool) -> None:
     trials = {trial: store.read_trial(trial) for trial in store.trials()}
-    labels = {manifest["strategy"] for manifest in trials.values()}
+    labels = {manifest.strategy for manifest in trials.values()}
     unit = "seed" if labels & {a, b} else "image"
     if unit == "seed":
         for label in (a, b):
@@ -64,9 +65,7 @@ def _compare(store: Archive, a: str, b: str, as_json: bool) -> None:
     show(listing, f"Test accuracy, {a} minus {b}, in points, paired by {unit}", note)
 
 
-def _by_seed(
-    store: Archive, trials: Mapping[str, dict[str, Any]], a: str, b: str
-) -> dict[int, Difference]:
+def _by_seed(store: Archive, trials: Mapping[str, Manifest], a: str, b: str) -> dict[int, Difference]:
     """Strategies, paired by trunk, data and seed; their exits by place, numbered as in `a`."""
     from offramp.analysis.paired import paired
 
@@ -78,7 +77,7 @@ def _by_seed(
         )
     pairs = [(_accuracy_at(sides[a][k]), _accuracy_at(sides[b][k])) for k in both]
     shared = set.intersection(*(set(found) for pair in pairs for found in pair))
-    first = sides[a][both[0]]["places"]
+    first = sides[a][both[0]].places
     return {
         exit: paired([one[place] for one, _ in pairs], [other[place] for _, other in pairs])
         for exit, place in enumerate(first, start=1)
@@ -86,9 +85,7 @@ def _by_seed(
     }
 
 
-def _by_setting(
-    store: Archive, trials: Mapping[str, dict[str, Any]], label: str
-) -> dict[str, dict[str, Any]]:
+def _by_setting(store: Archive, trials: Mapping[str, Manifest], label: str) -> dict[str, Manifest]:
     """The manifests of a strategy by what pairs them: trunk, data and seed, whichever study ran them.
 
     Raises OfframpError where two trials stand for the same.
@@ -97,11 +94,10 @@ def _by_setting(
 
     names: dict[str, str] = {}
     for trial, manifest in trials.items():
-        if manifest["strategy"] != label:
+        if manifest.strategy != label:
             continue
-        trunk = store.read_node(manifest["phases"][0]["node"]).reads["network"]
-        data = [manifest["data"][split] for split in ("train", "validation", "calibration", "test")]
-        setting = canonical([trunk, data, manifest["seed"]])
+        trunk = store.read_node(manifest.keys[0]).phase.network
+        setting = canonical([trunk, manifest.data.splits, manifest.seed])
         if setting in names:
             raise OfframpError(
                 f"'{label}' has two trials for one network, data set and seed, {names[setting]} and "
@@ -111,10 +107,10 @@ def _by_setting(
     return {setting: trials[trial] for setting, trial in names.items()}
 
 
-def _accuracy_at(manifest: Mapping[str, Any]) -> dict[str, float]:
+def _accuracy_at(manifest: Manifest) -> dict[str, float]:
     """Test accuracy by place."""
-    places = [manifest["places"][exit - 1] for exit in manifest["exits"]]
-    return dict(zip(places, manifest["metrics"]["test"]["accuracy"], strict=True))
+    places = [manifest.places[exit - 1] for exit in manifest.exits]
+    return dict(zip(places, manifest.metrics["test"].accuracy, strict=True))
 
 
 def _by_image(store: Archive, a: str, b: str) -> dict[int, Difference]:
@@ -122,11 +118,11 @@ def _by_image(store: Archive, a: str, b: str) -> dict[int, Difference]:
     from offramp.analysis.paired import paired
 
     one, other = store.read_trial(a), store.read_trial(b)
-    if one["data"]["test"] != other["data"]["test"]:
+    if one.data.test != other.data.test:
         raise OfframpError(f"{a} and {b} have different test images; compare trials on one data set")
     right = []
     for trial, manifest in ((a, one), (b, other)):
         arrays = store.trial_logits(trial)
         hits = arrays["test"].argmax(2) == arrays["test_labels"][:, None]
-        right.append(dict(zip(manifest["exits"], hits.T.astype(float), strict=True)))
+        right.append(dict(zip(manifest.exits, hits.T.astype(float), strict=True)))
     return {k: paired(right[0][k], right[1][k]) for k in right[0] if k in right[1]}

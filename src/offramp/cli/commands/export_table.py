@@ -34,7 +34,7 @@ def export_table(
 
 def _write(store: Archive, out: Path, as_json: bool) -> None:
     from offramp.files import replacing
-    from offramp.store.summary import tidy
+    from offramp.store.table import tidy
 
     if out.suffix not in (".parquet", ".csv"):
         raise OfframpError(f"--out is {out}; end it in .parquet or .csv, which is the format")

@@ -255,10 +255,10 @@ def staff(plan: Plan, how: How) -> Workers:
 def _show_results(
     plan: Plan, store: Store, progress: Progress, how: How, interrupted: bool
 ) -> dict[str, Any]:
-    from offramp.store.summary import lines
+    from offramp.store.results import by_strategy
 
     finished = [trial.id for trial in plan.trials if trial.id in progress.trials]
-    found = lines(store, finished)
+    found = by_strategy(store, finished)
     failures = progress.failures()
     answer = {
         "store": str(how.root),

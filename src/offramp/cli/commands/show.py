@@ -14,6 +14,8 @@ from offramp.units import duration, macs
 
 if TYPE_CHECKING:
     from offramp.store.archive import Archive
+    from offramp.store.manifest import Manifest
+    from offramp.store.record import PhaseRecord, TrialRecord
 
 
 def show(
@@ -36,80 +38,79 @@ UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUR
 
 
 def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
-    from offramp.store.summary import data_label, made_with, trial_seconds
+    from offramp.store.record import made_with, read
 
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
-    seconds = trial_seconds(store, manifest)
+    record = read(store, trial, manifest)
+    seconds = record.seconds
     if as_json:
         made = made_with(store, [manifest])
-        phases = [{**phase, **_times(store.node_cost(phase["node"]))} for phase in manifest["phases"]]
+        phases = [_times(phase) for phase in record.phases]
         spent = {"phases": phases, "seconds": dict(seconds.__dict__)}
-        emit({"trial": trial, **manifest, **spent, "made_with": made})
+        emit({"trial": trial, **manifest.as_json(), **spent, "made_with": made})
         return
-    typer.echo(
-        f"{trial}\n{manifest['strategy']} on {manifest['network']['backbone']}, "
-        f"{data_label(manifest)}, seed {manifest['seed']}\n"
-    )
+    typer.echo(f"{trial}\n{record.strategy} on {record.model}, {record.data}, seed {record.seed}\n")
     render.show(_exits(manifest), "Exits: compute of one image, and accuracy")
-    if "auroc" in manifest["metrics"]["test"]:
-        several = len(manifest["classes"]) > 2
-        of = "means over classes" if several else f"of class '{manifest['classes'][1]}'"
+    if "auroc" in manifest.metrics["test"].by_name:
+        several = len(manifest.classes) > 2
+        of = "means over classes" if several else f"of class '{manifest.classes[1]}'"
         render.show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
     note = (
         "kept: the epoch whose weights were kept. check: validation of the epochs. data: waiting for "
         "images in both (- where it was not told apart). other: preparation, closing evaluation, "
         "checkpoints. offramp why NODE explains a node."
     )
-    render.show(_phases(store, manifest), "Phases, and their seconds", note)
-    made, sign = manifest["provenance"], "" if seconds.measured else "~"
+    render.show(_phases(store, record), "Phases, and their seconds", note)
+    machine, sign = manifest.provenance, "" if seconds.measured else "~"
     typer.echo(
         f"Time: {sign}{duration(seconds.written)} as written, {duration(seconds.executed)} executed, "
         f"{duration(seconds.marginal)} added to its study.\n"
-        f"Made with torch {made['torch']} on {made['device']}, {made['finished']}."
+        f"Made with torch {machine['torch']} on {machine['device']},\n{machine['finished']}."
     )
 
 
-def _exits(manifest: dict[str, Any]) -> Any:
+def _exits(manifest: Manifest) -> Any:
     splits = ("validation", "calibration", "test")
     listing = table(["exit", "place"], ["MACs", "of plain", *splits])
-    for i, exit in enumerate(manifest["exits"]):
-        spent = manifest["macs"][i]
+    for i, exit in enumerate(manifest.exits):
+        spent = manifest.macs[i]
         listing.add_row(
             str(exit),
-            manifest["places"][exit - 1],
+            manifest.places[exit - 1],
             macs(spent),
-            f"{100 * spent / manifest['backbone_macs']:.0f} %",
-            *(f"{100 * manifest['metrics'][split]['accuracy'][i]:.1f} %" for split in splits),
+            f"{100 * spent / manifest.backbone_macs:.0f} %",
+            *(f"{100 * manifest.metrics[split].accuracy[i]:.1f} %" for split in splits),
         )
     return listing
 
 
-def _uneven(manifest: dict[str, Any]) -> Any:
+def _uneven(manifest: Manifest) -> Any:
     listing = table(["exit"], list(UNEVEN.values()))
-    test = manifest["metrics"]["test"]
-    for i, exit in enumerate(manifest["exits"]):
+    test = manifest.metrics["test"].by_name
+    for i, exit in enumerate(manifest.exits):
         values = [test[name][i] for name in UNEVEN]
         listing.add_row(str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values))
     return listing
 
 
-def _times(cost: dict[str, Any]) -> dict[str, Any]:
+def _times(phase: PhaseRecord) -> dict[str, Any]:
     """Seconds by kind, and of each epoch, which old records do not have."""
-    return {"seconds": cost["seconds"], "epoch_seconds": cost.get("epoch_seconds")}
+    spent = {"seconds": phase.cost.seconds, "epoch_seconds": phase.cost.epoch_seconds}
+    return {"name": phase.name, "node": phase.node, **spent}
 
 
-def _phases(store: Archive, manifest: dict[str, Any]) -> Any:
+def _phases(store: Archive, trial: TrialRecord) -> Any:
     listing = table(["phase", "node"], ["epochs", "kept", "train", "check", "data", "other", "all"])
-    for phase in manifest["phases"]:
-        record, seconds = store.read_node(phase["node"]), store.node_cost(phase["node"])["seconds"]
+    for phase in trial.phases:
+        summary, seconds = store.read_node(phase.node).summary, phase.cost.seconds
         told = [seconds.get(kind) for kind in ("train", "validation", "data")]
         whole = sum(seconds.values())
         listing.add_row(
-            phase["name"],
-            phase["node"][:12],
-            str(record.summary["epochs"]),
-            str(record.summary["selected_epoch"]),
+            phase.name,
+            phase.node[:12],
+            str(summary.epochs),
+            str(summary.selected_epoch),
             *("-" if spent is None else f"{spent:,.1f}" for spent in told),
             f"{whole - sum(spent or 0 for spent in told):,.1f}",
             f"{whole:,.1f}",

@@ -29,10 +29,10 @@ BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other ve
 
 def _status(store: Archive, as_json: bool) -> None:
     from offramp.store import sealed
-    from offramp.store.summary import data_label, made_with
+    from offramp.store.record import made_with
 
     manifests = [store.read_trial(trial) for trial in store.trials()]
-    counts = Counter((m["strategy"], m["network"]["backbone"], data_label(m)) for m in manifests)
+    counts = Counter((m.strategy, m.network.backbone, m.data.label) for m in manifests)
     plans, working = store.begun(), store.names("work")
     used = sealed.size(store.root.resolve())
     made = made_with(store, manifests)

@@ -60,8 +60,8 @@ def _explain(
         return
     if key in there:
         labels = there[key].labels
-        users = ", ".join(dict.fromkeys(labels["strategies"]))
-        typer.echo(f"{key}\nin the store: phase '{labels['phase']}', trained for {users}")
+        users = ", ".join(dict.fromkeys(labels.strategies))
+        typer.echo(f"{key}\nin the store: phase '{labels.phase}', trained for {users}")
     else:
         typer.echo(f"{key}\nnot in the store: it would be trained")
     typer.echo("\nIts key is made of:")
@@ -70,7 +70,7 @@ def _explain(
     )
     console().print("".join(f"  {line}\n" for line in text.splitlines()), end="", soft_wrap=True)
     if near is not None:
-        phase = there[near].labels["phase"]
+        phase = there[near].labels.phase
         typer.echo(f"\nNearest other node: {near[:12]} (phase '{phase}'). This one differs in:")
         for name, (mine, theirs) in changes[near].items():
             typer.echo(f"  {name}: {_readable(mine)} here, {_readable(theirs)} there")

@@ -55,8 +55,10 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
 def exit_points(runs: Runs) -> pd.DataFrame:
     """Test accuracy (%) and MACs (% of the plain network's) of every exit: strategy, exit, seed, value,
     macs."""
-    found = runs.by_exit(lambda t, i: 100 * t.accuracy["test"][i])
-    return found.assign(macs=runs.by_exit(lambda t, i: 100 * t.macs[i] / t.backbone_macs)["value"])
+    found = runs.by_exit(lambda t, i: 100 * t.manifest.metrics["test"].accuracy[i])
+    return found.assign(
+        macs=runs.by_exit(lambda t, i: 100 * t.macs[i] / t.manifest.backbone_macs)["value"]
+    )
 
 
 def threshold_points(runs: Runs) -> pd.DataFrame:
@@ -71,7 +73,7 @@ def threshold_points(runs: Runs) -> pd.DataFrame:
         settings = curves[0].thresholds[:, 0]
         part = pd.DataFrame({"threshold": [f"{t:g}" if np.isfinite(t) else "never" for t in settings]})
         part["at"] = range(len(part))
-        macs = [100 * c.macs / t.backbone_macs for c, t in zip(curves, trials, strict=True)]
+        macs = [100 * c.macs / t.manifest.backbone_macs for c, t in zip(curves, trials, strict=True)]
         part["macs"] = np.mean(macs, axis=0)
         part["value"] = 100 * np.mean([c.accuracy for c in curves], axis=0)
         parts.append(part.assign(strategy=strategy)[list(parts[0].columns)])

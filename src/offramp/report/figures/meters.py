@@ -45,7 +45,7 @@ def _absent(runs: Runs) -> str:
         name: reason
         for trial in runs.trials
         for phase in trial.phases
-        for name, reason in phase.cost.get("not_measured", {}).items()
+        for name, reason in phase.cost.not_measured.items()
     }
     listed = "; ".join(f"{name} ({reason})" for name, reason in sorted(reasons.items()))
     return f" Not measured: {listed}." if listed else ""

@@ -8,13 +8,13 @@ from offramp.policy.quality import BINS
 from offramp.report.figures.chart import spec
 from offramp.report.figures.dots import Panel, dots, read_out, spread
 from offramp.report.model import Figure
-from offramp.report.record import Trial
 from offramp.report.runs import Runs
+from offramp.store.record import TrialRecord
 
 
 def accuracy_by_exit(runs: Runs) -> list[Figure]:
     """Test accuracy of every exit."""
-    panels = _panels(runs, lambda t, i: 100 * t.accuracy["test"][i], "test accuracy, %")
+    panels = _panels(runs, lambda t, i: 100 * t.manifest.metrics["test"].accuracy[i], "test accuracy, %")
     return [
         Figure(
             name=runs.name("accuracy-by-exit"),
@@ -61,7 +61,7 @@ def overthinking(runs: Runs) -> list[Figure]:
     found = runs.evidence.outcomes
     axis = "right here, wrong last, %"
 
-    def spoiled(trial: Trial, place: int) -> float | None:
+    def spoiled(trial: TrialRecord, place: int) -> float | None:
         last = place == len(trial.exits) - 1
         return None if last else 100 * found[trial.id].overthought[place]
 
@@ -89,10 +89,10 @@ def _percent(value: float | None) -> float | None:
 
 
 def _panels(
-    runs: Runs, value: Callable[[Trial, int], float | None], axis: str, zero: bool = False
+    runs: Runs, value: Callable[[TrialRecord, int], float | None], axis: str, zero: bool = False
 ) -> list[Panel]:
     """A panel for each exit for which there is any value."""
-    last = max((t.final for t in runs.trials), default=0)
+    last = max((t.exits[-1] for t in runs.trials), default=0)
     return [
         Panel(f"exit {exit}{' (final)' if exit == last else ''}", axis, part, zero)
         for exit, part in runs.by_exit(value).groupby("exit", sort=True)

@@ -24,9 +24,8 @@ from offramp.report.figures.chart import (
 )
 from offramp.report.figures.dots import LETTER, STEP, Panel, dots, read_out, spelled, spread
 from offramp.report.model import Figure
-from offramp.report.record import Phase, Trial
 from offramp.report.runs import Runs
-from offramp.store.summary import written_seconds
+from offramp.store.record import PhaseRecord, TrialRecord, written_seconds
 
 ESTIMATED = (
     "Estimated (~): phases were cached, shared or not alone on the machine, so work that did not run is "
@@ -113,7 +112,7 @@ def costs(runs: Runs) -> list[Figure]:
     ]
 
 
-def trial_exits(trial: Trial) -> list[tuple[int, float, How]]:
+def trial_exits(trial: TrialRecord) -> list[tuple[int, float, How]]:
     """Seconds as written for each exit that the trial trained.
 
     A phase that trained one exit counts for that exit; of one that trained several, each segment is
@@ -133,12 +132,12 @@ def trial_exits(trial: Trial) -> list[tuple[int, float, How]]:
     ]
 
 
-def _shares(trial: Trial, phase: Phase) -> dict[int, float]:
+def _shares(trial: TrialRecord, phase: PhaseRecord) -> dict[int, float]:
     """Of a phase's time, by exit; they add up to 1."""
     if len(phase.exits) == 1:
         return {phase.exits[0]: 1.0}
-    if kept := phase.cost.get("exit_shares"):
-        return {trial.places.index(place) + 1: share for place, share in kept.items()}
+    if kept := phase.cost.exit_shares:
+        return {trial.manifest.places.index(place) + 1: share for place, share in kept.items()}
     spent = dict(zip(trial.exits, trial.macs, strict=True))
     numbers = [exit for exit in phase.exits if exit in spent]
     before, added = 0, {}
@@ -156,11 +155,12 @@ def exit_seconds(runs: Runs) -> pd.DataFrame:
     return grouped.agg(seconds=("seconds", "mean"), how=("how", "min")).reset_index()
 
 
-def trial_macs(trial: Trial, way: Way) -> float:
+def trial_macs(trial: TrialRecord, way: Way) -> float:
     """MACs of training a trial."""
-    kind = "macs_written" if way == "written" else "macs_executed"
-    own = trial.manifest["marginal"] if way == "marginal" else {p.node for p in trial.phases}
-    return float(sum(p.cost[kind] for p in trial.phases if p.node in own))
+    if way == "written":
+        return float(sum(phase.cost.macs_written for phase in trial.phases))
+    own = trial.manifest.marginal if way == "marginal" else trial.manifest.keys
+    return float(sum(phase.cost.macs_executed for phase in trial.phases if phase.node in own))
 
 
 def _panel(runs: Runs, way: Way, title: str) -> tuple[Panel, Unit]:

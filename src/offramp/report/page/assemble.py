@@ -37,7 +37,7 @@ def report(
 
 def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = None) -> Contents:
     """Everything that a report on `evidence` says. title: by default the names of the studies."""
-    studies = sorted({trial.study for trial in evidence.trials if trial.study})
+    studies = sorted({t.manifest.study for t in evidence.trials if t.manifest.study})
     return Contents(
         title=title or ", ".join(studies) or "Strategies for early exits",
         lead=lead(evidence),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from offramp.paper.recipes import RECIPES, SEEDS, PaperRecipe
 from offramp.report.evidence import Evidence
 from offramp.report.model import Detail
-from offramp.report.record import Trial
+from offramp.store.manifest import ExecutionRecord, NumericsRecord, Provenance
+from offramp.store.record import TrialRecord
 
 # The paper's section 5.3, by data set: epochs of a phase, and how its images are augmented.
 EPOCHS: Mapping[str, int] = MappingProxyType({r.data: r.epochs for r in RECIPES.values()})
@@ -31,14 +31,14 @@ def facts(evidence: Evidence) -> list[Detail]:
     """What there is to know, a fact a line; empty ones are left out."""
     trials = evidence.trials
     found = [
-        Detail("Study", _each(t.study for t in trials if t.study)),
+        Detail("Study", _each(t.manifest.study for t in trials if t.manifest.study)),
         Detail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
         Detail("Strategies", [", ".join(evidence.strategies)]),
         Detail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials})))]),
         Detail("Training", _by_pair(evidence, _training)),
-        Detail("Execution", _each(_execution(t.execution) for t in trials)),
-        Detail("Arithmetic", _each(_numerics(t.numerics) for t in trials)),
-        Detail("Machine", _each(_machine(t.provenance) for t in trials)),
+        Detail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
+        Detail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
+        Detail("Machine", _each(_machine(t.manifest.provenance) for t in trials)),
         Detail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
         Detail("Revision of the code", _known(trials, "git")),
         Detail("Finished", [_span(_known(trials, "finished"))]),
@@ -52,7 +52,7 @@ def deviations(evidence: Evidence) -> list[str]:
     found = []
     for runs in evidence.runs:
         found += [f"{runs.where}: {text}" for text in _unlike(runs.model, runs.trials)]
-    derived = [t for t in evidence.trials if t.execution.get("mode") == "derived"]
+    derived = [t for t in evidence.trials if t.manifest.execution.mode == "derived"]
     if derived:
         some = "" if len(derived) == len(evidence.trials) else "some trials: "
         found.append(
@@ -71,9 +71,9 @@ def deviations(evidence: Evidence) -> list[str]:
     return found
 
 
-def _unlike(model: str, trials: Sequence[Trial]) -> list[str]:
+def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
     """Where the trials of a network on a data set are not what the paper did."""
-    name = str(trials[0].manifest["data"]["name"])  # the label of a trial may add augmentation
+    name = trials[0].manifest.data.name  # the label of a trial may add augmentation
     found = []
     seeds = len({t.seed for t in trials})
     if seeds != len(SEEDS):
@@ -85,14 +85,15 @@ def _unlike(model: str, trials: Sequence[Trial]) -> list[str]:
         )
     if name not in EPOCHS:
         return [*found, "a data set that the paper does not have"]
-    epochs = sorted({int(t.recipe["epochs"]) for t in trials})
+    epochs = sorted({t.manifest.recipe.epochs for t in trials})
     if epochs != [EPOCHS[name]]:
         words = " or ".join(map(str, epochs))
         found.append(f"{words} epochs a phase (the paper: {EPOCHS[name]})")
-    augment = trials[0].manifest["data"].get("augment") or {}  # equal in all: their label has it
-    if set(augment) - {"label", "views"} != set(AUGMENTED[name]):
+    augment = trials[0].manifest.data.augment  # equal in all: their label has it
+    done = set() if augment is None else augment.as_json().keys()
+    if done - {"label", "views"} != set(AUGMENTED[name]):
         theirs = " and ".join(AUGMENTED[name]) or "none"
-        found.append(f"augmentation {augment.get('label', 'none')} (the paper: {theirs})")
+        found.append(f"augmentation {augment.label if augment else 'none'} (the paper: {theirs})")
     recipe = RECIPES.get(f"{model}-{name}")
     if recipe is not None:
         return [*found, *_recipe(trials, recipe, SETTINGS, "the paper")]
@@ -103,13 +104,13 @@ def _unlike(model: str, trials: Sequence[Trial]) -> list[str]:
 
 
 def _recipe(
-    trials: Sequence[Trial], paper: PaperRecipe, settings: Iterable[tuple[str, str]], where: str
+    trials: Sequence[TrialRecord], paper: PaperRecipe, settings: Iterable[tuple[str, str]], where: str
 ) -> list[str]:
     """Other settings than the paper's. where: what to call those."""
     found = []
     for key, title in settings:
         wanted = getattr(paper, key)
-        values = sorted({t.recipe[key] for t in trials if t.recipe.get(key, wanted) != wanted})
+        values = sorted({getattr(t.manifest.recipe, key) for t in trials} - {wanted})
         if values:
             words = " or ".join(map(_text, values))
             found.append(f"{title} {words} ({where}: {_text(wanted)})")
@@ -120,29 +121,29 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _place(trials: Sequence[Trial]) -> str:
+def _place(trials: Sequence[TrialRecord]) -> str:
     """A network on a data set: where its exits are, how many images."""
     first = max(trials, key=lambda t: len(t.exits))
-    *early, _ = first.places
+    *early, _ = first.manifest.places
     exits = f"exits after {', '.join(early)} and the final one" if early else "the final exit alone"
-    counts = first.manifest["data"].get("provenance", {}).get("images", {})
+    counts = first.manifest.data.provenance.images
     images = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if s in counts)
-    macs = f"{first.backbone_macs / 1e6:,.1f} M MACs"
+    macs = f"{first.manifest.backbone_macs / 1e6:,.1f} M MACs"
     end = f"; images: {images}" if images else ""
     return f"{first.model} ({macs}) on {first.data}: {exits}{end}"
 
 
-def _images(trial: Trial) -> dict[str, int] | None:
+def _images(trial: TrialRecord) -> dict[str, int] | None:
     """Training images that were used, held out ones included, and that there are."""
-    provenance = trial.manifest["data"].get("provenance", {})
-    images, available = provenance.get("images", {}), provenance.get("available", {})
+    provenance = trial.manifest.data.provenance
+    images, available = provenance.images, provenance.available
     if "train" not in available or "train" not in images:
         return None
-    used = sum(int(images.get(split, 0)) for split in SPLITS[:3])
-    return {"used": used, "available": int(available["train"])}
+    used = sum(images.get(split, 0) for split in SPLITS[:3])
+    return {"used": used, "available": available["train"]}
 
 
-def _by_pair(evidence: Evidence, describe: Callable[[Trial], str]) -> list[str]:
+def _by_pair(evidence: Evidence, describe: Callable[[TrialRecord], str]) -> list[str]:
     """A description for each pair, or one where all are alike."""
     words = {runs.where: _each(map(describe, runs.trials)) for runs in evidence.runs}
     if len({tuple(texts) for texts in words.values()}) <= 1:
@@ -150,47 +151,48 @@ def _by_pair(evidence: Evidence, describe: Callable[[Trial], str]) -> list[str]:
     return [f"{where}: {text}" for where, texts in words.items() for text in texts]
 
 
-def _training(trial: Trial) -> str:
-    recipe = trial.recipe
-    rate = f"{recipe['optimizer']} at {recipe['learning_rate']:g}"
-    if recipe["optimizer"] == "sgd":
-        rate += f" (momentum {recipe['momentum']:g}{', Nesterov' if recipe['nesterov'] else ''})"
-    words = [f"{recipe['epochs']} epochs a phase", rate, f"batches of {recipe['batch_size']}"]
-    words.append(f"{recipe['schedule']} schedule")
-    if recipe["warmup_epochs"]:
-        words.append(f"{recipe['warmup_epochs']:g} epochs of warm-up")
-    if recipe["weight_decay"]:
-        words.append(f"weight decay {recipe['weight_decay']:g}")
-    if recipe["patience"] is not None:
-        words.append(f"stopped after {recipe['patience']} epochs without a lower validation loss")
+def _training(trial: TrialRecord) -> str:
+    recipe = trial.manifest.recipe
+    rate = f"{recipe.optimizer} at {recipe.learning_rate:g}"
+    if recipe.optimizer == "sgd":
+        rate += f" (momentum {recipe.momentum:g}{', Nesterov' if recipe.nesterov else ''})"
+    words = [f"{recipe.epochs} epochs a phase", rate, f"batches of {recipe.batch_size}"]
+    words.append(f"{recipe.schedule} schedule")
+    if recipe.warmup_epochs:
+        words.append(f"{recipe.warmup_epochs:g} epochs of warm-up")
+    if recipe.weight_decay:
+        words.append(f"weight decay {recipe.weight_decay:g}")
+    if recipe.patience is not None:
+        words.append(f"stopped after {recipe.patience} epochs without a lower validation loss")
     return ", ".join(words)
 
 
-def _execution(execution: Mapping[str, Any]) -> str:
-    if execution["mode"] == "plain":
+def _execution(execution: ExecutionRecord) -> str:
+    if execution.mode == "plain":
         return "plain: each phase alone, as the paper does"
     how = {"cache": "frozen features cached", "fuse": "phases fused", "share": "phases shared"}
-    on = [words for key, words in how.items() if execution.get(key)]
+    on = [words for key, words in how.items() if getattr(execution, key)]
     return f"derived{': ' if on else ''}{', '.join(on)}; the same bits as plain, other times"
 
 
-def _numerics(numerics: Mapping[str, Any]) -> str:
-    threads = f", {numerics['threads']} threads" if numerics.get("threads") else ""
-    return f"profile {numerics['name']}, version {numerics['version']}: {numerics['precision']}{threads}"
+def _numerics(numerics: NumericsRecord) -> str:
+    threads = f", {numerics.threads} threads" if numerics.threads else ""
+    return f"profile {numerics.name}, version {numerics.version}: {numerics.precision}{threads}"
 
 
-def _machine(provenance: Mapping[str, Any]) -> str:
+def _machine(provenance: Provenance) -> str:
     cores = provenance.get("cores")
     return f"{provenance.get('device', 'unknown')}{f', {cores} cores' if cores else ''}"
 
 
-def _version(trials: Iterable[Trial], name: str) -> str:
+def _version(trials: Iterable[TrialRecord], name: str) -> str:
     known = _known(trials, name)
     return f"{name} {', '.join(known)}" if known else ""
 
 
-def _known(trials: Iterable[Trial], name: str) -> list[str]:
-    return sorted({str(t.provenance[name]) for t in trials if t.provenance.get(name) is not None})
+def _known(trials: Iterable[TrialRecord], name: str) -> list[str]:
+    found = [t.manifest.provenance.get(name) for t in trials]
+    return sorted({str(value) for value in found if value is not None})
 
 
 def _span(times: Sequence[str]) -> str:

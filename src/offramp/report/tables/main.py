@@ -9,12 +9,13 @@ import pandas as pd
 
 from offramp.analysis.exits import at_thresholds
 from offramp.errors import OfframpError
+from offramp.report.colors import rank
 from offramp.report.model import Column, Table
-from offramp.report.record import Trial
 from offramp.report.runs import Runs, mean_sd
 from offramp.report.tables.common import gathered
 from offramp.report.tables.marks import mark_exits
-from offramp.store.summary import THRESHOLDS
+from offramp.store.record import TrialRecord
+from offramp.store.results import THRESHOLDS
 
 CAPTION = (
     "Test accuracy at each exit, %: mean ± sample standard deviation over seeds. Marks are within a "
@@ -30,7 +31,7 @@ CAPTION = (
 def main(runs: Runs) -> list[Table]:
     """Accuracy at each exit, accuracy against compute, and training time."""
     trials = sorted(runs.trials, key=lambda t: (t.seed, t.id))
-    names = tuple(dict.fromkeys(t.strategy for t in sorted(trials, key=lambda t: t.rank)))
+    names = sorted({t.strategy for t in trials}, key=rank)
     rows, notes = {}, []
     for name in names:
         rows[name], lost = _row(runs, [t for t in trials if t.strategy == name])
@@ -70,10 +71,10 @@ def _columns(exits: Sequence[int], estimated: bool) -> tuple[Column, ...]:
     )
 
 
-def _row(runs: Runs, trials: Sequence[Trial]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _row(runs: Runs, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     row: dict[str, Any] = {"strategy": trials[0].strategy}
     for k in runs.exits:
-        values = [t.accuracy["test"][t.exits.index(k)] for t in trials if k in t.exits]
+        values = [t.manifest.metrics["test"].accuracy[t.exits.index(k)] for t in trials if k in t.exits]
         row[f"exit_{k}"], row[f"exit_{k}_sd"] = mean_sd(values)
     points: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
     notes = []
@@ -83,7 +84,7 @@ def _row(runs: Runs, trials: Sequence[Trial]) -> tuple[dict[str, Any], list[tupl
         except OfframpError as error:
             notes.append(("", f"trial {trial.id} has no compute: {error}"))
             continue
-        found = at_thresholds(logits, labels, trial.macs, trial.backbone_macs, THRESHOLDS)
+        found = at_thresholds(logits, labels, trial.macs, trial.manifest.backbone_macs, THRESHOLDS)
         for point in found:
             points[point.threshold].append((point.accuracy, point.compute))
     for threshold, pairs in points.items():

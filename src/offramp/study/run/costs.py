@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from offramp.engine.cost import exit_shares, live_macs, written_macs
 from offramp.engine.passes import Kept
 from offramp.engine.trainee import Trainee
 from offramp.meters import Gpu, Meter, Missing, find_gpu, find_packages
+from offramp.store.manifest import Cost
 from offramp.study.plan.plan import Plan
 
 USED = (
@@ -63,33 +63,27 @@ def record(
     fused_with: int,
     workers: int,
     meter: Meter,
-) -> dict[str, Any]:
-    """A node's cost, in the types of JSON. frozen_macs: that the node has not been charged with yet.
-
-    epoch_seconds: of each finished epoch, with its validation and its waiting for images.
-    exit_shares: of its time, by place; attributed by MACs where there are several.  used: see
-    `offramp.meters.Usage`; null where it was not measured, and `not_measured` says why.  kept: bytes of
-    frozen values that its group read again and again, by where they were.
-    """
+) -> Cost:
+    """A node's cost. frozen_macs: that the node has not been charged with yet."""
     node, net, execution = trainee.node, plan.net, plan.study.execution
     images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
     passed = (trainee.epoch, len({trainee.epoch, trainee.best_epoch}))
     frozen = math.ceil(trainee.frozen_macs + frozen_macs)
     alone = execution.mode == "plain" and workers == 1
     shares = exit_shares(node, net)
-    return {
-        "seconds": trainee.seconds,
-        "epoch_seconds": trainee.epoch_seconds,
-        "exit_shares": {net.places[exit - 1]: share for exit, share in shares.items()},
-        "macs_written": written_macs(node, net, images, *passed),
-        "macs_executed": live_macs(node, net, images, *passed) + frozen,
-        "used": {name: getattr(trainee.usage, name) for name in USED},
-        "idle": {"power_cpu_w": meter.idle.power_cpu_mean_w, "power_gpu_w": meter.idle.power_gpu_mean_w},
-        "not_measured": {name: str(missing) for name, missing in meter.missing.items()},
-        "mode": execution.mode,
-        "cache": execution.cache,
-        "kept": {"memory": kept.memory, "disk": kept.disk, "live": kept.live},
-        "group": fused_with,
-        "workers": workers,
-        "comparable": alone and not trainee.resumed,
-    }
+    return Cost(
+        seconds=trainee.seconds,
+        epoch_seconds=tuple(trainee.epoch_seconds),
+        exit_shares={net.places[exit - 1]: share for exit, share in shares.items()},
+        macs_written=written_macs(node, net, images, *passed),
+        macs_executed=live_macs(node, net, images, *passed) + frozen,
+        used={name: getattr(trainee.usage, name) for name in USED},
+        idle={"power_cpu_w": meter.idle.power_cpu_mean_w, "power_gpu_w": meter.idle.power_gpu_mean_w},
+        not_measured={name: str(missing) for name, missing in meter.missing.items()},
+        mode=execution.mode,
+        cache=execution.cache,
+        kept={"memory": kept.memory, "disk": kept.disk, "live": kept.live},
+        group=fused_with,
+        workers=workers,
+        comparable=alone and not trainee.resumed,
+    )

@@ -25,8 +25,10 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, pack, unpack
 from offramp.engine.weights import Weights
 from offramp.errors import Changed, OfframpError, Unwritable
+from offramp.hashing import plain
 from offramp.meters import Meter, usable_cores
 from offramp.recipe import finished
+from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Held, Store
 from offramp.study.plan import caching
@@ -358,30 +360,26 @@ def _keep(
     node = trainee.node
     frozen = passes.take(node.key)
     cost = costs.record(plan, trainee, frozen, passes.kept, fused_with, conduct.workers, meter)
-    summary = {
-        "epochs": trainee.epoch,
-        "best_epoch": trainee.best_epoch,
-        "selected_epoch": trainee.selected_epoch,
-        "validation_loss": trainee.validation_losses[trainee.selected_epoch - 1],
-    }
-    labels = {
-        "phase": node.name,
-        "seed": node.seed,
-        "trains": [str(part) for part in sorted(node.trained)],
-        "strategies": plan.users[node.key],
-    }
+    record = NodeRecord(
+        key=node.key,
+        reads=plain(node.reads),
+        labels=NodeLabels(
+            phase=node.name,
+            seed=node.seed,
+            trains=tuple(str(part) for part in sorted(node.trained)),
+            strategies=tuple(plan.users[node.key]),
+        ),
+        provenance=provenance(conduct.device),
+        summary=NodeSummary(
+            epochs=trainee.epoch,
+            best_epoch=trainee.best_epoch,
+            selected_epoch=trainee.selected_epoch,
+            validation_loss=trainee.validation_losses[trainee.selected_epoch - 1],
+        ),
+    )
     rows = [(r.epoch, r.split, r.exit, r.metric, r.value) for r in trainee.rows]
     history = pd.DataFrame(rows, columns=["epoch", "split", "exit", "metric", "value"])
-    store.write_node(
-        node.key,
-        node.reads,
-        labels,
-        provenance(conduct.device),
-        summary,
-        chosen,
-        history,
-        cost,
-    )
+    store.write_node(record, chosen, history, cost)
     store.drop_checkpoint(node.key)
 
 

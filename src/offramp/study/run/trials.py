@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,19 @@ from offramp.errors import Changed, OfframpError
 from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone, path
+from offramp.store.manifest import (
+    Augmentation,
+    DataProvenance,
+    DataRecord,
+    ExecutionRecord,
+    Manifest,
+    Metrics,
+    NetworkRecord,
+    NumericsRecord,
+    PartSource,
+    PhaseKey,
+    RecipeRecord,
+)
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
 from offramp.study.plan.plan import Plan, Trial, data_spec, net_spec
@@ -67,7 +80,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
     net = assemble(plan, trial, store, images.device)
     exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Metrics] = {}
     for split in EVALUATED:
         labels = getattr(plan.data, split).labels.cpu().numpy()
         names = {k: (trial.seed, k, trial.resolved.final[k], split) for k in exits}
@@ -77,12 +90,12 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
             answers |= {names[k]: found[:, i] for i, k in enumerate(new)}
         logits = np.stack([answers[names[k]] for k in exits], axis=1)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
-        metrics[split] = {
-            "accuracy": accuracy(logits, labels).tolist(),
-            "cross_entropy": cross_entropy(logits, labels).tolist(),
-        }
-        if imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes)):
-            metrics[split] |= imbalance.metrics(logits, labels)
+        uneven = imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
+        metrics[split] = Metrics(
+            accuracy=tuple(accuracy(logits, labels).tolist()),
+            cross_entropy=tuple(cross_entropy(logits, labels).tolist()),
+            **(imbalance.metrics(logits, labels) if uneven else {}),
+        )
     check_unchanged(plan.data, EVALUATED, trial.id)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
 
@@ -100,48 +113,49 @@ def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
             )
 
 
-def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Any]) -> dict[str, Any]:
+def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Metrics]) -> Manifest:
     study, data = plan.study, plan.data
     exits = list(trial.resolved.final)
-    return {
-        "strategy": trial.label,
-        "program": trial.strategy.name,
-        "options": plain(trial.strategy.options),
-        "study": study.name,
-        "seed": trial.seed,
-        "phases": [{"name": n.name, "node": n.key} for n in trial.resolved.nodes],
-        "marginal": list(trial.marginal),
-        "exits": exits,
-        "places": list(net.places),
-        "final": {str(k): [plain(s) for s in way] for k, way in trial.resolved.final.items()},
-        "owners": list(trial.resolved.owners),
-        "macs": [exit_macs(net, exits[: i + 1]) for i in range(len(exits))],
-        "backbone_macs": sum(net.macs(part) for part in backbone(net.exits)),
-        "parameters": [_parameters(net, exits[: i + 1]) for i in range(len(exits))],
-        "metrics": metrics,
-        "network": plain(net_spec(study)),
-        "initial": net.initial,
-        "input_shape": list(data.shape),
-        "classes": list(data.classes),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "data": {
-            "name": data.name,
-            "augment": _augment(data.augment),
-            "spec": plain(data_spec(study)),
-            "provenance": plain(data.provenance),
+    final = trial.resolved.final.items()
+    return Manifest(
+        strategy=trial.label,
+        program=trial.strategy.name,
+        options=plain(trial.strategy.options),
+        study=study.name,
+        seed=trial.seed,
+        phases=tuple(PhaseKey(name=n.name, node=n.key) for n in trial.resolved.nodes),
+        marginal=tuple(trial.marginal),
+        exits=tuple(exits),
+        places=tuple(net.places),
+        final={str(k): tuple(PartSource(**plain(source)) for source in way) for k, way in final},
+        owners=tuple(trial.resolved.owners),
+        macs=tuple(exit_macs(net, exits[: i + 1]) for i in range(len(exits))),
+        backbone_macs=sum(net.macs(part) for part in backbone(net.exits)),
+        parameters=tuple(_parameters(net, exits[: i + 1]) for i in range(len(exits))),
+        metrics=metrics,
+        network=NetworkRecord(**plain(net_spec(study))),
+        initial=net.initial,
+        input_shape=tuple(data.shape),
+        classes=tuple(data.classes),
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+        data=DataRecord(
+            name=data.name,
+            augment=None if (augment := data.augment) is None else _augmentation(augment),
+            spec=plain(data_spec(study)),
+            provenance=DataProvenance(**plain(data.provenance)),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
-        },
-        "recipe": study.recipe.model_dump(mode="json"),
-        "execution": study.execution.model_dump(mode="json"),
-        "numerics": plain(plan.numerics),
-        "provenance": provenance(next(net.parameters()).device),
-    }
+        ),
+        recipe=RecipeRecord(**study.recipe.model_dump(mode="json")),
+        execution=ExecutionRecord(**study.execution.model_dump(mode="json")),
+        numerics=NumericsRecord(**plain(plan.numerics)),
+        provenance=provenance(next(net.parameters()).device),
+    )
 
 
-def _augment(augment: Augment | None) -> dict[str, Any] | None:
-    """Its fields that are set, and `label`, what tables call it."""
-    return None if augment is None else {**plain(augment.changes), "label": str(augment)}
+def _augmentation(augment: Augment) -> Augmentation:
+    """Its fields that are set."""
+    return Augmentation(**plain(augment.changes), label=str(augment))
 
 
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
@@ -155,20 +169,22 @@ def recorded_code(store: Store, trial: str, data: bool = False) -> dict[str, Rec
     (`net.py:make_net`); with `data`, that of its data too. Not trusted yet; nothing runs here."""
     manifest = store.read_trial(trial)
     found = {}
-    if usercode.is_user_code(net := manifest["network"]["backbone"]):
-        trained = store.read_node(manifest["phases"][0]["node"]).reads["network"]
-        found[net] = Recorded(trained.get("file"))
-    made = (manifest["data"].get("spec") or manifest["data"])["name"]
+    if usercode.is_user_code(net := manifest.network.backbone):
+        found[net] = Recorded(_identity(store, manifest).get("file"))
+    made = (manifest.data.spec or {"name": manifest.data.name})["name"]
     if data and usercode.is_user_code(made):
         found[made] = data_code(manifest)
     return found
 
 
-def data_code(manifest: Mapping[str, Any], trust_code: bool = False) -> Recorded:
+def data_code(manifest: Manifest, trust_code: bool = False) -> Recorded:
     """What is recorded of the code that made a trial's data, if code did."""
-    source = manifest["data"]["provenance"].get("source")
-    sha256 = source.get("sha256") if isinstance(source, Mapping) else None
-    return Recorded(sha256, trust_code)
+    return Recorded(manifest.data.provenance.code_sha256, trust_code)
+
+
+def _identity(store: Store, manifest: Manifest) -> dict[str, Any]:
+    """What was recorded of the network that a trial's phases trained."""
+    return store.read_node(manifest.keys[0]).phase.network
 
 
 def load_network(
@@ -190,10 +206,10 @@ def load_network(
         else _checked(store, trial, attached.identified())
     )
     final: dict[int, Lineage] = {
-        int(k): tuple(Source(s["node"], s["draw"]) for s in way) for k, way in manifest["final"].items()
+        int(k): tuple(Source(s.node, s.draw) for s in way) for k, way in manifest.final.items()
     }
-    weights = Weights(net, manifest["seed"], store.node_weights, device)
-    return weights.assembled(final, tuple(manifest["owners"]))
+    weights = Weights(net, manifest.seed, store.node_weights, device)
+    return weights.assembled(final, manifest.owners)
 
 
 def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNetwork:
@@ -203,23 +219,18 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
     Raises OfframpError for a backbone that has changed since, or whose file is gone or not trusted.
     """
     manifest = store.read_trial(trial)
-    spec = _net_spec(manifest["network"])
-    trained = store.read_node(manifest["phases"][0]["node"]).reads["network"]
+    spec = _net_spec(manifest.network)
+    trained = _identity(store, manifest)
     if "state" in trained:
         raise OfframpError(
             f"the network of trial {trial} was attached in Python and has no name to make it by; "
             "attach it the same way and give it to offramp.load as net="
         )
-    shape = tuple(manifest["input_shape"])
-    net = build(
-        spec,
-        (shape[0], shape[1], shape[2]),
-        len(manifest["classes"]),
-        manifest["seed"],
-        Recorded(trained.get("file"), trust_code),
-    )
+    channels, height, width = manifest.input_shape
+    recorded = Recorded(trained.get("file"), trust_code)
+    net = build(spec, (channels, height, width), len(manifest.classes), manifest.seed, recorded)
     same = canonical(net.identity) == canonical(trained)
-    if not same or list(net.places) != manifest["places"]:
+    if not same or net.places != manifest.places:
         raise OfframpError(
             f"the backbone '{spec.backbone}' is not what trial {trial} was trained on; "
             "bring back its code as it was, or train again"
@@ -231,12 +242,12 @@ def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:
     """`net`, if it is what the trial was trained on. Raises OfframpError where it is not."""
     manifest = store.read_trial(trial)
     heads = {p: plain(spec) for p, spec in zip(net.places, net.head_specs, strict=False)}
-    same = list(net.places) == manifest["places"] and net.classes == len(manifest["classes"])
-    for phase in manifest["phases"]:
-        reads = store.read_node(phase["node"]).reads
-        same = same and canonical(reads["network"]) == canonical(net.identity)
-        for place, exit in reads["exits"].items():
-            same = same and exit["head"]["spec"] == heads.get(place, "classifier")
+    same = net.places == manifest.places and net.classes == len(manifest.classes)
+    for key in manifest.keys:
+        phase = store.read_node(key).phase
+        same = same and canonical(phase.network) == canonical(net.identity)
+        for place, exit in phase.exits.items():
+            same = same and exit.head.spec == heads.get(place, "classifier")
     if not same:
         raise OfframpError(
             f"net is not what trial {trial} was trained on; attach the same module, with the weights it "
@@ -245,15 +256,14 @@ def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:
     return net
 
 
-def _net_spec(fields: dict[str, Any]) -> NetSpec:
-    def pairs(value: list[list[Any]]) -> tuple[tuple[str, Any], ...]:
-        return tuple((str(k), tuple(v) if isinstance(v, list) else v) for k, v in value)
+def _net_spec(network: NetworkRecord) -> NetSpec:
+    def tupled(pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+        return tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in pairs)
 
-    taps = fields["taps"]
     return NetSpec(
-        backbone=fields["backbone"],
-        options=pairs(fields["options"]),
-        taps=tuple(taps) if isinstance(taps, list) else taps,
-        head=pairs(fields["head"]),
-        weights=fields.get("weights"),
+        backbone=network.backbone,
+        options=tupled(network.options),
+        taps=network.taps,
+        head=tupled(network.head),
+        weights=network.weights,
     )

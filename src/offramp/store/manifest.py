@@ -1,0 +1,349 @@
+"""What a store says of trials and of the phases that they read: typed, in JSON as the files have it.
+
+A field that an earlier offramp did not write has a default here and stays absent when the record is
+written again; a field that only a later one knows is kept. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError
+
+from offramp.hashing import digest, plain
+from offramp.store.sealed import REMEDY, Damaged
+
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
+Pair = Annotated[tuple[str, Any], Strict(False)]
+Number = int | float  # 1 stays 1, and 1.0 stays 1.0
+Provenance = dict[str, str | int | None]  # versions, device, cores, time and revision, by name
+# What a network and its answers are made of: no label and no measured value.
+IDENTITY = ("network", "input_shape", "classes", "mean", "std", "exits", "places", "final", "owners")
+
+
+class Record(BaseModel):
+    """Part of a file of the store."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON that it was read from, up to the order of names."""
+        found: dict[str, Any] = plain(self.model_dump(exclude_unset=True))
+        return found
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read(kind: type[R], value: object, path: Path, remedy: str = REMEDY) -> R:
+    """`value` as a record of `kind`. path: the file that it is from.
+
+    Raises Damaged with the file and the first field that is missing or of another type.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        lacking = first["type"] == "missing"
+        what = f"lacks the field '{field}'" if lacking else f"has a wrong '{field}': {first['msg']}"
+        raise Damaged(path, what, remedy) from error
+
+
+class PhaseKey(Record):
+    """A phase by its name in the trial; node: its key, equal in trials that share the phase."""
+
+    name: str
+    node: str
+
+
+class PartSource(Record):
+    """Where a part's weights come from: the node that trained them, or a draw."""
+
+    node: str | None
+    draw: str
+
+
+class Metrics(Record):
+    """Values on a split, one an exit, 0 to 1 but for cross_entropy. Further metrics by their name, such
+    as `auroc`; NaN where there is none."""
+
+    __pydantic_extra__: dict[str, Many[Number | None]]
+    accuracy: Many[Number]
+    cross_entropy: Many[Number]
+
+    @property
+    def by_name(self) -> dict[str, tuple[Number | None, ...]]:
+        """All of them, sorted by name."""
+        return dict(sorted(self.model_dump().items()))
+
+
+class NetworkRecord(Record):
+    """A network as a study asks for it. options: of the backbone; head: of every exit's head."""
+
+    backbone: str
+    options: Many[Pair] = ()
+    taps: int | Many[str] | None
+    head: Many[Pair] = ()
+    weights: str | None = None
+
+
+class Augmentation(Record):
+    """What was done to training images; label: what tables call it."""
+
+    label: str
+
+
+class GeometryRecord(Record):
+    """How images of other sizes were fitted, in pixels; all None where they were not."""
+
+    size: int | None = None
+    fit: str = "crop"
+    resize: int | None = None
+    channels: int | None = None
+
+
+class DataProvenance(Record):
+    """What was read. images: how many by split, of what `available` says there were.  source: what is
+    known of code that made the data."""
+
+    root: str | None = None
+    split_seed: int | None = None
+    images: dict[str, int] = {}
+    available: dict[str, int] = {}
+    geometry: GeometryRecord | None = None
+    source: Any = None
+
+    @property
+    def code_sha256(self) -> str | None:
+        """SHA-256 of the file of code that made the data, if code did."""
+        found = self.source.get("sha256") if isinstance(self.source, Mapping) else None
+        return found if isinstance(found, str) else None
+
+
+class DataRecord(Record):
+    """A trial's data. train, validation, calibration, test: a digest of each split; equal ones are the
+    same images.  spec: how the study asked for them."""
+
+    name: str
+    augment: Augmentation | None = None
+    spec: dict[str, Any] | None = None
+    provenance: DataProvenance
+    train: str
+    validation: str
+    calibration: str
+    test: str
+
+    @property
+    def label(self) -> str:
+        """`cifar10`, or `cifar10 (crop 4, flip)` where images were augmented: that is another recipe."""
+        return self.name if self.augment is None else f"{self.name} ({self.augment.label})"
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Digests by split."""
+        return {name: getattr(self, name) for name in ("train", "validation", "calibration", "test")}
+
+
+class RecipeRecord(Record):
+    """Settings of the optimization, as the study has them."""
+
+    optimizer: str
+    epochs: int
+    learning_rate: Number
+    batch_size: int
+    schedule: str
+    momentum: Number
+    nesterov: bool
+    weight_decay: Number
+    warmup_epochs: Number
+    patience: int | None
+
+
+class ExecutionRecord(Record):
+    """How phases were run: mode is `plain` or `derived`."""
+
+    mode: str
+    share: bool
+    cache: bool
+    fuse: bool
+
+
+class NumericsRecord(Record):
+    """The numerics profile."""
+
+    name: str
+    version: int
+    precision: str
+    threads: int | None = None
+
+
+class Manifest(Record):
+    """Everything that a store says of a finished trial.
+
+    strategy: its label; program: the strategy that it is, by name.  phases: in order.  marginal: keys
+    of the nodes that no trial before it in its study reads.  exits: their numbers, ascending; macs (of
+    an image that leaves there, every exit before it asked) and parameters (of the network cut off
+    there) have one entry for each.  places: of every exit of the network, in order of their numbers.
+    final: by exit, where the weights on its path come from.  owners: the trunk of each exit of the
+    network.  backbone_macs: of the plain network.  metrics: by split.  initial: a hash of the weights
+    that training began with, where they were given.  input_shape: channels, height, width.
+    mean, std: one a channel.
+    """
+
+    strategy: str
+    program: str
+    options: dict[str, Any]
+    study: str | None
+    seed: int
+    phases: Many[PhaseKey]
+    marginal: Many[str]
+    exits: Many[int]
+    places: Many[str]
+    final: dict[str, Many[PartSource]]
+    owners: Many[int]
+    macs: Many[int]
+    backbone_macs: int
+    parameters: Many[int]
+    metrics: dict[str, Metrics]
+    network: NetworkRecord
+    initial: str | None = None
+    input_shape: Many[int]
+    classes: Many[str]
+    mean: Many[Number]
+    std: Many[Number]
+    data: DataRecord
+    recipe: RecipeRecord
+    execution: ExecutionRecord
+    numerics: NumericsRecord
+    provenance: Provenance
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The nodes that it reads, in order."""
+        return tuple(phase.node for phase in self.phases)
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the images were float32, normalized before they came here, nobody knows how: no
+        picture can be made like them."""
+        return not any(self.mean) and set(self.std) == {1.0}
+
+    @cached_property
+    def sources(self) -> Mapping[int, str]:
+        """By exit, a key of its weights: trials with equal ones are identical by construction there."""
+        final = self.as_json()["final"]
+        return {exit: digest(final[str(exit)])[:16] for exit in self.exits}
+
+    def hash(self, logits: Mapping[str, np.ndarray]) -> str:
+        """SHA-256 that ties a policy to a network: of what the network is made of, and of its answers
+        on validation and calibration. No label of any split and no test image enters it."""
+        known = self.as_json()
+        answers = {name: _bytes_digest(logits[name]) for name in ("validation", "calibration")}
+        return digest([{key: known[key] for key in IDENTITY}, answers])
+
+
+def _bytes_digest(array: np.ndarray) -> str:
+    header = f"{array.dtype.str} {array.shape}\n".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+class HeadReads(Record):
+    """A head that a phase's loss reads; trains: whether the phase trains it."""
+
+    spec: Any
+    trains: bool
+
+
+class SpanReads(Record):
+    """Segments on an exit's path, up to and with the one that ends at the place `to`."""
+
+    to: str
+    trains: bool
+
+
+class ExitReads(Record):
+    """An exit that a phase's loss reads."""
+
+    head: HeadReads
+    spans: Many[SpanReads]
+
+
+class PhaseReads(Record):
+    """Of all that a phase reads what is asked for again. network: its identity.  exits: by place."""
+
+    network: dict[str, Any]
+    exits: dict[str, ExitReads]
+
+
+class NodeLabels(Record):
+    """What a node is called: trains are its parts; strategies, those of the study that made it."""
+
+    phase: str
+    seed: int
+    trains: Many[str]
+    strategies: Many[str]
+
+
+class NodeSummary(Record):
+    """What training came to. selected_epoch: the one (from 1) whose weights were handed on, of
+    validation_loss."""
+
+    epochs: int
+    best_epoch: int
+    selected_epoch: int
+    validation_loss: Number
+
+
+class NodeRecord(Record):
+    """What is known of a finished phase without its data. reads: what its key is the digest of."""
+
+    key: str
+    reads: dict[str, Any]
+    labels: NodeLabels
+    provenance: Provenance
+    summary: NodeSummary
+
+    @cached_property
+    def phase(self) -> PhaseReads:
+        """The part of `reads` that is asked for again."""
+        return PhaseReads.model_validate(self.reads)
+
+
+def node(value: object, path: Path, remedy: str = REMEDY) -> NodeRecord:
+    """`value` as a record of a node, what it reads included. Raises Damaged as `read` does."""
+    found = read(NodeRecord, value, path, remedy)
+    read(PhaseReads, found.reads, path, remedy)
+    return found
+
+
+class Cost(Record):
+    """What a phase cost. seconds: by kind; epoch_seconds: of each finished epoch, with its validation
+    and its waiting for images.  exit_shares: of its time, by place; attributed by MACs where there are
+    several.  macs_written: of the phase in full, as the paper runs it; macs_executed: that did run.
+    used: see `offramp.meters.Usage`; None where it was not measured, and not_measured says why.
+    idle: watts of the machine at rest.  kept: bytes of frozen values that its group read again and
+    again, by where they were.  group: phases trained at once, this one included; workers: processes on
+    the machine.  comparable: whether its time was measured alone, unshared, uncached and in one go.
+    """
+
+    seconds: dict[str, Number]
+    epoch_seconds: Many[Number] | None = None
+    exit_shares: dict[str, Number] = {}
+    macs_written: int
+    macs_executed: int
+    used: dict[str, Number | None] = {}
+    idle: dict[str, Number | None] = {}
+    not_measured: dict[str, str] = {}
+    mode: str = "derived"
+    cache: bool = True
+    kept: dict[str, int] = {}
+    group: int = 1
+    workers: int = 1
+    comparable: bool

@@ -1,0 +1,163 @@
+"""A trial as reports read it: its manifest, and what it made of its phases."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+from offramp.store.archive import LIBRARIES, Damaged, Records
+from offramp.store.manifest import Cost, Manifest, NodeRecord, Provenance
+
+OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
+MADE_WITH = (*LIBRARIES, "device", "git")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time of a trial, three ways.
+
+    written: every phase in full, as the paper runs it, without checkpoints and the closing evaluation;
+    measured where the trial ran plain, alone and in one go, else estimated: the executed time, and the
+    MACs that did not run at the speed of the trial's largest phase.  executed: of all nodes it reads.
+    marginal: of those that no trial before it reads.
+    """
+
+    written: float
+    executed: float
+    marginal: float
+    measured: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseRecord:
+    """One training run of a trial.
+
+    node: its key; trials with equal ones share the phase.  exits: numbers of the exits that it trained,
+    those its loss reads.  parts: what it trained, such as `segment 2` and `head 2`.
+    """
+
+    name: str
+    node: str
+    exits: tuple[int, ...]
+    parts: tuple[str, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True, eq=False)
+class TrialRecord:
+    """A finished trial. manifest: all that the store says of it."""
+
+    id: str
+    manifest: Manifest
+    phases: tuple[PhaseRecord, ...]
+
+    @property
+    def strategy(self) -> str:
+        """The label of its strategy."""
+        return self.manifest.strategy
+
+    @property
+    def model(self) -> str:
+        """The name of its backbone."""
+        return self.manifest.network.backbone
+
+    @property
+    def data(self) -> str:
+        """What it trained on, as tables call it."""
+        return self.manifest.data.label
+
+    @property
+    def seed(self) -> int:
+        return self.manifest.seed
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """Their numbers, ascending."""
+        return self.manifest.exits
+
+    @property
+    def macs(self) -> tuple[int, ...]:
+        """Of an image that leaves at each of `exits`, every exit before it asked."""
+        return self.manifest.macs
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its time, memory and power may be tested against others'."""
+        return all(phase.cost.comparable for phase in self.phases)
+
+    @cached_property
+    def seconds(self) -> Seconds:
+        """Of training, three ways; marginal in the study that made it."""
+        return seconds({phase.node: phase.cost for phase in self.phases}, self.manifest.marginal)
+
+
+def read(records: Records, trial: str, manifest: Manifest) -> TrialRecord:
+    """The record of a trial. Raises Damaged as `records` does."""
+    numbers = {place: k for k, place in enumerate(manifest.places, start=1)}
+    phases = tuple(
+        _phase(phase.name, records.read_node(phase.node), records.node_cost(phase.node), numbers)
+        for phase in manifest.phases
+    )
+    return TrialRecord(trial, manifest, phases)
+
+
+def _phase(name: str, node: NodeRecord, cost: Cost, numbers: Mapping[str, int]) -> PhaseRecord:
+    read = {numbers[place]: exit for place, exit in node.phase.exits.items()}
+    parts: set[tuple[int, str]] = set()
+    for number, exit in read.items():
+        if exit.head.trains:
+            parts.add((number, "head"))
+        first = 1
+        for span in exit.spans:  # a span ends at a place, and may hold several segments
+            last = numbers[span.to]
+            if span.trains:
+                parts |= {(k, "segment") for k in range(first, last + 1)}
+            first = last + 1
+    ordered = sorted(parts, key=lambda part: (part[1] == "head", part[0]))
+    return PhaseRecord(
+        name, node.key, tuple(sorted(read)), tuple(f"{kind} {k}" for k, kind in ordered), cost
+    )
+
+
+def seconds(costs: Mapping[str, Cost], added: Collection[str]) -> Seconds:
+    """What a trial took. costs: of its nodes, by key.  added: keys of those that are marginal."""
+    spent = {key: sum(cost.seconds.values()) for key, cost in costs.items()}
+    return Seconds(
+        written=sum(written_seconds(costs).values()),
+        executed=sum(spent.values()),
+        marginal=sum(spent[key] for key in added),
+        measured=all(cost.comparable for cost in costs.values()),
+    )
+
+
+def written_seconds(costs: Mapping[str, Cost]) -> dict[str, float]:
+    """Seconds of each phase of a trial as the paper would run it, by its key: see `Seconds.written`."""
+    paper = {key: as_written(cost) for key, cost in costs.items()}
+    if all(cost.comparable for cost in costs.values()):
+        return paper
+    largest = max(costs, key=lambda key: float(costs[key].macs_executed))
+    second_per_mac = paper[largest] / max(costs[largest].macs_executed, 1)
+    spared = {key: cost.macs_written - cost.macs_executed for key, cost in costs.items()}
+    return {key: seconds + spared[key] * second_per_mac for key, seconds in paper.items()}
+
+
+def as_written(cost: Cost) -> float:
+    """Time of what the paper does too."""
+    return sum(spent for kind, spent in cost.seconds.items() if kind not in OURS)
+
+
+def made_with(store: Records, manifests: Iterable[Manifest]) -> dict[str, list[str]]:
+    """Every version, device and git revision with which trials and the nodes that they read were made,
+    by name. A node that is damaged says nothing; the next run finds it."""
+    records: list[Provenance] = []
+    keys: set[str] = set()
+    for manifest in manifests:
+        records.append(manifest.provenance)
+        keys.update(manifest.keys)
+    for key in sorted(keys):
+        with suppress(Damaged):
+            records.append(store.read_node(key).provenance)
+    found = {name: {str(r[name]) for r in records if r.get(name) is not None} for name in MADE_WITH}
+    return {name: sorted(values) for name, values in found.items()}

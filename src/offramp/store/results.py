@@ -1,0 +1,87 @@
+"""The results table: accuracy, compute and time of each strategy over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from offramp.analysis.exits import at_threshold
+from offramp.store.archive import Records
+from offramp.store.manifest import Manifest
+from offramp.store.record import Seconds, seconds
+
+THRESHOLDS = (0.5, 0.8, 0.95)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (NaN for one value)."""
+
+    mean: float
+    sd: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+        return Spread(float(np.mean(values)), sd)
+
+
+@dataclass(frozen=True)
+class StrategyResult:
+    """One strategy over its seeds. accuracy: on test, by exit, 0 to 1.  thresholds: accuracy and
+    compute (share of the plain network's MACs) by confidence threshold.  seconds: a trial's, on
+    average."""
+
+    strategy: str
+    seeds: tuple[int, ...]
+    accuracy: Mapping[int, Spread]
+    thresholds: Mapping[float, tuple[Spread, Spread]]
+    seconds: Seconds
+
+
+def by_strategy(store: Records, trials: Iterable[str]) -> list[StrategyResult]:
+    """A result for each strategy among `trials`, in the order in which they come; a node's time is
+    marginal for the first of them that reads it."""
+    grouped: dict[str, dict[str, Manifest]] = {}
+    times: dict[str, list[Seconds]] = {}
+    before: set[str] = set()
+    for trial in trials:
+        manifest = store.read_trial(trial)
+        grouped.setdefault(manifest.strategy, {})[trial] = manifest
+        costs = {key: store.node_cost(key) for key in manifest.keys}
+        times.setdefault(manifest.strategy, []).append(
+            seconds(costs, [k for k in costs if k not in before])
+        )
+        before.update(costs)
+    return [_result(store, name, group, times[name]) for name, group in grouped.items()]
+
+
+def _result(
+    store: Records, strategy: str, group: Mapping[str, Manifest], times: Sequence[Seconds]
+) -> StrategyResult:
+    manifests = list(group.values())
+    accuracies = np.array([m.metrics["test"].accuracy for m in manifests])
+    points: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
+    for trial, manifest in group.items():
+        arrays = store.trial_logits(trial)
+        tested = (arrays["test"], arrays["test_labels"], manifest.macs, manifest.backbone_macs)
+        for threshold in THRESHOLDS:
+            point = at_threshold(*tested, threshold)
+            points[threshold].append((point.accuracy, point.compute))
+    return StrategyResult(
+        strategy,
+        tuple(m.seed for m in manifests),
+        {k: Spread.of(accuracies[:, i].tolist()) for i, k in enumerate(manifests[0].exits)},
+        {
+            t: (Spread.of([a for a, _ in found]), Spread.of([c for _, c in found]))
+            for t, found in points.items()
+        },
+        Seconds(
+            written=float(np.mean([s.written for s in times])),
+            executed=float(np.mean([s.executed for s in times])),
+            marginal=float(np.mean([s.marginal for s in times])),
+            measured=all(s.measured for s in times),
+        ),
+    )

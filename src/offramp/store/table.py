@@ -1,0 +1,133 @@
+"""The tidy table: every number of a store's trials, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.store.archive import Histories
+from offramp.store.manifest import Cost
+from offramp.store.record import as_written
+
+COLUMNS = (
+    *("trial", "strategy", "model", "data", "seed"),
+    *("phase", "exit", "split", "epoch", "metric", "value"),
+    *("source", "measured"),
+)
+
+
+def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
+    """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
+    calibration and test (phase `final`, epoch missing), and costs (epoch missing; exit as well, except
+    for `exit_seconds`, a phase's time without checkpoints and closing evaluation, by exit).
+
+    source: a hash of the weights that a number comes from; trials with equal ones are identical by
+    construction there.  measured: false for a cost whose time is not comparable with others (shared,
+    cached, or not alone on the machine).
+    A node that several trials share stands in the table once for each of them.
+    """
+    phase = cache(partial(_tidy_phase, store))  # several trials have it
+    columns = [_tidy_trial(store, trial, phase) for trial in trials]
+    if not columns:
+        return pd.DataFrame(columns=list(COLUMNS))
+    table = pd.DataFrame({name: np.concatenate([c.pop(name) for c in columns]) for name in COLUMNS})
+    for column in ("exit", "epoch"):
+        table[column] = table[column].astype("Int64")
+    return table
+
+
+Columns = dict[str, np.ndarray]  # of one length; by name of COLUMNS
+
+
+def _tidy_phase(store: Histories, node: str, name: str, places: tuple[str, ...]) -> tuple[Columns, ...]:
+    """The rows of one phase."""
+    number = {place: k for k, place in enumerate(places, start=1)}
+    of_phase = {"phase": name, "source": node[:16]}
+    history, cost = store.node_history(node), store.node_cost(node)
+    return (
+        _columns(of_phase | _history(history, number)),
+        _columns(of_phase | _amounts(cost)),
+        _columns(of_phase | _exit_seconds(cost, number)),
+    )
+
+
+def _tidy_trial(
+    store: Histories, trial: str, phase: Callable[[str, str, tuple[str, ...]], tuple[Columns, ...]]
+) -> Columns:
+    """The rows of one trial. Arrays, not frames: a store has thousands of phases, and a frame for each
+    of them takes longer than its numbers."""
+    manifest = store.read_trial(trial)
+    parts = [part for p in manifest.phases for part in phase(p.node, p.name, manifest.places)]
+    of_final = {
+        "phase": "final",
+        "source": list(manifest.sources.values()),
+        "exit": list(manifest.exits),
+        "measured": True,
+    }
+    for split, metrics in manifest.metrics.items():
+        for metric, values in metrics.by_name.items():
+            value = list(values)
+            parts.append(_columns({**of_final, "split": split, "metric": metric, "value": value}))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    of_trial = {
+        "trial": trial,
+        "strategy": manifest.strategy,
+        "model": manifest.network.backbone,
+        "data": manifest.data.label,
+        "seed": manifest.seed,
+    }
+    return joined | {name: _filled(value, len(joined["value"])) for name, value in of_trial.items()}
+
+
+OF_ROWS: Mapping[str, type] = {
+    **{"phase": object, "exit": float, "split": object, "epoch": float, "metric": object},
+    **{"value": float, "source": object, "measured": bool},
+}
+"""The columns that differ between the rows of a trial; a missing exit or epoch is NaN."""
+
+
+def _columns(given: Mapping[str, Any]) -> Columns:
+    """Rows of OF_ROWS. What is no list or array is the same in all; what is not given is missing."""
+    rows = len(given["value"])
+    return {
+        name: np.asarray(value, dtype=kind)
+        if isinstance(value := given.get(name, np.nan), (list, np.ndarray))
+        else _filled(value, rows, kind)
+        for name, kind in OF_ROWS.items()
+    }
+
+
+def _filled(value: Any, rows: int, kind: type | None = None) -> np.ndarray:
+    return np.full(rows, value, dtype=kind or (object if isinstance(value, str) else type(value)))
+
+
+def _history(history: pd.DataFrame, number: Mapping[str, int]) -> dict[str, Any]:
+    exits = [number.get(place, np.nan) for place in history["exit"]]
+    same = {
+        name: history[name].to_numpy(OF_ROWS[name]) for name in ("epoch", "split", "metric", "value")
+    }
+    return {**same, "exit": exits, "measured": True}
+
+
+def _amounts(cost: Cost) -> dict[str, Any]:
+    amounts = {f"seconds_{kind}": value for kind, value in cost.seconds.items()}
+    amounts |= {"macs_written": cost.macs_written, "macs_executed": cost.macs_executed}
+    amounts |= {name: used for name, used in cost.used.items() if used is not None}
+    values = list(amounts.values())
+    return {"metric": list(amounts), "value": values, "measured": cost.comparable}
+
+
+def _exit_seconds(cost: Cost, number: Mapping[str, int]) -> dict[str, Any]:
+    """A phase's time by exit: measured where it reads one exit, else attributed by MACs."""
+    shares = {number[place]: share for place, share in cost.exit_shares.items()}
+    spent = as_written(cost)
+    return {
+        "exit": list(shares),
+        "metric": "exit_seconds",
+        "value": [spent * share for share in shares.values()],
+        "measured": cost.comparable and len(shares) == 1,
+    }
