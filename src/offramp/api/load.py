@@ -64,9 +64,7 @@ def predictor(
         return Predictor(net, rule, backend)
     kept = Store(Path(store))
     trial = kept.find_trial(net)
-    rule = (
-        policy if isinstance(policy, Policy) else checked_policy(kept, trial, Path(policy))
-    )
+    rule = policy if isinstance(policy, Policy) else checked_policy(kept, trial, Path(policy))
     made = load(trial, store, device, trust_code=trust_code)
     placed(made, next(made.parameters()).device)
     return Predictor(made, rule, backend)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from offramp.bundle import preprocessing
+from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError

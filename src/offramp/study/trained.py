@@ -88,9 +88,7 @@ def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int])
     )
 
 
-def _rows(
-    trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]
-) -> SplitLogits:
+def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> SplitLogits:
     logits, labels = arrays.get(split), arrays.get(f"{split}_labels")
     if logits is None or labels is None or not len(logits):
         raise OfframpError(f"trial {trial} has no {split} logits; train it again with this offramp")
