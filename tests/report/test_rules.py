@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from table_evidence import Made, evidence, planted
 
-from offramp.paper.guidelines import pieces
+from offramp.paper.guidelines import remarks
 from offramp.report.claims import paper
 from offramp.report.model import Table
 from offramp.report.tables import make
@@ -126,10 +126,10 @@ def test_baseline_is_the_plain_network() -> None:
 
 def test_every_guideline_names_claims_that_exist() -> None:
     ids = {claim.id for claim in paper()}
-    for advice in pieces():
+    for advice in remarks():
         assert set(advice.claims) <= ids, advice
     core = {"joint", "separate", "branch-wise", "two-stage", "distillation", "hybrids"}
-    assert core <= {advice.strategy for advice in pieces()}
+    assert core <= {advice.strategy for advice in remarks()}
 
 
 def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
@@ -142,6 +142,6 @@ def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
     assert "distillation-most-accurate (supported)" in text
     assert "mobilenet-fastest (not testable here)" in text
     untested = set(frame[frame["claims"] == "no claim tests this"]["advice"])
-    assert untested == {a.text for a in pieces() if not a.claims} and 0 < len(untested) < len(pieces())
+    assert untested == {a.text for a in remarks() if not a.claims} and 0 < len(untested) < len(remarks())
     turned = only(on_cifar({**shift, "distillation": -0.2}), "guidelines").frame
     assert "distillation-most-accurate (contradicted)" in " ".join(turned["claims"])

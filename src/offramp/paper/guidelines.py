@@ -28,8 +28,8 @@ class Guideline:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of advice on a strategy (section 8.1, Table 9). side: for or against it.  claims: ids in
+class Remark:
+    """A remark on a strategy (section 8.1, Table 9). side: for or against it.  claims: ids in
     claims.yaml that say the same, or the reverse where the paper contradicts itself."""
 
     strategy: str
@@ -59,10 +59,10 @@ def guidelines(
     return found, (*([FROZEN] if frozen_backbone else []), *more, *said["avoid"], GOALS_ARE_OURS)
 
 
-def pieces() -> tuple[Piece, ...]:
+def remarks() -> tuple[Remark, ...]:
     """All advice by strategy, in the order of the file."""
     return tuple(
-        Piece(strategy, side, entry[side], tuple(entry.get("claims", ())))
+        Remark(strategy, side, entry[side], tuple(entry.get("claims", ())))
         for strategy, entries in _read()["advice"].items()
         for entry in entries
         for side in SIDES

@@ -14,11 +14,8 @@ from offramp.errors import OfframpError, Unwritable
 from offramp.files import folder_at
 from offramp.report.model import Contents
 from offramp.report.page.html import page
-from offramp.report.render import charts
+from offramp.report.render import charts, tables
 from offramp.report.render.charts import text
-from offramp.report.render.latex import latex
-from offramp.report.render.markdown import markdown
-from offramp.report.render.tables import csv
 from offramp.report.render.theme import themed
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
@@ -103,10 +100,7 @@ def _write_texts(folder: Path, contents: Contents, formats: Sequence[str]) -> No
     for figure in contents.figures:
         path = folder / "data" / f"{figure.name}.vl.json"
         path.write_text(text(themed(figure.spec)) + "\n", encoding="utf-8")
-    for table in [*contents.tables, *contents.claims]:
-        for ending, words in (("md", markdown(table)), ("tex", latex(table)), ("csv", csv(table))):
-            path = folder / "tables" / f"{table.name}.{ending}"
-            path.write_text(words, encoding="utf-8", newline="\n")
+    tables.write([*contents.tables, *contents.claims], folder / "tables", list(tables.FORMATS))
     (folder / "index.html").write_text(page(contents, formats), encoding="utf-8", newline="\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from offramp.paper.guidelines import pieces
+from offramp.paper.guidelines import remarks
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 
@@ -18,7 +18,7 @@ CAPTION = (
 
 def guidelines(evidence: Evidence) -> list[Table]:
     """The paper's advice, each piece tied to claims (Table 9)."""
-    advice = pieces()
+    advice = remarks()
     if not {a.strategy for a in advice} & set(evidence.strategies):
         return []
     frame = pd.DataFrame(
