@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""The arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,15 +8,36 @@ from typing import Annotated
 
 import typer
 
+from offramp.errors import OfframpError
+
 
 class Execution(StrEnum):
     derived = "derived"
     plain = "plain"
 
 
+RUNS = Path("runs")
+StoreArgument = Annotated[
+    Path | None, typer.Argument(metavar="STORE", help="The store to read.  [default: runs]")
+]
 StoreOption = Annotated[
-    Path,
-    typer.Option("--store", metavar="FOLDER", help="Where finished work is kept and found again."),
+    Path | None, typer.Option("--store", metavar="STORE", help="Another way to name the store.")
+]
+ResultsArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="STORE", help="A store, or a folder of offramp pack.  [default: runs]"),
+]
+TrainingStoreOption = Annotated[
+    Path, typer.Option("--store", metavar="STORE", help="Where finished work is kept and found again.")
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where networks run: cpu, cuda, cuda:1. By default $OFFRAMP_DEVICE, else a GPU if there "
+        "is one.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -73,8 +94,8 @@ TrustOption = Annotated[
     bool | None,
     typer.Option(
         "--trust-code/--no-user-code",
-        help="Where the store names code to run, such as my.py:make_net: run it, if it is what was "
-        "recorded, or never. Without either you are asked.",
+        help="May code that the store names run, such as my.py:make_net? It runs only if it is what was "
+        "recorded. Without either you are asked.",
         show_default=False,
     ),
 ]
@@ -84,10 +105,25 @@ NoUserCodeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the tables.")]
-RUNS = Path("runs")
-ResultsArgument = Annotated[
-    Path, typer.Argument(metavar="STORE", help="A store, or results packed by offramp pack.")
-]
 StudyOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only trials made by the study of this name.")
+    str | None, typer.Option(metavar="NAME", help="Only the trials of the study of this name.")
 ]
+
+
+def named(*given: Path | None) -> Path:
+    """The store that was named, as an argument or with --store; `runs` without either.
+
+    Raises OfframpError where both name one, and not the same.
+    """
+    found = dict.fromkeys(path for path in given if path is not None)
+    if len(found) > 1:
+        raise OfframpError(f"two stores are named, {' and '.join(map(str, found))}; leave one out")
+    return next(iter(found), RUNS)
+
+
+def check_bundle_options(policy: Path | None, device: str | None) -> None:
+    """Raises OfframpError for what a bundle does not leave open."""
+    if policy is not None:
+        raise OfframpError("a bundle carries its policy; leave --policy out")
+    if device not in (None, "cpu"):
+        raise OfframpError("a bundle runs on the CPU; leave --device out")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from offramp.cli.options import named
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
@@ -15,24 +16,26 @@ if TYPE_CHECKING:
     from offramp.store.store import Store
 
 
-def archived(root: Path) -> Archive:
-    """A store that is there already, to be read: quicker, since that takes no torch.
+def archived(*given: Path | None) -> Archive:
+    """The store that was named, to be read, which takes no torch. given: see `named`.
 
     Raises OfframpError where there is none.
     """
     from offramp.store.archive import Archive
 
-    archive = Archive(root)
+    archive = Archive(named(*given))
     if not archive.version.exists():
-        raise OfframpError(f"there is no store at {root}; name one with --store, or run a study first")
+        raise OfframpError(
+            f"there is no store at {archive.root}; name one with --store, or run a study first"
+        )
     return archive
 
 
-def opened(root: Path) -> Store:
-    """A store that is there already. Raises OfframpError where there is none."""
+def opened(*given: Path | None) -> Store:
+    """The store that was named, to be written too. Raises OfframpError where there is none."""
     from offramp.store.store import Store
 
-    return Store(archived(root).root)
+    return Store(archived(*given).root)
 
 
 def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) -> bool:

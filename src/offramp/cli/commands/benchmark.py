@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
+from offramp.cli.options import (
+    DeviceOption,
+    JsonOption,
+    StoreArgument,
+    StoreOption,
+    TrustOption,
+    check_bundle_options,
+    named,
+)
 from offramp.cli.render import counted, emit, show, split, table
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:
-    from offramp.infer.benchmark import Benchmark, BenchmarkOptions
+    from offramp.infer.benchmark import Benchmark
     from offramp.infer.timing import Timing
 
 
@@ -25,35 +33,45 @@ def benchmark(
     network: Annotated[
         str, typer.Argument(metavar="TRIAL|BUNDLE", help="A trial's id, or a bundle's folder.")
     ],
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     policy: Annotated[
-        Path | None, typer.Option(help="From offramp calibrate; a bundle has its own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A policy of offramp calibrate. A bundle has its own."),
     ] = None,
+    device: DeviceOption = None,
     batch: Annotated[
         list[int] | None,
         typer.Option(min=1, metavar="N", help="Images at once. Repeatable.  [default: 1, 16, 256]"),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of each engine; torch's default otherwise.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Threads of each engine. By default as many as torch takes."
+        ),
     ] = None,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Measure torch.compile too, which takes a while.")
     ] = False,
-    repeats: Annotated[int, typer.Option(min=5, metavar="N", help="Rounds at most.")] = 50,
+    repeats: Annotated[int, typer.Option(min=5, metavar="N", help="Time each at most N times.")] = 50,
     seconds: Annotated[
-        float, typer.Option(min=0.0, help="For each engine and batch, before rounds are cut (to 5).")
+        float,
+        typer.Option(
+            min=0.0, help="Time for each engine and batch size; after it, 5 rounds are enough."
+        ),
     ] = 20.0,
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A chart: .svg, .png, .pdf or .json.")
     ] = None,
-    store: StoreOption = RUNS,
     trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
     """Time a network with and without leaving early.
 
-    The plain network, the network when nothing leaves, the policy, and each stage, side by side in
-    turns; MACs beside milliseconds. A bundle is measured in onnxruntime, in a process of its own, and
-    in torch as well where the store holds its trial. Use a quiet machine.
+    Four things are timed in turns: the plain network, the network when nothing leaves, the network
+    under its policy, and each stage alone. MACs stand beside milliseconds. A bundle is timed in
+    onnxruntime, on the CPU, in a process of its own; where the store holds its trial, in torch too. Use
+    a quiet machine.
 
     \b
     Examples:
@@ -65,22 +83,6 @@ def benchmark(
     batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
     backend = "inductor" if compile_ else None
     asked = BenchmarkOptions(batches, backend, threads, repeats, seconds)
-    _benchmark(network, policy, store, asked, figure, json, trust)
-
-
-QUIET = 0.3  # other processes, on average, above which a machine is not quiet
-
-
-def _benchmark(
-    network: str,
-    policy: Path | None,
-    root: Path,
-    asked: BenchmarkOptions,
-    figure: Path | None,
-    as_json: bool,
-    trust: bool | None = None,
-) -> None:
-    """Measure, and show it."""
     from offramp import device as devices
     from offramp.infer import image_files
     from offramp.infer.benchmark import of_bundle, of_trial
@@ -93,24 +95,27 @@ def _benchmark(
         raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
     if figure is not None and not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
-    store = Store(root) if (root / "store.json").exists() else None
+    root = named(store, store_)
+    kept = Store(root) if (root / "store.json").exists() else None
     if image_files.is_bundle(network):
-        if policy is not None:
-            raise OfframpError("a bundle carries its policy; leave --policy out")
+        check_bundle_options(policy, device)
         trial = policies.read(Path(network) / "policy.json").trial
-        if store is not None and trial in store.trials():
-            asked = replace(asked, trust_code=trusted(store, trial, trust))
-        found = _run(of_bundle(store, Path(network), asked))
+        if kept is not None and trial in kept.trials():
+            asked = replace(asked, trust_code=trusted(kept, trial, trust))
+        found = _run(of_bundle(kept, Path(network), asked))
     else:
         kept = opened(root)
         asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
-        found = _run(of_trial(kept, network, policy, devices.chosen(), asked))
+        found = _run(of_trial(kept, network, policy, devices.chosen(device), asked))
     if figure is not None:
         _draw(found, figure)
-    if as_json:
+    if json:
         emit({**asdict(found), "lines": [asdict(line) for line in found.lines]})
     else:
         _show(found, figure)
+
+
+QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 
 
 def _run(work: Generator[str, None, Benchmark]) -> Benchmark:

@@ -13,9 +13,9 @@ import typer
 from offramp.cli.commands.calibrate import target
 from offramp.cli.commands.export import describe, told
 from offramp.cli.commands.recommend import wish as wish_of
-from offramp.cli.commands.run import here
+from offramp.cli.commands.run import conduct
 from offramp.cli.forecast import show_forecast
-from offramp.cli.options import RUNS, JsonOption, QuietOption, SetOption, StoreOption
+from offramp.cli.options import RUNS, JsonOption, QuietOption, SetOption, TrainingStoreOption
 from offramp.cli.progress import Progress, watch
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
@@ -88,7 +88,7 @@ def build(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")] = 42,
-    store: StoreOption = RUNS / "build",
+    store: TrainingStoreOption = RUNS / "build",
     set_: SetOption = None,
     dry_run: Annotated[
         bool,
@@ -199,11 +199,12 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
 
 
 def _train(plan: Plan, store: Store, silent: bool) -> None:
+    from offramp import device as devices
     from offramp.study.run.pool import run_pooled
 
     progress = Progress(plan, shown=not silent)
     try:
-        watch(run_pooled(plan, store, here(1)), progress)
+        watch(run_pooled(plan, store, conduct(devices.chosen(), 1)), progress)
     except KeyboardInterrupt:
         said = "Interrupted. Run the same command again to go on; what is finished stays."
         typer.echo(said, err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
+from offramp.cli.options import DeviceOption, JsonOption, StoreArgument, StoreOption, TrustOption
 from offramp.cli.render import emit, show, table
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
@@ -18,10 +18,8 @@ from offramp.units import macs
 
 if TYPE_CHECKING:
     from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target
-    from offramp.policy.candidates import Search
     from offramp.policy.evaluate import ClassEvaluation, Evaluation
     from offramp.policy.policy import Policy
-    from offramp.store.store import Store
     from offramp.study.trained import Trained
 
 SHOWN_POINTS = 9
@@ -29,58 +27,81 @@ SHOWN_CLASSES = 10
 
 
 def calibrate(
-    trial: Annotated[str, typer.Argument(help="A trial's id, or the beginning of one.")],
-    store: StoreOption = RUNS,
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
+    ],
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     max_accuracy_loss: Annotated[
         float | None,
-        typer.Option(help="Accuracy to give up against the final exit: 0.01 is one point."),
+        typer.Option(
+            metavar="SHARE", help="Accuracy to give up against the final exit: 0.01 is one point."
+        ),
     ] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Accuracy to keep, as 0.9.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Accuracy to keep, such as 0.9.")
+    ] = None,
     max_mean_macs: Annotated[
-        str | None, typer.Option(help="MACs an image on average: 40% of the plain network, or 1.5M.")
+        str | None,
+        typer.Option(
+            metavar="MACS", help="MACs an image on average: 1.5M, or 40% of the plain network's."
+        ),
     ] = None,
     max_mean_latency: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Time an image on average, as 5ms, on this machine."),
+        typer.Option(metavar="TIME", help="Time an image on average, measured here, such as 5ms."),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Images at once, for that time.  [default: 1]"),
+        typer.Option(
+            min=1, metavar="N", help="Images at once when that time is measured.  [default: 1]"
+        ),
     ] = None,
     max_disagreement: Annotated[
-        float | None, typer.Option(help="Share of answers that may differ from the final exit's.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of answers that may differ from the final exit's."),
     ] = None,
     risk: Annotated[
         float | None,
         typer.Option(
-            help="With a guarantee: share of inputs that the full network has right, the policy wrong."
+            metavar="SHARE",
+            help="With a guarantee: share of inputs only the full network has right.",
         ),
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option(help="Of the guarantee, over calibration draws.  [default: 0.95]")
+        float | None, typer.Option(metavar="SHARE", help="How sure the guarantee is.  [default: 0.95]")
     ] = None,
     on_average: Annotated[
-        bool, typer.Option("--on-average", help="Bound the mean risk over calibration draws instead.")
+        bool, typer.Option("--on-average", help="Guarantee the risk on average only.")
     ] = False,
     without_labels: Annotated[
         bool,
-        typer.Option("--without-labels", help="The risk is any answer other than the full network's."),
+        typer.Option(
+            "--without-labels", help="Count any answer other than the full network's as wrong."
+        ),
     ] = False,
-    score: Annotated[str, typer.Option(help=f"{', '.join(SCORES)}.")] = "confidence",
+    score: Annotated[
+        str,
+        typer.Option(metavar="NAME", help=f"What decides whether an input leaves: {', '.join(SCORES)}."),
+    ] = "confidence",
     shared: Annotated[
         bool, typer.Option("--shared", help="One threshold for all exits, not one per exit.")
     ] = False,
     temperature: Annotated[
-        bool, typer.Option("--temperature", help="Fit a temperature per exit, on validation.")
+        bool, typer.Option("--temperature", help="Fit a temperature for each exit, on validation.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="The policy file to write.")] = Path("policy.json"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The policy file to write.")] = Path(
+        "policy.json"
+    ),
+    device: DeviceOption = None,
     trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
     """Choose where each input leaves, with or without a guarantee.
 
-    Writes a policy for a trial. Name one target. Candidates are made on validation, chosen on
-    calibration, and reported on test.
+    How cheap can this trial run, and at what price? Name one target: what accuracy, answers, MACs or
+    time may be. The policy is looked for on validation images, chosen on calibration images and reported
+    on test images.
 
     \b
     Examples:
@@ -88,7 +109,15 @@ def calibrate(
       offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
       offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
     """
+    from offramp import device as devices
+    from offramp.engine.settings import placed
+    from offramp.infer.torch_timing import measured_costs
+    from offramp.policy.calibrate import calibrate as choose
     from offramp.policy.candidates import Search
+    from offramp.policy.evaluate import evaluate
+    from offramp.policy.policy import write
+    from offramp.study import trained as trials
+    from offramp.study.run.trials import blank_network
 
     given = {
         "max_accuracy_loss": max_accuracy_loss,
@@ -104,13 +133,23 @@ def calibrate(
     if target(given, 1).kind != "max-mean-latency" and batch is not None:  # mistakes before the work
         raise OfframpError("--batch goes with --max-mean-latency; leave it out")
     how = Search(score, shared, temperature)
-    kept = opened(store)
+    kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
-    made = _calibrate(kept, trial, given, how, batch or 1, trust_code, out)
+    trained = trials.read(kept, trial, trust_code)
+    wish = target(given, trained.plain_macs)
+    measured = None
+    if wish.kind == "max-mean-latency":
+        net = blank_network(kept, trained.id, trust_code).eval()  # what it learned changes no time
+        placed(net, devices.chosen(device))
+        measured = measured_costs(net, trained.costs, batch or 1, how.score)
+    found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured)
+    write(out, trials.policy_file(trained, found))
+    # Only now, with the policy on the disk, is the test split looked at.
+    tested = evaluate(found.policy, trained.test, trained.costs, trained.classes)
     if json:
-        emit(_json(*made, out))
+        emit(_json(trained, found, tested, out))
     else:
-        _show(*made, out)
+        _show(trained, found, tested, out)
 
 
 def target(given: Mapping[str, Any], plain_macs: int) -> Target:
@@ -136,38 +175,6 @@ def _macs(text: str, plain_macs: int, name: str) -> float:
     if percent is not None:
         return percent * (plain_macs / 100)
     return units.parse(text, units.MACS, name, also="a share such as 40%")
-
-
-def _calibrate(
-    store: Store,
-    prefix: str,
-    given: Mapping[str, Any],
-    how: Search,
-    batch: int,
-    trust_code: bool,
-    out: Path,
-) -> tuple[Trained, Calibrated, Evaluation]:
-    """Write the policy. given: as `target` takes it.  batch: images at once, for a limit of time."""
-    from offramp import device as devices
-    from offramp.engine.settings import placed
-    from offramp.infer.torch_timing import measured_costs
-    from offramp.policy.calibrate import calibrate as choose
-    from offramp.policy.evaluate import evaluate
-    from offramp.policy.policy import write
-    from offramp.study import trained as trials
-    from offramp.study.run.trials import blank_network
-
-    trained = trials.read(store, prefix, trust_code)
-    wish = target(given, trained.plain_macs)
-    measured = None
-    if wish.kind == "max-mean-latency":
-        net = blank_network(store, trained.id, trust_code).eval()  # what it learned changes no time
-        placed(net, devices.chosen())
-        measured = measured_costs(net, trained.costs, batch, how.score)
-    found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured)
-    write(out, trials.policy_file(trained, found))
-    # Only now, with the policy on the disk, is the test split looked at.
-    return trained, found, evaluate(found.policy, trained.test, trained.costs, trained.classes)
 
 
 def _json(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, ResultsArgument, StudyOption
+from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
 from offramp.cli.render import console, emit, notes, say, show, table
 from offramp.errors import OfframpError, nearest
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 def claims(
-    store: ResultsArgument = RUNS,
+    store: ResultsArgument = None,
+    store_: StoreOption = None,
     file: Annotated[
-        Path | None, typer.Option("--claims", metavar="FILE", help="Your own claims, not the paper's.")
+        Path | None,
+        typer.Option("--claims", metavar="FILE", help="Test your own claims instead of the paper's."),
     ] = None,
     study: StudyOption = None,
     only: Annotated[
@@ -30,8 +32,9 @@ def claims(
 ) -> None:
     """Test the paper's findings, or your own, against a store.
 
-    Each claim is supported, contradicted, not significant, identical by construction, or not testable
-    here, and then says what is missing. p is adjusted over all claims of the file.
+    Do these runs show what the paper says? Each claim comes out as supported, contradicted, not
+    significant, identical by construction, or not testable here; then it says what is missing. p is
+    adjusted over all claims of the file.
 
     \b
     Examples:
@@ -41,7 +44,7 @@ def claims(
 
     docs/claims.md says how claims are tested and how to write some.
     """
-    _claims(store, file, study, only, json)
+    _claims(named(store, store_), file, study, only, json)
 
 
 QUESTIONS = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption
 from offramp.cli.render import emit, show, table
 from offramp.cli.store import archived
 from offramp.errors import OfframpError, nearest
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A strategy's label, or a trial's id.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, of the same kind.")],
-    store: StoreOption = RUNS,
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare two strategies, or two trials, at each exit.
 
-    The paired difference in test accuracy, A minus B, with a 95 % interval (Student's t). Two
-    strategies are paired seed by seed, two trials image by image: the first says how far the
-    difference depends on the seed, the second how far on the test images.
+    How much more accurate is A than B on test images? The difference, with a 95 % interval (Student's
+    t). Two strategies are paired seed by seed: the interval says how much depends on the seed. Two
+    trials are paired image by image: it says how much depends on the test images.
 
     \b
     Examples:
       offramp compare joint two-stage
       offramp compare joint-digits-cnn-digits-s42 joint-digits-cnn-digits-s43
     """
-    _compare(archived(store), a, b, json)
+    _compare(archived(store, store_), a, b, json)
 
 
 def _compare(store: Archive, a: str, b: str, as_json: bool) -> None:

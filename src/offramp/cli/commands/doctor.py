@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offramp.allocator import keep_freed_memory
-from offramp.cli.options import JsonOption
+from offramp.cli.options import DeviceOption, JsonOption
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
 from offramp.openmp import GIVEN, SPINS, bound_spinning
@@ -34,37 +34,40 @@ def doctor(
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="With --tune: what studies call the profile [tuned]."),
+        typer.Option(metavar="NAME", help="With --tune: the profile's name.  [default: tuned]"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="With --tune: write it here instead of among your own."),
+        typer.Option(metavar="FILE", help="With --tune: write the profile to this file."),
     ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="With --tune: measure beside other work all the same.")
+        bool, typer.Option("--anyway", help="With --tune: measure although the machine is busy.")
     ] = False,
+    device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Tell what this machine has, and what to do about each gap.
 
-    Versions, device, cores, memory; which meters of power and energy can be read here; numerics
-    profiles; extras.
+    Versions, device, cores and memory. Which meters of power and energy can be read. Numerics profiles
+    and extras.
 
-    --tune times training steps of three networks: threads, memory format, precision, two trials at
-    once, how OpenMP waits. It shows what each is worth and writes a numerics profile, which a study
-    gets by asking for it: numerics: NAME (or the path of the file). No default changes.
+    What are settings worth here? --tune times training steps of three networks with other threads,
+    memory formats and precisions, two trials at once, and other ways for OpenMP to wait. It writes a
+    numerics profile. A study uses it only if it says so: numerics: NAME, or the path of the file.
 
     \b
     Examples:
       offramp doctor --tune
       offramp run studies/demo.yaml --set numerics=tuned
     """
+    from offramp import device as devices
+
     if tune:
-        _tune(name or "tuned", out, anyway, json)
+        _tune(devices.chosen(device), name or "tuned", out, anyway, json)
     elif name is not None or out is not None or anyway:
         raise OfframpError("--name, --out and --anyway are for measuring; add --tune")
     else:
-        _doctor(json)
+        _doctor(devices.chosen(device), json)
 
 
 EXTRAS = {
@@ -83,10 +86,7 @@ class Finding:
     remedy: str = ""
 
 
-def _doctor(as_json: bool) -> None:
-    from offramp import device as devices
-
-    device = devices.chosen()
+def _doctor(device: torch.device, as_json: bool) -> None:
     findings = [*_versions(device), *_machine(device), *_meters(device)]
     findings += [_profiles(device), *_environment(device), *_extras()]
     if as_json:
@@ -234,9 +234,8 @@ def _extras() -> list[Finding]:
 BUSY = 0.5  # cores that others use, from which on nothing is measured
 
 
-def _tune(name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
+def _tune(device: torch.device, name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
     """Measure, show, write. Raises OfframpError for a name that is taken, and on a busy machine."""
-    from offramp import device as devices
     from offramp.meters import busy_cores
     from offramp.study import tune as tuner
     from offramp.study.plan import profiles
@@ -250,7 +249,6 @@ def _tune(name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
             f"other programs use {busy:.1f} cores of this machine, so what is measured now would "
             "mislead; try again when they are done, or give --anyway"
         )
-    device = devices.chosen()
     gains = _measured(device.type, quiet=as_json)
     made = ProfileFile(
         numerics=tuner.chosen(device.type, gains),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, QuietOption, StoreOption, TrustOption
+from offramp.cli.options import JsonOption, QuietOption, StoreArgument, StoreOption, TrustOption
 from offramp.cli.render import emit, show, table
 from offramp.cli.store import opened, trusted
 from offramp.units import macs, size
@@ -23,7 +23,8 @@ def export(
         Path, typer.Option(metavar="FILE", help="What offramp calibrate wrote for this trial.")
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
-    store: StoreOption = RUNS,
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     root: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="The data set's files, where they have moved since."),
@@ -55,7 +56,7 @@ def export(
     from offramp.bundle.export import Asked
     from offramp.bundle.export import export as bundled
 
-    kept = opened(store)
+    kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust, data=check)
     asked = Asked(None if root is None else str(root), check, measure, force, trust_code)
     done = told(bundled(kept, trial, policy, out, asked), quiet or json)

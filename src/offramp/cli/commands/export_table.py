@@ -7,32 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption
 from offramp.cli.render import counted, emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
-    from offramp.store.archive import Archive
+    pass
 
 
 def export_table(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet or .csv.")],
-    store: StoreOption = RUNS,
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write every number of a store as one tidy table.
 
-    A row a number: trial, strategy, model, data, seed, phase, exit, split, epoch, metric, value.
+    One row for each number: trial, strategy, model, data, seed, phase, exit, split, epoch, metric,
+    value.
 
     \b
     Example:
-      offramp export-table --out table.parquet
+      offramp export-table runs/demo --out table.parquet
     """
-    _write(archived(store), out, json)
-
-
-def _write(store: Archive, out: Path, as_json: bool) -> None:
     from offramp.files import replacing
     from offramp.store.table import tidy
 
@@ -40,8 +38,9 @@ def _write(store: Archive, out: Path, as_json: bool) -> None:
         raise OfframpError(f"--out is {out}; end it in .parquet or .csv, which is the format")
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
-    trials = store.trials()
-    frame = tidy(store, trials)
+    archive = archived(store, store_)
+    trials = archive.trials()
+    frame = tidy(archive, trials)
     try:
         with replacing(out) as temporary:
             if out.suffix == ".csv":
@@ -51,7 +50,7 @@ def _write(store: Archive, out: Path, as_json: bool) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OfframpError(f"{out} cannot be written ({reason}); choose another --out") from None
-    if as_json:
+    if json:
         emit({"out": str(out), "rows": len(frame), "trials": len(trials)})
         return
     typer.echo(f"{counted(len(frame), 'row')} of {counted(len(trials), 'trial')} written to {out}")

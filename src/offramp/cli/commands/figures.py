@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, QuietOption, ResultsArgument, StudyOption
+from offramp.cli.options import JsonOption, QuietOption, ResultsArgument, StoreOption, StudyOption, named
 from offramp.cli.progress import moving
 from offramp.cli.render import counted, emit, tell_missing
 from offramp.report.figures import FIGURES
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def figures(
-    store: ResultsArgument = RUNS,
+    store: ResultsArgument = None,
+    store_: StoreOption = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the files.")] = Path(
         "figures"
     ),
@@ -43,7 +44,7 @@ def figures(
       offramp figures runs/demo --out figures
       offramp figures runs/demo --only curves --only significance --format pdf
     """
-    _figures(store, out, only or [], format_, study, json, quiet)
+    _figures(named(store, store_), out, only or [], format_, study, json, quiet)
 
 
 def _figures(

@@ -6,37 +6,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption
 from offramp.cli.render import counted, emit
 from offramp.cli.store import opened
 from offramp.units import size
 
 if TYPE_CHECKING:
-    from offramp.store.store import Store
+    pass
 
 
 def gc(
-    store: StoreOption = RUNS,
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     abandon: Annotated[
-        bool, typer.Option("--abandon", help="Unfinished work too: no run will go on with it.")
+        bool, typer.Option("--abandon", help="Remove unfinished work too; no run can go on with it.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove from a store what no trial needs.
+    """Remove what no trial of a store needs.
 
-    Nodes that no finished or begun trial needs, checkpoints of finished nodes, leftovers of killed
-    processes, lock files. What a process is working on stays.
+    These go: nodes that no trial needs, checkpoints of finished nodes, what killed processes left
+    behind, lock files. What a process is working on stays.
+
+    \b
+    Example:
+      offramp gc runs/demo --dry-run
     """
-    _gc(opened(store), dry_run, abandon, json)
-
-
-def _gc(store: Store, dry_run: bool, abandon: bool, as_json: bool) -> None:
-    unneeded = store.unneeded(abandon)
+    kept = opened(store, store_)
+    unneeded = kept.unneeded(abandon)
     freed = sum(count for _, count in unneeded)
     if not dry_run:
-        freed = store.collect(dry_run=False, abandon=abandon)
-    if as_json:
+        freed = kept.collect(dry_run=False, abandon=abandon)
+    if json:
         paths = [str(path) for path, _ in unneeded]
         emit({"paths": paths, "bytes": freed, "removed": not dry_run})
         return

@@ -7,41 +7,38 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, ResultsArgument, StudyOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, StudyOption, named
 from offramp.cli.progress import moving
 from offramp.cli.render import counted, emit, tell_missing
 from offramp.units import size
 
 
 def pack(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the packed results.")],
-    store: ResultsArgument = RUNS,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the packed results go.")],
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
 ) -> None:
     """Pack results into a small folder, without the weights.
 
-    The tidy table, records of trials and phases, and the logits of every exit as float16: all that
-    figures, tables, statistics and thresholds need. Equal results give equal bytes. Every command that
-    makes figures or tables takes the folder in place of the store.
+    It holds every number, the records of trials and phases, and the logits of every exit (float16).
+    Commands that make figures, tables and reports read it in place of the store. Equal results give
+    equal bytes.
 
     \b
     Examples:
-      offramp pack runs --out results/demo
+      offramp pack runs/demo --out results/demo
       offramp figures results/demo --out figures
     """
-    _pack(store, out, study, json)
-
-
-def _pack(store: Path, out: Path, study: str | None, as_json: bool) -> None:
     from offramp.report import evidence
     from offramp.store import pack as packed
 
-    found = evidence.open(store, study)
+    found = evidence.open(named(store, store_), study)
     trials = [trial.id for trial in found.trials]
     with moving(f"packing {counted(len(trials), 'trial')}"):
         sizes = packed.write(out, found.records, trials, found.table, found.missing)
-    if as_json:
+    if json:
         emit({"out": str(out), "trials": len(trials), "bytes": sizes, "missing": list(found.missing)})
         return
     tell_missing(found.missing)

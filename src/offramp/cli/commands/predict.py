@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption, TrustOption
+from offramp.cli.options import (
+    DeviceOption,
+    JsonOption,
+    StoreOption,
+    TrustOption,
+    check_bundle_options,
+    named,
+)
 from offramp.cli.render import counted, emit, show, table
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
@@ -28,18 +35,22 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Files, and folders of them.")],
     policy: Annotated[
         Path | None,
-        typer.Option(help="Where images leave, from offramp calibrate; a bundle has its own."),
+        typer.Option(metavar="FILE", help="A policy of offramp calibrate. A bundle has its own."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The table of answers to write.")] = Path("answers.csv"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table of answers to write.")] = Path(
+        "answers.csv"
+    ),
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 64,
-    store: StoreOption = RUNS,
+    store: StoreOption = None,
+    device: DeviceOption = None,
     trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
     """Classify image files; each leaves at an exit.
 
-    Writes file, class, confidence, exit and compute share (MACs against the plain network) of each.
-    Images that leave early stop costing. Without a policy, all go to the final exit.
+    Writes a line for each image: file, class, confidence, exit, compute share. The share is its MACs
+    against those of the plain network. An image that has left costs nothing more. Without a policy, all
+    images go to the final exit.
 
     Exit codes: 0; 1 if files were damaged (named, and skipped); 2 for a mistake; 130 if interrupted.
 
@@ -48,7 +59,30 @@ def predict(
       offramp predict two-stage-resnet18-cifar10-s42 photos/ --policy policy.json
       offramp predict bundle/ photo.png --out answers.csv
     """
-    _predict(network, images, policy, store, out, batch, json, trust)
+    from offramp.infer import image_files
+
+    if not out.parent.is_dir():
+        raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise OfframpError(f"--out {out} cannot be written; name a file in a folder of yours")
+    files = image_files.find(images)
+    if out.resolve() in {file.resolve() for file in files}:
+        raise OfframpError(f"--out {out} is one of the images; name another file")
+    found = _opened(network, policy, named(store), device, trust)
+    good, damaged = image_files.check(files, found.preprocessing)
+    rows: list[Answer] = []
+    interrupted = False
+    try:
+        _answer(found, good, batch, rows, damaged)
+    except KeyboardInterrupt:
+        interrupted = True
+    _write(out, rows)
+    _report(found, rows, damaged, out, json)
+    if interrupted:
+        typer.echo(f"Interrupted after {counted(len(rows), 'image')}; {out} has those.", err=True)
+        raise typer.Exit(130)
+    if damaged:
+        raise typer.Exit(1)
 
 
 COLUMNS = ("file", "class", "confidence", "exit", "compute_share")
@@ -65,54 +99,18 @@ class Answer:
     compute: float
 
 
-def _predict(
-    network: str,
-    images: Sequence[Path],
-    policy: Path | None,
-    root: Path,
-    out: Path,
-    batch: int,
-    as_json: bool,
-    trust: bool | None = None,
-) -> None:
-    """Answer and write; exits with 1 when files were damaged, with 130 when interrupted."""
-    from offramp.infer import image_files
-
-    if not out.parent.is_dir():
-        raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
-    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise OfframpError(f"--out {out} cannot be written; name a file in a folder of yours")
-    files = image_files.find(images)
-    if out.resolve() in {file.resolve() for file in files}:
-        raise OfframpError(f"--out {out} is one of the images; name another file")
-    opened = _opened(network, policy, root, trust)
-    good, damaged = image_files.check(files, opened.preprocessing)
-    rows: list[Answer] = []
-    interrupted = False
-    try:
-        _answer(opened, good, batch, rows, damaged)
-    except KeyboardInterrupt:
-        interrupted = True
-    _write(out, rows)
-    _report(opened, rows, damaged, out, as_json)
-    if interrupted:
-        typer.echo(f"Interrupted after {counted(len(rows), 'image')}; {out} has those.", err=True)
-        raise typer.Exit(130)
-    if damaged:
-        raise typer.Exit(1)
-
-
-def _opened(network: str, policy: Path | None, root: Path, trust: bool | None) -> Network:
+def _opened(
+    network: str, policy: Path | None, root: Path, device: str | None, trust: bool | None
+) -> Network:
     from offramp import device as devices
     from offramp.infer import image_files
 
     if image_files.is_bundle(network):
-        if policy is not None:
-            raise OfframpError("a bundle carries its policy; leave --policy out")
+        check_bundle_options(policy, device)
         return image_files.open_bundle(Path(network))
     store = opened(root)
     trust_code = trusted(store, store.find_trial(network), trust)
-    found = image_files.open_trial(store, network, policy, devices.chosen(), trust_code=trust_code)
+    found = image_files.open_trial(store, network, policy, devices.chosen(device), trust_code=trust_code)
     if policy is None:
         typer.echo("No --policy: every image goes to the final exit.", err=True)
     return found

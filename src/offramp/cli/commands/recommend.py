@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StudyOption
+from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
 from offramp.cli.render import emit, folded, notes, say, show, table
 from offramp.errors import OfframpError, nearest
 from offramp.units import macs
@@ -18,31 +18,28 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    store: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="STORE", help="A store, or results packed by offramp pack.  [default: runs]"
-        ),
-    ] = None,
+    store: ResultsArgument = None,
+    store_: StoreOption = None,
     goal: Annotated[
         str, typer.Option(help="accuracy, latency, training-time, memory, energy or balanced.")
     ] = "balanced",
     min_accuracy: Annotated[
-        float | None, typer.Option(help="Accuracy that must be reached, as 0.9.")
+        float | None, typer.Option(help="The accuracy to reach, such as 0.9.")
     ] = None,
     max_macs: Annotated[
-        str | None, typer.Option(metavar="N", help="MACs an image may take on average, as 1.5M.")
+        str | None,
+        typer.Option(metavar="N", help="The MACs an image may take on average, such as 1.5M."),
     ] = None,
     frozen_backbone: Annotated[
-        bool, typer.Option("--frozen-backbone", help="The backbone's weights are given and must stay.")
+        bool, typer.Option("--frozen-backbone", help="The backbone's weights must stay as they are.")
     ] = False,
     study: StudyOption = None,
     json: JsonOption = False,
 ) -> None:
     """Advise on a strategy and a network for a goal.
 
-    Ranks what a store holds, says what is not separable, and why something is ruled out. Without a
-    store it gives the paper's guidelines, and says so.
+    Ranks what a store holds. Says which differences the runs cannot show, and why something is ruled
+    out. Without a store it gives the paper's guidelines, and says so.
 
     \b
     Examples:
@@ -50,12 +47,14 @@ def recommend(
       offramp recommend runs/demo --goal latency --min-accuracy 0.9
       offramp recommend --goal memory --frozen-backbone
 
-    accuracy: the mean over exits, on test; with --max-macs, of the best place to leave. latency: the
-    fewest MACs at which a network still has --min-accuracy, by default a point less than the best
-    final exit. balanced: how far from the best, on average over the other goals.
+    accuracy ranks by the mean over exits, on test; with --max-macs, by the best place to leave. latency
+    ranks by the fewest MACs at which a network still has --min-accuracy. By default that is the best
+    final exit's less one point. balanced ranks by the distance from the best, on average over the other
+    goals.
     """
     asked = wish(goal, min_accuracy, max_macs, frozen_backbone)
-    recommend_from(store or RUNS, store is not None, asked, study, json)
+    given = store is not None or store_ is not None
+    recommend_from(named(store, store_), given, asked, study, json)
 
 
 NO_RUNS = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, QuietOption
+from offramp.cli.options import JsonOption, QuietOption, StoreOption, StudyOption, named
 from offramp.cli.render import counted, emit
 from offramp.errors import OfframpError, nearest
 from offramp.units import duration, size
@@ -28,27 +28,26 @@ def report(
         list[Path] | None,
         typer.Argument(
             metavar="STORE",
-            help="Stores, or what offramp pack wrote; several count as one.",
-            show_default="runs",
+            help="Stores, or folders of offramp pack. Several count as one.  [default: runs]",
         ),
     ] = None,
+    store_: StoreOption = None,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where the report goes; an earlier one is replaced.")
     ] = Path("report"),
-    study: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only trials of the study of that name.")
-    ] = None,
+    study: StudyOption = None,
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="By default the study's name.")
+        str | None, typer.Option(metavar="TEXT", help="The page's title. By default the study's name.")
     ] = None,
     format_: Annotated[
         str,
         typer.Option(
-            "--format", metavar="svg,pdf,png", help="Files of each figure; none draws no files."
+            "--format", metavar="svg,pdf,png", help="The files of each figure; none for no files."
         ),
     ] = "svg,pdf,png",
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes that draw; by default, cores.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes that draw. By default one for each core."),
     ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -61,14 +60,16 @@ def report(
       FOLDER/tables/      every table as CSV, LaTeX and Markdown
       FOLDER/data/        every number (Parquet), every chart (Vega-Lite)
 
-    A study that is not finished gives a report too, which says what is missing.
+    An unfinished study gives a report too. It says what is missing.
 
     \b
     Examples:
       offramp report runs/demo
       offramp report runs/a runs/b --out paper --format pdf
     """
-    chosen = Chosen(sources or [RUNS], out, study, title, format_, workers)
+    if sources and store_ not in (None, *sources):
+        raise OfframpError(f"{store_} stands apart; name every store as an argument")
+    chosen = Chosen(sources or [named(store_)], out, study, title, format_, workers)
     _report(chosen, json, quiet)
 
 

@@ -17,6 +17,7 @@ from offramp.cli.options import (
     CacheDiskOption,
     CacheMemoryOption,
     DataRootOption,
+    DeviceOption,
     DryOption,
     Execution,
     ExecutionOption,
@@ -24,7 +25,7 @@ from offramp.cli.options import (
     NoUserCodeOption,
     QuietOption,
     SetOption,
-    StoreOption,
+    TrainingStoreOption,
     WorkersOption,
 )
 from offramp.cli.progress import Progress, reading_shown, watch
@@ -33,6 +34,8 @@ from offramp.errors import OfframpError
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:
+    import torch
+
     from offramp.store.store import Store
     from offramp.study.plan.collection import Member
     from offramp.study.plan.plan import Plan
@@ -45,22 +48,25 @@ def run(
     study: Annotated[
         Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/demo.yaml.")
     ],
-    store: StoreOption = RUNS,
+    store: TrainingStoreOption = RUNS,
     data_root: DataRootOption = None,
     set_: SetOption = None,
     execution: ExecutionOption = None,
     dry_run: DryOption = False,
     workers: WorkersOption = "auto",
+    device: DeviceOption = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Take as many epochs and images as fit into 2h, 90min, … here."
+            metavar="TIME",
+            help="Train on so many epochs and images as fit into this time here, such as 2h or 90min.",
         ),
     ] = None,
     speed: Annotated[
         str | None,
         typer.Option(
-            metavar="SPEED", help="With --dry-run: hours on a device of 14TFLOPS, 7TMACs, … as well."
+            metavar="SPEED",
+            help="With --dry-run: also the time on a device of this speed, such as 14TFLOPS or 7TMACs.",
         ),
     ] = None,
     cache_memory: CacheMemoryOption = None,
@@ -69,15 +75,17 @@ def run(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Run a study: train what is missing, then show the table.
+    """Run a study: train what is missing, then show the results.
 
-    A study trains each of its strategies with each of its seeds: a trial. A trial is a sequence
-    of phases; a phase that several trials have in common is trained once, and what the store holds
-    is not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
+    A study trains each of its strategies with each of its seeds. One of these is a trial. A trial is a
+    sequence of phases. A phase that several trials share is trained once, and what the store holds is
+    not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
 
-    A file may also list studies, which then run one after another into one store; the data root
-    then holds a folder for each data set, by name. A dry run needs neither data nor weights: where
-    they are not here, it goes by the counts that are known of the public data sets.
+    A file may also list studies. They run one after another into one store, and the data root then
+    holds a folder for each data set, by name.
+
+    A dry run shows the work, what is shared and the time, and starts nothing. It needs neither data nor
+    weights: for the public data sets it goes by known counts.
 
     Exit codes: 0; 1 if a trial failed (the others go on); 2 for a mistake in the study or the
     command; 130 if interrupted.
@@ -94,7 +102,9 @@ def run(
     from offramp import units
 
     given = None if speed is None else units.parse(speed, units.SPEED, "--speed")
-    how = How(store, dry_run, processes(workers), json, quiet, given, user_code=not no_user_code)
+    how = How(
+        store, dry_run, processes(workers), json, quiet, given, user_code=not no_user_code, place=device
+    )
     _start(study, settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
 
 
@@ -120,7 +130,7 @@ def settings(
 class How:
     """How a run is asked for. workers: None for as many as suit.  speed: of another device, in MACs a
     second, for the forecast.  here: of this one, where it was measured already.  user_code: whether a
-    study may name code of its own."""
+    study may name code of its own.  place: the device's name, as `offramp.device.chosen` takes it."""
 
     root: Path
     dry_run: bool = False
@@ -130,6 +140,13 @@ class How:
     speed: float | None = None
     here: float | None = None
     user_code: bool = True
+    place: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        from offramp import device as devices
+
+        return devices.chosen(self.place)
 
     @property
     def silent(self) -> bool:
@@ -151,7 +168,7 @@ def start(study: Study, how: How) -> None:
 
     check_code([study], how)
     with reading_shown(not how.silent):
-        plan = make_plan(study, provisional=how.dry_run)
+        plan = make_plan(study, how.device, provisional=how.dry_run)
     go(plan, how)
 
 
@@ -166,14 +183,13 @@ def check_code(studies: Sequence[Study], how: How) -> None:
 
 def go(plan: Plan, how: How) -> None:
     """As `start`, with the plan at hand."""
-    from offramp import device as devices
     from offramp.store.store import Store
     from offramp.study.plan.forecast import forecast
 
     if not how.silent:
         remark(plan)
     if how.dry_run:
-        found = forecast(plan, Store(how.root), devices.chosen(), how.here)
+        found = forecast(plan, Store(how.root), how.device, how.here)
         found["workers"] = asdict(staff(plan, how))
         show_forecast(found, how.as_json, how.speed)
         return
@@ -215,7 +231,7 @@ def trained(plan: Plan, how: How) -> Outcome:
     progress = Progress(plan, shown=not how.silent)
     interrupted = False
     try:
-        watch(run_pooled(plan, store, here(workers.count)), progress)
+        watch(run_pooled(plan, store, conduct(how.device, workers.count)), progress)
     except KeyboardInterrupt:
         interrupted = True
     found = _show_results(plan, store, progress, how, interrupted)
@@ -232,24 +248,22 @@ def close(outcome: Outcome) -> None:
         raise typer.Exit(1)
 
 
-def here(workers: int) -> Conduct:
+def conduct(device: torch.device, workers: int) -> Conduct:
     """How work is done on this machine."""
-    from offramp import device as devices
     from offramp.study.plan.limits import cache_folder
     from offramp.study.run.run import Conduct
 
-    return Conduct(device=devices.chosen(), cache_folder=cache_folder(), workers=workers)
+    return Conduct(device=device, cache_folder=cache_folder(), workers=workers)
 
 
 def staff(plan: Plan, how: How) -> Workers:
     """The workers of a run: as many as were asked for, else as many as suit."""
-    from offramp import device as devices
     from offramp.store.store import Store
     from offramp.study.plan.workers import asked, suited
 
     if how.workers is not None:
         return asked(plan, how.workers)
-    return suited(plan, Store(how.root), devices.chosen())
+    return suited(plan, Store(how.root), how.device)
 
 
 def _show_results(
@@ -284,7 +298,6 @@ def _start(
     path: Path, settings: Sequence[str], data_root: Path | None, budget: str | None, how: How
 ) -> None:
     """Plan and run what a file asks for; exits as `start`."""
-    from offramp import device as devices
     from offramp import units
     from offramp.study.plan.collection import members
     from offramp.study.plan.forecast import measured
@@ -302,19 +315,18 @@ def _start(
     if budget is not None:
         seconds = units.parse(budget, units.TIME, "--budget")
         with reading_shown(not how.silent):
-            plan = make_plan(asked[0].study, provisional=how.dry_run)
-        how = replace(how, here=measured(plan, devices.chosen()))
+            plan = make_plan(asked[0].study, how.device, provisional=how.dry_run)
+        how = replace(how, here=measured(plan, how.device))
         asked = members(path, [*settings, *_fitting(plan, seconds, budget, how)], data_root)
     start(asked[0].study, how)
 
 
 def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...]:
     """Settings with which the study fits, and on standard error what they are."""
-    from offramp import device as devices
     from offramp.study.plan.budget import choose
     from offramp.study.plan.forecast import measured
 
-    speed = how.here or measured(plan, devices.chosen())
+    speed = how.here or measured(plan, how.device)
     chosen = choose(plan, seconds * speed)
     about = f"about {duration(chosen.macs / speed)} here, at {macs(speed)}MAC/s"
     if chosen.settings:
@@ -335,7 +347,8 @@ def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
     check_data([member.study for member in asked])
     outcomes: list[tuple[Member, Outcome]] = []
     for number, (member, plan) in enumerate(
-        zip(asked, _shown(plans([m.study for m in asked]), not how.silent), strict=True), start=1
+        zip(asked, _shown(plans([m.study for m in asked], how.device), not how.silent), strict=True),
+        start=1,
     ):
         if not how.silent:
             typer.echo(f"\n{member.path}, study {number} of {len(asked)}", err=True)
@@ -362,12 +375,11 @@ def _shown(made: Iterator[Plan], shown: bool) -> Iterator[Plan]:
 
 
 def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
-    from offramp import device as devices
     from offramp.store.store import Store
     from offramp.study.plan.collection import plans
     from offramp.study.plan.forecast import together
 
-    device = devices.chosen()
+    device = how.device
     planned = plans([member.study for member in asked], device, provisional=True)
     workers = []
 

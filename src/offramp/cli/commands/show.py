@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli import render
-from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption
 from offramp.cli.render import emit, table
 from offramp.cli.store import archived
 from offramp.units import duration, macs
@@ -22,25 +22,28 @@ def show(
     trial: Annotated[
         str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
     ],
-    store: StoreOption = RUNS,
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show one trial: its exits, phases and time.
 
     \b
-    Example:
+    Examples:
       offramp show joint-branch-digits-cnn-digits-s42
+      offramp show joint-branch runs/demo
     """
-    show_trial(archived(store), trial, json)
+    archive = archived(store, store_)
+    show_trial(archive, archive.find_trial(trial), json)
 
 
 UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}
 
 
-def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
+def show_trial(store: Archive, trial: str, as_json: bool) -> None:
+    """trial: its whole id."""
     from offramp.store.record import made_with, read
 
-    trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
     record = read(store, trial, manifest)
     seconds = record.seconds
@@ -63,10 +66,10 @@ def show_trial(store: Archive, prefix: str, as_json: bool) -> None:
     )
     render.show(_phases(store, record), "Phases, and their seconds", note)
     machine, sign = manifest.provenance, "" if seconds.measured else "~"
-    typer.echo(
+    render.say(
         f"Time: {sign}{duration(seconds.written)} as written, {duration(seconds.executed)} executed, "
-        f"{duration(seconds.marginal)} added to its study.\n"
-        f"Made with torch {machine['torch']} on {machine['device']},\n{machine['finished']}."
+        f"{duration(seconds.marginal)} added to its study.",
+        f"Made with torch {machine['torch']} on {machine['device']}, {machine['finished']}.",
     )
 
 

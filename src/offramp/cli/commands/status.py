@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption
 from offramp.cli.render import counted, emit, show, table
 from offramp.cli.store import archived
 from offramp.units import size
 
-if TYPE_CHECKING:
-    from offramp.store.archive import Archive
-
-
-def status(store: StoreOption = RUNS, json: JsonOption = False) -> None:
-    """Show what a store holds, finished and begun.
-
-    Trials by strategy, network and data; nodes (finished phases), checkpoints to go on from, disk.
-    """
-    _status(archived(store), json)
-
-
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
 
-def _status(store: Archive, as_json: bool) -> None:
+def status(store: StoreArgument = None, store_: StoreOption = None, json: JsonOption = False) -> None:
+    """Show what a store holds.
+
+    Its trials by strategy, network and data set. Its nodes, which are finished phases of training. The
+    checkpoints that a run can go on from. The space on disk.
+
+    \b
+    Example:
+      offramp status runs/demo
+    """
     from offramp.store import sealed
     from offramp.store.record import made_with
 
-    manifests = [store.read_trial(trial) for trial in store.trials()]
+    archive = archived(store, store_)
+    manifests = [archive.read_trial(trial) for trial in archive.trials()]
     counts = Counter((m.strategy, m.network.backbone, m.data.label) for m in manifests)
-    plans, working = store.begun(), store.names("work")
-    used = sealed.size(store.root.resolve())
-    made = made_with(store, manifests)
-    if as_json:
+    plans, working = archive.begun(), archive.names("work")
+    used = sealed.size(archive.root.resolve())
+    made = made_with(archive, manifests)
+    if json:
         emit(
             {
-                "store": str(store.root),
+                "store": str(archive.root),
                 "trials": len(manifests),
                 "unfinished": plans,
-                "nodes": len(store.nodes()),
+                "nodes": len(archive.nodes()),
                 "checkpoints": working,
                 "bytes": used,
                 "made_with": made,
@@ -57,10 +54,10 @@ def _status(store: Archive, as_json: bool) -> None:
     for (strategy, backbone, data), count in counts.items():
         listing.add_row(strategy, backbone, data, str(count))
     if counts:
-        show(listing, f"Store {store.root}")
+        show(listing, f"Store {archive.root}")
     typer.echo(
         f"{counted(len(manifests), 'trial')} finished, {len(plans)} begun; "
-        f"{counted(len(store.nodes()), 'node')}, {counted(len(working), 'checkpoint')}; {size(used)}."
+        f"{counted(len(archive.nodes()), 'node')}, {counted(len(working), 'checkpoint')}; {size(used)}."
     )
     mixed = [f"{name} ({', '.join(made[name])})" for name in BITS if len(made[name]) > 1]
     if mixed:

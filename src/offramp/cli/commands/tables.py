@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption
+from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
 from offramp.cli.render import GAP, console, emit, table
 from offramp.errors import OfframpError
 from offramp.report.tables import TABLES
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def tables(
-    source: Annotated[
-        Path, typer.Argument(metavar="STORE|PACK", help="A store, or a folder of packed results.")
-    ] = RUNS,
+    store: ResultsArgument = None,
+    store_: StoreOption = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("tables"),
     only: Annotated[
         list[str] | None,
@@ -39,9 +38,7 @@ def tables(
         typer.Option(metavar="NAME", help="Print this table and write no file. Repeatable."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the tables and stop.")] = False,
-    study: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only trials that this study made.")
-    ] = None,
+    study: StudyOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the tables that the paper has, and more.
@@ -74,6 +71,7 @@ def tables(
     if not chosen:
         raise OfframpError("--format names no kind of file; write some of md, latex, csv")
     wanted = [*(show or []), *(only or [])]
+    source = named(store, store_)
     found = evidence.open(source, study)
     made = make(found, wanted)
     if not made:

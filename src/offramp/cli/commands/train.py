@@ -12,13 +12,14 @@ from offramp.cli.options import (
     RUNS,
     CacheDiskOption,
     CacheMemoryOption,
+    DeviceOption,
     DryOption,
     ExecutionOption,
     JsonOption,
     NoUserCodeOption,
     QuietOption,
     SetOption,
-    StoreOption,
+    TrainingStoreOption,
 )
 
 
@@ -41,10 +42,13 @@ def train(
             "--root", "--data-root", metavar="FOLDER", help="The folder of the data set's files."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")] = 42,
-    store: StoreOption = RUNS,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="The seed of weights, order and dropout.")
+    ] = 42,
+    store: TrainingStoreOption = RUNS,
     set_: SetOption = None,
     execution: ExecutionOption = None,
+    device: DeviceOption = None,
     cache_memory: CacheMemoryOption = None,
     cache_disk: CacheDiskOption = None,
     dry_run: DryOption = False,
@@ -54,7 +58,7 @@ def train(
 ) -> None:
     """Train one strategy on one network, without a study file.
 
-    Everything else of a study file can be given with --set.
+    --set gives everything else that a study file can say.
 
     \b
     Examples:
@@ -72,5 +76,5 @@ def train(
     asked = spec.parse(
         given, "offramp train", settings(set_, execution, cache_memory, cache_disk), flags
     )
-    how = How(store, dry_run, None, json, quiet, user_code=not no_user_code)
+    how = How(store, dry_run, None, json, quiet, user_code=not no_user_code, place=device)
     start(asked, how)

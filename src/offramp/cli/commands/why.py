@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import RUNS, JsonOption, SetOption, StoreOption
+from offramp.cli.options import JsonOption, SetOption, StoreArgument, StoreOption
 from offramp.cli.render import console, emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
-    from offramp.store.archive import Archive
+    pass
 
 
 def why(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node's key, or the beginning of one.")],
-    store: StoreOption = RUNS,
+    store: StoreArgument = None,
+    store_: StoreOption = None,
     study: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A study that would train the node: why is it not reused?"),
@@ -29,9 +30,9 @@ def why(
 ) -> None:
     """Explain a node, and why it was not reused.
 
-    A node is one phase of training with one seed. Its key is the hash of all that the phase reads;
-    a phase with another key is another node. `offramp show TRIAL` and `offramp run --dry-run` list
-    keys; this shows what a key is made of and where the nearest node of the store differs.
+    A node is one phase of training with one seed. Its key is the hash of all that the phase reads.
+    Where two keys differ, so does something that was read; this shows what, against the nearest node of
+    the store. `offramp show TRIAL` and `offramp run --dry-run` list keys.
 
     \b
     Examples:
@@ -39,21 +40,16 @@ def why(
       offramp why 9ca0b60b --study studies/demo.yaml --set recipe.epochs=3
       offramp why 9ca0b60b --study studies/paper/all.yaml --set scale=small
     """
-    _explain(archived(store), node, study, set_ or [], json)
-
-
-def _explain(
-    store: Archive, prefix: str, study: Path | None, overrides: list[str], as_json: bool
-) -> None:
     import yaml
 
-    there = {key: store.read_node(key) for key in store.nodes()}
-    planned = _planned(study, overrides)
-    key = _one({*there, *planned}, prefix)
+    archive = archived(store, store_)
+    there = {key: archive.read_node(key) for key in archive.nodes()}
+    planned = _planned(study, set_ or [])
+    key = _one({*there, *planned}, node)
     reads = there[key].reads if key in there else planned[key]
     changes = {k: _changes(reads, record.reads) for k, record in there.items() if k != key}
     near = min(changes, key=lambda k: (len(changes[k]), k), default=None)
-    if as_json:
+    if json:
         differences = {} if near is None else changes[near]
         answer = {"key": key, "in_store": key in there, "reads": reads, "nearest": near}
         emit({**answer, "differences": differences})
