@@ -24,12 +24,12 @@ from kit import (
 from running_kit import RECIPES, by_phase, small_plan
 
 from offramp.engine import fit as engine_fit
-from offramp.engine.trainee import pack
+from offramp.engine.trainee import Trainee, pack
 from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Epoch
-from offramp.study.run.run import pause_after, run
+from offramp.study.run.run import Run, pause_after, run
 from support import tiny_plan, tiny_study
 
 # A run that is cut short goes on, and ends in the same bits.
@@ -169,13 +169,12 @@ def test_a_checkpoint_of_a_phase_that_had_ended_is_kept_without_training(
     whole, _ = finish(plan, tmp_path / "whole")
     root = tmp_path / "cut"
 
-    def stop(*arguments: Any) -> None:
-        _, store, _, trainee, *_ = arguments
-        store.write_checkpoint(trainee.node.key, *pack(trainee))
+    def stop(running: Run, trainee: Trainee, *_: Any) -> None:
+        running.store.write_checkpoint(trainee.node.key, *pack(trainee))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("offramp.study.run.run._keep", stop)
+        patch.setattr("offramp.study.run.run.Run._keep", stop)
         with pytest.raises(KeyboardInterrupt):
             finish(plan, root)
     monkeypatch.setattr(engine_fit, "step", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -71,31 +71,268 @@ class Conduct:
     speeds: Speeds | None = None
 
 
-@dataclass
-class _State:
-    """What this process knows of the nodes so far."""
+@dataclass(frozen=True)
+class Run:
+    """What one process works with; `done`, `failed` and `answers` are what it knows so far.
 
-    done: set[str]
+    allowed: the limits of `cache`, which is None where the study wants none.  done: keys of nodes in the
+    store.  failed: reasons by key.  answers: logits that trials have in common.
+    """
+
+    plan: Plan
+    store: Store
+    conduct: Conduct
     failed: MutableMapping[str, str]
+    images: Images
+    allowed: Limits
+    cache: Cache | None
+    meter: Meter
+    done: set[str] = field(default_factory=set)
+    answers: trials.Answers = field(default_factory=dict)
 
-    def blocked(self, node: Node) -> str | None:
-        """The failed node that this one needs."""
-        return next((key for key in node.needs if key in self.failed), None)
+    def events(self) -> Iterator[Event]:
+        """All that happens until nothing is left to do."""
+        open_trials = list(self.plan.trials)
+        told = False
+        yield from self._reuse()
+        while True:
+            yield from self._refresh()
+            yield from self._close_trials(open_trials)
+            if not open_trials:
+                return
+            locks = self._claim()
+            if locks:
+                if not told:
+                    if self.plan.study.execution.mode == "plain":  # where costs are results
+                        yield from map(Note, costs.not_measured(self.meter))
+                    self.meter.rest()
+                    told = True
+                if self.cache is not None:
+                    device, workers = self.conduct.device, self.conduct.workers
+                    caching.adapt(self.cache, self.plan, self.allowed, device, workers)
+                yield from self._train(locks)
+                if self.cache is not None:
+                    self.cache.keep({v for node in self._open() for v in reads_of(node)})
+            elif waiting := self._open():
+                yield Waiting(tuple(node.key for node in waiting))
+                time.sleep(POLL_SECONDS)
 
-    def open(self, plan: Plan) -> list[Node]:
+    def _open(self) -> list[Node]:
         """The nodes that are neither done nor failed."""
         # Another process's dictionary answers for its keys; it cannot be iterated here.
         settled = self.done | set(self.failed.keys())
-        return [node for node in plan.nodes.values() if node.key not in settled]
+        return [node for node in self.plan.nodes.values() if node.key not in settled]
 
-    def ready(self, plan: Plan) -> list[Node]:
-        return [node for node in self.open(plan) if self.done.issuperset(node.needs)]
+    def _reuse(self) -> Iterator[Event]:
+        """What the store holds already, every byte checked; a damaged node is named and made anew."""
+        for key in self.plan.nodes:
+            if (self.store.root / "nodes" / key).exists():
+                yield from self._check(key)
 
+    def _check(self, key: str) -> Iterator[Event]:
+        if self._damage(key) is not None:
+            held = self.store.try_lock(key)
+            if held is None:  # another process makes it anew
+                return
+            with held:
+                damage = self._damage(key)  # or has done so, before the lock was free
+                if damage is not None:
+                    self.store.discard_node(key)
+            if damage is not None:
+                yield Note(f"{damage.path} {damage.reason}; that node is computed again")
+                return
+        self.store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
+        self.done.add(key)
+        yield Reused(key)
 
-@dataclass
-class _Claim:
-    node: Node
-    lock: Held
+    def _damage(self, key: str) -> Damaged | None:
+        try:
+            self.store.verify_node(key)
+        except Damaged as error:
+            return error
+        return None
+
+    def _refresh(self) -> Iterator[Event]:
+        """What other processes have finished, and what can no longer be had."""
+        for node in self._open():
+            if self.store.has_node(node.key):
+                yield from self._check(node.key)
+            elif cause := next((key for key in node.needs if key in self.failed), None):
+                self.failed[node.key] = self.failed[cause]
+                yield Failed(node.key, f"needs phase '{self.plan.nodes[cause].name}', which failed")
+
+    def _claim(self) -> dict[str, Held]:
+        """The lock of the next node that is ready and free, and of all that can share its pass over the
+        data, by key."""
+        locks: dict[str, Held] = {}
+        for node in self._open():
+            if not self.done.issuperset(node.needs):
+                continue
+            if not all(can_fuse(self.plan.nodes[key], node) for key in locks):
+                continue
+            lock = self.store.try_lock(node.key)
+            if lock is None:
+                continue
+            if self.store.has_node(node.key):  # finished by another process a moment ago
+                lock.release()
+                continue
+            locks[node.key] = lock
+            if not self.plan.study.execution.fuse:
+                break
+        return locks
+
+    def _train(self, locks: dict[str, Held]) -> Iterator[Event]:
+        """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
+        try:
+            began = time.perf_counter()
+            self.meter.lap()
+            nodes = [self.plan.nodes[key] for key in locks]
+            layout = self.plan.numerics.memory_format
+            device, read = self.conduct.device, self.store.node_weights
+            weights = Weights(self.plan.net, nodes[0].seed, read, device, layout)
+            trainees = self._enlist(weights, nodes)
+            nodes = [t.node for t in trainees]
+            for key in locks.keys() - {node.key for node in nodes}:
+                locks.pop(key).release()
+            batch = max(nodes[0].recipe.batch_size, self.plan.numerics.frozen_batch)
+            yield Began(tuple(n.key for n in nodes), trainees[0].epoch)
+            passes: Pass
+            if self.plan.study.execution.mode == "plain":
+                passes = Plain(self.images, nodes, weights, batch)
+            else:
+                passes = Derived(self.images, nodes, weights, batch, self.cache, self.conduct.speeds)
+                if self.cache is not None:
+                    yield from map(Note, caching.remarks(self.cache, passes.kept, self.allowed))
+            for trainee in trainees:
+                trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
+            costs.charge(trainees, self.meter)
+            yield from self._epochs(trainees, passes, locks)
+        except Unwritable:
+            raise
+        except Changed:
+            for key in locks:  # what was trained since may have seen other images
+                self.store.drop_checkpoint(key)
+            raise
+        except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
+            for key in [key for key in locks if key not in self.failed]:  # some may have diverged before
+                self.failed[key] = " ".join(str(error).split())
+                yield Failed(key, self.failed[key])
+        finally:
+            for lock in locks.values():
+                lock.release()
+
+    def _enlist(self, weights: Weights, nodes: list[Node]) -> list[Trainee]:
+        """Trainees where their checkpoints left them; a group goes on together from the same epoch, and
+        members that stand elsewhere are left for a later group."""
+        trainees = []
+        for node in nodes:
+            fused = self.plan.numerics.fused_optimizer
+            trainee = enroll(node, weights.network(node.start), fused)
+            saved = self.store.read_checkpoint(node.key)
+            if saved is not None:
+                unpack(trainee, *saved)
+            trainees.append(trainee)
+        return [t for t in trainees if t.epoch == trainees[0].epoch]
+
+    def _epochs(self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]) -> Iterator[Event]:
+        batch_size = trainees[0].node.recipe.batch_size
+        by_key = {t.node.key: t for t in trainees}
+        saved, pause = time.monotonic(), self.conduct.checkpoint_seconds
+
+        def settle(trainee: Trainee) -> Event:
+            key = trainee.node.key
+            chosen = conclude(trainee, passes, self.images, batch_size)
+            trials.check_unchanged(self.plan.data, TRAINED_ON, key)
+            self._keep(trainee, chosen, passes, len(trainees))
+            self.done.add(key)
+            locks.pop(key).release()
+            return Finished(key, sum(trainee.seconds.values()))
+
+        for trainee in trainees:  # killed after its last epoch, before it was kept
+            if finished(trainee.validation_losses, trainee.node.recipe):
+                yield settle(trainee)
+        self.meter.lap()
+        for reports in fit(trainees, passes, self.images, batch_size):
+            costs.charge([by_key[report.key] for report in reports], self.meter)
+            for report in reports:
+                if isinstance(report, Diverged):
+                    self.failed[report.key] = str(report)
+                    yield Failed(report.key, str(report))
+                    continue
+                yield Epoch(report)
+                trainee = by_key[report.key]
+                if finished(trainee.validation_losses, trainee.node.recipe):
+                    yield settle(trainee)
+            if time.monotonic() - saved >= pause:
+                took = self._checkpoint(trainees, passes)
+                saved = time.monotonic()
+                pause = pause_after(took, self.conduct.checkpoint_seconds)
+            self.meter.lap()  # keeping and checkpointing are no part of training
+
+    def _checkpoint(self, trainees: list[Trainee], passes: Pass) -> float:
+        """Save what is still at work; the answer is how many seconds that took."""
+        began = time.perf_counter()
+        at_work = {node.key for node in self._open()}
+        alive = [t for t in trainees if t.node.key in at_work]
+        if alive:
+            trials.check_unchanged(self.plan.data, TRAINED_ON, alive[0].node.key)
+        for trainee in alive:
+            trainee.frozen_macs += passes.take(trainee.node.key)
+            self.store.write_checkpoint(trainee.node.key, *pack(trainee))
+        took = time.perf_counter() - began
+        for trainee in alive:
+            trainee.spend("checkpoint", took / len(alive))
+        return took
+
+    def _keep(
+        self, trainee: Trainee, chosen: dict[str, torch.Tensor], passes: Pass, fused_with: int
+    ) -> None:
+        node, workers = trainee.node, self.conduct.workers
+        frozen = passes.take(node.key)
+        cost = costs.record(self.plan, trainee, frozen, passes.kept, fused_with, workers, self.meter)
+        record = NodeRecord(
+            key=node.key,
+            reads=plain(node.reads),
+            labels=NodeLabels(
+                phase=node.name,
+                seed=node.seed,
+                trains=tuple(str(part) for part in sorted(node.trained)),
+                strategies=tuple(self.plan.users[node.key]),
+            ),
+            provenance=provenance(self.conduct.device),
+            summary=NodeSummary(
+                epochs=trainee.epoch,
+                best_epoch=trainee.best_epoch,
+                selected_epoch=trainee.selected_epoch,
+                validation_loss=trainee.validation_losses[trainee.selected_epoch - 1],
+            ),
+        )
+        rows = [(r.epoch, r.split, r.exit, r.metric, r.value) for r in trainee.rows]
+        history = pd.DataFrame(rows, columns=["epoch", "split", "exit", "metric", "value"])
+        self.store.write_node(record, chosen, history, cost)
+        self.store.drop_checkpoint(node.key)
+
+    def _close_trials(self, open_trials: list[Trial]) -> Iterator[Event]:
+        """Write the trials whose nodes are all there; drop those that cannot be had."""
+        for trial in list(open_trials):
+            if any(key in self.failed for key in trial.keys):
+                open_trials.remove(trial)
+                continue
+            if not self.done.issuperset(trial.keys):
+                continue
+            with self.store.lock(trial.id):
+                there = (self.store.root / "trials" / trial.id).exists()
+                damage = trials.damage(self.store, trial.id) if there else None
+                if not there or damage is not None:
+                    trials.write(self.plan, self.store, trial, self.images, self.answers)
+                self.store.drop_plan(trial.id)  # which another process may have written a moment ago
+            if damage is not None:
+                yield Note(f"{damage.path} {damage.reason}; that trial's logits are computed again")
+            open_trials.remove(trial)
+            yield TrialDone(trial.id, there and damage is None)
+        wanted = {name for trial in open_trials for name in trials.answered(trial)}
+        for name in self.answers.keys() - wanted:
+            del self.answers[name]
 
 
 def run(
@@ -111,43 +348,17 @@ def run(
     by processes that run the same plan, so that none repeats what failed in another. Raises
     OfframpError when nothing can go on (a full disk, image files that changed meanwhile).
     """
-    state = _State(done=set(), failed={} if failed is None else failed)
-    execution = plan.study.execution
-    layout = plan.numerics.memory_format
+    folder, layout = conduct.cache_folder, plan.numerics.memory_format
     images = Images(plan.data, conduct.device, _readers(plan, conduct), layout)
-    allowed = caching.limits(plan, conduct.device, conduct.cache_folder, conduct.workers, conduct.memory)
-    cache = Cache(allowed.memory, allowed.disk, conduct.cache_folder) if execution.cache else None
-    open_trials = list(plan.trials)
-    answers: trials.Answers = {}
-    told = False
+    allowed = caching.limits(plan, conduct.device, folder, conduct.workers, conduct.memory)
+    cache = Cache(allowed.memory, allowed.disk, folder) if plan.study.execution.cache else None
     for trial in plan.trials:
         if not store.has_trial(trial.id):
             store.plan_trial(trial.id, trial.keys)
+    failed = {} if failed is None else failed
     try:
         with applied(plan.numerics), costs.meter(conduct.device) as meter:
-            yield from _reuse(plan, store, state)
-            while True:
-                yield from _refresh(plan, store, state)
-                yield from _close_trials(plan, store, state, open_trials, images, answers)
-                if not open_trials:
-                    return
-                claims = _claim(plan, store, state)
-                if claims:
-                    if not told:
-                        if execution.mode == "plain":  # where costs are results
-                            yield from map(Note, costs.not_measured(meter))
-                        meter.rest()
-                        told = True
-                    if cache is not None:
-                        caching.adapt(cache, plan, allowed, conduct.device, conduct.workers)
-                    yield from _train(plan, store, conduct, state, images, cache, allowed, claims, meter)
-                    if cache is not None:
-                        cache.keep({v for node in state.open(plan) for v in reads_of(node)})
-                elif not state.open(plan):
-                    continue
-                else:
-                    yield Waiting(tuple(node.key for node in state.open(plan)))
-                    time.sleep(POLL_SECONDS)
+            yield from Run(plan, store, conduct, failed, images, allowed, cache, meter).events()
     finally:
         images.close()
         if cache is not None:
@@ -163,251 +374,7 @@ def _readers(plan: Plan, conduct: Conduct) -> int:
     return max(1, min(MOST_READERS, usable_cores() // conduct.workers))
 
 
-def _reuse(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
-    """What the store holds already, every byte checked; a damaged node is named and made anew."""
-    for key in plan.nodes:
-        if (store.root / "nodes" / key).exists():
-            yield from _check(store, state, key)
-
-
-def _check(store: Store, state: _State, key: str) -> Iterator[Event]:
-    if _damage(store, key) is not None:
-        held = store.try_lock(key)
-        if held is None:  # another process makes it anew
-            return
-        with held:
-            damage = _damage(store, key)  # or has done so, before the lock was free
-            if damage is not None:
-                store.discard_node(key)
-        if damage is not None:
-            yield Note(f"{damage.path} {damage.reason}; that node is computed again")
-            return
-    store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
-    state.done.add(key)
-    yield Reused(key)
-
-
-def _damage(store: Store, key: str) -> Damaged | None:
-    try:
-        store.verify_node(key)
-    except Damaged as error:
-        return error
-    return None
-
-
-def _refresh(plan: Plan, store: Store, state: _State) -> Iterator[Event]:
-    """What other processes have finished, and what can no longer be had."""
-    for node in state.open(plan):
-        if store.has_node(node.key):
-            yield from _check(store, state, node.key)
-        elif (cause := state.blocked(node)) is not None:
-            state.failed[node.key] = state.failed[cause]
-            yield Failed(node.key, f"needs phase '{plan.nodes[cause].name}', which failed")
-
-
-def _claim(plan: Plan, store: Store, state: _State) -> list[_Claim]:
-    """The next node that is ready and free, with all that can share its pass over the data."""
-    claims: list[_Claim] = []
-    for node in state.ready(plan):
-        if claims and not all(can_fuse(claim.node, node) for claim in claims):
-            continue
-        lock = store.try_lock(node.key)
-        if lock is None:
-            continue
-        if store.has_node(node.key):  # finished by another process a moment ago
-            lock.release()
-            continue
-        claims.append(_Claim(node, lock))
-        if not plan.study.execution.fuse:
-            break
-    return claims
-
-
-def _train(
-    plan: Plan,
-    store: Store,
-    conduct: Conduct,
-    state: _State,
-    images: Images,
-    cache: Cache | None,
-    allowed: Limits,
-    claims: list[_Claim],
-    meter: Meter,
-) -> Iterator[Event]:
-    """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
-    locks = {claim.node.key: claim.lock for claim in claims}
-    try:
-        began = time.perf_counter()
-        meter.lap()
-        nodes = [claim.node for claim in claims]
-        layout = plan.numerics.memory_format
-        weights = Weights(plan.net, nodes[0].seed, store.node_weights, conduct.device, layout)
-        trainees = _enlist(plan, store, weights, nodes)
-        nodes = [t.node for t in trainees]
-        for key in locks.keys() - {node.key for node in nodes}:
-            locks.pop(key).release()
-        batch = max(nodes[0].recipe.batch_size, plan.numerics.frozen_batch)
-        yield Began(tuple(n.key for n in nodes), trainees[0].epoch)
-        passes: Pass
-        if plan.study.execution.mode == "plain":
-            passes = Plain(images, nodes, weights, batch)
-        else:
-            passes = Derived(images, nodes, weights, batch, cache, conduct.speeds)
-            if cache is not None:
-                yield from map(Note, caching.remarks(cache, passes.kept, allowed))
-        for trainee in trainees:
-            trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
-        costs.charge(trainees, meter)
-        yield from _epochs(plan, store, conduct, state, images, trainees, passes, locks, meter)
-    except Unwritable:
-        raise
-    except Changed:
-        for key in locks:  # what was trained since may have seen other images
-            store.drop_checkpoint(key)
-        raise
-    except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
-        for key in [key for key in locks if key not in state.failed]:  # some may have diverged before
-            state.failed[key] = " ".join(str(error).split())
-            yield Failed(key, state.failed[key])
-    finally:
-        for lock in locks.values():
-            lock.release()
-
-
-def _enlist(plan: Plan, store: Store, weights: Weights, nodes: list[Node]) -> list[Trainee]:
-    """Trainees where their checkpoints left them; a group goes on together from the same epoch, and
-    members that stand elsewhere are left for a later group."""
-    trainees = []
-    for node in nodes:
-        trainee = enroll(node, weights.network(node.start), plan.numerics.fused_optimizer)
-        saved = store.read_checkpoint(node.key)
-        if saved is not None:
-            unpack(trainee, *saved)
-        trainees.append(trainee)
-    return [t for t in trainees if t.epoch == trainees[0].epoch]
-
-
-def _epochs(
-    plan: Plan,
-    store: Store,
-    conduct: Conduct,
-    state: _State,
-    images: Images,
-    trainees: list[Trainee],
-    passes: Pass,
-    locks: dict[str, Held],
-    meter: Meter,
-) -> Iterator[Event]:
-    batch_size = trainees[0].node.recipe.batch_size
-    by_key = {t.node.key: t for t in trainees}
-    saved, pause = time.monotonic(), conduct.checkpoint_seconds
-
-    def settle(trainee: Trainee) -> Event:
-        chosen = conclude(trainee, passes, images, batch_size)
-        trials.check_unchanged(plan.data, TRAINED_ON, trainee.node.key)
-        _keep(plan, store, conduct, trainee, chosen, len(trainees), passes, meter)
-        state.done.add(trainee.node.key)
-        locks.pop(trainee.node.key).release()
-        return Finished(trainee.node.key, sum(trainee.seconds.values()))
-
-    for trainee in trainees:  # killed after its last epoch, before it was kept
-        if finished(trainee.validation_losses, trainee.node.recipe):
-            yield settle(trainee)
-    meter.lap()
-    for reports in fit(trainees, passes, images, batch_size):
-        costs.charge([by_key[report.key] for report in reports], meter)
-        for report in reports:
-            if isinstance(report, Diverged):
-                state.failed[report.key] = str(report)
-                yield Failed(report.key, str(report))
-                continue
-            yield Epoch(report)
-            trainee = by_key[report.key]
-            if finished(trainee.validation_losses, trainee.node.recipe):
-                yield settle(trainee)
-        if time.monotonic() - saved >= pause:
-            began = time.perf_counter()
-            at_work = {node.key for node in state.open(plan)}
-            alive = [t for t in trainees if t.node.key in at_work]
-            if alive:
-                trials.check_unchanged(plan.data, TRAINED_ON, alive[0].node.key)
-            for trainee in alive:
-                trainee.frozen_macs += passes.take(trainee.node.key)
-                store.write_checkpoint(trainee.node.key, *pack(trainee))
-            took = time.perf_counter() - began
-            for trainee in alive:
-                trainee.spend("checkpoint", took / len(alive))
-            saved, pause = time.monotonic(), pause_after(took, conduct.checkpoint_seconds)
-        meter.lap()  # keeping and checkpointing are no part of training
-
-
 def pause_after(took: float, usual: float) -> float:
     """Seconds until the next checkpoint, after one that took so long to write: large networks save less
     often, so that writing takes at most 1 % of the time at the usual 20 seconds."""
     return usual * max(1.0, took / CHEAP_SECONDS)
-
-
-def _keep(
-    plan: Plan,
-    store: Store,
-    conduct: Conduct,
-    trainee: Trainee,
-    chosen: dict[str, torch.Tensor],
-    fused_with: int,
-    passes: Pass,
-    meter: Meter,
-) -> None:
-    node = trainee.node
-    frozen = passes.take(node.key)
-    cost = costs.record(plan, trainee, frozen, passes.kept, fused_with, conduct.workers, meter)
-    record = NodeRecord(
-        key=node.key,
-        reads=plain(node.reads),
-        labels=NodeLabels(
-            phase=node.name,
-            seed=node.seed,
-            trains=tuple(str(part) for part in sorted(node.trained)),
-            strategies=tuple(plan.users[node.key]),
-        ),
-        provenance=provenance(conduct.device),
-        summary=NodeSummary(
-            epochs=trainee.epoch,
-            best_epoch=trainee.best_epoch,
-            selected_epoch=trainee.selected_epoch,
-            validation_loss=trainee.validation_losses[trainee.selected_epoch - 1],
-        ),
-    )
-    rows = [(r.epoch, r.split, r.exit, r.metric, r.value) for r in trainee.rows]
-    history = pd.DataFrame(rows, columns=["epoch", "split", "exit", "metric", "value"])
-    store.write_node(record, chosen, history, cost)
-    store.drop_checkpoint(node.key)
-
-
-def _close_trials(
-    plan: Plan,
-    store: Store,
-    state: _State,
-    open_trials: list[Trial],
-    images: Images,
-    answers: trials.Answers,
-) -> Iterator[Event]:
-    """Write the trials whose nodes are all there; drop those that cannot be had."""
-    for trial in list(open_trials):
-        if any(key in state.failed for key in trial.keys):
-            open_trials.remove(trial)
-            continue
-        if not state.done.issuperset(trial.keys):
-            continue
-        with store.lock(trial.id):
-            there = (store.root / "trials" / trial.id).exists()
-            damage = trials.damage(store, trial.id) if there else None
-            if not there or damage is not None:
-                trials.write(plan, store, trial, images, answers)
-            store.drop_plan(trial.id)  # which another process may have written a moment ago
-        if damage is not None:
-            yield Note(f"{damage.path} {damage.reason}; that trial's logits are computed again")
-        open_trials.remove(trial)
-        yield TrialDone(trial.id, there and damage is None)
-    wanted = {name for trial in open_trials for name in trials.answered(trial)}
-    for name in answers.keys() - wanted:
-        del answers[name]
