@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from offramp.policy.candidates import SplitLogits
+from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
+from offramp.policy.scoring import SCORES
 
 FOUR = (1, 2, 3, 4)
 COSTS = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 0, 0, 0), FOUR)
+# Every score there is, each exit with thresholds of its own; and the other ways of making candidates.
+SEARCHES = [
+    *map(Search, SCORES),
+    Search("entropy", shared=True),
+    Search("margin", temperature=True),
+]
 
 
 def simulated(rows: int, seed: int, exits: int = 4, classes: int = 10) -> SplitLogits:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from offramp.policy import scoring
+
 
 def reference_answer(row: Sequence[float]) -> int:
     """The first of the largest logits; a NaN is never the largest."""
@@ -44,9 +46,11 @@ def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] |
             found.append(odds[0])
         elif name == "margin":
             found.append(odds[0] - odds[1])
-        else:
+        elif name == "entropy":
             entropy = -math.fsum(p * math.log(p) for p in odds if p > 0)
             found.append(max(0.0, 1 - entropy / math.log(len(odds))))
+        else:  # without a formula here: each row alone, in float64
+            found.append(float(scoring.score(name, np.asarray(logits), warmth)[0]))
     return found
 
 
@@ -59,7 +63,7 @@ def reference_leave(
 ) -> int | None:
     """Where a row leaves; None where a score is so near its threshold that rounding decides."""
     scores = reference_scores(name, row, temperatures)
-    exact = name in ("patience", "fixed")
+    exact = not scoring.SCORES[name].graded
     for exit, score in enumerate(scores[:-1]):
         threshold = thresholds[exit]
         if threshold is None:

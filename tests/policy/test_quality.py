@@ -2,27 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from offramp.policy import candidates, quality
-from offramp.policy.candidates import SplitLogits, temperatures
+from offramp.analysis.exits import at_threshold
+from offramp.policy import quality, scoring
+from offramp.policy.policy import Policy
+from offramp.policy.quality import oracle, random_exit, sweep
+from simulated import COSTS, FOUR, simulated
 
-
-def test_a_temperature_that_was_put_in_is_found() -> None:
-    draw = np.random.default_rng(0)
-    logits = draw.normal(size=(20_000, 2, 5)) * 2
-    labels = np.array([draw.choice(5, p=p) for p in softmax(logits[:, 0], axis=1)])
-    logits[:, 1] = logits[:, 0] * 3
-    found = temperatures(SplitLogits(logits.astype(np.float32), labels))
-    assert found == pytest.approx((1, 3), rel=0.05)
-
-
-def test_odd_splits_have_a_temperature() -> None:
-    logits, labels = np.array([[[9.0, 0.0]], [[0.0, 9.0]]]), np.array([0, 1])
-    assert temperatures(SplitLogits(logits, labels))[0] == pytest.approx(candidates.COLDEST, rel=0.2)
-    assert temperatures(SplitLogits(logits, 1 - labels))[0] == pytest.approx(candidates.WARMEST, rel=0.2)
-    assert temperatures(SplitLogits(np.full((3, 2, 2), np.nan), np.zeros(3, int))) == (1.0, 1.0)
+MACS = COSTS.leaving(range(4))
 
 
 def test_calibration_error_by_hand() -> None:
@@ -56,3 +44,49 @@ def test_intervals_of_losses_cover_and_are_never_empty(lost: float, gained: floa
     found = [quality.difference(int(a), int(b), 300) for a, b, _ in drawn]
     assert np.mean([d.low <= lost - gained <= d.high for d in found]) >= 0.95 - 0.021
     assert min(d.high - d.low for d in found) > 0.01
+
+
+def test_a_sweep_is_each_threshold_alone() -> None:
+    rows = simulated(300, 1)
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    levels = np.linspace(0, 1.05, 130)
+    curve = sweep(scoring.scores("confidence", rows.logits), right, MACS, levels)
+    for i, level in enumerate(levels):
+        point = at_threshold(rows.logits, rows.labels, MACS, 1.0, level)
+        assert curve.accuracy[i] == pytest.approx(point.accuracy)
+        assert curve.macs[i] == pytest.approx(point.compute)
+        assert curve.shares[i] == pytest.approx(point.leaving)
+
+
+@pytest.mark.parametrize("name", ["entropy", "margin", "patience"])
+def test_a_sweep_of_thresholds_per_exit_is_each_policy(name: str) -> None:
+    rows = simulated(200, 2)
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    draw = np.random.default_rng(0)
+    levels = draw.integers(1, 4, (70, 3)) if name == "patience" else draw.random((70, 3))
+    curve = sweep(scoring.scores(name, rows.logits), right, MACS, levels)
+    for i, setting in enumerate(levels):
+        policy = Policy(name, FOUR, (*map(float, setting), None))
+        leaves = policy.leaves(rows.logits)
+        assert curve.accuracy[i] == pytest.approx(right[np.arange(200), leaves].mean())
+        assert curve.shares[i] == pytest.approx(np.bincount(leaves, minlength=4) / 200)
+
+
+def test_no_policy_beats_the_oracle_and_scores_beat_chance() -> None:
+    rows = simulated(2000, 3)
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    curve = sweep(scoring.scores("margin", rows.logits), right, MACS, np.linspace(0, 1, 50))
+    best = oracle(right, MACS)
+    assert (curve.accuracy <= best.accuracy).all()
+    middle = 25
+    drawn = random_exit(right, [COSTS.leaving([i])[0] for i in range(4)], curve.shares[middle])
+    assert drawn.accuracy < curve.accuracy[middle] - 0.02
+    assert sum(best.shares) == pytest.approx(1)
+
+
+def test_the_oracle_by_hand() -> None:
+    right = np.array([[1, 1], [0, 1], [0, 0], [1, 0]], dtype=bool)
+    found = oracle(right, [1, 10])
+    assert (found.accuracy, found.macs, found.shares) == (0.75, 5.5, (0.5, 0.5))
+    drawn = random_exit(right, [1, 10], [0.25, 0.75])
+    assert (drawn.accuracy, drawn.macs) == (0.5, 7.75)

@@ -24,8 +24,9 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     number = st.one_of(st.integers(-3, 3).map(float), st.floats(-30, 30), odd)
     flat = draw(st.lists(number, min_size=rows * exits * classes, max_size=rows * exits * classes))
     name = draw(st.sampled_from(list(scoring.SCORES)))
-    level = st.integers(1, 6).map(float) if name == "patience" else st.floats(0, 1)
-    level = st.just(0.0) if name == "fixed" else level
+    score = scoring.SCORES[name]
+    level = st.floats(max(score.low, -9), min(score.high, 9))
+    level = st.integers(1, 6).map(float) if score.counts else level
     thresholds = [*draw(st.lists(st.none() | level, min_size=exits - 1, max_size=exits - 1)), None]
     warmth = st.lists(st.floats(0.25, 4), min_size=exits, max_size=exits)
     logits = np.array(flat, dtype=np.float64).reshape(rows, exits, classes)

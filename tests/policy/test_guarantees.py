@@ -186,14 +186,6 @@ def test_no_number_is_enough_for_a_rate_at_the_target() -> None:
     assert risk.rows_needed_on_average(0.01, 0.02) is None
 
 
-def test_losses_by_hand() -> None:
-    answers, labels = np.array([[0, 1], [1, 1], [1, 0], [2, 0]]), np.array([1, 1, 1, 1])
-    assert loss_of("wrong", answers, labels).tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
-    assert loss_of("harm", answers, labels).tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
-    assert loss_of("disagreement", answers, labels).tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
-    assert taken(loss_of("harm", answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
-
-
 def test_the_risk_bounds_the_loss_of_accuracy() -> None:
     rows = simulated(3000, 13)
     answers = scoring.answers(rows.logits)

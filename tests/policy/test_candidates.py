@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from offramp.policy.candidates import (
+    COLDEST,
+    WARMEST,
+    Search,
+    SplitLogits,
+    candidates,
+    loss_of,
+    taken,
+    temperatures,
+)
+from offramp.policy.costs import Costs
+from simulated import COSTS, FOUR, SEARCHES, simulated
+
+VALIDATION = simulated(1000, 1)
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+def test_candidates_go_from_dear_to_cheap(search: Search) -> None:
+    made = candidates(VALIDATION, COSTS, search, "harm")
+    spent = [np.array(p.macs(COSTS))[p.leaves(VALIDATION.logits)].mean() for p in made]
+    assert spent == sorted(spent, reverse=True) and spent[0] == COSTS.full > spent[1]
+    assert made[0].active == (3,) and len(set(made)) == len(made)
+
+
+def test_the_order_is_that_of_cost_not_of_depth() -> None:
+    heavy = Costs((10, 10, 10, 10), (25, 1, 1, 1), (0, 0, 0, 0), FOUR)
+    made = candidates(VALIDATION, heavy, Search("fixed"), "harm")
+    assert [p.active for p in made] == [(3,), (0,), (2,), (1,)]
+
+
+def test_a_temperature_that_was_put_in_is_found() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(20_000, 2, 5)) * 2
+    labels = np.array([draw.choice(5, p=p) for p in softmax(logits[:, 0], axis=1)])
+    logits[:, 1] = logits[:, 0] * 3
+    found = temperatures(SplitLogits(logits.astype(np.float32), labels))
+    assert found == pytest.approx((1, 3), rel=0.05)
+
+
+def test_odd_splits_have_a_temperature() -> None:
+    logits, labels = np.array([[[9.0, 0.0]], [[0.0, 9.0]]]), np.array([0, 1])
+    assert temperatures(SplitLogits(logits, labels))[0] == pytest.approx(COLDEST, rel=0.2)
+    assert temperatures(SplitLogits(logits, 1 - labels))[0] == pytest.approx(WARMEST, rel=0.2)
+    assert temperatures(SplitLogits(np.full((3, 2, 2), np.nan), np.zeros(3, int))) == (1.0, 1.0)
+
+
+def test_losses_by_hand() -> None:
+    answers, labels = np.array([[0, 1], [1, 1], [1, 0], [2, 0]]), np.array([1, 1, 1, 1])
+    assert loss_of("wrong", answers, labels).tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
+    assert loss_of("harm", answers, labels).tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
+    assert loss_of("disagreement", answers, labels).tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
+    assert taken(loss_of("harm", answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
