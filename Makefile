@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test bench bench-quick house lint format clean
+.PHONY: setup demo test test-fast bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -21,6 +21,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# While working: what neither starts processes nor runs studies.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n 2 --fast
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
 bench: $(READY)

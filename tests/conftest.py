@@ -1,16 +1,46 @@
-"""Settings of every test process, made before torch is imported."""
+"""Settings of every test process, made before torch is imported; and which tests are slow."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 
 # Test processes share the cores: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so would the commands under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says what else the machine does.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+HERE = Path(__file__).parent
+WHOLE = ("benchmarks", "bundle", "cli", "contract")
+"""Folders of tests of the program as a whole: slow ones."""
+TRAINS = re.compile(
+    r"^(?:import subprocess|from subprocess|from offramp\.study\.run\.run import .*\brun\b"
+    r"|from \w+ import .*\b(?:run_all|browser|finished)\b)",
+    re.MULTILINE,
+)
+"""What others import that start processes or run studies: slow as well."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only files of tests that are quick")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast, slow files are not even imported."""
+    if not config.getoption("fast") or not collection_path.name.startswith("test_"):
+        return None  # pytest decides
+    whole = collection_path.relative_to(HERE).parts[0] in WHOLE
+    return whole or TRAINS.search(collection_path.read_text()) is not None or None

@@ -50,7 +50,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(bundle: Path, *words: object, python: str = sys.executable) -> tuple[int, str, str]:
     """`python bundle/run.py …`, isolated from everything but what is installed."""
     command = [python, "-I", "-B", str(bundle / "run.py"), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -113,7 +113,7 @@ def test_a_source_that_is_not_listed_is_not_run(bundle: Path, images: Path) -> N
 def test_no_compiled_copy_is_left_or_read(bundle: Path, images: Path) -> None:
     command = [sys.executable, "-I", str(bundle / "run.py"), str(images)]
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(command, env=clean, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, env=clean, check=True, capture_output=True, timeout=500)
     assert not list(bundle.rglob("*.pyc"))
 
 
@@ -280,7 +280,7 @@ def _environment(folder: Path) -> str:
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--constraint", str(ROOT / "constraints.txt"), "numpy", "onnxruntime", "pillow"]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=env, check=False)
     if done.returncode:
         pytest.skip(f"pip cannot install here: {done.stderr.strip().splitlines()[-1]}")
     return python

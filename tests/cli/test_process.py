@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from command import STUDY
 
-SECONDS = 120  # a process that takes longer hangs
+SECONDS = 500  # a process that takes longer hangs
 LONG = STUDY + "# the last strategy never ends\n"
 LONG = LONG.replace("seeds: [1, 2]", "seeds: [1]").replace(
     "[baseline, joint, two-stage]",

@@ -109,14 +109,14 @@ def test_torch_is_not_needed(finished: tuple[Path, Answer], tmp_path: Path) -> N
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "paper" / "anova.tex").exists()
     command[3:] = ["run", str(finished[0] / "s.yaml")]  # the block does block
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False
     )
     assert "torch is blocked" in done.stderr
 

@@ -147,7 +147,7 @@ def test_on_a_terminal_it_is_asked_once(reply: str) -> None:
     with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs) as running:
         os.close(theirs)
         os.write(ours, f"{reply}\n".encode())
-        running.communicate(timeout=120)
+        running.communicate(timeout=500)
     said = b""
     try:
         while part := os.read(ours, 4096):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract_runs import BATCH, FROZEN_BATCH, TRAIN, contract_data
+from contract_runs import BATCH, FROZEN_BATCH, SLOW, TRAIN, contract_data
 from torch import Tensor
 
 from offramp.engine.cache import Cache, Key
@@ -226,7 +226,7 @@ def compared(backbone: str, scale: Scale, cache: Watched, *, full: bool) -> list
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_training_from_caches_gives_the_bits_of_plain_training(backbone: str, tmp_path: Path) -> None:
     cache = Watched(tmp_path)
-    assert not compared(backbone, TINY, cache, full=True)
+    assert not compared(backbone, TINY, cache, full=backbone not in SLOW)
     assert cache.grown, "no value was computed from a cached one"
     assert LAYOUTS.get(backbone, set()) <= cache.layouts
 
@@ -238,11 +238,10 @@ def test_so_it_does_on_two_threads_with_every_setting_as_shipped(backbone: str, 
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet18"])
-def test_so_it_does_from_files(backbone: str, tmp_path: Path) -> None:
+def test_so_it_does_from_files(tmp_path: Path) -> None:
     cache = Watched(tmp_path, memory=0, disk=ROOM)
-    assert not compared(backbone, TINY, cache, full=True)
-    assert cache.used("disk") > 0 and cache.layouts >= LAYOUTS[backbone]
+    assert not compared("mobilenetv2", TINY, cache, full=True)
+    assert cache.used("disk") > 0 and cache.layouts >= LAYOUTS["mobilenetv2"]
 
 
 # That the checks above find what they look for.

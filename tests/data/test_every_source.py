@@ -110,7 +110,7 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=500,
         )
         assert found.returncode == 0, found.stdout + found.stderr
         return found.stdout

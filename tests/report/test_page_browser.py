@@ -44,7 +44,7 @@ def show(browser: Any, page: Path, width: int = 1400, colors: str = "light", at:
 
 
 def wait(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300  # what takes longer hangs
     while not true():
         assert time.monotonic() < until
         time.sleep(0.02)

@@ -118,7 +118,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{body}\\end{{document}}\n"
     (tmp_path / "t.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout.decode("utf-8", "replace")[-2000:]
 
 
