@@ -67,10 +67,11 @@ def test_show_prints_on_80_columns_and_writes_nothing(studied: Cli, tmp_path: Pa
     assert "has nothing for anova-hybrids" in hybrids.err
 
 
-def test_list_needs_no_store(cli: Cli) -> None:
-    said = cli("tables", "--list")
+@pytest.mark.parametrize(("command", "first"), [("tables", "main"), ("figures", "accuracy-by-exit")])
+def test_list_needs_no_store(command: str, first: str, cli: Cli) -> None:
+    said = cli(command, "--list")
     assert said.code == 0
-    assert said.out.splitlines()[0].startswith("main ")
+    assert said.out.splitlines()[2].startswith(f"{first} ")
 
 
 @pytest.mark.parametrize(

@@ -52,42 +52,42 @@ DataRootOption = Annotated[
     typer.Option(
         "--data-root",
         metavar="FOLDER",
-        help="The folder of the data set's files, in place of the study's data.root. Without either, "
-        "the folder of the data set's name in $OFFRAMP_DATA.",
+        help="The folder of the data set's files. By default the study's data.root, else the folder of "
+        "the data set's name in $OFFRAMP_DATA.",
     ),
 ]
 DryOption = Annotated[
     bool,
-    typer.Option("--dry-run", help="Show the work, what is shared and the cost; start nothing."),
+    typer.Option("--dry-run", help="Show the work, what is shared and the time; start nothing."),
 ]
 WorkersOption = Annotated[
     str,
     typer.Option(
         metavar="N",
-        help="Processes that train at the same time; auto takes as many as cores, free memory and the "
-        "study have use for.",
+        help="Processes that train at the same time. auto: as many as the cores, the free memory and "
+        "the study can use.",
     ),
 ]
 ExecutionOption = Annotated[
     Execution | None,
     typer.Option(
-        help="derived: cache, fuse and share, which changes no result. plain: each phase alone, as "
-        "the paper does. By default what the study says, else derived."
+        help="derived: share phases, keep frozen values; no result changes. plain: each phase alone, as "
+        "in the paper. By default what the study says, else derived."
     ),
 ]
 CacheMemoryOption = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory for frozen values that are read every epoch, of all workers together: 4GB, 0 or "
-        "auto. By default what the study says, else auto: with training 60 % of what is free at most.",
+        help="Memory for frozen values that every epoch reads, over all workers: 4GB, 0 or auto. By "
+        "default what the study says, else auto: together with training at most 60 % of what is free.",
     ),
 ]
 CacheDiskOption = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Disk for those that memory has no room for, as above; auto: half of what is free.",
+        help="Disk for the values that memory has no room for: 4GB, 0 or auto, half of what is free.",
     ),
 ]
 TrustOption = Annotated[
@@ -104,7 +104,7 @@ NoUserCodeOption = Annotated[
     typer.Option("--no-user-code", help="Refuse a study that names code, such as my.py:make_net."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the tables.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 StudyOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only the trials of the study of this name.")
 ]

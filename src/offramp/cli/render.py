@@ -121,3 +121,14 @@ def tell_missing(missing: Sequence[str]) -> None:
     """What results lack, on standard error."""
     for note in missing:
         typer.echo(f"Missing: {note}.", err=True)
+
+
+def show_names(what: str, about: Mapping[str, str], as_json: bool) -> None:
+    """Names, and what stands behind each in a line. what: they are, such as `figure`."""
+    if as_json:
+        emit(about)
+        return
+    listing = table([what, "what it shows"])
+    for name, line in about.items():
+        listing.add_row(name, line)
+    show(listing)

@@ -8,8 +8,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-import yaml
-
 Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "balanced"]
 SIDES: tuple[Literal["for", "against"], ...] = ("for", "against")
 GOALS: tuple[Goal, ...] = ("accuracy", "latency", "training-time", "memory", "energy", "balanced")
@@ -83,6 +81,8 @@ def _guideline(entry: Mapping[str, Any]) -> Guideline:
 
 @cache
 def _read() -> Mapping[str, Any]:
+    import yaml  # late: commands list the goals without it
+
     text = resources.files("offramp.paper").joinpath("guidelines.yaml").read_text(encoding="utf-8")
     said: Mapping[str, Any] = yaml.safe_load(text)
     return said

@@ -44,18 +44,6 @@ def claims(
 
     docs/claims.md says how claims are tested and how to write some.
     """
-    _claims(named(store, store_), file, study, only, json)
-
-
-QUESTIONS = {
-    "rq1": "RQ1: convergence, accuracy, generalization",
-    "rq2": "RQ2: cost and stability of training",
-    "rq3": "RQ3: hybrids",
-    "more": "Beyond the research questions",
-}
-
-
-def _claims(where: Path, file: Path | None, study: str | None, only: str | None, as_json: bool) -> None:
     from offramp.analysis.claims import ALPHA, check
     from offramp.analysis.claims.words import RULE, plain
     from offramp.report import evidence
@@ -65,9 +53,9 @@ def _claims(where: Path, file: Path | None, study: str | None, only: str | None,
     ids = [claim.id for claim in asked]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")
-    found = evidence.open(where, study)
+    found = evidence.open(named(store, store_), study)
     outcomes = [o for o in check(asked, found.table) if only in (None, o.claim.id)]
-    if as_json:
+    if json:
         emit({"alpha": ALPHA, "claims": [plain(o) for o in outcomes], "missing": list(found.missing)})
         return
     if only is not None:
@@ -78,6 +66,14 @@ def _claims(where: Path, file: Path | None, study: str | None, only: str | None,
     say(count(outcomes))
     notes(found.missing)
     say(RULE, "offramp claims ... --only ID shows every comparison of a claim.")
+
+
+QUESTIONS = {
+    "rq1": "RQ1: convergence, accuracy, generalization",
+    "rq2": "RQ2: cost and stability of training",
+    "rq3": "RQ3: hybrids",
+    "more": "Beyond the research questions",
+}
 
 
 def _tested(outcomes: Sequence[Judgment]) -> None:

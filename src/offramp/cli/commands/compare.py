@@ -36,22 +36,19 @@ def compare(
       offramp compare joint two-stage
       offramp compare joint-digits-cnn-digits-s42 joint-digits-cnn-digits-s43
     """
-    _compare(archived(store, store_), a, b, json)
-
-
-def _compare(store: Archive, a: str, b: str, as_json: bool) -> None:
-    trials = {trial: store.read_trial(trial) for trial in store.trials()}
+    archive = archived(store, store_)
+    trials = {trial: archive.read_trial(trial) for trial in archive.trials()}
     labels = {manifest.strategy for manifest in trials.values()}
     unit = "seed" if labels & {a, b} else "image"
     if unit == "seed":
         for label in (a, b):
             if label not in labels:
                 hint = nearest(label, labels)
-                raise OfframpError(f"'{label}' is no strategy of {store.root}{hint}")
-        found = _by_seed(store, trials, a, b)
+                raise OfframpError(f"'{label}' is no strategy of {archive.root}{hint}")
+        found = _by_seed(archive, trials, a, b)
     else:
-        found = _by_image(store, store.find_trial(a), store.find_trial(b))
-    if as_json:
+        found = _by_image(archive, archive.find_trial(a), archive.find_trial(b))
+    if json:
         rows = [{"exit": exit, **difference.__dict__} for exit, difference in found.items()]
         emit({"a": a, "b": b, "paired_by": unit, "exits": rows})
         return

@@ -41,13 +41,13 @@ AugmentOption = Annotated[
     typer.Option(
         "--augment",
         metavar="YAML",
-        help="Show training views: '[flip, crop]', '{resized_crop: [0.3, 1], jitter: 0.2}'.",
+        help="Augmentation to show: '[flip, crop]', '{resized_crop: [0.3, 1], jitter: 0.2}'.",
     ),
 ]
 SheetOption = Annotated[
     Path | None,
     typer.Option(
-        "--sheet", metavar="FILE", help="Where the contact sheet goes; by default NAME-sheet.png here."
+        "--sheet", metavar="FILE", help="Where the contact sheet goes. By default NAME-sheet.png."
     ),
 ]
 
@@ -64,10 +64,11 @@ def describe(
 ) -> None:
     """Tell what is in a data set, and draw a contact sheet.
 
-    Counts by split and class, sizes, statistics of the channels, images that are there twice (byte for
-    byte), groups in several splits, damaged files. Every image is opened once; hashes of files are kept,
-    so that the next time is quicker. Training images stand on the sheet in the size that networks get
-    them, views that train beside what is evaluated.
+    Counts by split and class, sizes, the channels' mean and deviation, images that are there twice (byte
+    for byte), groups in several splits, damaged files. Every image is opened once. Hashes of files are
+    kept, so the next time is quicker.
+
+    The contact sheet shows training images as networks get them, with and without augmentation.
 
     Examples:
 
@@ -94,19 +95,19 @@ def check(
     set_: SetOption = None,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Hash every file anew, also those that seem unchanged."),
+        typer.Option("--fresh", help="Hash every file again, unchanged ones too."),
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Say what is wrong with a data set; end with 1 where something is.
+    """Say what is wrong with a data set.
 
     Wrong are: damaged files, images of several sizes where data.size is not set, a class without images
-    in a split, an image in two splits, or in two classes. What is only worth knowing is told and does
-    not count. A folder, file or label that cannot be used at all ends with 2, as everywhere.
+    in a split, an image in two splits or in two classes. Notes do not count.
 
-    A file whose size, times and inode stand still is not hashed again, unless --fresh is given: that
-    reads every file, and names those that are not what they were when they were last hashed, be it by an
-    edit, a careless copy or a failing disk, which is wrong too.
+    Exit codes: 0 if nothing is wrong; 1 if something is; 2 if a folder, file or label cannot be used.
+
+    A file with the same size, times and inode is not hashed again. --fresh hashes every file and names
+    those that changed since: by an edit, a careless copy or a failing disk.
 
     Examples:
 
@@ -137,21 +138,24 @@ def split_(
     root: RootOption = None,
     train_images: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="So many training images, hold-outs included."),
+        typer.Option(min=1, metavar="N", help="Number of training images, hold-outs included."),
     ] = None,
-    test_images: Annotated[int | None, typer.Option(min=1, metavar="N", help="So many of test.")] = None,
+    test_images: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of test images.")
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Which images: data.split_seed, 0 by default.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="The seed of the choice, data.split_seed.  [default: 0]"),
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Save which image is in which split, so that a study is repeatable elsewhere.
+    """Save which image is in which split.
 
-    The file lists every image of the four splits with its hash. A study that names it (data:
-    {split_file: splits.json}) trains and tests on these images alone; one that is missing or not what
-    it was is refused, by name. Settings that choose images (data.validation, those of the data set) can
-    be given with --set.
+    For a study that is to be repeated elsewhere. The file lists every image of the four splits with its
+    hash. A study that names it (data: {split_file: splits.json}) uses these images alone. It refuses, by
+    name, an image that is missing or has changed. --set gives the settings that choose images, such as
+    data.validation.
 
     Examples:
 

@@ -10,7 +10,7 @@ import typer
 
 from offramp.cli.options import JsonOption, QuietOption, ResultsArgument, StoreOption, StudyOption, named
 from offramp.cli.progress import moving
-from offramp.cli.render import counted, emit, tell_missing
+from offramp.cli.render import counted, emit, show_names, tell_missing
 from offramp.report.figures import FIGURES
 
 if TYPE_CHECKING:
@@ -20,62 +20,58 @@ if TYPE_CHECKING:
 def figures(
     store: ResultsArgument = None,
     store_: StoreOption = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the files.")] = Path(
-        "figures"
-    ),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("figures"),
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"Only these, repeatable: {', '.join(FIGURES)}."),
+        typer.Option(metavar="NAME", help="Only this one; --list names all. Repeatable."),
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="Of svg, pdf, png and json (Vega-Lite).")
+        str,
+        typer.Option(
+            "--format", metavar="svg,pdf,png,json", help="The kinds of file; json is Vega-Lite."
+        ),
     ] = "svg,pdf,png",
+    list_: Annotated[bool, typer.Option("--list", help="List the figures and stop.")] = False,
     study: StudyOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Draw the figures that the paper has, and more.
 
-    docs/figures.md says which of the paper's figures each answers to; captions.md, beside the files,
-    what is drawn.
+    captions.md, beside the files, says what each figure shows. docs/figures.md says which of the
+    paper's figures it answers to.
 
     \b
     Examples:
+      offramp figures --list
       offramp figures runs/demo --out figures
       offramp figures runs/demo --only curves --only significance --format pdf
     """
-    _figures(named(store, store_), out, only or [], format_, study, json, quiet)
-
-
-def _figures(
-    store: Path,
-    out: Path,
-    only: Sequence[str],
-    formats: str,
-    study: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
     from offramp.report import evidence
     from offramp.report.figures import draw
+    from offramp.report.registry import listed
     from offramp.report.render.charts import checked, save
 
-    kinds = checked(formats.split(","))
-    wanted = [name.strip() for names in only for name in names.split(",") if name.strip()]
+    if list_:
+        show_names("figure", listed(FIGURES), json)
+        return
+
+    kinds = checked(format_.split(","))
+    wanted = [name.strip() for names in (only or []) for name in names.split(",") if name.strip()]
     with moving("reading") as status:
-        found = evidence.open(store, study)
+        found = evidence.open(named(store, store_), study)
         status.update("drawing")
         drawn = draw(found, wanted)
         paths = []
         for done, figure in enumerate(drawn.figures, start=1):
             status.update(f"[{done}/{len(drawn.figures)}] {figure.name}")
             paths += save(figure, out, kinds)
-            if not (quiet or as_json or status.console.is_terminal):
+            if not (quiet or json or status.console.is_terminal):
                 typer.echo(f"[{done}/{len(drawn.figures)}] {figure.name}", err=True)
     if drawn.figures:
         _write_captions(out / "captions.md", drawn.figures)
     missing = [*found.missing, *drawn.missing]
-    if as_json:
+    if json:
         names = [
             {
                 "name": f.name,

@@ -17,29 +17,28 @@ if TYPE_CHECKING:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One of the table, such as resnet50-cifar10.")
+        str | None,
+        typer.Argument(metavar="NAME", help="A recipe, such as resnet50-cifar10, as a study file."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show how the paper trains each of its networks.
+
+    Without NAME a table of all recipes. With NAME a study file.
 
     \b
     Examples:
       offramp recipes
       offramp recipes resnet50-cifar10 > mine.yaml
     """
-    _recipes(name, json)
-
-
-def _recipes(name: str | None, as_json: bool) -> None:
     from offramp.paper.recipes import RECIPES
 
     if name is None:
-        _list(as_json)
+        _list(json)
         return
     if name not in RECIPES:
         raise OfframpError(f"the paper has no recipe '{name}'{nearest(name, RECIPES)}")
-    if as_json:
+    if json:
         emit(_record(RECIPES[name]))
     else:
         typer.echo(snippet(RECIPES[name]), nl=False)

@@ -11,6 +11,7 @@ import typer
 from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
 from offramp.cli.render import emit, folded, notes, say, show, table
 from offramp.errors import OfframpError, nearest
+from offramp.paper.guidelines import GOALS
 from offramp.units import macs
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ def recommend(
     store: ResultsArgument = None,
     store_: StoreOption = None,
     goal: Annotated[
-        str, typer.Option(help="accuracy, latency, training-time, memory, energy or balanced.")
+        str, typer.Option(metavar="NAME", help=f"What matters most: {', '.join(GOALS)}.")
     ] = "balanced",
     min_accuracy: Annotated[
-        float | None, typer.Option(help="The accuracy to reach, such as 0.9.")
+        float | None, typer.Option(metavar="SHARE", help="The accuracy to reach, such as 0.9.")
     ] = None,
     max_macs: Annotated[
         str | None,
@@ -67,7 +68,7 @@ def wish(
 ) -> Preference:
     """What is asked for, checked. Raises OfframpError."""
     from offramp import units
-    from offramp.analysis.recommend import GOALS, Preference
+    from offramp.analysis.recommend import Preference
 
     if goal not in GOALS:
         raise OfframpError(f"there is no goal '{goal}'{nearest(goal, GOALS)}")

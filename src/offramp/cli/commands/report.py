@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,47 +66,31 @@ def report(
       offramp report runs/demo
       offramp report runs/a runs/b --out paper --format pdf
     """
-    if sources and store_ not in (None, *sources):
-        raise OfframpError(f"{store_} stands apart; name every store as an argument")
-    chosen = Chosen(sources or [named(store_)], out, study, title, format_, workers)
-    _report(chosen, json, quiet)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What the command line asked for."""
-
-    sources: Sequence[Path]
-    out: Path
-    study: str | None
-    title: str | None
-    formats: str
-    workers: int | None
-
-
-def _report(chosen: Chosen, as_json: bool, quiet: bool) -> None:
     from rich.console import Console
 
     from offramp.report.evidence import open_all
     from offramp.report.page import folder
     from offramp.report.page.assemble import report as report_on
 
+    if sources and store_ not in (None, *sources):
+        raise OfframpError(f"--store {store_} is not among the stores before it; name all as arguments")
     began = time.monotonic()
-    formats, out = _formats(chosen.formats), chosen.out
+    formats = _formats(format_)
+    sources = sources or [named(store_)]
     folder.check(out)  # before the work, not after it
     screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with screen.status("reading the runs") as status:
         if quiet or not screen.is_terminal:
             status.stop()
-        evidence = open_all(chosen.sources, chosen.study)
+        evidence = open_all(sources, study)
         if not evidence.trials:
-            places = ", ".join(map(str, chosen.sources))
+            places = ", ".join(map(str, sources))
             raise OfframpError(f"{places} holds no finished trial; run a study first")
-        workers = chosen.workers or os.cpu_count() or 1
-        with closing(report_on(evidence, out, formats, workers, chosen.title)) as steps:
+        drawing = workers or os.cpu_count() or 1
+        with closing(report_on(evidence, out, formats, drawing, title)) as steps:
             contents = _watched(steps, status)
     page = out / "index.html"
-    if as_json:
+    if json:
         emit(
             {
                 "page": str(page),

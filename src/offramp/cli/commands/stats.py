@@ -23,79 +23,68 @@ if TYPE_CHECKING:
 
 
 def stats(
-    file: Annotated[Path, typer.Argument(help="A table of numbers, .csv or .parquet, a row a value.")],
-    value: Annotated[str, typer.Option(help="The column of numbers, such as accuracy.")],
-    group: Annotated[str, typer.Option(help="The column of what is compared, such as strategy.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .csv or .parquet file, one row for each value.")
+    ],
+    value: Annotated[str, typer.Option(metavar="COLUMN", help="The numbers, such as accuracy.")],
+    group: Annotated[str, typer.Option(metavar="COLUMN", help="What is compared, such as strategy.")],
     block: Annotated[
-        str | None, typer.Option(help="The column that pairs the values, such as seed.")
+        str | None, typer.Option(metavar="COLUMN", help="What pairs the values, such as seed.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Analyze each value of these apart.")
+        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Analyze each of their values apart.")
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option("--where", metavar="COLUMN=VALUE", help="Keep those rows only. Repeatable."),
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Keep these rows only. Repeatable."),
     ] = None,
     same: Annotated[
         str | None,
-        typer.Option(help="A column of keys: groups with equal ones are identical by construction."),
+        typer.Option(
+            metavar="COLUMN", help="Keys. Groups with equal keys are identical by construction."
+        ),
     ] = None,
     measured: Annotated[
-        str | None, typer.Option(help="A column of true or false: estimates are not tested.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="True or false: was it measured? Estimates are not tested."),
     ] = None,
     families: Annotated[
         bool,
-        typer.Option("--families", help="The five core strategies apart, each hybrid with its parents."),
+        typer.Option(
+            "--families", help="The five core strategies together, each hybrid with its parents."
+        ),
     ] = False,
     better: Annotated[
         str | None,
-        typer.Option(metavar="higher|lower", help="Which values are better, for the caption."),
+        typer.Option(metavar="higher|lower", help="Which values are better."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Test whether groups differ, in any table of numbers.
 
-    Over blocks (such as seeds) where there are some, and the paper's one-way analysis beside it.
+    With --block, values are compared within each block, such as a seed. The paper's one-way analysis
+    stands beside it.
 
     \b
     Example:
       offramp stats table.csv --value value --group strategy --block seed \\
         --where split=test --where metric=accuracy --where exit=4 --same source
 
-    Works on any table; docs/statistics.md explains the two ways and the notation.
+    docs/statistics.md explains both analyses and the notation.
     """
-    from offramp.analysis.stats import Columns
-
-    columns = Columns(value, group, block, same, measured)
-    split = [name.strip() for name in (by or "").split(",") if name.strip()]
-    _stats(file, columns, split, where or [], families, better, json)
-
-
-ALPHA = 0.05
-
-
-MISSING = ("", "nan", "na", "n/a", "null", "none")
-
-
-def _stats(
-    file: Path,
-    columns: Columns,
-    by: Sequence[str],
-    where: Sequence[str],
-    as_paper: bool,
-    better: str | None,
-    as_json: bool,
-) -> None:
-    from offramp.analysis.stats import analyze_by, rule
+    from offramp.analysis.stats import Columns, analyze_by, rule
     from offramp.analysis.stats.text import plain
 
     if better not in (None, "higher", "lower"):
         raise OfframpError(f"--better is '{better}'; write higher or lower")
-    frame = _filter(read(file, columns.value), where)
+    columns = Columns(value, group, block, same, measured)
+    split = [name.strip() for name in (by or "").split(",") if name.strip()]
+    where = where or []
+    frame = _filter(read(file, value), where)
     if frame.empty:
         raise OfframpError(f"{file} has no rows{' where ' + ' and '.join(where) if where else ''}")
-    found = list(analyze_by(frame, columns, by, as_paper=as_paper, alpha=ALPHA))
-    if as_json:
+    found = list(analyze_by(frame, columns, split, as_paper=families, alpha=ALPHA))
+    if json:
         cells = [{"by": by_, **plain(analysis)} for by_, analysis in found]
         answer = {"alpha": ALPHA, "rule": rule(ALPHA, better), "analyses": cells}
         typer.echo(jsonlib.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
@@ -106,6 +95,12 @@ def _stats(
     typer.echo(f"\nHow to read it. {rule(ALPHA, better)}")
     if len(found) > 1:
         typer.echo(f"p-values are adjusted within each of the {len(found)} analyses, not over them.")
+
+
+ALPHA = 0.05
+
+
+MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 
 def read(file: Path, value: str) -> pd.DataFrame:

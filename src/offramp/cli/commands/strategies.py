@@ -19,12 +19,14 @@ def strategies(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A strategy, or my_file.py:my_strategy.")
     ] = None,
-    exits: Annotated[int, typer.Option(min=1, metavar="N", help="Exits, the final one included.")] = 4,
+    exits: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of exits, the final one included.")
+    ] = 4,
     json: JsonOption = False,
 ) -> None:
     """List the strategies, or explain one.
 
-    Of one: its phases, what trains and what is frozen in each, options, source.
+    With NAME: its phases, what trains and what is frozen in each, its options and its source.
 
     \b
     Example:

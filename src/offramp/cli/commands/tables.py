@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
-from offramp.cli.render import GAP, console, emit, table
+from offramp.cli.render import GAP, console, emit, show_names, table
 from offramp.errors import OfframpError
 from offramp.report.tables import TABLES
 
@@ -28,14 +28,14 @@ def tables(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("tables"),
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"Only these, repeatable: {', '.join(TABLES)}."),
+        typer.Option(metavar="NAME", help="Only this one; --list names all. Repeatable."),
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="md,latex,csv", help="Kinds of file.")
+        str, typer.Option("--format", metavar="md,latex,csv", help="The kinds of file.")
     ] = "md,latex,csv",
     show: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Print this table and write no file. Repeatable."),
+        typer.Option(metavar="NAME", help="Print this one and write no file. Repeatable."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the tables and stop.")] = False,
     study: StudyOption = None,
@@ -43,8 +43,8 @@ def tables(
 ) -> None:
     """Write the tables that the paper has, and more.
 
-    As Markdown, LaTeX (booktabs) and CSV (unrounded). The best value of a column is bold, and what
-    does not differ significantly from it is marked. What could not be tested is said below the table.
+    As Markdown, LaTeX (booktabs) and CSV (unrounded). The best value of a column is bold. What does not
+    differ significantly from it is marked. Below a table stands what could not be tested.
 
     \b
     Examples:
@@ -53,19 +53,15 @@ def tables(
       offramp tables runs --only anova --only order-costs --format latex
       offramp tables --list                    what there is
 
-    docs/tables.md maps the paper's tables to these and gives the rules.
+    docs/tables.md says which of the paper's tables each answers to, and gives the rules.
     """
     from offramp.report import evidence
     from offramp.report.registry import listed
     from offramp.report.render import tables as files
     from offramp.report.tables import make
 
-    if list_ and json:
-        emit(listed(TABLES))
-        return
     if list_:
-        for name, shows in listed(TABLES).items():
-            typer.echo(f"{name:16}{shows}")
+        show_names("table", listed(TABLES), json)
         return
     chosen = files.formats([name.strip() for name in format_.split(",") if name.strip()])
     if not chosen:

@@ -15,29 +15,28 @@ from offramp.units import macs
 
 def taps(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="resnet18, timm/NAME or my.py:make_net.")
+        str, typer.Argument(metavar="MODEL", help="A network: resnet18, timm/NAME or my.py:make_net.")
     ],
     input_: Annotated[
         str, typer.Option("--input", metavar="CxHxW", help="Channels x height x width.")
     ] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=2, metavar="N", help="Classes of the data.")] = 10,
+    classes: Annotated[int, typer.Option(min=2, metavar="N", help="Number of classes.")] = 10,
     stem: Annotated[
-        str | None, typer.Option(metavar="NAME", help="imagenet or small, where there is a choice.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The first layers: imagenet or small, where there is a choice."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """List the places of a network where an exit can go.
 
-    With their share of the MACs and the shape there; a star marks the default taps.
+    Each with its shape and its share of the MACs. A star marks the default places.
 
     \b
     Example:
       offramp taps resnet18 --input 3x32x32
     """
-    _taps(model, input_, classes, stem, json)
-
-
-def _taps(model: str, input_: str, classes: int, stem: str | None, as_json: bool) -> None:
     from offramp.nets import NetSpec, list_places
 
     found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", input_)
@@ -46,7 +45,7 @@ def _taps(model: str, input_: str, classes: int, stem: str | None, as_json: bool
     shape = (int(found[1]), int(found[2]), int(found[3]))
     spec = NetSpec(model, options=() if stem is None else (("stem", stem),))
     places, chosen = list_places(spec, shape, classes)
-    if as_json:
+    if json:
         emit(
             [
                 {
