@@ -44,8 +44,8 @@ class BuildOptions:
     or names of places with commas.  weights: a file or `imagenet`.  keep_frozen: train heads only.
     strategy: in place of the one that the goal leads to.  evidence: a strategy's name and options that
     runs of the same backbone put first for the goal, and what they are; None leaves it to the paper's
-    guidelines.  size: pixels of a side.  normalize: `train` or
-    `imagenet`.  settings: `key=value` of a study file; they win.
+    guidelines.  size: pixels of a side.  normalize: `train` or `imagenet`.  settings: `key=value` of a
+    study file; they win.  device: its name, as `offramp.device.chosen` takes it.
     """
 
     backbone: str
@@ -60,6 +60,7 @@ class BuildOptions:
     normalize: str | None = None
     seed: int = 42
     settings: tuple[str, ...] = ()
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def choose(wish: BuildOptions) -> BuildPlan:
     data = load(data_spec(study))
     shape, classes = data.shape, len(data.classes)
     study, net = _with_exits(wish, given, study, shape, classes, reasons)
-    numerics = profiles.find(study.numerics, devices.chosen().type)
+    numerics = profiles.find(study.numerics, devices.chosen(wish.device).type)
     return BuildPlan(plan_trials(study, data, net, numerics), tuple(reasons))
 
 

@@ -15,14 +15,24 @@ from offramp.cli.commands.export import describe, told
 from offramp.cli.commands.recommend import wish as wish_of
 from offramp.cli.commands.run import conduct
 from offramp.cli.forecast import show_forecast
-from offramp.cli.options import RUNS, JsonOption, QuietOption, SetOption, TrainingStoreOption
+from offramp.cli.options import (
+    RUNS,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    TrainingStoreOption,
+)
 from offramp.cli.progress import Progress, watch
 from offramp.cli.render import emit, show, table
 from offramp.errors import OfframpError
+from offramp.paper.guidelines import GOALS
 from offramp.parts import Part, backbone
 from offramp.units import macs
 
 if TYPE_CHECKING:
+    import torch
+
     from offramp.analysis.recommend import Goal as Priority
     from offramp.bundle.export import Exported
     from offramp.store.store import Store
@@ -36,63 +46,72 @@ def build(
         str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
     ],
     data: Annotated[
-        str, typer.Option(metavar="NAME", help="folder:path/to/images, cifar10:path or digits.")
+        str, typer.Option(metavar="NAME", help="Images: folder:path/to/images, cifar10:path or digits.")
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
     exits: Annotated[
-        str, typer.Option(metavar="auto|N|NAMES", help="Spread by MACs, how many, or places a,b.")
+        str, typer.Option(metavar="auto|N|PLACES", help="How many exits, or after which places: a,b.")
     ] = "auto",
     max_accuracy_loss: Annotated[
         float | None,
-        typer.Option(help="Accuracy to give up: 0.01 is one point, the default."),
+        typer.Option(metavar="SHARE", help="Accuracy to give up: 0.01 is one point.  [default: 0.01]"),
     ] = None,
     max_mean_macs: Annotated[
-        str | None, typer.Option(help="Instead: MACs an image, 40% of the plain network or 1.5M.")
+        str | None,
+        typer.Option(
+            metavar="MACS", help="Instead: MACs an image on average, 1.5M or 40% of the plain network's."
+        ),
     ] = None,
     risk: Annotated[
-        float | None, typer.Option(help="Instead: with a guarantee, see offramp calibrate --risk.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Instead: a guarantee, as in offramp calibrate --risk."),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|imagenet", help="What the backbone starts from: .safetensors, .pth, public."
+            metavar="FILE|imagenet",
+            help="The backbone's first weights: a .safetensors or .pth file, or public ones.",
         ),
     ] = None,
     keep_frozen: Annotated[
         bool,
-        typer.Option("--keep-frozen", help="Train heads only: the final answer stays, to the bit."),
+        typer.Option(
+            "--keep-frozen", help="Train heads only. The final exit's answers stay as they are."
+        ),
     ] = False,
     goal: Annotated[
         str,
-        typer.Option(
-            help="What matters most: accuracy, latency, training-time, memory, energy or balanced."
-        ),
+        typer.Option(metavar="NAME", help=f"What matters most: {', '.join(GOALS)}."),
     ] = "accuracy",
     evidence: Annotated[
         Path | None,
         typer.Option(
             metavar="STORE",
-            help="Runs of this backbone that the strategy is chosen from; else the paper's guidelines.",
+            help="Choose the strategy from these runs of the backbone, not from the paper's guidelines.",
         ),
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="This one, whatever the goal says.")
+        str | None, typer.Option(metavar="NAME", help="Train this strategy, whatever the goal says.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Pixels a side; by default from the images.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Pixels a side. By default as the images have."),
     ] = None,
     normalize: Annotated[
         str | None,
         typer.Option(
-            metavar="train|imagenet", help="Whose mean and deviation pixels are normalized by."
+            metavar="train|imagenet", help="Normalize by the mean and deviation of these images."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")] = 42,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="The seed of weights, order and dropout.")
+    ] = 42,
     store: TrainingStoreOption = RUNS / "build",
+    device: DeviceOption = None,
     set_: SetOption = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show data, exits, strategy, work and target; start nothing."),
+        typer.Option("--dry-run", help="Show data, exits, strategy, work and target. Start nothing."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     json: JsonOption = False,
@@ -100,8 +119,8 @@ def build(
 ) -> None:
     """From a backbone and images to a bundle, in one go.
 
-    Places exits, chooses a strategy, trains, calibrates and exports; what it chose, and why, is
-    printed first. Interrupt it whenever you like: the same command goes on.
+    Places exits, chooses a strategy, trains, calibrates and exports. First it prints what it chose, and
+    why. Interrupt it whenever you like: the same command goes on.
 
     \b
     Examples:
@@ -129,6 +148,7 @@ def build(
         normalize,
         seed,
         tuple(set_ or ()),
+        device,
     )
     start(wish, Goal(targets, out, force), store, dry_run, json, quiet)
 
@@ -174,6 +194,7 @@ def chosen_from(
 
 def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
+    from offramp import device as devices
     from offramp.bundle import folder as bundle
     from offramp.bundle import graphs
     from offramp.store.store import Store
@@ -183,14 +204,15 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
     graphs.check_installed()
     bundle.check_place(goal.out, goal.force)
     store = Store(root)
+    device = devices.chosen(wish.device)
     chosen = choose(wish)
     if dry_run:
-        _dry(chosen, goal, store, as_json)
+        _dry(chosen, goal, store, device, as_json)
         return
     silent = quiet or as_json
     if not silent:
         _show_plan(chosen, goal)
-    _train(chosen.plan, store, silent)
+    _train(chosen.plan, store, device, silent)
     done = _finish(chosen.plan, goal, store, silent)
     if as_json:
         emit({"bundle": str(done.folder), "reasons": chosen.reasons, "card": done.card})
@@ -198,13 +220,12 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
         describe(done)
 
 
-def _train(plan: Plan, store: Store, silent: bool) -> None:
-    from offramp import device as devices
+def _train(plan: Plan, store: Store, device: torch.device, silent: bool) -> None:
     from offramp.study.run.pool import run_pooled
 
     progress = Progress(plan, shown=not silent)
     try:
-        watch(run_pooled(plan, store, conduct(devices.chosen(), 1)), progress)
+        watch(run_pooled(plan, store, conduct(device, 1)), progress)
     except KeyboardInterrupt:
         said = "Interrupted. Run the same command again to go on; what is finished stays."
         typer.echo(said, err=True)
@@ -251,11 +272,10 @@ def _weak(trained: Trained) -> str | None:
     )
 
 
-def _dry(chosen: BuildPlan, goal: Goal, store: Store, as_json: bool) -> None:
-    from offramp import device as devices
+def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_json: bool) -> None:
     from offramp.study.plan.forecast import forecast
 
-    found = forecast(chosen.plan, store, devices.chosen())
+    found = forecast(chosen.plan, store, device)
     if as_json:
         emit({**_as_json(chosen, goal), **found})
         return

@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 
 
 def export(
-    trial: Annotated[str, typer.Argument(help="A trial's id, or the beginning of one.")],
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
+    ],
     policy: Annotated[
-        Path, typer.Option(metavar="FILE", help="What offramp calibrate wrote for this trial.")
+        Path,
+        typer.Option(metavar="FILE", help="The policy that offramp calibrate wrote for this trial."),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     root: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="The data set's files, where they have moved since."),
+        typer.Option(metavar="FOLDER", help="The folder of the data set's files, if they have moved."),
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check/--no-check", help="Compare the bundle with PyTorch; the card says so."),
+        typer.Option("--check/--no-check", help="Compare the bundle's answers with PyTorch's."),
     ] = True,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Time the stages here, for the card.")
@@ -41,14 +44,15 @@ def export(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a bundle, which needs no PyTorch.
+    """Make a bundle that runs without PyTorch.
 
-    One ONNX graph for each exit that the policy can use, the policy, labels, preprocessing, a card
-    and the Python file that runs it all with numpy, onnxruntime and Pillow. The bundle is compared
-    with PyTorch on the whole test split, or on random numbers where the data are not at hand.
+    A bundle is a folder: an ONNX graph for each exit that the policy uses, the policy, labels,
+    preprocessing, a card, and a Python file that runs all of it with numpy, onnxruntime and Pillow. Its
+    answers are compared with PyTorch's on the whole test split, or on random numbers where the data are
+    not at hand. Bundles run on the CPU.
 
     \b
-    Example:
+    Examples:
       offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
       offramp export two-stage-resnet18 --policy policy.json --out bundle
       python bundle/run.py photo.png
