@@ -78,11 +78,11 @@ WRONG = [
     ("exits: {tap: 2}", "unknown key 'exits.tap'; did you mean 'taps'?"),
     (
         "exits: {head: linea}",
-        "exits.head must be 'paper', 'linear' or 'mlp', got 'linea'; did you mean 'linear'?",
+        "exits.head must be paper, linear or mlp, got 'linea'; did you mean 'linear'?",
     ),
     ("exits: {head: {widht: 3}}", "unknown key 'exits.head.widht'; did you mean 'width'?"),
-    ("exits: {head: {kernel: 2}}", "exits.head.kernel must be odd, got 2"),
-    ("exits: {head: {pools: 3}}", "exits.head.pools must be at most 2, got 3"),
+    ("exits: {head: {kernel: 2}}", "exits.head.kernel must be an odd number, got 2"),
+    ("exits: {head: {pools: 3}}", "exits.head.pools must be 0, 1 or 2, got 3"),
     ("execution: fast", "execution must be 'derived' or 'plain', got 'fast'"),
     ("execution: {cache: 1}", "execution.cache must be on or off, got 1"),
     (

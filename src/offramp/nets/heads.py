@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,21 +46,9 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         """Raises OfframpError naming the first field that is out of range."""
-        wrong = {
-            "kind": self.kind not in SETTINGS,
-            "width": not _whole(self.width),
-            "hidden": not _whole(self.hidden),
-            "kernel": not _whole(self.kernel) or self.kernel % 2 == 0,
-            "dropout": not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1,
-            "pools": self.pools not in (0, 1, 2),
-            "flatten": not isinstance(self.flatten, bool),
-            "tokens": self.tokens not in ("mean", "class"),
-            "layout": self.layout not in ("chw", "hwc"),
-        }
-        for name, bad in wrong.items():
-            if bad:
-                value = getattr(self, name)
-                raise OfframpError(f"head: {name} cannot be {value!r}; use {_ALLOWED[name]}")
+        for name, (_, must) in _ALLOWED.items():
+            if not allowed(name, value := getattr(self, name)):
+                raise OfframpError(f"head: {name} cannot be {value!r}; use {must}")
 
 
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -70,21 +58,36 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 """The fields that each kind of head reads."""
 
-_ALLOWED = {
-    "kind": "paper, linear or mlp",
-    "width": "1 or more",
-    "hidden": "1 or more",
-    "kernel": "an odd number",
-    "dropout": "0 or more and less than 1",
-    "pools": "0, 1 or 2",
-    "flatten": "true or false",
-    "tokens": "mean or class",
-    "layout": "chw or hwc",
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "kind": (lambda v: v in tuple(SETTINGS), "paper, linear or mlp"),
+    "width": (lambda v: _whole(v) and v >= 1, "1 or more"),
+    "hidden": (lambda v: _whole(v) and v >= 1, "1 or more"),
+    "kernel": (lambda v: _whole(v) and v >= 1 and v % 2 == 1, "an odd number"),
+    "dropout": (
+        lambda v: (_whole(v) or isinstance(v, float)) and 0 <= v < 1,
+        "0 or more and less than 1",
+    ),
+    "pools": (lambda v: _whole(v) and 0 <= v <= 2, "0, 1 or 2"),
+    "flatten": (lambda v: isinstance(v, bool), "true or false"),
+    "tokens": (lambda v: v in ("mean", "class"), "mean or class"),
+    "layout": (lambda v: v in ("chw", "hwc"), "chw or hwc"),
 }
+"""Which values each field may have, and the same in words."""
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def allowed(name: str, value: Any) -> bool:
+    """Whether a field may have a value, whatever the others are."""
+    return _ALLOWED[name][0](value)
+
+
+def must_be(name: str) -> str:
+    """What a field may be, in words."""
+    return _ALLOWED[name][1]
 
 
 def paper_head(exit: int, gap: bool = False, width: int = 128) -> HeadSpec:

@@ -193,7 +193,7 @@ def _with_exits(
     reasons: list[str],
 ) -> tuple[Study, ExitNetwork]:
     """The study with taps and heads, and its network."""
-    if study.exits.taps is not None or study.exits.head.overrides:
+    if study.exits.taps is not None or study.exits.head:
         return study, build(net_spec(study), shape, classes, wish.seed)
     if wish.exits != "auto":
         names = [name.strip() for name in wish.exits.split(",")]

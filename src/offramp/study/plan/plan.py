@@ -100,7 +100,7 @@ def net_spec(study: Study) -> NetSpec:
         backbone=study.backbone.name,
         options=tuple(sorted(study.backbone.options.items())),
         taps=study.exits.taps,
-        head=study.exits.head.overrides,
+        head=tuple(study.exits.head.items()),
         weights=study.backbone.weights,
     )
 

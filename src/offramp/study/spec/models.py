@@ -14,7 +14,6 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -164,40 +163,14 @@ class BackboneSpec(BaseModel):
         return fields.gather_options(value, {"name", "weights"})
 
 
-class HeadSpec(BaseModel):
-    """Fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads; None where
-    nothing does. Which kind of head has which fields is checked there."""
-
-    model_config = STRICT
-
-    kind: Literal["paper", "linear", "mlp"] | None = None
-    width: Count | None = None
-    hidden: Count | None = None
-    kernel: Annotated[Count, AfterValidator(fields.odd)] | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    pools: Annotated[int, Field(ge=0, le=2)] | None = None
-    flatten: bool | None = None
-    tokens: Literal["mean", "class"] | None = None
-    layout: Literal["chw", "hwc"] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return fields.refuse_unknown(cls, value)
-
-    @property
-    def overrides(self) -> Pairs:
-        """The changes as (field, value) pairs in a fixed order."""
-        return tuple((k, v) for k, v in self if v is not None)
-
-
 class ExitsSpec(BaseModel):
-    """taps: names of places, or how many early exits; None is the backbone's own choice."""
+    """taps: names of places, or how many early exits; None is the backbone's own choice.
+    head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
 
     model_config = STRICT
 
     taps: Annotated[tuple[str, ...] | int | None, PlainValidator(fields.taps)] = None
-    head: HeadSpec = HeadSpec()
+    head: Annotated[Options, PlainValidator(fields.head)] = {}
 
     @model_validator(mode="before")
     @classmethod
