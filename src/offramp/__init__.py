@@ -2,9 +2,13 @@
 
     net = offramp.attach(module, exits=["layer1", "layer2"], input_shape=(3, 32, 32))
     fitted = offramp.fit(net, "two-stage", train=dataset)
+    policy = fitted.calibrate(max_accuracy_loss=0.01)
+    fitted.predict(images, policy), fitted.benchmark(policy), fitted.export("bundle", policy)
+
     results = offramp.run("studies/demo.yaml", store="runs/demo")
+    results.table(), results.figure("accuracy-compute")
     net = offramp.load(results.trials[0], store="runs/demo")
-    answers = offramp.predictor(net, "policy.json")(images)
+    offramp.build("resnet18", "folder:photos", "bundle", max_accuracy_loss=0.01)
 
 Names are imported on first use, so that `import offramp` is quick.
 """
@@ -15,6 +19,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from offramp.api.build import Built, build
+    from offramp.api.chart import Chart
     from offramp.api.fit import Fitted, fit
     from offramp.api.load import load, predictor
     from offramp.api.run import Results, run
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from offramp.nets import ExitNetwork, attach
     from offramp.parts import backbone, head, heads, segment, segments
     from offramp.phase import BEFORE, CE, KD, Init, Phase
-    from offramp.policy.policy import Policy
+    from offramp.policy.policy import Calibration, Policy
     from offramp.recipe import Recipe
 
     __version__: str
@@ -33,6 +39,9 @@ __all__ = [
     "CE",
     "KD",
     "Augment",
+    "Built",
+    "Calibration",
+    "Chart",
     "ExitNetwork",
     "Fitted",
     "Init",
@@ -43,6 +52,7 @@ __all__ = [
     "Results",
     "attach",
     "backbone",
+    "build",
     "fit",
     "head",
     "heads",
@@ -54,6 +64,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "api.build": ("Built", "build"),
+    "api.chart": ("Chart",),
     "api.fit": ("Fitted", "fit"),
     "api.load": ("load", "predictor"),
     "api.run": ("Results", "run"),
@@ -62,7 +74,7 @@ _HOMES = {
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),
     "phase": ("BEFORE", "CE", "KD", "Init", "Phase"),
-    "policy.policy": ("Policy",),
+    "policy.policy": ("Calibration", "Policy"),
     "recipe": ("Recipe",),
 }
 

@@ -25,6 +25,10 @@ class Augment:
     rotate: by up to so many degrees either way, bilinear, black where nothing was.
     jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
     views: so many views of every image, taken in turn, epoch by epoch; None draws a new one each epoch.
+
+    >>> from offramp import Augment
+    >>> print(Augment(flip=True, crop=4, views=8))
+    crop 4, flip, 8 views
     """
 
     flip: bool = False

@@ -10,6 +10,12 @@ class OfframpError(Exception):
     """Something the user can mend: the message names the thing and the remedy.
 
     The command line prints it as one line and exits with 2; it never shows a traceback for it.
+
+    >>> try:
+    ...     offramp.load("nothing", store="nowhere")
+    ... except offramp.OfframpError as error:
+    ...     print(error)
+    no trial 'nothing' in nowhere; run a study first
     """
 
 

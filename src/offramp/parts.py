@@ -26,27 +26,52 @@ Parts = frozenset[Part]
 
 
 def segment(index: int) -> Parts:
-    """The layers between tap `index - 1` and tap `index`."""
+    """The layers between exit `index - 1` and exit `index`; parts add up with `|`.
+
+    >>> from offramp import head, segment
+    >>> sorted(map(str, segment(1) | head(1)))
+    ['head 1', 'segment 1']
+    """
     return frozenset({Part("segment", index)})
 
 
 def head(index: int) -> Parts:
-    """The classifier of exit `index`."""
+    """The classifier of exit `index`.
+
+    >>> from offramp import head
+    >>> list(map(str, head(2)))
+    ['head 2']
+    """
     return frozenset({Part("head", index)})
 
 
 def segments(first: int, last: int) -> Parts:
-    """Segments `first` to `last`, both included; none when `last < first`."""
+    """Segments `first` to `last`, both included; none when `last < first`.
+
+    >>> from offramp import segments
+    >>> sorted(map(str, segments(1, 3)))
+    ['segment 1', 'segment 2', 'segment 3']
+    """
     return frozenset(Part("segment", i) for i in range(first, last + 1))
 
 
 def heads(first: int, last: int) -> Parts:
-    """Heads `first` to `last`, both included; none when `last < first`."""
+    """Heads `first` to `last`, both included; none when `last < first`.
+
+    >>> from offramp import heads
+    >>> sorted(map(str, heads(1, 2)))
+    ['head 1', 'head 2']
+    """
     return frozenset(Part("head", i) for i in range(first, last + 1))
 
 
 def backbone(exits: int) -> Parts:
-    """The network without its early exits: every segment and the final head, number `exits`."""
+    """The network without its early exits: every segment and the final head, number `exits`.
+
+    >>> from offramp import backbone
+    >>> sorted(map(str, backbone(2)))
+    ['head 2', 'segment 1', 'segment 2']
+    """
     return segments(1, exits) | head(exits)
 
 

@@ -12,7 +12,12 @@ from offramp.parts import Parts, path
 
 
 class Init(Enum):
-    """Where a part's weights come from when a phase begins."""
+    """Where a part's weights come from when a phase begins.
+
+    >>> from offramp import CE, Init, Phase, head
+    >>> Phase("again", train=head(1), loss=(CE(1),), init=((head(1), Init.FRESH),)).trained
+    frozenset({Part(kind='head', index=1)})
+    """
 
     KEEP = "keep"  # what the program has left so far; before any phase, the initial weights
     INITIAL = "initial"  # the initial weights again
@@ -21,7 +26,11 @@ class Init(Enum):
 
 @dataclass(frozen=True)
 class CE:
-    """Cross-entropy at one exit, mean over the batch, times `weight` (paper eq. 2 without its 1/C)."""
+    """Cross-entropy at one exit, mean over the batch, times `weight` (paper eq. 2 without its 1/C).
+
+    >>> from offramp import CE
+    >>> loss = (CE(1, weight=0.3), CE(2))  # a weighted sum of two exits' losses
+    """
 
     exit: int
     weight: float = 1.0
@@ -31,6 +40,9 @@ class CE:
 class KD:
     """τ²·KL(teacher ∥ student) of logits softened by the temperature τ, mean over the batch, times
     `weight` (paper eq. 4 and Algorithm 5). The teacher is exit `teacher_exit` of the phase's teacher.
+
+    >>> from offramp import CE, KD
+    >>> loss = (CE(1, weight=0.1), KD(1, teacher_exit=3, temperature=4.0, weight=0.9))
     """
 
     exit: int
@@ -70,6 +82,12 @@ class Phase:
     teacher: the earlier phase whose resulting weights the KD terms read, frozen; BEFORE for those
         that the network came with.
     recipe: fields of the recipe that this phase overrides, as (field, value) pairs.
+
+    >>> from offramp import CE, Phase, backbone, head
+    >>> first = Phase("backbone", train=backbone(3), loss=(CE(3),))
+    >>> then = Phase("exit 1", train=head(1), loss=(CE(1),), recipe=(("epochs", 5),))
+    >>> then.exits
+    (1,)
     """
 
     name: str

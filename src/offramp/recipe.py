@@ -32,6 +32,11 @@ class Recipe:
         term has no classes to weigh.
     label_smoothing: of the cross-entropy that trains, the share ε of each target that is spread evenly
         over all classes. Neither distillation's term nor any reported or monitored loss is smoothed.
+
+    >>> from offramp import Recipe
+    >>> recipe = Recipe(epochs=20, optimizer="adamw", learning_rate=1e-3, schedule="cosine")
+    >>> recipe.rate(10) < recipe.rate(0)
+    True
     """
 
     epochs: int = 20

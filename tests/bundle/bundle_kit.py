@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from offramp.bundle.export import Asked, Exported, export
-from offramp.policy import policy, scoring
-from offramp.policy.policy import Policy, PolicyFile
+from offramp.policy import scoring
+from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
 from offramp.study.plan.plan import make_plan
@@ -39,34 +39,30 @@ def digits_store(root: Path) -> Store:
     return run_all(make_plan(study), root)[0]
 
 
-def halving(store: Store, prefix: str, score: str = "confidence") -> PolicyFile:
+def halving(store: Store, prefix: str, score: str = "confidence") -> Policy:
     """A policy by which about half of the calibration images leave at each exit that they reach."""
     trained = trial.read(store, prefix)
     logits = trained.calibration.logits
     found = scoring.scores(score, logits)
     early = [float(np.float32(np.median(found[:, i]))) for i in range(len(trained.exits) - 1)]
-    return policy_file(store, prefix, score, (*early, None))
+    return policy_of(store, prefix, score, (*early, None))
 
 
-def policy_file(store: Store, prefix: str, score: str, thresholds: Sequence[float | None]) -> PolicyFile:
+def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float | None]) -> Policy:
     """A policy of those thresholds, as `offramp calibrate` keeps one."""
     trained = trial.read(store, prefix)
-    made = Policy(score, trained.exits, tuple(thresholds))
-    return PolicyFile(
-        made, trained.id, trained.hash, len(trained.classes), {}, {}, "Nothing is promised."
-    )
+    made = Calibration(trained.id, trained.hash, len(trained.classes))
+    return Policy(score, trained.exits, tuple(thresholds), calibration=made)
 
 
 QUICK = Asked(check=False, measure=False)
 
 
 def export_to(
-    out: Path, store: Store, file: PolicyFile, asked: Asked = QUICK, trial: str | None = None
+    out: Path, store: Store, rule: Policy, asked: Asked = QUICK, trial: str | None = None
 ) -> Exported:
     """`export` to its end, of the policy's trial unless another is named."""
-    path = out.with_suffix(".policy.json")
-    policy.write(path, file)
-    steps = export(store, trial or file.trial, path, out, asked)
+    steps = export(store, trial or rule.calibration.trial, rule, out, asked)
     while True:
         try:
             next(steps)

@@ -46,12 +46,12 @@ def test_a_policy_from_measured_times(run: Command, batch: str) -> None:
     asked = ("calibrate", "joint", "--max-mean-latency", "10s", "--batch", batch, "--out", "p.json")
     status, out, _ = run(*asked)
     assert status == 0 and "time an image" in out and "ms an image" in out
-    file = policies.read(Path("p.json"))
-    stages = file.chosen["stages"]
+    made = policies.read(Path("p.json")).calibration
+    stages = made.chosen["stages"]
     assert stages["batch"] == int(batch) and stages["machine"]["threads"] >= 1
     assert len(stages["segments"]) == len(stages["heads"]) == 4
-    assert file.target["kind"] == "max-mean-latency" and file.target["value"] == 10.0
-    assert file.chosen["mean_seconds"] <= 10
+    assert made.target["kind"] == "max-mean-latency" and made.target["value"] == 10.0
+    assert made.chosen["mean_seconds"] <= 10
     report = json.loads(run(*asked, "--json")[1])
     assert report["stages"]["batch"] == int(batch)
 
@@ -95,7 +95,7 @@ def test_a_trial_under_a_policy(run: Command, policy: str) -> None:
     report = json.loads(run(*words, "--json")[1])
     lines = [(line["what"], line["batch"]) for line in report["lines"]]
     assert ("policy", 1) in lines and ("policy", 4) in lines and ("segment 3", 4) in lines
-    assert report["shares"] == policies.read(Path(policy)).chosen["leaving"]
+    assert report["shares"] == policies.read(Path(policy)).calibration.chosen["leaving"]
     assert report["machine"]["threads"] == 1 and report["compile_seconds"] is None
 
 
@@ -112,7 +112,11 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
 
     bundle = tmp_path / "bundle"
     for _ in export(
-        Store(place / "runs"), "joint", Path(policy), bundle, Asked(None, False, False, False)
+        Store(place / "runs"),
+        "joint",
+        policies.read(Path(policy)),
+        bundle,
+        Asked(None, False, False, False),
     ):
         pass
     words = ("benchmark", str(bundle), "--batch", "1", "--batch", "8", "--json", *QUICK)

@@ -90,11 +90,12 @@ def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tup
     assert status == 0
     trained = trial.read(store, "two")
     policy.check_fits(file, trained.id, trained.hash, trained.exits)
-    leaves = file.policy.leaves(trained.test.logits)
+    leaves = file.leaves(trained.test.logits)
     right = scoring.answers(trained.test.logits)[np.arange(500), leaves] == trained.test.labels
     assert report["test"]["policy"]["value"] == pytest.approx(right.mean())
-    assert report["statement"] == file.statement
-    assert report["curve"][report["chosen"]]["macs"] == file.chosen["mean_macs"] < trained.costs.full
+    assert report["statement"] == file.calibration.statement
+    made = file.calibration.chosen
+    assert report["curve"][report["chosen"]]["macs"] == made["mean_macs"] < trained.costs.full
 
 
 @pytest.mark.usefixtures("store")
@@ -176,7 +177,7 @@ def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: S
     status, out, _ = run("two", "--risk", "0.01")
     assert status == 0
     assert "120 calibration images certify nothing cheaper" in out and "at least 299" in out
-    assert policy.read(Path("policy.json")).policy.active == (3,)
+    assert policy.read(Path("policy.json")).active == (3,)
 
 
 @pytest.mark.usefixtures("store")

@@ -21,7 +21,7 @@ from offramp.cli import main
 from offramp.infer import image_files
 from offramp.infer.image_files import TrialNetwork
 from offramp.policy import policy as policies
-from offramp.policy.policy import Policy, PolicyFile
+from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
@@ -56,9 +56,9 @@ def write_policy(
     kept = Store(Path("runs"))
     name = kept.find_trial("joint")
     found = kept.read_trial(name).hash(kept.trial_logits(name))
-    rule = Policy("confidence", exits, thresholds)
     leaving = {"leaving": [0.4, 0.3, 0.2, 0.1][: len(exits)]}
-    policies.write(path, PolicyFile(rule, name, found, 3, {}, leaving, "None."))
+    made = Calibration(name, found, 3, chosen=leaving)
+    Policy("confidence", exits, thresholds, calibration=made).save(path)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def missing_exit() -> str:
 def other_trial() -> str:
     text = Path("policy.json").read_text()
     file = policies.parse(text)
-    Path("policy.json").write_text(text.replace(file.trial_hash, "0" * 64))
+    Path("policy.json").write_text(text.replace(file.calibration.trial_hash, "0" * 64))
     return "the policy was made for trial joint"
 
 
@@ -291,7 +291,7 @@ def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
     for _ in export(
         Store(place / "runs"),
         "joint",
-        Path("policy.json"),
+        policies.read(Path("policy.json")),
         Path("bundle"),
         Asked(None, False, False, False),
     ):

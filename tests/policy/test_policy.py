@@ -9,35 +9,46 @@ import pytest
 
 from offramp.errors import OfframpError
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy, PolicyFile, check_fits, parse, read, to_json, write
+from offramp.policy.policy import Calibration, Policy, check_fits, parse, read, to_json
 from simulated import COSTS, FOUR, simulated
 
 HASH = "ab" * 32
 
 
-def a_file(policy: Policy | None = None) -> PolicyFile:
-    policy = policy or Policy("margin", FOUR, (0.25, None, 0.1, None), (1.0, 2.0, 0.5, 1.25))
-    return PolicyFile(
-        policy, "t-1", HASH, 10, {"kind": "risk", "value": 0.01}, {"images": 5}, "It is so."
-    )
+MADE = Calibration("t-1", HASH, 10, {"kind": "risk", "value": 0.01}, {"images": 5}, "It is so.")
+
+
+def a_policy(
+    score: str = "margin",
+    exits: tuple[int, ...] = FOUR,
+    thresholds: tuple[float | None, ...] = (0.25, None, 0.1, None),
+    temperatures: tuple[float, ...] | None = (1.0, 2.0, 0.5, 1.25),
+) -> Policy:
+    return Policy(score, exits, thresholds, temperatures, MADE)
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
-    write(tmp_path / "p.json", a_file())
-    assert read(tmp_path / "p.json") == a_file()
+    a_policy().save(tmp_path / "p.json")
+    found = read(tmp_path / "p.json")
+    assert (found, found.calibration) == (a_policy(), MADE)
     assert to_json(read(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
 
 
 def test_thresholds_keep_every_bit() -> None:
     threshold = float(np.float32(0.7654321))
-    assert parse(to_json(a_file(Policy("entropy", (1, 2), (threshold, None))))).policy.thresholds == (
-        threshold,
-        None,
-    )
+    policy = a_policy("entropy", (1, 2), (threshold, None), None)
+    assert parse(to_json(policy)).thresholds == (threshold, None)
+
+
+def test_thresholds_set_by_hand_promise_nothing_and_make_no_file(tmp_path: Path) -> None:
+    policy = Policy("confidence", (1, 2), (0.5, None))
+    assert "No guarantee" in policy.calibration.statement
+    with pytest.raises(OfframpError, match="calibrated for no network"):
+        policy.save(tmp_path / "p.json")
 
 
 def changed(**fields: Any) -> str:
-    return json.dumps(json.loads(to_json(a_file())) | fields)
+    return json.dumps(json.loads(to_json(a_policy())) | fields)
 
 
 EXIT = {"exit": 1, "threshold": 0.5, "temperature": 1.0}
@@ -78,21 +89,21 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
         read(tmp_path / "binary.json")
     (tmp_path / "file").touch()
     with pytest.raises(OfframpError, match="cannot write the policy"):
-        write(tmp_path / "file" / "p.json", a_file())
+        a_policy().save(tmp_path / "file" / "p.json")
 
 
 def test_a_policy_fits_its_own_network_only() -> None:
-    check_fits(a_file(), "t-1", HASH, FOUR)
+    check_fits(a_policy(), "t-1", HASH, FOUR)
     with pytest.raises(OfframpError, match="says nothing of exit 5"):
-        check_fits(a_file(), "t-1", HASH, (1, 2, 3, 4, 5))
+        check_fits(a_policy(), "t-1", HASH, (1, 2, 3, 4, 5))
     for trial_hash, exits in (("cd" * 32, FOUR), (HASH, (1, 2))):
         with pytest.raises(OfframpError, match="made for trial t-1"):
-            check_fits(a_file(), "t-2", trial_hash, exits)
+            check_fits(a_policy(), "t-2", trial_hash, exits)
 
 
 def test_logits_of_other_exits_are_refused() -> None:
     with pytest.raises(ValueError, match="logits must be"):
-        a_file().policy.leaves(np.zeros((2, 3, 10)))
+        a_policy().leaves(np.zeros((2, 3, 10)))
 
 
 @pytest.mark.parametrize(

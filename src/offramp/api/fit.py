@@ -1,13 +1,14 @@
-"""Training the exits of a network at hand."""
+"""Training the exits of a network at hand, and what comes of it."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,17 +16,26 @@ import torch
 
 from offramp import device as devices
 from offramp.analysis.exits import accuracy
+from offramp.api.steps import finished
 from offramp.augment import Augment
-from offramp.data import Data, from_dataset, normalize
+from offramp.bundle import export as bundle
+from offramp.bundle.export import Exported
+from offramp.data import Data, Split, from_dataset, normalize
 from offramp.errors import OfframpError
+from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor
+from offramp.infer.torch_timing import measured_costs
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
-from offramp.policy.policy import Policy
+from offramp.policy.calibrate import Limits, calibrate, target
+from offramp.policy.candidates import Search
+from offramp.policy.policy import Policy, check_fits
 from offramp.recipe import Recipe
+from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.store.table import tidy
 from offramp.strategies import Strategy
+from offramp.study import trained
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run import trials
@@ -33,32 +43,80 @@ from offramp.study.run.events import Event, Failed
 from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import models as spec
+from offramp.study.trained import Trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fitted:
-    """What `fit` returns.
+    """A trained early-exit network and what is known of it. `fit` makes it; a terminal and a notebook
+    show it as a table of its exits.
 
-    net: trained, in eval mode.  accuracy: on the test split, by exit, 0 to 1.  logits: arrays of the
-    splits `validation`, `calibration` and `test`, [N, exits, classes], with `…_labels` [N].  history:
-    every number of every phase, as in the tidy table.  mean, std: per channel, of the training images
-    scaled to [0, 1]; zeros and ones where they were float32, which are taken as already normalized.
+    net: in eval mode, on the device of the training: normalized images [B, C, H, W] → a tuple of logits
+        [B, classes], one an exit.
+    trial: its id, also in the store where there is one.
+    accuracy: on the test split, by exit, 0 to 1.
+    logits: of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their labels
+        as `validation_labels` and so on, [N].
+    history: every number of every phase, one a row.
+    mean, std: of each channel of the training images, as shares of 255; zeros and ones where those came
+        as float32, which are taken as already normalized.
+
+    >>> fitted
+    two-stage: test accuracy at each exit
+           after    MACs  of plain  accuracy
+    exit...
+    >>> fitted.net(fitted.normalize(images[:2]))[0].shape
+    torch.Size([2, 10])
     """
 
     net: ExitNetwork
+    trial: str
     accuracy: Mapping[int, float]
     logits: Mapping[str, np.ndarray]
     history: pd.DataFrame
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    _manifest: Manifest
+    _test: torch.Tensor | None  # the images of the test split
+
+    def table(self) -> pd.DataFrame:
+        """A row for each exit: where it is, MACs of an image that leaves there, their share of the plain
+        network's, and the accuracy on test, 0 to 1.
+
+        >>> fitted.table().columns.tolist()
+        ['after', 'MACs', 'of plain', 'accuracy']
+        """
+        numbers, known = list(self.accuracy), self._manifest
+        return pd.DataFrame(
+            {
+                "after": [self.net.places[k - 1] for k in numbers],
+                "MACs": known.macs,
+                "of plain": [spent / known.backbone_macs for spent in known.macs],
+                "accuracy": list(self.accuracy.values()),
+            },
+            index=pd.Index(numbers, name="exit"),
+        )
+
+    def __repr__(self) -> str:
+        return f"{self._title}\n{self.table().to_string(formatters=_FORMATS)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._title}</p>{self.table().to_html(formatters=_FORMATS)}"
+
+    @property
+    def _title(self) -> str:
+        return f"{self._manifest.strategy}: test accuracy at each exit"
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """What `net` takes, on its device: uint8 [B, C, H, W] → float32 of the same shape.
 
         Raises OfframpError for other images than uint8 of the network's shape, and where training
         images were float32: those go into the network as they are.
+
+        >>> fitted.normalize(images[:5]).dtype
+        torch.float32
         """
-        if not any(self.mean) and set(self.std) == {1.0}:
+        if self._normalized:
             raise OfframpError(
                 "the training images were float32, taken as normalized; give such images to the network"
             )
@@ -72,14 +130,158 @@ class Fitted:
         pixels = normalize(images.to(device), mean, std)
         return pixels.contiguous(memory_format=torch.channels_last)
 
+    @property
+    def _normalized(self) -> bool:
+        return not any(self.mean) and set(self.std) == {1.0}
+
+    def calibrate(
+        self,
+        score: str = "confidence",
+        *,
+        shared: bool = False,
+        temperature: bool = False,
+        batch: int = 1,
+        **limits: Unpack[Limits],
+    ) -> Policy:
+        """A policy that says where each image leaves: the cheapest that keeps a limit on the calibration
+        split. The test split is not looked at.
+
+        score: see `Policy`.
+        shared: one threshold for all exits instead of one each.
+        temperature: give each exit a temperature, fitted on the validation split.
+        batch: images at once, where time is limited.
+        limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
+            max_mean_macs, max_mean_latency (seconds an image, measured here) and risk (a share, with a
+            guarantee); with risk also confidence (0.95), on_average and without_labels.
+
+        Raises OfframpError for a limit that no policy keeps, and where two splits are the same images.
+
+        >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
+        >>> policy.exits, policy.score
+        ((1, 2, 3), 'confidence')
+        >>> policy.calibration.statement[:13]
+        'No guarantee:'
+        """
+        wish, known = target(**limits), self._trained
+        measured = None
+        if wish.kind == "max-mean-latency":
+            measured = measured_costs(self.net, known.costs, batch, score)
+        search = Search(score, shared, temperature)
+        found = calibrate(known.validation, known.calibration, known.costs, wish, search, measured)
+        return trained.policy_of(known, found)
+
     def predict(self, images: torch.Tensor, policy: Policy) -> Prediction:
-        """Answers for a batch, of which images that leave early stop costing.
+        """Answers for a batch; images that leave early cost nothing more.
 
         images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32.  policy:
         names exits of `net`.  To answer many batches, make a `predictor` once.
+
+        >>> made = fitted.predict(images[:100], policy)
+        >>> made.classes.shape, made.exits.shape, made.compute.shape
+        (torch.Size([100]), torch.Size([100]), torch.Size([100]))
         """
         ready = images if images.is_floating_point() else self.normalize(images)
         return Predictor(self.net, policy)(ready)
+
+    def benchmark(
+        self,
+        policy: Policy | None = None,
+        batches: Sequence[int] = (1, 32),
+        *,
+        backend: str | None = None,
+        threads: int | None = None,
+        repeats: int = 50,
+        seconds: float = 20.0,
+    ) -> pd.DataFrame:
+        """Time on this device: a row for each engine, batch size and part: the plain network, all exits,
+        the network under the policy, and each stage alone.
+
+        policy: None lets nothing leave early.
+        batches: images at once, each measured apart.
+        backend: of torch.compile, such as `inductor`, measured beside eager execution.
+        threads: of the CPU; None is torch's default.
+        repeats, seconds: rounds at most, and the time after which they are cut short, for each batch.
+
+        Columns: engine, what, batch, macs (of an image), p50 and p95 (seconds a batch), rate (images a
+        second). `attrs` has the machine, notes, and how many cores other processes kept busy.
+
+        >>> times = fitted.benchmark(policy, batches=[8], repeats=3, seconds=0.5)
+        >>> times.set_index("what").loc[["plain", "policy"], "batch"].tolist()
+        [8, 8]
+        """
+        asked = benchmark.BenchmarkOptions(tuple(batches), backend, threads, repeats, seconds)
+        rule = None if policy is None else self._bound(policy)
+        steps = benchmark.of_network(self.trial, self.net, tuple(self.accuracy), rule, asked)
+        found = finished(steps)
+        table = pd.DataFrame([asdict(line) for line in found.lines])
+        table.attrs = {"machine": found.machine, "busy": found.busy, "notes": found.notes}
+        return table
+
+    def export(
+        self,
+        folder: str | Path,
+        policy: Policy,
+        *,
+        check: bool = True,
+        measure: bool = True,
+        force: bool = False,
+    ) -> Exported:
+        """Write a bundle: one ONNX graph for each exit, the policy, a card, and a runtime that needs
+        numpy, onnxruntime and Pillow. `python FOLDER/run.py IMAGES` answers pictures.
+
+        check: compare its answers with PyTorch's on the test split.
+        measure: time its stages here.
+        force: replace a bundle that is there.
+
+        Returns its `folder` and its `card`, a mapping. Raises OfframpError where the training images
+        came normalized, as no picture can be made like them; for images of other than 1 or 3 channels;
+        for a policy of another network; and where the folder is taken.
+
+        >>> done = fitted.export("bundle", policy, measure=False)
+        >>> sorted(path.name for path in done.folder.iterdir())[:3]
+        ['SHA256SUMS', 'card.json', 'card.md']
+        """
+        if self._normalized:
+            raise OfframpError(
+                "the training images were float32, normalized nobody knows how, so a bundle could not "
+                "prepare a picture; train on uint8 images"
+            )
+        images = None
+        if self._test is not None:
+            images = self.normalize(self._test).cpu(), "the whole test split"
+        net = self.net.copy().eval().cpu()
+        asked = bundle.Asked(check=check, measure=measure, force=force)
+        rule = self._bound(policy)
+        steps = bundle.of_network(net, rule, self._trained, self._manifest, Path(folder), asked, images)
+        return finished(steps)
+
+    @cached_property
+    def _trained(self) -> Trained:
+        return trained.of_network(self.trial, self.net, self._manifest, self.logits)
+
+    def _bound(self, policy: Policy) -> Policy:
+        """The policy with what it comes to on calibration images, where it was set by hand.
+
+        Raises OfframpError for one of another network.
+        """
+        known = self._trained
+        made = replace(policy.calibration, trial=known.id, trial_hash=known.hash)
+        if not policy.calibration.trial_hash:
+            policy = replace(policy, calibration=made)
+        check_fits(policy, known.id, known.hash, known.exits)
+        if policy.calibration.chosen:
+            return policy
+        leaves = policy.leaves(known.calibration.logits)
+        shares = np.bincount(leaves, minlength=len(known.exits)) / len(leaves)
+        by_hand = {"leaving": shares.tolist()}
+        return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
+
+
+_FORMATS: Mapping[str, Callable[[Any], str]] = {
+    "MACs": "{:,}".format,
+    "of plain": "{:.1%}".format,
+    "accuracy": "{:.1%}".format,
+}
 
 
 def fit(
@@ -101,15 +303,60 @@ def fit(
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
 
     net: of `attach`. Its trunk begins with the weights that it has now, so a fitted network can be
-    fitted further; its early exits begin anew, with weights drawn from the seed. A network that `load`
-    made is drawn anew as a whole.  strategy: a name, or `my_file.py:my_strategy`.  train and the other
-    splits: any map-style Dataset of (image, label), or a pair of arrays; a split that is not given is
-    held out of train.  recipe, options, augment: as in a study file, such as {"epochs": 5},
-    {"students": "shared"} and {"flip": True, "crop": 4}.  store: a folder in which work is kept and
-    found again; a temporary one by default.  watch: is given every event.
+        fitted further; its early exits begin anew, with weights drawn from the seed. A network that
+        `load` made is drawn anew as a whole.
+    strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
+        phases, or `my_file.py:my_strategy`.
+    train, validation, calibration, test: any map-style Dataset of (image, label), or a pair of arrays
+        (images [N, C, H, W], uint8 or normalized float32; labels [N]). A split that is not given is held
+        out of train.
+    seed: of weights, order, dropout and augmentation.
+    recipe: a `Recipe`, or a mapping as in a study file.
+    options: of the strategy, such as {"students": "shared"}.
+    augment: an `Augment`, a mapping, or names such as ["flip", "crop"].
+    store: a folder in which work is kept and found again; by default a temporary one.
+    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
+    watch: is given every event of the training.
 
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some
     strategies return), and when training fails.
+
+    >>> import torch, offramp
+    >>> from sklearn.datasets import load_digits
+    >>> from torch import nn
+    >>> digits = load_digits()
+    >>> images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]  # [1797, 1, 8, 8]
+    >>> labels = torch.tensor(digits.target)
+    >>> module = nn.Sequential(
+    ...     nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()),
+    ...     nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+    ...     nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()),
+    ...     nn.Flatten(),
+    ...     nn.Linear(256, 10),
+    ... )
+    >>> net = offramp.attach(module, exits=["0", "1"], input_shape=(1, 8, 8), head="linear")
+    >>> recipe = offramp.Recipe(epochs=3, optimizer="adam", learning_rate=0.005)
+    >>> fitted = offramp.fit(net, "two-stage", train=(images, labels), recipe=recipe)
+    >>> list(fitted.accuracy)
+    [1, 2, 3]
+
+    A strategy of your own; exit 3 is the network's own classifier:
+
+    >>> from offramp import CE, KD, Phase, backbone, heads
+    >>> def students(exits: int, *, temperature: float = 2.0) -> tuple[Phase, ...]:
+    ...     early = range(1, exits)
+    ...     return (
+    ...         Phase("backbone", train=backbone(exits), loss=(CE(exits),)),
+    ...         Phase(
+    ...             "heads",
+    ...             train=heads(1, exits - 1),
+    ...             loss=tuple(KD(k, teacher_exit=exits, temperature=temperature) for k in early),
+    ...             teacher="backbone",
+    ...         ),
+    ...     )
+    >>> mine = offramp.fit(net, students, train=(images, labels), recipe={"epochs": 1})
+    >>> sorted(set(mine.history["phase"]))
+    ['backbone', 'final', 'heads']
     """
     data = from_dataset(train, validation, calibration, test)
     study = spec.parse(
@@ -152,14 +399,17 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
 
 
 def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
-    (trial,) = plan.trials
+    (trial,), test = plan.trials, plan.data.test
     arrays = store.trial_logits(trial.id)
     scores = accuracy(arrays["test"], arrays["test_labels"])
     return Fitted(
         trials.assemble(plan, trial, store, device),
+        trial.id,
         dict(zip(trial.resolved.final, map(float, scores), strict=True)),
         arrays,
         tidy(store, [trial.id]),
         plan.data.mean,
         plan.data.std,
+        store.read_trial(trial.id),
+        test.images if isinstance(test, Split) else None,
     )

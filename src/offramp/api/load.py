@@ -24,15 +24,23 @@ def load(
     net: ExitNetwork | None = None,
     trust_code: bool = False,
 ) -> ExitNetwork:
-    """The trained network of a trial (its id, or the beginning of it), in eval mode, ready to call:
-    normalized images [B, C, H, W] → logits [B, classes] of every exit.
+    """The trained network of a trial, in eval mode, ready to call: normalized images [B, C, H, W] →
+    logits [B, classes] of every exit.
 
+    trial: its id, or the beginning of it.
+    store: the folder of the run.
+    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
     net: for a trial of `fit`, the network attached in the same way (the module with the weights it had
-    before training); it stays as it is.  trust_code: run the file that the store names, where the
-    backbone is code such as `net.py:make_net`; it must be what was recorded.
+        before training); it stays as it is.
+    trust_code: run the file that the store names, where the backbone is code such as
+        `net.py:make_net`; it must be what was recorded.
 
     Raises OfframpError for a trial that is not there, whose network cannot be made any more or by code
     that is not trusted, or for another `net` than the trial's.
+
+    >>> trained = offramp.load("two-stage", store="runs/demo")
+    >>> [tuple(logits.shape) for logits in trained(torch.zeros(5, 1, 8, 8))]
+    [(5, 10), (5, 10), (5, 10), (5, 10)]
     """
     kept = Store(Path(store))
     place = devices.chosen(device)
@@ -48,19 +56,26 @@ def predictor(
     backend: str | None = None,
     trust_code: bool = False,
 ) -> Predictor:
-    """What answers batches of normalized images [B, C, H, W], of which those that leave early stop
-    costing.
+    """What answers batch after batch of normalized images [B, C, H, W]; images that leave early cost
+    nothing more.
 
-    net: a network in eval mode, as `load` gives it and where it is; or a trial's id, or the beginning
-    of one, in `store`, to be put on `device`.  policy: one, or a file of `offramp calibrate`, which
-    must have been made for the trial where that is named.  backend: of torch.compile, such as
-    "inductor", for each stage alone.  trust_code: as `load` takes it.
+    net: a network in eval mode, as `load` and `fit` give it, used where it is; or a trial's id, or the
+        beginning of one, in `store`, to be put on `device`.
+    policy: one, or the path of a policy file, which must be of the trial where that is named.
+    backend: of torch.compile, such as "inductor", for each stage alone; None runs eagerly.
+    trust_code: as `load` takes it.
 
+    The answers have classes, confidence, exits and compute of each image, [B], and logits [B, classes].
     Raises OfframpError for a trial or file that is not there, a policy of another network, and a network
     in train mode.
+
+    >>> policy = offramp.Policy("confidence", exits=(1, 2, 3, 4), thresholds=(0.9, 0.9, 0.9, None))
+    >>> answer = offramp.predictor("two-stage", policy, store="runs/demo")
+    >>> answer(torch.zeros(5, 1, 8, 8)).classes.shape
+    torch.Size([5])
     """
     if isinstance(net, ExitNetwork):
-        rule = policy if isinstance(policy, Policy) else policies.read(Path(policy)).policy
+        rule = policy if isinstance(policy, Policy) else policies.read(Path(policy))
         return Predictor(net, rule, backend)
     kept = Store(Path(store))
     trial = kept.find_trial(net)

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from offramp import device as devices
+from offramp.api.chart import Chart, chart
 from offramp.store.results import StrategyResult, by_strategy
 from offramp.store.store import Store
+from offramp.store.table import tidy
 from offramp.study.plan.collection import Member, check_data, members, plans
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan
@@ -22,17 +26,50 @@ from offramp.study.spec import models as spec
 from offramp.study.spec.models import Study
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
-    """What `run` returns. trials: ids in `store`.  lines: a strategy each, as in the printed table.
-    failed: reasons by the key of the node that failed.  studies: of a file that lists several, what
-    each came to, by its path; the rest is then of all, in the order of the list."""
+    """What `run` returns; shown as the table that `offramp run` prints.
+
+    trials: their ids in `store`; `offramp.load` gives the network of one.
+    lines: one for each strategy, over its seeds, as in the table.
+    failed: reasons, by the key of the phase that failed; everything else has gone on.
+    studies: the results of each file, by its path, where a file lists several; the rest is of all of
+        them, in the order of the list.
+
+    >>> results.trials[0]
+    'baseline-digits-cnn-digits-s42-...'
+    >>> [line.strategy for line in results.lines], dict(results.failed)
+    (['baseline', 'two-stage'], {})
+    """
 
     store: Store
     trials: tuple[str, ...]
     lines: tuple[StrategyResult, ...]
     failed: Mapping[str, str]
     studies: Mapping[str, Results] = field(default_factory=dict)
+
+    def table(self) -> pd.DataFrame:
+        """Every number, one a row: by trial, strategy, model, data, seed, phase, exit, split, epoch and
+        metric, with the value; source is a key of the weights, and measured tells whether a cost may be
+        compared.
+
+        >>> table = results.table()
+        >>> test = table[(table["split"] == "test") & (table["metric"] == "accuracy")]
+        >>> test.groupby(["strategy", "exit"])["value"].mean().index.tolist()
+        [('baseline', 4), ('two-stage', 1), ('two-stage', 2), ('two-stage', 3), ('two-stage', 4)]
+        """
+        return tidy(self.store, self.trials)
+
+    def figure(self, name: str) -> Chart:
+        """A chart by name, such as `accuracy-compute`; `offramp figures --help` lists the names.
+
+        Raises OfframpError for a name that is none or stands for several charts (it lists theirs), and
+        where the results do not hold what it shows.
+
+        >>> results.figure("accuracy-compute").name
+        'accuracy-compute-digits-cnn-digits'
+        """
+        return chart(self.store, self.trials, name)
 
 
 def run(
@@ -42,14 +79,29 @@ def run(
     workers: int | Literal["auto"] = 1,
     watch: Callable[[Event], None] | None = None,
 ) -> Results:
-    """Run a study (a file's path, a mapping as in a file, or a `Study`), as `offramp run` does; of a
-    file that lists studies, one after another.
+    """Run a study as `offramp run` does. What is finished in the store is not trained again.
 
-    workers: processes, or as many as suit this machine and the study. Where there are several, Python
-    starts them by reading the calling script again, which therefore needs `if __name__ == "__main__":`.
+    study: a file's path, a mapping as in a file, or a `Study`; of a file that lists studies, one after
+        another. In a mapping a strategy may be a function (see `fit`), and the recipe a `Recipe`.
+    store: the folder that keeps the work.
+    workers: processes, or "auto", as many as suit this machine and the study. Where there are several,
+        Python starts them by reading the calling script again, which therefore needs
+        `if __name__ == "__main__":`.
+    watch: is given every event.
 
     What fails is in `failed`; everything else has gone on. Raises OfframpError for input that cannot
     work.
+
+    >>> study = {
+    ...     "seeds": [42],
+    ...     "strategies": ["baseline", "two-stage"],
+    ...     "backbone": "digits-cnn",
+    ...     "data": {"name": "digits", "train_images": 400},
+    ...     "recipe": {"epochs": 2, "optimizer": "adam", "learning_rate": 1e-3},
+    ... }
+    >>> results = offramp.run(study, store="runs/demo")
+    >>> len(results.trials)
+    2
     """
     if isinstance(study, (str, Path)):
         asked = members(Path(study))

@@ -8,7 +8,7 @@ from typing import Any
 
 from offramp.bundle.parity import TOLERANCE, Parity
 from offramp.policy.evaluate import Evaluation
-from offramp.policy.policy import PolicyFile
+from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
 from offramp.study.trained import Trained
 
@@ -21,14 +21,14 @@ INTENDED = (
 def card(
     manifest: Manifest,
     trained: Trained,
-    file: PolicyFile,
+    policy: Policy,
     tested: Evaluation,
     own_trunks: bool,
     flattened: Sequence[int],
 ) -> dict[str, Any]:
     """Everything but the check and the times, in types of JSON. own_trunks: whether exits run trunks of
     their own.  flattened: exits whose heads take images of one size only."""
-    policy, costs = file.policy, trained.costs
+    costs, made = trained.costs, policy.calibration
     accuracy = manifest.metrics["test"].accuracy
     spent = policy.macs(costs)
     exits = [
@@ -76,9 +76,9 @@ def card(
         "full_macs": costs.full,
         "calibration": {
             "score": policy.score,
-            "target": file.target,
-            "chosen": file.chosen,
-            "statement": file.statement,
+            "target": made.target,
+            "chosen": made.chosen,
+            "statement": made.statement,
         },
         "intended": INTENDED,
     }

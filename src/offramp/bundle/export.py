@@ -20,7 +20,7 @@ from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.policy import policy
 from offramp.policy.evaluate import evaluate
-from offramp.policy.policy import PolicyFile
+from offramp.policy.policy import Policy
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trials
@@ -52,23 +52,43 @@ class Exported:
 
 
 def export(
-    store: Store, prefix: str, policy_path: Path, out: Path, asked: Asked
+    store: Store, prefix: str, rule: Policy, out: Path, asked: Asked
 ) -> Generator[str, None, Exported]:
-    """Write a bundle, whole or not at all; yields what it does, in words.
+    """Write the bundle of a trial, whole or not at all; yields what it does, in words.
 
     Raises OfframpError for a policy of another trial, a place that is taken, a network that cannot be
     a graph, and a bundle that answers otherwise than PyTorch.
     """
     graphs.check_installed()
     bundle.check_place(out, asked.force)
-    file = policy.read(policy_path)
     yield "reading the trial"
     trained = trials.read(store, prefix, asked.trust_code)
-    policy.check_fits(file, trained.id, trained.hash, trained.exits)
-    manifest = store.read_trial(trained.id)
     net = load_network(store, trained.id, torch.device("cpu"), trust_code=asked.trust_code)
+    return (yield from of_network(net, rule, trained, store.read_trial(trained.id), out, asked))
+
+
+def of_network(
+    net: ExitNetwork,
+    rule: Policy,
+    trained: Trained,
+    manifest: Manifest,
+    out: Path,
+    asked: Asked,
+    images: tuple[Tensor, str] | None = None,
+) -> Generator[str, None, Exported]:
+    """As `export`, of a network at hand. net: in eval mode, on the CPU.  images: normalized ones to
+    compare on, and what they are; None reads the test split where it can be read."""
+    graphs.check_installed()
+    bundle.check_place(out, asked.force)
+    policy.check_fits(rule, trained.id, trained.hash, trained.exits)
     with bundle.writing(out, asked.force) as folder:
-        made = yield from _fill(folder, net, file, trained, manifest, asked)
+        made = yield from _fill(folder, net, rule, trained, manifest)
+        if asked.check:
+            yield "comparing with PyTorch"
+            images = images or _images(net, manifest, asked)
+            made = card.with_check(made, _compared(folder, net, rule, *images))
+        else:
+            made = card.with_check(made, None)
         if asked.measure:
             yield "measuring the stages"
         times = bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
@@ -82,13 +102,11 @@ def export(
 def _fill(
     folder: Path,
     net: ExitNetwork,
-    file: PolicyFile,
+    rule: Policy,
     trained: Trained,
     manifest: Manifest,
-    asked: Asked,
 ) -> Generator[str, None, dict[str, Any]]:
-    """All but the card's files; returns the card, checked."""
-    rule = file.policy
+    """All but the card's files; returns the card without check and times."""
     numbers = [rule.exits[i] for i in rule.active]
     parts = graphs.layout(net.trunk_of, numbers)
     for at, stage in enumerate(graphs.export(net, parts, folder), start=1):
@@ -108,26 +126,19 @@ def _fill(
             ],
         },
     )
-    (folder / "policy.json").write_text(policy.to_json(file), encoding="utf-8")
+    (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
     bundle.write_json(folder / "preprocessing.json", _pictures(manifest).as_json())
     bundle.copy_sources(folder)
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     own = len({p.trunk for p in parts}) > 1
-    made = card.card(manifest, trained, file, tested, own, flat)
-    if not asked.check:
-        return card.with_check(made, None)
-    yield "comparing with PyTorch"
-    return card.with_check(made, _compared(folder, net, rule, manifest, asked))
+    return card.card(manifest, trained, rule, tested, own, flat)
 
 
-def _compared(
-    folder: Path, net: ExitNetwork, rule: policy.Policy, manifest: Manifest, asked: Asked
-) -> Any:
+def _compared(folder: Path, net: ExitNetwork, rule: Policy, images: Tensor, what: str) -> Any:
     from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
 
-    images, what = _images(net, manifest, asked)
     return parity.compare(runtime.Bundle(folder), net, rule, images, what)
 
 

@@ -19,7 +19,7 @@ from offramp.infer.timing import Timing
 from offramp.meters import busy_cores
 from offramp.nets import ExitNetwork
 from offramp.policy import policy
-from offramp.policy.policy import Policy, PolicyFile
+from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network
 
@@ -63,20 +63,31 @@ def of_trial(
     """
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
-    exits = manifest.exits
-    if policy_file is None:
-        rule, shares = _asking_all(exits), (*(0.0,) * (len(exits) - 1), 1.0)
-    else:
-        file = policy.read(policy_file)
-        policy.check_fits(file, trial, manifest.hash(store.trial_logits(trial)), exits)
-        rule, shares = file.policy, _shares(file)
+    exits, rule = manifest.exits, None
+    if policy_file is not None:
+        rule = policy.read(policy_file)
+        policy.check_fits(rule, trial, manifest.hash(store.trial_logits(trial)), exits)
     net = _network(store, trial, manifest.owners, device, asked)
+    return (yield from of_network(trial, net, exits, rule, asked))
+
+
+def of_network(
+    name: str,
+    net: ExitNetwork,
+    exits: tuple[int, ...],
+    rule: Policy | None,
+    asked: BenchmarkOptions,
+) -> Generator[str, None, Benchmark]:
+    """Measure a network in torch, where it is, as `of_trial`. net: in eval mode.  rule: says in its
+    calibration which share leaves where; without one, nothing leaves."""
+    known = None if rule is None else _shares(rule)
     busy = busy_cores()
-    lines, seconds = yield from _torch(net, rule, shares, asked)
-    known = None if policy_file is None else shares
+    asking = rule or _asking_all(exits)
+    shares = known or (*(0.0,) * (len(exits) - 1), 1.0)
+    lines, seconds = yield from _torch(net, asking, shares, asked)
+    where = {**torch_timing.machine(next(net.parameters()).device), "threads": _threads(asked)}
     notes = () if known is None else (_NOTE,)
-    where = {**torch_timing.machine(device), "threads": _threads(asked)}
-    return Benchmark(trial, exits, known, lines, seconds, where, busy, notes)
+    return Benchmark(name, exits, known, lines, seconds, where, busy, notes)
 
 
 def of_bundle(
@@ -89,31 +100,30 @@ def of_bundle(
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
-    file = policy.read(folder / "policy.json")
-    shares = _shares(file)
-    there = store is not None and file.trial in store.trials()
+    rule = policy.read(folder / "policy.json")
+    shares, trial = _shares(rule), rule.calibration.trial
+    there = store is not None and trial in store.trials()
     notes = [_NOTE]
     device, busy = torch.device("cpu"), busy_cores()
     net: ExitNetwork | None = None
     if store is not None and there:
-        owners = store.read_trial(file.trial).owners
-        net = _network(store, file.trial, owners, device, asked)
+        owners = store.read_trial(trial).owners
+        net = _network(store, trial, owners, device, asked)
     else:
         notes.append("The bundle's trial is not in the store, so the plain backbone was not measured.")
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         plain = None if net is None else _plain_graph(net, Path(scratch))
-        active = [shares[at] for at in file.policy.active]
+        active = [shares[at] for at in rule.active]
         found = bundle_timing.measure(
             bundle_timing.BundleTask(str(folder), plain, tuple(active), asked.batches, *_limits(asked))
         )
     lines, seconds = list(found.lines), None
     if net is not None:
-        torch_lines, seconds = yield from _torch(net, file.policy, shares, asked)
+        torch_lines, seconds = yield from _torch(net, rule, shares, asked)
         lines += torch_lines
     where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
-    exits = file.policy.exits
-    return Benchmark(str(folder), exits, shares, tuple(lines), seconds, where, busy, tuple(notes))
+    return Benchmark(str(folder), rule.exits, shares, tuple(lines), seconds, where, busy, tuple(notes))
 
 
 _NOTE = (
@@ -176,10 +186,10 @@ def _asking_all(exits: tuple[int, ...]) -> Policy:
     return Policy("confidence", exits, (*(1.0,) * (len(exits) - 1), None))
 
 
-def _shares(file: PolicyFile) -> tuple[float, ...]:
+def _shares(rule: Policy) -> tuple[float, ...]:
     """Which share left at each exit, of the calibration images."""
-    found = file.chosen.get("leaving")
-    good = isinstance(found, list) and len(found) == len(file.policy.exits)
+    found = rule.calibration.chosen.get("leaving")
+    good = isinstance(found, list) and len(found) == len(rule.exits)
     if not good or not all(isinstance(s, (int, float)) and 0 <= s <= 1 for s in found or ()):
         raise OfframpError(
             "the policy file does not say which share leaves at each exit (chosen.leaving); make it "

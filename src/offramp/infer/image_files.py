@@ -153,10 +153,10 @@ def open_trial(
 
 def checked_policy(store: Store, trial: str, file: Path) -> Policy:
     """The policy in a file, if it was made for this trial. Raises OfframpError where it was not."""
-    read = policies.read(file)
+    rule = policies.read(file)
     manifest = store.read_trial(trial)
-    policies.check_fits(read, trial, manifest.hash(store.trial_logits(trial)), manifest.exits)
-    return read.policy
+    policies.check_fits(rule, trial, manifest.hash(store.trial_logits(trial)), manifest.exits)
+    return rule
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,6 @@ def attach(
 ) -> ExitNetwork:
     """Early exits on a copy of `module`, which keeps its weights; the exits' are drawn from `seed`.
 
-        net = offramp.attach(resnet18(), exits=["layer1", "layer2"], input_shape=(3, 32, 32))
-        early, middle, final = net(torch.randn(8, 3, 32, 32))  # logits [8, 1000] each
-
     module: images [B, C, H, W] → logits [B, classes].
     exits: the places of the early exits (names of submodules, say), in the order they run; or how many,
         spread evenly over the compute. For a module that cannot be traced: the names of the submodules
@@ -95,7 +92,14 @@ def attach(
     head: a kind of head, or settings of `HeadSpec`; by default the paper's head for maps, otherwise an
         MLP.
 
-    Raises OfframpError as `build` does.
+    Raises OfframpError for a place that is not there, a head that does not fit it, and a module that
+    returns no logits.
+
+    >>> import torch, offramp
+    >>> from torchvision.models import resnet18
+    >>> net = offramp.attach(resnet18(), exits=["layer1", "layer2"], input_shape=(3, 32, 32))
+    >>> [tuple(logits.shape) for logits in net.eval()(torch.randn(2, 3, 32, 32))]
+    [(2, 1000), (2, 1000), (2, 1000)]
     """
     module = copy.deepcopy(module)
     if isinstance(exits, int) or all(isinstance(place, str) for place in exits):

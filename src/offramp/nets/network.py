@@ -73,8 +73,14 @@ class ExitNetwork(nn.Module):
     strict=False)` fills the plain backbone. Of several trunks, the final exit's goes by the plain names
     and trunk n by `trunks.<n>.…`.
 
-        net = offramp.attach(resnet18(), exits=["layer1", "layer2"], input_shape=(3, 32, 32))
-        net.load_state_dict(torch.load("resnet18.pth", weights_only=True))
+    >>> from torchvision.models import resnet18
+    >>> checkpoint = resnet18(num_classes=10).state_dict()  # as torch.load reads it
+    >>> net = offramp.attach(resnet18(num_classes=10), exits=["layer1"], input_shape=(3, 32, 32))
+    >>> net.load_state_dict(checkpoint)
+    <All keys matched successfully>
+    >>> plain = resnet18(num_classes=10).load_state_dict(net.state_dict(), strict=False)
+    >>> set(plain.unexpected_keys) == set(net.head_keys)
+    True
 
     `load_state_dict` leaves a head alone if the checkpoint has no tensor of it; everything else that is
     missing, unexpected or of another shape is an error, as usual.

@@ -1,11 +1,11 @@
-"""A policy: which exit each input leaves at. And the file it is kept in."""
+"""A policy: which exit each input leaves at; and the file it is kept in."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,20 +18,51 @@ from offramp.policy.costs import Costs
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Where a policy comes from.
+
+    trial, trial_hash: of the network it was made for.  classes: how many.  target: what was asked for.
+    chosen: what it came to on the calibration split, as JSON.  statement: what is promised, in words.
+
+    >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).calibration.statement
+    'No guarantee: the thresholds were set by hand.'
+    """
+
+    trial: str = ""
+    trial_hash: str = ""
+    classes: int = 0
+    target: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    statement: str = "No guarantee: the thresholds were set by hand."
+
+
+@dataclass(frozen=True)
 class Policy:
     """Leave at the first exit whose score reaches its threshold, else at the last.
 
-    score: a name of `scoring.SCORES`.  exits: numbers of the trial's exits, ascending.  thresholds: one
-    an exit; None never lets an input leave, and the last is None.  temperatures: one an exit, which its
-    logits are divided by; None for 1 everywhere.
+    score: `confidence` (largest softmax probability), `margin` (between the two largest), `entropy`
+        (1 - entropy / log classes), `patience` (exits in a row with one answer) or `fixed`.
+    exits: numbers of the network's exits, from 1, ascending.
+    thresholds: one an exit; None never lets an input leave there, and the last is None.
+    temperatures: one an exit, which its logits are divided by; None is 1 everywhere.
+    calibration: what it was made for and what is promised of it; two policies that decide alike are
+        equal.
 
     Raises ValueError for thresholds out of the score's range.
+
+    >>> from offramp import Policy
+    >>> policy = Policy("confidence", exits=(1, 2, 3), thresholds=(0.9, 0.8, None))
+    >>> sure, unsure = [[9.0, 0.0]] * 3, [[0.1, 0.0], [0.2, 0.0], [0.3, 0.0]]
+    >>> logits = torch.tensor([sure, unsure])  # [images, exits, classes]
+    >>> policy.leaves(logits)  # counts from 0
+    tensor([0, 2])
     """
 
     score: str
     exits: tuple[int, ...]
     thresholds: tuple[float | None, ...]
     temperatures: tuple[float, ...] | None = None
+    calibration: Calibration = field(default=Calibration(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -65,22 +96,22 @@ class Policy:
         spent = dict(zip(self.active, costs.leaving(self.active), strict=True))
         return tuple(spent.get(i, 0) for i in range(len(self.exits)))
 
+    def save(self, path: str | Path) -> None:
+        """Write a policy file, whole or not at all. Raises OfframpError where it cannot be written, and
+        for a policy that was calibrated for no network.
 
-@dataclass(frozen=True)
-class PolicyFile:
-    """A policy and where it comes from.
-
-    trial, trial_hash: of the network it was made for.  classes: how many.  target: what was asked for.
-    chosen: what it came to on the calibration split, as JSON.  statement: what is promised, in words.
-    """
-
-    policy: Policy
-    trial: str
-    trial_hash: str
-    classes: int
-    target: dict[str, Any]
-    chosen: dict[str, Any]
-    statement: str
+        >>> fitted.calibrate(max_accuracy_loss=0.02).save("policy.json")
+        """
+        if not self.calibration.trial_hash:
+            raise OfframpError("the policy was calibrated for no network; calibrate one, then save it")
+        place = Path(path)
+        try:
+            with replacing(place) as temporary:
+                temporary.write_text(to_json(self), encoding="utf-8")
+        except OSError as error:
+            raise OfframpError(
+                f"cannot write the policy {place} ({error.strerror}); choose another --out"
+            ) from error
 
 
 class _Exit(BaseModel):
@@ -103,37 +134,26 @@ class _File(BaseModel):
     statement: str
 
 
-def to_json(file: PolicyFile) -> str:
+def to_json(policy: Policy) -> str:
     """The text of a policy file: the same for the same policy, to the byte."""
-    policy = file.policy
+    made = policy.calibration
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
     rows = zip(policy.exits, policy.thresholds, warmth, strict=True)
     value = _File(
         format=1,
-        trial=file.trial,
-        trial_hash=file.trial_hash,
-        classes=file.classes,
+        trial=made.trial,
+        trial_hash=made.trial_hash,
+        classes=made.classes,
         score=policy.score,
         exits=[_Exit(exit=k, threshold=t, temperature=w) for k, t, w in rows],
-        target=file.target,
-        chosen=file.chosen,
-        statement=file.statement,
+        target=dict(made.target),
+        chosen=dict(made.chosen),
+        statement=made.statement,
     )
     return json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
 
 
-def write(path: Path, file: PolicyFile) -> None:
-    """Write a policy file, whole or not at all. Raises OfframpError where it cannot be written."""
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(to_json(file), encoding="utf-8")
-    except OSError as error:
-        raise OfframpError(
-            f"cannot write the policy {path} ({error.strerror}); choose another --out"
-        ) from error
-
-
-def read(path: Path) -> PolicyFile:
+def read(path: Path) -> Policy:
     """Read and check a policy file. Raises OfframpError: one line that names what is wrong."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -148,7 +168,7 @@ def read(path: Path) -> PolicyFile:
         raise OfframpError(f"{path}: {error}; make it anew with offramp calibrate") from error
 
 
-def parse(text: str) -> PolicyFile:
+def parse(text: str) -> Policy:
     """The policy in the text of a file. Raises ValueError with one line."""
     try:
         file = _File.model_validate_json(text)
@@ -157,28 +177,27 @@ def parse(text: str) -> PolicyFile:
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{where or 'policy'}: {first['msg'].lower()}") from None
     warmth = tuple(e.temperature for e in file.exits)
-    policy = Policy(
+    return Policy(
         file.score,
         tuple(e.exit for e in file.exits),
         tuple(e.threshold for e in file.exits),
         None if all(w == 1.0 for w in warmth) else warmth,
-    )
-    return PolicyFile(
-        policy, file.trial, file.trial_hash, file.classes, file.target, file.chosen, file.statement
+        Calibration(file.trial, file.trial_hash, file.classes, file.target, file.chosen, file.statement),
     )
 
 
-def check_fits(file: PolicyFile, trial: str, trial_hash: str, exits: Sequence[int]) -> None:
+def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]) -> None:
     """Raise OfframpError when the policy was not made for this very network."""
     for exit in exits:
-        if exit not in file.policy.exits:
+        if exit not in policy.exits:
             raise OfframpError(
                 f"the policy says nothing of exit {exit} of trial {trial}; "
                 "make it anew with offramp calibrate"
             )
-    if file.policy.exits != tuple(exits) or file.trial_hash != trial_hash:
+    made = policy.calibration
+    if policy.exits != tuple(exits) or made.trial_hash != trial_hash:
         raise OfframpError(
-            f"the policy was made for trial {file.trial} (hash {file.trial_hash[:12]}), not for "
+            f"the policy was made for trial {made.trial} (hash {made.trial_hash[:12]}), not for "
             f"{trial} (hash {trial_hash[:12]}); calibrate that trial"
         )
 

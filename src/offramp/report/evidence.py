@@ -6,7 +6,7 @@ packed logits. What is damaged, unfinished or of another setting is left out, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -146,14 +146,18 @@ def join(found: Sequence[Evidence]) -> Evidence:
     return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records)
 
 
-def from_store(path: Path, study: str | None = None) -> Evidence:
-    """The evidence in a store. Raises OfframpError as `Archive` does."""
+def from_store(path: Path, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
+    """The evidence in a store; of `trials` alone, where they are named.
+
+    Raises OfframpError as `Archive` does.
+    """
     archive = Archive(path)
+    wanted = archive.trials() if trials is None else sorted(trials)
     manifests: dict[str, Manifest] = {}
     frames: dict[str, pd.DataFrame] = {}
-    begun = sorted(set(archive.begun()) - set(archive.trials()))
+    begun = sorted(set(archive.begun()) - set(archive.trials())) if trials is None else []
     missing = [f"trial {trial} was begun and is not finished" for trial in begun]
-    for trial in archive.trials():
+    for trial in wanted:
         try:
             archive.verify_trial(trial)
             manifests[trial] = archive.read_trial(trial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +14,7 @@ from offramp.parts import Part
 from offramp.policy.calibrate import Calibrated, statement
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
-from offramp.policy.policy import PolicyFile
+from offramp.policy.policy import Calibration, Policy
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network
@@ -41,11 +41,20 @@ class Trained:
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
     """The trial whose id begins with `prefix`. trust_code: see `blank_network`.
 
-    Raises OfframpError when there is not one, when it lacks logits, or when two of its splits are the
-    same images.
+    Raises OfframpError when there is not one, and as `of_network` does.
     """
     trial = store.find_trial(prefix)
-    manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
+    net = blank_network(store, trial, trust_code)
+    return of_network(trial, net, store.read_trial(trial), store.trial_logits(trial))
+
+
+def of_network(
+    trial: str, net: ExitNetwork, manifest: Manifest, arrays: Mapping[str, np.ndarray]
+) -> Trained:
+    """A trial whose network is at hand; its weights are not read.
+
+    Raises OfframpError when it lacks logits, or when two of its splits are the same images.
+    """
     splits = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
     for one, other in combinations(SPLITS, 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
@@ -59,15 +68,14 @@ def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
         manifest.exits,
         manifest.classes,
         manifest.backbone_macs,
-        network_costs(blank_network(store, trial, trust_code), manifest.owners, manifest.exits),
+        network_costs(net, manifest.owners, manifest.exits),
         **splits,
     )
 
 
-def policy_file(trained: Trained, found: Calibrated) -> PolicyFile:
-    """The chosen policy as a file: nothing of the test split is in it."""
-    return PolicyFile(
-        found.policy,
+def policy_of(trained: Trained, found: Calibrated) -> Policy:
+    """The chosen policy and where it comes from: nothing of the test split is in it."""
+    made = Calibration(
         trained.id,
         trained.hash,
         len(trained.classes),
@@ -75,6 +83,7 @@ def policy_file(trained: Trained, found: Calibrated) -> PolicyFile:
         found.record(trained.plain_macs),
         statement(found),
     )
+    return replace(found.policy, calibration=made)
 
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:

@@ -99,7 +99,7 @@ def benchmark(
     kept = Store(root) if (root / "store.json").exists() else None
     if image_files.is_bundle(network):
         check_bundle_options(policy, device)
-        trial = policies.read(Path(network) / "policy.json").trial
+        trial = policies.read(Path(network) / "policy.json").calibration.trial
         if kept is not None and trial in kept.trials():
             asked = replace(asked, trust_code=trusted(kept, trial, trust))
         found = _run(of_bundle(kept, Path(network), asked))
@@ -120,14 +120,10 @@ QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 
 def _run(work: Generator[str, None, Benchmark]) -> Benchmark:
     """Drive the work, saying what it does on standard error where that is a terminal."""
-    while True:
-        try:
-            said = next(work)
-        except StopIteration as end:
-            result: Benchmark = end.value
-            return result
-        if sys.stderr.isatty():
-            typer.echo(f"measuring: {said}", err=True)
+    from offramp.api.steps import finished
+
+    shown = sys.stderr.isatty()
+    return finished(work, (lambda said: typer.echo(f"measuring: {said}", err=True)) if shown else None)
 
 
 def _show(found: Benchmark, figure: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +33,10 @@ if TYPE_CHECKING:
     import torch
 
     from offramp.analysis.recommend import Goal as Priority
-    from offramp.bundle.export import Exported
+    from offramp.api.build import Built
     from offramp.store.store import Store
     from offramp.study.build import BuildOptions, BuildPlan
     from offramp.study.plan.plan import Plan
-    from offramp.study.trained import Trained
 
 
 def build(
@@ -215,9 +213,9 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
     _train(chosen.plan, store, device, silent)
     done = _finish(chosen.plan, goal, store, silent)
     if as_json:
-        emit({"bundle": str(done.folder), "reasons": chosen.reasons, "card": done.card})
+        emit({"bundle": str(done.path), "reasons": chosen.reasons, "card": done.card})
     else:
-        describe(done)
+        describe(done.path, done.card)
 
 
 def _train(plan: Plan, store: Store, device: torch.device, silent: bool) -> None:
@@ -236,40 +234,16 @@ def _train(plan: Plan, store: Store, device: torch.device, silent: bool) -> None
         raise typer.Exit(1)
 
 
-def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Exported:
-    from offramp.bundle.export import Asked, export
-    from offramp.policy.calibrate import calibrate
-    from offramp.policy.policy import write
-    from offramp.study import trained as trial
-    from offramp.study.run.trials import recorded_code
+def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Built:
+    from offramp.api.build import deployed
+    from offramp.bundle.export import Asked
 
-    name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
-    trust_code = recorded_code(store, name, data=True).keys() <= typed
-    trained = trial.read(store, name, trust_code)
-    wanted = target(goal.target, trained.plain_macs)
-    found = calibrate(trained.validation, trained.calibration, trained.costs, wanted)
-    for remark in filter(None, (found.remark, _weak(trained))):
+    plain_macs = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
+    wanted = target(goal.target, plain_macs)
+    done = told(deployed(plan, store, wanted, goal.out, Asked(force=goal.force)), silent)
+    for remark in done.remarks:
         typer.echo(f"Note: {remark}.", err=True)
-    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
-        policy = Path(scratch) / "policy.json"
-        write(policy, trial.policy_file(trained, found))
-        asked = Asked(force=goal.force, trust_code=trust_code)
-        return told(export(store, trained.id, policy, goal.out, asked), silent)
-
-
-def _weak(trained: Trained) -> str | None:
-    """A remark where there is nothing to lose: the full network hardly tells the classes apart."""
-    import numpy as np
-
-    rows = trained.calibration
-    right = float((rows.logits[:, -1].argmax(axis=1) == rows.labels).mean())
-    often = float(np.bincount(rows.labels).max()) / len(rows.labels)
-    if right > often + 1 / len(rows.labels):
-        return None
-    return (
-        f"the full network has {100 * right:.0f} % of the calibration images right, no more than "
-        "always answering their most frequent class would; train longer (--set recipe.epochs=…)"
-    )
+    return done
 
 
 def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_json: bool) -> None:

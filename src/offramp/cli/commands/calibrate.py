@@ -115,7 +115,6 @@ def calibrate(
     from offramp.policy.calibrate import calibrate as choose
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
-    from offramp.policy.policy import write
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
 
@@ -143,7 +142,7 @@ def calibrate(
         placed(net, devices.chosen(device))
         measured = measured_costs(net, trained.costs, batch or 1, how.score)
     found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured)
-    write(out, trials.policy_file(trained, found))
+    trials.policy_of(trained, found).save(out)
     # Only now, with the policy on the disk, is the test split looked at.
     tested = evaluate(found.policy, trained.test, trained.costs, trained.classes)
     if json:

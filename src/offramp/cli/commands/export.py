@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -12,9 +12,6 @@ from offramp.cli.options import JsonOption, QuietOption, StoreArgument, StoreOpt
 from offramp.cli.render import emit, show, table
 from offramp.cli.store import opened, trusted
 from offramp.units import macs, size
-
-if TYPE_CHECKING:
-    from offramp.bundle.export import Exported
 
 
 def export(
@@ -59,15 +56,16 @@ def export(
     """
     from offramp.bundle.export import Asked
     from offramp.bundle.export import export as bundled
+    from offramp.policy.policy import read
 
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust, data=check)
     asked = Asked(None if root is None else str(root), check, measure, force, trust_code)
-    done = told(bundled(kept, trial, policy, out, asked), quiet or json)
+    done = told(bundled(kept, trial, read(policy), out, asked), quiet or json)
     if json:
         emit({"bundle": str(done.folder), "card": done.card})
     else:
-        describe(done)
+        describe(done.folder, done.card)
 
 
 T = TypeVar("T")
@@ -75,19 +73,13 @@ T = TypeVar("T")
 
 def told(steps: Generator[str, None, T], quiet: bool) -> T:
     """Run to the end, each step a line on standard error."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            found: T = end.value
-            return found
-        if not quiet:
-            typer.echo(f"{step} …", err=True)
+    from offramp.api.steps import finished
+
+    return finished(steps, None if quiet else lambda step: typer.echo(f"{step} …", err=True))
 
 
-def describe(done: Exported) -> None:
-    """What the bundle is, in a table and a few lines."""
-    made = done.card
+def describe(folder: Path, made: dict[str, Any]) -> None:
+    """What the bundle of that card is, in a table and a few lines."""
     listing = table(["exit"], ["threshold", "leave", "accuracy", "MACs"])
     for exit in made["exits"]:
         listing.add_row(
@@ -97,11 +89,11 @@ def describe(done: Exported) -> None:
             f"{100 * exit['accuracy']:.1f} %",
             "–" if exit["macs"] is None else macs(exit["macs"]),
         )
-    used = sum(file.stat().st_size for file in done.folder.rglob("*") if file.is_file())
-    show(listing, f"{made['trial']} in {done.folder}, {size(used)}")
+    used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    show(listing, f"{made['trial']} in {folder}, {size(used)}")
     for line in _lines(made):
         typer.echo(line)
-    typer.echo(f"Run it, without torch: python {done.folder}/run.py IMAGES")
+    typer.echo(f"Run it, without torch: python {folder}/run.py IMAGES")
 
 
 def _lines(made: dict[str, Any]) -> list[str]:

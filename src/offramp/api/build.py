@@ -1,0 +1,165 @@
+"""`offramp build`, from Python: from a backbone and images to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import torch
+
+from offramp import device as devices
+from offramp.analysis.recommend import Goal
+from offramp.api.steps import finished
+from offramp.bundle import folder as bundle
+from offramp.bundle import graphs
+from offramp.bundle.export import Asked, export
+from offramp.errors import OfframpError
+from offramp.policy.calibrate import Limits, Target, calibrate, target
+from offramp.policy.policy import Policy
+from offramp.store.store import Store
+from offramp.study import trained as trials
+from offramp.study.build import BuildOptions, choose
+from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.plan import Plan
+from offramp.study.run.events import Event, Failed
+from offramp.study.run.run import Conduct
+from offramp.study.run.run import run as run_plan
+from offramp.study.run.trials import recorded_code
+from offramp.study.trained import Trained
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build` returns.
+
+    path: of the bundle.  policy: where each image leaves.  card: what the network is, how it was
+    trained, what it loses and what it costs, in types of JSON.  trial: its id in the store.  remarks:
+    on the calibration, where something is amiss.  reasons: what was chosen, and why, a line each.
+
+    >>> built.policy.calibration.statement[:13]
+    'No guarantee:'
+    """
+
+    path: Path
+    policy: Policy
+    card: dict[str, Any]
+    trial: str
+    remarks: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+
+
+def build(
+    backbone: str,
+    data: str,
+    out: str | Path,
+    *,
+    exits: int | Sequence[str] | Literal["auto"] = "auto",
+    weights: str | None = None,
+    keep_frozen: bool = False,
+    goal: Goal = "accuracy",
+    strategy: str | None = None,
+    size: int | None = None,
+    normalize: str | None = None,
+    seed: int = 42,
+    settings: Sequence[str] = (),
+    store: str | Path = "runs",
+    device: torch.device | str | None = None,
+    check: bool = True,
+    measure: bool = True,
+    force: bool = False,
+    watch: Callable[[Event], None] | None = None,
+    **limits: Unpack[Limits],
+) -> Built:
+    """Attach exits, train, choose a policy, and write a bundle that answers pictures without PyTorch.
+
+    backbone: a name, `timm/NAME` or `file.py:function`.
+    data: a name, or `folder:PATH` for images of your own, a folder for each class.
+    out: the bundle's folder.
+    exits: "auto", how many, or names of places.
+    weights: what the backbone starts from: a file, or "imagenet"; None draws them from the seed.
+    keep_frozen: keep those weights as they are and train heads only.
+    goal: what the strategy is chosen for: "accuracy", "latency" and so on, as in `offramp recommend`.
+    strategy: in place of the one that the goal leads to.
+    size: pixels of a side; None goes by the images.
+    normalize: "train" or "imagenet"; None is imagenet with its weights, else train.
+    settings: `key=value` of a study file, such as "recipe.epochs=5"; they win.
+    store: the folder that keeps the training; the same call again goes on from there.
+    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
+    check: compare the bundle's answers with PyTorch's.  measure: time its stages here.
+    force: replace a bundle that is there.  watch: is given every event of the training.
+    limits: as `Fitted.calibrate` takes them: exactly one, such as max_accuracy_loss=0.01.
+
+    Raises OfframpError for whatever cannot be had, and when training fails.
+
+    >>> built = offramp.build(
+    ...     "digits-cnn",
+    ...     "digits",
+    ...     "built",
+    ...     exits=1,
+    ...     settings=["recipe.epochs=3", "data.train_images=400"],
+    ...     measure=False,
+    ...     max_accuracy_loss=0.02,
+    ... )
+    >>> built.path, built.card["network"]["classes"]
+    (PosixPath('built'), 10)
+    """
+    limit = target(**limits)  # mistakes before the work
+    folder = Path(out)
+    graphs.check_installed()
+    bundle.check_place(folder, force)
+    places = str(exits) if isinstance(exits, int | str) else ",".join(exits)
+    wish = BuildOptions(
+        backbone,
+        data,
+        exits=places,
+        weights=weights,
+        keep_frozen=keep_frozen,
+        goal=goal,
+        strategy=strategy,
+        size=size,
+        normalize=normalize,
+        seed=seed,
+        settings=tuple(settings),
+    )
+    chosen, kept = choose(wish), Store(Path(store))
+    conduct = Conduct(devices.chosen(device), cache_folder())
+    with closing(run_plan(chosen.plan, kept, conduct)) as events:
+        for event in events:
+            if watch is not None:
+                watch(event)
+            if isinstance(event, Failed):
+                raise OfframpError(event.reason)
+    asked = Asked(check=check, measure=measure, force=force)
+    built = finished(deployed(chosen.plan, kept, limit, folder, asked))
+    return replace(built, reasons=chosen.reasons)
+
+
+def deployed(
+    plan: Plan, store: Store, wish: Target, out: Path, asked: Asked
+) -> Generator[str, None, Built]:
+    """Calibrate and export the plan's one trial, which has been trained; yields what it does."""
+    name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
+    trust_code = recorded_code(store, name, data=True).keys() <= typed
+    trained = trials.read(store, name, trust_code)
+    found = calibrate(trained.validation, trained.calibration, trained.costs, wish)
+    rule = trials.policy_of(trained, found)
+    done = yield from export(store, name, rule, out, replace(asked, trust_code=trust_code))
+    remarks = tuple(filter(None, (found.remark, _weak(trained))))
+    return Built(done.folder, rule, done.card, name, remarks)
+
+
+def _weak(trained: Trained) -> str | None:
+    """A remark where there is nothing to lose: the full network hardly tells the classes apart."""
+    rows = trained.calibration
+    right = float((rows.logits[:, -1].argmax(axis=1) == rows.labels).mean())
+    often = float(np.bincount(rows.labels).max()) / len(rows.labels)
+    if right > often + 1 / len(rows.labels):
+        return None
+    return (
+        f"the full network has {100 * right:.0f} % of the calibration images right, no more than "
+        "always answering their most frequent class would; train longer (--set recipe.epochs=…)"
+    )

@@ -1,0 +1,84 @@
+"""A chart of results, to look at and to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from offramp.errors import OfframpError, nearest
+from offramp.files import replacing
+from offramp.report import evidence
+from offramp.report.figures import FIGURES, draw
+from offramp.report.model import Figure
+from offramp.report.render.charts import FORMATS, rendered
+from offramp.store.sealed import writing
+from offramp.store.store import Store
+
+
+@dataclass(frozen=True, repr=False)
+class Chart:
+    """What `Results.figure` returns; a notebook shows it.
+
+    >>> chart = results.figure("accuracy-by-exit")
+    >>> chart.name
+    'accuracy-by-exit-digits-cnn-digits'
+    >>> chart.save("accuracy.svg")
+    PosixPath('accuracy.svg')
+    """
+
+    figure: Figure
+
+    @property
+    def name(self) -> str:
+        """What it shows of which model and data, as a file's name."""
+        return self.figure.name
+
+    @property
+    def caption(self) -> str:
+        """How to read it."""
+        return self.figure.caption
+
+    @property
+    def svg(self) -> str:
+        """The chart as SVG."""
+        return rendered(self.figure, ["svg"])["svg"].decode()
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as its path ends: `.svg`, `.pdf`, `.png` or `.json` (Vega-Lite). Returns the path.
+
+        Raises OfframpError for another ending, and where it cannot be written.
+
+        >>> results.figure("accuracy-compute").save("accuracy-compute.svg")
+        PosixPath('accuracy-compute.svg')
+        """
+        place = Path(path)
+        ending = place.suffix[1:]
+        if ending not in FORMATS:
+            endings = ", ".join(f".{known}" for known in FORMATS)
+            raise OfframpError(f"cannot write {place} as a chart; end it in one of {endings}")
+        with writing(place), replacing(place) as temporary:
+            temporary.write_bytes(rendered(self.figure, [ending])[ending])
+        return place
+
+    def __repr__(self) -> str:
+        return f"{self.figure.title} ({self.name})\n{self.caption}"
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
+def chart(store: Store, trials: Collection[str], name: str) -> Chart:
+    """The chart of that name, of some trials: see `Results.figure`."""
+    known = name in FIGURES
+    drawn = draw(evidence.from_store(store.root, trials=trials), [name] if known else [])
+    found = [figure for figure in drawn.figures if known or figure.name == name]
+    if len(found) == 1:
+        return Chart(found[0])
+    if found:
+        names = ", ".join(figure.name for figure in found)
+        raise OfframpError(f"'{name}' is {len(found)} figures; name one of {names}")
+    if known:
+        raise OfframpError(f"{drawn.missing[0]}; run more, or draw another figure")
+    choices = [*FIGURES, *(figure.name for figure in drawn.figures)]
+    raise OfframpError(f"there is no figure '{name}'{nearest(name, choices)}")

@@ -1,0 +1,20 @@
+"""Work that says what it does, step by step, run to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def finished(steps: Generator[str, None, T], say: Callable[[str], object] | None = None) -> T:
+    """What the work comes to. say: is given each step."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+        if say is not None:
+            say(step)
