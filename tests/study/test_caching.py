@@ -14,7 +14,7 @@ from kit import failed, notes
 from offramp.engine.cache import Cache
 from offramp.store.store import Store
 from offramp.study.plan import caching
-from offramp.study.plan.limits import Limits
+from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Event
 from support import CPU, EAGER, run_all, tiny_plan, tiny_study
@@ -72,7 +72,7 @@ def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
     plan = plan_of(cache_memory=memory, cache_disk=disk)
     store, _ = ran(plan, tmp_path, speeds=EAGER)
     assert watch.memory <= memory and watch.disk <= disk
-    peak = caching.forecast(plan, Limits(memory, disk), CPU)
+    peak = caching.forecast(plan, CacheLimits(memory, disk), CPU)
     assert (watch.memory, watch.disk) == (peak.memory, peak.disk)
     assert max(k["live"] for k in kept(plan, store)) == peak.live
     assert (peak.live == 0) == (memory >= 10**9)
@@ -81,7 +81,7 @@ def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
 def test_another_seed_holds_no_more(tmp_path: Path, watch: Watch) -> None:
     plan = plan_of(["two-stage", "distillation"], seeds=(1, 2, 3))
     ran(plan, tmp_path)
-    assert watch.memory == caching.forecast(plan, Limits(10**9, 0), CPU).memory > 0
+    assert watch.memory == caching.forecast(plan, CacheLimits(10**9, 0), CPU).memory > 0
 
 
 def test_the_record_says_where_values_were(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_plain_runs_and_runs_without_caches_hold_nothing(tmp_path: Path, watch: 
         plan = plan_of(["two-stage"], **execution)
         store, events = ran(plan, tmp_path / str(len(execution)) / next(iter(execution)))
         assert watch.memory == watch.disk == 0 and not any(any(k.values()) for k in kept(plan, store))
-        assert caching.forecast(plan, Limits(10**9, 10**9), CPU) == caching.Peak()
+        assert caching.forecast(plan, CacheLimits(10**9, 10**9), CPU) == caching.Peak()
         assert not [text for text in notes(events) if "cache" in text]
 
 
@@ -150,11 +150,11 @@ def test_caches_grow_no_further_than_others_leave_room(
     """The machine's memory is taken by others after the start; a limit that was given stays."""
     cache = Cache(10**9, 0, tmp_path)
     monkeypatch.setattr(caching, "free_memory", lambda: 1000)
-    caching.adapt(cache, plan_of(cache_memory="2GB"), Limits(10**9, 0), CPU, 1)
+    caching.adapt(cache, plan_of(cache_memory="2GB"), CacheLimits(10**9, 0), CPU, 1)
     assert cache.room("memory", []) == 10**9
-    caching.adapt(cache, plan_of(), Limits(10**9, 0), CPU, 2)
+    caching.adapt(cache, plan_of(), CacheLimits(10**9, 0), CPU, 2)
     assert cache.room("memory", []) == 300
-    caching.adapt(cache, plan_of(), Limits(10, 0), CPU, 1)
+    caching.adapt(cache, plan_of(), CacheLimits(10, 0), CPU, 1)
     assert cache.room("memory", []) == 10
 
 
@@ -164,4 +164,4 @@ def test_what_a_process_may_take_is_divided(monkeypatch: pytest.MonkeyPatch, tmp
     assert caching.limits(plan, CPU, tmp_path, 1, memory=need - 1).memory == 0
     monkeypatch.setattr(caching, "free_at_start", lambda: 100 * need)
     assert caching.limits(plan, CPU, tmp_path, 4).memory == pytest.approx(14 * need, rel=1e-6)
-    assert caching.limits(plan_of(cache=False), CPU, tmp_path) == Limits(0, 0)
+    assert caching.limits(plan_of(cache=False), CPU, tmp_path) == CacheLimits(0, 0)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from offramp.study.plan import limits
-from offramp.study.plan.limits import DISK_SHARE, SHARE, Limits, of_caches, share
+from offramp.study.plan.limits import DISK_SHARE, SHARE, CacheLimits, of_caches, share
 from offramp.study.spec.models import ExecutionSpec
 from support import CPU
 
@@ -27,22 +27,22 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "in_memory", lambda _: False)
 
 
-def found(folder: Path, memory: int = 9 * GIB, workers: int = 1, **execution: object) -> Limits:
+def found(folder: Path, memory: int = 9 * GIB, workers: int = 1, **execution: object) -> CacheLimits:
     spec = ExecutionSpec.model_validate(execution)
     return of_caches(spec, CPU, folder, workers, memory, training=2 * GIB)
 
 
 @pytest.mark.usefixtures("disk")
 def test_without_a_limit_caches_take_what_training_leaves_and_half_of_the_disk(tmp_path: Path) -> None:
-    assert found(tmp_path) == Limits(7 * GIB, int(DISK_SHARE * 100 * GIB))
+    assert found(tmp_path) == CacheLimits(7 * GIB, int(DISK_SHARE * 100 * GIB))
     assert found(tmp_path, memory=GIB).memory == 0, "training alone takes more"
 
 
 @pytest.mark.usefixtures("disk")
 def test_a_limit_is_for_all_workers_together(tmp_path: Path) -> None:
     given = {"cache_memory": "4GiB", "cache_disk": "8GiB"}
-    assert found(tmp_path, workers=1, **given) == Limits(4 * GIB, 8 * GIB)
-    assert found(tmp_path, workers=4, **given) == Limits(GIB, 2 * GIB)
+    assert found(tmp_path, workers=1, **given) == CacheLimits(4 * GIB, 8 * GIB)
+    assert found(tmp_path, workers=4, **given) == CacheLimits(GIB, 2 * GIB)
     assert found(tmp_path, workers=4).disk == int(DISK_SHARE * 100 * GIB) // 4
 
 

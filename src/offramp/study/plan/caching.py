@@ -16,7 +16,7 @@ from offramp.engine.placement import PLACES, Name, Place, Speeds, Wanted, assume
 from offramp.engine.resolve import Node
 from offramp.engine.values import Frozen
 from offramp.meters import free_memory
-from offramp.study.plan.limits import Limits, free_at_start, of_caches, share
+from offramp.study.plan.limits import CacheLimits, free_at_start, of_caches, share
 from offramp.study.plan.plan import Plan, can_fuse
 from offramp.study.plan.workers import need
 from offramp.units import size
@@ -40,24 +40,24 @@ def limits(
     workers: int = 1,
     memory: int | None = None,
     training: int | None = None,
-) -> Limits:
+) -> CacheLimits:
     """Those of one of `workers` processes. memory: bytes that it may take in all; None for its share of
     what is free now.  training: bytes that all but caches takes of it; None estimates them."""
     if not plan.study.execution.cache:
-        return Limits(0, 0)
+        return CacheLimits(0, 0)
     memory = share(free_at_start(), workers) if memory is None else memory
     training = need(plan).trial if training is None else training
     return of_caches(plan.study.execution, device, folder, workers, memory, training)
 
 
-def adapt(cache: Cache, plan: Plan, found: Limits, device: torch.device, workers: int) -> None:
+def adapt(cache: Cache, plan: Plan, found: CacheLimits, device: torch.device, workers: int) -> None:
     """Where the study gives no limit, let caches in memory grow no further than others leave room."""
     if plan.study.execution.cache_memory == "auto" and device.type == "cpu":
         grown = cache.used("memory") + share(free_memory(), workers)
         cache.limit(min(found.memory, grown), found.disk)
 
 
-def remarks(cache: Cache, kept: Kept, found: Limits) -> Iterator[str]:
+def remarks(cache: Cache, kept: Kept, found: CacheLimits) -> Iterator[str]:
     """What a user should know of how a group's values are held; the same words each time."""
     slower = "some frozen values are computed for every batch, which takes longer and changes no result"
     for where in cache.refused():
@@ -71,7 +71,7 @@ def remarks(cache: Cache, kept: Kept, found: Limits) -> Iterator[str]:
         )
 
 
-def forecast(plan: Plan, found: Limits, device: torch.device) -> Peak:
+def forecast(plan: Plan, found: CacheLimits, device: torch.device) -> Peak:
     """What one process would hold for one seed; the others are alike."""
     if not plan.study.execution.cache:
         return Peak()

@@ -22,7 +22,7 @@ IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")  # file systems without a disk
 
 
 @dataclass(frozen=True)
-class Limits:
+class CacheLimits:
     """Bytes that the caches of one process may take. no_disk: why there are none on disk, where that is
     not what the study says."""
 
@@ -55,7 +55,7 @@ def of_caches(
     workers: int,
     memory: int,
     training: int,
-) -> Limits:
+) -> CacheLimits:
     """The limits of one of `workers` processes; what the study gives is for all of them together.
 
     memory: bytes that this process may take in all.  training: bytes of it that go to all but caches.
@@ -67,17 +67,17 @@ def of_caches(
         memory, disk = share(free, workers), 0
     room = max(0, memory - training) if given == "auto" else given // workers
     if disk == 0:
-        return Limits(room, 0)
+        return CacheLimits(room, 0)
     try:
         place = existing(folder)
         if in_memory(place):
-            return Limits(room, 0, f"{folder} lies in memory; set TMPDIR to a folder on a disk")
+            return CacheLimits(room, 0, f"{folder} lies in memory; set TMPDIR to a folder on a disk")
         if disk == "auto":
             disk = int(DISK_SHARE * shutil.disk_usage(place).free)
     except OSError as error:
         reason = str(error.strerror or error).lower()
-        return Limits(room, 0, f"{folder} cannot be used ({reason}); set TMPDIR to another folder")
-    return Limits(room, disk // workers)
+        return CacheLimits(room, 0, f"{folder} cannot be used ({reason}); set TMPDIR to another folder")
+    return CacheLimits(room, disk // workers)
 
 
 def cache_folder(candidates: Sequence[Path] | None = None) -> Path:

@@ -32,7 +32,7 @@ from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Held, Store
 from offramp.study.plan import caching
-from offramp.study.plan.limits import Limits
+from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.run import costs, trials
 from offramp.study.run.events import (
@@ -84,7 +84,7 @@ class Run:
     conduct: Conduct
     failed: MutableMapping[str, str]
     images: Images
-    allowed: Limits
+    allowed: CacheLimits
     cache: Cache | None
     meter: Meter
     done: set[str] = field(default_factory=set)
