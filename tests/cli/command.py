@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from offramp.cli import main
+from offramp.store.store import Store
 
 STUDY = """\
 seeds: [1, 2]
@@ -44,3 +51,47 @@ def call(*arguments: object) -> Answer:
     finally:
         sys.argv = before
     return Answer(code, out.getvalue(), err.getvalue())
+
+
+def narrow(answer: Answer) -> str:
+    """What a command says to people: within 80 columns, nothing cut, nothing on standard error."""
+    assert answer.code == 0 and answer.err == "", answer.err
+    for line in answer.out.splitlines():
+        assert len(line) <= 80 and "…" not in line.replace(" … ", " "), line
+    return answer.out
+
+
+def data(answer: Answer) -> Any:
+    """What it says to programs: one JSON value on standard output."""
+    assert answer.code == 0 and answer.err == "", answer.err
+    return json.loads(answer.out, parse_constant=pytest.fail)
+
+
+def keys(store: str = "runs") -> list[str]:
+    return sorted(path.name for path in Path(store, "nodes").iterdir())
+
+
+def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
+    """A node as if it had been made elsewhere. without: kinds of seconds that are not in its record."""
+    store = Store(Path("runs"))
+    node, weights = store.read_node(key), store.node_weights(key)
+    history, cost = store.node_history(key), store.node_cost(key)
+    seconds = {kind: spent for kind, spent in cost.seconds.items() if kind not in without}
+    cost = cost.model_copy(update={"seconds": seconds})
+    store.discard_node(key)
+    made = node.model_copy(update={"provenance": {**node.provenance, **provenance}})
+    store.write_node(made, weights, history, cost)
+
+
+def without(modules: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, in which these modules are not there."""
+    code = (
+        "import sys\n"
+        "class Refuse:  # scipy looks for torch among the modules, so None in its place will not do\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {modules.split()}: raise ImportError(name + ' is refused')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        f"sys.argv = {['offramp', *map(str, arguments)]!r}\n"
+        "from offramp.cli import main; main()"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,20 +27,6 @@ claims:
     is: higher
     strategies: two-stage
     against: baseline
-"""
-
-BLOCKED = """\
-import sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "timm"):
-            raise ImportError(f"{name} is refused")
-
-sys.meta_path.insert(0, Refuse())
-sys.argv = ["offramp", *sys.argv[1:]]
-from offramp.cli import main
-main()
 """
 
 
@@ -142,18 +126,3 @@ def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], mess
 def test_a_store_that_is_named_must_be_there(cli: Cli) -> None:
     answer = cli("recommend", "nowhere")
     assert answer.code == 2 and "nowhere" in answer.err
-
-
-@pytest.mark.parametrize("command", [["claims"], ["recommend", "--goal", "latency"]])
-def test_torch_is_not_needed(store: Path, command: list[str]) -> None:
-    name, *options = command
-    run = [sys.executable, "-c", BLOCKED, name, str(store), *options]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "joint" in done.stdout
-
-
-def test_the_hook_would_notice_torch() -> None:
-    run = [sys.executable, "-c", BLOCKED, "taps", "digits-cnn"]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert "torch is refused" in done.stderr

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from command import STUDY
+from command import STUDY, Answer, without
 
 SECONDS = 500  # a process that takes longer hangs
 LONG = STUDY + "# the last strategy never ends\n"
@@ -53,25 +53,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_words_need_no_torch(arguments: list[str]) -> None:
-    done = without_torch(*arguments)
+    done = without("torch torchvision timm pandas", *arguments)
     assert done.returncode == (2 if arguments[-1] in ("jont", "rnu") else 0), done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_other_commands_do_need_it() -> None:
-    assert "ModuleNotFoundError" in without_torch("taps", "digits-cnn").stderr
+    assert "torch is refused" in without("torch", "taps", "digits-cnn").stderr
 
 
-def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = (
-        "import sys\n"
-        "for name in ('torch', 'torchvision', 'timm', 'pandas'): sys.modules[name] = None\n"
-        f"sys.argv = {['offramp', *arguments]!r}\n"
-        "from offramp.cli import main; main()"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("status", "show joint-digits-cnn-digits-s1", "compare joint two-stage", "claims"),
+        *("recommend --goal latency", "tables --only main"),
+    ],
+)
+def test_reading_a_store_needs_no_torch(words: str, finished: tuple[Path, Answer]) -> None:
+    done = without("torch torchvision timm", *words.split(), "--store", finished[0] / "runs")
+    assert done.returncode == 0, done.stderr
+    assert "joint" in done.stdout or Path("tables").exists()
 
 
 def test_a_mistake_is_one_line_and_exit_code_two() -> None:

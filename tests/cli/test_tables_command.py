@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import Answer, Cli
-
-BLOCKED = """\
-import sys
-class Blocked:  # scipy asks whether torch is among the modules, so None in its place will not do
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
-            raise ImportError(f"{name} is blocked")
-sys.meta_path.insert(0, Blocked())
-from offramp.cli import main
-main()
-"""
+from command import Cli
 
 
 def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> None:
@@ -99,27 +84,6 @@ def test_an_empty_store_says_so(cli: Cli, tmp_path: Path) -> None:
     said = cli("tables", "runs")
     assert said.code == 2
     assert "run a study first" in said.err
-
-
-def test_torch_is_not_needed(finished: tuple[Path, Answer], tmp_path: Path) -> None:
-    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
-    command = [sys.executable, "-c", BLOCKED, "tables", "runs", "--out", "paper"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "paper" / "anova.tex").exists()
-    command[3:] = ["run", str(finished[0] / "s.yaml")]  # the block does block
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False
-    )
-    assert "torch is blocked" in done.stderr
 
 
 def test_json_has_the_values_unrounded(studied: Cli, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`offramp run` and `offramp train`: the forecast, the tables, what is in the store, failures."""
+"""`offramp run` and `offramp train`: a study, a list of studies, a budget, what fails."""
 
 from __future__ import annotations
 
@@ -210,3 +210,83 @@ def test_a_limit_that_is_no_size(command: str, studied: Cli) -> None:
     assert answer.err.strip().endswith(
         "--cache-disk must be auto or a size, such as 2GiB, 500MB or 1024; got '3 pounds'"
     )
+
+
+SHORT = STUDY.replace("epochs: 2", "epochs: 1").replace("seeds: [1, 2]", "seeds: [1]")
+
+
+@pytest.fixture
+def two(cli: Cli, tmp_path: Path) -> Cli:
+    """A list of two studies, of which the second needs one node more than the first."""
+    (tmp_path / "a.yaml").write_text(SHORT.replace("[baseline, joint, two-stage]", "[baseline]"))
+    (tmp_path / "b.yaml").write_text(SHORT.replace("[baseline, joint, two-stage]", "[baseline, joint]"))
+    (tmp_path / "all.yaml").write_text("studies: [a.yaml, b.yaml]\n")
+    return cli
+
+
+def test_a_list_is_forecast_as_a_whole(two: Cli) -> None:
+    said = json.loads(two("run", "all.yaml", "--dry-run", "--speed", "2GFLOPS", "--json").out)
+    totals, (a, b) = said["totals"], (one["totals"] for one in said["studies"])
+    assert (totals["nodes"], totals["trials"]) == (2, 3)  # the baseline counts once
+    assert totals["macs_written"] == a["macs_written"] + b["macs_written"]
+    assert totals["macs"] == b["macs"] and totals["macs_to_run"] == totals["macs"]
+    assert totals["seconds_at_given"] == pytest.approx(totals["macs_to_run"] / 1e9)
+    assert 0 < totals["share_of_written"] < 1
+    assert [one["workers"]["count"] for one in said["studies"]] == [1, 1]
+    answer = two("run", "all.yaml", "--dry-run", "--speed", "2GFLOPS")
+    assert "all.yaml: 2 studies" in answer.out and "at a steady 1 GMAC/s" in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80 and not Path("runs").exists()
+
+
+def test_a_list_runs_into_one_store(two: Cli) -> None:
+    answer = two("run", "all.yaml")
+    assert answer.code == 0, answer.err
+    assert "all.yaml" not in answer.err and "b.yaml, study 2 of 2" in answer.err
+    assert "1 of 1 trial in runs: 1 node trained" in answer.out
+    assert "1 node trained, 1 reused" in answer.out
+    said = json.loads(two("run", "all.yaml", "--json").out)
+    assert [len(one["trials"]) for one in said["studies"]] == [1, 2]
+
+
+def test_what_fails_in_one_study_leaves_the_next(two: Cli, tmp_path: Path) -> None:
+    broken = SHORT.replace("[baseline, joint, two-stage]", "[joint]").replace("0.01", "1e30")
+    (tmp_path / "a.yaml").write_text(broken)
+    answer = two("run", "all.yaml")
+    assert answer.code == 1 and "failed in part: a.yaml" in answer.err
+    assert "2 of 2 trials in runs" in answer.out
+
+
+def test_data_that_is_not_here_is_said_before_anything_trains(two: Cli, tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(SHORT.replace("{name: digits, ", "{name: cifar10, root: x, "))
+    answer = two("run", "all.yaml")
+    assert answer.code == 2 and "b.yaml:5" in answer.err and "fetch" in answer.err
+    assert not Path("runs").exists()
+
+
+def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
+    answer = two("run", "b.yaml", "--budget", "900h", "--dry-run")
+    assert answer.code == 0 and "--budget 900h: all of it fits" in answer.err
+    long = ("--set", "recipe.epochs=200000")
+    answer = two("run", "b.yaml", *long, "--budget", "90s", "--dry-run", "--json")
+    assert "--budget 90s: the same as --set recipe.epochs=" in answer.err
+    chosen = [word for word in answer.err.rstrip(".").split() if word[:6] in ("recipe", "data.t")]
+    flags = [part for setting in chosen for part in ("--set", setting.rstrip(";"))]
+    plain = two("run", "b.yaml", *flags, "--dry-run", "--json")
+    mine, theirs = (json.loads(one.out)["nodes"] for one in (answer, plain))
+    assert [n["key"] for n in mine] == [n["key"] for n in theirs]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["all.yaml", "--budget", "2h"], "--budget is for one study"),
+        (["b.yaml", "--workers", "0"], "--workers must be auto or a number from 1 on; got '0'"),
+        (["b.yaml", "--workers", "many"], "--workers must be auto or a number"),
+        (["b.yaml", "--budget", "soon"], "--budget must be a time, such as 5ms"),
+        (["b.yaml", "--speed", "14TFLOPS"], "--speed is for a forecast; add --dry-run"),
+        (["b.yaml", "--speed", "fast", "--dry-run"], "--speed must be a device's speed"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_line(two: Cli, words: list[str], said: str) -> None:
+    answer = two("run", *words)
+    assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1

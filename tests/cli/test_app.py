@@ -1,0 +1,57 @@
+"""What all commands have in common: help, version, where the store is, the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from command import Cli, keys, narrow
+
+from offramp.cli.app import app
+
+
+def test_help_teaches(cli: Cli) -> None:
+    whole = narrow(cli("--help"))
+    assert "..." not in whole.split("Commands:")[1]  # no summary is cut
+    assert narrow(cli("-h")) == whole
+    commands = [line.split()[0] for line in whole.split("Commands:")[1].splitlines() if line.strip()]
+    assert len(commands) == len(app.registered_commands) + len(app.registered_groups)
+    inner = [("data", "describe"), ("data", "check")]
+    for command in [*((name,) for name in commands if name != "data"), *inner]:
+        text = narrow(cli(*command, "--help"))
+        assert "--json" in text and text.count("\n") > 8, command
+        assert command[0] in ("status", "gc", "doctor") or "Example" in text, command
+
+
+def test_version(cli: Cli) -> None:
+    assert narrow(cli("--version")).startswith("offramp 0.")
+
+
+def test_a_store_is_named_before_or_behind_an_option(studied: Cli) -> None:
+    Path("runs").rename("elsewhere")
+    trial = "two-stage-digits-cnn-digits-s1"
+    for words in (
+        ["status"],
+        ["show", trial],
+        ["compare", "joint", trial[:9]],
+        ["why", keys("elsewhere")[0]],
+    ):
+        one, other = studied(*words, "elsewhere"), studied(*words, "--store", "elsewhere")
+        assert narrow(one) == narrow(other)
+        assert studied(*words, "elsewhere", "--store", "elsewhere") == one
+        both = studied(*words, "elsewhere", "--store", "runs")
+        assert both.code == 2 and "two stores are named, elsewhere and runs" in both.err
+        assert "there is no store at runs" in studied(*words).err
+
+
+def test_a_device_that_is_not_here_is_one_line(studied: Cli) -> None:
+    trial, device = "two-stage-digits-cnn-digits-s1", ("--device", "abacus")
+    for words in (
+        *(["run", "s.yaml"], ["run", "s.yaml", "--dry-run"], ["doctor"], ["benchmark", trial]),
+        ["train", "--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits"],
+        ["calibrate", trial, "--max-mean-latency", "1s"],
+        ["build", "--backbone", "digits-cnn", "--data", "digits", "--out", "bundle"],
+    ):
+        answer = studied(*words, *device)
+        assert answer.code == 2 and answer.out == "", words
+        assert "no device 'abacus' here; choose from cpu" in answer.err.splitlines()[-1], words
+    assert studied("run", "s.yaml", "--quiet", "--device", "cpu").code == 0

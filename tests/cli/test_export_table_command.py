@@ -1,0 +1,31 @@
+"""`offramp export-table`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+from command import Cli, data, narrow
+
+
+def test_export_table(studied: Cli) -> None:
+    said = data(studied("export-table", "--out", "t.parquet", "--json"))
+    frame = pd.read_parquet("t.parquet")
+    assert said == {"out": "t.parquet", "rows": len(frame), "trials": 6}
+    columns = ["trial", "strategy", "model", "data", "seed"]
+    columns += ["phase", "exit", "split", "epoch", "metric", "value", "source", "measured"]
+    assert list(frame.columns) == columns
+    assert f"{len(frame)} rows of 6 trials" in narrow(studied("export-table", "--out", "t.csv"))
+    with Path("t.csv").open() as file:
+        assert next(csv.reader(file)) == columns and sum(1 for _ in file) == len(frame)
+
+
+def test_export_table_says_where_it_cannot_write(studied: Cli) -> None:
+    for out, words in (("t.txt", ".parquet or .csv"), ("no/t.csv", "no folder no"), (".csv", ".csv")):
+        answer = studied("export-table", "--out", out)
+        assert answer.code == 2 and words in answer.err and len(answer.err.splitlines()) == 1
+    Path("t.csv").mkdir()
+    answer = studied("export-table", "--out", "t.csv")
+    assert answer.code == 2 and "t.csv cannot be written" in answer.err
+    assert not Path("no").exists() and not list(Path().glob("*.tmp"))

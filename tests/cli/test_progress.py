@@ -1,0 +1,164 @@
+"""What a run shows while it works: how far reading is, the moving lines and those that stay."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+from rich.console import Console
+
+from offramp.cli import progress
+from offramp.cli.progress import CLEAR, Progress, reading_shown
+from offramp.engine.fit import EpochReport
+from offramp.study.plan.plan import Plan
+from offramp.study.run import events
+from offramp.units import duration
+from support import tiny_plan, tiny_study
+
+LOG = logging.getLogger("offramp.data.pace")
+
+
+def read(times: tuple[float, ...], monkeypatch: pytest.MonkeyPatch, shown: bool = True) -> None:
+    """Work that says how far it is at these seconds."""
+    with reading_shown(shown):
+        for number, at in enumerate(times):
+            monkeypatch.setattr(logging.time, "time_ns", lambda at=at: round(at * 1e9), raising=False)
+            monkeypatch.setattr(logging.time, "time", lambda at=at: at)
+            LOG.info("step %s", number)
+
+
+def test_on_a_terminal_one_line_moves_and_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    read((0, 1, 2), monkeypatch)
+    out, err = capsys.readouterr()
+    assert out == "" and err == f"{CLEAR}step 0{CLEAR}step 1{CLEAR}step 2{CLEAR}"
+
+
+def test_elsewhere_a_line_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read((0, 5, 9, 11, 13, 22, 40), monkeypatch)
+    assert capsys.readouterr() == ("", "step 3\nstep 5\nstep 6\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_warnings_stay(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with reading_shown():
+        LOG.warning("look here")
+    err = capsys.readouterr().err
+    assert err == (f"{CLEAR}look here\n{CLEAR}" if terminal else "look here\n")
+
+
+def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("offramp.data")
+    before = (log.level, list(log.handlers))
+    read((0, 50), monkeypatch, shown=False)
+    with pytest.raises(KeyboardInterrupt), reading_shown():
+        raise KeyboardInterrupt
+    assert (log.level, list(log.handlers)) == before
+    LOG.info("nobody listens")
+    assert capsys.readouterr() == ("", "") and progress.SELDOM == 10
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return tiny_plan(tiny_study(["baseline", "joint", "two-stage"], recipe={"epochs": 10}))
+
+
+def report(key: str, epoch: int, exits: int) -> events.Epoch:
+    accuracy = {k: 0.5 + k / 100 for k in range(1, exits + 1)}
+    return events.Epoch(EpochReport(key, epoch, 1.2345, 1.0, accuracy, accuracy, 0.1))
+
+
+def moving(progress: Progress) -> list[str]:
+    """The moving lines, as the screen has them."""
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(progress._screen())
+    return shown.get().splitlines()
+
+
+def keys(plan: Plan, phase: str) -> list[str]:
+    return [key for key, node in plan.nodes.items() if node.name == phase]
+
+
+def test_the_moving_lines_say_what_where_and_how_long(plan: Plan) -> None:
+    (joint,) = keys(plan, "joint")
+    progress = Progress(plan, shown=True)
+    assert moving(progress)[0].endswith("0 % · time left: ? · 0/5 phases")
+    progress.see(events.Began((joint,), 0))
+    progress.see(report(joint, 3, 4))
+    bar, where, numbers = moving(progress)
+    assert where == "seed 42 · joint · joint"
+    assert numbers == "epoch 3/10 · loss 1.234 · validation 51.0 52.0 53.0 54.0 % at exits 1–4"
+    share = round(100 * 0.3 * plan.macs(joint) / plan.executed)
+    assert f" {share} % · " in bar and bar.endswith(" s left · 0/5 phases")
+
+
+def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("offramp.cli.progress.time.monotonic", lambda: now[0])
+    (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
+    progress = Progress(plan, shown=True)
+    progress.see(events.Reused(backbone))
+    progress.see(events.Began((joint,), 5))  # resumed half-way
+    now[0] = 60.0
+    progress.see(report(joint, 6, 4))
+    rest = plan.executed - plan.macs(backbone) - 0.6 * plan.macs(joint)
+    assert duration(60 * rest / (0.1 * plan.macs(joint))) in moving(progress)[0]
+
+
+def test_lines_that_stay(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    (backbone,), (joint,), heads = (
+        keys(plan, "backbone"),
+        keys(plan, "joint"),
+        keys(plan, "exit 1") + keys(plan, "exit 2") + keys(plan, "exit 3"),
+    )
+    progress = Progress(plan, shown=True)
+    progress.see(events.Reused(joint))
+    progress.see(events.Failed(backbone, "the loss is not finite"))
+    progress.see(events.Failed(heads[0], "needs phase 'backbone', which failed"))
+    note = "a note that is longer than the screen is wide " * 3
+    progress.see(events.Note(note))
+    progress.see(events.Note(note))
+    progress.see(events.TrialDone(plan.trials[1].id, True))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "failed: seed 42 · baseline and 1 more · backbone: the loss is not finite",
+        "failed: seed 42 · two-stage · exit 1: needs phase 'backbone', which failed",
+        note.rstrip() + " ",
+    ]
+    assert [(f["strategy"], f["reason"]) for f in progress.failures()] == [
+        ("baseline", "the loss is not finite"),
+        ("two-stage", "the loss is not finite"),
+    ]
+    assert progress.closing("runs").startswith("1 of 3 trials in runs: 0 nodes trained, 1 reused, in ")
+
+
+def test_quiet_says_only_what_must_be_said(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(plan, shown=False)
+    with progress:
+        progress.see(events.Finished(keys(plan, "joint")[0], 1.0))
+        progress.see(events.Note("a damaged file"))
+    assert capsys.readouterr().err == "a damaged file\n"
+
+
+def test_a_node_that_was_damaged_and_trained_again_is_not_reused(plan: Plan) -> None:
+    (joint,) = keys(plan, "joint")
+    progress = Progress(plan, shown=False)
+    for event in (events.Finished(joint, 1.0), events.Reused(joint)):
+        progress.see(event)
+    for trial in plan.trials:
+        progress.see(events.TrialDone(trial.id, trial is not plan.trials[1]))
+    assert progress.closing("runs").startswith("3 of 3 trials in runs: 1 node trained, 0 reused")

@@ -1,0 +1,34 @@
+"""`offramp recipes`, and the studies of the paper."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+from command import Cli
+
+from offramp.paper.recipes import RECIPES
+
+PAPER = Path(__file__).parents[2] / "studies" / "paper"
+
+
+def test_a_study_of_the_paper_is_planned_without_data(cli: Cli) -> None:
+    path = PAPER / "mobilenetv1-cifar10.yaml"
+    answer = cli("run", path, "--set", "seeds=[42]", "--dry-run")
+    assert answer.code == 0 and "Provisional, keys too: cifar10: no folder is given" in answer.out
+    assert "✓ " not in answer.out.split("trials of")[0]
+    refused = cli("run", path, "--set", "seeds=[42]")
+    assert refused.code == 2 and "needs its folder; fetch" in refused.err
+
+
+def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:
+    answer = cli("recipes")
+    assert max(map(len, answer.out.splitlines())) <= 80 and "…" not in answer.out
+    assert all(answer.out.count(f"\n{name} ") == 3 for name in RECIPES)
+    assert [one["name"] for one in json.loads(cli("recipes", "--json").out)] == list(RECIPES)
+    text = cli("recipes", "resnet18-chestxray14").out
+    assert yaml.safe_load(text)["recipe"]["patience"] == 10
+    assert json.loads(cli("recipes", "resnet18-chestxray14", "--json").out)["patience"] == 10
+    wrong = cli("recipes", "resnet18-cifar10")
+    assert wrong.code == 2 and "did you mean" in wrong.err

@@ -1,0 +1,52 @@
+"""`offramp show`."""
+
+from __future__ import annotations
+
+import pytest
+from command import Cli, data, narrow, remade
+
+from offramp.store.archive import Archive
+
+
+def test_show(studied: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Archive.read_trial
+    long = {"device": "A processor whose maker gave it one of the longest names there are, at 2.25GHz"}
+    monkeypatch.setattr(
+        Archive,
+        "read_trial",
+        lambda store, id: (m := read(store, id)).model_copy(
+            update={"provenance": {**m.provenance, **long}}
+        ),
+    )
+    text = narrow(studied("show", "two-stage-digits-cnn-digits-s1"))
+    assert "blocks.0" in text and "backbone" in text and "exit 2" in text and "Made with torch" in text
+    said = data(studied("show", "two-stage-digits-cnn-digits-s1", "--json"))
+    assert said["trial"].startswith("two-stage-digits-cnn-digits-s1-")
+    assert said["exits"] == [1, 2, 3] and said["seed"] == 1 and said["seconds"]["measured"] is False
+    assert [phase["name"] for phase in said["phases"]] == ["backbone", "exit 1", "exit 2"]
+    (phases,) = [part for part in text.split("\n\n") if "kept" in part and "backbone" in part]
+    assert all(word in phases for word in ("train", "check", "data", "other", "all"))
+    kinds = {"preparation", "train", "validation", "data", "evaluation"}
+    assert all(kinds <= set(phase["seconds"]) for phase in said["phases"])
+
+
+def test_show_reads_records_whose_time_of_data_was_not_told_apart(studied: Cli) -> None:
+    trial = "two-stage-digits-cnn-digits-s1"
+    told = data(studied("show", trial, "--json"))
+    key = told["phases"][0]["node"]
+    remade(key, without=("data",))
+    later = data(studied("show", trial, "--json"))
+    assert "data" not in later["phases"][0]["seconds"] and "data" in later["phases"][1]["seconds"]
+    spent = [sum(phase["seconds"].values()) for phase in later["phases"]]
+    assert later["seconds"]["executed"] == pytest.approx(sum(spent))
+    line = next(row for row in studied("show", trial).out.splitlines() if key[:12] in row)
+    assert " - " in line
+
+
+def test_show_asks_for_more_of_an_id(studied: Cli) -> None:
+    several = studied("show", "joint")
+    assert several.code == 2 and "begins 2 trials; give more" in several.err
+    none = studied("show", "joined")
+    assert none.code == 2 and "no trial 'joined' in runs; it holds 6, such as baseline-" in none.err
+    near = studied("show", "joint-digits-cnn-digit-s1")
+    assert near.code == 2 and "did you mean 'joint-digits-cnn-digits-s1-" in near.err

@@ -1,0 +1,54 @@
+"""`offramp strategies`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import Cli, data, narrow
+
+from offramp.strategies import STRATEGIES
+
+
+def test_compare_strategies_seed_by_seed(studied: Cli) -> None:
+    said = data(studied("compare", "joint", "two-stage", "--json"))
+    assert said["paired_by"] == "seed" and [row["exit"] for row in said["exits"]] == [1, 2, 3]
+    assert {row["pairs"] for row in said["exits"]} == {2}
+    other = data(studied("compare", "two-stage", "joint", "--json"))
+    for row, turned in zip(said["exits"], other["exits"], strict=True):
+        assert row["mean"] == -turned["mean"] and row["low"] <= row["mean"] <= row["high"]
+    assert "paired by seed" in narrow(studied("compare", "joint", "two-stage"))
+    # The baseline has the final exit alone.
+    assert [r["exit"] for r in data(studied("compare", "baseline", "joint", "--json"))["exits"]] == [3]
+
+
+def test_strategies(cli: Cli) -> None:
+    text = narrow(cli("strategies"))
+    assert [line.split()[0] for line in text.splitlines() if line[:1].isalpha()][1:10] == [*STRATEGIES]
+    said = data(cli("strategies", "--json"))
+    assert [row["name"] for row in said] == [*STRATEGIES] and all(row["summary"] for row in said)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_is_explained(cli: Cli, name: str) -> None:
+    for exits in (1, 4, 6):
+        text = narrow(cli("strategies", name, "--exits", exits))
+        assert f"strategies/{name.replace('-', '_')}.py" in text.replace("\n", "")
+        said = data(cli("strategies", name, "--exits", exits, "--json"))
+        assert said["phases"] and f"head {exits}" in said["phases"][-1]["trains"] + [f"head {exits}"]
+        assert not any(set(p["trains"]) & set(p["frozen"]) for p in said["phases"])
+
+
+def test_a_strategy_of_ones_own_is_explained(cli: Cli) -> None:
+    Path("mine.py").write_text(
+        '"""Mine."""\nfrom offramp.phase import CE, Phase\nfrom offramp.parts import heads, segments\n'
+        "def last(exits, *, weight: float = 1.0):\n"
+        '    """Only the last exit."""\n'
+        "    all = segments(1, exits) | heads(exits, exits)\n"
+        '    return (Phase("all", all, (CE(exits, weight),)),)\n'
+    )
+    answer = cli("strategies", "mine.py:last")  # the path of the file may be a long one
+    text = answer.out
+    assert answer.code == 0
+    assert "Only the last exit." in text and "weight = 1.0" in text
+    assert "mine.py" in text
