@@ -17,7 +17,7 @@ from offramp.data.dataset import Split
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import profile
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
-from offramp.study.spec import models as studies
+from offramp.study.spec import file as studies
 
 CLASSES = 10
 CALIBRATION = 256  # images that batch statistics of a drawn trunk are taken from

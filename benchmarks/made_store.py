@@ -24,7 +24,7 @@ from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import trials
 from offramp.study.run.costs import USED
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,7 @@ from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Began, Epoch, Event, Failed, Finished
 from offramp.study.run.run import Conduct, run
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 
 ROOT = Path(__file__).parents[1]
 Mode = Literal["derived", "plain"]

@@ -19,7 +19,7 @@ from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import Conduct, run
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 
 CPU = torch.device("cpu")
 

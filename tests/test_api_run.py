@@ -99,7 +99,7 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -
 def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:
     import yaml
 
-    from offramp.study.spec import models as spec
+    from offramp.study.spec import file as spec
 
     mapping = yaml.safe_load(STUDY)
     one = offramp.run(mapping, store=folder / "one")

@@ -13,7 +13,7 @@ from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Reused, TrialDone
 from offramp.study.run.run import Conduct, run
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU
 
 STUDY = Path(__file__).parents[2] / "studies" / "demo.yaml"

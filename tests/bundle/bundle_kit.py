@@ -13,7 +13,7 @@ from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
 from offramp.study.plan.plan import make_plan
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import run_all
 
 STRATEGIES = (

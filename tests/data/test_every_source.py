@@ -17,7 +17,7 @@ import yaml
 import offramp
 from offramp.data import DATASETS, DataSpec, load
 from offramp.errors import OfframpError
-from offramp.study.spec.models import parse
+from offramp.study.spec.file import parse
 
 ROOTED = [name for name, source in DATASETS.items() if "root" in inspect.signature(source).parameters]
 
@@ -74,7 +74,7 @@ import torch
 
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError
-from offramp.study.spec.models import parse
+from offramp.study.spec.file import parse
 
 FETCH = "squares.txt from https://example.org"
 

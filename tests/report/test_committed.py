@@ -13,7 +13,7 @@ from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 
 ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"

@@ -10,7 +10,7 @@ import pytest
 from offramp.errors import OfframpError
 from offramp.study.plan.budget import MARGIN, choose
 from offramp.study.plan.plan import Plan, make_plan
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU
 
 STUDY: dict[str, Any] = {

@@ -36,7 +36,7 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Began, Epoch, Waiting
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import run
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {

@@ -19,7 +19,7 @@ from offramp.store.store import Store
 from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.trials import EVALUATION_BATCH, load_network
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU, NUMERICS, run_all, tiny_data, tiny_study
 
 KEPT = (

@@ -13,7 +13,7 @@ from offramp.nets import NetSpec, build
 from offramp.store.archive import NAME
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, can_fuse, make_plan
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU, network, tiny_data, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {

@@ -15,7 +15,7 @@ from offramp.numerics import PROFILES, custom
 from offramp.study.plan import profiles
 from offramp.study.plan.plan import make_plan
 from offramp.study.plan.profiles import Gain, NumericsSpec, ProfileFile
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU
 
 

@@ -15,7 +15,7 @@ from offramp.nets import pretrained
 from offramp.store.store import Store
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.plan import make_plan
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU
 
 STUDY: dict[str, Any] = {

@@ -17,9 +17,9 @@ from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
 from offramp.paper.recipes import RECIPES
 from offramp.strategies import STRATEGIES
-from offramp.study.plan.collection import members
 from offramp.study.plan.plan import net_spec, plan_trials, read_data, without_weights
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
+from offramp.study.spec.file import members
 from support import NUMERICS
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -8,7 +8,7 @@ import pytest
 
 from offramp.errors import OfframpError
 from offramp.study.plan.plan import make_plan
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU
 
 CHEST: dict[str, Any] = {

@@ -12,7 +12,8 @@ import pytest
 from offramp.errors import OfframpError
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
-from offramp.study.spec.models import RECIPE_FIELDS, DataSpec, RecipeSpec, parse, read
+from offramp.study.spec.file import parse, read
+from offramp.study.spec.models import RECIPE_FIELDS, DataSpec, RecipeSpec
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 
@@ -214,7 +215,7 @@ def test_sections_match_the_layers_below() -> None:
 
 
 def test_reading_is_quick_to_import() -> None:
-    code = "import sys, offramp.study.spec.models as s; sys.exit('torch' in sys.modules or not s.read)"
+    code = "import sys, offramp.study.spec.file as s; sys.exit('torch' in sys.modules or not s.read)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

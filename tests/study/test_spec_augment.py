@@ -14,7 +14,7 @@ import offramp
 from offramp.augment import Augment
 from offramp.errors import OfframpError
 from offramp.nets.backbones.digits_cnn import DigitsCNN
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 
 HEAD = "strategies: [joint]\nbackbone: digits-cnn\ndata: digits\n"
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.errors import OfframpError
-from offramp.study.spec.models import RecipeSpec, Study, parse, read
+from offramp.study.spec.file import parse, read
+from offramp.study.spec.models import RecipeSpec, Study
 
 FILE = """\
 seeds: [0, 7]

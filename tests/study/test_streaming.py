@@ -24,7 +24,7 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Began, Event
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import Conduct, run
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU, run_all
 
 CHILD = """

@@ -21,7 +21,7 @@ from offramp.store.store import Damaged, Store
 from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import trials
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
 INDEPENDENT = {"name": "distillation", "as": "independent", "students": "independent"}

@@ -42,7 +42,7 @@ from offramp.study.run import trials
 from offramp.study.run.events import Event, Failed
 from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from offramp.study.trained import Trained
 
 

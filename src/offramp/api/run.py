@@ -15,14 +15,14 @@ from offramp.api.chart import Chart, chart
 from offramp.store.results import StrategyResult, by_strategy
 from offramp.store.store import Store
 from offramp.store.table import tidy
-from offramp.study.plan.collection import Member, check_data, members, plans
 from offramp.study.plan.limits import cache_folder
-from offramp.study.plan.plan import Plan
+from offramp.study.plan.plan import Plan, check_data, plans
 from offramp.study.plan.workers import suited
 from offramp.study.run.events import Event, Failed
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import Conduct
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
+from offramp.study.spec.file import Member, members
 from offramp.study.spec.models import Study
 
 

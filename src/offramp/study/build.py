@@ -19,7 +19,7 @@ from offramp.nets import ExitNetwork, build
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles
 from offramp.study.plan.plan import Plan, data_spec, net_spec, plan_trials
-from offramp.study.spec import models as spec
+from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 
 HEADS_ONLY = ("distillation", "two-stage")  # what can leave a given backbone as it is

@@ -201,7 +201,7 @@ def split_(
 
 def _study(name: str, root: Path | None, augment: str | None, settings: list[str] | None) -> Study:
     """A study of a data set, for all that is said of it."""
-    from offramp.study.spec import models as spec
+    from offramp.study.spec import file as spec
 
     source = {"name": name, **({} if root is None else {"root": str(root)})}
     overrides = [*([f"augment={augment}"] if augment is not None else []), *(settings or [])]

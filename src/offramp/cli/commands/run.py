@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     import torch
 
     from offramp.store.store import Store
-    from offramp.study.plan.collection import Member
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.workers import Workers
     from offramp.study.run.run import Conduct
+    from offramp.study.spec.file import Member
     from offramp.study.spec.models import Study
 
 
@@ -299,9 +299,9 @@ def _start(
 ) -> None:
     """Plan and run what a file asks for; exits as `start`."""
     from offramp import units
-    from offramp.study.plan.collection import members
     from offramp.study.plan.forecast import measured
     from offramp.study.plan.plan import make_plan
+    from offramp.study.spec.file import members
 
     if how.speed is not None and not how.dry_run:
         raise OfframpError("--speed is for a forecast; add --dry-run")
@@ -339,7 +339,7 @@ def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...
 
 def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
     """One study after another; what fails in one does not stop the next."""
-    from offramp.study.plan.collection import check_data, plans
+    from offramp.study.plan.plan import check_data, plans
 
     if how.dry_run:
         _show_all(path, asked, how)
@@ -376,8 +376,8 @@ def _shown(made: Iterator[Plan], shown: bool) -> Iterator[Plan]:
 
 def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
     from offramp.store.store import Store
-    from offramp.study.plan.collection import plans
     from offramp.study.plan.forecast import together
+    from offramp.study.plan.plan import plans
 
     device = how.device
     planned = plans([member.study for member in asked], device, provisional=True)

@@ -66,7 +66,7 @@ def train(
       offramp train --strategy two-stage --backbone resnet18 --data cifar10 \\
         --root data/cifar10 --set recipe.epochs=10 --set exits='[layer1, layer2]'
     """
-    from offramp.study.spec import models as spec
+    from offramp.study.spec import file as spec
 
     source: dict[str, Any] = {"name": data}
     if root is not None:

@@ -76,7 +76,8 @@ def _planned(study: Path | None, overrides: list[str]) -> dict[str, dict[str, An
     """What the nodes of a study, or of a list of studies, would read, by key."""
     if study is None:
         return {}
-    from offramp.study.plan.collection import members, plans
+    from offramp.study.plan.plan import plans
+    from offramp.study.spec.file import members
 
     made = plans([member.study for member in members(study, overrides)])
     return {key: node.reads for plan in made for key, node in plan.nodes.items()}

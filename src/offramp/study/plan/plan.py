@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -160,6 +160,31 @@ def read_data(study: Study, provisional: bool = False) -> Data:
         if provisional and missing(spec) is not None:
             return declared_data(spec, augment)
         return load(spec, augment, study.execution.loader)
+
+
+def check_data(studies: Sequence[Study]) -> None:
+    """Raises OfframpError where the folder of any study's data is not there: before the first of them
+    has trained for days."""
+    for study in studies:
+        if missing(data_spec(study)) is not None:
+            read_data(study)
+
+
+def plans(
+    studies: Sequence[Study], device: torch.device | None = None, provisional: bool = False
+) -> Iterator[Plan]:
+    """The plan of each study. Data that several have in common is read once.
+
+    Raises OfframpError as `make_plan` does.
+    """
+    known: list[tuple[Any, Data]] = []
+    for study in studies:
+        asked = (study.data, study.augment, study.execution.loader)
+        data = next((held for what, held in known if what == asked), None)
+        if data is None:
+            data = read_data(study, provisional)
+            known.append((asked, data))
+        yield make_plan(study, device, provisional, data)
 
 
 def without_weights(study: Study) -> Study:

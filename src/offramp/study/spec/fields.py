@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -116,21 +116,6 @@ def limit(value: Any) -> int | Literal["auto"]:
     if found is None:
         raise fail(f"must be auto or {units.SIZE.such}, got {shown(value)}")
     return int(found)
-
-
-def head(value: Any) -> dict[str, Any]:
-    """Fields of a head, in their order. Which kind of head reads which is checked where it is made."""
-    from offramp.nets import heads  # it brings torch, which a study that names no head can do without
-
-    names: dict[str, Any] = {field.name: field.default for field in fields(heads.HeadSpec)}
-    given = {k: v for k, v in mapping(value, names).items() if v is not None}
-    for name, setting in given.items():
-        if not heads.allowed(name, setting):
-            hint = nearest(str(setting), heads.SETTINGS) if name == "kind" else ""
-            hint = hint if "did you mean" in hint else ""
-            raise fail(f"must be {heads.must_be(name)}, got {shown(setting)}{hint}", name)
-    # 0 and 0.0 are one dropout and must be one key.
-    return {k: type(default)(given[k]) for k, default in names.items() if k in given}
 
 
 def taps(value: Any) -> tuple[str, ...] | int | None:

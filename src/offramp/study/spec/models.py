@@ -9,8 +9,7 @@ their lines.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,19 +18,17 @@ from pydantic import (
     Field,
     PlainValidator,
     PrivateAttr,
-    ValidationError,
     field_serializer,
     model_validator,
 )
 
-from offramp.errors import OfframpError
+from offramp.errors import nearest
 from offramp.recipe import Recipe, clash
 from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.augment import AugmentSpec
 from offramp.study.spec.yaml_lines import Path
-from offramp.study.spec.yaml_lines import parse as parse_yaml
 
 STRICT = fields.STRICT
 
@@ -163,6 +160,21 @@ class BackboneSpec(BaseModel):
         return fields.gather_options(value, {"name", "weights"})
 
 
+def _head(value: Any) -> dict[str, Any]:
+    """Fields of a head, in their order. Which kind of head reads which is checked where it is made."""
+    from offramp.nets import heads  # it brings torch, which a study that names no head can do without
+
+    names: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(heads.HeadSpec)}
+    given = {k: v for k, v in fields.mapping(value, names).items() if v is not None}
+    for name, setting in given.items():
+        if not heads.allowed(name, setting):
+            hint = nearest(str(setting), heads.SETTINGS) if name == "kind" else ""
+            hint = hint if "did you mean" in hint else ""
+            raise fields.fail(f"must be {heads.must_be(name)}, got {fields.shown(setting)}{hint}", name)
+    # 0 and 0.0 are one dropout and must be one key.
+    return {k: type(default)(given[k]) for k, default in names.items() if k in given}
+
+
 class ExitsSpec(BaseModel):
     """taps: names of places, or how many early exits; None is the backbone's own choice.
     head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
@@ -170,7 +182,7 @@ class ExitsSpec(BaseModel):
     model_config = STRICT
 
     taps: Annotated[tuple[str, ...] | int | None, PlainValidator(fields.taps)] = None
-    head: Annotated[Options, PlainValidator(fields.head)] = {}
+    head: Annotated[Options, PlainValidator(_head)] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -285,60 +297,3 @@ class Study(BaseModel):
         `studies/demo.yaml:7`, or `--set strategies=[joint]`; if not given, the nearest around it.
         """
         return places.place(self._places, path)
-
-
-def read(path: str | FilePath, overrides: Sequence[str] = ()) -> Study:
-    """Read a study file; each of `overrides` is `key.key=value`, its value YAML.
-
-    A position in a list is a number from 0: `strategies.0.as=mine`. Raises OfframpError for a file
-    that cannot be read and for everything that is wrong in it.
-    """
-    source = str(path)
-    document = parse_yaml(places.file_text(FilePath(path)), source)
-    if document.value is None:
-        raise OfframpError(f"{source}: the file is empty; write strategies, backbone and data in it")
-    where = {at: f"{source}:{line}" for at, line in document.lines.items()} | {(): source}
-    return _study(places.expanded(document.value, source), where, overrides)
-
-
-def parse(
-    mapping: Mapping[str, Any],
-    source: str | None = None,
-    overrides: Sequence[str] = (),
-    flags: Mapping[str, str] | None = None,
-) -> Study:
-    """A study from a mapping in the types of JSON; `source` is what messages call it, `flags` what
-    they call some of its top-level keys instead. overrides are those of `read`.
-
-    Raises OfframpError for everything that is wrong in it.
-    """
-    name = source or "study"
-    value, where = places.expanded(mapping, name), places.everywhere(mapping, (), name)
-    for key, flag in (flags or {}).items():
-        where |= places.everywhere(mapping[key], (key,), flag)
-    return _study(value, where, overrides)
-
-
-def _study(value: dict[str, Any], where: dict[Path, str], overrides: Sequence[str]) -> Study:
-    """The study with `overrides` applied, and then what its scale sets of the rest."""
-    for setting in overrides:
-        value, where = places.overridden(value, where, setting)
-    study = _validated(value, where)
-    if study.scale == "full":
-        return study
-    from offramp.study.spec.scale import small  # it knows data sets, which reading does not need
-
-    given = {setting.partition("=")[0].strip() for setting in overrides}
-    for setting in small(study):
-        if setting.partition("=")[0] not in given:
-            value, where = places.overridden(value, where, setting, "scale: small,")
-    return _validated(value, where)
-
-
-def _validated(value: dict[str, Any], where: dict[Path, str]) -> Study:
-    try:
-        study = Study.model_validate(value)
-    except ValidationError as error:
-        raise OfframpError(places.message(error, where)) from None
-    study._places = where
-    return study

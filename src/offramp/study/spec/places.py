@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,21 +32,6 @@ _MUST = {
     "too_short": "must have at least {min_length} entry",
     "literal_error": "must be {expected}",
 }
-
-
-def file_text(path: FilePath) -> str:
-    """A study file's text. Raises OfframpError where there is none to read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise OfframpError(
-            f"{path}: no such study file; give the path of one, such as studies/demo.yaml"
-        ) from None
-    except UnicodeDecodeError:
-        raise OfframpError(f"{path}: not a text file; save it as UTF-8") from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OfframpError(f"{path}: cannot be read ({reason}); give a readable file") from None
 
 
 def everywhere(value: Any, path: Path, where: str) -> Places:

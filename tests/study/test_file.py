@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from offramp.errors import OfframpError
-from offramp.study.plan import collection
-from offramp.study.plan.collection import members, plans
+from offramp.study.plan import plan
+from offramp.study.plan.plan import plans
+from offramp.study.spec.file import members
 
 STUDY = "strategies: [joint]\nbackbone: digits-cnn\ndata: {name: digits}\n"
 
@@ -74,7 +75,7 @@ def test_data_that_studies_have_in_common_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = listed(tmp_path, "studies: [a.yaml, b.yaml]")
-    read, reads = collection.read_data, []
-    monkeypatch.setattr(collection, "read_data", lambda *given: reads.append(given) or read(*given))
+    read, reads = plan.read_data, []
+    monkeypatch.setattr(plan, "read_data", lambda *given: reads.append(given) or read(*given))
     one, other = plans([member.study for member in members(path, ["seeds=[1]"])])
     assert len(reads) == 1 and one.data is other.data and one.nodes.keys() == other.nodes.keys()

@@ -1,0 +1,168 @@
+"""Study files, and files that are lists of study files. Each is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from offramp.errors import OfframpError, nearest
+from offramp.files import inside
+from offramp.study.spec import places, yaml_lines
+from offramp.study.spec.models import Study
+from offramp.study.spec.places import Places
+from offramp.study.spec.yaml_lines import Document
+
+KEYS = ("name", "studies")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A study and the file that it was read from."""
+
+    path: Path
+    study: Study
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file; each of `overrides` is `key.key=value`, its value YAML.
+
+    A position in a list is a number from 0: `strategies.0.as=mine`. Raises OfframpError for a file
+    that cannot be read and for everything that is wrong in it.
+    """
+    return _read(_document(Path(path)), str(path), overrides)
+
+
+def parse(
+    mapping: Mapping[str, Any],
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+) -> Study:
+    """A study from a mapping in the types of JSON; `source` is what messages call it, `flags` what
+    they call some of its top-level keys instead. overrides are those of `read`.
+
+    Raises OfframpError for everything that is wrong in it.
+    """
+    name = source or "study"
+    value, where = places.expanded(mapping, name), places.everywhere(mapping, (), name)
+    for key, flag in (flags or {}).items():
+        where |= places.everywhere(mapping[key], (key,), flag)
+    return _study(value, where, overrides)
+
+
+def members(
+    path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
+) -> tuple[Member, ...]:
+    """The studies of a list, in its order; `overrides` apply to every one. Of a file that is a study,
+    itself.
+
+    data_root: of a study, the folder of its data; of a list, a folder with one for each data set, by
+    name.
+
+    Raises OfframpError for a file that cannot be read, and for whatever is wrong in any of them.
+    """
+    document = _document(path)
+    if not _is_list(document):
+        root = [] if data_root is None else [_root(data_root)]
+        return (Member(path, _read(document, str(path), [*root, *overrides])),)
+    found = []
+    for file, listed in _listed(path, document):
+        study = _read(listed, str(file), overrides)
+        if data_root is not None:
+            root = [_root(data_root / study.data.name)]
+            study = _read(listed, str(file), [*root, *overrides])
+        found.append(Member(file, study))
+    return tuple(found)
+
+
+def _root(folder: Path) -> str:
+    return f"data.root={dumps(str(folder))}"
+
+
+def _is_list(document: Document) -> bool:
+    return isinstance(document.value, Mapping) and "studies" in document.value
+
+
+def _listed(path: Path, document: Document) -> Iterator[tuple[Path, Document]]:
+    """The files that a list names, each read."""
+    for key in document.value:
+        if key not in KEYS:
+            line = document.lines.get((key,), 1)
+            raise OfframpError(
+                f"{path}:{line}: a list of studies has no '{key}'{nearest(str(key), KEYS)}; "
+                "write settings into the studies, or use --set"
+            )
+    line = document.lines.get(("studies",), 1)
+    names = document.value["studies"]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
+        raise OfframpError(f"{path}:{line}: studies must list study files, such as [a.yaml, b.yaml]")
+    if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
+        raise OfframpError(f"{path}:{line}: studies names {twice} twice; remove one")
+    for name in names:
+        try:
+            inside(path.parent, name)
+        except ValueError:
+            raise OfframpError(
+                f"{path}:{line}: {name} lies outside the list's folder; put the study beside the list"
+            ) from None
+        file = path.parent / name  # as the user knows it
+        listed = _document(file)
+        if _is_list(listed):
+            raise OfframpError(f"{path}:{line}: {name} is itself a list; name its studies")
+        yield file, listed
+
+
+def _document(path: Path) -> Document:
+    return yaml_lines.parse(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
+    """A study file's text. Raises OfframpError where there is none to read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise OfframpError(
+            f"{path}: no such study file; give the path of one, such as studies/demo.yaml"
+        ) from None
+    except UnicodeDecodeError:
+        raise OfframpError(f"{path}: not a text file; save it as UTF-8") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OfframpError(f"{path}: cannot be read ({reason}); give a readable file") from None
+
+
+def _read(document: Document, source: str, overrides: Sequence[str]) -> Study:
+    if document.value is None:
+        raise OfframpError(f"{source}: the file is empty; write strategies, backbone and data in it")
+    where = {at: f"{source}:{line}" for at, line in document.lines.items()} | {(): source}
+    return _study(places.expanded(document.value, source), where, overrides)
+
+
+def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> Study:
+    """The study with `overrides` applied, and then what its scale sets of the rest."""
+    for setting in overrides:
+        value, where = places.overridden(value, where, setting)
+    study = _validated(value, where)
+    if study.scale == "full":
+        return study
+    from offramp.study.spec.scale import small  # it knows data sets, which reading does not need
+
+    given = {setting.partition("=")[0].strip() for setting in overrides}
+    for setting in small(study):
+        if setting.partition("=")[0] not in given:
+            value, where = places.overridden(value, where, setting, "scale: small,")
+    return _validated(value, where)
+
+
+def _validated(value: dict[str, Any], where: Places) -> Study:
+    try:
+        study = Study.model_validate(value)
+    except ValidationError as error:
+        raise OfframpError(places.message(error, where)) from None
+    study._places = where
+    return study
