@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,7 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, Unwritable
+
+_MENDABLE = {  # by the user: a place that is not theirs, or none
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 def sync(path: Path) -> None:
@@ -20,6 +26,23 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why `path` could not be written, where the user can mend it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unwritable(
+                f"the disk is full while writing {path}; free space and run the same command again"
+            ) from error
+        if error.errno in _MENDABLE:
+            raise Unwritable(
+                f"cannot write {path} ({error.strerror}); allow it or choose another folder"
+            ) from error
+        raise
 
 
 @contextmanager

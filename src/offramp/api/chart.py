@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offramp.errors import OfframpError, nearest
-from offramp.files import replacing
+from offramp.files import replacing, writing
 from offramp.report import evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.model import Figure
 from offramp.report.render.charts import FORMATS, rendered
-from offramp.store.sealed import writing
 from offramp.store.store import Store
 
 

@@ -24,7 +24,7 @@ def archived(*given: Path | None) -> Archive:
     from offramp.store.archive import Archive
 
     archive = Archive(named(*given))
-    if not archive.version.exists():
+    if not archive.exists():
         raise OfframpError(
             f"there is no store at {archive.root}; name one with --store, or run a study first"
         )

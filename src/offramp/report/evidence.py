@@ -24,7 +24,7 @@ from offramp.report.logits import LogitSummary, summarized
 from offramp.report.runs import Runs
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
-from offramp.store.archive import Archive, Damaged, Records
+from offramp.store.archive import Archive, Damaged, Records, is_store
 from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.record import TrialRecord, read
 from offramp.store.table import COLUMNS, tidy
@@ -106,7 +106,7 @@ def open(path: Path, study: str | None = None) -> Evidence:
     """
     if packed.is_pack(path):
         return from_pack(path, study)
-    if not (path / "store.json").exists():
+    if not is_store(path):
         raise OfframpError(
             f"there is neither a store nor packed results at {path}; run a study first, or name "
             "another folder"

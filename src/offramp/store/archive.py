@@ -14,14 +14,14 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
 from offramp.errors import OfframpError, nearest
-from offramp.files import unlinked
 from offramp.store import manifest, sealed
+from offramp.store.filesystem import Files, files_at
 from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.sealed import Damaged, Kind
 
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
-FORMAT = 1
+FORMAT, VERSION = 1, "store.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging")
 NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
@@ -59,13 +59,11 @@ class Archive:
         """Raises OfframpError when `root` is a file, some other folder, or a newer store, and where a
         folder of the store is a link."""
         self.root = root
-        self.version = root / "store.json"
-        if root.exists() and not root.is_dir():
-            raise OfframpError(f"{root} is not a folder; choose another place for the store")
+        self.files = files_at(root)
         self.refuse_links()
-        taken = [n for n in ("nodes", "trials", "work", "staging") if (root / n).exists()]
-        if self.version.exists():  # asked after `taken`: it is the first thing a new store gets
-            version = _format(self.version)
+        taken = [name for name in ("nodes", "trials", "work", "staging") if self.files.exists(name)]
+        if self.exists():  # asked after `taken`: it is the first thing a new store gets
+            version = _format(self.files)
             if version > FORMAT:
                 raise OfframpError(
                     f"{root} has store format {version} and this offramp reads up to {FORMAT}; "
@@ -73,8 +71,16 @@ class Archive:
                 )
         elif taken:
             raise OfframpError(
-                f"{root} holds '{taken[0]}' but no store.json, so it is no store; choose another folder"
+                f"{root} holds '{taken[0]}' but no {VERSION}, so it is no store; choose another folder"
             )
+
+    def exists(self) -> bool:
+        """Whether anything was ever kept here."""
+        return self.files.exists(VERSION)
+
+    def size(self) -> int:
+        """Bytes of all that is here."""
+        return self.files.size()
 
     # Nodes
 
@@ -82,24 +88,26 @@ class Archive:
         """Keys of the nodes that are there, sorted; not checked."""
         return self.names(NODE.folder)
 
-    def has_node(self, key: str) -> bool:
-        """Whether the node is there, sealed, and its files have their sizes (reads `node.json`)."""
-        return sealed.is_whole(self.node_path(key), NODE)
+    def has_node(self, key: str, whole: bool = True) -> bool:
+        """Whether the node is there, sealed, and its files have their sizes (reads `node.json`). Not
+        whole: whether anything is there under its key."""
+        if not whole:
+            return self.files.exists(NODE.folder, checked(key))
+        return sealed.is_whole(self.files, NODE, checked(key))
 
     def verify_node(self, key: str) -> None:
         """Check every byte of a node. Raises Damaged naming the first bad file."""
-        sealed.verify(self.node_path(key), NODE)
+        sealed.verify(self.files, NODE, checked(key))
 
     def read_node(self, key: str) -> NodeRecord:
         """What is known of a node without its data."""
-        path = self.node_path(key)
-        document = sealed.read(path, NODE)
+        document = sealed.read(self.files, NODE, checked(key))
         said = {name: document[name] for name in document.keys() - {"name", "files", "seal"}}
-        return manifest.node({"key": key, **said}, path / NODE.manifest)
+        return manifest.node({"key": key, **said}, self.files.path(NODE.folder, key, NODE.manifest))
 
     def node_content(self, key: str, file: str) -> bytes:
         """The bytes of one of the node's files, checked."""
-        return sealed.content(self.node_path(key), NODE, file)
+        return sealed.content(self.files, NODE, checked(key), file)
 
     def node_history(self, key: str) -> pd.DataFrame:
         """One row an epoch, as it was written; the index is not kept."""
@@ -111,7 +119,7 @@ class Archive:
     def node_cost(self, key: str) -> Cost:
         """The measured cost."""
         data = json.loads(self.node_content(key, "cost.json"))
-        return manifest.read(Cost, data, self.node_path(key) / "cost.json")
+        return manifest.read(Cost, data, self.files.path(NODE.folder, key, "cost.json"))
 
     # Trials
 
@@ -121,16 +129,18 @@ class Archive:
 
     def begun(self) -> list[str]:
         """Ids of the trials that a study began and has not finished, sorted."""
-        plans = (self.root / "plans").glob("*.json")
-        return sorted(path.stem for path in plans if NAME.fullmatch(path.stem))
+        plans = [name.removesuffix(".json") for name in self.files.names("plans") if ".json" in name]
+        return sorted(name for name in plans if NAME.fullmatch(name))
 
-    def has_trial(self, trial: str) -> bool:
-        """Whether the trial is there, sealed, and its logits have their size."""
-        return sealed.is_whole(self.trial_path(trial), TRIAL)
+    def has_trial(self, trial: str, whole: bool = True) -> bool:
+        """The same of a trial and its logits."""
+        if not whole:
+            return self.files.exists(TRIAL.folder, checked(trial))
+        return sealed.is_whole(self.files, TRIAL, checked(trial))
 
     def verify_trial(self, trial: str) -> None:
         """Check every byte of a trial. Raises Damaged naming the first bad file."""
-        sealed.verify(self.trial_path(trial), TRIAL)
+        sealed.verify(self.files, TRIAL, checked(trial))
 
     def find_trial(self, prefix: str) -> str:
         """The one trial whose id is, or begins with, `prefix`. Raises OfframpError otherwise."""
@@ -150,36 +160,30 @@ class Archive:
 
     def read_trial(self, trial: str) -> Manifest:
         """All that the store says of a trial."""
-        path = self.trial_path(trial)
-        return manifest.read(Manifest, sealed.read(path, TRIAL).get("manifest"), path / TRIAL.manifest)
+        said = sealed.read(self.files, TRIAL, checked(trial)).get("manifest")
+        return manifest.read(Manifest, said, self.files.path(TRIAL.folder, trial, TRIAL.manifest))
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """The arrays as they were written."""
-        data = io.BytesIO(sealed.content(self.trial_path(trial), TRIAL, "logits.npz"))
+        data = io.BytesIO(sealed.content(self.files, TRIAL, checked(trial), "logits.npz"))
         with np.load(data, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
-    # Places
+    # What is under way
 
-    def path(self, folder: str, name: str) -> Path:
-        """Where `name` lies, or would. Raises OfframpError for a name that is none, and for a link."""
-        return unlinked(self.root, folder, checked(name))
-
-    def node_path(self, key: str) -> Path:
-        return self.path(NODE.folder, key)
-
-    def trial_path(self, trial: str) -> Path:
-        return self.path(TRIAL.folder, trial)
+    def checkpoints(self) -> list[str]:
+        """Keys of the phases that were begun and not finished, sorted."""
+        return self.names("work")
 
     def names(self, folder: str) -> list[str]:
         """Names of the folders in `folder`, sorted. Raises OfframpError where one is a link."""
-        names = [p.name for p in (self.root / folder).glob("*") if NAME.fullmatch(p.name)]
-        return sorted(name for name in names if self.path(folder, name).is_dir())
+        names = [name for name in self.files.names(folder) if NAME.fullmatch(name)]
+        return [name for name in names if self.files.is_folder(folder, name)]
 
     def refuse_links(self) -> None:
         """Raises OfframpError where a folder of the store is a link: it would lead all work away."""
-        for name in (self.version.name, *FOLDERS):
-            unlinked(self.root, name)
+        for name in (VERSION, *FOLDERS):
+            self.files.path(name)
 
 
 def checked(name: str) -> str:
@@ -192,10 +196,16 @@ def checked(name: str) -> str:
     return name
 
 
-def _format(path: Path) -> int:
+def is_store(path: Path) -> bool:
+    """Whether a store is at `path`."""
+    return not path.is_file() and files_at(path).exists(VERSION)
+
+
+def _format(files: Files) -> int:
+    path = files.path(VERSION)
     try:
-        version = sealed.read_json(path)["format"]
-    except (Damaged, TypeError, LookupError):
+        version = json.loads(files.read(VERSION))["format"]
+    except (Damaged, ValueError, TypeError, LookupError):
         version = None
     if type(version) is not int:
         raise OfframpError(

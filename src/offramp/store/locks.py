@@ -14,8 +14,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from offramp.files import unlinked
-from offramp.store.sealed import writing
+from offramp.files import unlinked, writing
 
 POLL_S = 0.1
 

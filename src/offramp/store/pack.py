@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.errors import OfframpError
-from offramp.files import folder_at
+from offramp.files import folder_at, writing
 from offramp.store import manifest, sealed
 from offramp.store.archive import Records
 from offramp.store.manifest import Cost, Manifest, NodeRecord
@@ -139,7 +139,7 @@ def write(
     text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
     files[TRIALS] = text.encode()
     files["README.md"] = _readme(records, manifests, missing).encode()
-    with sealed.writing(path), folder_at(path) as folder:
+    with writing(path), folder_at(path) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         _check_place(path)  # again: somebody may have put a file there meanwhile

@@ -16,9 +16,9 @@ one below it is refused, so that nothing outside is read, written or removed.
 from __future__ import annotations
 
 import io
+import json
 import logging
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from offramp.files import discard, replacing, unlinked
 from offramp.hashing import digest
-from offramp.store import locks, sealed, tensors
-from offramp.store.archive import FORMAT, NODE, TRIAL, Archive, checked
+from offramp.store import sealed, tensors
+from offramp.store.archive import FORMAT, NODE, TRIAL, VERSION, Archive, checked
 from offramp.store.locks import Held
 from offramp.store.manifest import Cost, Manifest, NodeRecord
-from offramp.store.sealed import Damaged, writing
+from offramp.store.sealed import Damaged
 
 __all__ = ["Damaged", "Held", "NodeRecord", "Store"]
 
@@ -55,40 +54,37 @@ class Store:
         """Nothing is created before the first write. Raises OfframpError as `Archive` does."""
         self.root = root
         self.archive = Archive(root)
-        self._version = self.archive.version
-        self._staging = root / "staging"
-        self._locks = root / "locks"
+        self._files = self.archive.files
 
     # Locks
 
     def try_lock(self, key: str) -> Held | None:
         """The lock of a key or trial id, or None when somebody holds it, this process included."""
         self._begin()
-        return locks.try_take(self._locks, checked(key))
+        return self._files.try_lock(checked(key))
 
     def lock(self, key: str) -> Held:
         """The lock of a key or trial id, as soon as it is free; waits forever for one's own."""
         self._begin()
-        return locks.take(self._locks, checked(key))
+        return self._files.lock(checked(key))
 
     def _write_lock(self, key: str) -> Held:
         """Apart from `lock`, which the writer usually holds already; no key begins with a dot."""
         self._begin()
-        return locks.take(self._locks, f".write.{checked(key)}")
+        return self._files.lock(f".write.{checked(key)}")
 
     def _begin(self) -> None:
         self.archive.refuse_links()
-        if not self._version.exists():
-            with writing(self._version), replacing(self._version) as temporary:
-                temporary.write_bytes(sealed.text({"format": FORMAT}))
+        if not self.archive.exists():
+            self._files.write(sealed.text({"format": FORMAT}), VERSION)
 
     # Nodes; what is read only, the archive reads
 
     def nodes(self) -> list[str]:
         return self.archive.nodes()
 
-    def has_node(self, key: str) -> bool:
-        return self.archive.has_node(key)
+    def has_node(self, key: str, whole: bool = True) -> bool:
+        return self.archive.has_node(key, whole)
 
     def verify_node(self, key: str) -> None:
         self.archive.verify_node(key)
@@ -126,24 +122,24 @@ class Store:
             "history.parquet": history.to_parquet(None, index=False),
             "cost.json": sealed.text(cost.as_json()),
         }
-        node, manifest = self._node(key), sealed.document(key, parts, files)
+        manifest = sealed.document(checked(key), parts, files)
         with self._write_lock(key):
             try:
-                sealed.verify(node, NODE)
+                sealed.verify(self._files, NODE, key)
             except Damaged:
-                sealed.write(node, NODE, manifest, files, self._staging)
+                sealed.write(self._files, NODE, key, manifest, files)
 
     def discard_node(self, key: str) -> None:
         """Take a node away; nothing happens when it is not there."""
-        self._discard(self._node(key))
+        self._discard(NODE.folder, checked(key))
 
     # Trials
 
     def trials(self) -> list[str]:
         return self.archive.trials()
 
-    def has_trial(self, trial: str) -> bool:
-        return self.archive.has_trial(trial)
+    def has_trial(self, trial: str, whole: bool = True) -> bool:
+        return self.archive.has_trial(trial, whole)
 
     def find_trial(self, prefix: str) -> str:
         return self.archive.find_trial(prefix)
@@ -157,14 +153,14 @@ class Store:
     def plan_trial(self, trial: str, nodes: Iterable[str]) -> None:
         """Say which nodes a trial will need, so that they are kept if the run is cut short."""
         plan = sealed.with_seal({"name": trial, "nodes": [checked(key) for key in nodes]})
-        path, text = self._plan(trial), sealed.text(plan)
+        self._files.path(*_plan(trial))
         self._begin()
-        with locks.gate(self._locks), writing(path), replacing(path) as temporary:
-            temporary.write_bytes(text)
+        with self._files.gate():
+            self._files.write(sealed.text(plan), *_plan(trial))
 
     def drop_plan(self, trial: str) -> None:
         """The trial is there: what it needs is kept for its own sake."""
-        self._plan(trial).unlink(missing_ok=True)
+        self._discard(*_plan(trial))
 
     def write_trial(self, trial: str, manifest: Manifest, logits: Mapping[str, np.ndarray]) -> None:
         """Keep a finished trial and drop its plan.
@@ -177,40 +173,40 @@ class Store:
         buffer = io.BytesIO()
         np.savez(buffer, **dict(logits))  # type: ignore[arg-type]  # its own keyword is a bool
         files = {"logits.npz": buffer.getvalue()}
-        path = self._trial(trial)
-        document = sealed.document(trial, {"manifest": manifest.as_json()}, files)
+        document = sealed.document(checked(trial), {"manifest": manifest.as_json()}, files)
         with self._write_lock(trial):
             try:
-                same = sealed.verify(path, TRIAL)["seal"] == document["seal"]
+                same = sealed.verify(self._files, TRIAL, trial)["seal"] == document["seal"]
             except Damaged:
                 same = False
             if not same:
-                sealed.write(path, TRIAL, document, files, self._staging)
-            self._plan(trial).unlink(missing_ok=True)
+                sealed.write(self._files, TRIAL, trial, document, files)
+            self._discard(*_plan(trial))
 
     # Checkpoints. Whoever writes one holds the lock of its key.
 
     def write_checkpoint(self, key: str, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Replace a checkpoint at once; the old one stays until the new one is on the disk."""
-        path, data = self._checkpoint(key), tensors.pack_checkpoint(key, parts, state)
+        name, data = _checkpoint(key), tensors.pack_checkpoint(key, parts, state)
         self._begin()
-        with writing(path), replacing(path) as temporary:
-            temporary.write_bytes(data)
+        self._files.write(data, *name)
 
     def read_checkpoint(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and state, or None: there is no checkpoint, or it is damaged, which is logged."""
-        path = self._checkpoint(key)
-        if not path.exists():
+        name = _checkpoint(key)
+        path = self._files.path(*name)
+        if not self._files.exists(*name):
             return None
         try:
-            return tensors.unpack_checkpoint(key, path)
+            return tensors.unpack_checkpoint(key, self._files.read(*name), path)
         except Damaged as error:
             log.warning("checkpoint %s %s; the phase starts over", path, error.reason)
             return None
 
     def drop_checkpoint(self, key: str) -> None:
         """Remove a checkpoint; nothing happens when there is none."""
-        self._discard(self._checkpoint(key).parent)
+        self._files.path(*_checkpoint(key))
+        self._discard("work", key)
 
     # What nobody needs
 
@@ -225,71 +221,63 @@ class Store:
         plan without its seal.
         """
         self.archive.refuse_links()
-        if not self._version.exists():
+        if not self.archive.exists():
             return []
-        with locks.gate(self._locks):
-            return [(path, sealed.size(path)) for path in self._unneeded(abandon)]
+        with self._files.gate():
+            found = self._unneeded(abandon)
+            return [(self.root.joinpath(*name), self._files.size(*name)) for name in found]
 
     def collect(self, dry_run: bool, abandon: bool = False) -> int:
         """Remove what is `unneeded`, or with `dry_run` only add it up; the bytes freed."""
-        if dry_run or not self._version.exists():
+        if dry_run or not self.archive.exists():
             return sum(size for _, size in self.unneeded(abandon))
         self.archive.refuse_links()
         freed = 0
-        with locks.gate(self._locks):
-            for path in self._unneeded(abandon):
-                freed += sealed.size(path)
-                self._remove(path)
+        with self._files.gate():
+            for name in self._unneeded(abandon):
+                freed += self._files.size(*name)
+                self._files.remove(*name)
         return freed
 
-    def _remove(self, path: Path) -> None:
-        """A file, a link itself, or a folder with all that is in it, links themselves included."""
-        unlinked(self.root, *path.parent.relative_to(self.root).parts)
-        with writing(path), suppress(FileNotFoundError):  # somebody else was first
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-            elif path.parent == self._staging:
-                shutil.rmtree(path)
-            else:
-                self._discard(path)
-
-    def _unneeded(self, abandon: bool) -> list[Path]:
-        held, found = locks.survey(self._locks)
+    def _unneeded(self, abandon: bool) -> list[tuple[str, ...]]:
+        held, found = self._files.locks()
         if not held:
-            plans = sorted((self.root / "plans").glob("*.json"))
+            plans = [name for name in self._files.names("plans") if name.endswith(".json")]
             needed = self._needed([] if abandon else plans)
-            found += [self._node(key) for key in self.nodes() if key not in needed]
-            found += plans if abandon else []
-        leftovers = [*self._staging.glob("*"), *self.root.glob("plans/.*.tmp")]
-        for key in self.archive.names("work"):
+            found += [(NODE.folder, key) for key in self.nodes() if key not in needed]
+            found += [("plans", name) for name in plans] if abandon else []
+        leftovers = [*self._files.leftovers(), *self._files.leftovers("plans")]
+        for key in self.archive.checkpoints():
             if key in held:
                 continue
-            folder = self.root / "work" / key
             if self.has_node(key) or (abandon and not held):
-                found.append(folder)
+                found.append(("work", key))
             else:
-                leftovers += folder.glob(".*.tmp")
-        return found + [path for path in leftovers if sealed.age_s(path) > STALE_S]
+                leftovers += self._files.leftovers("work", key)
+        return found + [name for name in leftovers if self._files.age_s(*name) > STALE_S]
 
-    def _needed(self, plans: list[Path]) -> set[str]:
+    def _needed(self, plans: list[str]) -> set[str]:
         """Nodes that trials and plans name, and nodes that those started from."""
         present = set(self.nodes())
         roots = [self.read_trial(trial).as_json() for trial in self.trials()]
-        waiting = set(sealed.strings([*roots, *map(self._planned, plans)])) & present
+        waiting = set(_strings([*roots, *map(self._planned, plans)])) & present
         needed: set[str] = set()
         while waiting:
             key = waiting.pop()
             needed.add(key)
             with suppress(Damaged):
-                waiting |= (set(sealed.strings(self.read_node(key).reads)) & present) - needed
+                waiting |= (set(_strings(self.read_node(key).reads)) & present) - needed
         return needed
 
-    def _planned(self, path: Path) -> list[str]:
+    def _planned(self, name: str) -> list[str]:
         """The nodes that a plan names. Raises Damaged: what an altered plan does not name would go."""
+        path = self._files.path("plans", name)
         try:
-            plan = sealed.read_json(unlinked(self.root, "plans", path.name))
+            plan = json.loads(self._files.read("plans", name))
         except Damaged as error:
             raise Damaged(path, error.reason, ABANDON) from error
+        except ValueError as error:
+            raise Damaged(path, "is not JSON", ABANDON) from error
         if not isinstance(plan, dict) or "seal" not in plan:
             raise Damaged(path, "has no seal, as an earlier offramp wrote it", ABANDON)
         if not sealed.is_sealed(plan) or plan.get("name") != path.stem:
@@ -297,22 +285,26 @@ class Store:
         nodes: list[str] = plan["nodes"]
         return nodes
 
-    # Places
-
-    def _node(self, key: str) -> Path:
-        return self.archive.node_path(key)
-
-    def _trial(self, trial: str) -> Path:
-        return self.archive.trial_path(trial)
-
-    def _plan(self, trial: str) -> Path:
-        return unlinked(self.root, "plans", f"{checked(trial)}.json")
-
-    def _checkpoint(self, key: str) -> Path:
-        return unlinked(self.root, "work", checked(key), "checkpoint.safetensors")
-
-    def _discard(self, path: Path) -> None:
-        if path.exists():
+    def _discard(self, *name: str) -> None:
+        if self._files.exists(*name):
             self.archive.refuse_links()
-            with writing(path), suppress(FileNotFoundError):  # somebody else was first
-                discard(path, self._staging)
+            self._files.remove(*name)
+
+
+def _plan(trial: str) -> tuple[str, str]:
+    return "plans", f"{checked(trial)}.json"
+
+
+def _checkpoint(key: str) -> tuple[str, str, str]:
+    return "work", checked(key), "checkpoint.safetensors"
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _strings([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)

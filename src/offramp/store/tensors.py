@@ -33,9 +33,8 @@ def unpack(data: bytes) -> dict[str, Tensor]:
     return tensors
 
 
-def unpack_checkpoint(key: str, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of a checkpoint file. Raises Damaged."""
-    data = sealed.read_bytes(path)
+def unpack_checkpoint(key: str, data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint. path: what messages call it. Raises Damaged."""
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         note, seal = header["__metadata__"]["state"], header["__metadata__"]["seal"]

@@ -88,6 +88,7 @@ def benchmark(
     from offramp.infer.benchmark import of_bundle, of_trial
     from offramp.policy import policy as policies
     from offramp.report.render.charts import FORMATS
+    from offramp.store.archive import is_store
     from offramp.store.store import Store
 
     if figure is not None and figure.suffix[1:] not in FORMATS:
@@ -96,7 +97,7 @@ def benchmark(
     if figure is not None and not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
     root = named(store, store_)
-    kept = Store(root) if (root / "store.json").exists() else None
+    kept = Store(root) if is_store(root) else None
     if image_files.is_bundle(network):
         check_bundle_options(policy, device)
         trial = policies.read(Path(network) / "policy.json").calibration.trial
@@ -193,10 +194,9 @@ def _stages(found: Benchmark) -> None:
 
 
 def _draw(found: Benchmark, figure: Path) -> None:
-    from offramp.files import replacing
+    from offramp.files import replacing, writing
     from offramp.report.figures.speed import speed_figure
     from offramp.report.render.charts import rendered
-    from offramp.store.sealed import writing
 
     ending = figure.suffix[1:]
     drawn = rendered(speed_figure(found.lines, found.name), [ending])

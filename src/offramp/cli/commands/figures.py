@@ -92,8 +92,7 @@ def figures(
 
 
 def _write_captions(path: Path, figures: Sequence[Figure]) -> None:
-    from offramp.files import replacing
-    from offramp.store.sealed import writing
+    from offramp.files import replacing, writing
 
     parts = []
     for figure in figures:

@@ -85,8 +85,9 @@ def recommend_from(
     from offramp.analysis import recommend as advising
     from offramp.analysis.recommend import sure
     from offramp.report import advice, evidence
+    from offramp.store.archive import is_store
 
-    if not given and not (where / "store.json").exists():
+    if not given and not is_store(where):
         _guidelines(asked, f"There is no store at {where}.", as_json)
         return
     found = evidence.open(where, study)

@@ -24,14 +24,13 @@ def status(store: StoreArgument = None, store_: StoreOption = None, json: JsonOp
     Example:
       offramp status runs/demo
     """
-    from offramp.store import sealed
     from offramp.store.record import made_with
 
     archive = archived(store, store_)
     manifests = [archive.read_trial(trial) for trial in archive.trials()]
     counts = Counter((m.strategy, m.network.backbone, m.data.label) for m in manifests)
-    plans, working = archive.begun(), archive.names("work")
-    used = sealed.size(archive.root.resolve())
+    plans, working = archive.begun(), archive.checkpoints()
+    used = archive.size()
     made = made_with(archive, manifests)
     if json:
         emit(

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import OfframpError, nearest
-from offramp.files import replacing
+from offramp.files import replacing, writing
 from offramp.report.model import Figure
 from offramp.report.render.theme import themed
-from offramp.store.sealed import writing
 
 PICTURES = ("svg", "pdf", "png")
 FORMATS = (*PICTURES, "json")

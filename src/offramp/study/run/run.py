@@ -126,7 +126,7 @@ class Run:
     def _reuse(self) -> Iterator[Event]:
         """What the store holds already, every byte checked; a damaged node is named and made anew."""
         for key in self.plan.nodes:
-            if (self.store.root / "nodes" / key).exists():
+            if self.store.has_node(key, whole=False):
                 yield from self._check(key)
 
     def _check(self, key: str) -> Iterator[Event]:
@@ -321,7 +321,7 @@ class Run:
             if not self.done.issuperset(trial.keys):
                 continue
             with self.store.lock(trial.id):
-                there = (self.store.root / "trials" / trial.id).exists()
+                there = self.store.has_trial(trial.id, whole=False)
                 damage = trials.damage(self.store, trial.id) if there else None
                 if not there or damage is not None:
                     trials.write(self.plan, self.store, trial, self.images, self.answers)

@@ -1,0 +1,75 @@
+"""All that a store asks of the file system that it lies on.
+
+A store elsewhere is a class with the methods of `Files`, in a file of its own, and a line in `files_at`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from offramp.store.disk import Disk
+from offramp.store.locks import Held
+
+
+class Files(Protocol):
+    """The files of one store. A name is its parts below the root: "nodes", key, "node.json".
+
+    Every method raises OfframpError where a name leads over a link, for a full disk, and for what may
+    not be read or written.
+    """
+
+    def path(self, *name: str) -> Path:
+        """What messages call a name, whether it is there or not."""
+
+    def exists(self, *name: str) -> bool: ...
+
+    def is_folder(self, *name: str) -> bool: ...
+
+    def names(self, *folder: str) -> list[str]:
+        """What lies in a folder, sorted; nothing where there is none."""
+
+    def read(self, *name: str) -> bytes:
+        """The bytes of a file. Raises Damaged where they are gone."""
+
+    def length(self, *name: str) -> int | None:
+        """Bytes of a file; None where there is none."""
+
+    def size(self, *name: str) -> int:
+        """Bytes of a file or of all in a folder, of the whole store without a name."""
+
+    def age_s(self, *name: str) -> float:
+        """Seconds since a file, or anything in a folder, was last written."""
+
+    def write(self, data: bytes, *name: str) -> None:
+        """Make a file or replace it at once: the old one stays until the new one is kept."""
+
+    def write_folder(self, files: Mapping[str, bytes], *name: str) -> None:
+        """The same for a folder with all its files."""
+
+    def remove(self, *name: str) -> None:
+        """Take a file or a folder away at once; nothing where there is none. A link goes itself."""
+
+    def leftovers(self, *folder: str) -> list[tuple[str, ...]]:
+        """Names of what killed writers left in a folder; of half-made and half-removed folders without
+        one."""
+
+    def lock(self, name: str) -> Held:
+        """A lock, as soon as it is free; its holder's death frees it."""
+
+    def try_lock(self, name: str) -> Held | None:
+        """A lock, or None when somebody holds it, this process included."""
+
+    def gate(self) -> AbstractContextManager[None]:
+        """While it is shut nobody takes a lock. Not to be nested."""
+
+    def locks(self) -> tuple[set[str], list[tuple[str, ...]]]:
+        """Names of the locks that are held, and of the files of those that are not; true as long as the
+        caller keeps the gate shut."""
+
+
+def files_at(root: Path) -> Files:
+    """The files of the store at `root`. Raises OfframpError where that is no folder."""
+    return Disk(root)
