@@ -1,3 +1,5 @@
+"""What trials come to: seconds, the results table, the tidy table."""
+
 from __future__ import annotations
 
 import json
@@ -8,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from kit import finish
 
 from offramp.analysis.exits import at_threshold
 from offramp.store.record import Seconds, read
@@ -16,7 +17,7 @@ from offramp.store.results import THRESHOLDS, Spread, StrategyResult, by_strateg
 from offramp.store.store import Store
 from offramp.store.table import COLUMNS, tidy
 from offramp.study.plan.plan import Plan
-from support import tiny_plan, tiny_study
+from support import run_all, tiny_plan, tiny_study
 
 STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]
 Finished = tuple[Plan, Store]
@@ -25,7 +26,7 @@ Finished = tuple[Plan, Store]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43)))
-    return plan, finish(plan, tmp_path_factory.mktemp("store"))[0]
+    return plan, run_all(plan, tmp_path_factory.mktemp("store"))[0]
 
 
 def ids(plan: Plan) -> list[str]:
@@ -151,7 +152,7 @@ def test_executed_time_is_of_all_that_a_trial_reads_and_written_is_in_full(done:
 
 def test_plain_runs_are_measured_as_written(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["baseline", "two-stage"], execution="plain"))
-    store, _ = finish(plan, tmp_path)
+    store, _ = run_all(plan, tmp_path)
     for line in by_strategy(store, ids(plan)):
         seconds = line.seconds
         assert seconds.measured
