@@ -21,7 +21,7 @@ StoreArgument = Annotated[
     Path | None, typer.Argument(metavar="STORE", help="The store to read.  [default: runs]")
 ]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", metavar="STORE", help="Another way to name the store.")
+    Path | None, typer.Option("--store", metavar="STORE", help="The store to read, given as an option.")
 ]
 ResultsArgument = Annotated[
     Path | None,

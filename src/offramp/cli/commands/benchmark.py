@@ -19,7 +19,7 @@ from offramp.cli.options import (
     check_bundle_options,
     named,
 )
-from offramp.cli.render import counted, emit, show, split, table
+from offramp.cli.render import counted, emit, say, show, split, table
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.units import duration, macs
@@ -148,7 +148,7 @@ def _show(found: Benchmark, figure: Path | None) -> None:
         )
         typer.echo(f"Leaving: {leaving}.")
     for note in found.notes:
-        typer.echo(f"{note[0].upper()}{note[1:]}")
+        say(f"{note[0].upper()}{note[1:]}")
     if found.busy > QUIET:
         typer.echo(f"Warning: other processes kept {found.busy:.1f} cores busy; trust no number here.")
     if figure is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from offramp.cli.options import DeviceOption, JsonOption, StoreArgument, StoreOption, TrustOption
-from offramp.cli.render import emit, show, table
+from offramp.cli.render import emit, say, show, table
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.policy.scoring import SCORES
@@ -222,9 +222,10 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
             f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
         )
     promise = statement(found)
-    typer.echo(f"\n{promise}")
+    typer.echo()
+    say(promise)
     if found.remark is not None and found.remark not in promise:
-        typer.echo(f"Note: {found.remark}.")
+        say(f"Note: {found.remark}.")
 
 
 def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from offramp.allocator import keep_freed_memory
 from offramp.cli.options import DeviceOption, JsonOption
-from offramp.cli.render import emit, show, table
+from offramp.cli.render import emit, say, show, table
 from offramp.errors import OfframpError
 from offramp.openmp import GIVEN, SPINS, bound_spinning
 from offramp.units import size
@@ -100,7 +100,7 @@ def _doctor(device: torch.device, as_json: bool) -> None:
     if gaps:
         typer.echo("What could be better")
         for finding in gaps:
-            typer.echo(f"  {finding.what}: {finding.remedy}.")
+            say(f"  {finding.what}: {finding.remedy}.", indent="    ")
 
 
 def _versions(device: torch.device) -> list[Finding]:
@@ -175,6 +175,7 @@ def _environment(device: torch.device) -> list[Finding]:
         Finding("threads that wait", _waiting() + _worth(here, SPINNING, BESIDE)),
         Finding("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "unset")),
         Finding("OFFRAMP_DATA", os.environ.get("OFFRAMP_DATA", "unset")),
+        Finding("OFFRAMP_DEVICE", os.environ.get("OFFRAMP_DEVICE", "unset")),
     ]
 
 
