@@ -327,14 +327,15 @@ def fit(
     >>> digits = load_digits()
     >>> images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]  # [1797, 1, 8, 8]
     >>> labels = torch.tensor(digits.target)
+    >>> _ = torch.manual_seed(0)
     >>> module = nn.Sequential(
-    ...     nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()),
-    ...     nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-    ...     nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()),
+    ...     nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+    ...     nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+    ...     nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()),
     ...     nn.Flatten(),
-    ...     nn.Linear(256, 10),
+    ...     nn.Linear(512, 10),
     ... )
-    >>> net = offramp.attach(module, exits=["0", "1"], input_shape=(1, 8, 8), head="linear")
+    >>> net = offramp.attach(module, exits=["0", "1"], input_shape=(1, 8, 8), head="mlp")
     >>> recipe = offramp.Recipe(epochs=3, optimizer="adam", learning_rate=0.005)
     >>> fitted = offramp.fit(net, "two-stage", train=(images, labels), recipe=recipe)
     >>> list(fitted.accuracy)
