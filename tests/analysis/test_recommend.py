@@ -84,13 +84,13 @@ def test_accuracy_is_the_mean_over_exits_and_the_baseline_is_out() -> None:
     assert sure(found).startswith("better than every other, p at most")
 
 
-def test_what_is_not_separable_is_said() -> None:
+def test_no_significant_difference_is_said() -> None:
     found = one("accuracy")
     assert [r.behind for r in found.ranking[1:]] == [False, False]
-    assert sure(found) == "not separable from any other with 5 seeds"
+    assert sure(found) == "no significant difference from any other with 5 seeds"
     some = one("accuracy", facts(Planted(accuracy={"joint": 60, "separate": 60})))
     assert {r.name for r in some.first} == {"joint", "separate"}
-    assert sure(some).startswith("not separable from ")
+    assert sure(some).startswith("no significant difference from ")
 
 
 def test_accuracy_within_a_budget_chooses_where_to_leave() -> None:

@@ -110,7 +110,7 @@ def contents(missing: bool = True) -> Contents:
     return Contents(
         title=f"made-up {NASTY}",
         lead="6 strategies · 2 networks · 3 seeds",
-        answer=["For accuracy take separate: 61.2 % at exit 1.", f"Not separable: {NASTY}."],
+        answer=["For accuracy take separate: 61.2 % at exit 1.", f"No significant difference: {NASTY}."],
         figures=figures,
         tables=tables,
         claims=[claims],

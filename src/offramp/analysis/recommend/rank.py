@@ -74,7 +74,7 @@ class Advice:
 
     @property
     def first(self) -> tuple[Ranked, ...]:
-        """The best one, and all that were tested against it and are not separable from it."""
+        """The best one, and all that were tested against it without a significant difference."""
         return tuple(r for i, r in enumerate(self.ranking) if i == 0 or r.behind is False)
 
 
@@ -185,5 +185,5 @@ def sure(advice: Advice) -> str:
         ps = [r.p for r in others if r.p is not None]
         return f"better than every other{f', p at most {max(ps):.2g}, {seeds}' if ps else ''}{rest}"
     if len(ties) == len(others):
-        return f"not separable from any other with {seeds}"
-    return f"not separable from {', '.join(r.name for r in ties)} with {seeds}{rest}"
+        return f"no significant difference from any other with {seeds}"
+    return f"no significant difference from {', '.join(r.name for r in ties)} with {seeds}{rest}"

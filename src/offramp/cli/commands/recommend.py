@@ -194,4 +194,4 @@ def _against(r: Ranked) -> str:
     p = "" if r.p is None else f", p {p_text(r.p)}"
     if not r.behind and r.p is None:
         return "the same"
-    return f"behind{p}" if r.behind else f"not separable{p}"
+    return f"behind{p}" if r.behind else f"no significant difference{p}"
