@@ -98,8 +98,6 @@ def stats(
 
 
 ALPHA = 0.05
-
-
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 

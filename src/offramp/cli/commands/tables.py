@@ -96,11 +96,7 @@ BEST, ALIKE = " *", " ≈"
 
 
 LEGEND = "*: the best. ≈: not significantly different from it."
-
-
 LEAST = 13  # columns of the screen that words get at least
-
-
 LABELS = (
     "strategy",
     "side",
