@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from offramp.cli import render, results
+from offramp.cli import render
+from offramp.report import summary
 from offramp.store.record import Seconds
 from offramp.store.results import Spread, StrategyResult
 from offramp.strategies import STRATEGIES
@@ -31,7 +32,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.delenv("NO_COLOR", raising=False)
 
     def printed(lines: list[StrategyResult], seeds: int = 5) -> list[str]:
-        results.as_tables(lines, seeds)
+        summary.show_results(summary.printed(lines, seeds))
         shown = capsys.readouterr().out.splitlines()
         assert max(map(len, shown)) <= 80
         assert not any("…" in row for row in shown)
@@ -82,7 +83,7 @@ def test_numbers() -> None:
         *("", "2", "1–3", "1–2, 4, 6–7"),
     ]
     assert [render.counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
-    assert results.percent(Spread(0.5, math.nan)) == "50.0"
+    assert summary.percent(Spread(0.5, math.nan)) == "50.0"
 
 
 def test_what_is_not_finite_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pandas as pd
 
 from offramp import device as devices
 from offramp.api.chart import Chart, chart
+from offramp.report import summary
 from offramp.store.results import StrategyResult, by_strategy
 from offramp.store.store import Store
 from offramp.store.table import tidy
@@ -36,6 +38,10 @@ class Results:
     studies: the results of each file, by its path, where a file lists several; the rest is of all of
         them, in the order of the list.
 
+    >>> results
+    Test accuracy at each exit, %
+    strategy   exit 1  exit 2  exit 3  final
+    ...
     >>> results.trials[0]
     'baseline-digits-cnn-digits-s42-...'
     >>> [line.strategy for line in results.lines], dict(results.failed)
@@ -47,6 +53,24 @@ class Results:
     lines: tuple[StrategyResult, ...]
     failed: Mapping[str, str]
     studies: Mapping[str, Results] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        text = io.StringIO()
+        summary.show_results(self._printed, text)
+        return text.getvalue().rstrip() or f"no trial is finished; {len(self.failed)} phases failed"
+
+    def _repr_html_(self) -> str:
+        return summary.html(self._printed)
+
+    @property
+    def _printed(self) -> tuple[summary.Printed, ...]:
+        each = self.studies.values() or (self,)
+        return tuple(
+            table
+            for one in each
+            if one.lines
+            for table in summary.printed(one.lines, len({s for line in one.lines for s in line.seeds}))
+        )
 
     def table(self) -> pd.DataFrame:
         """Every number, one a row: by trial, strategy, model, data, seed, phase, exit, split, epoch and

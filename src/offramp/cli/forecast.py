@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from offramp.cli.render import counted, emit, say, show, table
+from offramp.cli.render import counted, emit, say
+from offramp.terminal import show, table
 from offramp.units import duration, macs, size
 
 

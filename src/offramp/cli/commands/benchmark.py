@@ -19,9 +19,10 @@ from offramp.cli.options import (
     check_bundle_options,
     named,
 )
-from offramp.cli.render import counted, emit, say, show, split, table
+from offramp.cli.render import counted, emit, say
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
+from offramp.terminal import show, split, table
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:

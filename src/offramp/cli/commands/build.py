@@ -23,10 +23,11 @@ from offramp.cli.options import (
     TrainingStoreOption,
 )
 from offramp.cli.progress import Progress, watch
-from offramp.cli.render import emit, show, table
+from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS
 from offramp.parts import Part, backbone
+from offramp.terminal import show, table
 from offramp.units import macs
 
 if TYPE_CHECKING:

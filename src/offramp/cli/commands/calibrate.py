@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from offramp.cli.options import DeviceOption, JsonOption, StoreArgument, StoreOption, TrustOption
-from offramp.cli.render import emit, say, show, table
+from offramp.cli.render import emit, say
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.policy.scoring import SCORES
+from offramp.terminal import show, table
 from offramp.units import macs
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
-from offramp.cli.render import console, emit, notes, say, show, table
+from offramp.cli.render import emit, notes, say
 from offramp.errors import OfframpError, nearest
+from offramp.terminal import console, show, table
 
 if TYPE_CHECKING:
     from offramp.analysis.claims import Judgment

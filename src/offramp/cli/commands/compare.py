@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption
-from offramp.cli.render import emit, show, table
+from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError, nearest
+from offramp.terminal import show, table
 
 if TYPE_CHECKING:
     from offramp.analysis.paired import Difference

@@ -10,8 +10,9 @@ import typer
 
 from offramp.cli.options import JsonOption, SetOption
 from offramp.cli.progress import reading_shown
-from offramp.cli.render import counted, emit, show, split, table
+from offramp.cli.render import counted, emit
 from offramp.errors import OfframpError
+from offramp.terminal import show, split, table
 
 if TYPE_CHECKING:
     from offramp.data.audit import Audit, Sources

@@ -15,9 +15,10 @@ import typer
 
 from offramp.allocator import keep_freed_memory
 from offramp.cli.options import DeviceOption, JsonOption
-from offramp.cli.render import emit, say, show, table
+from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
 from offramp.openmp import GIVEN, SPINS, bound_spinning
+from offramp.terminal import show, table
 from offramp.units import size
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from offramp.cli.options import JsonOption, QuietOption, StoreArgument, StoreOption, TrustOption
-from offramp.cli.render import emit, show, table
+from offramp.cli.render import emit
 from offramp.cli.store import opened, trusted
+from offramp.terminal import show, table
 from offramp.units import macs, size
 
 

@@ -20,9 +20,10 @@ from offramp.cli.options import (
     check_bundle_options,
     named,
 )
-from offramp.cli.render import counted, emit, show, table
+from offramp.cli.render import counted, emit
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
+from offramp.terminal import show, table
 
 if TYPE_CHECKING:
     from offramp.infer.image_files import Network, Unreadable

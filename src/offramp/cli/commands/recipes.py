@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offramp.cli.options import JsonOption
-from offramp.cli.render import emit, show, table
+from offramp.cli.render import emit
 from offramp.errors import OfframpError, nearest
+from offramp.terminal import show, table
 
 if TYPE_CHECKING:
     from offramp.paper.recipes import PaperRecipe

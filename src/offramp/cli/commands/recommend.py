@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
-from offramp.cli.render import emit, folded, notes, say, show, table
+from offramp.cli.render import emit, folded, notes, say
 from offramp.errors import OfframpError, nearest
 from offramp.paper.guidelines import GOALS
+from offramp.terminal import show, table
 from offramp.units import macs
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli import results
 from offramp.cli.forecast import at_speed, said_of, show_forecast
 from offramp.cli.options import (
     RUNS,
@@ -29,8 +28,10 @@ from offramp.cli.options import (
     WorkersOption,
 )
 from offramp.cli.progress import Progress, reading_shown, watch
-from offramp.cli.render import emit, folded, show, table
+from offramp.cli.render import emit, folded
 from offramp.errors import OfframpError
+from offramp.report import summary
+from offramp.terminal import show, table
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:
@@ -277,14 +278,14 @@ def _show_results(
     answer = {
         "store": str(how.root),
         "trials": finished,
-        "results": results.as_json(found),
+        "results": summary.as_json(found),
         "failed": failures,
         "interrupted": interrupted,
     }
     if how.as_json:
         return answer
     if found:
-        results.as_tables(found, len(plan.study.seeds))
+        summary.show_results(summary.printed(found, len(plan.study.seeds)))
     typer.echo(progress.closing(str(how.root)))
     for failure in failures:
         typer.echo(

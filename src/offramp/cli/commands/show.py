@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp import terminal
 from offramp.cli import render
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption
-from offramp.cli.render import emit, table
+from offramp.cli.render import emit
 from offramp.cli.store import archived
+from offramp.terminal import table
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:
@@ -54,17 +56,17 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
         emit({"trial": trial, **manifest.as_json(), **spent, "made_with": made})
         return
     typer.echo(f"{trial}\n{record.strategy} on {record.model}, {record.data}, seed {record.seed}\n")
-    render.show(_exits(manifest), "Exits: compute of one image, and accuracy")
+    terminal.show(_exits(manifest), "Exits: compute of one image, and accuracy")
     if "auroc" in manifest.metrics["test"].by_name:
         several = len(manifest.classes) > 2
         of = "means over classes" if several else f"of class '{manifest.classes[1]}'"
-        render.show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
+        terminal.show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
     note = (
         "kept: the epoch whose weights were kept. check: validation of the epochs. data: waiting for "
         "images in both (- where it was not told apart). other: preparation, closing evaluation, "
         "checkpoints. offramp why NODE explains a node."
     )
-    render.show(_phases(store, record), "Phases, and their seconds", note)
+    terminal.show(_phases(store, record), "Phases, and their seconds", note)
     machine, sign = manifest.provenance, "" if seconds.measured else "~"
     render.say(
         f"Time: {sign}{duration(seconds.written)} as written, {duration(seconds.executed)} executed, "

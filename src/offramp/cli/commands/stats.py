@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offramp.cli.options import JsonOption
-from offramp.cli.render import console, table
 from offramp.errors import OfframpError, nearest
+from offramp.terminal import console, table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,9 @@ from collections import Counter
 import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption
-from offramp.cli.render import counted, emit, show, table
+from offramp.cli.render import counted, emit
 from offramp.cli.store import archived
+from offramp.terminal import show, table
 from offramp.units import size
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits

@@ -10,9 +10,10 @@ from typing import Annotated, Any, get_args
 import typer
 
 from offramp.cli.options import JsonOption
-from offramp.cli.render import console, emit, ranges, show, table
+from offramp.cli.render import emit, ranges
 from offramp.parts import path
 from offramp.phase import Phase, Program, check, describe
+from offramp.terminal import console, show, table
 
 
 def strategies(

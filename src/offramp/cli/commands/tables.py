@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
-from offramp.cli.render import GAP, console, emit, show_names, table
+from offramp.cli.render import emit, show_names
 from offramp.errors import OfframpError
 from offramp.report.tables import TABLES
+from offramp.terminal import GAP, console, table
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from offramp.cli.options import JsonOption
-from offramp.cli.render import emit, show, table
+from offramp.cli.render import emit
 from offramp.errors import OfframpError
+from offramp.terminal import show, table
 from offramp.units import macs
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli.options import JsonOption, SetOption, StoreArgument, StoreOption
-from offramp.cli.render import console, emit
+from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError
+from offramp.terminal import console
 
 if TYPE_CHECKING:
     pass

@@ -1,0 +1,117 @@
+"""What a run came to: accuracy at each exit, accuracy against compute, time; for people and programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import IO, TYPE_CHECKING, Any
+
+from offramp.terminal import show, split
+
+if TYPE_CHECKING:
+    from offramp.store.record import Seconds
+    from offramp.store.results import Spread, StrategyResult
+
+COMPUTE_NOTE = """\
+≥ t: an image leaves at the first exit whose confidence (softmax) is at least t.
+written: each phase in full, as the paper runs it (~ is an estimate, from MACs).
+run: all that the trial reads. added: what no strategy above it reads."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A table as text. rows: cells by strategy, one for each of `columns`.  note: below it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[str, ...]]
+    note: str = ""
+
+
+def printed(lines: Sequence[StrategyResult], seeds: int) -> tuple[Printed, Printed]:
+    """Accuracy at each exit; accuracy against compute, with the times. seeds: of the study."""
+    return _exits(lines, seeds), _compute(lines)
+
+
+def show_results(tables: Iterable[Printed], file: IO[str] | None = None) -> None:
+    """Print them on standard output, or into a file."""
+    for one in tables:
+        show(split("strategy", one.columns, one.rows), one.title, one.note, file)
+
+
+def html(tables: Iterable[Printed]) -> str:
+    """The same for a notebook."""
+    import pandas as pd  # slow to import, and needed here only
+
+    parts = []
+    for one in tables:
+        frame = pd.DataFrame(list(one.rows.values()), list(one.rows), list(one.columns))
+        note = "<br>".join(map(escape, one.note.splitlines()))
+        parts.append(f"<p><b>{escape(one.title)}</b></p>{frame.to_html()}<p>{note}</p>")
+    return "".join(parts)
+
+
+def _exits(lines: Sequence[StrategyResult], seeds: int) -> Printed:
+    exits = sorted({k for line in lines for k in line.accuracy})
+    columns = (*(f"exit {k}" for k in exits[:-1]), "final")
+    rows = {
+        line.strategy: tuple(percent(line.accuracy[k]) if k in line.accuracy else "–" for k in exits)
+        for line in lines
+    }
+    if any(len(line.seeds) != seeds for line in lines):  # interrupted, or some seeds failed
+        columns = (*columns, "seeds")
+        rows = {line.strategy: (*rows[line.strategy], str(len(line.seeds))) for line in lines}
+    spread = f" (mean ± sd over {seeds} seeds)" if seeds > 1 else ""
+    return Printed(f"Test accuracy at each exit, %{spread}", columns, rows)
+
+
+def _compute(lines: Sequence[StrategyResult]) -> Printed:
+    thresholds = sorted({t for line in lines for t in line.thresholds})
+    columns = (*(f"≥ {threshold:g}" for threshold in thresholds), "written", "run", "added")
+    rows = {}
+    for line in lines:
+        points = [line.thresholds[threshold] for threshold in thresholds]
+        cells = (f"{100 * a.mean:.1f} @ {100 * c.mean:.0f}" for a, c in points)
+        rows[line.strategy] = (*cells, *_times(line.seconds))
+    title = "Test accuracy % @ compute, % of the plain network's MACs; time a trial"
+    return Printed(title, columns, rows, COMPUTE_NOTE)
+
+
+def _times(spent: Seconds) -> list[str]:
+    sign = "" if spent.measured else "~"
+    return [sign + _short(spent.written), _short(spent.executed), _short(spent.marginal)]
+
+
+def percent(value: Spread) -> str:
+    """`97.3 ±0.4`, in percent; without the deviation where there is one seed."""
+    text = f"{100 * value.mean:.1f}"
+    return text if math.isnan(value.sd) else f"{text} ±{100 * value.sd:.1f}"
+
+
+def _short(seconds: float) -> str:
+    if seconds < 99.95:
+        return f"{seconds:.1f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 5970 else f"{seconds / 3600:.1f}h"
+
+
+def as_json(lines: Sequence[StrategyResult]) -> list[dict[str, Any]]:
+    """The same numbers for programs; a deviation of one value is not a number."""
+
+    def spread(value: Spread) -> dict[str, float]:
+        return {"mean": value.mean, "sd": value.sd}
+
+    return [
+        {
+            "strategy": line.strategy,
+            "seeds": list(line.seeds),
+            "accuracy": {str(k): spread(v) for k, v in line.accuracy.items()},
+            "thresholds": [
+                {"threshold": t, "accuracy": spread(a), "compute": spread(c)}
+                for t, (a, c) in line.thresholds.items()
+            ],
+            "seconds": dict(line.seconds.__dict__),
+        }
+        for line in lines
+    ]

@@ -1,0 +1,95 @@
+"""What a user writes, for type checkers alone: mypy --strict and pyright find nothing to say.
+
+A line that must be an error carries an ignore, which mypy reports where it is not needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import offramp
+from offramp import (
+    BEFORE,
+    CE,
+    KD,
+    Augment,
+    Built,
+    Calibration,
+    Chart,
+    ExitNetwork,
+    Fitted,
+    Init,
+    OfframpError,
+    Phase,
+    Policy,
+    Recipe,
+    Results,
+    backbone,
+    head,
+    heads,
+    segment,
+    segments,
+)
+
+
+def mine(exits: int, *, temperature: float = 2.0) -> tuple[Phase, ...]:
+    learn = tuple(KD(k, teacher_exit=exits, temperature=temperature) for k in range(1, exits))
+    return (
+        Phase("all", train=backbone(exits), loss=(CE(exits, weight=0.5),), recipe=(("epochs", 2),)),
+        Phase("heads", train=heads(1, exits - 1), loss=learn, teacher="all"),
+        Phase("one", train=segment(1) | head(1), loss=(CE(1),), init=((head(1), Init.FRESH),)),
+        Phase("rest", train=segments(2, exits), loss=(CE(exits), KD(1, exits)), teacher=BEFORE),
+    )
+
+
+def attached(module: nn.Module) -> ExitNetwork:
+    net = offramp.attach(module, exits=["layer1"], input_shape=(3, 32, 32), head="linear")
+    net.load_state_dict(module.state_dict())
+    offramp.attach(module, taps=["layer1"])  # type: ignore[call-arg]
+    return net
+
+
+def trained(net: ExitNetwork, images: Tensor, labels: Tensor) -> Fitted:
+    recipe, augment = Recipe(epochs=2, schedule="cosine"), Augment(flip=True, crop=2)
+    Recipe(schedule="cosinus")  # type: ignore[arg-type]
+    offramp.fit(net, "joint", train=(images, labels), recipe={"epochs": 2}, augment=["flip"])
+    return offramp.fit(net, mine, train=(images, labels), recipe=recipe, augment=augment)
+
+
+def used(fitted: Fitted, images: Tensor) -> dict[str, Any]:
+    policy: Policy = fitted.calibrate(max_accuracy_loss=0.01)
+    fitted.calibrate(max_acuracy_loss=0.01)  # type: ignore[call-arg]
+    by_hand = Policy("confidence", exits=(1, 2), thresholds=(0.9, None))
+    made: Calibration = policy.calibration
+    answers = fitted.predict(images, by_hand)
+    exits: Tensor = answers.exits
+    times = fitted.benchmark(policy, batches=[1, 8])
+    fitted.export("bundle", policy, measure=False)
+    policy.save("policy.json")
+    shown = fitted.table().to_string()
+    return {"exits": exits.shape, "times": times.to_dict(), "said": made.statement, "shown": shown}
+
+
+def studied(folder: Path) -> ExitNetwork:
+    results: Results = offramp.run({"strategies": ["joint", mine]}, store=folder, workers="auto")
+    chart: Chart = results.figure("accuracy-compute")
+    chart.save(folder / "chart.svg")
+    print(results.table().columns, chart.svg, results)
+    try:
+        net = offramp.load(results.trials[0], store=folder, device="cpu")
+    except OfframpError as error:
+        raise SystemExit(str(error)) from None
+    answer = offramp.predictor(net, folder / "policy.json")
+    print(answer(torch.zeros(1, 3, 32, 32)).classes, offramp.__version__)
+    offramp.fitt()  # type: ignore[attr-defined]
+    return net
+
+
+def built(out: Path) -> Policy:
+    done: Built = offramp.build("resnet18", "folder:photos", out, exits=2, risk=0.02, confidence=0.9)
+    print(done.card["trial"], done.path, done.reasons)
+    return done.policy
