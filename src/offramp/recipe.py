@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
 
 LATER = (
     "class_weights",
@@ -14,7 +19,8 @@ LATER = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one phase's optimization. Every field is part of the phase's key.
+    """The settings of one phase's optimization. Every field is part of the phase's key;
+    study files are held to the ranges.
 
     epochs: passes over the training split, at least 1.
     batch_size: images a step.
@@ -39,22 +45,22 @@ class Recipe:
     True
     """
 
-    epochs: int = 20
-    batch_size: int = 128
+    epochs: Count = 20
+    batch_size: Count = 128
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = 0.05
-    learning_rate_scale: float = 1.0
-    momentum: float = 0.9
+    learning_rate: Positive = 0.05
+    learning_rate_scale: Positive = 1.0
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     schedule: Literal["constant", "cosine", "step"] = "constant"
-    step_at: tuple[float, ...] = (0.5, 0.75)
-    step_factor: float = 0.1
-    warmup_epochs: float = 0.0
-    patience: int | None = None
+    step_at: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.75)
+    step_factor: Annotated[float, Gt(0), Le(1)] = 0.1
+    warmup_epochs: Annotated[float, Ge(0)] = 0.0
+    patience: Count | None = None
     select: Literal["auto", "best", "last"] = "auto"
     class_weights: Literal["none", "balanced"] = "none"
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     @property
     def selects_best(self) -> bool:

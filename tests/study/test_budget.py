@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -52,7 +53,9 @@ def test_what_is_chosen_are_ordinary_settings() -> None:
     for setting in chosen.settings:
         name, _, value = setting.partition("=")
         section, field = name.split(".")
-        part = getattr(written, section).model_copy(update={field: int(value)})
+        given = getattr(written, section)
+        changed = {field: int(value)}
+        part = replace(given, **changed) if section == "recipe" else given.model_copy(update=changed)
         written = written.model_copy(update={section: part})
     mine, theirs = planned(*chosen.settings), make_plan(written, CPU)
     assert [t.id for t in mine.trials] == [t.id for t in theirs.trials]

@@ -42,7 +42,7 @@ def read(tmp_path: Path, text: str, *settings: str) -> spec.Study:
 )
 def test_what_is_read(text: str, expected: Augment, tmp_path: Path) -> None:
     study = read(tmp_path, text)
-    assert study.augment is not None and study.augment.augment == expected
+    assert study.augment is not None and study.augment == expected
     again = spec.parse(study.model_dump(mode="json", by_alias=True))
     assert again.augment == study.augment
 
@@ -50,9 +50,9 @@ def test_what_is_read(text: str, expected: Augment, tmp_path: Path) -> None:
 def test_nothing_is_augmented_unless_asked(tmp_path: Path) -> None:
     assert read(tmp_path, "").augment is None
     study = read(tmp_path, "", "augment.flip=true", "augment.crop=2")
-    assert study.augment is not None and study.augment.augment == Augment(flip=True, crop=2)
+    assert study.augment is not None and study.augment == Augment(flip=True, crop=2)
     study = read(tmp_path, "augment: [flip]", "augment=[crop]")
-    assert study.augment is not None and study.augment.augment == Augment(crop=4)
+    assert study.augment is not None and study.augment == Augment(crop=4)
 
 
 def test_the_examples_of_the_documentation_are_read(tmp_path: Path) -> None:

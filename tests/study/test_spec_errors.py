@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from offramp.errors import OfframpError
 from offramp.study.spec.file import parse, read
-from offramp.study.spec.models import RecipeSpec, Study
+from offramp.study.spec.models import RECIPE_FIELDS, Study
 
 FILE = """\
 seeds: [0, 7]
@@ -224,7 +224,7 @@ JSON = st.recursive(
 @settings(deadline=None)
 @given(
     section=st.sampled_from(sorted(Study.model_fields)),
-    key=st.sampled_from([None, *RecipeSpec.model_fields, "taps", "head", "mode", "cache_disk", "root"]),
+    key=st.sampled_from([None, *RECIPE_FIELDS, "taps", "head", "mode", "cache_disk", "root"]),
     value=JSON,
 )
 def test_any_value_is_read_or_refused_in_one_line(section: str, key: str | None, value: Any) -> None:

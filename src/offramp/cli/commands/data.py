@@ -236,7 +236,7 @@ def _draw(study: Study, sources: Sources, path: Path) -> None:
     from offramp.data.images.sheet import sheet
     from offramp.files import replacing
 
-    augment = None if study.augment is None else study.augment.augment
+    augment = study.augment
     made = sheet(sources, _title(study), augment, study.seeds[0])
     try:
         with replacing(path) as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from offramp.data import Data
@@ -81,7 +81,7 @@ def _most(epochs: int, fits: Callable[[int], bool]) -> int:
 
 def with_epochs(plan: Plan, epochs: int) -> Plan:
     """The same plan with other epochs in the study's recipe."""
-    recipe = plan.study.recipe.model_copy(update={"epochs": epochs})
+    recipe = replace(plan.study.recipe, epochs=epochs)
     study = plan.study.model_copy(update={"recipe": recipe})
     return plan_trials(study, plan.data, plan.net, plan.numerics)
 

@@ -154,7 +154,7 @@ def make_plan(
 
 def read_data(study: Study, provisional: bool = False) -> Data:
     """The data of a study; provisional: as declared where it is not here. Raises as `make_plan`."""
-    augment = None if study.augment is None else study.augment.augment
+    augment = study.augment
     spec = data_spec(study)
     with _at(study, "data"):
         if provisional and missing(spec) is not None:
@@ -238,7 +238,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     """The plan for data and a network at hand."""
     if study.augment is not None:
         with _at(study, "augment"):
-            data = replace(data, augment=study.augment.augment)
+            data = replace(data, augment=study.augment)
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from offramp import usercode
 from offramp.errors import OfframpError, nearest
 from offramp.phase import Phase, Program
 from offramp.strategies import STRATEGIES, Strategy
 from offramp.study.spec import places
-from offramp.study.spec.models import RecipeSpec
+from offramp.study.spec.models import RecipeSpec, read_recipe
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def program(
 def _check_recipe(where: str, fields: dict[str, Any]) -> None:
     """A phase's overrides are held to what a study's recipe is held to."""
     try:
-        RecipeSpec.model_validate(fields)
+        TypeAdapter(Annotated[RecipeSpec, BeforeValidator(read_recipe)]).validate_python(fields)
     except ValidationError as error:
         lines: places.Places = {(field,): where for field in fields}
         raise OfframpError(places.message(error, {(): where, **lines})) from None

@@ -146,7 +146,7 @@ def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Met
             provenance=DataProvenance(**plain(data.provenance)),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
         ),
-        recipe=RecipeRecord(**study.recipe.model_dump(mode="json")),
+        recipe=RecipeRecord(**study.model_dump(mode="json", include={"recipe"})["recipe"]),
         execution=ExecutionRecord(**study.execution.model_dump(mode="json")),
         numerics=NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from typing import Any
 
 from offramp.augment import Augment, clash
 from offramp.study.spec import fields
@@ -19,49 +17,31 @@ USUAL: Mapping[str, Any] = {
     "rotate": 10.0,
     "jitter": 0.2,
 }
+_read = fields.reader(Augment)
 
 
-def _usual(name: str) -> BeforeValidator:
-    off = Augment.__dataclass_fields__[name].default
-    return BeforeValidator(lambda v: (USUAL[name] if v else off) if isinstance(v, bool) else v)
-
-
-class AugmentSpec(BaseModel):
-    """The fields of `offramp.augment.Augment`: a mapping, or names such as [flip, crop].
-    `true` stands for the usual strength of each."""
-
-    model_config = fields.STRICT
-
-    flip: bool = Augment.flip
-    vertical_flip: bool = Augment.vertical_flip
-    crop: Annotated[int, _usual("crop")] = Augment.crop
-    resized_crop: Annotated[tuple[float, float] | None, Field(strict=False), _usual("resized_crop")] = (
-        Augment.resized_crop
+def read_augment(value: Any) -> Augment | None:
+    """A mapping, or names such as [flip, crop]. `true` stands for the usual strength of each."""
+    if value is None:
+        return None
+    value = [value] if isinstance(value, str) else value
+    if isinstance(value, (list, tuple)):
+        for name in value:
+            if not isinstance(name, str):
+                what = f"must list names such as flip and crop, got {fields.shown(name)} among them"
+                raise fields.fail(f"{what}; with numbers, write a mapping: {{crop: 4}}")
+            if name not in USUAL:
+                raise fields.unknown(name, USUAL)
+        value = dict.fromkeys(value, True)
+    off = Augment()
+    found = _read(
+        {
+            name: (USUAL[name] if given else getattr(off, name))
+            if isinstance(given, bool) and name in USUAL
+            else given
+            for name, given in fields.mapping(value, Augment.__dataclass_fields__).items()
+        }
     )
-    rotate: Annotated[float, _usual("rotate")] = Augment.rotate
-    jitter: Annotated[float, _usual("jitter")] = Augment.jitter
-    views: int | None = Augment.views
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        value = [value] if isinstance(value, str) else value
-        if isinstance(value, (list, tuple)):
-            for name in value:
-                if not isinstance(name, str):
-                    what = f"must list names such as flip and crop, got {fields.shown(name)} among them"
-                    raise fields.fail(f"{what}; with numbers, write a mapping: {{crop: 4}}")
-                if name not in USUAL:
-                    raise fields.unknown(name, USUAL)
-            value = dict.fromkeys(value, True)
-        return fields.refuse_unknown(cls, value)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> AugmentSpec:
-        if found := clash(self.augment):
-            raise fields.fail(found[1], found[0])
-        return self
-
-    @property
-    def augment(self) -> Augment:
-        return Augment(**dict(self))
+    if wrong := clash(found):
+        raise fields.fail(wrong[1], wrong[0])
+    return found

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from offramp import units
@@ -22,8 +23,13 @@ from offramp.hashing import canonical
 from offramp.strategies.weights import JointWeights
 from offramp.usercode import is_user_code
 
-STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
+EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+STRICT = ConfigDict(**EXACT, frozen=True)
+
+T = TypeVar("T", bound="DataclassInstance")
 _ROOTED = re.compile(r"[a-z0-9_]+:.+")
 _SCHEMES = get_args(get_args(JointWeights)[0])
 
@@ -65,6 +71,20 @@ def mapping(value: Any, known: Iterable[str]) -> dict[str, Any]:
         if key not in known:
             raise unknown(str(key), known)
     return dict(value)
+
+
+def reader(kind: type[T]) -> Callable[[Any], T]:
+    """What makes a `kind`, a frozen dataclass, of a mapping: no other keys than its fields, each of
+    exactly its type and in its range."""
+    strict = dataclass(kind, config=EXACT, frozen=True)  # a class of its own: `kind` stays as it is
+    names = [field.name for field in fields(kind)]
+
+    def read(value: Any) -> T:
+        given = mapping(value, names)
+        made = strict(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        return kind(**{name: getattr(made, name) for name in names})
+
+    return read
 
 
 def gather_options(value: Any, known: set[str]) -> dict[str, Any]:

@@ -18,80 +18,59 @@ from pydantic import (
     Field,
     PlainValidator,
     PrivateAttr,
-    field_serializer,
     model_validator,
 )
 
+from offramp.augment import Augment
 from offramp.errors import nearest
-from offramp.recipe import Recipe, clash
+from offramp.recipe import Count, Positive, Recipe, clash
 from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
-from offramp.study.spec.augment import AugmentSpec
+from offramp.study.spec.augment import read_augment
 from offramp.study.spec.yaml_lines import Path
 
 STRICT = fields.STRICT
 
 Text = Annotated[str, PlainValidator(fields.text)]
-Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
 
 
-class RecipeSpec(BaseModel):
-    """Every field of `offramp.recipe.Recipe`, and four that belong to the whole study.
+@dataclasses.dataclass(frozen=True)
+class RecipeSpec(Recipe):
+    """A recipe, and four settings that belong to the whole study.
 
     joint_weights: of the exits in joint training, by scheme or one number an exit.  temperature,
     alpha: of distillation.  budget: whether `epochs` is each phase's or split over a strategy's
     phases.
     """
 
-    model_config = STRICT
-
-    epochs: Count = Recipe.epochs
-    batch_size: Count = Recipe.batch_size
-    optimizer: Literal["sgd", "adam", "adamw"] = Recipe.optimizer
-    learning_rate: Positive = Recipe.learning_rate
-    learning_rate_scale: Positive = Recipe.learning_rate_scale
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Recipe.momentum
-    nesterov: bool = Recipe.nesterov
-    weight_decay: Annotated[float, Field(ge=0)] = Recipe.weight_decay
-    schedule: Literal["constant", "cosine", "step"] = Recipe.schedule
-    step_at: Annotated[tuple[Share, ...], Field(strict=False)] = Recipe.step_at
-    step_factor: Annotated[float, Field(gt=0, le=1)] = Recipe.step_factor
-    warmup_epochs: Annotated[float, Field(ge=0)] = Recipe.warmup_epochs
-    patience: Count | None = Recipe.patience
-    select: Literal["auto", "best", "last"] = Recipe.select
-    class_weights: Literal["none", "balanced"] = Recipe.class_weights
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Recipe.label_smoothing
-
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
     temperature: Positive = 3.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
     budget: Literal["phase", "total"] = "phase"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return fields.refuse_unknown(cls, value)
 
     @property
     def recipe(self) -> Recipe:
         """What a phase trains by, unless it overrides it."""
         return Recipe(**{name: getattr(self, name) for name in RECIPE_FIELDS})
 
-    @property
-    def overrides(self) -> Pairs:
-        """The fields that were given, as (field, value) pairs in a fixed order."""
-        return tuple((n, getattr(self, n)) for n in RECIPE_FIELDS if n in self.model_fields_set)
-
 
 RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
+read_recipe = fields.reader(RecipeSpec)
+
+
+def _overrides(value: Any) -> dict[str, Any]:
+    """The recipe fields that were given, in a fixed order."""
+    read = read_recipe(value)
+    for name in value:
+        if name not in RECIPE_FIELDS:
+            raise fields.fail("belongs to the whole study; set it under 'recipe'", name)
+    return {name: getattr(read, name) for name in RECIPE_FIELDS if name in value}
 
 
 class StrategySpec(BaseModel):
@@ -108,7 +87,7 @@ class StrategySpec(BaseModel):
     own: Annotated[Strategy | None, Field(exclude=True)] = None
     label: Text = Field(alias="as")
     options: Options
-    phases: dict[str, RecipeSpec] = {}
+    phases: dict[str, Annotated[Options, PlainValidator(_overrides)]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -121,18 +100,6 @@ class StrategySpec(BaseModel):
             return {"as": own.__name__, **gathered, "name": name, "own": own}
         return {"as": gathered["name"], **gathered} if "name" in gathered else gathered
 
-    @model_validator(mode="after")
-    def _consistent(self) -> StrategySpec:
-        for pattern, recipe in self.phases.items():
-            for name in recipe.model_fields_set - set(RECIPE_FIELDS):
-                what = "belongs to the whole study; set it under 'recipe'"
-                raise fields.fail(what, "phases", pattern, name)
-        return self
-
-    @field_serializer("phases")
-    def _only_set(self, phases: dict[str, RecipeSpec]) -> dict[str, dict[str, Any]]:
-        return {pattern: dict(recipe.overrides) for pattern, recipe in phases.items()}
-
     @property
     def source(self) -> str | Strategy:
         """What gives the phases: a name to look up, or the function."""
@@ -141,7 +108,7 @@ class StrategySpec(BaseModel):
     @property
     def overrides(self) -> tuple[tuple[str, Pairs], ...]:
         """Recipe overrides by pattern of phase names, in the order of the file: later ones win."""
-        return tuple((pattern, recipe.overrides) for pattern, recipe in self.phases.items())
+        return tuple((pattern, tuple(given.items())) for pattern, given in self.phases.items())
 
 
 class BackboneSpec(BaseModel):
@@ -270,8 +237,8 @@ class Study(BaseModel):
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
     data: DataSpec
-    augment: AugmentSpec | None = None
-    recipe: RecipeSpec = RecipeSpec()
+    augment: Annotated[Augment | None, BeforeValidator(read_augment)] = None
+    recipe: Annotated[RecipeSpec, BeforeValidator(read_recipe)] = RecipeSpec()
     numerics: Text = "default"
     execution: ExecutionSpec = ExecutionSpec()
 
