@@ -1,0 +1,78 @@
+"""What a fitted network is good for: a policy, times and a bundle, without a store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import offramp
+from offramp import Fitted, OfframpError, Policy
+from test_api import Tensors, attached
+
+RECIPE = {"epochs": 6, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
+IMAGES = torch.stack([Tensors(60, seed=1)[i][0] for i in range(60)])
+
+
+@pytest.fixture(scope="module", params=["joint", "separate"])
+def fitted(request: pytest.FixtureRequest) -> Fitted:
+    with torch.random.fork_rng():
+        return offramp.fit(attached(), request.param, train=Tensors(300), recipe=RECIPE)
+
+
+def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) -> None:
+    from offramp.bundle.runtime import Bundle
+
+    policy = fitted.calibrate(max_accuracy_loss=0.1)
+    done = fitted.export(tmp_path / "bundle", policy, measure=False)
+    assert done.card["check"]["what"] == "the whole test split"
+    assert done.card["calibration"]["statement"] == policy.calibration.statement
+    found = Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy())
+    made = fitted.predict(IMAGES, policy)
+    assert (found.exits == made.exits.numpy()).all() and (found.classes == made.classes.numpy()).all()
+
+
+def test_a_policy_set_by_hand_is_timed_and_exported_too(fitted: Fitted, tmp_path: Path) -> None:
+    by_hand = Policy("confidence", (1, 2, 3), (0.0, 0.5, None))
+    times = fitted.benchmark(by_hand, batches=[4], repeats=2, seconds=0.1)
+    assert {"plain", "nothing leaves", "policy", "segment 1"} <= set(times["what"])
+    assert times.attrs["machine"]["device"] and set(times["batch"]) == {4}
+    done = fitted.export(tmp_path / "bundle", by_hand, check=False, measure=False)
+    made = done.card["calibration"]
+    assert made["chosen"]["leaving"] == [1.0, 0.0, 0.0] and "set by hand" in made["statement"]
+
+
+def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
+    policy = fitted.calibrate(risk=0.5, on_average=True)
+    other = replace(policy, calibration=replace(policy.calibration, trial_hash="0" * 64))
+    for wrong in (other, Policy("confidence", (1, 3), (0.5, None))):
+        with pytest.raises(OfframpError, match="the policy"):
+            fitted.export(tmp_path / "bundle", wrong)
+    with pytest.raises(OfframpError, match="give exactly one target"):
+        fitted.calibrate()
+    assert not list(tmp_path.iterdir())
+
+
+def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:
+    policy = fitted.calibrate(max_mean_latency=10.0)
+    assert policy.calibration.chosen["stages"]["batch"] == 1
+
+
+def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:
+    images, labels = IMAGES.float() / 100, torch.arange(60) % 3
+    fitted = offramp.fit(attached(), "joint", train=(images, labels), recipe={"epochs": 1})
+    policy = fitted.calibrate(max_disagreement=0.5)
+    assert fitted.predict(images, policy).classes.shape == (60,)
+    with pytest.raises(OfframpError, match="could not prepare a picture; train on uint8 images"):
+        fitted.export(tmp_path / "bundle", policy)
+
+
+def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:
+    rows = repr(fitted).splitlines()
+    assert len(rows) == 2 + 1 + 3 and rows[0].endswith("test accuracy at each exit")
+    shown = f"{100 * fitted.accuracy[3]:.1f}%"
+    assert shown in rows[-1] and shown in fitted._repr_html_()
+    assert np.isclose(fitted.table().loc[3, "accuracy"], fitted.accuracy[3])
