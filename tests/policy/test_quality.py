@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from offramp.analysis.exits import at_threshold
+from offramp.analysis.exits import at_thresholds
 from offramp.policy import quality, scoring
 from offramp.policy.policy import Policy
 from offramp.policy.quality import oracle, random_exit, sweep
@@ -52,10 +52,9 @@ def test_a_sweep_is_each_threshold_alone() -> None:
     levels = np.linspace(0, 1.05, 130)
     curve = sweep(scoring.scores("confidence", rows.logits), right, MACS, levels)
     for i, level in enumerate(levels):
-        point = at_threshold(rows.logits, rows.labels, MACS, 1.0, level)
-        assert curve.accuracy[i] == pytest.approx(point.accuracy)
-        assert curve.macs[i] == pytest.approx(point.compute)
-        assert curve.shares[i] == pytest.approx(point.leaving)
+        (point,) = at_thresholds(rows.logits, rows.labels, MACS, 1.0, [level])
+        assert (curve.accuracy[i], curve.macs[i]) == pytest.approx(point)
+        assert curve.shares[i] @ MACS == pytest.approx(curve.macs[i])
 
 
 @pytest.mark.parametrize("name", ["entropy", "margin", "patience"])

@@ -91,10 +91,7 @@ class Memory:
             **{"owners": [0, 0, 0], "macs": [MACS[k - 1] for k in numbers], "backbone_macs": PLAIN},
             metrics=dict.fromkeys(records.SPLITS, metrics),
             network={"backbone": made.model, "taps": None},
-            data={
-                **usual.data.as_json(),
-                **{"name": made.data, "provenance": {"images": {"test": 4}}},
-            },
+            data={**usual.data.as_json(), **{"name": made.data, "provenance": {"images": {"test": 4}}}},
             recipe=records.RECIPE | dict(made.recipe),
             provenance={"finished": made.finished, "torch": "2"},
         )

@@ -140,10 +140,7 @@ def test_version(store: Store, tmp_path: Path) -> None:
 def test_checkpoint_comes_back_and_is_replaced(store: Store) -> None:
     assert store.read_checkpoint("k") is None
     for epoch in (1, 2):
-        tensors = {
-            "w": torch.full((2, 2), float(epoch)),
-            "rng": torch.tensor([1], dtype=torch.uint8),
-        }
+        tensors = {"w": torch.full((2, 2), float(epoch)), "rng": torch.tensor([1], dtype=torch.uint8)}
         store.write_checkpoint("k", tensors, {"epoch": epoch, "losses": [float("inf"), 0.1]})
     found = store.read_checkpoint("k")
     assert found is not None

@@ -42,11 +42,7 @@ def test_collect_keeps_what_is_needed(store: Store) -> None:
         store.verify_node(key)
     assert store.read_checkpoint("unfinished") is not None and store.read_checkpoint(child) is None
     assert store.unneeded() == [] and list((store.root / "locks").glob("*.lock")) == []
-    assert left(store, abandon=True) == {
-        f"nodes/{planned}",
-        "plans/later.json",
-        "work/unfinished",
-    }
+    assert left(store, abandon=True) == {f"nodes/{planned}", "plans/later.json", "work/unfinished"}
     trial(store, "later", planned)
     assert left(store, abandon=True) == {"work/unfinished"}
     store.collect(dry_run=False, abandon=True)

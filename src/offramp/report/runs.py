@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.paper.families import families
 from offramp.store.record import TrialRecord
+from offramp.store.results import Spread
 
 if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
@@ -117,10 +117,10 @@ class Runs:
         found = self.observations(measure)
         return found[found["exit"].isna() if exit is None else found["exit"] == exit]
 
-    def spread(self, measure: str, strategy: str, exit: int | None = None) -> tuple[float, float]:
-        """Mean and sample standard deviation over the seeds of a strategy; NaN where there is none."""
+    def spread(self, measure: str, strategy: str, exit: int | None = None) -> Spread:
+        """Over the seeds of a strategy."""
         rows = self.values(MEASURES[measure], exit)
-        return mean_sd(rows.loc[rows["strategy"] == strategy, "value"])
+        return Spread.of(rows.loc[rows["strategy"] == strategy, "value"])
 
     def analysis(
         self, measure: Measure, exit: int | None = None, members: tuple[str, ...] = ()
@@ -140,11 +140,3 @@ class Runs:
             rows = self.values(measure, exit)
             self._samples[key] = None if rows.empty else sample(rows, COLUMNS)
         return self._samples[key]
-
-
-def mean_sd(values: Iterable[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN where there are no values, or one."""
-    found = np.array(list(values), dtype=float)
-    if not len(found):
-        return float("nan"), float("nan")
-    return float(found.mean()), float(np.std(found, ddof=1)) if len(found) > 1 else float("nan")

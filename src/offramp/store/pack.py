@@ -103,11 +103,7 @@ def read(path: Path) -> Pack:
 
 
 def write(
-    path: Path,
-    records: Records,
-    trials: list[str],
-    table: pd.DataFrame,
-    missing: tuple[str, ...],
+    path: Path, records: Records, trials: list[str], table: pd.DataFrame, missing: tuple[str, ...]
 ) -> dict[str, int]:
     """Pack trials into the folder `path`; a pack that is there is replaced. Returns bytes by file.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from offramp.analysis.exits import at_threshold
+from offramp.analysis.exits import at_thresholds
 from offramp.store.archive import Records
 from offramp.store.manifest import Manifest
 from offramp.store.record import Seconds, seconds
@@ -15,17 +16,17 @@ from offramp.store.record import Seconds, seconds
 THRESHOLDS = (0.5, 0.8, 0.95)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (NaN for one value)."""
+class Spread(NamedTuple):
+    """Mean and sample standard deviation; NaN where there are no values, or one."""
 
     mean: float
     sd: float
 
     @staticmethod
-    def of(values: Sequence[float]) -> Spread:
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-        return Spread(float(np.mean(values)), sd)
+    def of(values: Iterable[float]) -> Spread:
+        found = np.array(list(values), dtype=float)
+        sd = float(found.std(ddof=1)) if len(found) > 1 else float("nan")
+        return Spread(float(found.mean()) if len(found) else float("nan"), sd)
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,20 @@ def _result(
 ) -> StrategyResult:
     manifests = list(group.values())
     accuracies = np.array([m.metrics["test"].accuracy for m in manifests])
-    points: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
+    points = []
     for trial, manifest in group.items():
         arrays = store.trial_logits(trial)
         tested = (arrays["test"], arrays["test_labels"], manifest.macs, manifest.backbone_macs)
-        for threshold in THRESHOLDS:
-            point = at_threshold(*tested, threshold)
-            points[threshold].append((point.accuracy, point.compute))
+        points.append(at_thresholds(*tested, THRESHOLDS))
+    ways = ("written", "executed", "marginal")
+    means = {way: float(np.mean([getattr(s, way) for s in times])) for way in ways}
     return StrategyResult(
         strategy,
         tuple(m.seed for m in manifests),
         {k: Spread.of(accuracies[:, i].tolist()) for i, k in enumerate(manifests[0].exits)},
         {
-            t: (Spread.of([a for a, _ in found]), Spread.of([c for _, c in found]))
-            for t, found in points.items()
+            t: (Spread.of(a for a, _ in found), Spread.of(c for _, c in found))
+            for t, found in zip(THRESHOLDS, zip(*points, strict=True), strict=True)
         },
-        Seconds(
-            written=float(np.mean([s.written for s in times])),
-            executed=float(np.mean([s.executed for s in times])),
-            marginal=float(np.mean([s.marginal for s in times])),
-            measured=all(s.measured for s in times),
-        ),
+        Seconds(**means, measured=all(s.measured for s in times)),
     )

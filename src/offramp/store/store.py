@@ -103,11 +103,7 @@ class Store:
         return tensors.unpack(self.archive.node_content(key, "weights.safetensors"))
 
     def write_node(
-        self,
-        record: NodeRecord,
-        weights: Mapping[str, Tensor],
-        history: pd.DataFrame,
-        cost: Cost,
+        self, record: NodeRecord, weights: Mapping[str, Tensor], history: pd.DataFrame, cost: Cost
     ) -> None:
         """Keep a finished phase. An intact node of that key stays; a damaged one is replaced.
 

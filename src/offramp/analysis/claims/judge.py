@@ -17,11 +17,7 @@ from offramp.analysis.stats.sample import same
 
 ALPHA = 0.05
 Verdict = Literal[
-    "supported",
-    "contradicted",
-    "not significant",
-    "identical by construction",
-    "not testable here",
+    "supported", "contradicted", "not significant", "identical by construction", "not testable here"
 ]
 VERDICTS: tuple[Verdict, ...] = (
     "supported",

@@ -139,8 +139,7 @@ def _rank(
     use = {names[c]: how for c, how in found.use.items()}
     plain: tuple[str, None] = ("", None)
     groups = sorted(
-        read.groups,
-        key=lambda g: (sign * g.mean, -(use.get(g.names[0], plain)[1] or 0.0), g.label),
+        read.groups, key=lambda g: (sign * g.mean, -(use.get(g.names[0], plain)[1] or 0.0), g.label)
     )
     analysis = analyze_sample(read, ALPHA).over_blocks
     tested: dict[frozenset[str], Pair | UntestedPair] = {}

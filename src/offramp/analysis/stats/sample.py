@@ -216,9 +216,7 @@ Values = Mapping[str, float]
 
 
 def merge(
-    values: Mapping[str, Values],
-    keys: Mapping[str, Mapping[str, Key]],
-    named: Sequence[Sequence[str]],
+    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, Key]], named: Sequence[Sequence[str]]
 ) -> tuple[list[tuple[tuple[str, ...], dict[str, float]]], tuple[str, ...]]:
     """Names that stand for the same values, with these by block; and what to say of it.
 

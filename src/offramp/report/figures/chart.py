@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from offramp.report.colors import styles
+from offramp.report.colors import Style, styles
+from offramp.report.model import Figure, Question
+
+if TYPE_CHECKING:
+    from offramp.report.runs import Runs
 
 Json = dict[str, Any]
 
@@ -52,8 +56,8 @@ def tips(*encodings: tuple[str, str]) -> list[Json]:
     ]
 
 
-def marks(frame: pd.DataFrame, mark: Json, encoding: Json) -> Json:
-    """One kind of mark for each row of a frame."""
+def marks(frame: pd.DataFrame, mark: Json, **encoding: Any) -> Json:
+    """One kind of mark for each row of a frame. encoding: by channel, such as x and color."""
     return {"data": inline(frame), "mark": mark, "encoding": encoding}
 
 
@@ -75,10 +79,8 @@ def inline(frame: pd.DataFrame) -> Json:
     """A frame as CSV inside the specification: a third of the size of JSON's records. Numbers have
     DIGITS significant digits; a missing one is an empty field, which is drawn nowhere."""
     texts = pd.DataFrame({name: _texts(frame[name]) for name in frame.columns})
-    parse = {
-        str(name): "number" if pd.api.types.is_numeric_dtype(frame[name]) else "string"
-        for name in frame.columns
-    }
+    numeric = pd.api.types.is_numeric_dtype
+    parse = {str(name): "number" if numeric(frame[name]) else "string" for name in frame.columns}
     values = texts.to_csv(index=False, lineterminator="\n")
     return {"values": values, "format": {"type": "csv", "parse": parse}}
 
@@ -135,24 +137,22 @@ def unit(largest: float, shown: str) -> Unit:
 
 def color(labels: Iterable[str], legend: str | None = "circle") -> Json:
     """Strategies by color. legend: the symbol in it, such as `stroke`; None for no legend."""
-    found = styles(labels)
-    scale = {"domain": list(found), "range": [style.color for style in found.values()]}
-    return word("strategy", scale=scale, legend=_legend(found, legend))
+    return _styled(labels, lambda style: style.color, legend)
 
 
 def dash(labels: Iterable[str], legend: str | None = "stroke") -> Json:
     """Strategies by dash; joins the legend of `color`."""
-    found = styles(labels)
-    dashes = [list(style.dash) or [1, 0] for style in found.values()]
-    return word(
-        "strategy", scale={"domain": list(found), "range": dashes}, legend=_legend(found, legend)
-    )
+    return _styled(labels, lambda style: list(style.dash) or [1, 0], legend)
 
 
 def shape(labels: Iterable[str], legend: str | None = "circle") -> Json:
     """Strategies by shape; joins the legend of `color`."""
+    return _styled(labels, lambda style: style.shape, legend)
+
+
+def _styled(labels: Iterable[str], shown: Callable[[Style], Any], legend: str | None) -> Json:
     found = styles(labels)
-    scale = {"domain": list(found), "range": [style.shape for style in found.values()]}
+    scale = {"domain": list(found), "range": [shown(style) for style in found.values()]}
     return word("strategy", scale=scale, legend=_legend(found, legend))
 
 
@@ -175,6 +175,13 @@ def _legend(found: Mapping[str, Any], symbol: str | None) -> Json | None:
     if wide:
         return {"columns": columns, "symbolSize": 300, "symbolType": symbol}
     return {"columns": columns, "symbolSize": 70, "symbolStrokeWidth": 0}
+
+
+def figure(
+    runs: Runs, name: str, question: Question, title: str, caption: str, alt: str, chart: Json
+) -> list[Figure]:
+    """A figure of these runs, the only one of its family."""
+    return [Figure(runs.name(name), question, title, caption, alt, spec(chart), about=runs.about)]
 
 
 def spec(chart: Json) -> Json:

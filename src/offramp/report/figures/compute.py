@@ -5,21 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from offramp.report.figures import series
-from offramp.report.figures.chart import (
-    GRAY,
-    WIDTH,
-    Json,
-    color,
-    dash,
-    marks,
-    number,
-    panel,
-    shape,
-    spec,
-    ticks,
-    tips,
-)
+from offramp.report.figures import chart, series
+from offramp.report.figures.chart import GRAY, WIDTH, Json, color, marks, number, panel, tips
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
@@ -35,30 +22,24 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
     curve = threshold_points(runs)
     everything = pd.concat([curve, exits])[["strategy", "threshold", "exit", "macs", "value"]]
     best = front(everything)
-    return [
-        Figure(
-            name=runs.name("accuracy-compute"),
-            question="compute",
-            title="Accuracy against compute",
-            caption=f"Test accuracy and the mean MACs an image, {runs.where}; up and to the left is "
-            "better. Symbols are exits: an image leaves there whatever it is, every exit before it "
-            "asked. Lines are what confidence thresholds give, the same one at all exits, from 0 to "
-            "never. The gray line is the Pareto front of the means: nothing here is more accurate for "
-            f"as little; the front ignores uncertainty. {_spread(found)}",
-            alt=_alt(exits, best),
-            spec=spec(_chart(runs.strategies, exits, curve, best)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        f"Test accuracy and the mean MACs an image, {runs.where}; up and to the left is better. Symbols "
+        "are exits: an image leaves there whatever it is, every exit before it asked. Lines are what "
+        "confidence thresholds give, the same one at all exits, from 0 to never. The gray line is the "
+        "Pareto front of the means: nothing here is more accurate for as little; the front ignores "
+        f"uncertainty. {_spread(found)}"
+    )
+    title, alt = "Accuracy against compute", _alt(exits, best)
+    made = _chart(runs.strategies, exits, curve, best)
+    return chart.figure(runs, "accuracy-compute", "compute", title, caption, alt, made)
 
 
 def exit_points(runs: Runs) -> pd.DataFrame:
     """Test accuracy (%) and MACs (% of the plain network's) of every exit: strategy, exit, seed, value,
     macs."""
     found = runs.by_exit(lambda t, i: 100 * t.manifest.metrics["test"].accuracy[i])
-    return found.assign(
-        macs=runs.by_exit(lambda t, i: 100 * t.macs[i] / t.manifest.backbone_macs)["value"]
-    )
+    macs = runs.by_exit(lambda t, i: 100 * t.macs[i] / t.manifest.backbone_macs)
+    return found.assign(macs=macs["value"])
 
 
 def threshold_points(runs: Runs) -> pd.DataFrame:
@@ -105,41 +86,28 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
     low, high = float(spent.min()), float(spent.max())
     edge = [float(f"{0.93 * low:.3g}"), float(f"{1.07 * high:.3g}")]
     y = number("value", "test accuracy, %", scale={"zero": False, "padding": 6})
-    x = number(
-        "macs",
-        "MACs an image, % of the plain network",
-        scale={"type": "log", "domain": edge, "nice": False},
-        axis={"values": ticks(edge[0], edge[1]), "format": "~g"},
-    )
+    scale = {"type": "log", "domain": edge, "nice": False}
+    axis = {"values": chart.ticks(edge[0], edge[1]), "format": "~g"}
+    x = number("macs", "MACs an image, % of the plain network", scale=scale, axis=axis)
     told = (("macs", "MACs, %"), ("value", "test accuracy, %"))
     points = marks(
         exits[["strategy", "exit", "macs", "value"]],
         {"type": "point", "filled": True, "size": 46, "opacity": 1},
-        {
-            "x": x,
-            "y": y,
-            "color": color(labels),
-            "shape": shape(labels),
-            "tooltip": tips(("strategy", "strategy"), ("exit", "exit"), *told),
-        },
+        **{"x": x, "y": y, "color": color(labels), "shape": chart.shape(labels)},
+        tooltip=tips(("strategy", "strategy"), ("exit", "exit"), *told),
     )
     lines = marks(
         curve[["strategy", "threshold", "at", "macs", "value"]],
         {"type": "line", "strokeWidth": 1.4},
-        {
-            "x": x,
-            "y": y,
-            "order": {"field": "at", "type": "quantitative"},
-            "color": color(labels, None),
-            "strokeDash": dash(labels, None),
-            "tooltip": tips(("strategy", "strategy"), ("threshold", "threshold"), *told),
-        },
+        **{"x": x, "y": y, "order": {"field": "at", "type": "quantitative"}},
+        **{"color": color(labels, None), "strokeDash": chart.dash(labels, None)},
+        tooltip=tips(("strategy", "strategy"), ("threshold", "threshold"), *told),
     )
     right = pd.DataFrame({"macs": [edge[1]], "value": [best["value"].max()]})
     steps = marks(
         pd.concat([best[["macs", "value"]], right]),
         {"type": "line", "interpolate": "step-after", "stroke": GRAY, "strokeWidth": 5, "opacity": 0.35},
-        {"x": x, "y": y},
+        **{"x": x, "y": y},
     )
     ranges = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
     spread = _intervals(labels, exits.dropna(subset=["low"]), ranges)
@@ -153,17 +121,12 @@ def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Jso
     ordered = exits.assign(rank=exits["strategy"].map(rank)).sort_values(["exit", "rank"])
     alike = ordered.groupby(ordered["macs"].round(3))["rank"]
     beside = APART * (alike.cumcount() - (alike.transform("size") - 1) / 2)
+    told = tips(("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to"))
+    rule = {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8, "clip": True}
+    columns = ["strategy", "exit", "macs", "low", "high"]
+    seen: Json = {**ranges, "color": color(labels, None), "tooltip": told}
     return [
-        marks(
-            mine[["strategy", "exit", "macs", "low", "high"]],
-            {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8, "clip": True, "xOffset": float(pixels)},
-            {
-                **{**ranges, "color": color(labels, None)},
-                "tooltip": tips(
-                    ("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to")
-                ),
-            },
-        )
+        marks(mine[columns], {**rule, "xOffset": float(pixels)}, **seen)
         for pixels, mine in ordered.groupby(beside, sort=True)
     ]
 

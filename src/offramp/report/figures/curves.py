@@ -170,22 +170,15 @@ def _pair(
         line = marks(
             rows,
             {"type": "line", "strokeWidth": 1.4, "point": bool(rows["step"].nunique() == 1)},
-            {
-                "x": x,
-                "y": number("value", **y),
-                "color": color(group.strategies, "stroke"),
-                "strokeDash": dash(group.strategies, "stroke"),
-            },
+            **{"x": x, "y": number("value", **y)},
+            color=color(group.strategies, "stroke"),
+            strokeDash=dash(group.strategies, "stroke"),
         )
         area = marks(
             rows,
             {"type": "area", "opacity": 0.13},
-            {
-                "x": x,
-                "y": number("low", **y),
-                "y2": {"field": "high"},
-                "fill": color(group.strategies, None),
-            },
+            **{"x": x, "y": number("low", **y), "y2": {"field": "high"}},
+            fill=color(group.strategies, None),
         )
         label = f"{title} · {split}" if title else split
         panels.append(panel([line, area], PANEL, 88, label if first or title else ""))

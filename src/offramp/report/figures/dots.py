@@ -67,29 +67,18 @@ def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json
         marks(
             means[["strategy", "value", "n", "low", "high"]],
             {"type": "point", "filled": True, "opacity": 1, "size": 52},
-            {
-                **{"x": x, "y": y, "color": hue, "shape": shape(labels, None)},
-                "tooltip": tips(who, ("value", panel.axis), *interval),
-            },
+            **{"x": x, "y": y, "color": hue, "shape": shape(labels, None)},
+            tooltip=tips(who, ("value", panel.axis), *interval),
         )
     ]
     if panel.varies and means["low"].notna().any():
-        layers.append(
-            marks(
-                means.dropna(subset=["low"])[["strategy", "low", "high"]],
-                {"type": "rule", "strokeWidth": 1.4, "clip": True},
-                {"x": number("low", panel.axis, **side), "x2": {"field": "high"}, "y": y, "color": hue},
-            )
-        )
+        rows = means.dropna(subset=["low"])[["strategy", "low", "high"]]
+        rule = {"type": "rule", "strokeWidth": 1.4, "clip": True}
+        low = number("low", panel.axis, **side)
+        layers.append(marks(rows, rule, x=low, x2={"field": "high"}, y=y, color=hue))
     if panel.varies and 1 < found.groupby("strategy")["seed"].nunique().max() <= series.FEW:
-        layers.append(
-            marks(
-                found.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]],
-                {"type": "circle", "size": 14, "opacity": 0.55, "yOffset": -5},
-                {
-                    **{"x": x, "y": y, "color": hue},
-                    "tooltip": tips(who, ("seed", "seed"), ("value", panel.axis)),
-                },
-            )
-        )
+        rows = found.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]]
+        circle = {"type": "circle", "size": 14, "opacity": 0.55, "yOffset": -5}
+        told = tips(who, ("seed", "seed"), ("value", panel.axis))
+        layers.append(marks(rows, circle, x=x, y=y, color=hue, tooltip=told))
     return layered(layers, width, STEP * len(labels), panel.title)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offramp.analysis.measures import MEASURES
 from offramp.paper.families import METERS
-from offramp.report.figures.chart import spec, unit
+from offramp.report.figures.chart import figure, unit
 from offramp.report.figures.dots import Panel, dots, read_out, spread
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
@@ -24,19 +24,12 @@ def meters(runs: Runs) -> list[Figure]:
     labels = runs.evidence.among(label for panel in panels for label in panel.frame["strategy"])
     exact = all(panel.frame["measured"].all() for panel in panels)
     note = "" if exact else " Other work shared the machine or the phase: not comparable."
-    return [
-        Figure(
-            name=runs.name("memory-power"),
-            question="rq2",
-            title="Memory, power and energy",
-            caption=f"Of training, {runs.where}; less is better. Over a trial's phases: "
-            "peaks are the largest, mean power is weighted with time, energy is added up. "
-            f"{spread(panels)}{note}{_absent(runs)}",
-            alt=f"Dot plots. {read_out(panels, labels)}",
-            spec=spec(dots(panels, labels)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        f"Of training, {runs.where}; less is better. Over a trial's phases: peaks are the largest, mean "
+        f"power is weighted with time, energy is added up. {spread(panels)}{note}{_absent(runs)}"
+    )
+    title, alt = "Memory, power and energy", f"Dot plots. {read_out(panels, labels)}"
+    return figure(runs, "memory-power", "rq2", title, caption, alt, dots(panels, labels))
 
 
 def _absent(runs: Runs) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from offramp.policy.quality import BINS
-from offramp.report.figures.chart import spec
+from offramp.report.figures.chart import figure
 from offramp.report.figures.dots import Panel, dots, read_out, spread
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
@@ -15,18 +15,13 @@ from offramp.store.record import TrialRecord
 def accuracy_by_exit(runs: Runs) -> list[Figure]:
     """Test accuracy of every exit."""
     panels = _panels(runs, lambda t, i: 100 * t.manifest.metrics["test"].accuracy[i], "test accuracy, %")
-    return [
-        Figure(
-            name=runs.name("accuracy-by-exit"),
-            question="answer",
-            title="Test accuracy by exit",
-            caption="Test accuracy of each exit when every image leaves there, "
-            f"{runs.where}; higher is better. {spread(panels)}",
-            alt=f"Dot plots, one for each exit. {read_out(panels, runs.strategies, False)}",
-            spec=spec(dots(panels, runs.strategies)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        f"Test accuracy of each exit when every image leaves there, {runs.where}; higher is better. "
+        f"{spread(panels)}"
+    )
+    alt = f"Dot plots, one for each exit. {read_out(panels, runs.strategies, False)}"
+    made = dots(panels, runs.strategies)
+    return figure(runs, "accuracy-by-exit", "answer", "Test accuracy by exit", caption, alt, made)
 
 
 def confidence(runs: Runs) -> list[Figure]:
@@ -35,21 +30,15 @@ def confidence(runs: Runs) -> list[Figure]:
     errors = _panels(runs, lambda t, i: _percent(found[t.id].ece[i]), "ECE, %", zero=True)
     tells = _panels(runs, lambda t, i: found[t.id].auroc[i], "AUROC of correctness")
     panels = [panel for pair in zip(errors, tells, strict=True) for panel in pair]
-    return [
-        Figure(
-            name=runs.name("confidence-quality"),
-            question="more",
-            title="Calibration error and discrimination",
-            caption="Left: expected calibration error of the confidence (largest softmax "
-            f"probability, {BINS} bins of equal width), lower is better. Right: the chance that a "
-            "right answer is more confident than a wrong one (AUROC), higher is better and 0.5 is "
-            "chance; a threshold lives off the right side, whatever the left one says. Test images, "
-            f"{runs.where}. {spread(panels)}",
-            alt=f"Dot plots, a row for each exit. {read_out(panels, runs.strategies)}",
-            spec=spec(dots(panels, runs.strategies)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        f"Left: expected calibration error of the confidence (largest softmax probability, {BINS} bins "
+        "of equal width), lower is better. Right: the chance that a right answer is more confident than "
+        "a wrong one (AUROC), higher is better and 0.5 is chance; a threshold lives off the right side, "
+        f"whatever the left one says. Test images, {runs.where}. {spread(panels)}"
+    )
+    title = "Calibration error and discrimination"
+    alt = f"Dot plots, a row for each exit. {read_out(panels, runs.strategies)}"
+    return figure(runs, "confidence-quality", "more", title, caption, alt, dots(panels, runs.strategies))
 
 
 def overthinking(runs: Runs) -> list[Figure]:
@@ -68,20 +57,14 @@ def overthinking(runs: Runs) -> list[Figure]:
     whole = runs.by_trial(lambda t: 100 * found[t.id].lost)
     whole = whole[[len(t.exits) > 1 for t in runs.trials]]
     panels = [*_panels(runs, spoiled, axis, zero=True), Panel("any early exit", axis, whole, zero=True)]
-    return [
-        Figure(
-            name=runs.name("overthinking"),
-            question="more",
-            title="Overthinking",
-            caption="Share of test images that an early exit answers right and the last exit wrong, "
-            f"{runs.where}: what the later layers spoil, and what a perfect choice of exits "
-            f"could win over the last one. {spread(panels)}",
-            alt="Dot plots, one for each early exit and one for all of them. "
-            f"{read_out(panels, labels, False)}",
-            spec=spec(dots(panels, labels)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        f"Share of test images that an early exit answers right and the last exit wrong, {runs.where}: "
+        "what the later layers spoil, and what a perfect choice of exits could win over the last one. "
+        f"{spread(panels)}"
+    )
+    said = read_out(panels, labels, False)
+    alt = f"Dot plots, one for each early exit and one for all of them. {said}"
+    return figure(runs, "overthinking", "more", "Overthinking", caption, alt, dots(panels, labels))
 
 
 def _percent(value: float | None) -> float | None:

@@ -8,21 +8,8 @@ import numpy as np
 import pandas as pd
 
 from offramp.policy.quality import BINS
-from offramp.report.figures import series
-from offramp.report.figures.chart import (
-    GRAY,
-    WIDTH,
-    Json,
-    color,
-    dash,
-    grid,
-    marks,
-    number,
-    panel,
-    rank,
-    spec,
-    tips,
-)
+from offramp.report.figures import chart, series
+from offramp.report.figures.chart import GRAY, WIDTH, Json, figure, grid, marks, number, panel
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
@@ -35,20 +22,13 @@ def reliability(runs: Runs) -> list[Figure]:
     labels = runs.evidence.among(found["strategy"])
     exits = sorted(int(k) for k in found["exit"].unique())
     panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
-    return [
-        Figure(
-            name=runs.name("reliability"),
-            question="more",
-            title="Reliability",
-            caption="Share of right answers among test images of like confidence, "
-            f"{runs.where}; {BINS} bins, those of at least {FEWEST} images, images of "
-            f"{_seeds(runs)} together. On the gray diagonal confidence means what it "
-            "says; below it an exit is too sure of itself.",
-            alt=_alt(found, labels),
-            spec=spec(grid(panels, 2)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        f"Share of right answers among test images of like confidence, {runs.where}; {BINS} bins, those "
+        f"of at least {FEWEST} images, images of {_seeds(runs)} together. On the gray diagonal "
+        "confidence means what it says; below it an exit is too sure of itself."
+    )
+    alt = _alt(found, labels)
+    return figure(runs, "reliability", "more", "Reliability", caption, alt, grid(panels, 2))
 
 
 def reliability_bins(runs: Runs) -> pd.DataFrame:
@@ -75,18 +55,13 @@ def agreement(runs: Runs) -> list[Figure]:
     if not frames:
         return []
     spelled = ", ".join(f"{s} {frame['value'].min():.0f} %" for s, frame in frames.items())
-    return [
-        Figure(
-            name=runs.name("agreement"),
-            question="more",
-            title="Agreement of exits",
-            caption="Share of test images, in percent, on which two exits give the same answer, "
-            f"right or wrong, {runs.where}. Means over {_seeds(runs)}.",
-            alt=f"A matrix of exits for each strategy. The least agreement of any two exits: {spelled}.",
-            spec=spec(grid([_matrix(frame, s) for s, frame in frames.items()], 3)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        "Share of test images, in percent, on which two exits give the same answer, right or wrong, "
+        f"{runs.where}. Means over {_seeds(runs)}."
+    )
+    alt = f"A matrix of exits for each strategy. The least agreement of any two exits: {spelled}."
+    made = grid([_matrix(frame, s) for s, frame in frames.items()], 3)
+    return figure(runs, "agreement", "more", "Agreement of exits", caption, alt, made)
 
 
 def agreement_matrix(runs: Runs, strategy: str) -> pd.DataFrame:
@@ -111,15 +86,13 @@ def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:
     lines = marks(
         found[["strategy", "confidence", "value", "images"]],
         {"type": "line", "strokeWidth": 1.4, "point": {"size": 10}},
-        {
-            **{"x": x, "y": y, "color": color(labels, "stroke"), "strokeDash": dash(labels)},
-            "tooltip": tips(("strategy", "strategy"), *told),
-        },
+        **{"x": x, "y": y, "color": chart.color(labels, "stroke"), "strokeDash": chart.dash(labels)},
+        tooltip=chart.tips(("strategy", "strategy"), *told),
     )
     diagonal = marks(
         pd.DataFrame({"confidence": [0, 100], "value": [0, 100]}),
         {"type": "line", "stroke": GRAY, "opacity": 0.35, "strokeWidth": 5},
-        {"x": x, "y": y},
+        **{"x": x, "y": y},
     )
     side = (WIDTH - 100) // 2
     return panel([lines, diagonal], side, side, title)
@@ -127,13 +100,13 @@ def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:
 
 def _matrix(frame: pd.DataFrame, title: str) -> Json:
     axis = {"grid": False, "ticks": False, "domain": False, "labelAngle": 0}
-    place = {"x": rank("other", "exit", axis=axis), "y": rank("exit", axis=axis)}
+    place = {"x": chart.rank("other", "exit", axis=axis), "y": chart.rank("exit", axis=axis)}
     # A scale of its own for each half would hide that 95 % is much: the same one everywhere, from 0.
     shade = {"domain": [0, 100], "range": ["#5a94cc20", "#5a94cc"]}
-    cells = marks(frame, {"type": "rect"}, {**place, "color": number("value", scale=shade, legend=None)})
+    cells = marks(frame, {"type": "rect"}, **place, color=number("value", scale=shade, legend=None))
     text = {"field": "value", "type": "quantitative", "format": ".0f"}
     return panel(
-        [cells, marks(frame, {"type": "text", "fontSize": 10}, {**place, "text": text})], 96, 72, title
+        [cells, marks(frame, {"type": "text", "fontSize": 10}, **place, text=text)], 96, 72, title
     )
 
 

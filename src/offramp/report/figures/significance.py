@@ -14,9 +14,9 @@ from offramp.analysis.stats.pairwise import Pair, Pairs
 from offramp.paper.families import families
 from offramp.report.colors import styles
 from offramp.report.figures import series
-from offramp.report.figures.chart import GRAY, WIDTH, Json, marks, number, panel, spec, word
+from offramp.report.figures.chart import GRAY, WIDTH, Json, figure, marks, number, panel, word
 from offramp.report.figures.curves import ACCURACY, LOSS, Metric
-from offramp.report.model import Figure
+from offramp.report.model import Figure, Question
 from offramp.report.runs import Runs
 
 ALPHA = 0.05
@@ -42,10 +42,10 @@ def significance(runs: Runs) -> list[Figure]:
     """A figure for the core strategies, and one for each hybrid with its parents; one for all
     strategies where any, as one of the user's own, is in none of these."""
     here = set(runs.values(MEASURES["loss-test"])["strategy"])  # who has no exit missing
-    figures = []
+    figures: list[Figure] = []
     for family, members in graphs(here).items():
         absent = [s for s in runs.strategies if s not in here and (family == "all" or s in members)]
-        figures.append(_figure(runs, family, members, absent))
+        figures += _figure(runs, family, members, absent)
     return figures
 
 
@@ -85,7 +85,7 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
     ]
 
 
-def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> Figure:
+def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> list[Figure]:
     charts, words = [], []
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
     seeds = 0
@@ -101,21 +101,19 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
     told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
-    return Figure(
-        name=runs.name("significance", family),
-        question="rq1" if family in titles else "rq3",
-        title=f"Who beats whom: {title}",
-        caption="A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference "
-        "on the arrow. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
-        f"{runs.where}, {series.counted(seeds)}; in brackets the means. Solid: repeated "
-        "measures over seeds, Holm-adjusted paired differences, which assumes that seeds are "
-        "independent (default). Dashed: significant only one-way (Tukey; Games–Howell where variances "
-        "differ), the paper's way, which assumes that all runs are independent; runs that share seeds "
-        f"or phases are not. No arrow does not mean equal.{told}",
-        alt=" ".join(words),
-        spec=spec({"vconcat": charts, "spacing": 4}),
-        about=runs.about,
+    caption = (
+        "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
+        "arrow. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
+        f"{runs.where}, {series.counted(seeds)}; in brackets the means. Solid: repeated measures over "
+        "seeds, Holm-adjusted paired differences, which assumes that seeds are independent (default). "
+        "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
+        "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "
+        f"arrow does not mean equal.{told}"
     )
+    question: Question = "rq1" if family in titles else "rq3"
+    name, title = f"significance-{family}", f"Who beats whom: {title}"
+    made = {"vconcat": charts, "spacing": 4}
+    return figure(runs, name, question, title, caption, " ".join(words), made)
 
 
 def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
@@ -135,33 +133,20 @@ def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Json:
     across: Json = {"scale": {"domain": [0, WIDTH], "nice": False}, "axis": None}
     down: Json = {"scale": {"domain": [height, 0], "nice": False, "zero": False}, "axis": None}
     x, y = number("x", **across), number("y", **down)
-    nodes = pd.DataFrame(
-        [
-            {
-                "strategy": m.group,
-                "first": m.group.split(" = ")[0],
-                "text": f"{m.group} ({m.mean:.3g})",
-                **{"x": place[m.group][0], "y": place[m.group][1]},
-                "side": _side(place[m.group][0] - WIDTH / 2),
-            }
-            for m in order
-        ]
-    )
+    rows = [(m.group.split(" = ")[0], f"{m.group} ({m.mean:.3g})", *place[m.group]) for m in order]
+    nodes = pd.DataFrame(rows, columns=["first", "text", "x", "y"])
+    # A label is aligned away from the middle, that of the topmost node to its right.
+    left = nodes["x"] - WIDTH / 2 > -1
     found = styles(nodes["first"])
     hue = {"domain": list(found), "range": [style.color for style in found.values()]}
     layers = _arrows(arrows, place, across, down) if arrows else []
-    layers.append(
-        marks(
-            nodes[["first", "x", "y"]],
-            {"type": "circle", "size": 4 * NODE**2, "opacity": 1},
-            {"x": x, "y": y, "color": word("first", scale=hue, legend=None)},
-        )
-    )
-    for side, dx in (("left", NODE + 4), ("right", -NODE - 4)):
-        mine = nodes[nodes["side"] == side]
+    circle = {"type": "circle", "size": 4 * NODE**2, "opacity": 1}
+    shade = word("first", scale=hue, legend=None)
+    layers.append(marks(nodes[["first", "x", "y"]], circle, x=x, y=y, color=shade))
+    for side, dx, mine in (("left", NODE + 4, nodes[left]), ("right", -NODE - 4, nodes[~left])):
         if len(mine):
             label = {"type": "text", "align": side, "dx": dx}
-            layers.append(marks(mine[["text", "x", "y"]], label, {"x": x, "y": y, "text": word("text")}))
+            layers.append(marks(mine[["text", "x", "y"]], label, x=x, y=y, text=word("text")))
     none = "" if arrows else " (no significant difference)"
     return panel(layers, WIDTH - 6, height, f"test {metric.word}, {metric.better} is better{none}")
 
@@ -176,11 +161,6 @@ def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
     }
 
 
-def _side(offset: float) -> str:
-    """How a label is aligned: away from the middle; of the topmost node to its right."""
-    return "left" if offset > -1 else "right"
-
-
 def _texts(lines: Sequence[tuple[Point, Point]]) -> list[Point]:
     """Where the number of each arrow goes: beside it, of a few places the one with most room around."""
     found: list[Point] = []
@@ -191,17 +171,12 @@ def _texts(lines: Sequence[tuple[Point, Point]]) -> list[Point]:
         best: tuple[float, Point] | None = None
         for share in (0.3, 0.4, 0.22, 0.5, 0.6):
             for side in (-9, 9):
-                at = (
-                    tail[0] + share * length * dx - side * dy,
-                    tail[1] + share * length * dy + side * dx,
-                )
-                room = min(
-                    [_distance(at, *line) for line in others]
-                    + [0.5 * math.dist(at, other) for other in found],
-                    default=100.0,
-                )
-                if best is None or min(room, 12.0) > best[0] + 1e-6:
-                    best = (min(room, 12.0), at)
+                along = share * length
+                at = (tail[0] + along * dx - side * dy, tail[1] + along * dy + side * dx)
+                rooms = [_distance(at, *line) for line in others]
+                room = min([12.0, *rooms, *(0.5 * math.dist(at, other) for other in found)])
+                if best is None or room > best[0] + 1e-6:
+                    best = (room, at)
         if best is not None:
             found.append(best[1])
     return found
@@ -235,34 +210,31 @@ def _arrows(arrows: Sequence[Edge], place: Mapping[str, Point], across: Json, do
     found = pd.DataFrame(rows)
     strokes = {"domain": ["solid", "dashed"], "range": [[1, 0], [4, 3]]}
     turn = {"domain": [0, 360], "range": [0, 360]}
+    head = {
+        "type": "point",
+        "shape": "triangle",
+        "filled": True,
+        "size": 44,
+        "color": GRAY,
+        "opacity": 1,
+    }
     return [
         marks(
             found[["x", "y", "x2", "y2", "way"]],
             {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8},
-            {
-                **{"x": number("x", **across), "y": number("y", **down)},
-                **{"x2": {"field": "x2"}, "y2": {"field": "y2"}},
-                "strokeDash": word("way", scale=strokes, legend=None),
-            },
+            **{"x": number("x", **across), "y": number("y", **down)},
+            **{"x2": {"field": "x2"}, "y2": {"field": "y2"}},
+            strokeDash=word("way", scale=strokes, legend=None),
         ),
         marks(
             found[["x2", "y2", "angle"]],
-            {
-                "type": "point",
-                "shape": "triangle",
-                "filled": True,
-                "size": 44,
-                "color": GRAY,
-                "opacity": 1,
-            },
-            {
-                **{"x": number("x2", **across), "y": number("y2", **down)},
-                "angle": number("angle", scale=turn),
-            },
+            head,
+            **{"x": number("x2", **across), "y": number("y2", **down)},
+            angle=number("angle", scale=turn),
         ),
         marks(
             found[["tx", "ty", "text"]],
             {"type": "text", "fontSize": 9},
-            {"x": number("tx", **across), "y": number("ty", **down), "text": word("text")},
+            **{"x": number("tx", **across), "y": number("ty", **down), "text": word("text")},
         ),
     ]

@@ -7,21 +7,8 @@ from typing import Literal
 
 import pandas as pd
 
-from offramp.report.figures import series
-from offramp.report.figures.chart import (
-    GRAY,
-    WIDTH,
-    Json,
-    Unit,
-    exit_color,
-    marks,
-    number,
-    panel,
-    spec,
-    tips,
-    unit,
-    word,
-)
+from offramp.report.figures import chart, series
+from offramp.report.figures.chart import GRAY, Json, Unit, figure, marks, number, tips, unit, word
 from offramp.report.figures.dots import LETTER, STEP, Panel, dots, read_out, spelled, spread
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
@@ -35,9 +22,7 @@ MEASURED = "Measured: each phase ran in full, alone on the machine."
 How = Literal["measured", "attributed or estimated"]
 Way = Literal["written", "executed", "marginal"]
 WAYS: dict[Way, str] = {
-    "written": "as written",
-    "executed": "as executed",
-    "marginal": "added by the trial",
+    **{"written": "as written", "executed": "as executed", "marginal": "added by the trial"}
 }
 WRITTEN = "Time as written: every phase in full, as the paper runs it."
 
@@ -50,39 +35,27 @@ def by_exit(runs: Runs) -> list[Figure]:
     scale = unit(float(whole.max()), "s")
     ends = runs.by_trial(lambda t: t.seconds.written / scale.factor)
     spelled = ", ".join(f"{x} {whole[x] / scale.factor:.3g}" for x in labels)
-    return [
-        Figure(
-            name=runs.name("time-by-exit"),
-            question="rq2",
-            title="Training time by exit",
-            caption=f"{WRITTEN} Of {runs.where}; less is better. A phase counts "
-            "for the exit that it trains. "
-            "Of a phase that trains several, each segment is charged to the first exit that needs "
-            "it, by its share of the MACs"
-            f"{': pale where a time is so attributed' if runs.measured else ''}. "
-            f"{_how(runs)} {_ends(ends, runs.measured)}",
-            alt=f"Stacked bars of training time in {scale.name}, a bar for each strategy, a part "
-            f"for each exit. In total: {spelled}.",
-            spec=spec(_bars(found, labels, scale, ends if runs.measured else None)),
-            about=runs.about,
-        )
-    ]
+    pale = ": pale where a time is so attributed" if runs.measured else ""
+    caption = (
+        f"{WRITTEN} Of {runs.where}; less is better. A phase counts for the exit that it trains. Of a "
+        "phase that trains several, each segment is charged to the first exit that needs it, by its "
+        f"share of the MACs{pale}. {_how(runs)} {_ends(ends, runs.measured)}"
+    )
+    alt = (
+        f"Stacked bars of training time in {scale.name}, a bar for each strategy, a part for each exit. "
+        f"In total: {spelled}."
+    )
+    made = _bars(found, labels, scale, ends if runs.measured else None)
+    return figure(runs, "time-by-exit", "rq2", "Training time by exit", caption, alt, made)
 
 
 def total(runs: Runs) -> list[Figure]:
     """Training time as written, one mark a strategy."""
     panel, scale = _panel(runs, "written", "")
-    return [
-        Figure(
-            name=runs.name("time-total"),
-            question="rq2",
-            title="Training time",
-            caption=f"{WRITTEN} Of {runs.where}; less is better. {_how(runs)} {_spread(runs, [panel])}",
-            alt=f"Dot plot of training time in {scale.name}: {spelled(panel, runs.strategies)}.",
-            spec=spec(dots([panel], runs.strategies, columns=1)),
-            about=runs.about,
-        )
-    ]
+    caption = f"{WRITTEN} Of {runs.where}; less is better. {_how(runs)} {_spread(runs, [panel])}"
+    alt = f"Dot plot of training time in {scale.name}: {spelled(panel, runs.strategies)}."
+    made = dots([panel], runs.strategies, columns=1)
+    return figure(runs, "time-total", "rq2", "Training time", caption, alt, made)
 
 
 def costs(runs: Runs) -> list[Figure]:
@@ -96,20 +69,15 @@ def costs(runs: Runs) -> list[Figure]:
             _panel(runs, way, title)[0],
             Panel(title, f"training, {scale.name}", shown, zero=True, varies=False),
         ]
-    return [
-        Figure(
-            name=runs.name("costs"),
-            question="more",
-            title="Cost, three ways",
-            caption=f"What training costs, {runs.where}; less is better. As written: every "
-            "phase in full. As executed: all that the trial reads, frozen values computed once. "
-            "Added: what no trial before it in its study reads, so the first of those that share a "
-            f"phase pays for it. {_how(runs)} {_spread(runs, panels)}",
-            alt=f"Dot plots. {read_out(panels, runs.strategies)}",
-            spec=spec(dots(panels, runs.strategies)),
-            about=runs.about,
-        )
-    ]
+    caption = (
+        f"What training costs, {runs.where}; less is better. As written: every phase in full. As "
+        "executed: all that the trial reads, frozen values computed once. Added: what no trial before "
+        "it in its study reads, so the first of those that share a phase pays for it. "
+        f"{_how(runs)} {_spread(runs, panels)}"
+    )
+    alt = f"Dot plots. {read_out(panels, runs.strategies)}"
+    made = dots(panels, runs.strategies)
+    return figure(runs, "costs", "more", "Cost, three ways", caption, alt, made)
 
 
 def trial_exits(trial: TrialRecord) -> list[tuple[int, float, How]]:
@@ -194,17 +162,15 @@ def _bars(found: pd.DataFrame, labels: list[str], scale: Unit, ends: pd.DataFram
     bars = marks(
         rows,
         {"type": "bar", "height": STEP - 4},
-        {
-            "x": number("time", time, axis={"tickCount": 5}),
-            "y": word("strategy", sort=labels, axis={"grid": False, "ticks": False}),
-            "color": exit_color(int(k) for k in rows["exit"]),
-            "order": {"field": "exit", "type": "quantitative"},
-            **({"opacity": pale} if rows["how"].nunique() > 1 else {}),
-            "tooltip": tips(("strategy", "strategy"), ("exit", "exit"), ("time", time), ("how", "how")),
-        },
+        x=number("time", time, axis={"tickCount": 5}),
+        y=word("strategy", sort=labels, axis={"grid": False, "ticks": False}),
+        color=chart.exit_color(int(k) for k in rows["exit"]),
+        order={"field": "exit", "type": "quantitative"},
+        **({"opacity": pale} if rows["how"].nunique() > 1 else {}),
+        tooltip=tips(("strategy", "strategy"), ("exit", "exit"), ("time", time), ("how", "how")),
     )
     layers = [bars, *([] if ends is None else _spreads(ends, labels, time))]
-    return panel(layers, WIDTH - room, (STEP + 3) * len(labels))
+    return chart.panel(layers, chart.WIDTH - room, (STEP + 3) * len(labels))
 
 
 def _spreads(ends: pd.DataFrame, labels: list[str], time: str) -> list[Json]:
@@ -213,24 +179,14 @@ def _spreads(ends: pd.DataFrame, labels: list[str], time: str) -> list[Json]:
     means = series.means(ends, ["strategy"]).dropna(subset=["low"])
     layers = []
     if len(means):
-        layers.append(
-            marks(
-                means[["strategy", "low", "high"]],
-                {"type": "rule", "strokeWidth": 1.4, "clip": True, "color": GRAY},
-                {"x": number("low", time), "x2": {"field": "high"}, "y": y},
-            )
-        )
+        rule = {"type": "rule", "strokeWidth": 1.4, "clip": True, "color": GRAY}
+        low = number("low", time)
+        layers.append(marks(means[["strategy", "low", "high"]], rule, x=low, x2={"field": "high"}, y=y))
     if 1 < series.per_strategy(ends)[0] <= series.FEW:
-        layers.append(
-            marks(
-                ends.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]],
-                {"type": "circle", "size": 12, "opacity": 0.8, "yOffset": -4, "color": GRAY},
-                {
-                    **{"x": number("value", time), "y": y},
-                    "tooltip": tips(("strategy", "strategy"), ("seed", "seed"), ("value", time)),
-                },
-            )
-        )
+        rows = ends.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]]
+        circle = {"type": "circle", "size": 12, "opacity": 0.8, "yOffset": -4, "color": GRAY}
+        told = tips(("strategy", "strategy"), ("seed", "seed"), ("value", time))
+        layers.append(marks(rows, circle, x=number("value", time), y=y, tooltip=told))
     return layers
 
 

@@ -15,16 +15,7 @@ from offramp.analysis.stats.repeated import Repeated
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
 from offramp.report.runs import Runs
-from offramp.report.tables.common import (
-    CORE_WORD,
-    COSTS,
-    QUALITY,
-    WHICH,
-    at,
-    gathered,
-    recorded,
-    unrecorded,
-)
+from offramp.report.tables.common import COSTS, QUALITY, WHICH, at, gathered, recorded, unrecorded
 
 ONE_WAY = (
     "One-way analysis of variance, the paper's way: every value counts as independent, residuals as "
@@ -34,6 +25,7 @@ OVER_SEEDS = (
     "Over seeds: repeated measures with Greenhouse and Geisser's correction, which takes the values of "
     "a seed to belong together. It is the one to believe where runs share seeds or phases."
 )
+CORE_WORD = "core strategies"
 ADJUST = "p is of one analysis, not adjusted over the table."
 ESTIMATED = "Times of shared, cached or crowded runs are estimates, and never tested."
 TIMES = "Time at an exit: of the strategies where a phase of its own trained it and was measured."
@@ -49,29 +41,25 @@ F_COLUMNS = (
 def anova(evidence: Evidence) -> list[Table]:
     """F tests of the core strategies: loss and accuracy."""
     title = "Do the core strategies differ in loss and accuracy?"
-    return _tables(evidence, "anova", "rq1", title, QUALITY, False)
+    return _tables(evidence, "anova", "rq1", title, QUALITY)
 
 
 def anova_hybrids(evidence: Evidence) -> list[Table]:
     """F tests of each hybrid against its parents."""
     title = "Do hybrids differ from their parents in loss and accuracy?"
-    return _tables(evidence, "anova-hybrids", "rq3", title, QUALITY, True)
+    return _tables(evidence, "anova-hybrids", "rq3", title, QUALITY)
 
 
 def anova_costs(evidence: Evidence) -> list[Table]:
     """F tests of the core strategies: time, memory, power, energy."""
     title = "Do the core strategies differ in time, memory and power?"
-    return _tables(evidence, "anova-costs", "rq2", title, COSTS, False)
+    return _tables(evidence, "anova-costs", "rq2", title, COSTS)
 
 
 def _tables(
-    evidence: Evidence,
-    name: str,
-    question: Question,
-    title: str,
-    measures: Sequence[Measure],
-    hybrids: bool,
+    evidence: Evidence, name: str, question: Question, title: str, measures: Sequence[Measure]
 ) -> list[Table]:
+    hybrids = question == "rq3"
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
     for runs in evidence.runs:
@@ -101,46 +89,31 @@ def _tables(
 
 def one_way(analysis: Analysis | None) -> dict[str, Any]:
     """F, df, p, eta2, omega2 of the one-way analysis; words in place of p where there is none."""
-    empty: dict[str, Any] = {"f": None, "df": "–", "p": "no values", "eta2": None, "omega2": None}
-    if analysis is None:
-        return empty
-    way = analysis.one_way
-    result = way.anova if isinstance(way, OneWay) else way
+    result = _overall(analysis.one_way if analysis else None)
     if isinstance(result, Anova):
         df = f"{result.df1:g}, {result.df2:g}"
         return {"f": result.f, "df": df, "p": result.p, "eta2": result.eta2, "omega2": result.omega2}
-    return {**empty, "p": short(result)}
+    why = "no values" if analysis is None else short(result)
+    return {"f": None, "df": "–", "p": why, "eta2": None, "omega2": None}
 
 
 def over_seeds(analysis: Analysis | None) -> dict[str, Any]:
     """f, df, p, epsilon, eta2, seeds of the repeated measures; words in place of p where none."""
-    empty: dict[str, Any] = {
-        "f": None,
-        "df": "–",
-        "p": "no values",
-        "epsilon": None,
-        "eta2": None,
-        "seeds": None,
-    }
-    if analysis is None:
-        return empty
-    way = analysis.over_blocks
-    result = way.anova if isinstance(way, OverBlocks) else way
+    result = _overall(analysis.over_blocks if analysis else None)
     if isinstance(result, Repeated):
-        df = f"{result.df1:.2f}, {result.df2:.2f}"
-        return {
-            "f": result.f,
-            "df": df,
-            "p": result.p,
-            "epsilon": result.epsilon,
-            "eta2": result.eta2_partial,
-            "seeds": result.blocks,
-        }
-    return {**empty, "p": short(result)}
+        found = {"f": result.f, "df": f"{result.df1:.2f}, {result.df2:.2f}", "p": result.p}
+        return {**found, "epsilon": result.epsilon, "eta2": result.eta2_partial, "seeds": result.blocks}
+    why = "no values" if analysis is None else short(result)
+    return {**dict.fromkeys(("f", "epsilon", "eta2", "seeds")), "df": "–", "p": why}
 
 
-def short(result: Untested | None) -> str:
-    """Few words for a cell; the notes have the whole reason."""
+def _overall(way: OneWay | OverBlocks | Untested | None) -> Anova | Repeated | Untested | None:
+    """The test of all groups at once."""
+    return way.anova if isinstance(way, OneWay | OverBlocks) else way
+
+
+def short(result: object) -> str:
+    """Few words for a cell in place of a result; the notes have the whole reason."""
     if isinstance(result, Untested) and result.why.startswith("estimated"):
         return "estimated, not tested"
     return "not tested"
@@ -148,17 +121,12 @@ def short(result: Untested | None) -> str:
 
 def _notes(analysis: Analysis | None) -> list[str]:
     """What was left out, and why something could not be tested."""
-    if analysis is None:
-        return []
-    return [*analysis.notes, *reasons(analysis)]
+    return [] if analysis is None else [*analysis.notes, *reasons(analysis)]
 
 
 def reasons(analysis: Analysis) -> list[str]:
     """Why a test was not made; one reason once."""
-    way = analysis.one_way
-    one = way.anova if isinstance(way, OneWay) else way
-    blocks = analysis.over_blocks
-    over = blocks.anova if isinstance(blocks, OverBlocks) else blocks
+    one, over = _overall(analysis.one_way), _overall(analysis.over_blocks)
     said = {}
     if isinstance(one, Untested) and one is not NOT_ASKED:
         estimated = one.why.startswith("estimated")
@@ -200,9 +168,8 @@ def tests_one_way(runs: Runs) -> list[Table]:
     caption = (
         f"{ONE_WAY} Shapiro: Shapiro and Wilk's test of normal residuals. Levene: of equal "
         "variances, around medians. Welch: where Levene's p is below 0.05, the test that lets variances "
-        "differ. The values "
-        f"of runs that share seeds or phases are not independent, so prefer the table over seeds. "
-        f"{ADJUST} {WHICH} {ESTIMATED} {TIMES}"
+        "differ. The values of runs that share seeds or phases are not independent, so prefer the table "
+        f"over seeds. {ADJUST} {WHICH} {ESTIMATED} {TIMES}"
     )
     return _every(runs, "tests-one-way", "Do strategies differ? One-way", caption, columns, True)
 
@@ -236,19 +203,11 @@ def _every(
         notes += [(where, words) for words in (*lost, *_notes(analysis))]
     if not rows:
         return []
-    leading = (Column("measure", "measure"), Column("exit", "exit"))
-    return [
-        Table(
-            runs.name(name),
-            "more",
-            f"{title}: {runs.place}",
-            caption,
-            pd.DataFrame(rows),
-            (*leading, *columns),
-            about=runs.about,
-            notes=(*unrecorded(runs.evidence, wanted), *gathered(notes)),
-        )
-    ]
+    columns = (Column("measure", "measure"), Column("exit", "exit"), *columns)
+    title, frame = f"{title}: {runs.place}", pd.DataFrame(rows)
+    lines = (*unrecorded(runs.evidence, wanted), *gathered(notes))
+    about = runs.about
+    return [Table(runs.name(name), "more", title, caption, frame, columns, about=about, notes=lines)]
 
 
 def _measured(
@@ -265,11 +224,8 @@ def _measured(
 
 def _checked(analysis: Analysis) -> dict[str, Any]:
     """The one-way analysis and the p of the checks of its assumptions."""
-    way = analysis.one_way
-    checks: dict[str, Any] = {"shapiro": None, "levene": None, "welch": None}
-    if isinstance(way, OneWay):
-        checks["shapiro"] = way.shapiro.p if isinstance(way.shapiro, Check) else None
-        checks["levene"] = way.levene.p if isinstance(way.levene, Check) else None
-        if way.unequal is not None and isinstance(way.unequal.welch, Welch):
-            checks["welch"] = way.unequal.welch.p
-    return {**one_way(analysis), **checks}
+    way, found = analysis.one_way, one_way(analysis)
+    if not isinstance(way, OneWay):
+        return found | dict.fromkeys(("shapiro", "levene", "welch"))
+    checks = {"shapiro": way.shapiro, "levene": way.levene, "welch": way.unequal and way.unequal.welch}
+    return found | {k: c.p if isinstance(c, Check | Welch) else None for k, c in checks.items()}

@@ -11,12 +11,8 @@ from offramp.report.evidence import Evidence
 
 SHORT: Mapping[str, str] = {
     **LETTERS,
-    "joint-branch": "JB",
-    "joint-two-stage": "JT",
-    "pretrained-branch": "PB",
-    "baseline": "N",
+    **{"joint-branch": "JB", "joint-two-stage": "JT", "pretrained-branch": "PB", "baseline": "N"},
 }
-CORE_WORD = "core strategies"
 FEW = 4  # places that a note names before it counts the rest
 
 
@@ -55,8 +51,6 @@ def named(*names: str) -> tuple[Measure, ...]:
     return tuple(MEASURES[name] for name in names)
 
 
-LOSSES = named(*families.LOSSES)
-ACCURACIES = named(*families.ACCURACIES)
 QUALITY = named(*families.QUALITY)
 COSTS = named(*families.COSTS)
 RESOURCES = named(*families.RESOURCES)

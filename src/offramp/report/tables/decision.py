@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,29 +50,23 @@ class Standing:
 def decision(evidence: Evidence) -> list[Table]:
     """Strategies by characteristic, the paper's words beside ours (Table 8)."""
     ranked = [s for s in evidence.strategies if s != "baseline"]
+    standing = partial(_standing, evidence, strategies=ranked)
     columns = {
-        "time": (_standing(evidence, "seconds-written", ranked), LEVELS),
+        "time": (standing("seconds-written"), LEVELS),
         "resources": (_resources(evidence, ranked), LEVELS),
-        "convergence": (_standing(evidence, "min-loss-epoch", ranked), ("fast", "gradual", "slow")),
-        "stability": (
-            _standing(evidence, "validation-stability", ranked),
-            ("stable", "fair", "unstable"),
-        ),
-        "accuracy": (_standing(evidence, "accuracy-test", ranked), LEVELS),
-        "generalization": (
-            _standing(evidence, "generalization-gap-best", ranked),
-            ("strong", "moderate", "weak"),
-        ),
+        "convergence": (standing("min-loss-epoch"), ("fast", "gradual", "slow")),
+        "stability": (standing("validation-stability"), ("stable", "fair", "unstable")),
+        "accuracy": (standing("accuracy-test"), LEVELS),
+        "generalization": (standing("generalization-gap-best"), ("strong", "moderate", "weak")),
     }
-    overfits = _standing(evidence, "overfits", ranked)
-    rise = _standing(evidence, "loss-rise", ranked)
+    overfits, rise = standing("overfits"), standing("loss-rise")
     paper = characteristics()
     rows: list[Mapping[str, Any]] = []
     for strategy in ranked:
         row: dict[str, Any] = {"strategy": strategy, "by": "here"}
-        for name, (standing, words) in columns.items():
-            row[name] = _third(standing, strategy, words)
-            row[f"{name}_position"] = standing.position.get(strategy, float("nan"))
+        for name, (by, words) in columns.items():
+            row[name] = _third(by, strategy, words)
+            row[f"{name}_position"] = by.position.get(strategy, float("nan"))
         row["convergence"] = f"{row['convergence']}, {row.pop('stability')}"
         row["overfitting"] = _step(overfits, strategy, (0.1, 0.4), LEVELS)
         row["overfitting_share"] = overfits.mean.get(strategy, float("nan"))
@@ -85,21 +80,13 @@ def decision(evidence: Evidence) -> list[Table]:
         return []
     notes = [("", f"No ranks by {word}") for word, (s, _) in columns.items() if not s.position]
     lines = (*unrecorded(evidence, (*named("seconds-written"), *RESOURCES)), *gathered(notes))
-    titles = (Column("strategy", "strategy"), Column("by", "by"), *(Column(k, t) for k, t in SHOWN))
+    titles = [Column(key, TITLES.get(key, key)) for key in ("strategy", "by", *KEYS)]
     title, frame = "Strategies by characteristic", pd.DataFrame(rows)
     return [Table("decision", "more", title, CAPTION, frame, titles, notes=lines)]
 
 
-SHOWN = (
-    ("time", "training time"),
-    ("resources", "resources"),
-    ("convergence", "convergence"),
-    ("accuracy", "accuracy"),
-    ("generalization", "generalization"),
-    ("overfitting", "overfitting"),
-    ("severity", "severity"),
-)
-KEYS = tuple(key for key, _ in SHOWN)
+KEYS = ("time", "resources", "convergence", "accuracy", "generalization", "overfitting", "severity")
+TITLES = {"time": "training time"}  # where it is not the key
 
 
 def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> Standing:
@@ -135,14 +122,9 @@ def _differ(runs: Runs, measure: Measure) -> bool:
 def _resources(evidence: Evidence, strategies: Sequence[str]) -> Standing:
     """The mean position by memory, power and energy, where recorded."""
     each = [_standing(evidence, m.name, strategies) for m in RESOURCES]
-    positions = {
-        s: [one.position[s] for one in each if s in one.position]
-        for s in strategies
-        if any(s in one.position for one in each)
-    }
-    return Standing(
-        {s: float(np.mean(p)) for s, p in positions.items()}, {}, any(one.supported for one in each)
-    )
+    positions = {s: [one.position[s] for one in each if s in one.position] for s in strategies}
+    means = {s: float(np.mean(p)) for s, p in positions.items() if p}
+    return Standing(means, {}, any(one.supported for one in each))
 
 
 def _third(standing: Standing, strategy: str, words: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import Measure
@@ -32,17 +33,13 @@ def epochs(runs: Runs) -> list[Table]:
     rows = _rows(runs)
     if not rows:
         return []
-    return [
-        Table(
-            runs.name("epochs"),
-            "rq2",
-            f"Epoch metrics: {runs.place}",
-            f"Mean ± sample standard deviation over seeds. {DEFINED}",
-            pd.DataFrame(rows),
-            (Column("strategy", "strategy"), Column("exit", "exit"), *map(_column, EPOCHS)),
-            about=runs.about,
-        )
-    ]
+    title, caption = (
+        f"Epoch metrics: {runs.place}",
+        f"Mean ± sample standard deviation over seeds. {DEFINED}",
+    )
+    columns = (Column("strategy", "strategy"), Column("exit", "exit"), *map(_column, EPOCHS))
+    frame = pd.DataFrame(rows)
+    return [Table(runs.name("epochs"), "rq2", title, caption, frame, columns, about=runs.about)]
 
 
 def _column(measure: Measure) -> Column:
@@ -63,8 +60,8 @@ def _rows(runs: Runs) -> list[Mapping[str, Any]]:
             row: dict[str, Any] = {"strategy": strategy, "exit": at(exit, runs.exits)}
             for name, (mean, sd) in statistics.items():
                 key = (strategy, exit)
-                row[name] = float(mean[key]) if key in mean.index else float("nan")
-                row[f"{name}_sd"] = float(sd[key]) if key in sd.index else float("nan")
+                row[name] = float(mean.get(key, np.nan))
+                row[f"{name}_sd"] = float(sd.get(key, np.nan))
             if any(not pd.isna(row[name]) for name in statistics):
                 rows.append(row)
     return rows
@@ -79,9 +76,7 @@ def digest(evidence: Evidence) -> list[Table]:
             analysis = runs.analysis(measure)
             if analysis is None or len(analysis.means) < 2:
                 continue
-            means = sorted(
-                analysis.means, key=lambda m: m.mean if measure.better == "lower" else -m.mean
-            )
+            means = sorted(analysis.means, key=lambda m: m.mean, reverse=measure.better == "higher")
             marked = marks(analysis, measure.better)
             worst = {n for m in means if m.mean == means[-1].mean for n in m.group.split(" = ")}
             separate = not worst & (marked.best | marked.alike | marked.untested)
@@ -99,9 +94,8 @@ def digest(evidence: Evidence) -> list[Table]:
             where = f"{measure.title} ({runs.place})"
             notes += [(where, words) for words in reasons(analysis)]
             if marked.untested and not reasons(analysis):
-                notes.append(
-                    (where, f"not tested against the best: {_letters(evidence, marked.untested)}")
-                )
+                lacking = _letters(evidence, marked.untested)
+                notes.append((where, f"not tested against the best: {lacking}"))
     if not rows:
         return []
     caption = (
@@ -122,8 +116,7 @@ def digest(evidence: Evidence) -> list[Table]:
 def _depth(runs: Runs, measure: Measure) -> str:
     """`12 → 18 → 25`: of strategies that have every exit, so that each counts at every depth."""
     rows = runs.observations(measure).dropna(subset="exit")
-    table = rows.pivot_table(index=["strategy", "seed"], columns="exit", values="value")
-    whole = table.dropna()
+    whole = rows.pivot_table(index=["strategy", "seed"], columns="exit", values="value").dropna()
     if whole.empty or whole.shape[1] < 2:
         return "–"
     return " → ".join(_text(mean, measure) for mean in whole.mean())
@@ -134,5 +127,4 @@ def _text(value: float, measure: Measure) -> str:
 
 
 def _letters(evidence: Evidence, names: Collection[str]) -> str:
-    ordered = evidence.among(names)
-    return ", ".join(SHORT.get(s, s) for s in ordered) or "–"
+    return ", ".join(SHORT.get(s, s) for s in evidence.among(names)) or "–"

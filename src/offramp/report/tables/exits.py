@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -62,20 +63,11 @@ def exits(runs: Runs) -> list[Table]:
         f"Test accuracy, mean ± sample standard deviation over seeds. {RULE} Training time as the paper "
         f"runs it{', estimated (~)' if estimated else ''}; mean power over training."
     )
-    return [
-        Table(
-            runs.name("exits"),
-            "rq1",
-            f"Accuracy by exit, loss trend, time, power: {runs.place}",
-            caption,
-            pd.DataFrame(rows, index=runs.strategies),
-            columns,
-            about=runs.about,
-            best=best,
-            alike=alike,
-            notes=(*unrecorded(runs.evidence, COSTS_SHOWN), *gathered(untested)),
-        )
-    ]
+    title = f"Accuracy by exit, loss trend, time, power: {runs.place}"
+    frame = pd.DataFrame(rows, index=runs.strategies)
+    lines = (*unrecorded(runs.evidence, COSTS_SHOWN), *gathered(untested))
+    table = Table(runs.name("exits"), "rq1", title, caption, frame, columns, about=runs.about)
+    return [replace(table, best=best, alike=alike, notes=lines)]
 
 
 def _cost(measure: Measure, estimated: bool) -> Column:
@@ -88,8 +80,7 @@ def _cost(measure: Measure, estimated: bool) -> Column:
 def _numbers(runs: Runs, strategy: str) -> dict[str, float]:
     row: dict[str, float] = {}
     for exit in runs.exits:
-        mean, sd = runs.spread("accuracy-test", strategy, exit)
-        row[f"exit_{exit}"], row[f"exit_{exit}_sd"] = mean, sd
+        row[f"exit_{exit}"], row[f"exit_{exit}_sd"] = runs.spread("accuracy-test", strategy, exit)
     return row | _costs(runs, strategy)
 
 
@@ -124,14 +115,12 @@ def baseline(evidence: Evidence) -> list[Table]:
             continue
         row: dict[str, Any] = {**runs.about}
         for split in ("validation", "test"):
-            name = f"final-accuracy-{split}"
-            row[split], row[f"{split}_sd"] = runs.spread(name, "baseline")
+            row[split], row[f"{split}_sd"] = runs.spread(f"final-accuracy-{split}", "baseline")
         row |= {**_costs(runs, "baseline"), "seeds": len(runs.of("baseline"))}
         rows.append(row)
     if not rows:
         return []
-    trials = [t for t in evidence.trials if t.strategy == "baseline"]
-    estimated = not all(t.comparable for t in trials)
+    estimated = not all(t.comparable for t in evidence.trials if t.strategy == "baseline")
     columns = (
         Column("model", "model"),
         Column("data", "data"),
@@ -146,6 +135,5 @@ def baseline(evidence: Evidence) -> list[Table]:
         f"{', estimated (~)' if estimated else ''}; mean power over training."
     )
     lines = (*unrecorded(evidence, COSTS_SHOWN), *gathered(notes))
-    title = "Networks without early exits"
-    frame = pd.DataFrame(rows)
+    title, frame = "Networks without early exits", pd.DataFrame(rows)
     return [Table("baseline", "rq2", title, caption, frame, columns, notes=lines)]

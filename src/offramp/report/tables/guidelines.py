@@ -21,24 +21,14 @@ def guidelines(evidence: Evidence) -> list[Table]:
     advice = remarks()
     if not {a.strategy for a in advice} & set(evidence.strategies):
         return []
-    frame = pd.DataFrame(
-        [
-            {
-                "strategy": a.strategy,
-                "side": a.side,
-                "advice": a.text,
-                "claims": "; ".join(
-                    f"{claim} ({evidence.judgments[claim].verdict})" for claim in a.claims
-                )
-                or NONE_TESTS,
-            }
-            for a in advice
-        ]
-    )
+    rows = []
+    for a in advice:
+        tested = [f"{claim} ({evidence.judgments[claim].verdict})" for claim in a.claims]
+        rows.append((a.strategy, a.side, a.text, "; ".join(tested) or NONE_TESTS))
+    keys = ("strategy", "side", "advice", "claims")
+    frame = pd.DataFrame(rows, columns=list(keys))
     columns = (
-        Column("strategy", "strategy"),
-        Column("side", "side"),
-        Column("advice", "advice"),
+        *(Column(key, key) for key in keys[:3]),
         Column("claims", "claims, and what these runs say"),
     )
     return [Table("guidelines", "more", "Guidelines", CAPTION, frame, columns)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,11 +12,11 @@ from offramp.analysis.exits import at_thresholds
 from offramp.errors import OfframpError
 from offramp.report.colors import rank
 from offramp.report.model import Column, Table
-from offramp.report.runs import Runs, mean_sd
-from offramp.report.tables.common import gathered
+from offramp.report.runs import Runs
+from offramp.report.tables.common import at, gathered
 from offramp.report.tables.marks import mark_exits
 from offramp.store.record import TrialRecord
-from offramp.store.results import THRESHOLDS
+from offramp.store.results import THRESHOLDS, Spread
 
 CAPTION = (
     "Test accuracy at each exit, %: mean ± sample standard deviation over seeds. Marks are within a "
@@ -39,30 +40,17 @@ def main(runs: Runs) -> list[Table]:
     best, alike, untested = mark_exits(runs)
     estimated = not all(t.comparable for t in trials)
     words = ", here an estimate from the MACs that sharing and caching spared" if estimated else ""
-    return [
-        Table(
-            runs.name("main"),
-            "answer",
-            f"Accuracy, compute and time: {runs.place}",
-            CAPTION.format(estimated=words),
-            pd.DataFrame.from_dict(rows, orient="index"),
-            _columns(runs.exits, estimated),
-            about=runs.about,
-            best=best,
-            alike=alike,
-            notes=gathered([*notes, *untested]),
-        )
-    ]
+    title, caption = f"Accuracy, compute and time: {runs.place}", CAPTION.format(estimated=words)
+    frame, columns = pd.DataFrame.from_dict(rows, orient="index"), _columns(runs.exits, estimated)
+    table = Table(runs.name("main"), "answer", title, caption, frame, columns, about=runs.about)
+    return [replace(table, best=best, alike=alike, notes=gathered([*notes, *untested]))]
 
 
 def _columns(exits: Sequence[int], estimated: bool) -> tuple[Column, ...]:
-    def title(k: int) -> str:
-        return "final" if k == exits[-1] else f"exit {k}"
-
     sign = "~" if estimated else ""
     return (
         Column("strategy", "strategy"),
-        *(Column(f"exit_{k}", title(k), "percent", 1, "higher", f"exit_{k}_sd") for k in exits),
+        *(Column(f"exit_{k}", at(k, exits), "percent", 1, "higher", f"exit_{k}_sd") for k in exits),
         *(Column(f"at_{t:g}", f"≥ {t:g}") for t in THRESHOLDS),
         Column("written", f"{sign}as written", "seconds", 1, "lower", "written_sd"),
         Column("executed", "as executed", "seconds", 1, "lower", "executed_sd"),
@@ -75,26 +63,24 @@ def _row(runs: Runs, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], lis
     row: dict[str, Any] = {"strategy": trials[0].strategy}
     for k in runs.exits:
         values = [t.manifest.metrics["test"].accuracy[t.exits.index(k)] for t in trials if k in t.exits]
-        row[f"exit_{k}"], row[f"exit_{k}_sd"] = mean_sd(values)
-    points: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
-    notes = []
+        row[f"exit_{k}"], row[f"exit_{k}_sd"] = Spread.of(values)
+    points, notes = [], []
     for trial in trials:
         try:
             logits, labels = runs.evidence.logits(trial.id)
         except OfframpError as error:
             notes.append(("", f"trial {trial.id} has no compute: {error}"))
             continue
-        found = at_thresholds(logits, labels, trial.macs, trial.manifest.backbone_macs, THRESHOLDS)
-        for point in found:
-            points[point.threshold].append((point.accuracy, point.compute))
-    for threshold, pairs in points.items():
-        accuracy, compute = mean_sd([a for a, _ in pairs]), mean_sd([c for _, c in pairs])
-        text = f"{100 * accuracy[0]:.1f} @ {100 * compute[0]:.0f}" if pairs else "–"
+        macs = (trial.macs, trial.manifest.backbone_macs)
+        points.append(at_thresholds(logits, labels, *macs, THRESHOLDS))
+    for i, threshold in enumerate(THRESHOLDS):
+        accuracy, compute = (Spread.of(point[i][k] for point in points) for k in (0, 1))
+        text = f"{100 * accuracy.mean:.1f} @ {100 * compute.mean:.0f}" if points else "–"
         row[f"at_{threshold:g}"] = text
         row[f"accuracy_at_{threshold:g}"], row[f"accuracy_at_{threshold:g}_sd"] = accuracy
         row[f"compute_at_{threshold:g}"], row[f"compute_at_{threshold:g}_sd"] = compute
-    row["written"], row["written_sd"] = mean_sd([t.seconds.written for t in trials])
-    row["executed"], row["executed_sd"] = mean_sd([t.seconds.executed for t in trials])
-    row["added"] = mean_sd([t.seconds.marginal for t in trials])[0]
+    for way in ("written", "executed"):
+        row[way], row[f"{way}_sd"] = Spread.of(getattr(t.seconds, way) for t in trials)
+    row["added"] = Spread.of(t.seconds.marginal for t in trials).mean
     row["seeds"] = len(trials)
     return row, notes

@@ -8,18 +8,18 @@ from typing import Any
 import pandas as pd
 
 from offramp.analysis.measures import Measure
-from offramp.analysis.stats import Analysis, rule
+from offramp.analysis.stats import Untested, rule
 from offramp.analysis.stats.analyze import OneWay, OverBlocks
+from offramp.paper.families import ACCURACIES, LOSSES
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
 from offramp.report.tables.anova import ESTIMATED, reasons, short
 from offramp.report.tables.common import (
-    ACCURACIES,
     COSTS,
-    LOSSES,
     SHORT,
     WHICH,
     gathered,
+    named,
     recorded,
     spelled,
     unrecorded,
@@ -35,19 +35,20 @@ WAYS = (
 
 def order_accuracy(evidence: Evidence) -> list[Table]:
     """Who is more accurate than whom, in one line each."""
-    return _orders(evidence, "order-accuracy", "rq1", "Who is more accurate than whom", ACCURACIES)
+    return _orders(
+        evidence, "order-accuracy", "rq1", "Who is more accurate than whom", named(*ACCURACIES)
+    )
 
 
 def order_loss(evidence: Evidence) -> list[Table]:
     """Whose loss is higher than whose, in one line each (Fig. 11)."""
-    return _orders(evidence, "order-loss", "rq1", "Whose loss is higher than whose", LOSSES)
+    return _orders(evidence, "order-loss", "rq1", "Whose loss is higher than whose", named(*LOSSES))
 
 
 def order_costs(evidence: Evidence) -> list[Table]:
     """Who costs more than whom, in one line each (Table 5)."""
-    return _orders(
-        evidence, "order-costs", "rq2", "Who costs more than whom: time, memory, power", COSTS
-    )
+    title = "Who costs more than whom: time, memory, power"
+    return _orders(evidence, "order-costs", "rq2", title, COSTS)
 
 
 def _orders(
@@ -60,11 +61,11 @@ def _orders(
             core = runs.families.get("core", ())
             everything = runs.analysis(measure)
             among_core = runs.analysis(measure, None, core) if core else None
-            tukey, why_tukey = _tukey(among_core)
-            seeds, why_seeds = _over_seeds(everything)
+            tukey, why = ("–", None) if among_core is None else _line(among_core.one_way)
+            seeds, no = ("no values", None) if everything is None else _line(everything.over_blocks)
             rows.append({"measure": measure.title, **runs.about, "tukey": tukey, "seeds": seeds})
             where = f"{measure.title} ({runs.place})"
-            notes += [(where, f"{way}, {why}") for way, why in (why_tukey, why_seeds) if why]
+            notes += [(where, f"{way}, {x}") for way, x in (("Tukey", why), ("over seeds", no)) if x]
             if everything is not None:
                 lost = [words for words in everything.notes if "left out" in words]
                 notes += [(where, words) for words in (*reasons(everything), *lost)]
@@ -78,30 +79,14 @@ def _orders(
         f"From the highest mean to the lowest. {direction}: {better} is better. {rule(ALPHA, better)} "
         f"{WAYS} {costs} {letters}."
     )
-    columns = (
-        Column("measure", "measure"),
-        Column("model", "model"),
-        Column("data", "data"),
-        Column("seeds", "over seeds"),
-        Column("tukey", "Tukey"),
-    )
+    named_so = (Column(key, key) for key in ("measure", "model", "data"))
+    columns = (*named_so, Column("seeds", "over seeds"), Column("tukey", "Tukey"))
     lines = (*unrecorded(evidence, measures), *gathered(notes))
     return [Table(name, question, title, caption, pd.DataFrame(rows), columns, notes=lines)]
 
 
-def _tukey(analysis: Analysis | None) -> tuple[str, tuple[str, str | None]]:
-    if analysis is None:
-        return "–", ("Tukey", None)
-    way = analysis.one_way
-    if not isinstance(way, OneWay):
-        return short(way), ("Tukey", None)
-    return way.order.text(SHORT), ("Tukey", way.order.why)
-
-
-def _over_seeds(analysis: Analysis | None) -> tuple[str, tuple[str, str | None]]:
-    if analysis is None:
-        return "no values", ("over seeds", None)
-    way = analysis.over_blocks
-    if not isinstance(way, OverBlocks):
-        return short(way), ("over seeds", None)
-    return way.order.text(SHORT), ("over seeds", way.order.why)
+def _line(way: OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
+    """What an analysis comes to, and why it is no order."""
+    if isinstance(way, OneWay | OverBlocks):
+        return way.order.text(SHORT), way.order.why
+    return short(way), None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -34,18 +36,12 @@ def pairs(runs: Runs) -> list[Table]:
         found = default_pairs(analysis)
         untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
         untested += [("", _TOUCHING)] if any(_touches(p) for p in found) else []
-        tables.append(
-            Table(
-                slug(runs.name("pairs"), "overall" if exit is None else f"exit {exit}"),
-                "more",
-                f"Differences in test accuracy, {at(exit, runs.exits)}: {runs.place}",
-                CAPTION,
-                pd.DataFrame([_row(p, measure.scale) for p in found], columns=list(_KEYS)),
-                _COLUMNS,
-                about=runs.about | ({} if exit is None else {"exit": str(exit)}),
-                notes=gathered(untested),
-            )
-        )
+        name = slug(runs.name("pairs"), "overall" if exit is None else f"exit {exit}")
+        title = f"Differences in test accuracy, {at(exit, runs.exits)}: {runs.place}"
+        frame = _frame([_row(p, measure.scale) for p in found], _COLUMNS)
+        about = runs.about | ({} if exit is None else {"exit": str(exit)})
+        lines = gathered(untested)
+        tables.append(Table(name, "more", title, CAPTION, frame, _COLUMNS, about=about, notes=lines))
     return tables
 
 
@@ -69,19 +65,13 @@ def pairs_one_way(runs: Runs) -> list[Table]:
             rows.append({"measure": measure.title, **_row(pair, measure.scale), **more})
     if not rows and not notes:
         return []
-    columns = (_MEASURE, *_COLUMNS[:-1], _GAMES, _COLUMNS[-1])
-    return [
-        Table(
-            runs.name("pairs-one-way"),
-            "more",
-            f"Differences between core strategies, the paper's way: {runs.place}",
-            ONE_WAY_CAPTION,
-            pd.DataFrame(rows, columns=[column.key for column in columns]),
-            columns,
-            about=runs.about,
-            notes=gathered(notes),
-        )
-    ]
+    games_howell = Column("games", "G–H p", "p")
+    columns = (Column("measure", "measure"), *_COLUMNS[:-1], games_howell, _COLUMNS[-1])
+    title = f"Differences between core strategies, the paper's way: {runs.place}"
+    table = Table(
+        runs.name("pairs-one-way"), "more", title, ONE_WAY_CAPTION, _frame(rows, columns), columns
+    )
+    return [replace(table, about=runs.about, notes=gathered(notes))]
 
 
 ONE_WAY_CAPTION = (
@@ -104,9 +94,10 @@ _COLUMNS = (
     Column("p", "p", "p"),
     Column("finding", "finding"),
 )
-_MEASURE = Column("measure", "measure")
-_GAMES = Column("games", "G–H p", "p")
-_KEYS = tuple(column.key for column in _COLUMNS)
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=[column.key for column in columns])
 
 
 def _touches(pair: Pair | UntestedPair) -> bool:
