@@ -33,8 +33,8 @@ from benchmarks.frozen_task import Task, plan_of, read_pictures, write_pictures,
 from benchmarks.step import way
 from benchmarks.step_by_hand import Case
 from benchmarks.subjects import Setting
-from offramp.allocator import keep_freed_memory
 from offramp.data.images.geometry import picture
+from offramp.process import keep_freed_memory
 from offramp.study.spec.models import ExecutionSpec
 
 ALL = "everything on"

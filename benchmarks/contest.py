@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 import psutil
 
 from offramp.meters.load import busy_cores
-from offramp.openmp import GIVEN, SPINS
+from offramp.process import GIVEN, SPINS
 
 BUSY = 0.25  # cores that others use, from which on a time is not to be trusted
 Say = Callable[[str], None]

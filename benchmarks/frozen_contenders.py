@@ -25,9 +25,9 @@ from benchmarks.frozen_by_hand import Timed
 from benchmarks.frozen_task import SEED, Task, fresh, plan_of, ready
 from benchmarks.subjects import events
 from offramp import device as devices
-from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied, placed
 from offramp.nets.backbones.lookup import origin_of
+from offramp.process import keep_freed_memory
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, net_spec
 from offramp.study.run.events import Finished

@@ -21,7 +21,7 @@ from benchmarks.frozen_task import Task, plan_of, write_pictures, write_trunk
 from benchmarks.ledger import KINDS, Ledger, Operation
 from benchmarks.subjects import epochs
 from offramp import device as devices
-from offramp.allocator import keep_freed_memory
+from offramp.process import keep_freed_memory
 
 MODES = {"derived": "from caches", "plain": "every layer live"}
 Profiled = tuple[str, float, list[Operation]]

@@ -29,7 +29,6 @@ import torch
 
 from benchmarks.contest import AS_COMMAND, Contender, Result, Say, against
 from offramp import device as devices
-from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import placed
 from offramp.infer import torch_timing
 from offramp.infer.predictor import Predictor
@@ -37,6 +36,7 @@ from offramp.infer.timing import interleaved
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.parts import backbone
 from offramp.policy.policy import Policy
+from offramp.process import keep_freed_memory
 from offramp.study.trained import network_costs
 
 SAVED = (0.0, 0.3, 0.5, 0.7)

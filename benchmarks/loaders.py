@@ -28,11 +28,11 @@ from PIL import Image
 
 from benchmarks.contest import AS_COMMAND, Contender, Result, Say, against, in_turns
 from benchmarks.subjects import noise
-from offramp.allocator import keep_freed_memory
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
 from offramp.data.dataset import Split
 from offramp.engine.images import Images
+from offramp.process import keep_freed_memory
 
 BATCH, REPEATS = 128, 5
 BOXES = Augment(flip=True, resized_crop=(0.08, 1.0))

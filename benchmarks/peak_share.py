@@ -31,9 +31,9 @@ from benchmarks.ledger import KINDS, Ledger, Operation
 from benchmarks.step import CASES, way
 from benchmarks.step_by_hand import Case
 from offramp import device as devices
-from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied
 from offramp.numerics import Numerics, profile
+from offramp.process import keep_freed_memory
 
 LISTED = 3  # steps, after one that warms up: of each operation the fastest counts
 REACHED = 0.4  # of a peak: from which on it is what bounds an operation

@@ -27,7 +27,7 @@ from benchmarks.start import STUDY
 from benchmarks.start import seconds as process_seconds
 from benchmarks.subjects import MADE, Setting, plan, trained
 from offramp import device as devices
-from offramp.allocator import keep_freed_memory
+from offramp.process import keep_freed_memory
 
 STRATEGIES = 9  # of the demo's study
 SUPERLINEAR = 1.25  # of images: what grows faster than they do would show as 50, 7 or at least ln 50

@@ -24,7 +24,7 @@ from benchmarks.contest import (
 )
 from benchmarks.step import way
 from benchmarks.step_by_hand import Case
-from offramp.openmp import SPINS
+from offramp.process import SPINS
 
 USUAL = "300000 (the library's)"
 SETTINGS: dict[str, Environment] = {

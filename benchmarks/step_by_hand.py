@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.subjects import noise
 from offramp import device as devices
-from offramp.allocator import keep_freed_memory
 from offramp.data import Data, Split, order
 from offramp.engine.fit import Diverged, fit
 from offramp.engine.images import Images
@@ -30,6 +29,7 @@ from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.heads import ClockedDropout
 from offramp.numerics import Numerics, profile
+from offramp.process import keep_freed_memory
 from offramp.recipe import Recipe
 from offramp.strategies.joint import joint
 from offramp.strategies.weights import joint_weights

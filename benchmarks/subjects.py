@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from offramp import device as devices
-from offramp.cli import prepare
 from offramp.data import Data, from_dataset
+from offramp.process import prepare
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, make_plan

@@ -29,7 +29,7 @@ from benchmarks.contest import (
     said,
 )
 from benchmarks.subjects import MADE, ROOT, Setting, events, plan
-from offramp.allocator import keep_freed_memory
+from offramp.process import keep_freed_memory
 
 ASLEEP: Environment = {**BARE, "OMP_WAIT_POLICY": "passive"}
 HALF = str(ROOT / "studies" / "one-thread.json")  # of the two that the default profile has

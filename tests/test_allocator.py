@@ -11,7 +11,7 @@ import pytest
 
 COUNT = """
 import resource, sys
-from offramp.allocator import keep_freed_memory
+from offramp.process import keep_freed_memory
 import numpy as np
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -40,7 +40,7 @@ def test_memory_is_faulted_in_once() -> None:
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    from offramp.allocator import keep_freed_memory
+    from offramp.process import keep_freed_memory
 
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     assert not keep_freed_memory()

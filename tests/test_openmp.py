@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from offramp.openmp import GIVEN, SPINS, bound_spinning
+from offramp.process import GIVEN, SPINS, bound_spinning
 
 LIBRARY = next((Path(torch.__file__).parent / "lib").glob("libgomp*"), None)
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="torch has no GNU OpenMP")
 
 LOAD = f"import ctypes; ctypes.CDLL({str(LIBRARY)!r})"  # as torch does, in a hundredth of the time
-BOUND = "from offramp.openmp import bound_spinning; bound_spinning()"
+BOUND = "from offramp.process import bound_spinning; bound_spinning()"
 FIRST = f"{BOUND}; {LOAD}"
 LATE = f"import sys; sys.modules['torch'] = None; {FIRST}"
 CHILD = (

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 
 from offramp import device as devices
-from offramp.allocator import keep_freed_memory
 from offramp.engine.settings import applied, laid_out, placed
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import DEFAULTS, MemoryFormat
+from offramp.process import keep_freed_memory
 
 CLASSES = 10
 

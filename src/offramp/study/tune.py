@@ -14,7 +14,7 @@ from typing import final
 
 from offramp.engine.probe import Subject, Way, question
 from offramp.errors import OfframpError
-from offramp.openmp import GIVEN, SPINS
+from offramp.process import GIVEN, SPINS
 from offramp.study.plan.profiles import Gain, NumericsSpec
 
 SUBJECTS = (

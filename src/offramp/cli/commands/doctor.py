@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.allocator import keep_freed_memory
 from offramp.cli.options import DeviceOption, JsonOption
 from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
-from offramp.openmp import GIVEN, SPINS, bound_spinning
+from offramp.process import GIVEN, SPINS, bound_spinning, keep_freed_memory
 from offramp.terminal import show, table
 from offramp.units import size
 

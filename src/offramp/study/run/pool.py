@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from offramp.allocator import keep_freed_memory
 from offramp.errors import OfframpError
+from offramp.process import keep_freed_memory
 from offramp.store.store import Store
 from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan, make_plan
