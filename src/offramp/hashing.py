@@ -8,7 +8,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+_MARK = "younger than the first keys"
+YOUNGER: Mapping[str, Any] = MappingProxyType({_MARK: True})
+"""The metadata of a dataclass field that is left out of keys while it stands at its default."""
 
 _LEAVES = (str, int, float, bool, type(None))
 
@@ -22,7 +27,8 @@ def plain(value: Any) -> Any:
     if type(value) in _LEAVES:  # most of what a study hashes; asked first, since it is asked so often
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        given = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        fields = {f.name: plain(v) for f, v in given if not f.metadata.get(_MARK) or v != f.default}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from offramp.hashing import YOUNGER
+
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
-
-LATER = (
-    "class_weights",
-    "label_smoothing",
-)  # fields younger than the first keys: left out of them while at their default
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ class Recipe:
     warmup_epochs: Annotated[float, Ge(0)] = 0.0
     patience: Count | None = None
     select: Literal["auto", "best", "last"] = "auto"
-    class_weights: Literal["none", "balanced"] = "none"
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    class_weights: Literal["none", "balanced"] = field(default="none", metadata=YOUNGER)
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = field(default=0.0, metadata=YOUNGER)
 
     @property
     def selects_best(self) -> bool:

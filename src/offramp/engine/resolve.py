@@ -19,7 +19,7 @@ from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import Part, heads, path, segments
 from offramp.phase import BEFORE, KD, Init, Loss, Phase, Program, check
-from offramp.recipe import LATER, Recipe, clash
+from offramp.recipe import Recipe, clash
 
 KEY_VERSION = 1
 
@@ -166,7 +166,7 @@ def _node(
         "seed": setting.seed,
         "numerics": plain(setting.numerics),
         "data": dict(setting.data),
-        "recipe": _read_of(recipe),
+        "recipe": plain(recipe),
         "loss": [_term(term, net) for term in phase.terms],
         "exits": {
             net.places[k - 1]: _path(net, k, [start[p] for p in path(k)], trained) for k in phase.exits
@@ -222,12 +222,6 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
     if found := clash(recipe):
         raise OfframpError(f"phase '{phase.name}': recipe.{found[0]} {found[1]}")
     return recipe
-
-
-def _read_of(recipe: Recipe) -> dict[str, Any]:
-    """The fields of a recipe, so that a field that is added changes no key that was made without it."""
-    same = [name for name in LATER if getattr(recipe, name) == getattr(Recipe, name)]
-    return {name: value for name, value in plain(recipe).items() if name not in same}
 
 
 def _term(term: Any, net: ExitNetwork) -> dict[str, Any]:
