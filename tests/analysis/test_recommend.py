@@ -30,17 +30,7 @@ NOISE = np.array([0.0, 0.002, -0.001, 0.001, -0.003])
 def points(accuracies: dict[str, dict[str, tuple[float, float]]]) -> pd.DataFrame:
     """By strategy and point: MACs and accuracy; every seed adds its noise to the accuracy."""
     rows = [
-        (
-            "resnet50",
-            "cifar100",
-            strategy,
-            42 + k,
-            point,
-            macs,
-            accuracy + noise,
-            accuracy + noise,
-            strategy,
-        )
+        ("resnet50", "cifar100", strategy, 42 + k, point, macs, *([accuracy + noise] * 2), strategy)
         for strategy, by_point in accuracies.items()
         for point, (macs, accuracy) in by_point.items()
         for k, noise in enumerate(NOISE)
@@ -175,12 +165,8 @@ def test_networks_are_ranked_too_and_data_sets_apart() -> None:
     small, large = recommend(Facts(numbers(table), POINTS_HERE), Preference("accuracy"))
     assert (small.data, large.data) == ("cifar10", "cifar100")
     assert sorted(names(small)) == ["joint", "separate"]
-    assert sorted(names(large)) == [
-        "joint on resnet50",
-        "joint on vgg16",
-        "separate on resnet50",
-        "separate on vgg16",
-    ]
+    both = [f"{s} on {m}" for s in ("joint", "separate") for m in ("resnet50", "vgg16")]
+    assert sorted(names(large)) == both
 
 
 def test_identical_strategies_are_one_entry() -> None:
@@ -188,22 +174,16 @@ def test_identical_strategies_are_one_entry() -> None:
     own = table["strategy"] == "two-stage"
     twin = table[own].assign(strategy="separate", trial=table.loc[own, "trial"] + "x")
     both = pd.concat([table[table["strategy"] != "separate"], twin])
-    assert sorted(names(one("accuracy", Facts(numbers(both), POINTS_HERE)))) == [
-        "joint",
-        "separate = two-stage",
-    ]
+    found = one("accuracy", Facts(numbers(both), POINTS_HERE))
+    assert sorted(names(found)) == ["joint", "separate = two-stage"]
 
 
 def test_operating_points_by_hand() -> None:
     assert best_accuracy(POINTS_HERE, 30.0) == pytest.approx(0.70 + NOISE.mean())
     assert best_accuracy(POINTS_HERE, 1.0) is None
     chosen = cheapest(POINTS_HERE, 0.77, None)
-    assert {c: choice.use for c, choice in chosen.items()} == {
-        ("resnet50", "baseline"): "exit 4",
-        ("resnet50", "joint"): "confidence >= 0.8",
-        ("resnet50", "separate"): "exit 4",
-        ("resnet50", "two-stage"): "exit 4",
-    }
+    expected = dict.fromkeys(STRATEGIES, "exit 4") | {"joint": "confidence >= 0.8"}
+    assert {s: choice.use for (_, s), choice in chosen.items()} == expected
 
 
 def test_guidelines_answer_every_goal() -> None:

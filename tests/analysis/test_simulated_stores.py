@@ -12,6 +12,7 @@ from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
 from offramp.analysis.recommend import POINTS, Facts, Goal, Preference, recommend
 from offramp.analysis.stats import Columns, analyze
 from offramp.analysis.stats.analyze import OverBlocks
+from offramp.paper.families import COSTS
 from offramp.report.claims import paper
 from simulate import NINE, Planted, tidy_table
 
@@ -66,10 +67,8 @@ def planted() -> pd.DataFrame:
 def advice(table: pd.DataFrame, goal: Goal) -> dict[str, set[str]]:
     """Who comes first and who is told apart from it."""
     (found,) = recommend(Facts(numbers(table), pd.DataFrame(columns=list(POINTS))), Preference(goal))
-    return {
-        "first": {r.name for r in found.first},
-        "behind": {r.name for r in found.ranking if r.behind},
-    }
+    behind = {r.name for r in found.ranking if r.behind}
+    return {"first": {r.name for r in found.first}, "behind": behind}
 
 
 def test_claims_find_what_was_planted_and_nothing_else() -> None:
@@ -84,31 +83,20 @@ def test_orders_find_what_was_planted() -> None:
     over = analyze(rows, Columns("value", "strategy", "seed", "source", "measured")).over_blocks
     assert isinstance(over, OverBlocks)
     order = over.order
-    assert (order.groups[0], order.groups[1], order.groups[-1]) == (
-        "distillation",
-        "joint",
-        "branch-wise",
-    )
+    assert order.groups[:2] == ("distillation", "joint") and order.groups[-1] == "branch-wise"
     assert order.signs == (">>", ">>", "≈", "≈", "≈", "≈", ">>")
 
 
 def test_advice_finds_what_was_planted() -> None:
     others = set(NINE) - {"baseline"}
-    assert advice(planted(), "accuracy") == {
-        "first": {"distillation"},
-        "behind": others - {"distillation"},
-    }
-    assert advice(planted(), "training-time") == {
-        "first": {"two-stage"},
-        "behind": others - {"two-stage"},
-    }
+    for goal, best in (("accuracy", {"distillation"}), ("training-time", {"two-stage"})):
+        assert advice(planted(), goal) == {"first": best, "behind": others - best}
     assert advice(planted(), "memory") == {"first": others - {"joint"}, "behind": {"joint"}}
 
 
 def test_estimated_costs_are_never_findings() -> None:
     table = tidy_table(7, PLANTED, measured=False)
-    costs = {name for name, m in MEASURES.items() if m.kind == "cost"}
-    found = [o for o in check(paper(), table) if o.claim.measure in costs]
+    found = [o for o in check(paper(), table) if o.claim.measure in COSTS]
     assert {o.verdict for o in found} == {"not testable here"}
     assert advice(table, "training-time")["behind"] == set()
 

@@ -10,16 +10,9 @@ from typing import Any
 import pytest
 
 FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--no-first-run",
-    "--hide-scrollbars",
+    *("--headless=new", "--no-sandbox", "--no-first-run", "--hide-scrollbars", "--disable-gpu"),
+    *("--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-default-apps", "--disable-sync"),
 )
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 

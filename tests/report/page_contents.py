@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.report.model import Column, Contents, Detail, Figure, Question, Table
+from offramp.store.table import COLUMNS
 
 STRATEGIES = ("baseline", "joint", "separate", "branch-wise", "two-stage", "distillation")
 PAIRS = (("resnet18", "cifar10"), ("digits-cnn", "digits"))
@@ -54,16 +55,9 @@ def panels(seed: int) -> dict[str, Any]:
 
 
 def figure(name: str, question: Question, spec: dict[str, Any], **about: str) -> Figure:
-    return Figure(
-        name,
-        question,
-        f"Validation loss, {name}",
-        "Cross-entropy on validation, mean over 3 seeds with a 95 % interval; lower is better.",
-        "Lines that fall and flatten; joint is the highest.",
-        spec,
-        "Figs. 8, 18",
-        about,
-    )
+    caption = "Cross-entropy on validation, mean over 3 seeds with a 95 % interval; lower is better."
+    alt, title = "Lines that fall and flatten; joint is the highest.", f"Validation loss, {name}"
+    return Figure(name, question, title, caption, alt, spec, "Figs. 8, 18", about)
 
 
 def table(name: str, question: Question, columns: int = 4, **about: str) -> Table:
@@ -75,19 +69,11 @@ def table(name: str, question: Question, columns: int = 4, **about: str) -> Tabl
         frame[f"sd{k}"] = 0.01
         shown.append(Column(f"exit{k}", f"Exit {k}, %", "percent", 1, "higher", f"sd{k}"))
     frame.loc[0, "exit1"] = np.nan
-    return Table(
-        name,
-        question,
-        f"Accuracy at each exit, {name}",
-        "On test, mean ± sd over 3 seeds; higher is better.",
-        frame,
-        shown,
-        "Table 7",
-        about,
-        frozenset({(1, "exit1"), (2, f"exit{columns}")}),
-        frozenset({(3, "exit1")}),
-        ("– : the baseline has no early exit.",),
-    )
+    title = f"Accuracy at each exit, {name}"
+    caption = "On test, mean ± sd over 3 seeds; higher is better."
+    best, alike = frozenset({(1, "exit1"), (2, f"exit{columns}")}), frozenset({(3, "exit1")})
+    notes = ("– : the baseline has no early exit.",)
+    return Table(name, question, title, caption, frame, shown, "Table 7", about, best, alike, notes)
 
 
 def contents(missing: bool = True) -> Contents:
@@ -99,14 +85,9 @@ def contents(missing: bool = True) -> Contents:
             figures.append(figure(f"loss-{model}-{exit}", "rq1", curve(exit, exit), **about))
         tables.append(table(f"wide-{model}", "rq2", 16, model=model, data=data))
     figures.append(figure("hybrids", "rq3", curve(2, 9), data="digits"))
-    claims = Table(
-        "claims",
-        "more",
-        "Claims",
-        "p adjusted after Holm over all claims.",
-        pd.DataFrame({"claim": [NASTY, "Joint uses least memory. " * 6], "p": [1e-20, 0.4]}),
-        [Column("claim", "Claim"), Column("p", "p", "p", 3)],
-    )
+    said = pd.DataFrame({"claim": [NASTY, "Joint uses least memory. " * 6], "p": [1e-20, 0.4]})
+    columns = [Column("claim", "Claim"), Column("p", "p", "p", 3)]
+    claims = Table("claims", "more", "Claims", "p adjusted after Holm over all claims.", said, columns)
     return Contents(
         title=f"made-up {NASTY}",
         lead="6 strategies · 2 networks · 3 seeds",
@@ -121,20 +102,9 @@ def contents(missing: bool = True) -> Contents:
 
 def numbers() -> pd.DataFrame:
     """A tidy table of two rows."""
-    row = {
-        "trial": "joint-s42",
-        "strategy": "joint",
-        "model": "resnet18",
-        "data": "cifar10",
-        "seed": 42,
-        "phase": "final",
-        "exit": 1,
-        "split": "test",
-        "epoch": pd.NA,
-        "metric": "accuracy",
-        "value": 0.5,
-        "source": "0" * 16,
-        "measured": True,
-    }
-    frame = pd.DataFrame([row, {**row, "exit": pd.NA, "split": None, "metric": "seconds_train"}])
-    return frame.astype({"exit": "Int64", "epoch": "Int64"})
+    of_trial, closing = ("joint-s42", "joint", "resnet18", "cifar10", 42, "final"), ("0" * 16, True)
+    rows = [
+        (*of_trial, 1, "test", pd.NA, "accuracy", 0.5, *closing),
+        (*of_trial, pd.NA, None, pd.NA, "seconds_train", 0.5, *closing),
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"exit": "Int64", "epoch": "Int64"})

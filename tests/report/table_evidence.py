@@ -11,7 +11,6 @@ import pandas as pd
 
 import records
 from offramp.report.evidence import Evidence
-from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.store.table import COLUMNS
 
@@ -52,18 +51,6 @@ class Logits:
         logits = np.where(right[:, :, None], [0.0, 9.0], [9.0, 0.0])
         return {"test": logits, "test_labels": np.ones(IMAGES, dtype=int)}
 
-    def read_trial(self, trial: str) -> Manifest:
-        raise NotImplementedError
-
-    def read_node(self, key: str) -> NodeRecord:
-        raise NotImplementedError
-
-    def node_cost(self, key: str) -> Cost:
-        raise NotImplementedError
-
-    def node_history(self, key: str) -> pd.DataFrame:
-        raise NotImplementedError
-
 
 def evidence(trials: Sequence[Made]) -> Evidence:
     """Evidence of made trials, in the order in which they come."""
@@ -71,7 +58,7 @@ def evidence(trials: Sequence[Made]) -> Evidence:
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
     for column in ("exit", "epoch"):
         table[column] = table[column].astype("Int64")
-    return Evidence(table, tuple(_trial(t) for t in trials), (), Logits(trials))
+    return Evidence(table, tuple(_trial(t) for t in trials), (), Logits(trials))  # type: ignore[arg-type]
 
 
 def shuffled(found: Evidence, seed: int = 0) -> Evidence:
@@ -83,45 +70,22 @@ def shuffled(found: Evidence, seed: int = 0) -> Evidence:
 
 
 def _rows(made: Made) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for exit, accuracy in made.accuracy.items():
         source = made.sources.get(exit, f"{made.id}-{exit}")
         for split in records.SPLITS:
-            rows.append(_row("final", exit, split, None, "accuracy", accuracy, source))
-            rows.append(_row("final", exit, split, None, "cross_entropy", made.loss[-1], source))
+            at = ("final", exit, split, None)
+            rows.append((*at, "accuracy", accuracy, source, True))
+            rows.append((*at, "cross_entropy", made.loss[-1], source, True))
         for epoch, loss in enumerate(made.loss, start=1):
             for split in ("train", "validation", "train-eval"):
-                at = (exit, split, epoch)
-                rows.append(_row("phase", *at, "cross_entropy", loss, source))
-                rows.append(_row("phase", *at, "accuracy", accuracy, source))
+                rows.append(("phase", exit, split, epoch, "cross_entropy", loss, source, True))
+                rows.append(("phase", exit, split, epoch, "accuracy", accuracy, source, True))
     costs = {"seconds_train": made.seconds, "macs_written": 100.0, "macs_executed": 100.0}
     for metric, value in {**costs, **made.meters}.items():
-        cost = _row("phase", None, None, None, metric, value, f"{made.id}-phase")
-        rows.append({**cost, "measured": made.measured})
-    about = {"trial": made.id, "strategy": made.strategy, "model": made.model}
-    frame = pd.DataFrame(rows).assign(**about, data=made.data, seed=made.seed)
-    return frame.reindex(columns=list(COLUMNS))
-
-
-def _row(
-    phase: str,
-    exit: int | None,
-    split: str | None,
-    epoch: int | None,
-    metric: str,
-    value: float,
-    source: str,
-) -> dict[str, Any]:
-    return {
-        "phase": phase,
-        "exit": exit,
-        "split": split,
-        "epoch": epoch,
-        "metric": metric,
-        "value": value,
-        "source": source,
-        "measured": True,
-    }
+        rows.append(("phase", None, None, None, metric, value, f"{made.id}-phase", made.measured))
+    about = (made.id, made.strategy, made.model, made.data, made.seed)
+    return pd.DataFrame([(*about, *row) for row in rows], columns=list(COLUMNS))
 
 
 def _trial(made: Made) -> TrialRecord:
@@ -146,21 +110,12 @@ def planted(seeds: int = 5, exits: int = 3, shift: Mapping[str, float] | None = 
     """Trials whose seeds share much luck. shift: accuracy of each strategy above the rest; noise within
     a seed is a tenth of a point, so a shift of a point is found and one of zero is not."""
     generator = np.random.default_rng(7)
-    shift = (
-        {"joint": 0.05, "separate": 0.05, "branch-wise": 0.0, "two-stage": -0.05}
-        if shift is None
-        else shift
-    )
-    luck = generator.normal(0, 0.02, seeds)
-    return [
-        Made(
-            strategy,
-            42 + seed,
-            {
-                k: float(0.6 + 0.05 * k + above + luck[seed] + generator.normal(0, 0.001))
-                for k in range(1, exits + 1)
-            },
-        )
-        for strategy, above in shift.items()
-        for seed in range(seeds)
-    ]
+    if shift is None:
+        shift = {"joint": 0.05, "separate": 0.05, "branch-wise": 0.0, "two-stage": -0.05}
+    luck, numbers, found = generator.normal(0, 0.02, seeds), range(1, exits + 1), []
+    for strategy, above in shift.items():
+        for seed in range(seeds):
+            base = 0.6 + above + luck[seed]
+            accuracy = {k: float(base + 0.05 * k + generator.normal(0, 0.001)) for k in numbers}
+            found.append(Made(strategy, 42 + seed, accuracy))
+    return found

@@ -47,9 +47,8 @@ def test_patterns_match_augmented_data() -> None:
     def matched(id: str, names: tuple[str, ...]) -> list[bool]:
         return [any(fnmatchcase(n, p) for p in by_id[id].data) for n in names]
 
-    assert matched("distillation-most-accurate", (*augmented, "cifar10", "digits")) == [True] * 3 + [
-        False
-    ]
+    assert matched("distillation-most-accurate", (*augmented, "cifar10")) == [True] * 3
+    assert matched("distillation-most-accurate", ("digits",)) == [False]
     assert matched("gap-grows-with-depth", augmented) == [False, True]
     assert matched("joint-fastest", ("chestxray14 (flip)", "cifar10")) == [True, False]
 
@@ -58,32 +57,16 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD)
     (claim,) = read(path)
-    assert (claim.strategies, claim.against, claim.exits, claim.is_) == (
-        ("a",),
-        ("b",),
-        "overall",
-        "higher",
-    )
+    assert (claim.strategies, claim.against) == (("a",), ("b",))
+    assert (claim.exits, claim.is_) == ("overall", "higher")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "measure: accuracy-test",
-            "measure: acuracy-test",
-            "f.yaml:6: claims[0].measure is 'acuracy-test'",
-        ),
-        (
-            "is: higher",
-            "is: greater",
-            "f.yaml:7: claims[0].is must be 'higher' or 'lower', got 'greater'",
-        ),
-        (
-            "against: [b]",
-            "agains: [b]",
-            "f.yaml:9: unknown key 'claims[0].agains'; did you mean 'against'?",
-        ),
+        ("accuracy-test", "acuracy-test", "f.yaml:6: claims[0].measure is 'acuracy-test'"),
+        ("higher", "greater", "f.yaml:7: claims[0].is must be 'higher' or 'lower', got 'greater'"),
+        ("against", "agains", "f.yaml:9: unknown key 'claims[0].agains'; did you mean 'against'?"),
         ("    against: [b]\n", "", "f.yaml:2: claims[0] needs one of against"),
         ("against: [b]", "against: [b]\n    order: [a, b]", "has against and order"),
         ("strategies: a", "order: [a, b]", "has against and order"),
@@ -92,21 +75,9 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("text: A is better than B.", "text: ''", "f.yaml:5: claims[0].text"),
         ("against: [b]", "against: []", "f.yaml:9: claims[0].against must have at least 1 entry"),
         ("against: [b]", "against: [b]\n    exits: [0]", "f.yaml:10: claims[0].exits must be a list"),
-        (
-            "against: [b]",
-            "against: [b]\n    exits: every",
-            "f.yaml:10: claims[0].exits must be a list of exits",
-        ),
-        (
-            "against: [b]",
-            "against: [b]\n    margin: much",
-            "f.yaml:10: claims[0].margin must be a number",
-        ),
-        (
-            "against: [b]",
-            "against: [b]\n    contradicts: two",
-            "f.yaml:10: claims[0].contradicts names 'two'",
-        ),
+        ("[b]", "[b]\n    exits: every", "f.yaml:10: claims[0].exits must be a list of exits"),
+        ("[b]", "[b]\n    margin: much", "f.yaml:10: claims[0].margin must be a number"),
+        ("[b]", "[b]\n    contradicts: two", "f.yaml:10: claims[0].contradicts names 'two'"),
         ("id: one", "id: One claim", "f.yaml:2: claims[0].id"),
         ("against: [b]", "against_exits: 1", "claims[0] needs exits, numbers or 'final'"),
         ("measure: accuracy-test", "measure: final-accuracy-test\n    exits: 1", "must be overall"),

@@ -34,23 +34,11 @@ def nasty(rows: int = 3) -> Table:
             + ["J"] * (rows - 3),
         }
     )
-    return Table(
-        "nasty",
-        "more",
-        f"Title {NASTY}",
-        f"Caption {NASTY}.",
-        frame,
-        (
-            Column("name", "strategy"),
-            Column("value", "accuracy, %", "percent", 1, "higher", "sd"),
-            Column("p", "p", "p"),
-            Column("order", "order"),
-        ),
-        paper="Table 1",
-        best=frozenset({(2, "value")}),
-        alike=frozenset({(0, "value")}),
-        notes=(f"Note {NASTY}.",),
-    )
+    value = Column("value", "accuracy, %", "percent", 1, "higher", "sd")
+    columns = (Column("name", "strategy"), value, Column("p", "p", "p"), Column("order", "order"))
+    more = {"best": frozenset({(2, "value")}), "alike": frozenset({(0, "value")}), "paper": "Table 1"}
+    title, caption, notes = f"Title {NASTY}", f"Caption {NASTY}.", (f"Note {NASTY}.",)
+    return Table("nasty", "more", title, caption, frame, columns, notes=notes, **more)
 
 
 def cells(line: str) -> list[str]:

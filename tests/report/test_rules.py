@@ -63,19 +63,13 @@ def test_trend_of_a_strategy_is_that_of_its_worst_exit() -> None:
 def test_decision_ranks_and_shows_the_papers_words() -> None:
     shift = {"joint": 0.2, "separate": 0.1, "branch-wise": 0.0, "two-stage": -0.1}
     times = {"joint": 4.0, "separate": 3.0, "branch-wise": 2.0, "two-stage": 1.0}
-    trials = [
-        replace(
-            t, seconds=times[t.strategy] * 60 + t.seed / 100 + 0.1 * ((t.seed * len(t.strategy)) % 3)
-        )
-        for t in planted(shift=shift)
-    ]
+    trials = []
+    for t in planted(shift=shift):
+        noise = t.seed / 100 + 0.1 * ((t.seed * len(t.strategy)) % 3)
+        trials.append(replace(t, seconds=times[t.strategy] * 60 + noise))
     frame = only(trials, "decision").frame.set_index(["strategy", "by"])
-    assert frame["accuracy"].xs("here", level="by").to_dict() == {
-        "joint": "high",
-        "separate": "moderate",
-        "branch-wise": "moderate",
-        "two-stage": "low",
-    }
+    words = dict(zip(shift, ("high", "moderate", "moderate", "low"), strict=True))
+    assert frame["accuracy"].xs("here", level="by").to_dict() == words
     assert frame.loc[("joint", "here"), "time"] == "high"
     assert frame.loc[("two-stage", "here"), "time"] == "low"
     assert frame.loc[("joint", "here"), "accuracy_position"] == 1.0
@@ -110,9 +104,8 @@ def test_epoch_metrics_in_short_by_hand() -> None:
     assert row["depth"] == "3.3 → 3.3"
     table = only(trials, "epochs").frame.set_index(["strategy", "exit"])
     assert table.loc[("joint", "exit 1"), "min-loss-epoch"] == pytest.approx(7 / 3)
-    assert table.loc[("joint", "exit 1"), "min-loss-epoch_sd"] == pytest.approx(
-        np.std([2, 3, 2], ddof=1)
-    )
+    sd = np.std([2, 3, 2], ddof=1)
+    assert table.loc[("joint", "exit 1"), "min-loss-epoch_sd"] == pytest.approx(sd)
 
 
 def test_baseline_is_the_plain_network() -> None:

@@ -24,14 +24,6 @@ def test_an_exits_curve_joins_the_phases_that_trained_it() -> None:
     assert train[train["metric"] == "cross_entropy"]["value"].tolist() == [2.5, 2.0, 1.5, 1.0, 0.5]
 
 
-def test_the_overall_curve_holds_an_exit_that_stopped_at_its_last_value() -> None:
-    first = Run("joint", {1: [6.0, 4.0], 3: [2.0, 8.0]})
-    second = Run("branch 1", {1: [1.0, 0.0]})
-    found = series.overall(evidence([Made("joint", 1, [first, second])]).runs[0])
-    mine = found[(found["split"] == "validation") & (found["metric"] == "cross_entropy")]
-    assert mine["value"].tolist() == [4.0, 6.0, (1 + 8) / 2, (0 + 8) / 2]
-
-
 def test_the_mean_over_seeds_has_the_range_of_few_and_the_interval_of_many() -> None:
     few = pd.DataFrame({"k": "a", "seed": [1, 2, 3], "step": 1, "value": [1.0, 2.0, 6.0]})
     row = series.over_seeds(few, ["k"], 10).iloc[0]

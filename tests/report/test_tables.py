@@ -73,9 +73,7 @@ def test_nothing_planted_leaves_nothing_out() -> None:
 def test_what_is_identical_by_construction_is_best_together() -> None:
     trials = [
         replace(
-            t,
-            sources={3: f"backbone-{t.seed}"},
-            accuracy={1: 0.5 + t.seed / 1000, 3: 0.9 - t.seed / 999},
+            t, sources={3: f"backbone-{t.seed}"}, accuracy={1: 0.5 + t.seed / 1e3, 3: 0.9 - t.seed / 999}
         )
         if t.strategy in ("separate", "two-stage")
         else replace(t, accuracy={1: t.accuracy[1], 3: t.accuracy[3] - 0.3})
@@ -195,12 +193,8 @@ def test_memory_is_shown_added_up_first_then_the_largest_phase() -> None:
     for name in ("anova-costs", "order-costs"):
         table = only(trials, name)
         measures = list(dict.fromkeys(table.frame["measure"]))
-        assert measures[1:] == [
-            "CPU memory, sum over phases",
-            "CPU memory, largest phase",
-            "CPU power, peak",
-            "CPU power, mean",
-        ]
+        memory = ["CPU memory, sum over phases", "CPU memory, largest phase"]
+        assert measures[1:] == [*memory, "CPU power, peak", "CPU power, mean"]
         assert "sum over phases: as the paper" in table.caption
 
 
@@ -269,9 +263,8 @@ def test_a_missing_number_is_left_out_and_named() -> None:
 
 
 def test_constant_groups_give_no_infinite_f() -> None:
-    trials = [
-        Made(s, seed, {1: a, 2: a}) for s, a in (("joint", 0.5), ("separate", 0.7)) for seed in (1, 2, 3)
-    ]
+    means = {"joint": 0.5, "separate": 0.7}
+    trials = [Made(s, seed, {1: a, 2: a}) for s, a in means.items() for seed in (1, 2, 3)]
     table = only(trials, "anova")
     assert set(table.frame["p"]) == {"not tested"}
     assert not np.isinf(table.frame["f"].astype(float)).any()
@@ -308,14 +301,9 @@ def test_partial_stores_give_tables_that_can_be_written(trials: list[Made]) -> N
 
 
 def test_order_of_seeds_and_trials_does_not_matter() -> None:
-    trials = [
-        *planted(seeds=3, exits=2),
-        *planted(seeds=3, exits=2, shift={"joint-branch": 0.1}),
-        *(
-            replace(t, model="a")
-            for t in planted(seeds=3, exits=2, shift={"joint": 0, "two-stage": 0.1})
-        ),
-    ]
+    other_net = planted(seeds=3, exits=2, shift={"joint": 0, "two-stage": 0.1})
+    trials = planted(seeds=3, exits=2) + planted(seeds=3, exits=2, shift={"joint-branch": 0.1})
+    trials += [replace(t, model="a") for t in other_net]
     trials = [replace(t, measured=t.model == "a", loss=(1.0, 0.9 + t.seed / 1e4, 0.8)) for t in trials]
     found = evidence(trials)
 
@@ -330,11 +318,7 @@ def test_order_of_seeds_and_trials_does_not_matter() -> None:
 
 
 def test_names_of_files_are_plain_and_differ() -> None:
-    trials = [
-        *planted(),
-        *(replace(t, model="NET") for t in planted()),
-        *(replace(t, model="a/b_c") for t in planted()),
-    ]
+    trials = [replace(t, model=model) for model in ("net", "NET", "a/b_c") for t in planted()]
     names = [t.name for t in make(evidence(trials))]
     assert len(set(names)) == len(names)
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in names)

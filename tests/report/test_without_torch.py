@@ -55,14 +55,11 @@ def test_a_store_is_packed_and_drawn(store: Path, tmp_path: Path) -> None:
     assert "2 trials packed" in packing.stdout
     for source in (store, tmp_path / "pack"):
         out = tmp_path / f"figures-{source.name}"
-        drawing = run(
-            COMMAND, "figures", source, "--out", out, "--only", "time-total", "--format", "svg"
-        )
+        what = ("--only", "time-total", "--format", "svg")
+        drawing = run(COMMAND, "figures", source, "--out", out, *what)
         assert drawing.returncode == 0, drawing.stderr
-        assert sorted(p.name for p in out.iterdir()) == [
-            "captions.md",
-            "time-total-digits-cnn-custom.svg",
-        ]
+        files = sorted(p.name for p in out.iterdir())
+        assert files == ["captions.md", "time-total-digits-cnn-custom.svg"]
 
 
 def test_the_table_and_every_figure(store: Path) -> None:

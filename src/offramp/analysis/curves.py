@@ -15,7 +15,6 @@ FINAL = "final"  # the phase under which the tidy table keeps a trial's closing 
 METRICS = ("cross_entropy", "accuracy")
 SPLITS = ("train", "validation", "train-eval")
 JOINED = ("trial", "exit", "split", "metric", "phase", "epoch", "value", "source")
-CURVE = ("epoch", "value")
 
 
 def joined(table: pd.DataFrame) -> pd.DataFrame:
@@ -42,20 +41,6 @@ def joined(table: pd.DataFrame) -> pd.DataFrame:
     return found[list(JOINED)].sort_values(
         ["trial", "exit", "split", "metric", "epoch"], ignore_index=True, kind="stable"
     )
-
-
-def curve(
-    table: pd.DataFrame, trial: str, exit: int | None, split: str, metric: str = "cross_entropy"
-) -> pd.DataFrame:
-    """One curve (columns CURVE), ascending by epoch; empty where there is none.
-
-    exit: None for the overall curve.  split: of SPLITS.  metric: of METRICS.
-    """
-    own = joined(table[table["trial"] == trial])
-    own = own[(own["split"] == split) & (own["metric"] == metric)]
-    if exit is None:
-        return overall(own)[list(CURVE)]
-    return own.loc[own["exit"] == exit, list(CURVE)].reset_index(drop=True)
 
 
 def overall(curves: pd.DataFrame) -> pd.DataFrame:

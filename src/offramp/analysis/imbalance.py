@@ -38,11 +38,8 @@ def balanced_accuracy(logits: Floats, labels: Labels) -> Floats:
     (1/C by chance)."""
     from sklearn.metrics import recall_score  # slow to import
 
-    def score(answers: Labels) -> float:
-        present = np.unique(labels)
-        return float(recall_score(labels, answers, labels=present, average="macro", zero_division=0))
-
-    return _by_exit(logits, lambda exit: score(exit.argmax(1)))
+    how = {"labels": np.unique(labels), "average": "macro", "zero_division": 0}
+    return _by_exit(logits, lambda exit: float(recall_score(labels, exit.argmax(1), **how)))
 
 
 def f1(logits: Floats, labels: Labels) -> Floats:
@@ -51,11 +48,8 @@ def f1(logits: Floats, labels: Labels) -> Floats:
     from sklearn.metrics import f1_score
 
     present = [1] if logits.shape[2] == 2 else np.unique(labels)
-
-    def score(answers: Labels) -> float:
-        return float(f1_score(labels, answers, labels=present, average="macro", zero_division=0))
-
-    return _by_exit(logits, lambda exit: score(exit.argmax(1)))
+    how = {"labels": present, "average": "macro", "zero_division": 0}
+    return _by_exit(logits, lambda exit: float(f1_score(labels, exit.argmax(1), **how)))
 
 
 def auroc(logits: Floats, labels: Labels) -> Floats:

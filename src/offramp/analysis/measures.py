@@ -162,11 +162,11 @@ def _curve(function: Callable[..., float | None], *series: str) -> Of:
 
     def of(found: Numbers) -> pd.DataFrame:
         rows = [
-            (h.trial, h.exit, function(*(getattr(h, name) for name in series)), h.origin)
+            (h.trial, h.exit, function(*(getattr(h, name) for name in series)), h.origin, True)
             for h in found.histories
         ]
-        frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source"])
-        return frame.assign(value=frame["value"].astype(float), measured=True)
+        frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source", "measured"])
+        return frame.astype({"value": float})
 
     return _whole(of)
 
@@ -175,14 +175,9 @@ def _cost(over: costs.Over, counted: bool = False) -> Of:
     """counted: it is no estimate, however the trial was run."""
 
     def of(found: Numbers) -> pd.DataFrame:
-        measured = found.phases.groupby(level="trial", sort=True)["measured"].all()
-        overall = pd.DataFrame(
-            {
-                "value": over(found.phases),
-                "source": _keys(found.phases.reset_index("trial")),
-                "measured": measured | counted,
-            }
-        )
+        measured = found.phases.groupby(level="trial", sort=True)["measured"].all() | counted
+        keys = _keys(found.phases.reset_index("trial"))
+        overall = pd.DataFrame({"value": over(found.phases), "source": keys, "measured": measured})
         return _without_exit(overall.astype({"value": float, "measured": bool}))
 
     return of
@@ -221,15 +216,9 @@ def _gap(found: Numbers, keep: Literal["first", "last"]) -> pd.DataFrame:
     both = both.merge(ends, on=["trial", "exit", "phase"]).sort_values(keys, kind="stable")
     rows = both.drop_duplicates(["trial", "exit"], keep=keep)
     origin = {(h.trial, h.exit): h.origin for h in found.histories}
-    return pd.DataFrame(
-        {
-            "trial": rows["trial"],
-            "exit": rows["exit"],
-            "value": rows["value"] - rows["value_validation"],
-            "source": [origin[at] for at in zip(rows["trial"], rows["exit"], strict=True)],
-            "measured": True,
-        }
-    )
+    sources = [origin[at] for at in zip(rows["trial"], rows["exit"], strict=True)]
+    off = rows["value"] - rows["value_validation"]
+    return rows[["trial", "exit"]].assign(value=off, source=sources, measured=True)
 
 
 def _key(sources: Sequence[object]) -> str:
@@ -244,14 +233,11 @@ def _with_overall(found: Numbers, rows: pd.DataFrame) -> pd.DataFrame:
     """Values of exits, and their mean where a trial has them all."""
     rows = rows.sort_values(["trial", "exit"], kind="stable")
     groups = rows.groupby("trial", sort=True)
-    overall = pd.DataFrame(
-        {
-            "value": groups["value"].mean().where(groups["value"].count() == groups.size()),
-            "source": _keys(rows),
-            "measured": groups["measured"].all(),
-        }
-    )[groups["exit"].nunique() == found.exits.reindex(list(groups.groups))]
-    return pd.concat([rows.astype({"exit": "Int64"}), _without_exit(overall)])
+    mean = groups["value"].mean().where(groups["value"].count() == groups.size())
+    whole = groups["exit"].nunique() == found.exits.reindex(list(groups.groups))
+    overall = {"value": mean, "source": _keys(rows), "measured": groups["measured"].all()}
+    both = [rows.astype({"exit": "Int64"}), _without_exit(pd.DataFrame(overall)[whole])]
+    return pd.concat(both)
 
 
 def _without_exit(rows: pd.DataFrame) -> pd.DataFrame:
@@ -262,9 +248,8 @@ def _without_exit(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _keys(rows: pd.DataFrame) -> pd.Series:
     """One key of all sources of each trial. rows: sorted by trial."""
-    trials, sources = rows["trial"].tolist(), rows["source"].tolist()
     gathered: dict[str, list[object]] = {}
-    for trial, source in zip(trials, sources, strict=True):
+    for trial, source in zip(rows["trial"].tolist(), rows["source"].tolist(), strict=True):
         gathered.setdefault(trial, []).append(source)
     return pd.Series({trial: _key(found) for trial, found in gathered.items()}, dtype=object)
 
@@ -278,13 +263,9 @@ def _exit_seconds(found: Numbers) -> pd.DataFrame:
     rows["measured"] = rows["measured"].astype(bool) & rows["alone"]
     known = rows["value"].notna().groupby(rows["trial"]).transform("all")
     groups = rows[known].groupby(["trial", "exit"], sort=True)
-    return pd.DataFrame(
-        {
-            "value": groups["value"].sum(),
-            "source": groups["source"].agg(lambda s: _key(s.tolist())),
-            "measured": groups["measured"].all(),
-        }
-    ).reset_index()
+    source = groups["source"].agg(lambda s: _key(s.tolist()))
+    found_ = {"value": groups["value"].sum(), "source": source, "measured": groups["measured"].all()}
+    return pd.DataFrame(found_).reset_index()
 
 
 def _closing_measures() -> list[Measure]:

@@ -27,10 +27,9 @@ WORDS = {
 def facts(evidence: Evidence) -> Facts:
     """What advice rests on, logits included."""
     rows = [row for trial in evidence.trials for row in _points(evidence, trial)]
-    heads = {t.strategy for t in evidence.trials} - {
-        t.strategy for t in evidence.trials if not _heads_only(t)
-    }
-    return Facts(evidence.numbers, pd.DataFrame(rows, columns=list(POINTS)), frozenset(heads))
+    others = {t.strategy for t in evidence.trials if not _heads_only(t)}
+    heads = frozenset(evidence.strategies) - others
+    return Facts(evidence.numbers, pd.DataFrame(rows, columns=list(POINTS)), heads)
 
 
 def _heads_only(trial: TrialRecord) -> bool:

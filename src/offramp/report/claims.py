@@ -63,18 +63,10 @@ COLUMNS = (
 
 def claims_table(outcomes: Sequence[Judgment], question: Question = "more") -> Table:
     """A row a claim, by the id of the claim."""
-    rows = [_row(outcome) for outcome in outcomes]
-    columns = [column.key for column in COLUMNS]
+    rows, columns = [_row(outcome) for outcome in outcomes], [column.key for column in COLUMNS]
     frame = pd.DataFrame(rows, columns=columns, index=[o.claim.id for o in outcomes])
-    return Table(
-        name="claims",
-        question=question,
-        title="Findings, tested against these runs",
-        caption=f"{count(outcomes)} {RULE}",
-        frame=frame,
-        columns=COLUMNS,
-        notes=_notes(outcomes),
-    )
+    title, caption = "Findings, tested against these runs", f"{count(outcomes)} {RULE}"
+    return Table("claims", question, title, caption, frame, COLUMNS, notes=_notes(outcomes))
 
 
 def count(outcomes: Sequence[Judgment]) -> str:

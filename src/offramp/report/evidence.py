@@ -191,10 +191,9 @@ def gather(
         manifests = _of_study(manifests, study)
     kept, left_out = chosen(manifests)
     trials = sorted((read(records, trial, manifests[trial]) for trial in kept), key=_order)
-    notes = [*missing, *left_out, *gaps(trials)]
-    return Evidence(
-        _table(frames[t.id] for t in trials), tuple(trials), tuple(dict.fromkeys(notes)), records
-    )
+    notes = tuple(dict.fromkeys([*missing, *left_out, *gaps(trials)]))
+    parts = [frames[t.id] for t in trials] or [pd.DataFrame(columns=list(COLUMNS))]
+    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records)
 
 
 def _order(trial: TrialRecord) -> tuple[Any, ...]:
@@ -207,13 +206,6 @@ def _of_study(manifests: Mapping[str, Manifest], study: str) -> dict[str, Manife
         names = ", ".join(sorted({str(m.study) for m in manifests.values()})) or "none"
         raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
     return found
-
-
-def _table(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    found = list(frames)
-    if not found:
-        return pd.DataFrame(columns=list(COLUMNS))
-    return pd.concat(found, ignore_index=True)
 
 
 @dataclass(frozen=True, eq=False)

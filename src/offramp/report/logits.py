@@ -22,22 +22,20 @@ THRESHOLDS = np.array(
 class LogitSummary:
     """Of one split of one trial with E exits.
 
-    images: how many.  ece, auroc: by exit, of the confidence (largest softmax probability) against
+    ece, auroc: by exit, of the confidence (largest softmax probability) against
     right and wrong; None where it is not defined.  bins: [E, BINS, 3], for equal-width bins of
     confidence the number of images, the sum of confidences, and how many are right.
     agreement: [E, E], share of images on which two exits give one answer.  overthought: by exit, share
-    of images that are right there and wrong at the last.  gained: by exit, the reverse.
+    of images that are right there and wrong at the last.
     lost: share of images right at any earlier exit and wrong at the last.  curve: of THRESHOLDS, one
     threshold for all exits.
     """
 
-    images: int
     ece: tuple[float | None, ...]
     auroc: tuple[float | None, ...]
     bins: Floats
     agreement: Floats
     overthought: tuple[float, ...]
-    gained: tuple[float, ...]
     lost: float
     curve: Curve
 
@@ -52,13 +50,11 @@ def summarized(logits: np.ndarray, labels: np.ndarray, macs: Sequence[int]) -> L
     early = right[:, :-1].any(axis=1)
     clean = np.where(np.isfinite(sure), sure, np.nan)
     return LogitSummary(
-        images=len(labels),
         ece=tuple(calibration_error(clean[:, k], right[:, k]) for k in exits),
         auroc=tuple(auroc(sure[:, k], right[:, k]) for k in exits),
         bins=np.stack([_bins(clean[:, k], right[:, k]) for k in exits]),
         agreement=np.array([[(answers[:, i] == answers[:, k]).mean() for k in exits] for i in exits]),
         overthought=tuple(float((right[:, k] & last).mean()) for k in exits),
-        gained=tuple(float((~right[:, k] & ~last).mean()) for k in exits),
         lost=float((early & last).mean()),
         curve=sweep(sure, right, macs, THRESHOLDS),
     )

@@ -71,6 +71,11 @@ class Table:
     alike: frozenset[tuple[Any, str]] = frozenset()
     notes: Sequence[str] = ()
 
+    def mark(self, label: Any, key: str) -> Literal["best", "alike", ""]:
+        """Of the cell in the row `label` and the column `key`."""
+        at = (label, key)
+        return "best" if at in self.best else "alike" if at in self.alike else ""
+
 
 @dataclass(frozen=True)
 class Detail:

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from offramp.hashing import digest
 from offramp.store.manifest import Manifest
-
-
-class Placed(Protocol):
-    """What says where a trial stands in a study."""
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def data(self) -> str: ...
-
-    @property
-    def strategy(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
+from offramp.store.record import TrialRecord
 
 
 def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
@@ -39,9 +25,8 @@ def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
     kept: list[str] = []
     notes: list[str] = []
     for pair, settings in sorted(groups.items()):
-        first, *others = sorted(
-            settings.values(), key=lambda trials: _preference(manifests, trials), reverse=True
-        )
+        liked = partial(_preference, manifests)
+        first, *others = sorted(settings.values(), key=liked, reverse=True)
         for trials in others:
             studies = ", ".join(sorted({manifests[t].study or "offramp train" for t in trials}))
             notes.append(
@@ -58,7 +43,7 @@ def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
     return kept, notes
 
 
-def gaps(trials: Sequence[Placed]) -> list[str]:
+def gaps(trials: Sequence[TrialRecord]) -> list[str]:
     """A sentence on each strategy that lacks seeds which others of its model and data set have, or that
     another pair has."""
     notes = []

@@ -182,10 +182,8 @@ def _add(arrays: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict
         largest = float(np.finfo(np.float16).max)
         half = np.clip(logits, -largest, largest).astype(np.float16)
         exits = [np.ascontiguousarray(half[:, k]) for k in range(half.shape[1])]
-        places[split] = {
-            "exits": [_keep(arrays, "logits", exit) for exit in exits],
-            "labels": _keep(arrays, "labels", small),
-        }
+        kept = [_keep(arrays, "logits", exit) for exit in exits]
+        places[split] = {"exits": kept, "labels": _keep(arrays, "labels", small)}
     return places
 
 

@@ -116,9 +116,8 @@ def _phase(name: str, node: NodeRecord, cost: Cost, numbers: Mapping[str, int]) 
                 parts |= {(k, "segment") for k in range(first, last + 1)}
             first = last + 1
     ordered = sorted(parts, key=lambda part: (part[1] == "head", part[0]))
-    return PhaseRecord(
-        name, node.key, tuple(sorted(read)), tuple(f"{kind} {k}" for k, kind in ordered), cost
-    )
+    named = tuple(f"{kind} {k}" for k, kind in ordered)
+    return PhaseRecord(name, node.key, tuple(sorted(read)), named, cost)
 
 
 def seconds(costs: Mapping[str, Cost], added: Collection[str]) -> Seconds:
@@ -151,12 +150,9 @@ def as_written(cost: Cost) -> float:
 def made_with(store: Records, manifests: Iterable[Manifest]) -> dict[str, list[str]]:
     """Every version, device and git revision with which trials and the nodes that they read were made,
     by name. A node that is damaged says nothing; the next run finds it."""
-    records: list[Provenance] = []
-    keys: set[str] = set()
-    for manifest in manifests:
-        records.append(manifest.provenance)
-        keys.update(manifest.keys)
-    for key in sorted(keys):
+    read = list(manifests)
+    records: list[Provenance] = [manifest.provenance for manifest in read]
+    for key in sorted({key for manifest in read for key in manifest.keys}):
         with suppress(Damaged):
             records.append(store.read_node(key).provenance)
     found = {name: {str(r[name]) for r in records if r.get(name) is not None} for name in MADE_WITH}

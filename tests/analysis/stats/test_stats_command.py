@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+OPTIONS = ("--value", "accuracy", "--group", "strategy", "--block", "seed")
 RUN = """
 import sys
 class Block:
@@ -53,17 +54,7 @@ def table(folder: Path) -> pd.DataFrame:
 
 def test_csv_and_parquet_give_the_same_answer(tmp_path: Path) -> None:
     table(tmp_path)
-    options = [
-        "--value",
-        "accuracy",
-        "--group",
-        "strategy",
-        "--block",
-        "seed",
-        "--by",
-        "model",
-        "--json",
-    ]
+    options = [*OPTIONS, "--by", "model", "--json"]
     csv, parquet = (stats(str(tmp_path / f"in.{x}"), *options).stdout for x in ("csv", "parquet"))
     assert csv == parquet
     answer = json.loads(csv)
@@ -76,10 +67,8 @@ def test_csv_and_parquet_give_the_same_answer(tmp_path: Path) -> None:
 
 def test_the_text_says_default_assumptions_rule_and_direction(tmp_path: Path) -> None:
     table(tmp_path)
-    shown = stats(
-        *(str(tmp_path / "in.csv"), "--value", "accuracy", "--group", "strategy"),
-        *("--block", "seed", "--where", "model=m1", "--better", "higher", "--same", "node"),
-    ).stdout
+    more = ("--where", "model=m1", "--better", "higher", "--same", "node")
+    shown = stats(str(tmp_path / "in.csv"), *OPTIONS, *more).stdout
     assert "DEFAULT: repeated measures over seed" in shown
     assert "BESIDE IT: one-way analysis, the paper's way" in shown
     assert shown.count("Assumes: ") >= 2
@@ -127,8 +116,6 @@ def test_mistakes_are_one_line(
 
 def test_a_value_that_cannot_be_tested_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("strategy,accuracy,seed\na,0.5,1\nb,nan,1\nc,0.7,1\n")
-    shown = stats(
-        *(str(tmp_path / "one.csv"), "--value", "accuracy", "--group", "strategy", "--block", "seed")
-    ).stdout
+    shown = stats(str(tmp_path / "one.csv"), *OPTIONS).stdout
     assert "not tested: there is no more than one block" in shown
     assert "1 value is missing or not finite and was left out: b in 1" in shown

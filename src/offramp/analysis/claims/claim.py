@@ -104,8 +104,7 @@ class Claim(BaseModel):
     def _one_comparison(self) -> Self:
         given = [side for side in SIDES if getattr(self, side) is not None]
         if len(given) != 1:
-            what = f"needs one of {', '.join(SIDES)}, has {' and '.join(given) or 'none'}"
-            raise _fail(what)
+            raise _fail(f"needs one of {', '.join(SIDES)}, has {' and '.join(given) or 'none'}")
         if (self.order is None) == (self.strategies is None):
             raise _fail("needs strategies, or an order in their place")
         if self.order is not None and len(self.order) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.special import stdtr
@@ -19,13 +19,7 @@ ALPHA = 0.05
 Verdict = Literal[
     "supported", "contradicted", "not significant", "identical by construction", "not testable here"
 ]
-VERDICTS: tuple[Verdict, ...] = (
-    "supported",
-    "contradicted",
-    "not significant",
-    "identical by construction",
-    "not testable here",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True)
@@ -130,17 +124,9 @@ def _test(claim: Claim, part: Comparison, left: np.ndarray, right: np.ndarray) -
     beyond = _sign(claim) * differences - claim.margin
     spread = float(beyond.std(ddof=1))
     d = float(beyond.mean()) / spread
-    t = d * np.sqrt(n)
-    return Tested(
-        part,
-        n,
-        float(left.mean()),
-        float(right.mean()),
-        float(differences.mean()),
-        d,
-        p_for=float(stdtr(n - 1, -t)),
-        p_against=float(stdtr(n - 1, t)),
-    )
+    p_for, p_against = (float(stdtr(n - 1, sign * d * np.sqrt(n))) for sign in (-1, 1))
+    one, other, difference = (float(x.mean()) for x in (left, right, differences))
+    return Tested(part, n, one, other, difference, d, p_for, p_against)
 
 
 def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]:

@@ -64,15 +64,13 @@ def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> 
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
     sources = observed["source"].fillna("").tolist()
     gathered: dict[Location, list[tuple[int, float, str, bool]]] = {}
-    for model, data, strategy, seed, value, known, exit, source in zip(
-        *columns, exits, sources, strict=True
-    ):
+    rows = zip(*columns, exits, sources, strict=True)
+    for model, data, strategy, seed, value, known, exit, source in rows:
         place = Location(str(model), str(data), str(strategy), int(exit) or None)
         gathered.setdefault(place, []).append((seed, value, str(source), known))
     series = {}
-    for place, rows in gathered.items():
-        rows.sort()
-        seeds, numbers, keys, known = zip(*rows, strict=True)
+    for place, found in gathered.items():
+        seeds, numbers, keys, known = zip(*sorted(found), strict=True)
         series[place] = Series(seeds, np.array(numbers, dtype=float), keys, all(known))
     final: dict[tuple[str, str], int] = {}
     for place in series:
@@ -84,12 +82,12 @@ def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> 
 def parts(claim: Claim, found: Index) -> list[Comparison]:
     """All comparisons that the claim makes in the pairs of model and data that are there. Places may be
     without values: `values` says so."""
-    made: list[Comparison] = []
-    for model, data in cells(claim, found):
-        for exit in _exits(claim, found, (model, data)):
-            for left, right in _sides(claim, found, Location(model, data, "", exit)):
-                made.append(Comparison(left, right))
-    return made
+    return [
+        Comparison(left, right)
+        for model, data in cells(claim, found)
+        for exit in _exits(claim, found, (model, data))
+        for left, right in _sides(claim, found, Location(model, data, "", exit))
+    ]
 
 
 def cells(claim: Claim, found: Index) -> list[tuple[str, str]]:
@@ -192,9 +190,8 @@ def values(part: Comparison, found: Index) -> PairedValues:
     if alone and seeds and _agree(series[0], series[1], seeds):
         return PairedValues(left, right, identical=True)
     if not all(s.measured for s in series):
-        return PairedValues(
-            left, right, "measured costs: these are estimates (run with --execution plain)"
-        )
+        why = "measured costs: these are estimates (run with --execution plain)"
+        return PairedValues(left, right, why)
     if len(seeds) < 2:
         return PairedValues(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
     return PairedValues(left, right)

@@ -22,11 +22,7 @@ RULE = (
 def name(part: Comparison, cells: bool = True) -> str:
     """`distillation − joint at exit 1`. cells: with model and data."""
     left, right = part.left[0], part.right[0]
-    same = {
-        "exit": left.exit == right.exit,
-        "model": left.model == right.model,
-        "data": left.data == right.data,
-    }
+    same = {key: getattr(left, key) == getattr(right, key) for key in ("exit", "model", "data")}
     if left.strategy != right.strategy:
         text = f"{_strategies(part.left)} − {_strategies(part.right)}"
     else:
@@ -76,11 +72,7 @@ def plain(outcome: Judgment) -> dict[str, Any]:
     """For JSON. PairedValues in the measure's stored unit."""
     claim = outcome.claim
     return {
-        "id": claim.id,
-        "section": claim.section,
-        "question": claim.question,
-        "text": claim.text,
-        "measure": claim.measure,
+        **{key: getattr(claim, key) for key in ("id", "section", "question", "text", "measure")},
         "direction": claim.is_,
         "contradicts": list(claim.contradicts),
         "verdict": outcome.verdict,
@@ -95,13 +87,5 @@ def plain(outcome: Judgment) -> dict[str, Any]:
 
 
 def _tested(tested: Tested) -> dict[str, Any]:
-    return {
-        "comparison": name(tested.part),
-        "seeds": tested.seeds,
-        "left": tested.left,
-        "right": tested.right,
-        "difference": tested.difference,
-        "d": tested.d,
-        "p_for": tested.p_for,
-        "p_against": tested.p_against,
-    }
+    shown = ("seeds", "left", "right", "difference", "d", "p_for", "p_against")
+    return {"comparison": name(tested.part), **{key: getattr(tested, key) for key in shown}}

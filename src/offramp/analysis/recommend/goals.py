@@ -156,7 +156,7 @@ def values(facts: Facts, wish: Preference, data: str, allowed: Sequence[Candidat
                 return _accuracy(facts, data, allowed)
             note = "Each network is used where it is most accurate within the MACs allowed."
             chosen = most_accurate_within(points, wish.max_macs)
-            return _chosen(MEASURES["accuracy-test"], chosen, allowed, "accuracy", note)
+            return _chosen(MEASURES["accuracy-test"], chosen, allowed, note)
         case "latency":
             return _latency(points, wish, allowed)
         case "training-time":
@@ -196,7 +196,7 @@ def _latency(points: pd.DataFrame, wish: Preference, allowed: Sequence[Candidate
         f"Each network leaves where it is cheapest with {100 * target:.1f} % ({asked}) on calibration "
         "data; offramp calibrate chooses with more care."
     )
-    found = _chosen(MACS, cheapest(points, target, wish.max_macs), allowed, "macs", note)
+    found = _chosen(MACS, cheapest(points, target, wish.max_macs), allowed, note)
     out = {}
     for candidate in found.ruled_out:
         best = best_accuracy(only(points, [candidate]), wish.max_macs)
@@ -206,12 +206,9 @@ def _latency(points: pd.DataFrame, wish: Preference, allowed: Sequence[Candidate
 
 
 def _chosen(
-    measure: Measure,
-    chosen: Mapping[Candidate, ChosenPoint],
-    allowed: Sequence[Candidate],
-    column: str,
-    note: str,
+    measure: Measure, chosen: Mapping[Candidate, ChosenPoint], allowed: Sequence[Candidate], note: str
 ) -> GoalValues:
+    column = "macs" if measure is MACS else "accuracy"
     frames = [choice.rows.assign(value=choice.rows[column], measured=True) for choice in chosen.values()]
     rows = pd.concat(frames)[VALUES] if frames else pd.DataFrame(columns=VALUES)
     use = {c: (choice.use, float(choice.rows["accuracy"].mean())) for c, choice in chosen.items()}

@@ -83,20 +83,14 @@ class Analysis:
     notes: tuple[str, ...]
 
 
-def analyze(
-    frame: pd.DataFrame,
-    columns: Columns,
-    *,
-    identical: Sequence[Sequence[str]] = (),
-    alpha: float = 0.05,
-) -> Analysis:
-    """Compare the groups of a data frame. identical: sets of groups identical by construction.
+def analyze(frame: pd.DataFrame, columns: Columns, alpha: float = 0.05) -> Analysis:
+    """Compare the groups of a data frame.
 
     Where there are blocks, the default is repeated measures over them: values of one block share their
     randomness (a seed, a trained backbone), which the one-way analysis takes for independent. Raises
     OfframpError as `sample` does.
     """
-    return analyze_sample(sample(frame, columns, identical), alpha)
+    return analyze_sample(sample(frame, columns), alpha)
 
 
 def analyze_by(
@@ -230,8 +224,7 @@ def _table(groups: Sequence[Group]) -> tuple[Floats, list[str]]:
     """Values of the blocks that hold every group, [blocks, groups], and what is missing elsewhere."""
     values: list[Mapping[str, float]] = [dict(zip(g.blocks, g.values, strict=True)) for g in groups]
     blocks = sorted({block for group in groups for block in group.blocks})
-    notes = []
-    whole = []
+    notes, whole = [], []
     for block in blocks:
         absent = [g.label for g, v in zip(groups, values, strict=True) if block not in v]
         if absent:

@@ -62,9 +62,8 @@ def order(groups: Sequence[str], pairs: Pairs, alpha: float) -> Order:
     missing = [f"{p.a} – {p.b}" for p in pairs if not isinstance(p, Pair)]
     if missing:
         every = len(missing) == len(pairs)
-        return Order(
-            tuple(groups), None, (), "no pair was tested" if every else f"untested: {', '.join(missing)}"
-        )
+        words = "no pair was tested" if every else f"untested: {', '.join(missing)}"
+        return Order(tuple(groups), None, (), words)
     tested = {frozenset((p.a, p.b)): p for p in pairs if isinstance(p, Pair)}
     different = {key for key, p in tested.items() if p.p < alpha}
     spelled = letters(groups, different)

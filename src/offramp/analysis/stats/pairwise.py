@@ -55,19 +55,16 @@ def tukey(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pair
     df = sum(len(g) for g in groups) - len(groups)
     scale = max(float(np.abs(g).max()) for g in groups)
     if all(same(g, scale) for g in groups):
-        return _none(labels, groups, "no group varies")
-    error = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / df
-    return tuple(
-        _pair(
-            one,
-            other,
-            np.sqrt(error / 2 * (1 / len(one[1]) + 1 / len(other[1]))),
-            len(groups),
-            df,
-            alpha,
+        return tuple(
+            UntestedPair(a, b, "no group varies", float(x.mean() - y.mean()))
+            for (a, x), (b, y) in combinations(zip(labels, groups, strict=True), 2)
         )
-        for one, other in combinations(zip(labels, groups, strict=True), 2)
-    )
+    error = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / df
+    found = []
+    for one, other in combinations(zip(labels, groups, strict=True), 2):
+        own = np.sqrt(error / 2 * (1 / len(one[1]) + 1 / len(other[1])))
+        found.append(_pair(one, other, own, len(groups), df, alpha))
+    return tuple(found)
 
 
 def games_howell(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pairs:
@@ -90,18 +87,8 @@ def _pair(
     difference = float(x.mean() - y.mean())
     p = tail(abs(difference) / error, k, df)
     half = critical(1 - alpha, k, df) * error
-    return Pair(
-        *(a, b, difference, float(difference - half), float(difference + half)),
-        p=max(p, FLOOR),
-        floored=p < FLOOR,
-    )
-
-
-def _none(labels: Sequence[str], groups: Sequence[Floats], why: str) -> Pairs:
-    return tuple(
-        UntestedPair(a, b, why, float(x.mean() - y.mean()))
-        for (a, x), (b, y) in combinations(zip(labels, groups, strict=True), 2)
-    )
+    low, high = float(difference - half), float(difference + half)
+    return Pair(a, b, difference, low, high, max(p, FLOOR), floored=p < FLOOR)
 
 
 def paired_differences(groups: Sequence[Group], alpha: float) -> Pairs:

@@ -97,12 +97,12 @@ class Sample:
         return replace(self, groups=tuple(group for group in kept if group.names))
 
 
-def sample(frame: pd.DataFrame, columns: Columns, identical: Sequence[Sequence[str]] = ()) -> Sample:
-    """Read a sample. identical: sets of group names that are identical by construction.
+def sample(frame: pd.DataFrame, columns: Columns) -> Sample:
+    """Read a sample.
 
     Values that are missing or not finite are left out and noted. Raises OfframpError for a missing
     column, a value that is no number, an empty group or block, two values of one group in one block,
-    and groups that are named identical but have different values.
+    and groups with the same keys but different values.
     """
     for name in columns.named():
         if name not in frame.columns:
@@ -113,7 +113,7 @@ def sample(frame: pd.DataFrame, columns: Columns, identical: Sequence[Sequence[s
     notes = _lost(rows[~finite])
     groups = _groups(rows[finite], columns)
     keys = _keys(rows[finite]) if columns.same is not None else {}
-    merged, more = merge({g.names[0]: _by_block(g) for g in groups}, keys, identical)
+    merged, more = merge({g.names[0]: _by_block(g) for g in groups}, keys)
     united = tuple(
         Group(
             names,
@@ -172,10 +172,8 @@ def _lost(rows: pd.DataFrame) -> tuple[str, ...]:
     pairs = zip(rows["group"], rows["block"], strict=True)
     places = sorted({group if block == "" else f"{group} in {block}" for group, block in pairs})
     one = len(rows) == 1
-    return (
-        f"{len(rows)} {'value is' if one else 'values are'} missing or not finite and "
-        f"{'was' if one else 'were'} left out: {', '.join(places)}",
-    )
+    are, were = ("value is", "was") if one else ("values are", "were")
+    return (f"{len(rows)} {are} missing or not finite and {were} left out: {', '.join(places)}",)
 
 
 def _groups(rows: pd.DataFrame, columns: Columns) -> list[Group]:
@@ -216,21 +214,20 @@ Values = Mapping[str, float]
 
 
 def merge(
-    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, Key]], named: Sequence[Sequence[str]]
+    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, Key]]
 ) -> tuple[list[tuple[tuple[str, ...], dict[str, float]]], tuple[str, ...]]:
     """Names that stand for the same values, with these by block; and what to say of it.
 
     values: by group and block.  keys: where each comes from; two groups are identical by construction
-    when they agree in every block that both have. An empty key agrees with nothing.  named: sets of
-    groups said to be identical. Raises OfframpError when the values of such groups differ.
+    when they agree in every block that both have. An empty key agrees with nothing. Raises OfframpError
+    when the values of such groups differ.
     """
     family = {name: name for name in values}
     notes = []
     for a, b in combinations(sorted(values), 2):
-        said = any(a in group and b in group for group in named)
         common = sorted(set(values[a]) & set(values[b]))
         agree = [k for k in common if _agree(keys, a, b, k)]
-        if said or (agree and len(agree) == len(common)):
+        if agree and len(agree) == len(common):
             _check(a, b, values, common)
             old, new = sorted((family[a], family[b]))[::-1]
             family = {name: new if root == old else root for name, root in family.items()}

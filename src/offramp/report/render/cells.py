@@ -11,7 +11,6 @@ from offramp.analysis.stats.text import p_text
 from offramp.report.model import Column, Table
 
 NONE = "–"  # stands where there is no value
-MARKS = {"best": "best", "alike": "not significantly different from the best"}
 UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 
@@ -54,11 +53,8 @@ def layout(table: Table) -> Layout:
 def _cell(table: Table, label: Any, column: Column, scales: dict[str, tuple[float, str]]) -> Cell:
     value = table.frame.at[label, column.key]
     spread = None if column.spread is None else table.frame.at[label, column.spread]
-    key = (label, column.key)
-    mark: Literal["best", "alike", ""] = (
-        "best" if key in table.best else "alike" if key in table.alike else ""
-    )
-    return Cell(write(column, value, spread, scales.get(column.key, (1.0, ""))[0]), mark)
+    text = write(column, value, spread, scales.get(column.key, (1.0, ""))[0])
+    return Cell(text, table.mark(label, column.key))
 
 
 def write(column: Column, value: Any, spread: Any = None, unit: float = 1.0) -> str:

@@ -22,10 +22,7 @@ def csv(table: Table) -> str:
     rest = [key for key in table.frame.columns if key not in shown]
     frame = table.frame[[*shown, *rest]].copy()
     for key in sorted({key for _, key in table.best | table.alike}):
-        marks = [
-            "best" if (i, key) in table.best else "alike" if (i, key) in table.alike else ""
-            for i in frame.index
-        ]
+        marks = [table.mark(label, key) for label in frame.index]
         frame.insert(list(frame.columns).index(key) + 1, f"{key}_mark", marks)
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
