@@ -101,12 +101,7 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
     ],
 )
 def test_every_policy_and_only_the_heads_it_needs(
-    score: Any,
-    thresholds: Any,
-    in_bundle: list[int],
-    store: Store,
-    pictures: np.ndarray,
-    tmp_path: Path,
+    score: Any, thresholds: Any, in_bundle: list[int], store: Store, pictures: np.ndarray, tmp_path: Path
 ) -> None:
     rule = policy_of(store, "two-stage", score, thresholds)
     done = export_to(tmp_path / "b", store, rule)

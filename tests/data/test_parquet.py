@@ -298,9 +298,4 @@ class TestRealCifar10:
     def test_whole(self) -> None:
         data = load(spec(REAL))
         counts = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}
-        assert counts == {
-            "train": [4500],
-            "validation": [250],
-            "calibration": [250],
-            "test": [1000],
-        }
+        assert counts == {"train": [4500], "validation": [250], "calibration": [250], "test": [1000]}

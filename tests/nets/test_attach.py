@@ -8,13 +8,7 @@ import json
 import pytest
 import timm
 import torch
-from network_kit import (
-    CLASSES,
-    images,
-    same,
-    shift,
-    state,
-)
+from network_kit import CLASSES, images, same, shift, state
 from torch import nn
 
 from offramp.errors import OfframpError

@@ -35,8 +35,7 @@ def test_a_running_clock_makes_a_draw_independent_of_what_was_drawn_before() -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "now"),
-    [("other", (42, 3, 7)), ("a", (43, 3, 7)), ("a", (42, 4, 7)), ("a", (42, 3, 8))],
+    ("name", "now"), [("other", (42, 3, 7)), ("a", (43, 3, 7)), ("a", (42, 4, 7)), ("a", (42, 3, 8))]
 )
 def test_name_seed_epoch_and_step_each_change_the_draw(name: str, now: tuple[int, int, int]) -> None:
     clock = Clock()

@@ -73,16 +73,7 @@ def shortcut(net: Net, x: Tensor) -> Tensor:
     return x + net.act(net.bn(x))
 
 
-BETWEEN = (
-    counted,
-    normalized,
-    unassigned,
-    view_written,
-    by_size,
-    dropped,
-    constant,
-    shortcut,
-)
+BETWEEN = (counted, normalized, unassigned, view_written, by_size, dropped, constant, shortcut)
 
 
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda f: f.__name__)

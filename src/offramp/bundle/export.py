@@ -100,11 +100,7 @@ def of_network(
 
 
 def _fill(
-    folder: Path,
-    net: ExitNetwork,
-    rule: Policy,
-    trained: Trained,
-    manifest: Manifest,
+    folder: Path, net: ExitNetwork, rule: Policy, trained: Trained, manifest: Manifest
 ) -> Generator[str, None, dict[str, Any]]:
     """All but the card's files; returns the card without check and times."""
     numbers = [rule.exits[i] for i in rule.active]

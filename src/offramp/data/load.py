@@ -149,10 +149,7 @@ def assemble(
     classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
         **raw.provenance,
-        "available": {
-            "train": len(raw.train.labels),
-            "test": len(raw.test.labels) if raw.test else 0,
-        },
+        "available": {"train": len(raw.train.labels), "test": len(raw.test.labels) if raw.test else 0},
         "images": {name: len(split) for name, split in splits.items()},
         "split_seed": spec.split_seed,
         "geometry": asdict(geometry),

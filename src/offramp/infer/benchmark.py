@@ -72,11 +72,7 @@ def of_trial(
 
 
 def of_network(
-    name: str,
-    net: ExitNetwork,
-    exits: tuple[int, ...],
-    rule: Policy | None,
-    asked: BenchmarkOptions,
+    name: str, net: ExitNetwork, exits: tuple[int, ...], rule: Policy | None, asked: BenchmarkOptions
 ) -> Generator[str, None, Benchmark]:
     """Measure a network in torch, where it is, as `of_trial`. net: in eval mode.  rule: says in its
     calibration which share leaves where; without one, nothing leaves."""

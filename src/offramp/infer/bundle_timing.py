@@ -70,10 +70,7 @@ def _measured(asked: BundleTask) -> dict[str, Any]:
     lines: list[Timing] = []
     for batch in asked.batches:
         lines += _batch(bundle, plain, batch, asked)
-    return {
-        "lines": [asdict(each) for each in lines],
-        "version": onnxruntime.__version__,
-    }
+    return {"lines": [asdict(each) for each in lines], "version": onnxruntime.__version__}
 
 
 def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask) -> list[Timing]:

@@ -25,11 +25,7 @@ from offramp.usercode import Recorded
 
 
 def build(
-    spec: NetSpec,
-    input_shape: Shape,
-    classes: int,
-    seed: int,
-    recorded: Recorded | None = None,
+    spec: NetSpec, input_shape: Shape, classes: int, seed: int, recorded: Recorded | None = None
 ) -> ExitNetwork:
     """The network that `spec` describes, for images of `input_shape` (C, H, W), with the initial
     weights of `seed`, in train mode. recorded: where a store's record names the backbone, and not the

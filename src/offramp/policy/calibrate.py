@@ -30,12 +30,7 @@ from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
 Kind = Literal[
-    "max-accuracy-loss",
-    "min-accuracy",
-    "max-mean-macs",
-    "max-mean-latency",
-    "max-disagreement",
-    "risk",
+    "max-accuracy-loss", "min-accuracy", "max-mean-macs", "max-mean-latency", "max-disagreement", "risk"
 ]
 FEW = 10  # images that a share should come to before a sample of them says something of it
 

@@ -70,11 +70,7 @@ class _Best:
 
 
 def frontier(
-    scores: Floats,
-    losses: Floats,
-    costs: Costs,
-    points: int = 100,
-    cuts: Sequence[Floats] | None = None,
+    scores: Floats, losses: Floats, costs: Costs, points: int = 100, cuts: Sequence[Floats] | None = None
 ) -> tuple[OperatingPoint, ...]:
     """The best settings found, from the dearest to the cheapest; the full network is the first, unless
     something cheaper loses no more.

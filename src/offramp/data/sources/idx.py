@@ -28,10 +28,7 @@ UINT8 = 8
 
 
 def idx(
-    root: Path,
-    prefix: str = "",
-    classes: Sequence[str] | None = None,
-    first_label: int = 0,
+    root: Path, prefix: str = "", classes: Sequence[str] | None = None, first_label: int = 0
 ) -> RawData:
     """The four files of a set, gzipped or not: [N, H, W] or [N, H, W, 3] uint8 and labels [N].
 

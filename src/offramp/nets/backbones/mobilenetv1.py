@@ -34,11 +34,7 @@ MOBILENETV1 = Backbone(
         "leaving": ("blocks.2.0", "blocks.3.1", "blocks.4.0"),  # blocks 4, 7, 12
     },
     final="blocks",
-    heads=(
-        paper_head(1, gap=True, width=64),
-        paper_head(2, gap=True),
-        paper_head(3, gap=True),
-    ),
+    heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True), paper_head(3, gap=True)),
     options=STEM,
     replaced=("classifier.",),
 )

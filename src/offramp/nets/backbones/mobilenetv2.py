@@ -10,13 +10,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision import models
 
-from offramp.nets.backbones.backbone import (
-    STEM,
-    Backbone,
-    Shape,
-    convolution_like,
-    stem_stride,
-)
+from offramp.nets.backbones.backbone import STEM, Backbone, Shape, convolution_like, stem_stride
 from offramp.nets.heads import paper_head
 
 
@@ -40,11 +34,7 @@ MOBILENETV2 = Backbone(
     build=mobilenetv2,
     taps={"quarters": ("features.3", "features.10", "features.14")},
     final="features",
-    heads=(
-        paper_head(1, gap=True, width=64),
-        paper_head(2, gap=True),
-        paper_head(3, gap=True),
-    ),
+    heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True), paper_head(3, gap=True)),
     options=STEM,
     replaced=("classifier.",),
 )

@@ -7,12 +7,7 @@ from collections.abc import Callable
 from torch import nn
 from torchvision.models import ResNet
 
-from offramp.nets.backbones.backbone import (
-    Backbone,
-    Shape,
-    convolution_like,
-    stem_stride,
-)
+from offramp.nets.backbones.backbone import Backbone, Shape, convolution_like, stem_stride
 from offramp.nets.heads import paper_head
 
 STRIDES = {"imagenet": 32, "medium": 16, "small": 8}  # of the whole network, by stem
