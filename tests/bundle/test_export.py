@@ -28,6 +28,7 @@ from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
+from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
 
@@ -183,8 +184,7 @@ def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
             export_to(tmp_path / "mine", store, rule, replace(QUICK, force=force))
     export_to(tmp_path / "b", store, rule)
     before = file_digest(tmp_path / "b" / "SHA256SUMS")
-    with pytest.raises(OfframpError, match=r"holds a bundle already; .* --force"):
-        export_to(tmp_path / "b", store, rule)
+    refuses(r"holds a bundle already; .* --force", export_to, tmp_path / "b", store, rule)
     assert file_digest(tmp_path / "b" / "SHA256SUMS") == before
     export_to(tmp_path / "b", store, halving(store, "two-stage"), replace(QUICK, force=True))
     assert json.loads((tmp_path / "b" / "card.json").read_text())["trial"].startswith("two-stage")
@@ -211,15 +211,13 @@ def test_files_that_no_bundle_wrote_are_spared(store: Store, tmp_path: Path) -> 
             (out / name).symlink_to(tmp_path / "ex")
         else:
             (out / name).write_text("mine")
-        with pytest.raises(OfframpError, match=rf"holds {name}, which is no part.*; move it away"):
-            export_to(out, store, rule, again)
+        refuses(rf"holds {name}, which is no part.*; move it away", export_to, out, store, rule, again)
         (out / name).unlink()
     export_to(out, store, rule, again)
     assert mine.read_text() == "years of work"
     assert sorted(path.name for path in out.parent.iterdir()) == [".b.staging", "b"]
     (tmp_path / "to-b").symlink_to(out)
-    with pytest.raises(OfframpError, match="to-b is a link"):
-        export_to(tmp_path / "to-b", store, rule, again)
+    refuses("to-b is a link", export_to, tmp_path / "to-b", store, rule, again)
 
 
 def test_a_file_put_there_meanwhile_is_spared(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from pictures import REAL, counts, pixel_hash, read, real
 
 from offramp.data import Data
-from offramp.errors import OfframpError
+from refusal import refuses
 
 TEN = ("plane", "car", "bird")
 FINE, COARSE = ("apple", "bee", "cup", "dolphin"), ("alive", "not alive")
@@ -88,8 +88,7 @@ def test_cifar100_fine_and_coarse(tmp_path: Path) -> None:
 
 def test_other_counts_than_the_official_ones_are_refused(tmp_path: Path) -> None:
     for name, root in (("cifar10", cifar10(tmp_path / "a")), ("cifar100", cifar100(tmp_path / "b"))):
-        with pytest.raises(OfframpError, match=r"1\d0 training and 12 test .* data\.official: false"):
-            read(name, root)
+        refuses(r"1\d0 training and 12 test .* data\.official: false", read, name, root)
 
 
 def test_the_pickled_version_is_never_read(tmp_path: Path) -> None:
@@ -97,8 +96,7 @@ def test_the_pickled_version_is_never_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"labels": [0]}))
     for root in (tmp_path, packed(folder, tmp_path / "cifar-10-python.tar.gz")):
-        with pytest.raises(OfframpError, match=r"pickled version.*never read; fetch the binary version"):
-            read("cifar10", root)
+        refuses(r"pickled version.*never read; fetch the binary version", read, "cifar10", root)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +143,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, case: str, message: str) -> None
     elif case == "link":
         test.rename(tmp_path / "outside.bin")
         test.symlink_to(tmp_path / "outside.bin")
-    with pytest.raises(OfframpError, match=message):
-        small("cifar10", root)
+    refuses(message, small, "cifar10", root)
 
 
 @real("cifar100")

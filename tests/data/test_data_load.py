@@ -13,7 +13,7 @@ from offramp.data import DataSpec
 from offramp.data.dataset import Data
 from offramp.data.load import assemble, load, notes
 from offramp.data.raw import RawData, RawSplit
-from offramp.errors import OfframpError
+from refusal import refuses
 
 
 def raw(test_labels: torch.Tensor | None = None, test_value: int = 7) -> RawData:
@@ -125,12 +125,10 @@ def test_only_rows_that_are_used_are_read_and_each_once() -> None:
 
 def test_a_source_that_gives_no_tensor_is_refused() -> None:
     images: Any = [[0]] * 40
-    with pytest.raises(OfframpError, match="40 images but 39 labels"):
-        RawSplit(images, torch.zeros(39, dtype=torch.int64))
+    refuses("40 images but 39 labels", RawSplit, images, torch.zeros(39, dtype=torch.int64))
     numpy = torch.zeros(40, 1, 2, 2, dtype=torch.uint8).numpy()
     source = RawSplit(numpy, torch.arange(40) % 2)
-    with pytest.raises(OfframpError, match="gave a ndarray"):
-        make(RawData(source, None))
+    refuses("gave a ndarray", make, RawData(source, None))
 
 
 @pytest.mark.parametrize(
@@ -146,8 +144,7 @@ def test_a_source_that_gives_no_tensor_is_refused() -> None:
     ],
 )
 def test_refuses(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(OfframpError, match=message):
-        make(**changes)
+    refuses(message, make, **changes)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +157,7 @@ def test_refuses(changes: dict[str, Any], message: str) -> None:
     ],
 )
 def test_load_refuses(spec: DataSpec, message: str) -> None:
-    with pytest.raises(OfframpError, match=message):
-        load(spec)
+    refuses(message, load, spec)
 
 
 def test_digits() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from offramp.data.dataset import Data, Split, normalize, statistics
-from offramp.errors import OfframpError
+from refusal import refuses
 
 
 def split(n: int = 6, shape: tuple[int, ...] = (3, 4, 4), classes: int = 2) -> Split:
@@ -67,8 +67,7 @@ def test_digest_is_pinned() -> None:
     ],
 )
 def test_split_refuses(images: torch.Tensor, labels: torch.Tensor, message: str) -> None:
-    with pytest.raises(OfframpError, match=message):
-        Split(images, labels)
+    refuses(message, Split, images, labels)
 
 
 def test_data_checks_its_splits() -> None:
@@ -85,8 +84,7 @@ def test_data_checks_its_splits() -> None:
         ({"mean": (0.5,)}, "3 numbers each"),
         ({"std": (0.5, 0.5, 0.0)}, "std above zero"),
     ]:
-        with pytest.raises(OfframpError, match=message):
-            data(**changes)
+        refuses(message, data, **changes)
 
 
 def test_to_keeps_a_shared_split_shared() -> None:

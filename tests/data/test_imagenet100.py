@@ -13,6 +13,7 @@ from offramp.data.images.files import open_image
 from offramp.data.images.geometry import Geometry
 from offramp.data.sources.imagenet100 import _wnids
 from offramp.errors import OfframpError
+from refusal import refuses
 
 WNIDS = ("n01440764", "n02102040", "n03888257")
 
@@ -74,8 +75,7 @@ def test_another_list(root: Path, tmp_path: Path) -> None:
     assert read("imagenet100", root, wnids=str(listed), size=32).classes == WNIDS[:2]
     with pytest.raises(OfframpError, match=r"data\.wnids: .*none\.txt cannot be read"):
         read("imagenet100", root, wnids=str(tmp_path / "none.txt"))
-    with pytest.raises(OfframpError, match="names 1 classes; give two or more"):
-        chosen(root, WNIDS[0])
+    refuses("names 1 classes; give two or more", chosen, root, WNIDS[0])
 
 
 def test_the_competitions_folders_are_found(root: Path, tmp_path: Path) -> None:
@@ -86,17 +86,11 @@ def test_the_competitions_folders_are_found(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        OfframpError, match=r"lacks 100 of 100 class folders, n01558993 first.*image-net"
-    ):
-        read("imagenet100", root)
-    with pytest.raises(OfframpError, match=r"there is no folder .*; fetch ILSVRC 2012's"):
-        read("imagenet100", tmp_path / "none")
-    with pytest.raises(OfframpError, match="holds no folder train; fetch"):
-        read("imagenet100", root / "val")
+    refuses(r"lacks 100 of 100 class folders, n01558993 first.*image-net", read, "imagenet100", root)
+    refuses(r"there is no folder .*; fetch ILSVRC 2012's", read, "imagenet100", tmp_path / "none")
+    refuses("holds no folder train; fetch", read, "imagenet100", root / "val")
     (root / "val").rename(root / "validation")
-    with pytest.raises(OfframpError, match=r"there is no folder .*val; fetch"):
-        chosen(root, *WNIDS)
+    refuses(r"there is no folder .*val; fetch", chosen, root, *WNIDS)
 
 
 @real("imagenette")

@@ -18,6 +18,7 @@ from PIL import Image
 from offramp.data import DataSpec
 from offramp.data.load import load
 from offramp.errors import OfframpError
+from refusal import refuses
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 NAMES = ("cat", "dog")
@@ -113,8 +114,7 @@ def test_shards_follow_in_order_and_a_missing_one_is_noticed(folder: Path) -> No
     (folder / TRAIN).unlink()
     files, labels = [png(p) for p in pixels(40)], [i % 2 for i in range(40)]
     write(folder / "train-00000-of-00002.parquet", files[:15], labels[:15])
-    with pytest.raises(OfframpError, match="holds 1 of 2"):
-        load(spec(folder))
+    refuses("holds 1 of 2", load, spec(folder))
     write(folder / "train-00001-of-00002.parquet", files[15:], labels[15:], struct=False)
     assert load(spec(folder)).train.digest == whole.train.digest
 
@@ -132,8 +132,7 @@ def test_a_subset_decodes_only_its_rows(folder: Path) -> None:
     chosen = load(spec(folder, train_images=20)).provenance["images"]
     assert sum(chosen[name] for name in ("train", "validation", "calibration")) == 20
     write(folder / TEST, files[:10], [i % 2 for i in range(10)])
-    with pytest.raises(OfframpError, match="row 0 is no readable image"):
-        load(spec(folder))
+    refuses("row 0 is no readable image", load, spec(folder))
     # Row 3 alone is broken: seeds whose subset leaves it out never touch it.
     images: list[bytes | None] = [png(p) for p in pixels(10, 1)]
     images[3] = b"not an image"
@@ -153,15 +152,12 @@ def test_other_columns(folder: Path) -> None:
     for name, n in ((TRAIN, 40), (TEST, 10)):
         labels = [i % 2 for i in range(n)]
         write(folder / name, [png(p) for p in pixels(n)], labels, image="image", label="fine_label")
-    with pytest.raises(OfframpError, match=r"no column 'img'.*image_column.*image, fine_label"):
-        load(spec(folder))
-    with pytest.raises(OfframpError, match=r"no column 'label'.*label_column"):
-        load(spec(folder, options=(("image_column", "image"),)))
+    refuses(r"no column 'img'.*image_column.*image, fine_label", load, spec(folder))
+    refuses(r"no column 'label'.*label_column", load, spec(folder, options=(("image_column", "image"),)))
     columns = (("image_column", "image"), ("label_column", "fine_label"))
     assert load(spec(folder, options=columns)).classes == NAMES
     swapped = (("image_column", "fine_label"), ("label_column", "image"))
-    with pytest.raises(OfframpError, match="'fine_label' is int64, not images"):
-        load(spec(folder, options=swapped))
+    refuses("'fine_label' is int64, not images", load, spec(folder, options=swapped))
     with pytest.raises(OfframpError, match="no option 'image_colum'; did you mean 'image_column'"):
         load(spec(folder, options=(("image_colum", "image"),)))
 
@@ -171,14 +167,12 @@ def test_without_names_the_training_labels_are_numbered(folder: Path) -> None:
         write(folder / name, [png(p) for p in pixels(n)], [i % 2 for i in range(n)], names=None)
     assert load(spec(folder)).classes == ("0", "1")
     write(folder / TEST, [png(p) for p in pixels(10)], [5] * 10, names=None)
-    with pytest.raises(OfframpError, match=r"test split .* has label 5, outside 0 to 1"):
-        load(spec(folder))
+    refuses(r"test split .* has label 5, outside 0 to 1", load, spec(folder))
 
 
 def test_class_order_must_agree(folder: Path) -> None:
     write(folder / TEST, [png(p) for p in pixels(10)], [0] * 10, names=("dog", "cat"))
-    with pytest.raises(OfframpError, match="other classes"):
-        load(spec(folder))
+    refuses("other classes", load, spec(folder))
 
 
 def test_gray_and_jpeg_images_become_three_channels(folder: Path) -> None:
@@ -261,9 +255,7 @@ def broken(folder: Path, case: str) -> None:
 )
 def test_what_is_wrong_is_named_in_one_line(folder: Path, case: str, message: str) -> None:
     broken(folder, case)
-    with pytest.raises(OfframpError, match=message) as caught:
-        load(spec(folder))
-    assert "\n" not in str(caught.value)
+    refuses(message, load, spec(folder))
 
 
 def test_a_link_inside_the_folder_is_fine(folder: Path) -> None:
@@ -275,11 +267,9 @@ def test_a_link_inside_the_folder_is_fine(folder: Path) -> None:
 
 def test_root_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
-    with pytest.raises(OfframpError, match="needs its folder"):
-        load(DataSpec("cifar10"))
+    refuses("needs its folder", load, DataSpec("cifar10"))
     monkeypatch.setenv("OFFRAMP_DATA", str(folder.parent))
-    with pytest.raises(OfframpError, match=r"no folder .*cifar10"):
-        load(DataSpec("cifar10"))
+    refuses(r"no folder .*cifar10", load, DataSpec("cifar10"))
     folder.rename(folder.parent / "cifar10")
     assert len(load(DataSpec("cifar10", options=(("official", False),))).test) == 10
 

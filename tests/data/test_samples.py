@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from offramp.data.load import from_dataset
-from offramp.errors import OfframpError
+from refusal import refuses
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
 EXPECTED = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
@@ -160,6 +160,4 @@ def changed(index: int, sample: Any) -> Listed:
     ],
 )
 def test_refuses(samples: Any, message: str) -> None:
-    with pytest.raises(OfframpError, match=message) as caught:
-        from_dataset(samples)
-    assert "\n" not in str(caught.value)
+    refuses(message, from_dataset, samples)

@@ -14,6 +14,7 @@ from pictures import noise, read, save, tree
 
 from offramp.data import Data, DataSpec, load, save_splits
 from offramp.errors import OfframpError
+from refusal import refuses
 
 
 def digests(data: Data) -> dict[str, str]:
@@ -61,8 +62,7 @@ def test_sources_without_files_number_their_rows(tmp_path: Path) -> None:
     row = next(iter(kept["train"]))
     kept["train"][row] = kept["test"][next(iter(kept["test"]))]
     path.write_text(json.dumps({"version": 1, "splits": kept}))
-    with pytest.raises(OfframpError, match=f"'{row}' is not what .* was made of"):
-        load(DataSpec("digits", split_file=str(path)))
+    refuses(f"'{row}' is not what .* was made of", load, DataSpec("digits", split_file=str(path)))
 
 
 def test_changed_and_absent_images_are_named(root: Path, saved: Path) -> None:
@@ -118,16 +118,14 @@ def test_a_wrong_split_file(
     kept = json.loads(saved.read_text())
     change(kept["splits"])
     saved.write_text(json.dumps(kept))
-    with pytest.raises(OfframpError, match=message):
-        read("folder", root, split_file=str(saved))
+    refuses(message, read, "folder", root, split_file=str(saved))
 
 
 def test_no_split_file(root: Path, saved: Path) -> None:
     with pytest.raises(OfframpError, match=r"there is no file .*none\.json; correct data\.split_file"):
         read("folder", root, split_file=str(saved.with_name("none.json")))
     saved.write_text("{")
-    with pytest.raises(OfframpError, match="is no split file"):
-        read("folder", root, split_file=str(saved))
+    refuses("is no split file", read, "folder", root, split_file=str(saved))
 
 
 def test_a_group_in_two_splits_is_refused(root: Path, saved: Path) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from offramp.errors import OfframpError
 from offramp.infer import predictor as module
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork, attach
@@ -22,6 +21,7 @@ from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.strategies import STRATEGIES
 from offramp.study.run.trials import load_network
+from refusal import refuses
 from support import CPU, network, run_all, tiny_plan, tiny_study
 
 NEAR = 1e-5
@@ -387,8 +387,7 @@ def test_a_tap_without_rows_is_named() -> None:
     net = attach(Odd(), exits=["first"], input_shape=(1, 8, 8)).eval()
     found = scoring.scores("confidence", all_exits(net, (1, 2), IMAGES))[:, 0]
     policy = Policy("confidence", (1, 2), (above(found, 5), None))
-    with pytest.raises(OfframpError, match="without a batch dimension"):
-        Predictor(net, policy)(IMAGES)
+    refuses("without a batch dimension", Predictor(net, policy), IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -400,19 +399,14 @@ def test_a_tap_without_rows_is_named() -> None:
     ],
 )
 def test_other_images_are_refused(joint: ExitNetwork, images: Tensor, said: str) -> None:
-    with pytest.raises(OfframpError, match=said):
-        Predictor(joint, half(joint))(images)
+    refuses(said, Predictor(joint, half(joint)), images)
 
 
 def test_other_networks_are_refused(joint: ExitNetwork) -> None:
-    with pytest.raises(OfframpError, match="exit 5"):
-        Predictor(joint, Policy("confidence", (1, 5), (0.5, None)))
-    with pytest.raises(OfframpError, match="train mode"):
-        Predictor(joint.copy().train(), half(joint))
+    refuses("exit 5", Predictor, joint, Policy("confidence", (1, 5), (0.5, None)))
+    refuses("train mode", Predictor, joint.copy().train(), half(joint))
     net = joint.copy()
     predictor = Predictor(net, half(joint))
     net.train()
-    with pytest.raises(OfframpError, match="train mode"):
-        predictor(IMAGES)
-    with pytest.raises(OfframpError, match="no compiler"):
-        Predictor(joint, half(joint), "inducer")
+    refuses("train mode", predictor, IMAGES)
+    refuses("no compiler", Predictor, joint, half(joint), "inducer")

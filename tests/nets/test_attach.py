@@ -11,11 +11,11 @@ import torch
 from network_kit import CLASSES, images, same, shift, state
 from torch import nn
 
-from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.builder import list_places, spread
 from offramp.nets.cut.places import Place
 from offramp.parts import Part
+from refusal import refuses
 
 # Other people's networks
 
@@ -66,8 +66,7 @@ def test_a_function_in_a_users_file(tmp_path):
         ("maek", {}, "did you mean 'make'"),
         ("small", {}, "do not pass through|give its last layer one output per class"),
     ):
-        with pytest.raises(OfframpError, match=message):
-            made(function, **options)
+        refuses(message, made, function, **options)
 
 
 class Residual(nn.Module):
@@ -134,8 +133,7 @@ def test_the_identity_of_an_attached_module_is_its_code_and_weights():
 
 def test_attaching_to_a_module_that_cannot_be_traced():
     module = Stubborn()
-    with pytest.raises(OfframpError, match="one list per segment"):
-        attach(module, ["stem"], (3, 16, 16))
+    refuses("one list per segment", attach, module, ["stem"], (3, 16, 16))
     net = attach(module, [["stem"], ["last"], ["pool", "drop", "head"]], (3, 16, 16), head="linear")
     assert net.places == ("stem", "last")
     x = images(net)
@@ -167,8 +165,7 @@ def test_attaching_to_a_transformer_keeps_its_weights():
     ],
 )
 def test_mistakes_in_attaching(arguments, message):
-    with pytest.raises(OfframpError, match=message):
-        attach(Residual(), **{"input_shape": (3, 16, 16), **arguments})
+    refuses(message, attach, Residual(), **{"input_shape": (3, 16, 16), **arguments})
 
 
 # Spreading exits
@@ -202,8 +199,7 @@ def test_of_equal_macs_the_last_place_is_taken():
 def test_as_many_exits_as_places():
     places = [place("a", 0.01), place("b", 0.02), place("c", 0.03)]
     assert spread(places, 3) == ("a", "b", "c")
-    with pytest.raises(OfframpError, match="fewer than 4 places"):
-        spread(places, 4)
+    refuses("fewer than 4 places", spread, places, 4)
 
 
 def test_places_are_listed_with_the_taps_that_would_be_taken():

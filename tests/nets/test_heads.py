@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from offramp.errors import OfframpError
 from offramp.nets.clock import Clock
 from offramp.nets.heads import Head, HeadSpec, paper_head, resolve
+from refusal import refuses
 
 MAPS = [(16, 1, 1), (16, 2, 2), (16, 3, 3), (16, 8, 8), (8, 5, 3)]
 TOKENS = [(1, 24), (9, 24)]
@@ -160,8 +160,7 @@ def test_a_stopped_clock_leaves_the_generator_alone():
     ],
 )
 def test_mistakes_name_the_thing_and_the_remedy(shape, overrides, message):
-    with pytest.raises(OfframpError, match=message):
-        resolve(HeadSpec(), overrides, shape, "exit 1")
+    refuses(message, resolve, HeadSpec(), overrides, shape, "exit 1")
 
 
 def test_specs_are_plain_data():

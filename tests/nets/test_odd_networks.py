@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.nets.cut.partition import Trunk, cut, cut_by_names
+from refusal import refuses
 
 IMAGE = (3, 8, 8)
 
@@ -195,8 +196,7 @@ def test_a_parameter_in_two_parts_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(self.c(self.b(self.a(x))).mean((2, 3)))
 
-    with pytest.raises(OfframpError, match=r"'c.weight' of Tied is used by segment 1 and by segm"):
-        cut(Tied(), IMAGE, ["b"])
+    refuses(r"'c.weight' of Tied is used by segment 1 and by segm", cut, Tied(), IMAGE, ["b"])
     trunk = cut(Tied(), IMAGE, ["a"])  # one part has both
     assert len(trunk.segments[1].parameters()) == len(trunk.segments[1].state()) - 1
 
@@ -210,8 +210,7 @@ def test_a_batch_norm_in_two_parts_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(self.bn(self.b(self.bn(self.a(x)))).mean((2, 3)))
 
-    with pytest.raises(OfframpError, match=r"'bn\.running_mean' of Reused is used by segment 1"):
-        cut(Reused(), IMAGE, ["b"])
+    refuses(r"'bn\.running_mean' of Reused is used by segment 1", cut, Reused(), IMAGE, ["b"])
 
 
 class Choice(nn.Module):
@@ -235,18 +234,15 @@ class TestUntraceable:
     names = (("a", "act"), ("stage", "b"), ("pool", "drop", "fc"))
 
     def test_the_error_names_the_submodule_and_the_remedy(self) -> None:
-        with pytest.raises(OfframpError, match=r"its submodule 'stage\.1' \(Choice\) stops") as seen:
-            cut(Untraceable(), IMAGE, ["a"])
-        assert "lists of submodule names" in str(seen.value)
-        assert "\n" not in str(seen.value)
+        line = refuses(r"its submodule 'stage\.1' \(Choice\) stops", cut, Untraceable(), IMAGE, ["a"])
+        assert "lists of submodule names" in line
 
     def test_the_error_names_the_module_itself(self) -> None:
         with pytest.raises(OfframpError, match="because its own forward stops the trace"):
             cut(Net(lambda _, x: x if x.sum() > 0 else -x), IMAGE, ["a"])
 
     def test_random_numbers_of_a_fixed_shape_are_refused(self) -> None:
-        with pytest.raises(OfframpError, match="draws random numbers"):
-            cut(Net(lambda _, x: x * torch.rand(1)), IMAGE, ["a"])
+        refuses("draws random numbers", cut, Net(lambda _, x: x * torch.rand(1)), IMAGE, ["a"])
 
     def test_names_of_submodules_cut_it_exactly(self) -> None:
         torch.manual_seed(0)
@@ -282,5 +278,4 @@ class TestUntraceable:
         ],
     )
     def test_lists_that_do_not_fit_are_refused(self, names, message: str) -> None:
-        with pytest.raises(OfframpError, match=message):
-            cut_by_names(Untraceable(), names, IMAGE)
+        refuses(message, cut_by_names, Untraceable(), names, IMAGE)

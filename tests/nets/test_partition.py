@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from offramp.errors import OfframpError
 from offramp.nets.cut.partition import Trunk, cut
 from offramp.nets.cut.places import Survey, survey
+from refusal import refuses
 
 
 @pytest.fixture(autouse=True)
@@ -149,10 +150,9 @@ def test_the_cuts_serve_another_instance_without_a_trace(monkeypatch: pytest.Mon
 
 def test_the_cuts_refuse_another_architecture() -> None:
     other = CASES["resnet50"].build()
-    with pytest.raises(
-        OfframpError, match=r"ResNet cannot take these cuts, because 'fc.weight' differs"
-    ):
-        trunk_of("resnet18").on(other)
+    refuses(
+        r"ResNet cannot take these cuts, because 'fc.weight' differs", trunk_of("resnet18").on, other
+    )
 
 
 def test_a_moved_module_takes_its_cuts_along() -> None:
@@ -209,8 +209,7 @@ def test_a_network_without_taps_is_one_segment_and_a_classifier() -> None:
 )
 def test_taps_that_make_no_sense_are_refused(taps: list[str], message: str) -> None:
     module, seen = surveyed("resnet18")
-    with pytest.raises(OfframpError, match=message):
-        cut(module, (3, 32, 32), taps, surveyed=seen)
+    refuses(message, cut, module, (3, 32, 32), taps, surveyed=seen)
 
 
 def test_a_final_place_that_something_bypasses_is_refused() -> None:

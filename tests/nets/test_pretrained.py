@@ -14,6 +14,7 @@ from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build
 from offramp.nets.pretrained import read
+from refusal import refuses
 
 SHAPE = (1, 8, 8)
 REAL = "mobilenet_v2-b0353104.pth"
@@ -124,10 +125,8 @@ def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch):
     monkeypatch.setattr(models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", offline)
     with pytest.raises(OfframpError, match=r"torchvision/resnet18 cannot be had \(no route to host\)"):
         build(NetSpec("resnet18", weights="imagenet"), (3, 32, 32), 10, 0)
-    with pytest.raises(OfframpError, match="there are no public weights of 'digits-cnn'"):
-        digits_net(weights="imagenet")
-    with pytest.raises(OfframpError, match="did you mean 'imagenet'"):
-        digits_net(weights="imagnet")
+    refuses("there are no public weights of 'digits-cnn'", digits_net, weights="imagenet")
+    refuses("did you mean 'imagenet'", digits_net, weights="imagnet")
 
 
 def test_public_weights(monkeypatch):

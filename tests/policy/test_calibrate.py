@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp.errors import OfframpError
 from offramp.policy import scoring
 from offramp.policy.calibrate import Calibrated, Target, calibrate, statement, target
 from offramp.policy.candidates import Search, SplitLogits, taken
 from offramp.policy.costs import Costs
 from offramp.policy.evaluate import evaluate
+from refusal import refuses
 from simulated import COSTS, SEARCHES, simulated
 
 VALIDATION, CALIBRATION = simulated(1000, 1), simulated(1000, 2)
@@ -104,12 +104,8 @@ def test_a_rate_above_the_target_needs_more_than_rows() -> None:
 
 
 def test_targets_out_of_reach_are_refused_in_one_line() -> None:
-    with pytest.raises(OfframpError, match=r"no policy reaches accuracy 0\.999 .* best reaches 0\.9"):
-        chosen("min-accuracy", 0.999)
-    with pytest.raises(
-        OfframpError, match="no policy costs at most 3 MACs an image; the cheapest costs 11"
-    ):
-        chosen("max-mean-macs", 3)
+    refuses(r"no policy reaches accuracy 0\.999 .* best reaches 0\.9", chosen, "min-accuracy", 0.999)
+    refuses("no policy costs at most 3 MACs an image; the cheapest costs 11", chosen, "max-mean-macs", 3)
 
 
 def test_one_exit_is_the_full_network() -> None:
@@ -179,5 +175,4 @@ def test_limits_by_keyword() -> None:
         ({"max_mean_macs": 0.0}, "max-mean-macs must be above 0"),
         ({"risk": 0.1, "confidence": 1.0}, "confidence must be a share between 0 and 1"),
     ):
-        with pytest.raises(OfframpError, match=said):
-            target(**limits)
+        refuses(said, target, **limits)

@@ -10,6 +10,7 @@ import pytest
 from offramp.errors import OfframpError
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Calibration, Policy, check_fits, parse, read, to_json
+from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
 HASH = "ab" * 32
@@ -43,8 +44,7 @@ def test_thresholds_keep_every_bit() -> None:
 def test_thresholds_set_by_hand_promise_nothing_and_make_no_file(tmp_path: Path) -> None:
     policy = Policy("confidence", (1, 2), (0.5, None))
     assert "No guarantee" in policy.calibration.statement
-    with pytest.raises(OfframpError, match="calibrated for no network"):
-        policy.save(tmp_path / "p.json")
+    refuses("calibrated for no network", policy.save, tmp_path / "p.json")
 
 
 def changed(**fields: Any) -> str:
@@ -82,23 +82,18 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str)
 
 
 def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(OfframpError, match=r"there is no policy .*none\.json"):
-        read(tmp_path / "none.json")
+    refuses(r"there is no policy .*none\.json", read, tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(OfframpError, match="not text"):
-        read(tmp_path / "binary.json")
+    refuses("not text", read, tmp_path / "binary.json")
     (tmp_path / "file").touch()
-    with pytest.raises(OfframpError, match="cannot write the policy"):
-        a_policy().save(tmp_path / "file" / "p.json")
+    refuses("cannot write the policy", a_policy().save, tmp_path / "file" / "p.json")
 
 
 def test_a_policy_fits_its_own_network_only() -> None:
     check_fits(a_policy(), "t-1", HASH, FOUR)
-    with pytest.raises(OfframpError, match="says nothing of exit 5"):
-        check_fits(a_policy(), "t-1", HASH, (1, 2, 3, 4, 5))
+    refuses("says nothing of exit 5", check_fits, a_policy(), "t-1", HASH, (1, 2, 3, 4, 5))
     for trial_hash, exits in (("cd" * 32, FOUR), (HASH, (1, 2))):
-        with pytest.raises(OfframpError, match="made for trial t-1"):
-            check_fits(a_policy(), "t-2", trial_hash, exits)
+        refuses("made for trial t-1", check_fits, a_policy(), "t-2", trial_hash, exits)
 
 
 def test_logits_of_other_exits_are_refused() -> None:
