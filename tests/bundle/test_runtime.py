@@ -88,10 +88,8 @@ def test_the_command_refuses_a_changed_bundle(bundle: Path, images: Path) -> Non
     (bundle / "policy.json").write_text(text.replace("confidence", "margin"))
     status, out, err = run(bundle, images)
     assert (status, out) == (2, "")
-    assert (
-        err
-        == f"run.py: {bundle}/policy.json has been changed; export the bundle again, or copy it anew\n"
-    )
+    remedy = "export the bundle again, or copy it anew"
+    assert err == f"run.py: {bundle}/policy.json has been changed; {remedy}\n"
 
 
 @pytest.mark.parametrize("name", ["scoring.py", "preprocessing.py"])
@@ -167,13 +165,16 @@ def test_a_line_an_image(made: Path, images: Path) -> None:
 
 
 def test_batches_and_json(made: Path, images: Path) -> None:
-    single, several = (run(made, images, "--json", "--batch", n)[1].splitlines() for n in (1, 8))
-    assert len(single) == 20
-    for one, other in zip(map(json.loads, single), map(json.loads, several), strict=True):
-        assert {k: one[k] for k in ("image", "class", "exit")} == {
-            k: other[k] for k in ("image", "class", "exit")
-        }
-        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+    single, several = (run(made, images, "--json", "--batch", n)[1] for n in (1, 8))
+    assert len(single.splitlines()) == 20
+    check_alike(single, several)
+
+
+def check_alike(one: str, other: str) -> None:
+    """Two answers in JSON, a line an image, say the same of every image."""
+    for a, b in zip(*(map(json.loads, text.splitlines()) for text in (one, other)), strict=True):
+        assert all(a[key] == b[key] for key in ("image", "class", "exit"))
+        assert a["confidence"] == pytest.approx(b["confidence"], abs=1e-5)
 
 
 def test_it_measures_itself(made: Path) -> None:
@@ -260,11 +261,7 @@ def test_in_an_environment_without_torch(made: Path, images: Path, tmp_path: Pat
     assert subprocess.check_output([python, "-I", "-c", probe], text=True) == "[]\n"
     bare, own = (run(made, images, "--json", python=exe) for exe in (python, sys.executable))
     assert bare[0] == 0, bare[2]
-    for one, other in zip(*(map(json.loads, r[1].splitlines()) for r in (bare, own)), strict=True):
-        assert {k: one[k] for k in ("image", "class", "exit")} == {
-            k: other[k] for k in ("image", "class", "exit")
-        }
-        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+    check_alike(bare[1], own[1])
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from run import Bundle; import numpy as np\n"
         "print(Bundle(sys.argv[1]).predict(np.zeros((3, 8, 8, 1), np.uint8)).classes.shape)"

@@ -69,5 +69,9 @@ def pixel_hash(image: torch.Tensor) -> str:
     return hashlib.sha256(image.contiguous().numpy().data).hexdigest()[:16]
 
 
+def digests(data: Data) -> dict[str, str]:
+    return {name: split.digest for name, split in data.splits.items()}
+
+
 def counts(data: Data) -> dict[str, int]:
     return {name: len(split) for name, split in data.splits.items()}

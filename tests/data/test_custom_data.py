@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pictures import counts
 
 from offramp.data import DataSpec
 from offramp.data.load import load
@@ -54,12 +55,7 @@ def test_what_a_function_may_return(tmp_path: Path, made: str) -> None:
     name = write(tmp_path, f"def make_data(): return {made}\n")
     before = set(sys.modules)
     data = load(DataSpec(name))
-    assert {k: len(v) for k, v in data.splits.items()} == {
-        "train": 40,
-        "validation": 20,
-        "calibration": 20,
-        "test": 9,
-    }
+    assert counts(data) == {"train": 40, "validation": 20, "calibration": 20, "test": 9}
     assert data.classes == ("0", "1")
     assert not {m for m in set(sys.modules) - before if "my" in m.split("_")}
     assert data.provenance["source"]["sha256"] == file_digest(tmp_path / "my.py")
@@ -73,12 +69,7 @@ def test_validation_test_and_classes_of_its_own(tmp_path: Path) -> None:
     name = write(tmp_path, body)
     data = load(DataSpec(name))
     assert data.classes == ("x", "y")
-    assert {k: len(v) for k, v in data.splits.items()} == {
-        "train": 40,
-        "validation": 5,
-        "calibration": 20,
-        "test": 20,
-    }
+    assert counts(data) == {"train": 40, "validation": 5, "calibration": 20, "test": 20}
     refuses("has no test split", load, DataSpec(name, test_images=5))
 
 

@@ -49,10 +49,8 @@ def test_digest_sees_the_type() -> None:
 
 def test_digest_is_pinned() -> None:
     images = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2)
-    assert (
-        Split(images, torch.tensor([0, 1])).digest
-        == "6b38b01921c8ded37148aad84f84c647cd34478fdceab583ce26fedf588843e7"
-    )
+    pinned = "6b38b01921c8ded37148aad84f84c647cd34478fdceab583ce26fedf588843e7"
+    assert Split(images, torch.tensor([0, 1])).digest == pinned
 
 
 @pytest.mark.parametrize(

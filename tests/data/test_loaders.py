@@ -37,11 +37,6 @@ BOXES = Augment(flip=True, resized_crop=(0.2, 1.0), jitter=0.1)
 WINDOWS = Augment(flip=True, crop=2, rotate=10)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs of all sizes and both kinds of color, 30 to train and 9 to test of each class."""
@@ -233,16 +228,13 @@ def test_pixels_in_memory_cannot_be_streamed() -> None:
         load(DataSpec("digits"), None, "streamign")  # type: ignore[arg-type]
 
 
-def copy(photos: Path, to: Path) -> Path:
-    for path in photos.rglob("*.jpg"):
-        target = to / path.relative_to(photos)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    return to
+@pytest.fixture
+def root(photos: Path, tmp_path: Path) -> Path:
+    """A copy of the photographs, to be changed."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
 
 
-def test_a_damaged_file_is_named_or_skipped_by_both(photos: Path, tmp_path: Path) -> None:
-    root = copy(photos, tmp_path / "photos")
+def test_a_damaged_file_is_named_or_skipped_by_both(root: Path) -> None:
     bad = root / "train" / "dog" / "11.jpg"
     bad.write_bytes(bad.read_bytes()[:200])
     for loader in ("resident", "streaming"):
@@ -253,8 +245,7 @@ def test_a_damaged_file_is_named_or_skipped_by_both(photos: Path, tmp_path: Path
     assert same(epoch(resident), epoch(streaming, 2))
 
 
-def test_where_nothing_can_be_read_both_say_so(photos: Path, tmp_path: Path) -> None:
-    root = copy(photos, tmp_path / "photos")
+def test_where_nothing_can_be_read_both_say_so(root: Path) -> None:
     for path in (root / "test").rglob("*.jpg"):
         path.write_bytes(b"nothing")
     for loader in ("resident", "streaming", "auto"):
@@ -267,8 +258,7 @@ def test_a_size_that_differs_is_named(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_damaged_later_is_named_in_one_line(workers: int, photos: Path, tmp_path: Path) -> None:
-    root = copy(photos, tmp_path / "photos")
+def test_a_file_damaged_later_is_named_in_one_line(workers: int, root: Path) -> None:
     data = read(root, "streaming")
     assert isinstance(data.test, FileSplit)
     Path(data.test.source.name(3)).write_bytes(b"nothing")
@@ -279,10 +269,7 @@ def test_a_file_damaged_later_is_named_in_one_line(workers: int, photos: Path, t
     images.close()
 
 
-def test_files_are_gone_through_once(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = copy(photos, tmp_path / "photos")
+def test_files_are_gone_through_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = read(root, "streaming")
 
     def refuse(*_: object) -> None:
@@ -296,10 +283,10 @@ def test_files_are_gone_through_once(
 
 
 def test_counts_that_were_altered_are_counted_anew(
-    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    photos: Path, cache_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = read(photos, "streaming")
-    scans = sorted((tmp_path / "cache" / "offramp" / "scans").iterdir())
+    scans = sorted((cache_folder / "offramp" / "scans").iterdir())
     assert scans
     for path in scans:
         kept = json.loads(path.read_text())
@@ -307,16 +294,14 @@ def test_counts_that_were_altered_are_counted_anew(
         path.write_text(json.dumps(kept))
     again = read(photos, "streaming")
     assert data_identity(first) == data_identity(again) and first.mean == again.mean
-    assert sorted(m.partition(" does not match its seal")[0] for m in caplog.messages) == [
-        *map(str, scans)
-    ]
+    said = sorted(message.partition(" does not match its seal")[0] for message in caplog.messages)
+    assert said == [*map(str, scans)]
     caplog.clear()
     assert read(photos, "streaming").mean == first.mean and not caplog.messages
 
 
-def test_images_that_change_classes_get_another_key(photos: Path, tmp_path: Path) -> None:
+def test_images_that_change_classes_get_another_key(root: Path, tmp_path: Path) -> None:
     """Equal in size and time, so that neither tells."""
-    root = copy(photos, tmp_path / "photos")
     cat, dog = root / "train" / "cat" / "0.jpg", root / "train" / "dog" / "1.jpg"
     longer = max(cat.stat().st_size, dog.stat().st_size)
     for path in (cat, dog):
@@ -333,14 +318,13 @@ def test_images_that_change_classes_get_another_key(photos: Path, tmp_path: Path
 
 @pytest.mark.parametrize("augment", [None, BOXES], ids=["scanned", "held"])
 def test_a_file_that_changes_while_it_is_read_is_named(
-    augment: Augment | None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    augment: Augment | None, root: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = copy(photos, tmp_path / "photos")
-    train = read(copy(photos, tmp_path / "photos"), "streaming", augment).train
+    train = read(root, "streaming", augment).train
     assert isinstance(train, FileSplit)
     target = Path(train.source.name(int(train.rows[3])))
     if augment is None:  # else the scan is kept, and images are decoded alone
-        shutil.rmtree(tmp_path / "cache" / "offramp" / "scans")
+        shutil.rmtree(cache_folder / "offramp" / "scans")
     made = Files.open
 
     def swapped(files: Files, row: int) -> Image.Image:

@@ -6,9 +6,8 @@ import itertools
 import logging
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import tree
 
 from offramp.data import DataSpec, load, pace
 from offramp.data.audit import audit, open_sources
@@ -38,16 +37,9 @@ def test_what_takes_less_than_a_second_says_nothing(caplog: pytest.LogCaptureFix
 
 @pytest.mark.usefixtures("clock")
 def test_every_pass_over_files_says_how_far_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    generator = np.random.default_rng(1)
-    for split, name in itertools.product(("train", "test"), ("cat", "dog")):
-        (tmp_path / "photos" / split / name).mkdir(parents=True)
-        for number in range(10):
-            pixels = generator.integers(0, 256, (9, 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
-    spec = DataSpec("folder", str(tmp_path / "photos"), size=8)
+    spec = DataSpec("folder", str(tree(tmp_path / "photos")), size=8)
     caplog.set_level(logging.INFO, "offramp.data")
 
     def said() -> set[str]:

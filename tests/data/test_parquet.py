@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pictures import REAL, counts, real
 from PIL import Image
 
 from offramp.data import DataSpec
@@ -20,7 +21,6 @@ from offramp.data.load import load
 from offramp.errors import OfframpError
 from refusal import refuses
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 NAMES = ("cat", "dog")
 
 
@@ -81,12 +81,7 @@ def test_pixels_labels_and_names_arrive(folder: Path) -> None:
     data = load(spec(folder))
     assert data.classes == NAMES
     assert data.shape == (3, 6, 6)
-    assert {name: len(part) for name, part in data.splits.items()} == {
-        "train": 20,
-        "validation": 10,
-        "calibration": 10,
-        "test": 10,
-    }
+    assert counts(data) == {"train": 20, "validation": 10, "calibration": 10, "test": 10}
     expected = torch.from_numpy(pixels(10, 1)).permute(0, 3, 1, 2)
     assert torch.equal(data.test.images, expected)
     assert data.test.labels.tolist() == [0, 1] * 5
@@ -274,18 +269,18 @@ def test_root_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert len(load(DataSpec("cifar10", options=(("official", False),))).test) == 10
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"CIFAR-10 is not at {REAL}")
+@real("cifar10")
 class TestRealCifar10:
     def test_subset(self) -> None:
-        data = load(spec(REAL, train_images=1000, test_images=200))
+        data = load(spec(REAL / "cifar10", train_images=1000, test_images=200))
         assert data.classes[:3] == ("airplane", "automobile", "bird")
         assert data.shape == (3, 32, 32)
-        counts = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}
-        assert counts == {"train": [60], "validation": [20], "calibration": [20], "test": [20]}
+        by_class = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}
+        assert by_class == {"train": [60], "validation": [20], "calibration": [20], "test": [20]}
         # Color statistics of natural images, close to the published (0.491, 0.482, 0.447).
         assert torch.tensor(data.mean).allclose(torch.tensor([0.491, 0.482, 0.447]), atol=0.02)
 
     def test_whole(self) -> None:
-        data = load(spec(REAL))
-        counts = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}
-        assert counts == {"train": [4500], "validation": [250], "calibration": [250], "test": [1000]}
+        data = load(spec(REAL / "cifar10"))
+        by_class = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}
+        assert by_class == {"train": [4500], "validation": [250], "calibration": [250], "test": [1000]}

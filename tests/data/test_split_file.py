@@ -10,15 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import noise, read, save, tree
+from pictures import digests, noise, read, save, tree
 
-from offramp.data import Data, DataSpec, load, save_splits
+from offramp.data import DataSpec, load, save_splits
 from offramp.errors import OfframpError
 from refusal import refuses
-
-
-def digests(data: Data) -> dict[str, str]:
-    return {name: split.digest for name, split in data.splits.items()}
 
 
 @pytest.fixture

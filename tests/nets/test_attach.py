@@ -187,8 +187,7 @@ def test_exits_spread_over_whole_blocks_near_their_shares():
 
 
 def test_exits_go_inside_blocks_when_whole_ones_are_too_far():
-    places = [place("a.0", 0.3), place("a.1", 0.5), place("a", 0.9)]
-    assert spread(places, 1) == ("a.1",)
+    assert spread([place("a.0", 0.3), place("a.1", 0.5), place("a", 0.9)], 1) == ("a.1",)
 
 
 def test_of_equal_macs_the_last_place_is_taken():

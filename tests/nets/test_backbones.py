@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import warnings
@@ -11,6 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from network_kit import every_backbone, parts
 from torch import nn
 
 from offramp.errors import OfframpError
@@ -31,7 +31,6 @@ VARIANTS = [
 every_variant = pytest.mark.parametrize(
     ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else "-".join(x for _, x in v)
 )
-every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 
 @functools.cache
@@ -62,10 +61,6 @@ def composed(net, x):
     for segment in segments:
         tensors = segment(*tensors)
     return body(*tensors)
-
-
-def parts(net):
-    return [*path(net.exits), *(Part("head", k) for k in range(1, net.exits))]
 
 
 @every_variant
@@ -261,8 +256,3 @@ def test_building_leaves_the_generator_alone(name):
     before = torch.get_rng_state()
     build(NetSpec(name), BACKBONES[name].input_shape, CLASSES, SEED)
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_a_new_network_is_plain_to_copy():
-    net = network("digits-cnn")
-    assert copy.deepcopy(net).clock is not net.clock

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import nn
@@ -161,7 +159,3 @@ def test_a_stopped_clock_leaves_the_generator_alone():
 )
 def test_mistakes_name_the_thing_and_the_remedy(shape, overrides, message):
     refuses(message, resolve, HeadSpec(), overrides, shape, "exit 1")
-
-
-def test_specs_are_plain_data():
-    assert dataclasses.asdict(HeadSpec())["kind"] == "paper"

@@ -54,7 +54,7 @@ class Preprocessing:
 
     def as_json(self) -> dict[str, Any]:
         """Types of JSON; `from_json` reads them."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def check(self, mode: str, width: int, height: int) -> None:
         """Raise ValueError unless a picture of this mode and size can be given; reads no pixel."""
@@ -112,10 +112,6 @@ def from_json(value: Mapping[str, Any]) -> Preprocessing:
         return Preprocessing(**tuples)
     except TypeError as error:
         raise ValueError(f"preprocessing: {str(error).partition(') ')[2] or error}") from None
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _problem(p: Preprocessing) -> str | None:

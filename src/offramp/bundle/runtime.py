@@ -48,9 +48,7 @@ def _beside(name: str) -> ModuleType:
     bundle the very bytes that are run are checked, and no compiled copy of them is read or left."""
     path = Path(__file__).with_name(f"{name}.py")
     sums = path.with_name(SUMS)
-    if (
-        not sums.exists() and not path.exists()
-    ):  # no bundle: in offramp itself it has a folder of its own
+    if not sums.exists() and not path.exists():  # in offramp itself it has a folder of its own
         path = path.parents[1] / "policy" / path.name
     source = path.read_bytes()
     if sums.exists() and f"{hashlib.sha256(source).hexdigest()}  {path.name}" not in _lines(sums):
@@ -144,7 +142,7 @@ class Bundle:
                 rules[stage["exit"]]["threshold"],
                 rules[stage["exit"]].get("temperature", 1.0),
                 stage["macs"],
-                self._session(stage["file"], threads or _cores(), providers),
+                session(self._file(stage["file"]), threads or _cores(), providers),
             )
             for stage in layout["stages"]
         )
@@ -265,19 +263,6 @@ class Bundle:
         """uint8 → float32, both [B, C, H, W]."""
         return self.preprocessing.normalized(pixels)
 
-    def _session(self, name: str, threads: int, providers: Sequence[str]) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Each stage has a pool of its own. Threads of one that spin take the cores from the next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            return onnxruntime.InferenceSession(self._file(name), options, providers=list(providers))
-        except Exception as error:  # onnxruntime raises classes of its own that it does not name
-            reason = " ".join(str(error).split())
-            raise BundleError(f"{self.path / name} cannot be loaded ({reason[:200]})") from error
-
     def _json(self, name: str) -> Any:
         try:
             return json.loads(self._file(name).read_text(encoding="utf-8"))
@@ -288,6 +273,21 @@ class Bundle:
         if name not in self.files:
             raise BundleError(f"{self.path / SUMS} does not list {name}; export the bundle again")
         return self.path / name
+
+
+def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+    """The graph in a file, loaded. Raises BundleError where onnxruntime cannot."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Each stage has a pool of its own. Threads of one that spin take the cores from the next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=list(providers))
+    except Exception as error:  # onnxruntime raises classes of its own that it does not name
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{path} cannot be loaded ({reason[:200]})") from error
 
 
 def _verified(folder: Path) -> frozenset[str]:

@@ -39,9 +39,9 @@ class Split:
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         if images.dim() != 4 or images.dtype not in (torch.uint8, torch.float32):
-            raise OfframpError(f"images are {_describe(images)}; give [N, C, H, W] as uint8 or float32")
+            raise OfframpError(f"images are {_described(images)}; give [N, C, H, W] as uint8 or float32")
         if labels.dim() != 1 or labels.dtype != torch.int64:
-            raise OfframpError(f"labels are {_describe(labels)}; give [N] as int64 class numbers")
+            raise OfframpError(f"labels are {_described(labels)}; give [N] as int64 class numbers")
         if len(images) != len(labels):
             raise OfframpError(
                 f"{len(images)} images but {len(labels)} labels; give one label for each image"
@@ -55,7 +55,7 @@ class Split:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"Split({_describe(self.images)})"
+        return f"Split({_described(self.images)})"
 
     @cached_property
     def digest(self) -> str:
@@ -176,7 +176,7 @@ class Data:
             where = f"the {name} split of data set '{self.name}'"
             if split.shape != like.shape or split.dtype != like.dtype:
                 raise OfframpError(
-                    f"{where} has images {_named(split)} where train has {_named(like)}; "
+                    f"{where} has images {_described(split)} where train has {_described(like)}; "
                     "make all splits alike"
                 )
             low, high = int(split.labels.min()), int(split.labels.max())
@@ -211,13 +211,7 @@ class Data:
     def to(self, device: torch.device | str) -> Data:
         """The same data with every tensor on `device`; a split used twice stays one."""
         moved = {id(split): split.to(device) for split in self.splits.values()}
-        return replace(
-            self,
-            train=moved[id(self.train)],
-            validation=moved[id(self.validation)],
-            calibration=moved[id(self.calibration)],
-            test=moved[id(self.test)],
-        )
+        return replace(self, **{name: moved[id(split)] for name, split in self.splits.items()})
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -285,9 +279,5 @@ def _check(augment: Augment, train: Split | FileSplit) -> None:
         )
 
 
-def _named(split: Split | FileSplit) -> str:
-    return f"{list(split.shape)} {str(split.dtype).removeprefix('torch.')}"
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+def _described(images: Split | FileSplit | Tensor) -> str:
+    return f"{list(images.shape)} {str(images.dtype).removeprefix('torch.')}"

@@ -157,18 +157,7 @@ def assemble(
         "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
-    return Data(
-        spec.name,
-        classes,
-        splits["train"],
-        splits["validation"],
-        splits["calibration"],
-        splits["test"],
-        mean=mean,
-        std=std,
-        provenance=provenance,
-        augment=augment,
-    )
+    return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
 
 
 def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import psutil
@@ -16,7 +17,7 @@ from offramp.data.dataset import FileSplit, Split, moments, statistics
 from offramp.data.images.decode import in_threads
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
-from offramp.data.images.scan import check_unchanged, scan
+from offramp.data.images.scan import check_unchanged, made_of, scan
 from offramp.data.pace import Pace
 from offramp.data.splits import Subset
 from offramp.errors import OfframpError, nearest
@@ -137,15 +138,7 @@ def digests_of(part: Subset) -> list[str]:
 
 
 def _opened(part: Subset, source: Opened, geometry: Geometry, on_error: str) -> Taken:
-    def make(row: int) -> Tensor | None:
-        try:
-            image = source.open(row)
-        except OfframpError:
-            if on_error == "skip":
-                return None
-            raise
-        return geometry.of(image)
-
+    make = partial(made_of, source, geometry, on_error == "skip")
     images, rows = in_threads(make, part.rows.tolist(), source.name)
     kept = torch.isin(part.rows, torch.tensor(rows))
     skipped = [source.name(row) for row in part.rows[~kept].tolist()]

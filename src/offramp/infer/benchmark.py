@@ -78,7 +78,7 @@ def of_network(
     calibration which share leaves where; without one, nothing leaves."""
     known = None if rule is None else _shares(rule)
     busy = busy_cores()
-    asking = rule or _asking_all(exits)
+    asking = rule or Policy("confidence", exits, (*(1.0,) * (len(exits) - 1), None))  # asks every head
     shares = known or (*(0.0,) * (len(exits) - 1), 1.0)
     lines, seconds = yield from _torch(net, asking, shares, asked)
     where = {**torch_timing.machine(next(net.parameters()).device), "threads": _threads(asked)}
@@ -110,9 +110,11 @@ def of_bundle(
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         plain = None if net is None else _plain_graph(net, Path(scratch))
-        active = [shares[at] for at in rule.active]
+        active, threads = [shares[at] for at in rule.active], _threads(asked)
         found = bundle_timing.measure(
-            bundle_timing.BundleTask(str(folder), plain, tuple(active), asked.batches, *_limits(asked))
+            bundle_timing.BundleTask(
+                str(folder), plain, tuple(active), asked.batches, threads, asked.repeats, asked.seconds
+            )
         )
     lines, seconds = list(found.lines), None
     if net is not None:
@@ -130,10 +132,6 @@ _NOTE = (
 
 def _threads(asked: BenchmarkOptions) -> int:
     return asked.threads or torch.get_num_threads()
-
-
-def _limits(asked: BenchmarkOptions) -> tuple[int, int, float]:
-    return _threads(asked), asked.repeats, asked.seconds
 
 
 def _torch(
@@ -175,11 +173,6 @@ def _plain_graph(net: ExitNetwork, folder: Path) -> str:
     for _ in graphs.export(net, (stage,), folder):
         pass
     return str(folder / stage.file)
-
-
-def _asking_all(exits: tuple[int, ...]) -> Policy:
-    """Every head is asked, and none lets anything leave."""
-    return Policy("confidence", exits, (*(1.0,) * (len(exits) - 1), None))
 
 
 def _shares(rule: Policy) -> tuple[float, ...]:

@@ -66,7 +66,7 @@ def _measured(asked: BundleTask) -> dict[str, Any]:
     bundle = runtime.Bundle(asked.bundle, asked.threads)
     if len(asked.shares) != len(bundle.stages):
         raise runtime.BundleError(f"{asked.bundle} has {len(bundle.stages)} stages; give as many shares")
-    plain = None if asked.plain is None else _session(onnxruntime, asked.plain, asked.threads)
+    plain = None if asked.plain is None else runtime.session(Path(asked.plain), asked.threads)
     lines: list[Timing] = []
     for batch in asked.batches:
         lines += _batch(bundle, plain, batch, asked)
@@ -153,16 +153,6 @@ def _with_shares(bundle: Any, noise: Any, shares: Sequence[float]) -> Any:
         thresholds.append(threshold)
         inside = inside[sure < threshold]
     return _ruled(bundle, thresholds)
-
-
-def _session(onnxruntime: Any, path: str, threads: int) -> Any:
-    """As the runtime makes its own."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(Path(path), options, providers=["CPUExecutionProvider"])
 
 
 def _asked(given: Mapping[str, Any]) -> BundleTask:

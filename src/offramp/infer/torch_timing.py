@@ -41,12 +41,11 @@ class StageTimes:
 
     def costs(self, owners: tuple[int, ...], exits: tuple[int, ...]) -> Costs:
         """Nanoseconds an image of each part, in the place of MACs: medians, divided by the batch."""
-        return Costs(
-            tuple(round(1e9 * t.p50 / self.batch) for t in self.segments),
-            tuple(round(1e9 * t.p50 / self.batch) for t in self.heads),
-            owners,
-            exits,
+        segments, heads = (
+            tuple(round(1e9 * t.p50 / self.batch) for t in parts)
+            for parts in (self.segments, self.heads)
         )
+        return Costs(segments, heads, owners, exits)
 
 
 def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> MeasuredCosts:
@@ -77,11 +76,6 @@ def stage_times(
     images = noise(net, batch, device)
     runs = {"plain": plain_run(net, images), **stage_runs(net, images, score)}
     found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
-    return gathered(net, batch, found)
-
-
-def gathered(net: ExitNetwork, batch: int, found: dict[str, Times]) -> StageTimes:
-    """The stages among measured things."""
     numbers = range(1, net.exits + 1)
     segments = tuple(found[f"segment {i}"] for i in numbers)
     return StageTimes(batch, segments, tuple(found[f"head {i}"] for i in numbers), found["plain"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from offramp.meters.missing import Missing
@@ -24,22 +25,22 @@ class Gpu:
         return None if now is None or self._first is None else (now - self._first) / 1e3
 
     def watts(self) -> float | None:
-        try:
-            return float(self._nvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
-        except self._nvml.NVMLError:
-            return None
+        found = self._told(self._nvml.nvmlDeviceGetPowerUsage)
+        return None if found is None else float(found) / 1e3
 
     def memory(self) -> int | None:
         """Bytes in use on the GPU, by every process."""
-        try:
-            return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
-        except self._nvml.NVMLError:
-            return None
+        found = self._told(self._nvml.nvmlDeviceGetMemoryInfo)
+        return None if found is None else int(found.used)
 
     def _millijoules(self) -> int | None:
+        found = self._told(self._nvml.nvmlDeviceGetTotalEnergyConsumption)  # not by GPUs before Volta
+        return None if found is None else int(found)
+
+    def _told(self, ask: Callable[[Any], Any]) -> Any:
         try:
-            return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
-        except self._nvml.NVMLError:  # GPUs before Volta
+            return ask(self._handle)
+        except self._nvml.NVMLError:
             return None
 
 

@@ -55,7 +55,11 @@ def find_packages(root: Path = POWERCAP) -> Packages | Missing:
     try:
         folders = sorted(root.glob("intel-rapl:*"))
         zones = [
-            Zone((folder / "name").read_text().strip(), folder / "energy_uj", _range(folder))
+            Zone(
+                (folder / "name").read_text().strip(),
+                folder / "energy_uj",
+                _number(folder / "max_energy_range_uj"),
+            )
             for folder in folders
             if folder.name.count(":") == 1
         ]
@@ -73,10 +77,6 @@ def find_packages(root: Path = POWERCAP) -> Packages | Missing:
         )
     except (OSError, ValueError) as error:
         return Missing(f"the RAPL counters in {root} cannot be read ({error})")
-
-
-def _range(folder: Path) -> int:
-    return _number(folder / "max_energy_range_uj")
 
 
 def _number(file: Path) -> int:

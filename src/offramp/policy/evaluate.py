@@ -125,13 +125,6 @@ def _classes(
         here = labels == label
         if here.any():
             before, after = full[here], chosen[here]
-            found.append(
-                ClassEvaluation(
-                    name,
-                    int(here.sum()),
-                    float(before.mean()),
-                    float(after.mean()),
-                    _loss(before, after),
-                )
-            )
+            means = float(before.mean()), float(after.mean())
+            found.append(ClassEvaluation(name, int(here.sum()), *means, _loss(before, after)))
     return tuple(found)

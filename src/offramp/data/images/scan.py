@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import PIL
@@ -50,8 +51,8 @@ def scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> tuple[
     meanwhile.
     """
     hashes = source.digests(part.rows)
-    made_of = [VERSION, PIL.__version__, hashes, part.labels.tolist()]
-    path = cache.folder() / "scans" / f"{digest([*made_of, plain(geometry)])}.json"
+    known = [VERSION, PIL.__version__, hashes, part.labels.tolist(), plain(geometry)]
+    path = cache.folder() / "scans" / f"{digest(known)}.json"
     kept = cache.read(path)
     found = None if kept is None else _scan_of(kept["scan"])
     if found is None or (found.damaged and not skip):
@@ -71,25 +72,27 @@ def check_unchanged(part: Subset, source: Opened, hashes: Sequence[str]) -> None
             raise OfframpError(f"{name} changed while it was read; run the same command again")
 
 
-def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
-    def make(row: int) -> Tensor | None:
-        try:
-            return geometry.of(source.open(row))
-        except OfframpError:
-            if skip:
-                return None
-            raise
+def made_of(source: Opened, geometry: Geometry, skip: bool, row: int) -> Tensor | None:
+    """An image [C, H, W]. Where it is damaged: None with `skip`, else OfframpError."""
+    try:
+        return geometry.of(source.open(row))
+    except OfframpError:
+        if skip:
+            return None
+        raise
 
+
+def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     shape: torch.Size | None = None
     first = source.name(int(part.rows[0]))
     sha, counts, damaged = hashlib.sha256(), torch.zeros(0), []
     pace = Pace("looking through images, once", len(part.rows))
     with ThreadPoolExecutor(min(len(part.rows), os.cpu_count() or 1, 16)) as pool:
         for rows in torch.split(part.rows, BLOCK):
-            made = list(pace.over(pool.map(make, rows.tolist())))
-            damaged += [row for row, image in zip(rows.tolist(), made, strict=True) if image is None]
-            for row, image in zip(rows.tolist(), made, strict=True):
+            images = list(pace.over(pool.map(partial(made_of, source, geometry, skip), rows.tolist())))
+            for row, image in zip(rows.tolist(), images, strict=True):
                 if image is None:
+                    damaged.append(row)
                     continue
                 if shape is None:
                     shape, first = image.shape, source.name(row)

@@ -6,8 +6,7 @@ from offramp.nets.backbones.backbone import Backbone
 from offramp.nets.backbones.digits_cnn import DIGITS_CNN
 from offramp.nets.backbones.mobilenetv1 import MOBILENETV1
 from offramp.nets.backbones.mobilenetv2 import MOBILENETV2
-from offramp.nets.backbones.resnet18 import RESNET18
-from offramp.nets.backbones.resnet50 import RESNET50
+from offramp.nets.backbones.resnet import RESNET18, RESNET50
 from offramp.nets.backbones.vgg16 import VGG_16
 
 BACKBONES: dict[str, Backbone] = {

@@ -256,7 +256,9 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
         train=training,
         eval=evaluation,
         parameters={n: p.numel() for n, p in module.named_parameters(remove_duplicate=False)},
-        code="\n".join((*map(_text, graphs), repr(module), settings(module, names))),
+        code="\n".join(
+            (*(g.python_code("self").src for g in graphs), repr(module), settings(module, names))
+        ),
     )
 
 
@@ -274,11 +276,11 @@ def places(
 def under(paths: Iterable[str], names: Iterable[str]) -> frozenset[str]:
     """Those of `names` (of parameters, of buffers) that are at or below one of `paths`."""
     found = set(paths)
-    return frozenset(name for name in names if any(name[:i] in found for i in (*_dots(name), len(name))))
-
-
-def _dots(name: str) -> list[int]:
-    return [i for i, letter in enumerate(name) if letter == "."]
+    return frozenset(
+        name
+        for name in names
+        if any(name[:i] in found for i, letter in enumerate(name + ".") if letter == ".")
+    )
 
 
 def _side(probe: nn.Module, title: str, x: Tensor) -> Side:
@@ -341,7 +343,3 @@ def _named(side: Side) -> dict[str, fx.Node]:
         for name, node in side.traced.named.items()
         if side.facts[node].shape is not None and side.origin(node).op != "placeholder"
     }
-
-
-def _text(graph: fx.Graph) -> str:
-    return graph.python_code("self").src

@@ -306,7 +306,7 @@ def _run(graph: fx.Graph, module: nn.Module, x: Tensor) -> dict[fx.Node, _Seen]:
         seen[node] = _Seen(
             output=output,
             macs=macs,
-            random=not _equal(before, random_state(x.device)),
+            random=not all(map(torch.equal, before, random_state(x.device))),
             writes=frozenset(
                 _storage(t) for t, v in zip(read, versions, strict=True) if t._version != v
             ),
@@ -335,7 +335,3 @@ def _per_image(two: Any, three: Any) -> tuple[int, ...] | None:
         return None
     batched = two.ndim > 1 and (two.shape[0], three.shape[0]) == _BATCHES
     return tuple(two.shape[1:]) if batched and two.shape[1:] == three.shape[1:] else None
-
-
-def _equal(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
