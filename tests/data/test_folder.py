@@ -150,10 +150,8 @@ def test_sizes_and_channels(root: Path) -> None:
     refuses(r"wide\.jpg is 3×20×90 .*data\.size makes one size", read, "folder", root)
     assert read("folder", root, size=8).shape == (3, 8, 8)
     assert read("folder", root, size=8, resize=10, channels=1).shape == (1, 8, 8)
-    assert (
-        read("folder", root, size=8).test.digest
-        != read("folder", root, size=8, fit="stretch").test.digest
-    )
+    cropped, stretched = (read("folder", root, size=8, fit=fit) for fit in ("crop", "stretch"))
+    assert cropped.test.digest != stretched.test.digest
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,10 @@ def of_network(
         made = yield from _fill(folder, net, rule, trained, manifest)
         if asked.check:
             yield "comparing with PyTorch"
+            from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
+
             images = images or _images(net, manifest, asked)
-            made = card.with_check(made, _compared(folder, net, rule, *images))
+            made = card.with_check(made, parity.compare(runtime.Bundle(folder), net, rule, *images))
         else:
             made = card.with_check(made, None)
         if asked.measure:
@@ -130,12 +132,6 @@ def _fill(
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     own = len({p.trunk for p in parts}) > 1
     return card.card(manifest, trained, rule, tested, own, flat)
-
-
-def _compared(folder: Path, net: ExitNetwork, rule: Policy, images: Tensor, what: str) -> Any:
-    from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
-
-    return parity.compare(runtime.Bundle(folder), net, rule, images, what)
 
 
 def _fixed_size(flat: tuple[int, ...]) -> str:

@@ -183,7 +183,7 @@ class Bundle:
                 raise BundleError(f"image {number} cannot be read ({error})") from None
         height, width = self.preprocessing.size
         empty = np.zeros((0, self.preprocessing.channels, height, width), np.uint8)
-        return self._normalized(np.stack(made) if made else empty)
+        return self.preprocessing.normalized(np.stack(made) if made else empty)
 
     def run(self, pixels: Array) -> Answers:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
@@ -208,7 +208,8 @@ class Bundle:
                 staying = ~leaving
                 rows = rows[staying]
                 past = None if past is None else tuple(known[staying] for known in past)
-                held = {k: [t[staying] for t in held[k]] for k in self._needed(at) if k in held}
+                needed = {later.after for later in self.stages[at + 1 :]}
+                held = {k: [t[staying] for t in held[k]] for k in needed if k in held}
         classes = self._scoring.answers(logits)
         return Answers(
             classes,
@@ -235,10 +236,6 @@ class Bundle:
             return np.ones(len(sure), bool)
         return np.zeros(len(sure), bool) if threshold is None else sure >= threshold
 
-    def _needed(self, at: int) -> set[int | None]:
-        """The stages (None: the images) whose tensors the stages behind `at` go on from."""
-        return {stage.after for stage in self.stages[at + 1 :]}
-
     def _array(self, images: Array) -> Array:
         height, width = self.preprocessing.size
         wanted = (height, width, self.preprocessing.channels)
@@ -253,15 +250,11 @@ class Bundle:
             )
         pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         if images.dtype == np.uint8 and not self.normalized:
-            return self._normalized(pixels)
+            return self.preprocessing.normalized(pixels)
         if not np.issubdtype(images.dtype, np.floating):
             kinds = "floats, normalized" if self.normalized else "uint8, or floats, normalized"
             raise BundleError(f"the array is of {images.dtype}; give {kinds}")
         return pixels.astype(np.float32, copy=False)
-
-    def _normalized(self, pixels: Array) -> Array:
-        """uint8 → float32, both [B, C, H, W]."""
-        return self.preprocessing.normalized(pixels)
 
     def _json(self, name: str) -> Any:
         try:

@@ -213,11 +213,14 @@ def _wrong(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[
         for label, count in split.by_class.items():
             if not count:
                 lines.append(f"the {name} split has no image of class '{label}'; add some")
-    across = [c for c in copies if len(set(c.splits)) > 1]
-    for pair, count in Counter(" and ".join(sorted(set(c.splits))) for c in across).items():
+    across: dict[str, list[Copies]] = {}
+    for each in copies:
+        if len(set(each.splits)) > 1:
+            across.setdefault(" and ".join(sorted(set(each.splits))), []).append(each)
+    for pair, found in across.items():
         lines.append(
-            f"{count} image{'s are' if count > 1 else ' is'} in both {pair}, such as "
-            f"{_example(across, pair)}; remove all but one of each"
+            f"{len(found)} image{'s are' if len(found) > 1 else ' is'} in both {pair}, such as "
+            f"{' = '.join(found[0].names[:2])}; remove all but one of each"
         )
     torn = [c for c in copies if len(set(c.classes)) > 1]
     if torn:
@@ -230,11 +233,6 @@ def _wrong(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[
     if sources.geometry.size is None and len(sizes) > 1:
         lines.append("images differ in size; set data.size, which makes one size of them")
     return lines
-
-
-def _example(copies: Sequence[Copies], pair: str) -> str:
-    found = next(c for c in copies if " and ".join(sorted(set(c.splits))) == pair)
-    return " = ".join(found.names[:2])
 
 
 def left_out(chosen: Splits) -> list[str]:

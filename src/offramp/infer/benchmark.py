@@ -15,6 +15,7 @@ from offramp.bundle import graphs
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
+from offramp.infer.image_files import checked_policy
 from offramp.infer.timing import Timing
 from offramp.meters import busy_cores
 from offramp.nets import ExitNetwork
@@ -65,8 +66,7 @@ def of_trial(
     manifest = store.read_trial(trial)
     exits, rule = manifest.exits, None
     if policy_file is not None:
-        rule = policy.read(policy_file)
-        policy.check_fits(rule, trial, manifest.hash(store.trial_logits(trial)), exits)
+        rule = checked_policy(store, trial, policy_file)
     net = _network(store, trial, manifest.owners, device, asked)
     return (yield from of_network(trial, net, exits, rule, asked))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import TracebackType
-from typing import TypeVar
+from typing import Any
 
 import psutil
 
@@ -16,8 +16,6 @@ from offramp.meters.missing import Missing
 from offramp.meters.rapl import Packages
 
 PERIOD = 1.0  # seconds
-
-T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,9 @@ class Usage:
             seconds = self.seconds + other.seconds
             cpu = _sum(self.energy_cpu_j, other.energy_cpu_j)
             gpu = _sum(self.energy_gpu_j, other.energy_gpu_j)
-        return Usage(
-            seconds,
-            cpu,
-            gpu,
-            _highest(self.power_cpu_peak_w, other.power_cpu_peak_w),
-            _highest(self.power_gpu_peak_w, other.power_gpu_peak_w),
-            _highest(self.memory_rss_peak_bytes, other.memory_rss_peak_bytes),
-            _highest(self.memory_gpu_peak_bytes, other.memory_gpu_peak_bytes),
-            _highest(self.memory_torch_peak_bytes, other.memory_torch_peak_bytes),
-        )
+        peaks = [field.name for field in fields(self) if "_peak_" in field.name]
+        highest = {name: _highest(getattr(self, name), getattr(other, name)) for name in peaks}
+        return Usage(seconds, cpu, gpu, **highest)
 
     def divided(self, by: int) -> Usage:
         """The equal part of one of `by` phases that did this work together; peaks are of them all."""
@@ -220,7 +211,7 @@ def _own(process: psutil.Process) -> int:
         return int(info.rss - getattr(info, "shared", 0))
 
 
-def _highest(one: T | None, two: T | None) -> T | None:
+def _highest(one: Any, two: Any) -> Any:
     found = [value for value in (one, two) if value is not None]
     return max(found) if found else None
 

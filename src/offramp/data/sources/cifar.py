@@ -119,7 +119,8 @@ def _unpacked(path: Path, binary: Binary) -> dict[str, bytes]:
                 if name in wanted and (file := archive.extractfile(member)):
                     found[name] = file.read()
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise OfframpError(f"{path} is no readable archive ({error}); fetch it again") from error
+        reason = " ".join(str(error).split())  # tarfile takes a line for each compression it tries
+        raise OfframpError(f"{path} is no readable archive ({reason}); fetch it again") from error
     for name in wanted:
         if name not in found:
             raise OfframpError(f"{path} lacks {name}; fetch {binary.archive} of {PAGE} again")

@@ -141,7 +141,6 @@ def cut(
     taps: Sequence[str],
     final: str | None = None,
     *,
-    clock: Clock | None = None,
     surveyed: Survey | None = None,
 ) -> Trunk:
     """Cut `module` after each of `taps` and before its classifier.
@@ -165,15 +164,11 @@ def cut(
     names = tuple(site.name for site in sites)
     shapes = tuple(seen.eval.facts[site.eval].shape or () for site in sites)
     constants = seen.train.traced.constants | seen.eval.traced.constants
-    return _trunk(module, names, shapes, _pieces(module, graphs), constants, seen.code, clock)
+    return _trunk(module, names, shapes, _pieces(module, graphs), constants, seen.code)
 
 
 def cut_by_names(
-    module: nn.Module,
-    names: Sequence[Sequence[str]],
-    input_shape: tuple[int, ...] | None = None,
-    *,
-    clock: Clock | None = None,
+    module: nn.Module, names: Sequence[Sequence[str]], input_shape: tuple[int, ...] | None = None
 ) -> Trunk:
     """Cut a module that cannot be traced.
 
@@ -197,7 +192,7 @@ def cut_by_names(
     found = _pieces(module, [(_chain_graph(row), _chain_graph(row)) for row in names])
     ends = tuple(row[-1] for row in names[:-1])
     code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()])}"
-    trunk = _trunk(module, ends, (), found, {}, code, clock)
+    trunk = _trunk(module, ends, (), found, {}, code)
     if input_shape is None:
         return trunk
     return replace(trunk, shapes=_compared(trunk, input_shape))
@@ -210,7 +205,7 @@ def _trunk(
     pieces: tuple[Piece, ...],
     constants: dict[str, Tensor],
     code: str,
-    clock: Clock | None,
+    clock: Clock | None = None,
 ) -> Trunk:
     hold(module, constants)
     return Trunk(module, places, shapes, pieces, constants, code, clock or Clock())
