@@ -210,8 +210,9 @@ class Data:
 
     def to(self, device: torch.device | str) -> Data:
         """The same data with every tensor on `device`; a split used twice stays one."""
-        moved = {id(split): split.to(device) for split in self.splits.values()}
-        return replace(self, **{name: moved[id(split)] for name, split in self.splits.items()})
+        once = {id(split): split.to(device) for split in self.splits.values()}
+        moved: dict[str, Any] = {name: once[id(split)] for name, split in self.splits.items()}
+        return replace(self, **moved)
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
