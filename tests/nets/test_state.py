@@ -12,9 +12,12 @@ from network_kit import same, shift
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.func import functional_call
+from torch.nn.utils import parametrizations
 from torchvision.models import mnasnet0_5, resnet18
 
+from offramp.errors import OfframpError
 from offramp.nets import attach
+from offramp.parts import Part
 
 
 class Own(nn.Module):
@@ -127,10 +130,13 @@ def test_it_moves_as_a_whole_and_as_a_part_of_another_module(pair):
         (lambda s, _: s.pop("conv1.weight"), r'Missing key\(s\) in state_dict: "conv1.weight"'),
         (lambda s, _: s.update(conv0=torch.ones(1)), r'Unexpected key\(s\) in state_dict: "conv0"'),
         (lambda s, _: s.update({"fc.weight": torch.ones(2)}), "size mismatch for fc.weight"),
-        (lambda s, net: s.pop(net.head_keys[0]), r"Missing.*exits\.layer1\.body\.classifier\.weight"),
         (
-            lambda s, _: s.update({"exits.layer3.body.x": torch.ones(1)}),
-            r'Unexpected key\(s\) in state_dict: "exits\.layer3\.body\.x"',
+            lambda s, net: s.pop(net.head_keys[0]),
+            r"Missing.*exit_heads\.layer1\.body\.classifier\.weight",
+        ),
+        (
+            lambda s, _: s.update({"exit_heads.layer3.body.x": torch.ones(1)}),
+            r'Unexpected key\(s\) in state_dict: "exit_heads\.layer3\.body\.x"',
         ),
     ],
 )
@@ -156,13 +162,100 @@ def test_of_several_trunks_the_final_exits_goes_by_plain_names():
     for twin in (net, copy.deepcopy(net)):
         assert twin.backbone is twin.trunks[0].module
         state = twin.state_dict()
-        assert [state[f"{name}fc.bias"][0] for name in ("", "trunks.1.", "trunks.2.")] == [0, 1, 2]
+        assert [state[f"{name}fc.bias"][0] for name in ("", "other_trunks.1.", "other_trunks.2.")] == [
+            0,
+            1,
+            2,
+        ]
         assert len(list(twin.parameters())) == 3 * 62 + len([*twin.heads[0].parameters()]) * 2
-        with pytest.raises(RuntimeError, match=r"Missing.*trunks\.1\.conv1\.weight"):
+        with pytest.raises(RuntimeError, match=r"Missing.*other_trunks\.1\.conv1\.weight"):
             twin.load_state_dict(resnet18(num_classes=3).state_dict())
         twin.load_state_dict(state)
     apart = net.with_trunks((0, 0, 1))
-    assert apart.backbone is apart.trunks[1].module and "trunks.0.fc.bias" in apart.state_dict()
+    assert apart.backbone is apart.trunks[1].module and "other_trunks.0.fc.bias" in apart.state_dict()
+
+
+def frozen(net):
+    return {n: m.training for n, m in net.named_modules() if n.startswith("layer1.")}
+
+
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        lambda net: net.layer1.eval(),
+        lambda net: net.layer1.apply(lambda m: m.eval()),
+        lambda net: [m.eval() for n, m in net.named_modules() if n.startswith("layer1.")],
+    ],
+)
+def test_a_module_keeps_the_mode_it_is_given(freeze):
+    net = copy.deepcopy(made("resnet18")[1]).train()
+    freeze(net)
+    for twin in (net, copy.deepcopy(net)):
+        before = {key: tensor.clone() for key, tensor in twin.state_dict().items()}
+        outputs(twin)
+        changed = {k for k, t in twin.state_dict().items() if not torch.equal(t, before[k])}
+        assert not any(frozen(twin).values()) and not any(k.startswith("layer1.") for k in changed)
+        assert "layer2.0.bn1.running_mean" in changed
+    net.train()
+    outputs(net)
+    assert all(frozen(net).values())
+
+
+def test_a_dropout_that_two_parts_share_runs_in_the_mode_of_each():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(192, 9), nn.Linear(9, 9), nn.Linear(9, 3)
+            self.act, self.drop = nn.ReLU(), nn.Dropout()
+
+        def forward(self, x):
+            return self.c(self.drop(self.b(self.act(self.drop(self.a(x.flatten(1)))))))
+
+    net = attach(Shared(), ["act"], (3, 8, 8), head="linear").eval()
+    x = torch.ones(2, 3, 8, 8)
+    whole = net.segment(1)(x)[0]
+    net.train_part(Part("head", 2), True)
+    for _ in "twice":
+        tap = net.segment(1)(x)[0]
+        assert torch.equal(tap, whole)
+        assert not torch.equal(net.body(2)(tap), net.body(2)(tap))
+    net.train()
+    net.drop.eval()
+    assert torch.equal(net(x)[1], net(x)[1]) and not net.drop.training
+
+
+def test_a_cut_network_takes_no_other_module():
+    net, own = (copy.deepcopy(made(name)[1]) for name in ("resnet18", "own"))
+    message = "already cut; replace `fc` in the module, then attach"
+    with pytest.raises(OfframpError, match=message):
+        net.fc = nn.Linear(64, 4)
+    with pytest.raises(OfframpError, match=message):
+        del net.fc
+    with pytest.raises(OfframpError, match="replace `scale` in the module"):
+        own.scale = nn.Parameter(torch.ones(1))
+    net.fc = net.fc
+    own.offset = torch.ones(1)
+    own.scale.data.fill_(2)
+    assert torch.equal(own.backbone.offset, torch.ones(1))
+    parametrizations.weight_norm(net.fc)
+    assert torch.isfinite(outputs(net.half().float())[-1]).all()
+
+
+def test_heads_are_a_submodule_of_their_own():
+    net = copy.deepcopy(made("resnet18")[1])
+    heads = {id(p) for p in net.head_parameters()}
+    assert heads == {id(p) for p in net.exit_heads.parameters()}
+    assert heads.isdisjoint(map(id, net.backbone.parameters()))
+    assert len(heads) == len(net.head_keys) == 6
+    x = torch.randn(2, 3, 32, 32)
+    for exported in (net, net.with_trunks((0, 1, 1, 1))):
+        found = torch.export.export(exported, (x,)).module()(x)
+        assert all(map(torch.allclose, found, exported(x)))
+
+
+def test_a_network_is_not_pickled(tmp_path):
+    with pytest.raises(OfframpError, match=r"save net\.state_dict\(\)"):
+        torch.save(made("resnet18")[1], tmp_path / "net.pth")
 
 
 def test_what_it_prints_is_a_row_an_exit():

@@ -68,10 +68,10 @@ class ExitNetwork(nn.Module):
     several there are more, and `trunk_of[k - 1]` is the one that exit k runs.
 
     To PyTorch it is the backbone with heads added. Parameters, buffers and submodules go by the
-    backbone's own names, those of an early exit by `exits.<place>.…` (`head_keys` lists them). So a
+    backbone's own names, those of an early exit by `exit_heads.<place>.…` (`head_keys` lists them). So a
     checkpoint of the backbone loads as it is, and `backbone.load_state_dict(net.state_dict(),
     strict=False)` fills the plain backbone. Of several trunks, the final exit's goes by the plain names
-    and trunk n by `trunks.<n>.…`.
+    and trunk n by `other_trunks.<n>.…`.
 
     >>> from torchvision.models import resnet18
     >>> checkpoint = resnet18(num_classes=10).state_dict()  # as torch.load reads it
@@ -84,6 +84,15 @@ class ExitNetwork(nn.Module):
 
     `load_state_dict` leaves a head alone if the checkpoint has no tensor of it; everything else that is
     missing, unexpected or of another shape is an error, as usual.
+
+    `train()` and `eval()` set every module's mode; after them a module keeps the mode it is given, so
+    `net.layer1.eval()` freezes the statistics of its batch norms. A function whose effect depends on
+    the mode, such as `F.dropout(x, training=self.training)`, follows the last `train()`, `eval()` or
+    `train_part` of the network, whatever the mode of the module that calls it.
+
+    The network is cut when it is made: a submodule or parameter cannot be replaced afterwards, though
+    its values can. Forward hooks fire on the modules of PyTorch inside (`layer1.0.conv1`), not on the
+    modules that contain them (`layer1`), whose forward does not run.
 
     trunks: cut alike, all of one clock, which decides what dropout and drop-path draw from.
     heads: of the early exits.
@@ -120,17 +129,17 @@ class ExitNetwork(nn.Module):
         self._parameters, self._buffers = root._parameters, root._buffers
         self._non_persistent_buffers_set = root._non_persistent_buffers_set
         self._modules.update(root._modules)
-        others, exits = nn.Module(), nn.Module()
+        others, heads = nn.Module(), nn.Module()
         for n, trunk in enumerate(self.trunks):
             if n != self.trunk_of[-1]:
                 others._modules[str(n)] = trunk.module
         for exit, head in zip(self._facts.early, self.heads, strict=True):
-            node = exits
+            node = heads
             for step in exit.place.split("."):
                 node = node._modules.setdefault(step, nn.Module())  # type: ignore[assignment]
             node._modules.update(head._modules)
-        added = {_free("trunks", root): others, _free("exits", root): exits}
-        self._trunks_name, self._exits_name = added
+        added = {_free("other_trunks", root): others, _free("exit_heads", root): heads}
+        self._trunks_name, self._heads_name = added
         self._modules.update({name: module for name, module in added.items() if module._modules})
 
     @property
@@ -143,9 +152,13 @@ class ExitNetwork(nn.Module):
         """The keys of `state_dict()` that are the early exits' heads', not the backbone's."""
         return tuple(key for k in range(1, self.exits) for key in self._head_state(k, ""))
 
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the early exits' heads; the backbone's are not among them."""
+        return [parameter for head in self.heads for parameter in head.parameters()]
+
     def _head_state(self, k: int, prefix: str) -> dict[str, Tensor]:
         place = self._facts.early[k - 1].place
-        return self.heads[k - 1].state_dict(prefix=f"{prefix}{self._exits_name}.{place}.")
+        return self.heads[k - 1].state_dict(prefix=f"{prefix}{self._heads_name}.{place}.")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """What `load_state_dict` does here, wherever this network is a part: the backbone loads by its
@@ -154,16 +167,36 @@ class ExitNetwork(nn.Module):
             own = self._head_state(k, prefix)
             if own.keys().isdisjoint(state_dict):
                 state_dict.update(own)
-        added = [prefix + name + "." for name in (self._trunks_name, self._exits_name)]
+        added = [prefix + name + "." for name in (self._trunks_name, self._heads_name)]
         aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
         self.backbone._load_from_state_dict(state_dict, prefix, *rest)
         state_dict.update(aside)
 
     def get_submodule(self, target: str) -> nn.Module:
-        """The module of that name in `named_modules()`, such as `layer1.0.conv1` or `exits.layer1`."""
+        """The module of that name in `named_modules()`: `layer1.0.conv1` or `exit_heads.layer1`."""
         first, _, rest = target.partition(".")
-        module = self._modules.get(first)  # an attribute of the same name, such as `exits`, is not meant
+        module = self._modules.get(first)  # an attribute of the same name, such as `heads`, is not meant
         return super().get_submodule(target) if module is None else module.get_submodule(rest)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_surgery(name, value)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse_surgery(name, None)
+        super().__delattr__(name)
+
+    def _refuse_surgery(self, name: str, value: Any) -> None:
+        tables = (self.__dict__.get(table, {}) for table in ("_modules", "_parameters"))
+        if any(name in table and table[name] is not value for table in tables):
+            raise OfframpError(
+                f"the network is already cut; replace `{name}` in the module, then attach"
+            )
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise OfframpError(
+            "a network with exits cannot be pickled; save net.state_dict(), and attach again to load it"
+        )
 
     def __repr__(self) -> str:
         """A row an exit: where it reads, its share of the plain network's MACs, its head."""
@@ -342,7 +375,7 @@ class ExitNetwork(nn.Module):
         twin.training = self.training
         for trunk, source in enumerate(sources):
             for part in path(self.exits):
-                twin.train_part(part, self._piece(part, source).training, trunk)
+                twin._piece(part, trunk).training = self._piece(part, source).training
         return twin
 
     def _is_early(self, part: Part) -> bool:

@@ -51,21 +51,46 @@ class Segment:
     """A stretch of a module: takes tensors, and returns the tensor at its end first.
 
     The tensors that cross the cut beside that one follow it, and the next segment takes them in the
-    same order. A segment has a mode of its own, and sets that of the modules it calls accordingly.
+    same order. A segment has a mode of its own, which chooses the graph; `train` also sets that of the
+    modules it calls, which may then be changed one by one.
+
+    modes: of all segments of the module, by number; this is number `index`.
     """
 
-    def __init__(self, module: nn.Module, clock: Clock, piece: Piece) -> None:
-        self.training = module.training
+    def __init__(
+        self,
+        module: nn.Module,
+        clock: Clock,
+        pieces: Sequence[Piece],
+        index: int,
+        modes: dict[int, bool],
+    ) -> None:
         self._module = module
         self._clock = clock
-        self._piece = piece
-        self._functions = piece.functions
-        self._leaves = tuple(module.get_submodule(path) for path in piece.leaves)
+        self._piece = pieces[index]
+        self._index, self._modes = index, modes
+        self._functions = self._piece.functions
+        self._leaves = tuple(module.get_submodule(path) for path in self._piece.leaves)
+        others = {
+            id(part)
+            for other in (*pieces[:index], *pieces[index + 1 :])
+            for path in other.leaves
+            for part in module.get_submodule(path).modules()
+        }
+        self._shared = [m for m in self._leaves if any(id(part) in others for part in m.modules())]
+
+    @property
+    def training(self) -> bool:
+        return self._modes[self._index]
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._modes[self._index] = mode
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """tensors: `[B, ...]` each; for the first segment the images `[B, C, H, W]`."""
-        for leaf in self._leaves:  # another segment may call the same module in another mode
-            if leaf.training is not self.training:
+        if self._shared and len(set(self._modes.values())) > 1:
+            for leaf in self._shared:  # another segment calls it in another mode
                 leaf.train(self.training)
         return self._functions[self.training](self._module, self._clock, *tensors)
 
@@ -112,12 +137,17 @@ class Trunk:
     clock: Clock
 
     @cached_property
-    def segments(self) -> tuple[Segment, ...]:
-        return tuple(Segment(self.module, self.clock, piece) for piece in self.pieces[:-1])
+    def _live(self) -> tuple[Segment, ...]:
+        modes = dict.fromkeys(range(len(self.pieces)), self.module.training)
+        return tuple(Segment(self.module, self.clock, self.pieces, i, modes) for i in modes)
 
-    @cached_property
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self._live[:-1]
+
+    @property
     def classifier(self) -> Segment:
-        return Segment(self.module, self.clock, self.pieces[-1])
+        return self._live[-1]
 
     def on(self, module: nn.Module, clock: Clock | None = None) -> Trunk:
         """The same cuts on another instance of the same architecture, without tracing it.
