@@ -24,6 +24,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee
 from offramp.engine.values import Point
 from offramp.nets.backbones import BACKBONES
+from offramp.parts import Part
 from offramp.study.plan.plan import Plan
 
 KEEP_BASELINE = ("two-stage", "distillation", HEADS_ONLY, LAST_ONLY)
@@ -175,8 +176,8 @@ def test_a_part_that_does_not_train_is_found(monkeypatch: pytest.MonkeyPatch) ->
     right = offramp.engine.fit.step
 
     def without_heads(trainee: Trainee, *rest: Any) -> torch.Tensor:
-        for name, parameter in trainee.net.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and not name.startswith("heads"))
+        for parameter in trainee.net.parameters_of(Part("head", 1)):
+            parameter.requires_grad_(False)
         return right(trainee, *rest)
 
     monkeypatch.setattr(offramp.engine.fit, "step", without_heads)
