@@ -15,7 +15,7 @@ from pyarrow.parquet import ParquetFile
 
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
-from offramp.store.filesystem import Files, files_at
+from offramp.store.filesystem import FileSystem, file_system
 from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.sealed import Damaged, Kind
 
@@ -59,7 +59,7 @@ class Archive:
         """Raises OfframpError when `root` is a file, some other folder, or a newer store, and where a
         folder of the store is a link."""
         self.root = root
-        self.files = files_at(root)
+        self.files = file_system(root)
         self.refuse_links()
         taken = [name for name in ("nodes", "trials", "work", "staging") if self.files.exists(name)]
         if self.exists():  # asked after `taken`: it is the first thing a new store gets
@@ -198,10 +198,10 @@ def checked(name: str) -> str:
 
 def is_store(path: Path) -> bool:
     """Whether a store is at `path`."""
-    return not path.is_file() and files_at(path).exists(VERSION)
+    return not path.is_file() and file_system(path).exists(VERSION)
 
 
-def _format(files: Files) -> int:
+def _format(files: FileSystem) -> int:
     path = files.path(VERSION)
     try:
         version = json.loads(files.read(VERSION))["format"]

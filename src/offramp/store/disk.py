@@ -1,5 +1,5 @@
-"""The files of a store on a disk of this machine: see `filesystem.Files`, which says what each method
-does. No torch.
+"""The files of a store on a disk of this machine: `filesystem.FileSystem` says what each method does.
+No torch.
 
 The root may be a link. A name that leads over one is refused, so that nothing outside is read, written
 or removed.

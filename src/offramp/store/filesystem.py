@@ -1,6 +1,7 @@
 """All that a store asks of the file system that it lies on.
 
-A store elsewhere is a class with the methods of `Files`, in a file of its own, and a line in `files_at`.
+A store elsewhere is a class with the methods of `FileSystem`, in a file of its own, and a line in
+`file_system`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from offramp.store.disk import Disk
 from offramp.store.locks import Held
 
 
-class Files(Protocol):
+class FileSystem(Protocol):
     """The files of one store. A name is its parts below the root: "nodes", key, "node.json".
 
     Every method raises OfframpError where a name leads over a link, for a full disk, and for what may
@@ -70,6 +71,6 @@ class Files(Protocol):
         caller keeps the gate shut."""
 
 
-def files_at(root: Path) -> Files:
+def file_system(root: Path) -> FileSystem:
     """The files of the store at `root`. Raises OfframpError where that is no folder."""
     return Disk(root)

@@ -21,7 +21,7 @@ from offramp.hashing import text as text
 from offramp.hashing import with_seal as with_seal
 
 if TYPE_CHECKING:
-    from offramp.store.filesystem import Files
+    from offramp.store.filesystem import FileSystem
 
 REMEDY = "run its study again to make it anew"
 
@@ -59,13 +59,13 @@ def document(name: str, record: Mapping[str, Any], files: Mapping[str, bytes]) -
 
 
 def write(
-    files: Files, kind: Kind, name: str, manifest: Mapping[str, Any], content: Mapping[str, bytes]
+    files: FileSystem, kind: Kind, name: str, manifest: Mapping[str, Any], content: Mapping[str, bytes]
 ) -> None:
     """Make a folder, or put it in the place of one that is there."""
     files.write_folder({**content, kind.manifest: text(manifest)}, kind.folder, name)
 
 
-def read(files: Files, kind: Kind, name: str) -> dict[str, Any]:
+def read(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     """The manifest. Raises Damaged unless it is sealed and of this folder; reads no other file."""
     place = files.path(kind.folder, name, kind.manifest)
     data = files.read(kind.folder, name, kind.manifest)
@@ -77,7 +77,7 @@ def read(files: Files, kind: Kind, name: str) -> dict[str, Any]:
     return manifest
 
 
-def is_whole(files: Files, kind: Kind, name: str) -> bool:
+def is_whole(files: FileSystem, kind: Kind, name: str) -> bool:
     """Whether the manifest is sealed and every file has its size."""
     try:
         sums = read(files, kind, name)["files"].items()
@@ -86,7 +86,7 @@ def is_whole(files: Files, kind: Kind, name: str) -> bool:
     return all(files.length(kind.folder, name, file) == said["bytes"] for file, said in sums)
 
 
-def content(files: Files, kind: Kind, name: str, file: str) -> bytes:
+def content(files: FileSystem, kind: Kind, name: str, file: str) -> bytes:
     """One file of the folder. Raises Damaged unless its size and SHA-256 are the manifest's."""
     sums = read(files, kind, name)["files"][file]
     data = files.read(kind.folder, name, file)
@@ -98,7 +98,7 @@ def content(files: Files, kind: Kind, name: str, file: str) -> bytes:
     return data
 
 
-def verify(files: Files, kind: Kind, name: str) -> dict[str, Any]:
+def verify(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     """The manifest, after reading every file. Raises Damaged naming the first bad one."""
     manifest = read(files, kind, name)
     for file in sorted(kind.files):
