@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.engine.cost import Work, exit_macs, exit_shares, value_bytes, work
+from offramp.engine.cost import Work, exit_shares, value_bytes, work
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.values import Point
 from offramp.nets import ExitNetwork
+from offramp.nets.network import exit_macs
 from offramp.parts import Part
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES

@@ -162,10 +162,29 @@ def test_attaching_to_a_transformer_keeps_its_weights():
         ({"exits": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
         ({"exits": 1, "head": {"withd": 3}}, "did you mean 'width'"),
         ({"exits": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
+        ({"module": Residual}, "module: the class Residual is no network; give an nn.Module"),
+        ({"module": "resnet18"}, "module: 'resnet18' is no network"),
+        ({"module": {}}, "module: {} is no network"),
+        ({"module": None}, "module: None is no network"),
+        ({"input_shape": 16}, "input_shape: cannot be 16; give channels, height and width"),
+        ({"input_shape": (3, 16)}, r"input_shape: cannot be \(3, 16\)"),
+        ({"head": 3}, "head: cannot be 3; use paper, linear or mlp"),
+        ({"exits": None}, "exits: cannot be None; name places"),
+        ({"exits": ["stem", ["head"]]}, "exits: cannot be"),
+        ({"exits": "nowhere"}, "no place 'nowhere'; use one of "),
+        ({"exits": 1, "seed": "one"}, "seed: cannot be 'one'; use a whole number"),
+        ({"exits": 1, "classes": "5"}, "classes: cannot be '5'; use a whole number"),
     ],
 )
 def test_mistakes_in_attaching(arguments, message):
-    refuses(message, attach, Residual(), **{"input_shape": (3, 16, 16), **arguments})
+    given = {"module": Residual(), "exits": "stem", "input_shape": (3, 16, 16), **arguments}
+    refuses(message, attach, **given)
+
+
+def test_one_place_and_a_size_will_do():
+    net = attach(Residual(), "stem", torch.ones(3, 16, 16).shape)
+    assert net.places[0] == "stem" and net.input_shape == (3, 16, 16)
+    assert "(leaving here costs more than the plain network)" in repr(net)
 
 
 # Spreading exits

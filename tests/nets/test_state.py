@@ -262,8 +262,8 @@ def test_what_it_prints_is_a_row_an_exit():
     net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32))
     assert repr(net).splitlines() == [
         "ResNet with exits: 3×32×32 → 3 classes",
-        "  exit  place   MACs, %  head",
-        "  1     layer1     35.4  paper",
-        "  2     layer2     56.3  paper",
-        "  3     layer4    100.0  its own classifier",
+        "  exit  place   of plain  head",
+        "  1     layer1     35.4%  paper",
+        "  2     layer2     59.7%  paper",
+        "  3     layer4    105.0%  its own classifier",
     ]

@@ -13,10 +13,10 @@ from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.analysis.imbalance import auroc
 from offramp.cli.commands.show import show_trial
 from offramp.data import normalize
-from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
+from offramp.nets.network import exit_macs
 from offramp.store.store import Damaged, Store
 from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan

@@ -49,6 +49,7 @@ def mine(exits: int, *, temperature: float = 2.0) -> tuple[Phase, ...]:
 def attached(module: nn.Module) -> ExitNetwork:
     net = offramp.attach(module, exits=["layer1"], input_shape=(3, 32, 32), head="linear")
     net.load_state_dict(module.state_dict())
+    offramp.attach(module, "layer1", torch.Size([3, 32, 32]))
     offramp.attach(module, taps=["layer1"])  # type: ignore[call-arg]
     return net
 

@@ -63,7 +63,7 @@ class Fitted:
 
     >>> fitted
     two-stage: test accuracy at each exit
-           after    MACs  of plain  accuracy
+           place    MACs  of plain  accuracy
     exit...
     >>> fitted.net(fitted.normalize(images[:2]))[0].shape
     torch.Size([2, 10])
@@ -84,12 +84,12 @@ class Fitted:
         network's, and the accuracy on test, 0 to 1.
 
         >>> fitted.table().columns.tolist()
-        ['after', 'MACs', 'of plain', 'accuracy']
+        ['place', 'MACs', 'of plain', 'accuracy']
         """
         numbers, known = list(self.accuracy), self._manifest
         return pd.DataFrame(
             {
-                "after": [self.net.places[k - 1] for k in numbers],
+                "place": [self.net.places[k - 1] for k in numbers],
                 "MACs": known.macs,
                 "of plain": [spent / known.backbone_macs for spent in known.macs],
                 "accuracy": list(self.accuracy.values()),

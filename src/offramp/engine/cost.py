@@ -106,13 +106,6 @@ def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
     return {exit: value / total for exit, value in macs.items()}
 
 
-def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:
-    """MACs of one image that is asked at the exits `passed` and leaves at the last of them: earlier
-    heads are paid for, and earlier trunks where exits own theirs."""
-    done = {(net.trunk_of[k - 1], part) for k in passed for part in path(k)}
-    return sum(net.macs(part) for _, part in done)
-
-
 def _below(node: Node, net: ExitNetwork) -> int:
     """MACs of one image in the frozen layers below the cuts, and in the teacher."""
     groups = (_parts(frozen_inputs(node).values()), _parts(teacher_logits(node).values()))

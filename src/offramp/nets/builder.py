@@ -71,25 +71,34 @@ def list_places(
 
 def attach(
     module: nn.Module,
-    exits: Sequence[str] | Sequence[Sequence[str]] | int,
-    input_shape: Shape,
+    exits: str | Sequence[str] | Sequence[Sequence[str]] | int,
+    input_shape: Sequence[int],
     classes: int | None = None,
     head: str | Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> ExitNetwork:
-    """Early exits on a copy of `module`, which keeps its weights; the exits' are drawn from `seed`.
+    """Returns a copy of `module` with early exits, in train mode.
+
+    The copy has the module's weights; new heads are drawn from `seed`.
 
     module: images [B, C, H, W] → logits [B, classes].
-    exits: the places of the early exits (names of submodules, say), in the order they run; or how many,
-        spread evenly over the compute. For a module that cannot be traced: the names of the submodules
-        of each segment, in the order they run, and a last list for the classifier.
+    exits: the places of the early exits (names of submodules, say), in the order they run; one place;
+        or how many, spread evenly over the compute. For a module that cannot be traced: the names of
+        the submodules of each segment, in the order they run, and a last list for the classifier.
     input_shape: (C, H, W) of one image.
     classes: to check against the module's; None takes what it has.
-    head: a kind of head, or settings of `HeadSpec`; by default the paper's head for maps, otherwise an
-        MLP.
+    head: a kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`:
+        `linear`: the mean over a map or over tokens, then one linear layer. Costs next to nothing.
+        `mlp`: the same mean, LayerNorm, `hidden` units, GELU, `dropout`, a linear layer. Cheap too.
+        `paper`, for maps alone: a convolution of `width` channels and size `kernel` between 0 to 2
+            max-`pools`, then flattened (`flatten`) into a dense layer of `hidden` units. On a small
+            network its convolution can cost more than the network itself; `print(net)` says.
+        Settings of the other kinds: `tokens` (`mean`, or `class` for the first token) and `layout` of
+        a map (`chw`, `hwc`). By default `paper` for maps, otherwise `mlp`.
+    seed: a whole number.
 
-    Raises OfframpError for a place that is not there, a head that does not fit it, and a module that
-    returns no logits.
+    Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
+    fit it, and a module that returns no logits.
 
     >>> import torch, offramp
     >>> from torchvision.models import resnet18
@@ -97,7 +106,11 @@ def attach(
     >>> [tuple(logits.shape) for logits in net.eval()(torch.randn(2, 3, 32, 32))]
     [(2, 1000), (2, 1000), (2, 1000)]
     """
+    _check_arguments(module, exits, input_shape, classes, head, seed)
     module = copy.deepcopy(module)
+    channels, height, width = input_shape
+    input_shape = (channels, height, width)
+    exits = [exits] if isinstance(exits, str) else exits
     if isinstance(exits, int) or all(isinstance(place, str) for place in exits):
         taps = exits if isinstance(exits, int) else tuple(str(place) for place in exits)
         trunk, texts = _cut(module, input_shape, Origin(None, {}, taps=taps)), []
@@ -107,6 +120,48 @@ def attach(
     identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}
     overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
     return _assembled(trunk, Origin(None, identity), overrides, input_shape, classes, seed)
+
+
+def _check_arguments(
+    module: Any, exits: Any, input_shape: Any, classes: Any, head: Any, seed: Any
+) -> None:
+    if not isinstance(module, nn.Module):
+        what = f"the class {module.__name__}" if isinstance(module, type) else repr(module)[:60]
+        raise OfframpError(
+            f"module: {what} is no network; give an nn.Module, such as MyNet() or "
+            "torchvision.models.resnet18()"
+        )
+    named = isinstance(exits, str) or _listed(exits, str)
+    if not (
+        named or _whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))
+    ):
+        raise OfframpError(
+            f"exits: cannot be {exits!r}; name places, such as ['layer1'], or say how many"
+        )
+    if not (_listed(input_shape, int) and len(input_shape) == 3 and min(input_shape) > 0):
+        raise OfframpError(
+            f"input_shape: cannot be {input_shape!r}; give channels, height and width of one image, "
+            "such as (3, 32, 32)"
+        )
+    if not (classes is None or _whole(classes)):
+        raise OfframpError(f"classes: cannot be {classes!r}; use a whole number, or None")
+    if not (head is None or isinstance(head, (str, Mapping))):
+        raise OfframpError(
+            f"head: cannot be {head!r}; use paper, linear or mlp, or settings such as "
+            "{'kind': 'mlp', 'hidden': 64}"
+        )
+    if not _whole(seed):
+        raise OfframpError(f"seed: cannot be {seed!r}; use a whole number")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _listed(value: Any, kind: type) -> bool:
+    """Whether it is a sequence of that kind, and no string."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
 
 
 def _cut(module: nn.Module, input_shape: Shape, origin: Origin) -> Trunk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -199,13 +199,16 @@ class ExitNetwork(nn.Module):
         )
 
     def __repr__(self) -> str:
-        """A row an exit: where it reads, its share of the plain network's MACs, its head."""
+        """A row an exit: the place where it reads, the MACs of an image that leaves there after asking
+        every earlier exit, their share of the plain network's, its head."""
         whole = sum(self.macs(part) for part in path(self.exits))
-        rows = [("exit", "place", "MACs, %", "head")]
+        rows = [("exit", "place", "of plain", "head")]
         for k, place in enumerate(self.places, start=1):
-            share = 100 * sum(self.macs(part) for part in path(k)) / whole
+            spent = exit_macs(self, range(1, k + 1))
             head = self.head_specs[k - 1].kind if k < self.exits else "its own classifier"
-            rows.append((str(k), place, f"{share:.1f}", head))
+            dear = k < self.exits and spent > whole
+            note = " (leaving here costs more than the plain network)" if dear else ""
+            rows.append((str(k), place, f"{spent / whole:.1%}", head + note))
         wide, narrow = (max(len(row[n]) for row in rows) for n in (1, 2))
         lines = [f"  {row[0]:<4}  {row[1]:<{wide}}  {row[2]:>{narrow}}  {row[3]}" for row in rows]
         shape = "×".join(map(str, self.input_shape))
@@ -302,10 +305,13 @@ class ExitNetwork(nn.Module):
         return self._rebuilt(range(len(self.trunks)), self.trunk_of)
 
     def identified(self) -> ExitNetwork:
-        """A copy that is identified by the weights that its trunk has now, where it came with them.
+        """A copy for training that begins with the weights the trunk has now.
 
-        Weights that are drawn from a seed, those of early exits included, are no part of what a
-        network is. Raises OfframpError for a network of several trunks.
+        A store tells attached networks apart by a hash of their trunk's weights, taken when the exits
+        are attached. This takes it anew, so that a trunk that has changed since is another network to
+        the store. A trunk that is drawn from a seed is known by its name and needs no hash.
+
+        Raises OfframpError for a network of several trunks.
         """
         if len(self.trunks) > 1:
             raise OfframpError(
@@ -338,9 +344,7 @@ class ExitNetwork(nn.Module):
         """A copy with weights and buffers drawn anew, a function of (seed, draw, name).
 
         A head depends on its place and the trunk on nothing else: other exits change nothing. Weights
-        that were given for the trunk stand for every draw.
-        The weights that an attached module came with stand for every draw of its trunk: see
-        `redrawable`.
+        that came with the module are never redrawn (`redrawable`).
         """
         twin = self.copy()
         for k, exit in enumerate(self._facts.early, start=1):
@@ -386,6 +390,13 @@ class ExitNetwork(nn.Module):
         if part.kind == "segment":
             return self.segment(part.index, trunk)
         return self.trunks[trunk].classifier
+
+
+def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:
+    """MACs of one image that is asked at the exits `passed` and leaves at the last of them: earlier
+    heads are paid for, and earlier trunks where exits own theirs."""
+    done = {(net.trunk_of[k - 1], part) for k in passed for part in path(k)}
+    return sum(net.macs(part) for _, part in done)
 
 
 def _free(name: str, module: nn.Module) -> str:

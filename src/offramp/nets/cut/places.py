@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.device import seeded
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError
 from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, observe, trace
 from offramp.nets.identity import settings
 
@@ -140,9 +141,16 @@ class Survey:
         for site in self.sites:
             if name == site.name or name in site.aliases:
                 return site
-        hint = nearest(name, [n for s in self.sites if s.clean for n in (s.name, *s.aliases)])
-        hint = hint if "did you mean" in hint else "; places() lists the names there are"
-        raise OfframpError(f"{self.title} has no place '{name}'{hint}")
+        names = [n for s in self.sites if s.clean for n in (s.name, *s.aliases)]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        if not near:  # whole stages rather than what is inside them
+            near = sorted(
+                dict.fromkeys(s.name for s in self.sites if s.clean), key=lambda n: n.count(".")
+            )
+        raise OfframpError(
+            f"{self.title} has no place '{name}'; use one of "
+            f"{', '.join(near[:8])}{', …' if len(near) > 8 else ''}"
+        )
 
     def final(self, name: str | None = None) -> Site:
         """The place that feeds the classifier: the one named, else the last one before it.

@@ -14,7 +14,6 @@ from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.augment import Augment
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
-from offramp.engine.cost import exit_macs
 from offramp.engine.evaluate import split_logits
 from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Source
@@ -22,6 +21,7 @@ from offramp.engine.weights import Weights
 from offramp.errors import Changed, OfframpError
 from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.network import exit_macs
 from offramp.parts import backbone, path
 from offramp.store.manifest import (
     Augmentation,
