@@ -85,7 +85,7 @@ class Results:
         return tidy(self.store, self.trials)
 
     def figure(self, name: str) -> Chart:
-        """A chart by name, such as `accuracy-compute`; `offramp figures --help` lists the names.
+        """A chart by name, such as `accuracy-compute`; `offramp figures --list` has the names.
 
         Raises OfframpError for a name that is none or stands for several charts (it lists theirs), and
         where the results do not hold what it shows.
