@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,12 +49,40 @@ def test_a_policy_set_by_hand_is_timed_and_exported_too(fitted: Fitted, tmp_path
 def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     policy = fitted.calibrate(risk=0.5, on_average=True)
     other = replace(policy, calibration=replace(policy.calibration, trial_hash="0" * 64))
-    for wrong in (other, Policy("confidence", (1, 3), (0.5, None))):
+    unmade: Any = None
+    for wrong in (other, Policy("confidence", (1, 3), (0.5, None)), unmade):
         with pytest.raises(OfframpError, match="the policy"):
             fitted.export(tmp_path / "bundle", wrong)
+    for wrong in (other, unmade, "nowhere.json"):
+        with pytest.raises(OfframpError, match="policy"):
+            fitted.predict(IMAGES, wrong)
     with pytest.raises(OfframpError, match="give exactly one target"):
         fitted.calibrate()
     assert not list(tmp_path.iterdir())
+    policy.save(tmp_path / "policy.json")
+    found = (fitted.predict(IMAGES, rule).exits for rule in (policy, str(tmp_path / "policy.json")))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_acc": 0.01}, "unknown limit 'max_acc'; did you mean 'max_accuracy_loss'?"),
+        ({"maxloss": 1, "risk": 0.1}, "unknown limit 'maxloss'; did you mean 'max_accuracy_loss'?"),
+        ({"max_mean_macs": "40%"}, "max-mean-macs must be a number of MACs, such as 1.5M or 2e6; got '40%'"),
+        ({"risk": [1]}, r"risk must be a number, got [1]"),
+        ({"max_accuracy_loss": 0.1, "batch": 0}, "batch must be at least 1, got 0"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(fitted: Fitted, limits: Any, message: str) -> None:
+    with pytest.raises(OfframpError) as caught:
+        fitted.calibrate(**limits)
+    assert str(caught.value) == message
+
+
+def test_a_limit_may_be_text(fitted: Fitted) -> None:
+    pairs: Any = ({"max_accuracy_loss": "2%"}, {"max_accuracy_loss": 0.02})
+    assert fitted.calibrate(**pairs[0]) == fitted.calibrate(**pairs[1])
 
 
 def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:

@@ -30,7 +30,8 @@ class Changed(OfframpError):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint for a mistyped word: `; did you mean 'joint'?`, or the choices when none is near."""
     options = sorted(choices)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    begun = [option for option in options if word and option.startswith(word)]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; choose from {', '.join(options)}" if options else ""

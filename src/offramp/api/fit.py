@@ -29,7 +29,7 @@ from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.policy.calibrate import Limits, calibrate, target
 from offramp.policy.candidates import Search
-from offramp.policy.policy import Policy, check_fits
+from offramp.policy.policy import Policy, check_fits, given
 from offramp.recipe import Recipe
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -163,6 +163,8 @@ class Fitted:
         'No guarantee:'
         """
         wish, known = target(**limits), self._trained
+        if batch < 1:
+            raise OfframpError(f"batch must be at least 1, got {batch}")
         measured = None
         if wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
@@ -170,22 +172,30 @@ class Fitted:
         found = calibrate(known.validation, known.calibration, known.costs, wish, search, measured)
         return trained.policy_of(known, found)
 
-    def predict(self, images: torch.Tensor, policy: Policy) -> Prediction:
+    def predict(self, images: torch.Tensor, policy: Policy | str | Path) -> Prediction:
         """Answers for a batch; images that leave early cost nothing more.
 
-        images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32.  policy:
-        names exits of `net`.  To answer many batches, make a `predictor` once.
+        images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32.
+        policy: one, or the path of a policy file.  To answer many batches, make a `predictor` once.
+
+        Raises OfframpError for a policy of another network, and for images that `net` cannot take.
 
         >>> made = fitted.predict(images[:100], policy)
         >>> made.classes.shape, made.exits.shape, made.compute.shape
         (torch.Size([100]), torch.Size([100]), torch.Size([100]))
         """
+        rule = given(policy)
+        if rule.calibration.trial_hash:
+            check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
+        if not isinstance(images, torch.Tensor):
+            kind = type(images).__name__
+            raise OfframpError(f"the images are a {kind}; give a tensor, as torch.as_tensor makes one")
         ready = images if images.is_floating_point() else self.normalize(images)
-        return Predictor(self.net, policy)(ready)
+        return Predictor(self.net, rule)(ready)
 
     def benchmark(
         self,
-        policy: Policy | None = None,
+        policy: Policy | str | Path | None = None,
         batches: Sequence[int] = (1, 32),
         *,
         backend: str | None = None,
@@ -220,7 +230,7 @@ class Fitted:
     def export(
         self,
         folder: str | Path,
-        policy: Policy,
+        policy: Policy | str | Path,
         *,
         check: bool = True,
         measure: bool = True,
@@ -259,12 +269,12 @@ class Fitted:
     def _trained(self) -> Trained:
         return trained.of_network(self.trial, self.net, self._manifest, self.logits)
 
-    def _bound(self, policy: Policy) -> Policy:
+    def _bound(self, policy: Policy | str | Path) -> Policy:
         """The policy with what it comes to on calibration images, where it was set by hand.
 
         Raises OfframpError for one of another network.
         """
-        known = self._trained
+        policy, known = given(policy), self._trained
         made = replace(policy.calibration, trial=known.id, trial_hash=known.hash)
         if not policy.calibration.trial_hash:
             policy = replace(policy, calibration=made)

@@ -8,6 +8,7 @@ import torch
 
 from offramp import device as devices
 from offramp.engine.settings import placed
+from offramp.errors import OfframpError
 from offramp.infer.image_files import checked_policy
 from offramp.infer.predictor import Predictor
 from offramp.nets import ExitNetwork
@@ -42,6 +43,9 @@ def load(
     >>> [tuple(logits.shape) for logits in trained(torch.zeros(5, 1, 8, 8))]
     [(5, 10), (5, 10), (5, 10), (5, 10)]
     """
+    if not isinstance(trial, str):
+        kind = type(trial).__name__
+        raise OfframpError(f"the trial is a {kind}; give a trial's id, such as results.trials[0]")
     kept = Store(Path(store))
     place = devices.chosen(device)
     return trials.load_network(kept, kept.find_trial(trial), place, net, trust_code)
@@ -61,13 +65,14 @@ def predictor(
 
     net: a network in eval mode, as `load` and `fit` give it, used where it is; or a trial's id, or the
         beginning of one, in `store`, to be put on `device`.
-    policy: one, or the path of a policy file, which must be of the trial where that is named.
+    policy: a Policy, or the path of a policy file. If the net is given as a trial, the policy must be
+        that trial's.
     backend: of torch.compile, such as "inductor", for each stage alone; None runs eagerly.
     trust_code: as `load` takes it.
 
     The answers have classes, confidence, exits and compute of each image, [B], and logits [B, classes].
-    Raises OfframpError for a trial or file that is not there, a policy of another network, and a network
-    in train mode.
+    Raises OfframpError for a trial or file that is not there, a policy for exits that the network does
+    not have, a policy of another trial than the one that is named, and a network in train mode.
 
     >>> policy = offramp.Policy("confidence", exits=(1, 2, 3, 4), thresholds=(0.9, 0.9, 0.9, None))
     >>> answer = offramp.predictor("two-stage", policy, store="runs/demo")
@@ -75,11 +80,13 @@ def predictor(
     torch.Size([5])
     """
     if isinstance(net, ExitNetwork):
-        rule = policy if isinstance(policy, Policy) else policies.read(Path(policy))
-        return Predictor(net, rule, backend)
+        return Predictor(net, policies.given(policy), backend)
+    if not isinstance(net, str):
+        kind = type(net).__name__
+        raise OfframpError(f"the net is a {kind}; give a network, such as fitted.net, or a trial's id")
     kept = Store(Path(store))
     trial = kept.find_trial(net)
-    rule = policy if isinstance(policy, Policy) else checked_policy(kept, trial, Path(policy))
+    rule = checked_policy(kept, trial, policy)
     made = load(trial, store, device, trust_code=trust_code)
     placed(made, next(made.parameters()).device)
     return Predictor(made, rule, backend)

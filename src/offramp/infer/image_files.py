@@ -151,11 +151,13 @@ def open_trial(
     return TrialNetwork(trial, manifest.classes, exits, how, predictor, device)
 
 
-def checked_policy(store: Store, trial: str, file: Path) -> Policy:
-    """The policy in a file, if it was made for this trial. Raises OfframpError where it was not."""
-    rule = policies.read(file)
-    manifest = store.read_trial(trial)
-    policies.check_fits(rule, trial, manifest.hash(store.trial_logits(trial)), manifest.exits)
+def checked_policy(store: Store, trial: str, policy: Policy | str | Path) -> Policy:
+    """The policy, or that in a file, if it was made for this trial or set by hand. Raises OfframpError
+    where it was not."""
+    rule = policies.given(policy)
+    if rule.calibration.trial_hash:
+        manifest = store.read_trial(trial)
+        policies.check_fits(rule, trial, manifest.hash(store.trial_logits(trial)), manifest.exits)
     return rule
 
 

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.errors import OfframpError
+from offramp import units
+from offramp.errors import OfframpError, nearest
 from offramp.policy import guarantees as risk
 from offramp.policy import scoring
 from offramp.policy.candidates import (
@@ -82,12 +83,16 @@ class Limits(TypedDict, total=False):
 def target(**limits: Unpack[Limits]) -> Target:
     """What is asked for, checked: `target(max_accuracy_loss=0.01)`; None counts as not given.
 
-    Raises OfframpError unless exactly one target is given, and for a value out of its range.
+    A value may be a text, such as "1%", "2M" or "5ms". Raises OfframpError unless exactly one target is
+    given, for a name that is none, and for a value out of its range.
     """
+    for name in limits:
+        if name not in Limits.__annotations__:
+            raise OfframpError(f"unknown limit '{name}'{nearest(name, Limits.__annotations__)}")
     given = {str(name).replace("_", "-"): value for name, value in limits.items()}
     confidence, on_average = limits.get("confidence"), limits.get("on_average", False)
     labels = not limits.get("without_labels", False)
-    found = {kind: cast(float, given[kind]) for kind in get_args(Kind) if given.get(kind) is not None}
+    found = {kind: _number(kind, given[kind]) for kind in get_args(Kind) if given.get(kind) is not None}
     if len(found) != 1:
         got = " and ".join(found) or "none"
         raise OfframpError(f"give exactly one target of {', '.join(get_args(Kind))}; got {got}")
@@ -105,6 +110,17 @@ def target(**limits: Unpack[Limits]) -> Target:
         confidence = 0.95 if confidence is None else confidence
         _check_share("confidence", confidence, least_excluded=True)
     return Target(cast(Kind, kind), value, confidence, labels)
+
+
+def _number(kind: str, value: Any) -> float:
+    """A limit as a number, where it may have been given as text."""
+    if isinstance(value, str):
+        named = {"max-mean-macs": units.MACS, "max-mean-latency": units.TIME}
+        quantity = named.get(kind, units.PERCENT)
+        return units.parse(value, quantity, kind) / (100 if quantity is units.PERCENT else 1)
+    if not isinstance(value, int | float | np.number):
+        raise OfframpError(f"{kind} must be a number, got {value!r}")
+    return float(value)
 
 
 def _check_share(name: str, value: float, least_excluded: bool) -> None:
@@ -354,5 +370,5 @@ def statement(result: Calibrated) -> str:
         )
     return (
         f"No guarantee: the target was met on these {result.rows:,} calibration images, which were used "
-        f"to choose; --risk gives one.{f' {result.remark}.' if result.remark else ''}"
+        f"to choose; a limit on risk gives one.{f' {result.remark}.' if result.remark else ''}"
     )

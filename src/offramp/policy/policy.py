@@ -168,6 +168,16 @@ def read(path: Path) -> Policy:
         raise OfframpError(f"{path}: {error}; make it anew with offramp calibrate") from error
 
 
+def given(policy: Policy | str | Path) -> Policy:
+    """The policy, or that of a file. Raises OfframpError for anything else, and as `read` does."""
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, str | Path):
+        return read(Path(policy))
+    kind = type(policy).__name__
+    raise OfframpError(f"the policy is a {kind}; give a Policy, or the path of a policy file")
+
+
 def parse(text: str) -> Policy:
     """The policy in the text of a file. Raises ValueError with one line."""
     try:
