@@ -78,6 +78,10 @@ def attached(module: nn.Module | None = None, exits: Any = ("stem", "middle")) -
     return offramp.attach(module, exits=exits, input_shape=(3, 12, 12), head="linear")
 
 
+IMAGES = torch.stack([Tensors()[i][0] for i in range(90)])
+LABELS = torch.arange(90) % 3
+
+
 def copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
@@ -132,6 +136,11 @@ def test_a_strategy_of_ones_own_is_a_function() -> None:
     def nothing(exits: int) -> Any:
         return [exits]
 
+    def listed(exits: int) -> list[Phase]:
+        return [
+            Phase("heads", heads(1, exits), [CE(k) for k in range(1, exits + 1)], recipe={"epochs": 1})
+        ]
+
     fitted = offramp.fit(
         attached(),
         heads_then_all,
@@ -144,6 +153,7 @@ def test_a_strategy_of_ones_own_is_a_function() -> None:
     assert set(fitted.history["phase"]) == {"heads", "all", "final"}
     with pytest.raises(OfframpError, match="'heads_then_all' has no option 'wait'"):
         offramp.fit(attached(), heads_then_all, train=Tensors(), options={"wait": 1})
+    assert offramp.fit(attached(), listed, train=Tensors()).history["epoch"].max() == 1
     with pytest.raises(OfframpError, match="'nothing' returned no phases"):
         offramp.fit(attached(), nothing, train=Tensors())
 
@@ -319,6 +329,18 @@ def test_taps_by_number_and_splits_by_hand() -> None:
         ({"options": {"weights": 1}}, "strategy 'joint' has no option 'weights'"),
         ({"train": [1, 2]}, "train sample 0 is a int; give"),
         ({"train": 3}, "the train data is a int; give a map-style Dataset"),
+        (
+            {"train": (IMAGES, np.array(["a"] * 90))},
+            "the train data must be numbers; give class numbers",
+        ),
+        ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"permute to \[C, H, W\]"),
+        ({"train": (IMAGES / 255, LABELS)}, r"images look like 0…1 pixels; give uint8 \[B, C, H, W\]"),
+        ({"train": (IMAGES.float(), LABELS)}, "images look like 0…255 pixels"),
+        ({"net": Net()}, "the net is a Net; attach exits first: offramp.attach"),
+        ({"net": attached().double()}, r"not all float32; give net.float\(\)"),
+        ({"net": attached(Net().requires_grad_(False))}, "options={'backbone': 'kept'}"),
+        ({"strategy": None}, "the strategy is None; give a name"),
+        ({"normalize": "imgenet"}, "data.normalize cannot be 'imgenet'; did you mean 'imagenet'"),
         ({"seed": -1}, "seeds"),
         (
             {"recipe": {"epochs": 9, "batch_size": 5, "learning_rate": 1e30}},
@@ -327,10 +349,24 @@ def test_taps_by_number_and_splits_by_hand() -> None:
     ],
 )
 def test_what_fit_cannot_do_is_said_in_one_line(more: dict[str, Any], message: str) -> None:
-    given = {"strategy": "joint", "train": Tensors(), "recipe": RECIPE} | more
+    given = {"net": attached(), "strategy": "joint", "train": Tensors(), "recipe": RECIPE} | more
     with pytest.raises(OfframpError, match=message) as caught:
-        offramp.fit(attached(), **given)
+        offramp.fit(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_heads_alone_train_on_a_frozen_backbone_with_imagenet_s_pixels() -> None:
+    net = attached(Net().requires_grad_(False))
+    fitted = offramp.fit(
+        net,
+        "two-stage",
+        (IMAGES, LABELS),
+        recipe={"epochs": 1},
+        options={"backbone": "kept"},
+        normalize="imagenet",
+    )
+    assert equal(copies(fitted.net.backbone), copies(net.backbone))
+    assert fitted.mean == (0.485, 0.456, 0.406)
 
 
 def test_images_and_classes_must_be_the_networks() -> None:
@@ -396,9 +432,7 @@ def test_pixels_are_normalized_as_in_training() -> None:
 
 
 def test_float_images_are_taken_as_normalized() -> None:
-    images = torch.stack([Tensors()[i][0] for i in range(90)]) / 100
-    labels = torch.arange(90) % 3
-    fitted = offramp.fit(attached(), "joint", train=(images, labels), recipe=RECIPE)
+    fitted = offramp.fit(attached(), "joint", train=(IMAGES / 100, LABELS), recipe=RECIPE)
     assert fitted.mean == (0, 0, 0) and fitted.std == (1, 1, 1)
     with pytest.raises(OfframpError, match="training images were float32"):
         fitted.normalize(torch.zeros(1, 3, 12, 12, dtype=torch.uint8))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import offramp
 from offramp import Fitted, OfframpError, Policy
@@ -69,7 +70,10 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     [
         ({"max_acc": 0.01}, "unknown limit 'max_acc'; did you mean 'max_accuracy_loss'?"),
         ({"maxloss": 1, "risk": 0.1}, "unknown limit 'maxloss'; did you mean 'max_accuracy_loss'?"),
-        ({"max_mean_macs": "40%"}, "max-mean-macs must be a number of MACs, such as 1.5M or 2e6; got '40%'"),
+        (
+            {"max_mean_macs": "40%"},
+            "max-mean-macs must be a number of MACs, such as 1.5M or 2e6; got '40%'",
+        ),
         ({"risk": [1]}, r"risk must be a number, got [1]"),
         ({"max_accuracy_loss": 0.1, "batch": 0}, "batch must be at least 1, got 0"),
     ],
@@ -83,6 +87,31 @@ def test_a_limit_that_is_none_is_refused(fitted: Fitted, limits: Any, message: s
 def test_a_limit_may_be_text(fitted: Fitted) -> None:
     pairs: Any = ({"max_accuracy_loss": "2%"}, {"max_accuracy_loss": 0.02})
     assert fitted.calibrate(**pairs[0]) == fitted.calibrate(**pairs[1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f, p: f.predict(IMAGES.numpy(), p), "the images are a ndarray; give a tensor"),
+        (lambda f, p: f.predict(f.normalize(IMAGES).double(), p), "the images are torch.float64; give"),
+        (lambda f, p: f.predict(IMAGES / 255, p), "images look like 0…1 pixels"),
+        (
+            lambda f, p: offramp.predictor(f, p),
+            "the net is a Fitted; give a network, such as fitted.net",
+        ),
+        (lambda _, p: offramp.predictor(nn.Linear(1, 1), p), "the net is a Linear"),
+        (lambda f, _: offramp.load(f), "the trial is a Fitted; give a trial's id"),
+        (lambda f, p: f.benchmark(p, batches=[]), "batches must be at least 1, got 0"),
+        (lambda f, p: f.benchmark(p, batches=0), "batches must be at least 1, got 0"),
+        (lambda f, p: f.benchmark(p, repeats=0), "repeats must be at least 1, got 0"),
+        (lambda f, p: f.benchmark(p, threads=-1), "threads must be at least 1, got -1"),
+        (lambda f, p: f.benchmark(p, backend="foo"), "torch has no compiler 'foo'"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(fitted: Fitted, call: Any, message: str) -> None:
+    with pytest.raises(OfframpError, match=message) as caught:
+        call(fitted, Policy("confidence", (1, 2, 3), (0.5, 0.5, None)))
+    assert "\n" not in str(caught.value)
 
 
 def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:

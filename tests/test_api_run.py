@@ -237,15 +237,22 @@ def test_run_takes_functions_and_values_too(folder: Path) -> None:
         offramp.run(study, store=folder / "others", workers=2)
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("workers", [0, "all"])
+def test_workers_are_a_number_or_auto(workers: Any) -> None:
+    with pytest.raises(OfframpError, match="workers must be at least 1, or 'auto'"):
+        offramp.run("study.yaml", workers=workers)
+
+
 def test_importing_offramp_imports_no_torch() -> None:
     code = "import sys, offramp; assert 'torch' not in sys.modules; offramp.OfframpError; dir(offramp)"
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
-    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+    with pytest.raises(AttributeError, match=r"no attribute 'fitt'; did you mean 'fit'\?"):
         offramp.fitt  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_public_names_are_listed_and_there() -> None:
     for name in offramp.__all__:
         assert getattr(offramp, name) is not None
-    assert {*offramp.__all__, "__version__"} <= set(dir(offramp))
+    assert dir(offramp) == sorted([*offramp.__all__, "__version__"])
     assert offramp.__version__.count(".") == 2

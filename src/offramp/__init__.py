@@ -15,17 +15,18 @@ Names are imported on first use, so that `import offramp` is quick.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
+import typing as _typing
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from offramp.api.build import Built, build
     from offramp.api.chart import Chart
     from offramp.api.fit import Fitted, fit
     from offramp.api.load import load, predictor
     from offramp.api.run import Results, run
     from offramp.augment import Augment
+    from offramp.bundle.export import Exported
     from offramp.errors import OfframpError
+    from offramp.infer.predictor import Prediction, Predictor
     from offramp.nets import ExitNetwork, attach
     from offramp.parts import backbone, head, heads, segment, segments
     from offramp.phase import BEFORE, CE, KD, Init, Phase
@@ -43,11 +44,14 @@ __all__ = [
     "Calibration",
     "Chart",
     "ExitNetwork",
+    "Exported",
     "Fitted",
     "Init",
     "OfframpError",
     "Phase",
     "Policy",
+    "Prediction",
+    "Predictor",
     "Recipe",
     "Results",
     "attach",
@@ -70,7 +74,9 @@ _HOMES = {
     "api.load": ("load", "predictor"),
     "api.run": ("Results", "run"),
     "augment": ("Augment",),
+    "bundle.export": ("Exported",),
     "errors": ("OfframpError",),
+    "infer.predictor": ("Prediction", "Predictor"),
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),
     "phase": ("BEFORE", "CE", "KD", "Init", "Phase"),
@@ -78,18 +84,23 @@ _HOMES = {
     "recipe": ("Recipe",),
 }
 
-if not TYPE_CHECKING:  # a type checker would take it for a promise that any name is there
+if not _typing.TYPE_CHECKING:  # a type checker would take it for a promise that any name is there
 
     def __getattr__(name):
         if name == "__version__":
             from importlib.metadata import version
 
             return version("offramp")
+        from importlib import import_module
+
         for home, names in _HOMES.items():
             if name in names:
-                return getattr(importlib.import_module(f"offramp.{home}"), name)
-        raise AttributeError(f"module 'offramp' has no attribute '{name}'")
+                return getattr(import_module(f"offramp.{home}"), name)
+        from offramp.errors import nearest
+
+        hint = nearest(name, __all__) if not name.startswith("_") else ""
+        raise AttributeError(f"module 'offramp' has no attribute '{name}'{hint}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return [*__all__, "__version__"]

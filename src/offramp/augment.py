@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, Lt
+
+from offramp.errors import check_fields
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,13 @@ class Augment:
 
     resized_crop: a random box of so large a share of the image's area (from, to), its sides in a ratio
         of 3:4 to 4:3, resized to the size that the network takes (bilinear, antialiased).
-    crop: the image with so many black pixels put around it, cut back to its size at a random place.
+    crop: pad by so many black pixels, then take a random window of the original size.
     flip, vertical_flip: left and right, top and bottom exchanged in half of the cases.
     rotate: by up to so many degrees either way, bilinear, black where nothing was.
     jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
     views: so many views of every image, taken in turn, epoch by epoch; None draws a new one each epoch.
+
+    Raises OfframpError for a value out of its range.
 
     >>> from offramp import Augment
     >>> print(Augment(flip=True, crop=4, views=8))
@@ -33,11 +39,14 @@ class Augment:
 
     flip: bool = False
     vertical_flip: bool = False
-    crop: int = 0
+    crop: Annotated[int, Ge(0)] = 0
     resized_crop: tuple[float, float] | None = None
-    rotate: float = 0.0
-    jitter: float = 0.0
-    views: int | None = None
+    rotate: Annotated[float, Ge(0), Le(180)] = 0.0
+    jitter: Annotated[float, Ge(0), Lt(1)] = 0.0
+    views: Annotated[int, Ge(1)] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -71,8 +80,6 @@ class Augment:
 
 def clash(augment: Augment) -> tuple[str, str] | None:
     """A field that cannot hold, by itself or beside another, and what is wrong with it; else None."""
-    if augment.crop < 0:
-        return "crop", f"must be at least 0 pixels, got {augment.crop}"
     if augment.resized_crop is not None:
         low, high = augment.resized_crop
         if not 0 < low <= high <= 1:
@@ -82,12 +89,6 @@ def clash(augment: Augment) -> tuple[str, str] | None:
             )
         if augment.crop:
             return "crop", "goes with no resized_crop; keep one of them"
-    if not 0 <= augment.rotate <= 180:
-        return "rotate", f"must be 0 to 180 degrees, got {augment.rotate:g}"
-    if not 0 <= augment.jitter < 1:
-        return "jitter", f"must be at least 0 and below 1, got {augment.jitter:g}"
-    if augment.views is not None and augment.views < 1:
-        return "views", f"must be at least 1, got {augment.views}"
     names = ("flip", "vertical_flip", "crop", "resized_crop", "rotate", "jitter")
     if not any(getattr(augment, name) for name in names):
         return "flip", f"or another of {', '.join(names[1:])} must be set; nothing is augmented"

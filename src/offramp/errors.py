@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class OfframpError(Exception):
@@ -35,3 +41,24 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; choose from {', '.join(options)}" if options else ""
+
+
+def check_fields(value: DataclassInstance) -> None:
+    """Raise OfframpError for a field of another type, or out of its range, than its annotation says."""
+    from pydantic import ValidationError
+
+    for name, field in _validators(type(value)).items():
+        given = getattr(value, name)
+        try:
+            field.validate_python(given, strict=True)
+        except ValidationError as error:
+            what = error.errors()[0]["msg"].lower()
+            raise OfframpError(f"{type(value).__name__}({name}={given!r}): {what}") from None
+
+
+@cache
+def _validators(kind: type[DataclassInstance]) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: TypeAdapter(hints[field.name]) for field in fields(kind)}

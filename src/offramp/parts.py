@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from offramp.errors import OfframpError
+
 
 @dataclass(frozen=True, order=True)
 class Part:
@@ -32,7 +34,7 @@ def segment(index: int) -> Parts:
     >>> sorted(map(str, segment(1) | head(1)))
     ['head 1', 'segment 1']
     """
-    return frozenset({Part("segment", index)})
+    return _parts("segment", index, index)
 
 
 def head(index: int) -> Parts:
@@ -42,7 +44,7 @@ def head(index: int) -> Parts:
     >>> list(map(str, head(2)))
     ['head 2']
     """
-    return frozenset({Part("head", index)})
+    return _parts("head", index, index)
 
 
 def segments(first: int, last: int) -> Parts:
@@ -52,7 +54,7 @@ def segments(first: int, last: int) -> Parts:
     >>> sorted(map(str, segments(1, 3)))
     ['segment 1', 'segment 2', 'segment 3']
     """
-    return frozenset(Part("segment", i) for i in range(first, last + 1))
+    return _parts("segment", first, last)
 
 
 def heads(first: int, last: int) -> Parts:
@@ -62,7 +64,7 @@ def heads(first: int, last: int) -> Parts:
     >>> sorted(map(str, heads(1, 2)))
     ['head 1', 'head 2']
     """
-    return frozenset(Part("head", i) for i in range(first, last + 1))
+    return _parts("head", first, last)
 
 
 def backbone(exits: int) -> Parts:
@@ -73,6 +75,12 @@ def backbone(exits: int) -> Parts:
     ['head 2', 'segment 1', 'segment 2']
     """
     return segments(1, exits) | head(exits)
+
+
+def _parts(kind: Literal["segment", "head"], first: int, last: int) -> Parts:
+    if not isinstance(first, int) or first < 1:
+        raise OfframpError(f"there is no {kind} {first!r}; exits count from 1")
+    return frozenset(Part(kind, i) for i in range(first, last + 1))
 
 
 @cache

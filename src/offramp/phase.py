@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
-from offramp.errors import OfframpError
+from annotated_types import Ge, Gt, Lt
+
+from offramp.errors import OfframpError, check_fields
 from offramp.parts import Parts, path
+from offramp.recipe import Count
+
+Weight = Annotated[float, Ge(0), Lt(math.inf)]
 
 
 class Init(Enum):
@@ -27,34 +33,44 @@ class Init(Enum):
 @dataclass(frozen=True)
 class CE:
     """Cross-entropy at one exit, mean over the batch, times `weight` (paper eq. 2 without its 1/C).
+    Raises OfframpError for an exit below 1, and a weight that is negative or not finite.
 
     >>> from offramp import CE
     >>> loss = (CE(1, weight=0.3), CE(2))  # a weighted sum of two exits' losses
     """
 
-    exit: int
-    weight: float = 1.0
+    exit: Count
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class KD:
-    """τ²·KL(teacher ∥ student) of logits softened by the temperature τ, mean over the batch, times
-    `weight` (paper eq. 4 and Algorithm 5). The teacher is exit `teacher_exit` of the phase's teacher.
+    """Distillation: exit `exit` learns the softened answers of `teacher_exit` of the phase's teacher.
+
+    The loss is τ²·KL(teacher ∥ student) of logits softened by the temperature τ, mean over the batch,
+    times `weight` (paper eq. 4 and Algorithm 5). Raises OfframpError as `CE` does, and for a
+    temperature that is not above 0.
 
     >>> from offramp import CE, KD
     >>> loss = (CE(1, weight=0.1), KD(1, teacher_exit=3, temperature=4.0, weight=0.9))
     """
 
-    exit: int
-    teacher_exit: int
-    temperature: float = 3.0
-    weight: float = 1.0
+    exit: Count
+    teacher_exit: Count
+    temperature: Annotated[float, Gt(0), Lt(math.inf)] = 3.0
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 Loss = tuple[CE | KD, ...]
 
 BEFORE = "before training"
-"""The teacher of a phase that learns from the initial weights."""
+"""As a phase's `teacher`: the weights that the network had before training."""
 
 
 def describe(loss: Loss) -> str:
@@ -76,12 +92,13 @@ class Phase:
     name: for people; no result depends on it.
     train: the parts that train; every other part the loss reads is frozen.
     loss: the terms to add up. A term of weight zero reads nothing and is dropped.
-    trunk: 0 is the shared trunk; n is exit n's own. A trunk of one's own starts as what the shared
-        trunk holds.
+    trunk: 0 is the shared trunk; n is exit n's own. An own trunk starts as a copy of the shared one.
     init: parts that do not simply keep their weights.
-    teacher: the earlier phase whose resulting weights the KD terms read, frozen; BEFORE for those
-        that the network came with.
-    recipe: fields of the recipe that this phase overrides, as (field, value) pairs.
+    teacher: the earlier phase whose resulting weights the KD terms read, frozen; or `BEFORE`: the
+        weights the network had before training.
+    recipe: fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
+
+    Raises OfframpError for an `init` that is not of pairs (parts, Init).
 
     >>> from offramp import CE, Phase, backbone, head
     >>> first = Phase("backbone", train=backbone(3), loss=(CE(3),))
@@ -92,11 +109,23 @@ class Phase:
 
     name: str
     train: Parts
-    loss: Loss
+    loss: Sequence[CE | KD]
     trunk: int = 0
     init: tuple[tuple[Parts, Init], ...] = ()
     teacher: str | None = None
-    recipe: tuple[tuple[str, Any], ...] = ()
+    recipe: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.loss, list):
+            object.__setattr__(self, "loss", tuple(self.loss))
+        if isinstance(self.recipe, Mapping):
+            object.__setattr__(self, "recipe", tuple(self.recipe.items()))
+        pairs = isinstance(self.init, tuple) and all(isinstance(pair, tuple) for pair in self.init)
+        if not pairs or not all(len(p) == 2 and isinstance(p[1], Init) for p in self.init):
+            raise OfframpError(
+                f"phase '{self.name}' does not say which parts start otherwise; "
+                "write init=((head(1), Init.FRESH),)"
+            )
 
     @property
     def terms(self) -> Loss:
@@ -133,17 +162,7 @@ def check(program: Program, exits: int) -> None:
             raise OfframpError(f"{where} has no tuple of CE and KD as loss; write loss=(CE(1),)")
         if not phase.terms:
             raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
-        if any(term.weight < 0 for term in phase.terms):
-            raise OfframpError(f"{where} has a negative loss weight; weights are zero or more")
         distilled = [term for term in phase.terms if isinstance(term, KD)]
-        for term in distilled:
-            if not 0 < term.temperature < math.inf:
-                raise OfframpError(
-                    f"{where} has the temperature {term.temperature:g}; give it a number above zero"
-                )
-        for weight in (term.weight for term in phase.terms):
-            if not math.isfinite(weight):
-                raise OfframpError(f"{where} has a loss weight of {weight}; give it a finite number")
         numbers = {p.index for p in phase.train} | set(phase.exits)
         numbers |= {term.teacher_exit for term in distilled}
         numbers |= {p.index for parts, _ in phase.init for p in parts}
@@ -151,6 +170,10 @@ def check(program: Program, exits: int) -> None:
             raise OfframpError(f"{where} names an exit outside 1 to {exits}")
         if not phase.trained:
             raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
+        if distilled and phase.teacher is None:
+            raise OfframpError(
+                f"{where} distils from nobody; give teacher= an earlier phase or BEFORE"
+            )
         if distilled and phase.teacher not in seen:
             raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
         seen.add(phase.name)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from offramp.errors import check_fields
 from offramp.hashing import YOUNGER
 
 Count = Annotated[int, Ge(1)]
@@ -16,8 +17,8 @@ Positive = Annotated[float, Gt(0)]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one phase's optimization. Every field is part of the phase's key;
-    study files are held to the ranges.
+    """The settings of one phase's optimization. Every field is part of the phase's key. Raises
+    OfframpError for a value out of its range.
 
     epochs: passes over the training split, at least 1.
     batch_size: images a step.
@@ -59,6 +60,9 @@ class Recipe:
     class_weights: Literal["none", "balanced"] = field(default="none", metadata=YOUNGER)
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = field(default=0.0, metadata=YOUNGER)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def selects_best(self) -> bool:
         return self.select == "best" or (self.select == "auto" and self.patience is not None)
@@ -92,15 +96,10 @@ def finished(losses: list[float], recipe: Recipe) -> bool:
 
 
 def clash(recipe: Recipe) -> tuple[str, str] | None:
-    """A field that cannot hold, by itself or beside another, and what is wrong with it; else None."""
-    for name in ("epochs", "batch_size"):
-        if getattr(recipe, name) < 1:
-            return name, f"must be at least 1, got {getattr(recipe, name)}"
+    """A field that cannot hold beside another, and what is wrong with it; else None."""
     if recipe.warmup_epochs > recipe.epochs:
         what = f"must be at most the {recipe.epochs} epochs, got {recipe.warmup_epochs:g}"
         return "warmup_epochs", what
-    if not 0 <= recipe.label_smoothing < 1:
-        return "label_smoothing", f"must be at least 0 and below 1, got {recipe.label_smoothing:g}"
     if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
         return "nesterov", "needs a momentum above 0; set recipe.momentum"
     return None

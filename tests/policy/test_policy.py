@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from offramp.errors import OfframpError
 from offramp.policy.costs import Costs
@@ -97,8 +98,13 @@ def test_a_policy_fits_its_own_network_only() -> None:
 
 
 def test_logits_of_other_exits_are_refused() -> None:
-    with pytest.raises(ValueError, match="logits must be"):
+    with pytest.raises(OfframpError, match="logits must be"):
         a_policy().leaves(np.zeros((2, 3, 10)))
+
+
+def test_logits_may_be_as_a_network_returns_them() -> None:
+    logits = torch.rand(5, 4, 10)
+    assert torch.equal(a_policy().leaves(logits.unbind(1)), a_policy().leaves(logits))
 
 
 @pytest.mark.parametrize(

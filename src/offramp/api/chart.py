@@ -79,5 +79,6 @@ def chart(store: Store, trials: Collection[str], name: str) -> Chart:
         raise OfframpError(f"'{name}' is {len(found)} figures; name one of {names}")
     if known:
         raise OfframpError(f"{drawn.missing[0]}; run more, or draw another figure")
-    choices = [*FIGURES, *(figure.name for figure in drawn.figures)]
-    raise OfframpError(f"there is no figure '{name}'{nearest(name, choices)}")
+    longer = str(name).startswith(tuple(FIGURES))
+    choices = [figure.name for figure in drawn.figures] if longer else FIGURES
+    raise OfframpError(f"there is no figure '{name}'{nearest(str(name), choices)}")

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,11 @@ from offramp.data import Data, Split, from_dataset, normalize
 from offramp.errors import OfframpError
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor
+from offramp.infer.stages import check_backend
 from offramp.infer.torch_timing import measured_costs
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
+from offramp.parts import backbone
 from offramp.policy.calibrate import Limits, calibrate, target
 from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy, check_fits, given
@@ -58,8 +60,8 @@ class Fitted:
     logits: of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their labels
         as `validation_labels` and so on, [N].
     history: every number of every phase, one a row.
-    mean, std: of each channel of the training images, as shares of 255; zeros and ones where those came
-        as float32, which are taken as already normalized.
+    mean, std: what pixels are normalized with, a number a channel, as shares of 255. 0 and 1 if the
+        training images were float32: such images must already be normalized.
 
     >>> fitted
     two-stage: test accuracy at each exit
@@ -190,13 +192,14 @@ class Fitted:
         if not isinstance(images, torch.Tensor):
             kind = type(images).__name__
             raise OfframpError(f"the images are a {kind}; give a tensor, as torch.as_tensor makes one")
+        _check_normalized(images)
         ready = images if images.is_floating_point() else self.normalize(images)
         return Predictor(self.net, rule)(ready)
 
     def benchmark(
         self,
         policy: Policy | str | Path | None = None,
-        batches: Sequence[int] = (1, 32),
+        batches: Sequence[int] | int = (1, 32),
         *,
         backend: str | None = None,
         threads: int | None = None,
@@ -219,7 +222,16 @@ class Fitted:
         >>> times.set_index("what").loc[["plain", "policy"], "batch"].tolist()
         [8, 8]
         """
-        asked = benchmark.BenchmarkOptions(tuple(batches), backend, threads, repeats, seconds)
+        sizes = (batches,) if isinstance(batches, int) else tuple(batches)
+        for name, least in (
+            ("batches", min(sizes, default=0)),
+            ("repeats", repeats),
+            ("threads", threads),
+        ):
+            if least is not None and least < 1:
+                raise OfframpError(f"{name} must be at least 1, got {least}")
+        check_backend(backend)
+        asked = benchmark.BenchmarkOptions(sizes, backend, threads, repeats, seconds)
         rule = None if policy is None else self._bound(policy)
         steps = benchmark.of_network(self.trial, self.net, tuple(self.accuracy), rule, asked)
         found = finished(steps)
@@ -303,6 +315,7 @@ def fit(
     calibration: Any = None,
     test: Any = None,
     seed: int = 42,
+    normalize: Literal["train", "imagenet"] = "train",
     recipe: Recipe | Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     augment: Augment | Mapping[str, Any] | Sequence[str] | None = None,
@@ -312,14 +325,17 @@ def fit(
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
 
-    net: of `attach`. Its trunk begins with the weights that it has now, so a fitted network can be
-        fitted further; its early exits begin anew, with weights drawn from the seed. A network that
-        `load` made is drawn anew as a whole.
+    net: of `attach`. Training starts from the weights that `net` has now; its early exits start from
+        new random weights. Exception: for a network from `load`, all weights are drawn anew. To train
+        heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
     strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
         phases, or `my_file.py:my_strategy`.
     train, validation, calibration, test: any map-style Dataset of (image, label), or a pair of arrays
         (images [N, C, H, W], uint8 or normalized float32; labels [N]). A split that is not given is held
-        out of train.
+        out of train. A network of float32 images can be exported for no pictures. With a kept backbone,
+        give validation and calibration images that it was not trained on.
+    normalize: pixels by mean and deviation of the training images (`train`), or of ImageNet, which
+        public weights were trained with.
     seed: of weights, order, dropout and augmentation.
     recipe: a `Recipe`, or a mapping as in a study file.
     options: of the strategy, such as {"students": "shared"}.
@@ -369,7 +385,16 @@ def fit(
     >>> sorted(set(mine.history["phase"]))
     ['backbone', 'final', 'heads']
     """
-    data = from_dataset(train, validation, calibration, test)
+    if not isinstance(net, ExitNetwork):
+        raise OfframpError(
+            f"the net is a {type(net).__name__}; attach exits first: offramp.attach(module, exits=…, "
+            "input_shape=…)"
+        )
+    if not (isinstance(strategy, str) or callable(strategy)):
+        raise OfframpError(
+            f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
+        )
+    data = from_dataset(train, validation, calibration, test, normalize=normalize)
     study = spec.parse(
         {
             "seeds": [seed],
@@ -383,8 +408,8 @@ def fit(
     )
     place = devices.chosen(device)
     _check_fit(net, data)
-    net = net.identified()
-    plan = plan_trials(study, data, net, profile(study.numerics, place.type))
+    plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
+    _check_frozen(net, plan)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(Path(store) if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=cache_folder())
@@ -398,14 +423,45 @@ def fit(
 
 
 def _check_fit(net: ExitNetwork, data: Data) -> None:
+    if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
+        raise OfframpError("the network's parameters are not all float32; give net.float()")
     if data.shape != net.input_shape:
+        height, width, channels = data.shape
+        last = net.input_shape == (channels, height, width)
+        remedy = "permute to [C, H, W]" if last else "attach with the images' shape"
         raise OfframpError(
-            f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; "
-            "attach with the images' shape"
+            f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; {remedy}"
         )
+    if isinstance(data.train, Split):
+        _check_normalized(data.train.images)
     if len(data.classes) != net.classes:
         raise OfframpError(
             f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal"
+        )
+
+
+def _check_normalized(images: torch.Tensor) -> None:
+    """Refuse floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread otherwise."""
+    if not images.is_floating_point() or not images.numel():
+        return
+    low, high = (float(bound) for bound in images.aminmax())
+    if high > 50 or (low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
+        raise OfframpError(
+            f"images look like 0…{255 if high > 50 else 1} pixels; "
+            "give uint8 [B, C, H, W], or normalize them"
+        )
+
+
+def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
+    """Refuse to train a backbone from which requires_grad was taken, and not from its heads: a network
+    that was fitted has none at all."""
+    if any(p.requires_grad for p in net.backbone.parameters()):
+        return
+    trained = any(node.trained & backbone(net.exits) for node in plan.nodes.values())
+    if trained and any(p.requires_grad for p in net.parameters()):
+        raise OfframpError(
+            "the backbone is frozen by requires_grad and the strategy would train it; to train heads "
+            "only, give 'two-stage' options={'backbone': 'kept'}"
         )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from offramp import device as devices
 from offramp.api.chart import Chart, chart
+from offramp.errors import OfframpError
 from offramp.report import summary
 from offramp.store.results import StrategyResult, by_strategy
 from offramp.store.store import Store
@@ -150,6 +151,8 @@ def _run(
     workers: int | Literal["auto"],
     watch: Callable[[Event], None] | None,
 ) -> Results:
+    if workers != "auto" and (not isinstance(workers, int) or workers < 1):
+        raise OfframpError(f"workers must be at least 1, or 'auto'; got {workers!r}")
     device = devices.chosen()
     count = suited(plan, store, device).count if workers == "auto" else workers
     failed: dict[str, str] = {}

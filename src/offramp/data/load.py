@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -90,12 +90,13 @@ def from_dataset(
     classes: Sequence[str] | None = None,
     name: str = "custom",
     split_seed: int = 0,
+    normalize: Literal["train", "imagenet"] = "train",
 ) -> Data:
     """Data from map-style Datasets of (image, label), or pairs of arrays (images, labels).
 
     A split that is not given is held out of train. classes: names; by default those the Dataset
-    names itself (`train.classes`), else the numbers of the training labels. See
-    `offramp.data.samples.read_samples` for the forms an image may take.
+    names itself (`train.classes`), else the numbers of the training labels. normalize: see `DataSpec`.
+    See `offramp.data.samples.read_samples` for the forms an image may take.
 
     Raises OfframpError naming the sample that is wrong, or the split that would be empty.
     """
@@ -106,7 +107,7 @@ def from_dataset(
         test=read_given(test, "test"),
         classes=tuple(classes) if classes is not None else class_names(train),
     )
-    return assemble(raw, DataSpec(name, split_seed=split_seed))
+    return assemble(raw, DataSpec(name, split_seed=split_seed, normalize=normalize))
 
 
 def assemble(

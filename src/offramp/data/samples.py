@@ -112,7 +112,10 @@ def _from_mapping(name: str, made: Any) -> RawData:
 def _read_arrays(pair: tuple[Any, ...], name: str) -> RawSplit:
     if len(pair) != 2 or not all(isinstance(part, (Tensor, np.ndarray)) for part in pair):
         raise OfframpError(f"the {name} data is a tuple, but not of two arrays; give images, labels")
-    images, labels = (torch.as_tensor(part) for part in pair)
+    try:
+        images, labels = (torch.as_tensor(part) for part in pair)
+    except TypeError:
+        raise OfframpError(f"the {name} data must be numbers; give class numbers as labels") from None
     if images.dim() == 3:
         images = images[:, None]
     if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:

@@ -211,7 +211,7 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
     if setting.budget == "total":
         recipe = replace(recipe, epochs=max(1, recipe.epochs // phases))
     chosen = [fields for pattern, fields in setting.overrides if fnmatchcase(phase.name, pattern)]
-    for fields in (phase.recipe, *chosen):
+    for fields in (tuple(dict(phase.recipe).items()), *chosen):
         for name, _ in fields:
             if name not in recipe.__dataclass_fields__:
                 raise OfframpError(

@@ -25,11 +25,13 @@ NEAR = 1e-4  # far above the rounding of a softmax in float32
 class Prediction:
     """Answers for B images, on the predictor's device.
 
-    classes: [B] int64.  confidence: [B], the largest softmax probability at the exit where the image
-    left, with the policy's temperature, 0 to 1; NaN without a finite largest logit.  exits: [B] int64,
-    numbers of the network's exits, from 1.  compute: [B], MACs of what was run for the image as a share
-    of the plain backbone; above 1 where heads, or trunks, of earlier exits come on top.  logits:
-    [B, classes] of that exit, float32 at least.
+    classes: [B] int64.
+    confidence: [B], the largest softmax probability at the exit where the image left, with the policy's
+        temperature, 0 to 1; NaN without a finite largest logit.
+    exits: [B] int64, numbers of the network's exits, from 1. `Policy.leaves` counts from 0.
+    compute: [B], MACs of what was run for the image as a share of the plain backbone; above 1 where
+        heads, or trunks, of earlier exits come on top.
+    logits: [B, classes] of that exit, float32 at least.
     """
 
     classes: Tensor
@@ -78,7 +80,8 @@ class Predictor:
         self._stages = stages(net, [policy.exits[i] for i in self._active], backend)
         costs = network_costs(net, list(net.trunk_of), list(policy.exits))
         plain = sum(net.macs(part) for part in backbone(net.exits))
-        device = next(net.parameters()).device
+        parameter = next(net.parameters())
+        device, self._dtype = parameter.device, parameter.dtype
         shares = [spent / plain for spent in policy.macs(costs)]
         warmth = policy.temperatures or (1.0,) * len(policy.exits)
         # On the device once, so that no call has to send them there.
@@ -185,6 +188,8 @@ class Predictor:
             )
         if not images.is_floating_point():
             raise OfframpError(f"the images are {images.dtype}; normalize them as in training first")
+        if images.dtype == torch.float64 != self._dtype:
+            raise OfframpError(f"the images are {images.dtype}; give {self._dtype}, as the network is")
         if self._net.training:
             raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
 

@@ -41,14 +41,19 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     """
     if _trains(net, exits):
         raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
-    if backend is not None and backend not in torch.compiler.list_backends(()):
-        known = ", ".join(torch.compiler.list_backends(()))
-        raise OfframpError(f"torch has no compiler '{backend}'; choose from {known}")
+    check_backend(backend)
     trunks = tuple(net.trunk_of[k - 1] for k in exits)
     needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
     segments = {(t, i): _segment(net, i, t, backend) for t, i in sorted(needed)}
     heads = tuple(_head(net, k, t, backend) for k, t in zip(exits, trunks, strict=True))
     return Stages(tuple(exits), trunks, segments, heads)
+
+
+def check_backend(backend: str | None) -> None:
+    """Raise OfframpError for a backend that torch.compile does not have."""
+    if backend is not None and backend not in torch.compiler.list_backends(()):
+        known = ", ".join(torch.compiler.list_backends(()))
+        raise OfframpError(f"torch has no compiler '{backend}'; choose from {known}")
 
 
 def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:

@@ -357,7 +357,8 @@ def statement(result: Calibrated) -> str:
     )
     assumed = "provided that inputs are drawn from the distribution of the calibration images"
     if target.kind == "risk" and not result.chosen:
-        return "The policy is the full network; it loses nothing against itself and saves nothing."
+        said = "The policy is the full network; it loses nothing against itself and saves nothing"
+        return f"{said}: {result.remark}." if result.remark else f"{said}."
     if target.kind == "risk" and target.confidence is not None:
         return (
             f"With confidence {target.confidence:g} over draws of {result.rows:,} calibration images, "

@@ -7,14 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.policy import scoring
 from offramp.policy.costs import Costs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Policy:
     calibration: what it was made for and what is promised of it; two policies that decide alike are
         equal.
 
-    Raises ValueError for thresholds out of the score's range.
+    Raises OfframpError for thresholds out of the score's range.
 
     >>> from offramp import Policy
     >>> policy = Policy("confidence", exits=(1, 2, 3), thresholds=(0.9, 0.8, None))
@@ -67,13 +72,27 @@ class Policy:
     def __post_init__(self) -> None:
         problem = _problem(self)
         if problem is not None:
-            raise ValueError(problem)
+            raise OfframpError(problem)
+
+    @overload
+    def leaves(self, logits: NDArray[Any]) -> NDArray[np.intp]: ...
+
+    @overload
+    def leaves(self, logits: Tensor | Sequence[Tensor]) -> Tensor: ...
 
     def leaves(self, logits: scoring.Array) -> scoring.Array:
-        """The index of the exit that each row leaves at, from 0. [N, E, C] of numpy or torch → [N]."""
+        """The index of the exit that each row leaves at, from 0 (`Prediction.exits` counts from 1).
+
+        logits: [N, E, C] of numpy or torch; or, as a network returns them, [N, C] an exit.  Returns [N].
+        Raises OfframpError for another shape.
+        """
+        if isinstance(logits, tuple | list):
+            import torch
+
+            logits = torch.stack(tuple(logits), dim=1)
         if len(logits.shape) != 3 or logits.shape[1] != len(self.exits):
             shape = tuple(logits.shape)
-            raise ValueError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
+            raise OfframpError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
         return scoring.leaves(self.score, logits, self.thresholds, self.temperatures)
 
     @property
@@ -164,7 +183,7 @@ def read(path: Path) -> Policy:
         raise OfframpError(f"cannot read the policy {path} ({reason}); give another file") from error
     try:
         return parse(text)
-    except ValueError as error:
+    except OfframpError as error:
         raise OfframpError(f"{path}: {error}; make it anew with offramp calibrate") from error
 
 
@@ -179,13 +198,13 @@ def given(policy: Policy | str | Path) -> Policy:
 
 
 def parse(text: str) -> Policy:
-    """The policy in the text of a file. Raises ValueError with one line."""
+    """The policy in the text of a file. Raises OfframpError."""
     try:
         file = _File.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where or 'policy'}: {first['msg'].lower()}") from None
+        raise OfframpError(f"{where or 'policy'}: {first['msg'].lower()}") from None
     warmth = tuple(e.temperature for e in file.exits)
     return Policy(
         file.score,
@@ -217,8 +236,9 @@ def _problem(policy: Policy) -> str | None:
     exits, thresholds = policy.exits, policy.thresholds
     if policy.score not in scoring.SCORES:
         return f"score '{policy.score}' is none of {', '.join(scoring.SCORES)}"
-    if not exits or list(exits) != sorted(set(exits)):
-        return f"exits must be ascending numbers, got {list(exits)}"
+    counted = all(isinstance(k, int) and k >= 1 for k in exits)
+    if not exits or not counted or list(exits) != sorted(set(exits)):
+        return f"exits must be ascending numbers from 1, got {list(exits)}"
     if len(thresholds) != len(exits):
         return f"{len(exits)} exits need as many thresholds, got {len(thresholds)}"
     if thresholds[-1] is not None:

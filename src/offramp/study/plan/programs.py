@@ -83,6 +83,7 @@ def program(
         if usercode.is_user_code(name):
             raise usercode.failed(name, error) from error
         raise
+    phases = tuple(phases) if isinstance(phases, list) else phases
     if not isinstance(phases, tuple) or not all(isinstance(p, Phase) for p in phases):
         raise OfframpError(f"strategy '{name}' returned no phases; return a tuple of Phase")
     for phase in phases:
