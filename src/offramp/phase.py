@@ -12,8 +12,8 @@ from annotated_types import Ge, Gt, Lt
 
 from offramp.errors import OfframpError, check_fields
 from offramp.parts import Parts, path
-from offramp.recipe import Count
 
+Count = Annotated[int, Ge(1)]
 Weight = Annotated[float, Ge(0), Lt(math.inf)]
 
 
@@ -171,9 +171,7 @@ def check(program: Program, exits: int) -> None:
         if not phase.trained:
             raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
         if distilled and phase.teacher is None:
-            raise OfframpError(
-                f"{where} distils from nobody; give teacher= an earlier phase or BEFORE"
-            )
+            raise OfframpError(f"{where} distils from nobody; give teacher= an earlier phase or BEFORE")
         if distilled and phase.teacher not in seen:
             raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
         seen.add(phase.name)

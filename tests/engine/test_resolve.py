@@ -183,7 +183,7 @@ def test_mistakes_in_overrides_are_named() -> None:
         resolved(*STRATEGIES["two-stage"](K), overrides=(("exits", (("epochs", 1),)),))
     with pytest.raises(OfframpError, match=r"'exit 1'.*warmup_epochs"):
         resolved(replace(phase, recipe=(("warmup_epochs", 99.0),)))
-    with pytest.raises(OfframpError, match=r"'exit 1': recipe.epochs must be at least 1, got 0"):
+    with pytest.raises(OfframpError, match=r"'exit 1': Recipe\(epochs=0\): input should"):
         resolved(replace(phase, recipe=(("epochs", 0),)))
 
 

@@ -218,7 +218,10 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
                     f"phase '{phase.name}' overrides '{name}', which no recipe has"
                     f"{nearest(name, recipe.__dataclass_fields__)}"
                 )
-        recipe = replace(recipe, **dict(fields))
+        try:
+            recipe = replace(recipe, **dict(fields))
+        except OfframpError as error:
+            raise OfframpError(f"phase '{phase.name}': {error}") from None
     if found := clash(recipe):
         raise OfframpError(f"phase '{phase.name}': recipe.{found[0]} {found[1]}")
     return recipe

@@ -87,9 +87,7 @@ class Policy:
         Raises OfframpError for another shape.
         """
         if isinstance(logits, tuple | list):
-            import torch
-
-            logits = torch.stack(tuple(logits), dim=1)
+            logits = scoring._module(logits[0]).stack(tuple(logits), axis=1)
         if len(logits.shape) != 3 or logits.shape[1] != len(self.exits):
             shape = tuple(logits.shape)
             raise OfframpError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
