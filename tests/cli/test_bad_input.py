@@ -116,7 +116,7 @@ STUDIES = {
     "backbone-option": ({"backbone": "backbone: {name: resnet18, stemm: small}"}, 3, "'stem'?"),
     "stem": ({"backbone": "backbone: {name: resnet18, stem: smal}"}, 3, "'smal'", "'small'?"),
     "too-small": ({"backbone": "backbone: vgg16"}, 3, "8×8", "at least 32×32"),
-    "tap": ({"exits": "exits: [blocks.0, blocks.22]"}, 4, "'blocks.22'", "'blocks.2'?"),
+    "tap": ({"exits": "exits: [blocks.0, blocks.22]"}, 4, "'blocks.22'", "use one of blocks.2"),
     "tap-order": ({"exits": "exits: [blocks.2, blocks.0]"}, 4, "'blocks.0'", "order of execution"),
     "tap-at-end": ({"exits": "exits: [blocks]"}, 4, "'blocks'", "earlier"),
     "tap-line": ({"exits": "exits:\n  head: linear\n  taps: [nowhere]"}, 6, "'nowhere'"),

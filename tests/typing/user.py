@@ -21,11 +21,14 @@ from offramp import (
     Calibration,
     Chart,
     ExitNetwork,
+    Exported,
     Fitted,
     Init,
     OfframpError,
     Phase,
     Policy,
+    Prediction,
+    Predictor,
     Recipe,
     Results,
     backbone,
@@ -66,13 +69,21 @@ def used(fitted: Fitted, images: Tensor) -> dict[str, Any]:
     fitted.calibrate(max_acuracy_loss=0.01)  # type: ignore[call-arg]
     by_hand = Policy("confidence", exits=(1, 2), thresholds=(0.9, None))
     made: Calibration = policy.calibration
-    answers = fitted.predict(images, by_hand)
+    answers: Prediction = fitted.predict(images, by_hand)
+    again: Predictor = offramp.predictor(fitted.net, policy)
     exits: Tensor = answers.exits
     times = fitted.benchmark(policy, batches=[1, 8])
-    fitted.export("bundle", policy, measure=False)
+    done: Exported = fitted.export("bundle", policy, measure=False)
     policy.save("policy.json")
     shown = fitted.table().to_string()
-    return {"exits": exits.shape, "times": times.to_dict(), "said": made.statement, "shown": shown}
+    return {
+        "exits": exits.shape,
+        "times": times.to_dict(),
+        "said": made.statement,
+        "shown": shown,
+        "done": done.card,
+        "again": again(images),
+    }
 
 
 def studied(folder: Path) -> ExitNetwork:

@@ -45,7 +45,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Exported:
-    """folder: of the bundle.  card: in types of JSON."""
+    """folder: of the bundle.  card: in types of JSON.
+
+    >>> done = fitted.export("exported", policy, check=False, measure=False)
+    >>> done.folder.name
+    'exported'
+    """
 
     folder: Path
     card: dict[str, Any]

@@ -32,6 +32,9 @@ class Prediction:
     compute: [B], MACs of what was run for the image as a share of the plain backbone; above 1 where
         heads, or trunks, of earlier exits come on top.
     logits: [B, classes] of that exit, float32 at least.
+
+    >>> fitted.predict(images[:3], policy).logits.shape
+    torch.Size([3, 10])
     """
 
     classes: Tensor
@@ -60,6 +63,10 @@ class Predictor:
     After each exit where images leave, the rest is packed together in the same memory layout and goes
     on alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits once a
     stage: for which images stay, or with a single image for its logits.
+
+    >>> answer = offramp.predictor(fitted.net, policy)
+    >>> answer(fitted.normalize(images[:3])).classes.shape
+    torch.Size([3])
     """
 
     def __init__(self, net: ExitNetwork, policy: Policy, backend: str | None = None) -> None:
