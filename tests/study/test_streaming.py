@@ -32,7 +32,7 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 import child
-from offramp.study import spec
+from offramp.study.spec import file as spec
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.run import Conduct, run
 from offramp.store.store import Store
