@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from offramp.api.steps import finished
 from offramp.bundle.export import Asked, Exported, export
 from offramp.policy import scoring
 from offramp.policy.policy import Calibration, Policy
@@ -62,10 +63,4 @@ def export_to(
     out: Path, store: Store, rule: Policy, asked: Asked = QUICK, trial: str | None = None
 ) -> Exported:
     """`export` to its end, of the policy's trial unless another is named."""
-    steps = export(store, trial or rule.calibration.trial, rule, out, asked)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            done: Exported = end.value
-            return done
+    return finished(export(store, trial or rule.calibration.trial, rule, out, asked))

@@ -15,7 +15,7 @@ from offramp.hashing import digest
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, cut, cut_by_names
 from offramp.nets.cut.places import Place, places, survey
-from offramp.nets.heads import paper_head, resolve
+from offramp.nets.heads import paper_head, resolve, whole
 from offramp.nets.identity import sources, state_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import Exit, ExitNetwork, NetFacts, Shape, drawn_head, drawn_module
@@ -132,9 +132,7 @@ def _check_arguments(
             "torchvision.models.resnet18()"
         )
     named = isinstance(exits, str) or _listed(exits, str)
-    if not (
-        named or _whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))
-    ):
+    if not (named or whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))):
         raise OfframpError(
             f"exits: cannot be {exits!r}; name places, such as ['layer1'], or say how many"
         )
@@ -143,19 +141,15 @@ def _check_arguments(
             f"input_shape: cannot be {input_shape!r}; give channels, height and width of one image, "
             "such as (3, 32, 32)"
         )
-    if not (classes is None or _whole(classes)):
+    if not (classes is None or whole(classes)):
         raise OfframpError(f"classes: cannot be {classes!r}; use a whole number, or None")
     if not (head is None or isinstance(head, (str, Mapping))):
         raise OfframpError(
             f"head: cannot be {head!r}; use paper, linear or mlp, or settings such as "
             "{'kind': 'mlp', 'hidden': 64}"
         )
-    if not _whole(seed):
+    if not whole(seed):
         raise OfframpError(f"seed: cannot be {seed!r}; use a whole number")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _listed(value: Any, kind: type) -> bool:

@@ -59,20 +59,21 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 """The fields that each kind of head reads."""
 
 
-def _whole(value: Any) -> bool:
+def whole(value: Any) -> bool:
+    """Whether it is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "kind": (lambda v: v in tuple(SETTINGS), "paper, linear or mlp"),
-    "width": (lambda v: _whole(v) and v >= 1, "1 or more"),
-    "hidden": (lambda v: _whole(v) and v >= 1, "1 or more"),
-    "kernel": (lambda v: _whole(v) and v >= 1 and v % 2 == 1, "an odd number"),
+    "width": (lambda v: whole(v) and v >= 1, "1 or more"),
+    "hidden": (lambda v: whole(v) and v >= 1, "1 or more"),
+    "kernel": (lambda v: whole(v) and v >= 1 and v % 2 == 1, "an odd number"),
     "dropout": (
-        lambda v: (_whole(v) or isinstance(v, float)) and 0 <= v < 1,
+        lambda v: (whole(v) or isinstance(v, float)) and 0 <= v < 1,
         "0 or more and less than 1",
     ),
-    "pools": (lambda v: _whole(v) and 0 <= v <= 2, "0, 1 or 2"),
+    "pools": (lambda v: whole(v) and 0 <= v <= 2, "0, 1 or 2"),
     "flatten": (lambda v: isinstance(v, bool), "true or false"),
     "tokens": (lambda v: v in ("mean", "class"), "mean or class"),
     "layout": (lambda v: v in ("chw", "hwc"), "chw or hwc"),

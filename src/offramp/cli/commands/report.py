@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,11 +14,6 @@ from offramp.cli.options import JsonOption, QuietOption, StoreOption, StudyOptio
 from offramp.cli.render import counted, emit
 from offramp.errors import OfframpError, nearest
 from offramp.units import duration, size
-
-if TYPE_CHECKING:
-    from rich.status import Status
-
-    from offramp.report.model import Contents
 
 
 def report(
@@ -68,6 +62,7 @@ def report(
     """
     from rich.console import Console
 
+    from offramp.api.steps import finished
     from offramp.report.evidence import open_all
     from offramp.report.page import folder
     from offramp.report.page.assemble import report as report_on
@@ -88,7 +83,7 @@ def report(
             raise OfframpError(f"{places} holds no finished trial; run a study first")
         drawing = workers or os.cpu_count() or 1
         with closing(report_on(evidence, out, formats, drawing, title)) as steps:
-            contents = _watched(steps, status)
+            contents = finished(steps, status.update)
     page = out / "index.html"
     if json:
         emit(
@@ -111,15 +106,6 @@ def report(
         f"in {duration(time.monotonic() - began)}.\n"
         f"Open {page} ({size(page.stat().st_size)})."
     )
-
-
-def _watched(steps: Generator[str, None, Contents], status: Status) -> Contents:
-    while True:
-        try:
-            status.update(next(steps))
-        except StopIteration as end:
-            contents: Contents = end.value
-            return contents
 
 
 def _formats(text: str) -> tuple[str, ...]:
