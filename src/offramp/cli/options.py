@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from offramp.errors import OfframpError
+
+
+def argument(metavar: str, help: str) -> Any:
+    """What a command takes by its place."""
+    return typer.Argument(metavar=metavar, help=help)
+
+
+def option(metavar: str, help: str, *names: str, **more: Any) -> Any:
+    """What a command takes by name, that of the parameter unless `names` say otherwise."""
+    return typer.Option(*names, metavar=metavar, help=help, **more)
+
+
+def flag(name: str, help: str) -> Any:
+    """What is on where it is named."""
+    return typer.Option(name, help=help)
 
 
 class Execution(StrEnum):
@@ -17,54 +32,47 @@ class Execution(StrEnum):
 
 
 RUNS = Path("runs")
-StoreArgument = Annotated[
-    Path | None, typer.Argument(metavar="STORE", help="The store to read.  [default: runs]")
-]
+StoreArgument = Annotated[Path | None, argument("STORE", "The store to read.  [default: runs]")]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", metavar="STORE", help="The store to read, given as an option.")
+    Path | None, option("STORE", "The store to read, given as an option.", "--store")
 ]
 ResultsArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="STORE", help="A store, or a folder of offramp pack.  [default: runs]"),
+    Path | None, argument("STORE", "A store, or a folder of offramp pack.  [default: runs]")
 ]
 TrainingStoreOption = Annotated[
-    Path, typer.Option("--store", metavar="STORE", help="Where finished work is kept and found again.")
+    Path, option("STORE", "Where finished work is kept and found again.", "--store")
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "NAME",
+        "Where networks run: cpu, cuda, cuda:1. By default $OFFRAMP_DEVICE, else a GPU if there is one.",
         "--device",
-        metavar="NAME",
-        help="Where networks run: cpu, cuda, cuda:1. By default $OFFRAMP_DEVICE, else a GPU if there "
-        "is one.",
     ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a setting for this run: recipe.epochs=3, seeds='[42]'. Repeatable.",
+    option(
+        "KEY=VALUE", "Change a setting for this run: recipe.epochs=3, seeds='[42]'. Repeatable.", "--set"
     ),
 ]
 DataRootOption = Annotated[
     Path | None,
-    typer.Option(
-        "--data-root",
-        metavar="FOLDER",
-        help="The folder of the data set's files. By default the study's data.root, else the folder of "
+    option(
+        "FOLDER",
+        "The folder of the data set's files. By default the study's data.root, else the folder of "
         "the data set's name in $OFFRAMP_DATA.",
+        "--data-root",
     ),
 ]
 DryOption = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Show the work, what is shared and the time; start nothing."),
+    bool, flag("--dry-run", "Show the work, what is shared and the time; start nothing.")
 ]
 WorkersOption = Annotated[
     str,
-    typer.Option(
-        metavar="N",
-        help="Processes that train at the same time. auto: as many as the cores, the free memory and "
+    option(
+        "N",
+        "Processes that train at the same time. auto: as many as the cores, the free memory and "
         "the study can use.",
     ),
 ]
@@ -77,17 +85,16 @@ ExecutionOption = Annotated[
 ]
 CacheMemoryOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Memory for frozen values that every epoch reads, over all workers: 4GB, 0 or auto. By "
+    option(
+        "SIZE",
+        "Memory for frozen values that every epoch reads, over all workers: 4GB, 0 or auto. By "
         "default what the study says, else auto: together with training at most 60 % of what is free.",
     ),
 ]
 CacheDiskOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Disk for the values that memory has no room for: 4GB, 0 or auto, half of what is free.",
+    option(
+        "SIZE", "Disk for the values that memory has no room for: 4GB, 0 or auto, half of what is free."
     ),
 ]
 TrustOption = Annotated[
@@ -100,14 +107,18 @@ TrustOption = Annotated[
     ),
 ]
 NoUserCodeOption = Annotated[
-    bool,
-    typer.Option("--no-user-code", help="Refuse a study that names code, such as my.py:make_net."),
+    bool, flag("--no-user-code", "Refuse a study that names code, such as my.py:make_net.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+JsonOption = Annotated[bool, flag("--json", "Answer in JSON, for programs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
-StudyOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only the trials of the study of this name.")
+RootOption = Annotated[
+    Path | None, option("FOLDER", "The folder of the data set's files.", "--root", "--data-root")
 ]
+PolicyOption = Annotated[
+    Path | None, option("FILE", "A policy of offramp calibrate. A bundle has its own.")
+]
+OnlyOption = Annotated[list[str] | None, option("NAME", "Only this one; --list names all. Repeatable.")]
+StudyOption = Annotated[str | None, option("NAME", "Only the trials of the study of this name.")]
 
 
 def named(*given: Path | None) -> Path:

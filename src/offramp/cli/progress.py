@@ -98,10 +98,7 @@ class Progress:
         self._skipped = 0.0  # work done by earlier runs, in MACs
         self._notes: set[str] = set()
         self._live = Live(
-            console=self._console,
-            refresh_per_second=4,
-            transient=True,
-            get_renderable=self._screen,
+            console=self._console, refresh_per_second=4, transient=True, get_renderable=self._screen
         )
 
     def __enter__(self) -> Progress:
@@ -110,10 +107,7 @@ class Progress:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
 

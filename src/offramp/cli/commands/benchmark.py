@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import (
-    DeviceOption,
-    JsonOption,
-    StoreArgument,
-    StoreOption,
-    TrustOption,
-    check_bundle_options,
-    named,
-)
+from offramp.cli import options
+from offramp.cli.options import argument, flag, option
 from offramp.cli.render import counted, emit, say
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
@@ -31,41 +24,30 @@ if TYPE_CHECKING:
 
 
 def benchmark(
-    network: Annotated[
-        str, typer.Argument(metavar="TRIAL|BUNDLE", help="A trial's id, or a bundle's folder.")
-    ],
-    store: StoreArgument = None,
-    store_: StoreOption = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A policy of offramp calibrate. A bundle has its own."),
-    ] = None,
-    device: DeviceOption = None,
+    network: Annotated[str, argument("TRIAL|BUNDLE", "A trial's id, or a bundle's folder.")],
+    store: options.StoreArgument = None,
+    store_: options.StoreOption = None,
+    policy: options.PolicyOption = None,
+    device: options.DeviceOption = None,
     batch: Annotated[
-        list[int] | None,
-        typer.Option(min=1, metavar="N", help="Images at once. Repeatable.  [default: 1, 16, 256]"),
+        list[int] | None, option("N", "Images at once. Repeatable.  [default: 1, 16, 256]", min=1)
     ] = None,
     threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Threads of each engine. By default as many as torch takes."
-        ),
+        int | None, option("N", "Threads of each engine. By default as many as torch takes.", min=1)
     ] = None,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Measure torch.compile too, which takes a while.")
+        bool, flag("--compile", "Measure torch.compile too, which takes a while.")
     ] = False,
-    repeats: Annotated[int, typer.Option(min=5, metavar="N", help="Time each at most N times.")] = 50,
+    repeats: Annotated[int, option("N", "Time each at most N times.", min=5)] = 50,
     seconds: Annotated[
         float,
         typer.Option(
             min=0.0, help="Time for each engine and batch size; after it, 5 rounds are enough."
         ),
     ] = 20.0,
-    figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A chart: .svg, .png, .pdf or .json.")
-    ] = None,
-    trust: TrustOption = None,
-    json: JsonOption = False,
+    figure: Annotated[Path | None, option("FILE", "A chart: .svg, .png, .pdf or .json.")] = None,
+    trust: options.TrustOption = None,
+    json: options.JsonOption = False,
 ) -> None:
     """Time a network with and without leaving early.
 
@@ -97,10 +79,10 @@ def benchmark(
         raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
     if figure is not None and not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
-    root = named(store, store_)
+    root = options.named(store, store_)
     kept = Store(root) if is_store(root) else None
     if image_files.is_bundle(network):
-        check_bundle_options(policy, device)
+        options.check_bundle_options(policy, device)
         trial = policies.read(Path(network) / "policy.json").calibration.trial
         if kept is not None and trial in kept.trials():
             asked = replace(asked, trust_code=trusted(kept, trial, trust))

@@ -9,19 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp.cli import options
 from offramp.cli.commands.calibrate import target
 from offramp.cli.commands.export import describe, told
 from offramp.cli.commands.recommend import wish as wish_of
 from offramp.cli.commands.run import conduct
 from offramp.cli.forecast import show_forecast
-from offramp.cli.options import (
-    RUNS,
-    DeviceOption,
-    JsonOption,
-    QuietOption,
-    SetOption,
-    TrainingStoreOption,
-)
+from offramp.cli.options import flag, option
 from offramp.cli.progress import Progress, watch
 from offramp.cli.render import emit
 from offramp.errors import OfframpError
@@ -41,80 +35,58 @@ if TYPE_CHECKING:
 
 
 def build(
-    backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
-    ],
-    data: Annotated[
-        str, typer.Option(metavar="NAME", help="Images: folder:path/to/images, cifar10:path or digits.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
+    backbone: Annotated[str, option("NAME", "A network: resnet18, timm/NAME or my.py:make_net.")],
+    data: Annotated[str, option("NAME", "Images: folder:path/to/images, cifar10:path or digits.")],
+    out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
     exits: Annotated[
-        str, typer.Option(metavar="auto|N|PLACES", help="How many exits, or after which places: a,b.")
+        str, option("auto|N|PLACES", "How many exits, or after which places: a,b.")
     ] = "auto",
     max_accuracy_loss: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Accuracy to give up: 0.01 is one point.  [default: 0.01]"),
+        float | None, option("SHARE", "Accuracy to give up: 0.01 is one point.  [default: 0.01]")
     ] = None,
     max_mean_macs: Annotated[
         str | None,
-        typer.Option(
-            metavar="MACS", help="Instead: MACs an image on average, 1.5M or 40% of the plain network's."
-        ),
+        option("MACS", "Instead: MACs an image on average, 1.5M or 40% of the plain network's."),
     ] = None,
     risk: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Instead: a guarantee, as in offramp calibrate --risk."),
+        float | None, option("SHARE", "Instead: a guarantee, as in offramp calibrate --risk.")
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|imagenet",
-            help="The backbone's first weights: a .safetensors or .pth file, or public ones.",
+        option(
+            "FILE|imagenet", "The backbone's first weights: a .safetensors or .pth file, or public ones."
         ),
     ] = None,
     keep_frozen: Annotated[
-        bool,
-        typer.Option(
-            "--keep-frozen", help="Train heads only. The final exit's answers stay as they are."
-        ),
+        bool, flag("--keep-frozen", "Train heads only. The final exit's answers stay as they are.")
     ] = False,
-    goal: Annotated[
-        str,
-        typer.Option(metavar="NAME", help=f"What matters most: {', '.join(GOALS)}."),
-    ] = "accuracy",
+    goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "accuracy",
     evidence: Annotated[
         Path | None,
-        typer.Option(
-            metavar="STORE",
-            help="Choose the strategy from these runs of the backbone, not from the paper's guidelines.",
+        option(
+            "STORE",
+            "Choose the strategy from these runs of the backbone, not from the paper's guidelines.",
         ),
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Train this strategy, whatever the goal says.")
+        str | None, option("NAME", "Train this strategy, whatever the goal says.")
     ] = None,
     size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Pixels a side. By default as the images have."),
+        int | None, option("N", "Pixels a side. By default as the images have.", min=1)
     ] = None,
     normalize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="train|imagenet", help="Normalize by the mean and deviation of these images."
-        ),
+        str | None, option("train|imagenet", "Normalize by the mean and deviation of these images.")
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="The seed of weights, order and dropout.")
-    ] = 42,
-    store: TrainingStoreOption = RUNS / "build",
-    device: DeviceOption = None,
-    set_: SetOption = None,
+    seed: Annotated[int, option("N", "The seed of weights, order and dropout.", min=0)] = 42,
+    store: options.TrainingStoreOption = options.RUNS / "build",
+    device: options.DeviceOption = None,
+    set_: options.SetOption = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show data, exits, strategy, work and target. Start nothing."),
+        bool, flag("--dry-run", "Show data, exits, strategy, work and target. Start nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """From a backbone and images to a bundle, in one go.
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from offramp.cli.options import DeviceOption, JsonOption, StoreArgument, StoreOption, TrustOption
+from offramp.cli import options
+from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit, say
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
@@ -28,75 +29,47 @@ SHOWN_CLASSES = 10
 
 
 def calibrate(
-    trial: Annotated[
-        str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
-    ],
-    store: StoreArgument = None,
-    store_: StoreOption = None,
+    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
+    store: options.StoreArgument = None,
+    store_: options.StoreOption = None,
     max_accuracy_loss: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", help="Accuracy to give up against the final exit: 0.01 is one point."
-        ),
+        float | None, option("SHARE", "Accuracy to give up against the final exit: 0.01 is one point.")
     ] = None,
-    min_accuracy: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Accuracy to keep, such as 0.9.")
-    ] = None,
+    min_accuracy: Annotated[float | None, option("SHARE", "Accuracy to keep, such as 0.9.")] = None,
     max_mean_macs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MACS", help="MACs an image on average: 1.5M, or 40% of the plain network's."
-        ),
+        str | None, option("MACS", "MACs an image on average: 1.5M, or 40% of the plain network's.")
     ] = None,
     max_mean_latency: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Time an image on average, measured here, such as 5ms."),
+        str | None, option("TIME", "Time an image on average, measured here, such as 5ms.")
     ] = None,
     batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Images at once when that time is measured.  [default: 1]"
-        ),
+        int | None, option("N", "Images at once when that time is measured.  [default: 1]", min=1)
     ] = None,
     max_disagreement: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Share of answers that may differ from the final exit's."),
+        float | None, option("SHARE", "Share of answers that may differ from the final exit's.")
     ] = None,
     risk: Annotated[
         float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="With a guarantee: share of inputs only the full network has right.",
-        ),
+        option("SHARE", "With a guarantee: share of inputs only the full network has right."),
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="How sure the guarantee is.  [default: 0.95]")
+        float | None, option("SHARE", "How sure the guarantee is.  [default: 0.95]")
     ] = None,
-    on_average: Annotated[
-        bool, typer.Option("--on-average", help="Guarantee the risk on average only.")
-    ] = False,
+    on_average: Annotated[bool, flag("--on-average", "Guarantee the risk on average only.")] = False,
     without_labels: Annotated[
-        bool,
-        typer.Option(
-            "--without-labels", help="Count any answer other than the full network's as wrong."
-        ),
+        bool, flag("--without-labels", "Count any answer other than the full network's as wrong.")
     ] = False,
     score: Annotated[
-        str,
-        typer.Option(metavar="NAME", help=f"What decides whether an input leaves: {', '.join(SCORES)}."),
+        str, option("NAME", f"What decides whether an input leaves: {', '.join(SCORES)}.")
     ] = "confidence",
-    shared: Annotated[
-        bool, typer.Option("--shared", help="One threshold for all exits, not one per exit.")
-    ] = False,
+    shared: Annotated[bool, flag("--shared", "One threshold for all exits, not one per exit.")] = False,
     temperature: Annotated[
-        bool, typer.Option("--temperature", help="Fit a temperature for each exit, on validation.")
+        bool, flag("--temperature", "Fit a temperature for each exit, on validation.")
     ] = False,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The policy file to write.")] = Path(
-        "policy.json"
-    ),
-    device: DeviceOption = None,
-    trust: TrustOption = None,
-    json: JsonOption = False,
+    out: Annotated[Path, option("FILE", "The policy file to write.")] = Path("policy.json"),
+    device: options.DeviceOption = None,
+    trust: options.TrustOption = None,
+    json: options.JsonOption = False,
 ) -> None:
     """Choose where each input leaves, with or without a guarantee.
 

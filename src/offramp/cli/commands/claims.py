@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
+from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named, option
 from offramp.cli.render import emit, notes, say
 from offramp.errors import OfframpError, nearest
 from offramp.terminal import console, show, table
@@ -22,13 +22,10 @@ def claims(
     store: ResultsArgument = None,
     store_: StoreOption = None,
     file: Annotated[
-        Path | None,
-        typer.Option("--claims", metavar="FILE", help="Test your own claims instead of the paper's."),
+        Path | None, option("FILE", "Test your own claims instead of the paper's.", "--claims")
     ] = None,
     study: StudyOption = None,
-    only: Annotated[
-        str | None, typer.Option(metavar="ID", help="One claim, with all of its comparisons.")
-    ] = None,
+    only: Annotated[str | None, option("ID", "One claim, with all of its comparisons.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Test the paper's findings, or your own, against a store.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from offramp.cli.options import JsonOption, StoreArgument, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, argument
 from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError, nearest
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A strategy's label, or a trial's id.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, of the same kind.")],
+    a: Annotated[str, argument("A", "A strategy's label, or a trial's id.")],
+    b: Annotated[str, argument("B", "What to compare it with, of the same kind.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     json: JsonOption = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import JsonOption, SetOption
+from offramp.cli.options import JsonOption, RootOption, SetOption, argument, flag, option
 from offramp.cli.progress import reading_shown
 from offramp.cli.render import counted, emit
 from offramp.errors import OfframpError
@@ -28,28 +28,18 @@ data = typer.Typer(
 )
 
 NameArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME", help="A data set: digits, cifar10, folder:path/to/images or my.py:make."
-    ),
-]
-RootOption = Annotated[
-    Path | None,
-    typer.Option("--root", "--data-root", metavar="FOLDER", help="The folder of the data set's files."),
+    str, argument("NAME", "A data set: digits, cifar10, folder:path/to/images or my.py:make.")
 ]
 AugmentOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "YAML",
+        "Augmentation to show: '[flip, crop]', '{resized_crop: [0.3, 1], jitter: 0.2}'.",
         "--augment",
-        metavar="YAML",
-        help="Augmentation to show: '[flip, crop]', '{resized_crop: [0.3, 1], jitter: 0.2}'.",
     ),
 ]
 SheetOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--sheet", metavar="FILE", help="Where the contact sheet goes. By default NAME-sheet.png."
-    ),
+    Path | None, option("FILE", "Where the contact sheet goes. By default NAME-sheet.png.", "--sheet")
 ]
 
 
@@ -60,7 +50,7 @@ def describe(
     augment: AugmentOption = None,
     set_: SetOption = None,
     sheet: SheetOption = None,
-    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Write no contact sheet.")] = False,
+    no_sheet: Annotated[bool, flag("--no-sheet", "Write no contact sheet.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Tell what is in a data set, and draw a contact sheet.
@@ -94,10 +84,7 @@ def check(
     name: NameArgument,
     root: RootOption = None,
     set_: SetOption = None,
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", help="Hash every file again, unchanged ones too."),
-    ] = False,
+    fresh: Annotated[bool, flag("--fresh", "Hash every file again, unchanged ones too.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Say what is wrong with a data set.
@@ -135,18 +122,14 @@ def check(
 @data.command("split")
 def split_(
     name: NameArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The split file; JSON.")],
+    out: Annotated[Path, option("FILE", "The split file; JSON.")],
     root: RootOption = None,
     train_images: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Number of training images, hold-outs included."),
+        int | None, option("N", "Number of training images, hold-outs included.", min=1)
     ] = None,
-    test_images: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of test images.")
-    ] = None,
+    test_images: Annotated[int | None, option("N", "Number of test images.", min=1)] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="The seed of the choice, data.split_seed.  [default: 0]"),
+        int | None, option("N", "The seed of the choice, data.split_seed.  [default: 0]", min=0)
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -211,11 +194,7 @@ def _study(name: str, root: Path | None, augment: str | None, settings: list[str
 
 
 def _opened(
-    name: str,
-    root: Path | None,
-    augment: str | None,
-    settings: list[str] | None,
-    fresh: bool = False,
+    name: str, root: Path | None, augment: str | None, settings: list[str] | None, fresh: bool = False
 ) -> tuple[Study, Sources, Audit]:
     from offramp.data.audit import audit, open_sources, rehash
     from offramp.data.images import manifest

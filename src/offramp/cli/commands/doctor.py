@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import DeviceOption, JsonOption
+from offramp.cli.options import DeviceOption, JsonOption, flag, option
 from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
 from offramp.process import GIVEN, SPINS, bound_spinning, keep_freed_memory
@@ -29,19 +29,14 @@ if TYPE_CHECKING:
 
 def doctor(
     tune: Annotated[
-        bool,
-        typer.Option("--tune", help="Measure this machine (about two minutes) and write a profile."),
+        bool, flag("--tune", "Measure this machine (about two minutes) and write a profile.")
     ] = False,
     name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="With --tune: the profile's name.  [default: tuned]"),
+        str | None, option("NAME", "With --tune: the profile's name.  [default: tuned]")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="With --tune: write the profile to this file."),
-    ] = None,
+    out: Annotated[Path | None, option("FILE", "With --tune: write the profile to this file.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="With --tune: measure although the machine is busy.")
+        bool, flag("--anyway", "With --tune: measure although the machine is busy.")
     ] = False,
     device: DeviceOption = None,
     json: JsonOption = False,

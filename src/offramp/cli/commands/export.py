@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from offramp.cli.options import JsonOption, QuietOption, StoreArgument, StoreOption, TrustOption
+from offramp.cli import options
+from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit
 from offramp.cli.store import opened, trusted
 from offramp.terminal import show, table
@@ -16,31 +17,24 @@ from offramp.units import macs, size
 
 
 def export(
-    trial: Annotated[
-        str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
-    ],
-    policy: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="The policy that offramp calibrate wrote for this trial."),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle's folder, a new one.")],
-    store: StoreArgument = None,
-    store_: StoreOption = None,
+    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
+    policy: Annotated[Path, option("FILE", "The policy that offramp calibrate wrote for this trial.")],
+    out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
+    store: options.StoreArgument = None,
+    store_: options.StoreOption = None,
     root: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="The folder of the data set's files, if they have moved."),
+        Path | None, option("FOLDER", "The folder of the data set's files, if they have moved.")
     ] = None,
     check: Annotated[
-        bool,
-        typer.Option("--check/--no-check", help="Compare the bundle's answers with PyTorch's."),
+        bool, flag("--check/--no-check", "Compare the bundle's answers with PyTorch's.")
     ] = True,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Time the stages here, for the card.")
+        bool, flag("--measure/--no-measure", "Time the stages here, for the card.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
-    trust: TrustOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
+    trust: options.TrustOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Make a bundle that runs without PyTorch.
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption, StoreArgument, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
 from offramp.cli.render import counted, emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError
 
-if TYPE_CHECKING:
-    pass
-
 
 def export_table(
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet or .csv.")],
+    out: Annotated[Path, option("FILE", "Ends in .parquet or .csv.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     json: JsonOption = False,

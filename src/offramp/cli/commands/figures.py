@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption, QuietOption, ResultsArgument, StoreOption, StudyOption, named
+from offramp.cli import options
+from offramp.cli.options import flag, option
 from offramp.cli.progress import moving
 from offramp.cli.render import counted, emit, show_names, tell_missing
 from offramp.report.figures import FIGURES
@@ -18,23 +19,17 @@ if TYPE_CHECKING:
 
 
 def figures(
-    store: ResultsArgument = None,
-    store_: StoreOption = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("figures"),
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this one; --list names all. Repeatable."),
-    ] = None,
+    store: options.ResultsArgument = None,
+    store_: options.StoreOption = None,
+    out: Annotated[Path, option("FOLDER", "Where the files go.")] = Path("figures"),
+    only: options.OnlyOption = None,
     format_: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="svg,pdf,png,json", help="The kinds of file; json is Vega-Lite."
-        ),
+        str, option("svg,pdf,png,json", "The kinds of file; json is Vega-Lite.", "--format")
     ] = "svg,pdf,png",
-    list_: Annotated[bool, typer.Option("--list", help="List the figures and stop.")] = False,
-    study: StudyOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    list_: Annotated[bool, flag("--list", "List the figures and stop.")] = False,
+    study: options.StudyOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Draw the figures that the paper has, and more.
 
@@ -59,7 +54,7 @@ def figures(
     kinds = checked(format_.split(","))
     wanted = [name.strip() for names in (only or []) for name in names.split(",") if name.strip()]
     with moving("reading") as status:
-        found = evidence.open(named(store, store_), study)
+        found = evidence.open(options.named(store, store_), study)
         status.update("drawing")
         drawn = draw(found, wanted)
         paths = []

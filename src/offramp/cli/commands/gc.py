@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption, StoreArgument, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, flag
 from offramp.cli.render import counted, emit
 from offramp.cli.store import opened
 from offramp.units import size
-
-if TYPE_CHECKING:
-    pass
 
 
 def gc(
     store: StoreArgument = None,
     store_: StoreOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Only say what would go.")] = False,
     abandon: Annotated[
-        bool, typer.Option("--abandon", help="Remove unfinished work too; no run can go on with it.")
+        bool, flag("--abandon", "Remove unfinished work too; no run can go on with it.")
     ] = False,
     json: JsonOption = False,
 ) -> None:

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption, StoreArgument, StoreOption, StudyOption, named
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, StudyOption, named, option
 from offramp.cli.progress import moving
 from offramp.cli.render import counted, emit, tell_missing
 from offramp.units import size
 
 
 def pack(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the packed results go.")],
+    out: Annotated[Path, option("FOLDER", "Where the packed results go.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     study: StudyOption = None,

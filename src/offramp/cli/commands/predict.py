@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import (
-    DeviceOption,
-    JsonOption,
-    StoreOption,
-    TrustOption,
-    check_bundle_options,
-    named,
-)
+from offramp.cli import options
+from offramp.cli.options import argument, option
 from offramp.cli.render import counted, emit
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
@@ -30,22 +24,15 @@ if TYPE_CHECKING:
 
 
 def predict(
-    network: Annotated[
-        str, typer.Argument(metavar="TRIAL|BUNDLE", help="A trial's id, or a bundle's folder.")
-    ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Files, and folders of them.")],
-    policy: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A policy of offramp calibrate. A bundle has its own."),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table of answers to write.")] = Path(
-        "answers.csv"
-    ),
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 64,
-    store: StoreOption = None,
-    device: DeviceOption = None,
-    trust: TrustOption = None,
-    json: JsonOption = False,
+    network: Annotated[str, argument("TRIAL|BUNDLE", "A trial's id, or a bundle's folder.")],
+    images: Annotated[list[Path], argument("IMAGES", "Files, and folders of them.")],
+    policy: options.PolicyOption = None,
+    out: Annotated[Path, option("FILE", "The table of answers to write.")] = Path("answers.csv"),
+    batch: Annotated[int, option("N", "Images at a time.", min=1)] = 64,
+    store: options.StoreOption = None,
+    device: options.DeviceOption = None,
+    trust: options.TrustOption = None,
+    json: options.JsonOption = False,
 ) -> None:
     """Classify image files; each leaves at an exit.
 
@@ -69,7 +56,7 @@ def predict(
     files = image_files.find(images)
     if out.resolve() in {file.resolve() for file in files}:
         raise OfframpError(f"--out {out} is one of the images; name another file")
-    found = _opened(network, policy, named(store), device, trust)
+    found = _opened(network, policy, options.named(store), device, trust)
     good, damaged = image_files.check(files, found.preprocessing)
     rows: list[Answer] = []
     interrupted = False
@@ -107,7 +94,7 @@ def _opened(
     from offramp.infer import image_files
 
     if image_files.is_bundle(network):
-        check_bundle_options(policy, device)
+        options.check_bundle_options(policy, device)
         return image_files.open_bundle(Path(network))
     store = opened(root)
     trust_code = trusted(store, store.find_trial(network), trust)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption
+from offramp.cli.options import JsonOption, argument
 from offramp.cli.render import emit
 from offramp.errors import OfframpError, nearest
 from offramp.terminal import show, table
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 def recipes(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A recipe, such as resnet50-cifar10, as a study file."),
+        str | None, argument("NAME", "A recipe, such as resnet50-cifar10, as a study file.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

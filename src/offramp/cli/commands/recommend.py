@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
+from offramp.cli import options
+from offramp.cli.options import flag, option
 from offramp.cli.render import emit, folded, notes, say
 from offramp.errors import OfframpError, nearest
 from offramp.paper.guidelines import GOALS
@@ -20,23 +21,18 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    store: ResultsArgument = None,
-    store_: StoreOption = None,
-    goal: Annotated[
-        str, typer.Option(metavar="NAME", help=f"What matters most: {', '.join(GOALS)}.")
-    ] = "balanced",
-    min_accuracy: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="The accuracy to reach, such as 0.9.")
-    ] = None,
+    store: options.ResultsArgument = None,
+    store_: options.StoreOption = None,
+    goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "balanced",
+    min_accuracy: Annotated[float | None, option("SHARE", "The accuracy to reach, such as 0.9.")] = None,
     max_macs: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="The MACs an image may take on average, such as 1.5M."),
+        str | None, option("N", "The MACs an image may take on average, such as 1.5M.")
     ] = None,
     frozen_backbone: Annotated[
-        bool, typer.Option("--frozen-backbone", help="The backbone's weights must stay as they are.")
+        bool, flag("--frozen-backbone", "The backbone's weights must stay as they are.")
     ] = False,
-    study: StudyOption = None,
-    json: JsonOption = False,
+    study: options.StudyOption = None,
+    json: options.JsonOption = False,
 ) -> None:
     """Advise on a strategy and a network for a goal.
 
@@ -56,7 +52,7 @@ def recommend(
     """
     asked = wish(goal, min_accuracy, max_macs, frozen_backbone)
     given = store is not None or store_ is not None
-    recommend_from(named(store, store_), given, asked, study, json)
+    recommend_from(options.named(store, store_), given, asked, study, json)
 
 
 NO_RUNS = (

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption, QuietOption, StoreOption, StudyOption, named
+from offramp.cli import options
+from offramp.cli.options import argument, option
 from offramp.cli.render import counted, emit
 from offramp.errors import OfframpError, nearest
 from offramp.units import duration, size
@@ -19,31 +20,24 @@ from offramp.units import duration, size
 def report(
     sources: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="STORE",
-            help="Stores, or folders of offramp pack. Several count as one.  [default: runs]",
-        ),
+        argument("STORE", "Stores, or folders of offramp pack. Several count as one.  [default: runs]"),
     ] = None,
-    store_: StoreOption = None,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the report goes; an earlier one is replaced.")
-    ] = Path("report"),
-    study: StudyOption = None,
+    store_: options.StoreOption = None,
+    out: Annotated[Path, option("FOLDER", "Where the report goes; an earlier one is replaced.")] = Path(
+        "report"
+    ),
+    study: options.StudyOption = None,
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The page's title. By default the study's name.")
+        str | None, option("TEXT", "The page's title. By default the study's name.")
     ] = None,
     format_: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="svg,pdf,png", help="The files of each figure; none for no files."
-        ),
+        str, option("svg,pdf,png", "The files of each figure; none for no files.", "--format")
     ] = "svg,pdf,png",
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Processes that draw. By default one for each core."),
+        int | None, option("N", "Processes that draw. By default one for each core.", min=1)
     ] = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Write one page with the answer, figures, tables and claims.
 
@@ -71,7 +65,7 @@ def report(
         raise OfframpError(f"--store {store_} is not among the stores before it; name all as arguments")
     began = time.monotonic()
     formats = _formats(format_)
-    sources = sources or [named(store_)]
+    sources = sources or [options.named(store_)]
     folder.check(out)  # before the work, not after it
     screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with screen.status("reading the runs") as status:

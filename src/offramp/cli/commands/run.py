@@ -10,23 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp.cli import options
 from offramp.cli.forecast import at_speed, said_of, show_forecast
-from offramp.cli.options import (
-    RUNS,
-    CacheDiskOption,
-    CacheMemoryOption,
-    DataRootOption,
-    DeviceOption,
-    DryOption,
-    Execution,
-    ExecutionOption,
-    JsonOption,
-    NoUserCodeOption,
-    QuietOption,
-    SetOption,
-    TrainingStoreOption,
-    WorkersOption,
-)
+from offramp.cli.options import argument, option
 from offramp.cli.progress import Progress, reading_shown, watch
 from offramp.cli.render import emit, folded
 from offramp.errors import OfframpError
@@ -46,35 +32,32 @@ if TYPE_CHECKING:
 
 
 def run(
-    study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/demo.yaml.")
-    ],
-    store: TrainingStoreOption = RUNS,
-    data_root: DataRootOption = None,
-    set_: SetOption = None,
-    execution: ExecutionOption = None,
-    dry_run: DryOption = False,
-    workers: WorkersOption = "auto",
-    device: DeviceOption = None,
+    study: Annotated[Path, argument("STUDY", "A study file, such as studies/demo.yaml.")],
+    store: options.TrainingStoreOption = options.RUNS,
+    data_root: options.DataRootOption = None,
+    set_: options.SetOption = None,
+    execution: options.ExecutionOption = None,
+    dry_run: options.DryOption = False,
+    workers: options.WorkersOption = "auto",
+    device: options.DeviceOption = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Train on so many epochs and images as fit into this time here, such as 2h or 90min.",
+        option(
+            "TIME", "Train on so many epochs and images as fit into this time here, such as 2h or 90min."
         ),
     ] = None,
     speed: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEED",
-            help="With --dry-run: also the time on a device of this speed, such as 14TFLOPS or 7TMACs.",
+        option(
+            "SPEED",
+            "With --dry-run: also the time on a device of this speed, such as 14TFLOPS or 7TMACs.",
         ),
     ] = None,
-    cache_memory: CacheMemoryOption = None,
-    cache_disk: CacheDiskOption = None,
-    no_user_code: NoUserCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    cache_memory: options.CacheMemoryOption = None,
+    cache_disk: options.CacheDiskOption = None,
+    no_user_code: options.NoUserCodeOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Run a study: train what is missing, then show the results.
 
@@ -111,7 +94,7 @@ def run(
 
 def settings(
     given: list[str] | None,
-    execution: Execution | None,
+    execution: options.Execution | None,
     cache_memory: str | None,
     cache_disk: str | None,
 ) -> list[str]:

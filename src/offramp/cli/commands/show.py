@@ -8,7 +8,7 @@ import typer
 
 from offramp import terminal
 from offramp.cli import render
-from offramp.cli.options import JsonOption, StoreArgument, StoreOption
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, argument
 from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.terminal import table
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    trial: Annotated[
-        str, typer.Argument(metavar="TRIAL", help="A trial's id, or the beginning of one.")
-    ],
+    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     json: JsonOption = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption
+from offramp.cli.options import JsonOption, argument, flag, option
 from offramp.errors import OfframpError, nearest
 from offramp.terminal import console, table
 
@@ -23,41 +23,24 @@ if TYPE_CHECKING:
 
 
 def stats(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .csv or .parquet file, one row for each value.")
-    ],
-    value: Annotated[str, typer.Option(metavar="COLUMN", help="The numbers, such as accuracy.")],
-    group: Annotated[str, typer.Option(metavar="COLUMN", help="What is compared, such as strategy.")],
-    block: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="What pairs the values, such as seed.")
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Analyze each of their values apart.")
-    ] = None,
+    file: Annotated[Path, argument("FILE", "A .csv or .parquet file, one row for each value.")],
+    value: Annotated[str, option("COLUMN", "The numbers, such as accuracy.")],
+    group: Annotated[str, option("COLUMN", "What is compared, such as strategy.")],
+    block: Annotated[str | None, option("COLUMN", "What pairs the values, such as seed.")] = None,
+    by: Annotated[str | None, option("COLUMN[,COLUMN]", "Analyze each of their values apart.")] = None,
     where: Annotated[
-        list[str] | None,
-        typer.Option("--where", metavar="COLUMN=VALUE", help="Keep these rows only. Repeatable."),
+        list[str] | None, option("COLUMN=VALUE", "Keep these rows only. Repeatable.", "--where")
     ] = None,
     same: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Keys. Groups with equal keys are identical by construction."
-        ),
+        str | None, option("COLUMN", "Keys. Groups with equal keys are identical by construction.")
     ] = None,
     measured: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="True or false: was it measured? Estimates are not tested."),
+        str | None, option("COLUMN", "True or false: was it measured? Estimates are not tested.")
     ] = None,
     families: Annotated[
-        bool,
-        typer.Option(
-            "--families", help="The five core strategies together, each hybrid with its parents."
-        ),
+        bool, flag("--families", "The five core strategies together, each hybrid with its parents.")
     ] = False,
-    better: Annotated[
-        str | None,
-        typer.Option(metavar="higher|lower", help="Which values are better."),
-    ] = None,
+    better: Annotated[str | None, option("higher|lower", "Which values are better.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Test whether groups differ, in any table of numbers.

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from offramp.cli.options import JsonOption
+from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit, ranges
 from offramp.parts import path
 from offramp.phase import Phase, Program, check, describe
@@ -17,12 +17,8 @@ from offramp.terminal import console, show, table
 
 
 def strategies(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A strategy, or my_file.py:my_strategy.")
-    ] = None,
-    exits: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of exits, the final one included.")
-    ] = 4,
+    name: Annotated[str | None, argument("NAME", "A strategy, or my_file.py:my_strategy.")] = None,
+    exits: Annotated[int, option("N", "Number of exits, the final one included.", min=1)] = 4,
     json: JsonOption = False,
 ) -> None:
     """List the strategies, or explain one.
@@ -80,9 +76,9 @@ def _explain(name: str, exits: int, as_json: bool) -> None:
     show(_phases(program), f"Phases with {exits} exits (the last one is the final exit)")
     if options:
         typer.echo("Options (name = default):")
-    for option in options:
-        words = ", ".join(_choices(option.annotation))
-        typer.echo(f"  {option.name} = {option.default}" + (f"   ({words})" if words else ""))
+    for o in options:
+        words = ", ".join(_choices(o.annotation))
+        typer.echo(f"  {o.name} = {o.default}" + (f"   ({words})" if words else ""))
     typer.echo(("\n" if options else "") + f"Source: {source}")
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.cli.options import JsonOption, ResultsArgument, StoreOption, StudyOption, named
+from offramp.cli import options
+from offramp.cli.options import flag, option
 from offramp.cli.render import emit, show_names
 from offramp.errors import OfframpError
 from offramp.report.tables import TABLES
@@ -24,23 +25,17 @@ if TYPE_CHECKING:
 
 
 def tables(
-    store: ResultsArgument = None,
-    store_: StoreOption = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("tables"),
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this one; --list names all. Repeatable."),
-    ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", metavar="md,latex,csv", help="The kinds of file.")
-    ] = "md,latex,csv",
+    store: options.ResultsArgument = None,
+    store_: options.StoreOption = None,
+    out: Annotated[Path, option("FOLDER", "Where the files go.")] = Path("tables"),
+    only: options.OnlyOption = None,
+    format_: Annotated[str, option("md,latex,csv", "The kinds of file.", "--format")] = "md,latex,csv",
     show: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Print this one and write no file. Repeatable."),
+        list[str] | None, option("NAME", "Print this one and write no file. Repeatable.")
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the tables and stop.")] = False,
-    study: StudyOption = None,
-    json: JsonOption = False,
+    list_: Annotated[bool, flag("--list", "List the tables and stop.")] = False,
+    study: options.StudyOption = None,
+    json: options.JsonOption = False,
 ) -> None:
     """Write the tables that the paper has, and more.
 
@@ -68,7 +63,7 @@ def tables(
     if not chosen:
         raise OfframpError("--format names no kind of file; write some of md, latex, csv")
     wanted = [*(show or []), *(only or [])]
-    source = named(store, store_)
+    source = options.named(store, store_)
     found = evidence.open(source, study)
     made = make(found, wanted)
     if not made:

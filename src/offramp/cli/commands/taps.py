@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-import typer
-
-from offramp.cli.options import JsonOption
+from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
@@ -15,18 +13,11 @@ from offramp.units import macs
 
 
 def taps(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A network: resnet18, timm/NAME or my.py:make_net.")
-    ],
-    input_: Annotated[
-        str, typer.Option("--input", metavar="CxHxW", help="Channels x height x width.")
-    ] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=2, metavar="N", help="Number of classes.")] = 10,
+    model: Annotated[str, argument("MODEL", "A network: resnet18, timm/NAME or my.py:make_net.")],
+    input_: Annotated[str, option("CxHxW", "Channels x height x width.", "--input")] = "3x32x32",
+    classes: Annotated[int, option("N", "Number of classes.", min=2)] = 10,
     stem: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The first layers: imagenet or small, where there is a choice."
-        ),
+        str | None, option("NAME", "The first layers: imagenet or small, where there is a choice.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

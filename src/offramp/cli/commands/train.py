@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from offramp.cli import options
 from offramp.cli.commands.run import How, settings, start
-from offramp.cli.options import (
-    RUNS,
-    CacheDiskOption,
-    CacheMemoryOption,
-    DeviceOption,
-    DryOption,
-    ExecutionOption,
-    JsonOption,
-    NoUserCodeOption,
-    QuietOption,
-    SetOption,
-    TrainingStoreOption,
-)
+from offramp.cli.options import option
 
 
 def train(
-    strategy: Annotated[
-        str, typer.Option(metavar="NAME", help="A strategy's name, or my_file.py:my_strategy.")
-    ],
-    backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="A network: resnet18, timm/NAME or my.py:make_net.")
-    ],
+    strategy: Annotated[str, option("NAME", "A strategy's name, or my_file.py:my_strategy.")],
+    backbone: Annotated[str, option("NAME", "A network: resnet18, timm/NAME or my.py:make_net.")],
     data: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="A data set: digits, cifar10, folder:path/to/images or my.py:make_data."
-        ),
+        str, option("NAME", "A data set: digits, cifar10, folder:path/to/images or my.py:make_data.")
     ],
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            "--root", "--data-root", metavar="FOLDER", help="The folder of the data set's files."
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="The seed of weights, order and dropout.")
-    ] = 42,
-    store: TrainingStoreOption = RUNS,
-    set_: SetOption = None,
-    execution: ExecutionOption = None,
-    device: DeviceOption = None,
-    cache_memory: CacheMemoryOption = None,
-    cache_disk: CacheDiskOption = None,
-    dry_run: DryOption = False,
-    no_user_code: NoUserCodeOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    root: options.RootOption = None,
+    seed: Annotated[int, option("N", "The seed of weights, order and dropout.", min=0)] = 42,
+    store: options.TrainingStoreOption = options.RUNS,
+    set_: options.SetOption = None,
+    execution: options.ExecutionOption = None,
+    device: options.DeviceOption = None,
+    cache_memory: options.CacheMemoryOption = None,
+    cache_disk: options.CacheDiskOption = None,
+    dry_run: options.DryOption = False,
+    no_user_code: options.NoUserCodeOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Train one strategy on one network, without a study file.
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from offramp.cli.options import JsonOption, SetOption, StoreArgument, StoreOption
+from offramp.cli.options import JsonOption, SetOption, StoreArgument, StoreOption, argument, option
 from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError
 from offramp.terminal import console
 
-if TYPE_CHECKING:
-    pass
-
 
 def why(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="A node's key, or the beginning of one.")],
+    node: Annotated[str, argument("NODE", "A node's key, or the beginning of one.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     study: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A study that would train the node: why is it not reused?"),
+        Path | None, option("FILE", "A study that would train the node: why is it not reused?")
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
