@@ -19,7 +19,7 @@ def console(file: IO[str] | None = None) -> Console:
     return Console(file=file, force_jupyter=False, highlight=False, markup=False, emoji=False)
 
 
-def table(left: Sequence[str], right: Sequence[str] = ()) -> Table:
+def table(left: Sequence[str], right: Sequence[str] = (), rows: Iterable[Sequence[str]] = ()) -> Table:
     """Columns of words, which fold when there is no room, then columns of numbers, which never do."""
     made = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), expand=False
@@ -28,6 +28,8 @@ def table(left: Sequence[str], right: Sequence[str] = ()) -> Table:
         made.add_column(title, overflow="fold")
     for title in right:
         made.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
@@ -58,9 +60,7 @@ def split(label: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]])
         if groups[-1] and sum(widths[j] for j in groups[-1]) + width > room:
             groups.append([])
         groups[-1].append(i)
-    made = []
-    for group in groups:
-        made.append(table([label], [columns[i] for i in group]))
-        for name, cells in rows.items():
-            made[-1].add_row(name, *(cells[i] for i in group))
-    return made
+    return [
+        table([label], [columns[i] for i in g], [(n, *(row[i] for i in g)) for n, row in rows.items()])
+        for g in groups
+    ]

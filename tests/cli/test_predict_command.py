@@ -19,7 +19,7 @@ from ghostscript import EPS, trap
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.cli import main
 from offramp.infer import image_files
-from offramp.infer.image_files import TrialNetwork
+from offramp.infer.image_files import Network
 from offramp.policy import policy as policies
 from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
@@ -251,15 +251,15 @@ def test_trials_on_normalized_images_are_refused(run: Command) -> None:
 
 @pytest.mark.usefixtures("place")
 def test_what_is_there_is_kept_on_ctrl_c(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer, calls = TrialNetwork.answer, []
+    answer, calls = Network.answer, []
 
-    def stopped(self: TrialNetwork, pixels: np.ndarray) -> object:
+    def stopped(self: Network, pixels: np.ndarray) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return answer(self, pixels)
 
-    monkeypatch.setattr(TrialNetwork, "answer", stopped)
+    monkeypatch.setattr(Network, "answer", stopped)
     status, _, err = run("joint", "images", "--policy", "policy.json", "--batch", "4")
     assert status == 130 and "Interrupted after 8 images" in err
     assert len(answers()) == 8

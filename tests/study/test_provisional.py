@@ -12,6 +12,7 @@ from offramp.data import DataSpec
 from offramp.data.declared import DECLARED, counts_of, declared_data, missing
 from offramp.errors import OfframpError
 from offramp.nets import pretrained
+from offramp.store.archive import Archive
 from offramp.store.store import Store
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.plan import make_plan
@@ -75,7 +76,7 @@ def test_a_provisional_plan_says_so_and_finds_nothing_in_a_store(
     assert [line.partition(":")[0] for line in plan.provisional] == ["cifar10", "mobilenetv1"]
     assert len(plan.data.train) == 600 and plan.study.backbone.weights == "imagenet"
 
-    monkeypatch.setattr(Store, "has_node", lambda *_: True)
+    monkeypatch.setattr(Archive, "has_node", lambda *_: True)
     found = forecast(plan, Store(tmp_path), CPU, 1e9)
     assert found["totals"]["nodes_in_store"] == 0 and found["provisional"] == list(plan.provisional)
     assert found["totals"]["seconds"] == found["totals"]["macs"] / 1e9

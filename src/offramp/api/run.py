@@ -146,10 +146,7 @@ def run(
 
 
 def _run(
-    plan: Plan,
-    store: Store,
-    workers: int | Literal["auto"],
-    watch: Callable[[Event], None] | None,
+    plan: Plan, store: Store, workers: int | Literal["auto"], watch: Callable[[Event], None] | None
 ) -> Results:
     if workers != "auto" and (not isinstance(workers, int) or workers < 1):
         raise OfframpError(f"workers must be at least 1, or 'auto'; got {workers!r}")

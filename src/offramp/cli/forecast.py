@@ -19,17 +19,13 @@ def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = No
         return
     nodes, totals = found["nodes"], found["totals"]
     seeds = sorted({node["seed"] for node in nodes})
-    listing = table(["node", "phase", "loss", "for"], ["MACs"])
-    for node in nodes:
-        if node["seed"] == seeds[0]:
-            listing.add_row(
-                node["key"][:8] + (" ✓" if node["in_store"] else ""),
-                node["phase"],
-                node["loss"],
-                ", ".join(dict.fromkeys(node["strategies"])),
-                macs(node["macs"]),
-            )
-    show(listing, f"What seed {seeds[0]} takes" + ("; the other seeds are alike" if seeds[1:] else ""))
+    rows = []
+    for node in (node for node in nodes if node["seed"] == seeds[0]):
+        key, users = node["key"][:8] + " ✓" * node["in_store"], dict.fromkeys(node["strategies"])
+        rows.append((key, node["phase"], node["loss"], ", ".join(users), macs(node["macs"])))
+    more = "; the other seeds are alike" if seeds[1:] else ""
+    listing = table(["node", "phase", "loss", "for"], ["MACs"], rows)
+    show(listing, f"What seed {seeds[0]} takes{more}")
     typer.echo(said_of(totals))
     if "workers" in found:
         count, reason = found["workers"]["count"], found["workers"]["reason"]

@@ -73,7 +73,4 @@ def show_names(what: str, about: Mapping[str, str], as_json: bool) -> None:
     if as_json:
         emit(about)
         return
-    listing = table([what, "what it shows"])
-    for name, line in about.items():
-        listing.add_row(name, line)
-    show(listing)
+    show(table([what, "what it shows"], rows=about.items()))

@@ -171,7 +171,10 @@ Look = tuple[Size, Tensor | None, str | None]  # an image's size, its values, wh
 def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]:
     source = part.source.images
     if not isinstance(source, Opened):
-        yield from (_look_at(image, geometry) for image in part.source.read(rows))
+        for image in part.source.read(rows):
+            shown = None if image.is_floating_point() else geometry.of_batch(image[None])
+            counted = None if shown is None else value_counts(shown)
+            yield (image.shape[2], image.shape[1]), counted, None
         return
 
     def look(row: int) -> Look:
@@ -183,12 +186,6 @@ def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]
 
     with ThreadPoolExecutor(min(len(rows), cpu_count() or 1, 16)) as pool:
         yield from pool.map(look, rows.tolist())
-
-
-def _look_at(image: Tensor, geometry: Geometry) -> Look:
-    size = (image.shape[2], image.shape[1])
-    counted = None if image.is_floating_point() else value_counts(geometry.of_batch(image[None]))
-    return size, counted, None
 
 
 def _copies(sources: Sources) -> tuple[Copies, ...]:

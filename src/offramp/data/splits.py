@@ -75,10 +75,12 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
     whole = {n: Subset(s, torch.arange(len(s.labels))) for n, s in {"train": raw.train, **given}.items()}
     whole, dropped = _apart(whole)
     train = _subset(whole["train"], spec.train_images, spec, "train")
-    parts = {
-        name: Subset(raw.train, train.rows[rows])
-        for name, rows in _held_rows(train, missing, spec).items()
-    }
+    held, asked = (missing, spec.split_seed, spec.held_out_images), train.source.groups
+    if asked is None:
+        rows_of = hold_out(train.labels, *held)
+    else:
+        rows_of = hold_out_groups(train.labels, [asked[row] for row in train.rows.tolist()], *held)
+    parts = {name: Subset(raw.train, train.rows[rows]) for name, rows in rows_of.items()}
     parts |= {name: whole[name] for name in given}
     if raw.test is not None:
         parts["test"] = _subset(whole["test"], spec.test_images, spec, "test")
@@ -107,14 +109,6 @@ def _apart(parts: Mapping[str, Subset]) -> tuple[dict[str, Subset], dict[str, di
             seen |= set(groups)
         kept[name] = part
     return kept, dropped
-
-
-def _held_rows(train: Subset, missing: list[str], spec: DataSpec) -> dict[str, Tensor]:
-    groups = train.source.groups
-    if groups is None:
-        return hold_out(train.labels, missing, spec.split_seed, spec.held_out_images)
-    shown = [groups[row] for row in train.rows.tolist()]
-    return hold_out_groups(train.labels, shown, missing, spec.split_seed, spec.held_out_images)
 
 
 def _subset(part: Subset, wanted: int | None, spec: DataSpec, name: str) -> Subset:
@@ -167,12 +161,11 @@ def hold_out(
             taken[name if name in names else "train"].append(rows[i * k : (i + 1) * k])
         taken["train"].append(rows[len(places) * k :])
     split = {name: torch.cat(taken[name]).sort().values for name in (*names, "train")}
-    for name in names:
-        if not len(split[name]):
-            raise OfframpError(
-                f"too few training images to hold out a {name} split: no class has "
-                f"{HELD_OUT_MOST}; give more training images, or a {name} split"
-            )
+    if short := next((name for name in names if not len(split[name])), None):
+        raise OfframpError(
+            f"too few training images to hold out a {short} split: no class has {HELD_OUT_MOST}; give "
+            f"more training images, or a {short} split"
+        )
     return split
 
 
@@ -206,12 +199,10 @@ def hold_out_groups(
             waiting = left
         taken["train"].extend(row for rows in waiting for row in rows)
     split = {name: torch.tensor(sorted(taken[name]), dtype=torch.int64) for name in (*names, "train")}
-    for name in names:
-        if not len(split[name]):
-            raise OfframpError(
-                f"no group is small enough to hold out a {name} split; give more groups, or a "
-                f"{name} split"
-            )
+    if short := next((name for name in names if not len(split[name])), None):
+        raise OfframpError(
+            f"no group is small enough to hold out a {short} split; give more groups, or a {short} split"
+        )
     return split
 
 

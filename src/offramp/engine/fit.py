@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -17,15 +17,7 @@ from offramp.engine.images import Images
 from offramp.engine.losses import objective
 from offramp.engine.passes import Logits, Pass
 from offramp.engine.resolve import Node
-from offramp.engine.trainee import (
-    OBJECTIVE,
-    Row,
-    Trainee,
-    restore,
-    step,
-    train_mode,
-    trained_state,
-)
+from offramp.engine.trainee import OBJECTIVE, Row, Trainee, restore, step, train_mode, trained_state
 from offramp.errors import OfframpError
 from offramp.recipe import finished
 
@@ -85,11 +77,6 @@ class Tally:
         pairs = zip(rest[::2], rest[1::2], strict=True)
         return loss, dict(zip(self._exits, pairs, strict=True))
 
-    def first_bad_step(self) -> int | None:
-        """The first step whose loss is not finite, counted from 1."""
-        bad = (~torch.isfinite(self.losses)).nonzero().flatten().tolist()
-        return bad[0] + 1 if bad else None
-
 
 def fit(
     trainees: Sequence[Trainee], passes: Pass, images: Images, batch_size: int
@@ -126,10 +113,8 @@ def fit(
             trainee.epoch_seconds.append(sum(spent.values()) / len(active))
         left = {r.key for r in reports if isinstance(r, Diverged)}
         active = [t for t in active if t.node.key not in left]
-        yield [
-            r if isinstance(r, Diverged) else _timed(r, sum(spent.values()) / len(reports))
-            for r in reports
-        ]
+        each = sum(spent.values()) / len(reports)
+        yield [r if isinstance(r, Diverged) else replace(r, seconds=each) for r in reports]
         active = [t for t in active if not finished(t.validation_losses, t.node.recipe)]
 
 
@@ -196,11 +181,11 @@ def _close_epoch(
 ) -> EpochReport | Diverged:
     """Read the tallies, record them, remember the best weights."""
     node = trainee.node
-    bad = train.first_bad_step()
+    bad = (~torch.isfinite(train.losses)).nonzero().flatten().tolist()
     loss, at_exits = train.read()
     validation_loss, checked = validation.read()
-    if bad is not None or not math.isfinite(validation_loss):
-        number = bad or steps
+    if bad or not math.isfinite(validation_loss):
+        number = bad[0] + 1 if bad else steps
         rate = node.recipe.rate(trainee.epoch + (number - 1) / steps)
         return Diverged(node.key, node.name, trainee.epoch + 1, number, rate)
     trainee.epoch += 1
@@ -221,11 +206,7 @@ def _close_epoch(
 
 
 def record(
-    trainee: Trainee,
-    epoch: int,
-    split: str,
-    loss: float,
-    at_exits: Mapping[int, tuple[float, float]],
+    trainee: Trainee, epoch: int, split: str, loss: float, at_exits: Mapping[int, tuple[float, float]]
 ) -> None:
     """Add one pass over a split to the history."""
     trainee.rows.append(Row(epoch, split, OBJECTIVE, "loss", loss))
@@ -245,15 +226,10 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
         states[trainee.best_epoch] = trainee.best
     for epoch, state in states.items():
         restore(trainee, state)
-        loss, at_exits = evaluate([trainee], passes, images, "train", batch_size)[
-            trainee.node.key
-        ].read()
+        tallies = evaluate([trainee], passes, images, "train", batch_size)
+        loss, at_exits = tallies[trainee.node.key].read()
         record(trainee, epoch, "train-eval", loss, at_exits)
     chosen = states[trainee.selected_epoch]
     restore(trainee, chosen)
     trainee.spend("evaluation", perf_counter() - began)
     return chosen
-
-
-def _timed(report: EpochReport, seconds: float) -> EpochReport:
-    return EpochReport(**{**report.__dict__, "seconds": seconds})

@@ -32,10 +32,7 @@ def saved_bytes(net: ExitNetwork) -> int:
 
     images = torch.zeros(SAMPLE, *net.input_shape, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    with (
-        random_kept(device),
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-    ):
+    with random_kept(device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         logits = copy(images)
     del logits
     return sum(held.values()) // SAMPLE

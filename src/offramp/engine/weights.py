@@ -41,10 +41,7 @@ class Weights:
         net = self._template.copy()
         for part, source in sources.items():
             self._fill(net, part, source, trunk=0)
-        net.requires_grad_(False)
-        net.eval()
-        placed(net, self._device, self._memory_format)
-        return net
+        return self._ready(net)
 
     def assembled(self, final: Mapping[int, Lineage], owners: tuple[int, ...]) -> ExitNetwork:
         """The finished network: every trained exit's path, in the trunk that it owns."""
@@ -55,6 +52,9 @@ class Weights:
         for exit, lineage in final.items():
             for part, source in zip(path(exit), lineage, strict=True):
                 self._fill(net, part, source, trunk=net.trunk_of[exit - 1])
+        return self._ready(net)
+
+    def _ready(self, net: ExitNetwork) -> ExitNetwork:
         net.requires_grad_(False)
         net.eval()
         placed(net, self._device, self._memory_format)

@@ -9,7 +9,7 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,9 @@ def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask) -> list[Timin
     early = any(share > 0 for share in asked.shares[:-1])
     mean = None
     if batch == 1 and early:
-        runs |= {f"policy {at}": partial(_leaving_at(bundle, at).run, noise) for at in _seen(asked)}
+        for at in _seen(asked):
+            alone = [ALWAYS if i == at else NEVER for i in range(len(bundle.stages))]
+            runs[f"policy {at}"] = partial(_ruled(bundle, alone).run, noise)
     elif early:
         policy = _with_shares(bundle, noise, asked.shares)
         runs["policy"] = partial(policy.run, noise)
@@ -103,8 +105,7 @@ def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask) -> list[Timin
     elif early:
         lines.append(timing(ENGINE, "policy", batch, found["policy"], mean))
     for at, stage in enumerate(bundle.stages):
-        own = spent[at] - (spent[at - 1] if at else 0)
-        name = f"stage {stage.exit}"
+        own, name = spent[at] - (spent[at - 1] if at else 0), f"stage {stage.exit}"
         lines.append(timing(ENGINE, name, batch, found[name], own))
     return lines
 
@@ -134,10 +135,6 @@ def _ruled(bundle: Any, thresholds: Sequence[float]) -> Any:
     return twin
 
 
-def _leaving_at(bundle: Any, at: int) -> Any:
-    return _ruled(bundle, [ALWAYS if i == at else NEVER for i in range(len(bundle.stages))])
-
-
 def _with_shares(bundle: Any, noise: Any, shares: Sequence[float]) -> Any:
     """Thresholds that let these images leave with these shares, or as near as their scores allow."""
     stays = _ruled(bundle, [NEVER] * len(bundle.stages))
@@ -155,14 +152,11 @@ def _with_shares(bundle: Any, noise: Any, shares: Sequence[float]) -> Any:
     return _ruled(bundle, thresholds)
 
 
-def _asked(given: Mapping[str, Any]) -> BundleTask:
-    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return BundleTask(**tuples)
-
-
 def main() -> int:
     try:
-        print(json.dumps(_measured(_asked(json.load(sys.stdin)))))
+        given = json.load(sys.stdin)
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        print(json.dumps(_measured(BundleTask(**tuples))))
     except Exception as error:  # whoever started this shows it, in one line
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return 2

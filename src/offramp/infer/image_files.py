@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,66 +30,21 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 SUMS = "SHA256SUMS"  # what a folder has that is a bundle
 
 
-class Network(Protocol):
-    """What answers images."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def exits(self) -> tuple[int, ...]: ...
-
-    @property
-    def preprocessing(self) -> Preprocessing: ...
-
-    def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
-        """pixels: [B, C, H, W], of `preprocessing`. Answers are on the CPU."""
-
-
 @dataclass(frozen=True, eq=False)
-class TrialNetwork:
-    """A trial of a store, run by torch."""
+class Network:
+    """A trial run by torch, or a bundle run by onnxruntime. run: what it makes of normalized images."""
 
     name: str
     classes: tuple[str, ...]
     exits: tuple[int, ...]
     preprocessing: Preprocessing
-    predictor: Predictor
-    device: torch.device
+    run: Callable[[NDArray[np.float32]], Any]
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
-        images = torch.from_numpy(self.preprocessing.normalized(pixels)).to(self.device)
-        made = self.predictor(images.contiguous(memory_format=torch.channels_last))
+        """pixels: [B, C, H, W], of `preprocessing`. Answers are on the CPU."""
+        made = self.run(self.preprocessing.normalized(pixels))
         parts = (made.classes, made.confidence, made.exits, made.compute, made.logits)
-        return Prediction(*(part.cpu() for part in parts))
-
-
-@dataclass(frozen=True, eq=False)
-class BundleNetwork:
-    """A bundle, run by onnxruntime."""
-
-    name: str
-    bundle: Any  # of offramp.bundle.runtime, which needs onnxruntime
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.bundle.labels)
-
-    @property
-    def exits(self) -> tuple[int, ...]:
-        return tuple(stage.exit for stage in self.bundle.stages)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return preprocessing.from_json(self.bundle.preprocessing.as_json())
-
-    def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
-        made = self.bundle.run(self.preprocessing.normalized(pixels))
-        parts = (made.classes, made.confidence, made.exits, made.compute, made.logits)
-        return Prediction(*(torch.from_numpy(part) for part in parts))
+        return Prediction(*(torch.as_tensor(part, device="cpu") for part in parts))
 
 
 def is_bundle(name: str) -> bool:
@@ -105,16 +60,19 @@ def is_bundle(name: str) -> bool:
     return True
 
 
-def open_bundle(folder: Path) -> BundleNetwork:
+def open_bundle(folder: Path) -> Network:
     """Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
     from offramp.bundle import runtime
 
     try:
-        return BundleNetwork(str(folder), runtime.Bundle(folder))
+        bundle = runtime.Bundle(folder)
     except runtime.BundleError as error:
         raise OfframpError(str(error)) from None
+    exits = tuple(stage.exit for stage in bundle.stages)
+    how = preprocessing.from_json(bundle.preprocessing.as_json())
+    return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run)
 
 
 def open_trial(
@@ -124,7 +82,7 @@ def open_trial(
     device: torch.device,
     backend: str | None = None,
     trust_code: bool = False,
-) -> TrialNetwork:
+) -> Network:
     """The trial whose id begins with `prefix`, under the policy in a file; without one, every image
     goes to the final exit.  trust_code: see `offramp.study.run.trials.blank_network`.
 
@@ -148,7 +106,12 @@ def open_trial(
     net = load_network(store, trial, device, trust_code=trust_code)
     placed(net, device)
     predictor = Predictor(net, rule, backend)
-    return TrialNetwork(trial, manifest.classes, exits, how, predictor, device)
+
+    def run(images: NDArray[np.float32]) -> Prediction:
+        there = torch.from_numpy(images).to(device)
+        return predictor(there.contiguous(memory_format=torch.channels_last))
+
+    return Network(trial, manifest.classes, exits, how, run)
 
 
 def checked_policy(store: Store, trial: str, policy: Policy | str | Path) -> Policy:

@@ -44,7 +44,9 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     check_backend(backend)
     trunks = tuple(net.trunk_of[k - 1] for k in exits)
     needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
-    segments = {(t, i): _segment(net, i, t, backend) for t, i in sorted(needed)}
+    segments: dict[tuple[int, int], Segment] = {(t, i): net.segment(i, t) for t, i in sorted(needed)}
+    if backend is not None:
+        segments = {k: _compiled(net.segment(k[1], k[0]).as_module(), backend) for k in segments}
     heads = tuple(_head(net, k, t, backend) for k, t in zip(exits, trunks, strict=True))
     return Stages(tuple(exits), trunks, segments, heads)
 
@@ -64,11 +66,6 @@ def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
     pieces += [net.trunks[t].classifier for t, last in trunks.items() if last == net.exits]
     heads = [net.heads[k - 1] for k in exits if k < net.exits]
     return any(piece.training for piece in pieces) or any(head.training for head in heads)
-
-
-def _segment(net: ExitNetwork, i: int, trunk: int, backend: str | None) -> Segment:
-    segment = net.segment(i, trunk)
-    return segment if backend is None else _compiled(segment.as_module(), backend)
 
 
 def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Head:

@@ -188,7 +188,10 @@ def gather(
 ) -> Evidence:
     """The evidence of trials at hand. manifests, frames (tidy tables): by id of the trial."""
     if study is not None:
-        manifests = _of_study(manifests, study)
+        names = ", ".join(sorted({str(m.study) for m in manifests.values()})) or "none"
+        manifests = {trial: m for trial, m in manifests.items() if m.study == study}
+        if not manifests:
+            raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
     kept, left_out = chosen(manifests)
     trials = sorted((read(records, trial, manifests[trial]) for trial in kept), key=_order)
     notes = tuple(dict.fromkeys([*missing, *left_out, *gaps(trials)]))
@@ -198,14 +201,6 @@ def gather(
 
 def _order(trial: TrialRecord) -> tuple[Any, ...]:
     return trial.model, trial.data, rank(trial.strategy), trial.seed, trial.id
-
-
-def _of_study(manifests: Mapping[str, Manifest], study: str) -> dict[str, Manifest]:
-    found = {trial: m for trial, m in manifests.items() if m.study == study}
-    if not found:
-        names = ", ".join(sorted({str(m.study) for m in manifests.values()})) or "none"
-        raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
-    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,8 +53,22 @@ class Store:
     def __init__(self, root: Path) -> None:
         """Nothing is created before the first write. Raises OfframpError as `Archive` does."""
         self.root = root
-        self.archive = Archive(root)
-        self._files = self.archive.files
+        self.archive = archive = Archive(root)
+        self._files = archive.files
+        # What is read only, the archive reads.
+        self.nodes, self.has_node, self.verify_node = (
+            archive.nodes,
+            archive.has_node,
+            archive.verify_node,
+        )
+        self.read_node, self.node_history = archive.read_node, archive.node_history
+        self.node_cost, self.trials, self.has_trial = (
+            archive.node_cost,
+            archive.trials,
+            archive.has_trial,
+        )
+        self.find_trial, self.read_trial = archive.find_trial, archive.read_trial
+        self.trial_logits = archive.trial_logits
 
     # Locks
 
@@ -78,25 +92,7 @@ class Store:
         if not self.archive.exists():
             self._files.write(sealed.text({"format": FORMAT}), VERSION)
 
-    # Nodes; what is read only, the archive reads
-
-    def nodes(self) -> list[str]:
-        return self.archive.nodes()
-
-    def has_node(self, key: str, whole: bool = True) -> bool:
-        return self.archive.has_node(key, whole)
-
-    def verify_node(self, key: str) -> None:
-        self.archive.verify_node(key)
-
-    def read_node(self, key: str) -> NodeRecord:
-        return self.archive.read_node(key)
-
-    def node_history(self, key: str) -> pd.DataFrame:
-        return self.archive.node_history(key)
-
-    def node_cost(self, key: str) -> Cost:
-        return self.archive.node_cost(key)
+    # Nodes
 
     def node_weights(self, key: str) -> dict[str, Tensor]:
         """The trained parts by original parameter name, on the CPU, contiguous."""
@@ -130,21 +126,6 @@ class Store:
         self._discard(NODE.folder, checked(key))
 
     # Trials
-
-    def trials(self) -> list[str]:
-        return self.archive.trials()
-
-    def has_trial(self, trial: str, whole: bool = True) -> bool:
-        return self.archive.has_trial(trial, whole)
-
-    def find_trial(self, prefix: str) -> str:
-        return self.archive.find_trial(prefix)
-
-    def read_trial(self, trial: str) -> Manifest:
-        return self.archive.read_trial(trial)
-
-    def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
-        return self.archive.trial_logits(trial)
 
     def plan_trial(self, trial: str, nodes: Iterable[str]) -> None:
         """Say which nodes a trial will need, so that they are kept if the run is cut short."""

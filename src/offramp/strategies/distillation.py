@@ -39,10 +39,7 @@ def distillation(
     if students == "shared":
         everything = segments(1, exits) | heads(1, exits)
         terms = tuple(term for n in range(1, exits) for term in loss(n))
-        return (
-            *teacher,
-            Phase("students", train=everything, loss=(*terms, CE(exits)), teacher=name),
-        )
+        return (*teacher, Phase("students", train=everything, loss=(*terms, CE(exits)), teacher=name))
 
     own = students == "independent"
 

@@ -276,16 +276,12 @@ def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
         typer.echo(f"Weights '{plan.study.backbone.weights}': {net.initial}.")
     for reason in chosen.reasons:
         typer.echo(f"- {reason}")
-    listing = table(["exit", "after", "head"], ["MACs before it", "of its head"])
+    rows = []
     for row in _exits(plan):
-        listing.add_row(
-            str(row["exit"]),
-            row["after"],
-            row["head"],
-            f"{100 * row['share']:.1f} %",
-            macs(row["head_macs"]),
-        )
+        spent = f"{100 * row['share']:.1f} %", macs(row["head_macs"])
+        rows.append((str(row["exit"]), row["after"], row["head"], *spent))
     typer.echo("")
+    listing = table(["exit", "after", "head"], ["MACs before it", "of its head"], rows)
     show(listing, f"{plan.study.backbone.name} with early exits")
     target = ", ".join(f"{kind} {value}" for kind, value in _target(goal).items())
     typer.echo(f"Target: {target}. Bundle: {goal.out}.\n")

@@ -109,10 +109,8 @@ def _untested(outcomes: Sequence[Judgment]) -> None:
     by_reason: dict[str, list[str]] = {}
     for o in outcomes:
         by_reason.setdefault(o.missing[0], []).append(o.claim.id)
-    listing = table(["missing here", "so these cannot be tested"])
-    for reason, ids in by_reason.items():
-        listing.add_row(reason, ", ".join(ids))
-    show(listing, "Not testable here")
+    rows = [(reason, ", ".join(ids)) for reason, ids in by_reason.items()]
+    show(table(["missing here", "so these cannot be tested"], rows=rows), "Not testable here")
 
 
 def _one(o: Judgment) -> None:

@@ -232,10 +232,8 @@ def _print(study: Study, audit: Audit) -> None:
     }
     rows["all"] = [f"{audit.splits[name].images:,}" for name in names]
     show(split("class", names, rows), f"{_title(study)}: images by class and split")
-    facts = table(["split", "stored sizes, width × height"], ["damaged"])
-    for name, one in audit.splits.items():
-        facts.add_row(name, _sizes(one.sizes), str(len(one.damaged)))
-    show(facts)
+    facts = [(name, _sizes(one.sizes), str(len(one.damaged))) for name, one in audit.splits.items()]
+    show(table(["split", "stored sizes, width × height"], ["damaged"], facts))
     if audit.mean:
         values = {
             "mean": [f"{value:.4f}" for value in audit.mean],
@@ -247,11 +245,10 @@ def _print(study: Study, audit: Audit) -> None:
         show(split("", channels, values), "Training pixels, from 0 to 1")
     if audit.copies:
         title = f"{counted(len(audit.copies), 'image')} there more than once"
-        listing = table(["splits", "files"])
-        for copies in audit.copies[:MOST]:
-            listing.add_row(", ".join(dict.fromkeys(copies.splits)), "\n".join(copies.names))
+        shown = [(", ".join(dict.fromkeys(c.splits)), "\n".join(c.names)) for c in audit.copies[:MOST]]
         more = len(audit.copies) - MOST
-        show(listing, title, f"and {more} more, in --json" if more > 0 else "")
+        note = f"and {more} more, in --json" if more > 0 else ""
+        show(table(["splits", "files"], rows=shown), title, note)
     for line in audit.wrong[:MOST]:
         typer.echo(f"Wrong: {line}")
     _rest(len(audit.wrong))

@@ -87,10 +87,7 @@ def _doctor(device: torch.device, as_json: bool) -> None:
     if as_json:
         emit({"findings": [asdict(finding) for finding in findings]})
         return
-    listing = table(["", "here"])
-    for finding in findings:
-        listing.add_row(finding.what, finding.found)
-    show(listing, "This machine")
+    show(table(["", "here"], rows=[(f.what, f.found) for f in findings]), "This machine")
     gaps = [finding for finding in findings if finding.remedy]
     if gaps:
         typer.echo("What could be better")
@@ -295,11 +292,11 @@ def _measured(device: str, quiet: bool) -> list[Gain]:
 
 def _show(gains: Sequence[Gain]) -> None:
     networks = list(dict.fromkeys(gain.network for gain in gains))
-    listing = table(["how many times faster a training step is"], networks)
+    rows = []
     for what in dict.fromkeys(gain.what for gain in gains):
         ratios = {gain.network: f"{gain.ratio:.2f}" for gain in gains if gain.what == what}
-        listing.add_row(what, *(ratios.get(network, "") for network in networks))
-    show(listing, "What it is worth here")
+        rows.append((what, *(ratios.get(network, "") for network in networks)))
+    show(table(["how many times faster a training step is"], networks, rows), "What it is worth here")
 
 
 def _conclude(made: ProfileFile, asked_as: str, path: Path) -> None:

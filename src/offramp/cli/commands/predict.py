@@ -180,15 +180,11 @@ def _report(
             }
         )
         return
-    listing = table(["exit"], ["images", "share", "mean confidence"])
+    lines = []
     for line in exits:
-        sure = line["confidence"]
-        listing.add_row(
-            str(line["exit"]),
-            str(line["images"]),
-            f"{100 * line['share']:.1f} %",
-            "–" if sure is None else f"{sure:.3f}",
-        )
+        told = "–" if line["confidence"] is None else f"{line['confidence']:.3f}"
+        lines.append((str(line["exit"]), str(line["images"]), f"{100 * line['share']:.1f} %", told))
+    listing = table(["exit"], ["images", "share", "mean confidence"], lines)
     show(listing, f"{network.name}: where images left")
     spent = "" if mean is None else f"; on average {100 * mean:.1f} % of the plain network's MACs"
     typer.echo(f"{counted(len(rows), 'answer')} in {out}{spent}.")

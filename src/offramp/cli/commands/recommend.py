@@ -159,10 +159,7 @@ def _advice(one: Advice) -> None:
     else:
         typer.echo(f"{one.data}: no ranking, {one.untested}.\n")
     if one.ruled_out:
-        listing = table(["ruled out", "why"])
-        for out in one.ruled_out:
-            listing.add_row(out.name, out.why)
-        show(listing)
+        show(table(["ruled out", "why"], rows=[(out.name, out.why) for out in one.ruled_out]))
 
 
 def _ranking(one: Advice) -> Any:

@@ -12,7 +12,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, option
-from offramp.cli.render import counted, emit
+from offramp.cli.render import counted, emit, tell_missing
 from offramp.errors import OfframpError, nearest
 from offramp.units import duration, size
 
@@ -91,8 +91,7 @@ def report(
             }
         )
         return
-    for note in evidence.missing:
-        typer.echo(f"Missing: {note}.", err=True)
+    tell_missing(evidence.missing)
     typer.echo(
         f"{counted(len(contents.figures), 'figure')}, "
         f"{counted(len(contents.tables) + len(contents.claims), 'table')} and "

@@ -75,26 +75,21 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
 
 def _exits(manifest: Manifest) -> Any:
     splits = ("validation", "calibration", "test")
-    listing = table(["exit", "place"], ["MACs", "of plain", *splits])
-    for i, exit in enumerate(manifest.exits):
-        spent = manifest.macs[i]
-        listing.add_row(
-            str(exit),
-            manifest.places[exit - 1],
-            macs(spent),
-            f"{100 * spent / manifest.backbone_macs:.0f} %",
-            *(f"{100 * manifest.metrics[split].accuracy[i]:.1f} %" for split in splits),
-        )
-    return listing
+    rows = []
+    for i, (exit, spent) in enumerate(zip(manifest.exits, manifest.macs, strict=True)):
+        share = f"{100 * spent / manifest.backbone_macs:.0f} %"
+        accuracies = (f"{100 * manifest.metrics[split].accuracy[i]:.1f} %" for split in splits)
+        rows.append((str(exit), manifest.places[exit - 1], macs(spent), share, *accuracies))
+    return table(["exit", "place"], ["MACs", "of plain", *splits], rows)
 
 
 def _uneven(manifest: Manifest) -> Any:
-    listing = table(["exit"], list(UNEVEN.values()))
     test = manifest.metrics["test"].by_name
+    rows = []
     for i, exit in enumerate(manifest.exits):
         values = [test[name][i] for name in UNEVEN]
-        listing.add_row(str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values))
-    return listing
+        rows.append((str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values)))
+    return table(["exit"], list(UNEVEN.values()), rows)
 
 
 def _times(phase: PhaseRecord) -> dict[str, Any]:

@@ -50,11 +50,9 @@ def status(store: StoreArgument = None, store_: StoreOption = None, json: JsonOp
             }
         )
         return
-    listing = table(["strategy", "backbone", "data"], ["trials"])
-    for (strategy, backbone, data), count in counts.items():
-        listing.add_row(strategy, backbone, data, str(count))
     if counts:
-        show(listing, f"Store {archive.root}")
+        rows = [(*names, str(count)) for names, count in counts.items()]
+        show(table(["strategy", "backbone", "data"], ["trials"], rows), f"Store {archive.root}")
     typer.echo(
         f"{counted(len(manifests), 'trial')} finished, {len(plans)} begun; "
         f"{counted(len(archive.nodes()), 'node')}, {counted(len(working), 'checkpoint')}; {size(used)}."

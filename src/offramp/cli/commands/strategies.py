@@ -42,10 +42,8 @@ def _list(as_json: bool) -> None:
     if as_json:
         emit([{"name": name, "summary": summary} for name, summary in summaries.items()])
         return
-    listing = table(["strategy", "what it does"])
-    for name, summary in summaries.items():
-        listing.add_row(name, summary)
-    show(listing, note="offramp strategies NAME shows the phases, options and source of one.")
+    note = "offramp strategies NAME shows the phases, options and source of one."
+    show(table(["strategy", "what it does"], rows=summaries.items()), note=note)
 
 
 def _explain(name: str, exits: int, as_json: bool) -> None:
@@ -83,19 +81,15 @@ def _explain(name: str, exits: int, as_json: bool) -> None:
 
 
 def _phases(program: Program) -> Any:
-    listing = table(["phase", "trains", "frozen", "loss"])
+    rows = []
     for phase in program:
         row = _phase(phase)
         trunk = "" if phase.trunk == 0 else f" (own trunk {phase.trunk})"
         notes = [f"{part} {init}" for part, init in row["init"].items()]
         notes += [f"{field} {value:g}" for field, value in row["recipe"].items()]
-        listing.add_row(
-            row["name"] + trunk,
-            _spans(row["trains"]),
-            _spans(row["frozen"]) or "–",
-            "\n".join([row["loss"], *notes]),
-        )
-    return listing
+        trained, frozen = _spans(row["trains"]), _spans(row["frozen"]) or "–"
+        rows.append((row["name"] + trunk, trained, frozen, "\n".join([row["loss"], *notes])))
+    return table(["phase", "trains", "frozen", "loss"], rows=rows)
 
 
 def _summary(doc: str) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import flag, option
-from offramp.cli.render import emit, show_names
+from offramp.cli.render import emit, show_names, tell_missing
 from offramp.errors import OfframpError
 from offramp.report.tables import TABLES
 from offramp.terminal import GAP, console, table
@@ -71,8 +71,7 @@ def tables(
         raise OfframpError(
             f"{source} has nothing {what}; run a study first, or see offramp tables --list"
         )
-    for note in () if json else found.missing:
-        typer.echo(f"Missing: {note}.", err=True)
+    tell_missing(() if json else found.missing)
     if show and json:
         emit({"tables": list(map(_values, made)), "missing": list(found.missing)})
         return
@@ -93,18 +92,8 @@ BEST, ALIKE = " *", " ≈"
 
 LEGEND = "*: the best. ≈: not significantly different from it."
 LEAST = 13  # columns of the screen that words get at least
-LABELS = (
-    "strategy",
-    "side",
-    "by",
-    "exit",
-    "compared",
-    "measure",
-    "model",
-    "data",
-    "a",
-    "b",
-)  # name a row
+# What names a row.
+LABELS = {*("strategy", "side", "by", "exit", "compared", "measure", "model", "data", "a", "b")}
 
 
 def _print(found: Table) -> None:
@@ -112,14 +101,14 @@ def _print(found: Table) -> None:
     from offramp.report.render.cells import layout
 
     words = layout(found)
-    whole = [i for i in range(len(words.titles)) if not _said(found, words, i)]
+    once = [i for i in range(len(words.titles)) if _said(found, words, i)]
+    whole = [i for i in range(len(words.titles)) if i not in once]
     screen = console()
     paper = f" (the paper's {found.paper})" if found.paper else ""
     title = f"{found.title}{paper}"
     typer.echo(f"\n{textwrap.fill(title, screen.width)}")
-    common = [f"{words.titles[i]} {words.rows[0][i].text}" for i in _common(found, words)]
-    if common:
-        typer.echo(", ".join(common))
+    if once:
+        typer.echo(", ".join(f"{words.titles[i]} {words.rows[0][i].text}" for i in once))
     typer.echo()
     for group in groups(found, words, whole, screen.width):
         screen.print(_grid(words, group, screen.width))
@@ -144,18 +133,10 @@ def _values(found: Table) -> dict[str, Any]:
     }
 
 
-def _common(found: Table, words: Layout) -> list[int]:
-    return [i for i in range(len(words.titles)) if _said(found, words, i)]
-
-
 def _said(found: Table, words: Layout, i: int) -> bool:
     """Whether a column says the same in every row, and can be said once above."""
     key = found.columns[i].key
-    return (
-        key in ("model", "data")
-        and len(words.rows) > 0
-        and len({row[i].text for row in words.rows}) == 1
-    )
+    return key in ("model", "data") and len({row[i].text for row in words.rows}) == 1
 
 
 def groups(found: Table, words: Layout, columns: Sequence[int], width: int) -> list[list[int]]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import PIL
 import torch
@@ -53,8 +52,11 @@ def scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> tuple[
     hashes = source.digests(part.rows)
     known = [VERSION, PIL.__version__, hashes, part.labels.tolist(), plain(geometry)]
     path = cache.folder() / "scans" / f"{digest(known)}.json"
-    kept = cache.read(path)
-    found = None if kept is None else _scan_of(kept["scan"])
+    found, kept = None, cache.read(path)
+    if kept is not None:
+        said = kept["scan"]
+        counts, damaged = tuple(map(tuple, said["counts"])), tuple(said["damaged"])
+        found = Scan(tuple(said["shape"]), said["digest"], counts, damaged)
     if found is None or (found.damaged and not skip):
         found = _scan(part, source, geometry, skip)
         check_unchanged(part, source, hashes)
@@ -114,9 +116,3 @@ def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     sha.update(part.labels.numpy().data)
     channels, height, width = shape
     return Scan((channels, height, width), sha.hexdigest(), tuple(map(tuple, counts.tolist())), ())
-
-
-def _scan_of(kept: Mapping[str, Any]) -> Scan:
-    channels, height, width = kept["shape"]
-    counts = tuple(map(tuple, kept["counts"]))
-    return Scan((channels, height, width), kept["digest"], counts, tuple(kept["damaged"]))

@@ -46,7 +46,10 @@ def folder(root: Path, group: str | None = None, test_share: float = 0.2) -> Raw
         listed = {name: _listed(root, place, classes, finder) for name, place in places.items()}
         parts = {name: RawSplit(one.files, one.labels, one.groups) for name, one in listed.items()}
     else:
-        parts = _by_hash(_listed(root, root, classes, finder), test_share)
+        whole = _listed(root, root, classes, finder)
+        rows = torch.arange(len(whole.labels))
+        test = by_hash(whole.labels, whole.groups or whole.files.digests(rows), test_share)
+        parts = {"train": whole.only(rows[~test]), "test": whole.only(rows[test])}
     provenance = {"root": str(root), "files": {name: len(part.labels) for name, part in parts.items()}}
     return RawData(
         train=parts["train"],
@@ -117,12 +120,6 @@ def _listed(
         depth = len((place / "class").relative_to(root).parts)
         groups = tuple(_group(finder, root, name, name.split("/", depth)[-1]) for name in ids)
     return _Listed(Files(root, ids), labels, groups)
-
-
-def _by_hash(whole: _Listed, test_share: float) -> dict[str, RawSplit]:
-    rows = torch.arange(len(whole.labels))
-    test = by_hash(whole.labels, whole.groups or whole.files.digests(rows), test_share)
-    return {"train": whole.only(rows[~test]), "test": whole.only(rows[test])}
 
 
 def _finder(group: str | None) -> re.Pattern[str] | None:

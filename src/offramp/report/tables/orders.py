@@ -13,17 +13,8 @@ from offramp.analysis.stats.analyze import OneWay, OverBlocks
 from offramp.paper.families import ACCURACIES, LOSSES
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
+from offramp.report.tables import common
 from offramp.report.tables.anova import ESTIMATED, reasons, short
-from offramp.report.tables.common import (
-    COSTS,
-    SHORT,
-    WHICH,
-    gathered,
-    named,
-    recorded,
-    spelled,
-    unrecorded,
-)
 from offramp.report.tables.marks import ALPHA
 
 WAYS = (
@@ -36,19 +27,21 @@ WAYS = (
 def order_accuracy(evidence: Evidence) -> list[Table]:
     """Who is more accurate than whom, in one line each."""
     return _orders(
-        evidence, "order-accuracy", "rq1", "Who is more accurate than whom", named(*ACCURACIES)
+        evidence, "order-accuracy", "rq1", "Who is more accurate than whom", common.named(*ACCURACIES)
     )
 
 
 def order_loss(evidence: Evidence) -> list[Table]:
     """Whose loss is higher than whose, in one line each (Fig. 11)."""
-    return _orders(evidence, "order-loss", "rq1", "Whose loss is higher than whose", named(*LOSSES))
+    return _orders(
+        evidence, "order-loss", "rq1", "Whose loss is higher than whose", common.named(*LOSSES)
+    )
 
 
 def order_costs(evidence: Evidence) -> list[Table]:
     """Who costs more than whom, in one line each (Table 5)."""
     title = "Who costs more than whom: time, memory, power"
-    return _orders(evidence, "order-costs", "rq2", title, COSTS)
+    return _orders(evidence, "order-costs", "rq2", title, common.COSTS)
 
 
 def _orders(
@@ -56,7 +49,7 @@ def _orders(
 ) -> list[Table]:
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
-    for measure in recorded(evidence, measures):
+    for measure in common.recorded(evidence, measures):
         for runs in evidence.runs:
             core = runs.families.get("core", ())
             everything = runs.analysis(measure)
@@ -72,21 +65,21 @@ def _orders(
     if not rows:
         return []
     better = measures[0].better
-    costs = f"{WHICH} {ESTIMATED}" if measures is COSTS else "Values: the mean over exits."
+    costs = f"{common.WHICH} {ESTIMATED}" if measures is common.COSTS else "Values: the mean over exits."
     direction = "The first one of a line is the worst" if better == "lower" else "The first is the best"
-    letters = spelled(evidence.strategies)
+    letters = common.spelled(evidence.strategies)
     caption = (
         f"From the highest mean to the lowest. {direction}: {better} is better. {rule(ALPHA, better)} "
         f"{WAYS} {costs} {letters}."
     )
     named_so = (Column(key, key) for key in ("measure", "model", "data"))
     columns = (*named_so, Column("seeds", "over seeds"), Column("tukey", "Tukey"))
-    lines = (*unrecorded(evidence, measures), *gathered(notes))
+    lines = (*common.unrecorded(evidence, measures), *common.gathered(notes))
     return [Table(name, question, title, caption, pd.DataFrame(rows), columns, notes=lines)]
 
 
 def _line(way: OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
     """What an analysis comes to, and why it is no order."""
     if isinstance(way, OneWay | OverBlocks):
-        return way.order.text(SHORT), way.order.why
+        return way.order.text(common.SHORT), way.order.why
     return short(way), None

@@ -121,10 +121,7 @@ def data_identity(data: Data) -> dict[str, Any]:
 
 
 def make_plan(
-    study: Study,
-    device: torch.device | None = None,
-    provisional: bool = False,
-    data: Data | None = None,
+    study: Study, device: torch.device | None = None, provisional: bool = False, data: Data | None = None
 ) -> Plan:
     """Read the data, build the network, resolve every strategy for every seed.
 

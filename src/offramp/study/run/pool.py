@@ -103,11 +103,7 @@ def _listen(workers: list[Any], events: Any) -> Iterator[Event]:
 
 
 def _work(
-    study: Study,
-    root: Any,
-    conduct: Conduct,
-    failed: MutableMapping[str, str],
-    events: Any,
+    study: Study, root: Any, conduct: Conduct, failed: MutableMapping[str, str], events: Any
 ) -> None:
     keep_freed_memory()  # as the process that started this one
     try:

@@ -34,18 +34,7 @@ from offramp.store.store import Damaged, Held, Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
-from offramp.study.run import costs, trials
-from offramp.study.run.events import (
-    Began,
-    Epoch,
-    Event,
-    Failed,
-    Finished,
-    Note,
-    Reused,
-    TrialDone,
-    Waiting,
-)
+from offramp.study.run import costs, events, trials
 
 POLL_SECONDS = 0.2
 CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
@@ -90,7 +79,7 @@ class Run:
     done: set[str] = field(default_factory=set)
     answers: trials.Answers = field(default_factory=dict)
 
-    def events(self) -> Iterator[Event]:
+    def work(self) -> Iterator[events.Event]:
         """All that happens until nothing is left to do."""
         open_trials = list(self.plan.trials)
         told = False
@@ -104,7 +93,7 @@ class Run:
             if locks:
                 if not told:
                     if self.plan.study.execution.mode == "plain":  # where costs are results
-                        yield from map(Note, costs.not_measured(self.meter))
+                        yield from map(events.Note, costs.not_measured(self.meter))
                     self.meter.rest()
                     told = True
                 if self.cache is not None:
@@ -114,7 +103,7 @@ class Run:
                 if self.cache is not None:
                     self.cache.keep({v for node in self._open() for v in reads_of(node)})
             elif waiting := self._open():
-                yield Waiting(tuple(node.key for node in waiting))
+                yield events.Waiting(tuple(node.key for node in waiting))
                 time.sleep(POLL_SECONDS)
 
     def _open(self) -> list[Node]:
@@ -123,13 +112,13 @@ class Run:
         settled = self.done | set(self.failed.keys())
         return [node for node in self.plan.nodes.values() if node.key not in settled]
 
-    def _reuse(self) -> Iterator[Event]:
+    def _reuse(self) -> Iterator[events.Event]:
         """What the store holds already, every byte checked; a damaged node is named and made anew."""
         for key in self.plan.nodes:
             if self.store.has_node(key, whole=False):
                 yield from self._check(key)
 
-    def _check(self, key: str) -> Iterator[Event]:
+    def _check(self, key: str) -> Iterator[events.Event]:
         if self._damage(key) is not None:
             held = self.store.try_lock(key)
             if held is None:  # another process makes it anew
@@ -139,11 +128,11 @@ class Run:
                 if damage is not None:
                     self.store.discard_node(key)
             if damage is not None:
-                yield Note(f"{damage.path} {damage.reason}; that node is computed again")
+                yield events.Note(f"{damage.path} {damage.reason}; that node is computed again")
                 return
         self.store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
         self.done.add(key)
-        yield Reused(key)
+        yield events.Reused(key)
 
     def _damage(self, key: str) -> Damaged | None:
         try:
@@ -152,14 +141,16 @@ class Run:
             return error
         return None
 
-    def _refresh(self) -> Iterator[Event]:
+    def _refresh(self) -> Iterator[events.Event]:
         """What other processes have finished, and what can no longer be had."""
         for node in self._open():
             if self.store.has_node(node.key):
                 yield from self._check(node.key)
             elif cause := next((key for key in node.needs if key in self.failed), None):
                 self.failed[node.key] = self.failed[cause]
-                yield Failed(node.key, f"needs phase '{self.plan.nodes[cause].name}', which failed")
+                yield events.Failed(
+                    node.key, f"needs phase '{self.plan.nodes[cause].name}', which failed"
+                )
 
     def _claim(self) -> dict[str, Held]:
         """The lock of the next node that is ready and free, and of all that can share its pass over the
@@ -181,7 +172,7 @@ class Run:
                 break
         return locks
 
-    def _train(self, locks: dict[str, Held]) -> Iterator[Event]:
+    def _train(self, locks: dict[str, Held]) -> Iterator[events.Event]:
         """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
         try:
             began = time.perf_counter()
@@ -195,14 +186,14 @@ class Run:
             for key in locks.keys() - {node.key for node in nodes}:
                 locks.pop(key).release()
             batch = max(nodes[0].recipe.batch_size, self.plan.numerics.frozen_batch)
-            yield Began(tuple(n.key for n in nodes), trainees[0].epoch)
+            yield events.Began(tuple(n.key for n in nodes), trainees[0].epoch)
             passes: Pass
             if self.plan.study.execution.mode == "plain":
                 passes = Plain(self.images, nodes, weights, batch)
             else:
                 passes = Derived(self.images, nodes, weights, batch, self.cache, self.conduct.speeds)
                 if self.cache is not None:
-                    yield from map(Note, caching.remarks(self.cache, passes.kept, self.allowed))
+                    yield from map(events.Note, caching.remarks(self.cache, passes.kept, self.allowed))
             for trainee in trainees:
                 trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
             costs.charge(trainees, self.meter)
@@ -216,7 +207,7 @@ class Run:
         except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
             for key in [key for key in locks if key not in self.failed]:  # some may have diverged before
                 self.failed[key] = " ".join(str(error).split())
-                yield Failed(key, self.failed[key])
+                yield events.Failed(key, self.failed[key])
         finally:
             for lock in locks.values():
                 lock.release()
@@ -234,19 +225,21 @@ class Run:
             trainees.append(trainee)
         return [t for t in trainees if t.epoch == trainees[0].epoch]
 
-    def _epochs(self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]) -> Iterator[Event]:
+    def _epochs(
+        self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]
+    ) -> Iterator[events.Event]:
         batch_size = trainees[0].node.recipe.batch_size
         by_key = {t.node.key: t for t in trainees}
         saved, pause = time.monotonic(), self.conduct.checkpoint_seconds
 
-        def settle(trainee: Trainee) -> Event:
+        def settle(trainee: Trainee) -> events.Event:
             key = trainee.node.key
             chosen = conclude(trainee, passes, self.images, batch_size)
             trials.check_unchanged(self.plan.data, TRAINED_ON, key)
             self._keep(trainee, chosen, passes, len(trainees))
             self.done.add(key)
             locks.pop(key).release()
-            return Finished(key, sum(trainee.seconds.values()))
+            return events.Finished(key, sum(trainee.seconds.values()))
 
         for trainee in trainees:  # killed after its last epoch, before it was kept
             if finished(trainee.validation_losses, trainee.node.recipe):
@@ -257,9 +250,9 @@ class Run:
             for report in reports:
                 if isinstance(report, Diverged):
                     self.failed[report.key] = str(report)
-                    yield Failed(report.key, str(report))
+                    yield events.Failed(report.key, str(report))
                     continue
-                yield Epoch(report)
+                yield events.Epoch(report)
                 trainee = by_key[report.key]
                 if finished(trainee.validation_losses, trainee.node.recipe):
                     yield settle(trainee)
@@ -312,7 +305,7 @@ class Run:
         self.store.write_node(record, chosen, history, cost)
         self.store.drop_checkpoint(node.key)
 
-    def _close_trials(self, open_trials: list[Trial]) -> Iterator[Event]:
+    def _close_trials(self, open_trials: list[Trial]) -> Iterator[events.Event]:
         """Write the trials whose nodes are all there; drop those that cannot be had."""
         for trial in list(open_trials):
             if any(key in self.failed for key in trial.keys):
@@ -327,20 +320,19 @@ class Run:
                     trials.write(self.plan, self.store, trial, self.images, self.answers)
                 self.store.drop_plan(trial.id)  # which another process may have written a moment ago
             if damage is not None:
-                yield Note(f"{damage.path} {damage.reason}; that trial's logits are computed again")
+                yield events.Note(
+                    f"{damage.path} {damage.reason}; that trial's logits are computed again"
+                )
             open_trials.remove(trial)
-            yield TrialDone(trial.id, there and damage is None)
+            yield events.TrialDone(trial.id, there and damage is None)
         wanted = {name for trial in open_trials for name in trials.answered(trial)}
         for name in self.answers.keys() - wanted:
             del self.answers[name]
 
 
 def run(
-    plan: Plan,
-    store: Store,
-    conduct: Conduct,
-    failed: MutableMapping[str, str] | None = None,
-) -> Generator[Event, None, None]:
+    plan: Plan, store: Store, conduct: Conduct, failed: MutableMapping[str, str] | None = None
+) -> Generator[events.Event, None, None]:
     """Train every missing node and write every trial; yields what happens. Whoever stops reading
     closes it: locks, caches and torch's settings are put back then.
 
@@ -358,7 +350,7 @@ def run(
     failed = {} if failed is None else failed
     try:
         with applied(plan.numerics), costs.meter(conduct.device) as meter:
-            yield from Run(plan, store, conduct, failed, images, allowed, cache, meter).events()
+            yield from Run(plan, store, conduct, failed, images, allowed, cache, meter).work()
     finally:
         images.close()
         if cache is not None:

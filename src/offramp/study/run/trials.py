@@ -23,19 +23,7 @@ from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.network import exit_macs
 from offramp.parts import backbone, path
-from offramp.store.manifest import (
-    Augmentation,
-    DataProvenance,
-    DataRecord,
-    ExecutionRecord,
-    Manifest,
-    Metrics,
-    NetworkRecord,
-    NumericsRecord,
-    PartSource,
-    PhaseKey,
-    RecipeRecord,
-)
+from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
 from offramp.study.plan.plan import Plan, Trial, data_spec, net_spec
@@ -80,7 +68,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
     net = assemble(plan, trial, store, images.device)
     exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
-    metrics: dict[str, Metrics] = {}
+    metrics: dict[str, stored.Metrics] = {}
     for split in EVALUATED:
         labels = getattr(plan.data, split).labels.cpu().numpy()
         names = {k: (trial.seed, k, trial.resolved.final[k], split) for k in exits}
@@ -91,7 +79,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         logits = np.stack([answers[names[k]] for k in exits], axis=1)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
         uneven = imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
-        metrics[split] = Metrics(
+        metrics[split] = stored.Metrics(
             accuracy=tuple(accuracy(logits, labels).tolist()),
             cross_entropy=tuple(cross_entropy(logits, labels).tolist()),
             **(imbalance.metrics(logits, labels) if uneven else {}),
@@ -113,49 +101,51 @@ def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
             )
 
 
-def _manifest(plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, Metrics]) -> Manifest:
+def _manifest(
+    plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, stored.Metrics]
+) -> stored.Manifest:
     study, data = plan.study, plan.data
     exits = list(trial.resolved.final)
     final = trial.resolved.final.items()
-    return Manifest(
+    return stored.Manifest(
         strategy=trial.label,
         program=trial.strategy.name,
         options=plain(trial.strategy.options),
         study=study.name,
         seed=trial.seed,
-        phases=tuple(PhaseKey(name=n.name, node=n.key) for n in trial.resolved.nodes),
+        phases=tuple(stored.PhaseKey(name=n.name, node=n.key) for n in trial.resolved.nodes),
         marginal=tuple(trial.marginal),
         exits=tuple(exits),
         places=tuple(net.places),
-        final={str(k): tuple(PartSource(**plain(source)) for source in way) for k, way in final},
+        final={str(k): tuple(stored.PartSource(**plain(source)) for source in way) for k, way in final},
         owners=tuple(trial.resolved.owners),
         macs=tuple(exit_macs(net, exits[: i + 1]) for i in range(len(exits))),
         backbone_macs=sum(net.macs(part) for part in backbone(net.exits)),
         parameters=tuple(_parameters(net, exits[: i + 1]) for i in range(len(exits))),
         metrics=metrics,
-        network=NetworkRecord(**plain(net_spec(study))),
+        network=stored.NetworkRecord(**plain(net_spec(study))),
         initial=net.initial,
         input_shape=tuple(data.shape),
         classes=tuple(data.classes),
         mean=tuple(data.mean),
         std=tuple(data.std),
-        data=DataRecord(
+        data=stored.DataRecord(
             name=data.name,
             augment=None if (augment := data.augment) is None else _augmentation(augment),
             spec=plain(data_spec(study)),
-            provenance=DataProvenance(**plain(data.provenance)),
+            provenance=stored.DataProvenance(**plain(data.provenance)),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
         ),
-        recipe=RecipeRecord(**study.model_dump(mode="json", include={"recipe"})["recipe"]),
-        execution=ExecutionRecord(**study.execution.model_dump(mode="json")),
-        numerics=NumericsRecord(**plain(plan.numerics)),
+        recipe=stored.RecipeRecord(**study.model_dump(mode="json", include={"recipe"})["recipe"]),
+        execution=stored.ExecutionRecord(**study.execution.model_dump(mode="json")),
+        numerics=stored.NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),
     )
 
 
-def _augmentation(augment: Augment) -> Augmentation:
+def _augmentation(augment: Augment) -> stored.Augmentation:
     """Its fields that are set."""
-    return Augmentation(**plain(augment.changes), label=str(augment))
+    return stored.Augmentation(**plain(augment.changes), label=str(augment))
 
 
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
@@ -177,12 +167,12 @@ def recorded_code(store: Store, trial: str, data: bool = False) -> dict[str, Rec
     return found
 
 
-def data_code(manifest: Manifest, trust_code: bool = False) -> Recorded:
+def data_code(manifest: stored.Manifest, trust_code: bool = False) -> Recorded:
     """What is recorded of the code that made a trial's data, if code did."""
     return Recorded(manifest.data.provenance.code_sha256, trust_code)
 
 
-def _identity(store: Store, manifest: Manifest) -> dict[str, Any]:
+def _identity(store: Store, manifest: stored.Manifest) -> dict[str, Any]:
     """What was recorded of the network that a trial's phases trained."""
     return store.read_node(manifest.keys[0]).phase.network
 
@@ -256,7 +246,7 @@ def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:
     return net
 
 
-def _net_spec(network: NetworkRecord) -> NetSpec:
+def _net_spec(network: stored.NetworkRecord) -> NetSpec:
     def tupled(pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
         return tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in pairs)
 

@@ -12,14 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    PrivateAttr,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
 
 from offramp.augment import Augment
 from offramp.errors import nearest
