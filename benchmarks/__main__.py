@@ -1,6 +1,6 @@
 """Run the benchmarks: python -m benchmarks [PART …] [--quick]
 
-Each part is a module beside this file with `measure(quick, say)`, which yields results as it has them.
+Each part is a module beside this file with `measure(quick)`, which yields results as it has them.
 What a run found replaces lines of the same name in results.json; results.md is the same as a table.
 Ratios are of one run on one machine, contenders in turns, medians. Let nothing else run beside it.
 """
@@ -22,24 +22,21 @@ from offramp.meters.load import busy_cores
 
 HERE = Path(__file__).parent
 PARTS = {
-    "start": "cold start of the command",
+    "commands": "commands from a cold start, and on a store of 1,008 trials",
     "step": "a joint training step against loops written by hand",
     "frozen": "phases on a frozen trunk against careful loops and earlyon",
     "study": "all nine strategies against as written",
     "drift": "the last epoch against the second, alone and beside other work",
-    "memory": "peak memory against the limit, and against what is free",
-    "scale": "time and memory against images, exits, classes, trials",
+    "memory": "peak memory against its limit and what is free; memory and time against images",
 }
 ON_REQUEST = {
-    "peak_share": "what bounds a training step",
+    "peak_share": "how near a training step comes to the machine's peak",
     "workers": "two trials: one after another or at once with fewer threads",
     "spin": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",
-    "inference": "what leaving early saves, against what the stages promise",
-    "loaders": "images a second, in memory and from files",
-    "meters": "what sampling of memory and power costs beside training",
 }
 EVERY = PARTS | ON_REQUEST
+Row = dict[str, Any]
 
 
 def main() -> None:
@@ -57,52 +54,48 @@ def main() -> None:
     for name in given.parts:
         if name not in EVERY:
             parser.error(f"unknown part '{name}'; parts are {', '.join(EVERY)}")
-    stem = "results-quick" if given.quick else "results"
+    path = given.out / ("results-quick.json" if given.quick else "results.json")
     if busy_cores() > BUSY:
         print(f"Others use {busy_cores():.1f} cores of this machine: its times are not to be trusted.")
     for part in given.parts or (PARTS if given.quick else EVERY):
         began = time.monotonic()
         say(f"{part}: {EVERY[part]}")
-        for result in importlib.import_module(f"benchmarks.{part}").measure(given.quick, say):
-            say(f"  {line(result)}")
-            keep(given.out, stem, result)
+        for result in importlib.import_module(f"benchmarks.{part}").measure(given.quick):
+            keep(path, result)
         say(f"{part} took {(time.monotonic() - began) / 60:.1f} min")
-    print((given.out / f"{stem}.md").read_text())
+    print(path.with_suffix(".md").read_text())
 
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 
-def line(result: Result) -> str:
-    low, high = result.spread
-    bar = "" if result.bar is None else f", bar {result.bar:g}: {'holds' if result.holds else 'NOT MET'}"
-    return f"{result.name}: {result.ratio:.3g} ({low:.3g} to {high:.3g}){bar}"
+def keep(path: Path, result: Result) -> None:
+    """Say a result, and write it at once: an interrupted run loses only what it was measuring."""
+    rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
+    spread = list(result.spread or (result.ratio, result.ratio))
+    row = {**asdict(result), "spread": spread, "holds": result.holds}
+    say(line(row))
+    named = {other["name"]: other for other in rows} | {result.name: row}
+    write(path, list(named.values()))
 
 
-def keep(folder: Path, stem: str, result: Result) -> None:
-    """Put a result in the files at once: an interrupted run loses only what it was measuring."""
-    path = folder / f"{stem}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    named = {row["name"]: row for row in rows}
-    named[result.name] = {**asdict(result), "spread": list(result.spread)}
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Rows as JSON, and as a table beside it."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(list(named.values()), indent=1) + "\n")
-    with replacing(folder / f"{stem}.md") as temporary:
-        temporary.write_text(table(list(named.values())))
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["| what | ratio | spread | bar | holds | |", "|---|--:|--:|--:|---|---|"]
-    for row in rows:
-        low, high = row["spread"]
-        sign = "≥" if row["better"] == "higher" else "≤"
-        bar = "" if row["bar"] is None else f"{sign} {row['bar']:g}"
-        holds = {True: "yes", False: "**no**", None: ""}[row["holds"]]
-        values = f"{row['ratio']:.3g} | {low:.3g} to {high:.3g}"
-        lines.append(f"| {row['name']} | {values} | {bar} | {holds} | {row['note']} |")
+        temporary.write_text(json.dumps(rows, indent=1) + "\n")
     machines = list(dict.fromkeys(row["machine"] for row in rows))
-    return "\n".join([*lines, "", *machines]) + "\n"
+    head = ["| what | ratio | spread | bar | holds | |", "|---|--:|--:|--:|---|---|"]
+    with replacing(path.with_suffix(".md")) as temporary:
+        temporary.write_text("\n".join([*head, *map(line, rows), "", *machines]) + "\n")
+
+
+def line(row: Row) -> str:
+    low, high = row["spread"]
+    bar = "" if row["bar"] is None else f"{'≥' if row['better'] == 'higher' else '≤'} {row['bar']:g}"
+    holds = {True: "yes", False: "**no**", None: ""}[row["holds"]]
+    values = f"{row['ratio']:.3g} | {low:.3g} to {high:.3g}"
+    return f"| {row['name']} | {values} | {bar} | {holds} | {row['note']} |"
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from statistics import median
+from typing import Any, Literal, TypeVar
+from unittest.mock import patch
 
 import psutil
 
@@ -22,7 +24,6 @@ from offramp.meters.load import busy_cores
 from offramp.process import GIVEN, SPINS
 
 BUSY = 0.25  # cores that others use, from which on a time is not to be trusted
-Say = Callable[[str], None]
 Environment = Mapping[str, str | None]
 MALLOC = tuple(name for name in os.environ if name.startswith("MALLOC_"))
 BARE: Environment = dict.fromkeys((*GIVEN, "OMP_NUM_THREADS", *MALLOC))
@@ -61,65 +62,82 @@ class Result:
     ratio: float
     bar: float | None = None
     better: Literal["higher", "lower"] = "lower"
-    spread: tuple[float, float] = ()  # type: ignore[assignment]
+    spread: tuple[float, ...] = ()
     machine: str = field(default_factory=machine)
     note: str = ""
-    holds: bool | None = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "spread", self.spread or (self.ratio, self.ratio))
-        met = self.ratio >= (self.bar or 0) if self.better == "higher" else self.ratio <= (self.bar or 0)
-        object.__setattr__(self, "holds", None if self.bar is None else met)
+    @property
+    def holds(self) -> bool | None:
+        if self.bar is None:
+            return None
+        return self.ratio >= self.bar if self.better == "higher" else self.ratio <= self.bar
 
 
-class Contender:
+def middle(name: str, values: Sequence[float], **more: Any) -> Result:
+    """The result of a repeated measurement; more: further fields."""
+    return Result(name, median(values), spread=(min(values), max(values)), **more)
+
+
+def against(name: str, above: Sequence[float], below: Sequence[float], **more: Any) -> Result:
+    """The result of times in turns: the median of the rounds' ratios."""
+    return middle(name, [a / b for a, b in zip(above, below, strict=True)], **more)
+
+
+@contextmanager
+def contender(
+    make: Callable[..., Callable[..., Any] | Iterator[Any]],
+    environment: Environment | None = None,
+    **arguments: Any,
+) -> Iterator[Callable[..., Any]]:
     """A process that calls `make(**arguments)` once and what that returns each time it is asked to,
     with what it is asked with.
 
     make: a function at the top of a module; it returns a callable whose answer (seconds, or plain
-    values) travels back.  environment: of the process alone; None takes a variable away.
+    values) travels back, or a generator, after which None comes.  environment: of the process alone;
+    None takes a variable away.
     """
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    # Not a daemon: those may not start processes, and some contenders have images read by such.
+    process = context.Process(target=_serve, args=(theirs, make, arguments))
+    alone = {n: v for n, v in {**os.environ, **(environment or {})}.items() if v is not None}
+    with patch.dict(os.environ, alone, clear=True):
+        process.start()
+    theirs.close()
 
-    def __init__(
-        self,
-        make: Callable[..., Callable[..., Any]],
-        environment: Environment | None = None,
-        **arguments: Any,
-    ) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        # Not a daemon: those may not start processes, and some contenders have images read by such.
-        self._process = context.Process(target=_serve, args=(theirs, make, arguments))
-        with _environment(environment or {}):
-            self._process.start()
-        theirs.close()
-        self._answer()  # built
-
-    def __call__(self, *given: Any) -> Any:
-        self._pipe.send(given)
-        return self._answer()
-
-    def _answer(self) -> Any:
+    def answer() -> Any:
         try:
-            good, answer = self._pipe.recv()
+            good, answer = pipe.recv()
         except EOFError:
-            self._process.join()
-            raise RuntimeError(f"a contender died (exit code {self._process.exitcode})") from None
+            process.join()
+            raise RuntimeError(f"a contender died (exit code {process.exitcode})") from None
         if not good:
             raise RuntimeError(f"a contender failed: {answer}")
         return answer
 
-    def __enter__(self) -> Self:
-        return self
+    def ask(*given: Any) -> Any:
+        pipe.send(given)
+        return answer()
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.join()
-
-
-def _serve(pipe: Any, make: Callable[..., Callable[..., Any]], arguments: dict[str, Any]) -> None:
     try:
-        run = make(**arguments)
+        answer()  # built
+        yield ask
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def together(processes: Mapping[K, AbstractContextManager[T]]) -> Iterator[dict[K, T]]:
+    """All of them at once, by name."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(process) for name, process in processes.items()}
+
+
+def _serve(pipe: Any, make: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    try:
+        made = make(**arguments)
+        run = partial(next, made, None) if isinstance(made, Iterator) else made
         pipe.send((True, None))
         while True:
             pipe.send((True, run(*pipe.recv())))
@@ -127,19 +145,6 @@ def _serve(pipe: Any, make: Callable[..., Callable[..., Any]], arguments: dict[s
         return
     except Exception as error:
         pipe.send((False, f"{type(error).__name__}: {error}"))
-
-
-@contextmanager
-def _environment(changes: Environment) -> Iterator[None]:
-    before = dict(os.environ)
-    for name, value in changes.items():
-        os.environ.pop(name, None)
-        os.environ.update({} if value is None else {name: value})
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextmanager
@@ -152,34 +157,14 @@ def neighbor() -> Iterator[psutil.Process]:
             process.kill()
 
 
-def in_turns(contenders: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
+def in_turns(contenders: Mapping[K, Callable[..., T]], rounds: int, *given: Any) -> dict[K, list[T]]:
     """Answers of each contender, a round after the other, each round begun by another one. What a
-    machine does meanwhile then meets all alike. Warm-up is the contender's own matter."""
+    machine does meanwhile then meets all alike. Warm-up is the contender's own matter.
+    given: what each is asked with."""
     names = list(contenders)
     found: dict[K, list[T]] = {name: [] for name in names}
     for turn in range(rounds):
         for at in range(len(names)):
             name = names[(turn + at) % len(names)]
-            found[name].append(contenders[name]())
+            found[name].append(contenders[name](*given))
     return found
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """The median of the rounds' ratios, and the lowest and the highest."""
-    each = [a / b for a, b in zip(above, below, strict=True)]
-    return statistics.median(each), (min(each), max(each))
-
-
-def against(name: str, above: Sequence[float], below: Sequence[float], **more: Any) -> Result:
-    """The result of a ratio of times in turns; more: further fields."""
-    value, spread = ratio(above, below)
-    return Result(name, value, spread=spread, **more)
-
-
-def said(times: Mapping[str, Sequence[float]], scale: float = 1.0, digits: int = 1) -> str:
-    """Medians by name, in words."""
-    return ", ".join(f"{name} {scale * statistics.median(t):.{digits}f}" for name, t in times.items())
-
-
-def percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f} %"

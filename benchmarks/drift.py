@@ -9,57 +9,78 @@ busy during every other epoch.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
-from typing import Any
 
 from benchmarks import subjects
-from benchmarks.contest import AS_COMMAND, Contender, Result, Say, neighbor
+from benchmarks.contest import AS_COMMAND, Result, contender, neighbor
 from benchmarks.subjects import Setting
+from offramp.process import prepare
+from offramp.study.run.events import Began, Epoch
 
 LATE, BESIDE = 1.2, 2.5  # times the second epoch, and the epoch alone
-Epochs = dict[str, list[float]]  # seconds of each epoch, by group of phases
+Epochs = Mapping[str, list[float]]  # seconds of each epoch, by group of phases
+Told = tuple[str, int, float]  # a group of phases, the number of its epoch, seconds
 
 
-def measure(quick: bool, say: Say) -> Iterator[Result]:
+def measure(quick: bool) -> Iterator[Result]:
     few = ("two-stage", "joint-branch") if quick else Setting.strategies
     settings = {
         "ResNet-50": Setting("resnet50", 200 if quick else 512, 30, strategies=few, test_images=100),
         "MobileNetV2": Setting("mobilenetv2", 512, 30, strategies=few, test_images=100),
     }
     for name, setting in settings.items():
-        say(f"  {name}: {setting.epochs} epochs alone")
         yield late(name, setting, alone(setting))
     for name, setting in settings.items():
         yield beside(name, *contended(replace(setting, epochs=5 if quick else 11)))
 
 
-def epochs(setting: Setting) -> Iterator[dict[str, Any]]:
+def told(setting: Setting) -> Iterator[Told]:
     """Each epoch of each group, in a process to itself."""
-    with tempfile.TemporaryDirectory(prefix="offramp-drift-") as folder:
-        given = {"setting": setting, "mode": "derived", "folder": folder, "until": "epoch"}
-        with Contender(subjects.study, AS_COMMAND, **given) as contender:
-            while (epoch := contender()) is not None:
-                yield epoch
+    with (
+        tempfile.TemporaryDirectory(prefix="offramp-drift-") as folder,
+        contender(training, AS_COMMAND, setting=setting, folder=folder) as advance,
+    ):
+        while (epoch := advance()) is not None:
+            yield epoch
+
+
+def training(setting: Setting, folder: str) -> Iterator[Told]:
+    """For a contender: each epoch of a group of phases. The engine's clocks stand still between them."""
+    prepare()
+    plan = subjects.plan(setting)
+    group: tuple[str, ...] = ()
+    seconds: list[float] = []
+    for event in subjects.events(plan, Path(folder)):
+        if isinstance(event, Began):
+            group, seconds = event.keys, []
+        if isinstance(event, Epoch):
+            seconds.append(event.report.seconds)
+            if len(seconds) == len(group):
+                others = f" and {len(group) - 1} fused" if len(group) > 1 else ""
+                name = f"{plan.users[group[0]][0]}: {plan.nodes[group[0]].name}{others}"
+                yield name, event.report.epoch, sum(seconds)
+                seconds = []
 
 
 def alone(setting: Setting) -> Epochs:
-    found: Epochs = {}
-    for epoch in epochs(setting):
-        found.setdefault(epoch["group"], []).append(epoch["seconds"])
+    found: dict[str, list[float]] = defaultdict(list)
+    for group, _, seconds in told(setting):
+        found[group].append(seconds)
     return found
 
 
 def contended(setting: Setting) -> tuple[Epochs, Epochs]:
     """Epochs of each group alone, and beside a process that is busy: in turns, the first left out."""
-    kept: tuple[Epochs, Epochs] = ({}, {})
+    kept: tuple[dict[str, list[float]], dict[str, list[float]]] = defaultdict(list), defaultdict(list)
     with neighbor() as other:
         other.suspend()
-        for epoch in epochs(setting):
-            number = epoch["epoch"]
+        for group, number, seconds in told(setting):
             if number > 1:
-                kept[number % 2 == 0].setdefault(epoch["group"], []).append(epoch["seconds"])
+                kept[number % 2 == 0][group].append(seconds)
             if number % 2 == 1 and number < setting.epochs:  # the next one is an even one
                 other.resume()
             else:
@@ -71,10 +92,8 @@ def late(name: str, setting: Setting, found: Epochs) -> Result:
     """The worst group's last epochs against its second to fourth."""
     pairs = {group: (seconds[-3:], seconds[1:4]) for group, seconds in found.items()}
     note = "median of the last three epochs against that of the second to the fourth; "
-    note += (
-        f"{setting.epochs} epochs, {subjects.pictures(setting)}, {setting.images} images of which some "
-    )
-    return worst(f"steady: {name}, last epoch / second", LATE, pairs, f"{note}are held out")
+    note += f"{setting.epochs} epochs, {subjects.pictures(setting)}, {setting.images} images"
+    return worst(f"steady: {name}, last epoch / second", LATE, pairs, note)
 
 
 def beside(name: str, alone: Epochs, busy: Epochs) -> Result:
@@ -87,7 +106,7 @@ def beside(name: str, alone: Epochs, busy: Epochs) -> Result:
 
 
 def worst(
-    name: str, bar: float, pairs: dict[str, tuple[Sequence[float], Sequence[float]]], note: str
+    name: str, bar: float, pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], note: str
 ) -> Result:
     """Of the group with the highest ratio of medians; spread: over groups."""
     ratios = {group: median(above) / median(below) for group, (above, below) in pairs.items()}

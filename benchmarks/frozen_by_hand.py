@@ -9,7 +9,7 @@ dropout masks: what differs is only what is computed how often.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -22,22 +22,24 @@ from offramp.nets import ExitNetwork
 from offramp.parts import Part
 from offramp.recipe import Recipe
 
-Tensors = tuple[Tensor, ...]
 Numbers = tuple[tuple[float, ...], ...]
 
 TEMPERATURE, ALPHA = 3.0, 0.1  # of distillation, as in the paper
 
 
 @dataclass(frozen=True)
-class Job:
-    """One phase. below: the frozen layers, images → tensors.  above: what trains, those tensors →
-    logits [B, classes].  trained: its parts.  teacher: the frozen rest of the network, the same tensors
-    → its logits."""
+class Phase:
+    """The head of an exit, and the network's segments from `first` to that exit: none where `first` is
+    behind it.  taught: whether the frozen rest of the network is its teacher."""
 
-    below: Callable[[Tensor], Tensors]
-    above: Callable[[Tensors], Tensor]
-    trained: Sequence[Part]
-    teacher: Callable[[Tensors], Tensor] | None = None
+    exit: int
+    first: int
+    taught: bool = False
+
+    @property
+    def trained(self) -> list[Part]:
+        segments = range(self.first, self.exit + 1)
+        return [*(Part("segment", i) for i in segments), Part("head", self.exit)]
 
 
 @dataclass(frozen=True)
@@ -60,43 +62,20 @@ class Timed:
         return self.fixed + epochs * self.epoch
 
 
-def two_stage(net: ExitNetwork) -> list[Job]:
-    """Stage 2: a head at a time, on the layers below it."""
-    return [_head(net, k) for k in range(1, net.exits)]
-
-
-def distillation(net: ExitNetwork) -> list[Job]:
-    """A student at a time; the teacher goes on from where the student's layers end."""
-
-    def teacher(k: int) -> Callable[[Tensors], Tensor]:
-        return lambda tensors: net.body(net.exits)(*_through(net, k + 1, net.exits, tensors))
-
-    jobs = (_head(net, k) for k in range(1, net.exits))
-    return [Job(j.below, j.above, j.trained, teacher(k)) for k, j in enumerate(jobs, start=1)]
-
-
-def branch_wise(net: ExitNetwork) -> list[Job]:
-    """A stage at a time: its layers and its head, on what the stages before it have learned."""
-
-    def job(k: int) -> Job:
-        return Job(
-            below=lambda images: _through(net, 1, k - 1, (images,)),
-            above=lambda tensors: _logits(net, k, _through(net, k, k, tensors)),
-            trained=[Part("segment", k), Part("head", k)],
-        )
-
-    return [job(k) for k in range(1, net.exits + 1)]
-
-
-JOBS = {"two-stage": two_stage, "distillation": distillation, "branch-wise": branch_wise}
+def phases(strategy: str, net: ExitNetwork) -> list[Phase]:
+    """branch-wise: a segment and its head at a time, on what those before it have learned; two-stage and
+    distillation: a head at a time, on the layers below it."""
+    if strategy == "branch-wise":
+        return [Phase(k, k) for k in range(1, net.exits + 1)]
+    return [Phase(k, k + 1, strategy == "distillation") for k in range(1, net.exits)]
 
 
 def run(
-    jobs: Sequence[Job], net: ExitNetwork, data: Data, recipe: Recipe, epochs: int, seed: int
+    phases: Sequence[Phase], net: ExitNetwork, data: Data, recipe: Recipe, epochs: int, seed: int
 ) -> Timed:
-    """Train the jobs one after another, `epochs` epochs each. net, data: on one device."""
+    """Train the phases one after another, `epochs` epochs each. net, data: on one device."""
     began = perf_counter()
-    by_phase = [list(_train(job, net, data, recipe, epochs, seed)) for job in jobs]
+    by_phase = [list(_train(phase, net, data, recipe, epochs, seed)) for phase in phases]
     seconds = (perf_counter() - began) / epochs  # every epoch ended with a number read: all is done
     accuracies, losses = (
         tuple(tuple(phase[epoch][i] for phase in by_phase) for epoch in range(epochs)) for i in (0, 1)
@@ -105,12 +84,12 @@ def run(
 
 
 def _train(
-    job: Job, net: ExitNetwork, data: Data, recipe: Recipe, epochs: int, seed: int
+    phase: Phase, net: ExitNetwork, data: Data, recipe: Recipe, epochs: int, seed: int
 ) -> Iterator[tuple[float, float]]:
     """The validation accuracy and loss of each epoch."""
     net.requires_grad_(False)
     net.eval()
-    parameters = [p for part in job.trained for p in net.parameters_of(part)]
+    parameters = [p for part in phase.trained for p in net.parameters_of(part)]
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = _optimizer(parameters, recipe)
@@ -123,70 +102,54 @@ def _train(
     count = len(data.train.labels)
 
     for epoch in range(epochs):
-        for part in job.trained:
+        for part in phase.trained:
             net.train_part(part, True)
         permutation = order(seed, epoch, count).to(device)
         for number, (low, high) in enumerate(bounds(count, recipe.batch_size)):
             net.clock.tick(seed, epoch, number)
             rows = permutation[low:high]
-            labels = data.train.labels[rows]
-            with torch.no_grad():
-                tensors = job.below(normalize(images[rows], mean, std))
-                taught = None if job.teacher is None else job.teacher(tensors)
-            loss = _loss(job.above(tensors), taught, labels)
+            loss, _ = _answer(phase, net, normalize(images[rows], mean, std), data.train.labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
         net.clock.stop()
-        for part in job.trained:
+        for part in phase.trained:
             net.train_part(part, False)
-        yield _validated(job, held_out, data.validation.labels, mean, std, recipe.batch_size)
+        loss_sum = hits = torch.zeros((), device=device)
+        with torch.no_grad():
+            for low, high in bounds(len(held_out), recipe.batch_size):
+                labels = data.validation.labels[low:high]
+                loss, logits = _answer(phase, net, normalize(held_out[low:high], mean, std), labels)
+                loss_sum = loss_sum + loss * len(labels)
+                hits = hits + (logits.argmax(1) == labels).sum()
+        yield float(hits) / len(held_out), float(loss_sum) / len(held_out)
 
 
-@torch.no_grad()
-def _validated(
-    job: Job, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, batch: int
-) -> tuple[float, float]:
-    loss_sum = torch.zeros((), device=images.device)
-    hits = torch.zeros((), device=images.device)
-    for some, theirs in zip(images.split(batch), labels.split(batch), strict=True):
-        tensors = job.below(normalize(some, mean, std))
-        taught = None if job.teacher is None else job.teacher(tensors)
-        logits = job.above(tensors)
-        loss_sum += _loss(logits, taught, theirs) * len(theirs)
-        hits += (logits.argmax(1) == theirs).sum()
-    return float(hits) / len(labels), float(loss_sum) / len(labels)
-
-
-def _loss(logits: Tensor, teacher: Tensor | None, labels: Tensor) -> Tensor:
+def _answer(phase: Phase, net: ExitNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of normalized images, and their logits."""
+    with torch.no_grad():
+        below = _through(net, 1, phase.first - 1, (images,))
+        rest = _through(net, phase.first, net.exits, below) if phase.taught else ()
+        teacher = net.body(net.exits)(*rest) if phase.taught else None
+    above = _through(net, phase.first, phase.exit, below)
+    last = phase.exit == net.exits
+    logits = net.body(phase.exit)(*above) if last else net.heads[phase.exit - 1](above[0])
     hard = F.cross_entropy(logits, labels)
     if teacher is None:
-        return hard
+        return hard, logits
     guess = F.log_softmax(logits / TEMPERATURE, dim=1)
     target = F.log_softmax(teacher / TEMPERATURE, dim=1)
     soft = TEMPERATURE**2 * F.kl_div(guess, target, reduction="batchmean", log_target=True)
-    return ALPHA * hard + (1 - ALPHA) * soft
+    return ALPHA * hard + (1 - ALPHA) * soft, logits
+
+
+def _through(net: ExitNetwork, first: int, last: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    for i in range(first, last + 1):
+        tensors = net.segment(i)(*tensors)
+    return tensors
 
 
 def _optimizer(parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=True)
     return torch.optim.SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
-
-
-def _head(net: ExitNetwork, k: int) -> Job:
-    return Job(
-        below=lambda images: _through(net, 1, k, (images,)),
-        above=lambda tensors: net.heads[k - 1](tensors[0]),
-        trained=[Part("head", k)],
-    )
-
-
-def _through(net: ExitNetwork, first: int, last: int, tensors: Tensors) -> Tensors:
-    for i in range(first, last + 1):
-        tensors = net.segment(i)(*tensors)
-    return tensors
-
-
-def _logits(net: ExitNetwork, k: int, tensors: Tensors) -> Tensor:
-    return net.body(k)(*tensors) if k == net.exits else net.heads[k - 1](tensors[0])

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from offramp.data import Data
 from offramp.engine.cost import exit_shares
 from offramp.engine.images import Images
 from offramp.engine.resolve import Node
@@ -29,10 +28,10 @@ from offramp.study.spec import file as spec
 CPU = torch.device("cpu")
 
 
-def make_store(root: Path, study: Path, settings: Sequence[str] = (), data: Data | None = None) -> Store:
+def make_store(root: Path, study: Path, settings: Sequence[str] = ()) -> Store:
     """The finished store of a study file with `settings`, as of `--set`, or what it lacks of one that is
-    there. data: in place of the study's."""
-    plan = make_plan(spec.read(study, settings), data=data)
+    there."""
+    plan = make_plan(spec.read(study, settings))
     store, users, made_with = Store(root), plan.users, provenance(CPU)
     rng = np.random.default_rng(0)
     for key, node in plan.nodes.items():

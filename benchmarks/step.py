@@ -15,15 +15,13 @@ The first epoch has no dropout and is not timed: it shows that the first two com
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from benchmarks.contest import AS_COMMAND, BARE, Contender, Result, Say, against, in_turns
+from benchmarks.contest import AS_COMMAND, BARE, Result, against, contender, in_turns, together
 from benchmarks.step_by_hand import Case, Epoch, defaults, engine, equal_settings
-from benchmarks.subjects import latest
 from offramp import device as devices
 from offramp.numerics import profile
 
@@ -39,49 +37,48 @@ CASES = (
 )
 
 
-def measure(quick: bool, say: Say) -> Iterator[Result]:
+def measure(quick: bool) -> Iterator[Result]:
     """Both ratios of every network. Raises RuntimeError where engine and loop by hand differ."""
     rounds = 5 if quick else 9
-    with ExitStack() as stack:
-        ways = {
-            name: stack.enter_context(
-                Contender(way, BARE if name == "defaults" else AS_COMMAND, name=name)
-            )
-            for name in WAYS
-        }
+    settings = {"engine": AS_COMMAND, "by hand": AS_COMMAND, "defaults": BARE}
+    with together({name: contender(way, e, name=name) for name, e in settings.items()}) as ways:
         for case in (replace(c, steps=max(1, c.steps // 2)) if quick else c for c in CASES):
             first = {name: contender(case) for name, contender in ways.items()}
             same = agreement(case, first["engine"], first["by hand"])
-            say(f"  {case.name}: {same}")
-            epochs = in_turns({name: partial(ask, case) for name, ask in ways.items()}, rounds)
+            epochs = in_turns(ways, rounds, case)
             times = {name: [epoch.seconds for epoch in found] for name, found in epochs.items()}
             best = {name: f"{1000 * min(found):.0f} ms" for name, found in times.items()}
             steps = f"batch {case.batch}, {case.steps} steps a turn, {rounds} turns"
-            yield against(
+            name, note = (
                 f"step overhead: {case.name}",
-                times["engine"],
-                times["by hand"],
-                bar=1.05,
-                note=f"best {best['engine']} / {best['by hand']}; {steps}; {same}",
+                f"best {best['engine']} / {best['by hand']}; {steps}",
             )
+            yield against(name, times["engine"], times["by hand"], bar=1.05, note=f"{note}; {same}")
             small = case.backbone.startswith("mobilenet") and case.pixels == 32
-            yield against(
+            name, note = (
                 f"step against defaults: {case.name}",
-                times["defaults"],
-                times["engine"],
-                bar=1.5 if small else None,
-                better="higher",
-                note=f"best {best['defaults']} / {best['engine']}; {steps}; defaults: NCHW, unfused "
-                "SGD, glibc's allocator, DataLoader of float images in process, loss.item() a step; as "
-                "many threads",
+                f"best {best['defaults']} / {best['engine']}",
             )
+            note += f"; {steps}; defaults: NCHW, unfused SGD, glibc's allocator, DataLoader of float "
+            note += "images in process, loss.item() a step; as many threads"
+            more = {"bar": 1.5 if small else None, "better": "higher", "note": note}
+            yield against(name, times["defaults"], times["engine"], **more)
 
 
 def way(name: str, numerics: tuple[tuple[str, Any], ...] = ()) -> Callable[[Case], Epoch]:
     """For a contender: the next epoch of a case; another case ends the one before it. numerics: what
     differs from the profile of this device."""
     changed = replace(profile("default", devices.chosen().type), **dict(numerics))
-    return latest(partial(WAYS[name], numerics=changed))
+    current: dict[Case, Iterator[Epoch]] = {}
+
+    def ask(case: Case) -> Epoch:
+        if case not in current:
+            current.clear()
+            gc.collect()  # a network holds cycles, and the next one needs its memory
+            current[case] = WAYS[name](case, changed)
+        return next(current[case])
+
+    return ask
 
 
 def agreement(case: Case, engine: Epoch, other: Epoch) -> str:
@@ -92,7 +89,6 @@ def agreement(case: Case, engine: Epoch, other: Epoch) -> str:
     if not apart <= TOLERANCE:  # not a number is a difference too
         raise RuntimeError(
             f"{case.name}: the engine and the loop by hand do not compute the same; losses in training "
-            f"and afterwards {pairs[0][0]:.9g} and {pairs[1][0]:.9g} against {pairs[0][1]:.9g} and "
-            f"{pairs[1][1]:.9g}"
+            f"and afterwards, engine against hand: {pairs}"
         )
     return f"losses of both equal {'to the last bit' if apart == 0 else f'within {apart:.1e}'}"

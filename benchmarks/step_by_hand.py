@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from time import perf_counter
 
 import torch
@@ -28,7 +30,7 @@ from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.heads import ClockedDropout
-from offramp.numerics import Numerics, profile
+from offramp.numerics import Numerics
 from offramp.process import keep_freed_memory
 from offramp.recipe import Recipe
 from offramp.strategies.joint import joint
@@ -120,11 +122,10 @@ def made(case: Case) -> Data:
     return Data("noise", tuple(map(str, range(CLASSES))), train, rest, rest, rest, HALF, HALF)
 
 
-def engine(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
-    """As a run trains: the engine's own loop, with the profile of this device and a meter running."""
+def engine(case: Case, numerics: Numerics) -> Iterator[Epoch]:
+    """As a run trains: the engine's own loop, with a meter running."""
     keep_freed_memory()
     where = devices.chosen()
-    numerics = numerics or profile("default", where.type)
     template = network(case)
     recipe = Recipe(
         epochs=10**6, batch_size=case.batch, learning_rate=RATE, momentum=MOMENTUM, select="last"
@@ -146,56 +147,45 @@ def engine(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
             restore_dropout()
 
 
-def equal_settings(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
+def equal_settings(case: Case, numerics: Numerics) -> Iterator[Epoch]:
     """By hand, with the settings of a run: channels-last, fused SGD, deterministic kernels, its threads
     and allocator, images that stay on the device as bytes."""
     keep_freed_memory()
-    with applied(numerics or profile("default", devices.chosen().type)):
-        yield from _equal_settings(case, devices.chosen())
-
-
-def _equal_settings(case: Case, where: torch.device) -> Iterator[Epoch]:
+    where = devices.chosen()
     data = made(case).to(where)
     mean, std = (torch.tensor(v, device=where)[:, None, None] for v in (data.mean, data.std))
     scale, shift = (255 * std).reciprocal(), -mean / std
 
-    def read(split: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
-        images = split.images[rows].to(torch.float32).mul_(scale).add_(shift)
-        return images.contiguous(memory_format=torch.channels_last), split.labels[rows]
+    def ready(images: Tensor) -> Tensor:
+        floats = images.to(torch.float32).mul_(scale).add_(shift)
+        return floats.contiguous(memory_format=torch.channels_last)
 
-    model, optimizer = placed_by_hand(case, where)
-    restore_dropout = _silenced(model)
-    epoch = 0
-    while True:
-        devices.synchronize(where)
-        began = perf_counter()
-        total = torch.zeros((), dtype=torch.float64, device=where)
-        for rows in order(SEED, epoch, len(data.train)).to(where).split(case.batch):
-            images, labels = read(data.train, rows)
-            total += step(model, optimizer, images, labels) * len(rows)
-        devices.synchronize(where)
-        seconds = (perf_counter() - began) / case.steps
-        model.eval()
-        with torch.no_grad():
-            images, labels = read(data.validation, torch.arange(len(data.validation), device=where))
-            checked = joint_loss(model(images), labels)
-        model.train()
-        yield Epoch(seconds, float(total) / len(data.train), float(checked))
-        restore_dropout()
-        epoch += 1
-
-
-def placed_by_hand(case: Case, where: torch.device) -> tuple[ByHand, torch.optim.Optimizer]:
-    """The network by hand on the device, channels-last, and its fused optimizer."""
-    model = by_hand(case)
-    placed(model, where)
-    return model, torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
+    with applied(numerics):
+        model = by_hand(case)
+        placed(model, where)
+        optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
+        restore_dropout = _silenced(model)
+        for epoch in count():
+            devices.synchronize(where)
+            began = perf_counter()
+            total = torch.zeros((), dtype=torch.float64, device=where)
+            for rows in order(SEED, epoch, len(data.train)).to(where).split(case.batch):
+                images, labels = ready(data.train.images[rows]), data.train.labels[rows]
+                total += step(model, optimizer, images, labels) * len(rows)
+            devices.synchronize(where)
+            seconds = (perf_counter() - began) / case.steps
+            model.eval()
+            with torch.no_grad():
+                checked = joint_loss(model(ready(data.validation.images)), data.validation.labels)
+            model.train()
+            yield Epoch(seconds, float(total) / len(data.train), float(checked))
+            restore_dropout()
 
 
-def defaults(case: Case, numerics: Numerics | None = None) -> Iterator[Epoch]:
+def defaults(case: Case, numerics: Numerics) -> Iterator[Epoch]:
     """By hand, with what PyTorch does unless told otherwise; only the number of threads is a run's."""
     where = devices.chosen()
-    torch.set_num_threads((numerics or profile("default", where.type)).threads)
+    torch.set_num_threads(numerics.threads)
     data = made(case)
     pixels = data.train.images.float().div_(255).sub_(0.5).div_(0.5)
     loader = DataLoader(TensorDataset(pixels, data.train.labels), batch_size=case.batch, shuffle=True)
@@ -230,12 +220,11 @@ def joint_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 def _silenced(net: nn.Module) -> Callable[[], None]:
     """Have dropout drop nothing until what this returns is called."""
-    rates = [(m, m.p) for m in net.modules() if isinstance(m, nn.Dropout | ClockedDropout)]
-    for module, _ in rates:
-        module.p = 0.0
+    rates = {m: m.p for m in net.modules() if isinstance(m, nn.Dropout | ClockedDropout)}
 
-    def restore() -> None:
-        for module, rate in rates:
-            module.p = rate
+    def let(drop: bool) -> None:
+        for module, rate in rates.items():
+            module.p = rate if drop else 0.0
 
-    return restore
+    let(False)
+    return partial(let, True)

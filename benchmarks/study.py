@@ -9,78 +9,62 @@ there the plan's count of MACs speaks, and its error is what it is wrong by at t
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import subjects
-from benchmarks.contest import AS_COMMAND, Contender, Result, Say
+from benchmarks.contest import AS_COMMAND, Result, contender, together
 from benchmarks.subjects import Mode, Setting
+from offramp.process import prepare
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
+from offramp.study.run.events import Finished
 
 MODES: tuple[Mode, Mode] = ("derived", "plain")
 FULL = {"images": 50_000, "epochs": 200}
 SEEDS = (42, 43, 44, 45, 46)
 
 
-@dataclass(frozen=True)
-class Compared:
-    """seconds: of phases, by mode and seed.  wall: all that passed, stores and logits included.
-    counted: the ratio by the plan's count of MACs.  trials: whose logits are equal."""
-
-    seconds: Mapping[Mode, Mapping[int, float]]
-    wall: Mapping[Mode, float]
-    counted: float
-    trials: int
+Seconds = dict[Mode, dict[int, float]]
+"""Of phases, by mode and seed."""
 
 
-def measure(quick: bool, say: Say) -> Iterator[Result]:
+def measure(quick: bool) -> Iterator[Result]:
     setting = Setting("resnet50", images=150 if quick else 1000, epochs=8)
-    yield from told("ResNet-50", setting, compare(setting, say), 0.40)
+    yield from told("ResNet-50", setting, *compare(setting), 0.40)
     if not quick:
         setting = Setting("mobilenetv2", 600, 4, SEEDS)
-        yield from told("MobileNetV2", setting, compare(setting, say), None)
+        yield from told("MobileNetV2", setting, *compare(setting), None)
 
 
-def told(name: str, setting: Setting, found: Compared, bar: float | None) -> Iterator[Result]:
+def told(
+    name: str, setting: Setting, found: Seconds, trials: int, bar: float | None
+) -> Iterator[Result]:
     """What was measured, what the plan had counted, and its count at the paper's scale."""
-    derived, plain = (sum(found.seconds[mode].values()) for mode in MODES)
-    ratio = derived / plain
-    each = [took / found.seconds["plain"][seed] for seed, took in found.seconds["derived"].items()]
+    derived, plain = (sum(found[mode].values()) for mode in MODES)
+    each = [took / found["plain"][seed] for seed, took in found["derived"].items()]
+    seeds = "one seed" if len(setting.seeds) == 1 else f"{len(setting.seeds)} seeds"
     yield Result(
-        f"study: {name}, all nine, {_seeds(setting)}, executed / as written",
-        ratio,
+        f"study: {name}, all nine, {seeds}, executed / as written",
+        derived / plain,
         bar,
         spread=(min(each), max(each)),
         note=f"{setting.epochs} epochs of {subjects.pictures(setting)}, {setting.images:,} images of "
         f"which some are held out; {derived:.0f} s against {plain:.0f} s; one run, a phase in turns; "
-        f"logits of {found.trials} trials equal bit for bit; with stores and logits "
-        f"{found.wall['derived'] / found.wall['plain']:.2f}",
+        f"logits of {trials} trials equal bit for bit",
     )
+    full = share(subjects.plan(replace(setting, seeds=SEEDS[:1], **FULL)))
+    counted = share(subjects.plan(setting))
     yield Result(
-        f"study: {name}, the plan's count of that ratio / measured",
-        found.counted / ratio,
-        note=f"counted {found.counted:.3f}, measured {ratio:.3f}: MACs are not time",
+        f"study: {name}, full scale by the cost model, one seed",
+        full,
+        bar,
+        note=f"counted, not run: {FULL['epochs']} epochs, {FULL['images']:,} images, all caches within "
+        f"their limits; MACs are not time: at the small scale the count was {counted:.3f}",
     )
-    for seeds in (SEEDS[:1], SEEDS):
-        full = replace(setting, seeds=seeds, **FULL)
-        counted = share(subjects.plan(full))
-        corrected = counted * ratio / found.counted
-        few = "" if len(seeds) == 1 else "; no two seeds share a phase, so five are five times one"
-        yield Result(
-            f"study: {name}, full scale by the cost model, {_seeds(full)}",
-            counted,
-            bar,
-            spread=(min(counted, corrected), max(counted, corrected)),
-            note=f"counted, not run: {FULL['epochs']} epochs, {FULL['images']:,} images; at the small "
-            f"scale the count was {100 * (found.counted / ratio - 1):+.0f} % off, with which it would "
-            f"be {corrected:.3f}{few}; it takes all caches to fit their limits",
-        )
 
 
 def share(plan: Plan) -> float:
@@ -88,74 +72,59 @@ def share(plan: Plan) -> float:
     return plan.executed / plan.written
 
 
-def compare(setting: Setting, say: Say) -> Compared:
-    """Run both ways. Raises RuntimeError where a trial's logits differ."""
+def compare(setting: Setting) -> tuple[Seconds, int]:
+    """Run both ways; seconds, and how many trials have equal logits: all, or RuntimeError is raised."""
     plans = {mode: subjects.plan(setting, mode) for mode in MODES}
     with tempfile.TemporaryDirectory(prefix="offramp-study-") as folder:
-        seconds, wall = by_phases(setting, plans, Path(folder), say)
-        trials = agreed(plans, Path(folder))
-    return Compared(seconds, wall, share(plans["derived"]), trials)
+        return by_phases(setting, plans, Path(folder)), agreed(plans, Path(folder))
 
 
-def by_phases(
-    setting: Setting, plans: Mapping[Mode, Plan], folder: Path, say: Say
-) -> tuple[dict[Mode, dict[int, float]], dict[Mode, float]]:
-    """Seconds of phases by mode and seed, and of everything by mode."""
-    seconds: dict[Mode, dict[int, float]] = {mode: dict.fromkeys(setting.seeds, 0.0) for mode in plans}
-    wall: dict[Mode, float] = dict.fromkeys(plans, 0.0)
+def by_phases(setting: Setting, plans: Mapping[Mode, Plan], folder: Path) -> Seconds:
+    """Seconds of phases by mode and seed."""
+    seconds: Seconds = {mode: dict.fromkeys(setting.seeds, 0.0) for mode in plans}
     done: dict[Mode, float] = dict.fromkeys(plans, 0.0)
-    with ExitStack() as stack:
-        contenders = {}
-        for mode in plans:
-            given = {"setting": setting, "mode": mode, "folder": str(folder / mode), "until": "phase"}
-            contenders[mode] = stack.enter_context(Contender(subjects.study, AS_COMMAND, **given))
-        at_work, quarter = set(plans), 1
+    ways = {
+        mode: contender(training, AS_COMMAND, setting=setting, mode=mode, folder=str(folder / mode))
+        for mode in plans
+    }
+    with together(ways) as contenders:
+        at_work = set(plans)
         while at_work:
             mode = min(at_work, key=lambda mode: (done[mode] / plans[mode].executed, mode))
-            began = time.perf_counter()
             phase = contenders[mode]()
-            wall[mode] += time.perf_counter() - began
             if phase is None:
                 at_work.remove(mode)
                 continue
-            seconds[mode][phase["seed"]] += phase["seconds"]
-            done[mode] += phase["macs"]
-            if sum(done.values()) >= quarter * sum(p.executed for p in plans.values()) / 4:
-                took = ", ".join(f"{m} {sum(seconds[m].values()):.0f} s" for m in plans)
-                say(f"  {setting.backbone}: {25 * quarter} % of the work; {took}")
-                quarter += 1
-    return seconds, wall
+            seed, took, macs = phase
+            seconds[mode][seed] += took
+            done[mode] += macs
+    return seconds
+
+
+def training(setting: Setting, mode: Mode, folder: str) -> Iterator[tuple[int, float, int]]:
+    """For a contender: each finished phase's seed, seconds and MACs. The engine's clocks stand still
+    between them."""
+    prepare()
+    plan = subjects.plan(setting, mode)
+    for event in subjects.events(plan, Path(folder)):
+        if isinstance(event, Finished):
+            cost = Store(Path(folder) / "store").node_cost(event.key)
+            yield plan.nodes[event.key].seed, sum(cost.seconds.values()), plan.macs(event.key)
 
 
 def agreed(plans: Mapping[Mode, Plan], root: Path) -> int:
-    """How many trials have equal logits in the stores of both modes under `root`: all of them.
-
-    Raises RuntimeError naming the first that differs."""
+    """How many trials have equal logits, to the bit, in the stores of both modes under `root`: all of
+    them. Raises RuntimeError naming the first that differs."""
     stores = {mode: Store(root / mode / "store") for mode in plans}
     named = {mode: {(t.label, t.seed): t.id for t in plan.trials} for mode, plan in plans.items()}
     for label, seed in named["derived"]:
         derived, plain = (stores[m].trial_logits(named[m][label, seed]) for m in MODES)
-        difference = differing(derived, plain)
-        if difference is not None:
-            raise RuntimeError(f"{label}, seed {seed}: {difference} between derived and plain execution")
+        if not equal(derived, plain):
+            raise RuntimeError(f"{label}, seed {seed}: logits of derived and plain execution differ")
     return len(named["derived"])
 
 
-def differing(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> str | None:
-    """What differs in a trial's arrays, to the bit; None where nothing does."""
-    if one.keys() != other.keys():
-        return f"arrays {sorted(one)} and {sorted(other)} differ"
-    for name in one:
-        a, b = one[name], other[name]
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return f"{name} is {a.shape} {a.dtype} and {b.shape} {b.dtype}"
-        unequal = (np.ascontiguousarray(a).view(np.uint8) != np.ascontiguousarray(b).view(np.uint8)).any(
-            -1
-        )
-        if unequal.any():
-            return f"{int(unequal.sum())} of {unequal.size} rows of {name} differ"
-    return None
-
-
-def _seeds(setting: Setting) -> str:
-    return "one seed" if len(setting.seeds) == 1 else f"{len(setting.seeds)} seeds"
+def equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    """Whether a trial's arrays are the same, to the bit."""
+    shapes = [{n: (a.shape, a.dtype, a.tobytes()) for n, a in arrays.items()} for arrays in (one, other)]
+    return shapes[0] == shapes[1]

@@ -12,33 +12,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.contest import (
-    AS_COMMAND,
-    BARE,
-    Contender,
-    Environment,
-    Result,
-    Say,
-    against,
-    in_turns,
-    said,
-)
+from benchmarks.contest import AS_COMMAND, BARE, Result, against, contender, in_turns
 from benchmarks.subjects import MADE, ROOT, Setting, events, plan
 from offramp.process import keep_freed_memory
 
-ASLEEP: Environment = {**BARE, "OMP_WAIT_POLICY": "passive"}
+Ask = Callable[..., Any]
 HALF = str(ROOT / "studies" / "one-thread.json")  # of the two that the default profile has
-ONE = "one after another"
-WAYS: dict[str, tuple[int, str, Environment]] = {
-    ONE: (1, "default", AS_COMMAND),
-    "two at once, half the threads": (2, HALF, ASLEEP),
-}
-"""Processes, profile and environment of each way."""
 TRIAL = Setting("", 0, 1, strategies=("joint",), data=MADE, learning_rate=0.01)
 CASES = {
     "digits-cnn": replace(TRIAL, backbone="digits-cnn", images=1200, epochs=20, shape=(1, 8, 8)),
@@ -48,45 +32,39 @@ CASES = {
 """Of such sizes that a trial takes a second, or less."""
 
 
-def measure(quick: bool, say: Say) -> Iterator[Result]:
-    """Time of two trials, by way, over that of one after another; no bar: it is to choose by."""
-    cases = {name: replace(c, images=c.images // 2) if quick else c for name, c in CASES.items()}
-    yield from compare(cases, 2 if quick else 3, say)
-
-
-def compare(cases: dict[str, Setting], rounds: int, say: Say) -> Iterator[Result]:
-    with ExitStack() as stack:
-        staff = {
-            name: [
-                stack.enter_context(Contender(trial, environment, numerics=numerics))
-                for _ in range(processes)
-            ]
-            for name, (processes, numerics, environment) in WAYS.items()
+def measure(quick: bool) -> Iterator[Result]:
+    """Time of two trials at once over that of one after another; no bar: it is to choose by."""
+    rounds = 2 if quick else 3
+    asleep = {**BARE, "OMP_WAIT_POLICY": "passive"}
+    with (
+        ThreadPoolExecutor(2) as hands,
+        contender(trial, AS_COMMAND, numerics="default") as alone,
+        contender(trial, asleep, numerics=HALF) as one,
+        contender(trial, asleep, numerics=HALF) as other,
+    ):
+        ways = {
+            "in order": partial(two_trials, hands, [alone]),
+            "at once": partial(two_trials, hands, [one, other]),
         }
-        hands = stack.enter_context(ThreadPoolExecutor(2))
-        for title, case in cases.items():
-            asked = {name: partial(two_trials, hands, some, case) for name, some in staff.items()}
-            in_turns(asked, 1)  # warm
-            times = in_turns(asked, rounds)
-            say(f"  {title}: {said(times, digits=2)} s")
-            for name in [name for name in times if name != ONE]:
-                note = (
-                    f"best {min(times[name]):.2f} / {min(times[ONE]):.2f} s for two trials, {rounds} "
-                    "turns; below 1: both at once are faster"
-                )
-                yield against(f"workers: {title}, {name}", times[name], times[ONE], note=note)
+        for title, case in CASES.items():
+            case = replace(case, images=case.images // 2) if quick else case
+            in_turns(ways, 1, case)  # warm
+            times = in_turns(ways, rounds, case)
+            note = f"best {min(times['at once']):.2f} / {min(times['in order']):.2f} s for two trials, "
+            note += f"{rounds} turns; below 1: both at once are faster"
+            name = f"workers: {title}, two at once, half the threads"
+            yield against(name, times["at once"], times["in order"], note=note)
 
 
-def two_trials(hands: ThreadPoolExecutor, processes: Sequence[Contender], case: Setting) -> float:
+def two_trials(hands: ThreadPoolExecutor, processes: Sequence[Ask], case: Setting) -> float:
     """Seconds until both are done."""
     shares = [(1, 2)[i :: len(processes)] for i in range(len(processes))]
     began = time.perf_counter()
-    for _ in hands.map(partial(_in_order, case), processes, shares):
-        pass
+    list(hands.map(partial(_in_order, case), processes, shares))
     return time.perf_counter() - began
 
 
-def _in_order(case: Setting, process: Contender, seeds: Sequence[int]) -> None:
+def _in_order(case: Setting, process: Ask, seeds: Sequence[int]) -> None:
     for seed in seeds:
         process(replace(case, seeds=(seed,)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 def doubler() -> Callable[[float], float]:
@@ -20,6 +20,10 @@ def counter(start: int) -> Callable[[], dict[str, int]]:
         return {"asked": asked, "process": os.getpid()}
 
     return run
+
+
+def two() -> Iterator[int]:
+    yield from (1, 2)
 
 
 def environment() -> Callable[[], str | None]:

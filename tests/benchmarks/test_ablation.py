@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.frozen_task import Task, write_pictures, write_trunk
+from benchmarks.frozen_contenders import Task, pictures, write_trunk
 from benchmarks.step_by_hand import Case
 from benchmarks.subjects import Setting
 
-from benchmarks import ablation, frozen_task, subjects
+from benchmarks import ablation, frozen_contenders, subjects
 from offramp.data.dataset import FileSplit, Split
 from offramp.engine import trainee
 from offramp.study.plan.plan import Plan
@@ -20,13 +21,15 @@ CASE = Case("digits-cnn", 8, batch=8, steps=1)
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
-    """What is trained."""
+def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
+    """What is trained, on made images."""
     seen: list[Plan] = []
     train = subjects.trained
     monkeypatch.setattr(subjects, "trained", lambda plan: seen.append(plan) or train(plan))
-    monkeypatch.setattr(frozen_task, "cifar10", lambda: None)
-    return seen
+    monkeypatch.setattr(frozen_contenders, "cifar10", lambda: None)
+    pictures.cache_clear()
+    yield seen
+    pictures.cache_clear()
 
 
 def test_the_optimizer_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,16 +64,16 @@ def test_images_are_read_as_asked(tmp_path: Path, plans: list[Plan]) -> None:
 
 @pytest.mark.usefixtures("plans")
 def test_a_contender_may_have_its_images_read_by_processes() -> None:
-    (result,) = ablation.of_images("digits-cnn", 160, 1, lambda _: None)
+    (result,) = ablation.of_images("digits-cnn", 160, 1)
     assert result.ratio > 0 and "160 made images" in result.note
 
 
 def test_phases_run_as_they_are_asked(tmp_path: Path, plans: list[Plan]) -> None:
-    write_pictures(tmp_path, 64, 32)
-    write_trunk(Task(str(tmp_path), backbone="digits-cnn"))
-    run = ablation.frozen(str(tmp_path), "digits-cnn", ablation.Scale(64, 2, 1, 1))
+    task = Task(str(tmp_path / "trunk.safetensors"), 64, 32, backbone="digits-cnn")
+    write_trunk(task)
+    run = ablation.frozen(task)
     for execution in ablation.EXECUTIONS.values():
-        assert run("two-stage", execution) > 0
+        assert run("two-stage", execution, 2) > 0
     _warmed, *asked = [plan.study.execution for plan in plans]
     assert [(e.cache, e.fuse) for e in asked] == [(True, True), (False, True), (True, False)]
     assert {len(plan.nodes) for plan in plans[1:]} == {3}  # heads alone: the trunk is given

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import contenders
 import pytest
-from benchmarks.contest import Contender, Result, in_turns, ratio
+from benchmarks.contest import Result, against, contender, in_turns
 
 
 @pytest.mark.parametrize(
@@ -27,9 +28,10 @@ def test_a_result_holds_where_it_is_on_the_right_side_of_its_bar(
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
-    assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == (3.0, (2.0, 4.0))
+    found = against("x", [2.0, 30.0, 4.0], [1.0, 10.0, 1.0], machine="here")
+    assert (found.ratio, found.spread) == (3.0, (2.0, 4.0))
     with pytest.raises(ValueError):
-        ratio([1.0], [1.0, 2.0])
+        against("x", [1.0], [1.0, 2.0])
 
 
 def test_every_round_is_begun_by_another_one() -> None:
@@ -40,33 +42,33 @@ def test_every_round_is_begun_by_another_one() -> None:
 
 
 def test_a_contender_keeps_its_state_in_a_process_of_its_own() -> None:
-    with Contender(contenders.counter, start=10) as contender:
-        first, second = contender(), contender()
+    with contender(contenders.counter, start=10) as ask:
+        first, second = ask(), ask()
     assert (first["asked"], second["asked"]) == (11, 12)
     assert first["process"] == second["process"] != os.getpid()
+    with contender(contenders.two) as ask:
+        assert [ask(), ask(), ask()] == [1, 2, None]
 
 
 def test_a_contender_is_asked_with_arguments_and_has_an_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("BENCHMARK_TEST", "mine")
-    with Contender(contenders.environment, {"BENCHMARK_TEST": None}) as contender:
-        assert contender() is None
+    with contender(contenders.environment, {"BENCHMARK_TEST": None}) as ask:
+        assert ask() is None
     assert os.environ["BENCHMARK_TEST"] == "mine"
-    with Contender(contenders.doubler) as contender:
-        assert contender(2.5) == 5.0
+    with contender(contenders.doubler) as ask:
+        assert ask(2.5) == 5.0
 
 
-def test_what_fails_in_a_contender_is_told() -> None:
-    with pytest.raises(RuntimeError, match="ValueError: nothing to build"):
-        Contender(contenders.unbuildable)
-    with (
-        Contender(contenders.failing) as contender,
-        pytest.raises(RuntimeError, match="ValueError: no time today"),
-    ):
-        contender()
-    with (
-        Contender(contenders.dying) as contender,
-        pytest.raises(RuntimeError, match=r"died \(exit code 3\)"),
-    ):
-        contender()
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (contenders.unbuildable, "ValueError: nothing to build"),
+        (contenders.failing, "ValueError: no time today"),
+        (contenders.dying, r"died \(exit code 3\)"),
+    ],
+)
+def test_what_fails_in_a_contender_is_told(make: Callable[..., Any], told: str) -> None:
+    with pytest.raises(RuntimeError, match=told), contender(make) as ask:
+        ask()

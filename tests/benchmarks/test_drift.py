@@ -1,12 +1,10 @@
-"""drift.py and inference.py tell what they find; their parts run at a tiny size."""
+"""drift.py tells what it finds; its parts run at a tiny size."""
 
 from __future__ import annotations
 
-import pytest
 from benchmarks.subjects import MADE, Setting
 
-from benchmarks import drift, inference
-from offramp.nets import NetSpec, build
+from benchmarks import drift
 
 
 def test_the_worst_group_is_told() -> None:
@@ -23,13 +21,3 @@ def test_epochs_alternate_between_alone_and_beside() -> None:
     alone, busy = drift.contended(setting)
     assert len(alone) == 1 and alone.keys() == busy.keys()
     assert {len(each) for each in (*alone.values(), *busy.values())} == {2}
-
-
-def test_leaving_saves_what_was_asked_for() -> None:
-    net = build(NetSpec("digits-cnn"), (1, 8, 8), 10, seed=0).eval()
-    shares = inference.shares_that_save(net, 0.5)
-    assert sum(shares) == pytest.approx(1) and inference.saving(net, shares) == pytest.approx(0.5)
-    for batch, saved, more in ((1, 0.5, set()), (8, 0.0, {"all", "applied", "nothing leaves"})):
-        _, times = inference.seconds_of(net, batch, saved, 0.0)
-        assert times.keys() == {"plain", "taken", "promised"} | more
-        assert min(times.values()) > 0
