@@ -109,8 +109,9 @@ def null() -> Numbers:
 
 
 def strict(claims: tuple[Claim, ...]) -> list[Claim]:
-    """Those that are false where all are equal: without a margin for what may be lacking."""
-    return [claim for claim in claims if claim.margin >= 0]
+    """Those that are false where all are equal: neither of likeness, nor with a margin for what may be
+    lacking."""
+    return [claim for claim in claims if claim.margin >= 0 and claim.is_ != "within"]
 
 
 def test_claims_find_nothing_where_nothing_is() -> None:

@@ -65,7 +65,12 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("accuracy-test", "acuracy-test", "f.yaml:6: claims[0].measure is 'acuracy-test'"),
-        ("higher", "greater", "f.yaml:7: claims[0].is must be 'higher' or 'lower', got 'greater'"),
+        (
+            "higher",
+            "greater",
+            "f.yaml:7: claims[0].is must be 'higher', 'lower' or 'within', got 'greater'",
+        ),
+        ("higher", "within", "f.yaml:2: claims[0] is within, so it needs a margin above 0"),
         ("against", "agains", "f.yaml:9: unknown key 'claims[0].agains'; did you mean 'against'?"),
         ("    against: [b]\n", "", "f.yaml:2: claims[0] needs one of against"),
         ("against: [b]", "against: [b]\n    order: [a, b]", "has against and order"),

@@ -9,6 +9,7 @@ from scipy import stats
 
 from offramp.analysis.claims import Claim, Judgment, check, index, judge
 from offramp.analysis.claims.words import name, plain, why
+from offramp.report.claims import paper
 from simulate import Planted, tidy_table
 
 NOISE = np.array([0.0, 0.3, -0.2, 0.1, -0.4])
@@ -159,6 +160,55 @@ def test_orders_means_margins_and_parents() -> None:
     hybrid = observed(**{"joint-branch": 9.0, "joint": 1.0, "branch-wise": 2.0})
     parents = outcome(claim(strategies="joint-branch", against="parents"), hybrid)
     assert (parents.verdict, parents.compared) == ("supported", 2)
+
+
+def gaps(joint: float, two_stage: float, sd: float, seeds: int, seed: int = 0) -> pd.DataFrame:
+    """Gaps between training and validation accuracy, paired over seeds."""
+    rng = np.random.default_rng(seed)
+    luck = 0.01 * rng.normal(size=seeds)
+    draws = [mean + luck + sd / np.sqrt(2) * rng.normal(size=seeds) for mean in (joint, two_stage)]
+    return observed(**{"joint": draws[0].tolist(), "two-stage": draws[1].tolist()})
+
+
+def alike() -> Claim:
+    (found,) = (c for c in paper() if c.id == "joint-gap-like-two-stage")
+    return found
+
+
+def test_a_gap_of_12_is_not_like_one_of_8() -> None:
+    for joint, two_stage in ((0.12, 0.082), (0.082, 0.12)):
+        found = outcome(alike(), gaps(joint, two_stage, 0.004, 8))
+        assert (found.verdict, found.holding) == ("contradicted", 0)
+    assert outcome(alike(), gaps(0.102, 0.1, 0.004, 8)).verdict == "supported"
+    assert outcome(alike(), gaps(0.1, 0.1, 0.02, 4)).verdict == "not significant"
+
+
+def test_likeness_is_two_one_sided_tests() -> None:
+    frame = gaps(0.103, 0.1, 0.006, 10)
+    found = outcome(alike(), frame)
+    (tested,) = found.parts
+    a, b = (frame.loc[frame["strategy"] == s, "value"].to_numpy() for s in ("joint", "two-stage"))
+    over = stats.ttest_1samp(a - b, -0.01, alternative="greater").pvalue
+    under = stats.ttest_1samp(a - b, 0.01, alternative="less").pvalue
+    assert tested.p_for == pytest.approx(max(over, under))
+    assert tested.p_against == pytest.approx(min(1, 2 * (1 - max(over, under))))
+    assert tested.d == pytest.approx((0.01 - abs((a - b).mean())) / (a - b).std(ddof=1))
+    assert plain(found)["margin"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("difference", "supported", "contradicted"),
+    [(0.0, (0.95, 1.0), (0.0, 0.0)), (0.01, (0.0, 0.05), (0.0, 0.05)), (0.03, (0.0, 0.0), (0.95, 1.0))],
+)
+def test_likeness_errs_seldom_and_is_found(
+    difference: float, supported: tuple[float, float], contradicted: tuple[float, float]
+) -> None:
+    draws = 400
+    found = [
+        outcome(alike(), gaps(0.1 + difference, 0.1, 0.008, 12, seed=k)).verdict for k in range(draws)
+    ]
+    for verdict, (low, high) in (("supported", supported), ("contradicted", contradicted)):
+        assert low <= found.count(verdict) / draws <= high, verdict
 
 
 def test_across_models_and_data() -> None:

@@ -58,7 +58,8 @@ Exits = Annotated[tuple[Exit, ...], BeforeValidator(_exits), Field(strict=False)
 
 
 class Claim(BaseModel):
-    """A statement: `measure` of `strategies` is higher (or lower) than that of what stands `against`.
+    """A statement: `measure` of `strategies` is higher than that of what stands `against`, or lower, or
+    within a margin of it.
 
     Exactly one of the SIDES is given. against: other strategies; `core`, `hybrids` and, of each hybrid,
     its `parents` are short for several, without those on the left.  order: in place of strategies and
@@ -67,7 +68,8 @@ class Claim(BaseModel):
 
     by: `each`, every one of the left against every one of the right, all of which must hold; or
     `mean`, of the left and of the right.  margin: how much higher (lower) at least, in the measure's
-    stored unit; a negative one is how much may be lacking.  exits: `overall`, or a list of numbers and
+    stored unit; a negative one is how much may be lacking; of `within`, how far apart at most, on either
+    side.  exits: `overall`, or a list of numbers and
     `final`, each of which must hold.  models, data: patterns such as `resnet*`; every pair of a model
     and a data set in the store that matches must hold.  contradicts: ids of claims that cannot be true
     together with this one.
@@ -80,7 +82,7 @@ class Claim(BaseModel):
     question: Literal["rq1", "rq2", "rq3", "more"]
     text: Word
     measure: Annotated[str, BeforeValidator(_known_measure)]
-    is_: Annotated[Literal["higher", "lower"], Field(alias="is")]
+    is_: Annotated[Literal["higher", "lower", "within"], Field(alias="is")]
     strategies: Names | None = None
     against: Names | None = None
     order: Names | None = None
@@ -109,6 +111,8 @@ class Claim(BaseModel):
             raise _fail("needs strategies, or an order in their place")
         if self.order is not None and len(self.order) < 2:
             raise _fail("needs two strategies or more", "order")
+        if self.is_ == "within" and self.margin <= 0:
+            raise _fail("is within, so it needs a margin above 0: how far apart at most")
         if self.exits == "overall" and self.against_exits is not None:
             raise _fail("needs exits, numbers or 'final', beside against_exits")
         measure = MEASURES[self.measure]

@@ -25,8 +25,8 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 @dataclass(frozen=True)
 class Tested:
     """One comparison. left, right: means over seeds, in the stored unit.  difference: left minus right.
-    d: the mean of the differences over their standard deviation, the claimed direction positive.
-    p_for, p_against: one-sided, of the claimed direction and of its opposite.
+    d: how far the mean of the differences lies on the claimed side of the margin, over their standard
+    deviation.  p_for, p_against: of what is claimed and of its opposite, each alone.
     """
 
     part: Comparison
@@ -92,7 +92,7 @@ def _gather(claim: Claim, found: Index) -> _Evidence:
             continue
         if len(both.left):
             compared += 1
-            holding += _sign(claim) * float((both.left - both.right).mean()) > claim.margin
+            holding += _beyond(claim, float((both.left - both.right).mean())) > 0
         if both.missing:
             missing.append(both.missing)
             continue
@@ -108,25 +108,31 @@ def _gather(claim: Claim, found: Index) -> _Evidence:
     return _Evidence(claim, tuple(tested), holding, compared, tuple(identical), lacks, raw, against)
 
 
-def _sign(claim: Claim) -> int:
-    return 1 if claim.is_ == "higher" else -1
+def _beyond(claim: Claim, difference: float) -> float:
+    """How far a difference lies on the claimed side of the margin; negative on the other side."""
+    if claim.is_ == "within":
+        return claim.margin - abs(difference)
+    return (difference if claim.is_ == "higher" else -difference) - claim.margin
 
 
 def _test(claim: Claim, part: Comparison, left: np.ndarray, right: np.ndarray) -> Tested | str:
-    """Student's t of the paired differences against the margin."""
+    """Student's t of the paired differences against the margin; of likeness, against it on either side.
+
+    Likeness is shown by two one-sided tests (Schuirmann, 1987), so p is the larger. Against it one side
+    is enough, so p is twice the smaller.
+    """
     differences = left - right
     scale = float(max(np.abs(left).max(), np.abs(right).max()))
     if same(differences, scale):
         measure = MEASURES[claim.measure]
         size = f"{float(differences.mean()) * measure.scale:.3g} {measure.unit}"
         return f"variation: the difference is {size} in every seed"
-    n = len(differences)
-    beyond = _sign(claim) * differences - claim.margin
-    spread = float(beyond.std(ddof=1))
-    d = float(beyond.mean()) / spread
+    n, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
+    d = _beyond(claim, mean) / spread
     p_for, p_against = (float(stdtr(n - 1, sign * d * np.sqrt(n))) for sign in (-1, 1))
-    one, other, difference = (float(x.mean()) for x in (left, right, differences))
-    return Tested(part, n, one, other, difference, d, p_for, p_against)
+    if claim.is_ == "within":  # d is of the nearer margin, so these are the larger and the smaller p
+        p_against = min(2 * p_against, 1.0)
+    return Tested(part, n, float(left.mean()), float(right.mean()), mean, d, p_for, p_against)
 
 
 def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from offramp.analysis.claims.claim import Claim
 from offramp.analysis.claims.judge import Judgment, Tested
 from offramp.analysis.claims.parts import Comparison, Location
 from offramp.analysis.measures import MEASURES
@@ -12,9 +13,10 @@ from offramp.analysis.measures import MEASURES
 RULE = (
     "A claim is a set of comparisons, each tested over seeds by Student's t on paired differences. It "
     "is supported if all of them hold, contradicted if one of them significantly does not; p is "
-    "two-sided and adjusted after Holm over the whole file. As claimed: how many comparisons point its "
-    "way in the means, significant or not. Difference and d (mean over standard deviation of the "
-    "paired differences, positive as claimed) are of the comparison that decides: the weakest one, or "
+    "two-sided and adjusted after Holm over the whole file. Likeness within a margin takes two "
+    "one-sided tests, one of each side. As claimed: how many comparisons point its way in the means, "
+    "significant or not. Difference and d (mean over standard deviation of the paired differences "
+    "beyond the margin, positive as claimed) are of the comparison that decides: the weakest one, or "
     "the strongest against it."
 )
 
@@ -51,9 +53,24 @@ def effect(tested: Tested) -> str:
 
 def difference(outcome: Judgment, tested: Tested) -> str:
     """`-1.2 epochs`"""
-    measure = MEASURES[outcome.claim.measure]
+    return _amount(outcome.claim, tested.difference, "+")
+
+
+def claimed(claim: Claim) -> str:
+    """`higher`, `lower by 2 s at least`, `within 1 points of each other`"""
+    margin = _amount(claim, abs(claim.margin))
+    if claim.is_ == "within":
+        return f"within {margin} of each other"
+    if claim.margin == 0:
+        return claim.is_
+    other = "lower" if claim.is_ == "higher" else "higher"
+    return f"{claim.is_} by {margin} at least" if claim.margin > 0 else f"{other} by {margin} at most"
+
+
+def _amount(claim: Claim, value: float, sign: str = "") -> str:
+    measure = MEASURES[claim.measure]
     unit = "points" if measure.unit == "%" else measure.unit
-    return f"{tested.difference * measure.scale:+.3g} {unit}"
+    return f"{value * measure.scale:{sign}.3g} {unit}"
 
 
 def why(outcome: Judgment) -> str:
@@ -69,11 +86,12 @@ def why(outcome: Judgment) -> str:
 
 
 def plain(outcome: Judgment) -> dict[str, Any]:
-    """For JSON. PairedValues in the measure's stored unit."""
+    """For JSON. Values in the measure's stored unit."""
     claim = outcome.claim
     return {
         **{key: getattr(claim, key) for key in ("id", "section", "question", "text", "measure")},
         "direction": claim.is_,
+        "margin": claim.margin,
         "contradicts": list(claim.contradicts),
         "verdict": outcome.verdict,
         "p": outcome.p,

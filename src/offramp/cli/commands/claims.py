@@ -135,7 +135,7 @@ def _one(o: Judgment) -> None:
 
 
 def _comparisons(o: Judgment) -> None:
-    from offramp.analysis.claims.words import effect, name
+    from offramp.analysis.claims.words import claimed, effect, name
     from offramp.analysis.measures import MEASURES
     from offramp.analysis.stats.text import p_text
 
@@ -148,5 +148,5 @@ def _comparisons(o: Judgment) -> None:
         change = f"{tested.difference * measure.scale:+.3g}"
         listing.add_row(name(tested.part, several), *means, change, effect(tested), *ps)
     seeds = " or ".join(map(str, sorted({tested.seeds for tested in o.parts})))
-    note = f"Means over {seeds} seeds; p one-sided, for the claim and against it, not adjusted."
-    show(listing, f"{measure.title} ({measure.unit}), claimed {o.claim.is_}", note)
+    note = f"Means over {seeds} seeds; p for the claim alone and against it alone, not adjusted."
+    show(listing, f"{measure.title} ({measure.unit}), claimed {claimed(o.claim)}", note)
