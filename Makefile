@@ -22,7 +22,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# While working: what neither starts processes nor runs studies.
+# While working: what neither starts processes nor runs studies, and is not marked slow.
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 2 --fast
 

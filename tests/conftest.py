@@ -28,14 +28,14 @@ WHOLE = ("benchmarks", "bundle", "cli", "contract")
 """Folders of tests of the program as a whole: slow ones."""
 TRAINS = re.compile(
     r"^(?:import subprocess|from subprocess|from offramp\.study\.run\.run import .*\brun\b"
-    r"|from \w+ import .*\b(?:run_all|browser|finished)\b)",
+    r"|from \w+ import .*\b(?:run_all|browser|finished)\b|pytestmark = pytest\.mark\.slow$)",
     re.MULTILINE,
 )
-"""What others import that start processes or run studies: slow as well."""
+"""What others say that start processes, run studies or are marked: slow as well."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="only files of tests that are quick")
+    parser.addoption("--fast", action="store_true", help="only tests that are quick")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -44,3 +44,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None  # pytest decides
     whole = collection_path.relative_to(HERE).parts[0] in WHOLE
     return whole or TRAINS.search(collection_path.read_text()) is not None or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --fast, single slow tests are left out of the other files."""
+    if config.getoption("fast"):
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]

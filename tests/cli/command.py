@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from offramp.cli import main
-from offramp.store.store import Store
 
 STUDY = """\
 seeds: [1, 2]
@@ -73,6 +72,8 @@ def keys(store: str = "runs") -> list[str]:
 
 def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
     """A node as if it had been made elsewhere. without: kinds of seconds that are not in its record."""
+    from offramp.store.store import Store  # late: it needs torch
+
     store = Store(Path("runs"))
     node, weights = store.read_node(key), store.node_weights(key)
     history, cost = store.node_history(key), store.node_cost(key)
@@ -83,15 +84,19 @@ def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
     store.write_node(made, weights, history, cost)
 
 
-def without(modules: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, in which these modules are not there."""
+def without(modules: str, *commands: Sequence[object]) -> list[Answer]:
+    """Commands, one after another in a process of its own, in which these modules are not there."""
     code = (
-        "import sys\n"
+        "import dataclasses, json, sys\n"
         "class Refuse:  # scipy looks for torch among the modules, so None in its place will not do\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.split('.')[0] in {modules.split()}: raise ImportError(name + ' is refused')\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        f"sys.argv = {['offramp', *map(str, arguments)]!r}\n"
-        "from offramp.cli import main; main()"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from command import call\n"
+        f"told = [call(*words) for words in {[[*map(str, words)] for words in commands]!r}]\n"
+        "print(json.dumps([dataclasses.astuple(answer) for answer in told]))"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return [Answer(*told) for told in json.loads(done.stdout)]

@@ -109,8 +109,6 @@ STUDIES = {
         {"strategies": "strategies:\n  - {name: joint, phases: {branch*: {epochs: 3}}}"},
         *(3, "'branch*'", "joint"),
     ),
-    "no-strategies": ({"strategies": "strategies: []"}, 2, "at least 1"),
-    "twice": ({"strategies": "strategies: [joint, joint]"}, 2, "'joint'", "'as'"),
     "backbone": ({"backbone": "backbone: digits-cn"}, 3, "'digits-cn'", "'digits-cnn'?"),
     "timm-backbone": ({"backbone": "backbone: timm/resnet19"}, 3, "'resnet19'", "'resnet18'?"),
     "backbone-option": ({"backbone": "backbone: {name: resnet18, stemm: small}"}, 3, "'stem'?"),
@@ -134,14 +132,11 @@ STUDIES = {
     "too-few": ({"data": "data: {name: digits, train_images: 5}"}, 5, "too few", "more training"),
     "too-many-images": ({"data": "data: {name: digits, train_images: 9999}"}, 5, "9999", "ask for"),
     "epochs": ({"recipe": "recipe:\n  epochs: 0"}, 7, "recipe.epochs", "at least 1, got 0"),
-    "batch": ({"recipe": "recipe: {batch_size: 0}"}, 6, "recipe.batch_size", "at least 1"),
-    "rate": ({"recipe": "recipe: {learning_rate: -1}"}, 6, "recipe.learning_rate", "greater than 0"),
     "weights": ({"recipe": "recipe:\n  joint_weights: [1, 2]"}, 7, "2 entries", "give 3"),
     "key": ({"recipe": "recpe: {epochs: 1}"}, 6, "'recpe'", "'recipe'?"),
     "yaml": ({"recipe": "recipe: {epochs: 1"}, 6, "not valid YAML"),
     "numerics": ({"recipe": "numerics: cppu"}, 6, "'cppu'", "'cpu'?"),
     "other-device": ({"recipe": "numerics: cuda"}, 6, "'cuda'", "numerics: default"),
-    "seeds": ({"seeds": "seeds: []"}, 1, "seeds", "at least 1"),
     "missing-key": ({"data": ""}, None, "'data' is missing"),
 }
 
@@ -244,21 +239,15 @@ def test_images_that_cannot_be_used(cli: Cli) -> None:
 
 
 def test_a_study_that_cannot_be_read(cli: Cli) -> None:
-    refused(cli("run", "none.yaml", "--store", "store"), "none.yaml", "no such study file")
     refused(cli("run", ".", "--store", "store"), ".", "cannot be read")
     Path("empty.yaml").touch()
     refused(cli("run", "empty.yaml", "--store", "store"), "empty.yaml", "empty")
-    Path("binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
-    refused(cli("run", "binary.yaml", "--store", "store"), "binary.yaml", "not a text file")
 
 
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
         ("recipe.epochs=0", ["recipe.epochs", "at least 1"]),
-        ("recipe.epoch=3", ["unknown key 'recipe.epoch'", "'epochs'?"]),
-        ("recipe.epochs", ["such as --set recipe.epochs=3"]),
-        ("seeds=42", ["seeds", "a list"]),
         ("seeds=[42", ["not valid YAML"]),
         ("exits=[blocks.9]", ["'blocks.9'"]),
         ("backbone=vgg11", ["'vgg11'"]),

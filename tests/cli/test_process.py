@@ -44,35 +44,44 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *(["--help"], ["--version"], ["run", "--help"], ["why", "--help"]),
-        *(["strategies"], ["strategies", "--json"], ["strategies", "distillation"]),
-        *(["strategies", "distillation", "--json"], ["strategies", "jont"], ["rnu"]),
-    ],
-)
-def test_words_need_no_torch(arguments: list[str]) -> None:
-    done = without("torch torchvision timm pandas", *arguments)
-    assert done.returncode == (2 if arguments[-1] in ("jont", "rnu") else 0), done.stderr
-    assert "Traceback" not in done.stderr
+def test_words_need_no_torch() -> None:
+    asked = ["--help", "--version", "run --help", "why --help", "strategies", "strategies --json"]
+    asked += ["strategies distillation", "strategies distillation --json", "strategies jont", "rnu"]
+    told = without("torch torchvision timm pandas", *map(str.split, asked))
+    for words, answer in zip(asked, told, strict=True):
+        assert answer.code == (2 if words in ("strategies jont", "rnu") else 0), answer.err
+        assert "Traceback" not in answer.err
 
 
 def test_other_commands_do_need_it() -> None:
-    assert "torch is refused" in without("torch", "taps", "digits-cnn").stderr
+    with pytest.raises(AssertionError, match="torch is refused"):
+        without("torch", ["taps", "digits-cnn"])
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("status", "show joint-digits-cnn-digits-s1", "compare joint two-stage", "claims"),
-        *("recommend --goal latency", "tables --only main"),
-    ],
-)
-def test_reading_a_store_needs_no_torch(words: str, finished: tuple[Path, Answer]) -> None:
-    done = without("torch torchvision timm", *words.split(), "--store", finished[0] / "runs")
-    assert done.returncode == 0, done.stderr
-    assert "joint" in done.stdout or Path("tables").exists()
+READING = {  # and what is said then
+    "status": "6 trials finished",
+    "show joint-digits-cnn-digits-s1": "Phases",
+    "compare joint two-stage": "paired by seed",
+    "claims": "joint",
+    "recommend --goal latency": "joint",
+    "tables --only main": "",
+    "export-table --out table.csv": "rows of 6 trials",
+    "pack --out pack": "6 trials packed",
+    "figures --out one --only time-total --format svg": "",
+    "figures --store pack --out two --only time-total --format svg": "",
+}
+
+
+def test_reading_a_store_needs_no_torch(finished: tuple[Path, Answer]) -> None:
+    usual = f" --store {finished[0] / 'runs'}"
+    asked = [(words + ("" if "--store" in words else usual)).split() for words in READING]
+    told = without("torch torchvision timm", *asked)
+    for answer, said in zip(told, READING.values(), strict=True):
+        assert answer.code == 0 and said in answer.out, answer
+    assert Path("tables").exists()
+    for folder in ("one", "two"):
+        drawn = sorted(path.name for path in Path(folder).iterdir())
+        assert drawn == ["captions.md", "time-total-digits-cnn-digits.svg"]
 
 
 def test_a_mistake_is_one_line_and_exit_code_two() -> None:

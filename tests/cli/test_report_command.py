@@ -15,10 +15,9 @@ def files(folder: str) -> dict[str, bytes]:
 def test_a_report_with_torch_out_of_reach(studied: Cli) -> None:
     """In a process of its own, figures drawn in others."""
     assert studied("--version").code == 0  # the folder is a copy of a finished study's
-    done = without("torch torchvision timm", "report", "runs", "--format", "svg")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    last = done.stdout.splitlines()[-1]
+    (answer,) = without("torch torchvision timm", ["report", "runs", "--format", "svg"])
+    assert answer.code == 0 and answer.err == "", answer.err
+    last = answer.out.splitlines()[-1]
     assert last.startswith("Open report/index.html (")
     page = Path("report/index.html").read_text(encoding="utf-8")
     assert "3 strategies · digits-cnn on digits · 2 seeds · 6 trials" in page

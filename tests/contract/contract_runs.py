@@ -38,8 +38,11 @@ from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_study
 LAST_ONLY = "joint, last exit only"
 """Joint training with all weight on the last exit."""
 HEADS_ONLY = "pretrained-branch, scope head"
-SLOW = ("resnet50", "vgg16")
-"""Where this program, which is that of two-stage word for word, is run in derived mode only."""
+SMALLEST = "digits-cnn"
+"""The backbone that runs every strategy."""
+KINDS = ("baseline", "joint", "branch-wise", "distillation")
+"""What other backbones run. Among these are phases of every kind: a whole network, all exits at once,
+segments on frozen ones, and heads on a frozen trunk with a teacher."""
 
 TRAIN, OTHERS, BATCH = 19, 9, 10
 """Images to train on (10 and 9 a step), and in each other split."""
@@ -72,7 +75,7 @@ class TrialRecord:
     phases: what each did (plain runs only).  weights: of each phase, a digest for each tensor it
     trained.  final: digests of the finished network's tensors along each exit's path.  left: those
     of them that a phase trained, as the last such phase left them.  logits: of the test split
-    [N, exits, classes].  storage: addresses of all tensors along each exit's path.
+    [N, exits, classes].
     """
 
     phases: tuple[PhaseRecord, ...]
@@ -80,20 +83,18 @@ class TrialRecord:
     final: Mapping[int, Mapping[str, str]]
     left: Mapping[int, Mapping[str, str]]
     logits: np.ndarray
-    storage: Mapping[int, frozenset[int]]
 
 
 def contract_plan(
     backbone: str, mode: str, strategies: tuple[str, ...] = (), numerics: Numerics = NUMERICS
 ) -> Plan:
-    """One epoch of `strategies`; by default of every registered one, and of two more that the
-    contract has a word about."""
+    """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of two
+    more that the contract has a word about."""
     net = network(backbone)
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
-    extra = [last] if mode == "plain" and backbone in SLOW else [last, heads]
     study = tiny_study(
-        strategies or [*STRATEGIES, *extra],
+        strategies or ([*STRATEGIES, last, heads] if backbone == SMALLEST else KINDS),
         backbone,
         recipe={"epochs": 1, "batch_size": BATCH},
         execution={"mode": mode},
@@ -113,23 +114,26 @@ def contract_data(shape: tuple[int, int, int], train: int = TRAIN) -> Data:
 
 
 def run_plain(plan: Plan) -> dict[str, TrialRecord]:
-    """Every trial of a plain plan by its label, each phase alone on the plain pass."""
+    """Every trial of a plan by its label, each phase alone on the plain pass. In a plain plan every
+    trial has keys of its own; phases of one key in a derived one are trained once."""
     layout = plan.numerics.memory_format
     images = Images(plan.data, CPU, memory_format=layout)
+    phases: dict[str, PhaseRecord] = {}
+    made: dict[str, dict[str, Tensor]] = {}
     records = {}
     with applied(plan.numerics):
         for trial in plan.trials:
-            made: dict[str, dict[str, Tensor]] = {}
             weights = Weights(plan.net, trial.seed, made.__getitem__, CPU, layout)
-            phases = []
-            for node in trial.resolved.nodes:
-                record, made[node.key] = train_phase(plan, images, weights, node)
-                phases.append(record)
-            digests = tuple(_digests(made[node.key]) for node in trial.resolved.nodes)
+            nodes = trial.resolved.nodes
+            for node in nodes:
+                if node.key not in made:
+                    phases[node.key], made[node.key] = train_phase(plan, images, weights, node)
+            digests = tuple(_digests(made[node.key]) for node in nodes)
             net = weights.assembled(trial.resolved.final, trial.resolved.owners)
             exits = list(trial.resolved.final)
             logits = split_logits(net, images, "test", exits, EVALUATION_BATCH)
-            records[trial.label] = _finished(trial, tuple(phases), digests, net, logits)
+            run = tuple(phases[node.key] for node in nodes)
+            records[trial.label] = _finished(trial, run, digests, net, logits)
     return records
 
 
@@ -203,23 +207,28 @@ def _finished(
     logits: np.ndarray,
 ) -> TrialRecord:
     by_key = {node.key: d for node, d in zip(trial.resolved.nodes, digests, strict=True)}
-    final, left, storage = {}, {}, {}
+    final, left = {}, {}
+    known: dict[tuple[int, torch.Size], str] = {}
     for exit, lineage in trial.resolved.final.items():
         sources = zip(path(exit), lineage, strict=True)
         trained = [(part, source.node) for part, source in sources if source.node is not None]
         left[exit] = {name: by_key[key][name] for part, key in trained for name in net.state(part)}
         trunk = net.trunk_of[exit - 1]
         state = {n: t for part in path(exit) for n, t in net.state(part, trunk).items()}
-        final[exit] = _digests(state)
-        storage[exit] = frozenset(t.untyped_storage().data_ptr() for t in state.values())
-    return TrialRecord(phases, digests, final, left, logits, storage)
+        final[exit] = _digests(state, known)
+    return TrialRecord(phases, digests, final, left, logits)
 
 
-def _digests(state: Mapping[str, Tensor]) -> dict[str, str]:
-    return {
-        name: hashlib.sha256(tensor.detach().contiguous().numpy().data).hexdigest()
-        for name, tensor in state.items()
-    }
+def _digests(
+    state: Mapping[str, Tensor], known: dict[tuple[int, torch.Size], str] | None = None
+) -> dict[str, str]:
+    """SHA-256 of each tensor; those of a network that are `known`, by address, are not hashed again."""
+    known = {} if known is None else known
+    at = {name: (tensor.data_ptr(), tensor.shape) for name, tensor in state.items()}
+    for name, tensor in state.items():
+        if at[name] not in known:
+            known[at[name]] = hashlib.sha256(tensor.detach().contiguous().numpy().data).hexdigest()
+    return {name: known[address] for name, address in at.items()}
 
 
 def _tensors(net: ExitNetwork) -> dict[str, Tensor]:

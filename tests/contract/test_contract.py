@@ -1,4 +1,5 @@
-"""What every strategy owes on every backbone. New entries of either registry are covered untouched."""
+"""What every strategy owes on the smallest backbone, and phases of every kind on all others. New entries
+of either registry are covered untouched."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import torch
 from contract_runs import (
     HEADS_ONLY,
     LAST_ONLY,
+    SMALLEST,
     TrialRecord,
     contract_plan,
     run_derived,
@@ -20,9 +22,7 @@ from contract_runs import (
 
 import offramp.engine.fit
 import offramp.engine.values
-from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee
-from offramp.engine.values import Point
 from offramp.nets.backbones import BACKBONES
 from offramp.parts import Part
 from offramp.study.plan.plan import Plan
@@ -48,9 +48,11 @@ class Runs:
     params=[pytest.param(name, marks=pytest.mark.xdist_group(f"contract {name}")) for name in BACKBONES],
 )
 def runs(request: pytest.FixtureRequest) -> Runs:
-    """All strategies on one backbone, once in each mode."""
-    plain, derived = (contract_plan(request.param, mode) for mode in ("plain", "derived"))
-    return Runs(plain.net.exits, derived, run_plain(plain), run_derived(derived))
+    """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
+    phases; elsewhere the plain runs train once what strategies share."""
+    derived = contract_plan(request.param, "derived")
+    alone = contract_plan(request.param, "plain") if request.param == SMALLEST else derived
+    return Runs(derived.net.exits, derived, run_plain(alone), run_derived(derived))
 
 
 def test_what_a_phase_trains_changes_and_nothing_else(runs: Runs) -> None:
@@ -65,17 +67,16 @@ def test_plain_and_derived_give_the_same_bits(runs: Runs) -> None:
 def test_the_final_exit_stays_as_the_first_phase_left_it(runs: Runs) -> None:
     for records in runs.both:
         for parent, children in (("baseline", KEEP_BASELINE), ("joint", KEEP_JOINT)):
-            for child in children:
-                if child not in records:
-                    continue  # see contract_runs.SLOW
+            for child in records.keys() & children:
                 assert records[child].final[runs.exits] == records[parent].final[runs.exits], child
                 assert np.array_equal(records[child].logits[:, -1], records[parent].logits[:, -1]), child
 
 
 def test_strategies_that_train_the_final_exit_end_elsewhere(runs: Runs) -> None:
     """Else the equalities above would say nothing."""
-    finals = [runs.plain[name].final[runs.exits] for name in ("baseline", "joint", "branch-wise")]
-    finals.append(runs.plain["pretrained-branch"].final[runs.exits])
+    names = {"baseline", "joint", "branch-wise", "pretrained-branch"} & runs.plain.keys()
+    finals = [runs.plain[name].final[runs.exits] for name in names]
+    assert len(finals) >= 3
     assert all(a != b for i, a in enumerate(finals) for b in finals[:i])
 
 
@@ -86,32 +87,14 @@ def test_a_finished_network_is_what_its_phases_left(runs: Runs) -> None:
                 assert left and left.items() <= record.final[exit].items(), (name, exit)
 
 
-def test_trunks_of_separate_share_no_tensor(runs: Runs) -> None:
-    for records in runs.both:
-        storage = records["separate"].storage
-        assert sorted(storage) == list(range(1, runs.exits + 1))
-        for exit in storage:
-            others = frozenset[int]().union(*(storage[k] for k in storage if k != exit))
-            assert storage[exit] and not storage[exit] & others
-        shared = records["joint"].storage
-        assert shared[1] & shared[runs.exits]  # as exits of one trunk do
-
-
 def test_a_trial_has_the_exits_that_were_trained_and_finite_logits(runs: Runs) -> None:
     for records in runs.both:
-        for trial in (t for t in runs.plan.trials if t.label in records):
+        for trial in runs.plan.trials:
             record = records[trial.label]
             trained = {p.index for n in trial.resolved.nodes for p in n.trained if p.kind == "head"}
             assert list(record.final) == sorted(trained), trial.label
             assert record.logits.shape == (len(runs.plan.data.test), len(trained), 3)
             assert np.isfinite(record.logits).all()
-
-
-def test_strategies_share_one_backbone_and_one_joint_phase(runs: Runs) -> None:
-    """The plan's keys say so before anything runs, and a test above that no bit is lost by it."""
-    first = {trial.label: trial.resolved.nodes[0].key for trial in runs.plan.trials}
-    assert {first[name] for name in (*KEEP_BASELINE, "pretrained-branch")} == {first["baseline"]}
-    assert {first[name] for name in KEEP_JOINT} == {first["joint"]} != {first["baseline"]}
 
 
 # That the checks above find what they look for: on one backbone, with the engine broken on purpose.
@@ -131,20 +114,6 @@ def differences(one: dict[str, TrialRecord], other: dict[str, TrialRecord]) -> l
 def faults(strategy: str) -> list[str]:
     (record, *_) = run_plain(contract_plan("digits-cnn", "plain", (strategy,))).values()
     return [v for phase in record.phases for v in violations(phase)]
-
-
-def test_a_cut_one_point_too_deep_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = offramp.engine.values.cut
-
-    def too_deep(node: Node, exit: int) -> Point:
-        point = right(node, exit)
-        return Point("tap", point.index + 1) if point.kind == "tap" and point.index < exit else point
-
-    plain = run_plain(contract_plan("digits-cnn", "plain", ("branch-wise",)))
-    derived = contract_plan("digits-cnn", "derived", ("branch-wise",))
-    assert not differences(plain, run_derived(derived))
-    monkeypatch.setattr(offramp.engine.values, "cut", too_deep)
-    assert "branch-wise, phase 0" in differences(plain, run_derived(derived))
 
 
 def test_a_frozen_batchnorm_that_runs_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,9 @@ def test_costs_are_nanoseconds_an_image() -> None:
     assert costs == Costs((1_000_000, 2_000_000), (250_000, 500_000), (0, 0), (1, 2))
 
 
-@pytest.mark.parametrize("batch", [1, 6])
-@pytest.mark.parametrize("backend", [None, "eager"])
+@pytest.mark.parametrize(
+    ("batch", "backend"), [(1, None), (6, None), pytest.param(6, "eager", marks=pytest.mark.slow)]
+)
 def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str | None) -> None:
     shares = (0.5, 0.25, 0.0, 0.25)
     torch._dynamo.reset()

@@ -18,6 +18,7 @@ from offramp.nets import BACKBONES, NetSpec, build
 from offramp.nets.network import drawn_module
 from offramp.parts import Part, path
 
+pytestmark = pytest.mark.slow
 CLASSES = 7
 SEED = 3
 VARIANTS = [

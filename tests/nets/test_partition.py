@@ -46,6 +46,7 @@ def trunk_of(name: str, which: int = 0) -> Trunk:
     return cut(module, case.shape, case.taps[which], case.final, surveyed=seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("name", CASES)
 class TestEveryNetwork:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from offramp.policy import scoring
+from offramp.policy import scoring, solve
 from offramp.policy.calibrate import Calibrated, Target, calibrate, statement, target
 from offramp.policy.candidates import Search, SplitLogits, taken
 from offramp.policy.costs import Costs
@@ -19,11 +21,21 @@ VALIDATION, CALIBRATION = simulated(1000, 1), simulated(1000, 2)
 CLASSES = tuple(f"class {i}" for i in range(10))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def narrow() -> Iterator[None]:
+    """A search in less detail. How good it is at what it searches is in test_solve."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve, "NEAR", 6)
+        yield
+
+
+@cache
 def chosen(kind: Any, value: float, search: Search | None = None, **more: Any) -> Calibrated:
     target = Target(kind, value, **more)
     return calibrate(VALIDATION, CALIBRATION, COSTS, target, search or Search())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES, ids=str)
 def test_targets_are_met_on_calibration(search: Search) -> None:
     full = chosen("min-accuracy", 0.0).measures[0].accuracy
@@ -61,6 +73,7 @@ def test_a_guarantee_costs_something_and_says_what_it_is() -> None:
     assert statement(chosen("max-accuracy-loss", 0.1)).startswith("No guarantee")
 
 
+@pytest.mark.slow
 def test_no_label_is_read_where_none_is_needed() -> None:
     lies = [SplitLogits(r.logits, np.full(1000, -1)) for r in (VALIDATION, CALIBRATION)]
     for wish in (

@@ -144,8 +144,6 @@ import torch
 
 def make_data(dying: str = "no"):
     if multiprocessing.parent_process() is not None:
-        if dying == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
         if dying == "interrupted":
             raise KeyboardInterrupt
         if dying == "wrong":
@@ -204,9 +202,8 @@ def with_data(name: str, dying: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("dying", "message"),
     [
-        ("killed", r"a worker process died \(exit code -9\).*run the same command again"),
         ("interrupted", r"a worker process died \(exit code 130\)"),
-        ("wrong", r"make_data failed at line 12: ValueError: no more images; correct the file"),
+        ("wrong", r"make_data failed at line 10: ValueError: no more images; correct the file"),
     ],
 )
 def test_a_worker_that_cannot_begin_is_reported(
@@ -220,7 +217,9 @@ def test_a_worker_that_dies_in_training_is_reported_and_nothing_is_lost(
     tmp_path: Path, data: str
 ) -> None:
     root = tmp_path / "store"
-    with pytest.raises(OfframpError, match=r"a worker process died \(exit code -9\)"):
+    with pytest.raises(
+        OfframpError, match=r"a worker process died \(exit code -9\).*run the same command again"
+    ):
         pooled(with_data(data, "mid-training"), root)
     check_sound(Store(root))
     plan = make_plan(spec.parse(with_data(data, "no")), CPU)

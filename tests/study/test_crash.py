@@ -161,13 +161,13 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-DAMAGES: list[Callable[[Path], None]] = [truncate, flip, empty, Path.unlink]
+OF_WEIGHTS = [("weights.safetensors", damage) for damage in (truncate, flip, empty, Path.unlink)]
+FLIPPED = [(file, flip) for file in ("node.json", "history.parquet", "cost.json")]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", ["node.json", "history.parquet", "cost.json", "weights.safetensors"])
+@pytest.mark.parametrize(("file", "damage"), [*OF_WEIGHTS, *FLIPPED])
 def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
-    tmp_path: Path, whole: Store, damage: Callable[[Path], None], file: str
+    tmp_path: Path, whole: Store, file: str, damage: Callable[[Path], None]
 ) -> None:
     root = tmp_path / "store"
     shutil.copytree(whole.root, root)
@@ -185,10 +185,11 @@ def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
     check_tidy(store)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", ["trial.json", "logits.npz"])
+@pytest.mark.parametrize(
+    ("file", "damage"), [("trial.json", flip), ("logits.npz", flip), ("logits.npz", Path.unlink)]
+)
 def test_a_damaged_trial_is_named_and_it_alone_is_written_again(
-    tmp_path: Path, whole: Store, damage: Callable[[Path], None], file: str
+    tmp_path: Path, whole: Store, file: str, damage: Callable[[Path], None]
 ) -> None:
     root = tmp_path / "store"
     shutil.copytree(whole.root, root)

@@ -83,7 +83,7 @@ def test_the_exits_of_separate_and_independent_networks_share_no_tensor(done: Fi
     _, store, ids = done
     for label in ("separate", "independent"):
         net = trials.load_network(store, ids[label], CPU)
-        addresses = [p.data_ptr() for p in net.parameters()]
+        addresses = [t.data_ptr() for t in (*net.parameters(), *net.buffers())]
         assert len(addresses) == len(set(addresses))
         assert sorted(net.trunk_of) == [0, 1, 2, 3]
 

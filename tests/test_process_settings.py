@@ -1,8 +1,10 @@
-"""How long OpenMP's threads spin, in a process of its own: the library reads that once."""
+"""How long OpenMP's threads spin, and whether freed memory is kept: settings that are read once, seen
+in processes of their own."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from offramp.process import GIVEN, SPINS, bound_spinning
+from offramp.process import GIVEN, SPINS, bound_spinning, keep_freed_memory
 
 LIBRARY = next((Path(torch.__file__).parent / "lib").glob("libgomp*"), None)
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="torch has no GNU OpenMP")
+with_openmp = pytest.mark.skipif(LIBRARY is None, reason="torch has no GNU OpenMP")
 
 LOAD = f"import ctypes; ctypes.CDLL({str(LIBRARY)!r})"  # as torch does, in a hundredth of the time
 BOUND = "from offramp.process import bound_spinning; bound_spinning()"
@@ -28,31 +30,34 @@ CHILD = (
 COMMAND = "import sys; sys.argv = ['offramp', 'taps', 'digits-cnn']; import offramp.cli as c; c.main()"
 
 
+def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A new process with none of the settings but those given."""
+    clean = {k: v for k, v in os.environ.items() if k not in GIVEN and not k.startswith("MALLOC_")}
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, env={**clean, **variables}, capture_output=True, text=True, check=True)
+
+
 def spins(code: str, **variables: str) -> int:
     """What the library in a new process says it took."""
-    clean = {k: v for k, v in os.environ.items() if k not in GIVEN}
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**clean, "OMP_DISPLAY_ENV": "verbose", **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    answer = ran(code, OMP_DISPLAY_ENV="verbose", **variables)
     found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", answer.stderr)
     assert found is not None, answer.stderr
     return int(found[1])
 
 
+@with_openmp
 def test_a_command_bounds_it_and_its_children_inherit_that() -> None:
     assert spins(COMMAND) == SPINS
     assert spins(CHILD) == SPINS
 
 
+@with_openmp
 def test_it_is_bounded_only_before_torch_is_there() -> None:
     assert spins(FIRST) == SPINS
     assert spins(LATE) == spins(LOAD) > SPINS
 
 
+@with_openmp
 @pytest.mark.parametrize(
     ("variables", "count"),
     [({"OMP_WAIT_POLICY": "passive"}, 0), ({"GOMP_SPINCOUNT": "77"}, 77)],
@@ -70,3 +75,31 @@ def test_it_says_whether_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.delenv("GOMP_SPINCOUNT")
     assert not bound_spinning()
+
+
+# Freed memory.
+
+COUNT = """
+import resource, sys
+from offramp.process import keep_freed_memory
+import numpy as np
+{}
+def work():
+    for _ in range(10):
+        np.ones(2**23)  # 64 MB, freed at once
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_is_faulted_in_once() -> None:
+    kept, left = (ran(COUNT.format(how)).stdout for how in ("assert keep_freed_memory()", ""))
+    assert int(kept) * 10 < int(left)
+
+
+def test_what_the_user_set_for_the_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not keep_freed_memory()

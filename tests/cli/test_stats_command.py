@@ -1,41 +1,16 @@
-"""`offramp stats`, in a process where torch cannot be imported."""
+"""`offramp stats`: analyses of any table."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from command import Cli
 
 OPTIONS = ("--value", "accuracy", "--group", "strategy", "--block", "seed")
-RUN = """
-import sys
-class Block:
-    def find_spec(name, *rest):
-        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
-            raise ImportError(name + " is blocked")
-sys.meta_path.insert(0, Block)
-from offramp.cli import main
-main()
-"""
-
-
-def stats(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUN, "stats", *arguments],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env=os.environ | {"PYTHONIOENCODING": "utf-8", "COLUMNS": "80", "OMP_NUM_THREADS": "1"},
-    )
-    if check:
-        assert done.returncode == 0, done.stderr
-    return done
 
 
 def table(folder: Path) -> pd.DataFrame:
@@ -52,10 +27,10 @@ def table(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def test_csv_and_parquet_give_the_same_answer(tmp_path: Path) -> None:
+def test_csv_and_parquet_give_the_same_answer(cli: Cli, tmp_path: Path) -> None:
     table(tmp_path)
     options = [*OPTIONS, "--by", "model", "--json"]
-    csv, parquet = (stats(str(tmp_path / f"in.{x}"), *options).stdout for x in ("csv", "parquet"))
+    csv, parquet = (cli("stats", f"in.{x}", *options).out for x in ("csv", "parquet"))
     assert csv == parquet
     answer = json.loads(csv)
     assert [cell["by"] for cell in answer["analyses"]] == [{"model": "m1"}, {"model": "m2"}]
@@ -65,10 +40,10 @@ def test_csv_and_parquet_give_the_same_answer(tmp_path: Path) -> None:
     assert {m["group"] for m in first["means"]} == {"joint", "None", "separate"}
 
 
-def test_the_text_says_default_assumptions_rule_and_direction(tmp_path: Path) -> None:
+def test_the_text_says_default_assumptions_rule_and_direction(cli: Cli, tmp_path: Path) -> None:
     table(tmp_path)
     more = ("--where", "model=m1", "--better", "higher", "--same", "node")
-    shown = stats(str(tmp_path / "in.csv"), *OPTIONS, *more).stdout
+    shown = cli("stats", "in.csv", *OPTIONS, *more).out
     assert "DEFAULT: repeated measures over seed" in shown
     assert "BESIDE IT: one-way analysis, the paper's way" in shown
     assert shown.count("Assumes: ") >= 2
@@ -92,30 +67,20 @@ def test_the_text_says_default_assumptions_rule_and_direction(tmp_path: Path) ->
     ],
 )
 def test_mistakes_are_one_line(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    name: str | None,
-    content: str,
-    options: list[str],
-    message: str,
+    cli: Cli, name: str | None, content: str, options: list[str], message: str
 ) -> None:
-    from offramp.cli import main
-
-    file = tmp_path / (name or "absent.csv")
     if name is not None:
-        file.write_text(content)
-    arguments = ["offramp", "stats", str(file), "--value", "v", "--group", "g", *options]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
+        Path(name).write_text(content)
+    answer = cli("stats", name or "absent.csv", "--value", "v", "--group", "g", *options)
+    assert answer.code == 2
+    lines = answer.err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
 
 
-def test_a_value_that_cannot_be_tested_is_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "one.csv").write_text("strategy,accuracy,seed\na,0.5,1\nb,nan,1\nc,0.7,1\n")
-    shown = stats(str(tmp_path / "one.csv"), *OPTIONS).stdout
+def test_a_value_that_cannot_be_tested_is_no_failure(cli: Cli) -> None:
+    Path("one.csv").write_text("strategy,accuracy,seed\na,0.5,1\nb,nan,1\nc,0.7,1\n")
+    answer = cli("stats", "one.csv", *OPTIONS)
+    shown = answer.out
+    assert answer.code == 0
     assert "not tested: there is no more than one block" in shown
     assert "1 value is missing or not finite and was left out: b in 1" in shown
