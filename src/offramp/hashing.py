@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +49,15 @@ def canonical(value: Any) -> str:
     return json.dumps(
         plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for each number that is not finite, which JSON cannot write."""
+    if isinstance(value, Mapping):
+        return {key: finite(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def digest(value: Any) -> str:

@@ -80,6 +80,11 @@ def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
     return found
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
 def duration(seconds: float) -> str:
     """`4.2 s`, `3 min 20 s`, `2 h 05 min`, `1,234 h`."""
     if seconds < 59.95:

@@ -223,11 +223,8 @@ class Fitted:
         [8, 8]
         """
         sizes = (batches,) if isinstance(batches, int) else tuple(batches)
-        for name, least in (
-            ("batches", min(sizes, default=0)),
-            ("repeats", repeats),
-            ("threads", threads),
-        ):
+        counts = {"batches": min(sizes, default=0), "repeats": repeats, "threads": threads}
+        for name, least in counts.items():
             if least is not None and least < 1:
                 raise OfframpError(f"{name} must be at least 1, got {least}")
         check_backend(backend)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import resources
 from typing import Any
+
+from jinja2 import Environment, StrictUndefined
 
 from offramp.bundle.parity import TOLERANCE, Parity
 from offramp.policy.evaluate import Evaluation
@@ -110,124 +113,8 @@ def with_latency(made: dict[str, Any], measured: Mapping[str, Any]) -> dict[str,
 
 def markdown(made: Mapping[str, Any]) -> str:
     """The card to read."""
-    training, network, data, test = (made[k] for k in ("training", "network", "data", "test"))
-    seeds = ", ".join(map(str, training["seeds"]))
-    recipe = training["recipe"]
-    size = "×".join(map(str, network["input_shape"]))
-    saved = 1 - test["mean_macs"] / made["plain_macs"]
-    lines = [
-        f"# {network['backbone']} with early exits, on {data['name']}",
-        "",
-        f"Trial `{made['trial']}`, strategy **{training['strategy']}**, seed {seeds}.",
-        f"Images {size} (channels, height, width), {network['classes']} classes.",
-        "",
-        "## What it does",
-        "",
-        *_table(
-            ("exit", "after", "threshold", "leave here", "accuracy of those", "accuracy of all", "MACs"),
-            [_exit_row(exit) for exit in made["exits"]],
-        ),
-        "",
-        f"On {test['images']:,} test images, with 95 % intervals:",
-        "",
-        f"- accuracy {_interval(test['accuracy'])}; the full network {_interval(test['full_accuracy'])}",
-        f"- loss {_points(test['accuracy_loss'])}",
-        f"- {test['mean_macs']:,.0f} MACs an image on average, against {made['plain_macs']:,} of the "
-        f"network without early exits: {100 * abs(saved):.1f} % {'less' if saved >= 0 else 'more'}",
-        *_own_trunks(made),
-        "",
-        "## What is promised",
-        "",
-        made["calibration"]["statement"],
-        "",
-        f"{made['intended']}",
-        "",
-        "## How it was trained",
-        "",
-        f"- phases: {', '.join(training['phases'])}",
-        f"- {recipe['epochs']} epochs a phase unless the strategy says otherwise, "
-        f"{recipe['optimizer']}, rate {recipe['learning_rate']:g}, batches of {recipe['batch_size']}",
-        f"- data: {data['name']}, {_counts(data)}",
-        f"- with torch {training['made_with'].get('torch')} on {training['made_with'].get('device')}, "
-        f"{training['made_with'].get('finished')}",
-        "",
-        "## Check against PyTorch",
-        "",
-        _check(made["check"]),
-        "",
-        "## Time",
-        "",
-        *_latency(made["latency"]),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _exit_row(exit: Mapping[str, Any]) -> tuple[str, ...]:
-    accuracy = exit["accuracy_of_leaving"]
-    threshold = "–" if exit["threshold"] is None else f"{exit['threshold']:.4g}"
-    return (
-        str(exit["exit"]),
-        f"`{exit['place']}`",
-        threshold if exit["in_bundle"] else "left out",
-        f"{100 * exit['share_leaving']:.1f} %",
-        "–" if accuracy is None else f"{100 * accuracy:.1f} %",
-        f"{100 * exit['accuracy']:.1f} %",
-        "–" if exit["macs"] is None else f"{exit['macs']:,}",
-    )
-
-
-def _own_trunks(made: Mapping[str, Any]) -> list[str]:
-    if not made["network"]["own_trunks"]:
-        return []
-    return [
-        "- **exits have trunks of their own**: an image that leaves late has run every earlier exit's "
-        "network as well, from the pixels on, and its MACs are their sum"
-    ]
-
-
-def _check(check: Mapping[str, Any] | None) -> str:
-    if check is None:
-        return "Left out (`--no-check`): nobody has compared this bundle with PyTorch."
-    return (
-        f"{check['images']:,} images ({check['what']}): logits differ by at most {check['largest']:.1e} "
-        f"and exits and answers are the same, but for {check['near']} where a score is within "
-        f"{check['tolerance']:g} of its threshold or two classes are as close."
-    )
-
-
-def _latency(found: Mapping[str, Any]) -> list[str]:
-    if "reason" in found:
-        return [f"Not measured: {found['reason']}."]
-    machine = found["machine"]
-    rows = [
-        (str(r["batch"]), str(r["exit"]), f"{r['p50']:.3f}", f"{r['p95']:.3f}") for r in found["stages"]
-    ]
-    return [
-        f"Milliseconds of a stage in onnxruntime {machine['onnxruntime']}, {machine['cores']} cores of "
-        f"{machine['processor']}, median and 95th percentile of {found['repeats']} runs when the bundle "
-        "was made; other work may have shared the machine. `python run.py --measure` measures again.",
-        "",
-        *_table(("batch", "stage to exit", "p50", "p95"), rows),
-        "",
-        f"One image at a time takes {found['mean_milliseconds_batch_1']:.3f} ms on average, by the "
-        "shares above (added up from the stages).",
-    ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-
-
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{100 * found['value']:.2f} % ({100 * found['low']:.2f} to {100 * found['high']:.2f})"
-
-
-def _points(found: Mapping[str, float]) -> str:
-    value, low, high = (100 * found[k] for k in ("value", "low", "high"))
-    return f"of accuracy {value:.2f} points ({low:.2f} to {high:.2f})"
-
-
-def _counts(data: Mapping[str, Any]) -> str:
-    counts = data.get("provenance", {}).get("images", {})
-    return ", ".join(f"{number:,} {split}" for split, number in counts.items()) or "counts not kept"
+    text = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
+    template = Environment(trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    images = made["data"].get("provenance", {}).get("images", {})
+    counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
+    return template.from_string(text).render(made, counts=counts)

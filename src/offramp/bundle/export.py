@@ -116,22 +116,20 @@ def _fill(
         yield f"stage {at} of {len(parts)}: up to exit {stage.exit}"
     flat = graphs.flattened(net, numbers)
     spent = rule.macs(trained.costs)
-    bundle.write_json(
-        folder / "stages.json",
-        {
-            "format": 1,
-            "normalized": manifest.normalized,
-            "plain_macs": trained.plain_macs,
-            "fixed_size": _fixed_size(flat),
-            "stages": [
-                {"file": p.file, "exit": p.exit, "after": p.after, "macs": spent[i]}
-                for p, i in zip(parts, rule.active, strict=True)
-            ],
-        },
-    )
+    stages = [
+        {"file": p.file, "exit": p.exit, "after": p.after, "macs": spent[i]}
+        for p, i in zip(parts, rule.active, strict=True)
+    ]
+    about = {"format": 1, "normalized": manifest.normalized, "plain_macs": trained.plain_macs}
+    stages_json = {**about, "fixed_size": _fixed_size(flat), "stages": stages}
+    bundle.write_json(folder / "stages.json", stages_json)
     (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
-    bundle.write_json(folder / "preprocessing.json", _pictures(manifest).as_json())
+    try:
+        pictures = preprocessing(manifest).as_json()
+    except ValueError as error:
+        raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
+    bundle.write_json(folder / "preprocessing.json", pictures)
     bundle.copy_sources(folder)
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
@@ -163,13 +161,6 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
     gray = geometry.channels == 1
     size = (height, width)
     return Preprocessing(size, channels, manifest.mean, manifest.std, resize, crop, gray=gray)
-
-
-def _pictures(manifest: Manifest) -> Preprocessing:
-    try:
-        return preprocessing(manifest)
-    except ValueError as error:
-        raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
 
 
 def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor, str]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import typer
 
-from offramp.cli.render import counted, emit, say
+from offramp.cli.render import emit, say
 from offramp.terminal import show, table
-from offramp.units import duration, macs, size
+from offramp.units import counted, duration, macs, size
 
 
 def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = None) -> None:
@@ -54,24 +54,17 @@ def said_of(totals: dict[str, Any]) -> str:
     if "seconds_at_given" in totals:
         given = macs(totals["given_macs_per_second"])
         work += f";\nat a steady {given}MAC/s {duration(totals['seconds_at_given'])}"
+    on_disk, live = totals["cache_disk_bytes"], totals["cache_live_bytes"]
+    disk = f"; caches up to {size(on_disk)} at a time" if on_disk else ""
+    computed = f";\nof frozen values {size(live)} stay live, computed for each batch" if live else ""
     return (
         f"{counted(totals['trials'], 'trial')} of {counted(totals['phases'], 'phase')} in all: "
         f"{counted(totals['nodes'], 'node')}, {totals['nodes_in_store']} of them in the store (✓).\n"
         f"Work: {whole}MACs, {100 * totals['share_of_written']:.0f} % of the {written}MACs of every "
         f"phase run alone{saved}.\n"
         f"Left: {work if totals['macs_to_run'] else 'nothing'}.\n"
-        f"Disk: {size(totals['disk_bytes'])} in the store{_on_disk(totals)}.\n"
+        f"Disk: {size(totals['disk_bytes'])} in the store{disk}.\n"
         f"Memory: about {size(totals['memory_bytes'])} a process, "
-        f"{size(totals['cache_memory_bytes'])} of it caches{_live(totals)}.\n"
+        f"{size(totals['cache_memory_bytes'])} of it caches{computed}.\n"
         "Nothing was started."
     )
-
-
-def _on_disk(totals: dict[str, Any]) -> str:
-    here = totals["cache_disk_bytes"]
-    return f"; caches up to {size(here)} at a time" if here else ""
-
-
-def _live(totals: dict[str, Any]) -> str:
-    live = totals["cache_live_bytes"]
-    return f";\nof frozen values {size(live)} stay live, computed for each batch" if live else ""

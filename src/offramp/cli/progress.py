@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.status import Status
 from rich.text import Text
 
-from offramp.cli.render import counted, ranges
-from offramp.units import duration
+from offramp.cli.render import ranges
+from offramp.units import counted, duration
 
 if TYPE_CHECKING:
     from offramp.engine.fit import EpochReport

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
 
+from offramp.hashing import finite
 from offramp.terminal import console, show, table
 
 
 def emit(value: Any) -> None:
     """An answer for programs: JSON on standard output, null for a number that is not finite."""
-    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(child) for child in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    typer.echo(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -24,6 +24,7 @@ from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec
 from offramp.data.splits import Subset, choose
 from offramp.errors import OfframpError, nearest
+from offramp.units import counted
 from offramp.usercode import Recorded, is_user_code
 from offramp.usercode import load as load_code
 
@@ -213,21 +214,15 @@ def notes(provenance: Mapping[str, Any]) -> list[str]:
     twice. provenance: of `Data`.  One sentence for each kind and split."""
     found = []
     for split, count in provenance.get("group_in_another_split", {}).items():
-        found.append(
-            f"{_images(count['images'])} of {split} left out: {count['groups']} of its groups are in "
-            "another split."
-        )
+        images, groups = counted(count["images"], "image"), count["groups"]
+        found.append(f"{images} of {split} left out: {groups} of its groups are in another split.")
     for split, names in provenance.get("skipped", {}).items():
-        found.append(f"{_images(len(names))} of {split} skipped as damaged, {names[0]} first.")
+        found.append(f"{counted(len(names), 'image')} of {split} skipped as damaged, {names[0]} first.")
     for where, count in provenance.get("duplicates", {}).items():
         split, _, other = where.partition(" in ")
         twin = f"one of {other}" if other else "another of it"
-        found.append(f"{_images(count)} of {split} equal to {twin}, byte for byte.")
+        found.append(f"{counted(count, 'image')} of {split} equal to {twin}, byte for byte.")
     return found
-
-
-def _images(count: int) -> str:
-    return f"{count} image{'s' * (count != 1)}"
 
 
 def _checked(option: str, kind: Any, value: Any) -> Any:

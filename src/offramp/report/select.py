@@ -9,6 +9,7 @@ from typing import Any
 from offramp.hashing import digest
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
+from offramp.units import counted
 
 
 def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
@@ -27,17 +28,18 @@ def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
     for pair, settings in sorted(groups.items()):
         liked = partial(_preference, manifests)
         first, *others = sorted(settings.values(), key=liked, reverse=True)
+        where = f"of {pair[0]} on {pair[1]}"
         for trials in others:
             studies = ", ".join(sorted({manifests[t].study or "offramp train" for t in trials}))
             notes.append(
-                f"{_counted(trials)} of {pair[0]} on {pair[1]} of another setting (study {studies}) "
+                f"{counted(len(trials), 'trial')} {where} of another setting (study {studies}) "
                 "are left out: name a study to see them"
             )
         unique, repeated = _unique(manifests, first)
         kept += unique
         if repeated:
             notes.append(
-                f"{_counted(repeated)} of {pair[0]} on {pair[1]} repeat a strategy and seed with other "
+                f"{counted(len(repeated), 'trial')} {where} repeat a strategy and seed with other "
                 f"options and are left out: {', '.join(repeated)}"
             )
     return kept, notes
@@ -89,7 +91,3 @@ def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[l
 
 def _finished(manifest: Manifest) -> str:
     return str(manifest.provenance.get("finished", ""))
-
-
-def _counted(trials: Sequence[str]) -> str:
-    return "1 trial" if len(trials) == 1 else f"{len(trials)} trials"

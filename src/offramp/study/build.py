@@ -27,11 +27,8 @@ MOST_EXITS = 3
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
 RECIPE = {
-    "optimizer": "adamw",
-    "learning_rate": 1e-3,
-    "weight_decay": 0.05,
-    "schedule": "cosine",
-    "batch_size": 64,
+    **{"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
+    **{"schedule": "cosine", "batch_size": 64},
 }
 TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
 

@@ -12,15 +12,14 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.render import counted, emit, say
+from offramp.cli.render import emit, say
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.terminal import show, split, table
-from offramp.units import duration, macs
+from offramp.units import counted, duration, macs
 
 if TYPE_CHECKING:
     from offramp.infer.benchmark import Benchmark
-    from offramp.infer.timing import Timing
 
 
 def benchmark(
@@ -61,14 +60,9 @@ def benchmark(
       offramp benchmark two-stage-resnet18-cifar10-s42 --policy policy.json
       offramp benchmark bundle/ --batch 1 --batch 256 --figure speed.svg
     """
-    from offramp.infer.benchmark import BenchmarkOptions
-
-    batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
-    backend = "inductor" if compile_ else None
-    asked = BenchmarkOptions(batches, backend, threads, repeats, seconds)
     from offramp import device as devices
     from offramp.infer import image_files
-    from offramp.infer.benchmark import of_bundle, of_trial
+    from offramp.infer.benchmark import BenchmarkOptions, of_bundle, of_trial
     from offramp.policy import policy as policies
     from offramp.report.render.charts import FORMATS
     from offramp.store.archive import is_store
@@ -79,6 +73,9 @@ def benchmark(
         raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
     if figure is not None and not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
+    batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
+    backend = "inductor" if compile_ else None
+    asked = BenchmarkOptions(batches, backend, threads, repeats, seconds)
     root = options.named(store, store_)
     kept = Store(root) if is_store(root) else None
     if image_files.is_bundle(network):
@@ -125,10 +122,8 @@ def _show(found: Benchmark, figure: Path | None) -> None:
     if found.compile_seconds is not None:
         typer.echo(f"Compiling took {duration(found.compile_seconds)}, in first calls.")
     if found.shares is not None:
-        leaving = ", ".join(
-            f"{100 * share:.0f} % at exit {exit}"
-            for exit, share in zip(found.exits, found.shares, strict=True)
-        )
+        pairs = zip(found.exits, found.shares, strict=True)
+        leaving = ", ".join(f"{100 * share:.0f} % at exit {exit}" for exit, share in pairs)
         typer.echo(f"Leaving: {leaving}.")
     for note in found.notes:
         say(f"{note[0].upper()}{note[1:]}")
@@ -142,23 +137,15 @@ def _whole(found: Benchmark, batch: int) -> None:
     from offramp.report.figures.speed import WHOLE
 
     lines = [line for line in found.lines if line.batch == batch and line.what in WHOLE]
-    listing = table(["engine", "network"], ["MACs", "p50 ms", "p95 ms", "images/s", "speed-up"])
+    plain = {line.engine: line.rate for line in lines if line.what == "plain"}
+    rows = []
     for line in lines:
-        listing.add_row(
-            line.engine,
-            line.what,
-            "–" if line.macs is None else macs(line.macs),
-            f"{1000 * line.p50:.4g}",
-            f"{1000 * line.p95:.4g}",
-            f"{line.rate:,.0f}",
-            _speed_up(line, lines),
-        )
-    show(listing, f"{counted(batch, 'image')} at once")
-
-
-def _speed_up(line: Timing, lines: list[Timing]) -> str:
-    plain = [one for one in lines if one.engine == line.engine and one.what == "plain"]
-    return f"{line.rate / plain[0].rate:.2f} ×" if plain else "–"
+        spent = "–" if line.macs is None else macs(line.macs)
+        faster = f"{line.rate / plain[line.engine]:.2f} ×" if line.engine in plain else "–"
+        times = f"{1000 * line.p50:.4g}", f"{1000 * line.p95:.4g}", f"{line.rate:,.0f}"
+        rows.append((line.engine, line.what, spent, *times, faster))
+    titles = ["MACs", "p50 ms", "p95 ms", "images/s", "speed-up"]
+    show(table(["engine", "network"], titles, rows), f"{counted(batch, 'image')} at once")
 
 
 def _stages(found: Benchmark) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +10,10 @@ import typer
 
 from offramp.cli.options import JsonOption, RootOption, SetOption, argument, flag, option
 from offramp.cli.progress import reading_shown
-from offramp.cli.render import counted, emit
+from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.terminal import show, split, table
+from offramp.units import counted
 
 if TYPE_CHECKING:
     from offramp.data.audit import Audit, Sources
@@ -277,28 +278,12 @@ def _sizes(sizes: Any) -> str:
 
 
 def _as_json(study: Study, audit: Audit) -> dict[str, Any]:
-    return {
-        "data": study.data.name,
-        "classes": list(audit.classes),
-        "splits": {
-            name: {
-                "images": one.images,
-                "by_class": dict(one.by_class),
-                "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in one.sizes.items()],
-                "damaged": list(one.damaged),
-            }
-            for name, one in audit.splits.items()
-        },
-        "mean": list(audit.mean),
-        "std": list(audit.std),
-        "copies": [
-            {"splits": list(c.splits), "names": list(c.names), "classes": list(c.classes)}
-            for c in audit.copies
-        ],
-        "group_in_another_split": {name: dict(counts) for name, counts in audit.dropped.items()},
-        "wrong": list(audit.wrong),
-        "notes": list(audit.notes),
-    }
+    found = asdict(audit)
+    for one in found["splits"].values():
+        one["sizes"] = [{"width": w, "height": h, "images": n} for (w, h), n in one["sizes"].items()]
+    groups = {"group_in_another_split": found.pop("dropped")}
+    lines = {key: found.pop(key) for key in ("wrong", "notes")}
+    return {"data": study.data.name, **found, **groups, **lines}
 
 
 def _title(study: Study) -> str:

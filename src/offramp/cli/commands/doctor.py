@@ -18,12 +18,12 @@ from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
 from offramp.process import GIVEN, SPINS, bound_spinning, keep_freed_memory
 from offramp.terminal import show, table
-from offramp.units import size
+from offramp.units import counted, size
 
 if TYPE_CHECKING:
     import torch
 
-    from offramp.meters import Gpu, Missing
+    from offramp.meters import Missing
     from offramp.study.plan.profiles import Gain, ProfileFile
 
 
@@ -142,15 +142,10 @@ def _meters(device: torch.device) -> list[Finding]:
     if isinstance(gpu, Missing):
         findings.append(_gap("GPU power, energy, memory", gpu))
     else:
-        findings.append(Finding("GPU power, energy, memory", _sensors(gpu)))
+        sensors = {"power": gpu.watts(), "energy counter": gpu.joules(), "memory": gpu.memory()}
+        told = ", ".join(f"no {name}" if value is None else name for name, value in sensors.items())
+        findings.append(Finding("GPU power, energy, memory", f"NVML: {told}"))
     return findings
-
-
-def _sensors(gpu: Gpu) -> str:
-    sensors = {"power": gpu.watts(), "energy counter": gpu.joules(), "memory": gpu.memory()}
-    return "NVML: " + ", ".join(
-        name if value is not None else f"no {name}" for name, value in sensors.items()
-    )
 
 
 def _gap(what: str, missing: Missing) -> Finding:
@@ -303,7 +298,7 @@ def _conclude(made: ProfileFile, asked_as: str, path: Path) -> None:
     from offramp.numerics import CUSTOM
 
     profile = made.profile
-    threads = "1 thread" if profile.threads == 1 else f"{profile.threads} threads"
+    threads = counted(profile.threads, "thread")
     same = "" if profile.name == CUSTOM else f" It says what '{profile.name}' says: the same keys."
     typer.echo(
         f"Profile {path}: {threads} a trial, {profile.precision}.{same}\n"

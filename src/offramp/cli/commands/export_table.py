@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
-from offramp.cli.render import counted, emit
+from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError
+from offramp.units import counted
 
 
 def export_table(

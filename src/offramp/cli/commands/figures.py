@@ -11,8 +11,9 @@ import typer
 from offramp.cli import options
 from offramp.cli.options import flag, option
 from offramp.cli.progress import moving
-from offramp.cli.render import counted, emit, show_names, tell_missing
+from offramp.cli.render import emit, show_names, tell_missing
 from offramp.report.figures import FIGURES
+from offramp.units import counted
 
 if TYPE_CHECKING:
     from offramp.report.model import Figure
@@ -67,16 +68,8 @@ def figures(
         _write_captions(out / "captions.md", drawn.figures)
     missing = [*found.missing, *drawn.missing]
     if json:
-        names = [
-            {
-                "name": f.name,
-                "title": f.title,
-                "caption": f.caption,
-                "paper": f.paper,
-                "about": dict(f.about),
-            }
-            for f in drawn.figures
-        ]
+        told = ("name", "title", "caption", "paper", "about")
+        names = [{key: getattr(figure, key) for key in told} for figure in drawn.figures]
         emit({"out": str(out), "figures": names, "files": list(map(str, paths)), "missing": missing})
         return
     tell_missing(missing)
@@ -90,10 +83,8 @@ def _write_captions(path: Path, figures: Sequence[Figure]) -> None:
     from offramp.files import replacing, writing
 
     parts = []
-    for figure in figures:
-        paper = f" (paper's {figure.paper})" if figure.paper else ""
-        parts.append(
-            f"## {figure.name}\n\n**{figure.title}**{paper}. {figure.caption}\n\n{figure.alt}\n"
-        )
+    for f in figures:
+        paper = f" (paper's {f.paper})" if f.paper else ""
+        parts.append(f"## {f.name}\n\n**{f.title}**{paper}. {f.caption}\n\n{f.alt}\n")
     with writing(path), replacing(path) as temporary:
         temporary.write_text("# Figures\n\n" + "\n".join(parts), encoding="utf-8")

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, flag
-from offramp.cli.render import counted, emit
+from offramp.cli.render import emit
 from offramp.cli.store import opened
-from offramp.units import size
+from offramp.units import counted, size
 
 
 def gc(

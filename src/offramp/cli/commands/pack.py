@@ -9,8 +9,8 @@ import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, StudyOption, named, option
 from offramp.cli.progress import moving
-from offramp.cli.render import counted, emit, tell_missing
-from offramp.units import size
+from offramp.cli.render import emit, tell_missing
+from offramp.units import counted, size
 
 
 def pack(

@@ -14,10 +14,11 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, option
-from offramp.cli.render import counted, emit
+from offramp.cli.render import emit
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
+from offramp.units import counted
 
 if TYPE_CHECKING:
     from offramp.infer.image_files import Network, Unreadable
@@ -128,16 +129,9 @@ def _answer(
             damaged += broken
             if read:
                 made = network.answer(pixels)
-                rows += [
-                    Answer(
-                        file,
-                        network.classes[made.classes[i]],
-                        float(made.confidence[i]),
-                        int(made.exits[i]),
-                        float(made.compute[i]),
-                    )
-                    for i, file in enumerate(read)
-                ]
+                parts = (made.classes, made.confidence, made.exits, made.compute)
+                told = zip(read, *(part.tolist() for part in parts), strict=True)
+                rows += [Answer(file, network.classes[label], *rest) for file, label, *rest in told]
             progress.advance(task, len(asked))
 
 
@@ -169,16 +163,8 @@ def _report(
         exits.append({"exit": exit, "images": len(here), "share": share, "confidence": confidence})
     if as_json:
         broken = [{"file": str(one.file), "reason": one.reason} for one in damaged]
-        emit(
-            {
-                "network": network.name,
-                "out": str(out),
-                "images": len(rows),
-                "damaged": broken,
-                "exits": exits,
-                "compute_share": mean,
-            }
-        )
+        answer = {"network": network.name, "out": str(out), "images": len(rows), "damaged": broken}
+        emit({**answer, "exits": exits, "compute_share": mean})
         return
     lines = []
     for line in exits:

@@ -92,30 +92,22 @@ def recommend_from(
         _guidelines(asked, f"{where} holds no finished trial.", as_json)
         return
     answers = advising.recommend(advice.facts(found), asked)
-    silent = not any(a.ranking for a in answers) and not all(_all_out(a) for a in answers)
+    out = [not a.ranking and a.untested == "every strategy is ruled out" for a in answers]
+    silent = not any(a.ranking for a in answers) and not all(out)
     if as_json:
+        known = [sure(a) if a.ranking else None for a in answers]
         parts = [
-            {**asdict(a), "measure": a.measure.about, "sure": sure(a) if a.ranking else None}
-            for a in answers
+            {**asdict(a), "measure": a.measure.about, "sure": said}
+            for a, said in zip(answers, known, strict=True)
         ]
-        emit(
-            {
-                "wish": asdict(asked),
-                "evidence": parts,
-                "missing": list(found.missing),
-                "guidelines": _plain(asked) if silent else None,
-            }
-        )
+        answer = {"wish": asdict(asked), "evidence": parts, "missing": list(found.missing)}
+        emit({**answer, "guidelines": _plain(asked) if silent else None})
         return
     for one in answers:
         _advice(one)
     notes(found.missing)
     if silent:
         _guidelines(asked, "These runs do not answer it.", as_json)
-
-
-def _all_out(one: Advice) -> bool:
-    return not one.ranking and one.untested == "every strategy is ruled out"
 
 
 def _plain(asked: Preference) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, option
-from offramp.cli.render import counted, emit, tell_missing
+from offramp.cli.render import emit, tell_missing
 from offramp.errors import OfframpError, nearest
-from offramp.units import duration, size
+from offramp.units import counted, duration, size
 
 
 def report(
@@ -80,16 +80,14 @@ def report(
             contents = finished(steps, status.update)
     page = out / "index.html"
     if json:
-        emit(
-            {
-                "page": str(page),
-                "bytes": page.stat().st_size,
-                "figures": [figure.name for figure in contents.figures],
-                "tables": [table.name for table in [*contents.tables, *contents.claims]],
-                "rows": len(evidence.table),
-                "missing": list(evidence.missing),
-            }
-        )
+        answer = {
+            "page": str(page),
+            "bytes": page.stat().st_size,
+            "figures": [figure.name for figure in contents.figures],
+            "tables": [table.name for table in [*contents.tables, *contents.claims]],
+            "rows": len(evidence.table),
+        }
+        emit({**answer, "missing": list(evidence.missing)})
         return
     tell_missing(evidence.missing)
     typer.echo(

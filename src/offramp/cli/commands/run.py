@@ -313,11 +313,9 @@ def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...
     speed = how.here or measured(plan, how.device)
     chosen = choose(plan, seconds * speed)
     about = f"about {duration(chosen.macs / speed)} here, at {macs(speed)}MAC/s"
-    if chosen.settings:
-        flags = " ".join(f"--set {setting}" for setting in chosen.settings)
-        typer.echo(f"--budget {words}: the same as {flags}; {about}.", err=True)
-    else:
-        typer.echo(f"--budget {words}: all of it fits; {about}.", err=True)
+    flags = " ".join(f"--set {setting}" for setting in chosen.settings)
+    means = f"the same as {flags}" if flags else "all of it fits"
+    typer.echo(f"--budget {words}: {means}; {about}.", err=True)
     return chosen.settings
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption
-from offramp.cli.render import counted, emit
+from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.terminal import show, table
-from offramp.units import size
+from offramp.units import counted, size
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
 
@@ -34,21 +34,13 @@ def status(store: StoreArgument = None, store_: StoreOption = None, json: JsonOp
     used = archive.size()
     made = made_with(archive, manifests)
     if json:
-        emit(
-            {
-                "store": str(archive.root),
-                "trials": len(manifests),
-                "unfinished": plans,
-                "nodes": len(archive.nodes()),
-                "checkpoints": working,
-                "bytes": used,
-                "made_with": made,
-                "strategies": [
-                    {"strategy": strategy, "backbone": backbone, "data": data, "trials": count}
-                    for (strategy, backbone, data), count in counts.items()
-                ],
-            }
-        )
+        about = {"store": str(archive.root), "trials": len(manifests), "unfinished": plans}
+        held = {"nodes": len(archive.nodes()), "checkpoints": working, "bytes": used, "made_with": made}
+        strategies = [
+            {"strategy": strategy, "backbone": backbone, "data": data, "trials": count}
+            for (strategy, backbone, data), count in counts.items()
+        ]
+        emit({**about, **held, "strategies": strategies})
         return
     if counts:
         rows = [(*names, str(count)) for names, count in counts.items()]

@@ -56,19 +56,12 @@ def _explain(name: str, exits: int, as_json: bool) -> None:
     options = programs.options(strategy)
     source = inspect.getsourcefile(inspect.unwrap(strategy))
     if as_json:
-        emit(
-            {
-                "name": name,
-                "summary": _summary(doc),
-                "exits": exits,
-                "phases": [_phase(phase) for phase in program],
-                "options": [
-                    {"name": o.name, "default": o.default, "choices": _choices(o.annotation)}
-                    for o in options
-                ],
-                "source": source,
-            }
-        )
+        answer = {"name": name, "summary": _summary(doc), "exits": exits}
+        phases = [_phase(phase) for phase in program]
+        choices = [
+            {"name": o.name, "default": o.default, "choices": _choices(o.annotation)} for o in options
+        ]
+        emit({**answer, "phases": phases, "options": choices, "source": source})
         return
     typer.echo(f"{_folded(doc, console().width)}\n")
     show(_phases(program), f"Phases with {exits} exits (the last one is the final exit)")

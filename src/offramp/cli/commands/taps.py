@@ -38,18 +38,8 @@ def taps(
     spec = NetSpec(model, options=() if stem is None else (("stem", stem),))
     places, chosen = list_places(spec, shape, classes)
     if json:
-        emit(
-            [
-                {
-                    "name": place.name,
-                    "shape": list(place.shape),
-                    "macs": place.macs,
-                    "share": place.share,
-                    "default": place.name in chosen,
-                }
-                for place in places
-            ]
-        )
+        about = [{key: getattr(p, key) for key in ("name", "shape", "macs", "share")} for p in places]
+        emit([{**one, "default": one["name"] in chosen} for one in about])
         return
     listing = table(["", "place"], ["shape", "MACs", "share"])
     for place in places:

@@ -228,7 +228,7 @@ def _arrows(arrows: Sequence[Edge], place: Mapping[str, Point], across: Json, do
         ),
         marks(
             found[["x2", "y2", "angle"]],
-            head,
+            {**head, "color": GRAY},
             **{"x": number("x2", **across), "y": number("y2", **down)},
             angle=number("angle", scale=turn),
         ),

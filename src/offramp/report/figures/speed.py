@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import altair as alt
 import pandas as pd
 
 from offramp.infer.timing import Timing
+from offramp.report.figures.chart import Json, inline, number, panel, spec, word
 from offramp.report.model import Figure
 
 WHOLE = ("plain", "nothing leaves", "policy")
@@ -24,43 +23,33 @@ def speed_figure(lines: Sequence[Timing], name: str) -> Figure:
     fastest = max((line for line in lines if line.what in WHOLE), key=lambda line: line.rate)
     where = f"{fastest.what}, {fastest.engine}, batch {fastest.batch}"
     alt_text = f"Bars of time an image; the shortest is {where}."
-    return Figure("speed", "more", name, caption, alt_text, _spec(lines, name))
+    return Figure("speed", "more", name, caption, alt_text, spec(_chart(lines, name)))
 
 
-def _spec(lines: Sequence[Timing], title: str) -> Mapping[str, Any]:
+def _chart(lines: Sequence[Timing], title: str) -> Json:
     rows = [
-        {
-            "engine": line.engine,
-            "batch": f"batch {line.batch}",
-            "network": line.what,
-            "ms": 1000 / line.rate,
-            "p95": 1000 * line.p95 / line.batch,
-            "MACs": line.macs,
-        }
-        for line in lines
-        if line.what in WHOLE
+        (x.engine, f"batch {x.batch}", x.what, 1000 / x.rate, 1000 * x.p95 / x.batch, x.macs)
+        for x in lines
+        if x.what in WHOLE
     ]
-    base = alt.Chart(pd.DataFrame(rows)).encode(
-        y=alt.Y("network:N", sort=list(WHOLE), title=None),
-        color=alt.Color(
-            "network:N", scale=alt.Scale(domain=list(WHOLE), range=list(COLORS)), legend=None
-        ),
-    )
-    bars = base.mark_bar(height=11).encode(
-        x=alt.X("ms:Q", title="milliseconds an image"),
-        tooltip=["engine", "batch", "network", alt.Tooltip("ms:Q", format=".3g"), "MACs"],
-    )
-    late = base.mark_tick(thickness=1.5, size=11, color="#404040").encode(x="p95:Q")
-    both = alt.layer(bars, late).properties(width=230, height=54)
-    made = both.facet(
-        row=alt.Row("engine:N", title=None, sort=["eager", "compiled", "onnxruntime"]),
-        column=alt.Column(
-            "batch:N", title=None, sort=[f"batch {n}" for n in sorted({li.batch for li in lines})]
-        ),
-    ).resolve_scale(x="independent")
-    described = made.properties(
-        title=alt.TitleParams(
-            title, subtitle="Bars: typical; ticks: 95th percentile. Shorter is better."
-        )
-    )
-    return described.to_dict()  # type: ignore[no-any-return]
+    frame = pd.DataFrame(rows, columns=["engine", "batch", "network", "ms", "p95", "MACs"])
+    hue = word("network", scale={"domain": list(WHOLE), "range": list(COLORS)}, legend=None)
+    both = {"y": word("network", sort=list(WHOLE)), "color": hue}
+    names = [word(name, name) for name in ("engine", "batch", "network")]
+    told = [*names, number("ms", "ms", format=".3g"), number("MACs", "MACs")]
+    bars = {"x": number("ms", "milliseconds an image"), "tooltip": told}
+    late = {"type": "tick", "thickness": 1.5, "size": 11, "color": "#404040"}
+    layers: list[Json] = [
+        {"mark": {"type": "bar", "height": 11}, "encoding": both | bars},
+        {"mark": late, "encoding": both | {"x": {"field": "p95", "type": "quantitative"}}},
+    ]
+    batches = [f"batch {count}" for count in sorted({line.batch for line in lines})]
+    engines = ["eager", "compiled", "onnxruntime"]
+    subtitle = "Bars: typical; ticks: 95th percentile. Shorter is better."
+    return {
+        "data": inline(frame),
+        "facet": {"row": word("engine", sort=engines), "column": word("batch", sort=batches)},
+        "spec": panel(layers, 230, 54),
+        "resolve": {"scale": {"x": "independent"}},
+        "title": {"text": title, "subtitle": subtitle},
+    }

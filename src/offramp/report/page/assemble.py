@@ -12,6 +12,7 @@ from offramp.report.evidence import Evidence
 from offramp.report.model import Contents, Figure
 from offramp.report.page import folder, how
 from offramp.report.render import charts
+from offramp.units import counted
 
 
 def report(
@@ -55,19 +56,11 @@ def lead(evidence: Evidence) -> str:
     places = [runs.where for runs in evidence.runs]
     if len(places) > 2:
         models, data = {r.model for r in evidence.runs}, {r.data for r in evidence.runs}
-        places = [_counted(len(models), "network"), _counted(len(data), "data set")]
+        places = [counted(len(models), "network"), counted(len(data), "data set")]
     seeds = len({trial.seed for trial in evidence.trials})
-    counts: Sequence[str] = [
-        _counted(len(evidence.strategies), "strategy", "strategies"),
-        *places,
-        _counted(seeds, "seed"),
-        _counted(len(evidence.trials), "trial"),
-    ]
-    return " · ".join(counts)
-
-
-def _counted(number: int, one: str, several: str = "") -> str:
-    return f"{number} {one}" if number == 1 else f"{number} {several or one + 's'}"
+    strategies = counted(len(evidence.strategies), "strategy", "strategies")
+    trials = counted(len(evidence.trials), "trial")
+    return " · ".join((strategies, *places, counted(seeds, "seed"), trials))
 
 
 def _sentence(note: str) -> str:

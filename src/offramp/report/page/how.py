@@ -10,6 +10,7 @@ from offramp.report.evidence import Evidence
 from offramp.report.model import Detail
 from offramp.store.manifest import ExecutionRecord, NumericsRecord, Provenance
 from offramp.store.record import TrialRecord
+from offramp.units import counted
 
 # The paper's section 5.3, by data set: epochs of a phase, and how its images are augmented.
 EPOCHS: Mapping[str, int] = MappingProxyType({r.data: r.epochs for r in RECIPES.values()})
@@ -77,7 +78,7 @@ def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
     found = []
     seeds = len({t.seed for t in trials})
     if seeds != len(SEEDS):
-        found.append(f"{seeds} {'seed' if seeds == 1 else 'seeds'}; it has {len(SEEDS)}")
+        found.append(f"{counted(seeds, 'seed')}; it has {len(SEEDS)}")
     images = _images(trials[0])
     if images and images["used"] < images["available"]:
         found.append(

@@ -4,7 +4,6 @@ several processes."""
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from offramp.errors import OfframpError, nearest
 from offramp.files import replacing, writing
+from offramp.hashing import finite
 from offramp.report.model import Figure
 from offramp.report.render.theme import themed
 
@@ -41,19 +41,11 @@ def text(spec: Mapping[str, Any]) -> str:
     try:
         return _json(spec)
     except ValueError:
-        return _json(_finite(spec))
+        return _json(finite(spec))
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:

@@ -10,25 +10,24 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import replacing
 from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
-from offramp.study.spec import fields, places
+from offramp.study.spec import places
+from offramp.study.spec.fields import Section
 from offramp.study.spec.yaml_lines import parse
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
 
-class NumericsSpec(BaseModel):
+class NumericsSpec(Section):
     """The fields of `offramp.numerics.Numerics` that one may choose; the others have one value that
     results can be trusted with. device: what the profile is for."""
-
-    model_config = fields.STRICT
 
     device: DeviceClass
     threads: Annotated[int, Field(ge=1, le=1024)]
@@ -38,37 +37,23 @@ class NumericsSpec(BaseModel):
     fused_optimizer: bool = True
     frozen_batch: Annotated[int, Field(ge=64)] = 64  # smaller ones round differently
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return fields.refuse_unknown(cls, value)
 
-
-class Gain(BaseModel):
+class Gain(Section):
     """How many times faster one way was than another. network: on which it was measured."""
-
-    model_config = fields.STRICT
 
     what: str
     network: str
     ratio: Annotated[float, Field(gt=0)]
 
 
-class ProfileFile(BaseModel):
+class ProfileFile(Section):
     """What stands in a file. machine, made, measured: of `offramp doctor --tune`; they are read by
     people and by `offramp doctor`, and change nothing."""
-
-    model_config = fields.STRICT
 
     numerics: NumericsSpec
     machine: str | None = None
     made: str | None = None
     measured: Annotated[tuple[Gain, ...], Field(strict=False)] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return fields.refuse_unknown(cls, value)
 
     @property
     def profile(self) -> Numerics:

@@ -20,7 +20,7 @@ from offramp.meters import free_memory, usable_cores
 from offramp.store.store import Store
 from offramp.study.plan.limits import SHARE
 from offramp.study.plan.plan import Plan, can_fuse
-from offramp.units import size
+from offramp.units import counted, size
 
 PROCESS = 500 * 2**20  # bytes of a process with the libraries loaded
 # While it is read a data set lies in memory as it came and, image by image, in its splits.
@@ -70,7 +70,9 @@ def asked(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Wo
     if plan.study.execution.mode == "plain":
         return Workers(count, "as asked for; times of plain execution compare with one worker only", fit)
     if count > fit and plan.numerics.device == "cpu":
-        words = f"as asked for; with {threads} threads each they slow each other on {_cores(there)}"
+        words = (
+            f"as asked for; with {threads} threads each they slow each other on {counted(there, 'core')}"
+        )
         return Workers(count, f"{words}, where {fit} would be faster", fit)
     return Workers(count, "as asked for", fit)
 
@@ -98,15 +100,11 @@ def suited(
     room, given = int(SHARE * free), plan.study.execution.cache_memory
     by_memory = fitting(need(plan), room, room if given == "auto" else given, most)
     reason = (
-        f"{_cores(there)} for {threads} thread{'s' if threads > 1 else ''} each: {by_cores}; "
+        f"{counted(there, 'core')} for {counted(threads, 'thread')} each: {by_cores}; "
         f"{size(free)} free memory: {by_memory}{' or more' if by_memory == most else ''}; "
         f"phases side by side: {by_plan}; enough work for {by_work}"
     )
     return Workers(by_memory, reason, by_cores, by_memory, by_plan, by_work)
-
-
-def _cores(count: int) -> str:
-    return f"{count} core{'s' if count > 1 else ''}"
 
 
 def seconds(plan: Plan, there: Collection[str]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-STRICT = ConfigDict(**EXACT, frozen=True)
 
 T = TypeVar("T", bound="DataclassInstance")
 _ROOTED = re.compile(r"[a-z0-9_]+:.+")
@@ -56,9 +55,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def refuse_unknown(model: type[BaseModel], value: Any) -> dict[str, Any]:
-    """A mapping, or a dataclass that stands for one, with no other keys than the model's."""
-    return mapping(value, model.model_fields)
+class Section(BaseModel):
+    """A part of a file: a mapping, or a dataclass that stands for one, with its fields as keys."""
+
+    model_config = ConfigDict(**EXACT, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return mapping(value, cls.model_fields)
 
 
 def mapping(value: Any, known: Iterable[str]) -> dict[str, Any]:

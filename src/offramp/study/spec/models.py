@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
 
 from offramp.augment import Augment
 from offramp.errors import nearest
@@ -21,9 +21,8 @@ from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.augment import read_augment
+from offramp.study.spec.fields import Section
 from offramp.study.spec.yaml_lines import Path
-
-STRICT = fields.STRICT
 
 Text = Annotated[str, PlainValidator(fields.text)]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
@@ -66,7 +65,7 @@ def _overrides(value: Any) -> dict[str, Any]:
     return {name: getattr(read, name) for name in RECIPE_FIELDS if name in value}
 
 
-class StrategySpec(BaseModel):
+class StrategySpec(Section):
     """One strategy.
 
     label: what tables call it; its name unless `as` says otherwise.  options: its own, such as
@@ -74,17 +73,15 @@ class StrategySpec(BaseModel):
     own: the function itself, where Python gives one in the place of a name.
     """
 
-    model_config = STRICT
-
     name: Text
     own: Annotated[Strategy | None, Field(exclude=True)] = None
     label: Text = Field(alias="as")
     options: Options
-    phases: dict[str, Annotated[Options, PlainValidator(_overrides)]] = {}
+    phases: dict[str, Annotated[Options, PlainValidator(_overrides)]] = Field({})
 
     @model_validator(mode="before")
     @classmethod
-    def _gather(cls, value: Any) -> Any:
+    def _known(cls, value: Any) -> Any:
         gathered = fields.gather_options(value, {"name", "as", "phases"})
         if callable(own := gathered.get("name")):
             if not hasattr(own, "__name__"):
@@ -104,11 +101,9 @@ class StrategySpec(BaseModel):
         return tuple((pattern, tuple(given.items())) for pattern, given in self.phases.items())
 
 
-class BackboneSpec(BaseModel):
+class BackboneSpec(Section):
     """name: of the registry, `timm/NAME` or `file.py:function`.  weights: what it starts from: a file,
     or `imagenet`; None draws them from the seed.  options: such as `stem`."""
-
-    model_config = STRICT
 
     name: Text
     weights: Text | None = None
@@ -116,7 +111,7 @@ class BackboneSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _gather(cls, value: Any) -> Any:
+    def _known(cls, value: Any) -> Any:
         return fields.gather_options(value, {"name", "weights"})
 
 
@@ -135,25 +130,16 @@ def _head(value: Any) -> dict[str, Any]:
     return {k: type(default)(given[k]) for k, default in names.items() if k in given}
 
 
-class ExitsSpec(BaseModel):
+class ExitsSpec(Section):
     """taps: names of places, or how many early exits; None is the backbone's own choice.
     head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
 
-    model_config = STRICT
-
     taps: Annotated[tuple[str, ...] | int | None, PlainValidator(fields.taps)] = None
-    head: Annotated[Options, PlainValidator(_head)] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return fields.refuse_unknown(cls, value)
+    head: Annotated[Options, PlainValidator(_head)] = Field({})
 
 
-class DataSpec(BaseModel):
+class DataSpec(Section):
     """The fields of `offramp.data.DataSpec`; any other key is an option of the data set."""
-
-    model_config = STRICT
 
     name: Text
     root: Text | None = None
@@ -173,11 +159,11 @@ class DataSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _gather(cls, value: Any) -> Any:
+    def _known(cls, value: Any) -> Any:
         return fields.gather_options(fields.name_and_root(value), set(cls.model_fields) - {"options"})
 
 
-class ExecutionSpec(BaseModel):
+class ExecutionSpec(Section):
     """How the work is arranged; no result depends on it. Sizes are bytes.
 
     cache_memory, cache_disk: of the caches of all workers together; `auto` leaves room for training and
@@ -188,8 +174,6 @@ class ExecutionSpec(BaseModel):
 
     `plain` runs each phase alone, live and unshared, so there the three switches are off.
     """
-
-    model_config = STRICT
 
     mode: Literal["derived", "plain"] = "derived"
     cache: Switch = True
@@ -202,8 +186,8 @@ class ExecutionSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _plain(cls, value: Any) -> Any:
-        value = fields.refuse_unknown(cls, value)
+    def _known(cls, value: Any) -> Any:
+        value = fields.mapping(value, cls.model_fields)
         off = dict.fromkeys(("cache", "fuse", "share"), False)
         return {**off, **value} if value.get("mode") == "plain" else value
 
@@ -215,13 +199,11 @@ class ExecutionSpec(BaseModel):
         return self
 
 
-class Study(BaseModel):
+class Study(Section):
     """A study file, read. `model_dump(mode="json")` is a full record of it.
 
     scale: `small` cuts data, epochs, image size and seeds down to a rehearsal (see `spec.scale`).
     """
-
-    model_config = STRICT
 
     name: Text | None = None
     scale: Literal["full", "small"] = "full"
@@ -242,7 +224,7 @@ class Study(BaseModel):
     def _known(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and "studies" in value:
             raise fields.fail("is a list of study files; name one of them", "studies")
-        return fields.refuse_unknown(cls, value)
+        return fields.mapping(value, cls.model_fields)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
