@@ -194,15 +194,9 @@ def _close_epoch(
     trainee.validation_losses.append(validation_loss)
     if trainee.best_epoch == trainee.epoch:
         trainee.best = trained_state(trainee)
-    return EpochReport(
-        node.key,
-        trainee.epoch,
-        loss,
-        validation_loss,
-        {k: accuracy for k, (_, accuracy) in at_exits.items()},
-        {k: accuracy for k, (_, accuracy) in checked.items()},
-        0.0,
-    )
+    seen = {k: accuracy for k, (_, accuracy) in at_exits.items()}
+    unseen = {k: accuracy for k, (_, accuracy) in checked.items()}
+    return EpochReport(node.key, trainee.epoch, loss, validation_loss, seen, unseen, 0.0)
 
 
 def record(

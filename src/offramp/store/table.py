@@ -62,24 +62,15 @@ def _tidy_trial(
     of them takes longer than its numbers."""
     manifest = store.read_trial(trial)
     parts = [part for p in manifest.phases for part in phase(p.node, p.name, manifest.places)]
-    of_final = {
-        "phase": "final",
-        "source": list(manifest.sources.values()),
-        "exit": list(manifest.exits),
-        "measured": True,
-    }
+    sources, exits = list(manifest.sources.values()), list(manifest.exits)
+    of_final = {"phase": "final", "source": sources, "exit": exits, "measured": True}
     for split, metrics in manifest.metrics.items():
         for metric, values in metrics.by_name.items():
             value = list(values)
             parts.append(_columns({**of_final, "split": split, "metric": metric, "value": value}))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    of_trial = {
-        "trial": trial,
-        "strategy": manifest.strategy,
-        "model": manifest.network.backbone,
-        "data": manifest.data.label,
-        "seed": manifest.seed,
-    }
+    of_trial = {"trial": trial, "strategy": manifest.strategy, "seed": manifest.seed}
+    of_trial |= {"model": manifest.network.backbone, "data": manifest.data.label}
     return joined | {name: _filled(value, len(joined["value"])) for name, value in of_trial.items()}
 
 
@@ -125,9 +116,5 @@ def _exit_seconds(cost: Cost, number: Mapping[str, int]) -> dict[str, Any]:
     """A phase's time by exit: measured where it reads one exit, else attributed by MACs."""
     shares = {number[place]: share for place, share in cost.exit_shares.items()}
     spent = as_written(cost)
-    return {
-        "exit": list(shares),
-        "metric": "exit_seconds",
-        "value": [spent * share for share in shares.values()],
-        "measured": cost.comparable and len(shares) == 1,
-    }
+    value, measured = [spent * x for x in shares.values()], cost.comparable and len(shares) == 1
+    return {"exit": list(shares), "metric": "exit_seconds", "value": value, "measured": measured}

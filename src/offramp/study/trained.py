@@ -62,39 +62,24 @@ def of_network(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
                 "be calibrated honestly; train it with data.validation: held-out"
             )
-    return Trained(
-        trial,
-        manifest.hash(arrays),
-        manifest.exits,
-        manifest.classes,
-        manifest.backbone_macs,
-        network_costs(net, manifest.owners, manifest.exits),
-        **splits,
-    )
+    costs = network_costs(net, manifest.owners, manifest.exits)
+    hash, plain = manifest.hash(arrays), manifest.backbone_macs
+    return Trained(trial, hash, manifest.exits, manifest.classes, plain, costs, **splits)
 
 
 def policy_of(trained: Trained, found: Calibrated) -> Policy:
     """The chosen policy and where it comes from: nothing of the test split is in it."""
-    made = Calibration(
-        trained.id,
-        trained.hash,
-        len(trained.classes),
-        asdict(found.target),
-        found.record(trained.plain_macs),
-        statement(found),
-    )
+    known = (trained.id, trained.hash, len(trained.classes), asdict(found.target))
+    made = Calibration(*known, found.record(trained.plain_macs), statement(found))
     return replace(found.policy, calibration=made)
 
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:
     """The costs of a network's parts. owners: the trunk of each of its exits."""
     numbers = range(1, net.exits + 1)
-    return Costs(
-        tuple(net.macs(Part("segment", i)) for i in numbers),
-        tuple(net.macs(Part("head", i)) for i in numbers),
-        tuple(owners),
-        tuple(exits),
-    )
+    segments = tuple(net.macs(Part("segment", i)) for i in numbers)
+    heads = tuple(net.macs(Part("head", i)) for i in numbers)
+    return Costs(segments, heads, tuple(owners), tuple(exits))
 
 
 def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> SplitLogits:

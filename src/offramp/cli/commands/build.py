@@ -106,21 +106,8 @@ def build(
         max_accuracy_loss = 0.01
     targets = {"max_accuracy_loss": max_accuracy_loss, "max_mean_macs": max_mean_macs, "risk": risk}
     known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
-    wish = BuildOptions(
-        backbone,
-        data,
-        exits,
-        weights,
-        keep_frozen,
-        checked(goal),
-        strategy,
-        known,
-        size,
-        normalize,
-        seed,
-        tuple(set_ or ()),
-        device,
-    )
+    asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
+    wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device)
     start(wish, Goal(targets, out, force), store, dry_run, json, quiet)
 
 

@@ -64,12 +64,8 @@ def chestxray14(
         files = Files(root, tuple(paths[name] for name in some[IMAGE]))
         return RawSplit(files, labels[chosen], tuple(map(str, some[PATIENT])) if grouped else None)
 
-    provenance: dict[str, Any] = {
-        "root": str(root),
-        "table": source,
-        "absent": int(absent.sum()),
-        "negatives_left_out": int((~test).sum() - train.sum()),
-    }
+    provenance: dict[str, Any] = {"root": str(root), "table": source, "absent": int(absent.sum())}
+    provenance["negatives_left_out"] = int((~test).sum() - train.sum())
     return RawData(part(train), part(test), CLASSES, provenance=provenance)
 
 

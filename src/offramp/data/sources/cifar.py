@@ -100,12 +100,8 @@ def _read_binary(root: Path, files: Mapping[str, Path], binary: Binary) -> RawDa
             for path in files.values()
         },
     }
-    return RawData(
-        _records(root, contents, binary.train, binary),
-        _records(root, contents, binary.test, binary),
-        classes,
-        provenance=provenance,
-    )
+    train, test = (_records(root, contents, names, binary) for names in (binary.train, binary.test))
+    return RawData(train, test, classes, provenance=provenance)
 
 
 def _unpacked(path: Path, binary: Binary) -> dict[str, bytes]:

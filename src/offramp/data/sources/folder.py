@@ -51,14 +51,8 @@ def folder(root: Path, group: str | None = None, test_share: float = 0.2) -> Raw
         test = by_hash(whole.labels, whole.groups or whole.files.digests(rows), test_share)
         parts = {"train": whole.only(rows[~test]), "test": whole.only(rows[test])}
     provenance = {"root": str(root), "files": {name: len(part.labels) for name, part in parts.items()}}
-    return RawData(
-        train=parts["train"],
-        validation=parts.get("validation"),
-        calibration=parts.get("calibration"),
-        test=parts.get("test"),
-        classes=classes,
-        provenance=provenance,
-    )
+    held_out = (parts.get("validation"), parts.get("calibration"))
+    return RawData(parts["train"], parts.get("test"), classes, *held_out, provenance)
 
 
 def _places(root: Path) -> dict[str, Path]:

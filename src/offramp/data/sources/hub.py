@@ -98,13 +98,9 @@ def hub(
         if name in splits
     }
     found = {name: str(splits[name]._fingerprint) for name in names.values() if name in splits}
-    return RawData(
-        parts["train"],
-        parts.get("test"),
-        classes,
-        validation=parts.get("validation"),
-        provenance={"root": str(root or repo), "revision": revision, "fingerprints": found},
-    )
+    made = {"root": str(root or repo), "revision": revision, "fingerprints": found}
+    held_out = parts.get("validation")
+    return RawData(parts["train"], parts.get("test"), classes, held_out, provenance=made)
 
 
 def _load(root: Path | None, repo: str | None, config: str | None, revision: str | None) -> Any:

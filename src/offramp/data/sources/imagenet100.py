@@ -38,13 +38,8 @@ def imagenet100(root: Path, wnids: str | Sequence[str] | None = None) -> RawData
         raise OfframpError(f"{root} holds no folder train; fetch {FETCH}")
     chosen = _wnids(wnids, home)
     splits = {name: _split(root, home / name, chosen) for name in ("train", "val")}
-    return RawData(
-        splits["train"],
-        splits["val"],
-        chosen,
-        provenance={"root": str(root), "files": {name: len(s.labels) for name, s in splits.items()}},
-        geometry=EVALUATION,
-    )
+    made = {"root": str(root), "files": {name: len(s.labels) for name, s in splits.items()}}
+    return RawData(splits["train"], splits["val"], chosen, provenance=made, geometry=EVALUATION)
 
 
 def _wnids(given: str | Sequence[str] | None, home: Path) -> tuple[str, ...]:

@@ -63,16 +63,8 @@ def over_seeds(found: pd.DataFrame, keys: Sequence[str], points: int) -> pd.Data
         low, mean, high = band(wide)
         ends = np.unique(np.linspace(0, len(steps) - 1, min(points, len(steps))).round().astype(int))
         starts = np.concatenate([[0], ends[:-1] + 1])
-        parts.append(
-            pd.DataFrame(
-                {
-                    "step": steps[ends],
-                    "value": mean[ends],
-                    "low": np.minimum.reduceat(low, starts),
-                    "high": np.maximum.reduceat(high, starts),
-                }
-            )
-        )
+        around = {"low": np.minimum.reduceat(low, starts), "high": np.maximum.reduceat(high, starts)}
+        parts.append(pd.DataFrame({"step": steps[ends], "value": mean[ends], **around}))
         for name, value in zip(keys, _tuple(key), strict=True):
             parts[-1][name] = value
     columns = [*keys, "step", "value", "low", "high"]

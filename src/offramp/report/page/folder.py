@@ -86,25 +86,18 @@ def staged(out: Path) -> Iterator[Path]:
 
 def fill(folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Sequence[str]) -> None:
     """Everything but the figures' files."""
-    _write_texts(folder, contents, formats)
-    _write_numbers(folder / "data" / "numbers.parquet", numbers)
+    for figure in contents.figures:
+        path = folder / "data" / f"{figure.name}.vl.json"
+        path.write_text(text(themed(figure.spec)) + "\n", encoding="utf-8")
+    tables.write([*contents.tables, *contents.claims], folder / "tables", list(tables.FORMATS))
+    (folder / "index.html").write_text(page(contents, formats), encoding="utf-8", newline="\n")
+    # Text columns as dictionaries: a million rows repeat a few words.
+    words = [name for name in numbers.columns if numbers[name].dtype in (object, "str")]
+    place, packed = folder / "data" / "numbers.parquet", dict.fromkeys(words, "category")
+    numbers.astype(packed).to_parquet(place, index=False, compression="zstd")
 
 
 def _mark(folder: Path) -> None:
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     marker = {"made_by": "offramp report", "offramp": version("offramp"), "files": files}
     (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_texts(folder: Path, contents: Contents, formats: Sequence[str]) -> None:
-    for figure in contents.figures:
-        path = folder / "data" / f"{figure.name}.vl.json"
-        path.write_text(text(themed(figure.spec)) + "\n", encoding="utf-8")
-    tables.write([*contents.tables, *contents.claims], folder / "tables", list(tables.FORMATS))
-    (folder / "index.html").write_text(page(contents, formats), encoding="utf-8", newline="\n")
-
-
-def _write_numbers(path: Path, numbers: pd.DataFrame) -> None:
-    """Text columns as dictionaries: a million rows repeat a few words."""
-    words = [name for name in numbers.columns if numbers[name].dtype in (object, "str")]
-    numbers.astype(dict.fromkeys(words, "category")).to_parquet(path, index=False, compression="zstd")

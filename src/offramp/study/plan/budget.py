@@ -45,7 +45,9 @@ def choose(plan: Plan, macs: float) -> Choice:
 
     @cache
     def work(epochs: int) -> float:
-        return with_epochs(plan, epochs).executed + held
+        recipe = replace(plan.study.recipe, epochs=epochs)
+        study = plan.study.model_copy(update={"recipe": recipe})
+        return plan_trials(study, plan.data, plan.net, plan.numerics).executed + held
 
     settings = []
     train = images
@@ -77,13 +79,6 @@ def _most(epochs: int, fits: Callable[[int], bool]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
-
-
-def with_epochs(plan: Plan, epochs: int) -> Plan:
-    """The same plan with other epochs in the study's recipe."""
-    recipe = replace(plan.study.recipe, epochs=epochs)
-    study = plan.study.model_copy(update={"recipe": recipe})
-    return plan_trials(study, plan.data, plan.net, plan.numerics)
 
 
 def _train_images(data: Data) -> int:

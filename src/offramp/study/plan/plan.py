@@ -107,12 +107,8 @@ def net_spec(study: Study) -> NetSpec:
 
 def data_identity(data: Data) -> dict[str, Any]:
     """What training reads of the data, for keys: neither calibration nor test."""
-    identity = {
-        "train": data.train.digest,
-        "validation": data.validation.digest,
-        "mean": list(data.mean),
-        "std": list(data.std),
-    }
+    identity: dict[str, Any] = {"train": data.train.digest, "validation": data.validation.digest}
+    identity |= {"mean": list(data.mean), "std": list(data.std)}
     if data.augment is not None:  # else the keys of all that was ever trained without would change
         identity["augment"] = plain(data.augment.changes)
     if isinstance(data.train, FileSplit) and data.train.content is not None:
@@ -264,11 +260,7 @@ def _resolve(
     seed: int,
 ) -> Resolved:
     recipe = study.recipe
-    shared = {
-        "joint_weights": recipe.joint_weights,
-        "temperature": recipe.temperature,
-        "alpha": recipe.alpha,
-    }
+    shared = {name: getattr(recipe, name) for name in ("joint_weights", "temperature", "alpha")}
     if strategy.options.get("backbone") == "kept" and not net.arrives_trained:
         raise OfframpError(
             "'backbone: kept' keeps weights that are random"
@@ -293,12 +285,8 @@ def _resolve(
 
 def trial_id(study: Study, label: str, resolved: Resolved, data: Data, seed: int) -> str:
     """A name to read and type, ending in a hash of all that the trial's answers depend on."""
-    reads = [
-        label,
-        [node.key for node in resolved.nodes],
-        plain(list(resolved.final.values())),
-        [data.calibration.digest, data.test.digest],
-    ]
+    keys, final = [node.key for node in resolved.nodes], plain(list(resolved.final.values()))
+    reads = [label, keys, final, [data.calibration.digest, data.test.digest]]
     words = [_word(name) for name in (label, study.backbone.name, study.data.name)]
     return "-".join([*filter(None, words), f"s{seed}", digest(reads)[:8]])
 

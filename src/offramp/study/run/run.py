@@ -30,7 +30,7 @@ from offramp.meters import Meter, usable_cores
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
-from offramp.store.store import Damaged, Held, Store
+from offramp.store.store import Held, Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
@@ -119,12 +119,13 @@ class Run:
                 yield from self._check(key)
 
     def _check(self, key: str) -> Iterator[events.Event]:
-        if self._damage(key) is not None:
+        if trials.damage(self.store.verify_node, key) is not None:
             held = self.store.try_lock(key)
             if held is None:  # another process makes it anew
                 return
             with held:
-                damage = self._damage(key)  # or has done so, before the lock was free
+                # Or has done so, before the lock was free.
+                damage = trials.damage(self.store.verify_node, key)
                 if damage is not None:
                     self.store.discard_node(key)
             if damage is not None:
@@ -133,13 +134,6 @@ class Run:
         self.store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
         self.done.add(key)
         yield events.Reused(key)
-
-    def _damage(self, key: str) -> Damaged | None:
-        try:
-            self.store.verify_node(key)
-        except Damaged as error:
-            return error
-        return None
 
     def _refresh(self) -> Iterator[events.Event]:
         """What other processes have finished, and what can no longer be had."""
@@ -315,7 +309,7 @@ class Run:
                 continue
             with self.store.lock(trial.id):
                 there = self.store.has_trial(trial.id, whole=False)
-                damage = trials.damage(self.store, trial.id) if there else None
+                damage = trials.damage(self.store.trial_logits, trial.id) if there else None
                 if not there or damage is not None:
                     trials.write(self.plan, self.store, trial, self.images, self.answers)
                 self.store.drop_plan(trial.id)  # which another process may have written a moment ago

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from offramp import usercode
 from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
-from offramp.augment import Augment
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
 from offramp.engine.evaluate import split_logits
@@ -33,10 +32,10 @@ EVALUATED = ("validation", "calibration", "test")
 EVALUATION_BATCH = 128
 
 
-def damage(store: Store, trial: str) -> Damaged | None:
-    """What is wrong with a trial's files, every byte checked; None where nothing is."""
+def damage(check: Callable[[str], object], name: str) -> Damaged | None:
+    """What is wrong with a node or a trial; None where nothing is. check: reads every byte of it."""
     try:
-        store.trial_logits(trial)
+        check(name)
     except Damaged as error:
         return error
     return None
@@ -106,7 +105,8 @@ def _manifest(
 ) -> stored.Manifest:
     study, data = plan.study, plan.data
     exits = list(trial.resolved.final)
-    final = trial.resolved.final.items()
+    final, augment = trial.resolved.final.items(), data.augment
+    changed = {} if augment is None else plain(augment.changes)
     return stored.Manifest(
         strategy=trial.label,
         program=trial.strategy.name,
@@ -131,7 +131,7 @@ def _manifest(
         std=tuple(data.std),
         data=stored.DataRecord(
             name=data.name,
-            augment=None if (augment := data.augment) is None else _augmentation(augment),
+            augment=None if augment is None else stored.Augmentation(**changed, label=str(augment)),
             spec=plain(data_spec(study)),
             provenance=stored.DataProvenance(**plain(data.provenance)),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
@@ -141,11 +141,6 @@ def _manifest(
         numerics=stored.NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),
     )
-
-
-def _augmentation(augment: Augment) -> stored.Augmentation:
-    """Its fields that are set."""
-    return stored.Augmentation(**plain(augment.changes), label=str(augment))
 
 
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:

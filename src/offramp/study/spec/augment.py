@@ -10,12 +10,8 @@ from offramp.study.spec import fields
 
 # What a name that stands in a list, or `name: true`, means.
 USUAL: Mapping[str, Any] = {
-    "flip": True,
-    "vertical_flip": True,
-    "crop": 4,
-    "resized_crop": (0.08, 1.0),
-    "rotate": 10.0,
-    "jitter": 0.2,
+    **{"flip": True, "vertical_flip": True, "crop": 4, "resized_crop": (0.08, 1.0)},
+    **{"rotate": 10.0, "jitter": 0.2},
 }
 _read = fields.reader(Augment)
 
