@@ -112,19 +112,9 @@ def build(
     graphs.check_installed()
     bundle.check_place(folder, force)
     places = str(exits) if isinstance(exits, int | str) else ",".join(exits)
-    wish = BuildOptions(
-        backbone,
-        data,
-        exits=places,
-        weights=weights,
-        keep_frozen=keep_frozen,
-        goal=goal,
-        strategy=strategy,
-        size=size,
-        normalize=normalize,
-        seed=seed,
-        settings=tuple(settings),
-    )
+    about = (backbone, data, places, weights, keep_frozen, goal, strategy)
+    given = tuple(settings)
+    wish = BuildOptions(*about, size=size, normalize=normalize, seed=seed, settings=given)
     chosen, kept = choose(wish), Store(Path(store))
     conduct = Conduct(devices.chosen(device), cache_folder())
     with closing(run_plan(chosen.plan, kept, conduct)) as events:

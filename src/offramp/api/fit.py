@@ -392,17 +392,10 @@ def fit(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
         )
     data = from_dataset(train, validation, calibration, test, normalize=normalize)
-    study = spec.parse(
-        {
-            "seeds": [seed],
-            "strategies": [{"name": strategy, **(options or {})}],
-            "backbone": "attached",
-            "data": "given",
-            "recipe": recipe or {},
-            **({} if augment is None else {"augment": augment}),
-        },
-        "fit",
-    )
+    asked = {"seeds": [seed], "strategies": [{"name": strategy, **(options or {})}]}
+    asked |= {"backbone": "attached", "data": "given", "recipe": recipe or {}}
+    asked |= {} if augment is None else {"augment": augment}
+    study = spec.parse(asked, "fit")
     place = devices.chosen(device)
     _check_fit(net, data)
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))

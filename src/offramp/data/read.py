@@ -109,17 +109,9 @@ def take_files(
     held = _held(left, source, geometry) if hold else None
     if hold:
         check_unchanged(left, source, digests)
-    split = FileSplit(
-        source=source,
-        rows=left.rows,
-        geometry=geometry,
-        labels=left.labels,
-        shape=found.shape,
-        digest=found.digest,
-        content=digest([digests, plain(geometry)]) if whole else None,
-        held=held,
-        files=tuple(digests),
-    )
+    content = digest([digests, plain(geometry)]) if whole else None
+    about = (source, left.rows, geometry, left.labels, found.shape, found.digest)
+    split = FileSplit(*about, content, held, files=tuple(digests))
     skipped = [source.name(row) for row in part.rows[~good].tolist()]
     return Taken(split, left, digests, skipped, *moments(found.counts))
 

@@ -62,15 +62,9 @@ def wanted(
                 continue
             epochs = max(node.recipe.epochs for node in by)
             times, closing = looks(augment, nodes[0].seed, epochs).get(look, (0, False))
-            found.append(
-                Wanted(
-                    value,
-                    look,
-                    size=max(1, count * sizes[value.point]),
-                    reads=times + closing * CLOSINGS * len(by),
-                    steps=tuple(_steps(value, look, net, sizes, count, speeds, held)),
-                )
-            )
+            size, reads = max(1, count * sizes[value.point]), times + closing * CLOSINGS * len(by)
+            steps = tuple(_steps(value, look, net, sizes, count, speeds, held))
+            found.append(Wanted(value, look, size, reads, steps))
     return found
 
 

@@ -91,16 +91,9 @@ def place(wanted: Sequence[Wanted], room: Mapping[Place, int], speeds: Speeds) -
     placed: Placed = {}
     looks = _looks(wanted)
     for kind in PLACES:
-        largest = max(
-            (
-                offer
-                for members in looks.values()
-                for offer in _offers(members, placed, kind, speeds)
-                if offer.size <= room[kind]
-            ),
-            key=lambda offer: offer.gain,
-            default=None,
-        )
+        every = (_offers(members, placed, kind, speeds) for members in looks.values())
+        fitting = (offer for offers in every for offer in offers if offer.size <= room[kind])
+        largest = max(fitting, key=lambda offer: offer.gain, default=None)
         if largest is None:
             continue
         begun = placed | dict.fromkeys(largest.names, kind)

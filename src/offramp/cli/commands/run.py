@@ -258,13 +258,8 @@ def _show_results(
     finished = [trial.id for trial in plan.trials if trial.id in progress.trials]
     found = by_strategy(store, finished)
     failures = progress.failures()
-    answer = {
-        "store": str(how.root),
-        "trials": finished,
-        "results": summary.as_json(found),
-        "failed": failures,
-        "interrupted": interrupted,
-    }
+    answer: dict[str, Any] = {"store": str(how.root), "trials": finished}
+    answer |= {"results": summary.as_json(found), "failed": failures, "interrupted": interrupted}
     if how.as_json:
         return answer
     if found:

@@ -210,14 +210,8 @@ def _arrows(arrows: Sequence[Edge], place: Mapping[str, Point], across: Json, do
     found = pd.DataFrame(rows)
     strokes = {"domain": ["solid", "dashed"], "range": [[1, 0], [4, 3]]}
     turn = {"domain": [0, 360], "range": [0, 360]}
-    head = {
-        "type": "point",
-        "shape": "triangle",
-        "filled": True,
-        "size": 44,
-        "color": GRAY,
-        "opacity": 1,
-    }
+    head: Json = {"type": "point", "shape": "triangle", "filled": True, "opacity": 1}
+    head |= {"size": 44, "color": GRAY}
     return [
         marks(
             found[["x", "y", "x2", "y2", "way"]],
