@@ -15,6 +15,7 @@ from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
 from offramp.study.spec import file as spec
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"
 

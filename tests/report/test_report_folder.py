@@ -18,6 +18,8 @@ from offramp.report.page import folder
 from offramp.report.page.html import choices
 from offramp.report.render.charts import PICTURES
 
+pytestmark = pytest.mark.slow
+
 
 def small() -> Contents:
     return replace(contents(), figures=contents().figures[:2])
