@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from offramp.analysis.claims import Setting
 from offramp.store.table import COLUMNS
 
 CORE = ("joint", "separate", "branch-wise", "two-stage", "distillation")
@@ -19,6 +20,17 @@ FAMILIES = {
     **dict.fromkeys(("joint", "joint-branch", "joint-two-stage"), 1),
     "branch-wise": 2,
 }
+# As if the tables of `tidy_table` came from runs like the paper's.
+PAPERS = Setting(
+    named=("apple", "leopard", "worm", *(f"class {k}" for k in range(97))),
+    train=45000,
+    test=10000,
+    size=32,
+    channels=3,
+    epochs=300,
+    weights="pretrained",
+)
+CIFAR100 = {("resnet50", "cifar100"): PAPERS}
 SPLITS = ("test", "validation", "calibration")
 METERS = (
     "memory_gpu_peak_bytes",

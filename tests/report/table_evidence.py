@@ -21,7 +21,8 @@ IMAGES = 100
 class Made:
     """One trial. accuracy: by exit, on every split (0 to 1).  loss: validation loss by epoch, of every
     exit.  sources: by exit, a key of its weights; equal ones are identical by construction.
-    meters: further costs of its one phase, as power_cpu_mean_w."""
+    meters: further costs of its one phase, as power_cpu_mean_w.  weights: that it began with.  images:
+    of each split.  facts: of its manifest, in place of the usual ones."""
 
     strategy: str
     seed: int
@@ -33,6 +34,9 @@ class Made:
     data: str = "images"
     sources: Mapping[int, str] = field(default_factory=dict)
     meters: Mapping[str, float] = field(default_factory=dict)
+    weights: str | None = None
+    images: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -100,8 +104,10 @@ def _trial(made: Made) -> TrialRecord:
         final={str(k): [] for k in exits},
         **{"macs": [10 * k for k in exits], "backbone_macs": 40},
         metrics=dict.fromkeys(records.SPLITS, metrics),
-        network={"backbone": made.model, "taps": None},
-        data=records.manifest().data.as_json() | {"name": made.data},
+        network={"backbone": made.model, "taps": None, "weights": made.weights},
+        data=records.manifest().data.as_json()
+        | {"name": made.data, "provenance": {"images": dict(made.images)}},
+        **made.facts,
     )
     return TrialRecord(made.id, manifest, (PhaseRecord("phase", node, exits, (), cost),))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
+from offramp.analysis.claims import Setting
 from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
 from offramp.report.claims import paper, parse_claims, read
@@ -40,17 +40,35 @@ def test_contradictions_name_each_other() -> None:
     assert {(b, a) for a, b in pairs} == set(pairs)
 
 
-def test_patterns_match_augmented_data() -> None:
-    augmented = ("cifar10 (crop 4, flip)", "cifar100 (crop 4, flip)")
-    by_id = {claim.id: claim for claim in paper()}
+def test_every_finding_of_the_paper_is_bound_to_data() -> None:
+    for claim in paper():
+        assert all(one.classes and one.epochs and one.weights for one in claim.data), claim.id
+    loose = {claim.id for claim in paper(anywhere=True) if claim.data[0].plain}
+    assert "distillation-most-accurate" in loose and "joint-least-gpu-memory" in loose
+    assert not loose & {"joint-fastest", "gap-grows-with-depth", "gap-grows-with-classes"}
 
-    def matched(id: str, names: tuple[str, ...]) -> list[bool]:
-        return [any(fnmatchcase(n, p) for p in by_id[id].data) for n in names]
 
-    assert matched("distillation-most-accurate", (*augmented, "cifar10")) == [True] * 3
-    assert matched("distillation-most-accurate", ("digits",)) == [False]
-    assert matched("gap-grows-with-depth", augmented) == [False, True]
-    assert matched("joint-fastest", ("chestxray14 (flip)", "cifar10")) == [True, False]
+BOUND = """\
+data_sets:
+  small: {title: Few, classes: 3, train: [100, 200], weights: random}
+data: small
+claims:
+"""
+
+
+def test_data_sets_by_name_by_facts_and_by_default() -> None:
+    (default,) = parse_claims(BOUND + GOOD.split("\n", 1)[1], "f.yaml")
+    assert [(one.title, one.classes, one.train) for one in default.data] == [("Few", (3, 3), (100, 200))]
+    own = "data: [small, cifar*, {classes: [2, 5]}]"
+    (several,) = parse_claims(BOUND + GOOD.split("\n", 1)[1] + f"    {own}\n", "f.yaml")
+    assert [one.name for one in several.data] == ["*", "cifar*", "*"]
+    assert several.data[2].classes == (2, 5) and not several.data[0].off("net", "any", several_few())
+    (free,) = parse_claims(GOOD, "f.yaml")
+    assert free.data[0].plain and not free.data[0].off("net", "any", None)
+
+
+def several_few() -> Setting:
+    return Setting(("a", "b", "c"), 150, 10, 8, 1, 5, "random")
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:
@@ -83,6 +101,17 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("[b]", "[b]\n    exits: every", "f.yaml:10: claims[0].exits must be a list of exits"),
         ("[b]", "[b]\n    margin: much", "f.yaml:10: claims[0].margin must be a number"),
         ("[b]", "[b]\n    contradicts: two", "f.yaml:10: claims[0].contradicts names 'two'"),
+        (
+            "claims:",
+            "data_sets: {few: {clases: 3}}\nclaims:",
+            "f.yaml:1: unknown key 'data_sets.few.clases'",
+        ),
+        (
+            "claims:",
+            "data_sets: {few: {train: [9, 3]}}\nclaims:",
+            "data_sets.few.train must be a number",
+        ),
+        ("[b]", "[b]\n    data: {weights: any}", "f.yaml:10: claims[0].data"),
         ("id: one", "id: One claim", "f.yaml:2: claims[0].id"),
         ("against: [b]", "against_exits: 1", "claims[0] needs exits, numbers or 'final'"),
         ("measure: accuracy-test", "measure: final-accuracy-test\n    exits: 1", "must be overall"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from table_evidence import Made, evidence, planted
 
+import records
 from offramp.paper.guidelines import remarks
 from offramp.report.claims import paper
 from offramp.report.model import Table
@@ -125,16 +126,61 @@ def test_every_guideline_names_claims_that_exist() -> None:
     assert core <= {advice.strategy for advice in remarks()}
 
 
-def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
-    def on_cifar(shift: dict[str, float]) -> list[Made]:
-        return [replace(t, data="cifar10 (crop 4, flip)") for t in planted(shift=shift)]
+FACTS = {
+    **{"input_shape": [3, 32, 32], "recipe": {**records.RECIPE, "epochs": 200}},
+    "classes": ["airplane", "frog", "truck", *(f"class {k}" for k in range(7))],
+}
+CIFAR10 = {
+    **{"model": "resnet50", "data": "cifar10 (crop 4, flip)", "weights": "resnet50.pth"},
+    "images": {"train": 45000, "test": 10000},
+    "facts": FACTS,
+}
+SHIFT = {"joint": 0.1, "branch-wise": 0.0, "two-stage": 0.05, "separate": 0.02, "distillation": 0.2}
 
-    shift = {"joint": 0.1, "branch-wise": 0.0, "two-stage": 0.05, "separate": 0.02, "distillation": 0.2}
-    frame = only(on_cifar(shift), "guidelines").frame
+
+def on_cifar(shift: dict[str, float], **other: object) -> list[Made]:
+    return [replace(t, **{**CIFAR10, **other}) for t in planted(shift=shift)]  # type: ignore[arg-type]
+
+
+def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
+    frame = only(on_cifar(SHIFT), "guidelines").frame
     text = " ".join(frame["claims"])
     assert "distillation-most-accurate (supported)" in text
     assert "mobilenet-fastest (not testable here)" in text
     untested = set(frame[frame["claims"] == "no claim tests this"]["advice"])
     assert untested == {a.text for a in remarks() if not a.claims} and 0 < len(untested) < len(remarks())
-    turned = only(on_cifar({**shift, "distillation": -0.2}), "guidelines").frame
+    turned = only(on_cifar({**SHIFT, "distillation": -0.2}), "guidelines").frame
     assert "distillation-most-accurate (contradicted)" in " ".join(turned["claims"])
+
+
+@pytest.mark.parametrize(
+    ("other", "here"),
+    [
+        ({"images": {"train": 9000, "test": 4000}}, "9,000 training images"),
+        ({"images": {}}, "an unknown number of training images"),
+        ({"facts": {**FACTS, "recipe": {**records.RECIPE, "epochs": 2}}}, "2 epochs"),
+        ({"weights": None}, "random weights"),
+        ({"model": "densenet121"}, "densenet121"),
+        ({"facts": {**FACTS, "input_shape": [1, 28, 28]}}, "28 px, 1 channels"),
+        ({"facts": {**FACTS, "classes": list("0123456789")}}, "the class 0"),
+    ],
+)
+def test_other_runs_do_not_judge_the_paper(other: dict[str, object], here: str) -> None:
+    # Whatever the loader is called: what its runs are made of counts.
+    turned = evidence(on_cifar({**SHIFT, "distillation": -0.2}, **other))
+    found = turned.judgments["distillation-most-accurate"]
+    assert found.verdict == "not testable here" and found.p is None
+    assert found.missing[0].startswith("runs like those on CIFAR-10, with ")
+    assert found.missing[0].endswith(f"cifar10 (crop 4, flip) has {here}")
+    renamed = evidence(on_cifar(SHIFT, data="my parquet"))
+    assert renamed.judgments["distillation-most-accurate"].verdict == "supported"
+
+
+def test_imagenette_is_not_imagenet_100() -> None:
+    wnids = [f"n0{k}" for k in range(10)]
+    imagenette: dict[str, object] = {
+        **{"model": "mobilenetv2", "data": "imagenet100", "images": {"train": 600, "test": 400}},
+        "facts": {**FACTS, "input_shape": [3, 128, 128], "classes": wnids},
+    }
+    judged = evidence(on_cifar(SHIFT, **imagenette)).judgments.values()
+    assert {o.verdict for o in judged} == {"not testable here"}

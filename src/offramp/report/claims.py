@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 from pydantic import ValidationError
 
-from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment
+from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Setting
 from offramp.analysis.claims.words import RULE, difference, name, why
 from offramp.errors import OfframpError
 from offramp.report.model import Column, Question, Table
+from offramp.store.manifest import Manifest
+from offramp.store.record import TrialRecord
 from offramp.study.spec.places import Places, message
 from offramp.study.spec.yaml_lines import parse
 
 PAPER = "claims.yaml"
 
 
-def paper() -> Sequence[Claim]:
-    """What the paper found."""
+def paper(anywhere: bool = False) -> Sequence[Claim]:
+    """What the paper found. anywhere: as `Claims.bound` says."""
     text = resources.files("offramp.paper").joinpath(PAPER).read_text(encoding="utf-8")
-    return parse_claims(text, PAPER)
+    return parse_claims(text, PAPER, anywhere)
 
 
-def read(path: Path) -> Sequence[Claim]:
+def read(path: Path, anywhere: bool = False) -> Sequence[Claim]:
     """The claims of a file. Raises OfframpError, `<file>:<line>: ...`, for the first mistake in it."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -36,17 +38,36 @@ def read(path: Path) -> Sequence[Claim]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OfframpError(f"{path}: cannot be read ({reason}); give a readable file") from None
-    return parse_claims(text, str(path))
+    return parse_claims(text, str(path), anywhere)
 
 
-def parse_claims(text: str, source: str) -> Sequence[Claim]:
+def parse_claims(text: str, source: str, anywhere: bool = False) -> Sequence[Claim]:
     """The claims of a file's text. source: its name, for messages."""
     document = parse(text, source)
     places: Places = {path: f"{source}:{line}" for path, line in document.lines.items()} | {(): source}
     try:
-        return Claims.model_validate(document.value).claims
+        return Claims.model_validate(document.value).bound(anywhere)
     except ValidationError as error:
         raise OfframpError(message(error, places)) from None
+
+
+def settings(trials: Iterable[TrialRecord]) -> dict[tuple[str, str], Setting]:
+    """What the trials of each model and data were made of; those of one pair are alike in it."""
+    return {(trial.model, trial.data): _setting(trial.manifest) for trial in trials}
+
+
+def _setting(manifest: Manifest) -> Setting:
+    images, shape = manifest.data.provenance.images, manifest.input_shape
+    given = manifest.network.weights is not None or manifest.initial is not None
+    return Setting(
+        named=manifest.classes,
+        train=images.get("train"),
+        test=images.get("test"),
+        size=shape[-1],
+        channels=shape[0],
+        epochs=manifest.recipe.epochs,
+        weights="pretrained" if given else "random",
+    )
 
 
 COLUMNS = (

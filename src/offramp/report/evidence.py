@@ -18,7 +18,7 @@ import pandas as pd
 from offramp.analysis.claims import Judgment, check
 from offramp.analysis.measures import Measure, Numbers, numbers, observations
 from offramp.errors import OfframpError
-from offramp.report.claims import paper
+from offramp.report.claims import paper, settings
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, summarized
 from offramp.report.runs import Runs
@@ -95,7 +95,8 @@ class Evidence:
     @cached_property
     def judgments(self) -> Mapping[str, Judgment]:
         """What the evidence says of the paper's claims, by id."""
-        return {judgment.claim.id: judgment for judgment in check(paper(), self.numbers)}
+        found = check(paper(), self.numbers, settings(self.trials))
+        return {judgment.claim.id: judgment for judgment in found}
 
 
 def open(path: Path, study: str | None = None) -> Evidence:

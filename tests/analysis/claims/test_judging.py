@@ -171,7 +171,7 @@ def gaps(joint: float, two_stage: float, sd: float, seeds: int, seed: int = 0) -
 
 
 def alike() -> Claim:
-    (found,) = (c for c in paper() if c.id == "joint-gap-like-two-stage")
+    (found,) = (c for c in paper(anywhere=True) if c.id == "joint-gap-like-two-stage")
     return found
 
 

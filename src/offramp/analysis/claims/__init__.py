@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 
 from offramp.analysis.claims.claim import Claim, Claims
 from offramp.analysis.claims.judge import ALPHA, VERDICTS, Judgment, judge
 from offramp.analysis.claims.parts import Index, index
+from offramp.analysis.claims.setting import Setting
 from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
 
-__all__ = ["ALPHA", "VERDICTS", "Claim", "Claims", "Index", "Judgment", "check", "index", "judge"]
+__all__ = [
+    "ALPHA",
+    "VERDICTS",
+    "Claim",
+    "Claims",
+    "Index",
+    "Judgment",
+    "Setting",
+    "check",
+    "index",
+    "judge",
+]
 
 
 def check(
-    claims: Sequence[Claim], table: pd.DataFrame | Numbers, alpha: float = ALPHA
+    claims: Sequence[Claim],
+    table: pd.DataFrame | Numbers,
+    settings: Mapping[tuple[str, str], Setting] = MappingProxyType({}),
+    alpha: float = ALPHA,
 ) -> list[Judgment]:
-    """Test claims against a tidy table, p adjusted after Holm over all of them."""
+    """Test claims against a tidy table, p adjusted after Holm over all of them.
+
+    settings: what the trials of each model and data were made of. A claim that is bound to more than a
+    name is not testable where that is unknown.
+    """
     found = table if isinstance(table, Numbers) else numbers(table)
     wanted = sorted({claim.measure for claim in claims})
     strategies = found.trials["strategy"].unique().tolist()
     indices: Mapping[str, Index] = {
-        name: index(name, observations(found, MEASURES[name]), strategies) for name in wanted
+        name: index(name, observations(found, MEASURES[name]), strategies, settings) for name in wanted
     }
     return judge(claims, indices, alpha)

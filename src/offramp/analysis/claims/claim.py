@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from offramp.analysis.claims.setting import (
+    STRICT,
+    DataSet,
+    Names,
+    Word,
+    fail,
+    listed,
+    refuse_unknown,
+)
 from offramp.analysis.measures import MEASURES
 from offramp.errors import nearest
 
-STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 SIDES = ("against", "order", "against_exits", "against_models", "against_data")
-
-
-def _fail(what: str, *path: str | int) -> PydanticCustomError:
-    """`what` completes the sentence that begins with the setting's name; `path` leads to it."""
-    return PydanticCustomError("setting", "{what}", {"what": what, "path": path})
-
-
-def _listed(value: Any) -> Any:
-    """A single name or number stands for a list of one."""
-    return [value] if isinstance(value, (str, int)) and not isinstance(value, bool) else value
 
 
 def _known_measure(name: Any) -> Any:
     if isinstance(name, str) and name not in MEASURES:
-        raise _fail(f"is '{name}', which is no measure{nearest(name, MEASURES)}")
+        raise fail(f"is '{name}', which is no measure{nearest(name, MEASURES)}")
     return name
 
 
-Word = Annotated[str, Field(min_length=1)]
-Names = Annotated[
-    tuple[Word, ...], BeforeValidator(_listed), Field(strict=False, min_length=1, max_length=100)
+def _data(value: Any) -> Any:
+    """A name stands for a data set of that name."""
+    found = listed(value)
+    if not isinstance(found, (list, tuple)):
+        return found
+    return [{"name": one, "title": one} if isinstance(one, str) else one for one in found]
+
+
+DataSets = Annotated[
+    tuple[DataSet, ...], BeforeValidator(_data), Field(strict=False, min_length=1, max_length=100)
 ]
-Ids = Annotated[tuple[Word, ...], BeforeValidator(_listed), Field(strict=False, max_length=100)]
+Ids = Annotated[tuple[Word, ...], BeforeValidator(listed), Field(strict=False, max_length=100)]
 Exit = Annotated[int, Field(ge=1)] | Literal["final"]
 
 
 def _exits(value: Any) -> Any:
-    found = _listed(value)
+    found = listed(value)
     whole = isinstance(found, (list, tuple)) and bool(found)
     for exit in found if whole else ():
         number = isinstance(exit, int) and not isinstance(exit, bool) and exit >= 1
         whole = whole and (number or exit == "final")
     if not whole:
-        raise _fail("must be a list of exits, numbers from 1 or 'final'")
+        raise fail("must be a list of exits, numbers from 1 or 'final'")
     return found
 
 
@@ -70,9 +74,9 @@ class Claim(BaseModel):
     `mean`, of the left and of the right.  margin: how much higher (lower) at least, in the measure's
     stored unit; a negative one is how much may be lacking; of `within`, how far apart at most, on either
     side.  exits: `overall`, or a list of numbers and
-    `final`, each of which must hold.  models, data: patterns such as `resnet*`; every pair of a model
-    and a data set in the store that matches must hold.  contradicts: ids of claims that cannot be true
-    together with this one.
+    `final`, each of which must hold.  models: patterns such as `resnet*`; data: data sets; every pair of
+    a model and a data set in the store that is meant must hold.  contradicts: ids of claims that say the
+    reverse, of these data or of others.
     """
 
     model_config = STRICT
@@ -88,69 +92,80 @@ class Claim(BaseModel):
     order: Names | None = None
     against_exits: Exits | None = None
     against_models: Names | None = None
-    against_data: Names | None = None
+    against_data: DataSets | None = None
     exits: Annotated[Literal["overall"] | Exits, BeforeValidator(_exits_or_overall)] = "overall"
     by: Literal["each", "mean"] = "each"
     margin: float = 0.0
     models: Names = ("*",)
-    data: Names = ("*",)
+    data: DataSets = (DataSet(),)
     contradicts: Ids = ()
     note: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_keys(cls, value: Any) -> Any:
-        return _refuse_unknown(value, [f.alias or name for name, f in cls.model_fields.items()])
+        return refuse_unknown(value, [f.alias or name for name, f in cls.model_fields.items()])
 
     @model_validator(mode="after")
     def _one_comparison(self) -> Self:
         given = [side for side in SIDES if getattr(self, side) is not None]
         if len(given) != 1:
-            raise _fail(f"needs one of {', '.join(SIDES)}, has {' and '.join(given) or 'none'}")
+            raise fail(f"needs one of {', '.join(SIDES)}, has {' and '.join(given) or 'none'}")
         if (self.order is None) == (self.strategies is None):
-            raise _fail("needs strategies, or an order in their place")
+            raise fail("needs strategies, or an order in their place")
         if self.order is not None and len(self.order) < 2:
-            raise _fail("needs two strategies or more", "order")
+            raise fail("needs two strategies or more", "order")
         if self.is_ == "within" and self.margin <= 0:
-            raise _fail("is within, so it needs a margin above 0: how far apart at most")
+            raise fail("is within, so it needs a margin above 0: how far apart at most")
         if self.exits == "overall" and self.against_exits is not None:
-            raise _fail("needs exits, numbers or 'final', beside against_exits")
+            raise fail("needs exits, numbers or 'final', beside against_exits")
         measure = MEASURES[self.measure]
         if self.exits != "overall" and not measure.per_exit:
-            raise _fail(f"must be overall: {self.measure} is not of an exit", "exits")
+            raise fail(f"must be overall: {self.measure} is not of an exit", "exits")
         return self
 
 
 class Claims(BaseModel):
-    """A claims file."""
+    """A claims file. data_sets: what a name in it stands for.  data: what claims are about that do not
+    say it themselves."""
 
     model_config = STRICT
 
+    data_sets: dict[Word, DataSet] = {}
+    data: DataSets = (DataSet(),)
     claims: Annotated[tuple[Claim, ...], Field(strict=False, min_length=1, max_length=1000)]
 
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_keys(cls, value: Any) -> Any:
-        return _refuse_unknown(value, list(cls.model_fields))
+        return refuse_unknown(value, list(cls.model_fields))
 
     @model_validator(mode="after")
     def _ids(self) -> Self:
         ids = [claim.id for claim in self.claims]
         for i, claim in enumerate(self.claims):
             if claim.id in ids[:i]:
-                raise _fail(f"is '{claim.id}', as of an earlier claim", "claims", i, "id")
+                raise fail(f"is '{claim.id}', as of an earlier claim", "claims", i, "id")
             for other in claim.contradicts:
                 if other == claim.id or other not in ids:
                     what = f"names '{other}', which is no other claim{nearest(other, ids)}"
-                    raise _fail(what, "claims", i, "contradicts")
+                    raise fail(what, "claims", i, "contradicts")
         return self
 
+    def bound(self, anywhere: bool = False) -> tuple[Claim, ...]:
+        """The claims, with data sets in place of their names. anywhere: those that are about all data of
+        the file, as statements on whatever is there."""
+        return tuple(self._bind(claim, anywhere) for claim in self.claims)
 
-def _refuse_unknown(value: Any, known: list[str]) -> Any:
-    if not isinstance(value, Mapping):
-        raise _fail("must be a mapping of keys; docs/claims.md shows one")
-    for key in value:
-        if key not in known:
-            hint = nearest(str(key), known)
-            raise PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (str(key),)})
-    return value
+    def _bind(self, claim: Claim, anywhere: bool) -> Claim:
+        meant = claim.data if "data" in claim.model_fields_set else self.data
+        if anywhere and set(self.data) <= set(meant) and claim.against_data is None:
+            return claim.model_copy(update={"data": (DataSet(),)})
+        found: dict[str, object] = {"data": self._known(meant)}
+        if claim.against_data is not None:
+            found["against_data"] = self._known(claim.against_data)
+        return claim.model_copy(update=found)
+
+    def _known(self, sets: Sequence[DataSet]) -> tuple[DataSet, ...]:
+        known = {name: one.named_as(name) for name, one in self.data_sets.items()}
+        return tuple(known.get(one.name, one) if one.plain else one for one in sets)

@@ -10,7 +10,14 @@ import numpy as np
 from scipy.special import stdtr
 
 from offramp.analysis.claims.claim import Claim
-from offramp.analysis.claims.parts import Comparison, Index, parts, values
+from offramp.analysis.claims.parts import (
+    Comparison,
+    Index,
+    cells,
+    nearest_cell,
+    parts,
+    values,
+)
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.pairwise import holm
 from offramp.analysis.stats.sample import same
@@ -151,9 +158,12 @@ def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]
 def _nothing(claim: Claim, found: Index) -> str:
     if not found.series:
         return f"values of {claim.measure}"
-    named = [" or ".join(n for n in names if n != "*") for names in (claim.models, claim.data)]
+    about, others = (tuple(one.title for one in sets or ()) for sets in (claim.data, claim.against_data))
+    if not cells(claim, found) and (nearest := nearest_cell(claim, found)):
+        return nearest
+    named = [" or ".join(n for n in names if n not in ("*", "")) for names in (claim.models, about)]
     here = ", ".join(filter(None, named))
-    against = " or ".join(claim.against_models or claim.against_data or ())
+    against = " or ".join(claim.against_models or others)
     wanted = f"{here} and {against}" if here and against else here or against
     return f"trials on {wanted}" if wanted else "anything to compare with"
 

@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise, product
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from offramp.analysis.claims.claim import Claim
+from offramp.analysis.claims.setting import DataSet, Setting
 from offramp.analysis.stats.sample import Floats
 from offramp.errors import nearest
 from offramp.paper.families import CORE, PARENTS
@@ -41,13 +43,15 @@ class Series:
 @dataclass(frozen=True, eq=False)
 class Index:
     """A measure's observations by place.  cells: pairs of model and data.  final: of each, the number
-    of the final exit.  strategies: all that have trials, whether or not they have this measure."""
+    of the final exit.  strategies: all that have trials, whether or not they have this measure.
+    settings: of cells, what is known of their trials."""
 
     measure: str
     series: Mapping[Location, Series]
     cells: tuple[tuple[str, str], ...]
     final: Mapping[tuple[str, str], int]
     strategies: frozenset[str]
+    settings: Mapping[tuple[str, str], Setting]
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,14 @@ class Comparison:
     right: tuple[Location, ...]
 
 
-def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> Index:
-    """Index observations (columns measures.OBSERVATION). strategies: of the whole table."""
+def index(
+    measure: str,
+    observed: pd.DataFrame,
+    strategies: Collection[str],
+    settings: Mapping[tuple[str, str], Setting] = MappingProxyType({}),
+) -> Index:
+    """Index observations (columns measures.OBSERVATION). strategies: of the whole table.  settings: by
+    model and data."""
     columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
     sources = observed["source"].fillna("").tolist()
@@ -76,7 +86,7 @@ def index(measure: str, observed: pd.DataFrame, strategies: Collection[str]) -> 
     for place in series:
         cell = (place.model, place.data)
         final[cell] = max(final.get(cell, 0), place.exit or 0)
-    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies))
+    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies), settings)
 
 
 def parts(claim: Claim, found: Index) -> list[Comparison]:
@@ -92,7 +102,29 @@ def parts(claim: Claim, found: Index) -> list[Comparison]:
 
 def cells(claim: Claim, found: Index) -> list[tuple[str, str]]:
     """Pairs of model and data that the claim is about, of those that are there."""
-    return [(m, d) for m, d in found.cells if _match(m, claim.models) and _match(d, claim.data)]
+    return [
+        (m, d) for m, d in found.cells if _match(m, claim.models) and _meant(claim.data, found, (m, d))
+    ]
+
+
+def nearest_cell(claim: Claim, found: Index) -> str:
+    """Where no runs are those that a claim is about: what the nearest ones are, and what they should
+    be. Empty where the claim asks for a name alone."""
+    off = [
+        (one.off(model, data, found.settings.get((model, data))), one.title, f"{model} on {data}")
+        for model, data in found.cells
+        for one in claim.data
+        if not one.plain and _match(model, claim.models)
+    ]
+    if not off:
+        return ""
+    lacking, title, place = min(off, key=lambda one: len(one[0]))
+    here, there = (", ".join(words) for words in zip(*lacking, strict=True))
+    return f"runs like those on {title}, with {there}: {place} has {here}"
+
+
+def _meant(sets: Sequence[DataSet], found: Index, cell: tuple[str, str]) -> bool:
+    return any(not one.off(*cell, found.settings.get(cell)) for one in sets)
 
 
 def _match(name: str, patterns: Sequence[str]) -> bool:
@@ -138,7 +170,7 @@ def _elsewhere(claim: Claim, found: Index, left: Location) -> Iterator[Location]
     for model, data in found.cells:
         if claim.against_models and data == left.data and _match(model, claim.against_models):
             yield left._replace(model=model)
-        if claim.against_data and model == left.model and _match(data, claim.against_data):
+        if model == left.model and _meant(claim.against_data or (), found, (model, data)):
             yield left._replace(data=data)
 
 

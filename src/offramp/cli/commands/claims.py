@@ -26,13 +26,22 @@ def claims(
     ] = None,
     study: StudyOption = None,
     only: Annotated[str | None, option("ID", "One claim, with all of its comparisons.")] = None,
+    anywhere: Annotated[
+        bool,
+        typer.Option(
+            "--anywhere",
+            help="Test general findings on whatever is there: no verdict on the paper, which made them "
+            "on other data and in longer training.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Test the paper's findings, or your own, against a store.
 
     Do these runs show what the paper says? Each claim comes out as supported, contradicted, not
-    significant, identical by construction, or not testable here; then it says what is missing. p is
-    adjusted over all claims of the file.
+    significant, identical by construction, or not testable here; then it says what is missing. A
+    finding is tested on runs like those that it was made on; --anywhere tests it on any. p is adjusted
+    over all claims of the file.
 
     \b
     Examples:
@@ -45,16 +54,18 @@ def claims(
     from offramp.analysis.claims import ALPHA, check
     from offramp.analysis.claims.words import RULE, plain
     from offramp.report import evidence
-    from offramp.report.claims import count, paper, read
+    from offramp.report.claims import count, paper, read, settings
 
-    asked = paper() if file is None else read(file)
+    asked = paper(anywhere) if file is None else read(file, anywhere)
     ids = [claim.id for claim in asked]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")
     found = evidence.open(named(store, store_), study)
-    outcomes = [o for o in check(asked, found.table) if only in (None, o.claim.id)]
+    judged = check(asked, found.numbers, settings(found.trials))
+    outcomes = [o for o in judged if only in (None, o.claim.id)]
     if json:
-        emit({"alpha": ALPHA, "claims": [plain(o) for o in outcomes], "missing": list(found.missing)})
+        judged_as = {"alpha": ALPHA, "anywhere": anywhere}
+        emit({**judged_as, "claims": [plain(o) for o in outcomes], "missing": list(found.missing)})
         return
     if only is not None:
         _one(outcomes[0])
@@ -62,6 +73,8 @@ def claims(
     _tested([o for o in outcomes if o.verdict != "not testable here"])
     _untested([o for o in outcomes if o.verdict == "not testable here"])
     say(count(outcomes))
+    if anywhere:
+        say("Statements on these runs, whatever their data and training: no verdicts on the paper.")
     notes(found.missing)
     say(RULE, "offramp claims ... --only ID shows every comparison of a claim.")
 

@@ -1,0 +1,141 @@
+"""What runs were made of, and whether a claim is about such runs: data, start of the weights, regime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from offramp.errors import nearest
+
+STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+Start = Literal["random", "pretrained"]
+
+
+def fail(what: str, *path: str | int) -> PydanticCustomError:
+    """`what` completes the sentence that begins with the setting's name; `path` leads to it."""
+    return PydanticCustomError("setting", "{what}", {"what": what, "path": path})
+
+
+def refuse_unknown(value: Any, known: list[str]) -> Any:
+    if not isinstance(value, Mapping):
+        raise fail("must be a mapping of keys; docs/claims.md shows one")
+    for key in value:
+        if key not in known:
+            hint = nearest(str(key), known)
+            raise PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (str(key),)})
+    return value
+
+
+def listed(value: Any) -> Any:
+    """A single name, number or mapping stands for a list of one."""
+    one = isinstance(value, (str, int, Mapping)) and not isinstance(value, bool)
+    return [value] if one else value
+
+
+def _span(value: Any) -> Any:
+    """A number stands for itself to itself."""
+    found = value if isinstance(value, (list, tuple)) else (value, value)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in found)
+    if not (whole and len(found) == 2 and found[0] <= found[1]):
+        raise fail("must be a number, or a list of the least and the most")
+    return found
+
+
+Word = Annotated[str, Field(min_length=1)]
+Names = Annotated[
+    tuple[Word, ...], BeforeValidator(listed), Field(strict=False, min_length=1, max_length=100)
+]
+Span = Annotated[tuple[int, int], BeforeValidator(_span), Field(strict=False)]
+COUNTED = {
+    "classes": "{} classes",
+    "train": "{} training images",
+    "test": "{} test images",
+    "size": "{} px",
+    "channels": "{} channels",
+    "epochs": "{} epochs",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the trials of one network on one data set were made of.
+
+    named: the classes.  train, test: images that trained and that tested; None where nobody noted it.
+    size: pixels of an image's side.  epochs: of a phase.  weights: what training began with.
+    """
+
+    named: tuple[str, ...]
+    train: int | None
+    test: int | None
+    size: int
+    channels: int
+    epochs: int
+    weights: Start
+
+    @property
+    def classes(self) -> int:
+        """How many."""
+        return len(self.named)
+
+
+class DataSet(BaseModel):
+    """Runs that a claim is about: those that have all that is given here.
+
+    name: a pattern of the data's name in a store.  models: patterns of networks.  named: names that are
+    among those of the classes.  Of numbers: one, or the least and the most.  title: for messages.
+    """
+
+    model_config = STRICT
+
+    name: Word = "*"
+    title: str = ""
+    models: Names = ("*",)
+    named: Annotated[tuple[Word, ...], BeforeValidator(listed), Field(strict=False)] = ()
+    classes: Span | None = None
+    train: Span | None = None
+    test: Span | None = None
+    size: Span | None = None
+    channels: Span | None = None
+    epochs: Span | None = None
+    weights: Start | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, value: Any) -> Any:
+        return refuse_unknown(value, list(cls.model_fields))
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a name and nothing else."""
+        return not self.model_fields_set - {"name", "title"}
+
+    def named_as(self, name: str) -> Self:
+        """With a title."""
+        return self if self.title else self.model_copy(update={"title": name})
+
+    def off(self, model: str, data: str, found: Setting | None) -> list[tuple[str, str]]:
+        """What the runs of a network on data are, and what they should be, where the two differ."""
+        off = []
+        if not fnmatchcase(data, self.name):
+            off.append((data, self.name))
+        if not any(fnmatchcase(model, pattern) for pattern in self.models):
+            off.append((model, " or ".join(self.models)))
+        asked = {fact: span for fact in COUNTED if (span := getattr(self, fact)) is not None}
+        if found is None:
+            return [*off, ("no record of what they are", "one")] if not self.plain else off
+        if not set(self.named) <= set(found.named):
+            off.append((f"the class {found.named[0]}", f"the class {self.named[0]}"))
+        for fact, (low, high) in asked.items():
+            number = getattr(found, fact)
+            if number is None or not low <= number <= high:
+                here = "an unknown number of" if number is None else f"{number:,}"
+                there = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+                off.append((COUNTED[fact].format(here), COUNTED[fact].format(there)))
+        if self.weights not in (None, found.weights):
+            off.append((f"{found.weights} weights", f"{self.weights} weights"))
+        return off
