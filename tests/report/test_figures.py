@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,20 @@ def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
     accuracy = curves.by_exit(evidence(made).runs[0])[1]
     shown = with_columns(dict(accuracy.spec), "strategy", "step", "value", "low", "high")[0]
     assert shown[shown["strategy"] == "joint"]["value"].tolist() == [20, 40, 60]  # percent
+
+
+def test_training_is_told_in_both_modes() -> None:
+    found = evidence([simple("joint", 1), simple("joint", 2)])
+    last = found.table[(found.table["split"] == "train") & (found.table["epoch"] == 3)]
+    ended = last.assign(split="train-eval", value=last["value"] + 0.1)
+    both = replace(found, table=pd.concat([found.table, ended], ignore_index=True))
+    accuracy = curves.by_exit(both.runs[0])[1]
+    shown = with_columns(dict(accuracy.spec), "strategy", "step", "value")
+    (dots, *_) = [t for t in shown if "low" not in t]
+    assert dots[["step", "value"]].to_numpy().tolist() == [[3, pytest.approx(70)]]
+    assert "train (running)" in str(accuracy.spec)
+    assert "in train mode" in accuracy.caption and "in eval mode" in accuracy.caption
+    assert "in train mode" in curves.overall(both.runs[0])[0].caption
 
 
 def test_curves_say_which_lines_coincide() -> None:

@@ -17,7 +17,8 @@ from offramp.report.runs import Runs
 
 PANEL = (WIDTH - 66) // 2
 POINTS = 80  # a line: two pixels apart
-RUNNING = "Train values are running means in train mode (dropout on)."
+RUNNING = "Lines of train are running means over an epoch, in train mode (dropout on)."
+EVALUATED = "Dots are the training split in eval mode after the last epoch: what the network can do."
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ def groups(labels: Sequence[str]) -> list[StrategyGroup]:
 
 def by_exit(runs: Runs) -> list[Figure]:
     """A figure for each group and metric: a row of panels an exit, train beside validation."""
-    found = series.curves(runs)
+    found, ends = series.curves(runs), series.trained(runs)
     figures = []
     for group in groups(runs.evidence.among(found["strategy"])):
         mine = found[found["strategy"].isin(group.strategies)]
-        note = f"{series.spoken(*series.per_strategy(mine), 'curve')} {RUNNING}{_same(runs, group)}"
-        drawn = series.over_seeds(mine, series.CURVE, POINTS)
+        spoken = series.spoken(*series.per_strategy(mine), "curve")
+        note = f"{spoken} {RUNNING} {EVALUATED}{_same(runs, group)}"
+        dots = series.over_seeds(ends[ends["strategy"].isin(group.strategies)], series.CURVE, POINTS)
+        dots = dots.drop_duplicates(series.CURVE, keep="last")  # of the seed that trained longest
+        drawn = pd.concat([series.over_seeds(mine, series.CURVE, POINTS), dots], ignore_index=True)
         for metric, paper in ((LOSS, group.paper[0]), (ACCURACY, group.paper[1])):
             figures.append(_by_exit(runs, drawn, group, metric, paper, note))
     return figures
@@ -122,7 +126,7 @@ def _overall(runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, seeds: tuple
         title=f"Loss and accuracy overall: {group.title}",
         caption=f"Mean over exits of loss (lower is better) and accuracy (higher is better), "
         f"{group.title}, {runs.where}. Each exit counts its own epochs; one that has stopped "
-        f"is held at its last value.{alone} {series.spoken(*seeds, 'curve')}",
+        f"is held at its last value.{alone} {RUNNING} {series.spoken(*seeds, 'curve')}",
         alt="Line charts of loss and accuracy, mean over exits, train beside validation, a line for "
         f"each of {', '.join(group.strategies)}. {_ending(drawn, ACCURACY)}",
         spec=spec({"vconcat": rows, "spacing": 8}),
@@ -180,8 +184,16 @@ def _pair(
             **{"x": x, "y": number("low", **y), "y2": {"field": "high"}},
             fill=color(group.strategies, None),
         )
-        label = f"{title} · {split}" if title else split
-        panels.append(panel([line, area], PANEL, 88, label if first or title else ""))
+        layers = [line, area]
+        ends = shown.loc[shown["split"] == "train-eval", ["strategy", "step", "value"]]
+        if left and len(ends):
+            ends = ends.assign(value=ends["value"] * metric.factor)
+            dot = {"type": "point", "filled": True, "size": 18}
+            place = {"x": x, "y": number("value", **y)}
+            layers.append(marks(ends, dot, **place, color=color(group.strategies, None)))
+        word = "train (running)" if left else split
+        label = f"{title} · {word}" if title else word
+        panels.append(panel(layers, PANEL, 88, label if first or title else ""))
     return {"hconcat": panels, "spacing": 8, "resolve": {"scale": {"y": "shared"}}}
 
 

@@ -36,6 +36,15 @@ def joined_curves(runs: Runs) -> pd.DataFrame:
     return every[every["trial"].isin([t.id for t in runs.trials]) & every["split"].isin(SPLITS)]
 
 
+def trained(runs: Runs) -> pd.DataFrame:
+    """The training split in eval mode, at the last epoch that trained each exit: columns of `curves`,
+    split `train-eval`."""
+    every = runs.evidence.numbers.curves
+    mine = every["trial"].isin([t.id for t in runs.trials]) & (every["split"] == "train-eval")
+    last = every[mine].drop_duplicates(["trial", "exit", "metric"], keep="last")
+    return _placed(runs, last)
+
+
 def _placed(runs: Runs, found: pd.DataFrame) -> pd.DataFrame:
     by_id = runs.evidence.by_id
     found = found.rename(columns={"epoch": "step"}).assign(
