@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.claims import Setting
+from offramp.analysis.claims import Regime
 from offramp.store.table import COLUMNS
 
 CORE = ("joint", "separate", "branch-wise", "two-stage", "distillation")
@@ -21,7 +21,7 @@ FAMILIES = {
     "branch-wise": 2,
 }
 # As if the tables of `tidy_table` came from runs like the paper's.
-PAPERS = Setting(
+PAPERS = Regime(
     named=("apple", "leopard", "worm", *(f"class {k}" for k in range(97))),
     train=45000,
     test=10000,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from offramp.analysis.claims import Setting
+from offramp.analysis.claims import Regime
 from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
 from offramp.report.claims import paper, parse_claims, read
@@ -48,6 +48,7 @@ def test_every_finding_of_the_paper_is_bound_to_data() -> None:
     assert not loose & {"joint-fastest", "gap-grows-with-depth", "gap-grows-with-classes"}
 
 
+FEW = Regime(("a", "b", "c"), 150, 10, 8, 1, 5, "random")
 BOUND = """\
 data_sets:
   small: {title: Few, classes: 3, train: [100, 200], weights: random}
@@ -62,13 +63,9 @@ def test_data_sets_by_name_by_facts_and_by_default() -> None:
     own = "data: [small, cifar*, {classes: [2, 5]}]"
     (several,) = parse_claims(BOUND + GOOD.split("\n", 1)[1] + f"    {own}\n", "f.yaml")
     assert [one.name for one in several.data] == ["*", "cifar*", "*"]
-    assert several.data[2].classes == (2, 5) and not several.data[0].off("net", "any", several_few())
+    assert several.data[2].classes == (2, 5) and not several.data[0].off("net", "any", FEW)
     (free,) = parse_claims(GOOD, "f.yaml")
     assert free.data[0].plain and not free.data[0].off("net", "any", None)
-
-
-def several_few() -> Setting:
-    return Setting(("a", "b", "c"), 150, 10, 8, 1, 5, "random")
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
         ({"facts": {**FACTS, "recipe": {**records.RECIPE, "epochs": 2}}}, "2 epochs"),
         ({"weights": None}, "random weights"),
         ({"model": "densenet121"}, "densenet121"),
-        ({"facts": {**FACTS, "input_shape": [1, 28, 28]}}, "28 px, 1 channels"),
+        ({"facts": {**FACTS, "input_shape": [1, 28, 28]}}, "28 px, 1 channel"),
         ({"facts": {**FACTS, "classes": list("0123456789")}}, "the class 0"),
     ],
 )

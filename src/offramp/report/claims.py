@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Setting
+from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Regime
 from offramp.analysis.claims.words import RULE, difference, name, why
 from offramp.errors import OfframpError
 from offramp.report.model import Column, Question, Table
@@ -51,15 +51,15 @@ def parse_claims(text: str, source: str, anywhere: bool = False) -> Sequence[Cla
         raise OfframpError(message(error, places)) from None
 
 
-def settings(trials: Iterable[TrialRecord]) -> dict[tuple[str, str], Setting]:
+def regimes(trials: Iterable[TrialRecord]) -> dict[tuple[str, str], Regime]:
     """What the trials of each model and data were made of; those of one pair are alike in it."""
-    return {(trial.model, trial.data): _setting(trial.manifest) for trial in trials}
+    return {(trial.model, trial.data): _regime(trial.manifest) for trial in trials}
 
 
-def _setting(manifest: Manifest) -> Setting:
+def _regime(manifest: Manifest) -> Regime:
     images, shape = manifest.data.provenance.images, manifest.input_shape
     given = manifest.network.weights is not None or manifest.initial is not None
-    return Setting(
+    return Regime(
         named=manifest.classes,
         train=images.get("train"),
         test=images.get("test"),

@@ -18,7 +18,7 @@ import pandas as pd
 from offramp.analysis.claims import Judgment, check
 from offramp.analysis.measures import Measure, Numbers, numbers, observations
 from offramp.errors import OfframpError
-from offramp.report.claims import paper, settings
+from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, summarized
 from offramp.report.runs import Runs
@@ -95,7 +95,7 @@ class Evidence:
     @cached_property
     def judgments(self) -> Mapping[str, Judgment]:
         """What the evidence says of the paper's claims, by id."""
-        found = check(paper(), self.numbers, settings(self.trials))
+        found = check(paper(), self.numbers, regimes(self.trials))
         return {judgment.claim.id: judgment for judgment in found}
 
 

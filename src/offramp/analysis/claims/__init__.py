@@ -10,7 +10,7 @@ import pandas as pd
 from offramp.analysis.claims.claim import Claim, Claims
 from offramp.analysis.claims.judge import ALPHA, VERDICTS, Judgment, judge
 from offramp.analysis.claims.parts import Index, index
-from offramp.analysis.claims.setting import Setting
+from offramp.analysis.claims.regime import Regime
 from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "Claims",
     "Index",
     "Judgment",
-    "Setting",
+    "Regime",
     "check",
     "index",
     "judge",
@@ -30,18 +30,18 @@ __all__ = [
 def check(
     claims: Sequence[Claim],
     table: pd.DataFrame | Numbers,
-    settings: Mapping[tuple[str, str], Setting] = MappingProxyType({}),
+    regimes: Mapping[tuple[str, str], Regime] = MappingProxyType({}),
     alpha: float = ALPHA,
 ) -> list[Judgment]:
     """Test claims against a tidy table, p adjusted after Holm over all of them.
 
-    settings: what the trials of each model and data were made of. A claim that is bound to more than a
+    regimes: what the trials of each model and data were made of. A claim that is bound to more than a
     name is not testable where that is unknown.
     """
     found = table if isinstance(table, Numbers) else numbers(table)
     wanted = sorted({claim.measure for claim in claims})
     strategies = found.trials["strategy"].unique().tolist()
     indices: Mapping[str, Index] = {
-        name: index(name, observations(found, MEASURES[name]), strategies, settings) for name in wanted
+        name: index(name, observations(found, MEASURES[name]), strategies, regimes) for name in wanted
     }
     return judge(claims, indices, alpha)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from offramp.analysis.claims.setting import (
+from offramp.analysis.claims.regime import (
     STRICT,
     DataSet,
     Names,

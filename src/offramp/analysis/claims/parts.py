@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.claims.claim import Claim
-from offramp.analysis.claims.setting import DataSet, Setting
+from offramp.analysis.claims.regime import DataSet, Regime
 from offramp.analysis.stats.sample import Floats
 from offramp.errors import nearest
 from offramp.paper.families import CORE, PARENTS
@@ -44,14 +44,14 @@ class Series:
 class Index:
     """A measure's observations by place.  cells: pairs of model and data.  final: of each, the number
     of the final exit.  strategies: all that have trials, whether or not they have this measure.
-    settings: of cells, what is known of their trials."""
+    regimes: of cells, what is known of their trials."""
 
     measure: str
     series: Mapping[Location, Series]
     cells: tuple[tuple[str, str], ...]
     final: Mapping[tuple[str, str], int]
     strategies: frozenset[str]
-    settings: Mapping[tuple[str, str], Setting]
+    regimes: Mapping[tuple[str, str], Regime]
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def index(
     measure: str,
     observed: pd.DataFrame,
     strategies: Collection[str],
-    settings: Mapping[tuple[str, str], Setting] = MappingProxyType({}),
+    regimes: Mapping[tuple[str, str], Regime] = MappingProxyType({}),
 ) -> Index:
-    """Index observations (columns measures.OBSERVATION). strategies: of the whole table.  settings: by
+    """Index observations (columns measures.OBSERVATION). strategies: of the whole table.  regimes: by
     model and data."""
     columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
@@ -86,7 +86,7 @@ def index(
     for place in series:
         cell = (place.model, place.data)
         final[cell] = max(final.get(cell, 0), place.exit or 0)
-    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies), settings)
+    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies), regimes)
 
 
 def parts(claim: Claim, found: Index) -> list[Comparison]:
@@ -111,7 +111,7 @@ def nearest_cell(claim: Claim, found: Index) -> str:
     """Where no runs are those that a claim is about: what the nearest ones are, and what they should
     be. Empty where the claim asks for a name alone."""
     off = [
-        (one.off(model, data, found.settings.get((model, data))), one.title, f"{model} on {data}")
+        (one.off(model, data, found.regimes.get((model, data))), one.title, f"{model} on {data}")
         for model, data in found.cells
         for one in claim.data
         if not one.plain and _match(model, claim.models)
@@ -124,7 +124,7 @@ def nearest_cell(claim: Claim, found: Index) -> str:
 
 
 def _meant(sets: Sequence[DataSet], found: Index, cell: tuple[str, str]) -> bool:
-    return any(not one.off(*cell, found.settings.get(cell)) for one in sets)
+    return any(not one.off(*cell, found.regimes.get(cell)) for one in sets)
 
 
 def _match(name: str, patterns: Sequence[str]) -> bool:

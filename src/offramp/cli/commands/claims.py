@@ -54,14 +54,14 @@ def claims(
     from offramp.analysis.claims import ALPHA, check
     from offramp.analysis.claims.words import RULE, plain
     from offramp.report import evidence
-    from offramp.report.claims import count, paper, read, settings
+    from offramp.report.claims import count, paper, read, regimes
 
     asked = paper(anywhere) if file is None else read(file, anywhere)
     ids = [claim.id for claim in asked]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")
     found = evidence.open(named(store, store_), study)
-    judged = check(asked, found.numbers, settings(found.trials))
+    judged = check(asked, found.numbers, regimes(found.trials))
     outcomes = [o for o in judged if only in (None, o.claim.id)]
     if json:
         judged_as = {"alpha": ALPHA, "anywhere": anywhere}

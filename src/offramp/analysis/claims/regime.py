@@ -62,7 +62,7 @@ COUNTED = {
 
 
 @dataclass(frozen=True)
-class Setting:
+class Regime:
     """What the trials of one network on one data set were made of.
 
     named: the classes.  train, test: images that trained and that tested; None where nobody noted it.
@@ -118,7 +118,7 @@ class DataSet(BaseModel):
         """With a title."""
         return self if self.title else self.model_copy(update={"title": name})
 
-    def off(self, model: str, data: str, found: Setting | None) -> list[tuple[str, str]]:
+    def off(self, model: str, data: str, found: Regime | None) -> list[tuple[str, str]]:
         """What the runs of a network on data are, and what they should be, where the two differ."""
         off = []
         if not fnmatchcase(data, self.name):
@@ -135,7 +135,8 @@ class DataSet(BaseModel):
             if number is None or not low <= number <= high:
                 here = "an unknown number of" if number is None else f"{number:,}"
                 there = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-                off.append((COUNTED[fact].format(here), COUNTED[fact].format(there)))
+                one = COUNTED[fact].format(here)
+                off.append((one.removesuffix("s") if number == 1 else one, COUNTED[fact].format(there)))
         if self.weights not in (None, found.weights):
             off.append((f"{found.weights} weights", f"{self.weights} weights"))
         return off
