@@ -37,7 +37,14 @@ def test_contradictions_name_each_other() -> None:
     by_id = {claim.id: claim for claim in paper()}
     pairs = [(one.id, other) for one in by_id.values() for other in one.contradicts]
     assert ("joint-least-gpu-memory", "joint-most-gpu-memory") in pairs
+    assert ("separate-beats-two-stage", "separate-branch-wise-least-accurate") in pairs  # Table 7
+    assert ("separate-strong-early-exits", "separate-weak-early-exits") in pairs  # the abstract
     assert {(b, a) for a, b in pairs} == set(pairs)
+
+
+def test_what_is_said_to_be_alike_is_tested_on_both_sides() -> None:
+    alike = {claim.id for claim in paper() if "within" in claim.text or "about" in claim.text}
+    assert alike == {claim.id for claim in paper() if claim.is_ == "within"} and len(alike) >= 4
 
 
 def test_every_finding_of_the_paper_is_bound_to_data() -> None:
