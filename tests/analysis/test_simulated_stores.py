@@ -10,7 +10,7 @@ import pytest
 
 from offramp.analysis.claims import Claim, check, index, judge
 from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
-from offramp.analysis.recommend import POINTS, Facts, Goal, Preference, recommend
+from offramp.analysis.recommend import Facts, Goal, Preference, recommend
 from offramp.analysis.stats import Columns, analyze
 from offramp.analysis.stats.analyze import OverBlocks
 from offramp.paper.families import COSTS
@@ -74,7 +74,7 @@ def planted() -> pd.DataFrame:
 
 def advice(table: pd.DataFrame, goal: Goal) -> dict[str, set[str]]:
     """Who comes first and who is told apart from it."""
-    (found,) = recommend(Facts(numbers(table), pd.DataFrame(columns=list(POINTS))), Preference(goal))
+    (found,) = recommend(Facts(numbers(table), {}), Preference(goal))
     behind = {r.name for r in found.ranking if r.behind}
     return {"first": {r.name for r in found.first}, "behind": behind}
 
@@ -143,7 +143,7 @@ def test_claims_find_nothing_where_nothing_is() -> None:
 
 @pytest.mark.slow
 def test_advice_and_orders_find_nothing_where_nothing_is() -> None:
-    facts = Facts(null(), pd.DataFrame(columns=list(POINTS)))
+    facts = Facts(null(), {})
     found = recommend(facts, Preference("accuracy"))
     assert len(found) == STORES
     # The same pairwise tests stand behind orders and graphs.

@@ -14,7 +14,7 @@ from offramp.report.evidence import Evidence
 from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.store.table import COLUMNS
 
-IMAGES = 100
+IMAGES = 4000
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class Logits:
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         accuracy = list(self.trials[trial].accuracy.values())
         right = np.arange(IMAGES)[:, None] < np.round(np.array(accuracy) * IMAGES)
-        logits = np.where(right[:, :, None], [0.0, 9.0], [9.0, 0.0])
-        return {"test": logits, "test_labels": np.ones(IMAGES, dtype=int)}
+        labels = np.arange(IMAGES) % 2
+        answers = np.where(right, labels[:, None], 1 - labels[:, None])
+        return {"test": 9.0 * np.eye(2)[answers], "test_labels": labels}
 
 
 def evidence(trials: Sequence[Made]) -> Evidence:
@@ -101,7 +102,7 @@ def _trial(made: Made) -> TrialRecord:
         (node,),
         **{"strategy": made.strategy, "program": made.strategy, "seed": made.seed, "exits": exits},
         places=[f"place {k}" for k in exits],
-        final={str(k): [] for k in exits},
+        final={str(k): [{"node": None, "draw": made.sources.get(k, f"{made.id}-{k}")}] for k in exits},
         **{"macs": [10 * k for k in exits], "backbone_macs": 40},
         metrics=dict.fromkeys(records.SPLITS, metrics),
         network={"backbone": made.model, "taps": None, "weights": made.weights},

@@ -16,11 +16,15 @@ def accuracy(logits: Floats, labels: NDArray[np.integer]) -> Floats:
     return np.asarray((logits.argmax(axis=2) == labels[:, None]).mean(axis=0))
 
 
+def cross_entropies(logits: Floats, labels: NDArray[np.integer]) -> Floats:
+    """Cross-entropy of each image by exit, in nats. logits: [N, E, C]; labels: [N]; returns [N, E]."""
+    logs = log_softmax(logits.astype(np.float64), axis=2)
+    return np.asarray(-np.take_along_axis(logs, labels[:, None, None], axis=2)[:, :, 0])
+
+
 def cross_entropy(logits: Floats, labels: NDArray[np.integer]) -> Floats:
     """Mean cross-entropy by exit, in nats. logits: [N, E, C]; labels: [N]; returns [E]."""
-    logs = log_softmax(logits.astype(np.float64), axis=2)
-    chosen = np.take_along_axis(logs, labels[:, None, None], axis=2)[:, :, 0]
-    return np.asarray(-chosen.mean(axis=0))
+    return np.asarray(cross_entropies(logits, labels).mean(axis=0))
 
 
 def confidence(logits: Floats) -> Floats:

@@ -1,19 +1,23 @@
-"""Advice from evidence: what recommend needs, read from trials and their logits."""
+"""Advice from evidence: what recommend needs, read from trials and their logits; in sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from scipy import stats
 
-from offramp.analysis.recommend import GOALS, POINTS, Advice, Facts, Preference, recommend, sure
+from offramp.analysis.recommend import GOALS, Advice, Facts, Preference, recommend, sure
+from offramp.analysis.recommend.equal import ALPHA, Level, crossings, equal_compute, stretches
+from offramp.analysis.recommend.goals import OPEN, Key
+from offramp.analysis.stats.pairwise import POWER, Pair
+from offramp.analysis.tradeoff import Answers
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence
+from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
+from offramp.units import duration, macs, size
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 WORDS = {
     "accuracy": "accuracy",
     "latency": "few MACs at inference",
@@ -26,10 +30,13 @@ WORDS = {
 
 def facts(evidence: Evidence) -> Facts:
     """What advice rests on, logits included."""
-    rows = [row for trial in evidence.trials for row in _points(evidence, trial)]
+    answers: dict[Key, Answers] = {}
+    for trial in evidence.trials:
+        key = digest(list(trial.manifest.sources.values()))[:16]
+        found = evidence.outcomes[trial.id].answers
+        answers[trial.model, trial.data, trial.strategy, trial.seed] = replace(found, source=key)
     others = {t.strategy for t in evidence.trials if not _heads_only(t)}
-    heads = frozenset(evidence.strategies) - others
-    return Facts(evidence.numbers, pd.DataFrame(rows, columns=list(POINTS)), heads)
+    return Facts(evidence.numbers, answers, frozenset(evidence.strategies) - others)
 
 
 def _heads_only(trial: TrialRecord) -> bool:
@@ -37,22 +44,6 @@ def _heads_only(trial: TrialRecord) -> bool:
     plain, *rest = trial.phases
     early = [part for phase in rest for part in phase.parts]
     return plain.exits == trial.exits[-1:] and all(part.startswith("head ") for part in early)
-
-
-def _points(evidence: Evidence, trial: TrialRecord) -> list[tuple[object, ...]]:
-    """Rows of POINTS: each exit alone, and confidence thresholds."""
-    arrays = evidence.records.trial_logits(trial.id)  # all splits lie in one file
-    held_out, tested = (_leave(arrays[s], arrays[f"{s}_labels"]) for s in ("calibration", "test"))
-    keys = dict(enumerate(trial.manifest.sources.values()))
-    about = (trial.model, trial.data, trial.strategy, trial.seed)
-    rows: list[tuple[object, ...]] = []
-    for point, (shares, accuracy) in tested.items():
-        macs = float(shares @ np.asarray(trial.macs, dtype=float))
-        name, source = f"confidence >= {point:g}", digest(list(keys.values()))[:16]
-        if isinstance(point, int):
-            name, source = f"exit {trial.exits[point]}", keys[point]
-        rows.append((*about, name, macs, held_out[point][1], accuracy, source))
-    return rows
 
 
 def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecord, str] | None:
@@ -68,56 +59,158 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
     return None
 
 
-Left = tuple[NDArray[np.float64], float]
-
-
-def _leave(logits: np.ndarray, labels: np.ndarray) -> dict[int | float, Left]:
-    """Shares of images that leave at each exit [E] and accuracy: by the position of an exit (int), where
-    all leave there, and by threshold (float). logits: [N, E, C]."""
-    exits = logits.shape[1]
-    logits = logits.astype(np.float32)
-    answers = logits.argmax(axis=2)
-    right = answers == labels[:, None]
-    top = np.take_along_axis(logits, answers[:, :, None], axis=2)
-    confidence = 1 / np.exp(logits - top).sum(axis=2)  # the largest softmax probability
-    found: dict[int | float, Left] = {
-        k: (np.eye(exits)[k], float(right[:, k].mean())) for k in range(exits)
-    }
-    for threshold in THRESHOLDS if exits > 1 else ():
-        stays = confidence < threshold
-        stays[:, -1] = False
-        leaves = stays.argmin(axis=1)
-        shares = np.bincount(leaves, minlength=exits) / len(labels)
-        hits = np.take_along_axis(right, leaves[:, None], axis=1)
-        found[threshold] = (shares, float(hits.mean()))
-    return found
-
-
 def answer(evidence: Evidence, known: Facts | None = None) -> tuple[str, ...]:
-    """Which strategy for which goal, and how sure: a sentence for each goal and data set that these
-    runs can answer, then one on the goals that they cannot. known: `facts`, if they are at hand."""
+    """What these runs say, and how sure: sentences on accuracy at equal compute, then one for each goal
+    and data set that they can answer, then one on the goals that they cannot. known: `facts`, if they
+    are at hand."""
+    useless = [text for runs in evidence.runs if (text := chance(runs))]
+    learned = [runs for runs in evidence.runs if not chance(runs)]
+    if not learned:
+        return tuple(useless)
     found = known or facts(evidence)
-    data = sorted({trial.data for trial in evidence.trials})
-    sentences, silent = [], []
-    for goal in GOALS:
-        given = [a for a in recommend(found, Preference(goal)) if a.ranking]
-        sentences += [_sentence(advice, len(data) > 1) for advice in given]
-        silent += [] if given else [WORDS[goal]]
+    data = {runs.data for runs in learned}
+    advised = {
+        goal: [a for a in recommend(found, Preference(goal)) if a.ranking and a.data in data]
+        for goal in GOALS
+    }
+    few = {a.withheld for given in advised.values() for a in given if a.withheld is not None}
+    several = {a.data for given in advised.values() for a in given if len(a.ranking) > 1}
+    sentences = [
+        f"{d}: one strategy with exits, nothing to compare it with." for d in sorted(data - several)
+    ]
+    if not few:
+        curves = [_curves(found, runs, len(evidence.runs) > 1) for runs in learned]
+        sentences += [text for text in curves if text]
+    silent = []
+    for goal, given in advised.items():
+        told = [a for a in given if _measured(a)]
+        sentences += [
+            sentence(a, len(data) > 1) for a in told if a.withheld is None and a.data in several
+        ]
+        silent += [] if told else [WORDS[goal]]
+    sentences += sorted(few, key=len)[-1:]
     if silent:
-        sentences.append(f"These runs say nothing of {' and '.join(silent)}: nothing was measured.")
-    return tuple(sentences)
+        what = "nothing was measured, or only in runs that shared work"
+        sentences.append(f"These runs say nothing of {listed(silent)}: {what}.")
+    return (*useless, *sentences)
 
 
-def _sentence(advice: Advice, several: bool) -> str:
-    best, measure = advice.ranking[0], advice.measure
+def chance(runs: Runs) -> str:
+    """That no network here has learned anything, if so: the best final exit is not clearly better than
+    always giving the most common class (binomial test at 5 %, over all trials)."""
+    trials = runs.trials
+    outcomes = [runs.evidence.outcomes[t.id] for t in trials]
+    hits = [int(o.answers.right[:, -1].sum()) for o in outcomes]
+    best = max(range(len(trials)), key=lambda i: hits[i])
+    images, common = len(outcomes[best].answers.right), outcomes[best].common
+    if stats.binomtest(hits[best], images, common, alternative="greater").pvalue * len(trials) < ALPHA:
+        return ""
+    return (
+        f"No network has learned, {runs.where}: the best final exit has {100 * hits[best] / images:.1f} "
+        f"% on test, always giving the most common class {100 * common:.1f} %. Nothing is concluded."
+    )
+
+
+def _measured(advice: Advice) -> bool:
+    """Whether a goal's numbers mean anything. Time that sharing spared is counted from MACs; memory of
+    runs that shared work is not that of any one strategy."""
+    estimated = advice.untested is not None and advice.untested.startswith("estimated")
+    return not (estimated and advice.goal in ("memory", "energy"))
+
+
+def sentence(advice: Advice, several: bool = False) -> str:
+    """What one goal comes to. several: there is more than one data set, so it is named."""
+    best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
-    use = f", left at {best.use.replace('>=', '≥')}" if best.use else ""
-    if best.accuracy is not None and measure.name != "accuracy-test":
-        use += f", at {100 * best.accuracy:.1f} % test accuracy"
-    if advice.target is not None:
-        use += f"; the target was {100 * advice.target:.1f} % on calibration data"
-    value = f"{best.mean * measure.scale:.3g} {measure.unit}".strip()
+    start = f"For {WORDS[advice.goal]}{where}: "
+    ties = [r for r in advice.first if r is not best]
+    if others and len(ties) == len(others):
+        low, high = sorted((best.mean, others[-1].mean))
+        spread = f"{title(advice)} {_value(advice, low)} to {_value(advice, high)}"
+        every = f"no significant difference between any of {len(others) + 1} strategies"
+        return f"{start}{every} ({spread}){_shown(advice)}."
+    target = "" if advice.target is None else f", for {100 * advice.target:.1f} % on test"
+    value = f"{title(advice)} {_value(advice, best.mean)}{target}"
+    open_ = [out.name for out in advice.ruled_out if out.why.startswith(OPEN)]
+    reach = f"; whether {listed(open_)} can is open" if open_ and advice.target is not None else ""
+    return f"{start}{best.name} ({value}); {sure(advice)}{_shown(advice)}{reach}."
+
+
+def title(advice: Advice) -> str:
+    """What is ranked by, in the middle of a sentence; says what it is a mean of."""
+    if advice.measure.name == "accuracy-test":
+        return "test accuracy, mean over exits" if advice.at is None else "test accuracy"
+    text = advice.measure.title
+    return text if text[1].isupper() else text[0].lower() + text[1:]
+
+
+def _shown(advice: Advice) -> str:
+    """The smallest difference that would have been found, where one was not."""
+    if advice.detectable is None or not any(r.behind is False for r in advice.ranking[1:]):
+        return ""
+    if advice.target is None:
+        least = f"{_difference(advice, advice.detectable)}"
+    else:
+        least = f"{100 * advice.detectable:.2g} points of accuracy at equal compute"
+    return f"; a difference of {least} would have been found with {100 * POWER:.0f} %"
+
+
+def _value(advice: Advice, value: float) -> str:
+    measure = advice.measure
     if measure.name == "macs":
-        value = f"{best.mean / 1e6:.3g} M" if best.mean >= 1e6 else f"{best.mean / 1e3:.3g} k"
-    title = measure.title if measure.title[1].isupper() else measure.title[0].lower() + measure.title[1:]
-    return f"For {WORDS[advice.goal]}{where}: {best.name} ({title} {value}{use}); {sure(advice)}."
+        return macs(value)
+    if measure.unit == "MB":
+        return size(value)
+    if measure.unit == "s":
+        return duration(value)
+    digits = ".1f" if measure.unit == "%" else ".3g"
+    return f"{value * measure.scale:{digits}} {measure.unit}".strip()
+
+
+def _difference(advice: Advice, value: float) -> str:
+    if advice.measure.unit == "%":
+        return f"{100 * value:.2g} points"
+    return _value(advice, value)
+
+
+def _curves(found: Facts, runs: Runs, several: bool) -> str:
+    """Who leads at equal compute, from where to where."""
+    names = {(runs.model, s): s for s in runs.strategies}
+    made = equal_compute(found, runs.data, names)
+    if not made or all(level.why is not None or len(level.means) < 2 for level in made):
+        return ""
+    start = f"At equal compute{f', {runs.where}' if several else ''}: "
+    if all(len(level.unbeaten) == len(level.means) for level in made):
+        shown = [p.detectable for level in made for p in level.pairs if isinstance(p, Pair)]
+        most = max(d for d in shown if d is not None)
+        return (
+            f"{start}no significant difference in test accuracy between any two strategies, from "
+            f"{macs(made[0].macs)} to {macs(made[-1].macs)} MACs an image; a difference of "
+            f"{100 * most:.2g} points would have been found with {100 * POWER:.0f} %."
+        )
+    parts = []
+    for part, unbeaten in stretches(made):
+        low, high = macs(part[0].macs), macs(part[-1].macs)
+        at = f"at {low}" if len(part) == 1 else f"from {low} to {high}"
+        parts.append(f"{at} MACs an image {_leading(part[-1], unbeaten)}")
+    crossed = [f"the curves of {a} and {b} cross" for a, b in crossings(made)]
+    return f"{start}{'; '.join([*parts, *crossed])} (test accuracy, adjusted p < 0.05)."
+
+
+def _leading(level: Level, unbeaten: Sequence[str]) -> str:
+    """Who leads at a level: in as few names as possible."""
+    if len(unbeaten) == 1:
+        return f"{unbeaten[0]} leads"
+    behind = [name for name in level.means if name not in unbeaten]
+    if not behind:
+        return "no two strategies differ significantly"
+    if len(behind) < len(unbeaten):
+        are = "is" if len(behind) == 1 else "are"
+        return f"{listed(behind)} {are} behind, the others do not differ significantly"
+    return f"{listed(unbeaten)} lead, without a significant difference"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

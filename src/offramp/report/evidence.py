@@ -58,7 +58,7 @@ class Evidence:
     @cached_property
     def outcomes(self) -> Mapping[str, LogitSummary]:
         """What every trial's test logits come to, by its id. Reads each trial's logits once."""
-        return {t.id: summarized(*self.logits(t.id), t.macs) for t in self.trials}
+        return {t.id: summarized(*self.logits(t.id), t.macs, t.manifest.data.test) for t in self.trials}
 
     @cached_property
     def by_id(self) -> Mapping[str, TrialRecord]:

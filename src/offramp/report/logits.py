@@ -1,4 +1,4 @@
-"""What a trial's logits come to, in a few numbers: confidence, agreement, thresholds."""
+"""What a trial's logits come to: what is right on which image, confidence, agreement, thresholds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.analysis.exits import cross_entropies
+from offramp.analysis.tradeoff import Answers
 from offramp.policy import scoring
 from offramp.policy.quality import BINS, Curve, auroc, calibration_error, sweep
 
@@ -28,7 +30,7 @@ class LogitSummary:
     agreement: [E, E], share of images on which two exits give one answer.  overthought: by exit, share
     of images that are right there and wrong at the last.
     lost: share of images right at any earlier exit and wrong at the last.  curve: of THRESHOLDS, one
-    threshold for all exits.
+    threshold for all exits.  answers: image by image.  common: share of the most common class.
     """
 
     ece: tuple[float | None, ...]
@@ -38,10 +40,15 @@ class LogitSummary:
     overthought: tuple[float, ...]
     lost: float
     curve: Curve
+    answers: Answers
+    common: float
 
 
-def summarized(logits: np.ndarray, labels: np.ndarray, macs: Sequence[int]) -> LogitSummary:
-    """logits: [N, E, C]; labels: [N]; macs: of an image that leaves at each exit, [E]."""
+def summarized(
+    logits: np.ndarray, labels: np.ndarray, macs: Sequence[int], data: str = ""
+) -> LogitSummary:
+    """logits: [N, E, C]; labels: [N]; macs: of an image that leaves at each exit, [E].  data: a key of
+    the images."""
     sure = np.asarray(scoring.scores("confidence", logits))
     answers = np.asarray(scoring.answers(logits))
     right = answers == labels[:, None]
@@ -57,6 +64,8 @@ def summarized(logits: np.ndarray, labels: np.ndarray, macs: Sequence[int]) -> L
         overthought=tuple(float((right[:, k] & last).mean()) for k in exits),
         lost=float((early & last).mean()),
         curve=sweep(sure, right, macs, THRESHOLDS),
+        answers=Answers(sure, right, tuple(map(float, macs)), data, cross_entropies(logits, labels)),
+        common=float(np.bincount(labels).max() / len(labels)),
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
+from offramp.analysis.stats.pairwise import Images
 from offramp.paper.families import families
 from offramp.store.record import TrialRecord
 from offramp.store.results import Spread
@@ -19,6 +20,7 @@ from offramp.store.results import Spread
 if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
 
+VALUES = ("strategy", "seed", "value")
 NONE = pd.DataFrame(columns=list(OBSERVATION))
 COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured")
 
@@ -131,8 +133,38 @@ class Runs:
         if key not in self._analyses:
             found = self._sample(measure, exit)
             kept = found.keep(members) if found is not None and members else found
-            self._analyses[key] = None if kept is None else analyze_sample(kept, both=bool(members))
+            images = None if kept is None else self.images(measure, exit)
+            self._analyses[key] = (
+                None if kept is None else analyze_sample(kept, both=bool(members), images=images)
+            )
         return self._analyses[key]
+
+    @cached_property
+    def same_images(self) -> bool:
+        """Whether all trials answered the same test images. Where each seed drew its own, seeds carry
+        the luck of images too."""
+        return len({t.manifest.data.test for t in self.trials}) == 1
+
+    def images(self, measure: Measure, exit: int | None = None) -> Images | None:
+        """A measure of test data, image by image; None for other measures."""
+        name = measure.name.removeprefix("final-")
+        if name not in ("accuracy-test", "loss-test") or not self.same_images:
+            return None
+        if measure.name != name:
+            exit = self.exits[-1]
+        known = self.values(measure, None if measure.name != name else exit)
+        values = {(str(s), int(x)): v for s, x, v in zip(*(known[c] for c in VALUES), strict=True)}
+        found = {}
+        for trial in self.trials:
+            answers = self.evidence.outcomes[trial.id].answers
+            by_exit = answers.right if name == "accuracy-test" else answers.nats
+            value = values.get((trial.strategy, trial.seed))
+            if value is None or by_exit is None:
+                continue
+            row = by_exit.mean(axis=1) if exit is None else by_exit[:, trial.exits.index(exit)]
+            # Packed logits are rounded: what is said of a trial is the number that it was stored with.
+            found[trial.strategy, str(trial.seed)] = row + (value - row.mean())
+        return found
 
     def _sample(self, measure: Measure, exit: int | None) -> Sample | None:
         key = (measure.name, exit)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from offramp.analysis.recommend.goals import POINTS, Facts, Preference
+from offramp.analysis.recommend.goals import Facts, Preference
 from offramp.analysis.recommend.rank import Advice, Ranked, RuledOut, recommend, sure
 from offramp.paper.guidelines import GOALS, Goal, Guideline, guidelines
 
 __all__ = [
     "GOALS",
-    "POINTS",
     "Advice",
     "Facts",
     "Goal",

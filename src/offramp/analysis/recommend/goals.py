@@ -1,33 +1,34 @@
-"""The numbers that a goal ranks by, of every candidate one a seed: costs, accuracies, and ways to use a
-trained network, which leaves at one exit or where confidence reaches a threshold."""
+"""The numbers that a goal ranks by, of every candidate one a seed: costs, and accuracy for compute."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from offramp.analysis.measures import MEASURES, Measure, Numbers, observations
+from offramp.analysis.stats.pairwise import Images, crossed
+from offramp.analysis.tradeoff import Answers, Floats
 from offramp.paper.guidelines import Goal
 
-POINTS = ("model", "data", "strategy", "seed", "point", "macs", "held_out", "accuracy", "source")
-# point: `exit 2` or `confidence >= 0.8`.  macs: of an image, on average, on test.  held_out, accuracy:
-# on calibration data, where points are chosen, and on test.  source: a key of the weights in use.
 LESS = 0.01  # accuracy to give up when no target is named
-
+FEWEST = 3  # seeds; two say next to nothing of how much seeds vary
+POINTS = 33  # of a curve, at which its interval is worked out
 
 Candidate = tuple[str, str]  # model, strategy
+Key = tuple[str, str, str, int]  # model, data, strategy, seed
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What advice rests on. points: of POINTS, may be empty.  heads_only: strategies that
-    leave a given backbone as it is."""
+    """What advice rests on. answers: of every trial on its test images; may be empty.  heads_only:
+    strategies that leave a given backbone as it is."""
 
     numbers: Numbers
-    points: pd.DataFrame
+    answers: Mapping[Key, Answers]
     heads_only: frozenset[str] = frozenset()
     _known: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
@@ -37,6 +38,14 @@ class Facts:
             rows = observations(self.numbers, MEASURES[measure])
             self._known[measure] = rows[rows["exit"].isna()]
         return self._known[measure]
+
+    def of(self, data: str, candidates: Collection[Candidate]) -> dict[Candidate, dict[int, Answers]]:
+        """Answers on a data set, by candidate and seed."""
+        found: dict[Candidate, dict[int, Answers]] = {}
+        for (model, where, strategy, seed), answers in sorted(self.answers.items()):
+            if where == data and (model, strategy) in candidates:
+                found.setdefault((model, strategy), {})[seed] = answers
+        return found
 
 
 @dataclass(frozen=True)
@@ -49,63 +58,97 @@ class Preference:
     frozen_backbone: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class ChosenPoint:
-    """One point of a candidate. rows: of POINTS, a row a seed."""
-
-    use: str
-    rows: pd.DataFrame
+# Accuracy for compute: curves of all thresholds, averaged over seeds
 
 
-def _means(points: pd.DataFrame) -> pd.DataFrame:
-    keys = ["model", "strategy", "point"]
-    return points.groupby(keys, sort=True)[["macs", "held_out", "accuracy"]].mean().reset_index()
+@dataclass(frozen=True)
+class Reach:
+    """What a candidate needs for an accuracy. macs: where its mean curve over seeds first has it; None
+    where it never does.  low, high: 95 % over seeds and images; high None: it may never; both None of
+    one seed.  best: the highest accuracy of its curve, and the same interval."""
+
+    macs: float | None
+    low: float | None
+    high: float | None
+    best: tuple[float, float | None, float | None]
 
 
-def best_accuracy(points: pd.DataFrame, max_macs: float | None) -> float | None:
-    """The highest mean calibration accuracy of any point within the MACs; None where there is none."""
-    means = _means(points)
-    if max_macs is not None:
-        means = means[means["macs"] <= max_macs]
-    return float(means["held_out"].max()) if len(means) else None
-
-
-def default_target(points: pd.DataFrame) -> float | None:
-    """A point less than the best mean accuracy (on calibration data) of any final exit."""
-    exits = points[points["point"].str.startswith("exit ")]
-    if exits.empty:
+def reach(seeds: Sequence[Answers], accuracy: float, max_macs: float | None = None) -> Reach | None:
+    """What a candidate needs; None where it cannot answer within `max_macs`. seeds: its answers."""
+    low = max(a.cheapest for a in seeds)
+    high = max(a.curve[1][0] for a in seeds)
+    high = high if max_macs is None else min(high, max_macs)
+    if high < low:
         return None
-    keys = ["model", "strategy", "seed"]
-    last = exits.loc[exits.groupby(keys)["macs"].idxmax()]
-    return float(last.groupby(["model", "strategy"])["held_out"].mean().max()) - LESS
+    spent = np.linspace(low, high, POINTS)
+    mean = np.mean([a.accuracy(spent) for a in seeds], axis=0)
+    top = int(mean.argmax())
+    if len(seeds) < 2 or not _same_images(seeds):
+        return Reach(_first(spent, mean, accuracy), None, None, (float(mean[top]), None, None))
+    half = np.array([_half([a.on_images(m) for a in seeds]) for m in spent])
+    ends = (_first(spent, mean + half, accuracy), _first(spent, mean - half, accuracy))
+    best = (float(mean[top]), float(mean[top] - half[top]), float((mean + half).max()))
+    return Reach(_first(spent, mean, accuracy), *ends, best)
 
 
-def cheapest(
-    points: pd.DataFrame, target: float, max_macs: float | None
-) -> Mapping[Candidate, ChosenPoint]:
-    """Of each candidate, the point with the fewest MACs that reaches the target on calibration data."""
-    means = _means(points)
-    means = means[means["held_out"] >= target]
-    if max_macs is not None:
-        means = means[means["macs"] <= max_macs]
-    return _first(points, means.sort_values(["macs", "point"], kind="stable"))
+def ruled_out(found: Reach | None, target: float) -> str | None:
+    """Why a candidate does not have the target, as sure as the runs are; None where it does."""
+    if found is None:
+        return WITHIN
+    if found.macs is not None:
+        return None
+    best, low, high = found.best
+    if low is None or high is None:
+        return f"it reaches {100 * best:.1f} % at most, of {100 * target:.1f} %"
+    text = f"it reaches {100 * best:.1f} % at most ({100 * low:.1f} to {100 * high:.1f} %)"
+    doubt = "" if high < target else f"{OPEN}: "
+    return f"{doubt}{text}, of {100 * target:.1f} %"
 
 
-def most_accurate_within(points: pd.DataFrame, max_macs: float) -> Mapping[Candidate, ChosenPoint]:
-    """Of each candidate, the point with the highest calibration accuracy within the MACs."""
-    means = _means(points)
-    means = means[means["macs"] <= max_macs]
-    order = means.sort_values(["held_out", "macs"], ascending=[False, True], kind="stable")
-    return _first(points, order)
+def _half(rows: Sequence[Floats]) -> float:
+    """Half of a 95 % interval of the mean over seeds and images."""
+    found = crossed(np.array(rows))
+    return float(stats.t.ppf(0.975, found.df) * found.error)
 
 
-def _first(points: pd.DataFrame, order: pd.DataFrame) -> dict[Candidate, ChosenPoint]:
-    chosen = order.drop_duplicates(["model", "strategy"]).sort_values(["model", "strategy"])
-    found = {}
-    for model, strategy, point in chosen[["model", "strategy", "point"]].itertuples(index=False):
-        at = (points["model"] == model) & (points["strategy"] == strategy) & (points["point"] == point)
-        found[str(model), str(strategy)] = ChosenPoint(str(point), points[at])
-    return found
+def _first(spent: Floats, accuracy: Floats, wanted: float) -> float | None:
+    """Where a curve first has an accuracy, on the line between two points."""
+    there = np.flatnonzero(accuracy >= wanted)
+    if not len(there):
+        return None
+    at = int(there[0])
+    if at == 0:
+        return float(spent[0])
+    span = accuracy[at] - accuracy[at - 1]
+    return float(spent[at - 1] + (wanted - accuracy[at - 1]) / span * (spent[at] - spent[at - 1]))
+
+
+def _same_images(answers: Collection[Answers]) -> bool:
+    keys = {a.images for a in answers}
+    return len(keys) == 1 and "" not in keys
+
+
+def default_target(found: Mapping[Candidate, Mapping[int, Answers]]) -> float | None:
+    """A point less than the best mean accuracy of any final exit."""
+    means = [np.mean([a.right[:, -1].mean() for a in seeds.values()]) for seeds in found.values()]
+    return float(max(means)) - LESS if means else None
+
+
+def at_compute(
+    found: Mapping[Candidate, Mapping[int, Answers]], macs: float, names: Mapping[Candidate, str]
+) -> tuple[pd.DataFrame, Images | None]:
+    """Test accuracy of every candidate that can answer so cheaply, a row a seed (columns VALUES), and
+    image by image, by name."""
+    rows: list[tuple[object, ...]] = []
+    images: dict[tuple[str, str], Floats] = {}
+    for (model, strategy), seeds in found.items():
+        for seed, answers in seeds.items():
+            if answers.cheapest <= macs:
+                value = answers.on_images(macs)
+                images[names[model, strategy], str(seed)] = value
+                rows.append((model, strategy, seed, float(value.mean()), answers.source, True))
+    same = _same_images([a for seeds in found.values() for a in seeds.values()])
+    return pd.DataFrame(rows, columns=VALUES), images if same else None
 
 
 VALUES = ["model", "strategy", "seed", "value", "source", "measured"]
@@ -120,21 +163,25 @@ def _of_points(_: Numbers) -> pd.DataFrame:
 MACS = Measure("macs", "Mean MACs of an image", "MMAC", _of_points, per_exit=False)
 BALANCE = Measure("balance", "Distance from the best", "of 1", _of_points, per_exit=False)
 FEWER = "it lacks exits that others have, so it has no mean over them"
+OPEN = "not shown either way"
+WITHIN = "it cannot answer within these MACs"
 
 
 @dataclass(frozen=True, eq=False)
 class GoalValues:
-    """frame: columns VALUES.  use: how a candidate is used, and its mean test accuracy so.  ruled_out:
-    who has no value, and why.  counted: whether values are exact, so that a difference that is the same
-    in every seed is one.  target: the calibration accuracy that places to leave were chosen for."""
+    """frame: values, a row a candidate and seed (columns VALUES).  ruled_out: who has no value, and why.
+    reach: what each needs for `target`, where the goal is that; candidates are then ranked by it and
+    tested by `frame`, their accuracy at the compute `at`, which the first one needs.  images: the values
+    image by image, by name and seed."""
 
     measure: Measure
     frame: pd.DataFrame
-    use: Mapping[Candidate, tuple[str, float]]
     ruled_out: Mapping[Candidate, str]
     notes: tuple[str, ...] = ()
-    counted: bool = False
+    images: Images | None = None
+    reach: Mapping[Candidate, Reach] = field(default_factory=dict)
     target: float | None = None
+    at: float | None = None
 
 
 def pairs(frame: pd.DataFrame) -> list[Candidate]:
@@ -147,89 +194,105 @@ def only(frame: pd.DataFrame, candidates: Collection[Candidate]) -> pd.DataFrame
     return frame.loc[np.array([c in candidates for c in pairs(frame)], dtype=bool)]
 
 
-def values(facts: Facts, wish: Preference, data: str, allowed: Sequence[Candidate]) -> GoalValues:
-    """What `wish.goal` ranks the allowed candidates by."""
-    points = only(facts.points[facts.points["data"] == data], allowed)
+def values(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
+    """What `wish.goal` ranks candidates by. names: of those that are allowed."""
     match wish.goal:
         case "accuracy":
-            if wish.max_macs is None:
-                return _accuracy(facts, data, allowed)
-            note = "Each network is used where it is most accurate within the MACs allowed."
-            chosen = most_accurate_within(points, wish.max_macs)
-            return _chosen(MEASURES["accuracy-test"], chosen, allowed, note)
+            return _accuracy(facts, wish, data, names)
         case "latency":
-            return _latency(points, wish, allowed)
+            return _latency(facts, wish, data, names)
         case "training-time":
-            return _observed(facts, data, ("seconds-written",), allowed)
+            return _observed(facts, data, ("seconds-written",), names)
         case "memory":
-            return _observed(facts, data, MEMORY, allowed)
+            return _observed(facts, data, MEMORY, names)
         case "energy":
-            return _observed(facts, data, ENERGY, allowed)
+            return _observed(facts, data, ENERGY, names)
         case "balanced":
-            return _balanced(facts, wish, data, allowed)
+            return _balanced(facts, wish, data, names)
 
 
-def _observed(facts: Facts, data: str, names: Sequence[str], allowed: Sequence[Candidate]) -> GoalValues:
+def _observed(
+    facts: Facts, data: str, measures: Sequence[str], names: Mapping[Candidate, str]
+) -> GoalValues:
     """Overall observations of the first of these measures that there is."""
-    for name in names:
+    for name in measures:
         rows = facts.observed(name)
-        rows = only(rows[rows["data"] == data], allowed)
+        rows = only(rows[rows["data"] == data], names)
         if len(rows):
             have = set(pairs(rows))
-            out = {c: "there is no reading of it" for c in allowed if c not in have}
-            return GoalValues(MEASURES[name], rows[VALUES], {}, out)
-    return GoalValues(MEASURES[names[0]], pd.DataFrame(columns=VALUES), {}, {})
+            out = {c: "there is no reading of it" for c in names if c not in have}
+            return GoalValues(MEASURES[name], rows[VALUES], out)
+    return GoalValues(MEASURES[measures[0]], pd.DataFrame(columns=VALUES), {})
 
 
-def _accuracy(facts: Facts, data: str, allowed: Sequence[Candidate]) -> GoalValues:
-    found = _observed(facts, data, ("accuracy-test",), allowed)
-    note = "Accuracy is the mean over exits; with --max-macs it is that of the best place to leave."
-    return GoalValues(found.measure, found.frame, {}, dict.fromkeys(found.ruled_out, FEWER), (note,))
+def _accuracy(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
+    """Averaged over exits; with a limit on MACs, of the threshold that spends just these."""
+    found = facts.of(data, names)
+    if wish.max_macs is not None:
+        frame, images = at_compute(found, wish.max_macs, names)
+        out = {c: WITHIN for c in names if c not in set(pairs(frame))}
+        note = (
+            "Thresholds are such that an image takes these MACs on average; no label is used for that."
+        )
+        return GoalValues(MEASURES["accuracy-test"], frame, out, (note,), images)
+    seen = _observed(facts, data, ("accuracy-test",), names)
+    note = "Accuracy is the mean over exits; --max-macs compares at equal compute."
+    images = {
+        (names[c], str(seed)): np.asarray(answers.right.mean(axis=1))
+        for c, seeds in found.items()
+        for seed, answers in seeds.items()
+    }
+    there = {
+        (names[c], str(seed)) for c, seed in zip(pairs(seen.frame), seen.frame["seed"], strict=True)
+    }
+    known = there <= set(images) and _same_images([a for s in found.values() for a in s.values()])
+    out = dict.fromkeys(seen.ruled_out, FEWER)
+    return GoalValues(seen.measure, seen.frame, out, (note,), images if known else None)
 
 
-def _latency(points: pd.DataFrame, wish: Preference, allowed: Sequence[Candidate]) -> GoalValues:
-    target = wish.min_accuracy if wish.min_accuracy is not None else default_target(points)
+def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
+    """The compute that an accuracy takes. Candidates are tested where compute is equal: by the accuracy
+    that each has for what the first one needs."""
+    found = facts.of(data, names)
+    target = wish.min_accuracy if wish.min_accuracy is not None else default_target(found)
+    nothing = pd.DataFrame(columns=VALUES)
     if target is None:
-        return GoalValues(MACS, pd.DataFrame(columns=VALUES), {}, {})
-    asked = "as asked" if wish.min_accuracy is not None else "a point less than the best final exit"
-    note = (
-        f"Each network leaves where it is cheapest with {100 * target:.1f} % ({asked}) on calibration "
-        "data; offramp calibrate chooses with more care."
-    )
-    found = _chosen(MACS, cheapest(points, target, wish.max_macs), allowed, note)
+        return GoalValues(MACS, nothing, {})
+    reached: dict[Candidate, Reach] = {}
     out = {}
-    for candidate in found.ruled_out:
-        best = best_accuracy(only(points, [candidate]), wish.max_macs)
-        reach = "nothing within these MACs" if best is None else f"{100 * best:.1f} % at most"
-        out[candidate] = f"it reaches {reach}, of {100 * target:.1f} %"
-    return GoalValues(MACS, found.frame, found.use, out, found.notes, counted=True, target=target)
+    for candidate, seeds in found.items():
+        one = reach(list(seeds.values()), target, wish.max_macs)
+        why = ruled_out(one, target)
+        if one is None or why is not None:
+            out[candidate] = why or WITHIN
+        else:
+            reached[candidate] = one
+    asked = "as asked" if wish.min_accuracy is not None else "a point less than the best final exit"
+    if not reached:
+        return GoalValues(MACS, nothing, out, target=target)
+    at = min(r.macs for r in reached.values() if r.macs is not None)
+    frame, images = at_compute({c: found[c] for c in reached}, at, names)
+    note = (
+        f"MACs at which the mean curve over seeds has {100 * target:.1f} % ({asked}), on test. "
+        "Strategies are tested by the accuracy that each has at the compute that the first one needs."
+    )
+    return GoalValues(MACS, frame, out, (note,), images, reached, target, at)
 
 
-def _chosen(
-    measure: Measure, chosen: Mapping[Candidate, ChosenPoint], allowed: Sequence[Candidate], note: str
-) -> GoalValues:
-    column = "macs" if measure is MACS else "accuracy"
-    frames = [choice.rows.assign(value=choice.rows[column], measured=True) for choice in chosen.values()]
-    rows = pd.concat(frames)[VALUES] if frames else pd.DataFrame(columns=VALUES)
-    use = {c: (choice.use, float(choice.rows["accuracy"].mean())) for c, choice in chosen.items()}
-    out = {c: "nowhere does it meet what is asked" for c in allowed if c not in chosen}
-    return GoalValues(measure, rows, use, out, (note,))
-
-
-def _balanced(facts: Facts, wish: Preference, data: str, allowed: Sequence[Candidate]) -> GoalValues:
+def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
     """The mean, seed by seed, of how far a candidate is from the best (0) on the way to the worst (1) in
     accuracy, compute and training time, and in memory and energy where they were measured. Candidates
     that one of these rules out are out."""
-    latency = Preference("latency", wish.min_accuracy, wish.max_macs)
-    time = _observed(facts, data, ("seconds-written",), allowed)
+    latency = _latency(facts, wish, data, names)
+    time = _observed(facts, data, ("seconds-written",), names)
     if not time.frame["measured"].all():  # an estimated time is no measurement, counted MACs are exact
-        time = _observed(facts, data, ("macs-written",), allowed)
+        time = _observed(facts, data, ("macs-written",), names)
     parts = {
-        "accuracy": _accuracy(facts, data, allowed),
-        "inference": values(facts, latency, data, allowed),
+        "accuracy": _accuracy(facts, Preference("accuracy"), data, names),
+        "inference": replace(latency, frame=_each_seed(facts.of(data, names), latency.target)),
         "training": time,
-        "memory": _observed(facts, data, MEMORY, allowed),
-        "energy": _observed(facts, data, ENERGY, allowed),
+        "memory": _observed(facts, data, MEMORY, names),
+        "energy": _observed(facts, data, ENERGY, names),
     }
     parts = {n: p for n, p in parts.items() if len(p.frame) and p.frame["measured"].all()}
     out: dict[Candidate, str] = {}
@@ -237,23 +300,34 @@ def _balanced(facts: Facts, wish: Preference, data: str, allowed: Sequence[Candi
         if name == "inference" and wish.min_accuracy is None and wish.max_macs is None:
             continue  # nothing was asked for: who falls short comes last
         out |= {c: f"{name}: {why}" for c, why in part.ruled_out.items() if c not in out}
-    left = [c for c in allowed if c not in out]
+    left = [c for c in names if c not in out]
     seeds = sorted({seed for part in parts.values() for seed in part.frame["seed"]})
     far = [_distances(part, left, seeds) for part in parts.values()]
     if not far or not left:
-        return GoalValues(BALANCE, pd.DataFrame(columns=VALUES), {}, out)
+        return GoalValues(BALANCE, pd.DataFrame(columns=VALUES), out)
     both = pd.concat(far).groupby(["model", "strategy", "seed"], sort=True)["far"]
     frame = both.agg(["mean", "count"]).reset_index().rename(columns={"mean": "value"})
     frame = frame[frame["count"] == len(far)].assign(source="", measured=True)
     titles = ", ".join(part.measure.title for part in parts.values())
-    inference = parts["inference"].notes if "inference" in parts else ()
-    notes = (f"The mean over: {titles}.", *inference)
-    return GoalValues(BALANCE, frame[VALUES], {}, out, notes)
+    inference = () if latency.target is None else (f"MACs: for {100 * latency.target:.1f} % on test.",)
+    return GoalValues(BALANCE, frame[VALUES], out, (f"The mean over: {titles}.", *inference))
+
+
+def _each_seed(found: Mapping[Candidate, Mapping[int, Answers]], target: float | None) -> pd.DataFrame:
+    """The MACs that a target takes, by seed (columns VALUES), of those that have it in every seed."""
+    rows: list[tuple[object, ...]] = []
+    for (model, strategy), seeds in found.items():
+        needed = [None if target is None else reach([a], target) for a in seeds.values()]
+        spent = [r.macs for r in needed if r is not None and r.macs is not None]
+        if len(spent) == len(seeds):
+            more = zip(seeds, spent, seeds.values(), strict=True)
+            rows += [(model, strategy, seed, macs, a.source, True) for seed, macs, a in more]
+    return pd.DataFrame(rows, columns=VALUES)
 
 
 def _distances(part: GoalValues, left: Sequence[Candidate], seeds: Sequence[int]) -> pd.DataFrame:
-    """How far each is from the best of its seed, 0, on the way to the worst, 1. Who is nowhere as
-    accurate as MACs are counted for has 1."""
+    """How far each is from the best of its seed, 0, on the way to the worst, 1. Who never has the
+    accuracy that MACs are counted for has 1."""
     rows = only(part.frame, left)
     groups = rows.groupby("seed")["value"]
     low, high = groups.transform("min"), groups.transform("max")

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import Measure
 from offramp.analysis.recommend.goals import (
+    FEWEST,
     Candidate,
     Facts,
     GoalValues,
     Preference,
-    best_accuracy,
+    Reach,
     only,
     pairs,
+    reach,
+    ruled_out,
     values,
 )
-from offramp.analysis.stats import Columns, Untested, analyze_sample, sample
-from offramp.analysis.stats.analyze import OverBlocks
-from offramp.analysis.stats.pairwise import Pair, UntestedPair
+from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
+from offramp.analysis.stats.pairwise import Estimate, Pair, UntestedPair
 from offramp.paper.guidelines import Goal
 
 ALPHA = 0.05
+SMALL = 0.005  # a difference in accuracy that is worth finding
 
 
 @dataclass(frozen=True)
 class Ranked:
     """A strategy on a network, or several that are identical by construction.
 
-    mean, sd: over seeds, of the advice's measure.  p: of the difference from the first, adjusted; None
-    where it was not tested.  behind: whether it is told apart from the first one; None if untested.
-    use, accuracy: how to use the network so, such as `exit 2`, and what its test accuracy then is; empty
-    and None where the measure is not of one way to use it.
+    mean, sd: over seeds, of the advice's measure.  low, high: 95 % of the MACs that a target takes; high
+    None where the target may be out of reach.  p: of the difference from the first, adjusted; None where
+    it was not tested.  behind: whether it is told apart from the first one; None if untested.  accuracy:
+    on test, at the compute that the first one needs; None where nothing depends on compute.
     """
 
     name: str
@@ -42,8 +47,9 @@ class Ranked:
     seeds: int
     p: float | None
     behind: bool | None
-    use: str = ""
     accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,10 @@ class Advice:
     """A ranking for one data set, the best first.
 
     measure: what is ranked by; values are in its stored unit.  untested: why nothing was tested, or
-    None.  notes: whole sentences.  target: the accuracy (0 to 1, on calibration data) that places to
-    leave were chosen for; None where there is none.
+    None.  notes: whole sentences.  target: the test accuracy (0 to 1) that MACs are counted for; None
+    where there is none.  at: the MACs at which candidates were tested.  detectable: the smallest
+    difference from the first one that would have been found with probability POWER, of those that were
+    not.  withheld: why there is no recommendation, a sentence; None where there is one.
     """
 
     goal: Goal
@@ -71,6 +79,9 @@ class Advice:
     untested: str | None
     notes: tuple[str, ...]
     target: float | None = None
+    at: float | None = None
+    detectable: float | None = None
+    withheld: str | None = None
 
     @property
     def first(self) -> tuple[Ranked, ...]:
@@ -88,20 +99,22 @@ def recommend(facts: Facts, wish: Preference) -> list[Advice]:
 def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     trials = facts.numbers.trials
     everyone = sorted(set(pairs(trials[trials["data"] == data])))
-    out = _excluded(facts, wish, data, everyone)
-    found = values(facts, wish, data, [c for c in everyone if c not in out])
-    out |= {c: why for c, why in found.ruled_out.items() if c not in out}
     several = len({model for model, _ in everyone}) > 1
     names = {c: f"{c[1]} on {c[0]}" if several else c[1] for c in everyone}
+    out = _excluded(facts, wish, data, everyone)
+    found = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
+    out |= {c: why for c, why in found.ruled_out.items() if c not in out}
     frame = only(found.frame, [c for c in everyone if c not in out])
-    ranking, untested = _rank(found, frame, names)
-    if not ranking and len(out) == len(everyone):
-        untested = "every strategy is ruled out"
+    ranked = _Ranking((), f"there are no values of {found.measure.name}")
+    if len(frame):
+        ranked = _rank(found, frame, names)
+    untested = "every strategy is ruled out" if len(out) == len(everyone) else ranked.untested
     notes = found.notes
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
         notes += ("Costs include training the backbone, which a given one saves.",)
     ruled = tuple(RuledOut(names[c], why) for c, why in sorted(out.items()))
-    return Advice(wish.goal, data, found.measure, ranking, ruled, untested, notes, found.target)
+    about = (wish.goal, data, found.measure, ranked.ranking, ruled, untested, notes)
+    return Advice(*about, found.target, found.at, ranked.detectable, ranked.withheld)
 
 
 def _excluded(
@@ -109,7 +122,7 @@ def _excluded(
 ) -> dict[Candidate, str]:
     """Who cannot meet what was asked for, and why."""
     out: dict[Candidate, str] = {}
-    points = facts.points[facts.points["data"] == data]
+    answers = facts.of(data, everyone)
     known = facts.numbers.final[facts.numbers.final["data"] == data]
     exits = known.groupby(["model", "strategy"])["exit"].nunique().to_dict()
     for candidate in everyone:
@@ -117,59 +130,95 @@ def _excluded(
             out[candidate] = "it has no early exits"
         elif wish.frozen_backbone and candidate[1] not in facts.heads_only:
             out[candidate] = "it trains the backbone's weights"
-        elif wish.min_accuracy is not None or wish.max_macs is not None:
-            best = best_accuracy(only(points, [candidate]), wish.max_macs)
-            budget = "" if wish.max_macs is None else " within these MACs"
-            if best is None:
-                out[candidate] = "it cannot answer within these MACs"
-            elif wish.min_accuracy is not None and best < wish.min_accuracy:
-                out[candidate] = f"it reaches {100 * best:.1f} % at most{budget}"
+        elif (wish.min_accuracy, wish.max_macs) != (None, None) and candidate in answers:
+            target = 0.0 if wish.min_accuracy is None else wish.min_accuracy
+            why = ruled_out(reach(list(answers[candidate].values()), target, wish.max_macs), target)
+            out |= {} if why is None else {candidate: why}
     return out
 
 
-def _rank(
-    found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str]
-) -> tuple[tuple[Ranked, ...], str | None]:
-    """The ranking, and why nothing in it was tested."""
-    if frame.empty:
-        return (), f"there are no values of {found.measure.name}"
+@dataclass(frozen=True)
+class _Ranking:
+    ranking: tuple[Ranked, ...]
+    untested: str | None = None
+    detectable: float | None = None
+    withheld: str | None = None
+
+
+def _rank(found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str]) -> _Ranking:
+    """The ranking, why nothing in it was tested, and what could have been shown."""
     labeled = frame.assign(name=[names[c] for c in pairs(frame)])
     read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
-    sign = -1 if found.measure.better == "higher" else 1
-    use = {names[c]: how for c, how in found.use.items()}
-    plain: tuple[str, None] = ("", None)
-    groups = sorted(
-        read.groups, key=lambda g: (sign * g.mean, -(use.get(g.names[0], plain)[1] or 0.0), g.label)
-    )
-    analysis = analyze_sample(read, ALPHA).over_blocks
-    tested: dict[frozenset[str], Pair | UntestedPair] = {}
+    needed = {names[c]: r for c, r in found.reach.items()}
+    higher = found.measure.better == "higher"
+
+    def place(mean: float, label: str) -> tuple[float, float, str]:
+        """Where a group stands: by what it needs, else by its values."""
+        need = needed.get(label.split(" = ")[0])
+        if need is not None and need.macs is not None:
+            return need.macs, -mean, label
+        return (-mean if higher else mean), 0.0, label
+
+    groups = sorted(read.groups, key=lambda g: place(g.mean, g.label))
+    analysis = analyze_sample(read, ALPHA, both=False, images=found.images)
+    tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     untested = None
-    if isinstance(analysis, OverBlocks):
-        tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
-    elif isinstance(analysis, Untested) and len(groups) > 1:
-        untested = analysis.why.replace("block", "seed")
+    if isinstance(analysis.believed, Untested) and len(groups) > 1:
+        untested = analysis.believed.why.replace("block", "seed")
     rows = []
     for group in groups:
-        pair = tested.get(frozenset((groups[0].label, group.label)))
-        p, behind = _against_first(pair, found.counted)
+        p, behind = _against_first(tested.get(frozenset((groups[0].label, group.label))))
         sd = float(group.array.std(ddof=1)) if len(group.values) > 1 else None
-        how, accuracy = use.get(group.names[0], plain)
-        n = len(group.values)
-        rows.append(Ranked(group.label, group.mean, sd, n, p, behind, how, accuracy))
-    return tuple(rows), untested
+        about = (group.label, group.mean, sd, len(group.values), p, behind)
+        need = needed.get(group.names[0])
+        rows.append(Ranked(*about) if need is None else _needs(Ranked(*about), need))
+    first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
+    shown = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
+    few = _few(found, read) if len(groups) > 1 else None
+    return _Ranking(tuple(rows), untested, max(shown, default=None), few)
 
 
-def _against_first(pair: Pair | UntestedPair | None, counted: bool) -> tuple[float | None, bool | None]:
+def _needs(row: Ranked, need: Reach) -> Ranked:
+    """A row of a ranking by MACs."""
+    mean = row.mean if need.macs is None else need.macs
+    return replace(row, mean=mean, sd=None, accuracy=row.mean, low=need.low, high=need.high)
+
+
+def _few(found: GoalValues, read: Sample) -> str | None:
+    """Why there is no recommendation: too few seeds to tell how much they vary."""
+    seeds = min(len(group.values) for group in read.groups)
+    if seeds >= FEWEST:
+        return None
+    have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
+    text = f"{have} too few for a recommendation"
+    points = found.measure.unit == "%" or found.target is not None
+    spread = _spread(read)
+    if spread is None or not points:
+        return f"{text}; train at least {FEWEST}."
+    wanted = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
+    many = "more than 500" if wanted is None else f"about {wanted}"
+    return f"{text}; to show a difference of half a point takes {many}, as these vary."
+
+
+def _spread(read: Sample) -> Estimate | None:
+    """How the differences of two groups vary over seeds, in the middle over all pairs."""
+    found = []
+    for one, other in combinations(read.groups, 2):
+        values = dict(zip(other.blocks, other.values, strict=True))
+        both = [v - values[b] for b, v in zip(one.blocks, one.values, strict=True) if b in values]
+        found += [float(np.var(both, ddof=1))] if len(both) > 1 else []
+    return Estimate(0.0, 2, float(np.median(found))) if found else None
+
+
+def _against_first(pair: Pair | UntestedPair | None) -> tuple[float | None, bool | None]:
     """p, and whether a candidate is told apart from the first one."""
-    if isinstance(pair, Pair):
-        return pair.p, pair.p < ALPHA
-    if isinstance(pair, UntestedPair) and counted and pair.difference is not None:
-        return None, pair.difference != 0  # exact counts, different by the same in every seed
-    return None, None
+    return (pair.p, pair.p < ALPHA) if isinstance(pair, Pair) else (None, None)
 
 
 def sure(advice: Advice) -> str:
     """How sure the first place is: a clause."""
+    if advice.withheld is not None:
+        return advice.withheld[:1].lower() + advice.withheld[1:].rstrip(".")
     if advice.untested is not None:
         estimated = advice.untested.startswith("estimated")
         return "estimated, not tested" if estimated else f"not tested: {advice.untested}"
@@ -179,7 +228,7 @@ def sure(advice: Advice) -> str:
     ties = advice.first[1:]
     seeds = f"{best.seeds} seeds"
     unknown = [r.name for r in others if r.behind is None]
-    rest = f"; not tested against {', '.join(unknown)}, always as far behind" if unknown else ""
+    rest = f"; not tested against {', '.join(unknown)}" if unknown else ""
     if not ties:
         ps = [r.p for r in others if r.p is not None]
         return f"better than every other{f', p at most {max(ps):.2g}, {seeds}' if ps else ''}{rest}"

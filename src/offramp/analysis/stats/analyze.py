@@ -1,4 +1,4 @@
-"""Both ways of testing whether groups differ, side by side, and which of them to believe."""
+"""The ways of testing whether groups differ, side by side, and which of them to believe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, shapiro, welch
 from offramp.analysis.stats.order import Order, order
-from offramp.analysis.stats.pairwise import Pairs, games_howell, paired_differences, tukey
+from offramp.analysis.stats.pairwise import Images, Pairs, games_howell, paired_differences, tukey
 from offramp.analysis.stats.repeated import Repeated, repeated
 from offramp.analysis.stats.sample import Columns, Floats, Group, Sample, Untested, sample
 from offramp.errors import OfframpError, nearest
@@ -23,7 +23,12 @@ BLOCKS = (
     "values of one block belong together, blocks are independent, differences are normal; "
     "correlations between groups may differ"
 )
+CROSSED = (
+    "blocks and images are both drawn at random; a difference varies with either, and every block "
+    "answers the same images"
+)
 NOT_ASKED = Untested("not asked for")
+Way = Literal["over blocks and images", "over blocks", "one-way"]
 
 
 @dataclass(frozen=True)
@@ -70,17 +75,41 @@ class OverBlocks:
 
 
 @dataclass(frozen=True)
+class Crossed:
+    """Holm-adjusted paired differences over blocks and images. images: how many."""
+
+    pairs: Pairs
+    order: Order
+    images: int
+    assumes: str = CROSSED
+
+
+@dataclass(frozen=True)
 class Analysis:
-    """What was found. default: which of the two ways to believe; over_blocks is None without blocks.
+    """What was found. default: which of the ways to believe; over_blocks is None without blocks, crossed
+    where nothing is known of single images.
 
     notes: what a reader must know, as values left out and groups that are identical by construction.
     """
 
     means: tuple[Mean, ...]
-    default: Literal["over blocks", "one-way"]
+    default: Way
     over_blocks: OverBlocks | Untested | None
     one_way: OneWay | Untested
     notes: tuple[str, ...]
+    crossed: Crossed | Untested | None = None
+
+    @property
+    def believed(self) -> Crossed | OverBlocks | OneWay | Untested | None:
+        """The way to believe."""
+        ways = {"over blocks and images": self.crossed, "over blocks": self.over_blocks}
+        return ways.get(self.default, self.one_way)
+
+    @property
+    def pairs(self) -> Pairs:
+        """All pairs by the way to believe; none where it could not be made."""
+        way = self.believed
+        return () if way is None or isinstance(way, Untested) else way.pairs
 
 
 def analyze(frame: pd.DataFrame, columns: Columns, alpha: float = 0.05) -> Analysis:
@@ -134,9 +163,12 @@ def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, s
         yield dict(zip(by, map(str, texts), strict=True)), frame.iloc[index]
 
 
-def analyze_sample(found: Sample, alpha: float = 0.05, *, both: bool = True) -> Analysis:
-    """Compare the groups of a sample. both: false leaves out the way that is not the default, which
-    takes the longer of the two for many groups."""
+def analyze_sample(
+    found: Sample, alpha: float = 0.05, *, both: bool = True, images: Images | None = None
+) -> Analysis:
+    """Compare the groups of a sample. both: false leaves out the one-way analysis where it is not the
+    default, as it takes the longest for many groups.  images: what was measured on each image, the same
+    ones in every block; then differences are tested over blocks and images."""
     means = tuple(_mean(group) for group in found.groups)
     notes = list(found.notes)
     notes += [
@@ -144,11 +176,13 @@ def analyze_sample(found: Sample, alpha: float = 0.05, *, both: bool = True) -> 
         for group in found.groups
         if len(group.names) > 1
     ]
-    default: Literal["over blocks", "one-way"] = "over blocks" if found.blocked else "one-way"
+    default: Way = "over blocks" if found.blocked else "one-way"
+    if found.blocked and images is not None:
+        default = "over blocks and images"
     if obstacle := _obstacle(found) or _lonely(found, found.blocked):
         over = obstacle if found.blocked else None
         one = _obstacle(found) or _lonely(found, False) or obstacle
-        return Analysis(means, default, over, one, tuple(notes))
+        return Analysis(means, default, over, one, tuple(notes), None if images is None else over)
     groups = tuple(group for group in found.groups if len(group.values) > 1)
     notes += [
         f"{group.label} has one value and is left out of every test"
@@ -156,14 +190,16 @@ def analyze_sample(found: Sample, alpha: float = 0.05, *, both: bool = True) -> 
         if len(group.values) < 2
     ]
     notes += [f"{g.label} is constant" for g in groups if len(set(g.values)) == 1]
-    over_blocks = None
+    over_blocks, crossed = None, None
     if found.blocked:
         over_blocks, more = _over_blocks(groups, alpha)
         notes += more
+    if found.blocked and images is not None:
+        crossed = _crossed(groups, alpha, images)
     if len(groups) == 2:
         notes.append("with two groups the overall test is the test of their difference")
     one_way = _one_way(groups, alpha) if both or over_blocks is None else NOT_ASKED
-    return Analysis(means, default, over_blocks, one_way, tuple(notes))
+    return Analysis(means, default, over_blocks, one_way, tuple(notes), crossed)
 
 
 def _obstacle(found: Sample) -> Untested | None:
@@ -218,6 +254,12 @@ def _over_blocks(groups: Sequence[Group], alpha: float) -> tuple[OverBlocks, lis
     table, notes = _table(groups)
     pairs = paired_differences(groups, alpha)
     return OverBlocks(repeated(table), pairs, order([g.label for g in groups], pairs, alpha)), notes
+
+
+def _crossed(groups: Sequence[Group], alpha: float, images: Images) -> Crossed:
+    pairs = paired_differences(groups, alpha, images)
+    count = len(next(iter(images.values())))
+    return Crossed(pairs, order([g.label for g in groups], pairs, alpha), count)
 
 
 def _table(groups: Sequence[Group]) -> tuple[Floats, list[str]]:

@@ -45,10 +45,10 @@ def recommend(
       offramp recommend runs/demo --goal latency --min-accuracy 0.9
       offramp recommend --goal memory --frozen-backbone
 
-    accuracy ranks by the mean over exits, on test; with --max-macs, by the best place to leave. latency
-    ranks by the fewest MACs at which a network still has --min-accuracy. By default that is the best
-    final exit's less one point. balanced ranks by the distance from the best, on average over the other
-    goals.
+    accuracy ranks by the mean over exits, on test; with --max-macs, by the accuracy that these MACs buy.
+    latency ranks by the MACs at which a network has --min-accuracy. By default that is the best final
+    exit's less one point. balanced ranks by the distance from the best, on average over the other goals.
+    Differences are tested over seeds and test images. Fewer than three seeds give no recommendation.
     """
     asked = wish(goal, min_accuracy, max_macs, frozen_backbone)
     given = store is not None or store_ is not None
@@ -139,45 +139,46 @@ def _guidelines(asked: Preference, why: str, as_json: bool) -> None:
 
 
 def _advice(one: Advice) -> None:
-    from offramp.analysis.recommend import sure
+    from offramp.report.advice import sentence
 
     measure = one.measure
     if one.ranking:
         unit = f", {measure.unit}" if measure.unit and measure.name != "macs" else ""
         title = f"{one.data}: {measure.title}{unit} ({measure.better} is better)"
-        listing = _ranking(one)
-        words = [f"{one.ranking[0].name} leads; {sure(one)}.", *one.notes]
-        show(listing, title, "\n".join(line for text in words for line in folded(text)))
+        words = [one.withheld or sentence(one), *one.notes]
+        show(_ranking(one), title, "\n".join(line for text in words for line in folded(text)))
     else:
         typer.echo(f"{one.data}: no ranking, {one.untested}.\n")
     if one.ruled_out:
-        show(table(["ruled out", "why"], rows=[(out.name, out.why) for out in one.ruled_out]))
+        show(table(["not ranked", "why"], rows=[(out.name, out.why) for out in one.ruled_out]))
 
 
 def _ranking(one: Advice) -> Any:
-    """With the place where each leaves, and its accuracy there, where these differ."""
+    """With the interval of the MACs that a target takes, and the accuracy at the compute of the test."""
     measure = one.measure
-    uses = any(r.use for r in one.ranking)
-    other = uses and measure.name != "accuracy-test"
-    left = ["", "strategy", *(["leaves at"] if uses else [])]
-    right = ["mean", *(["accuracy"] if other else ["sd"]), "against the first"]
-    listing = table(left, right)
+    more = ["sd"] if one.at is None else ["95 %", f"accuracy at {macs(one.at)}"]
+    listing = table(["", "strategy"], ["mean", *more, "against the first"])
     for place, r in enumerate(one.ranking, start=1):
-        where = [r.use.replace("confidence >=", "≥")] if uses else []
-        mean = macs(r.mean) if measure.name == "macs" else f"{r.mean * measure.scale:.4g}"
-        more = "" if r.sd is None else f"{r.sd * measure.scale:.2g}"
-        if other:
-            more = "" if r.accuracy is None else f"{100 * r.accuracy:.1f} %"
-        listing.add_row(str(place), r.name, *where, mean, more, "" if place == 1 else _against(r))
+        cells = [macs(r.mean) if measure.name == "macs" else f"{r.mean * measure.scale:.4g}"]
+        if one.at is None:
+            cells += ["" if r.sd is None else f"{r.sd * measure.scale:.2g}"]
+        else:
+            cells += [_range(r), "" if r.accuracy is None else f"{100 * r.accuracy:.1f} %"]
+        listing.add_row(str(place), r.name, *cells, "" if place == 1 else _against(r))
     return listing
+
+
+def _range(r: Ranked) -> str:
+    """`67.7 M to 83 M`; `from 67.7 M` where the target may be out of reach."""
+    if r.low is None:
+        return "–"
+    return f"from {macs(r.low)}" if r.high is None else f"{macs(r.low)} to {macs(r.high)}"
 
 
 def _against(r: Ranked) -> str:
     from offramp.analysis.stats.text import p_text
 
-    if r.behind is None:
+    if r.behind is None or r.p is None:
         return "not tested"
-    p = "" if r.p is None else f", p {p_text(r.p)}"
-    if not r.behind and r.p is None:
-        return "the same"
+    p = f", p {p_text(r.p)}"
     return f"behind{p}" if r.behind else f"no significant difference{p}"

@@ -24,7 +24,7 @@ RADIUS = {2: 50, 3: 66, 4: 84}  # of the ring of nodes, by their number; larger 
 NODE = 8  # radius of a node, in pixels
 BOTH = "both"
 Point = tuple[float, float]
-DEFAULT = "repeated measures"
+DEFAULT = "paired differences"
 PAPER = "one-way only"
 
 
@@ -67,9 +67,9 @@ def observations(runs: Runs, metric: Metric) -> pd.DataFrame:
 def edges(analysis: Analysis, better: str) -> list[Edge]:
     """The significant differences by either way of testing, from the better to the worse."""
     ways: dict[str, Pairs] = {}
-    over, one_way = analysis.over_blocks, analysis.one_way
-    if over is not None and not isinstance(over, Untested):
-        ways[DEFAULT] = over.pairs
+    paired, one_way = analysis.crossed or analysis.over_blocks, analysis.one_way
+    if paired is not None and not isinstance(paired, Untested):
+        ways[DEFAULT] = paired.pairs
     if not isinstance(one_way, Untested):
         ways[PAPER] = (one_way.unequal or one_way).pairs
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -93,7 +93,10 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         found = observations(runs, metric)
         seeds = max(seeds, found["seed"].nunique())
         mine = found[found["strategy"].isin(members)]
-        analysis = analyze_sample(sample(mine, Columns("value", "strategy", "seed", "source")), ALPHA)
+        read = sample(mine, Columns("value", "strategy", "seed", "source"))
+        images = runs.images(MEASURES[f"{metric.word}-test"]) or {}
+        scaled = {key: metric.factor * values for key, values in images.items()}
+        analysis = analyze_sample(read, ALPHA, images=scaled or None)
         arrows = edges(analysis, metric.better)
         charts.append(_graph(analysis, arrows, metric))
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
@@ -104,8 +107,8 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
         "arrow. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
-        f"{runs.where}, {series.counted(seeds)}; in brackets the means. Solid: repeated measures over "
-        "seeds, Holm-adjusted paired differences, which assumes that seeds are independent (default). "
+        f"{runs.where}, {series.counted(seeds)}; in brackets the means. Solid: Holm-adjusted paired "
+        "differences over seeds and test images, both taken as drawn at random (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
         "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "
         f"arrow does not mean equal.{told}"
@@ -118,7 +121,11 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
 
 def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     if not arrows:
-        reasons = [w.why for w in (analysis.over_blocks, analysis.one_way) if isinstance(w, Untested)]
+        reasons = [
+            w.why
+            for w in (analysis.crossed or analysis.over_blocks, analysis.one_way)
+            if isinstance(w, Untested)
+        ]
         return f"no significant difference{f' ({reasons[0]})' if reasons else ''}."
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 

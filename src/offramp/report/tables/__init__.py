@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # fmt: off
 TABLES: Mapping[str, Family] = MappingProxyType({
     "main": Family("main:main", "accuracy at each exit and against compute, training time"),
+    "equal": Family("equal:equal", "accuracy at equal compute, with early exits in use"),
     "exits": Family("exits:exits", "accuracy by exit, loss trend, time, power", "Table 7"),
     "anova": Family(
         "anova:anova", "F tests of the core strategies: loss and accuracy", "Table 2", whole=True),

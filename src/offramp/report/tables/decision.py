@@ -17,7 +17,7 @@ from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
 from offramp.report.tables.common import RESOURCES, gathered, named, unrecorded
-from offramp.report.tables.marks import ALPHA, default_pairs
+from offramp.report.tables.marks import ALPHA
 
 LEVELS = ("low", "moderate", "high")
 DOUBT = " ?"
@@ -33,7 +33,7 @@ CAPTION = (
     "Overfitting, the share of exits that overfit: low below 10 %, moderate below 40 %, else high. "
     "Severity, how far the last validation loss is above the least one: low below 5 %, mild below 25 %, "
     "moderate below 100 %, else severe. Every ? marks a word with no significant difference between any "
-    "two strategies behind it (Holm-adjusted paired differences over seeds), or an estimate. Paper: its "
+    "two strategies behind it (Holm-adjusted paired differences), or an estimate. Paper: its "
     "Table 8, from its own networks and data; its row for hybrids stands for each of the three."
 )
 
@@ -115,7 +115,7 @@ def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> Stand
 def _differ(runs: Runs, measure: Measure) -> bool:
     analysis = runs.analysis(measure)
     return analysis is not None and any(
-        isinstance(pair, Pair) and pair.p < ALPHA for pair in default_pairs(analysis)
+        isinstance(pair, Pair) and pair.p < ALPHA for pair in analysis.pairs
     )
 
 

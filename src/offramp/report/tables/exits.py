@@ -51,7 +51,7 @@ def exits(runs: Runs) -> list[Table]:
     """Accuracy by exit, loss trend, time, power."""
     trends = _trends(runs)
     rows = [{"strategy": s, "trend": trends.get(s, "–"), **_numbers(runs, s)} for s in runs.strategies]
-    best, alike, untested = mark_exits(runs)
+    best, alike, untested = mark_exits(runs, runs.exits)
     estimated = not all(t.comparable for t in runs.trials)
     columns = (
         Column("strategy", "strategy"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from offramp.analysis.exits import at_thresholds
@@ -19,9 +20,10 @@ from offramp.store.record import TrialRecord
 from offramp.store.results import THRESHOLDS, Spread
 
 CAPTION = (
-    "Test accuracy at each exit, %: mean ± sample standard deviation over seeds. Marks are within a "
-    "column, by Holm-adjusted paired differences over seeds, p < 0.05; what has no mark differs "
-    "significantly from the best, or could not be tested (see the notes). "
+    "Test accuracy at each exit and on average over exits, %: mean ± sample standard deviation over "
+    "seeds. Marks are within a column, by Holm-adjusted paired differences over seeds and test images, "
+    "p < 0.05; what has no mark differs significantly from the best, or could not be tested (see the "
+    "notes). "
     "≥ t: accuracy, %, @ compute, % of the plain network's MACs, where an image leaves at the first "
     "exit whose confidence (softmax) is at least t. Time of training: as written, each phase in full, "
     "as the paper runs it{estimated}; as executed, all that the trial reads; added, what no trial "
@@ -37,7 +39,7 @@ def main(runs: Runs) -> list[Table]:
     for name in names:
         rows[name], lost = _row(runs, [t for t in trials if t.strategy == name])
         notes += lost
-    best, alike, untested = mark_exits(runs)
+    best, alike, untested = mark_exits(runs, (None, *runs.exits))
     estimated = not all(t.comparable for t in trials)
     words = ", here an estimate from the MACs that sharing and caching spared" if estimated else ""
     title, caption = f"Accuracy, compute and time: {runs.place}", CAPTION.format(estimated=words)
@@ -51,6 +53,7 @@ def _columns(exits: Sequence[int], estimated: bool) -> tuple[Column, ...]:
     return (
         Column("strategy", "strategy"),
         *(Column(f"exit_{k}", at(k, exits), "percent", 1, "higher", f"exit_{k}_sd") for k in exits),
+        Column("mean", "mean", "percent", 1, "higher", "mean_sd"),
         *(Column(f"at_{t:g}", f"≥ {t:g}") for t in THRESHOLDS),
         Column("written", f"{sign}as written", "seconds", 1, "lower", "written_sd"),
         Column("executed", "as executed", "seconds", 1, "lower", "executed_sd"),
@@ -64,6 +67,10 @@ def _row(runs: Runs, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], lis
     for k in runs.exits:
         values = [t.manifest.metrics["test"].accuracy[t.exits.index(k)] for t in trials if k in t.exits]
         row[f"exit_{k}"], row[f"exit_{k}_sd"] = Spread.of(values)
+    whole = [t for t in trials if t.exits == runs.exits]  # a mean of one exit is none
+    row["mean"], row["mean_sd"] = Spread.of(
+        float(np.mean(t.manifest.metrics["test"].accuracy)) for t in whole
+    )
     points, notes = [], []
     for trial in trials:
         try:

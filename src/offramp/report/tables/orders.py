@@ -9,7 +9,7 @@ import pandas as pd
 
 from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Untested, rule
-from offramp.analysis.stats.analyze import OneWay, OverBlocks
+from offramp.analysis.stats.analyze import Crossed, OneWay, OverBlocks
 from offramp.paper.families import ACCURACIES, LOSSES
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
@@ -18,9 +18,9 @@ from offramp.report.tables.anova import ESTIMATED, reasons, short
 from offramp.report.tables.marks import ALPHA
 
 WAYS = (
-    "Tukey: honestly significant differences among the core strategies, the paper's way. Over seeds: "
-    "Holm-adjusted paired differences among all strategies, the way to believe where runs share seeds "
-    "or phases."
+    "To believe: Holm-adjusted paired differences among all strategies, over seeds, and on test over "
+    "seeds and images. Tukey: honestly significant differences among the core strategies, the paper's "
+    "way, which takes every run as independent."
 )
 
 
@@ -55,10 +55,10 @@ def _orders(
             everything = runs.analysis(measure)
             among_core = runs.analysis(measure, None, core) if core else None
             tukey, why = ("–", None) if among_core is None else _line(among_core.one_way)
-            seeds, no = ("no values", None) if everything is None else _line(everything.over_blocks)
+            seeds, no = ("no values", None) if everything is None else _line(everything.believed)
             rows.append({"measure": measure.title, **runs.about, "tukey": tukey, "seeds": seeds})
             where = f"{measure.title} ({runs.place})"
-            notes += [(where, f"{way}, {x}") for way, x in (("Tukey", why), ("over seeds", no)) if x]
+            notes += [(where, f"{way}, {x}") for way, x in (("Tukey", why), ("paired", no)) if x]
             if everything is not None:
                 lost = [words for words in everything.notes if "left out" in words]
                 notes += [(where, words) for words in (*reasons(everything), *lost)]
@@ -73,13 +73,13 @@ def _orders(
         f"{WAYS} {costs} {letters}."
     )
     named_so = (Column(key, key) for key in ("measure", "model", "data"))
-    columns = (*named_so, Column("seeds", "over seeds"), Column("tukey", "Tukey"))
+    columns = (*named_so, Column("seeds", "to believe"), Column("tukey", "Tukey"))
     lines = (*common.unrecorded(evidence, measures), *common.gathered(notes))
     return [Table(name, question, title, caption, pd.DataFrame(rows), columns, notes=lines)]
 
 
-def _line(way: OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
+def _line(way: Crossed | OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
     """What an analysis comes to, and why it is no order."""
-    if isinstance(way, OneWay | OverBlocks):
+    if isinstance(way, Crossed | OneWay | OverBlocks):
         return way.order.text(common.SHORT), way.order.why
     return short(way), None

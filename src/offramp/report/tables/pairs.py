@@ -15,13 +15,15 @@ from offramp.report.model import Column, Table
 from offramp.report.runs import Runs, slug
 from offramp.report.tables.anova import reasons
 from offramp.report.tables.common import at, gathered, named
-from offramp.report.tables.marks import ALPHA, default_pairs
+from offramp.report.tables.marks import ALPHA
 
 CAPTION = (
-    "Mean difference a − b over the seeds that both have, in points; Student's t on paired differences, "
-    "p adjusted after Holm within this table; intervals hold all together with 95 % (Bonferroni). "
-    "Positive: a is more accurate. Values that come from the same weights are identical by "
-    "construction, stand together as a = b, and are never tested against each other."
+    "Mean difference a − b over the seeds that both have, in points; positive: a is more accurate. "
+    "Student's t on paired differences over seeds and test images, both taken as drawn at random; p "
+    "adjusted after Holm within this table; intervals hold all together with 95 % (Bonferroni). "
+    "Detectable: the smallest true difference that is found with 80 %. Seeds only: p as if these test "
+    "images were all there are. Values that come from the same weights are identical by construction, "
+    "stand together as a = b, and are never tested against each other."
 )
 
 
@@ -33,15 +35,18 @@ def pairs(runs: Runs) -> list[Table]:
         analysis = runs.analysis(measure, exit)
         if analysis is None or len(analysis.means) < 2:
             continue
-        found = default_pairs(analysis)
+        found = analysis.pairs
         untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
         untested += [("", _TOUCHING)] if any(_touches(p) for p in found) else []
         name = slug(runs.name("pairs"), "overall" if exit is None else f"exit {exit}")
         title = f"Differences in test accuracy, {at(exit, runs.exits)}: {runs.place}"
-        frame = _frame([_row(p, measure.scale) for p in found], _COLUMNS)
+        over = getattr(analysis.over_blocks, "pairs", ())
+        alone = {(p.a, p.b): p.p for p in over if isinstance(p, Pair)}
+        rows = [{**_row(p, measure.scale), "seeds": alone.get((p.a, p.b))} for p in found]
+        frame = _frame(rows, _PAIRED)
         about = runs.about | ({} if exit is None else {"exit": str(exit)})
         lines = gathered(untested)
-        tables.append(Table(name, "more", title, CAPTION, frame, _COLUMNS, about=about, notes=lines))
+        tables.append(Table(name, "more", title, CAPTION, frame, _PAIRED, about=about, notes=lines))
     return tables
 
 
@@ -96,6 +101,14 @@ _COLUMNS = (
 )
 
 
+_PAIRED = (
+    *_COLUMNS[:-1],
+    Column("detectable", "detectable", "number", 2),
+    Column("seeds", "p, seeds only", "p"),
+    _COLUMNS[-1],
+)
+
+
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[column.key for column in columns])
 
@@ -113,4 +126,6 @@ def _row(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
     if pair.p < ALPHA:
         finding = "a is higher" if pair.difference > 0 else "b is higher"
     numbers = {"low": pair.low * scale, "high": pair.high * scale, "p": pair.p}
+    if pair.detectable is not None:
+        numbers["detectable"] = pair.detectable * scale
     return {**about, **numbers, "finding": finding}

@@ -1,0 +1,75 @@
+"""Candidates compared where they spend equally much: who leads, from which compute to which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from offramp.analysis.recommend.goals import Candidate, Facts, at_compute, pairs
+from offramp.analysis.stats import Columns, analyze_sample, sample
+from offramp.analysis.stats.pairwise import Pair, Pairs
+from offramp.analysis.tradeoff import levels
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Level:
+    """One amount of compute. macs: of an image, on average.  means: test accuracy over seeds, by group
+    (a name, or several that are identical by construction), the highest first.  pairs: p and intervals
+    are adjusted over all pairs and all levels.  why: nothing was tested, and why; or None."""
+
+    macs: float
+    means: Mapping[str, float]
+    pairs: Pairs
+    why: str | None = None
+
+    def beats(self, one: str, other: str) -> bool:
+        """Whether `one` is significantly more accurate than `other` here."""
+        found = {(p.a, p.b): p.difference for p in self.pairs if isinstance(p, Pair) and p.p < ALPHA}
+        return found.get((one, other), 0.0) > 0 or found.get((other, one), 0.0) < 0
+
+    @property
+    def unbeaten(self) -> tuple[str, ...]:
+        """Groups that no other beats, the highest mean first."""
+        return tuple(a for a in self.means if not any(self.beats(b, a) for b in self.means))
+
+
+def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tuple[Level, ...]:
+    """Test accuracy at amounts of compute that all candidates can spend, with early exits in use."""
+    found = facts.of(data, names)
+    several = {c: seeds for c, seeds in found.items() if all(len(a.macs) > 1 for a in seeds.values())}
+    if not several:
+        return ()
+    spent = levels([a.macs for seeds in several.values() for a in seeds.values()])
+    made = []
+    for macs in spent:
+        frame, images = at_compute(several, macs, names)
+        labeled = frame.assign(name=[names[c] for c in pairs(frame)])
+        read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
+        found_ = analyze_sample(read, ALPHA / len(spent), both=False, images=images)
+        adjusted = tuple(
+            replace(p, p=min(1.0, p.p * len(spent))) if isinstance(p, Pair) else p for p in found_.pairs
+        )
+        means = {group.label: group.mean for group in read.groups}
+        why = getattr(found_.believed, "why", None)
+        made.append(Level(macs, means, adjusted, why))
+    return tuple(made)
+
+
+def crossings(found: Sequence[Level]) -> list[tuple[str, str]]:
+    """Pairs of groups each of which beats the other somewhere, by name."""
+    groups = sorted({name for level in found for name in level.means})
+    return [
+        (a, b)
+        for i, a in enumerate(groups)
+        for b in groups[i + 1 :]
+        if any(level.beats(a, b) for level in found) and any(level.beats(b, a) for level in found)
+    ]
+
+
+def stretches(found: Sequence[Level]) -> list[tuple[tuple[Level, ...], tuple[str, ...]]]:
+    """Neighboring levels with the same groups unbeaten, and these in the order of their means."""
+    parts = [tuple(part) for _, part in groupby(found, key=lambda level: frozenset(level.unbeaten))]
+    return [(part, part[-1].unbeaten) for part in parts]

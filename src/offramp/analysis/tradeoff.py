@@ -1,0 +1,93 @@
+"""Accuracy against compute of a trained network, at every threshold, and at equal compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the E exits of a network answered on N images.
+
+    sure: score of each exit's answer, such as its confidence, [N, E].  right: whether it is right,
+    [N, E].  macs: of an image that leaves at each exit, ascending, [E].  images: a key of the images and
+    their labels: networks with the same key answered the same images, an empty one agrees with none.
+    nats: cross-entropy of each exit, [N, E], where it is known.  source: a key of the weights.
+    """
+
+    sure: NDArray[np.floating]
+    right: NDArray[np.bool_]
+    macs: tuple[float, ...]
+    images: str = ""
+    nats: NDArray[np.floating] | None = None
+    source: str = ""
+
+    @cached_property
+    def curve(self) -> tuple[Floats, Floats, Floats]:
+        """Thresholds (falling, from infinity), mean MACs of an image, and accuracy, [T] each: an image
+        leaves at the first exit whose score is at least the threshold, else at the last."""
+        rows, exits = self.sure.shape
+        macs = np.asarray(self.macs, dtype=float)
+        sure = np.where(np.isnan(self.sure), -np.inf, self.sure.astype(float))
+        highest = np.maximum.accumulate(sure, axis=1)
+        later = np.full(rows, exits - 1)
+        events: list[Floats] = []
+        for exit in range(exits - 2, -1, -1):
+            rises = highest[:, exit] > (highest[:, exit - 1] if exit else -np.inf)
+            at, to = np.flatnonzero(rises), later[rises]
+            gain = self.right[at, exit].astype(float) - self.right[at, to]
+            events.append(np.stack([highest[at, exit], macs[exit] - macs[to], gain]))
+            later[rises] = exit
+        start = np.array([[np.inf], [macs[-1] * rows], [float(self.right[:, -1].sum())]])
+        thresholds, spent, hits = np.concatenate([start, *events], axis=1)
+        order = np.argsort(-thresholds, kind="stable")
+        thresholds = thresholds[order]
+        last = np.append(thresholds[1:] != thresholds[:-1], True)  # equal scores leave together
+        spent, hits = (np.cumsum(total[order])[last] / rows for total in (spent, hits))
+        return thresholds[last], spent, hits
+
+    @property
+    def cheapest(self) -> float:
+        """Mean MACs where every image leaves as early as any threshold lets it."""
+        return float(self.curve[1][-1])
+
+    def accuracy(self, macs: float | Floats) -> Floats:
+        """Accuracy at a mean number of MACs, on the line between the two nearest thresholds; NaN below
+        `cheapest`. Which threshold that is follows from scores alone: no label is looked at."""
+        _, spent, hits = self.curve
+        return np.asarray(np.interp(macs, spent[::-1], hits[::-1], left=np.nan))
+
+    def on_images(self, macs: float) -> Floats:
+        """What each image adds to `accuracy(macs)`, [N], whose mean it is.
+
+        An image that costs more than the mean leaves less for others, so its surplus counts at the
+        slope of the curve: the differences of these values between two networks vary as the difference
+        in accuracy at equal compute does, thresholds included.
+        """
+        thresholds, spent, _ = self.curve
+        if macs >= spent[0]:
+            return self.right[:, -1].astype(float)
+        found = thresholds[int(np.argmax(spent <= macs))]
+        leaving = self.sure >= found
+        leaving[:, -1] = True
+        at = leaving.argmax(axis=1)
+        rows = np.arange(len(at))
+        near = 0.05 * (spent[0] - spent[-1])
+        low, high = max(macs - near, float(spent[-1])), min(macs + near, float(spent[0]))
+        slope = float((self.accuracy(high) - self.accuracy(low)) / (high - low))
+        surplus = np.asarray(self.macs, dtype=float)[at] - macs
+        return np.asarray(self.right[rows, at] - slope * surplus)
+
+
+def levels(macs: Sequence[Sequence[float]], count: int = 5) -> tuple[float, ...]:
+    """Amounts of compute that all networks can spend: evenly from the dearest first exit to the cheapest
+    last one. macs: of each network by exit."""
+    low, high = max(m[0] for m in macs), min(m[-1] for m in macs)
+    return tuple(np.linspace(low, high, count).tolist()) if high > low else (high,)

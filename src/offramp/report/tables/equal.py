@@ -1,0 +1,52 @@
+"""Accuracy at equal compute: what every strategy makes of the same MACs, with early exits in use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from offramp.analysis.recommend.equal import Level, equal_compute
+from offramp.report.advice import facts
+from offramp.report.colors import rank
+from offramp.report.model import Column, Table
+from offramp.report.runs import Runs
+from offramp.report.tables.common import gathered
+from offramp.units import macs
+
+CAPTION = (
+    "Mean test accuracy over seeds, %, where an image takes these MACs on average. One confidence "
+    "threshold for all exits, chosen so that this much is spent: no label is used for that. Marks are "
+    "within a column, over seeds and test images, p adjusted over all pairs and columns: not marked is "
+    "what is significantly less accurate than the best."
+)
+
+
+def equal(runs: Runs) -> list[Table]:
+    """Accuracy at equal compute."""
+    levels = equal_compute(
+        facts(runs.evidence), runs.data, {(runs.model, s): s for s in runs.strategies}
+    )
+    if not levels:
+        return []
+    rows: dict[str, dict[str, float]] = {}
+    best, alike, notes = set(), set(), []
+    for n, level in enumerate(levels):
+        top = next(iter(level.means))
+        for label, mean in level.means.items():
+            for name in label.split(" = "):
+                rows.setdefault(name, {"strategy": name})[f"at_{n}"] = mean  # type: ignore[dict-item]
+                if label == top:
+                    best.add((name, f"at_{n}"))
+                elif level.why is None and not level.beats(top, label):
+                    alike.add((name, f"at_{n}"))
+        notes += [(macs(level.macs), level.why)] if level.why else []
+    frame = pd.DataFrame.from_dict({name: rows[name] for name in sorted(rows, key=rank)}, orient="index")
+    columns = (Column("strategy", "strategy"), *(_column(n, level) for n, level in enumerate(levels)))
+    title = f"Accuracy at equal compute: {runs.place}"
+    table = Table(runs.name("equal"), "answer", title, CAPTION, frame, columns, about=runs.about)
+    return [replace(table, best=frozenset(best), alike=frozenset(alike), notes=gathered(notes))]
+
+
+def _column(n: int, level: Level) -> Column:
+    return Column(f"at_{n}", f"{macs(level.macs)} MACs", "percent", 1, "higher")

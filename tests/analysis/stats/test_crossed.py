@@ -1,0 +1,124 @@
+"""Differences over seeds and test images: the definition, another road to it, and error rates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from offramp.analysis.stats.pairwise import Estimate, Pair, crossed, over_blocks, paired_differences
+from offramp.analysis.stats.sample import Group
+
+SIZES = [(3, 200), (3, 1000), (5, 200), (5, 1000), (5, 10000), (12, 200), (12, 1000)]
+
+
+def differences(
+    generator: np.random.Generator, draws: int, seeds: int, images: int, luck: float, taste: float
+) -> np.ndarray:
+    """Right or wrong of two equal strategies, one less the other, [draws, seeds, images].
+
+    An image is as hard for both, but each has its own taste in images, which all its seeds share, and
+    luck of its own with a seed."""
+    hard = 1.2 + 1.5 * generator.normal(size=(draws, 1, images))
+    right = [
+        hard
+        + taste * generator.normal(size=(draws, 1, images))
+        + luck * generator.normal(size=(draws, seeds, 1))
+        + 0.6 * generator.logistic(size=(draws, seeds, images))
+        > 0
+        for _ in range(2)
+    ]
+    return right[0].astype(float) - right[1]
+
+
+def p_of(found: Estimate) -> float:
+    return float(2 * stats.t.sf(abs(found.mean) / found.error, found.df)) if found.error else 1.0
+
+
+@pytest.mark.parametrize(("seeds", "images"), SIZES)
+@pytest.mark.parametrize(("luck", "taste"), [(0.0, 0.8), (0.1, 0.8), (0.4, 0.3)])
+def test_equal_strategies_are_told_apart_no_more_than_promised(
+    seeds: int, images: int, luck: float, taste: float
+) -> None:
+    draws = max(60, min(400, 1_000_000 // (seeds * images)))
+    found = differences(np.random.default_rng(seeds + images), draws, seeds, images, luck, taste)
+    false = float(np.mean([p_of(crossed(one)) < 0.05 for one in found]))
+    assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+    if (luck, taste, seeds) == (0.0, 0.8, 12):  # control: images taken for all there are
+        alone = np.mean([p_of(over_blocks(one.mean(axis=1))) < 0.05 for one in found])
+        assert alone > 0.2
+
+
+def worst(seeds: int, alpha: float, satterthwaite: bool = False) -> float:
+    """The highest rate of false findings over all mixtures of seeds' and images' variance, where there
+    are many images: their part is then as good as known, that of seeds is chi-squared."""
+    chi = stats.chi2.ppf((np.arange(3000) + 0.5) / 3000, seeds - 1) / (seeds - 1)
+    found = []
+    for share in np.linspace(0.02, 1, 50):
+        estimates = [Estimate(0.0, seeds, seeds * share * c, 1 - share) for c in chi]
+        error = np.array([e.error for e in estimates])
+        df = np.array([e.df for e in estimates])
+        if satterthwaite:
+            df = (seeds - 1) * (error**2 / (share * chi)) ** 2
+        found.append(float((2 * stats.norm.sf(stats.t.ppf(1 - alpha / 2, df) * error)).mean()))
+    return max(found)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 8, 12])
+def test_no_mixture_of_luck_breaks_the_promise(seeds: int) -> None:
+    assert worst(seeds, 0.05) <= 0.0502
+
+
+def test_the_usual_degrees_of_freedom_would_break_it() -> None:
+    assert worst(3, 0.05, satterthwaite=True) > 0.07
+
+
+def test_seeds_alone_are_students_t() -> None:
+    generator = np.random.default_rng(3)
+    values = generator.normal(size=(5, 1)) + np.zeros((1, 40))  # images differ in nothing
+    found = crossed(values)
+    t, p = stats.ttest_1samp(values[:, 0], 0.0)
+    assert (found.mean / found.error, p_of(found)) == (pytest.approx(t), pytest.approx(p))
+    assert p_of(over_blocks(values[:, 0])) == pytest.approx(p)
+
+
+def test_the_error_is_that_of_variance_components() -> None:
+    """Mean squares written out, for a table without replication."""
+    values = np.random.default_rng(4).normal(size=(4, 50)) + np.arange(4)[:, None] + np.arange(50) / 9
+    rows, columns = values.mean(axis=1), values.mean(axis=0)
+    a, b = 50 * rows.var(ddof=1), 4 * columns.var(ddof=1)
+    total = ((values - values.mean()) ** 2).sum()
+    e = (total - 3 * a - 49 * b) / (3 * 49)
+    assert crossed(values).error ** 2 == pytest.approx((a + b - e) / 200)
+
+
+def test_what_is_detectable_is_found_that_often() -> None:
+    generator = np.random.default_rng(5)
+    seeds, draws = 5, 4000
+    sd = 0.8
+    true = Estimate(0.0, seeds, sd**2).detectable(comparisons=1)
+    found = generator.normal(true, sd, size=(draws, seeds))
+    power = np.mean([p_of(over_blocks(one)) < 0.05 for one in found])
+    assert 0.77 <= power <= 0.9  # t is not quite noncentral t: never less than promised
+    needed = Estimate(0.0, seeds, sd**2).blocks_for(true, comparisons=1)
+    assert needed == seeds
+    assert Estimate(0.0, seeds, sd**2, shared=1.0).blocks_for(0.5, 1) is None
+
+
+def test_pairs_over_images_are_adjusted_as_those_over_seeds() -> None:
+    generator = np.random.default_rng(6)
+    names, blocks = ("a", "b", "c"), ("1", "2", "3", "4")
+    images = {(n, b): (generator.random(300) < 0.7).astype(float) for n in names for b in blocks}
+    groups = [Group((n,), tuple(float(images[n, b].mean()) for b in blocks), blocks) for n in names]
+    found = paired_differences(groups, 0.05, images)
+    assert [(p.a, p.b) for p in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    for pair in found:
+        assert isinstance(pair, Pair)
+        one = np.array([images[pair.a, b] - images[pair.b, b] for b in blocks])
+        estimate = crossed(one)
+        assert pair.difference == pytest.approx(estimate.mean)
+        assert p_of(estimate) <= pair.p <= 3 * p_of(estimate) + 1e-12
+        assert pair.detectable == pytest.approx(estimate.detectable(3))
+        assert pair.high - pair.difference == pytest.approx(
+            stats.t.ppf(1 - 0.05 / 6, estimate.df) * estimate.error
+        )
