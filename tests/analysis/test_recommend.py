@@ -182,7 +182,7 @@ def test_a_frozen_backbone_leaves_those_that_train_heads_only() -> None:
     found = one("training-time", from_table(), frozen_backbone=True)
     assert names(found) == ["two-stage"]
     assert out(found)["joint"] == "it trains the backbone's weights"
-    assert sure(found) == "there is nothing to compare it with"
+    assert sure(found) == "no other can be used so"
     assert any("training the backbone" in note for note in found.notes)
 
 

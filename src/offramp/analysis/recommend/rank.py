@@ -224,14 +224,17 @@ def sure(advice: Advice) -> str:
         return "estimated, not tested" if estimated else f"not tested: {advice.untested}"
     best, *others = advice.ranking
     if not others:
-        return "there is nothing to compare it with"
-    ties = advice.first[1:]
+        return "no other can be used so" if advice.ruled_out else "there is nothing to compare it with"
+    ties, behind = advice.first[1:], [r for r in others if r.behind]
     seeds = f"{best.seeds} seeds"
     unknown = [r.name for r in others if r.behind is None]
+    if len(unknown) == len(others):
+        return "not tested, as the differences do not vary over seeds"
     rest = f"; not tested against {', '.join(unknown)}" if unknown else ""
     if not ties:
-        ps = [r.p for r in others if r.p is not None]
-        return f"better than every other{f', p at most {max(ps):.2g}, {seeds}' if ps else ''}{rest}"
+        p = max(r.p for r in behind if r.p is not None)
+        than = ", ".join(r.name for r in behind) if unknown else "every other"
+        return f"better than {than}, p at most {p:.2g}, {seeds}{rest}"
     if len(ties) == len(others):
         return f"no significant difference from any other with {seeds}"
     return f"no significant difference from {', '.join(r.name for r in ties)} with {seeds}{rest}"
