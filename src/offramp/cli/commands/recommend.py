@@ -156,14 +156,14 @@ def _advice(one: Advice) -> None:
 def _ranking(one: Advice) -> Any:
     """With the interval of the MACs that a target takes, and the accuracy at the compute of the test."""
     measure = one.measure
-    more = ["sd"] if one.at is None else ["95 %", f"accuracy at {macs(one.at)}"]
-    listing = table(["", "strategy"], ["mean", *more, "against the first"])
+    more = ["sd"] if one.at is None else ["95 %", f"% at {macs(one.at)}"]
+    listing = table(["", "strategy"], ["mean", *more, "behind the first"])
     for place, r in enumerate(one.ranking, start=1):
         cells = [macs(r.mean) if measure.name == "macs" else f"{r.mean * measure.scale:.4g}"]
         if one.at is None:
             cells += ["" if r.sd is None else f"{r.sd * measure.scale:.2g}"]
         else:
-            cells += [_range(r), "" if r.accuracy is None else f"{100 * r.accuracy:.1f} %"]
+            cells += [_range(r), "" if r.accuracy is None else f"{100 * r.accuracy:.1f}"]
         listing.add_row(str(place), r.name, *cells, "" if place == 1 else _against(r))
     return listing
 
@@ -181,4 +181,4 @@ def _against(r: Ranked) -> str:
     if r.behind is None or r.p is None:
         return "not tested"
     p = f", p {p_text(r.p)}"
-    return f"behind{p}" if r.behind else f"no significant difference{p}"
+    return f"yes{p}" if r.behind else f"not shown{p}"
