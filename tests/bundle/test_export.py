@@ -99,6 +99,8 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
         ("confidence", (None, None, None), [3]),
         ("patience", (None, 2, None), [1, 2, 3]),
         ("fixed", (None, 0, None), [2]),
+        ("confidence", (0.0, 0.5, None), [1]),
+        ("margin", (0.5, 0.0, None), [1, 2]),
     ],
 )
 def test_every_policy_and_only_the_heads_it_needs(
@@ -111,7 +113,28 @@ def test_every_policy_and_only_the_heads_it_needs(
     assert len(list((tmp_path / "b" / "stages").iterdir())) == len(in_bundle)
     assert [e["exit"] for e in done.card["exits"] if e["in_bundle"]] == in_bundle
     assert done.card["check"] is None
-    assert "nobody has compared" in (tmp_path / "b" / "card.md").read_text()
+    text = (tmp_path / "b" / "card.md").read_text()
+    assert "nobody has compared" in text
+    gone = [str(exit) for exit in rule.exits if exit not in in_bundle]
+    assert (
+        not gone
+        or f"Left out, as by these thresholds no image reaches or leaves them: {gone[0]}" in text
+    )
+
+
+def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:
+    rule = policy_of(store, "joint", "confidence", (0.0, 0.5, None))
+    with pytest.raises(OfframpError, match="every image leaves at exit 1, .* --anyway") as caught:
+        export_to(tmp_path / "b", store, rule, Asked(check=False, measure=False))
+    assert "\n" not in str(caught.value) and not (tmp_path / "b").exists()
+    done = export_to(tmp_path / "b", store, rule)
+    (reason,) = done.card["unreliable"]
+    assert (tmp_path / "b" / "card.md").read_text().splitlines()[2] == f"> **Unreliable: {reason}.**"
+    bundle = Bundle(tmp_path / "b")
+    assert bundle.unreliable == (reason,) and [stage.exit for stage in bundle.stages] == [1]
+    good = export_to(tmp_path / "c", store, halving(store, "joint"), Asked(check=False, measure=False))
+    assert good.card["unreliable"] == [] and Bundle(tmp_path / "c").unreliable == ()
+    assert "nreliable" not in (tmp_path / "c" / "card.md").read_text()
 
 
 def test_batches_of_which_all_none_and_one_leaves(
@@ -162,7 +185,7 @@ def test_the_check_finds_images_that_leave_elsewhere(store: Store, tmp_path: Pat
     rule = halving(store, "joint")
     export_to(tmp_path / "b", store, rule)
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
-    other = policy_of(store, "joint", "confidence", (0.0, 0.0, None))
+    other = policy_of(store, "joint", "confidence", (0.05, 0.05, None))
     images = torch.rand(20, 1, 8, 8)
     assert parity.compare(Bundle(tmp_path / "b"), net, rule, images, "noise").near == 0
     with pytest.raises(OfframpError, match="of 20 images leave the bundle elsewhere"):
@@ -241,7 +264,7 @@ def test_without_the_extra(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> None:
     store = run_all(tiny_plan(tiny_study(("joint",), recipe={"epochs": 1})), tmp_path / "runs")[0]
-    done = export_to(tmp_path / "b", store, halving(store, "joint"), Asked(measure=False))
+    done = export_to(tmp_path / "b", store, halving(store, "joint"), Asked(measure=False, anyway=True))
     assert done.card["check"]["what"].startswith("random numbers, as unknown data set 'given'")
     assert done.card["check"]["images"] == 256
 

@@ -168,16 +168,37 @@ def test_a_hash_is_of_the_network_and_its_answers(store: Store) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_network_with_one_exit(run: Command) -> None:
-    status, out, _ = run("base", "--max-accuracy-loss", "0.01")
-    assert status == 0 and "no exit that is cheaper than the full network" in " ".join(out.split())
+    status, out, err = run("base", "--max-accuracy-loss", "0.01")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "nothing is saved: the trial has no exit that is cheaper than the full network" in err
 
 
 def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: Store) -> None:
     store.write_trial("two", store.read_trial("two"), logits(4, calibration=120))
-    status, out, _ = run("two", "--risk", "0.01")
-    assert status == 0
-    assert "120 calibration images certify nothing cheaper" in out and "at least 299" in out
+    status, out, err = run("two", "--risk", "0.01")
+    assert (status, out) == (2, "") and not Path("policy.json").exists()
+    assert "120 calibration images certify nothing cheaper" in err and "at least 299" in err
+    status, out, _ = run("two", "--risk", "0.01", "--anyway")
+    assert status == 0 and out.startswith("Unreliable: no calibration image leaves early")
     assert policy.read(Path("policy.json")).active == (3,)
+
+
+def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> None:
+    """Forty images for one point of loss; and a network that guesses."""
+    manifest, few = store.read_trial("two"), logits(4, calibration=40)
+    guess = logits(4)
+    guess["calibration_labels"] = np.random.default_rng(0).permutation(guess["calibration_labels"])
+    for arrays, said in (
+        (few, "40 calibration images cannot tell a loss of 0.01, as one of them is 2.5 points"),
+        (guess, "not clearly better than chance"),
+    ):
+        store.write_trial("two", manifest, arrays)
+        status, out, err = run("two", "--max-accuracy-loss", "0.01")
+        assert (status, out, err.count("\n")) == (2, "", 1) and said in err
+        assert not Path("policy.json").exists()
+        status, out, _ = run("two", "--max-accuracy-loss", "0.01", "--anyway", "--json")
+        assert status == 0 and said in json.loads(out)["unreliable"][0]
+        Path("policy.json").unlink()
 
 
 @pytest.mark.usefixtures("store")

@@ -11,6 +11,7 @@ from scipy import stats
 from offramp.policy import guarantees as risk
 from offramp.policy import scoring
 from offramp.policy.candidates import Search, candidates, loss_of, taken
+from offramp.policy.costs import Costs
 from simulated import COSTS, simulated
 
 DRAWS = 1000
@@ -145,6 +146,62 @@ def test_conformal_risk_control_is_not_the_last_that_fits() -> None:
     for certify, holds in ((lambda s: risk.conformal(s, 0.045), True), (last_that_fits, False)):
         risks = [true[n - 1] if (n := certify(s)) else 0.0 for s in samples]
         assert (np.mean(risks) <= 0.045) == holds
+
+
+def last_that_fits(losses: np.ndarray, target: float) -> int:
+    """Without a margin: the cheapest candidate whose loss is at most the target where it was chosen."""
+    fits = losses.mean(axis=0) <= target + 1e-12
+    return int(np.flatnonzero(fits)[-1]) + 1 if fits.any() else 0
+
+
+def true_losses(lose: np.ndarray, rows: int, target: float, choose) -> np.ndarray:
+    """The true loss of what was chosen, in each of 500 draws of `rows` rows."""
+    draw, true = np.random.default_rng(5), lose.mean(axis=0)
+    counts = (choose(lose[draw.integers(0, len(lose), rows)], target) for _ in range(500))
+    return np.array([true[count - 1] if count else 0.0 for count in counts])
+
+
+@pytest.fixture(scope="module", params=[3, 5], ids=["two early exits", "four early exits"])
+def losses_of_accuracy(request: pytest.FixtureRequest) -> np.ndarray:
+    """What policies made on a validation split lose against the full network, on 20,000 inputs."""
+    exits = request.param
+    world, validation = simulated(20_000, 11, exits), simulated(1000, 12, exits)
+    costs = Costs((10,) * exits, (1,) * exits, (0,) * exits, tuple(range(1, exits + 1)))
+    wrong = loss_of("wrong", scoring.answers(world.logits), world.labels)
+    made = candidates(validation, costs, Search(), "wrong")[1:]
+    lose = [taken(wrong, policy.leaves(world.logits)) - wrong[:, -1] for policy in made]
+    return np.column_stack(lose).astype(np.int8)
+
+
+@pytest.mark.parametrize(("rows", "target"), [(200, 0.02), (1000, 0.01), (5000, 0.01)])
+def test_a_target_is_met_on_average(losses_of_accuracy: np.ndarray, rows: int, target: float) -> None:
+    losses = true_losses(losses_of_accuracy, rows, target, risk.met_on_average)
+    assert losses.mean() <= target
+    assert np.mean(losses > target) < 0.2  # docs/calibration.md
+    assert len(np.unique(losses)) > 3  # and it is not idle
+    hopeful = true_losses(losses_of_accuracy, rows, target, last_that_fits)
+    assert np.mean(hopeful > target) > 0.25
+    assert rows > 1000 or hopeful.mean() > target
+
+
+@pytest.mark.parametrize("rows", [200, 1000, 5000])
+def test_the_best_of_many_equals_looks_better_than_it_is(rows: int) -> None:
+    losses, target = nearly_bad(200).astype(np.int8), 0.048
+    assert true_losses(losses, rows, target, risk.met_on_average).mean() < target / 2
+    assert true_losses(losses, rows, target, last_that_fits).mean() > target
+
+
+def test_a_standard_error_and_a_row_to_spare() -> None:
+    """Of 999 rows and a target of 10: 6 lost leave room for a deviation of 2.4 and one; 8 do not."""
+    losses = np.zeros((999, 3))
+    for j, lost in enumerate((6, 8, 0)):
+        losses[:lost, j] = 1
+    assert risk.met_on_average(losses, 0.01) == 1
+    assert risk.met_on_average(losses[:, 2:], 0.01) == 1
+    assert risk.met_on_average(losses[:98, 2:], 0.01) == 0 < risk.met_on_average(losses[:99, 2:], 0.01)
+    gained = np.zeros((999, 1))
+    gained[:30], gained[30:34] = -1, 1
+    assert risk.met_on_average(gained, 0.0) == 1
 
 
 def test_nothing_and_everything_certified() -> None:

@@ -118,6 +118,10 @@ def test_logits_may_be_as_a_network_returns_them() -> None:
         (Policy("patience", FOUR, (None, 2.0, None, None)), (0, 1, 3)),
         (Policy("patience", FOUR, (4.0, 4.0, 4.0, None)), (3,)),
         (Policy("confidence", (4,), (None,)), (0,)),
+        (Policy("confidence", FOUR, (0.0, 0.5, 0.9, None)), (0,)),
+        (Policy("margin", FOUR, (0.5, None, 0.0, None)), (0, 2)),
+        (Policy("patience", FOUR, (None, 1.0, 3.0, None)), (0, 1)),
+        (Policy("patience", FOUR, (2.0, 2.0, 4.0, None)), (0, 1, 3)),
     ],
 )
 def test_only_exits_that_matter_are_run(policy: Policy, active: tuple[int, ...]) -> None:
@@ -126,6 +130,13 @@ def test_only_exits_that_matter_are_run(policy: Policy, active: tuple[int, ...])
         left = np.unique(policy.leaves(simulated(200, 1).logits))
         assert set(left.tolist()) <= set(active)
         assert all(policy.macs(COSTS)[i] > 0 for i in active)
+
+
+def test_what_no_image_can_pass_takes_those_without_a_number_too() -> None:
+    policy, logits = Policy("confidence", FOUR, (0.9, 0.0, 0.5, None)), simulated(50, 1).logits
+    logits[::5] = np.nan
+    assert set(policy.leaves(logits).tolist()) == {0, 1} and (policy.leaves(logits)[::5] == 1).all()
+    assert torch.equal(policy.leaves(torch.tensor(logits)), torch.tensor(policy.leaves(logits)))
 
 
 def test_heads_that_are_not_run_cost_nothing() -> None:

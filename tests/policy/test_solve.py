@@ -115,7 +115,7 @@ def test_rows_that_are_never_sure_stay() -> None:
     rows.logits[::2, :3, 0] = np.nan
     scores, lost = parts(rows)
     for point in solve.frontier(scores, lost, COSTS):
-        leaves = Policy("confidence", FOUR, point.thresholds).leaves(rows.logits)
+        leaves = scoring.leaves("confidence", rows.logits, point.thresholds)
         assert (leaves[::2] == 3).all()
         assert taken(lost, leaves).mean() == pytest.approx(point.loss)
 

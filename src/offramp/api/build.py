@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-import numpy as np
 import torch
 
 from offramp import device as devices
@@ -18,6 +17,7 @@ from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import Asked, export
 from offramp.errors import OfframpError
+from offramp.policy import useful
 from offramp.policy.calibrate import Limits, Target, calibrate, target
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
@@ -29,7 +29,6 @@ from offramp.study.run.events import Event, Failed
 from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
 from offramp.study.run.trials import recorded_code
-from offramp.study.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Built:
     """What `build` returns.
 
     path: of the bundle.  policy: where each image leaves.  card: what the network is, how it was
-    trained, what it loses and what it costs, in types of JSON.  trial: its id in the store.  remarks:
-    on the calibration, where something is amiss.  reasons: what was chosen, and why, a line each.
+    trained, what it loses and what it costs, in types of JSON.  trial: its id in the store.
+    reasons: what was chosen, and why, a line each.
 
     >>> built.policy.calibration.statement[:13]
     'No guarantee:'
@@ -48,7 +47,6 @@ class Built:
     policy: Policy
     card: dict[str, Any]
     trial: str
-    remarks: tuple[str, ...]
     reasons: tuple[str, ...] = ()
 
 
@@ -71,6 +69,7 @@ def build(
     check: bool = True,
     measure: bool = True,
     force: bool = False,
+    anyway: bool = False,
     watch: Callable[[Event], None] | None = None,
     **limits: Unpack[Limits],
 ) -> Built:
@@ -90,10 +89,11 @@ def build(
     store: the folder that keeps the training; the same call again goes on from there.
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
     check: compare the bundle's answers with PyTorch's.  measure: time its stages here.
-    force: replace a bundle that is there.  watch: is given every event of the training.
+    force: replace a bundle that is there.  anyway: write one that is not to be trusted, marked.  watch: is given every event of the training.
     limits: as `Fitted.calibrate` takes them: exactly one, such as max_accuracy_loss=0.01.
 
-    Raises OfframpError for whatever cannot be had, and when training fails.
+    Raises OfframpError for whatever cannot be had, when training fails, and unless `anyway`, for what
+    is not to be trusted, as `Fitted.calibrate` does.
 
     >>> built = offramp.build(
     ...     "digits-cnn",
@@ -123,7 +123,7 @@ def build(
                 watch(event)
             if isinstance(event, Failed):
                 raise OfframpError(event.reason)
-    asked = Asked(check=check, measure=measure, force=force)
+    asked = Asked(check=check, measure=measure, force=force, anyway=anyway)
     built = finished(deployed(chosen.plan, kept, limit, folder, asked))
     return replace(built, reasons=chosen.reasons)
 
@@ -137,19 +137,6 @@ def deployed(
     trained = trials.read(store, name, trust_code)
     found = calibrate(trained.validation, trained.calibration, trained.costs, wish)
     rule = trials.policy_of(trained, found)
+    useful.check(useful.doubts(rule, trained.calibration, found.remark), asked.anyway)
     done = yield from export(store, name, rule, out, replace(asked, trust_code=trust_code))
-    remarks = tuple(filter(None, (found.remark, _weak(trained))))
-    return Built(done.folder, rule, done.card, name, remarks)
-
-
-def _weak(trained: Trained) -> str | None:
-    """A remark where there is nothing to lose: the full network hardly tells the classes apart."""
-    rows = trained.calibration
-    right = float((rows.logits[:, -1].argmax(axis=1) == rows.labels).mean())
-    often = float(np.bincount(rows.labels).max()) / len(rows.labels)
-    if right > often + 1 / len(rows.labels):
-        return None
-    return (
-        f"the full network has {100 * right:.0f} % of the calibration images right, no more than "
-        "always answering their most frequent class would; train longer (--set recipe.epochs=…)"
-    )
+    return Built(done.folder, rule, done.card, name)

@@ -29,6 +29,7 @@ from offramp.infer.torch_timing import measured_costs
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
+from offramp.policy import useful
 from offramp.policy.calibrate import Limits, calibrate, target
 from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy, check_fits, given
@@ -143,6 +144,7 @@ class Fitted:
         shared: bool = False,
         temperature: bool = False,
         batch: int = 1,
+        anyway: bool = False,
         **limits: Unpack[Limits],
     ) -> Policy:
         """A policy that says where each image leaves: the cheapest that keeps a limit on the calibration
@@ -152,11 +154,14 @@ class Fitted:
         shared: one threshold for all exits instead of one each.
         temperature: give each exit a temperature, fitted on the validation split.
         batch: images at once, where time is limited.
+        anyway: return a policy that is not to be trusted too.
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
             max_mean_macs, max_mean_latency (seconds an image, measured here) and risk (a share, with a
             guarantee); with risk also confidence (0.95), on_average and without_labels.
 
-        Raises OfframpError for a limit that no policy keeps, and where two splits are the same images.
+        Raises OfframpError for a limit that no policy keeps, and where two splits are the same images;
+        and unless `anyway`, for a network near chance, calibration images that are too few for the
+        limit, and a policy by which all images leave at one exit.
 
         >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
         >>> policy.exits, policy.score
@@ -172,7 +177,9 @@ class Fitted:
             measured = measured_costs(self.net, known.costs, batch, score)
         search = Search(score, shared, temperature)
         found = calibrate(known.validation, known.calibration, known.costs, wish, search, measured)
-        return trained.policy_of(known, found)
+        policy = trained.policy_of(known, found)
+        useful.check(useful.doubts(policy, known.calibration, found.remark), anyway)
+        return policy
 
     def predict(self, images: torch.Tensor, policy: Policy | str | Path) -> Prediction:
         """Answers for a batch; images that leave early cost nothing more.
@@ -244,6 +251,7 @@ class Fitted:
         check: bool = True,
         measure: bool = True,
         force: bool = False,
+        anyway: bool = False,
     ) -> Exported:
         """Write a bundle: one ONNX graph for each exit, the policy, a card, and a runtime that needs
         numpy, onnxruntime and Pillow. `python FOLDER/run.py IMAGES` answers pictures.
@@ -251,10 +259,11 @@ class Fitted:
         check: compare its answers with PyTorch's on the test split.
         measure: time its stages here.
         force: replace a bundle that is there.
+        anyway: write what `calibrate` would refuse too; its card says "unreliable", and why.
 
         Returns its `folder` and its `card`, a mapping. Raises OfframpError where the training images
         came normalized, as no picture can be made like them; for images of other than 1 or 3 channels;
-        for a policy of another network; and where the folder is taken.
+        for a policy of another network; where the folder is taken; and as `calibrate` does.
 
         >>> done = fitted.export("bundle", policy, measure=False)
         >>> sorted(path.name for path in done.folder.iterdir())[:3]
@@ -269,7 +278,7 @@ class Fitted:
         if self._test is not None:
             images = self.normalize(self._test).cpu(), "the whole test split"
         net = self.net.copy().eval().cpu()
-        asked = bundle.Asked(check=check, measure=measure, force=force)
+        asked = bundle.Asked(check=check, measure=measure, force=force, anyway=anyway)
         rule = self._bound(policy)
         steps = bundle.of_network(net, rule, self._trained, self._manifest, Path(folder), asked, images)
         return finished(steps)

@@ -18,7 +18,7 @@ from offramp.bundle.preprocessing import Preprocessing
 from offramp.data import DataSpec, Split, load, normalize
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
-from offramp.policy import policy
+from offramp.policy import policy, useful
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Policy
 from offramp.store.manifest import GeometryRecord, Manifest
@@ -34,13 +34,15 @@ RANDOM_IMAGES = 256
 class Asked:
     """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
     compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there.
-    trust_code: see `offramp.study.run.trials.blank_network`; of the data's code too, for the check."""
+    trust_code: see `offramp.study.run.trials.blank_network`; of the data's code too, for the check.
+    anyway: write what is not to be trusted, marked as such."""
 
     root: str | None = None
     check: bool = True
     measure: bool = True
     force: bool = False
     trust_code: bool = False
+    anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def export(
     """Write the bundle of a trial, whole or not at all; yields what it does, in words.
 
     Raises OfframpError for a policy of another trial, a place that is taken, a network that cannot be
-    a graph, and a bundle that answers otherwise than PyTorch.
+    a graph, a bundle that answers otherwise than PyTorch, and as `useful.check` does.
     """
     graphs.check_installed()
     bundle.check_place(out, asked.force)
@@ -86,8 +88,10 @@ def of_network(
     graphs.check_installed()
     bundle.check_place(out, asked.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
+    doubts = useful.doubts(rule, trained.calibration)
+    useful.check(doubts, asked.anyway)
     with bundle.writing(out, asked.force) as folder:
-        made = yield from _fill(folder, net, rule, trained, manifest)
+        made = yield from _fill(folder, net, rule, trained, manifest, doubts)
         if asked.check:
             yield "comparing with PyTorch"
             from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
@@ -107,7 +111,12 @@ def of_network(
 
 
 def _fill(
-    folder: Path, net: ExitNetwork, rule: Policy, trained: Trained, manifest: Manifest
+    folder: Path,
+    net: ExitNetwork,
+    rule: Policy,
+    trained: Trained,
+    manifest: Manifest,
+    doubts: tuple[str, ...],
 ) -> Generator[str, None, dict[str, Any]]:
     """All but the card's files; returns the card without check and times."""
     numbers = [rule.exits[i] for i in rule.active]
@@ -121,7 +130,7 @@ def _fill(
         for p, i in zip(parts, rule.active, strict=True)
     ]
     about = {"format": 1, "normalized": manifest.normalized, "plain_macs": trained.plain_macs}
-    stages_json = {**about, "fixed_size": _fixed_size(flat), "stages": stages}
+    stages_json = {**about, "unreliable": list(doubts), "fixed_size": _fixed_size(flat), "stages": stages}
     bundle.write_json(folder / "stages.json", stages_json)
     (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
@@ -134,7 +143,8 @@ def _fill(
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     own = len({p.trunk for p in parts}) > 1
-    return card.card(manifest, trained, rule, tested, own, flat)
+    made = card.card(manifest, trained, rule, tested, own, flat)
+    return {"unreliable": list(doubts), **made}
 
 
 def _fixed_size(flat: tuple[int, ...]) -> str:

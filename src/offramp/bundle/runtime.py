@@ -113,6 +113,8 @@ class Bundle:
     path: its folder.  threads: of onnxruntime; by default the cores that this process may use.
     providers: of onnxruntime, such as ("CUDAExecutionProvider", "CPUExecutionProvider").
 
+    `unreliable` says why its answers are not to be trusted, where they are not.
+
     Raises BundleError for a bundle of which a file is missing or changed.
     """
 
@@ -131,6 +133,7 @@ class Bundle:
         self._scoring = _beside("scoring")
         self.preprocessing = _beside("preprocessing").from_json(self._json("preprocessing.json"))
         self.normalized: bool = layout["normalized"]
+        self.unreliable: tuple[str, ...] = tuple(layout.get("unreliable", ()))
         self.score: str = policy["score"]
         self._plain_macs: int = layout["plain_macs"]
         self._fixed_size: str = layout["fixed_size"]
@@ -395,6 +398,7 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
 def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool) -> bool:
     """Print a line for each image; whether every one could be read."""
     good = True
+    marked = {"unreliable": list(bundle.unreliable)} if bundle.unreliable else {}
     blank = np.zeros((1, bundle.preprocessing.channels, *bundle.preprocessing.size), np.float32)
     bundle.all_exits(blank)  # so that the first image does not pay for the start
     bundle.run(blank)
@@ -415,7 +419,7 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
             confidence = float(answers.confidence[row])
             if as_json:
                 line = {"image": str(path), "class": label, "confidence": confidence}
-                print(json.dumps({**line, "exit": exit, "milliseconds": spent}))
+                print(json.dumps({**line, "exit": exit, "milliseconds": spent, **marked}))
             else:
                 print(f"{path}  {label}  {100 * confidence:.1f} %  exit {exit}  {spent:.2f} ms")
     return good
@@ -444,6 +448,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.measure:
             print(json.dumps(measure(bundle)))
             return 0
+        for reason in bundle.unreliable:
+            print(f"run.py: unreliable: {reason}", file=sys.stderr)
         good = _answer_all(bundle, list(find_images(given.images)), given.batch, given.json)
         sys.stdout.flush()
     except BundleError as error:

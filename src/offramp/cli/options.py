@@ -109,6 +109,9 @@ TrustOption = Annotated[
 NoUserCodeOption = Annotated[
     bool, flag("--no-user-code", "Refuse a study that names code, such as my.py:make_net.")
 ]
+AnywayOption = Annotated[
+    bool, flag("--anyway", "Go on with a result that is not to be trusted, and mark it.")
+]
 JsonOption = Annotated[bool, flag("--json", "Answer in JSON, for programs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 RootOption = Annotated[

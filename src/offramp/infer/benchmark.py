@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import tempfile
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from offramp.bundle import graphs
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
-from offramp.infer.image_files import checked_policy
+from offramp.infer.image_files import checked_policy, doubts
 from offramp.infer.timing import Timing
 from offramp.meters import busy_cores
 from offramp.nets import ExitNetwork
@@ -43,7 +44,8 @@ class BenchmarkOptions:
 class Benchmark:
     """name: of the trial or bundle.  shares: of images by exit under the policy, None without one.
     compile_seconds: first calls of what was compiled.  machine: where, with threads.  busy: cores
-    that other processes kept busy just before.  notes: what a reader should know."""
+    that other processes kept busy just before.  notes: what a reader should know.  unreliable: why the
+    network's answers are not to be trusted, where they are not."""
 
     name: str
     exits: tuple[int, ...]
@@ -53,6 +55,7 @@ class Benchmark:
     machine: dict[str, Any]
     busy: float
     notes: tuple[str, ...]
+    unreliable: tuple[str, ...] = ()
 
 
 def of_trial(
@@ -68,7 +71,8 @@ def of_trial(
     if policy_file is not None:
         rule = checked_policy(store, trial, policy_file)
     net = _network(store, trial, manifest.owners, device, asked)
-    return (yield from of_network(trial, net, exits, rule, asked))
+    found = yield from of_network(trial, net, exits, rule, asked)
+    return replace(found, unreliable=doubts(store, trial, rule))
 
 
 def of_network(
@@ -121,7 +125,9 @@ def of_bundle(
         torch_lines, seconds = yield from _torch(net, rule, shares, asked)
         lines += torch_lines
     where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
-    return Benchmark(str(folder), rule.exits, shares, tuple(lines), seconds, where, busy, tuple(notes))
+    weak = tuple(json.loads((folder / "stages.json").read_text("utf-8")).get("unreliable", ()))
+    parts = (tuple(lines), seconds, where, busy, tuple(notes), weak)
+    return Benchmark(str(folder), rule.exits, shares, *parts)
 
 
 _NOTE = (

@@ -21,6 +21,8 @@ from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.policy import policy as policies
+from offramp.policy import useful
+from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
@@ -32,13 +34,15 @@ SUMS = "SHA256SUMS"  # what a folder has that is a bundle
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A trial run by torch, or a bundle run by onnxruntime. run: what it makes of normalized images."""
+    """A trial run by torch, or a bundle run by onnxruntime. run: what it makes of normalized images.
+    unreliable: why its answers are not to be trusted, where they are not."""
 
     name: str
     classes: tuple[str, ...]
     exits: tuple[int, ...]
     preprocessing: Preprocessing
     run: Callable[[NDArray[np.float32]], Any]
+    unreliable: tuple[str, ...] = ()
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
         """pixels: [B, C, H, W], of `preprocessing`. Answers are on the CPU."""
@@ -72,7 +76,7 @@ def open_bundle(folder: Path) -> Network:
         raise OfframpError(str(error)) from None
     exits = tuple(stage.exit for stage in bundle.stages)
     how = preprocessing.from_json(bundle.preprocessing.as_json())
-    return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run)
+    return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run, bundle.unreliable)
 
 
 def open_trial(
@@ -106,12 +110,24 @@ def open_trial(
     net = load_network(store, trial, device, trust_code=trust_code)
     placed(net, device)
     predictor = Predictor(net, rule, backend)
+    weak = doubts(store, trial, None if policy_file is None else rule)
 
     def run(images: NDArray[np.float32]) -> Prediction:
         there = torch.from_numpy(images).to(device)
         return predictor(there.contiguous(memory_format=torch.channels_last))
 
-    return Network(trial, manifest.classes, exits, how, run)
+    return Network(trial, manifest.classes, exits, how, run, weak)
+
+
+def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:
+    """Why the trial, under a policy or with nothing leaving early, is not to be trusted; nothing where
+    it kept no calibration logits to tell by."""
+    arrays = store.trial_logits(trial)
+    if not len(arrays.get("calibration", ())):
+        return ()
+    rows = SplitLogits(arrays["calibration"], arrays["calibration_labels"])
+    exits = store.read_trial(trial).exits
+    return useful.chance(rows, exits) if rule is None else useful.doubts(rule, rows)
 
 
 def checked_policy(store: Store, trial: str, policy: Policy | str | Path) -> Policy:

@@ -91,22 +91,31 @@ class Policy:
         if len(logits.shape) != 3 or logits.shape[1] != len(self.exits):
             shape = tuple(logits.shape)
             raise OfframpError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
-        return scoring.leaves(self.score, logits, self.thresholds, self.temperatures)
+        found = scoring.leaves(self.score, logits, self.thresholds, self.temperatures)
+        if self.takes_all is None:
+            return found
+        return scoring._module(found).where(found > self.takes_all, self.takes_all, found)
+
+    @property
+    def takes_all(self) -> int | None:
+        """Index of the first exit whose threshold no image is below, so that none goes beyond it."""
+        low = scoring.SCORES[self.score].low
+        return next((i for i, t in enumerate(self.thresholds) if t is not None and t <= low), None)
 
     @property
     def active(self) -> tuple[int, ...]:
-        """Indices of the exits whose heads must be run: those where an input can leave, and for a
-        score with a history all before them as well."""
+        """Indices of the exits whose heads must be run: those where an input can leave, the last one
+        that an input can reach, and for a score with a history all before them as well."""
         last, score = len(self.exits) - 1, scoring.SCORES[self.score]
-        early = [i for i in range(last) if self.thresholds[i] is not None]
-        if score.history and early:
-            early = list(range(max(early) + 1))
-        if score.counts and early:  # no count is above that of the exits: the policy is the final one
-            asked = min(t for t in self.thresholds if t is not None)
-            early = early if asked <= len(early) else []
-        if score.low == score.high and early:  # the first exit takes all
-            return (early[0],)
-        return (*early, last)
+        final = last if self.takes_all is None else self.takes_all  # nothing goes beyond
+        early = [
+            i
+            for i, t in enumerate(self.thresholds[:final])
+            if t is not None and not (score.counts and t > i + 1)  # a count is i + 1 at most
+        ]
+        if score.history:
+            early = list(range(final if final < last else max(early, default=-1) + 1))
+        return (*early, final)
 
     def macs(self, costs: Costs) -> tuple[int, ...]:
         """MACs of an image that leaves at each exit, [E]; 0 where none leaves."""

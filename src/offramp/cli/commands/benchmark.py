@@ -125,6 +125,8 @@ def _show(found: Benchmark, figure: Path | None) -> None:
         pairs = zip(found.exits, found.shares, strict=True)
         leaving = ", ".join(f"{100 * share:.0f} % at exit {exit}" for exit, share in pairs)
         typer.echo(f"Leaving: {leaving}.")
+    for reason in found.unreliable:
+        say(f"Unreliable: {reason}.")
     for note in found.notes:
         say(f"{note[0].upper()}{note[1:]}")
     if found.busy > QUIET:

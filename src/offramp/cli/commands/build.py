@@ -85,6 +85,7 @@ def build(
         bool, flag("--dry-run", "Show data, exits, strategy, work and target. Start nothing.")
     ] = False,
     force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
+    anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -108,16 +109,18 @@ def build(
     known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
     asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
     wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device)
-    start(wish, Goal(targets, out, force), store, dry_run, json, quiet)
+    start(wish, Goal(targets, out, force, anyway), store, dry_run, json, quiet)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder."""
+    """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder.  force: replace
+    one that is there.  anyway: write what is not to be trusted."""
 
     target: Mapping[str, Any]
     out: Path
     force: bool
+    anyway: bool
 
 
 def checked(goal: str) -> Priority:
@@ -200,10 +203,8 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Built:
 
     plain_macs = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
     wanted = target(goal.target, plain_macs)
-    done = told(deployed(plan, store, wanted, goal.out, Asked(force=goal.force)), silent)
-    for remark in done.remarks:
-        typer.echo(f"Note: {remark}.", err=True)
-    return done
+    asked = Asked(force=goal.force, anyway=goal.anyway)
+    return told(deployed(plan, store, wanted, goal.out, asked), silent)
 
 
 def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_json: bool) -> None:

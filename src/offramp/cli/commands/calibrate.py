@@ -69,6 +69,7 @@ def calibrate(
     out: Annotated[Path, option("FILE", "The policy file to write.")] = Path("policy.json"),
     device: options.DeviceOption = None,
     trust: options.TrustOption = None,
+    anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
 ) -> None:
     """Choose where each input leaves, with or without a guarantee.
@@ -76,6 +77,9 @@ def calibrate(
     How cheap can this trial run, and at what price? Name one target: what accuracy, answers, MACs or
     time may be. The policy is looked for on validation images, chosen on calibration images and reported
     on test images.
+
+    A result that is not to be trusted is refused: a network near chance, too few calibration images for
+    the limit, a policy that decides nothing. --anyway goes on and marks it.
 
     \b
     Examples:
@@ -89,6 +93,7 @@ def calibrate(
     from offramp.policy.calibrate import calibrate as choose
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
+    from offramp.policy.useful import check, doubts
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
 
@@ -116,12 +121,17 @@ def calibrate(
         placed(net, devices.chosen(device))
         measured = measured_costs(net, trained.costs, batch or 1, how.score)
     found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured)
-    trials.policy_of(trained, found).save(out)
+    policy = trials.policy_of(trained, found)
+    weak = doubts(policy, trained.calibration, found.remark)
+    check(weak, anyway)
+    policy.save(out)
     # Only now, with the policy on the disk, is the test split looked at.
     tested = evaluate(found.policy, trained.test, trained.costs, trained.classes)
     if json:
-        emit(_json(trained, found, tested, out))
+        emit({**_json(trained, found, tested, out), "unreliable": weak})
     else:
+        for reason in weak:
+            say(f"Unreliable: {reason}.")
         _show(trained, found, tested, out)
 
 

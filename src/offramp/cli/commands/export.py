@@ -10,7 +10,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.render import emit
+from offramp.cli.render import emit, say
 from offramp.cli.store import opened, trusted
 from offramp.terminal import show, table
 from offramp.units import macs, size
@@ -33,6 +33,7 @@ def export(
     ] = True,
     force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
     trust: options.TrustOption = None,
+    anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -41,7 +42,7 @@ def export(
     A bundle is a folder: an ONNX graph for each exit that the policy uses, the policy, labels,
     preprocessing, a card, and a Python file that runs all of it with numpy, onnxruntime and Pillow. Its
     answers are compared with PyTorch's on the whole test split, or on random numbers where the data are
-    not at hand. Bundles run on the CPU.
+    not at hand. Bundles run on the CPU. What `offramp calibrate` would refuse is refused here too.
 
     \b
     Examples:
@@ -55,7 +56,7 @@ def export(
 
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust, data=check)
-    asked = Asked(None if root is None else str(root), check, measure, force, trust_code)
+    asked = Asked(None if root is None else str(root), check, measure, force, trust_code, anyway)
     done = told(bundled(kept, trial, read(policy), out, asked), quiet or json)
     if json:
         emit({"bundle": str(done.folder), "card": done.card})
@@ -75,6 +76,8 @@ def told(steps: Generator[str, None, T], quiet: bool) -> T:
 
 def describe(folder: Path, made: dict[str, Any]) -> None:
     """What the bundle of that card is, in a table and a few lines."""
+    for reason in made["unreliable"]:
+        say(f"Unreliable: {reason}.")
     listing = table(["exit"], ["threshold", "leave", "accuracy", "MACs"])
     for exit in made["exits"]:
         listing.add_row(

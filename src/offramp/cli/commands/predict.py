@@ -164,8 +164,10 @@ def _report(
     if as_json:
         broken = [{"file": str(one.file), "reason": one.reason} for one in damaged]
         answer = {"network": network.name, "out": str(out), "images": len(rows), "damaged": broken}
-        emit({**answer, "exits": exits, "compute_share": mean})
+        emit({**answer, "exits": exits, "compute_share": mean, "unreliable": network.unreliable})
         return
+    for reason in network.unreliable:
+        typer.echo(f"Unreliable: {reason}.", err=True)
     lines = []
     for line in exits:
         told = "–" if line["confidence"] is None else f"{line['confidence']:.3f}"

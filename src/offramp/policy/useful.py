@@ -1,0 +1,85 @@
+"""Reasons why a result is not to be trusted: a network near chance, too few images, a policy that
+decides nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from offramp.errors import OfframpError
+from offramp.policy import scoring
+from offramp.policy.candidates import SplitLogits
+from offramp.policy.guarantees import rows_needed_on_average
+from offramp.policy.policy import Policy
+
+LEVEL = 0.05  # of the test against chance, one-sided
+MORE = "more epochs, pretrained weights or more images would help"
+
+
+def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tuple[str, ...]:
+    """Why the policy is not to be trusted, a sentence each; empty where nothing speaks against it.
+
+    rows: the calibration split.  remark: why calibration found nothing cheaper, where it is known.
+    """
+    leaves = policy.leaves(rows.logits)
+    images = np.bincount(leaves, minlength=len(policy.exits))
+    used = [i for i in range(len(policy.exits) - 1) if images[i]]
+    target = policy.calibration.target
+    coarse = resolution(str(target.get("kind")), float(target.get("value", 0)), len(leaves))
+    return (*chance(rows, policy.exits, used), *coarse, *_idle(policy, images.tolist(), remark))
+
+
+def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) -> tuple[str, ...]:
+    """The final exit, or else each of `used` (indices), where an exact binomial test does not find it
+    more often right than the most frequent class alone would be. exits: their numbers."""
+    count = len(rows.labels)
+    often = int(np.unique(rows.labels, return_counts=True)[1].max())
+    right = (scoring.answers(rows.logits) == rows.labels[:, None]).sum(axis=0)
+    final = len(exits) - 1
+    p = stats.binom.sf(right - 1, count, often / count)
+    weak = [final] if p[final] >= LEVEL else [i for i in used if p[i] >= LEVEL]
+    return tuple(
+        f"{'the full network' if i == final else f'exit {exits[i]}'} has {right[i]:,} of {count:,} "
+        f"calibration images right, and always answering their most frequent class {often:,}, so it is "
+        f"not clearly better than chance (p = {p[i]:.2g}); {MORE}"
+        for i in weak
+    )
+
+
+def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:
+    """Where so few calibration images cannot tell a loss as small as `value`, a share. kind: of a
+    `Target`; limits that compare with the full network are judged."""
+    needed = rows_needed_on_average(value) if value > 0 else None
+    if kind not in ("max-accuracy-loss", "max-disagreement") or needed is None or rows >= needed:
+        return ()
+    least = math.ceil(1000 / (rows + 1)) / 1000
+    return (
+        f"{rows:,} calibration images cannot tell a {'loss' if 'loss' in kind else 'disagreement'} of "
+        f"{value:g}, as one of them is {100 / rows:.2g} points; it takes {needed:,} "
+        f"(data.held_out_images says how many are held out), or a limit of {least:g}",
+    )
+
+
+def check(reasons: Sequence[str], anyway: bool) -> None:
+    """Raise OfframpError with the reasons, where there are some, unless `anyway`."""
+    if reasons and not anyway:
+        said = "; also, ".join(reasons)
+        raise OfframpError(f"{said}. --anyway (anyway=True) goes on and marks the result unreliable")
+
+
+def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
+    """Where all calibration images leave at one exit without a look at them. images: by exit."""
+    if images[-1] == sum(images):
+        why = remark or "a larger loss, longer training or more calibration images would help"
+        return (f"no calibration image leaves early, so nothing is saved: {why}",)
+    all_at = policy.takes_all
+    if all_at is None or policy.score == "fixed" or images[all_at] < sum(images):
+        return ()
+    exit, bound = policy.exits[all_at], policy.thresholds[all_at]
+    return (
+        f"every image leaves at exit {exit}, whose threshold is the lowest there is ({bound:g}), so the "
+        "policy decides nothing; ask for a smaller loss, or for this exit alone with the score fixed",
+    )

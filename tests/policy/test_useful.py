@@ -1,0 +1,119 @@
+"""What is refused as useless, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.candidates import SplitLogits
+from offramp.policy.policy import Calibration, Policy
+from offramp.policy.useful import chance, check, doubts, resolution
+from refusal import refuses
+from simulated import COSTS, FOUR, simulated
+
+GOOD = simulated(400, 1)
+LEAVING = Policy("confidence", FOUR, (0.9, 0.8, 0.7, None))
+
+
+def guessing(rows: int, exits: int = 4, often: float = 1 / 3) -> SplitLogits:
+    """Logits that know nothing of three classes, of which the first is as frequent as `often`."""
+    draw = np.random.default_rng(0)
+    labels = draw.choice(3, rows, p=[often, (1 - often) / 2, (1 - often) / 2])
+    logits = draw.normal(size=(rows, exits, 3)).astype(np.float32)
+    return SplitLogits(logits, labels)
+
+
+def test_nothing_speaks_against_a_good_policy() -> None:
+    assert doubts(LEAVING, GOOD) == ()
+    check((), anyway=False)
+
+
+def test_a_network_at_chance_is_found() -> None:
+    (reason,) = doubts(LEAVING, guessing(300))
+    assert "the full network has" in reason and "not clearly better than chance" in reason
+    assert "more epochs, pretrained weights or more images" in reason
+
+
+def test_the_most_frequent_class_is_what_must_be_beaten() -> None:
+    """80 % right means nothing where 80 % are of one class."""
+    rows = guessing(200, often=0.8)
+    rows.logits[:] = 0
+    rows.logits[:, :, 0] = 9
+    assert chance(rows, FOUR) and not chance(replace(GOOD, labels=GOOD.labels), FOUR)
+
+
+def test_an_exit_that_is_used_must_know_something_too() -> None:
+    rows = SplitLogits(GOOD.logits.copy(), GOOD.labels)
+    rows.logits[:, 0] = 20 * np.random.default_rng(2).normal(size=rows.logits[:, 0].shape)
+    (reason,) = doubts(LEAVING, rows)
+    assert reason.startswith("exit 1 has ")
+    assert doubts(replace(LEAVING, thresholds=(None, 0.8, 0.7, None)), rows) == ()
+
+
+def test_chance_is_rarely_taken_for_knowledge() -> None:
+    draw = np.random.default_rng(3)
+    passed = 0
+    for _ in range(500):
+        logits = draw.normal(size=(60, 1, 3)).astype(np.float32)
+        passed += not chance(SplitLogits(logits, draw.integers(0, 3, 60)), (1,))
+    assert passed / 500 <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("rows", "value", "said"),
+    [(40, 0.01, "one of them is 2.5 points; it takes 99"), (98, 0.01, "99"), (15, 0.05, "takes 19")],
+)
+def test_images_that_cannot_tell_so_small_a_loss(rows: int, value: float, said: str) -> None:
+    (reason,) = resolution("max-accuracy-loss", value, rows)
+    assert said in reason
+    limit = float(reason.rpartition(" ")[2])
+    assert limit > value and not resolution("max-accuracy-loss", limit, rows)
+
+
+def test_images_that_can_tell_it() -> None:
+    assert not resolution("max-accuracy-loss", 0.01, 99) and not resolution("max-disagreement", 0, 5)
+    assert not resolution("max-mean-macs", 0.01, 5)
+
+
+def test_the_limit_is_that_of_the_policy() -> None:
+    few = SplitLogits(GOOD.logits[:40], GOOD.labels[:40])
+    found = calibrate(GOOD, few, COSTS, Target("max-accuracy-loss", 0.01))
+    made = Calibration(target={"kind": "max-accuracy-loss", "value": 0.01})
+    reasons = doubts(replace(found.policy, calibration=made), few)
+    assert "40 calibration images cannot tell a loss of 0.01" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (Policy("confidence", FOUR, (None,) * 4), "no calibration image leaves early"),
+        (Policy("confidence", FOUR, (0.0, 0.5, 0.5, None)), "every image leaves at exit 1"),
+        (Policy("entropy", FOUR, (None, 0.0, None, None)), "every image leaves at exit 2"),
+        (Policy("patience", FOUR, (1.0, 1.0, 1.0, None)), "every image leaves at exit 1"),
+    ],
+)
+def test_a_policy_that_decides_nothing(policy: Policy, said: str) -> None:
+    (reason,) = doubts(policy, GOOD)
+    assert reason.startswith(said)
+
+
+def test_all_images_at_one_exit_may_be_asked_for() -> None:
+    assert doubts(Policy("fixed", FOUR, (0.0, None, None, None)), GOOD) == ()
+
+
+def test_a_reason_that_calibration_knows_is_told() -> None:
+    (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4), GOOD, "it takes 299 images")
+    assert reason.endswith("nothing is saved: it takes 299 images")
+
+
+def test_what_is_refused_is_a_line_and_may_be_forced() -> None:
+    refuses(
+        "one; also, two. --anyway .* goes on and marks the result unreliable",
+        check,
+        ("one", "two"),
+        False,
+    )
+    check(("one",), anyway=True)
