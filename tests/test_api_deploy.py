@@ -126,7 +126,7 @@ def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:
 def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:
     images, labels = IMAGES.float() / 100, torch.arange(60) % 3
     fitted = offramp.fit(attached(), "joint", train=(images, labels), recipe={"epochs": 1})
-    with pytest.raises(OfframpError, match="not clearly better than chance .*anyway=True"):
+    with pytest.raises(OfframpError, match=r"not clearly better than chance .*anyway=True"):
         fitted.calibrate(max_disagreement=0.5)
     policy = fitted.calibrate(max_disagreement=0.5, anyway=True)
     assert fitted.predict(images, policy).classes.shape == (60,)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import offramp
+from offramp import OfframpError
 
 ROOT = Path(__file__).parents[1]
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -97,6 +98,9 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = torch.randint(0, 60, (150, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = (noise + 60 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
     given = {"my_module": Small(), "my_dataset": (images, labels), "images": images[:9]}
-    exec(blocks[0], given)
+    with pytest.raises(OfframpError, match="calibration images cannot tell a loss of"):
+        exec(blocks[0], given)  # a toy
+    forced = blocks[0].replace("loss=0.01)", "loss=0.01, anyway=True)")
+    exec(forced.replace('("bundle", policy)', '("bundle", policy, anyway=True)'), given)
     assert len(given["answers"].classes) == 9
     assert (tmp_path / "bundle" / "run.py").exists()

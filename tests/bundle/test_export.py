@@ -124,7 +124,7 @@ def test_every_policy_and_only_the_heads_it_needs(
 
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:
     rule = policy_of(store, "joint", "confidence", (0.0, 0.5, None))
-    with pytest.raises(OfframpError, match="every image leaves at exit 1, .* --anyway") as caught:
+    with pytest.raises(OfframpError, match=r"every image leaves at exit 1, .* --anyway") as caught:
         export_to(tmp_path / "b", store, rule, Asked(check=False, measure=False))
     assert "\n" not in str(caught.value) and not (tmp_path / "b").exists()
     done = export_to(tmp_path / "b", store, rule)

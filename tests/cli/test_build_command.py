@@ -12,6 +12,7 @@ import pytest
 import torch
 from command import Cli
 from PIL import Image
+from torchvision import models
 
 from offramp.bundle.runtime import Bundle
 from offramp.data import DataSpec, load
@@ -20,6 +21,7 @@ from offramp.study.run.trials import load_network
 
 SHORT = ("--set", "recipe.epochs=2", "--set", "numerics=default")
 DIGITS = ("build", "--backbone", "digits-cnn", "--data", "digits")
+AS_TRAINED = ("--set", "data.held_out_images=100")  # a quarter of each class, as by default
 SMALL = ("--set", "data.train_images=400", "--set", "data.test_images=100")
 
 
@@ -47,13 +49,20 @@ def photos(tmp_path: Path) -> Path:
 
 def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: Path) -> None:
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
-    answer = cli(*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.02")
+    few = cli(*words)
+    assert few.code == 2 and "15 calibration images cannot tell a loss of 0.01" in few.err
+    assert not (tmp_path / "runs").exists()  # said before the work
+    words = (*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.1", "--anyway")
+    answer = cli(*words)
     assert answer.code == 0, answer.err
     for said in (
         "Data: folder, 3 classes, images 3×48×48",
         "strategy distillation: where accuracy and generalization count most",
         "size 48: images differ",
         "3 early exits, spread by MACs",
+        "starts from random weights: 78 training images will hardly do; give --weights",
+        "4 epochs a phase of 78 training images, 16 a step",
+        "9 images each for validation and calibration",
         "Check: ",
         "python bundle/run.py",
     ):
@@ -63,7 +72,7 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     assert card["network"]["taps"] == 3 and card["network"]["head"] == [["flatten", False]]
     assert card["network"]["heads_that_flatten"] == []
     # The bundle's answers for the files are those of the trial for its test split: the same pixels.
-    data = load(DataSpec("folder", str(photos), size=48))
+    data = load(DataSpec("folder", str(photos), size=48, held_out_images=9))
     files = [photos / name for name in _test_files(photos)]
     bundle = Bundle(tmp_path / "bundle")
     pixels = bundle.pixels([Image.open(file) for file in files])
@@ -73,9 +82,9 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     run = [sys.executable, "-I", "-B", "bundle/run.py", str(photos)]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 120
-    again = cli(*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.02")
+    again = cli(*words)
     assert again.code == 2 and "holds a bundle already" in again.err
-    forced = cli(*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.02", "--force", "--json")
+    forced = cli(*words, "--force", "--json")
     assert forced.code == 0, forced.err  # found in the store
     assert json.loads(forced.out)["card"]["trial"] == card["trial"]
 
@@ -119,7 +128,7 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     words = (*DIGITS, *SMALL, *SHORT, "--weights", "mine.pth", "--keep-frozen", "--out", "b")
     refused = cli(*words)
     assert refused.code == 2 and "say --normalize imagenet or --normalize train" in refused.err
-    answer = cli(*words, "--normalize", "train", "--exits", "2")
+    answer = cli(*words, "--normalize", "train", "--exits", "2", "--anyway", *AS_TRAINED)
     assert answer.code == 0, answer.err
     assert "tensors loaded" in answer.out and "Weights 'mine.pth'" in answer.out
     built = Store(tmp_path / "runs" / "build")
@@ -129,6 +138,33 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     card = json.loads((tmp_path / "b" / "card.json").read_text())
     assert card["training"]["options"]["backbone"] == "kept"
     assert [exit["exit"] for exit in card["exits"]] == [1, 2, 3]
+
+
+def test_public_weights_that_are_here_are_the_start(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("build", "--backbone", "mobilenetv2", "--data", "digits", "--size", "32")
+    gray = (*words, "--out", "b", "--dry-run")
+    words = (*gray, "--set", "data.channels=3")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    random = cli(*words)
+    assert random.code == 0, random.err
+    said = " ".join(random.out.split())
+    assert (
+        "starts from random weights: 948 training images will hardly do; give --weights imagenet" in said
+    )
+    weights = models.get_model_weights("mobilenet_v2").DEFAULT
+    file = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    state = models.mobilenet_v2().state_dict()
+    torch.save(state, file)
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: torch.load(file))
+    found = cli(*words)
+    assert found.code == 0, found.err
+    said = " ".join(found.out.split())
+    assert f"starts from ImageNet weights, {file}" in said and "pixels normalized by ImageNet's" in said
+    assert "starts from random weights" in cli(*words, "--weights", "random").out
+    assert "starts from random weights" in cli(*gray).out  # which ImageNet's do not fit
 
 
 @pytest.mark.parametrize(
@@ -206,7 +242,7 @@ def test_a_keep_frozen_strategy_that_trains_the_backbone(cli: Cli) -> None:
 )
 def test_export_says_what_is_wrong(studied: Cli, words: tuple[str, ...], message: str) -> None:
     made = studied(
-        "calibrate", "joint-digits-cnn-digits-s1", "--max-accuracy-loss", "0.05", "--out", "p.json"
+        "calibrate", "joint-digits-cnn-digits-s1", "--risk", "0.05", "--out", "p.json", "--anyway"
     )
     assert made.code == 0, made.err
     Path("bad.json").write_text('{"format": 1}')
@@ -217,11 +253,19 @@ def test_export_says_what_is_wrong(studied: Cli, words: tuple[str, ...], message
 
 def test_export_shows_what_it_made(studied: Cli) -> None:
     trial = "two-stage-digits-cnn-digits-s1"
-    assert studied("calibrate", trial, "--max-accuracy-loss", "0.05", "--out", "p.json").code == 0
-    answer = studied("export", trial, "--policy", "p.json", "--out", "b", "--no-measure")
+    words = ("calibrate", trial, "--max-accuracy-loss", "0.05", "--out", "p.json")
+    refused = studied(*words)
+    assert refused.code == 2 and "not clearly better than chance" in refused.err
+    assert not Path("p.json").exists() and studied(*words, "--anyway").code == 0
+    refused = studied("export", trial, "--policy", "p.json", "--out", "b", "--no-measure")
+    assert refused.code == 2 and "not clearly better than chance" in refused.err
+    answer = studied("export", trial, "--policy", "p.json", "--out", "b", "--no-measure", "--anyway")
     assert answer.code == 0, answer.err
+    assert answer.out.startswith("Unreliable: ")
     assert "100 images (the whole test split), logits within" in answer.out
     assert "stage 1 of " in answer.err and "comparing with PyTorch" in answer.err
-    told = studied("export", trial, "--policy", "p.json", "--out", "c", "--no-check", "--json")
+    told = studied(
+        "export", trial, "--policy", "p.json", "--out", "c", "--no-check", "--json", "--anyway"
+    )
     assert told.code == 0 and told.err == ""
     assert json.loads(told.out)["card"]["check"] is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offramp.errors import OfframpError
-from offramp.study.plan.budget import MARGIN, choose
+from offramp.study.plan.budget import MARGIN, choose, too_short
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.spec import file as spec
 from support import CPU
@@ -64,6 +64,23 @@ def test_what_is_chosen_are_ordinary_settings() -> None:
 def test_a_budget_for_not_even_one_epoch_is_refused() -> None:
     with pytest.raises(OfframpError, match="not even one epoch on 100 images fits"):
         choose(planned(), planned().executed * 1e-4)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02])
+def test_a_budget_in_which_nothing_is_learned_says_what_would_do(share: float) -> None:
+    """A time that leaves some steps is no time; what is said to do, does, and a little less does not."""
+    room = planned().executed * share
+    found = too_short(planned(), room)
+    assert found is not None
+    said, needed = found
+    assert "steps a phase, and with fewer than 3 epochs or 100 steps networks stay near chance" in said
+    assert room < needed < planned().executed
+    assert too_short(planned(), needed) is None and too_short(planned(), needed / 1.2) is not None
+
+
+def test_a_study_may_ask_for_little() -> None:
+    assert too_short(planned("recipe.epochs=1"), 1e18) is None
+    assert too_short(planned(), planned().executed) is None
 
 
 def test_a_long_test_is_cut_before_it_eats_the_time() -> None:

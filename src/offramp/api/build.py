@@ -79,7 +79,8 @@ def build(
     data: a name, or `folder:PATH` for images of your own, a folder for each class.
     out: the bundle's folder.
     exits: "auto", how many, or names of places.
-    weights: what the backbone starts from: a file, or "imagenet"; None draws them from the seed.
+    weights: what the backbone starts from: a file, "imagenet" or "random"; None takes public weights
+        where they are on this machine, else draws them from the seed.
     keep_frozen: keep those weights as they are and train heads only.
     goal: what the strategy is chosen for: "accuracy", "latency" and so on, as in `offramp recommend`.
     strategy: in place of the one that the goal leads to.
@@ -89,7 +90,9 @@ def build(
     store: the folder that keeps the training; the same call again goes on from there.
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
     check: compare the bundle's answers with PyTorch's.  measure: time its stages here.
-    force: replace a bundle that is there.  anyway: write one that is not to be trusted, marked.  watch: is given every event of the training.
+    force: replace a bundle that is there.
+    anyway: write one that is not to be trusted, marked as such.
+    watch: is given every event of the training.
     limits: as `Fitted.calibrate` takes them: exactly one, such as max_accuracy_loss=0.01.
 
     Raises OfframpError for whatever cannot be had, when training fails, and unless `anyway`, for what
@@ -100,9 +103,9 @@ def build(
     ...     "digits",
     ...     "built",
     ...     exits=1,
-    ...     settings=["recipe.epochs=3", "data.train_images=400"],
+    ...     settings=["recipe.epochs=8", "data.train_images=400"],
     ...     measure=False,
-    ...     max_accuracy_loss=0.02,
+    ...     max_accuracy_loss=0.05,
     ... )
     >>> built.path, built.card["network"]["classes"]
     (PosixPath('built'), 10)
@@ -115,7 +118,9 @@ def build(
     about = (backbone, data, places, weights, keep_frozen, goal, strategy)
     given = tuple(settings)
     wish = BuildOptions(*about, size=size, normalize=normalize, seed=seed, settings=given)
+    wish = replace(wish, calibration=useful.images_needed(limit.kind, limit.value))
     chosen, kept = choose(wish), Store(Path(store))
+    useful.check(resolved(chosen.plan, limit), anyway)
     conduct = Conduct(devices.chosen(device), cache_folder())
     with closing(run_plan(chosen.plan, kept, conduct)) as events:
         for event in events:
@@ -126,6 +131,11 @@ def build(
     asked = Asked(check=check, measure=measure, force=force, anyway=anyway)
     built = finished(deployed(chosen.plan, kept, limit, folder, asked))
     return replace(built, reasons=chosen.reasons)
+
+
+def resolved(plan: Plan, limit: Target) -> tuple[str, ...]:
+    """Why the plan's calibration images are too few for the limit, before anything is trained."""
+    return useful.resolution(limit.kind, limit.value, len(plan.data.calibration))
 
 
 def deployed(

@@ -81,27 +81,30 @@ def read(source: str, backbone: str) -> dict[str, Tensor]:
     return _state(_unpickled(path), path)
 
 
-def at_hand(source: str, backbone: str) -> bool:
-    """Whether `read` would find the weights on this machine, without fetching anything."""
+def at_hand(source: str, backbone: str) -> Path | None:
+    """The file on this machine in which `read` would find the weights, without fetching anything."""
     if source != IMAGENET:
-        return Path(source).expanduser().is_file()
+        return _there(Path(source).expanduser())
     library, _, name = _upstream(backbone).partition("/")
     if library == "torchvision":
-        address = models.get_model_weights(name).DEFAULT.url
-        return _fetched(address)
+        return _fetched(models.get_model_weights(name).DEFAULT.url)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if library == "timm" else None
     if config is None:
-        return False
+        return None
     if config.hf_hub_id:
         names = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
         found = (try_to_load_from_cache(config.hf_hub_id, file) for file in names if file)
-        return any(isinstance(place, str) for place in found)
-    return isinstance(config.url, str) and _fetched(config.url)
+        return next((Path(place) for place in found if isinstance(place, str)), None)
+    return _fetched(config.url) if isinstance(config.url, str) else None
 
 
-def _fetched(address: str) -> bool:
-    """Whether torch has a file of that address in its cache."""
-    return (Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]).is_file()
+def _fetched(address: str) -> Path | None:
+    """torch's cached file of that address."""
+    return _there(Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2])
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def fitted(
@@ -191,6 +194,11 @@ def _upstream(backbone: str) -> str:
     return (BACKBONES[backbone].upstream if backbone in BACKBONES else backbone) or ""
 
 
+def has_public(backbone: str) -> bool:
+    """Whether torchvision or timm publishes weights of the backbone."""
+    return bool(_upstream(backbone)) and _upstream(backbone).startswith(("torchvision/", "timm/"))
+
+
 def _public(backbone: str) -> dict[str, Tensor]:
     """The checkpoint that torchvision or timm publishes, through their own caches."""
     upstream = _upstream(backbone)
@@ -204,7 +212,10 @@ def _public(backbone: str) -> dict[str, Tensor]:
             weights = models.get_model_weights(name).DEFAULT
             state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
             return state
-        return dict(timm.create_model(name, pretrained=True).state_dict())
+        file = at_hand(IMAGENET, backbone)  # given, so that the hub is not asked
+        given = None if file is None else {"file": str(file)}
+        net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=given)
+        return dict(net.state_dict())
     except Exception as error:  # a dozen kinds, of four libraries: no network, no such file, …
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise OfframpError(

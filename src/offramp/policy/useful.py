@@ -49,11 +49,17 @@ def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) ->
     )
 
 
+def images_needed(kind: str, value: float) -> int:
+    """The fewest calibration images that can tell a loss as small as `value`, a share; 0 for a limit
+    that does not compare with the full network. kind: of a `Target`."""
+    against = kind in ("max-accuracy-loss", "max-disagreement") and value > 0
+    return (rows_needed_on_average(value) or 0) if against else 0
+
+
 def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:
-    """Where so few calibration images cannot tell a loss as small as `value`, a share. kind: of a
-    `Target`; limits that compare with the full network are judged."""
-    needed = rows_needed_on_average(value) if value > 0 else None
-    if kind not in ("max-accuracy-loss", "max-disagreement") or needed is None or rows >= needed:
+    """Where so few calibration images cannot tell the loss, as `images_needed` has it."""
+    needed = images_needed(kind, value)
+    if rows >= needed:
         return ()
     least = math.ceil(1000 / (rows + 1)) / 1000
     return (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from PIL import Image, UnidentifiedImageError
 
 from offramp import device as devices
 from offramp.analysis.recommend import GOALS, Goal, guidelines
-from offramp.data import load
+from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
 from offramp.data.sources.folder import folder
 from offramp.errors import OfframpError, nearest
 from offramp.nets import ExitNetwork, build
+from offramp.nets.pretrained import IMAGENET, at_hand, has_public
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles
 from offramp.study.plan.plan import Plan, data_spec, net_spec, plan_trials
@@ -26,10 +28,13 @@ HEADS_ONLY = ("distillation", "two-stage")  # what can leave a given backbone as
 MOST_EXITS = 3
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
-RECIPE = {
-    **{"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
-    **{"schedule": "cosine", "batch_size": 64},
-}
+RANDOM = "random"
+ENOUGH = 10_000  # training images with which random weights may do
+STEPS = 1_500  # of the optimizer, in each phase: what epochs are chosen for
+EPOCHS = (20, 100)  # the fewest and the most
+FEW, SMALL_BATCH = 1_000, 16  # training images below which batches are small
+RECIPE = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "schedule": "cosine"}
+BATCH = 64
 TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
 
 
@@ -38,11 +43,13 @@ class BuildOptions:
     """What is asked for.
 
     backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, a number,
-    or names of places with commas.  weights: a file or `imagenet`.  keep_frozen: train heads only.
+    or names of places with commas.  weights: a file, `imagenet` or `random`; None takes public ones
+    where they are on this machine.  keep_frozen: train heads only.
     strategy: in place of the one that the goal leads to.  evidence: a strategy's name and options that
     runs of the same backbone put first for the goal, and what they are; None leaves it to the paper's
     guidelines.  size: pixels of a side.  normalize: `train` or `imagenet`.  settings: `key=value` of a
-    study file; they win.  device: its name, as `offramp.device.chosen` takes it.
+    study file; they win.  device: its name, as `offramp.device.chosen` takes it.  calibration: how many
+    images of calibration the target needs.
     """
 
     backbone: str
@@ -58,6 +65,7 @@ class BuildOptions:
     seed: int = 42
     settings: tuple[str, ...] = ()
     device: str | None = None
+    calibration: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,21 @@ def choose(wish: BuildOptions) -> BuildPlan:
 
     Raises OfframpError for whatever cannot be had.
     """
+    if wish.weights == RANDOM:
+        return _chosen(replace(wish, weights=None), "")
+    if wish.weights is not None:
+        return _chosen(wish, f"the weights '{wish.weights}'")
+    place = None if wish.keep_frozen else at_hand(IMAGENET, wish.backbone)
+    if place is not None:
+        try:
+            return _chosen(replace(wish, weights=IMAGENET), f"ImageNet weights, {place}")
+        except OfframpError:  # such as for gray images; a mistake comes again below
+            pass
+    return _chosen(wish, "")
+
+
+def _chosen(wish: BuildOptions, source: str) -> BuildPlan:
+    """The plan for decided weights. source: where they lie; empty for random ones."""
     reasons: list[str] = []
     given = _mapping(wish, reasons)
     given["data"] |= _size(_study(wish, given), reasons)
@@ -80,10 +103,56 @@ def choose(wish: BuildOptions) -> BuildPlan:
     if len(study.seeds) != 1 or len(study.strategies) != 1:
         raise OfframpError("offramp build trains one trial; give one seed and one strategy")
     data = load(data_spec(study))
+    held = _held_out(wish.calibration, data)
+    if held and study.data.held_out_images is None:
+        reasons.append(f"{held} images each for validation and calibration, so that more of them train")
+        given["data"]["held_out_images"] = held
+        data = load(data_spec(_study(wish, given)))
+    given["recipe"] |= _length(len(data.train))
+    study = _study(wish, given)
+    reasons.append(_told(source, wish.backbone, len(data.train)))
+    recipe = study.recipe
+    reasons.append(
+        f"{recipe.epochs} epochs a phase of {len(data.train):,} training images, "
+        f"{recipe.batch_size} a step"
+    )
     shape, classes = data.shape, len(data.classes)
     study, net = _with_exits(wish, given, study, shape, classes, reasons)
     numerics = profiles.find(study.numerics, devices.chosen(wish.device).type)
     return BuildPlan(plan_trials(study, data, net, numerics), tuple(reasons))
+
+
+def _told(source: str, backbone: str, images: int) -> str:
+    """Where the training starts from."""
+    if source:
+        return f"starts from {source}"
+    if images >= ENOUGH:
+        return "starts from random weights"
+    public = "imagenet, which fetches public ones, or " if has_public(backbone) else ""
+    return (
+        f"starts from random weights: {images:,} training images will hardly do; give --weights "
+        f"{public}a file"
+    )
+
+
+def _held_out(needed: int, data: Data) -> int | None:
+    """How many images validation and calibration take each, where a fifth would go to each of them by
+    default: as many as the target needs, from a tenth to 15 % of all."""
+    calibration = len(data.calibration)
+    images = len(data.train) + len(data.validation) + calibration
+    if calibration * 5 <= images:
+        return None
+    return min(max(needed, images // 10, 1), max(images * 3 // 20, 1))
+
+
+def _length(images: int) -> dict[str, int]:
+    """Batches and epochs for so many training images."""
+    batch = BATCH if images >= FEW else SMALL_BATCH
+    least, most = EPOCHS
+    return {
+        "batch_size": batch,
+        "epochs": min(max(STEPS // math.ceil(images / batch), least), most),
+    }
 
 
 def _mapping(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def build(
     weights: Annotated[
         str | None,
         option(
-            "FILE|imagenet", "The backbone's first weights: a .safetensors or .pth file, or public ones."
+            "FILE|imagenet|random",
+            "The backbone's first weights. By default public ones that are on this machine.",
         ),
     ] = None,
     keep_frozen: Annotated[
@@ -101,6 +102,7 @@ def build(
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
     """
+    from offramp.policy.useful import images_needed
     from offramp.study.build import BuildOptions
 
     if max_accuracy_loss is None and max_mean_macs is None and risk is None:
@@ -108,7 +110,9 @@ def build(
     targets = {"max_accuracy_loss": max_accuracy_loss, "max_mean_macs": max_mean_macs, "risk": risk}
     known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
     asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
-    wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device)
+    limit = target(targets, 1)
+    needed = images_needed(limit.kind, limit.value)
+    wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device, needed)
     start(wish, Goal(targets, out, force, anyway), store, dry_run, json, quiet)
 
 
@@ -170,6 +174,10 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
     if dry_run:
         _dry(chosen, goal, store, device, as_json)
         return
+    from offramp.api.build import resolved
+    from offramp.policy.useful import check
+
+    check(resolved(chosen.plan, target(goal.target, 1)), goal.anyway)
     silent = quiet or as_json
     if not silent:
         _show_plan(chosen, goal)

@@ -56,6 +56,7 @@ def run(
     cache_memory: options.CacheMemoryOption = None,
     cache_disk: options.CacheDiskOption = None,
     no_user_code: options.NoUserCodeOption = False,
+    anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -87,7 +88,15 @@ def run(
 
     given = None if speed is None else units.parse(speed, units.SPEED, "--speed")
     how = How(
-        store, dry_run, processes(workers), json, quiet, given, user_code=not no_user_code, place=device
+        store,
+        dry_run,
+        processes(workers),
+        json,
+        quiet,
+        given,
+        user_code=not no_user_code,
+        place=device,
+        anyway=anyway,
     )
     _start(study, settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
 
@@ -114,7 +123,8 @@ def settings(
 class How:
     """How a run is asked for. workers: None for as many as suit.  speed: of another device, in MACs a
     second, for the forecast.  here: of this one, where it was measured already.  user_code: whether a
-    study may name code of its own.  place: the device's name, as `offramp.device.chosen` takes it."""
+    study may name code of its own.  place: the device's name, as `offramp.device.chosen` takes it.
+    anyway: train for a time that is too short too.  unreliable: that it was."""
 
     root: Path
     dry_run: bool = False
@@ -125,6 +135,8 @@ class How:
     here: float | None = None
     user_code: bool = True
     place: str | None = None
+    anyway: bool = False
+    unreliable: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -260,6 +272,7 @@ def _show_results(
     failures = progress.failures()
     answer: dict[str, Any] = {"store": str(how.root), "trials": finished}
     answer |= {"results": summary.as_json(found), "failed": failures, "interrupted": interrupted}
+    answer["unreliable"] = how.unreliable
     if how.as_json:
         return answer
     if found:
@@ -296,12 +309,18 @@ def _start(
         with reading_shown(not how.silent):
             plan = make_plan(asked[0].study, how.device, provisional=how.dry_run)
         how = replace(how, here=measured(plan, how.device))
-        asked = members(path, [*settings, *_fitting(plan, seconds, budget, how)], data_root)
+        fitting, weak = _fitting(plan, seconds, budget, how)
+        how = replace(how, unreliable=weak)
+        asked = members(path, [*settings, *fitting], data_root)
     start(asked[0].study, how)
 
 
-def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...]:
-    """Settings with which the study fits, and on standard error what they are."""
+def _fitting(
+    plan: Plan, seconds: float, words: str, how: How
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Settings with which the study fits, on standard error what they are, and why the time is too
+    short, where it is."""
+    from offramp.policy.useful import check
     from offramp.study.plan.budget import choose
     from offramp.study.plan.forecast import measured
 
@@ -311,7 +330,27 @@ def _fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[str, ...
     flags = " ".join(f"--set {setting}" for setting in chosen.settings)
     means = f"the same as {flags}" if flags else "all of it fits"
     typer.echo(f"--budget {words}: {means}; {about}.", err=True)
-    return chosen.settings
+    weak = _short(plan, seconds * speed, speed, words)
+    if weak and not how.dry_run:
+        check(weak, how.anyway)
+    for reason in weak:
+        typer.echo(f"Unreliable: {reason}.", err=True)
+    return chosen.settings, weak
+
+
+def _short(plan: Plan, budget: float, speed: float, words: str) -> tuple[str, ...]:
+    """Why a budget, in MACs, is too short to learn, and what would do; nothing where it is not. speed:
+    MACs a second."""
+    from offramp.study.plan.budget import too_short
+
+    found = too_short(plan, budget)
+    if found is None:
+        return ()
+    said, needed = found
+    return (
+        f"--budget {words} is too short: it leaves {said}; about {duration(needed / speed)} would do, "
+        "or fewer strategies or seeds",
+    )
 
 
 def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:

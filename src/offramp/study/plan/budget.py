@@ -15,14 +15,19 @@ from offramp.study.plan.plan import Plan, plan_trials
 MARGIN = 0.8  # of the time: what a short measurement promises is not always kept
 TEST_SHARE = 0.2  # of the time, at most, goes into answers on validation, calibration and test
 LEAST_OF_CLASS = 10  # training images
+LEAST_EPOCHS = 3  # below these, or as many as the study asks for, networks stay near chance
+LEAST_STEPS = 100  # of the optimizer, in each phase
 
 
 @dataclass(frozen=True)
 class Choice:
-    """settings: as of `--set`, none where all of it fits.  macs: with them, evaluation included."""
+    """settings: as of `--set`, none where all of it fits.  macs: with them, evaluation included.
+    epochs: of a phase.  images: of the training split before anything is held out."""
 
     settings: tuple[str, ...]
     macs: float
+    epochs: int
+    images: int
 
 
 def choose(plan: Plan, macs: float) -> Choice:
@@ -31,7 +36,7 @@ def choose(plan: Plan, macs: float) -> Choice:
     What has to go is taken from epochs and images in equal proportion, while every class keeps 10
     training images. Cost is taken as proportional to images, which is a little too much.
 
-    Raises OfframpError where not even one epoch fits.
+    Raises OfframpError where not even one epoch fits. `too_short` says whether so much would learn.
     """
     room = macs * MARGIN
     images, test = _train_images(plan.data), len(plan.data.test)
@@ -50,7 +55,7 @@ def choose(plan: Plan, macs: float) -> Choice:
         return plan_trials(study, plan.data, plan.net, plan.numerics).executed + held
 
     settings = []
-    train = images
+    train, chosen = images, epochs
     if full > room:
         least = min(images, LEAST_OF_CLASS * len(plan.data.classes))
         wanted = max(least / images, math.sqrt(room / full))
@@ -69,7 +74,34 @@ def choose(plan: Plan, macs: float) -> Choice:
         full = work(chosen) * train / images
     if tested != test:
         settings.append(f"data.test_images={tested}")
-    return Choice(tuple(settings), full + answers * tested)
+    return Choice(tuple(settings), full + answers * tested, chosen, train)
+
+
+def too_short(plan: Plan, macs: float) -> tuple[str, float] | None:
+    """Where `choose` leaves less than 3 epochs or 100 steps a phase, and less than the study asks for:
+    that in words, and the MACs that would do."""
+    recipe, images = plan.study.recipe, _train_images(plan.data)
+
+    def steps(epochs: int, part: int) -> int:
+        return epochs * math.ceil(len(plan.data.train) * part / images / recipe.batch_size)
+
+    least = min(LEAST_STEPS, steps(recipe.epochs, images))
+
+    def learns(found: Choice) -> bool:
+        long = found.epochs >= min(LEAST_EPOCHS, recipe.epochs)
+        return long and steps(found.epochs, found.images) >= least
+
+    found = choose(plan, macs)
+    if learns(found):
+        return None
+    said = (
+        f"{found.epochs} epochs of {found.images:,} images, "
+        f"{steps(found.epochs, found.images):,} steps a phase, and with fewer than "
+        f"{LEAST_EPOCHS} epochs or {least} steps networks stay near chance"
+    )
+    while not learns(choose(plan, macs)):
+        macs *= 1.1
+    return said, macs
 
 
 def _most(epochs: int, fits: Callable[[int], bool]) -> int:

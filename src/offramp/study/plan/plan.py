@@ -187,7 +187,7 @@ def without_weights(study: Study) -> Study:
 
 def _weights_absent(study: Study) -> bool:
     given = study.backbone
-    return given.weights is not None and not at_hand(given.weights, given.name)
+    return given.weights is not None and at_hand(given.weights, given.name) is None
 
 
 def _keeps_backbone(study: Study) -> bool:
