@@ -48,7 +48,7 @@ def test_a_device_that_is_not_here_is_one_line(studied: Cli) -> None:
     for words in (
         *(["run", "s.yaml"], ["run", "s.yaml", "--dry-run"], ["doctor"], ["benchmark", trial]),
         ["train", "--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits"],
-        ["calibrate", trial, "--max-mean-latency", "1s"],
+        ["calibrate", trial, "--max-mean-latency", "1s", "--anyway"],
         ["build", "--backbone", "digits-cnn", "--data", "digits", "--out", "bundle"],
     ):
         answer = studied(*words, *device)

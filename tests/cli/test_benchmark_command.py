@@ -43,7 +43,17 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("batch", ["1", "8"])
 def test_a_policy_from_measured_times(run: Command, batch: str) -> None:
-    asked = ("calibrate", "joint", "--max-mean-latency", "10s", "--batch", batch, "--out", "p.json")
+    asked = (
+        "calibrate",
+        "joint",
+        "--max-mean-latency",
+        "10s",
+        "--batch",
+        batch,
+        "--out",
+        "p.json",
+        "--anyway",
+    )
     status, out, _ = run(*asked)
     assert status == 0 and "time an image" in out and "ms an image" in out
     made = policies.read(Path("p.json")).calibration
@@ -83,7 +93,7 @@ def test_a_trial_without_a_policy(run: Command, trial: str) -> None:
 
 @pytest.fixture
 def policy(run: Command) -> str:
-    run("calibrate", "joint", "--max-mean-macs", "60%", "--out", "policy.json")
+    run("calibrate", "joint", "--max-mean-macs", "60%", "--out", "policy.json", "--anyway")
     return "policy.json"
 
 
@@ -97,6 +107,7 @@ def test_a_trial_under_a_policy(run: Command, policy: str) -> None:
     assert ("policy", 1) in lines and ("policy", 4) in lines and ("segment 3", 4) in lines
     assert report["shares"] == policies.read(Path(policy)).calibration.chosen["leaving"]
     assert report["machine"]["threads"] == 1 and report["compile_seconds"] is None
+    assert "not clearly better than chance" in report["unreliable"][0]
 
 
 def test_threads_are_put_back(run: Command) -> None:
@@ -116,7 +127,7 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
         "joint",
         policies.read(Path(policy)),
         bundle,
-        Asked(None, False, False, False),
+        Asked(None, False, False, False, anyway=True),
     ):
         pass
     words = ("benchmark", str(bundle), "--batch", "1", "--batch", "8", "--json", *QUICK)
@@ -125,6 +136,7 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
     for engine in ("eager", "onnxruntime"):
         for what in ("plain", "nothing leaves", "policy"):
             assert {(engine, what, 1), (engine, what, 8)} <= seen
+    assert "not clearly better than chance" in report["unreliable"][0]
     status, out, _ = run(*words[:2], "--batch", "8", *QUICK, "--store", "elsewhere")
     assert status == 0 and "eager" not in out and "the plain backbone was not measured" in out
     shutil.copytree(bundle, tmp_path / "changed")

@@ -51,10 +51,19 @@ data: "data.py:make_data"
 recipe: {epochs: 1}
 """
 COMMANDS = {
-    "calibrate": ("calibrate", "joint", "--max-accuracy-loss", "0.9", "--out", "other.json"),
+    "calibrate": ("calibrate", "joint", "--max-accuracy-loss", "0.9", "--anyway", "--out", "other.json"),
     "predict": ("predict", "joint", "a.png", "--policy", "policy.json"),
     "benchmark": ("benchmark", "joint", "--batch", "1", "--repeats", "5", "--seconds", "0"),
-    "export": ("export", "joint", "--policy", "policy.json", "--out", "bundle", "--no-measure"),
+    "export": (
+        "export",
+        "joint",
+        "--policy",
+        "policy.json",
+        "--out",
+        "bundle",
+        "--no-measure",
+        "--anyway",
+    ),
 }
 every_command = pytest.mark.parametrize("words", list(COMMANDS.values()), ids=list(COMMANDS))
 
@@ -70,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("study.yaml").write_text(STUDY)
         ran = call("run", "study.yaml", "--quiet")  # typed by the user: nothing is asked
         assert ran.code == 0, ran.err
-        words = ("calibrate", "joint", "--max-accuracy-loss", "0.9", "--trust-code")
+        words = ("calibrate", "joint", "--max-accuracy-loss", "0.9", "--anyway", "--trust-code")
         done = call(*words)
         assert done.code == 0, done.err
         Image.new("L", (8, 8)).save("a.png")
@@ -142,7 +151,7 @@ def test_changed_data_are_not_run_for_the_check(mine: Cli) -> None:
 @pytest.mark.usefixtures("mine")
 def test_on_a_terminal_it_is_asked_once(reply: str) -> None:
     ours, theirs = pty.openpty()
-    words = ["calibrate", "joint", "--max-accuracy-loss", "0.9", "--out", "other.json"]
+    words = ["calibrate", "joint", "--max-accuracy-loss", "0.9", "--anyway", "--out", "other.json"]
     command = [sys.executable, "-c", "from offramp.cli import main; main()", *words]
     with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs) as running:
         os.close(theirs)
@@ -174,7 +183,18 @@ def test_a_reader_can_refuse_code_of_a_study(mine: Cli) -> None:
 
 def test_a_build_of_ones_own_code_asks_nothing(mine: Cli) -> None:
     words = ("--backbone", "net.py:make_net", "--data", "data.py:make_data", "--exits", "1")
-    answer = mine("build", *words, "--out", "b", "--strategy", "joint", "--set", "recipe.epochs=1", "-q")
+    answer = mine(
+        "build",
+        *words,
+        "--out",
+        "b",
+        "--strategy",
+        "joint",
+        "--set",
+        "recipe.epochs=1",
+        "-q",
+        "--anyway",
+    )
     assert answer.code == 0, answer.err
     assert "the whole test split" in answer.out
 

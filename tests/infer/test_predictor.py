@@ -337,7 +337,7 @@ def test_forced_exits_for_measurements(joint: ExitNetwork) -> None:
 def test_logits_that_are_no_numbers(joint: ExitNetwork) -> None:
     images = IMAGES.clone()
     images[3] = float("nan")
-    made = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.0, 0.0, 0.0, None)))(images)
+    made = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.01, 0.01, 0.01, None)))(images)
     assert made.exits.tolist() == [4 if row == 3 else 1 for row in range(ROWS)]
     assert made.confidence[3].isnan() and not made.confidence[2].isnan()
 

@@ -41,8 +41,6 @@ def test_targets_are_met_on_calibration(search: Search) -> None:
     full = chosen("min-accuracy", 0.0).measures[0].accuracy
     assert full is not None
     loss = chosen("max-accuracy-loss", 0.02, search)
-    point = loss.measures[loss.chosen]
-    assert point.accuracy is not None and point.accuracy <= full
     fits = [m.accuracy is not None and m.accuracy >= full - 0.02 for m in loss.measures]
     assert all(fits[: loss.chosen + 1])  # none before it was passed over
     if scoring.SCORES[search.score].graded:

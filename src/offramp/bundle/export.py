@@ -130,7 +130,12 @@ def _fill(
         for p, i in zip(parts, rule.active, strict=True)
     ]
     about = {"format": 1, "normalized": manifest.normalized, "plain_macs": trained.plain_macs}
-    stages_json = {**about, "unreliable": list(doubts), "fixed_size": _fixed_size(flat), "stages": stages}
+    stages_json = {
+        **about,
+        "unreliable": list(doubts),
+        "fixed_size": _fixed_size(flat),
+        "stages": stages,
+    }
     bundle.write_json(folder / "stages.json", stages_json)
     (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
