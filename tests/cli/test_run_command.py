@@ -263,6 +263,24 @@ def test_data_that_is_not_here_is_said_before_anything_trains(two: Cli, tmp_path
     assert not Path("runs").exists()
 
 
+def test_a_budget_in_which_nothing_is_learned_is_refused(
+    two: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from offramp.study.plan import budget
+
+    weak = "1 epochs of 100 images, 1 steps a phase, and networks stay near chance", 2e12
+    monkeypatch.setattr(budget, "too_short", lambda plan, macs: weak)
+    words = ("run", "b.yaml", "--set", "recipe.epochs=1", "--budget", "900h")
+    answer = two(*words)
+    said = " ".join(answer.err.split())
+    assert answer.code == 2 and answer.out == "" and not Path("runs").exists()
+    assert "--budget 900h is too short: it leaves 1 epochs of 100 images" in said
+    assert "would do, or fewer strategies or seeds. --anyway" in said
+    forced = two(*words, "--anyway", "--json")
+    assert forced.code == 0, forced.err
+    assert "is too short" in json.loads(forced.out)["unreliable"][0]
+
+
 def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     answer = two("run", "b.yaml", "--budget", "900h", "--dry-run")
     assert answer.code == 0 and "--budget 900h: all of it fits" in answer.err
