@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.claims import Judgment, check
-from offramp.analysis.measures import Measure, Numbers, numbers, observations
+from offramp.analysis.claims import Claim, Judgment, OnImages, check
+from offramp.analysis.claims.parts import Location
+from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
 from offramp.errors import OfframpError
 from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, summarized
-from offramp.report.runs import Runs
+from offramp.report.runs import ON_IMAGES, Runs
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
@@ -95,8 +96,22 @@ class Evidence:
     @cached_property
     def judgments(self) -> Mapping[str, Judgment]:
         """What the evidence says of the paper's claims, by id."""
-        found = check(paper(), self.numbers, regimes(self.trials))
-        return {judgment.claim.id: judgment for judgment in found}
+        return {judgment.claim.id: judgment for judgment in self.judge(paper())}
+
+    def judge(self, claims: Sequence[Claim]) -> list[Judgment]:
+        """What the evidence says of claims."""
+        wanted = {claim.measure for claim in claims}
+        images = {name: self._on_images(MEASURES[name]) for name in sorted(wanted & set(ON_IMAGES))}
+        return check(claims, self.numbers, regimes(self.trials), images)
+
+    def _on_images(self, measure: Measure) -> OnImages:
+        found: dict[Location, dict[int, np.ndarray]] = {}
+        for runs in self.runs:
+            for exit in (None, *runs.exits) if measure.per_exit else (None,):
+                for (strategy, seed), values in (runs.images(measure, exit) or {}).items():
+                    place = Location(runs.model, runs.data, strategy, exit)
+                    found.setdefault(place, {})[int(seed)] = values
+        return found
 
 
 def open(path: Path, study: str | None = None) -> Evidence:

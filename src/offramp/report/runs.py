@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
 
 VALUES = ("strategy", "seed", "value")
+ON_IMAGES = ("accuracy-test", "loss-test", "final-accuracy-test", "final-loss-test")  # measures
 NONE = pd.DataFrame(columns=list(OBSERVATION))
 COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured")
 
@@ -148,7 +149,7 @@ class Runs:
     def images(self, measure: Measure, exit: int | None = None) -> Images | None:
         """A measure of test data, image by image; None for other measures."""
         name = measure.name.removeprefix("final-")
-        if name not in ("accuracy-test", "loss-test") or not self.same_images:
+        if measure.name not in ON_IMAGES or not self.same_images:
             return None
         if measure.name != name:
             exit = self.exits[-1]

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from offramp.analysis.claims import Claim, Judgment, check, index, judge
+from offramp.analysis.claims.parts import Location
 from offramp.analysis.claims.words import name, plain, why
 from offramp.report.claims import paper
 from simulate import Planted, tidy_table
@@ -243,3 +244,21 @@ def test_order_of_rows_does_not_matter() -> None:
     turned = pd.concat([made[made["trial"] == trial] for trial in trials], ignore_index=True)
     one = claim(strategies="joint", against=["core"])
     assert plain(check([one], made)[0]) == plain(check([one], turned)[0])
+
+
+def test_test_images_count_as_luck_too() -> None:
+    """A difference that all seeds share may be that of these images alone."""
+    frame = observed(a=1.0, b=0.5)
+    generator = np.random.default_rng(6)
+    liked = {strategy: generator.normal(0, 8.0, 300) for strategy in "ab"}
+    images: dict[Location, dict[int, np.ndarray]] = {}
+    for strategy, seed, value in zip(frame["strategy"], frame["seed"], frame["value"], strict=True):
+        row = liked[strategy] - liked[strategy].mean() + value
+        images.setdefault(Location("m", "d", strategy, None), {})[seed] = row
+    alone = outcome(claim(), observed(a=1.0, b=-1.0))
+    assert alone.verdict == "supported"
+    measured = index("accuracy-test", frame, ["a", "b"], images=images)
+    (both,) = judge([claim()], {"accuracy-test": measured})
+    (one,), (other,) = outcome(claim(), frame).parts, both.parts
+    assert other.difference == pytest.approx(one.difference) and other.p_for > 3 * one.p_for
+    assert both.verdict == "not significant"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from offramp.analysis.claims.claim import Claim, Claims
 from offramp.analysis.claims.judge import ALPHA, VERDICTS, Judgment, judge
-from offramp.analysis.claims.parts import Index, index
+from offramp.analysis.claims.parts import Index, OnImages, index
 from offramp.analysis.claims.regime import Regime
 from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
 
@@ -20,6 +20,7 @@ __all__ = [
     "Claims",
     "Index",
     "Judgment",
+    "OnImages",
     "Regime",
     "check",
     "index",
@@ -31,17 +32,20 @@ def check(
     claims: Sequence[Claim],
     table: pd.DataFrame | Numbers,
     regimes: Mapping[tuple[str, str], Regime] = MappingProxyType({}),
+    images: Mapping[str, OnImages] = MappingProxyType({}),
     alpha: float = ALPHA,
 ) -> list[Judgment]:
     """Test claims against a tidy table, p adjusted after Holm over all of them.
 
     regimes: what the trials of each model and data were made of. A claim that is bound to more than a
-    name is not testable where that is unknown.
+    name is not testable where that is unknown.  images: measures on each test image, by name; others are
+    tested over seeds alone.
     """
     found = table if isinstance(table, Numbers) else numbers(table)
     wanted = sorted({claim.measure for claim in claims})
     strategies = found.trials["strategy"].unique().tolist()
     indices: Mapping[str, Index] = {
-        name: index(name, observations(found, MEASURES[name]), strategies, regimes) for name in wanted
+        name: index(name, observations(found, MEASURES[name]), strategies, regimes, images.get(name, {}))
+        for name in wanted
     }
     return judge(claims, indices, alpha)

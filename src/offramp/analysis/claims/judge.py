@@ -13,13 +13,14 @@ from offramp.analysis.claims.claim import Claim
 from offramp.analysis.claims.parts import (
     Comparison,
     Index,
+    PairedValues,
     cells,
     nearest_cell,
     parts,
     values,
 )
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats.pairwise import holm
+from offramp.analysis.stats.pairwise import crossed, holm, over_blocks
 from offramp.analysis.stats.sample import same
 
 ALPHA = 0.05
@@ -33,7 +34,8 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 class Tested:
     """One comparison. left, right: means over seeds, in the stored unit.  difference: left minus right.
     d: how far the mean of the differences lies on the claimed side of the margin, over their standard
-    deviation.  p_for, p_against: of what is claimed and of its opposite, each alone.
+    deviation; where test images count too, over the error of that mean times the root of the seeds.
+    p_for, p_against: of what is claimed and of its opposite, each alone.
     """
 
     part: Comparison
@@ -103,7 +105,7 @@ def _gather(claim: Claim, found: Index) -> _Evidence:
         if both.missing:
             missing.append(both.missing)
             continue
-        shown = _test(claim, part, both.left, both.right)
+        shown = _test(claim, part, both)
         if isinstance(shown, str):
             missing.append(shown)
         else:
@@ -122,21 +124,25 @@ def _beyond(claim: Claim, difference: float) -> float:
     return (difference if claim.is_ == "higher" else -difference) - claim.margin
 
 
-def _test(claim: Claim, part: Comparison, left: np.ndarray, right: np.ndarray) -> Tested | str:
+def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
     """Student's t of the paired differences against the margin; of likeness, against it on either side.
+    Over seeds, and over test images too where they are known.
 
     Likeness is shown by two one-sided tests (Schuirmann, 1987), so p is the larger. Against it one side
     is enough, so p is twice the smaller.
     """
+    left, right = both.left, both.right
     differences = left - right
     scale = float(max(np.abs(left).max(), np.abs(right).max()))
-    if same(differences, scale):
+    found = over_blocks(differences) if both.images is None else crossed(both.images)
+    if found.error == 0 or (both.images is None and same(differences, scale)):
         measure = MEASURES[claim.measure]
         size = f"{float(differences.mean()) * measure.scale:.3g} {measure.unit}"
         return f"variation: the difference is {size} in every seed"
-    n, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
-    d = _beyond(claim, mean) / spread
-    p_for, p_against = (float(stdtr(n - 1, sign * d * np.sqrt(n))) for sign in (-1, 1))
+    n, mean = len(differences), float(differences.mean())
+    t = _beyond(claim, mean) / found.error
+    p_for, p_against = (float(stdtr(found.df, sign * t)) for sign in (-1, 1))
+    d = t / np.sqrt(n)
     if claim.is_ == "within":  # d is of the nearer margin, so these are the larger and the smaller p
         p_against = min(2 * p_against, 1.0)
     return Tested(part, n, float(left.mean()), float(right.mean()), mean, d, p_for, p_against)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import pairwise, product
 from types import MappingProxyType
@@ -40,11 +40,15 @@ class Series:
     measured: bool
 
 
+OnImages = Mapping[Location, Mapping[int, Floats]]
+"""A measure of a place on each test image, [N], by seed."""
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """A measure's observations by place.  cells: pairs of model and data.  final: of each, the number
     of the final exit.  strategies: all that have trials, whether or not they have this measure.
-    regimes: of cells, what is known of their trials."""
+    regimes: of cells, what is known of their trials.  images: the measure on each test image."""
 
     measure: str
     series: Mapping[Location, Series]
@@ -52,6 +56,7 @@ class Index:
     final: Mapping[tuple[str, str], int]
     strategies: frozenset[str]
     regimes: Mapping[tuple[str, str], Regime]
+    images: OnImages = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,10 @@ def index(
     observed: pd.DataFrame,
     strategies: Collection[str],
     regimes: Mapping[tuple[str, str], Regime] = MappingProxyType({}),
+    images: OnImages = MappingProxyType({}),
 ) -> Index:
     """Index observations (columns measures.OBSERVATION). strategies: of the whole table.  regimes: by
-    model and data."""
+    model and data.  images: of the measure."""
     columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
     sources = observed["source"].fillna("").tolist()
@@ -86,7 +92,7 @@ def index(
     for place in series:
         cell = (place.model, place.data)
         final[cell] = max(final.get(cell, 0), place.exit or 0)
-    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies), regimes)
+    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies), regimes, images)
 
 
 def parts(claim: Claim, found: Index) -> list[Comparison]:
@@ -192,12 +198,14 @@ def _expand(names: Sequence[str]) -> list[str]:
 @dataclass(frozen=True)
 class PairedValues:
     """left, right: means by seed, [n], of the seeds that all places have.  missing: why a part cannot
-    be tested, empty if it can.  identical: whether both sides come from the same weights."""
+    be tested, empty if it can.  identical: whether both sides come from the same weights.  images: the
+    differences on each test image, [n, N], where all places answered the same ones."""
 
     left: Floats
     right: Floats
     missing: str = ""
     identical: bool = False
+    images: Floats | None = None
 
 
 NONE = np.array([], dtype=float)
@@ -226,7 +234,13 @@ def values(part: Comparison, found: Index) -> PairedValues:
         return PairedValues(left, right, why)
     if len(seeds) < 2:
         return PairedValues(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
-    return PairedValues(left, right)
+    known = all(place in found.images for place in places)
+    alike = len({(place.model, place.data) for place in places}) == 1
+    if not known or not alike:
+        return PairedValues(left, right)
+    of = [np.array([found.images[place][seed] for seed in seeds]) for place in places]
+    sides = (np.mean(of[: len(part.left)], axis=0), np.mean(of[len(part.left) :], axis=0))
+    return PairedValues(left, right, images=sides[0] - sides[1])
 
 
 def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:

@@ -11,7 +11,8 @@ from offramp.analysis.claims.parts import Comparison, Location
 from offramp.analysis.measures import MEASURES
 
 RULE = (
-    "A claim is a set of comparisons, each tested over seeds by Student's t on paired differences. It "
+    "A claim is a set of comparisons, each tested by Student's t on paired differences: over seeds, and "
+    "on test over seeds and images. It "
     "is supported if all of them hold, contradicted if one of them significantly does not; p is "
     "two-sided and adjusted after Holm over the whole file. Likeness within a margin takes two "
     "one-sided tests, one of each side. As claimed: how many comparisons point its way in the means, "

@@ -51,17 +51,17 @@ def claims(
 
     docs/claims.md says how claims are tested and how to write some.
     """
-    from offramp.analysis.claims import ALPHA, check
+    from offramp.analysis.claims import ALPHA
     from offramp.analysis.claims.words import RULE, plain
     from offramp.report import evidence
-    from offramp.report.claims import count, paper, read, regimes
+    from offramp.report.claims import count, paper, read
 
     asked = paper(anywhere) if file is None else read(file, anywhere)
     ids = [claim.id for claim in asked]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")
     found = evidence.open(named(store, store_), study)
-    judged = check(asked, found.numbers, regimes(found.trials))
+    judged = found.judge(asked)
     outcomes = [o for o in judged if only in (None, o.claim.id)]
     if json:
         judged_as = {"alpha": ALPHA, "anywhere": anywhere}
