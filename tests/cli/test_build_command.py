@@ -140,6 +140,20 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     assert [exit["exit"] for exit in card["exits"]] == [1, 2, 3]
 
 
+def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from offramp.study.plan import forecast
+
+    monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
+    words = (*DIGITS, "--out", "b", "--budget")
+    answer = cli(*words, "10s", "--dry-run")
+    assert answer.code == 0 and "--budget 10s: the same as --set recipe.epochs=" in answer.err
+    epochs = answer.err.partition("recipe.epochs=")[2].split()[0].rstrip(";.")
+    assert f"- {epochs} epochs a phase of " in answer.out
+    short = cli(*words, "1s")
+    assert short.code == 2 and "--budget 1s is too short: it leaves" in short.err and short.out == ""
+    assert "networks stay near chance; about" in short.err.replace("\n", " ")
+
+
 def test_public_weights_that_are_here_are_the_start(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -269,7 +269,7 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
     from offramp.study.plan import budget
 
     weak = "1 epochs of 100 images, 1 steps a phase, and networks stay near chance", 2e12
-    monkeypatch.setattr(budget, "too_short", lambda plan, macs: weak)
+    monkeypatch.setattr(budget, "too_short", lambda *_: weak)
     words = ("run", "b.yaml", "--set", "recipe.epochs=1", "--budget", "900h")
     answer = two(*words)
     said = " ".join(answer.err.split())

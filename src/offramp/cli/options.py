@@ -109,6 +109,12 @@ TrustOption = Annotated[
 NoUserCodeOption = Annotated[
     bool, flag("--no-user-code", "Refuse a study that names code, such as my.py:make_net.")
 ]
+BudgetOption = Annotated[
+    str | None,
+    option(
+        "TIME", "Train on so many epochs and images as fit into this time here, such as 2h or 90min."
+    ),
+]
 AnywayOption = Annotated[
     bool, flag("--anyway", "Go on with a result that is not to be trusted, and mark it.")
 ]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp import units
 from offramp.cli import options
 from offramp.cli.commands.calibrate import target
 from offramp.cli.commands.export import describe, told
 from offramp.cli.commands.recommend import wish as wish_of
-from offramp.cli.commands.run import conduct
+from offramp.cli.commands.run import How, conduct, fitting
 from offramp.cli.forecast import show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress import Progress, watch
@@ -82,6 +83,7 @@ def build(
     store: options.TrainingStoreOption = options.RUNS / "build",
     device: options.DeviceOption = None,
     set_: options.SetOption = None,
+    budget: options.BudgetOption = None,
     dry_run: Annotated[
         bool, flag("--dry-run", "Show data, exits, strategy, work and target. Start nothing.")
     ] = False,
@@ -113,18 +115,19 @@ def build(
     limit = target(targets, 1)
     needed = images_needed(limit.kind, limit.value)
     wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device, needed)
-    start(wish, Goal(targets, out, force, anyway), store, dry_run, json, quiet)
+    start(wish, Goal(targets, out, force, anyway, budget), store, dry_run, json, quiet)
 
 
 @dataclass(frozen=True)
 class Goal:
     """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder.  force: replace
-    one that is there.  anyway: write what is not to be trusted."""
+    one that is there.  anyway: write what is not to be trusted.  budget: of the training, a time."""
 
     target: Mapping[str, Any]
     out: Path
     force: bool
     anyway: bool
+    budget: str | None = None
 
 
 def checked(goal: str) -> Priority:
@@ -171,6 +174,11 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
     store = Store(root)
     device = devices.chosen(wish.device)
     chosen = choose(wish)
+    if goal.budget is not None:
+        how = How(root, dry_run, as_json=as_json, place=wish.device, anyway=goal.anyway)
+        seconds = units.parse(goal.budget, units.TIME, "--budget")
+        fits, _ = fitting(chosen.plan, seconds, goal.budget, how)
+        chosen = choose(replace(wish, settings=(*wish.settings, *fits)))
     if dry_run:
         _dry(chosen, goal, store, device, as_json)
         return

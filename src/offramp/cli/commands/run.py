@@ -40,12 +40,7 @@ def run(
     dry_run: options.DryOption = False,
     workers: options.WorkersOption = "auto",
     device: options.DeviceOption = None,
-    budget: Annotated[
-        str | None,
-        option(
-            "TIME", "Train on so many epochs and images as fit into this time here, such as 2h or 90min."
-        ),
-    ] = None,
+    budget: options.BudgetOption = None,
     speed: Annotated[
         str | None,
         option(
@@ -309,15 +304,13 @@ def _start(
         with reading_shown(not how.silent):
             plan = make_plan(asked[0].study, how.device, provisional=how.dry_run)
         how = replace(how, here=measured(plan, how.device))
-        fitting, weak = _fitting(plan, seconds, budget, how)
+        chosen, weak = fitting(plan, seconds, budget, how)
         how = replace(how, unreliable=weak)
-        asked = members(path, [*settings, *fitting], data_root)
+        asked = members(path, [*settings, *chosen], data_root)
     start(asked[0].study, how)
 
 
-def _fitting(
-    plan: Plan, seconds: float, words: str, how: How
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Settings with which the study fits, on standard error what they are, and why the time is too
     short, where it is."""
     from offramp.policy.useful import check
