@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 from torchvision import models
 
 from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
-from offramp.nets import NetSpec, build
+from offramp.nets import NetSpec, build, pretrained
 from offramp.nets.pretrained import read
 from refusal import refuses
 
@@ -162,3 +164,14 @@ def test_real_imagenet_weights():
             answers = net(normalize(images, mean, std))[-1].argmax(1)
             right += int((answers == torch.tensor(IMAGENETTE)[labels]).sum())
     assert abs(right / 400 - 0.71) <= 0.01
+
+
+def test_public_weights_at_hand_are_read_without_asking_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = timm.create_model("mobilenetv1_100").state_dict()
+    file = saved(tmp_path / "timm.pth", state)
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: file)
+    monkeypatch.setattr(socket.socket, "connect", None)
+    found = read("imagenet", "mobilenetv1")
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
