@@ -155,27 +155,60 @@ def test_what_is_missing_says_why(tmp_path, monkeypatch):
     assert find_gpu(None).reason == "this runs on no GPU"
     assert "Not Found" in find_gpu("GPU-2", Nvml()).reason
     Tree(tmp_path)
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("what?")
-    assert "cannot be read" in find_packages(tmp_path).reason
-
-    def refuse(file):
-        raise PermissionError(13, "Permission denied", str(file))
-
     monkeypatch.setattr("offramp.meters.rapl._number", refuse)
     found = find_packages(tmp_path)
     assert "may not be read" in found.reason and "chmod" in found.remedy
 
 
-def test_a_counter_that_goes_away_leaves_no_half_sum(tmp_path, clock):
+def refuse(file):
+    raise PermissionError(13, "Permission denied", str(file))
+
+
+BREAKS = {
+    "vanishes": lambda file: file.unlink(),
+    "is a folder": lambda file: (file.unlink(), file.mkdir()),
+    "is empty": lambda file: file.write_text(""),
+    "holds text": lambda file: file.write_text("what?"),
+    "holds no text": lambda file: file.write_bytes(b"\xff\xfe"),
+    "may not be read": str,
+    "goes back": lambda file: file.write_text("1\n"),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_counter_that_goes_away_is_no_reading_and_said_once(tmp_path, clock, monkeypatch, how):
     tree = Tree(tmp_path)
+    if how == "goes back":
+        (tmp_path / "intel-rapl:0" / "max_energy_range_uj").write_text("1000\n")
     subject = meter(find_packages(tmp_path), Missing("none"), clock)
-    tree.draw(10)
+    tree.draw(3)
     clock.now += 1
     subject.sample()
-    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    with monkeypatch.context() as patch:
+        BREAKS[how](tmp_path / "intel-rapl:0" / "energy_uj")
+        if how == "may not be read":
+            patch.setattr("offramp.meters.rapl._number", refuse)
+        clock.now += 1
+        assert subject.lap().energy_cpu_j is None  # not half a sum
+    said = subject.missing["cpu power"]
+    assert "no longer" in said.reason
+    if how == "vanishes":  # and comes again, from anywhere
+        tree.draw(3)
     clock.now += 1
-    assert subject.lap().energy_cpu_j is None
-    assert "no longer" in subject.missing["cpu power"].reason
+    assert subject.lap().energy_cpu_j is None and subject.missing["cpu power"] is said
+
+
+@pytest.mark.parametrize("how", sorted(set(BREAKS) - {"may not be read", "goes back"}))
+def test_a_counter_that_cannot_be_read_from_the_start_is_missing(tmp_path, how):
+    Tree(tmp_path)
+    BREAKS[how](tmp_path / "intel-rapl:0" / "energy_uj")
+    assert "cannot be read" in find_packages(tmp_path).reason
+
+
+def test_what_is_not_counted_need_not_be_read(tmp_path):
+    Tree(tmp_path)
+    (tmp_path / "intel-rapl:1" / "max_energy_range_uj").unlink()  # of psys
+    assert find_packages(tmp_path).names == ["package-0"]
 
 
 def test_memory_of_this_process_is_read(clock):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import multinomial
 from sklearn.metrics import roc_auc_score
 
 from offramp.analysis.exits import at_thresholds
@@ -37,13 +38,28 @@ def test_intervals_of_shares_cover() -> None:
     assert (quality.share(0, 10).low, quality.share(10, 10).high) == (0, 1)
 
 
-@pytest.mark.parametrize(("lost", "gained"), [(0.0, 0.0), (0.03, 0.01), (0.2, 0.2)])
-def test_intervals_of_losses_cover_and_are_never_empty(lost: float, gained: float) -> None:
-    draw = np.random.default_rng(3)
-    drawn = draw.multinomial(300, [lost, gained, 1 - lost - gained], 1000)
-    found = [quality.difference(int(a), int(b), 300) for a, b, _ in drawn]
-    assert np.mean([d.low <= lost - gained <= d.high for d in found]) >= 0.95 - 0.021
-    assert min(d.high - d.low for d in found) > 0.01
+def test_an_interval_of_a_loss_by_hand() -> None:
+    """Of 21 patients one changed one way and seven the other (Bentur and others, 2009)."""
+    found = quality.difference(1, 7, 21)
+    assert (found.value, found.low, found.high) == pytest.approx((-6 / 21, -0.508, -0.013), abs=5e-4)
+
+
+@pytest.mark.parametrize("rows", [20, 50, 300])
+@pytest.mark.parametrize("gained", [0.0, 0.1, 0.25, 0.5])  # of the answers that differ
+@pytest.mark.parametrize("differing", [1, 4, 6, 10])  # on average
+def test_an_interval_of_a_loss_covers_it_and_is_narrow(rows: int, gained: float, differing: int) -> None:
+    """Exactly: every pair of counts with its chance. Where nothing is gained, and only there, it may
+    fall two points short."""
+    up, down = differing * gained / rows, differing * (1 - gained) / rows
+    pairs = [(b, c) for b in range(31) for c in range(31) if b + c <= rows]
+    chances = multinomial.pmf([(b, c, rows - b - c) for b, c in pairs], rows, [down, up, 1 - down - up])
+    found = [quality.difference(b, c, rows) for b, c in pairs]
+    coverage = sum(p for p, d in zip(chances, found, strict=True) if d.low <= down - up <= d.high)
+    assert coverage >= (0.95 if gained else 0.925)
+    half = [(quality.share(b, rows, 0.975), quality.share(c, rows, 0.975)) for b, c in pairs]
+    joined = sum(p * (b.high - b.low + c.high - c.low) for p, (b, c) in zip(chances, half, strict=True))
+    assert sum(p * (d.high - d.low) for p, d in zip(chances, found, strict=True)) < 0.75 * joined
+    assert min(d.high - d.low for d in found) > 3 / (rows + 4)
 
 
 def test_a_sweep_is_each_threshold_alone() -> None:

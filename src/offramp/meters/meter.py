@@ -174,7 +174,7 @@ class Meter:
         if isinstance(self._packages, Packages):
             try:
                 joules = self._packages.joules()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._packages = Missing(f"the RAPL counter can no longer be read ({error})")
         gpu = self._gpu if isinstance(self._gpu, Gpu) else None
         return Reading(

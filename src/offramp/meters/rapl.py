@@ -38,10 +38,13 @@ class Packages:
         return [zone.name for zone in self._zones]
 
     def joules(self) -> float:
-        """Raises OSError when a counter can no longer be read."""
+        """Raises OSError or ValueError when a counter can no longer be read, or holds no number."""
         now = [_number(zone.counter) for zone in self._zones]
         for zone, new, old in zip(self._zones, now, self._last, strict=True):
-            self._microjoules += new - old if new >= old else new + zone.range_uj + 1 - old
+            step = new - old if new >= old else new + zone.range_uj + 1 - old
+            if step < 0:
+                raise ValueError(f"{zone.counter} went from {old} to {new}, past its range")
+            self._microjoules += step
         self._last = now
         return self._microjoules / 1e6
 
@@ -53,17 +56,13 @@ def find_packages(root: Path = POWERCAP) -> Packages | Missing:
     `-mmio` zone is a second view of one: counted, each would count energy twice.
     """
     try:
-        folders = sorted(root.glob("intel-rapl:*"))
+        folders = [folder for folder in sorted(root.glob("intel-rapl:*")) if folder.name.count(":") == 1]
+        named = [((folder / "name").read_text().strip(), folder) for folder in folders]
         zones = [
-            Zone(
-                (folder / "name").read_text().strip(),
-                folder / "energy_uj",
-                _number(folder / "max_energy_range_uj"),
-            )
-            for folder in folders
-            if folder.name.count(":") == 1
+            Zone(name, folder / "energy_uj", _number(folder / "max_energy_range_uj"))
+            for name, folder in named
+            if name.startswith("package")
         ]
-        zones = [zone for zone in zones if zone.name.startswith("package")]
         if not zones:
             return Missing(
                 f"no RAPL energy counter in {root}",
