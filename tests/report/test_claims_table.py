@@ -77,13 +77,15 @@ def test_two_seeds_are_no_recommendation(found: evidence.Evidence) -> None:
 
 def test_planted_runs_are_told_in_sentences() -> None:
     better = answer(made({"joint": 0.1, "separate": 0.0, "two-stage": 0.0}))
-    assert better[0].startswith("At equal compute: ") and "joint leads" in better[0]
+    assert better[0].endswith("the most accurate is joint from 10 to 30.")
     assert any(s.startswith("For accuracy: joint (test accuracy, mean over exits 7") for s in better)
     equal = answer(made({"joint": 0.0, "separate": 0.0, "two-stage": 0.0}))
-    assert equal[0].startswith("At equal compute: no significant difference in test accuracy between")
+    assert equal[0].startswith(
+        "At equal compute, no two strategies differ significantly in test accuracy"
+    )
     (accuracy,) = (s for s in equal if s.startswith("For accuracy"))
     assert "no significant difference between any of 3 strategies (" in accuracy
-    assert "points would have been found with 80 %" in accuracy
+    assert "points would have been found in 80 % of such runs" in accuracy
     chance = answer(made({"joint": -0.36, "separate": -0.36}))
     assert len(chance) == 1 and chance[0].startswith("No network has learned, net on images: ")
     assert "Nothing is concluded." in chance[0]

@@ -14,6 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
+from offramp import units
 from offramp.analysis import costs, epochs
 from offramp.analysis.curves import FINAL, History, histories, joined
 from offramp.errors import OfframpError
@@ -98,6 +99,21 @@ class Measure:
     def scale(self) -> float:
         """What values are multiplied by to be in `unit`."""
         return SCALES.get(self.unit, 1.0)
+
+    def text(self, value: float) -> str:
+        """A value, as stored, as people write it: `74.9 %`, `1.8 GB`, `3 min 20 s`."""
+        size = abs(value)
+        sign = "−" if value < 0 and size > 1e-12 else ""
+        match self.unit:
+            case "MB":
+                return sign + units.size(size)
+            case "s":
+                return sign + units.duration(size)
+            case "MMAC" | "GMAC":
+                return f"{sign}{units.macs(size)} MACs"
+            case "%":
+                return f"{sign}{100 * size:.1f} %"
+        return f"{sign}{size * self.scale if size > 1e-12 else 0.0:.3g} {self.unit}".strip()
 
     @property
     def about(self) -> dict[str, str | float]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from scipy import stats
 
 from offramp.analysis.recommend import GOALS, Advice, Facts, Preference, recommend, sure
-from offramp.analysis.recommend.equal import ALPHA, Level, crossings, equal_compute, stretches
+from offramp.analysis.recommend.equal import ALPHA, crossings, equal_compute, stretches
 from offramp.analysis.recommend.goals import OPEN, Key
 from offramp.analysis.stats.pairwise import POWER, Pair
 from offramp.analysis.tradeoff import Answers
@@ -16,7 +16,7 @@ from offramp.hashing import digest
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
-from offramp.units import duration, macs, size
+from offramp.units import macs
 
 WORDS = {
     "accuracy": "accuracy",
@@ -124,13 +124,13 @@ def sentence(advice: Advice, several: bool = False) -> str:
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
     ties = [r for r in advice.first if r is not best]
+    target = "" if advice.target is None else f", for {100 * advice.target:.1f} % on test"
     if others and len(ties) == len(others):
         low, high = sorted((best.mean, others[-1].mean))
-        spread = f"{title(advice)} {_value(advice, low)} to {_value(advice, high)}"
+        spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
         every = f"no significant difference between any of {len(others) + 1} strategies"
-        return f"{start}{every} ({spread}){_shown(advice)}."
-    target = "" if advice.target is None else f", for {100 * advice.target:.1f} % on test"
-    value = f"{title(advice)} {_value(advice, best.mean)}{target}"
+        return f"{start}{every} ({spread}{target}){_shown(advice)}."
+    value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
     open_ = [out.name for out in advice.ruled_out if out.why.startswith(OPEN)]
     reach = f"; whether {listed(open_)} can is open" if open_ and advice.target is not None else ""
     return f"{start}{best.name} ({value}); {sure(advice)}{_shown(advice)}{reach}."
@@ -146,31 +146,20 @@ def title(advice: Advice) -> str:
 
 def _shown(advice: Advice) -> str:
     """The smallest difference that would have been found, where one was not."""
-    if advice.detectable is None or not any(r.behind is False for r in advice.ranking[1:]):
+    found = any(r.behind is False for r in advice.ranking[1:])
+    if advice.detectable is None or not found or advice.goal == "balanced":
         return ""
     if advice.target is None:
-        least = f"{_difference(advice, advice.detectable)}"
+        least = _difference(advice, advice.detectable)
     else:
-        least = f"{100 * advice.detectable:.2g} points of accuracy at equal compute"
-    return f"; a difference of {least} would have been found with {100 * POWER:.0f} %"
-
-
-def _value(advice: Advice, value: float) -> str:
-    measure = advice.measure
-    if measure.name == "macs":
-        return macs(value)
-    if measure.unit == "MB":
-        return size(value)
-    if measure.unit == "s":
-        return duration(value)
-    digits = ".1f" if measure.unit == "%" else ".3g"
-    return f"{value * measure.scale:{digits}} {measure.unit}".strip()
+        least = f"{100 * advice.detectable:.2g} points at equal compute"
+    return _found(least)
 
 
 def _difference(advice: Advice, value: float) -> str:
     if advice.measure.unit == "%":
         return f"{100 * value:.2g} points"
-    return _value(advice, value)
+    return advice.measure.text(value)
 
 
 def _curves(found: Facts, runs: Runs, several: bool) -> str:
@@ -179,35 +168,36 @@ def _curves(found: Facts, runs: Runs, several: bool) -> str:
     made = equal_compute(found, runs.data, names)
     if not made or all(level.why is not None or len(level.means) < 2 for level in made):
         return ""
-    start = f"At equal compute{f', {runs.where}' if several else ''}: "
+    where = f" ({runs.where})" if several else ""
+    low, high = macs(made[0].macs), macs(made[-1].macs)
     if all(len(level.unbeaten) == len(level.means) for level in made):
         shown = [p.detectable for level in made for p in level.pairs if isinstance(p, Pair)]
-        most = max(d for d in shown if d is not None)
+        most = _found(f"{100 * max((d for d in shown if d), default=0.0):.2g} points")
         return (
-            f"{start}no significant difference in test accuracy between any two strategies, from "
-            f"{macs(made[0].macs)} to {macs(made[-1].macs)} MACs an image; a difference of "
-            f"{100 * most:.2g} points would have been found with {100 * POWER:.0f} %."
+            f"At equal compute{where}, no two strategies differ significantly in test accuracy, from "
+            f"{low} to {high} MACs an image{most}."
         )
-    parts = []
+    leading, behind = [], []
     for part, unbeaten in stretches(made):
-        low, high = macs(part[0].macs), macs(part[-1].macs)
-        at = f"at {low}" if len(part) == 1 else f"from {low} to {high}"
-        parts.append(f"{at} MACs an image {_leading(part[-1], unbeaten)}")
-    crossed = [f"the curves of {a} and {b} cross" for a, b in crossings(made)]
-    return f"{start}{'; '.join([*parts, *crossed])} (test accuracy, adjusted p < 0.05)."
+        first, last = macs(part[0].macs), macs(part[-1].macs)
+        at = f"at {first}" if len(part) == 1 else f"from {first} to {last}"
+        others = [name for name in part[-1].means if name not in unbeaten]
+        if len(unbeaten) == 1:
+            leading.append(f"{unbeaten[0]} {at}")
+        elif others:
+            behind.append(f"{listed(others)} {at}")
+    parts = [f"the most accurate is {'; '.join(leading)}"] if leading else []
+    parts += [f"less accurate than the best: {'; '.join(behind)}"] if behind else []
+    if crossed := [f"{a} and {b}" for a, b in crossings(made)]:
+        parts.append(f"curves that cross: {', '.join(crossed)}")
+    first, *rest = parts
+    words = ". ".join([first, *(part[:1].upper() + part[1:] for part in rest)])
+    return f"At equal compute{where}, by MACs of an image (test accuracy, adjusted p < 0.05): {words}."
 
 
-def _leading(level: Level, unbeaten: Sequence[str]) -> str:
-    """Who leads at a level: in as few names as possible."""
-    if len(unbeaten) == 1:
-        return f"{unbeaten[0]} leads"
-    behind = [name for name in level.means if name not in unbeaten]
-    if not behind:
-        return "no two strategies differ significantly"
-    if len(behind) < len(unbeaten):
-        are = "is" if len(behind) == 1 else "are"
-        return f"{listed(behind)} {are} behind, the others do not differ significantly"
-    return f"{listed(unbeaten)} lead, without a significant difference"
+def _found(difference: str) -> str:
+    """A difference that would probably have been found."""
+    return f"; {difference} would have been found in {100 * POWER:.0f} % of such runs"
 
 
 def listed(names: Sequence[str]) -> str:

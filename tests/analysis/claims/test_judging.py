@@ -131,7 +131,7 @@ def test_estimates_single_seeds_and_constants_are_not_tested() -> None:
     apart = frame[(frame["strategy"] == "a") == (frame["seed"] < 2)]
     assert "seeds: none in common" in outcome(claim(), apart).missing[0]
     constant = outcome(claim(), observed(a=[3.0, 4.0], b=[1.0, 2.0]))
-    assert constant.missing == ("variation: the difference is 200 % in every seed",)
+    assert constant.missing == ("variation: the difference is 200.0 % in every seed",)
     assert constant.p is None
     assert outcome(claim(), frame.iloc[:0]).missing == ("values of accuracy-test",)
 

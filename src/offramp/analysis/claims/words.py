@@ -53,8 +53,12 @@ def effect(tested: Tested) -> str:
 
 
 def difference(outcome: Judgment, tested: Tested) -> str:
-    """`-1.2 epochs`"""
-    return _amount(outcome.claim, tested.difference, "+")
+    """`−1.2 epochs`, `+0.4 points`"""
+    measure = MEASURES[outcome.claim.measure]
+    text = measure.text(tested.difference)
+    if measure.unit == "%":
+        text = f"{text.removesuffix(' %')} points"
+    return text if text.startswith("−") else f"+{text}"
 
 
 def claimed(claim: Claim) -> str:

@@ -125,7 +125,9 @@ def _row(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
     finding = "not significant"
     if pair.p < ALPHA:
         finding = "a is higher" if pair.difference > 0 else "b is higher"
-    numbers = {"low": pair.low * scale, "high": pair.high * scale, "p": pair.p}
+    ends = pair.low * scale, pair.high * scale
+    wide = scale == 100.0 and max(map(abs, ends)) > 100  # no difference of accuracies is that large
+    numbers = {"low": None if wide else ends[0], "high": None if wide else ends[1], "p": pair.p}
     if pair.detectable is not None:
         numbers["detectable"] = pair.detectable * scale
     return {**about, **numbers, "finding": finding}
