@@ -8,7 +8,7 @@ from dataclasses import replace
 from scipy import stats
 
 from offramp.analysis.recommend import GOALS, Advice, Facts, Preference, recommend, sure
-from offramp.analysis.recommend.equal import ALPHA, crossings, equal_compute, stretches
+from offramp.analysis.recommend.equal import ALPHA, Level, crossings, equal_compute, stretches
 from offramp.analysis.recommend.goals import OPEN, Key
 from offramp.analysis.stats.pairwise import POWER, Pair
 from offramp.analysis.tradeoff import Answers
@@ -79,8 +79,10 @@ def answer(evidence: Evidence, known: Facts | None = None) -> tuple[str, ...]:
         f"{d}: one strategy with exits, nothing to compare it with." for d in sorted(data - several)
     ]
     if not few:
-        curves = [_curves(found, runs, len(evidence.runs) > 1) for runs in learned]
-        sentences += [text for text in curves if text]
+        for runs in learned:
+            made = equal_compute(found, runs.data, {(runs.model, s): s for s in runs.strategies})
+            text = compared(made, runs.where if len(evidence.runs) > 1 else "")
+            sentences += [text] if text else []
     silent = []
     for goal, given in advised.items():
         told = [a for a in given if _measured(a)]
@@ -162,13 +164,12 @@ def _difference(advice: Advice, value: float) -> str:
     return advice.measure.text(value)
 
 
-def _curves(found: Facts, runs: Runs, several: bool) -> str:
-    """Who leads at equal compute, from where to where."""
-    names = {(runs.model, s): s for s in runs.strategies}
-    made = equal_compute(found, runs.data, names)
+def compared(made: Sequence[Level], place: str = "") -> str:
+    """Who leads at equal compute, from where to where; empty where nothing was compared. place: of the
+    runs, where there are several."""
     if not made or all(level.why is not None or len(level.means) < 2 for level in made):
         return ""
-    where = f" ({runs.where})" if several else ""
+    where = f" ({place})" if place else ""
     low, high = macs(made[0].macs), macs(made[-1].macs)
     if all(len(level.unbeaten) == len(level.means) for level in made):
         shown = [p.detectable for level in made for p in level.pairs if isinstance(p, Pair)]

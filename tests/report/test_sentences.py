@@ -1,0 +1,128 @@
+"""Every sentence that the top of a page can have, on networks whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from answers import DATA, MODEL, Skill, facts
+from offramp.analysis.recommend import Advice, Facts, Goal, Preference, recommend
+from offramp.analysis.recommend.equal import equal_compute
+from offramp.report.advice import compared, sentence
+from simulate import Planted
+
+FOUR = ("joint", "two-stage", "separate", "distillation")
+NAMES = {(MODEL, s): s for s in FOUR}
+EQUAL = Skill()
+BETTER = Skill(shift={"joint": 0.6})
+WORSE = Skill(shift={"joint": -0.6})
+CROSS = Skill(tilt={"joint": 0.4, "separate": -0.4})
+
+
+def curves(skill: Skill, **more: object) -> str:
+    return compared(equal_compute(facts(1, FOUR, skill, **more), DATA, NAMES))  # type: ignore[arg-type]
+
+
+def advice(goal: Goal, known: Facts, accuracy: float | None = None) -> Advice:
+    (found,) = recommend(known, Preference(goal, min_accuracy=accuracy))
+    return found
+
+
+def test_curves() -> None:
+    start = "At equal compute, by MACs of an image (test accuracy, adjusted p < 0.05): "
+    assert curves(BETTER) == f"{start}the most accurate is joint from 1 M to 4 M."
+    assert curves(WORSE) == f"{start}less accurate than the best: joint from 1 M to 4 M."
+    crossed = curves(CROSS)
+    assert crossed.startswith(f"{start}the most accurate is separate at 1 M; joint from 3.25 M to 4 M.")
+    assert "Curves that cross: " in crossed and "joint and separate" in crossed
+    equal = curves(EQUAL)
+    assert equal.startswith("At equal compute, no two strategies differ significantly in test accuracy,")
+    assert equal.endswith(" points would have been found in 80 % of such runs.")
+    assert curves(EQUAL, seeds=1) == ""  # nothing was tested
+    assert compared([]) == ""
+    named = compared(equal_compute(facts(1, FOUR), DATA, NAMES), "resnet50 on cifar100")
+    assert named.startswith("At equal compute (resnet50 on cifar100), no two")
+
+
+def test_a_goal_with_a_winner() -> None:
+    text = sentence(advice("accuracy", facts(1, FOUR, BETTER)))
+    assert text.startswith("For accuracy: joint (test accuracy, mean over exits 7")
+    assert "; better than every other, p at most " in text and text.endswith(", 5 seeds.")
+    assert sentence(advice("accuracy", facts(1, FOUR, BETTER)), several=True).startswith(
+        "For accuracy on cifar100: joint"
+    )
+
+
+def test_a_goal_with_no_winner_names_none() -> None:
+    text = sentence(advice("accuracy", facts(1, FOUR, EQUAL)))
+    assert text.startswith("For accuracy: no significant difference between any of 4 strategies (")
+    assert text.endswith(" points would have been found in 80 % of such runs.")
+    fast = sentence(advice("latency", facts(2, FOUR, EQUAL), 0.6))
+    assert "no significant difference between any of 4 strategies (mean MACs of an image " in fast
+    assert ", for 60.0 % on test); " in fast and "points at equal compute would have been found" in fast
+
+
+def test_a_goal_with_some_that_are_alike() -> None:
+    text = sentence(advice("accuracy", facts(1, FOUR, WORSE)))
+    assert "; no significant difference from " in text and "joint" not in text
+    assert "would have been found" in text
+
+
+def test_who_may_reach_a_target_is_open() -> None:
+    known = facts(1, FOUR, Skill(shift={"joint": 0.2}))
+    best = max(a.right[:, -1].mean() for k, a in known.answers.items() if k[2] == "separate")
+    text = sentence(advice("latency", known, float(best)))
+    assert text.startswith("For few MACs at inference: joint (mean MACs of an image ")
+    assert "whether " in text and text.endswith(" can is open.")
+
+
+def test_who_alone_reaches_a_target_is_told_so() -> None:
+    text = sentence(advice("latency", facts(1, FOUR, BETTER), 0.85))
+    assert text.endswith("for 85.0 % on test); no other can be used so.")
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_costs(measured: bool) -> None:
+    table = Planted(seconds={"joint": -60})
+    known = facts(1, FOUR, EQUAL, table)
+    if not measured:
+        phases = known.numbers.phases.assign(measured=False)
+        known = replace(known, numbers=replace(known.numbers, phases=phases))
+    text = sentence(advice("training-time", known))
+    assert text.startswith("For short training: joint (training time as the paper runs it ")
+    assert text.endswith("estimated, not tested.") is not measured
+    assert ("better than every other" in text) is measured
+
+
+def test_a_balance_of_all() -> None:
+    cheap = Planted(seconds={"joint": -60}, meters={"joint": -60})
+    text = sentence(advice("balanced", facts(1, FOUR, BETTER, cheap)))
+    assert text.startswith("For a balance of all: joint (distance from the best ")
+    assert "better than every other" in text
+
+
+def test_memory_is_told_in_the_unit_that_fits() -> None:
+    known = facts(1, FOUR, EQUAL, Planted(meters={"joint": -60}))
+    found = advice("memory", known)
+    big = replace(found, ranking=tuple(replace(r, mean=1.76e9 + r.mean) for r in found.ranking))
+    assert "1.8 GB" in sentence(big)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("accuracy-test", 0.7492, "74.9 %"),
+        ("accuracy-test", -5.6e-17, "0.0 %"),
+        ("memory-cpu-max", 1.76e9, "1.8 GB"),
+        ("seconds-written", 200.0, "3 min 20 s"),
+        ("loss-test", -0.5, "−0.5 nats"),
+        ("loss-test", np.float64(-5.6e-17), "0 nats"),
+        ("macs-written", 2.3e9, "2.3 G MACs"),
+    ],
+)
+def test_numbers_are_written_as_people_do(name: str, value: float, text: str) -> None:
+    from offramp.analysis.measures import MEASURES
+
+    assert MEASURES[name].text(value) == text
