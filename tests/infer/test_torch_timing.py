@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ import torch
 from offramp.errors import OfframpError
 from offramp.infer import torch_timing
 from offramp.infer.predictor import Prediction, Predictor
-from offramp.infer.timing import Times
+from offramp.infer.timing import Times, interleaved
 from offramp.nets import ExitNetwork
-from offramp.policy.calibrate import MeasuredCosts, Target, calibrate
+from offramp.policy import useful
+from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target, calibrate
 from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy
+from offramp.policy.policy import Calibration, Policy
 from offramp.study.trained import network_costs
 from simulated import simulated
 from support import network
@@ -45,6 +47,11 @@ def test_costs_are_nanoseconds_an_image() -> None:
     found = torch_timing.StageTimes(4, times(4e-3, 8e-3), times(1e-3, 2e-3), times(1.0)[0])
     costs = found.costs((0, 0), (1, 2))
     assert costs == Costs((1_000_000, 2_000_000), (250_000, 500_000), (0, 0), (1, 2))
+    assert found.costs((0, 0), (1, 2), max_of).segments == (25_000_000_000,) * 2
+
+
+def max_of(times: Times) -> float:
+    return max(times.samples)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,7 @@ def rows(seed: int) -> SplitLogits:
 def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
     validation, calibration = rows(0), rows(1)
     target = Target("max-mean-latency", 70e-6)
-    found = calibrate(validation, calibration, COSTS, target, Search(), MeasuredCosts(TIMES, {}))
+    found = calibrate(validation, calibration, COSTS, target, Search(), MeasuredCosts(TIMES, TIMES, {}))
     chosen = found.measures[found.chosen]
     assert chosen.seconds is not None and chosen.seconds <= 70e-6
     leaves = found.policy.leaves(calibration.logits)
@@ -117,7 +124,7 @@ def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
 def test_the_order_is_that_of_time_not_of_macs() -> None:
     target = Target("max-mean-latency", 97e-6)
     times = replace(TIMES, heads=(200_000, 1_000, 1_000, 1_000))
-    found = calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(times, {}))
+    found = calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(times, times, {}))
     # By MACs leaving at exit 1 is the cheapest; by time it is the dearest, and no candidate asks there.
     assert all(policy.thresholds[0] is None for policy in found.candidates)
     by_macs = calibrate(rows(0), rows(1), COSTS, Target("max-mean-macs", 20))
@@ -127,4 +134,73 @@ def test_the_order_is_that_of_time_not_of_macs() -> None:
 def test_a_time_that_cannot_be_had_is_refused() -> None:
     with pytest.raises(OfframpError, match=r"at most 0\.001 ms an image here; the fastest takes"):
         target = Target("max-mean-latency", 1e-6)
-        calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(TIMES, {}))
+        calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(TIMES, TIMES, {}))
+
+
+# Times that are made: each part takes what TIMES says, with the noise of a machine
+
+
+class Machine:
+    """A clock that work moves on. jitter: of every call.  busy: share of the time in which something
+    else makes it three times slower, for a tenth of a second each."""
+
+    def __init__(self, seed: int, jitter: float = 0.0, busy: float = 0.0) -> None:
+        self.now, self._draw = 0.0, np.random.default_rng(seed)
+        self._jitter = jitter
+        self._slow = np.where(self._draw.random(10_000) < busy, 3.0, 1.0)
+
+    def work(self, seconds: float) -> None:
+        slower = self._slow[int(self.now / 0.1) % len(self._slow)]
+        self.now += seconds * slower * self._draw.lognormal(0.0, self._jitter)
+
+
+def measured(machine: Machine, others: float = 0.0) -> MeasuredCosts:
+    """As `measured_costs`, on this machine."""
+    truth = {"plain": 1e-3}
+    for i in range(4):
+        truth |= {f"segment {i + 1}": 1e-9 * TIMES.segments[i], f"head {i + 1}": 1e-9 * TIMES.heads[i]}
+    runs = {name: partial(machine.work, seconds) for name, seconds in truth.items()}
+    found = interleaved(runs, lambda: None, 1000, 10.0, lambda: machine.now)
+    segments, heads = (tuple(found[f"{kind} {i}"] for i in EXITS) for kind in ("segment", "head"))
+    times = torch_timing.StageTimes(1, segments, heads, found["plain"])
+    return torch_timing.measured(times, COSTS, others, {})
+
+
+def chosen(times: MeasuredCosts, seconds: float = 80e-6) -> Calibrated:
+    return calibrate(rows(0), rows(1), COSTS, Target("max-mean-latency", seconds), Search(), times)
+
+
+def spent(found: Calibrated, seed: int) -> float:
+    """Mean seconds of an image on a machine with jitter, call after call."""
+    machine = Machine(seed, jitter=0.1)
+    leaves = found.policy.leaves(rows(1).logits)
+    for exit in leaves:
+        machine.work(1e-9 * found.policy.macs(TIMES)[exit])
+    return machine.now / len(leaves)
+
+
+def test_calls_on_a_machine_that_is_busy_at_times_choose_alike_or_say_so() -> None:
+    quiet = chosen(measured(Machine(0, 0.05))).policy
+    found = [measured(Machine(seed, 0.05, busy=0.06)) for seed in range(25)]
+    trusted = [times for times in found if not times.record["doubts"]]
+    assert 5 <= len(trusted) < 25
+    assert {chosen(times).policy for times in trusted} == {quiet}
+    for times in found:
+        assert times in trusted or "unsteady" in times.record["doubts"][0]
+
+
+def test_the_upper_end_keeps_the_mean_that_was_asked_for() -> None:
+    for seed in range(5):
+        found = chosen(measured(Machine(seed, jitter=0.1)))
+        assert found.measured is not None and not found.measured.record["doubts"]
+        assert 0.8 * 80e-6 < spent(found, seed + 100) <= 80e-6
+        record = found.record(40)
+        assert record["median_seconds"] < record["mean_seconds"] <= 80e-6
+
+
+def test_a_busy_machine_is_named() -> None:
+    times = measured(Machine(0), others=1.5)
+    (doubt,) = times.record["doubts"]
+    assert "other processes kept 1.5 cores busy" in doubt
+    policy = replace(POLICY, calibration=Calibration(chosen={"stages": times.record}))
+    assert doubt in useful.doubts(policy, rows(1))

@@ -30,6 +30,14 @@ class Times:
     def p95(self) -> float:
         return self.quantile(0.95)
 
+    @property
+    def mean(self) -> float:
+        return float(np.average(self.samples, weights=self.weights))
+
+    @property
+    def p90(self) -> float:
+        return self.quantile(0.9)
+
     def quantile(self, share: float) -> float:
         if self.weights is None:
             return float(np.quantile(self.samples, share))
@@ -44,28 +52,29 @@ def interleaved(
     wait: Callable[[], None],
     repeats: int = 30,
     seconds: float = 20.0,
+    clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Times]:
     """Call each of `runs` again and again, in turns, so that whatever else the machine does meets all
     of them alike; each round begins with another one.
 
     wait: for the device, so that a clock tells the truth.  repeats: rounds, after two that are not
-    counted; fewer, but five at least, when they take longer than `seconds`.
+    counted; fewer, but five at least, when they take longer than `seconds`.  clock: in seconds.
     """
     names = list(runs)
     found: dict[str, list[float]] = {name: [] for name in names}
     for name in names * WARM_UP:
         runs[name]()
-    began = perf_counter()
+    began = clock()
     for turn in range(repeats):
-        if turn >= LEAST and perf_counter() - began > seconds:
+        if turn >= LEAST and clock() - began > seconds:
             break
         for at in range(len(names)):
             name = names[(turn + at) % len(names)]
             wait()
-            start = perf_counter()
+            start = clock()
             runs[name]()
             wait()
-            found[name].append(perf_counter() - start)
+            found[name].append(clock() - start)
     return {name: Times(tuple(samples)) for name, samples in found.items()}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +16,7 @@ from offramp import device as devices
 from offramp.infer.predictor import Predictor
 from offramp.infer.stages import stages
 from offramp.infer.timing import Times, Timing, interleaved, mixture, places, timing
+from offramp.meters import BUSY, busy_cores
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, backbone
 from offramp.policy import scoring
@@ -25,6 +27,7 @@ from offramp.store.provenance import provenance
 from offramp.study.trained import network_costs
 
 Runs = dict[str, Callable[[], object]]
+SPREAD = 1.25  # of the median: what nine rounds of ten may take at most
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,16 @@ class StageTimes:
     heads: tuple[Times, ...]
     plain: Times
 
-    def costs(self, owners: tuple[int, ...], exits: tuple[int, ...]) -> Costs:
-        """Nanoseconds an image of each part, in the place of MACs: medians, divided by the batch."""
+    def costs(
+        self,
+        owners: tuple[int, ...],
+        exits: tuple[int, ...],
+        of: Callable[[Times], float] = attrgetter("p50"),
+    ) -> Costs:
+        """Nanoseconds an image of each part, in the place of MACs. of: what stands for the samples of a
+        batch, by default their median."""
         segments, heads = (
-            tuple(round(1e9 * t.p50 / self.batch) for t in parts)
+            tuple(round(1e9 * of(t) / self.batch) for t in parts)
             for parts in (self.segments, self.heads)
         )
         return Costs(segments, heads, owners, exits)
@@ -51,16 +60,48 @@ class StageTimes:
 def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> MeasuredCosts:
     """What the parts of a network take here, `batch` images at once, for `policy.calibrate`. net: in
     eval mode, where it is to run.  costs: its MACs.  score: of the policy."""
-    times = stage_times(net, batch, score)
+    before = busy_cores()
+    times = stage_times(net, batch, score, repeats=1000, seconds=10.0)
+    busy = max(before, busy_cores())
+    return measured(times, costs, busy, machine(next(net.parameters()).device))
+
+
+def measured(times: StageTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:
+    """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. costs: MACs
+    of the network.  busy: cores that others kept busy.  where: the machine."""
+    median, upper, mean = (
+        times.costs(costs.owners, costs.exits, attrgetter(of)) for of in ("p50", "p90", "mean")
+    )
     record = {
-        "batch": batch,
+        "batch": times.batch,
         "segments": [t.p50 for t in times.segments],
         "heads": [t.p50 for t in times.heads],
         "plain": times.plain.p50,
+        "segments_p90": [t.p90 for t in times.segments],
+        "heads_p90": [t.p90 for t in times.heads],
         "repeats": len(times.plain.samples),
-        "machine": machine(next(net.parameters()).device),
+        "busy": busy,
+        "doubts": [*_doubts(median.full, upper.full, mean.full, busy)],
+        "machine": dict(where),
     }
-    return MeasuredCosts(times.costs(costs.owners, costs.exits), record)
+    return MeasuredCosts(upper, median, record)
+
+
+def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[str]:
+    """Times are of the full network."""
+    again = "measure again when the machine has nothing else to do"
+    if busy > BUSY:
+        yield f"other processes kept {busy:.1f} cores busy while times were measured; {again}"
+    if upper > SPREAD * median:
+        yield (
+            f"measured times are unsteady: one round in ten takes {upper / median:.2g} times the median "
+            f"or more, and {SPREAD:g} times is trusted; {again}"
+        )
+    if mean > upper:
+        yield (
+            f"measured times are unsteady: a few rounds take so long that the mean is "
+            f"{mean / upper:.2g} times what nine of ten keep; {again}"
+        )
 
 
 @torch.inference_mode()

@@ -5,12 +5,13 @@ A meter that cannot be read is `Missing` with its reason; no value is ever made 
 
 from offramp.meters.capacity import free_memory, usable_cores
 from offramp.meters.gpu import Gpu, find_gpu
-from offramp.meters.load import busy_cores
+from offramp.meters.load import BUSY, busy_cores
 from offramp.meters.meter import Meter, Usage
 from offramp.meters.missing import Missing
 from offramp.meters.rapl import Packages, find_packages
 
 __all__ = [
+    "BUSY",
     "Gpu",
     "Meter",
     "Missing",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import psutil
 
+BUSY = 0.5  # cores kept by other processes, from which on times that are measured mislead
+
 
 def busy_cores(seconds: float = 0.5) -> float:
     """Cores that other processes keep busy, over a stretch in which this one waits."""

@@ -1,5 +1,5 @@
-"""Reasons why a result is not to be trusted: a network near chance, too few images, a policy that
-decides nothing."""
+"""Reasons why a result is not to be trusted: a network near chance, too few images, times of a busy
+machine, a policy that decides nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tupl
     used = [i for i in range(len(policy.exits) - 1) if images[i]]
     target = policy.calibration.target
     coarse = resolution(str(target.get("kind")), float(target.get("value", 0)), len(leaves))
-    return (*chance(rows, policy.exits, used), *coarse, *_idle(policy, images.tolist(), remark))
+    timed = policy.calibration.chosen.get("stages", {}).get("doubts", ())
+    return (*chance(rows, policy.exits, used), *coarse, *timed, *_idle(policy, images.tolist(), remark))
 
 
 def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) -> tuple[str, ...]:

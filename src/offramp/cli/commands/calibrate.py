@@ -79,7 +79,7 @@ def calibrate(
     on test images.
 
     A result that is not to be trusted is refused: a network near chance, too few calibration images for
-    the limit, a policy that decides nothing. --anyway goes on and marks it.
+    the limit, times of a busy machine, a policy that decides nothing. --anyway goes on and marks it.
 
     \b
     Examples:
@@ -213,14 +213,18 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
 
 
 def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
-    """The mean time of a test image."""
-    spent = policy.macs(measured.costs)
-    mean = sum(exit.share * each for exit, each in zip(tested.exits, spent, strict=True)) / 1e6
-    full, where = measured.costs.full / 1e6, measured.record["machine"]
+    """The mean time of a test image, by what nine rounds of ten keep and by medians."""
+    record, where = measured.record, measured.record["machine"]
+    upper, median = (
+        sum(exit.share * each for exit, each in zip(tested.exits, policy.macs(costs), strict=True)) / 1e6
+        for costs in (measured.costs, measured.median)
+    )
+    full, usual = measured.costs.full / 1e6, measured.median.full / 1e6
     typer.echo(
-        f"  time an image      {mean:.4g} ms (full network {full:.4g} ms), of stages measured apart\n"
-        f"                     at batch {measured.record['batch']} on {where['device']}, "
-        f"{where['threads']} threads"
+        f"  time an image      {upper:.4g} ms in nine rounds of ten (median {median:.4g}); "
+        f"full network {full:.4g} ({usual:.4g}),\n"
+        f"                     of stages measured in turns, {record['repeats']:,} rounds at batch "
+        f"{record['batch']} on {where['device']}, {where['threads']} threads"
     )
 
 

@@ -121,11 +121,11 @@ def _machine(device: torch.device) -> list[Finding]:
 
 
 def _load() -> Finding:
-    from offramp.meters import busy_cores
+    from offramp.meters import BUSY, busy_cores
 
     busy = busy_cores()
     remedy = "times measured now are not comparable; wait until other work is done"
-    return Finding("other work", f"{busy:.1f} cores busy", remedy if busy > 0.5 else "")
+    return Finding("other work", f"{busy:.1f} cores busy", remedy if busy > BUSY else "")
 
 
 def _meters(device: torch.device) -> list[Finding]:
@@ -219,12 +219,9 @@ def _extras() -> list[Finding]:
     return findings
 
 
-BUSY = 0.5  # cores that others use, from which on nothing is measured
-
-
 def _tune(device: torch.device, name: str, out: Path | None, anyway: bool, as_json: bool) -> None:
     """Measure, show, write. Raises OfframpError for a name that is taken, and on a busy machine."""
-    from offramp.meters import busy_cores
+    from offramp.meters import BUSY, busy_cores
     from offramp.study import tune as tuner
     from offramp.study.plan import profiles
     from offramp.study.plan.profiles import ProfileFile
