@@ -16,8 +16,11 @@ from bundle_kit import digits_store, export_to, halving
 from PIL import Image
 
 from ghostscript import EPS, trap
+from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError, main
 from offramp.data import DataSpec, load
+from offramp.errors import OfframpError
+from offramp.infer.image_files import open_bundle
 
 ROOT = Path(__file__).parents[2]
 
@@ -292,3 +295,106 @@ def test_an_eps_that_is_called_png_starts_nothing(
     assert (status, out) == (2, "")
     assert f"{tmp_path}/a.png is no image that can be read" in err and len(err.splitlines()) == 1
     assert not mark.exists()
+
+
+def edited(bundle: Path, file: str, path: str, value: object) -> None:
+    """Put a value into a bundle's JSON file, `...` takes away what is there, and list its new hash."""
+    place = bundle / file
+    document = json.loads(place.read_text())
+    *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")] if path else [""]
+    holder = document
+    for step in steps:
+        holder = holder[step]
+    if not path:
+        document = value
+    elif value is ...:
+        del holder[last]
+    else:
+        holder[last] = value
+    place.write_text(json.dumps(document))
+    seal(bundle)
+
+
+WRONG = [
+    ("stages.json", "stages.1.file", 7, "stages.1.file must be text, not 7"),
+    ("stages.json", "stages.1.file", "policy.txt", "SHA256SUMS does not list policy.txt"),
+    ("stages.json", "stages.1.file", "labels.json", "labels.json cannot be loaded"),
+    ("stages.json", "stages", [], "stages must be a list of 1 or more, not a list of 0"),
+    ("stages.json", "stages", ..., "stages is missing"),
+    ("stages.json", "stages.0", "first", "stages.0 must be an object, not 'first'"),
+    ("stages.json", "stages.1.after", 7, "stages.1.after must be a whole number from 0 to 0, not 7"),
+    ("stages.json", "stages.1.after", 1, "stages.1.after must be a whole number from 0 to 0, not 1"),
+    ("stages.json", "stages.0.after", 0, "stages.0.after must be null, not 0"),
+    ("stages.json", "stages.1.after", None, "stages.1.after does not fit stages/exit-2.onnx"),
+    ("stages.json", "stages.1.exit", 1, "stages.1.exit must be a whole number from 2"),
+    ("stages.json", "stages.1.macs", 10**400, "stages.1.macs must be a whole number from 1"),
+    ("stages.json", "plain_macs", 0, "plain_macs must be a whole number from 1"),
+    ("stages.json", "normalized", "no", "normalized must be true or false, not 'no'"),
+    ("stages.json", "unreliable", "weak", "unreliable must be a list, not 'weak'"),
+    ("stages.json", "", [], "stages.json must be an object, not a list of 0"),
+    ("policy.json", "exits.0.threshold", "half", "exits.0.threshold must be a number from 0 to 1"),
+    ("policy.json", "exits.0.threshold", float("nan"), "exits.0.threshold must be a number"),
+    ("policy.json", "exits.0.threshold", 1.5, "threshold must be a number from 0 to 1, not 1.5"),
+    ("policy.json", "exits.0.temperature", 0, "exits.0.temperature must be a number from 1e-06"),
+    ("policy.json", "exits", ..., "exits is missing"),
+    ("policy.json", "exits", [], "exits must be a list of 1 or more"),
+    ("policy.json", "exits.1", ..., "exits says nothing of exit 2"),
+    ("policy.json", "score", "surely", "score must be one of confidence, entropy, margin"),
+    ("labels.json", "", ["a", "b"], "labels.json has 2 labels; stages/exit-1.onnx tells 10 apart"),
+    ("labels.json", "", {"a": 1}, "labels.json must be a list of 1 or more, not an object"),
+    ("labels.json", "3", 3, "labels.json: 3 must be text, not 3"),
+    ("preprocessing.json", "std", [0], "std must be 1 numbers from 1e-12 to 1e+12"),
+    ("preprocessing.json", "std", 0, "std must be 1 numbers"),
+    ("preprocessing.json", "mean", ["a"], "mean must be 1 numbers"),
+    ("preprocessing.json", "size", 8, "size must be (height, width)"),
+    ("preprocessing.json", "size", [10**9, 10**9], "size must be (height, width)"),
+    ("preprocessing.json", "size", [9, 8], "size does not fit stages/exit-1.onnx"),
+    ("preprocessing.json", "interpolation", [], "interpolation"),
+    ("preprocessing.json", "crop", "yes", "crop must be true or false"),
+    ("preprocessing.json", "", 7, "preprocessing.json must be an object"),
+]
+
+
+@pytest.mark.parametrize(("file", "path", "value", "said"), WRONG, ids=lambda part: repr(part)[:40])
+def test_what_another_wrote_wrongly_is_named(
+    file: str, path: str, value: object, said: str, bundle: Path
+) -> None:
+    edited(bundle, file, path, value)
+    with pytest.raises(BundleError) as refused:
+        Bundle(bundle)
+    line = str(refused.value)
+    assert said in line and "\n" not in line
+    assert f"{bundle}/{file}" in line or "SHA256SUMS" in line or "cannot be loaded" in line
+    with pytest.raises(OfframpError) as named:  # offramp itself says the same
+        open_bundle(bundle)
+    assert str(named.value) == line
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "{", "\ud800"])
+def test_text_that_is_no_json_is_a_line(text: str, bundle: Path, images: Path) -> None:
+    (bundle / "stages.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    seal(bundle)
+    status, out, err = run(bundle, images)
+    assert (status, out) == (2, "")
+    assert err == f"run.py: {bundle}/stages.json is no JSON; export the bundle again\n"
+
+
+def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(bundle: Path, images: Path) -> None:
+    os.mkfifo(bundle / "pipe.png")
+    assert "pipe.png is no file and no folder" in run(bundle, bundle / "pipe.png")[2]
+    (bundle / "labels.json").unlink()
+    os.mkfifo(bundle / "labels.json")
+    status, _, err = run(bundle, images)
+    assert status == 2 and "labels.json is missing" in err
+    (bundle / "SHA256SUMS").unlink()
+    (bundle / "SHA256SUMS").symlink_to("/dev/zero")
+    status, _, err = run(bundle, images)
+    assert status == 2 and "it has no readable SHA256SUMS" in err
+
+
+def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> None:
+    edited(bundle, "labels.json", "", [f"\x1b[31m{k}\u202e" for k in range(10)])
+    status, out, _ = run(bundle, images / "00.png")
+    assert status == 0 and "\x1b" not in out and "  \\x1b[31m" in out
+    edited(bundle, "stages.json", "unreliable", ["\x1b[2Jgone"])
+    assert run(bundle, images / "00.png")[2] == "run.py: unreliable: \\x1b[2Jgone\n"

@@ -5,7 +5,6 @@ Only numpy and Pillow are used, so that a bundle can do the very same without to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +18,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 file is called. Training reads the same: `offramp.data.images.files.FORMATS`."""
 GRAY = ("1", "L", "LA")  # modes of Pillow whose pixels have no color
 COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+LARGEST = 16_384  # pixels a side: an image of float32 is 3 GB then
+EXTREME = 1e12  # of mean and 1 / std: beyond, float32 has no room for what they make
 FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -105,32 +106,44 @@ class Preprocessing:
         return self.resize * height // short, self.resize * width // short
 
 
-def from_json(value: Mapping[str, Any]) -> Preprocessing:
-    """What `as_json` gave. Raises ValueError in one line."""
+def from_json(value: Any) -> Preprocessing:
+    """What `as_json` gave, or anything else that a file holds. Raises ValueError in one line."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be an object, not {type(value).__name__}")
     tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
     try:
         return Preprocessing(**tuples)
     except TypeError as error:
-        raise ValueError(f"preprocessing: {str(error).partition(') ')[2] or error}") from None
+        raise ValueError(str(error).partition(") ")[2] or str(error)) from None
 
 
 def _problem(p: Preprocessing) -> str | None:
-    if p.channels not in (1, 3):
+    if not _whole(p.channels) or p.channels not in (1, 3):
         return f"pictures have 1 or 3 channels, the network takes {p.channels}"
     if not _sides(p.size):
-        return f"size must be (height, width) in pixels, got {p.size}"
-    whole = isinstance(p.resize, int) and not isinstance(p.resize, bool) and p.resize > 0
-    if p.resize is not None and not whole and not (isinstance(p.resize, tuple) and _sides(p.resize)):
+        return f"size must be (height, width) in pixels, at most {LARGEST}, got {p.size}"
+    if p.resize is not None and not _whole(p.resize) and not _sides(p.resize):
         return f"resize must be None, a number or (height, width), got {p.resize}"
     if p.interpolation not in FILTERS:
         return f"interpolation '{p.interpolation}' is none of {', '.join(FILTERS)}"
-    for name, values in (("mean", p.mean), ("std", p.std)):
-        if len(values) != p.channels or not all(math.isfinite(v) for v in values):
-            return f"{name} must be {p.channels} numbers, one a channel, got {values}"
-    if min(p.std) <= 0:
-        return f"std must be above 0, got {p.std}"
+    for name, values, low in (("mean", p.mean, -EXTREME), ("std", p.std, 1 / EXTREME)):
+        many = isinstance(values, tuple) and len(values) == p.channels
+        if not many or not all(_number(v) and low <= v <= EXTREME for v in values):
+            span = f"numbers from {low:g} to {EXTREME:g}"
+            return f"{name} must be {p.channels} {span}, one a channel, got {values}"
+    for name in ("crop", "gray"):
+        if not isinstance(getattr(p, name), bool):
+            return f"{name} must be true or false, got {getattr(p, name)}"
     return None
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return _number(value) and isinstance(value, int) and 0 < value <= LARGEST
+
+
 def _sides(pair: Any) -> bool:
-    return len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
+    return isinstance(pair, tuple) and len(pair) == 2 and all(map(_whole, pair))

@@ -38,8 +38,68 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".t
 MEASURED_BATCHES = (1, 32)
 
 
+TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
+AGAIN = "export the bundle again"
+WHOLE = 2**63 - 1  # the largest whole number that is believed
+
+
 class BundleError(Exception):
     """Something that the user can mend, in one line."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value of a JSON file, checked as it is read. where: the file, then the field.
+
+    Every method raises BundleError, naming both, for anything else than it returns.
+    """
+
+    where: str
+    value: Any
+
+    def field(self, name: str) -> Said:
+        """A field of an object."""
+        if not isinstance(self.value, dict):
+            raise self.wrong("an object")
+        if name not in self.value:
+            raise BundleError(f"{self._at(name)} is missing; {AGAIN}")
+        return Said(self._at(name), self.value[name])
+
+    def items(self, least: int = 0) -> tuple[Said, ...]:
+        """All of a list of `least` or more."""
+        if not isinstance(self.value, list) or len(self.value) < least:
+            raise self.wrong(f"a list of {least} or more" if least else "a list")
+        return tuple(Said(self._at(str(i)), value) for i, value in enumerate(self.value))
+
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.wrong("text")
+        return self.value
+
+    def flag(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self.wrong("true or false")
+        return self.value
+
+    def whole(self, low: int, high: int = WHOLE) -> int:
+        if type(self.value) is not int or not low <= self.value <= high:
+            raise self.wrong(f"a whole number from {low} to {high}")
+        return self.value
+
+    def number(self, low: float, high: float) -> float:
+        if type(self.value) not in (int, float) or not low <= self.value <= min(high, WHOLE):
+            raise self.wrong(f"a number from {low:g} to {high:g}")
+        return float(self.value)
+
+    def wrong(self, wanted: str) -> BundleError:
+        """That it is not what is wanted."""
+        found = "an object" if isinstance(self.value, dict) else ascii(self.value)[:40]
+        if isinstance(self.value, list):
+            found = f"a list of {len(self.value)}"
+        return BundleError(f"{self.where} must be {wanted}, not {found}; {AGAIN}")
+
+    def _at(self, name: str) -> str:
+        return f"{self.where}{'.' if ': ' in self.where else ': '}{name}"
 
 
 @functools.cache
@@ -62,6 +122,8 @@ def _beside(name: str) -> ModuleType:
 
 def _lines(sums: Path) -> list[str]:
     try:
+        if not sums.is_file():
+            raise FileNotFoundError
         return sums.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         raise BundleError(f"{sums.parent} is no bundle: it has no readable {SUMS}") from None
@@ -89,21 +151,30 @@ class Answers:
 class Stage:
     """One graph: an exit's head, and the layers since the exit before it.
 
-    exit: its number.  after: which stage's tensors it goes on from; None begins at the images.
-    threshold: None where nothing leaves.  macs: of an image that leaves here, from the start.
+    file: of the graph.  exit: its number.  after: which stage's tensors it goes on from; None begins at
+    the images.  threshold: None where nothing leaves.  macs: of an image that leaves here, from the
+    start.  classes: how many it tells apart.
     """
 
+    file: Path
     exit: int
     after: int | None
     threshold: float | None
     temperature: float
     macs: int
+    classes: int
     session: Any
 
     def run(self, tensors: Sequence[Array]) -> list[Array]:
-        """[B, …] each → the logits [B, C], then what the next stage needs."""
+        """[B, …] each → the logits [B, C], then what the next stage needs. Raises BundleError where the
+        graph gives something else."""
         names = (given.name for given in self.session.get_inputs())
-        found: list[Array] = self.session.run(None, dict(zip(names, tensors, strict=True)))
+        try:
+            found: list[Array] = self.session.run(None, dict(zip(names, tensors, strict=True)))
+        except Exception as error:  # onnxruntime raises classes of its own that it does not name
+            raise BundleError(f"{self.file} fails ({_line(error)}); {AGAIN}") from error
+        if found[0].shape != (len(tensors[0]), self.classes):
+            raise BundleError(f"{self.file} does not give {self.classes} logits an image; {AGAIN}")
         return found
 
 
@@ -126,29 +197,58 @@ class Bundle:
     ) -> None:
         self.path = Path(path)
         self.files = _verified(self.path)
-        layout, policy = self._json("stages.json"), self._json("policy.json")
-        if layout.get("format") != FORMAT:
-            raise BundleError(f"{self.path} has bundle format {layout.get('format')}, not {FORMAT}")
-        self.labels: tuple[str, ...] = tuple(self._json("labels.json"))
-        self._scoring = _beside("scoring")
-        self.preprocessing = _beside("preprocessing").from_json(self._json("preprocessing.json"))
-        self.normalized: bool = layout["normalized"]
-        self.unreliable: tuple[str, ...] = tuple(layout.get("unreliable", ()))
-        self.score: str = policy["score"]
-        self._plain_macs: int = layout["plain_macs"]
-        self._fixed_size: str = layout["fixed_size"]
-        rules = {rule["exit"]: rule for rule in policy["exits"]}
-        self.stages = tuple(
-            Stage(
-                stage["exit"],
-                stage["after"],
-                rules[stage["exit"]]["threshold"],
-                rules[stage["exit"]].get("temperature", 1.0),
-                stage["macs"],
-                session(self._file(stage["file"]), threads or _cores(), providers),
+        layout, policy, labels = map(self._json, ("stages.json", "policy.json", "labels.json"))
+        if layout.field("format").value != FORMAT:
+            raise BundleError(
+                f"{self.path} has bundle format {layout.value['format']!r:.20}, not {FORMAT}"
             )
-            for stage in layout["stages"]
-        )
+        self.labels: tuple[str, ...] = tuple(label.text() for label in labels.items(1))
+        self._scoring = _beside("scoring")
+        how = self._json("preprocessing.json")
+        try:
+            self.preprocessing = _beside("preprocessing").from_json(how.value)
+        except ValueError as error:
+            between = " " if str(error).startswith("must") else ": "
+            raise BundleError(f"{how.where}{between}{_line(error)}; {AGAIN}") from None
+        self.normalized = layout.field("normalized").flag()
+        weak = layout.field("unreliable").items() if "unreliable" in layout.value else ()
+        self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
+        self.score = policy.field("score").text()
+        if self.score not in self._scoring.SCORES:
+            raise policy.field("score").wrong(f"one of {', '.join(self._scoring.SCORES)}")
+        self._plain_macs = layout.field("plain_macs").whole(1)
+        self._fixed_size = layout.field("fixed_size").text()
+        rules = {rule.field("exit").whole(1): rule for rule in policy.field("exits").items(1)}
+        self.stages: tuple[Stage, ...] = ()
+        for said in layout.field("stages").items(1):
+            exit = said.field("exit").whole(self.stages[-1].exit + 1 if self.stages else 1)
+            if exit not in rules:
+                raise BundleError(f"{policy.where}: exits says nothing of exit {exit}; {AGAIN}")
+            self.stages += (self._stage(said, exit, rules[exit], (threads or _cores(), providers)),)
+
+    def _stage(self, said: Said, exit: int, rule: Said, how: tuple[int, Sequence[str]]) -> Stage:
+        """The stage after those that there are. how: threads and providers, of `session`."""
+        after, threshold = said.field("after"), rule.field("threshold")
+        if after.value is not None and not self.stages:
+            raise after.wrong("null")
+        begins = None if after.value is None else after.whole(0, len(self.stages) - 1)
+        kind = self._scoring.SCORES[self.score]
+        least = None if threshold.value is None else threshold.number(kind.low, kind.high)
+        warmth = rule.field("temperature").number(*TEMPERATURES) if "temperature" in rule.value else 1.0
+        name = said.field("file").text()
+        graph = session(self._file(name), *how)
+        given = 2 if begins is None else len(self.stages[begins].session.get_outputs())
+        size = (self.preprocessing.channels, *self.preprocessing.size)
+        if len(graph.get_inputs()) != given - 1:
+            raise BundleError(f"{after.where} does not fit {name}; {AGAIN}")
+        if begins is None and not _fits(graph.get_inputs()[0].shape, size):
+            wrong = after.where if self.stages else f"{self.path / 'preprocessing.json'}: size"
+            raise BundleError(f"{wrong} does not fit {name}; {AGAIN}")
+        if not _fits(graph.get_outputs()[0].shape, (len(self.labels),)):
+            told = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
+            raise BundleError(f"{self.path / 'labels.json'} has {told}; {AGAIN}")
+        macs = said.field("macs").whole(1)
+        return Stage(self._file(name), exit, begins, least, warmth, macs, len(self.labels), graph)
 
     def predict(self, images: Any) -> Answers:
         """Answer a batch; images that have left cost nothing any more.
@@ -259,11 +359,12 @@ class Bundle:
             raise BundleError(f"the array is of {images.dtype}; give {kinds}")
         return pixels.astype(np.float32, copy=False)
 
-    def _json(self, name: str) -> Any:
+    def _json(self, name: str) -> Said:
+        path = self._file(name)
         try:
-            return json.loads(self._file(name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise BundleError(f"{self.path / name} is no JSON; export the bundle again") from error
+            return Said(str(path), json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
+            raise BundleError(f"{path} is no JSON; {AGAIN}") from error
 
     def _file(self, name: str) -> Path:
         if name not in self.files:
@@ -282,8 +383,24 @@ def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionP
     try:
         return onnxruntime.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # onnxruntime raises classes of its own that it does not name
-        reason = " ".join(str(error).split())
-        raise BundleError(f"{path} cannot be loaded ({reason[:200]})") from error
+        raise BundleError(f"{path} cannot be loaded ({_line(error)})") from error
+
+
+def _fits(shape: Sequence[Any], wanted: tuple[int, ...]) -> bool:
+    """Whether a graph's tensor [B, …] may have these sizes after B; a size with a name is any."""
+    return len(shape) == len(wanted) + 1 and all(
+        size == asked or not isinstance(size, int) for size, asked in zip(shape[1:], wanted, strict=True)
+    )
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _printable(text: object) -> str:
+    """Text for a terminal: what would steer it, such as an escape, is spelled out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def _verified(folder: Path) -> frozenset[str]:
@@ -295,6 +412,8 @@ def _verified(folder: Path) -> frozenset[str]:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{folder / SUMS} has a line that names no file of the bundle: {line!r}")
         try:
+            if not path.is_file():  # a pipe would be waited for, a device never ends
+                raise FileNotFoundError
             found = _digest(path)
         except FileNotFoundError:
             raise BundleError(f"{path} is missing; export the bundle again, or copy it anew") from None
@@ -371,9 +490,11 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
             raise BundleError(f"there is no {path}; give images or folders of images")
-        if not path.is_dir():
+        if path.is_file():
             yield path
             continue
+        if not path.is_dir():
+            raise BundleError(f"{path} is no file and no folder; give images or folders of images")
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not inside:
             raise BundleError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
@@ -409,7 +530,7 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
                 pictures.append(opened(path, bundle))
                 files.append(path)
             except BundleError as error:
-                print(f"run.py: {error}", file=sys.stderr)
+                _say(error)
                 good = False
         began = time.perf_counter()
         answers = bundle.predict(pictures)
@@ -421,7 +542,8 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
                 line = {"image": str(path), "class": label, "confidence": confidence}
                 print(json.dumps({**line, "exit": exit, "milliseconds": spent, **marked}))
             else:
-                print(f"{path}  {label}  {100 * confidence:.1f} %  exit {exit}  {spent:.2f} ms")
+                named = f"{_printable(path)}  {_printable(label)}"
+                print(f"{named}  {100 * confidence:.1f} %  exit {exit}  {spent:.2f} ms")
     return good
 
 
@@ -449,18 +571,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(measure(bundle)))
             return 0
         for reason in bundle.unreliable:
-            print(f"run.py: unreliable: {reason}", file=sys.stderr)
+            _say(f"unreliable: {reason}")
         good = _answer_all(bundle, list(find_images(given.images)), given.batch, given.json)
         sys.stdout.flush()
     except BundleError as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        _say(error)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read the answers has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # such as no memory for a batch
+        _say(f"{type(error).__name__}: {_line(error)}; give fewer images at once, or {AGAIN}")
+        return 2
     return 0 if good else 2
+
+
+def _say(what: object) -> None:
+    print(f"run.py: {_printable(what)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

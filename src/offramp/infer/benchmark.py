@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -125,8 +124,7 @@ def of_bundle(
         torch_lines, seconds = yield from _torch(net, rule, shares, asked)
         lines += torch_lines
     where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
-    weak = tuple(json.loads((folder / "stages.json").read_text("utf-8")).get("unreliable", ()))
-    parts = (tuple(lines), seconds, where, busy, tuple(notes), weak)
+    parts = (tuple(lines), seconds, where, busy, tuple(notes), found.unreliable)
     return Benchmark(str(folder), rule.exits, shares, *parts)
 
 

@@ -41,10 +41,11 @@ class BundleTask:
 
 @dataclass(frozen=True)
 class BundleTimes:
-    """version: of onnxruntime."""
+    """version: of onnxruntime.  unreliable: why the bundle's answers are not to be trusted, if so."""
 
     lines: tuple[Timing, ...]
     version: str
+    unreliable: tuple[str, ...]
 
 
 def measure(asked: BundleTask) -> BundleTimes:
@@ -55,7 +56,8 @@ def measure(asked: BundleTask) -> BundleTimes:
         said = done.stderr.strip().splitlines()
         raise OfframpError(said[-1] if said else f"measuring {asked.bundle} failed without a word")
     answer = json.loads(done.stdout)
-    return BundleTimes(tuple(Timing(**each) for each in answer["lines"]), answer["version"])
+    lines = tuple(Timing(**each) for each in answer["lines"])
+    return BundleTimes(lines, answer["version"], tuple(answer["unreliable"]))
 
 
 def _measured(asked: BundleTask) -> dict[str, Any]:
@@ -70,7 +72,8 @@ def _measured(asked: BundleTask) -> dict[str, Any]:
     lines: list[Timing] = []
     for batch in asked.batches:
         lines += _batch(bundle, plain, batch, asked)
-    return {"lines": [asdict(each) for each in lines], "version": onnxruntime.__version__}
+    about = {"version": onnxruntime.__version__, "unreliable": bundle.unreliable}
+    return {"lines": [asdict(each) for each in lines], **about}
 
 
 def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask) -> list[Timing]:
