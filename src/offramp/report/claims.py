@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Regime
-from offramp.analysis.claims.words import RULE, difference, name, why
+from offramp.analysis.claims.words import RULE, difference, found, name, why
 from offramp.errors import OfframpError
 from offramp.report.model import Column, Question, Table
 from offramp.store.manifest import Manifest
@@ -78,6 +78,7 @@ COLUMNS = (
     Column("decides", "What decides"),
     Column("difference", "Difference"),
     Column("d", "d", "number", 2),
+    Column("found", "Found from"),
     Column("p", "p", "p", 3),
 )
 
@@ -110,6 +111,7 @@ def _row(outcome: Judgment) -> dict[str, object]:
         "decides": "; ".join(text for text in (reason, shown) if text),
         "difference": "" if decisive is None else difference(outcome, decisive),
         "d": float("nan") if decisive is None else decisive.d,
+        "found": "" if decisive is None else found(outcome, decisive),
         "p": float("nan") if outcome.p is None else outcome.p,
     }
 

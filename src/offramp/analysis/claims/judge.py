@@ -35,7 +35,8 @@ class Tested:
     """One comparison. left, right: means over seeds, in the stored unit.  difference: left minus right.
     d: how far the mean of the differences lies on the claimed side of the margin, over their standard
     deviation; where test images count too, over the error of that mean times the root of the seeds.
-    p_for, p_against: of what is claimed and of its opposite, each alone.
+    p_for, p_against: of what is claimed and of its opposite, each alone.  detectable: the smallest
+    difference beyond the margin that would have been found with probability POWER, alone.
     """
 
     part: Comparison
@@ -46,6 +47,7 @@ class Tested:
     d: float
     p_for: float
     p_against: float
+    detectable: float
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
     d = t / np.sqrt(n)
     if claim.is_ == "within":  # d is of the nearer margin, so these are the larger and the smaller p
         p_against = min(2 * p_against, 1.0)
-    return Tested(part, n, float(left.mean()), float(right.mean()), mean, d, p_for, p_against)
+    sides = (float(left.mean()), float(right.mean()), mean)
+    return Tested(part, n, *sides, float(d), p_for, p_against, found.detectable(1))
 
 
 def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]:

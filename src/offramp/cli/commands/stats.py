@@ -193,16 +193,23 @@ def _pairs(pairs: Pairs, title: str) -> None:
     from offramp.analysis.stats.text import pair_p
 
     typer.echo(f"\n{title}")
-    shown = table(["pair"], ["difference", "95 % interval", "p"])
+    paired = any(isinstance(p, Pair) and p.detectable is not None for p in pairs)
+    more = ["detectable"] if paired else []
+    shown = table(["pair"], ["difference", "95 % interval", *more, "p"])
     for pair in pairs:
         name = f"{pair.a} – {pair.b}"
         if isinstance(pair, Pair):
             interval = f"{pair.low:.4g} to {pair.high:.4g}"
-            shown.add_row(name, f"{pair.difference:.4g}", interval, pair_p(pair))
+            least = [] if pair.detectable is None else [f"{pair.detectable:.4g}"]
+            shown.add_row(name, f"{pair.difference:.4g}", interval, *least, pair_p(pair))
         else:
             difference = "–" if pair.difference is None else f"{pair.difference:.4g}"
-            shown.add_row(f"{name}\n  not tested: {pair.why}", difference, "–", "–")
+            shown.add_row(
+                f"{name}\n  not tested: {pair.why}", difference, "–", *("–" for _ in more), "–"
+            )
     console().print(shown)
+    if paired:
+        typer.echo("Detectable: the smallest true difference that is found with 80 %.")
     if any(isinstance(p, Pair) and p.p < ALPHA and p.low <= 0 <= p.high for p in pairs):
         typer.echo(
             "An interval touches zero beside p < 0.05: Holm's test is a little stronger than intervals "
