@@ -21,7 +21,7 @@ from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, obser
 from offramp.errors import OfframpError
 from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
-from offramp.report.logits import LogitSummary, summarized
+from offramp.report.logits import LogitSummary, other_accuracy, summarized
 from offramp.report.runs import ON_IMAGES, Runs
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
@@ -60,6 +60,29 @@ class Evidence:
     def outcomes(self) -> Mapping[str, LogitSummary]:
         """What every trial's test logits come to, by its id. Reads each trial's logits once."""
         return {t.id: summarized(*self.logits(t.id), t.macs, t.manifest.data.test) for t in self.trials}
+
+    @cached_property
+    def disagreements(self) -> tuple[str, ...]:
+        """Accuracies that are not what logits give, or not the same in table and records, a sentence
+        each. Reads each trial's logits once."""
+        final = self.table[(self.table["phase"] == "final") & (self.table["metric"] == "accuracy")]
+        columns = (final[name].tolist() for name in ("trial", "split", "exit", "value"))
+        told = {(trial, split, exit): value for trial, split, exit, value in zip(*columns, strict=True)}
+        found = []
+        for trial in self.trials:
+            arrays = self.records.trial_logits(trial.id)
+            for split, metrics in trial.manifest.metrics.items():
+                known = (arrays[split], arrays[f"{split}_labels"]) if split in arrays else None
+                for k, (exit, said) in enumerate(zip(trial.exits, metrics.accuracy, strict=True)):
+                    where = f"at exit {exit} on {split}"
+                    if known is not None and (given := other_accuracy(known[0][:, k], known[1], said)):
+                        record = f"the record of trial {trial.id} says accuracy {said:.4f} {where}"
+                        found.append(f"{record}, and its logits give {given}")
+                    listed = told.get((trial.id, split, exit), said)
+                    if not abs(listed - said) <= 1e-6:
+                        table = f"the table says accuracy {listed:.4f} of trial {trial.id} {where}"
+                        found.append(f"{table}, and its record {said:.4f}")
+        return tuple(found)
 
     @cached_property
     def by_id(self) -> Mapping[str, TrialRecord]:
@@ -192,7 +215,7 @@ def from_pack(path: Path, study: str | None = None) -> Evidence:
     pack = packed.read(path)
     frames = {str(trial): part for trial, part in pack.table.groupby("trial", sort=False)}
     manifests = {trial: pack.read_trial(trial) for trial in pack.trials()}
-    return gather(pack, manifests, frames, list(pack.missing), study)
+    return gather(pack, manifests, frames, list(pack.document.missing), study)
 
 
 def gather(

@@ -44,6 +44,22 @@ class LogitSummary:
     common: float
 
 
+def other_accuracy(logits: np.ndarray, labels: np.ndarray, said: float) -> str | None:
+    """The accuracy of logits [N, C], in words, where it cannot be what is said. Rounding to float16
+    keeps the order of two logits or makes them equal, so only an image with a tie may go either way."""
+    if not len(labels):
+        return None
+    clean = np.where(np.isnan(logits), -np.inf, logits)
+    best = clean == clean.max(axis=1, keepdims=True)
+    rows = np.arange(len(labels))
+    valid = (labels >= 0) & (labels < clean.shape[1])
+    right = best[rows, np.where(valid, labels, 0)] & valid
+    least, most = float((right & (best.sum(axis=1) == 1)).mean()), float(right.mean())
+    if least - 0.5 / len(labels) <= said <= most + 0.5 / len(labels):
+        return None
+    return f"{most:.4f}" if least == most else f"{least:.4f} to {most:.4f}"
+
+
 def summarized(
     logits: np.ndarray, labels: np.ndarray, macs: Sequence[int], data: str = ""
 ) -> LogitSummary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
+from offramp import arrays
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.filesystem import FileSystem, file_system
@@ -165,9 +165,11 @@ class Archive:
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """The arrays as they were written."""
-        data = io.BytesIO(sealed.content(self.files, TRIAL, checked(trial), "logits.npz"))
-        with np.load(data, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        data = sealed.content(self.files, TRIAL, checked(trial), "logits.npz")
+        try:
+            return arrays.read(data)
+        except ValueError as error:
+            raise Damaged(self.files.path(TRIAL.folder, trial, "logits.npz"), f"({error})") from error
 
     # What is under way
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from offramp.hashing import digest, plain
 from offramp.store.sealed import REMEDY, Damaged
@@ -22,6 +22,8 @@ T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
 Pair = Annotated[tuple[str, Any], Strict(False)]
 Number = int | float  # 1 stays 1, and 1.0 stays 1.0
+Share = Annotated[int | float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Provenance = dict[str, str | int | None]  # versions, device, cores, time and revision, by name
 # What a network and its answers are made of: no label and no measured value.
 IDENTITY = ("network", "input_shape", "classes", "mean", "std", "exits", "places", "final", "owners")
@@ -75,7 +77,7 @@ class Metrics(Record):
     as `auroc`; NaN where there is none."""
 
     __pydantic_extra__: dict[str, Many[Number | None]]
-    accuracy: Many[Number]
+    accuracy: Many[Share]
     cross_entropy: Many[Number]
 
     @property
@@ -201,16 +203,16 @@ class Manifest(Record):
     program: str
     options: dict[str, Any]
     study: str | None
-    seed: int
+    seed: Count
     phases: Many[PhaseKey]
     marginal: Many[str]
-    exits: Many[int]
+    exits: Many[Count]
     places: Many[str]
     final: dict[str, Many[PartSource]]
     owners: Many[int]
-    macs: Many[int]
-    backbone_macs: int
-    parameters: Many[int]
+    macs: Many[Count]
+    backbone_macs: Count
+    parameters: Many[Count]
     metrics: dict[str, Metrics]
     network: NetworkRecord
     initial: str | None = None
@@ -336,8 +338,8 @@ class Cost(Record):
     seconds: dict[str, Number]
     epoch_seconds: Many[Number] | None = None
     exit_shares: dict[str, Number] = {}
-    macs_written: int
-    macs_executed: int
+    macs_written: Count
+    macs_executed: Count
     used: dict[str, Number | None] = {}
     idle: dict[str, Number | None] = {}
     not_measured: dict[str, str] = {}

@@ -22,18 +22,20 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from offramp import arrays
 from offramp.errors import OfframpError
 from offramp.files import folder_at, writing
 from offramp.store import manifest, sealed
 from offramp.store.archive import Records
-from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.manifest import Cost, Manifest, Many, NodeRecord, PhaseReads, Record
 from offramp.store.record import made_with
 from offramp.store.sealed import Damaged
+from offramp.store.table import COLUMNS
 
 FORMAT = "offramp-pack-2"
 TRIALS = "trials.json"
@@ -42,42 +44,69 @@ AGAIN = "pack the results again"
 SPLITS = ("calibration", "test")  # of validation the table is all that anybody reads
 
 
+class SplitPlaces(Record):
+    """Names of a split's arrays in `logits.npz`: logits of each exit, and labels."""
+
+    exits: Many[str]
+    labels: str
+
+
+class PackedTrial(Record):
+    """A trial. logits: by split."""
+
+    manifest: Manifest
+    logits: dict[str, SplitPlaces]
+
+
+class PackedNode(NodeRecord):
+    """A node and its cost."""
+
+    cost: Cost
+
+
+class Document(Record):
+    """`trials.json`. files: SHA-256 by name.  trials, nodes: by id and key."""
+
+    format: Literal["offramp-pack-2"]
+    files: dict[str, str]
+    missing: Many[str]
+    trials: dict[str, PackedTrial]
+    nodes: dict[str, PackedNode]
+
+
 @dataclass(frozen=True, eq=False)
 class Pack:
     """A folder of packed results, read like an archive; logits on demand."""
 
     path: Path
     table: pd.DataFrame
-    missing: tuple[str, ...]
-    _document: Mapping[str, Any]
+    document: Document
     _bytes: bytes
 
     def trials(self) -> list[str]:
-        return sorted(self._document["trials"])
+        return sorted(self.document.trials)
 
     def read_trial(self, trial: str) -> Manifest:
-        said = self._document["trials"][trial]["manifest"]
-        return manifest.read(Manifest, said, self.path / TRIALS, AGAIN)
+        return self.document.trials[trial].manifest
 
     def read_node(self, key: str) -> NodeRecord:
-        said = self._document["nodes"][key]
-        return manifest.node({k: said[k] for k in said if k != "cost"}, self.path / TRIALS, AGAIN)
+        return self.document.nodes[key]
 
     def node_cost(self, key: str) -> Cost:
-        said = self._document["nodes"][key].get("cost")
-        return manifest.read(Cost, said, self.path / TRIALS, AGAIN)
+        return self.document.nodes[key].cost
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """Logits [N, E, C] in float16 and labels [N], by split. Raises Damaged."""
         found: dict[str, np.ndarray] = {}
+        places = self.document.trials[trial].logits
         try:
-            with np.load(io.BytesIO(self._bytes), allow_pickle=False) as arrays:
-                for split, names in self._document["trials"][trial]["logits"].items():
-                    found[split] = np.stack([arrays[n] for n in names["exits"]], axis=1)
-                    found[f"{split}_labels"] = arrays[names["labels"]]
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            kept = arrays.read(self._bytes, {n for p in places.values() for n in (*p.exits, p.labels)})
+            for split, names in places.items():
+                found[split] = np.stack([kept[n] for n in names.exits], axis=1)
+                found[f"{split}_labels"] = kept[names.labels]
+        except (ValueError, KeyError) as error:
             path = self.path / "logits.npz"
-            raise Damaged(path, "does not hold what trials.json says", AGAIN) from error
+            raise Damaged(path, f"does not hold what {TRIALS} says of {trial}", AGAIN) from error
         return found
 
 
@@ -87,19 +116,69 @@ def is_pack(path: Path) -> bool:
 
 
 def read(path: Path) -> Pack:
-    """Read packed results. Raises OfframpError where a file is missing, altered or of another format."""
+    """Read packed results. Raises OfframpError where a file is missing, altered or of another format,
+    and Damaged, naming the field, where one says what cannot be."""
     place = path / TRIALS
-    document = sealed.read_json(place)
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    said = sealed.read_json(place, AGAIN)
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise OfframpError(f"{place} is no packed results of this offramp ({FORMAT}); pack them again")
-    if not sealed.is_sealed(document):
+    if not sealed.is_sealed(said):
         raise Damaged(place, "does not match its seal", AGAIN)
-    content = {name: sealed.read_bytes(path / name) for name in ("table.parquet", "logits.npz")}
+    document = manifest.read(Document, said, place, AGAIN)
+    content = {name: sealed.read_bytes(path / name, AGAIN) for name in ("table.parquet", "logits.npz")}
     for name, data in content.items():
-        if hashlib.sha256(data).hexdigest() != document["files"][name]:
+        if hashlib.sha256(data).hexdigest() != document.files.get(name):
             raise Damaged(path / name, "does not match trials.json", AGAIN)
-    table = pd.read_parquet(io.BytesIO(content["table.parquet"]))
-    return Pack(path, table, tuple(document["missing"]), document, content["logits.npz"])
+    _check(document, place)
+    return Pack(path, _table(content["table.parquet"], path), document, content["logits.npz"])
+
+
+def _check(document: Document, place: Path) -> None:
+    """Raises Damaged where parts of a document do not go together."""
+    for key, node in document.nodes.items():
+        manifest.read(PhaseReads, node.reads, place, AGAIN)
+        if node.key != key:
+            raise Damaged(place, f"calls the node '{key}' '{node.key}'", AGAIN)
+    for id, trial in document.trials.items():
+        said, exits = trial.manifest, len(trial.manifest.exits)
+        places = {
+            place
+            for key in said.keys
+            if key in document.nodes
+            for place in document.nodes[key].phase.exits
+        }
+        wrong = {
+            "a node that is not in it": not document.nodes.keys() >= set(said.keys),
+            "a place that its network does not have": not places <= set(said.places),
+            "exits that its network does not have": not set(said.exits)
+            <= set(range(1, len(said.places) + 1)),
+            "another number of exits in macs or parameters": not exits
+            == len(said.macs)
+            == len(said.parameters),
+            "another number of exits in its metrics": any(
+                len(values) != exits for m in said.metrics.values() for values in m.by_name.values()
+            ),
+            "no metrics on test": "test" not in said.metrics,
+            "no weights of an exit": not {str(k) for k in said.exits} <= said.final.keys(),
+            "another number of exits in its logits": any(
+                len(names.exits) != exits for names in trial.logits.values()
+            ),
+        }
+        for what, is_so in wrong.items():
+            if is_so:
+                raise Damaged(place, f"names, for trial {id}, {what}", AGAIN)
+
+
+def _table(data: bytes, path: Path) -> pd.DataFrame:
+    place = path / "table.parquet"
+    try:
+        table = pd.read_parquet(io.BytesIO(data))
+    except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
+        raise Damaged(place, "is no readable Parquet file", AGAIN) from error
+    for column in COLUMNS:
+        if column not in table:
+            raise Damaged(place, f"lacks the column '{column}'", AGAIN)
+    return table
 
 
 def write(
@@ -111,18 +190,18 @@ def write(
     does.
     """
     _check_place(path)
-    arrays: dict[str, np.ndarray] = {}
+    held: dict[str, np.ndarray] = {}
     entries = {}
     manifests: list[Manifest] = []
     for trial in sorted(trials):
-        places = _add(arrays, records.trial_logits(trial))
+        places = _add(held, records.trial_logits(trial))
         manifests.append(records.read_trial(trial))
         entries[trial] = {"manifest": manifests[-1].as_json(), "logits": places}
     nodes = {
-        key: {**records.read_node(key).as_json(), "cost": records.node_cost(key).as_json()}
+        key: {**_bare(records.read_node(key)), "cost": records.node_cost(key).as_json()}
         for key in sorted({key for m in manifests for key in m.keys})
     }
-    files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(arrays)}
+    files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(held)}
     document = sealed.with_seal(
         {
             "format": FORMAT,
@@ -140,6 +219,11 @@ def write(
             (folder / name).write_bytes(data)
         _check_place(path)  # again: somebody may have put a file there meanwhile
     return {name: len(files[name]) for name in sorted(files)}
+
+
+def _bare(node: NodeRecord) -> dict[str, Any]:
+    """A node's record as a store has it: that of a pack has the cost beside it."""
+    return {name: value for name, value in node.as_json().items() if name != "cost"}
 
 
 def _check_place(path: Path) -> None:

@@ -106,26 +106,26 @@ def verify(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     return manifest
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """The value in a JSON file. Raises Damaged."""
-    return _json(read_bytes(path), path)
+    return _json(read_bytes(path, remedy), path, remedy)
 
 
-def _json(data: bytes, path: Path) -> Any:
+def _json(data: bytes, path: Path, remedy: str = REMEDY) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
-        raise Damaged(path, "is not JSON") from error
+    except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
+        raise Damaged(path, "is not JSON", remedy) from error
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, remedy: str = REMEDY) -> bytes:
     """A file's bytes. Damaged only where the bytes are gone: a file that may not be read, or not
     now for want of handles, is not to be thrown away, and raises a plain OfframpError."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise Damaged(path, "is missing") from error
+        raise Damaged(path, "is missing", remedy) from error
     except OSError as error:
         if error.errno == errno.EIO:
-            raise Damaged(path, "lies on a bad spot of the disk") from error
+            raise Damaged(path, "lies on a bad spot of the disk", remedy) from error
         raise OfframpError(f"cannot read {path} ({error.strerror}); allow it and run again") from error

@@ -87,8 +87,10 @@ def report(
             "tables": [table.name for table in [*contents.tables, *contents.claims]],
             "rows": len(evidence.table),
         }
-        emit({**answer, "missing": list(evidence.missing)})
+        emit({**answer, "missing": [*evidence.disagreements, *evidence.missing]})
         return
+    for sentence in evidence.disagreements:
+        typer.echo(f"Disagreement: {sentence}.", err=True)
     tell_missing(evidence.missing)
     typer.echo(
         f"{counted(len(contents.figures), 'figure')}, "

@@ -1,0 +1,76 @@
+"""NumPy's archives of arrays (`.npz`), whoever made them: nothing is unpickled, and no memory is taken
+for more than the file can hold."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from offramp.units import size
+
+LARGE, RATIO = 2**30, 200  # an array of more bytes, packed more tightly, is a trap and no data
+Header = tuple[tuple[int, ...], np.dtype]
+
+
+def headers(source: Path | bytes) -> dict[str, Header]:
+    """Shape and type of every array, by name; reads no array. Raises ValueError, in one line
+    without the file's name, for a damaged archive, and OSError for a file that cannot be opened."""
+    return {name: found for name, (found, _) in _read(source, None, whole=False).items()}
+
+
+def read(source: Path | bytes, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays; of `names`, those that there are. Raises as `headers` does.
+
+    >>> made = io.BytesIO()
+    >>> np.savez(made, labels=np.arange(3))
+    >>> read(made.getvalue())["labels"].tolist()
+    [0, 1, 2]
+    """
+    return {name: array for name, (_, array) in _read(source, names, whole=True).items()}
+
+
+def _read(
+    source: Path | bytes, names: Collection[str] | None, whole: bool
+) -> dict[str, tuple[Header, np.ndarray]]:
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        length, found = file.seek(0, io.SEEK_END), {}
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for entry in archive.infolist():
+                    name = entry.filename.removesuffix(".npy")
+                    if names is None or name in names:
+                        found[name] = _array(archive, entry, length, whole)
+        except Exception as error:  # zip, zlib, lzma and numpy's header raise whatever they like
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(reason) from error
+    return found
+
+
+def _array(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, length: int, whole: bool
+) -> tuple[Header, np.ndarray]:
+    packed, claimed = min(entry.compress_size, length), entry.file_size
+    if claimed > max(LARGE, RATIO * packed):
+        raise ValueError(f"{entry.filename} unpacks to {size(claimed)}, from {size(packed)}")
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{entry.filename} has a header of version {version[0]}")
+        reader = np.lib.format.read_array_header_1_0
+        if version == (2, 0):
+            reader = np.lib.format.read_array_header_2_0
+        shape, _, kind = reader(file)
+        if kind.hasobject:
+            raise ValueError("it holds pickled objects")
+        wanted, there = math.prod(shape) * kind.itemsize, claimed - file.tell()
+        if min(shape, default=0) < 0 or wanted != there:
+            raise ValueError(f"{entry.filename} should hold {wanted:,} bytes and has {there:,}")
+        if not whole:
+            return (shape, kind), np.empty(0)
+        file.seek(0)
+        return (shape, kind), np.lib.format.read_array(file, allow_pickle=False)
