@@ -24,7 +24,7 @@ from offramp.analysis.recommend.goals import (
     values,
 )
 from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
-from offramp.analysis.stats.pairwise import Estimate, Pair, UntestedPair
+from offramp.analysis.stats.pairwise import Estimate, Pair, UntestedPair, paired_estimate
 from offramp.paper.guidelines import Goal
 
 ALPHA = 0.05
@@ -192,22 +192,30 @@ def _few(found: GoalValues, read: Sample) -> str | None:
     have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
     text = f"{have} too few for a recommendation"
     points = found.measure.unit == "%" or found.target is not None
-    spread = _spread(read)
+    spread = _spread(found, read)
     if spread is None or not points:
         return f"{text}; train at least {FEWEST}."
     wanted = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
-    many = "more than 500" if wanted is None else f"about {wanted}"
-    return f"{text}; to show a difference of half a point takes {many}, as these vary."
+    if wanted is None:
+        return (
+            f"{text}; no number shows a difference of half a point on these test images, train {FEWEST}."
+        )
+    return f"{text}; to show a difference of half a point takes about {wanted}, as these vary."
 
 
-def _spread(read: Sample) -> Estimate | None:
-    """How the differences of two groups vary over seeds, in the middle over all pairs."""
-    found = []
-    for one, other in combinations(read.groups, 2):
-        values = dict(zip(other.blocks, other.values, strict=True))
-        both = [v - values[b] for b, v in zip(one.blocks, one.values, strict=True) if b in values]
-        found += [float(np.var(both, ddof=1))] if len(both) > 1 else []
-    return Estimate(0.0, 2, float(np.median(found))) if found else None
+def _spread(found: GoalValues, read: Sample) -> Estimate | None:
+    """How the differences of two groups vary, in the middle over all pairs; None of one seed."""
+    each = [
+        paired_estimate(one, other, found.images)
+        for one, other in combinations(read.groups, 2)
+        if len(set(one.blocks) & set(other.blocks)) > 1
+    ]
+    if not each:
+        return None
+    between, shared = (
+        float(np.median([getattr(e, key) for e in each])) for key in ("between", "shared")
+    )
+    return Estimate(0.0, 2, between, shared)
 
 
 def _against_first(pair: Pair | UntestedPair | None) -> tuple[float | None, bool | None]:

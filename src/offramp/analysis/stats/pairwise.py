@@ -108,8 +108,8 @@ def paired_differences(groups: Sequence[Group], alpha: float, images: Images | N
     drawn = [(g, h, *_common(g, h)) for g, h in combinations(groups, 2)]
     reasons = [_obstacle(x, y, images is not None) for _, _, x, y in drawn]
     found = [
-        over_blocks(x - y) if images is None else crossed(_on_images(g, h, images))
-        for (g, h, x, y), why in zip(drawn, reasons, strict=True)
+        paired_estimate(g, h, images)
+        for (g, h, _, _), why in zip(drawn, reasons, strict=True)
         if why is None
     ]
     means, errors, dfs = (np.array([getattr(e, key) for e in found]) for key in ("mean", "error", "df"))
@@ -164,6 +164,12 @@ class Estimate:
             if replace(self, blocks=blocks).detectable(comparisons) <= difference:
                 return blocks
         return None
+
+
+def paired_estimate(g: Group, h: Group, images: Images | None) -> Estimate:
+    """Of the difference of two groups, over the blocks that both have, two at least."""
+    one, other = _common(g, h)
+    return over_blocks(one - other) if images is None else crossed(_on_images(g, h, images))
 
 
 def over_blocks(differences: Floats) -> Estimate:
