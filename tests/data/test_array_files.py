@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,86 @@ def test_a_damaged_npz_is_named(tmp_path: Path) -> None:
     for broken in (b"", whole[:500], whole[:-50], whole[:300] + b"x" * 100 + whole[400:]):
         path.write_bytes(broken)
         refuses(r"toymnist\.npz cannot be read", read, "npz", path)
+
+
+def header(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
+    """An array that has a header and nothing else."""
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"descr": kind, "fortran_order": False, "shape": shape})
+    return made.getvalue()
+
+
+def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as made:
+        for name, content in members.items():
+            made.writestr(f"{name}.npy", content)
+    return path
+
+
+def harmed(path: Path, old: bytes, new: bytes) -> None:
+    whole = path.read_bytes()
+    assert old in whole
+    path.write_bytes(whole.replace(old, new))
+
+
+def test_any_flipped_byte_is_named_or_does_no_harm(tmp_path: Path) -> None:
+    path = archive(tmp_path / "med", med(4, 4))
+    np.savez_compressed(path, **med(4, 4))
+    whole, right = path.read_bytes(), read("npz", path).train.digest
+    for at in range(0, len(whole), 61):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :])
+        try:
+            assert read("npz", path).train.digest == right
+        except OfframpError as error:
+            assert "toymnist.npz" in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("encrypted", "is encrypted"),
+        ("compression", "compression method is not supported"),
+        ("huge", r"train_images\.npy should hold 3,298,534,883,328 bytes and has 0"),
+        ("negative", "should hold"),
+        ("lying", "unpacks to"),
+        ("labels", "train has 90 images but 10000000000 labels|should hold"),
+        ("bomb", "unpacks to"),
+        ("header", "cannot be read"),
+        ("deep", "cannot be read"),
+        ("no array", "cannot be read"),
+    ],
+)
+def test_a_hostile_npz_is_refused_in_little_memory(tmp_path: Path, case: str, message: str) -> None:
+    path = tmp_path / "it.npz"
+    members = {
+        "train_images": header((90, 8, 8)) + bytes(90 * 64),
+        "train_labels": header((90,)) + bytes(90),
+    }
+    if case == "huge":
+        members["train_images"] = header((3 * 2**40,))
+    elif case == "negative":
+        members["train_images"] = header((-90, 8, 8))
+    elif case == "labels":
+        members["train_labels"] = header((10**10,)) + bytes(90)
+    elif case == "header":
+        members["train_images"] = b"\x93NUMPY\x01\x00\xff\xff{"
+    elif case == "deep":
+        members["train_images"] = b"\x93NUMPY\x01\x00\x10\x27" + b"(" * 10_000
+    elif case == "no array":
+        members["train_images"] = b"hello"
+    zipped(path, members)
+    if case == "encrypted":
+        harmed(path, b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
+        harmed(path, b"PK\x03\x04\x14\x00\x00\x00", b"PK\x03\x04\x14\x00\x01\x00")
+    elif case == "compression":
+        harmed(
+            path, b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08", b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x63"
+        )
+    elif case in ("lying", "bomb"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+            made.writestr("train_images.npy", members["train_images"])
+            made.filelist[0].file_size = 2**42 if case == "lying" else 2**31
+    refuses(message, read, "npz", path)
 
 
 def encoded(array: np.ndarray) -> bytes:

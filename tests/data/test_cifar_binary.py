@@ -112,6 +112,10 @@ def test_the_pickled_version_is_never_read(tmp_path: Path) -> None:
         ("short", r"test_batch\.bin has 36866 bytes, not records of 3073"),
         ("archive", r"cifar-10-binary\.tar\.gz is no readable archive"),
         ("archive lacks", r"cifar-10-binary\.tar\.gz lacks data_batch_1\.bin"),
+        ("classes", r"batches\.meta\.txt is no text"),
+        ("archive bit", r"cifar-10-binary\.tar\.gz is no readable archive"),
+        ("archive loop", r"cifar-10-binary\.tar\.gz lacks data_batch_1\.bin"),
+        ("archive bomb", r"no readable archive \(data_batch_1\.bin is to have"),
         ("label", "label 4, outside 0 to 2"),
         ("link", "is a link that leaves"),
     ],
@@ -130,13 +134,32 @@ def test_what_is_wrong_is_named(tmp_path: Path, case: str, message: str) -> None
         (root / "batches.meta.txt").unlink()
     elif case == "short":
         test.write_bytes(test.read_bytes()[:-10])
+    elif case == "classes":
+        (root / "batches.meta.txt").write_bytes(b"\xff\xfe\n")
+    elif case == "archive bit":
+        archive = packed(root, tmp_path / "cifar-10-binary.tar.gz") / "cifar-10-binary.tar.gz"
+        content = bytearray(archive.read_bytes())
+        content[len(content) // 2] ^= 0x81
+        root.mkdir()
+        (root / archive.name).write_bytes(content)
     elif case.startswith("archive"):
         for path in root.iterdir():
             path.unlink()
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as file:
             file.addfile(tarfile.TarInfo("cifar-10-batches-bin/readme.html"))
-        content = buffer.getvalue() if case == "archive lacks" else b"not a tar file"
+            for one, other in (
+                ("data_batch_1.bin", "test_batch.bin"),
+                ("test_batch.bin", "data_batch_1.bin"),
+            ):
+                link = tarfile.TarInfo(one)
+                if case == "archive loop":
+                    link.type, link.linkname = tarfile.SYMTYPE, other
+                    file.addfile(link)
+                elif case == "archive bomb":
+                    link.size = 2**40
+                    file.fileobj.write(link.tobuf())
+        content = b"not a tar file" if case == "archive" else buffer.getvalue()
         (root / "cifar-10-binary.tar.gz").write_bytes(content)
     elif case == "label":
         test.write_bytes(records(12, 6, 5))

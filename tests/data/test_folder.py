@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -170,6 +171,9 @@ def test_sizes_and_channels(root: Path) -> None:
         ("link", r"test/dog/out\.png is a link that leaves .*; copy"),
         ("linked class", r"test/dog is a link that leaves .*; copy"),
         ("linked folder", r"test/dog/more is a link that leaves .*; copy"),
+        ("loop", r"test/dog/a\.png is a link that leads round in a circle; copy"),
+        ("pipe", r"test/dog/a\.png is a pipe or a device, and no file; remove it"),
+        ("linked pipe", r"test/dog/\w\.png is a pipe or a device, and no file; remove it"),
     ],
 )
 def test_what_is_wrong_is_one_clear_line(root: Path, case: str, message: str) -> None:
@@ -201,7 +205,15 @@ def test_what_is_wrong_is_one_clear_line(root: Path, case: str, message: str) ->
     elif case == "linked folder":
         (root.parent / "more").mkdir()
         (dogs / "more").symlink_to(root.parent / "more")
+    elif case == "loop":
+        (dogs / "a.png").symlink_to(dogs / "b.png")
+        (dogs / "b.png").symlink_to(dogs / "a.png")
+    elif case.endswith("pipe"):
+        os.mkfifo(dogs / ("b.fifo" if "linked" in case else "a.png"))
+        if "linked" in case:
+            (dogs / "a.png").symlink_to(dogs / "b.fifo")
     refuses(message, read, "folder", root)
+    refuses(message, read, "folder", root, on_error="skip")
 
 
 def test_links_inside_hidden_files_and_deeper_folders(root: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,8 @@ def _stamp(path: Path) -> Stamp:
         state = path.stat()
     except OSError as error:
         raise OfframpError(f"{path} cannot be read ({error.strerror}); restore or remove it") from error
+    if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
+        raise OfframpError(f"{path} is no file; remove it")
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 

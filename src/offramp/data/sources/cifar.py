@@ -19,10 +19,12 @@ from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import parquet, tree
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
+from offramp.units import size
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 OFFICIAL = (50_000, 10_000)
 PIXELS = 3 * 32 * 32
+LARGEST = 2**30  # bytes of a file in the archive, seven times the official ones
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def _read_binary(root: Path, files: Mapping[str, Path], binary: Binary) -> RawDa
     contents = (
         _unpacked(files[""], binary) if "" in files else {n: p.read_bytes() for n, p in files.items()}
     )
-    classes = tuple(contents[binary.names].decode().split())
+    try:
+        classes = tuple(contents[binary.names].decode().split())
+    except UnicodeDecodeError as error:
+        raise OfframpError(f"{root}: {binary.names} is no text; fetch it again") from error
     provenance: dict[str, Any] = {
         "root": str(root),
         "files": {
@@ -112,9 +117,17 @@ def _unpacked(path: Path, binary: Binary) -> dict[str, bytes]:
         with tarfile.open(path) as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
-                if name in wanted and (file := archive.extractfile(member)):
+                if name not in wanted or not member.isreg():  # links may go round in circles
+                    continue
+                if member.size > LARGEST:
+                    raise ValueError(f"{name} is to have {size(member.size)}")
+                if file := archive.extractfile(member):
                     found[name] = file.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+            end = archive.fileobj  # gzip's checksum stands there, and only who reads it checks it
+            while end is not None and end.read(2**20):
+                if end.tell() > LARGEST:
+                    raise ValueError(f"it unpacks to more than {size(LARGEST)}")
+    except Exception as error:  # tar, gzip, zlib and lzma raise whatever they like on damaged bytes
         reason = " ".join(str(error).split())  # tarfile takes a line for each compression it tries
         raise OfframpError(f"{path} is no readable archive ({reason}); fetch it again") from error
     for name in wanted:
@@ -126,14 +139,15 @@ def _unpacked(path: Path, binary: Binary) -> dict[str, bytes]:
 def _records(
     root: Path, contents: Mapping[str, bytes], names: tuple[str, ...], binary: Binary
 ) -> RawSplit:
-    size = binary.labels + PIXELS
+    length = binary.labels + PIXELS
     parts = []
     for name in names:
-        if not contents[name] or len(contents[name]) % size:
+        if not contents[name] or len(contents[name]) % length:
             raise OfframpError(
-                f"{root}: {name} has {len(contents[name])} bytes, not records of {size}; fetch it again"
+                f"{root}: {name} has {len(contents[name])} bytes, not records of {length}; "
+                "fetch it again"
             )
-        parts.append(torch.frombuffer(bytearray(contents[name]), dtype=torch.uint8).view(-1, size))
+        parts.append(torch.frombuffer(bytearray(contents[name]), dtype=torch.uint8).view(-1, length))
     records = torch.cat(parts)
     images = records[:, binary.labels :].reshape(-1, 3, 32, 32)
     return RawSplit(images, records[:, binary.label].to(torch.int64))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from offramp import arrays
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 
 FETCH = "one of MedMNIST's files, such as pathmnist.npz, from https://zenodo.org/records/10519652"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
+KINDS = ("images", "labels")
 
 
 def npz(root: Path, file: str | None = None, classes: Sequence[str] | None = None) -> RawData:
@@ -28,18 +29,21 @@ def npz(root: Path, file: str | None = None, classes: Sequence[str] | None = Non
     """
     path = _path(root, file)
     try:
-        with path.open("rb") as stored, np.load(stored, allow_pickle=False) as arrays:
-            parts = {name: _part(path, arrays, key) for name, key in SPLITS.items()}
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        reason = "it holds pickled objects" if "pickle" in str(error) else " ".join(str(error).split())
-        raise OfframpError(f"{path} cannot be read ({reason}); fetch it again") from error
-    if parts["train"] is None:
+        heads = arrays.headers(path)
+        wanted = {name: key for name, key in SPLITS.items() if f"{key}_images" in heads}
+        for key in wanted.values():
+            _check(path, heads, key)
+        held = arrays.read(path, {f"{key}_{kind}" for key in wanted.values() for kind in KINDS})
+    except (ValueError, OSError) as error:
+        raise OfframpError(f"{path} cannot be read ({error}); fetch it again") from error
+    parts = {name: _part(held[f"{key}_images"], held[f"{key}_labels"]) for name, key in wanted.items()}
+    if "train" not in parts:
         raise OfframpError(f"{path} holds no array train_images; give MedMNIST's layout")
     return RawData(
         parts["train"],
-        parts["test"],
+        parts.get("test"),
         tuple(map(str, classes or ())),
-        validation=parts["validation"],
+        validation=parts.get("validation"),
         provenance={"root": str(root), "files": {path.name: {"sha256": file_digest(path)}}},
     )
 
@@ -53,7 +57,7 @@ def _path(root: Path, file: str | None) -> Path:
         if not (root / file).is_file():
             raise OfframpError(f"{root} holds no {file}; fetch {FETCH}")
         return root / file
-    found = sorted(root.glob("*.npz"))
+    found = sorted(p for p in root.glob("*.npz") if p.is_file())
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise OfframpError(
@@ -62,28 +66,26 @@ def _path(root: Path, file: str | None) -> Path:
     return found[0]
 
 
-def _part(path: Path, arrays: np.lib.npyio.NpzFile, key: str) -> RawSplit | None:
-    if f"{key}_images" not in arrays:
-        return None
-    if f"{key}_labels" not in arrays:
+def _check(path: Path, heads: Mapping[str, arrays.Header], key: str) -> None:
+    """Raises OfframpError for arrays of another shape or type than images and labels have."""
+    if f"{key}_labels" not in heads:
         raise OfframpError(f"{path} holds {key}_images and no {key}_labels; fetch it again")
-    images, labels = arrays[f"{key}_images"], arrays[f"{key}_labels"]
+    (shape, kind), (labels, numbers) = (heads[f"{key}_{kind}"] for kind in KINDS)
     where = f"{path}: {key}_images"
-    if images.dtype != np.uint8:
-        raise OfframpError(f"{where} is {images.dtype}; give uint8")
-    if images.ndim == 4 and images.shape[3] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    elif images.ndim == 3:
-        images = images[:, None]
-    else:
-        raise OfframpError(f"{where} has the shape {images.shape}; give [N, H, W] or [N, H, W, 3]")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if kind != np.uint8:
+        raise OfframpError(f"{where} is {kind}; give uint8")
+    if len(shape) != 3 and not (len(shape) == 4 and shape[3] in (1, 3)):
+        raise OfframpError(f"{where} has the shape {shape}; give [N, H, W] or [N, H, W, 3]")
+    if labels[1:] not in ((), (1,)) or not labels or numbers.kind not in "iu":
         raise OfframpError(
-            f"{path}: {key}_labels is {labels.dtype} {labels.shape}; one class number an image is "
+            f"{path}: {key}_labels is {numbers} {labels}; one class number an image is "
             "needed (sets with several labels an image are not supported)"
         )
-    return RawSplit(
-        torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
-    )
+    if labels[0] != shape[0]:
+        raise OfframpError(f"{path}: {key} has {shape[0]} images but {labels[0]} labels; fetch it again")
+
+
+def _part(images: np.ndarray, labels: np.ndarray) -> RawSplit:
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    numbers = labels.reshape(len(labels)).astype(np.int64)
+    return RawSplit(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(numbers))

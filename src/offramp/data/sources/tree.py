@@ -54,6 +54,8 @@ def image_files(root: Path, folder: Path) -> Iterator[str]:
                 if entry.is_dir():
                     waiting.append(path)
                 elif path.suffix.lower() in SUFFIXES:
+                    if path.exists() and not entry.is_file():
+                        raise OfframpError(f"{path} is a pipe or a device, and no file; remove it")
                     yield path.relative_to(root).as_posix()
 
 
@@ -64,9 +66,13 @@ def check_folder(root: Path, fetch: str) -> None:
 
 
 def check_link(root: Path, path: Path) -> None:
-    """Raises OfframpError where `path`, below `root`, leads out of it over a link."""
+    """Raises OfframpError where `path`, below `root`, leads out of it over a link, or nowhere."""
     try:
         inside(root, str(path.relative_to(root)))
+    except (RuntimeError, OSError) as error:
+        raise OfframpError(
+            f"{path} is a link that leads round in a circle; copy the file itself into the folder"
+        ) from error
     except ValueError as error:
         raise OfframpError(
             f"{path} is a link that leaves {root}; copy the file itself into the folder"
