@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from offramp.hashing import digest
-from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 
 SPLITS = ("validation", "calibration", "test")
 RECIPE: dict[str, Any] = {
@@ -46,3 +46,9 @@ def cost(**changes: Any) -> Cost:
     """Of a phase that trained alone for a second and a half."""
     whole = {"seconds": {"train": 1.5}, "macs_written": 100, "macs_executed": 100, "comparable": True}
     return Cost.model_validate(whole | changes)
+
+
+def seed_log(**changes: Any) -> SeedLog:
+    """Of a study that may get six seeds and has not been looked at."""
+    whole = {"study": "made", "trials": ["t"], "seeds": [1, 2, 3, 4, 5, 6], "first": 3}
+    return SeedLog.model_validate({**whole, "difference": 0.005, "alpha": 0.05, "looks": {}} | changes)

@@ -28,6 +28,7 @@ def full(store: Store) -> Store:
     assert (node(store, 1), node(store, 2)) == (KEY, LOOSE)
     trial(store, "t", KEY)
     store.plan_trial("later", [KEY])
+    store.write_seed_log("added", records.seed_log())
     for key in (LOOSE, "unfinished"):
         store.write_checkpoint(key, {"w": torch.zeros(3)}, {})
     (store.root / "staging" / "left").mkdir()
@@ -82,6 +83,8 @@ def everything(store: Store) -> list[Callable[[], object]]:
         lambda: store.write_checkpoint("unfinished", {"w": torch.ones(3)}, {}),
         lambda: store.drop_checkpoint("unfinished"),
         lambda: store.drop_checkpoint(LOOSE),
+        lambda: store.write_seed_log("added", records.seed_log(first=4)),
+        lambda: store.archive.seed_logs(),
         lambda: store.lock("k").release(),
         lambda: store.lock(LOOSE).release(),
         lambda: store.discard_node(KEY),
@@ -118,6 +121,7 @@ ENTRIES = {
     "trial.json": "trials/t/trial.json",
     "logits": "trials/t/logits.npz",
     "plan": "plans/later.json",
+    "seeds": "seeds/added.json",
     "work": "work/unfinished",
     "work done": f"work/{LOOSE}",
     "checkpoint": "work/unfinished/checkpoint.safetensors",

@@ -36,7 +36,8 @@ def facts(evidence: Evidence) -> Facts:
         found = evidence.outcomes[trial.id].answers
         answers[trial.model, trial.data, trial.strategy, trial.seed] = replace(found, source=key)
     others = {t.strategy for t in evidence.trials if not _heads_only(t)}
-    return Facts(evidence.numbers, answers, frozenset(evidence.strategies) - others)
+    looks = {(r.model, r.data): r.looks for r in evidence.runs if r.looks is not None}
+    return Facts(evidence.numbers, answers, frozenset(evidence.strategies) - others, looks)
 
 
 def _heads_only(trial: TrialRecord) -> bool:

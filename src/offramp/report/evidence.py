@@ -26,7 +26,7 @@ from offramp.report.runs import ON_IMAGES, Runs
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
-from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.record import TrialRecord, read
 from offramp.store.table import COLUMNS, tidy
 
@@ -36,14 +36,16 @@ class Evidence:
     """Everything that figures, tables, claims and advice read.
 
     table: the tidy table (`store.table.COLUMNS`) of `trials`.  trials: by model, data, strategy and
-    seed, strategies in the paper's order.  missing: what is not here and why, a sentence each. What is
-    worked out is kept, so equal questions get the same object; nothing else changes.
+    seed, strategies in the paper's order.  missing: what is not here and why, a sentence each.  logs:
+    how seeds were added to studies until pairs were decided, by name. What is worked out is kept, so
+    equal questions get the same object; nothing else changes.
     """
 
     table: pd.DataFrame
     trials: tuple[TrialRecord, ...]
     missing: tuple[str, ...]
     records: Records = field(repr=False)
+    logs: Mapping[str, SeedLog] = field(default_factory=dict, repr=False)
     _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
         default_factory=dict, repr=False
     )
@@ -182,7 +184,8 @@ def join(found: Sequence[Evidence]) -> Evidence:
         {p.node: owners[t.id].records for t in trials for p in t.phases},
     )
     notes = tuple(dict.fromkeys([*own, *left_out, *gaps(trials)]))
-    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records)
+    logs = {name: log for one in found for name, log in one.logs.items()}
+    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records, logs)
 
 
 def from_store(path: Path, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
@@ -207,7 +210,12 @@ def from_store(path: Path, study: str | None = None, trials: Collection[str] | N
             manifests.pop(trial, None)
             where = error.path.relative_to(path) if error.path.is_relative_to(path) else error.path
             missing.append(f"trial {trial} is left out: {where} {error.reason}")
-    return gather(archive, manifests, frames, missing, study)
+    logs: dict[str, SeedLog] = {}
+    try:
+        logs = archive.seed_logs()
+    except Damaged as error:
+        missing.append(f"how seeds were added is not known, and p is not adjusted: {error}")
+    return gather(archive, manifests, frames, missing, study, logs)
 
 
 def from_pack(path: Path, study: str | None = None) -> Evidence:
@@ -215,7 +223,8 @@ def from_pack(path: Path, study: str | None = None) -> Evidence:
     pack = packed.read(path)
     frames = {str(trial): part for trial, part in pack.table.groupby("trial", sort=False)}
     manifests = {trial: pack.read_trial(trial) for trial in pack.trials()}
-    return gather(pack, manifests, frames, list(pack.document.missing), study)
+    logs = pack.document.seed_logs
+    return gather(pack, manifests, frames, list(pack.document.missing), study, logs)
 
 
 def gather(
@@ -224,6 +233,7 @@ def gather(
     frames: Mapping[str, pd.DataFrame],
     missing: Sequence[str] = (),
     study: str | None = None,
+    logs: Mapping[str, SeedLog] = packed.NO_LOGS,
 ) -> Evidence:
     """The evidence of trials at hand. manifests, frames (tidy tables): by id of the trial."""
     if study is not None:
@@ -235,7 +245,8 @@ def gather(
     trials = sorted((read(records, trial, manifests[trial]) for trial in kept), key=_order)
     notes = tuple(dict.fromkeys([*missing, *left_out, *gaps(trials)]))
     parts = [frames[t.id] for t in trials] or [pd.DataFrame(columns=list(COLUMNS))]
-    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records)
+    here = {name: log for name, log in logs.items() if set(kept) & set(log.trials)}
+    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records, here)
 
 
 def _order(trial: TrialRecord) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.pairwise import Images
+from offramp.analysis.stats.sequential import Looks
 from offramp.paper.families import families
+from offramp.store.manifest import SeedLog
 from offramp.store.record import TrialRecord
 from offramp.store.results import Spread
 
@@ -135,10 +137,44 @@ class Runs:
             found = self._sample(measure, exit)
             kept = found.keep(members) if found is not None and members else found
             images = None if kept is None else self.images(measure, exit)
-            self._analyses[key] = (
-                None if kept is None else analyze_sample(kept, both=bool(members), images=images)
-            )
+            if kept is None:
+                self._analyses[key] = None
+            else:
+                made = analyze_sample(kept, both=bool(members), images=images, looks=self.looks)
+                self._analyses[key] = replace(made, notes=(*made.notes, *self.added))
         return self._analyses[key]
+
+    @cached_property
+    def looks(self) -> Looks | None:
+        """The looks after which seeds were added; None where no log tells of any."""
+        here = {t.id for t in self.trials}
+        log = max(self._logs, key=lambda log: len(here & set(log.trials)), default=None)
+        return None if log is None else Looks(tuple(map(str, log.seeds)), log.first)
+
+    @cached_property
+    def _logs(self) -> tuple[SeedLog, ...]:
+        here = {t.id for t in self.trials}
+        return tuple(log for log in self.evidence.logs.values() if here & set(log.trials))
+
+    @cached_property
+    def added(self) -> tuple[str, ...]:
+        """What to say where seeds were asked for one after the other and no log tells why, or where
+        several do."""
+        if len(self._logs) > 1:
+            return (
+                f"seeds were added by {len(self._logs)} rules, each fixed before its own first look; p "
+                "pays for the looks of one",
+            )
+        seeds = {t.seed for t in self.trials}
+        asked = [t.manifest.asked for t in self.trials if t.manifest.asked is not None]
+        later = sorted(s for s in seeds if any(s not in one for one in asked))
+        if self.looks is not None or not later:
+            return ()
+        which = ", ".join(map(str, later))
+        return (
+            f"seeds {which} were asked for later than others, or apart; if any were added because of "
+            "what others had shown, p is too small (offramp run --until-decided keeps account of that)",
+        )
 
     @cached_property
     def same_images(self) -> bool:

@@ -16,16 +16,17 @@ from offramp import arrays
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.filesystem import FileSystem, file_system
-from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.sealed import Damaged, Kind
 
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
 FORMAT, VERSION = 1, "store.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
-FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging")
+FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging", "seeds")
 NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
 TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
+LOST = "bring it back as it was: without it nothing says how seeds were added"
 LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")  # versions that provenance gives
 
 
@@ -170,6 +171,28 @@ class Archive:
             return arrays.read(data)
         except ValueError as error:
             raise Damaged(self.files.path(TRIAL.folder, trial, "logits.npz"), f"({error})") from error
+
+    # How seeds were added
+
+    def seed_logs(self) -> dict[str, SeedLog]:
+        """How seeds were added to studies until their pairs were decided, by name. Raises Damaged."""
+        names = [name.removesuffix(".json") for name in self.files.names("seeds") if name[0] != "."]
+        return {name: self.read_seed_log(name) for name in names}
+
+    def read_seed_log(self, name: str) -> SeedLog:
+        """One of them. Raises Damaged."""
+        place = "seeds", f"{checked(name)}.json"
+        path, data = self.files.path(*place), self.files.read(*place)
+        try:
+            said = json.loads(data)
+        except ValueError as error:
+            raise Damaged(path, "is not JSON", LOST) from error
+        if not sealed.is_sealed(said) or said.get("name") != name:
+            raise Damaged(path, "does not match its seal", LOST)
+        return manifest.read(SeedLog, said.get("log"), path, LOST)
+
+    def has_seed_log(self, name: str) -> bool:
+        return self.files.exists("seeds", f"{checked(name)}.json")
 
     # What is under way
 

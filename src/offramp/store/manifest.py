@@ -186,11 +186,30 @@ class NumericsRecord(Record):
     threads: int | None = None
 
 
+class SeedLog(Record):
+    """How seeds were added to a study until its pairs were decided: the rule, fixed before its first
+    look, and what each look found.
+
+    trials: of the study's own seeds, by which it is known.  seeds: those that it has and may get, in
+    order.  first: how many of them the first look has.  difference: in accuracy, 0 to 1, below which
+    strategies are alike.  alpha: of all looks at all pairs.  looks: findings, by how many seeds.
+    """
+
+    study: str | None
+    trials: Many[str]
+    seeds: Many[Count]
+    first: Count
+    difference: Share
+    alpha: Share
+    looks: dict[str, Many[dict[str, Any]]] = {}
+
+
 class Manifest(Record):
     """Everything that a store says of a finished trial.
 
     strategy: its label; program: the strategy that it is, by name.  phases: in order.  marginal: keys
-    of the nodes that no trial before it in its study reads.  exits: their numbers, ascending; macs (of
+    of the nodes that no trial before it in its study reads.  asked: all seeds that its study asked for
+    then.  exits: their numbers, ascending; macs (of
     an image that leaves there, every exit before it asked) and parameters (of the network cut off
     there) have one entry for each.  places: of every exit of the network, in order of their numbers.
     final: by exit, where the weights on its path come from.  owners: the trunk of each exit of the
@@ -204,6 +223,7 @@ class Manifest(Record):
     options: dict[str, Any]
     study: str | None
     seed: Count
+    asked: Many[Count] | None = None
     phases: Many[PhaseKey]
     marginal: Many[str]
     exits: Many[Count]

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from offramp.errors import OfframpError
 from offramp.files import folder_at, writing
 from offramp.store import manifest, sealed
 from offramp.store.archive import Records
-from offramp.store.manifest import Cost, Manifest, Many, NodeRecord, PhaseReads, Record
+from offramp.store.manifest import Cost, Manifest, Many, NodeRecord, PhaseReads, Record, SeedLog
 from offramp.store.record import made_with
 from offramp.store.sealed import Damaged
 from offramp.store.table import COLUMNS
@@ -41,6 +42,7 @@ FORMAT = "offramp-pack-2"
 TRIALS = "trials.json"
 FILES = ("README.md", "logits.npz", "table.parquet", TRIALS)
 AGAIN = "pack the results again"
+NO_LOGS: Mapping[str, SeedLog] = MappingProxyType({})
 SPLITS = ("calibration", "test")  # of validation the table is all that anybody reads
 
 
@@ -65,13 +67,15 @@ class PackedNode(NodeRecord):
 
 
 class Document(Record):
-    """`trials.json`. files: SHA-256 by name.  trials, nodes: by id and key."""
+    """`trials.json`. files: SHA-256 by name.  trials, nodes: by id and key.  seed_logs: how
+    seeds were added, by name."""
 
     format: Literal["offramp-pack-2"]
     files: dict[str, str]
     missing: Many[str]
     trials: dict[str, PackedTrial]
     nodes: dict[str, PackedNode]
+    seed_logs: dict[str, SeedLog] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +186,15 @@ def _table(data: bytes, path: Path) -> pd.DataFrame:
 
 
 def write(
-    path: Path, records: Records, trials: list[str], table: pd.DataFrame, missing: tuple[str, ...]
+    path: Path,
+    records: Records,
+    trials: list[str],
+    table: pd.DataFrame,
+    missing: tuple[str, ...],
+    logs: Mapping[str, SeedLog] = NO_LOGS,
 ) -> dict[str, int]:
     """Pack trials into the folder `path`; a pack that is there is replaced. Returns bytes by file.
+    logs: how seeds were added, by name.
 
     Raises OfframpError where `path` holds something else or cannot be written, Damaged as `records`
     does.
@@ -209,6 +219,7 @@ def write(
             "missing": list(missing),
             "trials": portable(entries),
             "nodes": portable(nodes),
+            **({"seed_logs": {name: log.as_json() for name, log in logs.items()}} if logs else {}),
         }
     )
     text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"

@@ -3,6 +3,7 @@
     <root>/store.json      the format of the store
     <root>/nodes/<key>/    a finished phase: node.json history.parquet cost.json weights.safetensors
     <root>/trials/<id>/    a finished trial: trial.json logits.npz
+    <root>/seeds/<id>.json how seeds were added to a study until it was decided, sealed
     <root>/plans/<id>.json the nodes that an unfinished trial will need, sealed
     <root>/work/<key>/     checkpoint.safetensors of a phase under way
     <root>/locks/          who is at work
@@ -31,7 +32,7 @@ from offramp.hashing import digest
 from offramp.store import sealed, tensors
 from offramp.store.archive import FORMAT, NODE, TRIAL, VERSION, Archive, checked
 from offramp.store.locks import Held
-from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.sealed import Damaged
 
 __all__ = ["Damaged", "Held", "NodeRecord", "Store"]
@@ -160,6 +161,14 @@ class Store:
                 sealed.write(self._files, TRIAL, trial, document, files)
             self._discard(*_plan(trial))
 
+    # How seeds were added
+
+    def write_seed_log(self, name: str, log: SeedLog) -> None:
+        """Keep how seeds are added to a study, or put it in the place of what was known before."""
+        document = sealed.with_seal({"name": checked(name), "log": log.as_json()})
+        self._begin()
+        self._files.write(sealed.text(document), "seeds", f"{name}.json")
+
     # Checkpoints. Whoever writes one holds the lock of its key.
 
     def write_checkpoint(self, key: str, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
@@ -223,7 +232,8 @@ class Store:
             needed = self._needed([] if abandon else plans)
             found += [(NODE.folder, key) for key in self.nodes() if key not in needed]
             found += [("plans", name) for name in plans] if abandon else []
-        leftovers = [*self._files.leftovers(), *self._files.leftovers("plans")]
+        leftovers = self._files.leftovers()
+        leftovers += [name for folder in ("plans", "seeds") for name in self._files.leftovers(folder)]
         for key in self.archive.checkpoints():
             if key in held:
                 continue

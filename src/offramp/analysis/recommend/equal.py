@@ -48,7 +48,8 @@ def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tu
         frame, images = at_compute(several, macs, names)
         labeled = frame.assign(name=[names[c] for c in pairs(frame)])
         read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
-        found_ = analyze_sample(read, ALPHA / len(spent), both=False, images=images)
+        looks = facts.looked(data, several)
+        found_ = analyze_sample(read, ALPHA / len(spent), both=False, images=images, looks=looks)
         adjusted = tuple(
             replace(p, p=min(1.0, p.p * len(spent))) if isinstance(p, Pair) else p for p in found_.pairs
         )

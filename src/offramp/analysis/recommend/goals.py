@@ -11,6 +11,7 @@ from scipy import stats
 
 from offramp.analysis.measures import MEASURES, Measure, Numbers, observations
 from offramp.analysis.stats.pairwise import Images, crossed
+from offramp.analysis.stats.sequential import Looks
 from offramp.analysis.tradeoff import Answers, Floats
 from offramp.paper.guidelines import Goal
 
@@ -25,11 +26,13 @@ Key = tuple[str, str, str, int]  # model, data, strategy, seed
 @dataclass(frozen=True, eq=False)
 class Facts:
     """What advice rests on. answers: of every trial on its test images; may be empty.  heads_only:
-    strategies that leave a given backbone as it is."""
+    strategies that leave a given backbone as it is.  looks: after which seeds were added, by model and
+    data."""
 
     numbers: Numbers
     answers: Mapping[Key, Answers]
     heads_only: frozenset[str] = frozenset()
+    looks: Mapping[tuple[str, str], Looks] = field(default_factory=dict)
     _known: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def observed(self, measure: str) -> pd.DataFrame:
@@ -38,6 +41,11 @@ class Facts:
             rows = observations(self.numbers, MEASURES[measure])
             self._known[measure] = rows[rows["exit"].isna()]
         return self._known[measure]
+
+    def looked(self, data: str, candidates: Collection[Candidate]) -> Looks | None:
+        """The looks of candidates on a data set; None where they have none in common."""
+        found = {self.looks.get((model, data)) for model, _ in candidates}
+        return found.pop() if len(found) == 1 else None
 
     def of(self, data: str, candidates: Collection[Candidate]) -> dict[Candidate, dict[int, Answers]]:
         """Answers on a data set, by candidate and seed."""

@@ -25,6 +25,7 @@ from offramp.analysis.recommend.goals import (
 )
 from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import Estimate, Pair, UntestedPair, paired_estimate
+from offramp.analysis.stats.sequential import Looks
 from offramp.paper.guidelines import Goal
 
 ALPHA = 0.05
@@ -107,7 +108,7 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     frame = only(found.frame, [c for c in everyone if c not in out])
     ranked = _Ranking((), f"there are no values of {found.measure.name}")
     if len(frame):
-        ranked = _rank(found, frame, names)
+        ranked = _rank(found, frame, names, facts.looked(data, everyone))
     untested = "every strategy is ruled out" if len(out) == len(everyone) else ranked.untested
     notes = found.notes
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
@@ -145,7 +146,9 @@ class _Ranking:
     withheld: str | None = None
 
 
-def _rank(found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str]) -> _Ranking:
+def _rank(
+    found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str], looks: Looks | None
+) -> _Ranking:
     """The ranking, why nothing in it was tested, and what could have been shown."""
     labeled = frame.assign(name=[names[c] for c in pairs(frame)])
     read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
@@ -160,7 +163,7 @@ def _rank(found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str]
         return (-mean if higher else mean), 0.0, label
 
     groups = sorted(read.groups, key=lambda g: place(g.mean, g.label))
-    analysis = analyze_sample(read, ALPHA, both=False, images=found.images)
+    analysis = analyze_sample(read, ALPHA, both=False, images=found.images, looks=looks)
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     untested = None
     if isinstance(analysis.believed, Untested) and len(groups) > 1:

@@ -14,6 +14,7 @@ from offramp.analysis.stats.order import Order, order
 from offramp.analysis.stats.pairwise import Images, Pairs, games_howell, paired_differences, tukey
 from offramp.analysis.stats.repeated import Repeated, repeated
 from offramp.analysis.stats.sample import Columns, Floats, Group, Sample, Untested, sample
+from offramp.analysis.stats.sequential import Looks, sequential_differences
 from offramp.errors import OfframpError, nearest
 from offramp.paper.families import families
 
@@ -26,6 +27,10 @@ BLOCKS = (
 CROSSED = (
     "blocks and images are both drawn at random; a difference varies with either, and every block "
     "answers the same images"
+)
+LOOKED = (
+    "seeds were added after looking, by a rule that was fixed before: p and intervals of pairs pay for "
+    "every look; the overall test and the one-way analysis do not"
 )
 NOT_ASKED = Untested("not asked for")
 Way = Literal["over blocks and images", "over blocks", "one-way"]
@@ -164,13 +169,19 @@ def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, s
 
 
 def analyze_sample(
-    found: Sample, alpha: float = 0.05, *, both: bool = True, images: Images | None = None
+    found: Sample,
+    alpha: float = 0.05,
+    *,
+    both: bool = True,
+    images: Images | None = None,
+    looks: Looks | None = None,
 ) -> Analysis:
     """Compare the groups of a sample. both: false leaves out the one-way analysis where it is not the
     default, as it takes the longest for many groups.  images: what was measured on each image, the same
-    ones in every block; then differences are tested over blocks and images."""
+    ones in every block; then differences are tested over blocks and images.  looks: where blocks were
+    added until pairs were decided; then p and intervals of pairs over blocks are adjusted for them."""
     means = tuple(_mean(group) for group in found.groups)
-    notes = list(found.notes)
+    notes = [*found.notes, *([LOOKED] if looks is not None else [])]
     notes += [
         f"{group.label}: identical by construction, never tested against each other"
         for group in found.groups
@@ -192,10 +203,10 @@ def analyze_sample(
     notes += [f"{g.label} is constant" for g in groups if len(set(g.values)) == 1]
     over_blocks, crossed = None, None
     if found.blocked:
-        over_blocks, more = _over_blocks(groups, alpha)
+        over_blocks, more = _over_blocks(groups, alpha, looks)
         notes += more
     if found.blocked and images is not None:
-        crossed = _crossed(groups, alpha, images)
+        crossed = _crossed(groups, alpha, images, looks)
     if len(groups) == 2:
         notes.append("with two groups the overall test is the test of their difference")
     one_way = _one_way(groups, alpha) if both or over_blocks is None else NOT_ASKED
@@ -250,14 +261,22 @@ def _one_way(groups: Sequence[Group], alpha: float) -> OneWay:
     )
 
 
-def _over_blocks(groups: Sequence[Group], alpha: float) -> tuple[OverBlocks, list[str]]:
+def _over_blocks(
+    groups: Sequence[Group], alpha: float, looks: Looks | None
+) -> tuple[OverBlocks, list[str]]:
     table, notes = _table(groups)
-    pairs = paired_differences(groups, alpha)
+    pairs = _paired(groups, alpha, looks, None)
     return OverBlocks(repeated(table), pairs, order([g.label for g in groups], pairs, alpha)), notes
 
 
-def _crossed(groups: Sequence[Group], alpha: float, images: Images) -> Crossed:
-    pairs = paired_differences(groups, alpha, images)
+def _paired(groups: Sequence[Group], alpha: float, looks: Looks | None, images: Images | None) -> Pairs:
+    if looks is None:
+        return paired_differences(groups, alpha, images)
+    return sequential_differences(groups, alpha, looks, images)
+
+
+def _crossed(groups: Sequence[Group], alpha: float, images: Images, looks: Looks | None) -> Crossed:
+    pairs = _paired(groups, alpha, looks, images)
     count = len(next(iter(images.values())))
     return Crossed(pairs, order([g.label for g in groups], pairs, alpha), count)
 

@@ -105,8 +105,8 @@ def paired_differences(groups: Sequence[Group], alpha: float, images: Images | N
     Intervals are Bonferroni's: together they hold the true differences with probability 1 - alpha or
     more. Holm's test is a little stronger, so it may find a difference whose interval touches zero.
     """
-    drawn = [(g, h, *_common(g, h)) for g, h in combinations(groups, 2)]
-    reasons = [_obstacle(x, y, images is not None) for _, _, x, y in drawn]
+    drawn = [(g, h, *common(g, h)[1:]) for g, h in combinations(groups, 2)]
+    reasons = [obstacle(x, y, images is not None) for _, _, x, y in drawn]
     found = [
         paired_estimate(g, h, images)
         for (g, h, _, _), why in zip(drawn, reasons, strict=True)
@@ -168,8 +168,8 @@ class Estimate:
 
 def paired_estimate(g: Group, h: Group, images: Images | None) -> Estimate:
     """Of the difference of two groups, over the blocks that both have, two at least."""
-    one, other = _common(g, h)
-    return over_blocks(one - other) if images is None else crossed(_on_images(g, h, images))
+    _, one, other = common(g, h)
+    return over_blocks(one - other) if images is None else crossed(on_images(g, h, images))
 
 
 def over_blocks(differences: Floats) -> Estimate:
@@ -197,9 +197,9 @@ def crossed(values: Floats) -> Estimate:
     return Estimate(mean, seeds, of_seeds / images, (whole - of_seeds) / values.size)
 
 
-def _on_images(g: Group, h: Group, images: Images) -> Floats:
+def on_images(g: Group, h: Group, images: Images) -> Floats:
     """Differences by block and image, [S, N]."""
-    blocks = [block for block in g.blocks if block in set(h.blocks)]
+    blocks, _, _ = common(g, h)
     one, other = (
         [next(images[name, b] for name in x.names if (name, b) in images) for b in blocks]
         for x in (g, h)
@@ -218,16 +218,18 @@ def holm(p: Floats) -> Floats:
     return np.minimum(adjusted, 1.0)
 
 
-def _common(g: Group, h: Group) -> tuple[Floats, Floats]:
+def common(g: Group, h: Group) -> tuple[list[str], Floats, Floats]:
+    """The blocks that both have, and the values of either there."""
     one, other = (dict(zip(x.blocks, x.values, strict=True)) for x in (g, h))
     blocks = [block for block in g.blocks if block in other]
-    return np.array([one[b] for b in blocks]), np.array([other[b] for b in blocks])
+    return blocks, np.array([one[b] for b in blocks]), np.array([other[b] for b in blocks])
 
 
-def _obstacle(x: Floats, y: Floats, on_images: bool) -> str | None:
+def obstacle(x: Floats, y: Floats, by_image: bool) -> str | None:
+    """Why values of one pair, [S] each, cannot be tested; None where they can."""
     if len(x) < 2:
         return f"they share {'one block' if len(x) else 'no block'}, two are needed"
-    if on_images:
+    if by_image:
         return None
     scale = float(max(np.abs(x).max(), np.abs(y).max()))
     if not same(x - y, scale):

@@ -37,7 +37,7 @@ def pack(
     found = evidence.open(named(store, store_), study)
     trials = [trial.id for trial in found.trials]
     with moving(f"packing {counted(len(trials), 'trial')}"):
-        sizes = packed.write(out, found.records, trials, found.table, found.missing)
+        sizes = packed.write(out, found.records, trials, found.table, found.missing, found.logs)
     if json:
         emit({"out": str(out), "trials": len(trials), "bytes": sizes, "missing": list(found.missing)})
         return

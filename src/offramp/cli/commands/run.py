@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli import options
+from offramp.cli.decisions import said_of_look, said_of_power, show_decisions
 from offramp.cli.forecast import at_speed, said_of, show_forecast
-from offramp.cli.options import argument, option
+from offramp.cli.options import argument, flag, option
 from offramp.cli.progress import Progress, reading_shown, watch
-from offramp.cli.render import emit, folded
+from offramp.cli.render import emit, folded, say
 from offramp.errors import OfframpError
 from offramp.report import summary
 from offramp.terminal import show, table
@@ -23,6 +24,9 @@ from offramp.units import duration, macs
 if TYPE_CHECKING:
     import torch
 
+    from offramp.analysis.stats.sample import Floats
+    from offramp.analysis.stats.sequential import Decision
+    from offramp.report.power import SeedsNeeded
     from offramp.store.store import Store
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.workers import Workers
@@ -48,6 +52,32 @@ def run(
             "With --dry-run: also the time on a device of this speed, such as 14TFLOPS or 7TMACs.",
         ),
     ] = None,
+    until_decided: Annotated[
+        bool,
+        flag(
+            "--until-decided",
+            "Add seeds until each pair of strategies differs, is alike, or the seeds are spent.",
+        ),
+    ] = False,
+    max_seeds: Annotated[
+        int | None, option("N", "With --until-decided: seeds in all.  [default: 20]", min=3)
+    ] = None,
+    difference: Annotated[
+        float | None,
+        option(
+            "POINTS",
+            "With --until-decided: strategies that differ by less, in points of test accuracy, are "
+            "alike.  [default: 0.5]",
+        ),
+    ] = None,
+    power: Annotated[
+        float | None,
+        option(
+            "POINTS",
+            "With --dry-run: how many seeds it takes to show a difference of so many points, as the "
+            "trials in the store vary.",
+        ),
+    ] = None,
     cache_memory: options.CacheMemoryOption = None,
     cache_disk: options.CacheDiskOption = None,
     no_user_code: options.NoUserCodeOption = False,
@@ -64,6 +94,10 @@ def run(
     A file may also list studies. They run one after another into one store, and the data root then
     holds a folder for each data set, by name.
 
+    With --until-decided, seeds are added after the study's own (three at least), for the strategies that
+    are still in question. How often and on what it looks is fixed before the first look and kept in the
+    store, so that reports know what p must pay for.
+
     A dry run shows the work, what is shared and the time, and starts nothing. It needs neither data nor
     weights: for the public data sets it goes by known counts.
 
@@ -76,6 +110,8 @@ def run(
       offramp run studies/demo.yaml --set recipe.epochs=3 --set seeds='[42]'
       offramp run studies/demo.yaml --store runs/demo --workers 2
       offramp run studies/demo.yaml --budget 1min
+      offramp run studies/demo.yaml --until-decided --max-seeds 12 --difference 0.5
+      offramp run studies/demo.yaml --dry-run --power 0.5
       offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
       offramp run studies/paper/all.yaml --set scale=small --data-root data
     """
@@ -92,8 +128,19 @@ def run(
         user_code=not no_user_code,
         place=device,
         anyway=anyway,
+        power=_share(power, "--power"),
+        until=Until(max_seeds, _share(difference, "--difference")) if until_decided else None,
     )
+    if (max_seeds, difference) != (None, None) and not until_decided:
+        raise OfframpError("--max-seeds and --difference are for --until-decided; add it")
     _start(study, settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
+
+
+def _share(points: float | None, flag: str) -> float | None:
+    """Points of accuracy as a share of 1. Raises OfframpError for none or more than there are."""
+    if points is not None and not 0 < points < 100:
+        raise OfframpError(f"{flag} is {points:g}; write points of accuracy, such as 0.5")
+    return None if points is None else points / 100
 
 
 def settings(
@@ -115,11 +162,21 @@ def settings(
 
 
 @dataclass(frozen=True)
+class Until:
+    """How long seeds are added. seeds: in all.  difference: in accuracy, 0 to 1. None: as it is by
+    default, or was."""
+
+    seeds: int | None
+    difference: float | None
+
+
+@dataclass(frozen=True)
 class How:
     """How a run is asked for. workers: None for as many as suit.  speed: of another device, in MACs a
     second, for the forecast.  here: of this one, where it was measured already.  user_code: whether a
     study may name code of its own.  place: the device's name, as `offramp.device.chosen` takes it.
-    anyway: train for a time that is too short too.  unreliable: that it was."""
+    anyway: train for a time that is too short too.  unreliable: that it was.  power: a difference in
+    accuracy, 0 to 1, that a dry run counts seeds for.  until: where seeds are to be added."""
 
     root: Path
     dry_run: bool = False
@@ -132,6 +189,8 @@ class How:
     place: str | None = None
     anyway: bool = False
     unreliable: tuple[str, ...] = ()
+    power: float | None = None
+    until: Until | None = None
 
     @property
     def device(self) -> torch.device:
@@ -182,12 +241,31 @@ def go(plan: Plan, how: How) -> None:
     if how.dry_run:
         found = forecast(plan, Store(how.root), how.device, how.here)
         found["workers"] = asdict(staff(plan, how))
+        needed = None if how.power is None else _power(plan, how.root, how.power)
+        found |= {} if needed is None else {"power": asdict(needed)}
         show_forecast(found, how.as_json, how.speed)
+        if needed is not None and not how.as_json:
+            say(said_of_power(needed))
         return
-    outcome = trained(plan, how)
+    outcome = trained(plan, how) if how.until is None else _decided(plan, how, how.until)
     if how.as_json:
         emit(outcome.found)
     close(outcome)
+
+
+def _power(plan: Plan, root: Path, difference: float) -> SeedsNeeded:
+    """How many seeds the study takes to show a difference, as what the store holds varies."""
+    from offramp.report import evidence
+    from offramp.report.power import SeedsNeeded, seeds_needed
+    from offramp.store.archive import is_store
+
+    if not is_store(root):
+        return SeedsNeeded(difference, 0, why=f"there is no store at {root}; run three seeds first")
+    data, augment = plan.data.name, plan.data.augment
+    label = data if augment is None else f"{data} ({augment})"
+    strategies = {s.label for s in plan.study.strategies}
+    found = evidence.from_store(root)
+    return seeds_needed(found, plan.study.backbone.name, label, strategies, difference)
 
 
 def remark(plan: Plan) -> None:
@@ -214,20 +292,71 @@ class Outcome:
 def trained(plan: Plan, how: How) -> Outcome:
     """Run a plan, show its results unless they are for programs."""
     from offramp.store.store import Store
-    from offramp.study.run.pool import run_pooled
 
-    store, workers = Store(how.root), staff(plan, how)
+    workers = staff(plan, how)
     if not how.silent:
         typer.echo("\n".join(folded(f"Workers: {workers.count} ({workers.reason}).")), err=True)
     progress = Progress(plan, shown=not how.silent)
-    interrupted = False
-    try:
-        watch(run_pooled(plan, store, conduct(how.device, workers.count)), progress)
-    except KeyboardInterrupt:
-        interrupted = True
-    found = _show_results(plan, store, progress, how, interrupted)
+    interrupted = _work(plan, how, workers, progress)
+    found = _show_results(plan, Store(how.root), progress, how, interrupted)
     found["workers"] = asdict(workers)
     return Outcome(found, bool(progress.failed), interrupted)
+
+
+def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> bool:
+    """Run a plan; whether it was interrupted."""
+    from offramp.store.store import Store
+    from offramp.study.run.pool import run_pooled
+
+    try:
+        watch(run_pooled(plan, Store(how.root), conduct(how.device, workers.count)), progress)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _decided(plan: Plan, how: How, until: Until) -> Outcome:
+    """As `trained`, with seeds that are added and looked at until nothing is left to decide."""
+    from offramp.store.results import by_strategy
+    from offramp.store.store import Store
+    from offramp.study import decide
+
+    store = Store(how.root)
+    name, log = decide.begin(store, plan, until.seeds, until.difference)
+    compared, wanted = decide.compared(plan), tuple(s.label for s in plan.study.strategies)
+    known: dict[tuple[str, int], Floats] = {}
+    decisions: tuple[Decision, ...] = ()
+    made: list[str] = []
+    failures: list[dict[str, Any]] = []
+    before, interrupted = 0, False
+    for count in decide.looks(log).counts:
+        more = decide.part(plan, log.seeds[before:count], wanted)
+        progress = Progress(more, shown=not how.silent)
+        interrupted = _work(more, how, staff(more, how), progress)
+        made += [trial.id for trial in more.trials if trial.id in progress.trials]
+        failures += progress.failures()
+        if interrupted or failures:
+            break
+        known |= decide.right(store, more)
+        decisions, before = decide.look(log, known, compared), count
+        log = decide.noted(log, count, decisions)
+        store.write_seed_log(name, log)
+        wanted = decide.questioned(decisions)
+        if not how.silent:
+            typer.echo(said_of_look(count, decisions), err=True)
+        if not wanted:
+            break
+    results = by_strategy(store, made)
+    found: dict[str, Any] = {"store": str(how.root), "trials": made}
+    found |= {"results": summary.as_json(results), "failed": failures, "interrupted": interrupted}
+    found |= {"seeds": {"name": name, **log.as_json()}}
+    if not how.as_json:
+        if results:
+            summary.show_results(summary.printed(results, before))
+        if decisions:
+            show_decisions(decisions, log, before)
+        tell_failures(failures)
+    return Outcome(found, bool(failures), interrupted)
 
 
 def close(outcome: Outcome) -> None:
@@ -273,12 +402,15 @@ def _show_results(
     if found:
         summary.show_results(summary.printed(found, len(plan.study.seeds)))
     typer.echo(progress.closing(str(how.root)))
+    tell_failures(failures)
+    return answer
+
+
+def tell_failures(failures: Sequence[dict[str, Any]]) -> None:
     for failure in failures:
         typer.echo(
             f"failed: {failure['strategy']}, seed {failure['seed']}: {failure['reason']}", err=True
         )
-
-    return answer
 
 
 def _start(
@@ -290,12 +422,23 @@ def _start(
     from offramp.study.plan.plan import make_plan
     from offramp.study.spec.file import members
 
-    if how.speed is not None and not how.dry_run:
-        raise OfframpError("--speed is for a forecast; add --dry-run")
+    for name, given in (("--speed", how.speed), ("--power", how.power)):
+        if given is not None and not how.dry_run:
+            raise OfframpError(f"{name} is for a forecast; add --dry-run")
+    if how.until is not None and how.dry_run:
+        raise OfframpError(
+            "--until-decided goes by results, which a dry run has none of; leave one out, or ask "
+            "--dry-run --power 0.5 how many seeds it takes"
+        )
     asked = members(path, settings, data_root)
     check_code([member.study for member in asked], how)
-    if len(asked) > 1 and budget is not None:
-        raise OfframpError(f"--budget is for one study, and {path} lists {len(asked)}; run one of them")
+    for name, one in (("--budget", budget), ("--until-decided", how.until), ("--power", how.power)):
+        if len(asked) > 1 and one is not None:
+            raise OfframpError(
+                f"{name} is for one study, and {path} lists {len(asked)}; run one of them"
+            )
+    if budget is not None and how.until is not None:
+        raise OfframpError("--budget makes a study smaller, --until-decided larger; leave one out")
     if len(asked) > 1:
         _start_all(path, asked, how)
         return

@@ -96,7 +96,7 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         read = sample(mine, Columns("value", "strategy", "seed", "source"))
         images = runs.images(MEASURES[f"{metric.word}-test"]) or {}
         scaled = {key: metric.factor * values for key, values in images.items()}
-        analysis = analyze_sample(read, ALPHA, images=scaled or None)
+        analysis = analyze_sample(read, ALPHA, images=scaled or None, looks=runs.looks)
         arrows = edges(analysis, metric.better)
         charts.append(_graph(analysis, arrows, metric))
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")

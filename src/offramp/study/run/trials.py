@@ -113,6 +113,7 @@ def _manifest(
         options=plain(trial.strategy.options),
         study=study.name,
         seed=trial.seed,
+        asked=study.seeds,
         phases=tuple(stored.PhaseKey(name=n.name, node=n.key) for n in trial.resolved.nodes),
         marginal=tuple(trial.marginal),
         exits=tuple(exits),

@@ -1,0 +1,219 @@
+"""Pairs that are looked at as seeds are added, until each is decided; the looks are paid for in advance.
+
+At each look a pair is found different, found alike (two one-sided tests, Schuirmann 1987), or gets
+more seeds. A look spends a share of alpha that is fixed before the first of them, and a difference is
+found where a look's own p is at most its share of alpha. Shares add up to one, so a false finding is no
+more likely than alpha, whichever way the looks depend on each other (a spending function, Lan and
+DeMets 1983, with Bonferroni's bound in place of their boundary).
+
+The usual boundaries suppose that looks are correlated like sums of normal values. Student's t of few
+seeds is not (Rom and McTague 2020), and the luck of the test images is the same at every look. The
+bound supposes nothing, and gives a p over all looks that Holm's adjustment over pairs can take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+from scipy.special import ndtri, stdtrit
+
+from offramp.analysis.stats.pairwise import (
+    POWER,
+    Estimate,
+    Images,
+    Pair,
+    Pairs,
+    UntestedPair,
+    common,
+    crossed,
+    holm,
+    obstacle,
+    on_images,
+    over_blocks,
+)
+from offramp.analysis.stats.sample import Floats, Group
+
+ALPHA = 0.05
+FEWEST = 3  # seeds at the first look: two say next to nothing of how much they vary
+Verdict = Literal["different", "alike", "open", "too few images"]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """order: blocks (seeds) as they are added; the first look is at `first` of them, the last at all.
+
+    Looks get rarer as seeds do less: one after each seed at first, then after a third more. That finds
+    more than a look after every seed, as fewer looks share alpha.
+
+    >>> Looks(tuple(map(str, range(42, 62))), 3).counts
+    (3, 4, 5, 6, 8, 10, 13, 17, 20)
+    """
+
+    order: tuple[str, ...]
+    first: int
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many blocks there are at each look."""
+        found = [self.first]
+        while found[-1] < len(self.order):
+            found.append(min(found[-1] + max(1, found[-1] // 3), len(self.order)))
+        return tuple(found)
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """Of alpha, what each look spends, by its blocks: as large as its share of new ones."""
+        counts = self.counts
+        new = zip(counts, (0, *counts), strict=False)
+        return {count: (count - before) / counts[-1] for count, before in new}
+
+    def at(self, values: Floats) -> tuple[Estimate, ...]:
+        """The estimate at every look so far. values: [S] or [S, images], in `order`."""
+        estimate = over_blocks if values.ndim == 1 else crossed
+        return tuple(estimate(values[:n]) for n in self.counts if n <= len(values))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the looks at a pair come to. estimate: at the last one, None before the first.  different,
+    alike: p over all looks, adjusted for the pairs."""
+
+    a: str
+    b: str
+    estimate: Estimate | None
+    different: float
+    alike: float
+    verdict: Verdict
+
+
+def decide(
+    pairs: Mapping[tuple[str, str], Sequence[Estimate]],
+    looks: Looks,
+    margin: float,
+    alpha: float = ALPHA,
+) -> tuple[Decision, ...]:
+    """Decide each pair as far as it can be. pairs: of the differences a - b at every look so far, as
+    `looks.at` gives them.  margin: strategies that differ by less are alike.
+
+    Of all true statements "no difference" any is rejected with probability alpha at most, and so for
+    "differ by the margin or more". Further looks change no verdict, but those of pairs that are open or
+    have too few images: that no number of seeds is likely to decide.
+
+    >>> rng, looks = np.random.default_rng(1), Looks(("1", "2", "3", "4", "5"), 3)
+    >>> values = 0.1 + rng.normal(0, 0.001, (5, 1)) + rng.normal(0, 0.1, (5, 1000))
+    >>> decide({("a", "b"): looks.at(values)}, looks, 0.005)[0].verdict
+    'different'
+    """
+    seen = list(pairs.values())
+    different, alike = holm(spent(looks, seen)), holm(spent(looks, seen, margin))
+    undecided = max(int(((different > alpha) & (alike > alpha)).sum()), 1)
+    decisions = []
+    for (a, b), found, p, q in zip(pairs, seen, different.tolist(), alike.tolist(), strict=True):
+        last = found[-1] if found else None
+        later = [share for n, share in looks.shares.items() if last is not None and n > last.blocks]
+        verdict: Verdict = "different" if p <= alpha else "alike" if q <= alpha else "open"
+        level = alpha * max(later, default=1.0) / undecided
+        if verdict == "open" and last is not None and hopeless(last, margin, level):
+            verdict = "too few images"
+        decisions.append(Decision(a, b, last, p, q, verdict))
+    return tuple(decisions)
+
+
+def spent(looks: Looks, seen: Sequence[Sequence[Estimate]], margin: float | None = None) -> Floats:
+    """p over all looks of each pair: the smallest of its looks' p, each divided by its share of alpha.
+    Of no difference; with a margin, of a difference as large as that or larger."""
+    every = [(k, e) for k, found in enumerate(seen) for e in found]
+    pair = np.array([k for k, _ in every], dtype=int)
+    numbers = [(abs(e.mean), e.between / e.blocks, e.shared, e.blocks - 1) for _, e in every]
+    mean, seeds, images, df = np.array(numbers, dtype=float).reshape(-1, 4).T
+    far = mean if margin is None else margin - mean
+    p = np.where(far == 0, 1.0, p_values(far, seeds, images, df))
+    p = p if margin is None else np.where(far > 0, p / 2, 1.0)
+    best, shares = np.ones(len(seen)), looks.shares
+    np.minimum.at(best, pair, p / [shares[e.blocks] for _, e in every])
+    return best
+
+
+def p_values(far: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
+    """Two-sided p of means `far` from what is tested, [K]. seeds, images: the variance of the mean by
+    either, the first estimated with df degrees of freedom.
+
+    The p at which far² = t²·seeds + z²·images, with the two-sided quantiles t of Student's and z of the
+    normal distribution (Banerjee 1961): right or cautious for every mixture and every level, while
+    degrees of freedom in between find much too often at the small levels of many pairs and looks.
+    """
+    low, high = np.full(len(far), -200.0), np.zeros(len(far))  # log p
+    for _ in range(60):
+        middle = (low + high) / 2
+        too_small = half_width(np.exp(middle), seeds, images, df) > np.abs(far)
+        low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
+    return np.exp(high)
+
+
+def half_width(level: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
+    """Of the interval that misses the true value with probability `level` at most; see `p_values`."""
+    t, z = stdtrit(df, level / 2), ndtri(level / 2)
+    return np.asarray(np.hypot(t * np.sqrt(seeds), z * np.sqrt(images)))
+
+
+def hopeless(found: Estimate, margin: float, level: float) -> bool:
+    """Whether no number of seeds is likely to decide: their luck apart, that of the images alone is too
+    much. level: of a look, two-sided."""
+    luck = float(stats.t.isf(0.025, found.blocks - 1)) * math.sqrt(found.between / found.blocks)
+    images = math.sqrt(found.shared)
+    near, far = max(abs(found.mean) - luck, 0.0), abs(found.mean) + luck
+    return bool(
+        far <= stats.norm.isf(level / 2) * images and near + stats.norm.isf(level) * images >= margin
+    )
+
+
+def sequential_differences(
+    groups: Sequence[Group], alpha: float, looks: Looks, images: Images | None = None
+) -> Pairs:
+    """As `paired_differences`, for blocks that were added after looking: p over all looks, intervals at
+    the level of the last one."""
+    pairs = list(combinations(groups, 2))
+    rows = [_rows(g, h, looks, images) for g, h in pairs]
+    seen = [looks.at(values) for values in rows]
+    why = [_why(g, h, looks, f, images) for (g, h), f in zip(pairs, seen, strict=True)]
+    tested = [k for k, reason in enumerate(why) if reason is None]
+    p = dict(zip(tested, holm(spent(looks, [seen[k] for k in tested])), strict=True))
+    made: list[Pair | UntestedPair] = []
+    for k, (g, h) in enumerate(pairs):
+        reason = why[k]
+        if reason is not None:
+            difference = float(rows[k].mean()) if len(rows[k]) else None
+            made.append(UntestedPair(g.label, h.label, reason, difference))
+            continue
+        last = seen[k][-1]
+        level = alpha * looks.shares[last.blocks] / len(tested)
+        parts = (last.between / last.blocks, last.shared, last.blocks - 1)
+        half = float(half_width(np.array(level), *map(np.array, parts)))
+        shown = half + float(stats.t.ppf(POWER, last.df)) * last.error
+        ends = (last.mean, last.mean - half, last.mean + half)
+        made.append(Pair(g.label, h.label, *ends, float(p[k]), detectable=shown))
+    return tuple(made)
+
+
+def _rows(g: Group, h: Group, looks: Looks, images: Images | None) -> Floats:
+    """Differences in the order in which blocks were added, [S] or [S, images]."""
+    blocks, x, y = common(g, h)
+    place = {block: k for k, block in enumerate(looks.order)}
+    order = sorted((k for k, b in enumerate(blocks) if b in place), key=lambda k: place[blocks[k]])
+    values = x - y if images is None or not blocks else on_images(g, h, images)
+    return np.asarray(values[order])
+
+
+def _why(
+    g: Group, h: Group, looks: Looks, found: Sequence[Estimate], images: Images | None
+) -> str | None:
+    if not found:
+        return f"they share fewer than the {looks.first} blocks of the first look"
+    _, x, y = common(g, h)
+    return obstacle(x, y, images is not None)

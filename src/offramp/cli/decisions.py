@@ -1,0 +1,92 @@
+"""What looks at added seeds found, and how many seeds a difference takes, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from offramp.cli.render import say
+from offramp.terminal import show, table
+from offramp.units import counted
+
+if TYPE_CHECKING:
+    from offramp.analysis.stats.sequential import Decision
+    from offramp.report.power import PairNeeds, SeedsNeeded
+    from offramp.store.manifest import SeedLog
+
+
+def said_of_look(count: int, decisions: Sequence[Decision]) -> str:
+    """A line on one look."""
+    verdicts = [d.verdict for d in decisions]
+    found = ", ".join(
+        f"{verdicts.count(v)} {v}"
+        for v in ("different", "alike", "too few images", "open")
+        if v in verdicts
+    )
+    return f"Look at {count} seeds, {counted(len(decisions), 'pair')}: {found}."
+
+
+def show_decisions(decisions: Sequence[Decision], log: SeedLog, count: int) -> None:
+    """All pairs, and whether anything is left to decide. count: seeds at the last look."""
+    rows = []
+    for d in decisions:
+        seeds, mean = (d.estimate.blocks, f"{100 * d.estimate.mean:+.2f}") if d.estimate else (0, "–")
+        p = {"different": d.different, "alike": d.alike}.get(d.verdict)
+        rows.append((d.a, d.b, str(seeds), mean, d.verdict, "" if p is None else f"{p:.2g}"))
+    margin = f"{100 * log.difference:g} points"
+    note = (
+        f"a − b: points of test accuracy, mean over exits. alike: they differ by less than {margin}.\n"
+        "p pays for every look and pair. How seeds were added is kept in the store."
+    )
+    headers = ["a", "b"]
+    listing = table(headers, ["seeds", "a − b", "finding", "p"], rows)
+    show(listing, f"Pairs after {counted(count, 'seed')}", note)
+    say(_left(decisions, log, count))
+
+
+def _left(decisions: Sequence[Decision], log: SeedLog, count: int) -> str:
+    by = {
+        v: [f"{d.a} and {d.b}" for d in decisions if d.verdict == v] for v in ("open", "too few images")
+    }
+    few = (
+        f" With these test images no number of seeds is likely to decide "
+        f"{_named(by['too few images'])}; take more images, or a larger --difference."
+        if by["too few images"]
+        else ""
+    )
+    if not by["open"]:
+        return f"{'All else' if few else 'All'} is decided after {counted(count, 'seed')}.{few}"
+    if count < len(log.seeds):
+        return f"Open: {_named(by['open'])}.{few}"
+    spent = f"The budget of {counted(len(log.seeds), 'seed')} is spent. Open: {_named(by['open'])}."
+    return spent + few
+
+
+def _named(pairs: Sequence[str]) -> str:
+    """Three of them by name."""
+    more = f", and {counted(len(pairs) - 3, 'more pair')}" if len(pairs) > 3 else ""
+    return ", ".join(pairs[:3]) + more
+
+
+def said_of_power(found: SeedsNeeded) -> str:
+    """How many seeds a difference takes: a sentence or two."""
+    points = f"{100 * found.difference:g} points"
+    if found.typical is None or found.widest is None:
+        return f"Power: {found.why}."
+    typical, widest = (_needed(pair, found) for pair in (found.typical, found.widest))
+    return (
+        f"Power: with 80 %, among {counted(found.pairs, 'pair')}, a difference of {points} takes "
+        f"{typical} for a typical pair, and {widest} for the widest, {found.widest.a} and "
+        f"{found.widest.b}. So {counted(found.seeds, 'seed')} in the store vary."
+    )
+
+
+def _needed(pair: PairNeeds, found: SeedsNeeded) -> str:
+    if pair.seeds is not None:
+        return counted(pair.seeds, "seed")
+    if pair.limit < found.difference:
+        return "more than 500 seeds"
+    return (
+        f"more test images (any number of seeds shows {100 * pair.limit:.2g} points at best on these "
+        f"{found.images:,})"
+    )

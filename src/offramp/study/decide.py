@@ -1,0 +1,131 @@
+"""Seeds are added to a study until its strategies are told apart or alike, by a rule fixed beforehand.
+
+    log = begin(store, plan, most=20, difference=0.005)     # kept before anything is looked at
+    for count in looks(log).counts: train `part(...)`, then `look(...)`; who is `questioned` goes on
+
+What is looked at is test accuracy, the mean over exits. No weight, threshold or setting is chosen by
+it: a look decides only whether more seeds are trained, and `sequential` pays for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from offramp.analysis.stats.sample import Floats
+from offramp.analysis.stats.sequential import ALPHA, FEWEST, Decision, Looks, decide
+from offramp.errors import OfframpError
+from offramp.hashing import digest
+from offramp.store.manifest import SeedLog
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, plan_trials
+
+MOST, DIFFERENCE = 20, 0.005
+Right = Mapping[tuple[str, int], Floats]
+"""By strategy and seed: of each test image the share of exits that are right, [N]."""
+
+
+def begin(
+    store: Store, plan: Plan, most: int | None = None, difference: float | None = None
+) -> tuple[str, SeedLog]:
+    """The rule by which seeds are added to a study, and its name in the store: the one that is there, or
+    a new one. most: seeds in all, MOST without.  difference: in accuracy, 0 to 1; DIFFERENCE without.
+
+    Raises OfframpError for another rule than the one that is there, for fewer seeds than a first look
+    needs, and where there are no two strategies to compare.
+    """
+    if len(compared(plan)) < 2:
+        raise OfframpError(
+            "--until-decided compares strategies with the same early exits; the study has "
+            f"{len(compared(plan))} of them, so name two"
+        )
+    own = tuple(trial.id for trial in plan.trials)
+    name = digest(sorted(own))[:16]
+    if store.archive.has_seed_log(name):
+        log = store.archive.read_seed_log(name)
+        asked = (most or len(log.seeds), difference or log.difference)
+        if asked != (len(log.seeds), log.difference):
+            raise OfframpError(
+                f"seeds are added to this study by a rule that cannot change after a look: --max-seeds "
+                f"{len(log.seeds)} --difference {100 * log.difference:g}; give these, or neither"
+            )
+        return name, log
+    seeds = plan.study.seeds
+    first, most = max(FEWEST, len(seeds)), most or MOST
+    if most < first:
+        raise OfframpError(f"--max-seeds is {most}; the first look takes {first}, so give that or more")
+    more = range(max(seeds) + 1, max(seeds) + 1 + most - len(seeds))
+    log = SeedLog(
+        study=plan.study.name,
+        trials=own,
+        seeds=(*seeds, *more),
+        first=first,
+        difference=difference or DIFFERENCE,
+        alpha=ALPHA,
+        looks={},
+    )
+    store.write_seed_log(name, log)
+    return name, log
+
+
+def looks(log: SeedLog) -> Looks:
+    """When to look."""
+    return Looks(tuple(map(str, log.seeds)), log.first)
+
+
+def compared(plan: Plan) -> tuple[str, ...]:
+    """Strategies with all of the network's exits: others have no mean over the same ones."""
+    labels = dict.fromkeys(t.label for t in plan.trials if len(t.resolved.final) == plan.net.exits)
+    return tuple(labels)
+
+
+def part(plan: Plan, seeds: Sequence[int], strategies: Collection[str]) -> Plan:
+    """The plan of other seeds, for some of its strategies."""
+    chosen = tuple(s for s in plan.study.strategies if s.label in strategies)
+    study = plan.study.model_copy(update={"seeds": tuple(seeds), "strategies": chosen})
+    return plan_trials(study, plan.data, plan.net, plan.numerics)
+
+
+def right(store: Store, plan: Plan) -> dict[tuple[str, int], Floats]:
+    """What the trials of a plan have right. Raises Damaged as the store does."""
+    found = {}
+    for trial in plan.trials:
+        arrays = store.trial_logits(trial.id)
+        answers = arrays["test"].argmax(axis=2) == arrays["test_labels"][:, None]
+        found[trial.label, trial.seed] = answers.mean(axis=1)
+    return found
+
+
+def look(log: SeedLog, known: Right, strategies: Sequence[str]) -> tuple[Decision, ...]:
+    """What the trials that are known say of all pairs of `strategies`."""
+    when = looks(log)
+    pairs = {}
+    for a, b in combinations(strategies, 2):
+        seeds = [s for s in log.seeds if (a, s) in known and (b, s) in known]
+        rows = [known[a, s] - known[b, s] for s in seeds]
+        pairs[a, b] = when.at(np.array(rows)) if rows else ()
+    return decide(pairs, when, float(log.difference), float(log.alpha))
+
+
+def questioned(decisions: Sequence[Decision]) -> tuple[str, ...]:
+    """Strategies of pairs that more seeds may decide."""
+    return tuple(dict.fromkeys(s for d in decisions if d.verdict == "open" for s in (d.a, d.b)))
+
+
+def noted(log: SeedLog, count: int, decisions: Sequence[Decision]) -> SeedLog:
+    """The log with what a look at so many seeds found."""
+    found = tuple(
+        {
+            "a": d.a,
+            "b": d.b,
+            "seeds": d.estimate.blocks if d.estimate else 0,
+            "difference": d.estimate.mean if d.estimate else None,
+            "p_different": d.different,
+            "p_alike": d.alike,
+            "verdict": d.verdict,
+        }
+        for d in decisions
+    )
+    return log.model_copy(update={"looks": {**log.looks, str(count): found}})

@@ -1,0 +1,159 @@
+"""`offramp run --until-decided`, and `--dry-run --power`: seeds are added, looked at, and planned."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command import STUDY, Answer, Cli, call, data
+
+from offramp.cli.commands import run as command
+from offramp.report import evidence
+from offramp.store.archive import Archive
+from offramp.store.pack import read
+
+DECIDED = ("run", "s.yaml", "--until-decided", "--max-seeds", "4", "--difference", "0.01")
+LEARNS = STUDY.replace("learning_rate: 0.01", "learning_rate: 3e-3, optimizer: adam")
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+    """A study to which seeds were added, and what that said."""
+    folder = tmp_path_factory.mktemp("decided")
+    (folder / "s.yaml").write_text(LEARNS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("COLUMNS", "80")
+        return folder, call(*DECIDED)
+
+
+@pytest.fixture
+def again(cli: Cli, decided: tuple[Path, Answer], tmp_path: Path) -> Cli:
+    """`cli` beside a copy of it."""
+    assert decided[1].code == 0, decided[1].err
+    shutil.copytree(decided[0], tmp_path, dirs_exist_ok=True)
+    return cli
+
+
+@pytest.fixture
+def fresh(cli: Cli) -> Cli:
+    """`cli` beside the study, of which nothing was run."""
+    Path("s.yaml").write_text(LEARNS)
+    return cli
+
+
+def test_seeds_are_added_until_they_are_spent(decided: tuple[Path, Answer]) -> None:
+    folder, answer = decided
+    assert answer.code == 0
+    looks = [line for line in answer.err.splitlines() if line.startswith("Look at")]
+    assert looks == ["Look at 3 seeds, 1 pair: 1 open.", "Look at 4 seeds, 1 pair: 1 open."]
+    assert "The budget of 4 seeds is spent. Open: joint and two-stage." in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80
+    trials = Archive(folder / "runs").trials()
+    assert len([t for t in trials if t.startswith("joint-")]) == 4
+    assert len([t for t in trials if t.startswith("baseline-")]) == 3  # it is in no pair
+    (log,) = Archive(folder / "runs").seed_logs().values()
+    assert (log.seeds, log.first, sorted(log.looks)) == ((1, 2, 3, 4), 3, ["3", "4"])
+
+
+def test_a_second_call_trains_nothing_and_says_so(again: Cli, decided: tuple[Path, Answer]) -> None:
+    answer = again("run", "s.yaml", "--until-decided")
+    assert answer.out == decided[1].out
+    assert not [line for line in answer.err.splitlines() if line.startswith("[")]
+    said = data(again("run", "s.yaml", "--until-decided", "--json"))
+    assert said["seeds"]["looks"]["4"][0]["verdict"] == "open" and len(said["trials"]) == 11
+
+
+def test_the_rule_cannot_be_changed_after_a_look(again: Cli) -> None:
+    answer = again("run", "s.yaml", "--until-decided", "--max-seeds", "9")
+    assert answer.code == 2 and "--max-seeds 4 --difference 0.01" in answer.err
+
+
+def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, calls = command.watch, []
+
+    def once(*given: object) -> None:
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        watch(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "watch", once)
+    answer = fresh(*DECIDED)
+    assert answer.code == 130 and "Interrupted. Run the same command again" in answer.err
+    monkeypatch.setattr(command, "watch", watch)
+    answer = fresh(*DECIDED)
+    assert answer.code == 0 and "The budget of 4 seeds is spent" in answer.out
+
+
+def test_strategies_that_are_alike_enough_need_no_more_seeds(fresh: Cli) -> None:
+    answer = fresh("run", "s.yaml", "--until-decided", "--difference", "99")
+    assert answer.code == 0 and "All is decided after 3 seeds." in answer.out
+    assert "alike" in answer.out and len(list(Path("runs/trials").glob("joint-*"))) == 3
+
+
+def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None:
+    store = evidence.from_store(Path("runs"))
+    assert again("pack", "runs", "--out", "pack").code == 0
+    (log,) = read(Path("pack")).document.seed_logs.values()
+    packed = evidence.from_pack(Path("pack"))
+    assert store.logs == packed.logs == {next(iter(store.logs)): log}
+    for found in (store, packed, evidence.join([packed, store])):
+        (runs,) = found.runs
+        assert runs.looks is not None and runs.looks.counts == (3, 4)
+        assert runs.added == ()
+    assert again("tables", "pack", "--only", "pairs", "--out", "tables").code == 0
+    page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
+    assert "pay for every look" in page
+
+
+def test_seeds_that_were_added_without_a_log_are_told(studied: Cli) -> None:
+    assert evidence.from_store(Path("runs")).runs[0].added == ()
+    assert studied("run", "s.yaml", "-q", "--set", "seeds=[1, 2, 3]").code == 0
+    (runs,) = evidence.from_store(Path("runs")).runs
+    assert "seeds 3 were asked for later than others" in runs.added[0]
+    assert studied("tables", "runs", "--only", "pairs", "--out", "tables").code == 0
+    page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
+    assert "seeds 3 were asked for later than others" in page
+
+
+@pytest.mark.usefixtures("again")
+def test_a_damaged_log_is_told() -> None:
+    next(Path("runs/seeds").iterdir()).write_text("{}")
+    found = evidence.from_store(Path("runs"))
+    assert "p is not adjusted" in " ".join(found.missing)
+
+
+def test_power_says_how_many_seeds_a_difference_takes(again: Cli) -> None:
+    plan = ("run", "s.yaml", "--dry-run", "--power")
+    answer = again(*plan, "90")
+    assert answer.code == 0 and max(map(len, answer.out.splitlines())) <= 80
+    said = " ".join(answer.out.split())
+    assert "Power: with 80 %, among 1 pair, a difference of 90 points takes 3 seeds" in said
+    assert "So 4 seeds in the store vary." in said
+    assert data(again(*plan, "0.0001", "--json"))["power"]["typical"]["seeds"] is None
+    none = " ".join(again(*plan, "1", "--store", "none").out.split())
+    assert "Power: there is no store at none; run three seeds first." in none
+    assert again("run", "s.yaml", "-q", "--store", "one", "--set", "seeds=[1]").code == 0
+    one = " ".join(again(*plan, "1", "--store", "one").out.split())
+    assert "fewer than two seeds of any two strategies" in one
+    assert data(again(*plan, "1", "--json", "--store", "one"))["power"]["typical"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--power", "1"), "--power is for a forecast; add --dry-run"),
+        (("--dry-run", "--until-decided"), "leave one out, or ask --dry-run --power"),
+        (("--max-seeds", "5"), "are for --until-decided; add it"),
+        (("--until-decided", "--difference", "0"), "--difference is 0; write points of accuracy"),
+        (("--until-decided", "--budget", "1min"), "--budget makes a study smaller"),
+        (("--until-decided", "--set", "strategies=[joint]"), "so name two"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    studied: Cli, arguments: tuple[str, ...], words: str
+) -> None:
+    answer = studied("run", "s.yaml", *arguments)
+    assert answer.code == 2 and words in " ".join(answer.err.split()), answer.err

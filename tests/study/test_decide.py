@@ -1,0 +1,111 @@
+"""Seeds until decided: the rule and its log, and which strategies go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offramp.errors import OfframpError
+from offramp.store.store import Damaged, Store
+from offramp.study import decide
+from support import run_all, tiny_plan, tiny_study
+
+THREE = ("baseline", "joint", "two-stage", "separate")
+
+
+def plan(*strategies: str, seeds: tuple[int, ...] = (42, 43)) -> decide.Plan:
+    return tiny_plan(tiny_study(strategies or THREE, seeds=seeds))
+
+
+def test_seeds_go_on_from_those_of_the_study(tmp_path: Path) -> None:
+    _, log = decide.begin(Store(tmp_path), plan(seeds=(7, 42)), most=5, difference=0.02)
+    assert (log.seeds, log.first, log.difference) == ((7, 42, 43, 44, 45), 3, 0.02)
+    _, log = decide.begin(Store(tmp_path), plan(seeds=(1, 2, 3, 4)))
+    assert (log.first, len(log.seeds), log.difference) == (4, 20, 0.005)
+
+
+def test_the_rule_is_kept_before_the_first_look_and_does_not_change(tmp_path: Path) -> None:
+    store, study = Store(tmp_path), plan()
+    name, log = decide.begin(store, study, most=6)
+    assert store.archive.seed_logs() == {name: log}
+    assert decide.begin(store, study) == decide.begin(store, study, 6, 0.005) == (name, log)
+    for other in ({"most": 8}, {"difference": 0.01}):
+        with pytest.raises(OfframpError, match="cannot change after a look: --max-seeds 6 --difference"):
+            decide.begin(store, study, **other)  # type: ignore[arg-type]
+    assert store.collect(dry_run=False, abandon=True) == 0
+    assert Store(tmp_path).archive.read_seed_log(name) == log
+
+
+def test_a_log_that_was_altered_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name, _ = decide.begin(store, plan(), most=6)
+    path = tmp_path / "seeds" / f"{name}.json"
+    path.write_text(path.read_text().replace("0.05", "0.50"))
+    with pytest.raises(Damaged, match="does not match its seal"):
+        decide.begin(store, plan())
+    path.write_text("{")
+    with pytest.raises(Damaged, match="is not JSON"):
+        store.archive.seed_logs()
+
+
+def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(OfframpError, match="has 1 of them"):
+        decide.begin(store, plan("baseline", "joint"))
+    with pytest.raises(OfframpError, match="--max-seeds is 3; the first look takes 4"):
+        decide.begin(store, plan(seeds=(1, 2, 3, 4)), most=3)
+    assert not store.archive.seed_logs()
+
+
+def test_added_trials_are_those_of_a_study_with_these_seeds() -> None:
+    more = decide.part(plan(), (43, 44), ("joint", "two-stage"))
+    whole = {t.id for t in plan(seeds=(42, 43, 44)).trials}
+    assert [(t.label, t.seed) for t in more.trials] == [
+        (label, seed) for seed in (43, 44) for label in ("joint", "two-stage")
+    ]
+    assert {t.id for t in more.trials} < whole
+
+
+def test_right_is_the_mean_over_exits_on_test(tmp_path: Path) -> None:
+    made = plan("joint", seeds=(42,))
+    store, _ = run_all(made, tmp_path)
+    found = decide.right(store, made)["joint", 42]
+    accuracy = store.read_trial(made.trials[0].id).metrics["test"].accuracy
+    assert found.mean() == pytest.approx(np.mean(accuracy))
+    assert store.read_trial(made.trials[0].id).asked == (42,)
+
+
+def values(seeds: int, **means: float) -> dict[tuple[str, int], np.ndarray]:
+    """Of a thousand images, all alike but for their mean."""
+    rng = np.random.default_rng(1)
+    luck = rng.normal(0, 0.0002, (len(means), seeds))
+    return {
+        (name, 42 + k): np.full(1000, mean + luck[i, k])
+        for i, (name, mean) in enumerate(means.items())
+        for k in range(seeds)
+    }
+
+
+def test_only_strategies_in_question_go_on(tmp_path: Path) -> None:
+    _, log = decide.begin(Store(tmp_path), plan(seeds=(42, 43, 44)), most=8)
+    names = ("joint", "separate", "two-stage")
+    known = values(3, **{"joint": 0.8, "separate": 0.8001, "two-stage": 0.9})
+    assert decide.questioned(decide.look(log, known, names)) == ()
+    known = values(5, **{"joint": 0.8, "separate": 0.8048, "two-stage": 0.95})
+    for k in range(5):  # what is in between is neither
+        known["separate", 42 + k] = known["separate", 42 + k] + 0.004 * (-1) ** k
+    found = {(d.a, d.b): d.verdict for d in decide.look(log, known, names)}
+    assert found["joint", "two-stage"] == "different"
+    assert found["joint", "separate"] == "open"
+    assert decide.questioned(decide.look(log, known, names))[:2] == ("joint", "separate")
+    noted = decide.noted(log, 5, decide.look(log, known, names))
+    assert [f["verdict"] for f in noted.looks["5"]] == list(found.values())
+    assert noted.looks["5"][0]["seeds"] == 5
+
+
+def test_a_strategy_without_the_seeds_of_a_look_is_open(tmp_path: Path) -> None:
+    _, log = decide.begin(Store(tmp_path), plan(), most=8)
+    found = decide.look(log, values(2, joint=0.8, separate=0.9), ("joint", "separate", "two-stage"))
+    assert {d.verdict for d in found} == {"open"} and {d.estimate for d in found} == {None}
