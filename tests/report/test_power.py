@@ -1,0 +1,59 @@
+"""How many seeds a difference takes, from made trials."""
+
+from __future__ import annotations
+
+import pytest
+from made import evidence, simple
+
+from offramp.analysis.stats.pairwise import Estimate
+from offramp.cli.decisions import said_of_power
+from offramp.report.power import seeds_needed
+
+EXITS = (1, 2, 3)
+
+
+def right(*wrong: int) -> dict[int, tuple[bool, ...]]:
+    """Of forty images, which exits have wrong."""
+    return dict.fromkeys(EXITS, tuple(k not in wrong for k in range(40)))
+
+
+def test_seeds_are_those_that_the_widest_and_the_middle_pair_take() -> None:
+    wrong = {
+        "joint": [(0,), (0,), (0,)],
+        "separate": [(1,), (2, 3), (4,)],
+        "two-stage": [(5,), (6,), (7,)],
+    }
+    made = [
+        simple(name, 42 + k, right=right(*w)) for name, by in wrong.items() for k, w in enumerate(by)
+    ]
+    found = seeds_needed(evidence(made), "net", "images", tuple(wrong), 0.2)
+    assert (found.pairs, found.seeds, found.images, found.why) == (3, 3, 40, None)
+    assert found.typical is not None and found.widest is not None
+    assert found.typical.seeds is not None and found.widest.seeds is not None
+    assert 3 <= found.typical.seeds <= found.widest.seeds
+    only = seeds_needed(evidence(made), "net", "images", ("joint", "separate"), 0.2)
+    assert only.pairs == 1 and only.widest == only.typical
+
+
+def test_images_that_are_too_few_are_told() -> None:
+    wrong = {"joint": tuple(range(0, 12)), "separate": tuple(range(12, 24))}
+    made = [simple(name, 42 + k, right=right(*w)) for name, w in wrong.items() for k in range(3)]
+    found = seeds_needed(evidence(made), "net", "images", tuple(wrong), 0.005)
+    assert found.widest is not None and found.widest.seeds is None
+    assert found.widest.limit == pytest.approx(2.8016 * (24 / 39 / 40) ** 0.5, rel=1e-3)
+    said = said_of_power(found)
+    assert "more test images (any number of seeds shows 35 points at best on these 40)" in said
+
+
+def test_what_does_not_vary_enough_to_know_is_told() -> None:
+    one = evidence([simple("joint", 42), simple("separate", 42)])
+    assert "fewer than two seeds" in said_of_power(
+        seeds_needed(one, "net", "images", ("joint", "separate"), 1)
+    )
+    assert "holds no trial of net on others" in str(
+        seeds_needed(one, "net", "others", ("joint",), 1).why
+    )
+
+
+def test_more_than_five_hundred_seeds_are_not_counted() -> None:
+    assert Estimate(0.0, 3, 1.0).blocks_for(0.1, 1) is None
