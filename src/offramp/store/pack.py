@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from offramp import arrays
 from offramp.errors import OfframpError
@@ -75,7 +76,7 @@ class Document(Record):
     missing: Many[str]
     trials: dict[str, PackedTrial]
     nodes: dict[str, PackedNode]
-    seed_logs: dict[str, SeedLog] = {}
+    seed_logs: dict[str, SeedLog] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
