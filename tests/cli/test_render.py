@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,7 @@ def line(strategy: str, exits: int, seeds: int = 5) -> StrategyResult:
         seeds=tuple(range(seeds)),
         accuracy={k: Spread(0.9, sd) for k in range(1, exits + 1)},
         thresholds={t: (Spread(1.0, sd), Spread(1.07, sd)) for t in (0.5, 0.8, 0.95)},
-        seconds=Seconds(written=99.9, executed=5900.0, marginal=99.9, measured=False),
+        seconds=Seconds(5000.0, 2500.0, 5900.0, executed=5900.0, marginal=99.9, measured=False),
     )
 
 
@@ -51,7 +52,21 @@ def test_up_to_five_exits_are_two_tables(screen, exits: int) -> None:  # type: i
     (row,) = [r for r in shown if r.startswith("pretrained-branch ") and "±" in r]
     assert row.count("90.0 ±10.1") == exits
     (row,) = [r for r in shown if r.startswith("pretrained-branch ") and "@" in r]
-    assert row.count("100.0 @ 107") == 3 and row.split()[-3:] == ["~99.9s", "98m", "99.9s"]
+    assert row.count("100.0 @ 107") == 3 and row.split()[-3:] == ["~42–98m", "98m", "99.9s"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (10.3, 19.4, "~10–19s"),
+        (3.44, 9.9, "~3.4–9.9s"),
+        (7.31, 7.32, "~7.3s"),
+        (3600, 9000, "~1.0–2.5h"),
+    ],
+)
+def test_an_estimated_time_is_a_range(screen, low: float, high: float, shown: str) -> None:  # type: ignore[no-untyped-def]
+    spent = Seconds((low + high) / 2, low, high, executed=1.0, marginal=1.0, measured=False)
+    assert any(shown in row.split() for row in screen([replace(line("joint", 2), seconds=spent)]))
 
 
 def test_more_exits_go_on_in_another_table(screen) -> None:  # type: ignore[no-untyped-def]

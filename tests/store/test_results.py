@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from offramp.analysis.exits import at_thresholds
-from offramp.store.record import Seconds, read
+from offramp.store.manifest import Cost
+from offramp.store.record import Seconds, read, seconds
 from offramp.store.results import THRESHOLDS, Spread, StrategyResult, by_strategy
 from offramp.store.store import Store
 from offramp.store.table import COLUMNS, tidy
@@ -41,8 +42,8 @@ def spent(store: Store, keys: Any) -> float:
 
 def as_written(store: Store, key: str) -> float:
     """Seconds of a node without what the paper does not do."""
-    seconds = store.node_cost(key).seconds
-    return float(sum(seconds[kind] for kind in ("preparation", "train", "validation", "data")))
+    kinds = store.node_cost(key).seconds
+    return float(sum(kinds[kind] for kind in ("preparation", "train", "validation", "data")))
 
 
 def by_label(plan: Plan, store: Store) -> dict[str, StrategyResult]:
@@ -130,18 +131,42 @@ def test_executed_time_is_of_all_that_a_trial_reads_and_written_is_in_full(done:
         for key, c in costs.items()
     )
     assert found.written == pytest.approx(by_hand)
+    ran = sum(as_written(store, key) for key in two.keys)
+    assert ran < found.written_low < found.written < found.written_high
+    assert found.written_low - ran == pytest.approx((found.written - ran) / 2)
+    assert found.written_high - ran == pytest.approx(2 * (found.written - ran))
+
+
+@pytest.mark.parametrize("speed", [0.55, 1.0, 1.5, 1.9])
+def test_what_forward_passes_of_frozen_layers_would_have_taken_is_between_the_ends(speed: float) -> None:
+    """Distillation: students, whose frozen layers and teacher were cached. speed: seconds of a GMAC
+    there, where training the backbone takes 1."""
+
+    def cost(train: float, executed: int, written: int) -> Cost:
+        return Cost(
+            seconds={"train": train}, macs_written=written, macs_executed=executed, comparable=False
+        )
+
+    giga = 10**9
+    students = {str(i): cost(0.8, giga // 10, k * giga) for i, k in enumerate((6, 7, 9))}
+    found = seconds({"backbone": cost(14.0, 14 * giga, 14 * giga), **students}, ())
+    plain = 14.0 + sum(
+        0.8 + speed * (c.macs_written - c.macs_executed) / giga for c in students.values()
+    )
+    assert found.written_low < plain < found.written_high
 
 
 def test_plain_runs_are_measured_as_written(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["baseline", "two-stage"], execution="plain"))
     store, _ = run_all(plan, tmp_path)
     for line in by_strategy(store, ids(plan)):
-        seconds = line.seconds
-        assert seconds.measured
-        assert seconds.executed == pytest.approx(seconds.marginal)
+        spent = line.seconds
+        assert spent.measured
+        assert spent.executed == pytest.approx(spent.marginal)
         (trial,) = (t for t in plan.trials if t.label == line.strategy)
-        assert seconds.written == pytest.approx(sum(as_written(store, key) for key in trial.keys))
-        assert seconds.written < seconds.executed  # the closing evaluation is ours
+        assert spent.written == pytest.approx(sum(as_written(store, key) for key in trial.keys))
+        assert spent.written_low == spent.written == spent.written_high
+        assert spent.written < spent.executed  # the closing evaluation is ours
 
 
 def test_no_trials_are_no_lines_and_an_empty_table(done: Finished) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 COMPUTE_NOTE = """\
 ≥ t: an image leaves at the first exit whose confidence (softmax) is at least t.
-written: each phase in full, as the paper runs it (~ is an estimate, from MACs).
+written: each phase in full, as the paper runs it (~: from MACs, what was spared
+taking half to twice as long as other work).
 run: all that the trial reads. added: what no strategy above it reads."""
 
 
@@ -80,8 +81,17 @@ def _compute(lines: Sequence[StrategyResult]) -> Printed:
 
 
 def _times(spent: Seconds) -> list[str]:
-    sign = "" if spent.measured else "~"
-    return [sign + _short(spent.written), _short(spent.executed), _short(spent.marginal)]
+    written = _short(spent.written) if spent.measured else f"~{_range(spent)}"
+    return [written, _short(spent.executed), _short(spent.marginal)]
+
+
+def _range(spent: Seconds) -> str:
+    """`10–19s`; one number where both ends print alike."""
+    low, high = spent.written_low, spent.written_high
+    unit, size = ("s", 1) if high < 99.95 else ("m", 60) if high < 5970 else ("h", 3600)
+    digits = 1 if unit == "h" or high < 9.95 else 0
+    ends = f"{low / size:.{digits}f}", f"{high / size:.{digits}f}"
+    return _short(high) if ends[0] == ends[1] else f"{ends[0]}–{ends[1]}{unit}"
 
 
 def percent(value: Spread) -> str:

@@ -11,6 +11,7 @@ from offramp.store.archive import LIBRARIES, Damaged, Records
 from offramp.store.manifest import Cost, Manifest, NodeRecord, Provenance
 
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
+SPEEDS = (0.5, 2.0)  # time of a MAC that was spared, against those of a trial's largest phase
 MADE_WITH = (*LIBRARIES, "device", "git")
 
 
@@ -20,11 +21,14 @@ class Seconds:
 
     written: every phase in full, as the paper runs it, without checkpoints and the closing evaluation;
     measured where the trial ran plain, alone and in one go, else estimated: the executed time, and the
-    MACs that did not run at the speed of the trial's largest phase.  executed: of all nodes it reads.
-    marginal: of those that no trial before it reads.
+    MACs that did not run at the speed of the trial's largest phase.  written_low, written_high: the same
+    where those MACs take half as long, and twice; all three are equal where it was measured.  executed:
+    of all nodes it reads.  marginal: of those that no trial before it reads.
     """
 
     written: float
+    written_low: float
+    written_high: float
     executed: float
     marginal: float
     measured: bool
@@ -123,8 +127,12 @@ def _phase(name: str, node: NodeRecord, cost: Cost, numbers: Mapping[str, int]) 
 def seconds(costs: Mapping[str, Cost], added: Collection[str]) -> Seconds:
     """What a trial took. costs: of its nodes, by key.  added: keys of those that are marginal."""
     spent = {key: sum(cost.seconds.values()) for key, cost in costs.items()}
+    written, ran = sum(written_seconds(costs).values()), sum(map(as_written, costs.values()))
+    low, high = sorted(ran + speed * (written - ran) for speed in SPEEDS)
     return Seconds(
-        written=sum(written_seconds(costs).values()),
+        written=written,
+        written_low=low,
+        written_high=high,
         executed=sum(spent.values()),
         marginal=sum(spent[key] for key in added),
         measured=all(cost.comparable for cost in costs.values()),

@@ -69,7 +69,7 @@ def _result(
         arrays = store.trial_logits(trial)
         tested = (arrays["test"], arrays["test_labels"], manifest.macs, manifest.backbone_macs)
         points.append(at_thresholds(*tested, THRESHOLDS))
-    ways = ("written", "executed", "marginal")
+    ways = ("written", "written_low", "written_high", "executed", "marginal")
     means = {way: float(np.mean([getattr(s, way) for s in times])) for way in ways}
     return StrategyResult(
         strategy,

@@ -65,10 +65,11 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
         "checkpoints. offramp why NODE explains a node."
     )
     terminal.show(_phases(store, record), "Phases, and their seconds", note)
-    machine, sign = manifest.provenance, "" if seconds.measured else "~"
+    machine, low, high = manifest.provenance, seconds.written_low, seconds.written_high
+    between = "" if seconds.measured else f" (estimated: {duration(low)} to {duration(high)})"
     render.say(
-        f"Time: {sign}{duration(seconds.written)} as written, {duration(seconds.executed)} executed, "
-        f"{duration(seconds.marginal)} added to its study.",
+        f"Time: {duration(seconds.written)} as written{between}, "
+        f"{duration(seconds.executed)} executed, {duration(seconds.marginal)} added to its study.",
         f"Made with torch {machine['torch']} on {machine['device']}, {machine['finished']}.",
     )
 

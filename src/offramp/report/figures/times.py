@@ -16,7 +16,8 @@ from offramp.store.record import PhaseRecord, TrialRecord, written_seconds
 
 ESTIMATED = (
     "Estimated (~): phases were cached, shared or not alone on the machine, so work that did not run is "
-    "counted at the speed of the trial's largest phase; run with --execution plain to measure it."
+    "counted at the speed of the trial's largest phase, and may take half or twice as long; run with "
+    "--execution plain to measure it."
 )
 MEASURED = "Measured: each phase ran in full, alone on the machine."
 How = Literal["measured", "attributed or estimated"]

@@ -40,7 +40,8 @@ def main(runs: Runs) -> list[Table]:
         notes += lost
     best, alike, untested = mark_exits(runs, (None, *runs.exits))
     estimated = not all(t.comparable for t in trials)
-    words = ", here an estimate from the MACs that sharing and caching spared" if estimated else ""
+    spared = "the MACs that sharing and caching spared, which may take half or twice as long"
+    words = f", here an estimate from {spared}" if estimated else ""
     title, caption = f"Accuracy, compute and time: {runs.place}", CAPTION.format(estimated=words)
     frame, columns = pd.DataFrame.from_dict(rows, orient="index"), _columns(runs.exits, estimated)
     table = Table(runs.name("main"), "answer", title, caption, frame, columns, about=runs.about)
