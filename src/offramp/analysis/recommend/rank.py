@@ -200,9 +200,8 @@ def _few(found: GoalValues, read: Sample) -> str | None:
         return f"{text}; train at least {FEWEST}."
     wanted = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
     if wanted is None:
-        return (
-            f"{text}; no number shows a difference of half a point on these test images, train {FEWEST}."
-        )
+        limit = "no number of seeds shows a difference of half a point on these test images"
+        return f"{text}; train at least {FEWEST} ({limit})."
     return f"{text}; to show a difference of half a point takes about {wanted}, as these vary."
 
 
