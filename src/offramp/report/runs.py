@@ -136,7 +136,16 @@ class Runs:
         if key not in self._analyses:
             found = self._sample(measure, exit)
             kept = found.keep(members) if found is not None and members else found
-            images = None if kept is None else self.images(measure, exit)
+            images = None if found is None else self.images(measure, exit)
+            if found is not None and images is not None:  # a name may lack a seed that its twin has
+                images = {
+                    (name, block): images[twin, block]
+                    for group in found.groups
+                    for block in group.blocks
+                    for name in group.names
+                    for twin in group.names
+                    if (twin, block) in images
+                }
             if kept is None:
                 self._analyses[key] = None
             else:
