@@ -10,6 +10,7 @@ from command import STUDY, Answer, Cli, call, data
 
 from offramp.cli.commands import run as command
 from offramp.report import evidence
+from offramp.report.page.how import facts
 from offramp.store.archive import Archive
 from offramp.store.pack import read
 
@@ -106,6 +107,7 @@ def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None
     assert again("tables", "pack", "--only", "pairs", "--out", "tables").code == 0
     page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
     assert "pay for every look" in page
+    assert any("with looks at 3, 4 seeds" in line for d in facts(packed) for line in d.values)
 
 
 def test_seeds_that_were_added_without_a_log_are_told(studied: Cli) -> None:

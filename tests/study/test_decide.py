@@ -109,3 +109,26 @@ def test_a_strategy_without_the_seeds_of_a_look_is_open(tmp_path: Path) -> None:
     _, log = decide.begin(Store(tmp_path), plan(), most=8)
     found = decide.look(log, values(2, joint=0.8, separate=0.9), ("joint", "separate", "two-stage"))
     assert {d.verdict for d in found} == {"open"} and {d.estimate for d in found} == {None}
+
+
+def test_far_apart_takes_few_trials_and_alike_ones_go_on(tmp_path: Path) -> None:
+    """Two strategies that differ by half a standard deviation, and two far from them and each other."""
+    _, log = decide.begin(Store(tmp_path), plan(seeds=(42, 43)), most=20)
+    means = {"near": 0.0, "nearer": 0.5, "far": 20.0, "farther": -20.0}
+    spent: dict[str, list[int]] = {name: [] for name in means}
+    for draw in range(25):
+        rng = np.random.default_rng(draw)
+        every = {n: 0.5 + 0.01 / 2**0.5 * rng.normal(m * 2**0.5, 1, 20) for n, m in means.items()}
+        known: dict[tuple[str, int], np.ndarray] = {}
+        wanted, before = tuple(means), 0
+        for count in decide.looks(log).counts:
+            new = [(n, k) for n in wanted for k in range(before, count)]
+            known |= {(n, log.seeds[k]): np.full(3, every[n][k]) for n, k in new}
+            decisions, before = decide.look(log, known, tuple(means)), count
+            wanted = decide.questioned(decisions)
+            if not wanted:
+                break
+        for name in means:
+            spent[name].append(sum(n == name for n, _ in known))
+    assert np.mean(spent["far"]) < 5 and np.mean(spent["farther"]) < 5
+    assert np.mean(spent["near"]) > 15 and np.mean(spent["nearer"]) > 15

@@ -35,7 +35,7 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Study", _each(t.manifest.study for t in trials if t.manifest.study)),
         Detail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
         Detail("Strategies", [", ".join(evidence.strategies)]),
-        Detail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials})))]),
+        Detail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials}))), *_added(evidence)]),
         Detail("Training", _by_pair(evidence, _training)),
         Detail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
         Detail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
@@ -46,6 +46,21 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Departs from the paper", deviations(evidence)),
     ]
     return [Detail(f.name, values) for f in found if (values := [v for v in f.values if v])]
+
+
+def _added(evidence: Evidence) -> list[str]:
+    """How seeds came to be as many as they are."""
+    found = []
+    for runs in evidence.runs:
+        looks = runs.looks
+        if looks is not None:
+            counts = ", ".join(map(str, looks.counts))
+            found.append(
+                f"{runs.where}: added until pairs were decided, with looks at {counts} seeds that were "
+                "fixed before the first; p and intervals of pairs pay for them"
+            )
+        found += [f"{runs.where}: {text}" for text in runs.added]
+    return found
 
 
 def deviations(evidence: Evidence) -> list[str]:
