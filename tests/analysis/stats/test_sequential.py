@@ -202,6 +202,12 @@ def test_groups_are_read_in_the_order_in_which_seeds_were_added() -> None:
     ] * 3
 
 
+def test_before_the_first_look_nothing_is_tested() -> None:
+    groups = [Group((n,), (0.1 * k, 0.2), ("1", "2")) for k, n in enumerate("ab")]
+    (pair,) = sequential_differences(groups, 0.05, Looks(("1", "2", "3", "4"), 3))
+    assert isinstance(pair, UntestedPair) and pair.difference == pytest.approx(-0.05)
+
+
 def seeds_spent(effect: float, pairs: int, draws: int = 4000) -> tuple[float, float]:
     """Power, and seeds on average, of one of so many pairs; at most 20. effect: in standard deviations
     of paired differences over seeds."""
