@@ -92,7 +92,10 @@ def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
         (lambda: CE(1, math.nan), "CE(weight=nan)"),
         (lambda: CE(1, math.inf), "CE(weight=inf)"),
         (lambda: CE(0), "CE(exit=0)"),
-        (lambda: KD(1, 4, temperature=0.0), "KD(temperature=0.0): input should be greater than 0"),
+        (
+            lambda: KD(1, 4, temperature=0.0),
+            "KD(temperature=0.0): input should be greater than or equal to 0.01",
+        ),
         (lambda: Recipe(epochs=-1), "Recipe(epochs=-1): input should be greater than or equal to 1"),
         (lambda: Recipe(epochs="3"), "Recipe(epochs='3'): input should be a valid integer"),
         (lambda: Recipe(epochs=2.5), "Recipe(epochs=2.5): input should be a valid integer"),

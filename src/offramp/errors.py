@@ -49,7 +49,8 @@ def printable(text: object) -> str:
     >>> printable("\x1b[31mred")
     '\\\\x1b[31mred'
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    spaces = ("\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}", "\N{THIN SPACE}")
+    return "".join(c if c.isprintable() or c in spaces else ascii(c)[1:-1] for c in str(text))
 
 
 def check_fields(value: DataclassInstance) -> None:

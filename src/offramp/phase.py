@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Le, Lt
 
 from offramp.errors import OfframpError, check_fields
 from offramp.parts import Parts, path
@@ -28,6 +28,9 @@ class Init(Enum):
     KEEP = "keep"  # what the program has left so far; before any phase, the initial weights
     INITIAL = "initial"  # the initial weights again
     FRESH = "fresh"  # drawn anew, with a seed of its own
+
+
+Temperature = Annotated[float, Ge(0.01), Le(10_000)]  # its square multiplies a loss of float32
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class KD:
 
     The loss is τ²·KL(teacher ∥ student) of logits softened by the temperature τ, mean over the batch,
     times `weight` (paper eq. 4 and Algorithm 5). Raises OfframpError as `CE` does, and for a
-    temperature that is not above 0.
+    temperature outside 0.01 to 10,000.
 
     >>> from offramp import CE, KD
     >>> loss = (CE(1, weight=0.1), KD(1, teacher_exit=3, temperature=4.0, weight=0.9))
@@ -60,7 +63,7 @@ class KD:
 
     exit: Count
     teacher_exit: Count
-    temperature: Annotated[float, Gt(0), Lt(math.inf)] = 3.0
+    temperature: Temperature = 3.0
     weight: Weight = 1.0
 
     def __post_init__(self) -> None:

@@ -6,8 +6,8 @@ matter. `2e6`, `2M` and `2MMAC` are the same MACs.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,15 +25,18 @@ def _prefixed(prefixes: Mapping[str, float], *units: str, factor: float = 1.0) -
 @dataclass(frozen=True)
 class Quantity:
     """units: what one of each is worth.  such: what it is and examples, for messages.  least: the
-    smallest one.  pieces: whether several may be added up, as in `1h30m`."""
+    smallest one; most: the largest.  pieces: whether several may be added up, as in `1h30m`."""
 
     units: Mapping[str, float]
     such: str
     least: float = 1e-300
+    most: float = sys.float_info.max
     pieces: bool = False
 
 
-SIZE = Quantity(_prefixed(_PREFIXES | _BINARY, "b", ""), "a size, such as 2GiB, 500MB or 1024", least=0)
+SIZE = Quantity(
+    _prefixed(_PREFIXES | _BINARY, "b", ""), "a size, such as 2GiB, 500MB or 1024", least=0, most=2**62
+)
 MACS = Quantity(
     _prefixed(_PREFIXES, "mac", "macs", ""), "a number of MACs, such as 1.5M or 2e6", least=1
 )
@@ -66,7 +69,7 @@ def read(text: str, kind: Quantity) -> float | None:
     if any(piece[2] not in kind.units for piece in pieces) or (pieces[1:] and not kind.pieces):
         return None
     total = sum(float(piece[1]) * kind.units[piece[2]] for piece in pieces)
-    return total if kind.least <= total < math.inf else None
+    return total if kind.least <= total <= kind.most else None
 
 
 def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:

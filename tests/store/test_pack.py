@@ -77,6 +77,8 @@ def put(holder: Any, path: str, value: object) -> None:
         ("trials * logits test exits", [], "another number of exits in its logits"),
         ("trials * logits test", "all", "has a wrong 'trials"),
         ("trials", [], "has a wrong 'trials'"),
+        ("trials * manifest strategy", "\x1b[31mred", "strategy': .*it holds control characters"),
+        ("trials * manifest classes 0", "\ud800", r"classes\.0'"),
     ],
 )
 def test_a_wrong_field_is_named(path: str, value: object, said: str, mine: Path) -> None:

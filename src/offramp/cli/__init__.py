@@ -7,20 +7,59 @@ failed while it ran, 2 for a mistake that the user can mend, 130 when interrupte
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, printable
 from offramp.process import prepare
 
 
 def main() -> None:
-    """Entry point: a mistake that the user can mend is one line, never a traceback."""
+    """Entry point: whatever goes wrong is one line, never a traceback."""
     try:
         prepare()
         from offramp.cli.app import app
 
         app()
     except OfframpError as error:
-        print("offramp:", *str(error).splitlines(), file=sys.stderr)
+        _say(str(error))
+        sys.exit(2)
+    except (OSError, MemoryError, RecursionError) as error:
+        _say(f"{_reason(error)}; {_hint(error)}; {_kept(error)}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        _say(f"{_reason(error)}; this is a fault of offramp: report it; {_kept(error)}")
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    print("offramp:", printable(" ".join(text.splitlines())), file=sys.stderr)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        named = "" if error.filename is None else f" ({str(error.filename)[:200]})"
+        return f"{error.strerror}{named}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "ask for less, or close other programs"
+    if isinstance(error, RecursionError):
+        return "what was read is nested too deeply; give another file"
+    return "mend that and run again"
+
+
+def _kept(error: Exception) -> str:
+    """Where the traceback is, for whoever looks into it."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="offramp-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+        ) as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return "the traceback could not be written"
+    return f"the traceback is in {file.name}"

@@ -7,13 +7,14 @@ written again; a field that only a later one knows is kept. No torch.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from offramp.hashing import digest, plain
 from offramp.store.sealed import REMEDY, Damaged
@@ -24,6 +25,16 @@ Pair = Annotated[tuple[str, Any], Strict(False)]
 Number = int | float  # 1 stays 1, and 1.0 stays 1.0
 Share = Annotated[int | float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _name(text: str) -> str:
+    """Raises ValueError for a name that would steer a terminal, or that no file can hold."""
+    if not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError("it holds control characters")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 Provenance = dict[str, str | int | None]  # versions, device, cores, time and revision, by name
 # What a network and its answers are made of: no label and no measured value.
 IDENTITY = ("network", "input_shape", "classes", "mean", "std", "exits", "places", "final", "owners")
@@ -89,7 +100,7 @@ class Metrics(Record):
 class NetworkRecord(Record):
     """A network as a study asks for it. options: of the backbone; head: of every exit's head."""
 
-    backbone: str
+    backbone: Name
     options: Many[Pair] = ()
     taps: int | Many[str] | None
     head: Many[Pair] = ()
@@ -99,7 +110,7 @@ class NetworkRecord(Record):
 class Augmentation(Record):
     """What was done to training images; label: what tables call it."""
 
-    label: str
+    label: Name
 
 
 class GeometryRecord(Record):
@@ -133,7 +144,7 @@ class DataRecord(Record):
     """A trial's data. train, validation, calibration, test: a digest of each split; equal ones are the
     same images.  spec: how the study asked for them."""
 
-    name: str
+    name: Name
     augment: Augmentation | None = None
     spec: dict[str, Any] | None = None
     provenance: DataProvenance
@@ -218,16 +229,16 @@ class Manifest(Record):
     mean, std: one a channel.
     """
 
-    strategy: str
-    program: str
+    strategy: Name
+    program: Name
     options: dict[str, Any]
-    study: str | None
+    study: Name | None
     seed: Count
     asked: Many[Count] | None = None
     phases: Many[PhaseKey]
     marginal: Many[str]
     exits: Many[Count]
-    places: Many[str]
+    places: Many[Name]
     final: dict[str, Many[PartSource]]
     owners: Many[int]
     macs: Many[Count]
@@ -237,7 +248,7 @@ class Manifest(Record):
     network: NetworkRecord
     initial: str | None = None
     input_shape: Many[int]
-    classes: Many[str]
+    classes: Many[Name]
     mean: Many[Number]
     std: Many[Number]
     data: DataRecord

@@ -18,7 +18,7 @@ from offramp.terminal import console, show, table
 
 def strategies(
     name: Annotated[str | None, argument("NAME", "A strategy, or my_file.py:my_strategy.")] = None,
-    exits: Annotated[int, option("N", "Number of exits, the final one included.", min=1)] = 4,
+    exits: Annotated[int, option("N", "Number of exits, the final one included.", min=1, max=1000)] = 4,
     json: JsonOption = False,
 ) -> None:
     """List the strategies, or explain one.

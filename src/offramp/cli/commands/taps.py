@@ -11,11 +11,13 @@ from offramp.errors import OfframpError
 from offramp.terminal import show, table
 from offramp.units import macs
 
+LARGEST = 4096
+
 
 def taps(
     model: Annotated[str, argument("MODEL", "A network: resnet18, timm/NAME or my.py:make_net.")],
     input_: Annotated[str, option("CxHxW", "Channels x height x width.", "--input")] = "3x32x32",
-    classes: Annotated[int, option("N", "Number of classes.", min=2)] = 10,
+    classes: Annotated[int, option("N", "Number of classes.", min=2, max=100_000)] = 10,
     stem: Annotated[
         str | None, option("NAME", "The first layers: imagenet or small, where there is a choice.")
     ] = None,
@@ -35,6 +37,8 @@ def taps(
     if found is None:
         raise OfframpError(f"--input is '{input_}'; write channels x height x width, as 3x32x32")
     shape = (int(found[1]), int(found[2]), int(found[3]))
+    if max(shape) > LARGEST:
+        raise OfframpError(f"--input is '{input_}'; give at most {LARGEST} channels and pixels a side")
     spec = NetSpec(model, options=() if stem is None else (("stem", stem),))
     places, chosen = list_places(spec, shape, classes)
     if json:

@@ -16,7 +16,8 @@ from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_
 
 from offramp.augment import Augment
 from offramp.errors import nearest
-from offramp.recipe import Count, Positive, Recipe, clash
+from offramp.phase import Temperature
+from offramp.recipe import Count, Recipe, clash
 from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
@@ -26,6 +27,7 @@ from offramp.study.spec.yaml_lines import Path
 
 Text = Annotated[str, PlainValidator(fields.text)]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
+Side = Annotated[int, Field(ge=1, le=16_384)]
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
@@ -42,7 +44,7 @@ class RecipeSpec(Recipe):
     """
 
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
-    temperature: Positive = 3.0
+    temperature: Temperature = 3.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
     budget: Literal["phase", "total"] = "phase"
 
@@ -149,8 +151,8 @@ class DataSpec(Section):
     split_seed: Natural = 0
     validation: Literal["held-out", "test"] = "held-out"
     split_file: Text | None = None
-    size: Count | None = None
-    resize: Count | None = None
+    size: Side | None = None
+    resize: Side | None = None
     fit: Literal["crop", "stretch"] = "crop"
     channels: Literal[1, 3] | None = None
     normalize: Literal["train", "imagenet"] = "train"

@@ -1,0 +1,82 @@
+"""What is far out of any range, too long, or steers a terminal: one line, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from command import STUDY, Cli
+
+from offramp.errors import printable
+
+LONG = "x" * 5000
+RUN = ("run", "s.yaml", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("show", "x", "--store", LONG), "File name too long"),
+        (("status", LONG), "File name too long"),
+        (("report", LONG), "File name too long"),
+        (("strategies", LONG), "unknown strategy"),
+        (("strategies", "joint", "--exits", "99999999"), "less than or equal to 1000"),
+        (("taps", LONG), "unknown backbone|File name too long"),
+        (("taps", "resnet18", "--input", "999999x999999x999999"), "at most 4096 channels and pixels"),
+        (("taps", "resnet18", "--classes", "99999999999"), "less than or equal to 100000"),
+        ((*RUN, "--cache-memory", "1e30GB"), "must be auto or a size"),
+        ((*RUN, "--cache-disk", str(2**63)), "must be auto or a size"),
+        ((*RUN, "--set", "data.size=99999999999"), r"data\.size"),
+        ((*RUN, "--set", "recipe.temperature=1e308"), r"recipe\.temperature"),
+        ((*RUN, "--set", "strategies=[{name: distillation, temperature: 1e308}]"), "temperature"),
+        ((*RUN, "--set", "seeds=[1180591620717411303424]"), "seeds"),
+        (("strategies", "\x1b[31mred"), r"unknown strategy '\\x1b\[31mred'"),
+        (("show", "a", "--store", "\x1b[31m\udc80"), r"\\x1b"),
+        (("run", "a\udc80b.yaml"), r"a\\udc80b\.yaml"),
+        (("strategies", "a\x00.py:b"), r"a\\x00"),
+    ],
+    ids=lambda part: " ".join(part)[:40] if isinstance(part, tuple) else "",
+)
+def test_one_line_and_no_escape(
+    cli: Cli, words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    Path("s.yaml").write_text(STUDY)
+    answer = cli(*words)
+    last = answer.err.splitlines()[-1]
+    assert answer.code == 2 and answer.out == "" and re.search(said, last), answer.err
+    assert "\x1b" not in answer.err and "Traceback" not in answer.err and len(last) < 6000
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (MemoryError(), 2, "MemoryError; ask for less, or close other programs; "),
+        (RecursionError("too deep"), 2, "nested too deeply"),
+        (PermissionError(13, "Permission denied", "/a/b"), 2, r"Permission denied \(/a/b\); mend that"),
+        (ValueError("line 1\nline \x1b[2J"), 1, r"ValueError: line 1 line \\x1b\[2J; this is a fault"),
+    ],
+    ids=lambda part: type(part).__name__ if isinstance(part, Exception) else "",
+)
+def test_what_nobody_foresaw_is_a_line_that_names_the_traceback(
+    cli: Cli, error: Exception, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> str:
+        raise error
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("offramp.strategies.STRATEGIES", type("Bad", (), {"items": lambda _: fails()})())
+    answer = cli("strategies")
+    assert answer.code == code and answer.out == "" and len(answer.err.splitlines()) == 1
+    assert re.search(said, answer.err)
+    path = Path(re.search(r"the traceback is in (\S+)\n", answer.err)[1])
+    assert path.parent == tmp_path and "in fails" in path.read_text()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    assert "the traceback could not be written" in cli("strategies").err
+
+
+def test_what_steers_a_terminal_is_spelled_out() -> None:
+    assert printable("naïve 5\u202fGB – τ") == "naïve 5\u202fGB – τ"
+    assert printable("\x1b[1m\x00\u202e\udc80\n") == r"\x1b[1m\x00\u202e\udc80\n"
