@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_kit import digits_store, export_to, halving
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from fuzz_kit import changed, fuzzed
 from ghostscript import EPS, trap
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError, main
@@ -398,3 +401,25 @@ def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> No
     assert status == 0 and "\x1b" not in out and "  \\x1b[31m" in out
     edited(bundle, "stages.json", "unreliable", ["\x1b[2Jgone"])
     assert run(bundle, images / "00.png")[2] == "run.py: unreliable: \\x1b[2Jgone\n"
+
+
+@pytest.fixture(scope="module")
+def scratch(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which every case of a fuzzer puts its own change."""
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("fuzz") / "bundle"))
+
+
+@fuzzed
+@given(st.sampled_from([name for name in FILES if name.endswith(".json")]), st.data())
+def test_any_field_changed_is_a_line_or_a_bundle_that_answers(
+    made: Path, scratch: Path, name: str, draw: st.DataObject
+) -> None:
+    shutil.copytree(made, scratch, dirs_exist_ok=True)
+    value = draw.draw(changed(json.loads((made / name).read_text())))
+    (scratch / name).write_text(json.dumps(value))
+    seal(scratch)
+    try:
+        bundle = Bundle(scratch, threads=1)
+        bundle.predict(np.zeros((2, 8, 8, 1), np.float32))
+    except BundleError as error:
+        assert "\n" not in str(error)

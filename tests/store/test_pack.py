@@ -117,6 +117,9 @@ def test_files_that_hold_something_else(mine: Path) -> None:
     pd.DataFrame({"trial": ["a"]}).to_parquet(mine / "table.parquet")
     sealed(mine, said)
     refuses(r"table\.parquet lacks the column 'strategy'", pack.read, mine)
+    pd.read_parquet(MADE / "table.parquet").assign(trial="b").to_parquet(mine / "table.parquet")
+    sealed(mine, said)
+    refuses(r"table\.parquet has no row of trial joint", evidence.open, mine)
     shutil.copy(MADE / "table.parquet", mine)
     for data in (b"", (MADE / "logits.npz").read_bytes()[:-1000]):
         (mine / "logits.npz").write_bytes(data)

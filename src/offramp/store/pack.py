@@ -19,7 +19,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -135,7 +135,8 @@ def read(path: Path) -> Pack:
         if hashlib.sha256(data).hexdigest() != document.files.get(name):
             raise Damaged(path / name, "does not match trials.json", AGAIN)
     _check(document, place)
-    return Pack(path, _table(content["table.parquet"], path), document, content["logits.npz"])
+    table = _table(content["table.parquet"], path, document.trials)
+    return Pack(path, table, document, content["logits.npz"])
 
 
 def _check(document: Document, place: Path) -> None:
@@ -174,7 +175,7 @@ def _check(document: Document, place: Path) -> None:
                 raise Damaged(place, f"names, for trial {id}, {what}", AGAIN)
 
 
-def _table(data: bytes, path: Path) -> pd.DataFrame:
+def _table(data: bytes, path: Path, trials: Iterable[str]) -> pd.DataFrame:
     place = path / "table.parquet"
     try:
         table = pd.read_parquet(io.BytesIO(data))
@@ -183,6 +184,10 @@ def _table(data: bytes, path: Path) -> pd.DataFrame:
     for column in COLUMNS:
         if column not in table:
             raise Damaged(place, f"lacks the column '{column}'", AGAIN)
+    if not pd.api.types.is_numeric_dtype(table["value"]):
+        raise Damaged(place, "has values that are no numbers", AGAIN)
+    for trial in sorted(set(trials) - set(table["trial"].astype(str))):
+        raise Damaged(place, f"has no row of trial {trial}", AGAIN)
     return table
 
 
