@@ -110,7 +110,7 @@ def run(
       offramp run studies/demo.yaml --set recipe.epochs=3 --set seeds='[42]'
       offramp run studies/demo.yaml --store runs/demo --workers 2
       offramp run studies/demo.yaml --budget 1min
-      offramp run studies/demo.yaml --until-decided --max-seeds 12 --difference 0.5
+      offramp run studies/demo.yaml --until-decided --max-seeds 12
       offramp run studies/demo.yaml --dry-run --power 0.5
       offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
       offramp run studies/paper/all.yaml --set scale=small --data-root data
