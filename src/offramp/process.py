@@ -1,4 +1,4 @@
-"""What is set once for a process that computes, before torch is loaded: memory, waiting, garbage.
+"""What a process that computes is told by its system: memory, waiting, garbage, and when to end.
 
 No result depends on any of it, and what the user set in the environment stays.
 """
@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from offramp.errors import OfframpError
 
@@ -21,6 +28,8 @@ GIVEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user's own w
 OBJECTS = 10_000
 GC_GIVEN = "OFFRAMP_GC_THRESHOLD"  # another number of them, in the environment
 GC_MOST = 2**31 - 1  # that Python takes
+PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, schedulers, a terminal that is closed
 
 
 def prepare() -> None:
@@ -70,3 +79,83 @@ def bound_spinning() -> bool:
         return False
     os.environ["GOMP_SPINCOUNT"] = str(SPINS)
     return True
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which end work as Ctrl-C does. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.number = number
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """With which a process ends: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Terminated, once. What the user has set to be ignored (`nohup`) stays so.
+    Outside of the main thread, where Python sees no signals, nothing changes."""
+    before = {}
+    for number in ENDING[1:] if threading.current_thread() is threading.main_thread() else ():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        _put_back(before)
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # schedulers repeat themselves; what is being saved goes on
+    raise Terminated(number)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP that come meanwhile count at the end of the block."""
+    came: list[int] = []
+    before = {}
+    for number in ENDING if threading.current_thread() is threading.main_thread() else ():
+        before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        _put_back(before)
+        for each in dict.fromkeys(came):
+            signal.raise_signal(each)
+
+
+def _put_back(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def end_with_parent(number: int) -> None:
+    """Have the kernel send this process the signal `number` when its parent is gone, however that
+    ended; on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def watch_parent(number: int) -> None:
+    """As `end_with_parent`, of a process of `multiprocessing`, on every system: a thread waits for the
+    end of a pipe that its parent holds."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    end_with_parent(number)
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def leave_signals_to_parent() -> None:
+    """A helper whose parent ends it: what a terminal or a scheduler sends to all is for the parent."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
+import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,26 +72,38 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return finish(small_plan(), tmp_path_factory.mktemp("whole"))[0]
 
 
-@pytest.mark.parametrize("stop", [0, 7, 20])
-def test_interrupted_within_an_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Store, stop: int
+ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+# What is at work when the signal comes, and for which time: training, validation, the closing pass.
+POINTS = [("step", 1), ("step", 8), ("step", 21), ("evaluate", 2), ("evaluate", 4), ("evaluate", 9)]
+
+
+@pytest.mark.parametrize(("what", "call"), POINTS)
+def test_interrupted_within_an_epoch_no_step_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Store, what: str, call: int
 ) -> None:
-    plan = small_plan()
-    original, calls = engine_fit.step, iter(range(10**6))
+    plan, number = small_plan(), ENDS[call % 3]
+    calls, before = Counter[str](), {n: signal.getsignal(n) for n in ENDS}
 
-    def step(*args: Any) -> Any:
-        if next(calls) == stop:
-            raise KeyboardInterrupt
-        return original(*args)
+    def counted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def counts(*args: Any) -> Any:
+            calls[name] += 1
+            if (name, calls[name]) == (what, call):
+                signal.raise_signal(number)
+            return original(*args)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(engine_fit, "step", step)
-        with pytest.raises(KeyboardInterrupt):
-            finish(plan, tmp_path / "cut", checkpoint_seconds=0)
+        return counts
+
+    for name in ("step", "evaluate"):
+        monkeypatch.setattr(engine_fit, name, counted(name, getattr(engine_fit, name)))
+    with pytest.raises(KeyboardInterrupt):
+        finish(plan, tmp_path / "cut", checkpoint_seconds=1e9)
+    assert {n: signal.getsignal(n) for n in ENDS} == before
     assert locks_free(plan, Store(tmp_path / "cut"))
     store, _ = finish(plan, tmp_path / "cut")
     check_equal(whole, store)
     check_tidy(store)
+    steps = sum(math.ceil(len(plan.data.train) / n.recipe.batch_size) * 3 for n in plan.nodes.values())
+    assert calls["step"] == steps
 
 
 def test_a_generator_that_nobody_reads_on_lets_go(tmp_path: Path) -> None:
@@ -105,16 +120,20 @@ def test_a_resumed_phase_goes_on_after_its_last_checkpoint(tmp_path: Path) -> No
     running = run(plan, store, conduct(tmp_path, checkpoint_seconds=0))
     epochs = (e.report.epoch for e in running if isinstance(e, Epoch))
     assert next(epoch for epoch in epochs if epoch == 2) == 2
-    running.close()  # before the second checkpoint
-    _, events = finish(plan, tmp_path)
-    assert next(e for e in events if isinstance(e, Began)).epoch == 1
+    killed = shutil.copytree(tmp_path, tmp_path.with_name("killed"))  # before the second checkpoint
+    running.close()
+    for root, epoch in ((killed, 1), (tmp_path, 2)):
+        _, events = finish(plan, root)
+        assert next(e for e in events if isinstance(e, Began)).epoch == epoch
 
 
 def test_without_checkpoints_a_cut_phase_starts_over(tmp_path: Path, whole: Store) -> None:
     plan = small_plan()
-    store = Store(tmp_path / "cut")
-    running = run(plan, store, conduct(tmp_path / "cut", checkpoint_seconds=1e9))
+    running = run(
+        plan, Store(tmp_path / "at work"), conduct(tmp_path / "at work", checkpoint_seconds=1e9)
+    )
     next(e for e in running if isinstance(e, Epoch) and e.report.epoch == 2)
+    store = Store(shutil.copytree(tmp_path / "at work", tmp_path / "cut"))  # as if killed
     running.close()
     assert not list((tmp_path / "cut" / "work").glob("*/*"))
     _, events = finish(plan, tmp_path / "cut", checkpoint_seconds=1e9)
@@ -153,7 +172,7 @@ def test_fused_heads_that_stand_at_different_epochs(tmp_path: Path) -> None:
     for event in running:
         if isinstance(event, Epoch) and event.report.key == heads[0] and event.report.epoch == 2:
             shutil.copytree(root / "work", tmp_path / "after 1 epoch")
-        if isinstance(event, Epoch) and event.report.key == heads[0] and event.report.epoch == 4:
+        if isinstance(event, Epoch) and event.report.key == heads[0] and event.report.epoch == 3:
             break
     running.close()
     # Head 1 keeps the checkpoint of epoch 3, head 2 has that of epoch 1, head 3 has none.

@@ -1,7 +1,8 @@
 """The command line. Commands are thin: they read arguments, call, and show the answer.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0, 1 when something
-failed while it ran, 2 for a mistake that the user can mend, 130 when interrupted.
+failed while it ran, 2 for a mistake that the user can mend, 130 when interrupted, 143 by SIGTERM and 129
+by SIGHUP.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import tempfile
 import traceback
 
 from offramp.errors import OfframpError, printable
-from offramp.process import prepare
+from offramp.process import exit_code, prepare
 
 
 def main() -> None:
@@ -27,8 +28,8 @@ def main() -> None:
     except (OSError, MemoryError, RecursionError) as error:
         _say(f"{_reason(error)}; {_hint(error)}; {_kept(error)}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code(error))
     except Exception as error:
         _say(f"{_reason(error)}; this is a fault of offramp: report it; {_kept(error)}")
         sys.exit(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from rich.status import Status
 from rich.text import Text
 
 from offramp.cli.render import ranges
+from offramp.process import terminable
 from offramp.units import counted, duration
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Progress:
     def closing(self, store: str) -> str:
         """One sentence on what was done."""
         total = len(self._plan.trials)
-        if len(self.trials) == total and all(self.trials.values()):
+        if len(self.trials) == total and all(self.trials.values()) and not self._trained:
             every = "The trial was" if total == 1 else f"All {total} trials were"
             return f"{every} in the store {store} already; nothing was trained."
         return (
@@ -204,19 +204,9 @@ def _line(report: EpochReport, epochs: int) -> str:
 
 def watch(events: Iterator[Event], progress: Progress) -> None:
     """Run to the end, or until interrupted, and show it."""
-    with _interruptible(), closing(events), progress:  # type: ignore[type-var]  # a generator
+    with terminable(), closing(events), progress:  # type: ignore[type-var]  # a generator
         for event in events:
             progress.see(event)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """`kill` ends a run as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

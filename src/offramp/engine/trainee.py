@@ -12,6 +12,7 @@ from torch import Tensor
 from offramp.engine.losses import objective
 from offramp.engine.passes import Logits
 from offramp.engine.resolve import Node
+from offramp.engine.tally import Tally
 from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork
 from offramp.recipe import Recipe, best_epoch
@@ -39,7 +40,7 @@ class Trainee:
     validation_losses: of the phase's own loss, one a finished epoch.  epoch_seconds: what each of those
     took, validation and waiting for images included.  frozen_macs: that were run for
     it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
-    checkpoint was read.
+    checkpoint was read.  tally: of the epoch at hand; None between two.
     """
 
     node: Node
@@ -54,6 +55,12 @@ class Trainee:
     frozen_macs: float = 0.0
     usage: Usage = field(default_factory=Usage)
     resumed: bool = False
+    tally: Tally | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of the epoch at hand, that are done."""
+        return 0 if self.tally is None else self.tally.steps
 
     def spend(self, kind: str, seconds: float) -> None:
         """Account time: `preparation`, `train`, `validation`, `data` (of both: waiting for images),
@@ -160,6 +167,9 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "usage": asdict(trainee.usage),
         "rows": [[r.epoch, r.split, r.exit, r.metric, r.value] for r in trainee.rows],
     }
+    if trainee.tally is not None:
+        sums, state["tally"] = trainee.tally.pack()
+        tensors |= {f"tally/{name}": value for name, value in sums.items()}
     return tensors, state
 
 
@@ -196,6 +206,10 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.frozen_macs = float(state.get("frozen_macs", 0))
     trainee.usage = Usage(**state.get("usage", {}))
     trainee.resumed = True
+    if "tally" in state:
+        trainee.tally = Tally.unpack(
+            trainee.node.exits, under("tally/"), state["tally"], like=parameters[0].detach()
+        )
     trainee.rows = [Row(*row) for row in state["rows"]]
     trainee.validation_losses = [
         row.value for row in trainee.rows if (row.split, row.exit) == ("validation", OBJECTIVE)

@@ -14,7 +14,7 @@ from offramp.cli import options
 from offramp.cli.commands.calibrate import target
 from offramp.cli.commands.export import describe, told
 from offramp.cli.commands.recommend import wish as wish_of
-from offramp.cli.commands.run import How, conduct, fitting
+from offramp.cli.commands.run import How, conduct, fitting, say_interrupted
 from offramp.cli.forecast import show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress import Progress, watch
@@ -203,10 +203,8 @@ def _train(plan: Plan, store: Store, device: torch.device, silent: bool) -> None
     progress = Progress(plan, shown=not silent)
     try:
         watch(run_pooled(plan, store, conduct(device, 1)), progress)
-    except KeyboardInterrupt:
-        said = "Interrupted. Run the same command again to go on; what is finished stays."
-        typer.echo(said, err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        say_interrupted(error)
     for failure in progress.failures():
         typer.echo(f"failed: {failure['strategy']}: {failure['reason']}", err=True)
     if progress.failed:

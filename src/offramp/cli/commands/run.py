@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from offramp.cli.options import argument, flag, option
 from offramp.cli.progress import Progress, reading_shown, watch
 from offramp.cli.render import emit, folded, say
 from offramp.errors import OfframpError
+from offramp.process import exit_code
 from offramp.report import summary
 from offramp.terminal import show, table
 from offramp.units import duration, macs
@@ -102,7 +103,7 @@ def run(
     weights: for the public data sets it goes by known counts.
 
     Exit codes: 0; 1 if a trial failed (the others go on); 2 for a mistake in the study or the
-    command; 130 if interrupted.
+    command; 130 if interrupted, 143 by SIGTERM (Slurm, Kubernetes), 129 if the terminal is closed.
 
     \b
     Examples:
@@ -213,7 +214,7 @@ def processes(text: str) -> int | None:
 
 
 def start(study: Study, how: How) -> None:
-    """Plan and run a study; exits with 1 when something failed, 130 when interrupted."""
+    """Plan and run a study; exits with 1 when something failed, 130, 143 or 129 when interrupted."""
     from offramp.study.plan.plan import make_plan
 
     check_code([study], how)
@@ -282,11 +283,11 @@ def remark(plan: Plan) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """found: as JSON.  failed, interrupted: whether something failed, and whether it was cut short."""
+    """found: as JSON.  failed: whether something did.  interrupted: by what it was cut short."""
 
     found: dict[str, Any]
     failed: bool
-    interrupted: bool
+    interrupted: KeyboardInterrupt | None
 
 
 def trained(plan: Plan, how: How) -> Outcome:
@@ -298,21 +299,21 @@ def trained(plan: Plan, how: How) -> Outcome:
         typer.echo("\n".join(folded(f"Workers: {workers.count} ({workers.reason}).")), err=True)
     progress = Progress(plan, shown=not how.silent)
     interrupted = _work(plan, how, workers, progress)
-    found = _show_results(plan, Store(how.root), progress, how, interrupted)
+    found = _show_results(plan, Store(how.root), progress, how, interrupted is not None)
     found["workers"] = asdict(workers)
     return Outcome(found, bool(progress.failed), interrupted)
 
 
-def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> bool:
-    """Run a plan; whether it was interrupted."""
+def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> KeyboardInterrupt | None:
+    """Run a plan; by what it was interrupted."""
     from offramp.store.store import Store
     from offramp.study.run.pool import run_pooled
 
     try:
         watch(run_pooled(plan, Store(how.root), conduct(how.device, workers.count)), progress)
-    except KeyboardInterrupt:
-        return True
-    return False
+    except KeyboardInterrupt as error:
+        return error
+    return None
 
 
 def _decided(plan: Plan, how: How, until: Until) -> Outcome:
@@ -328,7 +329,8 @@ def _decided(plan: Plan, how: How, until: Until) -> Outcome:
     decisions: tuple[Decision, ...] = ()
     made: list[str] = []
     failures: list[dict[str, Any]] = []
-    before, interrupted = 0, False
+    before: int = 0
+    interrupted: KeyboardInterrupt | None = None
     for count in decide.looks(log).counts:
         more = decide.part(plan, log.seeds[before:count], wanted)
         progress = Progress(more, shown=not how.silent)
@@ -348,7 +350,8 @@ def _decided(plan: Plan, how: How, until: Until) -> Outcome:
             break
     results = by_strategy(store, made)
     found: dict[str, Any] = {"store": str(how.root), "trials": made}
-    found |= {"results": summary.as_json(results), "failed": failures, "interrupted": interrupted}
+    found |= {"results": summary.as_json(results), "failed": failures}
+    found["interrupted"] = interrupted is not None
     found |= {"seeds": {"name": name, **log.as_json()}}
     if not how.as_json:
         if results:
@@ -361,11 +364,16 @@ def _decided(plan: Plan, how: How, until: Until) -> Outcome:
 
 def close(outcome: Outcome) -> None:
     """The exit code that says how it went."""
-    if outcome.interrupted:
-        typer.echo("Interrupted. Run the same command again to go on; what is finished stays.", err=True)
-        raise typer.Exit(130)
+    if outcome.interrupted is not None:
+        say_interrupted(outcome.interrupted)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def say_interrupted(error: KeyboardInterrupt) -> NoReturn:
+    """How to go on, and the exit code."""
+    typer.echo("Interrupted. Run the same command again to go on; what is finished stays.", err=True)
+    raise typer.Exit(exit_code(error)) from None
 
 
 def conduct(device: torch.device, workers: int) -> Conduct:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import signal
 import sys
@@ -19,10 +18,10 @@ from offramp.augment import Augment, View
 from offramp.data.dataset import FileSplit
 from offramp.data.loading.views import cut_draws
 from offramp.errors import OfframpError
+from offramp.process import end_with_parent, leave_signals_to_parent
 
 Asked = tuple[str, int, tuple[float, ...] | None]  # split, image, the numbers that it is cut by
 
-PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 AHEAD = 2  # batches that each worker makes before they are asked for
 # Forked processes share memory that has no name: nothing is left behind, however they end.
 START = "fork" if sys.platform == "linux" else None
@@ -129,7 +128,7 @@ class Prefetch:
                 batch_sampler=self._asked,  # type: ignore[arg-type]
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
-                worker_init_fn=_end_with_parent,
+                worker_init_fn=_helps,
                 multiprocessing_context=START if self._workers else None,
                 persistent_workers=self._workers > 0,
                 prefetch_factor=AHEAD if self._workers else None,
@@ -201,11 +200,12 @@ class _Pictures(Dataset[Any]):
         return made if order.slot is None else _Filled(order.slot, shape)
 
 
-def _end_with_parent(_: int) -> None:
-    """A worker holds copies of the files its parent has open, locks of a store among them. Where the
-    kernel can, it ends the worker together with its parent, however that ends, and frees the locks."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _helps(_: int) -> None:
+    """A worker holds copies of the files its parent has open, locks of a store among them: it ends
+    together with its parent, which frees the locks, and not before it. (Where the kernel does not see to
+    that, torch looks for the parent every five seconds.)"""
+    end_with_parent(signal.SIGKILL)
+    leave_signals_to_parent()
 
 
 def _as_it_is(made: Any) -> Any:

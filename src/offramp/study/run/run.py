@@ -27,6 +27,7 @@ from offramp.engine.weights import Weights
 from offramp.errors import Changed, OfframpError, Unwritable
 from offramp.hashing import plain
 from offramp.meters import Meter, usable_cores
+from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
@@ -46,7 +47,8 @@ TRAINED_ON = ("train", "validation")
 class Conduct:
     """How a process runs a plan. checkpoint_seconds: at most so much finished training is lost when the
     process is killed (besides the epoch at hand), or as many times more as writing takes longer than
-    CHEAP_SECONDS; 0 saves after every epoch.  workers: how many processes share the machine, and the
+    CHEAP_SECONDS; 0 saves after every epoch. Ended by Ctrl-C or SIGTERM it saves first, within an epoch
+    too.  workers: how many processes share the machine, and the
     limits of caches.  cache_folder: where caches too big for memory go, on this machine's own disk.
     memory: bytes that this process may take in all, where the study sets no limit; None for a share of
     what is free.  speeds: see `offramp.engine.passes.Derived`.
@@ -207,7 +209,7 @@ class Run:
                 lock.release()
 
     def _enlist(self, weights: Weights, nodes: list[Node]) -> list[Trainee]:
-        """Trainees where their checkpoints left them; a group goes on together from the same epoch, and
+        """Trainees where their checkpoints left them; a group goes on together from the same step, and
         members that stand elsewhere are left for a later group."""
         trainees = []
         for node in nodes:
@@ -217,9 +219,20 @@ class Run:
             if saved is not None:
                 unpack(trainee, *saved)
             trainees.append(trainee)
-        return [t for t in trainees if t.epoch == trainees[0].epoch]
+        at = trainees[0].epoch, trainees[0].steps
+        return [t for t in trainees if (t.epoch, t.steps) == at]
 
     def _epochs(
+        self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]
+    ) -> Iterator[events.Event]:
+        """Train to the end; interrupted, save where each stands."""
+        try:
+            yield from self._undisturbed(trainees, passes, locks)
+        except (KeyboardInterrupt, GeneratorExit):
+            self._checkpoint(trainees, passes)
+            raise
+
+    def _undisturbed(
         self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]
     ) -> Iterator[events.Event]:
         batch_size = trainees[0].node.recipe.batch_size
@@ -229,10 +242,11 @@ class Run:
         def settle(trainee: Trainee) -> events.Event:
             key = trainee.node.key
             chosen = conclude(trainee, passes, self.images, batch_size)
-            trials.check_unchanged(self.plan.data, TRAINED_ON, key)
-            self._keep(trainee, chosen, passes, len(trainees))
-            self.done.add(key)
-            locks.pop(key).release()
+            with uninterrupted():
+                trials.check_unchanged(self.plan.data, TRAINED_ON, key)
+                self._keep(trainee, chosen, passes, len(trainees))
+                self.done.add(key)
+                locks.pop(key).release()
             return events.Finished(key, sum(trainee.seconds.values()))
 
         for trainee in trainees:  # killed after its last epoch, before it was kept
@@ -263,9 +277,10 @@ class Run:
         alive = [t for t in trainees if t.node.key in at_work]
         if alive:
             trials.check_unchanged(self.plan.data, TRAINED_ON, alive[0].node.key)
-        for trainee in alive:
-            trainee.frozen_macs += passes.take(trainee.node.key)
-            self.store.write_checkpoint(trainee.node.key, *pack(trainee))
+        with uninterrupted():
+            for trainee in alive:
+                trainee.frozen_macs += passes.take(trainee.node.key)
+                self.store.write_checkpoint(trainee.node.key, *pack(trainee))
         took = time.perf_counter() - began
         for trainee in alive:
             trainee.spend("checkpoint", took / len(alive))
@@ -343,7 +358,7 @@ def run(
             store.plan_trial(trial.id, trial.keys)
     failed = {} if failed is None else failed
     try:
-        with applied(plan.numerics), costs.meter(conduct.device) as meter:
+        with terminable(), applied(plan.numerics), costs.meter(conduct.device) as meter:
             yield from Run(plan, store, conduct, failed, images, allowed, cache, meter).work()
     finally:
         images.close()

@@ -1,0 +1,62 @@
+"""What a pass over a split comes to, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Tally:
+    """Sums of loss, cross-entropy and hits over a pass, kept on the device and read once.
+
+    losses: [steps] float32.  sums: [1 + 2 · exits] float64.  images, steps: added so far.  seconds: that
+    an epoch took before it was interrupted.
+    """
+
+    exits: Sequence[int]
+    losses: Tensor
+    sums: Tensor
+    images: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def begun(exits: Sequence[int], steps: int, device: torch.device) -> Tally:
+        sums = torch.zeros(1 + 2 * len(exits), dtype=torch.float64, device=device)
+        return Tally(exits, torch.zeros(steps, device=device), sums)
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, logits: Mapping[int, Tensor], labels: Tensor) -> None:
+        self.losses[self.steps] = loss
+        found = [loss * len(labels)]
+        for exit in self.exits:
+            found.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
+            found.append((logits[exit].argmax(1) == labels).sum())
+        self.sums += torch.stack([value.double() for value in found])
+        self.images += len(labels)
+        self.steps += 1
+
+    def read(self) -> tuple[float, dict[int, tuple[float, float]]]:
+        """The mean loss, and (cross-entropy, accuracy) by exit. Waits for the device."""
+        loss, *rest = (self.sums / self.images).tolist()
+        pairs = zip(rest[::2], rest[1::2], strict=True)
+        return loss, dict(zip(self.exits, pairs, strict=True))
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON, for a checkpoint; `unpack` brings it back."""
+        numbers = {"images": self.images, "steps": self.steps, "seconds": self.seconds}
+        return {"losses": self.losses, "sums": self.sums}, numbers
+
+    @staticmethod
+    def unpack(
+        exits: Sequence[int], tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], like: Tensor
+    ) -> Tally:
+        """like: any tensor on the device at hand."""
+        losses, sums = (tensors[name].to(like.device) for name in ("losses", "sums"))
+        return Tally(exits, losses, sums, **numbers)
