@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from offramp.meters import free_memory, usable_cores
+from offramp.meters import free_memory, killed_for_memory, usable_cores
 
 
 def written(folder: Path, **files: str) -> None:
@@ -86,3 +86,20 @@ def test_a_group_of_the_first_version_without_limit(tmp_path: Path) -> None:
 def test_this_machine() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
     assert 0 < free_memory() <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "file"),
+    [
+        ("0::/outer/me", "outer/me", "memory__events"),
+        ("4:memory:/me", "memory/me", "memory__oom_control"),
+    ],
+)
+def test_kills_for_lack_of_memory_are_counted(tmp_path: Path, line: str, folder: str, file: str) -> None:
+    groups, mine = group(tmp_path, line)
+    written(groups / folder, **{file: "under_oom 0\noom_kill 3\n"})
+    assert killed_for_memory(groups, mine) == 3
+
+
+def test_where_no_group_tells_the_machine_does(tmp_path: Path) -> None:
+    assert killed_for_memory(tmp_path, tmp_path / "no file") >= 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from kit import (
@@ -24,6 +28,7 @@ from kit import (
     finish,
     hashes,
     helper,
+    notes,
     reused,
     said,
     start,
@@ -148,11 +153,14 @@ def make_data(dying: str = "no"):
             raise KeyboardInterrupt
         if dying == "wrong":
             raise ValueError("no more images")
-        if dying == "mid-training":
+        if dying in ("once", "always"):
+            from pathlib import Path
             from offramp.engine import fit
+            died = Path(__file__).with_name("died")
             step, calls = fit.step, iter(range(1000))
             def fatal(*args):
-                if next(calls) == 5:
+                if next(calls) == 5 * (dying == "once") and not (dying == "once" and died.exists()):
+                    died.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
                 return step(*args)
             fit.step = fatal
@@ -213,20 +221,98 @@ def test_a_worker_that_cannot_begin_is_reported(
         pooled(with_data(data, dying), tmp_path / "store")
 
 
-def test_a_worker_that_dies_in_training_is_reported_and_nothing_is_lost(
-    tmp_path: Path, data: str
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_run_goes_on_without_a_worker_that_is_killed(
+    tmp_path: Path, data: str, memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "store"
-    with pytest.raises(
-        OfframpError, match=r"a worker process died \(exit code -9\).*run the same command again"
-    ):
-        pooled(with_data(data, "mid-training"), root)
-    check_sound(Store(root))
-    plan = make_plan(spec.parse(with_data(data, "no")), CPU)
-    _, events = finish(plan, root)  # the other worker may have taken over before it was ended
+    """Another is started; none where memory was short."""
+    if memory:
+        counts = iter(range(9))
+        monkeypatch.setattr("offramp.study.run.pool.killed_for_memory", lambda: next(counts))
+    plan, events = pooled(with_data(data, "once"), tmp_path / "store")
+    (note,) = notes(events)
+    if memory:
+        assert note == (
+            "A worker was killed for lack of memory; its work goes to what is left: 1 worker."
+        )
+    else:
+        assert note == (
+            "A worker was killed (exit code -9); another one goes on with its work (1 of 3)."
+        )
     assert {*trained(events), *reused(events)} == set(plan.nodes)
-    whole, _ = finish(plan, tmp_path / "whole")
-    check_equal(whole, Store(root))
+    whole, _ = finish(make_plan(spec.parse(with_data(data, "no")), CPU), tmp_path / "whole")
+    check_sound(Store(tmp_path / "store"))
+    check_equal(whole, Store(tmp_path / "store"))
+
+
+def test_workers_that_are_killed_again_and_again_end_the_run(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offramp.study.run.pool.REPLACED", 1)
+    message = r"a worker process died \(exit code -9\), and 1 had been replaced; run the same command"
+    with pytest.raises(OfframpError, match=message):
+        pooled(with_data(data, "always"), tmp_path / "store")
+    check_sound(Store(tmp_path / "store"))
+
+
+PARENT = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from kit import conduct
+from support import CPU
+from offramp.process import exit_code
+from offramp.store.store import Store
+from offramp.study.plan.plan import make_plan
+from offramp.study.run.pool import run_pooled
+from offramp.study.spec import file as spec
+
+if __name__ == "__main__":
+    study, root, workers = json.loads(sys.argv[3])
+    asked = conduct(Path(root), workers=workers, checkpoint_seconds=1e9)
+    try:
+        for event in run_pooled(make_plan(spec.parse(study), CPU), Store(Path(root)), asked):
+            print(type(event).__name__, flush=True)
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(signal.SIGKILL, 2), (signal.SIGTERM, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 1)],
+)
+def test_nothing_goes_on_without_its_parent(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    """Killed alone, or told to end together with all that it started, as Slurm does: nobody is left, and
+    what was at work is saved."""
+    script, root = tmp_path / "parent.py", tmp_path / "store"
+    script.write_text(PARENT)
+    endless = POOLED | {"seeds": [42], "strategies": ["joint"]}
+    endless["recipe"] = {"epochs": 10**6, "batch_size": 64}
+    here, order = Path(__file__).parent, json.dumps([endless, str(root), workers])
+    command = [sys.executable, str(script), str(here), str(here.parent), order]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        assert any(line == "Epoch\n" for line in parent.stdout)
+        others = psutil.Process(parent.pid).children(recursive=True)
+        assert len(others) >= (workers if workers > 1 else 0)
+        if number == signal.SIGKILL:
+            parent.kill()
+        else:
+            os.killpg(parent.pid, number)
+        _, left = psutil.wait_procs(others, timeout=300)
+        assert not left
+        parent.stdout.close()
+    assert parent.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    store = Store(root)
+    saved = [store.read_checkpoint(key) for key in store.archive.checkpoints()]
+    assert [s is not None for s in saved] == [True]
+    check_sound(store)
 
 
 def test_workers_of_a_run_that_nobody_reads_on_end_with_it(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 A meter that cannot be read is `Missing` with its reason; no value is ever made up in its place.
 """
 
-from offramp.meters.capacity import free_memory, usable_cores
+from offramp.meters.capacity import free_memory, killed_for_memory, usable_cores
 from offramp.meters.gpu import Gpu, find_gpu
 from offramp.meters.load import BUSY, busy_cores
 from offramp.meters.meter import Meter, Usage
@@ -21,5 +21,6 @@ __all__ = [
     "find_gpu",
     "find_packages",
     "free_memory",
+    "killed_for_memory",
     "usable_cores",
 ]

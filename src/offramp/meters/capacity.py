@@ -11,6 +11,8 @@ import psutil
 
 GROUPS = Path("/sys/fs/cgroup")  # where Linux shows control groups: one tree, or of version 1 several
 MINE = Path("/proc/self/cgroup")
+KILLS = ("memory.events", "memory.oom_control")  # of version 2 and of version 1
+MACHINE = Path("/proc/vmstat")
 
 
 def usable_cores(groups: Path = GROUPS, mine: Path = MINE) -> int:
@@ -34,6 +36,19 @@ def free_memory(groups: Path = GROUPS, mine: Path = MINE) -> int:
         if limit is not None and used is not None:
             free.append(limit - used + _reclaimable(folder))
     return max(0, min(free))
+
+
+def killed_for_memory(groups: Path = GROUPS, mine: Path = MINE) -> int:
+    """How many processes of this one's control group the kernel has killed for lack of memory, the
+    group's or the machine's; of the whole machine where there are no groups, 0 where nothing tells."""
+    places = [f / name for f in _folders(groups, mine, "memory") for name in KILLS]
+    for path in (*places, MACHINE):
+        try:
+            found = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+            return int(found["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
 
 
 def _folders(groups: Path, mine: Path, controller: str) -> Iterator[Path]:

@@ -136,6 +136,9 @@ class Store:
         with self._files.gate():
             self._files.write(sealed.text(plan), *_plan(trial))
 
+    def is_planned(self, trial: str) -> bool:
+        return self._files.exists(*_plan(trial))
+
     def drop_plan(self, trial: str) -> None:
         """The trial is there: what it needs is kept for its own sake."""
         self._discard(*_plan(trial))

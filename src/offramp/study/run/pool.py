@@ -1,32 +1,56 @@
-"""Several processes on one plan and one store."""
+"""Several processes on one plan and one store.
+
+A worker's events come through a pipe of its own: one that is killed half-way through a word garbles
+nobody else's, and one whose parent is gone finds the other end closed.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pickle
-import queue
 import signal
 from collections.abc import Generator, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.managers import SyncManager
 from typing import Any
 
 from offramp.errors import OfframpError
-from offramp.process import keep_freed_memory
+from offramp.meters import killed_for_memory
+from offramp.process import (
+    Terminated,
+    exit_code,
+    keep_freed_memory,
+    leave_signals_to_parent,
+    terminable,
+    watch_parent,
+)
 from offramp.store.store import Store
 from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan, make_plan
-from offramp.study.run.events import Event
+from offramp.study.run.events import Event, Note
 from offramp.study.run.run import Conduct, run
 from offramp.study.spec.models import Study
+from offramp.units import counted
+
+REPLACED = 3  # killed workers of a run that others are started for
+SAVING_S = 60.0  # that workers have to save what they are at
+SPAWN = multiprocessing.get_context("spawn")
+Crew = dict[Connection, SpawnProcess]
 
 
 def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, None, None]:
     """As `run`, with `conduct.workers` processes; events come in the order in which they happen.
 
-    Raises OfframpError for a strategy's function that a worker cannot have, and when a worker dies or
-    stops for a reason of its own.
+    For a worker that is killed another one is started, up to REPLACED times; where the kernel did it for
+    lack of memory, the others go on without it. They end, and save first, when this process ends,
+    however it does.
+
+    Raises OfframpError for a strategy's function that a worker cannot have, when more workers are
+    killed, and when one stops for a reason of its own.
     """
     if conduct.workers == 1:
         yield from run(plan, store, conduct)
@@ -36,26 +60,21 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
         conduct = replace(conduct, memory=share_of_workers(conduct.workers))
     # Spinning OpenMP threads of one process steal the cores that another one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        failed = manager.dict()
-        events: Any = context.Queue()
-        workers = [
-            context.Process(
-                target=_work, args=(plan.study, store.root, conduct, failed, events)
-            )  # no daemon: those may not start processes of their own, which read images
-            for _ in range(conduct.workers)
-        ]
-        with _interrupts_held():
-            for worker in workers:
-                worker.start()
+    manager = SyncManager(ctx=SPAWN)
+    manager.start(_serve)
+    with terminable(), manager:
+        asked = (plan.study, store.root, conduct, manager.dict())
+        crew = dict(_started(asked) for _ in range(conduct.workers))
         try:
-            yield from _listen(workers, events)
+            yield from _listen(crew, asked)
         finally:
-            for worker in workers:
-                worker.terminate()
-            for worker in workers:
-                worker.join()
+            _end(crew)
+
+
+def _serve() -> None:
+    """Before the process begins that keeps what workers have in common."""
+    leave_signals_to_parent()
+    watch_parent(signal.SIGKILL)
 
 
 def _check_own(study: Study) -> None:
@@ -70,6 +89,17 @@ def _check_own(study: Study) -> None:
             ) from None
 
 
+def _started(asked: tuple[Any, ...]) -> tuple[Connection, SpawnProcess]:
+    """A worker, and where its events come."""
+    events, theirs = SPAWN.Pipe(duplex=False)
+    # No daemon: those may not start processes of their own, which read images.
+    worker = SPAWN.Process(target=_work, args=(*asked, theirs))
+    with _interrupts_held():
+        worker.start()
+    theirs.close()
+    return events, worker
+
+
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Processes started here never see Ctrl-C, which a terminal sends to all: this process does, and
@@ -81,38 +111,75 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _listen(workers: list[Any], events: Any) -> Iterator[Event]:
-    finished = 0
-    while finished < len(workers):
-        try:
-            message = events.get(timeout=1.0)
-        except queue.Empty:
-            dead = [w for w in workers if w.exitcode not in (None, 0)]
-            if dead:
-                raise OfframpError(
-                    f"a worker process died (exit code {dead[0].exitcode}), perhaps for lack of "
-                    "memory; run the same command again, with fewer --workers"
-                ) from None
-            continue
-        if message is None:
-            finished += 1
-        elif isinstance(message, str):
-            raise OfframpError(message)
-        else:
-            yield message
+def _listen(crew: Crew, asked: tuple[Any, ...]) -> Iterator[Event]:
+    """What workers say until all are finished. Changes `crew`, which is of those at work."""
+    killed, for_memory = 0, killed_for_memory()
+    while crew:
+        for events in wait(list(crew)):
+            assert isinstance(events, Connection)
+            try:
+                message = events.recv()
+            except (EOFError, OSError, pickle.UnpicklingError):
+                worker = crew.pop(events)
+                worker.join()
+                killed += 1
+                before, for_memory = for_memory, killed_for_memory()
+                short = worker.exitcode == -signal.SIGKILL and for_memory > before
+                yield Note(_replaced(worker.exitcode, killed, short, len(crew)))
+                if not (short and crew):
+                    crew |= [_started(asked)]
+                continue
+            if message is None:
+                crew.pop(events).join()
+            elif isinstance(message, str):
+                raise OfframpError(message)
+            else:
+                yield message
+
+
+def _replaced(code: int | None, killed: int, short: bool, left: int) -> str:
+    """What is done about a worker that is gone. Raises OfframpError where nothing is."""
+    why = "for lack of memory" if short else f"exit code {code}"
+    ended = code is not None and code >= 0 and code != exit_code(Terminated(signal.SIGTERM))
+    if ended or killed > REPLACED:
+        many = "" if ended else f", and {REPLACED} had been replaced"
+        raise OfframpError(
+            f"a worker process died ({why}){many}; run the same command again, with fewer --workers if "
+            "memory is short"
+        )
+    if short and left:
+        return f"A worker was killed {why}; its work goes to what is left: {counted(left, 'worker')}."
+    return f"A worker was killed ({why}); another one goes on with its work ({killed} of {REPLACED})."
+
+
+def _end(crew: Crew) -> None:
+    """Have workers save what they are at and end; those that do not are killed."""
+    for worker in crew.values():
+        worker.terminate()
+    for worker in crew.values():
+        worker.join(SAVING_S)
+        worker.kill()
+        worker.join()
 
 
 def _work(
-    study: Study, root: Any, conduct: Conduct, failed: MutableMapping[str, str], events: Any
+    study: Study, root: Any, conduct: Conduct, failed: MutableMapping[str, str], told: Connection
 ) -> None:
     keep_freed_memory()  # as the process that started this one
     try:
-        plan = make_plan(study, conduct.device)
-        for event in run(plan, Store(root), conduct, failed):
-            events.put(event)
+        with terminable():
+            watch_parent(signal.SIGTERM)
+            plan = make_plan(study, conduct.device)
+            with closing(run(plan, Store(root), conduct, failed)) as events:
+                for event in events:
+                    told.send(event)
+            told.send(None)
     except OfframpError as error:
-        events.put(str(error))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None  # a worker that ends without a word has died
-    else:
-        events.put(None)
+        told.send(str(error))
+    except KeyboardInterrupt as error:
+        raise SystemExit(exit_code(error)) from None
+    except (OSError, EOFError):
+        parent = multiprocessing.parent_process()
+        if parent is not None and parent.is_alive():
+            raise
+        raise SystemExit(exit_code(Terminated(signal.SIGHUP))) from None  # nobody listens

@@ -31,7 +31,7 @@ from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
-from offramp.store.store import Held, Store
+from offramp.store.store import Damaged, Held, Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
@@ -229,7 +229,7 @@ class Run:
         try:
             yield from self._undisturbed(trainees, passes, locks)
         except (KeyboardInterrupt, GeneratorExit):
-            self._checkpoint(trainees, passes)
+            self._checkpoint([t for t in trainees if t.node.key in locks], passes)
             raise
 
     def _undisturbed(
@@ -258,6 +258,7 @@ class Run:
             for report in reports:
                 if isinstance(report, Diverged):
                     self.failed[report.key] = str(report)
+                    locks.pop(report.key).release()
                     yield events.Failed(report.key, str(report))
                     continue
                 yield events.Epoch(report)
@@ -265,16 +266,14 @@ class Run:
                 if finished(trainee.validation_losses, trainee.node.recipe):
                     yield settle(trainee)
             if time.monotonic() - saved >= pause:
-                took = self._checkpoint(trainees, passes)
+                took = self._checkpoint([t for t in trainees if t.node.key in locks], passes)
                 saved = time.monotonic()
                 pause = pause_after(took, self.conduct.checkpoint_seconds)
             self.meter.lap()  # keeping and checkpointing are no part of training
 
-    def _checkpoint(self, trainees: list[Trainee], passes: Pass) -> float:
+    def _checkpoint(self, alive: list[Trainee], passes: Pass) -> float:
         """Save what is still at work; the answer is how many seconds that took."""
         began = time.perf_counter()
-        at_work = {node.key for node in self._open()}
-        alive = [t for t in trainees if t.node.key in at_work]
         if alive:
             trials.check_unchanged(self.plan.data, TRAINED_ON, alive[0].node.key)
         with uninterrupted():
@@ -322,21 +321,29 @@ class Run:
                 continue
             if not self.done.issuperset(trial.keys):
                 continue
-            with self.store.lock(trial.id):
-                there = self.store.has_trial(trial.id, whole=False)
-                damage = trials.damage(self.store.trial_logits, trial.id) if there else None
-                if not there or damage is not None:
-                    trials.write(self.plan, self.store, trial, self.images, self.answers)
-                self.store.drop_plan(trial.id)  # which another process may have written a moment ago
+            there, damage = self._written(trial)
+            if not there or self.store.is_planned(trial.id):  # nothing is written where all is there
+                with self.store.lock(trial.id):
+                    there, damage = self._written(trial)
+                    if not there:
+                        trials.write(self.plan, self.store, trial, self.images, self.answers)
+                    self.store.drop_plan(trial.id)  # which another process may have written a moment ago
             if damage is not None:
                 yield events.Note(
                     f"{damage.path} {damage.reason}; that trial's logits are computed again"
                 )
             open_trials.remove(trial)
-            yield events.TrialDone(trial.id, there and damage is None)
+            yield events.TrialDone(trial.id, there)
         wanted = {name for trial in open_trials for name in trials.answered(trial)}
         for name in self.answers.keys() - wanted:
             del self.answers[name]
+
+    def _written(self, trial: Trial) -> tuple[bool, Damaged | None]:
+        """Whether a trial is there whole, every byte checked, and what is wrong with it."""
+        if not self.store.has_trial(trial.id, whole=False):
+            return False, None
+        damage = trials.damage(self.store.trial_logits, trial.id)
+        return damage is None, damage
 
 
 def run(
