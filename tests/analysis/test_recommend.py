@@ -55,14 +55,14 @@ def from_table(planted: Planted = Planted(), **more: object) -> Facts:  # noqa: 
 
 def test_who_is_better_everywhere_leads_everywhere() -> None:
     found = equal_compute(facts(1, FOUR, BETTER), DATA, NAMES)
-    assert [level.unbeaten for level in found] == [("joint",)] * 5
+    assert [level.leading for level in found] == [("joint",)] * 5
     assert crossings(found) == []
     assert found[0].macs == 1e6 and found[-1].macs == 4e6
 
 
 def test_curves_that_cross_are_told_as_crossing() -> None:
     found = equal_compute(facts(1, FOUR, CROSS), DATA, NAMES)
-    assert found[0].unbeaten == ("separate",) and found[-1].unbeaten == ("joint",)
+    assert found[0].leading == ("separate",) and found[-1].leading == ("joint",)
     assert ("joint", "separate") in crossings(found)
 
 
@@ -72,10 +72,10 @@ def test_equal_networks_are_not_told_apart() -> None:
     for seed in range(draws):
         known = facts(seed, FOUR, images=300, seeds=12, taste=0.6)
         found = equal_compute(known, DATA, NAMES)
-        false += any(len(level.unbeaten) < 4 for level in found)
+        false += any(len(level.leading) < 4 for level in found)
         unshared = {key: replace(a, images="") for key, a in known.answers.items()}
         blind = equal_compute(Facts(known.numbers, unshared), DATA, NAMES)
-        alone += any(len(level.unbeaten) < 4 for level in blind)
+        alone += any(len(level.leading) < 4 for level in blind)
     assert false / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
     assert alone / draws > 0.3  # control: one draw of images decides
 

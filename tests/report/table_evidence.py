@@ -97,7 +97,8 @@ def _trial(made: Made) -> TrialRecord:
     exits, numbers = tuple(made.accuracy), list(made.accuracy.values())
     node = f"{made.id}-phase"
     cost = records.cost(seconds={"train": made.seconds}, comparable=made.measured)
-    metrics = {"accuracy": numbers, "cross_entropy": [made.loss[-1]] * len(exits)}
+    written = [0.0 if np.isnan(n) else n for n in numbers]  # a manifest holds no NaN, a table may
+    metrics = {"accuracy": written, "cross_entropy": [made.loss[-1]] * len(exits)}
     manifest = records.manifest(
         (node,),
         **{"strategy": made.strategy, "program": made.strategy, "seed": made.seed, "exits": exits},

@@ -33,7 +33,7 @@ def advice(goal: Goal, known: Facts, accuracy: float | None = None) -> Advice:
 def test_curves() -> None:
     start = "At equal compute, by MACs of an image (test accuracy, adjusted p < 0.05): "
     assert curves(BETTER) == f"{start}the most accurate is joint from 1 M to 4 M."
-    assert curves(WORSE) == f"{start}less accurate than the best: joint from 1 M to 4 M."
+    assert curves(WORSE) == f"{start}joint is behind separate from 1 M to 4 M."
     crossed = curves(CROSS)
     assert crossed.startswith(f"{start}the most accurate is separate at 1 M; joint from 3.25 M to 4 M.")
     assert "Curves that cross: " in crossed and "joint and separate" in crossed
@@ -60,7 +60,7 @@ def test_a_goal_with_no_winner_names_none() -> None:
     assert text.startswith("For accuracy: no significant difference between any of 4 strategies (")
     assert text.endswith(" points would have been found in 80 % of such runs.")
     fast = sentence(advice("latency", facts(2, FOUR, EQUAL), 0.6))
-    assert "no significant difference between any of 4 strategies (mean MACs of an image " in fast
+    assert "no significant difference between any of 4 strategies (per image " in fast
     assert ", for 60.0 % on test); " in fast and "points at equal compute would have been found" in fast
 
 
@@ -74,13 +74,13 @@ def test_who_may_reach_a_target_is_open() -> None:
     known = facts(1, FOUR, Skill(shift={"joint": 0.2}))
     best = max(a.right[:, -1].mean() for k, a in known.answers.items() if k[2] == "separate")
     text = sentence(advice("latency", known, float(best)))
-    assert text.startswith("For few MACs at inference: joint (mean MACs of an image ")
-    assert "whether " in text and text.endswith(" can is open.")
+    assert text.startswith("For few MACs at inference: joint (per image ")
+    assert "whether " in text and text.endswith(" can reach it is open.")
 
 
 def test_who_alone_reaches_a_target_is_told_so() -> None:
     text = sentence(advice("latency", facts(1, FOUR, BETTER), 0.85))
-    assert text.endswith("for 85.0 % on test); no other can be used so.")
+    assert text.endswith("distillation, separate and two-stage do not reach it.")
 
 
 @pytest.mark.parametrize("measured", [True, False])

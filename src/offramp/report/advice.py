@@ -132,18 +132,29 @@ def sentence(advice: Advice, several: bool = False) -> str:
         low, high = sorted((best.mean, others[-1].mean))
         spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
         every = f"no significant difference between any of {len(others) + 1} strategies"
-        return f"{start}{every} ({spread}{target}){_shown(advice)}."
+        return f"{start}{every} ({spread}{target}){_shown(advice)}{_left_out(advice)}."
     value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
-    open_ = [out.name for out in advice.ruled_out if out.why.startswith(OPEN)]
-    reach = f"; whether {listed(open_)} can is open" if open_ and advice.target is not None else ""
-    return f"{start}{best.name} ({value}); {sure(advice)}{_shown(advice)}{reach}."
+    if advice.goal == "balanced":
+        value = f"{value}; {advice.notes[0].rstrip('.')[:1].lower()}{advice.notes[0].rstrip('.')[1:]}"
+    return f"{start}{best.name} ({value}); {sure(advice)}{_shown(advice)}{_left_out(advice)}."
+
+
+def _left_out(advice: Advice) -> str:
+    """Who has no place in a ranking by a target: who does not reach it, and of whom that is open."""
+    if advice.target is None:
+        return ""
+    misses = [out.name for out in advice.ruled_out if out.why.startswith("it reaches")]
+    unsure = [out.name for out in advice.ruled_out if out.why.startswith(OPEN)]
+    parts = [f"{listed(misses)} {'does' if len(misses) == 1 else 'do'} not reach it"] if misses else []
+    parts += [f"whether {listed(unsure)} can reach it is open"] if unsure else []
+    return "".join(f"; {part}" for part in parts)
 
 
 def title(advice: Advice) -> str:
     """What is ranked by, in the middle of a sentence; says what it is a mean of."""
     if advice.measure.name == "accuracy-test":
         return "test accuracy, mean over exits" if advice.at is None else "test accuracy"
-    text = advice.measure.title
+    text = advice.measure.title if advice.measure.name != "macs" else "per image"
     return text if text[1].isupper() else text[0].lower() + text[1:]
 
 
@@ -172,7 +183,7 @@ def compared(made: Sequence[Level], place: str = "") -> str:
         return ""
     where = f" ({place})" if place else ""
     low, high = macs(made[0].macs), macs(made[-1].macs)
-    if all(len(level.unbeaten) == len(level.means) for level in made):
+    if all(len(level.leading) == len(level.means) for level in made):
         shown = [p.detectable for level in made for p in level.pairs if isinstance(p, Pair)]
         most = _found(f"{100 * max((d for d in shown if d), default=0.0):.2g} points")
         return (
@@ -180,16 +191,19 @@ def compared(made: Sequence[Level], place: str = "") -> str:
             f"{low} to {high} MACs an image{most}."
         )
     leading, behind = [], []
-    for part, unbeaten in stretches(made):
+    for part, leaders in stretches(made):
         first, last = macs(part[0].macs), macs(part[-1].macs)
         at = f"at {first}" if len(part) == 1 else f"from {first} to {last}"
-        others = [name for name in part[-1].means if name not in unbeaten]
-        if len(unbeaten) == 1:
-            leading.append(f"{unbeaten[0]} {at}")
+        others = [name for name in part[-1].means if name not in leaders]
+        if len(leaders) == 1:
+            leading.append(f"{leaders[0]} {at}")
         elif others:
-            behind.append(f"{listed(others)} {at}")
+            tops = {next(iter(level.means)) for level in part}
+            best = tops.pop() if len(tops) == 1 else "the best"
+            be = "is" if len(others) == 1 else "are"
+            behind.append(f"{listed(others)} {be} behind {best} {at}")
     parts = [f"the most accurate is {'; '.join(leading)}"] if leading else []
-    parts += [f"less accurate than the best: {'; '.join(behind)}"] if behind else []
+    parts += ["; ".join(behind)] if behind else []
     if crossed := [f"{a} and {b}" for a, b in crossings(made)]:
         parts.append(f"curves that cross: {', '.join(crossed)}")
     first, *rest = parts
@@ -199,7 +213,7 @@ def compared(made: Sequence[Level], place: str = "") -> str:
 
 def _found(difference: str) -> str:
     """A difference that would probably have been found."""
-    return f"; {difference} would have been found in {100 * POWER:.0f} % of such runs"
+    return f"; a difference of {difference} would have been found in {100 * POWER:.0f} % of such runs"
 
 
 def listed(names: Sequence[str]) -> str:

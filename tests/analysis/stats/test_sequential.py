@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from offramp.analysis.stats.pairwise import Estimate, Pair, UntestedPair, over_blocks
+from offramp.analysis.stats.pairwise import (
+    Estimate,
+    Pair,
+    UntestedPair,
+    half_width,
+    over_blocks,
+    p_values,
+)
 from offramp.analysis.stats.sample import Group
 from offramp.analysis.stats.sequential import (
     Decision,
     Looks,
     decide,
-    half_width,
     hopeless,
-    p_values,
     sequential_differences,
     spent,
 )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.special import stdtr
 
 from offramp.analysis.claims.claim import Claim
 from offramp.analysis.claims.parts import (
@@ -142,9 +141,10 @@ def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
         size = measure.text(float(differences.mean()))
         return f"variation: the difference is {size} in every seed"
     n, mean = len(differences), float(differences.mean())
-    t = _beyond(claim, mean) / found.error
-    p_for, p_against = (float(stdtr(found.df, sign * t)) for sign in (-1, 1))
-    d = t / np.sqrt(n)
+    far = _beyond(claim, mean)
+    tail = found.p(far) / 2
+    p_for, p_against = (tail, 1 - tail) if far > 0 else (1 - tail, tail)
+    d = far / (found.error * np.sqrt(n))
     if claim.is_ == "within":  # d is of the nearer margin, so these are the larger and the smaller p
         p_against = min(2 * p_against, 1.0)
     sides = (float(left.mean()), float(right.mean()), mean)

@@ -31,9 +31,10 @@ class Level:
         return found.get((one, other), 0.0) > 0 or found.get((other, one), 0.0) < 0
 
     @property
-    def unbeaten(self) -> tuple[str, ...]:
-        """Groups that no other beats, the highest mean first."""
-        return tuple(a for a in self.means if not any(self.beats(b, a) for b in self.means))
+    def leading(self) -> tuple[str, ...]:
+        """The group with the highest mean, and those that it does not beat, the highest mean first."""
+        best = next(iter(self.means))
+        return tuple(name for name in self.means if not self.beats(best, name))
 
 
 def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tuple[Level, ...]:
@@ -71,6 +72,6 @@ def crossings(found: Sequence[Level]) -> list[tuple[str, str]]:
 
 
 def stretches(found: Sequence[Level]) -> list[tuple[tuple[Level, ...], tuple[str, ...]]]:
-    """Neighboring levels with the same groups unbeaten, and these in the order of their means."""
-    parts = [tuple(part) for _, part in groupby(found, key=lambda level: frozenset(level.unbeaten))]
-    return [(part, part[-1].unbeaten) for part in parts]
+    """Neighboring levels with the same groups leading, and these in the order of their means."""
+    parts = [tuple(part) for _, part in groupby(found, key=lambda level: frozenset(level.leading))]
+    return [(part, part[-1].leading) for part in parts]

@@ -21,7 +21,6 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
-from scipy.special import ndtri, stdtrit
 
 from offramp.analysis.stats.pairwise import (
     POWER,
@@ -36,6 +35,7 @@ from offramp.analysis.stats.pairwise import (
     obstacle,
     on_images,
     over_blocks,
+    p_values,
 )
 from offramp.analysis.stats.sample import Floats, Group
 
@@ -140,28 +140,6 @@ def spent(looks: Looks, seen: Sequence[Sequence[Estimate]], margin: float | None
     return best
 
 
-def p_values(far: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
-    """Two-sided p of means `far` from what is tested, [K]. seeds, images: the variance of the mean by
-    either, the first estimated with df degrees of freedom.
-
-    The p at which far² = t²·seeds + z²·images, with the two-sided quantiles t of Student's and z of the
-    normal distribution (Banerjee 1961): right or cautious for every mixture and every level, while
-    degrees of freedom in between find much too often at the small levels of many pairs and looks.
-    """
-    low, high = np.full(len(far), -200.0), np.zeros(len(far))  # log p
-    for _ in range(60):
-        middle = (low + high) / 2
-        too_small = half_width(np.exp(middle), seeds, images, df) > np.abs(far)
-        low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
-    return np.exp(high)
-
-
-def half_width(level: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
-    """Of the interval that misses the true value with probability `level` at most; see `p_values`."""
-    t, z = stdtrit(df, level / 2), ndtri(level / 2)
-    return np.asarray(np.hypot(t * np.sqrt(seeds), z * np.sqrt(images)))
-
-
 def hopeless(found: Estimate, margin: float, level: float) -> bool:
     """Whether no number of seeds is likely to decide: their luck apart, that of the images alone is too
     much. level: of a look, two-sided."""
@@ -193,9 +171,8 @@ def sequential_differences(
             continue
         last = seen[k][-1]
         level = alpha * looks.shares[last.blocks] / len(tested)
-        parts = (last.between / last.blocks, last.shared, last.blocks - 1)
-        half = float(half_width(np.array(level), *map(np.array, parts)))
-        shown = half + float(stats.t.ppf(POWER, last.df)) * last.error
+        half = last.half(level)
+        shown = half + last.half(2 * (1 - POWER))
         ends = (last.mean, last.mean - half, last.mean + half)
         made.append(Pair(g.label, h.label, *ends, float(p[k]), detectable=shown))
     return tuple(made)

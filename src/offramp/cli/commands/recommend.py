@@ -46,8 +46,8 @@ def recommend(
       offramp recommend --goal memory --frozen-backbone
 
     accuracy ranks by the mean over exits, on test; with --max-macs, by the accuracy that these MACs buy.
-    latency ranks by the MACs at which a network has --min-accuracy. By default that is the best final
-    exit's less one point. balanced ranks by the distance from the best, on average over the other goals.
+    latency ranks by the MACs at which a network has --min-accuracy. By default that is a point less than
+    the best. balanced ranks by the distance from the best, on average over the other goals.
     Differences are tested over seeds and test images. Fewer than three seeds give no recommendation.
     """
     asked = wish(goal, min_accuracy, max_macs, frozen_backbone)

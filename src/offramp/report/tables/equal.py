@@ -16,7 +16,8 @@ from offramp.units import macs
 
 CAPTION = (
     "Mean test accuracy over seeds, %, where an image takes these MACs on average. One confidence "
-    "threshold for all exits, chosen so that this much is spent: no label is used for that. Marks are "
+    "threshold for all exits, chosen so that this much is spent: no label is used for that. Compute is "
+    "that of all exits asked: of separate networks, their sum. Marks are "
     "within a column, over seeds and test images, p adjusted over all pairs and columns: not marked is "
     "what is significantly less accurate than the best."
 )
@@ -36,7 +37,7 @@ def equal(runs: Runs) -> list[Table]:
         for label, mean in level.means.items():
             for name in label.split(" = "):
                 rows.setdefault(name, {"strategy": name})[f"at_{n}"] = mean  # type: ignore[dict-item]
-                if label == top:
+                if mean == level.means[top]:
                     best.add((name, f"at_{n}"))
                 elif level.why is None and not level.beats(top, label):
                     alike.add((name, f"at_{n}"))
