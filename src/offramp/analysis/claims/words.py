@@ -17,9 +17,8 @@ RULE = (
     "two-sided and adjusted after Holm over the whole file. Likeness within a margin takes two "
     "one-sided tests, one of each side. As claimed: how many comparisons point its way in the means, "
     "significant or not. Difference and d (mean over standard deviation of the paired differences "
-    "beyond the margin, positive as claimed; on test, mean over the error that counts images too, by the "
-    "root of the seeds) are of the comparison that decides: the weakest one, or "
-    "the strongest against it. Found from: the smallest difference of it that is found in 80 % of such "
+    "beyond the margin, positive as claimed; on test the error counts images too) are of the comparison "
+    "that decides: the weakest one, or the strongest against it. Found from: the smallest difference of it that is found in 80 % of such "
     "runs, beside what is not significant."
 )
 
