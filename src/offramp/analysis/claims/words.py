@@ -18,8 +18,8 @@ RULE = (
     "one-sided tests, one of each side. As claimed: how many comparisons point its way in the means, "
     "significant or not. Difference and d (mean over standard deviation of the paired differences "
     "beyond the margin, positive as claimed; on test the error counts images too) are of the comparison "
-    "that decides: the weakest one, or the strongest against it. Found from: the smallest difference of it that is found in 80 % of such "
-    "runs, beside what is not significant."
+    "that decides: the weakest one, or the strongest against it. Found from: the smallest difference of "
+    "it that is found in 80 % of such runs, beside what is not significant."
 )
 
 
