@@ -25,11 +25,15 @@ def made(
     name: str = "cifar10",
     model: str = "resnet50",
     seeds: int = 5,
+    classes: int = 10,
+    weights: str | None = "imagenet",
 ) -> Evidence:
     """Trials of joint training, as the paper's on CIFAR-10 but for what is given."""
     found = evidence([Made("joint", s, {1: 0.5}, model=model) for s in range(seeds)])
     usual = records.manifest(network={"backbone": model, "taps": None}).as_json()
     usual["data"] |= {"name": name, "augment": augment}
+    usual["classes"] = [f"class {k}" for k in range(classes)]
+    usual["network"]["weights"] = weights
     usual["execution"]["mode"] = execution
     usual["recipe"] |= {**PAPER, **(recipe or {})}
     manifest = Manifest.model_validate(usual)
@@ -77,3 +81,13 @@ def test_other_networks_data_and_seeds_are_named() -> None:
     assert "learning rate 0.05 (the paper on chestxray14: 0.1)" in slower and "batches" not in slower
     assert "digits: a data set that the paper does not have" in said(made(name="digits"))
     assert "3 seeds; it has 5" in said(made(seeds=3))
+
+
+def test_other_classes_and_weights_are_named() -> None:
+    """Ten classes read as ImageNet-100, from weights that have seen them."""
+    text = said(made(name="imagenet100", model="mobilenetv2"))
+    assert "10 classes (the paper: 100)" in text
+    assert "networks start from given weights (the paper: from random weights)" in text
+    assert "networks start from random weights (the paper: from given weights)" in said(
+        made(weights=None)
+    )

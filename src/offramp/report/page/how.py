@@ -17,6 +17,7 @@ EPOCHS: Mapping[str, int] = MappingProxyType({r.data: r.epochs for r in RECIPES.
 AUGMENTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {r.data: r.augment for r in RECIPES.values()}
 )
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet100": 100, "chestxray14": 2}
 SETTINGS = (
     ("optimizer", "optimizer"),
     ("learning_rate", "learning rate"),
@@ -101,6 +102,7 @@ def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
         )
     if name not in EPOCHS:
         return [*found, "a data set that the paper does not have"]
+    found += _start(trials[0], name)
     epochs = sorted({t.manifest.recipe.epochs for t in trials})
     if epochs != [EPOCHS[name]]:
         words = " or ".join(map(str, epochs))
@@ -116,6 +118,21 @@ def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
     found.append("a network that the paper does not train on these data")
     for other in (r for r in RECIPES.values() if r.backbone == model):
         return [*found, *_recipe(trials, other, SETTINGS[:2], f"the paper on {other.data}")]
+    return found
+
+
+def _start(trial: TrialRecord, name: str) -> list[str]:
+    """Other classes and initial weights than the paper's on data of this name."""
+    found = []
+    manifest = trial.manifest
+    classes = len(manifest.classes)
+    if classes != CLASSES[name]:
+        found.append(f"{classes} classes (the paper: {CLASSES[name]})")
+    given = manifest.network.weights is not None or manifest.initial is not None
+    paper = {r.weights is not None for r in RECIPES.values() if r.data == name}
+    if given not in paper:
+        words = {True: "given weights", False: "random weights"}
+        found.append(f"networks start from {words[given]} (the paper: from {words[not given]})")
     return found
 
 
