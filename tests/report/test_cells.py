@@ -43,6 +43,8 @@ def test_one_value(column: Column, value: object, expected: str) -> None:
 def test_deviation_follows_where_there_is_one() -> None:
     column = Column("x", "x", "percent", 1, spread="sd")
     assert write(column, 0.5432, 0.0021) == "54.3 ±0.2"
+    assert write(Column("x", "x", "number", 0, spread="sd"), 8.0, 0.452) == "8 ±0.5"
+    assert write(Column("x", "x", "number", 0, spread="sd"), 8.0, 0.0) == "8 ±0"
     assert write(column, 0.5432, math.nan) == "54.3"
     assert write(column, math.nan, 0.1) == "–"
 
