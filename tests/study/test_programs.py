@@ -109,10 +109,13 @@ def test_wrong_options_are_refused_in_one_line(name: str, given: dict[str, Any],
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ({"name": "distillation", "temperature": 0}, r"temperature=0.*: input should be greater than 0"),
+        (
+            {"name": "distillation", "temperature": 0},
+            r"temperature=0.*: input should be greater than or equal to 0.01",
+        ),
         (
             {"name": "distillation", "temperature": -2.0},
-            r"temperature=-2.0\): input should be greater than 0",
+            r"temperature=-2.0\): input should be greater than or equal to 0.01",
         ),
         ({"name": "distillation", "alpha": 1.5}, "input should be greater than or equal to 0"),
         (
