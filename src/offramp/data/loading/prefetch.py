@@ -5,8 +5,11 @@ from __future__ import annotations
 import mmap
 import signal
 import sys
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
@@ -134,6 +137,7 @@ class Prefetch:
                 prefetch_factor=AHEAD if self._workers else None,
                 generator=torch.Generator(),  # it draws from the global one otherwise
             )
+            Finalize(None, _kill, (weakref.ref(self._loader),), exitpriority=100)
         return self._loader
 
 
@@ -198,6 +202,16 @@ class _Pictures(Dataset[Any]):
         except OfframpError as error:
             return str(error)
         return made if order.slot is None else _Filled(order.slot, shape)
+
+
+def _kill(loader: weakref.ref[DataLoader[Any]]) -> None:
+    """At the end of this process: its helpers ignore the signal that would ask them to end."""
+    workers = getattr(getattr(loader(), "_iterator", None), "_workers", ())
+    if workers and hasattr(signal, "SIGCHLD"):
+        with suppress(ValueError):  # torch takes the end of a worker for an error
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in workers:
+        worker.kill()
 
 
 def _helps(_: int) -> None:
