@@ -211,6 +211,7 @@ def test_a_dropout_that_two_parts_share_runs_in_the_mode_of_each():
         def forward(self, x):
             return self.c(self.drop(self.b(self.act(self.drop(self.a(x.flatten(1)))))))
 
+    torch.manual_seed(0)  # a tap of few features that are not zero may be dropped alike twice
     net = attach(Shared(), ["act"], (3, 8, 8), head="linear").eval()
     x = torch.ones(2, 3, 8, 8)
     whole = net.segment(1)(x)[0]
