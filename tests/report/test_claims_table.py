@@ -13,7 +13,7 @@ import table_evidence
 
 from offramp.analysis.claims import check
 from offramp.report import evidence
-from offramp.report.advice import answer, facts
+from offramp.report.advice import answer
 from offramp.report.claims import claims_table, paper, parse_claims
 from simulate import CIFAR100, tidy_table
 from support import run_all, tiny_plan, tiny_study
@@ -54,7 +54,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> evidence.Evidence:
 
 
 def test_advice_rests_on_the_answers_of_the_trials(found: evidence.Evidence) -> None:
-    known = facts(found)
+    known = found.facts
     assert known.heads_only == {"baseline", "two-stage"}
     trial = next(t for t in found.trials if t.strategy == "joint")
     own = known.answers[trial.model, trial.data, "joint", trial.seed]

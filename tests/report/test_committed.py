@@ -13,7 +13,7 @@ from offramp.analysis.recommend import Preference, recommend, sure
 from offramp.analysis.stats.analyze import OverBlocks
 from offramp.analysis.stats.pairwise import Pair
 from offramp.report import evidence
-from offramp.report.advice import answer, facts
+from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.markdown import markdown
@@ -83,8 +83,7 @@ def test_what_was_once_concluded_from_these_runs_no_longer_is() -> None:
     """Points of unequal accuracy were compared by their MACs over seeds alone: joint-two-stage came out
     better than every other, and pretrained-branch was ruled out for an accuracy that it reaches."""
     found = evidence.open(DOCS / "imagenette-quick")
-    known = facts(found)
-    (few,) = recommend(known, Preference("latency"))
+    (few,) = recommend(found.facts, Preference("latency"))
     assert not sure(few).startswith("better than every other")
     behind = {r.name for r in few.ranking if r.behind}
     assert "distillation" not in behind  # as accurate as the others for as little
@@ -96,7 +95,7 @@ def test_what_was_once_concluded_from_these_runs_no_longer_is() -> None:
     assert isinstance(over, OverBlocks)
     counts = [sum(isinstance(p, Pair) and p.p < 0.05 for p in ps) for ps in (over.pairs, pairs)]
     assert counts == [15, 10]  # seeds alone, seeds and images
-    texts = answer(found, known)
+    texts = answer(found)
     assert (
         "mean over exits 74.9 %" in texts[1]
     )  # the final exit has 92.3 %: it says what it is a mean of

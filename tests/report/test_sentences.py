@@ -55,6 +55,11 @@ def test_a_goal_with_a_winner() -> None:
     )
 
 
+def test_what_a_budget_buys_is_no_mean_over_exits() -> None:
+    (found,) = recommend(facts(1, FOUR, BETTER), Preference("accuracy", max_macs=3.5e6))
+    assert sentence(found).startswith("For accuracy: joint (test accuracy at these MACs ")
+
+
 def test_a_goal_with_no_winner_names_none() -> None:
     text = sentence(advice("accuracy", facts(1, FOUR, EQUAL)))
     assert text.startswith("For accuracy: no significant difference between any of 4 strategies (")

@@ -45,6 +45,12 @@ def difference(lost: int, gained: int, rows: int, level: float = 0.95) -> Interv
     return Interval((lost - gained) / rows, max(middle - reach, -1.0), min(middle + reach, 1.0))
 
 
+def p_of_chance(hits: NDArray[np.integer] | int, rows: int, common: float) -> Floats:
+    """p that as many of `rows` are right by giving the most common class, of share `common`, to all:
+    exact binomial test, one-sided. hits: of one exit, or of several."""
+    return np.asarray(stats.binom.sf(np.asarray(hits) - 1, rows, common))
+
+
 def calibration_error(confidence: Floats, right: Bools, bins: int = BINS) -> float | None:
     """Expected calibration error: |accuracy - mean confidence| in equal-width bins of confidence,
     weighted by their rows. confidence: [N], 0 to 1; NaN rows are left out; None where none is left."""

@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from offramp.errors import OfframpError
 from offramp.policy import scoring
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.guarantees import rows_needed_on_average
 from offramp.policy.policy import Policy
+from offramp.policy.quality import p_of_chance
 
 LEVEL = 0.05  # of the test against chance, one-sided
 MORE = "more epochs, pretrained weights or more images would help"
@@ -40,7 +40,7 @@ def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) ->
     often = int(np.unique(rows.labels, return_counts=True)[1].max())
     right = (scoring.answers(rows.logits) == rows.labels[:, None]).sum(axis=0)
     final = len(exits) - 1
-    p = stats.binom.sf(right - 1, count, often / count)
+    p = p_of_chance(right, count, often / count)
     weak = [final] if p[final] >= LEVEL else [i for i in used if p[i] >= LEVEL]
     return tuple(
         f"{'the full network' if i == final else f'exit {exits[i]}'} has {right[i]:,} of {count:,} "

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scipy import stats
-
-from offramp.analysis.recommend import GOALS, Advice, Facts, Preference, recommend, sure
-from offramp.analysis.recommend.equal import ALPHA, Level, crossings, equal_compute, stretches
-from offramp.analysis.recommend.goals import OPEN, Key
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
+from offramp.analysis.recommend.equal import ALPHA, Level, crossings, stretches
+from offramp.analysis.recommend.goals import OPEN
 from offramp.analysis.stats.pairwise import POWER, Pair
-from offramp.analysis.tradeoff import Answers
-from offramp.hashing import digest
+from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
@@ -28,50 +26,30 @@ WORDS = {
 }
 
 
-def facts(evidence: Evidence) -> Facts:
-    """What advice rests on, logits included."""
-    answers: dict[Key, Answers] = {}
-    for trial in evidence.trials:
-        key = digest(list(trial.manifest.sources.values()))[:16]
-        found = evidence.outcomes[trial.id].answers
-        answers[trial.model, trial.data, trial.strategy, trial.seed] = replace(found, source=key)
-    others = {t.strategy for t in evidence.trials if not _heads_only(t)}
-    looks = {(r.model, r.data): r.looks for r in evidence.runs if r.looks is not None}
-    return Facts(evidence.numbers, answers, frozenset(evidence.strategies) - others, looks)
-
-
-def _heads_only(trial: TrialRecord) -> bool:
-    """Whether, but for training the plain network first, it trains heads alone."""
-    plain, *rest = trial.phases
-    early = [part for phase in rest for part in phase.parts]
-    return plain.exits == trial.exits[-1:] and all(part.startswith("head ") for part in early)
-
-
 def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecord, str] | None:
     """A trial of the strategy with exits that runs of `model` put first, and how sure that is: a clause.
     None where they say nothing."""
     trials = tuple(t for t in evidence.trials if t.model == model and t.manifest.program != "baseline")
     labels = {t.strategy: t for t in trials}
     rows = evidence.table[(evidence.table["model"] == model) & evidence.table["strategy"].isin(labels)]
-    for advice in recommend(facts(replace(evidence, trials=trials, table=rows)), wish):
+    for advice in recommend(replace(evidence, trials=trials, table=rows).facts, wish):
         if advice.ranking:
             first = advice.ranking[0].name.split(" = ")[0]
             return labels[first], f"{model} on {advice.data}: {sure(advice)}"
     return None
 
 
-def answer(evidence: Evidence, known: Facts | None = None) -> tuple[str, ...]:
+def answer(evidence: Evidence) -> tuple[str, ...]:
     """What these runs say, and how sure: sentences on accuracy at equal compute, then one for each goal
-    and data set that they can answer, then one on the goals that they cannot. known: `facts`, if they
-    are at hand."""
-    useless = [text for runs in evidence.runs if (text := chance(runs))]
-    learned = [runs for runs in evidence.runs if not chance(runs)]
+    and data set that they can answer, then one on the goals that they cannot."""
+    said = {runs: chance(runs) for runs in evidence.runs}
+    useless = [text for text in said.values() if text]
+    learned = [runs for runs, text in said.items() if not text]
     if not learned:
         return tuple(useless)
-    found = known or facts(evidence)
     data = {runs.data for runs in learned}
     advised = {
-        goal: [a for a in recommend(found, Preference(goal)) if a.ranking and a.data in data]
+        goal: [a for a in recommend(evidence.facts, Preference(goal)) if a.ranking and a.data in data]
         for goal in GOALS
     }
     few = {a.withheld for given in advised.values() for a in given if a.withheld is not None}
@@ -81,8 +59,7 @@ def answer(evidence: Evidence, known: Facts | None = None) -> tuple[str, ...]:
     ]
     if not few:
         for runs in learned:
-            made = equal_compute(found, runs.data, {(runs.model, s): s for s in runs.strategies})
-            text = compared(made, runs.where if len(evidence.runs) > 1 else "")
+            text = compared(runs.levels, runs.where if len(evidence.runs) > 1 else "")
             sentences += [text] if text else []
     silent = []
     for goal, given in advised.items():
@@ -106,7 +83,7 @@ def chance(runs: Runs) -> str:
     hits = [int(o.answers.right[:, -1].sum()) for o in outcomes]
     best = max(range(len(trials)), key=lambda i: hits[i])
     images, common = len(outcomes[best].answers.right), outcomes[best].common
-    if stats.binomtest(hits[best], images, common, alternative="greater").pvalue * len(trials) < ALPHA:
+    if p_of_chance(hits[best], images, common) * len(trials) < ALPHA:
         return ""
     return (
         f"No network has learned, {runs.where}: the best final exit has {100 * hits[best] / images:.1f} "
@@ -152,8 +129,8 @@ def _left_out(advice: Advice) -> str:
 
 def title(advice: Advice) -> str:
     """What is ranked by, in the middle of a sentence; says what it is a mean of."""
-    if advice.measure.name == "accuracy-test":
-        return "test accuracy, mean over exits" if advice.at is None else "test accuracy"
+    if advice.measure is MEASURES["accuracy-test"]:
+        return "test accuracy, mean over exits"
     text = advice.measure.title if advice.measure.name != "macs" else "per image"
     return text if text[1].isupper() else text[0].lower() + text[1:]
 

@@ -7,7 +7,7 @@ packed logits. What is damaged, unfinished or of another setting is left out, an
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ import pandas as pd
 from offramp.analysis.claims import Claim, Judgment, OnImages, check
 from offramp.analysis.claims.parts import Location
 from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
+from offramp.analysis.recommend import Facts
+from offramp.analysis.recommend.goals import Key
+from offramp.analysis.tradeoff import Answers
 from offramp.errors import OfframpError
+from offramp.hashing import digest
 from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, other_accuracy, summarized
@@ -62,6 +66,19 @@ class Evidence:
     def outcomes(self) -> Mapping[str, LogitSummary]:
         """What every trial's test logits come to, by its id. Reads each trial's logits once."""
         return {t.id: summarized(*self.logits(t.id), t.macs, t.manifest.data.test) for t in self.trials}
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What advice rests on, answers of every trial included."""
+        answers: dict[Key, Answers] = {}
+        for t in self.trials:
+            source = digest(list(t.manifest.sources.values()))[:16]
+            answers[t.model, t.data, t.strategy, t.seed] = replace(
+                self.outcomes[t.id].answers, source=source
+            )
+        others = {t.strategy for t in self.trials if not t.heads_only}
+        looks = {(r.model, r.data): r.looks for r in self.runs if r.looks is not None}
+        return Facts(self.numbers, answers, frozenset(self.strategies) - others, looks)
 
     @cached_property
     def disagreements(self) -> tuple[str, ...]:

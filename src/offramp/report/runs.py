@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
+from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.pairwise import Images
 from offramp.analysis.stats.sequential import Looks
@@ -184,6 +185,12 @@ class Runs:
             f"seeds {which} were asked for later than others, or apart; if any were added because of "
             "what others had shown, p is too small (offramp run --until-decided keeps account of that)",
         )
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """Strategies compared at equal compute."""
+        names = {(self.model, s): s for s in self.strategies}
+        return equal_compute(self.evidence.facts, self.data, names)
 
     @cached_property
     def same_images(self) -> bool:

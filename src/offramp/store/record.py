@@ -91,6 +91,13 @@ class TrialRecord:
         """Whether its time, memory and power may be tested against others'."""
         return all(phase.cost.comparable for phase in self.phases)
 
+    @property
+    def heads_only(self) -> bool:
+        """Whether, but for training the plain network first, it trains heads alone."""
+        plain, *rest = self.phases
+        early = [part for phase in rest for part in phase.parts]
+        return plain.exits == self.exits[-1:] and all(part.startswith("head ") for part in early)
+
     @cached_property
     def seconds(self) -> Seconds:
         """Of training, three ways; marginal in the study that made it."""

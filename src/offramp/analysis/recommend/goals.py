@@ -15,7 +15,6 @@ from offramp.analysis.tradeoff import Answers, Floats
 from offramp.paper.guidelines import Goal
 
 LESS = 0.01  # accuracy to give up when no target is named
-FEWEST = 3  # seeds; two say next to nothing of how much seeds vary
 POINTS = 513  # of a mean curve
 ENDS = 33  # of them, at which its interval is worked out
 
@@ -83,21 +82,26 @@ class Reach:
 
 def reach(seeds: Sequence[Answers], accuracy: float, max_macs: float | None = None) -> Reach | None:
     """What a candidate needs; None where it cannot answer within `max_macs`. seeds: its answers."""
-    low = max(a.cheapest for a in seeds)
-    high = max(a.curve[1][0] for a in seeds)
-    high = high if max_macs is None else min(high, max_macs)
-    if high < low:
+    spent, mean = _mean_curve(seeds, max_macs)
+    if not len(spent):
         return None
-    spent = np.linspace(low, high, POINTS)
-    mean = np.mean([a.accuracy(spent) for a in seeds], axis=0)
     top = int(mean.argmax())
     if len(seeds) < 2 or not _same_images(seeds):
         return Reach(_first(spent, mean, accuracy), None, None, (float(mean[top]), None, None))
-    some = np.linspace(low, high, ENDS)
+    some = np.linspace(spent[0], spent[-1], ENDS)
     half = np.interp(spent, some, [_half([a.on_images(m) for a in seeds]) for m in some])
     ends = (_first(spent, mean + half, accuracy), _first(spent, mean - half, accuracy))
     best = (float(mean[top]), float(mean[top] - half[top]), float((mean + half).max()))
     return Reach(_first(spent, mean, accuracy), *ends, best)
+
+
+def _mean_curve(seeds: Sequence[Answers], max_macs: float | None = None) -> tuple[Floats, Floats]:
+    """MACs that all seeds can spend, and their mean accuracy there; none where `max_macs` are few."""
+    low = max(a.cheapest for a in seeds)
+    high = max(a.curve[1][0] for a in seeds)
+    high = high if max_macs is None else min(high, max_macs)
+    spent = np.linspace(low, high, POINTS if high >= low else 0)
+    return spent, np.mean([a.accuracy(spent) for a in seeds], axis=0)
 
 
 def ruled_out(found: Reach | None, target: float) -> str | None:
@@ -138,8 +142,7 @@ def _same_images(answers: Collection[Answers]) -> bool:
 
 def default_target(found: Mapping[Candidate, Mapping[int, Answers]]) -> float | None:
     """A point less than the best mean accuracy of any candidate, at whichever compute."""
-    curves = [reach(list(seeds.values()), 1.0) for seeds in found.values()]
-    best = [one.best[0] for one in curves if one is not None]
+    best = [float(_mean_curve(list(seeds.values()))[1].max()) for seeds in found.values()]
     return max(best) - LESS if best else None
 
 
@@ -170,6 +173,7 @@ def _of_points(_: Numbers) -> pd.DataFrame:
 
 
 MACS = Measure("macs", "Mean MACs of an image", "MMAC", _of_points, per_exit=False)
+AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs")
 BALANCE = Measure("balance", "Distance from the best", "of 1", _of_points, per_exit=False)
 FEWER = "it lacks exits that others have, so it has no mean over them"
 OPEN = "not shown either way"
@@ -243,7 +247,7 @@ def _accuracy(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
         note = (
             "Thresholds are such that an image takes these MACs on average; no label is used for that."
         )
-        return GoalValues(MEASURES["accuracy-test"], frame, out, (note,), images)
+        return GoalValues(AT_MACS, frame, out, (note,), images)
     seen = _observed(facts, data, ("accuracy-test",), names)
     note = "Accuracy is the mean over exits; --max-macs compares at equal compute."
     images = {

@@ -11,7 +11,6 @@ import pandas as pd
 
 from offramp.analysis.measures import Measure
 from offramp.analysis.recommend.goals import (
-    FEWEST,
     Candidate,
     Facts,
     GoalValues,
@@ -25,7 +24,7 @@ from offramp.analysis.recommend.goals import (
 )
 from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import Estimate, Pair, UntestedPair, paired_estimate
-from offramp.analysis.stats.sequential import Looks
+from offramp.analysis.stats.sequential import FEWEST, Looks
 from offramp.paper.guidelines import Goal
 
 ALPHA = 0.05

@@ -204,13 +204,15 @@ def p_values(far: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
     degrees of freedom in between find much too often at the small levels of many pairs and looks.
     Where images are no part of it, this is Student's t.
     """
+    alone = 2 * stats.t.sf(np.abs(far) / np.sqrt(np.where(seeds > 0, seeds, 1.0)), df)
+    if (plain := (images == 0) & (seeds > 0)).all():
+        return np.asarray(alone)
     low, high = np.full(len(far), -200.0), np.zeros(len(far))  # log p
     for _ in range(60):
         middle = (low + high) / 2
         too_small = half_width(np.exp(middle), seeds, images, df) > np.abs(far)
         low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
-    alone = 2 * stats.t.sf(np.abs(far) / np.sqrt(np.where(seeds > 0, seeds, 1.0)), df)
-    return np.where((images == 0) & (seeds > 0), alone, np.where(far == 0, 1.0, np.exp(high)))
+    return np.where(plain, alone, np.where(far == 0, 1.0, np.exp(high)))
 
 
 def half_width(level: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:

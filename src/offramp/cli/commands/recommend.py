@@ -81,7 +81,7 @@ def recommend_from(
     """given: whether `where` was named; if not, and nothing is there, the guidelines answer."""
     from offramp.analysis import recommend as advising
     from offramp.analysis.recommend import sure
-    from offramp.report import advice, evidence
+    from offramp.report import evidence
     from offramp.store.archive import is_store
 
     if not given and not is_store(where):
@@ -91,7 +91,7 @@ def recommend_from(
     if not found.trials:
         _guidelines(asked, f"{where} holds no finished trial.", as_json)
         return
-    answers = advising.recommend(advice.facts(found), asked)
+    answers = advising.recommend(found.facts, asked)
     out = [not a.ranking and a.untested == "every strategy is ruled out" for a in answers]
     silent = not any(a.ranking for a in answers) and not all(out)
     if as_json:

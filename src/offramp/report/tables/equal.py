@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from offramp.analysis.recommend.equal import Level, equal_compute
-from offramp.report.advice import facts
+from offramp.analysis.recommend.equal import Level
 from offramp.report.colors import rank
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
@@ -25,9 +24,7 @@ CAPTION = (
 
 def equal(runs: Runs) -> list[Table]:
     """Accuracy at equal compute."""
-    levels = equal_compute(
-        facts(runs.evidence), runs.data, {(runs.model, s): s for s in runs.strategies}
-    )
+    levels = runs.levels
     if not levels:
         return []
     rows: dict[str, dict[str, float]] = {}
