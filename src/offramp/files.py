@@ -8,15 +8,18 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offramp.errors import OfframpError, Unwritable
 
-_MENDABLE = {  # by the user: a place that is not theirs, or none
+_MENDABLE = {  # by the user: a place that is not theirs, or none, or a disk or a server that is gone
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
+FEW = 100  # files that a disk takes; what could not be written whole is gone again by then
 
 
 def sync(path: Path) -> None:
@@ -36,13 +39,25 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unwritable(
-                f"the disk is full while writing {path}; free space and run the same command again"
+                f"{_used_up(path, error.errno)} while writing {path}; "
+                "free space and run the same command again"
             ) from error
         if error.errno in _MENDABLE:
             raise Unwritable(
                 f"cannot write {path} ({error.strerror}); allow it or choose another folder"
             ) from error
         raise
+
+
+def _used_up(path: Path, number: int) -> str:
+    """What is used up."""
+    if number == errno.EDQUOT:
+        return "your quota is used up"
+    with suppress(OSError):
+        disk = os.statvfs(next(place for place in path.absolute().parents if place.exists()))
+        if disk.f_favail < FEW and disk.f_files:  # 0 of 0 where files are not counted
+            return "the disk takes no more files (inodes, see `df -i`)"
+    return "the disk is full"
 
 
 @contextmanager

@@ -146,6 +146,25 @@ def test_lines_that_stay(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None
     assert progress.closing("runs").startswith("1 of 3 trials in runs: 0 nodes trained, 1 reused, in ")
 
 
+def test_for_whom_a_run_waits(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the moving line at once; as one that stays after ten seconds, then seldom."""
+    now = [0.0]
+    monkeypatch.setattr("offramp.cli.progress.time.monotonic", lambda: now[0])
+    progress = Progress(plan, shown=True)
+    for at in range(70):
+        now[0] = float(at)
+        progress.see(events.Waiting(("k",), f"process 7 on node1, at it for {at} s"))
+        assert moving(progress)[1] == f"waiting for process 7 on node1, at it for {at} s"
+    seconds = [line.split()[-2] for line in capsys.readouterr().err.splitlines()]
+    assert seconds == ["10", "20", "40"]
+    progress.see(events.Note("something"))
+    progress.see(events.Waiting(("k",)))
+    assert moving(progress)[1] == "waiting for another process on this store"
+    assert capsys.readouterr().err == "something\n"
+
+
 def test_quiet_says_only_what_must_be_said(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(plan, shown=False)
     with progress:

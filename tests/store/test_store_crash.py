@@ -145,8 +145,13 @@ def test_killed_while_replacing_a_checkpoint(store: Store) -> None:
     assert ended == [-signal.SIGKILL, -signal.SIGKILL, 0] and found[1]["epoch"] == 2
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "your quota is used up")],
+)
+def test_full_disk_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
     key = node(store)
     store.write_checkpoint("k", {"w": torch.zeros(3)}, {"epoch": 1})
     before = files(store.root)
@@ -166,7 +171,7 @@ def test_full_disk_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch,
         with monkeypatch.context() as patch:
             patch.setattr(target, name, fills_up if name == "write_bytes" else no_space(code))
             for call in calls:
-                with pytest.raises(OfframpError, match=r"disk is full while writing .*; free space"):
+                with pytest.raises(OfframpError, match=rf"{said} while writing .*; free space"):
                     call()
                 assert files(store.root) == before
     found = store.read_checkpoint("k")

@@ -144,7 +144,7 @@ def test_an_entry_that_is_a_link_is_not_followed(full: Store, name: str, tmp_pat
     assert refused
 
 
-@pytest.mark.parametrize("name", [".gate", "k.lock", f"{LOOSE}.lock", f".write.{KEY}.lock"])
+@pytest.mark.parametrize("name", [".gate.1.lock", "k.1.lock", f"{LOOSE}.7.lock", f".write.{KEY}.1.lock"])
 def test_a_lock_that_is_a_link_is_refused(full: Store, name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("years of work")
     place = full.root / "locks" / name

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -36,9 +37,10 @@ from kit import (
 )
 
 from offramp.errors import OfframpError
+from offramp.store import locks
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
-from offramp.study.run.events import Began, Epoch, Waiting
+from offramp.study.run.events import Began, Epoch, Event, Waiting
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import run
 from offramp.study.spec import file as spec
@@ -131,6 +133,70 @@ def test_the_work_of_a_killed_process_is_taken_over(tmp_path: Path, two: list[Po
     assert sorted(trained(events)) == sorted(plan.nodes)
     whole, _ = finish(plan, tmp_path / "whole")
     check_equal(whole, Store(root))
+
+
+# What becomes of a run whose locks or store are taken away.
+
+
+def until_epoch(running: Generator[Event], root: Path) -> str:
+    """Have a run train one epoch; the key that it is at."""
+    key = next(event.report.key for event in running if isinstance(event, Epoch))
+    assert [path.name for path in (root / "locks").iterdir()] == [f"{key}.1.lock"]
+    return key
+
+
+def test_a_phase_that_went_to_another_process_is_not_trained_on(tmp_path: Path) -> None:
+    """As when this one was stopped for a while."""
+    plan, root = tiny_plan(tiny_study(["baseline", "joint"])), tmp_path / "store"
+    running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
+    key = until_epoch(running, root)
+    mine = root / "locks" / f"{key}.1.lock"
+    other = locks._made(mine.with_name(f"{key}.2.lock"))
+    mine.unlink()
+    events: list[Event] = []
+    for event in running:
+        events.append(event)
+        if isinstance(event, Waiting):
+            break
+    (note,) = notes(events)
+    assert note.startswith(f"phase '{plan.nodes[key].name}' went to process {os.getpid()} on ")
+    assert Store(root).read_checkpoint(key) is None, "that is the other's to write by now"
+    assert set(trained(events)) == set(plan.nodes) - {key}
+    assert isinstance(events[-1], Waiting) and events[-1].holder is not None
+    assert f"process {os.getpid()} on " in events[-1].holder
+    other.release()
+    events += running
+    assert sorted(trained(events)) == sorted(plan.nodes)
+    whole, _ = finish(plan, tmp_path / "whole")
+    check_equal(whole, Store(root))
+
+
+def test_a_store_that_is_moved_under_a_run_ends_it_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, root, place = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store", tmp_path / "elsewhere"
+    running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
+    until_epoch(running, root)
+    root.rename(place)
+    with pytest.raises(
+        OfframpError, match="store was moved or removed while it was in use; name"
+    ) as caught:
+        list(running)
+    assert "\n" not in str(caught.value) and not root.exists()
+    monkeypatch.setattr(locks, "EXPIRES_S", 0.1)  # this process, which had the lock, has not ended
+    whole, _ = finish(plan, tmp_path / "whole")
+    check_equal(whole, finish(plan, place)[0])
+
+
+def test_copies_of_a_store_that_a_run_is_at_work_on_go_on_by_themselves(tmp_path: Path) -> None:
+    plan, root = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store"
+    copies = []
+    for number, event in enumerate(run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))):
+        if isinstance(event, Began | Epoch) and len(copies) < 3:
+            copies.append(tmp_path / f"copy {number}")
+            shutil.copytree(root, copies[-1])
+    for copy in copies:
+        check_equal(finish(plan, copy)[0], Store(root))
 
 
 # Workers of one run.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +232,17 @@ def test_a_damaged_checkpoint_starts_the_phase_over(
 # A full disk.
 
 
-def full_disk(patch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
-    """The `at`-th file from now on is cut in half by a full disk; returns a count of files."""
+DISKS = {
+    errno.ENOSPC: "the disk is full while writing {}/.*; free",
+    errno.EDQUOT: "your quota is used up while writing {}/.*; free",
+    errno.EROFS: r"cannot write {}/.*\(Read-only file system\); allow it or",
+    errno.EIO: r"cannot write {}/.*\(Input/output error\); allow it or",
+    errno.ESTALE: r"cannot write {}/.*\(Stale file handle\); allow it or",
+}
+
+
+def full_disk(patch: pytest.MonkeyPatch, at: int, code: int = errno.ENOSPC) -> Callable[[], int]:
+    """The `at`-th file from now on is cut in half, with an error of the disk; returns a count."""
     original, written = Path.write_bytes, 0
 
     def write(self: Path, data: bytes) -> int:
@@ -239,7 +250,7 @@ def full_disk(patch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
         written += 1
         if written >= at:
             original(self, bytes(data[: len(data) // 2]))
-            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+            raise OSError(code, os.strerror(code), str(self))
         return original(self, data)
 
     patch.setattr(Path, "write_bytes", write)
@@ -253,11 +264,11 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
         whole, _ = finish(plan, tmp_path / "whole", checkpoint_seconds=0)
     # The store's version, a plan, a checkpoint, a node of 4 files, a trial of 2 files.
     assert written() == 1 + 1 + 1 + 4 + 2
-    for at in range(1, written() + 1):
+    for at, (code, said) in zip(range(1, written() + 1), cycle(DISKS.items()), strict=False):
         root = tmp_path / f"full at {at}"
         with monkeypatch.context() as patch:
-            full_disk(patch, at)
-            with pytest.raises(OfframpError, match=f"the disk is full while writing {root}/.*; free"):
+            full_disk(patch, at, code)
+            with pytest.raises(OfframpError, match=said.format(root)):
                 finish(plan, root, checkpoint_seconds=0)
         cut = Store(root)
         assert locks_free(plan, cut)

@@ -96,6 +96,8 @@ class Progress:
         self._share: dict[str, float] = {}  # of a node's epochs that are done
         self._skipped = 0.0  # work done by earlier runs, in MACs
         self._notes: set[str] = set()
+        self._waited: float | None = None  # since when nothing but waiting happens
+        self._patience = SELDOM
         self._live = Live(
             console=self._console, refresh_per_second=4, transient=True, get_renderable=self._screen
         )
@@ -112,6 +114,8 @@ class Progress:
         """Take in one event and show it."""
         from offramp.study.run import events
 
+        if not isinstance(event, events.Waiting):
+            self._waited, self._patience = None, SELDOM
         match event:
             case events.Reused(key):
                 if key not in self._trained:
@@ -135,8 +139,8 @@ class Progress:
                 self._last(f"failed: {self._describe(key)}: {reason}")
             case events.TrialDone(trial, reused):
                 self.trials[trial] = reused and self.trials.get(trial, True)
-            case events.Waiting():
-                self._now = ["waiting for another process on this store", ""]
+            case events.Waiting(_, holder):
+                self._wait(holder or "another process on this store")
             case events.Note(text):
                 if text not in self._notes:
                     self._notes.add(text)
@@ -162,6 +166,15 @@ class Progress:
             f"{counted(len(self._trained), 'node')} trained, {len(self._reused)} reused, "
             f"in {duration(time.monotonic() - self._began)}."
         )
+
+    def _wait(self, holder: str) -> None:
+        """Say for whom; a line stays where that takes long, and another one each time as long again."""
+        self._now = [f"waiting for {holder}", ""]
+        now = time.monotonic()
+        self._waited = now if self._waited is None else self._waited
+        if now - self._waited >= self._patience:
+            self._patience = 2 * (now - self._waited)
+            self._last(f"waiting for {holder}")
 
     def _skip(self, key: str, share: float) -> None:
         """So much of a node was done before this run."""

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from offramp.errors import OfframpError
 from offramp.files import discard, new_folder, replacing, unlinked, writing
-from offramp.store import locks
-from offramp.store.locks import Held
+from offramp.store.locks import Held, Locks
 from offramp.store.sealed import read_bytes
 
 LOCKS, STAGING = "locks", "staging"
@@ -31,6 +30,7 @@ class Disk:
         if root.exists() and not root.is_dir():
             raise OfframpError(f"{root} is not a folder; choose another place for the store")
         self._root = root
+        self._locks = Locks(root / LOCKS)
 
     def path(self, *name: str) -> Path:
         return unlinked(self._root, *name)
@@ -87,16 +87,22 @@ class Disk:
         return [(*folder, n) for n in self.names(*folder) if n[0] == "." and n.endswith(".tmp")]
 
     def lock(self, name: str) -> Held:
-        return locks.take(self.path(LOCKS), name)
+        return self._locks.take(name)
 
     def try_lock(self, name: str) -> Held | None:
-        return locks.try_take(self.path(LOCKS), name)
+        return self._locks.try_take(name)
 
-    def gate(self) -> AbstractContextManager[None]:
-        return locks.gate(self.path(LOCKS))
+    def holder(self, name: str) -> str | None:
+        return self._locks.holder(name)
+
+    def gate(self) -> AbstractContextManager[Held]:
+        return self._locks.gate()
+
+    def watch_locks(self) -> None:
+        self._locks.watch()
 
     def locks(self) -> tuple[set[str], list[tuple[str, ...]]]:
-        held, free = locks.survey(self.path(LOCKS))
+        held, free = self._locks.survey()
         return held, [(LOCKS, path.name) for path in free]
 
     def _at(self, *name: str) -> Path:

@@ -63,8 +63,14 @@ class FileSystem(Protocol):
     def try_lock(self, name: str) -> Held | None:
         """A lock, or None when somebody holds it, this process included."""
 
-    def gate(self) -> AbstractContextManager[None]:
+    def holder(self, name: str) -> str | None:
+        """Who holds a lock and for how long, in words; None where nobody does, or nothing tells."""
+
+    def gate(self) -> AbstractContextManager[Held]:
         """While it is shut nobody takes a lock. Not to be nested."""
+
+    def watch_locks(self) -> None:
+        """Look until it is known of each lock whether it is held, a minute at most."""
 
     def locks(self) -> tuple[set[str], list[tuple[str, ...]]]:
         """Names of the locks that are held, and of the files of those that are not; true as long as the

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from offramp.errors import OfframpError, Unwritable
 from offramp.hashing import digest
 from offramp.store import sealed, tensors
 from offramp.store.archive import FORMAT, NODE, TRIAL, VERSION, Archive, checked
@@ -55,6 +56,7 @@ class Store:
         """Nothing is created before the first write. Raises OfframpError as `Archive` does."""
         self.root = root
         self.archive = archive = Archive(root)
+        self._was_there = archive.exists()
         self._files = archive.files
         # What is read only, the archive reads.
         self.nodes, self.has_node, self.verify_node = (
@@ -83,6 +85,22 @@ class Store:
         self._begin()
         return self._files.lock(checked(key))
 
+    def holder(self, key: str) -> str | None:
+        """Who holds the lock of a key or trial id and for how long, in words; None where nobody does."""
+        return self._files.holder(checked(key))
+
+    def at_work(self) -> str | None:
+        """One who holds a lock here and for how long, in words; None where nobody does."""
+        with self._files.gate():
+            held, _ = self._files.locks()
+        said = (self._files.holder(key) or "another process" for key in sorted(held))
+        return next(said, None)
+
+    def renew(self, held: Held) -> bool:
+        """Whether a lock is still held, which it then is for a minute more."""
+        self._begin()
+        return held.renew()
+
     def _write_lock(self, key: str) -> Held:
         """Apart from `lock`, which the writer usually holds already; no key begins with a dot."""
         self._begin()
@@ -91,7 +109,13 @@ class Store:
     def _begin(self) -> None:
         self.archive.refuse_links()
         if not self.archive.exists():
+            if self._was_there:
+                raise Unwritable(
+                    f"the store {self.root} was moved or removed while it was in use; name its new "
+                    "place with --store and run the same command again"
+                )
             self._files.write(sealed.text({"format": FORMAT}), VERSION)
+        self._was_there = True
 
     # Nodes
 
@@ -212,6 +236,7 @@ class Store:
         self.archive.refuse_links()
         if not self.archive.exists():
             return []
+        self._files.watch_locks()
         with self._files.gate():
             found = self._unneeded(abandon)
             return [(self.root.joinpath(*name), self._files.size(*name)) for name in found]
@@ -222,8 +247,11 @@ class Store:
             return sum(size for _, size in self.unneeded(abandon))
         self.archive.refuse_links()
         freed = 0
-        with self._files.gate():
+        self._files.watch_locks()
+        with self._files.gate() as shut:
             for name in self._unneeded(abandon):
+                if not shut.renew():
+                    raise OfframpError(f"others are at work on {self.root} by now; run it again")
                 freed += self._files.size(*name)
                 self._files.remove(*name)
         return freed

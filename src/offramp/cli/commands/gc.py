@@ -35,13 +35,16 @@ def gc(
     freed = sum(count for _, count in unneeded)
     if not dry_run:
         freed = kept.collect(dry_run=False, abandon=abandon)
+    holder = kept.at_work()
     if json:
         paths = [str(path) for path, _ in unneeded]
-        emit({"paths": paths, "bytes": freed, "removed": not dry_run})
+        emit({"paths": paths, "bytes": freed, "removed": not dry_run, "at_work": holder})
         return
     listed = [(path, count) for path, count in unneeded if path.suffix != ".lock"]
     for path, count in listed:
         typer.echo(f"{path}  {size(count)}")
     if len(unneeded) > len(listed):
         typer.echo(f"{counted(len(unneeded) - len(listed), 'lock file')} that nobody holds")
+    if holder is not None:
+        typer.echo(f"At work here is {holder}; nodes and plans stay until it ends.")
     typer.echo(f"{'Would free' if dry_run else 'Freed'} {size(freed)}.")

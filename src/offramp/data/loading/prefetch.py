@@ -215,9 +215,8 @@ def _kill(loader: weakref.ref[DataLoader[Any]]) -> None:
 
 
 def _helps(_: int) -> None:
-    """A worker holds copies of the files its parent has open, locks of a store among them: it ends
-    together with its parent, which frees the locks, and not before it. (Where the kernel does not see to
-    that, torch looks for the parent every five seconds.)"""
+    """A worker holds copies of the files its parent has open: it ends together with its parent, and not
+    before it. (Where the kernel does not see to that, torch looks for the parent every five seconds.)"""
     end_with_parent(signal.SIGKILL)
     leave_signals_to_parent()
 

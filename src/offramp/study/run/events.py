@@ -45,9 +45,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Other processes are training what this one needs next."""
+    """Other processes are training what this one needs next. holder: one of them and for how long it has
+    been, in words; None where nothing tells."""
 
     keys: tuple[str, ...]
+    holder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,10 @@ class Conduct:
     speeds: Speeds | None = None
 
 
+class Lost(Exception):
+    """Locks that other processes took since this one was not heard of for too long."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What one process works with; `done`, `failed` and `answers` are what it knows so far.
@@ -105,7 +110,8 @@ class Run:
                 if self.cache is not None:
                     self.cache.keep({v for node in self._open() for v in reads_of(node)})
             elif waiting := self._open():
-                yield events.Waiting(tuple(node.key for node in waiting))
+                keys = tuple(node.key for node in waiting)
+                yield events.Waiting(keys, next(filter(None, map(self.store.holder, keys)), None))
                 time.sleep(POLL_SECONDS)
 
     def _open(self) -> list[Node]:
@@ -160,7 +166,8 @@ class Run:
             lock = self.store.try_lock(node.key)
             if lock is None:
                 continue
-            if self.store.has_node(node.key):  # finished by another process a moment ago
+            # Finished, or given up, by another process a moment ago.
+            if node.key in self.failed or self.store.has_node(node.key):
                 lock.release()
                 continue
             locks[node.key] = lock
@@ -196,6 +203,8 @@ class Run:
             yield from self._epochs(trainees, passes, locks)
         except Unwritable:
             raise
+        except Lost as error:
+            yield events.Note(str(error))
         except Changed:
             for key in locks:  # what was trained since may have seen other images
                 self.store.drop_checkpoint(key)
@@ -228,7 +237,9 @@ class Run:
         """Train to the end; interrupted, save where each stands."""
         try:
             yield from self._undisturbed(trainees, passes, locks)
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit, Lost):
+            with suppress(Lost):
+                self._renew(locks)
             self._checkpoint([t for t in trainees if t.node.key in locks], passes)
             raise
 
@@ -244,6 +255,7 @@ class Run:
             chosen = conclude(trainee, passes, self.images, batch_size)
             with uninterrupted():
                 trials.check_unchanged(self.plan.data, TRAINED_ON, key)
+                self._renew(locks)
                 self._keep(trainee, chosen, passes, len(trainees))
                 self.done.add(key)
                 locks.pop(key).release()
@@ -266,10 +278,23 @@ class Run:
                 if finished(trainee.validation_losses, trainee.node.recipe):
                     yield settle(trainee)
             if time.monotonic() - saved >= pause:
+                self._renew(locks)
                 took = self._checkpoint([t for t in trainees if t.node.key in locks], passes)
                 saved = time.monotonic()
                 pause = pause_after(took, self.conduct.checkpoint_seconds)
             self.meter.lap()  # keeping and checkpointing are no part of training
+
+    def _renew(self, locks: dict[str, Held]) -> None:
+        """Raises Lost where others took some of these locks, which are then no longer among them."""
+        lost = [key for key, lock in locks.items() if not self.store.renew(lock)]
+        for key in lost:
+            locks.pop(key).release()
+        if lost:
+            names = ", ".join(f"'{self.plan.nodes[key].name}'" for key in lost)
+            raise Lost(
+                f"phase {names} went to {self.store.holder(lost[0]) or 'another process'}, since this "
+                "process had been silent for a minute; what it did since its last checkpoint is void"
+            )
 
     def _checkpoint(self, alive: list[Trainee], passes: Pass) -> float:
         """Save what is still at work; the answer is how many seconds that took."""

@@ -1,0 +1,410 @@
+"""Locks on file systems of every kind, of several machines, and of what is moved, copied or cut off.
+
+Other machines are this one under another name; their clocks are the tests' own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from store_kit import files, forked, node, trial
+
+from offramp.errors import OfframpError
+from offramp.store import locks
+from offramp.store.locks import EXPIRES_S, LOOK_S, Locks
+from offramp.store.store import Store
+
+HERE = locks._machine()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What time it is, which sleeping changes; nobody writes into their files unasked. There is no other
+    clock: who compared those of two machines would fail here."""
+    now = SimpleNamespace(s=1000.0)
+
+    def sleep(seconds: float) -> None:
+        now.s += seconds
+
+    stand_in = SimpleNamespace(monotonic=lambda: now.s, sleep=sleep)
+    monkeypatch.setattr(locks, "time", stand_in)
+    monkeypatch.setattr(locks, "BEAT_S", 1e6)
+    monkeypatch.setattr(locks, "POLL_S", LOOK_S)
+    return now
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """From now on this process is on that machine."""
+
+    def move(name: str) -> None:
+        monkeypatch.setattr(locks, "_machine", lambda: name)
+        monkeypatch.setattr(locks.socket, "gethostname", lambda: name)
+
+    return move
+
+
+def lock_files(store: Store) -> list[str]:
+    return sorted(path.name for path in (store.root / "locks").iterdir())
+
+
+@pytest.mark.parametrize("code", ["ENOLCK", "EOPNOTSUPP", "EIO", "ENOSYS", None])
+def test_no_kernel_lock_is_needed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: str | None
+) -> None:
+    """Those of a file system refuse, or (None) say yes to everybody."""
+
+    def flock(*_: object) -> None:
+        if code is not None:
+            raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, flock)
+    other = Store(store.root)
+    with store.lock("k"):
+        assert other.try_lock("k") is None and store.try_lock("k") is None
+        node(other)
+        trial(other, "t")
+    with other.lock("k"):
+        assert store.try_lock("k") is None
+    assert lock_files(store) == []
+
+
+def test_a_machine_that_vanishes_is_waited_for_a_minute_and_named(
+    store: Store,
+    clock: SimpleNamespace,
+    on: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on("node1")
+    gone = store.lock("k")
+    clock.s += 180
+    assert store.renew(gone)
+    on("node2")
+    other = Store(store.root)
+    assert other.try_lock("k") is None
+    assert other.holder("k") == f"process {os.getpid()} on node1, at it for 3 min 00 s"
+    monkeypatch.setattr(locks, "BEAT_S", LOOK_S)
+    began, said = clock.s, ""
+    while (held := other.try_lock("k")) is None:
+        said = other.holder("k") or ""
+        clock.s += LOOK_S
+    assert said.endswith(" and silent for 55 s (from 60 s on it counts as gone)")
+    assert clock.s == began + EXPIRES_S
+    on("node1")  # it was only asleep
+    assert not store.renew(gone)
+    gone.release()
+    assert store.try_lock("k") is None and other.renew(held)
+    held.release()
+    assert lock_files(store) == [] and other.holder("k") is None
+
+
+def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
+    store: Store, clock: SimpleNamespace, on: Callable[[str], None]
+) -> None:
+    on("node1")
+    held, other = store.lock("k"), Store(store.root)
+    (file,) = (store.root / "locks").iterdir()
+    for minute in range(12):
+        on("node1")
+        assert store.renew(held)
+        stamp = time.time() + (-1) ** minute * 3600  # as a server writes whose clock is wrong
+        os.utime(file, (stamp, stamp))
+        on("node2")
+        for _ in range(int(EXPIRES_S / LOOK_S) - 1):
+            assert other.try_lock("k") is None
+            clock.s += LOOK_S
+
+
+def test_whoever_slept_itself_does_not_take_that_for_silence(
+    store: Store, clock: SimpleNamespace, on: Callable[[str], None]
+) -> None:
+    on("node1")
+    store.lock("k")
+    on("node2")
+    other = Store(store.root)
+    for _ in range(int(EXPIRES_S / LOOK_S)):
+        assert other.try_lock("k") is None
+        clock.s += 3600
+    assert other.try_lock("k") is not None
+
+
+def test_numbers_of_processes_mean_nothing_on_another_machine(
+    store: Store, on: Callable[[str], None]
+) -> None:
+    """One whose process is known to be gone is free at once, on its own machine alone."""
+    assert forked(lambda: store.lock("k")) == 0
+    on("node2")
+    assert store.try_lock("k") is None
+    on(HERE)
+    with store.lock("k"):
+        pass
+
+
+def test_a_number_that_another_process_has_by_now_is_told_from_the_holders(store: Store) -> None:
+    assert forked(lambda: store.lock("k")) == 0
+    (file,) = (store.root / "locks").iterdir()
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps({**said, "pid": os.getpid()}))
+    assert store.try_lock("k") is not None
+
+
+def test_a_killed_holder_that_nobody_has_noticed_is_gone(store: Store) -> None:
+    ready, write = os.pipe()
+
+    def hold() -> None:
+        store.lock("k")
+        os.write(write, b".")
+        time.sleep(600)
+
+    child = os.fork()
+    if child == 0:
+        hold()
+    try:
+        assert os.read(ready, 1) == b"." and store.try_lock("k") is None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
+    held = store.try_lock("k")
+    os.waitpid(child, 0)
+    assert held is not None
+
+
+def test_of_several_that_see_a_lock_expire_one_has_it(
+    store: Store, clock: SimpleNamespace, on: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a network file system shows one of them an old list of the files."""
+    on("node1")
+    store.lock("k")
+    on("node2")
+    one, other = Locks(store.root / "locks"), Locks(store.root / "locks")
+    for _ in range(int(EXPIRES_S / LOOK_S)):
+        assert one.try_take("k") is None and other.try_take("k") is None
+        clock.s += LOOK_S
+    old = locks._files(store.root / "locks")
+    held = one.try_take("k")
+    assert held is not None
+    current = locks._files
+    shown = iter([old])
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "_files", lambda folder: next(shown, None) or current(folder))
+        assert other._take("k") is None
+    assert held.renew()
+    # What is listed may also be long gone, so that its successor can be made: that is noticed.
+    (store.root / "locks" / "k.7.lock").write_bytes((store.root / "locks" / "k.2.lock").read_bytes())
+    shown = iter([old])
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "_files", lambda folder: next(shown, None) or current(folder))
+        (store.root / "locks" / "k.2.lock").unlink()
+        assert other._take("k") is None
+    assert lock_files(store) == ["k.7.lock"]
+
+
+def test_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "POLL_S", 0.001)
+    monkeypatch.setattr(locks, "GATE_POLL_S", 0.001)
+    inside, turns = [], []
+
+    def work() -> None:
+        mine = Locks(tmp_path / "locks")
+        for _ in range(5):
+            with mine.take("k"):
+                inside.append(1)
+                turns.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert turns == [1] * 15 and list((tmp_path / "locks").iterdir()) == []
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("mine"),
+    "nested": lambda path: path.write_text("[" * 900),
+    "numbers": lambda path: path.write_text('{"pid": 1e999, "seconds": "x"}'),
+    "odd": lambda path: path.write_text(
+        json.dumps({**dict.fromkeys(("token", "started"), ""), "machine": HERE, "pid": -1})[:-1]
+        + ', "host": "\\u001b[31m", "seconds": NaN}'
+    ),
+    "folder": lambda path: path.mkdir(),
+    "pipe": lambda path: os.mkfifo(path),
+}
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_a_file_that_no_holder_made_is_in_the_way_for_a_minute(
+    store: Store, clock: SimpleNamespace, make: Callable[[Path], object]
+) -> None:
+    node(store)
+    make(store.root / "locks" / "k.1.lock")
+    assert store.try_lock("k") is None
+    assert "\x1b" not in (store.holder("k") or "")
+    began = clock.s
+    store.lock("k").release()
+    assert clock.s == began + EXPIRES_S
+
+
+def test_collect_waits_until_it_knows_who_is_there(
+    store: Store, clock: SimpleNamespace, on: Callable[[str], None]
+) -> None:
+    loose = node(store)
+    on("node1")
+    held = store.lock("k")
+    on("node2")
+    other = Store(store.root)
+    assert other.at_work() == f"process {os.getpid()} on node1, at it for 0.0 s"
+    renew = iter([False, False, True])
+
+    def sleep(seconds: float) -> None:
+        clock.s += seconds
+        if next(renew, False):
+            assert held.renew()
+
+    locks.time.sleep = sleep  # type: ignore[assignment]  # of the stand-in
+    began = clock.s
+    other.collect(dry_run=False)
+    assert other.nodes() == [loose] and clock.s - began == 3 * LOOK_S, "it was heard of"
+    began = clock.s
+    other.collect(dry_run=False)
+    assert other.nodes() == [] and clock.s - began == EXPIRES_S
+    assert lock_files(store) == [] and other.at_work() is None
+
+
+def test_collect_ends_where_others_go_on_without_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [node(store, n) for n in range(3)]
+    gate = store.root / "locks" / ".gate.2.lock"
+    sizes = store._files.size
+
+    def slow(*name: str) -> int:
+        gate.write_text("of another process, which counted this one as gone")
+        return sizes(*name)
+
+    monkeypatch.setattr(store._files, "size", slow)
+    with pytest.raises(OfframpError, match=r"others are at work on .* by now; run it again"):
+        store.collect(dry_run=False)
+    assert len(store.nodes()) == len(kept) - 1
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_copy_of_a_store_at_work_is_one_of_its_own(store: Store, on: Callable[[str], None]) -> None:
+    """At once where it is known for a copy, on the same machine; on another one after a minute."""
+    key, held = node(store), store.lock("k")
+    place = store.root.with_name("copy")
+    shutil.copytree(store.root, place)
+    copy = Store(place)
+    copy.verify_node(key)
+    assert copy.holder("k") is None and copy.at_work() is None
+    with copy.lock("k"):
+        assert store.renew(held) and store.try_lock("k") is None
+    shutil.rmtree(place)
+    shutil.copytree(store.root, place)
+    on("node2")
+    assert copy.try_lock("k") is None
+    with copy.lock("k"):
+        assert store.try_lock("k") is None
+
+
+def test_a_store_under_another_path_is_no_copy(store: Store) -> None:
+    """Linked folders stand in for a folder that is mounted twice."""
+    with store.lock("k"):
+        other = store.root.with_name("other")
+        (other / "locks").mkdir(parents=True)
+        shutil.copy(store.root / "store.json", other)
+        (other / "locks" / "k.1.lock").hardlink_to(store.root / "locks" / "k.1.lock")
+        assert Store(other).try_lock("k") is None
+        (store.root.with_name("link")).symlink_to(store.root)
+        assert Store(store.root.with_name("link")).try_lock("k") is None
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_store_that_is_moved_or_removed_is_not_begun_anew(store: Store, how: str) -> None:
+    key, held = node(store), store.lock("k")
+    store.write_checkpoint("k", {"w": torch.zeros(3)}, {"epoch": 1})
+    before = files(store.root)
+    place = store.root.with_name("elsewhere")
+    store.root.rename(place)
+    if how == "removed":
+        shutil.rmtree(place)
+    calls: list[Callable[[], Any]] = [
+        lambda: node(store, 2),
+        lambda: trial(store, "t", key),
+        lambda: store.write_checkpoint("k", {"w": torch.ones(3)}, {"epoch": 2}),
+        lambda: store.try_lock("j"),
+        lambda: store.renew(held),
+    ]
+    for call in calls:
+        with pytest.raises(OfframpError, match=r"runs was moved or removed while.*--store") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    held.release()
+    assert not store.root.exists()
+    if how == "moved":
+        assert files(place) == before
+        with Store(place).lock("j"):
+            node(Store(place), 2)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system that takes few files; skips where none may be made."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=24", "tmpfs", str(mount)]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("may not mount a small file system here")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_no_inodes_and_a_disk_that_turns_read_only(small: Path) -> None:
+    store = Store(small / "runs")
+    key = node(store)
+    store.write_checkpoint("k", {"w": torch.zeros(3)}, {"epoch": 1})
+    with pytest.raises(OfframpError, match=r"takes no more files \(inodes, see `df -i`\) while"):
+        for n in range(1, 9):
+            node(store, n)
+    kept = store.nodes()
+    for each in kept:
+        store.verify_node(each)
+    store.discard_node(next(each for each in kept if each != key))
+    held = store.lock("k")
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    calls: list[Callable[[], Any]] = [
+        lambda: node(store, 20),
+        lambda: store.try_lock("j"),
+        lambda: store.renew(held),
+        lambda: store.write_checkpoint("k", {"w": torch.ones(3)}, {"epoch": 2}),
+    ]
+    for call in calls:
+        with pytest.raises(OfframpError, match=r"cannot write .*\(Read-only file system\); allow it or"):
+            call()
+    held.release()
+    store.verify_node(key)
+    found = store.read_checkpoint("k")
+    assert found is not None and found[1] == {"epoch": 1}
