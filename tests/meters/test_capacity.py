@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 from pathlib import Path
 
 import psutil
 import pytest
 
-from offramp.meters import free_memory, killed_for_memory, usable_cores
+from offramp.meters import free_addresses, free_memory, killed_for_memory, usable_cores
 
 
 def written(folder: Path, **files: str) -> None:
@@ -103,3 +105,15 @@ def test_kills_for_lack_of_memory_are_counted(tmp_path: Path, line: str, folder:
 
 def test_where_no_group_tells_the_machine_does(tmp_path: Path) -> None:
     assert killed_for_memory(tmp_path, tmp_path / "no file") >= 0
+
+
+def test_a_limit_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ulimit -v`, which is for each process."""
+    limit = [resource.RLIM_INFINITY]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit[0], -1))
+    assert free_addresses() == math.inf
+    mapped = psutil.Process().memory_info().vms
+    limit[0] = 2 * mapped
+    assert 0.9 * mapped < free_addresses() < 1.1 * mapped
+    limit[0] = mapped // 2
+    assert free_addresses() == 0

@@ -10,10 +10,22 @@ import pytest
 import torch
 from kit import conduct, finish
 
+from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.study.plan import workers
 from offramp.study.plan.plan import Plan
-from offramp.study.plan.workers import PROCESS, SHARE, Need, Workers, asked, fitting, suited, widest
+from offramp.study.plan.workers import (
+    PROCESS,
+    SHARE,
+    Need,
+    Workers,
+    asked,
+    check_memory,
+    fitting,
+    suited,
+    widest,
+)
+from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import run
 from support import CPU, tiny_plan, tiny_study
 
@@ -132,3 +144,39 @@ def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
     plain = plan(execution="plain")
     assert "one worker only" in asked(plain, 2, lambda: 64).reason
     assert asked(plain, 1, lambda: 64).reason == "as asked for"
+
+
+def test_what_cannot_fit_is_said_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a control group, or by `ulimit -v`; nothing is started, nothing written."""
+    made, store = plan(), Store(tmp_path / "store")
+    least = workers.need(made).least
+    assert 0 < least < workers.need(made).trial - PROCESS
+    check_memory(made, 1, lambda: least, lambda: least)
+    with pytest.raises(OfframpError, match=r"at the least, and .* of memory is free .*; give more, or"):
+        check_memory(made, 1, lambda: least - 1, lambda: least)
+    with pytest.raises(OfframpError, match=r"of address space is left \(`ulimit -v`\); give"):
+        check_memory(made, 1, lambda: least, lambda: least - 1)
+    with pytest.raises(OfframpError, match=r"fewer --workers, a smaller recipe.batch_size or"):
+        check_memory(made, 2, lambda: 2 * least, lambda: least)
+    groups, mine = tmp_path / "groups", tmp_path / "cgroup"
+    groups.mkdir()
+    mine.write_text("0::/\n")
+    (groups / "memory.max").write_text("700000000")
+    (groups / "memory.current").write_text(str(700000000 - least + 1))
+    monkeypatch.setattr(workers.free_memory, "__defaults__", (groups, mine))
+    with pytest.raises(OfframpError, match=r"training takes .* more at the least") as caught:
+        list(run_pooled(made, store, conduct(tmp_path)))
+    assert "\n" not in str(caught.value) and not store.root.exists()
+    (groups / "memory.current").write_text("0")
+    finish(made, store.root)
+    (groups / "memory.current").write_text("700000000")
+    list(run_pooled(made, store, conduct(tmp_path)))  # what is there needs no memory to train
+
+
+def test_heads_alone_need_no_room_for_the_backbone() -> None:
+    batch = {"batch_size": 512}
+    joint = plan("joint", recipe=batch)
+    heads = replace(joint, nodes={k: n for k, n in plan("two-stage").nodes.items() if "exit" in n.name})
+    assert workers.need(heads).least < workers.need(joint).least

@@ -3,7 +3,7 @@
 A meter that cannot be read is `Missing` with its reason; no value is ever made up in its place.
 """
 
-from offramp.meters.capacity import free_memory, killed_for_memory, usable_cores
+from offramp.meters.capacity import free_addresses, free_memory, killed_for_memory, usable_cores
 from offramp.meters.gpu import Gpu, find_gpu
 from offramp.meters.load import BUSY, busy_cores
 from offramp.meters.meter import Meter, Usage
@@ -20,6 +20,7 @@ __all__ = [
     "busy_cores",
     "find_gpu",
     "find_packages",
+    "free_addresses",
     "free_memory",
     "killed_for_memory",
     "usable_cores",

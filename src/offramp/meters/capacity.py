@@ -3,7 +3,9 @@ what is built in."""
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +38,14 @@ def free_memory(groups: Path = GROUPS, mine: Path = MINE) -> int:
         if limit is not None and used is not None:
             free.append(limit - used + _reclaimable(folder))
     return max(0, min(free))
+
+
+def free_addresses() -> float:
+    """Bytes that this process may still map, where that is limited (`ulimit -v`); infinity elsewhere."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    return max(0, limit - int(psutil.Process().memory_info().vms))
 
 
 def killed_for_memory(groups: Path = GROUPS, mine: Path = MINE) -> int:

@@ -11,12 +11,15 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from offramp.data.dataset import FileSplit, Split
 from offramp.engine.memory import saved_bytes
 from offramp.engine.resolve import Node
-from offramp.meters import free_memory, usable_cores
+from offramp.errors import OfframpError
+from offramp.meters import free_addresses, free_memory, usable_cores
+from offramp.parts import backbone
 from offramp.store.store import Store
 from offramp.study.plan.limits import SHARE
 from offramp.study.plan.plan import Plan, can_fuse
@@ -32,6 +35,9 @@ COPIES = 9
 STEP = 1.5
 # Without it the sum came out at 0.76 (VGG-16) to 1.15 (MobileNetV2) of what was measured.
 MARGIN = 1.35
+# What is needed for certain: weights, their gradients, what the optimizer keeps; and most of what is
+# saved for a backward pass through the whole network (not each phase passes all heads).
+LEAST_COPIES, LEAST_SAVED = 3, 0.75
 WORTH = 10.0  # seconds of work, for which a process is started that loads libraries and data first
 STEP_SECONDS, FAST = 0.002, 50e9  # of a step, however small; MACs a second
 
@@ -39,10 +45,11 @@ STEP_SECONDS, FAST = 0.002, 50e9  # of a step, however small; MACs a second
 @dataclass(frozen=True)
 class Need:
     """Bytes. trial: of one worker without its cache.  cache: of all frozen values that the largest
-    phase reads."""
+    phase reads.  least: that training takes for certain, beside libraries and images."""
 
     trial: int
     cache: int
+    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,42 @@ def need(plan: Plan) -> Need:
     pixels = sum(_pixels(split) for split in splits)
     weights = sum(t.nbytes for t in plan.net.parameters())
     batch = max(plan.study.recipe.batch_size, plan.numerics.frozen_batch)
-    step = int(STEP * batch * saved_bytes(plan.net))
+    saved = saved_bytes(plan.net)
+    step = int(STEP * batch * saved)
     execution = plan.study.execution
     cache = max((w.cache_bytes for w in plan.work.values()), default=0) if execution.cache else 0
-    return Need(PROCESS + int(MARGIN * (READING * pixels + COPIES * weights + step)), cache)
+    trial = PROCESS + int(MARGIN * (READING * pixels + COPIES * weights + step))
+    least, trunk = LEAST_COPIES * weights, set(backbone(plan.net.exits))
+    if any(trunk <= node.trained for node in plan.nodes.values()):
+        least += int(LEAST_SAVED * plan.study.recipe.batch_size * saved)
+    return Need(trial, cache, least)
+
+
+def check_memory(
+    plan: Plan,
+    count: int,
+    memory: Callable[[], int] = free_memory,
+    addresses: Callable[[], float] = free_addresses,
+) -> None:
+    """Raises OfframpError where `count` processes that train on the CPU cannot fit into what this one,
+    which has read the data and trains itself where it is the only one, may still take.
+
+    memory, addresses: how much that is, of all processes together and of each one.
+    """
+    least, held = need(plan).least, int(psutil.Process().memory_info().rss)
+    asked = least if count == 1 else count * (held + least)
+    if asked > memory():
+        free, limit = size(memory()), "memory is free (of the machine, or of the control group)"
+        less = "" if count == 1 else "fewer --workers, "
+    elif least > addresses():
+        asked, less = least, ""
+        free, limit = size(addresses()), "address space is left (`ulimit -v`)"
+    else:
+        return
+    raise OfframpError(
+        f"training takes {size(asked)} more at the least, and {free} of {limit}; give more, or set "
+        f"{less}a smaller recipe.batch_size or a smaller network"
+    )
 
 
 def _pixels(split: Split | FileSplit) -> int:

@@ -31,6 +31,7 @@ from offramp.process import (
 from offramp.store.store import Store
 from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.plan.workers import check_memory
 from offramp.study.run.events import Event, Note
 from offramp.study.run.run import Conduct, run
 from offramp.study.spec.models import Study
@@ -49,9 +50,12 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
     lack of memory, the others go on without it. They end, and save first, when this process ends,
     however it does.
 
-    Raises OfframpError for a strategy's function that a worker cannot have, when more workers are
-    killed, and when one stops for a reason of its own.
+    Raises OfframpError where memory is known not to suffice, for a strategy's function that a worker
+    cannot have, when more workers are killed, and when one stops for a reason of its own.
     """
+    left = any(not store.has_node(key, whole=False) for key in plan.nodes)
+    if left and conduct.device.type == "cpu":
+        check_memory(plan, conduct.workers)
     if conduct.workers == 1:
         yield from run(plan, store, conduct)
         return
