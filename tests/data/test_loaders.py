@@ -18,12 +18,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
 from offramp.data.dataset import FileSplit, Split
 from offramp.data.images.files import Files
-from offramp.data.loading.prefetch import Slots
+from offramp.data.loading.prefetch import Slots, _workers
 from offramp.data.read import Loader
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
@@ -141,6 +142,35 @@ def test_batches_come_through_shared_memory_or_where_there_is_none_through_pipes
     monkeypatch.setattr(Slots, "made", lambda *_: None)
     assert same(epoch(data, 2), iter(expected))
     assert not taken
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks soon, not after five seconds, whether a worker that says nothing is there."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_worker_that_is_killed_is_replaced(photos: Path) -> None:
+    data = read(photos, "streaming", BOXES)
+    images, plain, view = Images(data, CPU, 2), Images(data, CPU), View(5, 1)
+    chunks = torch.split(torch.arange(len(data.train)), 4)
+    expected = [plain.read("train", rows, view) for rows in chunks]
+    before = signal.getsignal(signal.SIGCHLD)
+    seen = []
+    for number, batch in enumerate(images.reads("train", chunks, view)):
+        seen.append(batch)
+        if number in (2, 5, 7):
+            _workers(images._prefetch._loader)[number % 2].kill()
+    assert len(seen) == len(expected) and same(iter(seen), iter(expected))
+    assert signal.getsignal(signal.SIGCHLD) == before
+    with pytest.raises(
+        OfframpError, match=r"reads images died \(exit code -9\), and 3 had been"
+    ) as caught:
+        for _ in images.reads("train", chunks, view):
+            for worker in _workers(images._prefetch._loader):
+                worker.kill()
+    assert "\n" not in str(caught.value) and _workers(images._prefetch._loader) == ()
 
 
 READER = """

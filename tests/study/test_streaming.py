@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from kit import check_equal
 from PIL import Image
 
 from offramp.data.dataset import FileSplit
+from offramp.engine import fit
 from offramp.errors import Changed
+from offramp.process import Terminated
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Began, Event
@@ -114,6 +117,31 @@ def test_killed_in_an_epoch_a_run_goes_on_to_the_same_bits(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
+    check_equal(resident, finished(described, tmp_path / "store"))
+
+
+def test_ended_while_files_are_read_a_run_saves_and_leaves_nobody(
+    photos: Path, resident: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGTERM to it and to all that it started, as Slurm sends it."""
+    described, me = study(photos, "streaming", 2), psutil.Process()
+    steps, step = iter(range(10**6)), fit.step
+
+    def ended(*args: Any) -> Any:
+        if next(steps) == 7:
+            readers = me.children()
+            assert len(readers) == 2
+            for process in (*readers, me):
+                process.send_signal(signal.SIGTERM)
+        return step(*args)
+
+    store = Store(tmp_path / "store")
+    conduct = Conduct(CPU, tmp_path / "caches", checkpoint_seconds=1e9)
+    with monkeypatch.context() as patch, pytest.raises(Terminated):
+        patch.setattr(fit, "step", ended)
+        list(run(make_plan(spec.parse(described), CPU), store, conduct))
+    saved = [store.read_checkpoint(key) for key in store.archive.checkpoints()]
+    assert saved and None not in saved and me.children() == []
     check_equal(resident, finished(described, tmp_path / "store"))
 
 

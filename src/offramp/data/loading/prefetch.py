@@ -5,10 +5,11 @@ from __future__ import annotations
 import mmap
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -25,6 +26,7 @@ from offramp.process import end_with_parent, leave_signals_to_parent
 
 Asked = tuple[str, int, tuple[float, ...] | None]  # split, image, the numbers that it is cut by
 
+REPLACED = 3  # killed workers that others are started for
 AHEAD = 2  # batches that each worker makes before they are asked for
 # Forked processes share memory that has no name: nothing is left behind, however they end.
 START = "fork" if sys.platform == "linux" else None
@@ -77,6 +79,7 @@ class Prefetch:
         self._slots: Slots | None = None
         self._asked = _Asked()
         self._loader: DataLoader[Any] | None = None
+        self._killed = 0
 
     def batches(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
         """The images of each of `chunks`, which are rows [n] int64: [n, C, H, W] uint8 on the CPU,
@@ -85,15 +88,41 @@ class Prefetch:
         Of an augmentation only what is cut from files is done here. One pass at a time: a second one
         ends the first.
 
-        Raises OfframpError naming a file that is damaged.
+        A worker that is killed is replaced, up to REPLACED times, and what it was at is made again.
+
+        Raises OfframpError naming a file that is damaged, and where more workers are killed.
         """
+        waiting = list(chunks)
+        while True:
+            try:
+                for made in self._made(split, tuple(waiting), view):
+                    del waiting[0]
+                    yield made
+                return
+            except RuntimeError as error:
+                workers = _workers(self._loader)
+                if all(worker.is_alive() for worker in workers):
+                    raise
+                self._killed += 1
+                code = next(worker.exitcode for worker in workers if not worker.is_alive())
+                _kill(workers)  # one that waits for what the other held would wait for ever
+                self.close()
+                if self._killed > REPLACED:
+                    raise OfframpError(
+                        f"a process that reads images died (exit code {code}), and {REPLACED} had been "
+                        "replaced; run the same command again, with fewer execution.loader_workers if "
+                        "memory is short"
+                    ) from error
+
+    def _made(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
+        """`batches`, until a worker dies. Raises RuntimeError then, as torch says it."""
         loader = self._running(max(map(len, chunks), default=1) * self._bytes(split))
         slots = self._slots
         free = [] if slots is None else list(range(slots.count))
         self._asked.batches = (
             _Order(free.pop() if free else None, self._asking(split, rows, view)) for rows in chunks
         )
-        for made in loader:
+        for made in _begun(loader):
             if slots is not None and isinstance(made, _Filled):
                 yield _as_images(slots.array(made.slot, made.shape))
                 free.append(made.slot)
@@ -137,7 +166,7 @@ class Prefetch:
                 prefetch_factor=AHEAD if self._workers else None,
                 generator=torch.Generator(),  # it draws from the global one otherwise
             )
-            Finalize(None, _kill, (weakref.ref(self._loader),), exitpriority=100)
+            Finalize(None, _kill_all, (weakref.ref(self._loader),), exitpriority=100)
         return self._loader
 
 
@@ -204,14 +233,32 @@ class _Pictures(Dataset[Any]):
         return made if order.slot is None else _Filled(order.slot, shape)
 
 
-def _kill(loader: weakref.ref[DataLoader[Any]]) -> None:
-    """At the end of this process: its helpers ignore the signal that would ask them to end."""
-    workers = getattr(getattr(loader(), "_iterator", None), "_workers", ())
-    if workers and hasattr(signal, "SIGCHLD"):
-        with suppress(ValueError):  # torch takes the end of a worker for an error
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    """A pass over what is asked. torch has the end of a worker raise an error wherever this process is
+    at that time; here that is left to whoever waits for the worker."""
+    main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    begun = iter(loader)
+    if main:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+    return begun
+
+
+def _workers(loader: DataLoader[Any] | None) -> Sequence[BaseProcess]:
+    """Those that were started."""
+    found: Sequence[BaseProcess] = getattr(getattr(loader, "_iterator", None), "_workers", ())
+    return found
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    """End helpers, which ignore the signal that would ask them to."""
     for worker in workers:
         worker.kill()
+
+
+def _kill_all(loader: weakref.ref[DataLoader[Any]]) -> None:
+    """At the end of this process."""
+    _kill(_workers(loader()))
 
 
 def _helps(_: int) -> None:
