@@ -107,10 +107,13 @@ def test_a_machine_that_vanishes_is_waited_for_a_minute_and_named(
     assert clock.s == began + EXPIRES_S
     on("node1")  # it was only asleep
     assert not store.renew(gone)
-    gone.release()
     assert store.try_lock("k") is None and other.renew(held)
     held.release()
     assert lock_files(store) == [] and other.holder("k") is None
+    with other.lock("k"):  # whose file has the name of the first one's
+        assert lock_files(store) == ["k.1.lock"] and not store.renew(gone)
+        gone.release()
+        assert lock_files(store) == ["k.1.lock"]
 
 
 def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
