@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,14 @@ def test_idx_refuses(tmp_path: Path, content: bytes, message: str) -> None:
     root = mnist(tmp_path / "m", zipped=False)
     (root / "t10k-labels-idx1-ubyte").write_bytes(content)
     refuses(message, read, "idx", root)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["offramp.data.sources.idx"], "LARGE", 2**20)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(gzip.compress(bytes(2**22)))
+    refuses("train-labels-idx1-ubyte.gz unpacks to more than 1.0 MB", read, "idx", tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(2**19)))
+    refuses("holds values of IDX type 0", read, "idx", tmp_path)

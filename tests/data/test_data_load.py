@@ -193,3 +193,14 @@ def test_what_a_person_should_know(tmp_path: Path) -> None:
     across = {"duplicates": {"test in train": 2}}
     assert notes(across) == ["2 images of test equal to one of train, byte for byte."]
     assert notes({}) == []  # of an old record
+
+
+def test_what_cannot_be_classes() -> None:
+    """Before anything is as large as the largest label says."""
+    labels = torch.arange(100) % 2
+    given = RawSplit(torch.zeros(100, 1, 2, 2, dtype=torch.uint8), labels)
+    huge = RawSplit(given.images, torch.where(labels == 1, 10**10, labels))
+    refuses("has 10,000,000,001 classes", assemble, RawData(huge, None), DataSpec("given"))
+    for name in ("a\x1b[31m", "", "\ud800"):
+        refuses("has a class '", assemble, RawData(given, None, ("a", name)), DataSpec("given"))
+    assert assemble(RawData(given, None, ("a", "\u00e9")), DataSpec("given")).classes == ("a", "\u00e9")

@@ -70,7 +70,7 @@ def test_columns_given(tmp_path: Path) -> None:
     assert read("hub", root, label_column="word").classes == ("a", "b")
     assert read("hub", root, label_column="number").classes == ("0", "1")
     refuses("no column 'wrod'; did you mean 'word'", read, "hub", root, label_column="wrod")
-    refuses(r"has the label .* no class number", read, "hub", root, label_column="picture")
+    refuses(r"holds no class numbers", read, "hub", root, label_column="picture")
 
 
 def test_images_that_are_files_beside_the_table(tmp_path: Path) -> None:
@@ -115,3 +115,17 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     refuses("cannot be loaded", read, "hub", tmp_path / "none")
     monkeypatch.setitem(sys.modules, "datasets", None)
     refuses(r"pip install 'offramp\[hub\]'", read, "hub", root)
+
+
+@pytest.mark.parametrize("options", [{"image_column": "animal"}, {"label_column": "picture"}])
+def test_columns_of_another_kind(tmp_path: Path, options: dict[str, str]) -> None:
+    root = saved(tmp_path / "set", {"train": 40})
+    refuses("column '(animal|picture)' .*; set data.", read, "hub", root, **options)
+
+
+@pytest.mark.parametrize("file", ["*.arrow", "dataset_info.json", "state.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff" * 700])
+def test_what_is_no_saved_set(tmp_path: Path, file: str, content: bytes) -> None:
+    root = saved(tmp_path / "set", {"train": 40})
+    next((root / "train").glob(file)).write_bytes(content)
+    refuses("cannot be loaded", read, "hub", root)

@@ -102,7 +102,8 @@ def _trial(made: Made) -> TrialRecord:
     manifest = records.manifest(
         (node,),
         **{"strategy": made.strategy, "program": made.strategy, "seed": made.seed, "exits": exits},
-        places=[f"place {k}" for k in exits],
+        places=[f"place {k}" for k in range(1, max(exits) + 1)],
+        parameters=list(exits),
         final={str(k): [{"node": None, "draw": made.sources.get(k, f"{made.id}-{k}")}] for k in exits},
         **{"macs": [10 * k for k in exits], "backbone_macs": 40},
         metrics=dict.fromkeys(records.SPLITS, metrics),

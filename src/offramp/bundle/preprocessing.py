@@ -119,21 +119,21 @@ def from_json(value: Any) -> Preprocessing:
 
 def _problem(p: Preprocessing) -> str | None:
     if not _whole(p.channels) or p.channels not in (1, 3):
-        return f"pictures have 1 or 3 channels, the network takes {p.channels}"
+        return f"pictures have 1 or 3 channels, the network takes {p.channels!r}"
     if not _sides(p.size):
-        return f"size must be (height, width) in pixels, at most {LARGEST}, got {p.size}"
+        return f"size must be (height, width) in pixels, at most {LARGEST}, got {p.size!r}"
     if p.resize is not None and not _whole(p.resize) and not _sides(p.resize):
-        return f"resize must be None, a number or (height, width), got {p.resize}"
+        return f"resize must be None, a number or (height, width), got {p.resize!r}"
     if p.interpolation not in FILTERS:
-        return f"interpolation '{p.interpolation}' is none of {', '.join(FILTERS)}"
+        return f"interpolation {p.interpolation!r} is none of {', '.join(FILTERS)}"
     for name, values, low in (("mean", p.mean, -EXTREME), ("std", p.std, 1 / EXTREME)):
         many = isinstance(values, tuple) and len(values) == p.channels
         if not many or not all(_number(v) and low <= v <= EXTREME for v in values):
             span = f"numbers from {low:g} to {EXTREME:g}"
-            return f"{name} must be {p.channels} {span}, one a channel, got {values}"
+            return f"{name} must be {p.channels} {span}, one a channel, got {values!r}"
     for name in ("crop", "gray"):
         if not isinstance(getattr(p, name), bool):
-            return f"{name} must be true or false, got {getattr(p, name)}"
+            return f"{name} must be true or false, got {getattr(p, name)!r}"
     return None
 
 

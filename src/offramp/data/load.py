@@ -24,10 +24,12 @@ from offramp.data.sources import DATASETS
 from offramp.data.spec import DataSpec
 from offramp.data.splits import Subset, choose
 from offramp.errors import OfframpError, nearest
+from offramp.escape import has_controls
 from offramp.units import counted
 from offramp.usercode import Recorded, is_user_code
 from offramp.usercode import load as load_code
 
+MOST_CLASSES = 100_000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -122,6 +124,7 @@ def assemble(
 
     Raises OfframpError as `load` does.
     """
+    classes = _class_names(raw, spec.name)
     given = Path(spec.split_file).expanduser() if spec.split_file is not None else None
     listed = split_file.read(given) if given else {}
     chosen = split_file.choose(given, listed, raw) if given else choose(raw, spec)
@@ -148,7 +151,6 @@ def assemble(
         split_file.check(given, listed, raw, read)
     splits = {name: one.split for name, one in read.items()}
     mean, std = _normalization(read["train"], spec)
-    classes = raw.classes or tuple(map(str, range(int(raw.train.labels.max()) + 1)))
     provenance = {
         **raw.provenance,
         "available": {"train": len(raw.train.labels), "test": len(raw.test.labels) if raw.test else 0},
@@ -160,6 +162,24 @@ def assemble(
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
     return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
+
+
+def _class_names(raw: RawData, name: str) -> tuple[str, ...]:
+    """Of the source, or the numbers of the training labels. Raises OfframpError where those are too many
+    to be classes, and for a name that no record can hold."""
+    most = max(len(raw.classes), int(raw.train.labels.max()) + 1)
+    if most > MOST_CLASSES:
+        raise OfframpError(
+            f"data set '{name}' has {most:,} classes, by its largest label or its names; give labels of "
+            f"at most {MOST_CLASSES:,} classes"
+        )
+    for label in raw.classes:
+        if not label or has_controls(label):
+            raise OfframpError(
+                f"data set '{name}' has a class {label!r}; give every class a name without control "
+                "characters"
+            )
+    return raw.classes or tuple(map(str, range(most)))
 
 
 def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> None:

@@ -220,9 +220,8 @@ def from_store(path: Path, study: str | None = None, trials: Collection[str] | N
         try:
             archive.verify_trial(trial)
             manifests[trial] = archive.read_trial(trial)
+            read(archive, trial, manifests[trial])
             frames[trial] = tidy(archive, [trial])
-            for key in manifests[trial].keys:
-                archive.read_node(key)
         except Damaged as error:
             manifests.pop(trial, None)
             where = error.path.relative_to(path) if error.path.is_relative_to(path) else error.path

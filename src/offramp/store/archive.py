@@ -114,13 +114,17 @@ class Archive:
         """One row an epoch, as it was written; the index is not kept."""
         # Not pandas' own reader, which looks for file systems and folders of parts: three times as long.
         data = pa.BufferReader(self.node_content(key, "history.parquet"))
-        history: pd.DataFrame = ParquetFile(data).read().to_pandas()
+        path = self.files.path(NODE.folder, key, "history.parquet")
+        try:
+            history: pd.DataFrame = ParquetFile(data).read().to_pandas()
+        except Exception as error:  # pyarrow raises whatever it likes
+            raise Damaged(path, "is no readable Parquet file") from error
         return history
 
     def node_cost(self, key: str) -> Cost:
         """The measured cost."""
-        data = json.loads(self.node_content(key, "cost.json"))
-        return manifest.read(Cost, data, self.files.path(NODE.folder, key, "cost.json"))
+        path, data = self.files.path(NODE.folder, key, "cost.json"), self.node_content(key, "cost.json")
+        return manifest.read(Cost, sealed.parsed(data, path), path)
 
     # Trials
 

@@ -7,15 +7,23 @@ written again; a field that only a later one knows is kept. No torch.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
+from offramp.escape import has_controls, printable
 from offramp.hashing import digest, plain
 from offramp.store.sealed import REMEDY, Damaged
 
@@ -29,7 +37,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 def _name(text: str) -> str:
     """Raises ValueError for a name that would steer a terminal, or that no file can hold."""
-    if not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+    if has_controls(text):
         raise ValueError("it holds control characters")
     return text
 
@@ -66,6 +74,9 @@ def read(kind: type[R], value: object, path: Path, remedy: str = REMEDY) -> R:
         field = ".".join(map(str, first["loc"]))
         lacking = first["type"] == "missing"
         what = f"lacks the field '{field}'" if lacking else f"has a wrong '{field}': {first['msg']}"
+        if not field:
+            what = first["msg"].removeprefix("Value error, ")
+        what = printable(what)
         raise Damaged(path, what, remedy) from error
 
 
@@ -257,6 +268,29 @@ class Manifest(Record):
     numerics: NumericsRecord
     provenance: Provenance
 
+    @model_validator(mode="after")
+    def _fits(self) -> Manifest:
+        """Raises ValueError where its parts do not go together."""
+        count = len(self.exits)
+        wrong = {
+            "exits that its network does not have": not set(self.exits)
+            <= set(range(1, len(self.places) + 1)),
+            "another number of exits in macs or parameters": not count
+            == len(self.macs)
+            == len(self.parameters),
+            "another number of exits in its metrics": any(
+                len(values) != count for m in self.metrics.values() for values in m.by_name.values()
+            ),
+            "no metrics on test": "test" not in self.metrics,
+            "no weights of an exit": not {str(k) for k in self.exits} <= self.final.keys(),
+            "no exits": not count,
+            "marginal nodes that it does not read": not set(self.marginal) <= set(self.keys),
+        }
+        for what, is_so in wrong.items():
+            if is_so:
+                raise ValueError(f"names {what}")
+        return self
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The nodes that it reads, in order."""
@@ -313,6 +347,12 @@ class PhaseReads(Record):
 
     network: dict[str, Any]
     exits: dict[str, ExitReads]
+
+    @property
+    def places(self) -> set[str]:
+        """All that it names."""
+        spans = (span for exit in self.exits.values() for span in exit.spans)
+        return {*self.exits, *(span.to for span in spans)}
 
 
 class NodeLabels(Record):

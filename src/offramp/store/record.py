@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from offramp.store.archive import LIBRARIES, Damaged, Records
 from offramp.store.manifest import Cost, Manifest, NodeRecord, Provenance
@@ -94,6 +95,8 @@ class TrialRecord:
     @property
     def heads_only(self) -> bool:
         """Whether, but for training the plain network first, it trains heads alone."""
+        if not self.phases:
+            return False
         plain, *rest = self.phases
         early = [part for phase in rest for part in phase.parts]
         return plain.exits == self.exits[-1:] and all(part.startswith("head ") for part in early)
@@ -105,13 +108,16 @@ class TrialRecord:
 
 
 def read(records: Records, trial: str, manifest: Manifest) -> TrialRecord:
-    """The record of a trial. Raises Damaged as `records` does."""
+    """The record of a trial. Raises Damaged as `records` does, and where a node names other places."""
     numbers = {place: k for k, place in enumerate(manifest.places, start=1)}
-    phases = tuple(
-        _phase(phase.name, records.read_node(phase.node), records.node_cost(phase.node), numbers)
-        for phase in manifest.phases
-    )
-    return TrialRecord(trial, manifest, phases)
+    phases = []
+    for phase in manifest.phases:
+        node, cost = records.read_node(phase.node), records.node_cost(phase.node)
+        if not {*node.phase.places, *cost.exit_shares} <= numbers.keys():
+            lost = f"reads node {phase.node[:12]}, which names places that its network does not have"
+            raise Damaged(Path(f"trial {trial}"), lost)
+        phases.append(_phase(phase.name, node, cost, numbers))
+    return TrialRecord(trial, manifest, tuple(phases))
 
 
 def _phase(name: str, node: NodeRecord, cost: Cost, numbers: Mapping[str, int]) -> PhaseRecord:

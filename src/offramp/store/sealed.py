@@ -69,11 +69,15 @@ def read(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     """The manifest. Raises Damaged unless it is sealed and of this folder; reads no other file."""
     place = files.path(kind.folder, name, kind.manifest)
     data = files.read(kind.folder, name, kind.manifest)
-    manifest = _json(data, place)
+    manifest = parsed(data, place)
     if not isinstance(manifest, dict) or not is_sealed_text(data, manifest):
         raise Damaged(place, "does not match its seal")
-    if manifest.get("name") != name or manifest.get("files", {}).keys() != kind.files:
+    sums = manifest.get("files")
+    if manifest.get("name") != name or not isinstance(sums, dict) or sums.keys() != kind.files:
         raise Damaged(place, f"does not describe '{name}'")
+    for file, said in sums.items():
+        if not (isinstance(said, dict) and isinstance(said.get("bytes"), int) and "sha256" in said):
+            raise Damaged(place, f"has neither size nor SHA-256 of {file}")
     return manifest
 
 
@@ -108,10 +112,11 @@ def verify(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
 
 def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """The value in a JSON file. Raises Damaged."""
-    return _json(read_bytes(path, remedy), path, remedy)
+    return parsed(read_bytes(path, remedy), path, remedy)
 
 
-def _json(data: bytes, path: Path, remedy: str = REMEDY) -> Any:
+def parsed(data: bytes, path: Path, remedy: str = REMEDY) -> Any:
+    """The value in a JSON file's bytes. Raises Damaged."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists

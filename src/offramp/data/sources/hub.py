@@ -91,6 +91,10 @@ def hub(
     features = splits[train_split].features
     image = _column(features, "Image", image_column, "image_column")
     label = _column(features, "ClassLabel", label_column, "label_column")
+    if type(features[image]).__name__ != "Image":
+        raise OfframpError(f"column '{image}' is {features[image]}, not images; set data.image_column")
+    if hasattr(features[label], "decode_example"):  # the library would open whatever is in there
+        raise OfframpError(f"column '{label}' holds no class numbers; set data.label_column")
     classes = _classes(splits[train_split], label)
     parts = {
         key: _split(splits[name], image, label, classes, name, str(repo or root))

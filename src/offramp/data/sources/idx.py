@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import re
 import zlib
@@ -13,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from offramp.arrays import LARGE, RATIO
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import tree
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
+from offramp.units import size
 
 FETCH = (
     "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
@@ -77,7 +80,11 @@ def _array(path: Path) -> Tensor:
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            # No more than may be an answer: a small file can unpack to any size.
+            most = max(LARGE, RATIO * len(content))
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most)
+            if len(content) == most:
+                raise OfframpError(f"{path} unpacks to more than {size(most)}; fetch it again")
     except (OSError, EOFError, zlib.error) as error:
         raise OfframpError(f"{path} cannot be read ({error}); fetch it again") from error
     if len(content) < 8 or content[:2] != b"\0\0":

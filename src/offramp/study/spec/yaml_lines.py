@@ -93,7 +93,13 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self.entry(child, child, (*path, i)) for i, child in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
+        self.check_text(node)
         return _scalar(node)
+
+    def check_text(self, node: yaml.ScalarNode) -> None:
+        """Raises OfframpError for half a character, which an escape can write and nothing can print."""
+        if any("\ud800" <= c <= "\udfff" for c in node.value):
+            raise self.fail(node, "a text holds half a character (a surrogate); write the whole one")
 
     def entry(self, mark: yaml.Node, node: yaml.Node, path: Path) -> Any:
         self.lines[path] = mark.start_mark.line + 1
@@ -112,6 +118,7 @@ class _Reader:
                 continue
             if not isinstance(key, yaml.ScalarNode):
                 raise self.fail(key, "a key must be a plain name; put the list or mapping after it")
+            self.check_text(key)
             name = key.value
             if name in own:
                 where = f"line {first[name]} has it already"
