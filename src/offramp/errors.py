@@ -43,16 +43,6 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"; choose from {', '.join(options)}" if options else ""
 
 
-def printable(text: object) -> str:
-    """Text of somebody else, for a terminal: what would steer it, such as an escape, is spelled out.
-
-    >>> printable("\x1b[31mred")
-    '\\\\x1b[31mred'
-    """
-    spaces = ("\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}", "\N{THIN SPACE}")
-    return "".join(c if c.isprintable() or c in spaces else ascii(c)[1:-1] for c in str(text))
-
-
 def check_fields(value: DataclassInstance) -> None:
     """Raise OfframpError for a field of another type, or out of its range, than its annotation says."""
     from pydantic import ValidationError

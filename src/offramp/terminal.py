@@ -1,22 +1,87 @@
-"""Tables for the terminal. Nothing is cut; what is too wide is folded or split."""
+"""What goes to the terminal: tables, of which nothing is cut (what is too wide is folded or split), and
+no code that steers it but rich's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import IO
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, cast
 
 from rich import box
-from rich.console import Console
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    ConsoleRenderable,
+    RenderableType,
+    RenderHook,
+    RenderResult,
+)
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from offramp.escape import printable
 
 GAP = 2  # columns between two columns of a table
 
 
-def console(file: IO[str] | None = None) -> Console:
-    """Standard output, or a file; rich finds the width, 80 where there is no terminal. What stands in
-    brackets is the user's own, not markup."""
-    return Console(file=file, force_jupyter=False, highlight=False, markup=False, emoji=False)
+@contextmanager
+def plain() -> Iterator[None]:
+    """Meanwhile what is written to standard output and error holds no code that steers a terminal."""
+    out, err = (cast(IO[str], Plain(stream)) for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A stream of text in which such codes are spelled out. rich_proxied_file: the stream itself, where
+    rich, which looks for this name, writes its own codes."""
+
+    rich_proxied_file: IO[str]
+    buffer = None  # nobody writes past this
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError("text is written here, not bytes")  # click tries
+        self.rich_proxied_file.write(printable(text, keep="\n\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def console(file: IO[str] | None = None, stderr: bool = False) -> Console:
+    """Standard output, or another place; rich finds the width, 80 where there is no terminal. What
+    stands in brackets is the user's own, not markup, and codes in it are spelled out."""
+    place = file or (sys.stderr if stderr else sys.stdout)
+    while (inner := getattr(place, "rich_proxied_file", None)) is not None:
+        place = inner  # rich looks through one of them only, and has such streams of its own
+    made = Console(file=place, force_jupyter=False, highlight=False, markup=False, emoji=False)
+    made.push_render_hook(_Spelling())
+    return made
+
+
+class _Spelling(RenderHook):
+    """What a console prints, with the codes in its text spelled out."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Spelled(one) for one in renderables]
+
+
+@dataclass(frozen=True)
+class _Spelled:
+    inner: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in console.render(self.inner, options):
+            yield part if part.control else part._replace(text=printable(part.text, keep="\n\t"))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.inner)
 
 
 def table(left: Sequence[str], right: Sequence[str] = (), rows: Iterable[Sequence[str]] = ()) -> Table:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import typer
 from command import STUDY, Cli
+from rich.text import Text
 
-from offramp.errors import printable
+from offramp.escape import printable
+from offramp.hashing import with_seal
+from offramp.terminal import console, plain, show, table
 
 LONG = "x" * 5000
 RUN = ("run", "s.yaml", "--dry-run")
@@ -80,3 +87,51 @@ def test_what_nobody_foresaw_is_a_line_that_names_the_traceback(
 def test_what_steers_a_terminal_is_spelled_out() -> None:
     assert printable("naïve 5\u202fGB – τ") == "naïve 5\u202fGB – τ"
     assert printable("\x1b[1m\x00\u202e\udc80\n") == r"\x1b[1m\x00\u202e\udc80\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_name_steers_what_prints_it(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """However it is printed; rich's own codes stay."""
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    name = "a\x1b[2J\x9b1m\u202eb\x00\udc80c"
+    spelled = r"a\x1b[2J\x9b1m\u202eb\x00\udc80c"
+    with plain():
+        typer.echo(f"1 {name}\t\u2192\n")
+        print("2", name)
+        console().print(f"3 {name}", soft_wrap=True)
+        show(table([f"4 {name}"], rows=[[f"5 {name}"]]), f"6 {name}", f"7 {name}")
+        console().print(Text(f"8 {name}"))
+    said = screen.getvalue()
+    own = re.findall(r"\x1b\[[\d;]*m", said)
+    assert bool(own) is terminal
+    rest = re.sub(r"\x1b\[[\d;]*m", "", said)
+    assert printable(rest, keep="\n\t") == rest and "1 " in rest and "\t\u2192\n" in rest
+    for number in range(2, 9):
+        assert f"{number} {spelled}" in rest, number
+    print(name)  # the control
+    assert "\x1b[2J" in screen.getvalue() and "\u202e" in screen.getvalue()
+
+
+def test_names_in_records_of_others_steer_no_command(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack may say what it likes of what is missing, and call data and strategies what it likes."""
+    monkeypatch.setenv("COLUMNS", "200")
+    made = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy"
+    shutil.copytree(made, tmp_path / "pack")
+    document = json.loads((made / "trials.json").read_text())
+    document["missing"] = ["note \x1b[2J\x9b1m\u202e\x00"]
+    for trial in document["trials"].values():
+        trial["manifest"]["data"]["name"] += "\u202e"
+    rest = {key: value for key, value in document.items() if key != "seal"}
+    (tmp_path / "pack" / "trials.json").write_text(json.dumps(with_seal(rest)))
+    for words in (("tables", "pack", "--show", "main"), ("figures", "pack", "--only", "overall")):
+        answer = cli(*words, *(("--format", "json") if words[0] == "figures" else ()))
+        assert answer.code == 0, answer.err
+        said = answer.out + answer.err
+        assert printable(said, keep="\n") == said and r"\x9b1m\u202e\x00" in said
+    answer = cli("tables", "pack", "--show", "main", "--json")
+    assert "\u202e" in json.loads(answer.out)["missing"][0] and answer.out.isascii()

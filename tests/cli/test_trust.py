@@ -181,6 +181,22 @@ def test_a_reader_can_refuse_code_of_a_study(mine: Cli) -> None:
     assert mine(*words, "--strategy", "joint", "--dry-run").code == 0  # there is none in it
 
 
+def test_code_of_a_study_is_named_before_it_runs(mine: Cli) -> None:
+    """A file from somebody else may look like any other study."""
+    said = f"Code that this runs: data.py (SHA-256 {file_digest(Path('data.py'))[:12]}), net.py (SHA-256"
+    why = ("why", "0", "--study", "study.yaml")
+    for words in (("run", "study.yaml", "--dry-run", "--json"), why):
+        answer = mine(*words)
+        assert answer.err.startswith(said), answer.err
+        assert Path("ran").exists()
+        Path("ran").unlink()
+    Path("net.py").write_text("import sys\nprint('ran', file=sys.stderr)\n" + Path("net.py").read_text())
+    lines = mine(*why).err.splitlines()
+    assert lines[0].startswith("Code that this runs: data.py") and lines.index("ran") > 0
+    Path("ran").unlink()
+    refused(mine(*why, "--no-user-code"), "data.py:make_data", "--no-user-code forbids")
+
+
 def test_a_build_of_ones_own_code_asks_nothing(mine: Cli) -> None:
     words = ("--backbone", "net.py:make_net", "--data", "data.py:make_data", "--exits", "1")
     answer = mine(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from offramp.escape import markdown as markdown_escape
 from offramp.report.model import Column, Table
 from offramp.report.render.latex import escape as latex_escape
 from offramp.report.render.latex import latex
-from offramp.report.render.markdown import escape as markdown_escape
 from offramp.report.render.markdown import markdown
 from offramp.report.render.tables import csv
 

@@ -15,6 +15,8 @@ import pytest
 from offramp.errors import OfframpError
 from offramp.hashing import with_seal
 from offramp.report import evidence
+from offramp.report.page.assemble import assemble
+from offramp.report.page.html import page
 from offramp.store import pack
 from refusal import refuses
 
@@ -144,3 +146,23 @@ def test_an_accuracy_that_the_logits_do_not_give_is_said(mine: Path) -> None:
     assert first.startswith(f"the record of trial {trial} says accuracy 0.9780 {where} logits give 0.8")
     assert second.startswith("the table says accuracy 0.8") and second.endswith(f"{where} record 0.9780")
     assert abs(float(second.split()[4]) - rounded) < 0.005
+
+
+def test_the_page_says_whether_the_numbers_of_a_pack_are_its_own(mine: Path) -> None:
+    def said() -> tuple[list[str], list[str], str]:
+        contents = assemble(evidence.open(mine), [])
+        (checked,) = (detail.values for detail in contents.how if detail.name == "Checked")
+        return list(contents.wrong), list(checked), page(contents, ())
+
+    whole = (
+        "every file has the SHA-256 that its manifest names, and every accuracy is what its logits give"
+    )
+    wrong, checked, text = said()
+    assert wrong == [] and checked == [whole] and "do not agree" not in text
+    changed = document(mine)
+    put(changed, "trials * manifest metrics test accuracy 0", 0.978)
+    sealed(mine, changed)
+    wrong, checked, text = said()
+    assert len(wrong) == 2 and "says accuracy 0.9780 at exit 1 on test" in wrong[0]
+    assert checked[0] == whole.partition(",")[0] and len(checked) == 3
+    assert "Numbers here do not agree with one another" in text and text.count("0.9780") == 4

@@ -22,6 +22,7 @@ from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.data import Data, Split, from_dataset, normalize
 from offramp.errors import OfframpError
+from offramp.escape import html
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.infer.stages import check_backend
@@ -104,7 +105,7 @@ class Fitted:
         return f"{self._title}\n{self.table().to_string(formatters=_FORMATS)}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._title}</p>{self.table().to_html(formatters=_FORMATS)}"
+        return f"<p>{html(self._title)}</p>{self.table().to_html(formatters=_FORMATS)}"
 
     @property
     def _title(self) -> str:

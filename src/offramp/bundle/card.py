@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from offramp.bundle.parity import TOLERANCE, Parity
+from offramp.escape import markdown as escape
 from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
@@ -114,7 +115,12 @@ def with_latency(made: dict[str, Any], measured: Mapping[str, Any]) -> dict[str,
 def markdown(made: Mapping[str, Any]) -> str:
     """The card to read."""
     text = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
-    template = Environment(trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    template = Environment(
+        trim_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        finalize=lambda value: escape(str(value)),
+    )
     images = made["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
     return template.from_string(text).render(made, counts=counts)

@@ -11,12 +11,18 @@ import sys
 import tempfile
 import traceback
 
-from offramp.errors import OfframpError, printable
+from offramp.errors import OfframpError
 from offramp.process import exit_code, prepare
+from offramp.terminal import plain
 
 
 def main() -> None:
-    """Entry point: whatever goes wrong is one line, never a traceback."""
+    """Entry point: whatever goes wrong is one line, never a traceback; no name steers the terminal."""
+    with plain():
+        _answer()
+
+
+def _answer() -> None:
     try:
         prepare()
         from offramp.cli.app import app
@@ -36,7 +42,7 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    print("offramp:", printable(" ".join(text.splitlines())), file=sys.stderr)
+    print("offramp:", " ".join(text.splitlines()), file=sys.stderr)
 
 
 def _reason(error: Exception) -> str:

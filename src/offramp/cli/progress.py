@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.status import Status
 from rich.text import Text
 
 from offramp.cli.render import ranges
+from offramp.escape import printable
 from offramp.process import terminable
+from offramp.terminal import console
 from offramp.units import counted, duration
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ def reading_shown(shown: bool = True) -> Iterator[None]:
         yield
         return
     log = logging.getLogger("offramp.data")
-    handler, warnings = logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stderr)
+    stream = console(stderr=True).file  # where codes stay codes
+    handler, warnings = logging.StreamHandler(stream), logging.StreamHandler(stream)
+    for each in (handler, warnings):
+        each.addFilter(_spelled)
     handler.addFilter(lambda record: record.levelno < logging.WARNING)
     warnings.setLevel(logging.WARNING)
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -57,8 +62,14 @@ def reading_shown(shown: bool = True) -> Iterator[None]:
         log.removeHandler(handler)
         log.removeHandler(warnings)
         if terminal:
-            sys.stderr.write(CLEAR)
-            sys.stderr.flush()
+            stream.write(CLEAR)
+            stream.flush()
+
+
+def _spelled(record: logging.LogRecord) -> bool:
+    """Spells out what would steer the terminal, and lets the message pass."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 def _seldom() -> Callable[[logging.LogRecord], bool]:
@@ -88,7 +99,7 @@ class Progress:
         self._plan = plan
         self._users = plan.users
         self._shown = shown
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._console = console(stderr=True)
         self._began = time.monotonic()
         self._now = ["preparing", ""]  # what the moving lines say
         self._reused: set[str] = set()
@@ -200,7 +211,7 @@ class Progress:
         full = int(BAR * done / total)
         bar = f"{'━' * full}{'╌' * (BAR - full)} {100 * done / total:.0f} % · {left}"
         lines = [f"{bar} · {self._done()}/{len(self._plan.nodes)} phases", *self._now]
-        return Group(*(Text(line) for line in lines if line))
+        return Group(*(Text(printable(line)) for line in lines if line))
 
     def _last(self, text: str, always: bool = False) -> None:
         """A line that stays: whole, whatever the width."""
@@ -225,9 +236,9 @@ def watch(events: Iterator[Event], progress: Progress) -> None:
 @contextmanager
 def moving(text: str) -> Iterator[Status]:
     """A moving line on a terminal; nothing elsewhere."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    status = console.status(text)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    status = screen.status(text)
+    if not screen.is_terminal:
         yield status
         return
     with status:

@@ -1,8 +1,9 @@
-"""Opening a store that a command reads, and the question whether code that it names may run."""
+"""Opening a store that a command reads, and whether code that a store or a study names may run."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from offramp.errors import OfframpError
 if TYPE_CHECKING:
     from offramp.store.archive import Archive
     from offramp.store.store import Store
+    from offramp.study.spec.models import Study
 
 
 def archived(*given: Path | None) -> Archive:
@@ -65,3 +67,23 @@ def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) ->
     if not (sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm(asked, err=True)):
         raise usercode.untrusted(*files)
     return True
+
+
+def announce(studies: Iterable[Study], allowed: bool) -> None:
+    """Say on standard error what files of code studies name, before any of it runs.
+
+    Raises OfframpError for code that is not allowed.
+    """
+    from offramp import usercode
+    from offramp.hashing import file_digest
+
+    names: dict[str, None] = {}
+    for study in studies:
+        named = (study.data.name, study.backbone.name, *(each.name for each in study.strategies))
+        names |= dict.fromkeys(name for name in named if usercode.is_user_code(name))
+    if not allowed:
+        usercode.forbid(names)
+    files = {usercode.file_of(name): name for name in names}
+    found = [usercode.described(n, file_digest(file)) for file, n in files.items() if file.is_file()]
+    if found:
+        typer.echo(f"Code that this runs: {', '.join(found)}.", err=True)

@@ -90,7 +90,8 @@ class Contents:
     """What a report is made of.
 
     title: the study's name.  lead: its extent in a line.  answer: the first sentences, each whole.
-    missing: what a partly finished study lacks, a sentence each.  claims: the table of claims.
+    missing: what a partly finished study lacks, a sentence each.  wrong: where numbers do not agree with
+    one another, a sentence each.  claims: the table of claims.
     names of figures and tables are unique among each other.
     """
 
@@ -102,3 +103,4 @@ class Contents:
     claims: Sequence[Table] = ()
     how: Sequence[Detail] = ()
     missing: Sequence[str] = ()
+    wrong: Sequence[str] = ()

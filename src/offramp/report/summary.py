@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import IO, TYPE_CHECKING, Any
 
+from offramp.escape import html as escape
 from offramp.terminal import show, split
 
 if TYPE_CHECKING:

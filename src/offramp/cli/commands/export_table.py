@@ -29,6 +29,7 @@ def export_table(
     Example:
       offramp export-table runs/demo --out table.parquet
     """
+    from offramp.escape import cells
     from offramp.files import replacing
     from offramp.store.table import tidy
 
@@ -42,7 +43,7 @@ def export_table(
     try:
         with replacing(out) as temporary:
             if out.suffix == ".csv":
-                frame.to_csv(temporary, index=False)
+                cells(frame).to_csv(temporary, index=False)
             else:
                 frame.to_parquet(temporary, index=False)
     except OSError as error:

@@ -17,7 +17,7 @@ from offramp.cli.options import argument, option
 from offramp.cli.render import emit
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
-from offramp.terminal import show, table
+from offramp.terminal import console, show, table
 from offramp.units import counted
 
 if TYPE_CHECKING:
@@ -109,13 +109,12 @@ def _answer(
     network: Network, files: Sequence[Path], batch: int, rows: list[Answer], damaged: list[Unreadable]
 ) -> None:
     """Fill `rows` and `damaged`, so that what is there stays when the work is cut short."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from offramp.infer import image_files
 
     how = network.preprocessing
-    screen = Console(stderr=True)
+    screen = console(stderr=True)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = screen.is_terminal and not screen.is_dumb_terminal
     with (
@@ -136,6 +135,7 @@ def _answer(
 
 
 def _write(out: Path, rows: Sequence[Answer]) -> None:
+    from offramp.escape import cell
     from offramp.files import replacing
 
     try:
@@ -144,7 +144,7 @@ def _write(out: Path, rows: Sequence[Answer]) -> None:
             writer.writerow(COLUMNS)
             for row in rows:
                 share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
-                writer.writerow((row.file, row.label, *share))
+                writer.writerow((cell(str(row.file)), cell(row.label), *share))
     except OSError as error:
         raise OfframpError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 

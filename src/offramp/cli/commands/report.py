@@ -14,6 +14,7 @@ from offramp.cli import options
 from offramp.cli.options import argument, option
 from offramp.cli.render import emit, tell_missing
 from offramp.errors import OfframpError, nearest
+from offramp.terminal import console
 from offramp.units import counted, duration, size
 
 
@@ -54,8 +55,6 @@ def report(
       offramp report runs/demo
       offramp report runs/a runs/b --out paper --format pdf
     """
-    from rich.console import Console
-
     from offramp.api.steps import finished
     from offramp.report.evidence import open_all
     from offramp.report.page import folder
@@ -67,7 +66,7 @@ def report(
     formats = _formats(format_)
     sources = sources or [options.named(store_)]
     folder.check(out)  # before the work, not after it
-    screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    screen = console(stderr=True)
     with screen.status("reading the runs") as status:
         if quiet or not screen.is_terminal:
             status.stop()

@@ -16,6 +16,7 @@ from offramp.cli.forecast import at_speed, said_of, show_forecast
 from offramp.cli.options import argument, flag, option
 from offramp.cli.progress import Progress, reading_shown, watch
 from offramp.cli.render import emit, folded, say
+from offramp.cli.store import announce
 from offramp.errors import OfframpError
 from offramp.process import exit_code
 from offramp.report import summary
@@ -217,19 +218,10 @@ def start(study: Study, how: How) -> None:
     """Plan and run a study; exits with 1 when something failed, 130, 143 or 129 when interrupted."""
     from offramp.study.plan.plan import make_plan
 
-    check_code([study], how)
+    announce([study], how.user_code)
     with reading_shown(not how.silent):
         plan = make_plan(study, how.device, provisional=how.dry_run)
     go(plan, how)
-
-
-def check_code(studies: Sequence[Study], how: How) -> None:
-    """Raises OfframpError for a study that names code of its own, where that is forbidden."""
-    from offramp.usercode import forbid
-
-    if not how.user_code:
-        for study in studies:
-            forbid([study.data.name, study.backbone.name, *(s.name for s in study.strategies)])
 
 
 def go(plan: Plan, how: How) -> None:
@@ -439,7 +431,7 @@ def _start(
             "--dry-run --power 0.5 how many seeds it takes"
         )
     asked = members(path, settings, data_root)
-    check_code([member.study for member in asked], how)
+    announce([member.study for member in asked], how.user_code)
     for name, one in (("--budget", budget), ("--until-decided", how.until), ("--power", how.power)):
         if len(asked) > 1 and one is not None:
             raise OfframpError(

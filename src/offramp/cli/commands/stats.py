@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offramp.cli.options import JsonOption, argument, flag, option
+from offramp.cli.render import emit
 from offramp.errors import OfframpError, nearest
 from offramp.terminal import console, table
 
@@ -70,7 +70,7 @@ def stats(
     if json:
         cells = [{"by": by_, **plain(analysis)} for by_, analysis in found]
         answer = {"alpha": ALPHA, "rule": rule(ALPHA, better), "analyses": cells}
-        typer.echo(jsonlib.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
+        emit(answer)
         return
     for by_, analysis in found:
         _title(columns, by_)

@@ -8,9 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli.options import JsonOption, SetOption, StoreArgument, StoreOption, argument, option
+from offramp.cli.options import (
+    JsonOption,
+    NoUserCodeOption,
+    SetOption,
+    StoreArgument,
+    StoreOption,
+    argument,
+    option,
+)
 from offramp.cli.render import emit
-from offramp.cli.store import archived
+from offramp.cli.store import announce, archived
 from offramp.errors import OfframpError
 from offramp.terminal import console
 
@@ -23,6 +31,7 @@ def why(
         Path | None, option("FILE", "A study that would train the node: why is it not reused?")
     ] = None,
     set_: SetOption = None,
+    no_user_code: NoUserCodeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Explain a node, and why it was not reused.
@@ -41,7 +50,7 @@ def why(
 
     archive = archived(store, store_)
     there = {key: archive.read_node(key) for key in archive.nodes()}
-    planned = _planned(study, set_ or [])
+    planned = _planned(study, set_ or [], not no_user_code)
     key = _one({*there, *planned}, node)
     reads = there[key].reads if key in there else planned[key]
     changes = {k: _changes(reads, record.reads) for k, record in there.items() if k != key}
@@ -69,14 +78,16 @@ def why(
             typer.echo(f"  {name}: {_readable(mine)} here, {_readable(theirs)} there")
 
 
-def _planned(study: Path | None, overrides: list[str]) -> dict[str, dict[str, Any]]:
+def _planned(study: Path | None, overrides: list[str], user_code: bool) -> dict[str, dict[str, Any]]:
     """What the nodes of a study, or of a list of studies, would read, by key."""
     if study is None:
         return {}
     from offramp.study.plan.plan import plans
     from offramp.study.spec.file import members
 
-    made = plans([member.study for member in members(study, overrides)])
+    asked = [member.study for member in members(study, overrides)]
+    announce(asked, user_code)
+    made = plans(asked)
     return {key: node.reads for plan in made for key, node in plan.nodes.items()}
 
 

@@ -47,7 +47,8 @@ def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = No
         tables=tables.make(evidence),
         claims=[claims_table(list(evidence.judgments.values()))] if evidence.trials else [],
         how=how.facts(evidence),
-        missing=[_sentence(note) for note in (*evidence.disagreements, *evidence.missing)],
+        missing=[_sentence(note) for note in evidence.missing],
+        wrong=[_sentence(note) for note in evidence.disagreements],
     )
 
 

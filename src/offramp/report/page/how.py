@@ -44,9 +44,19 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
         Detail("Revision of the code", _known(trials, "git")),
         Detail("Finished", [_span(_known(trials, "finished"))]),
+        Detail("Checked", _checked(evidence)),
         Detail("Departs from the paper", deviations(evidence)),
     ]
     return [Detail(f.name, values) for f in found if (values := [v for v in f.values if v])]
+
+
+def _checked(evidence: Evidence) -> list[str]:
+    """Whether the numbers are those that were recorded. What fails the first of these is not here."""
+    files = "every file has the SHA-256 that its manifest names"
+    return [
+        files if evidence.disagreements else f"{files}, and every accuracy is what its logits give",
+        *evidence.disagreements,
+    ]
 
 
 def _added(evidence: Evidence) -> list[str]:

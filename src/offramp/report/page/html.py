@@ -16,6 +16,7 @@ from typing import Any, get_args
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from offramp.escape import printable
 from offramp.report.model import Contents, Figure, Question, Table
 from offramp.report.render.cells import Layout, layout
 from offramp.report.render.charts import text
@@ -141,7 +142,11 @@ def begun(caption: str) -> tuple[str, str]:
 @functools.cache
 def _template() -> Any:
     environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
     environment.filters["json"] = _json
     environment.filters["packed"] = _packed

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import OfframpError, nearest
+from offramp.escape import shown
 from offramp.files import replacing, writing
 from offramp.hashing import finite
 from offramp.report.model import Figure
@@ -37,11 +38,11 @@ def checked(formats: Iterable[str]) -> tuple[str, ...]:
 
 def text(spec: Mapping[str, Any]) -> str:
     """A specification as JSON on one line, the same text for equal ones; what is not a number becomes
-    null, as JSON has none."""
+    null, as JSON has none, and its texts are printable."""
     try:
-        return _json(spec)
+        return _json(shown(spec))
     except ValueError:
-        return _json(finite(spec))
+        return _json(finite(shown(spec)))
 
 
 def _json(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from offramp.escape import printable
 from offramp.report.model import Table
 from offramp.report.render.cells import Cell, Layout, layout
 
@@ -93,4 +94,4 @@ def escape(text: str) -> str:
             return f"${found[1]}\\times10^{{{sign}{int(found[3])}}}$"
         return PAIRS.get(found[0], WORDS.get(found[0], found[0]))
 
-    return TOKEN.sub(written, " ".join(text.split()))
+    return TOKEN.sub(written, printable(" ".join(text.split())))

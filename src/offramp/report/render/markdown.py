@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from offramp.escape import markdown as escape
 from offramp.report.model import Table
 from offramp.report.render.cells import Cell, layout
 
-SPECIAL = re.compile(r"([\\`*_\[\]|]|<(?=[a-zA-Z/!?])|^#)")
-PAIRED = ("~", "$")  # markup where there are two of them
 LEGEND = "**Bold**: the best. ≈: not significantly different from it."
 
 
@@ -58,12 +56,3 @@ def _cell(cell: Cell) -> str:
     if cell.mark == "best":
         return f"**{text}**"
     return f"{text} ≈" if cell.mark == "alike" else text
-
-
-def escape(text: str) -> str:
-    """What Markdown would take for its own is written with a backslash; line breaks become spaces."""
-    words = SPECIAL.sub(r"\\\1", " ".join(text.split()))
-    for sign in PAIRED:
-        if words.count(sign) > 1:
-            words = words.replace(sign, f"\\{sign}")
-    return words

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from offramp.errors import OfframpError, nearest
+from offramp.escape import cells
 from offramp.files import replacing
 from offramp.report.model import Table
 from offramp.report.render.latex import latex
@@ -15,7 +16,8 @@ from offramp.report.render.markdown import markdown
 
 def csv(table: Table) -> str:
     """The frame's columns, the printed ones first, each followed by its deviation. Where values are
-    marked, a column `KEY_mark` says `best` or `alike`. Missing values are empty."""
+    marked, a column `KEY_mark` says `best` or `alike`. Missing values are empty. Text that a spreadsheet
+    would compute begins with an apostrophe."""
     shown: list[str] = []
     for column in table.columns:
         shown += [key for key in (column.key, column.spread) if key is not None and key not in shown]
@@ -24,7 +26,7 @@ def csv(table: Table) -> str:
     for key in sorted({key for _, key in table.best | table.alike}):
         marks = [table.mark(label, key) for label in frame.index]
         frame.insert(list(frame.columns).index(key) + 1, f"{key}_mark", marks)
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    return str(cells(frame).to_csv(index=False, lineterminator="\n"))
 
 
 FORMATS: Mapping[str, tuple[str, Callable[[Table], str]]] = MappingProxyType(
