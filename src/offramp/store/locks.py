@@ -27,7 +27,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from offramp.errors import OfframpError, printable
+from offramp.errors import OfframpError
+from offramp.escape import printable
 from offramp.files import unlinked, writing
 from offramp.units import duration
 
