@@ -238,6 +238,19 @@ def test_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert turns == [1] * 15 and list((tmp_path / "locks").iterdir()) == []
 
 
+def test_where_no_thread_can_be_started_nothing_is_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(OfframpError, match=r"no thread can be started .*`ulimit -u`, `ulimit -v`"):
+            store.lock("k")
+    assert lock_files(store) == []
+
+
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("mine"),

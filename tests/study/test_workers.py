@@ -17,6 +17,7 @@ from offramp.study.plan.plan import Plan
 from offramp.study.plan.workers import (
     PROCESS,
     SHARE,
+    STACKS,
     Need,
     Workers,
     asked,
@@ -153,11 +154,11 @@ def test_what_cannot_fit_is_said_before_it_starts(
     made, store = plan(), Store(tmp_path / "store")
     least = workers.need(made).least
     assert 0 < least < workers.need(made).trial - PROCESS
-    check_memory(made, 1, lambda: least, lambda: least)
+    check_memory(made, 1, lambda: least, lambda: least + STACKS)
     with pytest.raises(OfframpError, match=r"at the least, and .* of memory is free .*; give more, or"):
         check_memory(made, 1, lambda: least - 1, lambda: least)
     with pytest.raises(OfframpError, match=r"of address space is left \(`ulimit -v`\); give"):
-        check_memory(made, 1, lambda: least, lambda: least - 1)
+        check_memory(made, 1, lambda: least, lambda: least + STACKS - 1)
     with pytest.raises(OfframpError, match=r"fewer --workers, a smaller recipe.batch_size or"):
         check_memory(made, 2, lambda: 2 * least, lambda: least)
     groups, mine = tmp_path / "groups", tmp_path / "cgroup"

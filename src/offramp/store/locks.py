@@ -256,7 +256,14 @@ def _made(path: Path) -> Held:
         with suppress(OSError):
             path.unlink()
         raise
-    return Held(path, owner)
+    try:
+        return Held(path, owner)
+    except RuntimeError as error:  # threading says no more than that
+        path.unlink()
+        raise OfframpError(
+            f"no thread can be started to keep {path.name} ({error}); allow more of them, or more "
+            "address space (`ulimit -u`, `ulimit -v`)"
+        ) from error
 
 
 def _written_over(path: Path, owner: Owner) -> bool:

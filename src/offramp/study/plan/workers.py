@@ -38,6 +38,7 @@ MARGIN = 1.35
 # What is needed for certain: weights, their gradients, what the optimizer keeps; and most of what is
 # saved for a backward pass through the whole network (not each phase passes all heads).
 LEAST_COPIES, LEAST_SAVED = 3, 0.75
+STACKS = 64 * 2**20  # bytes of address space for those of the threads that a run starts
 WORTH = 10.0  # seconds of work, for which a process is started that loads libraries and data first
 STEP_SECONDS, FAST = 0.002, 50e9  # of a step, however small; MACs a second
 
@@ -166,8 +167,8 @@ def check_memory(
     if asked > memory():
         free, limit = size(memory()), "memory is free (of the machine, or of the control group)"
         less = "" if count == 1 else "fewer --workers, "
-    elif least > addresses():
-        asked, less = least, ""
+    elif least + STACKS > addresses():
+        asked, less = least + STACKS, ""
         free, limit = size(addresses()), "address space is left (`ulimit -v`)"
     else:
         return
