@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from offramp.escape import has_controls, printable
-from offramp.hashing import digest, plain
+from offramp.hashing import canonical, digest, plain
 from offramp.store.sealed import REMEDY, Damaged
 
 T = TypeVar("T")
@@ -270,7 +270,11 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _fits(self) -> Manifest:
-        """Raises ValueError where its parts do not go together."""
+        """Raises ValueError where its parts do not go together, and for a number that no hash takes."""
+        try:
+            canonical(self.model_dump(exclude={"metrics"}))
+        except ValueError:
+            raise ValueError("names a number that is not finite, outside of metrics") from None
         count = len(self.exits)
         wrong = {
             "exits that its network does not have": not set(self.exits)
