@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import offramp.engine.fit
 from offramp.engine.fit import Diverged, EpochReport, fit
 from offramp.engine.resolve import Setting, resolve
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, trained_state
+from offramp.engine.trainee import Trainee, pack, trained_state, unpack
 from offramp.nets.clock import Clock
 from offramp.parts import Part
 from offramp.recipe import Recipe, best_epoch, finished
@@ -156,6 +157,30 @@ def test_a_diverged_phase_says_where() -> None:
     words = str(report)
     for word in ("'backbone'", f"epoch {report.epoch}", f"step {report.step}", "1e+25", "lower"):
         assert word in words
+
+
+def test_what_was_interrupted_as_it_diverged_diverges_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes while the epoch is closed counts right after, before anybody is told."""
+    (node,) = program_nodes("baseline", replace(USUAL, epochs=5, learning_rate=1e25))
+    right = offramp.engine.fit._close_epoch
+    told: list[Diverged] = []
+
+    def disturbed(*given: Any) -> EpochReport | Diverged:
+        report = right(*given)
+        if isinstance(report, Diverged):
+            told.append(report)
+            signal.raise_signal(signal.SIGINT)
+        return report
+
+    monkeypatch.setattr(offramp.engine.fit, "_close_epoch", disturbed)
+    with applied(NUMERICS):
+        trainee, passes, images = begin(node)
+        with pytest.raises(KeyboardInterrupt):
+            list(fit([trainee], passes, images, 16))
+        monkeypatch.setattr(offramp.engine.fit, "_close_epoch", right)
+        resumed, passes, images = begin(node)
+        unpack(resumed, *pack(trainee))
+        assert [*fit([resumed], passes, images, 16)] == [told] and len(told) == 1
 
 
 def test_the_step_is_the_first_bad_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,6 @@ def fit(
                     trainee.tally.seconds += (perf_counter() - began) / len(active)
             raise
         with uninterrupted():
-            before = [tally.seconds for tally in tallies]
             reports = [
                 _close_epoch(t, tally, checks[t.node.key], len(limits))
                 for t, tally in zip(active, tallies, strict=True)
@@ -97,11 +96,11 @@ def fit(
             }
             # A fused epoch is shared by its phases in equal parts; one that was cut short counts as
             # training up to there.
-            for trainee, earlier in zip(active, before, strict=True):
+            for trainee, tally in zip(active, tallies, strict=True):
                 for kind, seconds in spent.items():
                     trainee.spend(kind, seconds / len(active))
-                trainee.spend("train", earlier)
-                trainee.epoch_seconds.append(sum(spent.values()) / len(active) + earlier)
+                trainee.spend("train", tally.seconds)
+                trainee.epoch_seconds.append(sum(spent.values()) / len(active) + tally.seconds)
         left = {r.key for r in reports if isinstance(r, Diverged)}
         active = [t for t in active if t.node.key not in left]
         each = sum(spent.values()) / len(reports)
@@ -175,9 +174,9 @@ def evaluate(
 def _close_epoch(
     trainee: Trainee, train: Tally, validation: Tally, steps: int
 ) -> EpochReport | Diverged:
-    """Read the tallies, record them, remember the best weights."""
+    """Read the tallies, record them, remember the best weights. A diverged trainee keeps its tally:
+    interrupted and resumed, it diverges again."""
     node = trainee.node
-    trainee.tally = None
     bad = (~torch.isfinite(train.losses)).nonzero().flatten().tolist()
     loss, at_exits = train.read()
     validation_loss, checked = validation.read()
@@ -185,6 +184,7 @@ def _close_epoch(
         number = bad[0] + 1 if bad else steps
         rate = node.recipe.rate(trainee.epoch + (number - 1) / steps)
         return Diverged(node.key, node.name, trainee.epoch + 1, number, rate)
+    trainee.tally = None
     trainee.epoch += 1
     record(trainee, trainee.epoch, "train", loss, at_exits)
     record(trainee, trainee.epoch, "validation", validation_loss, checked)
