@@ -1,11 +1,12 @@
 """How long OpenMP's threads spin, and whether freed memory is kept: settings that are read once, seen
-in processes of their own."""
+in processes of their own. And the signals that end a process."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from offramp.process import GIVEN, SPINS, bound_spinning, keep_freed_memory
+from offramp.process import (
+    GIVEN,
+    SPINS,
+    Terminated,
+    bound_spinning,
+    keep_freed_memory,
+    terminable,
+)
 
 LIBRARY = next((Path(torch.__file__).parent / "lib").glob("libgomp*"), None)
 with_openmp = pytest.mark.skipif(LIBRARY is None, reason="torch has no GNU OpenMP")
@@ -103,3 +111,19 @@ def test_memory_is_faulted_in_once() -> None:
 def test_what_the_user_set_for_the_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     assert not keep_freed_memory()
+
+
+# Signals.
+
+
+def test_a_signal_ends_nested_blocks_once() -> None:
+    """Schedulers repeat themselves, between the inner and the outer block too."""
+    saved = False
+    with pytest.raises(Terminated), terminable():
+        try:
+            with terminable():
+                signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            saved = True
+    assert saved and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -96,11 +96,11 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated, once. What the user has set to be ignored (`nohup`) stays so.
+    """SIGTERM and SIGHUP raise Terminated, once, in nested blocks too. What the user has set to be ignored (`nohup`) stays so.
     Outside of the main thread, where Python sees no signals, nothing changes."""
     before = {}
     for number in ENDING[1:] if threading.current_thread() is threading.main_thread() else ():
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if signal.getsignal(number) not in (signal.SIG_IGN, _terminate):
             before[number] = signal.signal(number, _terminate)
     try:
         yield

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
 from collections.abc import Generator, Iterator, MutableMapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from offramp.process import (
     keep_freed_memory,
     leave_signals_to_parent,
     terminable,
+    uninterrupted,
     watch_parent,
 )
 from offramp.store.store import Store
@@ -38,7 +40,7 @@ from offramp.study.spec.models import Study
 from offramp.units import counted
 
 REPLACED = 3  # killed workers of a run that others are started for
-SAVING_S = 60.0  # that workers have to save what they are at
+SAVING_S = 60.0  # that all workers have to save what they are at
 SPAWN = multiprocessing.get_context("spawn")
 Crew = dict[Connection, SpawnProcess]
 
@@ -68,8 +70,10 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
     manager.start(_serve)
     with terminable(), manager:
         asked = (plan.study, store.root, conduct, manager.dict())
-        crew = dict(_started(asked) for _ in range(conduct.workers))
+        crew: Crew = {}
         try:
+            for _ in range(conduct.workers):
+                _start(crew, asked)
             yield from _listen(crew, asked)
         finally:
             _end(crew)
@@ -93,15 +97,15 @@ def _check_own(study: Study) -> None:
             ) from None
 
 
-def _started(asked: tuple[Any, ...]) -> tuple[Connection, SpawnProcess]:
-    """A worker, and where its events come."""
+def _start(crew: Crew, asked: tuple[Any, ...]) -> None:
+    """One more worker. A signal counts only when it is one of the crew, which `_end` ends."""
     events, theirs = SPAWN.Pipe(duplex=False)
     # No daemon: those may not start processes of their own, which read images.
     worker = SPAWN.Process(target=_work, args=(*asked, theirs))
-    with _interrupts_held():
+    with uninterrupted(), _interrupts_held():
         worker.start()
+        crew[events] = worker
     theirs.close()
-    return events, worker
 
 
 @contextmanager
@@ -131,7 +135,7 @@ def _listen(crew: Crew, asked: tuple[Any, ...]) -> Iterator[Event]:
                 short = worker.exitcode == -signal.SIGKILL and for_memory > before
                 yield Note(_replaced(worker.exitcode, killed, short, len(crew)))
                 if not (short and crew):
-                    crew |= [_started(asked)]
+                    _start(crew, asked)
                 continue
             if message is None:
                 crew.pop(events).join()
@@ -160,8 +164,9 @@ def _end(crew: Crew) -> None:
     """Have workers save what they are at and end; those that do not are killed."""
     for worker in crew.values():
         worker.terminate()
+    deadline = time.monotonic() + SAVING_S
     for worker in crew.values():
-        worker.join(SAVING_S)
+        worker.join(max(0.0, deadline - time.monotonic()))
         worker.kill()
         worker.join()
 
