@@ -50,6 +50,14 @@ def test_a_log_that_was_altered_is_refused(tmp_path: Path) -> None:
         store.archive.seed_logs()
 
 
+def test_what_else_lies_beside_logs_is_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name, log = decide.begin(store, plan(), most=6)
+    for stray in ("notes.txt", f"{name}.json.bak", "Copy of it.json"):
+        (tmp_path / "seeds" / stray).write_text("mine")
+    assert store.archive.seed_logs() == {name: log}
+
+
 def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(OfframpError, match="has 1 of them"):

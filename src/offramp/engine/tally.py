@@ -55,8 +55,10 @@ class Tally:
 
     @staticmethod
     def unpack(
-        exits: Sequence[int], tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], like: Tensor
+        exits: Sequence[int],
+        tensors: Mapping[str, Tensor],
+        numbers: Mapping[str, Any],
+        device: torch.device,
     ) -> Tally:
-        """like: any tensor on the device at hand."""
-        losses, sums = (tensors[name].to(like.device) for name in ("losses", "sums"))
+        losses, sums = (tensors[name].to(device) for name in ("losses", "sums"))
         return Tally(exits, losses, sums, **numbers)

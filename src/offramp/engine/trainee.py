@@ -207,9 +207,8 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.usage = Usage(**state.get("usage", {}))
     trainee.resumed = True
     if "tally" in state:
-        trainee.tally = Tally.unpack(
-            trainee.node.exits, under("tally/"), state["tally"], like=parameters[0].detach()
-        )
+        sums, device = under("tally/"), parameters[0].device
+        trainee.tally = Tally.unpack(trainee.node.exits, sums, state["tally"], device)
     trainee.rows = [Row(*row) for row in state["rows"]]
     trainee.validation_losses = [
         row.value for row in trainee.rows if (row.split, row.exit) == ("validation", OBJECTIVE)

@@ -134,8 +134,7 @@ class Archive:
 
     def begun(self) -> list[str]:
         """Ids of the trials that a study began and has not finished, sorted."""
-        plans = [name.removesuffix(".json") for name in self.files.names("plans") if ".json" in name]
-        return sorted(name for name in plans if NAME.fullmatch(name))
+        return self._documents("plans")
 
     def has_trial(self, trial: str, whole: bool = True) -> bool:
         """The same of a trial and its logits."""
@@ -180,20 +179,12 @@ class Archive:
 
     def seed_logs(self) -> dict[str, SeedLog]:
         """How seeds were added to studies until their pairs were decided, by name. Raises Damaged."""
-        names = [name.removesuffix(".json") for name in self.files.names("seeds") if name[0] != "."]
-        return {name: self.read_seed_log(name) for name in names}
+        return {name: self.read_seed_log(name) for name in self._documents("seeds")}
 
     def read_seed_log(self, name: str) -> SeedLog:
         """One of them. Raises Damaged."""
-        place = "seeds", f"{checked(name)}.json"
-        path, data = self.files.path(*place), self.files.read(*place)
-        try:
-            said = json.loads(data)
-        except ValueError as error:
-            raise Damaged(path, "is not JSON", LOST) from error
-        if not sealed.is_sealed(said) or said.get("name") != name:
-            raise Damaged(path, "does not match its seal", LOST)
-        return manifest.read(SeedLog, said.get("log"), path, LOST)
+        said = sealed.read_alone(self.files, "seeds", checked(name), LOST)
+        return manifest.read(SeedLog, said.get("log"), self.files.path("seeds", f"{name}.json"), LOST)
 
     def has_seed_log(self, name: str) -> bool:
         return self.files.exists("seeds", f"{checked(name)}.json")
@@ -208,6 +199,11 @@ class Archive:
         """Names of the folders in `folder`, sorted. Raises OfframpError where one is a link."""
         names = [name for name in self.files.names(folder) if NAME.fullmatch(name)]
         return [name for name in names if self.files.is_folder(folder, name)]
+
+    def _documents(self, folder: str) -> list[str]:
+        """Names of the sealed files in `folder`, sorted; what else lies there is none of the store's."""
+        names = [name.removesuffix(".json") for name in self.files.names(folder) if name.endswith(".json")]
+        return sorted(name for name in names if NAME.fullmatch(name))
 
     def refuse_links(self) -> None:
         """Raises OfframpError where a folder of the store is a link: it would lead all work away."""

@@ -201,7 +201,7 @@ def write(
         manifests.append(records.read_trial(trial))
         entries[trial] = {"manifest": manifests[-1].as_json(), "logits": places}
     nodes = {
-        key: {**_bare(records.read_node(key)), "cost": records.node_cost(key).as_json()}
+        key: {**records.read_node(key).as_json(), "cost": records.node_cost(key).as_json()}
         for key in sorted({key for m in manifests for key in m.keys})
     }
     files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(held)}
@@ -223,11 +223,6 @@ def write(
             (folder / name).write_bytes(data)
         _check_place(path)  # again: somebody may have put a file there meanwhile
     return {name: len(files[name]) for name in sorted(files)}
-
-
-def _bare(node: NodeRecord) -> dict[str, Any]:
-    """A node's record as a store has it: that of a pack has the cost beside it."""
-    return {name: value for name, value in node.as_json().items() if name != "cost"}
 
 
 def _check_place(path: Path) -> None:

@@ -110,6 +110,22 @@ def verify(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     return manifest
 
 
+def read_alone(files: FileSystem, folder: str, name: str, remedy: str) -> dict[str, Any]:
+    """A sealed document that is no folder's: `folder/name.json`. Raises Damaged."""
+    place = folder, f"{name}.json"
+    path = files.path(*place)
+    try:
+        data = files.read(*place)
+    except Damaged as error:
+        raise Damaged(path, error.reason, remedy) from error
+    found = _json(data, path, remedy)
+    if not isinstance(found, dict) or "seal" not in found:
+        raise Damaged(path, "has no seal, as an earlier offramp wrote it", remedy)
+    if not is_sealed_text(data, found) or found.get("name") != name:
+        raise Damaged(path, "does not match its seal", remedy)
+    return found
+
+
 def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """The value in a JSON file. Raises Damaged."""
     return parsed(read_bytes(path, remedy), path, remedy)

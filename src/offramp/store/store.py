@@ -17,7 +17,6 @@ one below it is refused, so that nothing outside is read, written or removed.
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -259,10 +258,10 @@ class Store:
     def _unneeded(self, abandon: bool) -> list[tuple[str, ...]]:
         held, found = self._files.locks()
         if not held:
-            plans = [name for name in self._files.names("plans") if name.endswith(".json")]
+            plans = self.archive.begun()
             needed = self._needed([] if abandon else plans)
             found += [(NODE.folder, key) for key in self.nodes() if key not in needed]
-            found += [("plans", name) for name in plans] if abandon else []
+            found += [_plan(name) for name in plans] if abandon else []
         leftovers = self._files.leftovers()
         leftovers += [name for folder in ("plans", "seeds") for name in self._files.leftovers(folder)]
         for key in self.archive.checkpoints():
@@ -289,17 +288,7 @@ class Store:
 
     def _planned(self, name: str) -> list[str]:
         """The nodes that a plan names. Raises Damaged: what an altered plan does not name would go."""
-        path = self._files.path("plans", name)
-        try:
-            plan = json.loads(self._files.read("plans", name))
-        except Damaged as error:
-            raise Damaged(path, error.reason, ABANDON) from error
-        except ValueError as error:
-            raise Damaged(path, "is not JSON", ABANDON) from error
-        if not isinstance(plan, dict) or "seal" not in plan:
-            raise Damaged(path, "has no seal, as an earlier offramp wrote it", ABANDON)
-        if not sealed.is_sealed(plan) or plan.get("name") != path.stem:
-            raise Damaged(path, "does not match its seal", ABANDON)
+        plan = sealed.read_alone(self._files, "plans", name, ABANDON)
         nodes: list[str] = plan["nodes"]
         return nodes
 

@@ -54,7 +54,7 @@ def image_files(root: Path, folder: Path) -> Iterator[str]:
                 if entry.is_dir():
                     waiting.append(path)
                 elif path.suffix.lower() in SUFFIXES:
-                    if path.exists() and not entry.is_file():
+                    if not entry.is_file() and path.exists():  # the first asks no disk
                         raise OfframpError(f"{path} is a pipe or a device, and no file; remove it")
                     yield path.relative_to(root).as_posix()
 
