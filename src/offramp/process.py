@@ -96,8 +96,9 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated, once, in nested blocks too. What the user has set to be ignored (`nohup`) stays so.
-    Outside of the main thread, where Python sees no signals, nothing changes."""
+    """SIGTERM and SIGHUP raise Terminated, once, in nested blocks too. What the user has set to be
+    ignored (`nohup`) stays so. Outside of the main thread, where Python sees no signals, nothing
+    changes."""
     before = {}
     for number in ENDING[1:] if threading.current_thread() is threading.main_thread() else ():
         if signal.getsignal(number) not in (signal.SIG_IGN, _terminate):

@@ -202,8 +202,8 @@ class Archive:
 
     def _documents(self, folder: str) -> list[str]:
         """Names of the sealed files in `folder`, sorted; what else lies there is none of the store's."""
-        names = [name.removesuffix(".json") for name in self.files.names(folder) if name.endswith(".json")]
-        return sorted(name for name in names if NAME.fullmatch(name))
+        files = (name for name in self.files.names(folder) if name.endswith(".json"))
+        return sorted(name for file in files if NAME.fullmatch(name := file.removesuffix(".json")))
 
     def refuse_links(self) -> None:
         """Raises OfframpError where a folder of the store is a link: it would lead all work away."""
