@@ -154,6 +154,19 @@ def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     assert "networks stay near chance; about" in short.err.replace("\n", " ")
 
 
+def test_a_bundle_of_too_short_a_training_is_marked(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from offramp.study.plan import forecast
+
+    monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
+    answer = cli(*DIGITS, "--out", "b", "--exits", "1", "--budget", "1s", "--anyway")
+    assert answer.code == 0, answer.err
+    card = json.loads((tmp_path / "b" / "card.json").read_text())
+    assert card["unreliable"][0].startswith("--budget 1s is too short")
+    assert "Unreliable: --budget 1s is too short" in answer.out
+
+
 def test_public_weights_that_are_here_are_the_start(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -178,7 +191,11 @@ def test_public_weights_that_are_here_are_the_start(
     said = " ".join(found.out.split())
     assert f"starts from ImageNet weights, {file}" in said and "pixels normalized by ImageNet's" in said
     assert "starts from random weights" in cli(*words, "--weights", "random").out
-    assert "starts from random weights" in cli(*gray).out  # which ImageNet's do not fit
+    left = " ".join(cli(*gray).out.split())  # which ImageNet's do not fit
+    assert "starts from random weights" in left
+    assert f"ImageNet weights, {file}, are left out, as nobody asked for them: data.normalize" in left
+    asked = cli(*gray, "--weights", "imagenet")
+    assert asked.code == 2 and "data.normalize" in asked.err
 
 
 @pytest.mark.parametrize(
@@ -195,6 +212,7 @@ def test_public_weights_that_are_here_are_the_start(
         (("--max-accuracy-loss", "0.1", "--risk", "0.1"), "give exactly one target"),
         (("--data", "folder:nowhere"), "nowhere"),
         (("--backbone", "resnet"), "did you mean 'resnet"),
+        (("--backbone", "torchvision/nope"), "nope"),
         (("--set", "seeds=[1,2]"), "one seed"),
     ],
 )

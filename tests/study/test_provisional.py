@@ -98,6 +98,7 @@ def test_weights_are_at_hand_where_torch_or_the_hub_has_them(
     assert not pretrained.at_hand("imagenet", "mobilenetv1") and not pretrained.at_hand(
         "imagenet", "digits-cnn"
     )
+    assert pretrained.at_hand("imagenet", "torchvision/resnet19") is None
     monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: "/there")
     assert pretrained.at_hand("imagenet", "mobilenetv1")
     assert pretrained.at_hand(str(cached), "resnet50") and not pretrained.at_hand("none.pth", "resnet50")

@@ -35,7 +35,7 @@ class Asked:
     """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
     compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there.
     trust_code: see `offramp.study.run.trials.blank_network`; of the data's code too, for the check.
-    anyway: write what is not to be trusted, marked as such."""
+    anyway: write what is not to be trusted, marked as such.  doubts: what else speaks against it."""
 
     root: str | None = None
     check: bool = True
@@ -43,6 +43,7 @@ class Asked:
     force: bool = False
     trust_code: bool = False
     anyway: bool = False
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def of_network(
     graphs.check_installed()
     bundle.check_place(out, asked.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
-    doubts = useful.doubts(rule, trained.calibration)
+    doubts = (*asked.doubts, *useful.doubts(rule, trained.calibration))
     useful.check(doubts, asked.anyway)
     with bundle.writing(out, asked.force) as folder:
         made = yield from _fill(folder, net, rule, trained, manifest, doubts)

@@ -87,7 +87,8 @@ def at_hand(source: str, backbone: str) -> Path | None:
         return _there(Path(source).expanduser())
     library, _, name = _upstream(backbone).partition("/")
     if library == "torchvision":
-        return _fetched(models.get_model_weights(name).DEFAULT.url)
+        known = name in models.list_models()
+        return _fetched(models.get_model_weights(name).DEFAULT.url) if known else None
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if library == "timm" else None
     if config is None:
         return None
@@ -196,14 +197,14 @@ def _upstream(backbone: str) -> str:
 
 def has_public(backbone: str) -> bool:
     """Whether torchvision or timm publishes weights of the backbone."""
-    return bool(_upstream(backbone)) and _upstream(backbone).startswith(("torchvision/", "timm/"))
+    return _upstream(backbone).startswith(("torchvision/", "timm/"))
 
 
 def _public(backbone: str) -> dict[str, Tensor]:
     """The checkpoint that torchvision or timm publishes, through their own caches."""
     upstream = _upstream(backbone)
     library, _, name = upstream.partition("/")
-    if library not in ("torchvision", "timm") or not name:
+    if not has_public(backbone):
         raise OfframpError(
             f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"
         )

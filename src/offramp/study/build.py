@@ -86,12 +86,14 @@ def choose(wish: BuildOptions) -> BuildPlan:
     if wish.weights is not None:
         return _chosen(wish, f"the weights '{wish.weights}'")
     place = None if wish.keep_frozen else at_hand(IMAGENET, wish.backbone)
-    if place is not None:
-        try:
-            return _chosen(replace(wish, weights=IMAGENET), f"ImageNet weights, {place}")
-        except OfframpError:  # such as for gray images; a mistake comes again below
-            pass
-    return _chosen(wish, "")
+    if place is None:
+        return _chosen(wish, "")
+    try:
+        return _chosen(replace(wish, weights=IMAGENET), f"ImageNet weights, {place}")
+    except OfframpError as error:  # such as for gray images; a mistake comes again below
+        found = _chosen(wish, "")
+        why = f"ImageNet weights, {place}, are left out, as nobody asked for them: {error}"
+        return replace(found, reasons=(*found.reasons, why))
 
 
 def _chosen(wish: BuildOptions, source: str) -> BuildPlan:

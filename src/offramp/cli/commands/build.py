@@ -173,11 +173,12 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
     bundle.check_place(goal.out, goal.force)
     store = Store(root)
     device = devices.chosen(wish.device)
+    weak: tuple[str, ...] = ()
     chosen = choose(wish)
     if goal.budget is not None:
         how = How(root, dry_run, as_json=as_json, place=wish.device, anyway=goal.anyway)
         seconds = units.parse(goal.budget, units.TIME, "--budget")
-        fits, _ = fitting(chosen.plan, seconds, goal.budget, how)
+        fits, weak = fitting(chosen.plan, seconds, goal.budget, how)
         chosen = choose(replace(wish, settings=(*wish.settings, *fits)))
     if dry_run:
         _dry(chosen, goal, store, device, as_json)
@@ -190,7 +191,7 @@ def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bo
     if not silent:
         _show_plan(chosen, goal)
     _train(chosen.plan, store, device, silent)
-    done = _finish(chosen.plan, goal, store, silent)
+    done = _finish(chosen.plan, goal, store, silent, weak)
     if as_json:
         emit({"bundle": str(done.path), "reasons": chosen.reasons, "card": done.card})
     else:
@@ -211,13 +212,13 @@ def _train(plan: Plan, store: Store, device: torch.device, silent: bool) -> None
         raise typer.Exit(1)
 
 
-def _finish(plan: Plan, goal: Goal, store: Store, silent: bool) -> Built:
+def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
     from offramp.api.build import deployed
     from offramp.bundle.export import Asked
 
     plain_macs = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
     wanted = target(goal.target, plain_macs)
-    asked = Asked(force=goal.force, anyway=goal.anyway)
+    asked = Asked(force=goal.force, anyway=goal.anyway, doubts=weak)
     return told(deployed(plan, store, wanted, goal.out, asked), silent)
 
 
