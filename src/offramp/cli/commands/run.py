@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from offramp.analysis.stats.sample import Floats
     from offramp.analysis.stats.sequential import Decision
     from offramp.report.power import SeedsNeeded
-    from offramp.store.store import Store
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.workers import Workers
     from offramp.study.run.run import Conduct
@@ -284,16 +283,16 @@ class Outcome:
 
 def trained(plan: Plan, how: How) -> Outcome:
     """Run a plan, show its results unless they are for programs."""
-    from offramp.store.store import Store
-
     workers = staff(plan, how)
     if not how.silent:
         typer.echo("\n".join(folded(f"Workers: {workers.count} ({workers.reason}).")), err=True)
     progress = Progress(plan, shown=not how.silent)
     interrupted = _work(plan, how, workers, progress)
-    found = _show_results(plan, Store(how.root), progress, how, interrupted is not None)
-    found["workers"] = asdict(workers)
-    return Outcome(found, bool(progress.failed), interrupted)
+    made = [trial.id for trial in plan.trials if trial.id in progress.trials]
+    outcome = _results(how, made, progress.failures(), interrupted, workers, len(plan.study.seeds))
+    if not how.as_json:
+        typer.echo(progress.closing(str(how.root)))
+    return outcome
 
 
 def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> KeyboardInterrupt | None:
@@ -310,7 +309,6 @@ def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> Keyboar
 
 def _decided(plan: Plan, how: How, until: Until) -> Outcome:
     """As `trained`, with seeds that are added and looked at until nothing is left to decide."""
-    from offramp.store.results import by_strategy
     from offramp.store.store import Store
     from offramp.study import decide
 
@@ -326,7 +324,8 @@ def _decided(plan: Plan, how: How, until: Until) -> Outcome:
     for count in decide.looks(log).counts:
         more = decide.part(plan, log.seeds[before:count], wanted)
         progress = Progress(more, shown=not how.silent)
-        interrupted = _work(more, how, staff(more, how), progress)
+        workers = staff(more, how)
+        interrupted = _work(more, how, workers, progress)
         made += [trial.id for trial in more.trials if trial.id in progress.trials]
         failures += progress.failures()
         if interrupted or failures:
@@ -340,17 +339,41 @@ def _decided(plan: Plan, how: How, until: Until) -> Outcome:
             typer.echo(said_of_look(count, decisions), err=True)
         if not wanted:
             break
-    results = by_strategy(store, made)
-    found: dict[str, Any] = {"store": str(how.root), "trials": made}
-    found |= {"results": summary.as_json(results), "failed": failures}
-    found["interrupted"] = interrupted is not None
-    found |= {"seeds": {"name": name, **log.as_json()}}
+    outcome = _results(how, made, failures, interrupted, workers, before)
+    outcome.found["seeds"] = {"name": name, **log.as_json()}
+    if decisions and not how.as_json:
+        show_decisions(decisions, log, before)
+    return outcome
+
+
+def _results(
+    how: How,
+    made: Sequence[str],
+    failures: Sequence[dict[str, Any]],
+    interrupted: KeyboardInterrupt | None,
+    workers: Workers,
+    seeds: int,
+) -> Outcome:
+    """What came of a run, shown unless it is for programs. made: ids of the trials that are there."""
+    from offramp.store.results import by_strategy
+    from offramp.store.store import Store
+
+    results = by_strategy(Store(how.root), made)
     if not how.as_json:
         if results:
-            summary.show_results(summary.printed(results, before))
-        if decisions:
-            show_decisions(decisions, log, before)
-        tell_failures(failures)
+            summary.show_results(summary.printed(results, seeds))
+        for failure in failures:
+            about = f"{failure['strategy']}, seed {failure['seed']}"
+            typer.echo(f"failed: {about}: {failure['reason']}", err=True)
+    found = {
+        "store": str(how.root),
+        "trials": made,
+        "results": summary.as_json(results),
+        "failed": failures,
+        "interrupted": interrupted is not None,
+        "unreliable": how.unreliable,
+        "workers": asdict(workers),
+    }
     return Outcome(found, bool(failures), interrupted)
 
 
@@ -384,33 +407,6 @@ def staff(plan: Plan, how: How) -> Workers:
     if how.workers is not None:
         return asked(plan, how.workers)
     return suited(plan, Store(how.root), how.device)
-
-
-def _show_results(
-    plan: Plan, store: Store, progress: Progress, how: How, interrupted: bool
-) -> dict[str, Any]:
-    from offramp.store.results import by_strategy
-
-    finished = [trial.id for trial in plan.trials if trial.id in progress.trials]
-    found = by_strategy(store, finished)
-    failures = progress.failures()
-    answer: dict[str, Any] = {"store": str(how.root), "trials": finished}
-    answer |= {"results": summary.as_json(found), "failed": failures, "interrupted": interrupted}
-    answer["unreliable"] = how.unreliable
-    if how.as_json:
-        return answer
-    if found:
-        summary.show_results(summary.printed(found, len(plan.study.seeds)))
-    typer.echo(progress.closing(str(how.root)))
-    tell_failures(failures)
-    return answer
-
-
-def tell_failures(failures: Sequence[dict[str, Any]]) -> None:
-    for failure in failures:
-        typer.echo(
-            f"failed: {failure['strategy']}, seed {failure['seed']}: {failure['reason']}", err=True
-        )
 
 
 def _start(
