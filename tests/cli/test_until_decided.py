@@ -64,6 +64,7 @@ def test_a_second_call_trains_nothing_and_says_so(again: Cli, decided: tuple[Pat
     assert not [line for line in answer.err.splitlines() if line.startswith("[")]
     said = data(again("run", "s.yaml", "--until-decided", "--json"))
     assert said["seeds"]["looks"]["4"][0]["verdict"] == "open" and len(said["trials"]) == 11
+    assert said["workers"]["count"] == 1 and said["unreliable"] == []
 
 
 def test_the_rule_cannot_be_changed_after_a_look(again: Cli) -> None:
@@ -108,6 +109,15 @@ def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None
     page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
     assert "pay for every look" in page
     assert any("with looks at 3, 4 seeds" in line for d in facts(packed) for line in d.values)
+
+
+def test_seeds_beside_the_rule_are_told(again: Cli) -> None:
+    assert again("run", "s.yaml", "-q", "--set", "seeds=[7]").code == 0
+    (runs,) = evidence.from_store(Path("runs")).runs
+    told = "seeds 7 are not of the rule by which seeds were added: in means, not in pairs"
+    assert runs.added == (told,)
+    assert again("tables", "runs", "--only", "pairs", "--out", "tables").code == 0
+    assert told in next(Path("tables").glob("pairs-*-overall.md")).read_text()
 
 
 def test_seeds_that_were_added_without_a_log_are_told(studied: Cli) -> None:

@@ -91,5 +91,17 @@ def test_planted_runs_are_told_in_sentences() -> None:
     assert "Nothing is concluded." in chance[0]
 
 
+def test_what_is_withheld_is_withheld_for_the_data_of_few_seeds() -> None:
+    shift = {"joint": 0.1, "separate": 0.0, "two-stage": 0.0}
+    few = [replace(m, data="others") for m in table_evidence.planted(2, shift=shift)]
+    said = answer(table_evidence.evidence([*table_evidence.planted(shift=shift), *few]))
+    assert said[0].startswith("At equal compute (net on images)")
+    assert any(s.startswith("For accuracy on images: joint") for s in said)
+    assert not any(s.startswith(("At equal compute (net on others)", "For accuracy on o")) for s in said)
+    assert [s for s in said if "too few" in s] == [
+        s for s in said if s.startswith("others: 2 seeds are")
+    ]
+
+
 def made(shift: Mapping[str, float]) -> evidence.Evidence:
     return table_evidence.evidence(table_evidence.planted(shift=shift))

@@ -7,7 +7,7 @@ alone (offramp.store.table.COLUMNS). A new measure is an entry of ALL, with a fu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
@@ -114,6 +114,10 @@ class Measure:
             case "%":
                 return f"{sign}{100 * size:.1f} %"
         return f"{sign}{size * self.scale if size > 1e-12 else 0.0:.3g} {self.unit}".strip()
+
+    def gap(self, value: float) -> str:
+        """A difference of two values, in the same words: `0.41 points`, `−20 s`."""
+        return (replace(self, unit="points") if self.unit == "%" else self).text(value)
 
     @property
     def about(self) -> dict[str, str | float]:

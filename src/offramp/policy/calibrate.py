@@ -124,7 +124,7 @@ def _number(kind: str, value: Any) -> float:
 
 
 def _check_share(name: str, value: float, least_excluded: bool) -> None:
-    if name in ("max-accuracy-loss", "max-disagreement") and value >= 1:
+    if name in AGAINST_FULL and value >= 1:
         raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
     if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
         span = "between 0 and 1" if least_excluded else "from 0 to 1"

@@ -10,6 +10,7 @@ import numpy as np
 
 from offramp.errors import OfframpError
 from offramp.policy import scoring
+from offramp.policy.calibrate import AGAINST_FULL
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.guarantees import rows_needed_on_average
 from offramp.policy.policy import Policy
@@ -53,8 +54,7 @@ def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) ->
 def images_needed(kind: str, value: float) -> int:
     """The fewest calibration images that can tell a loss as small as `value`, a share; 0 for a limit
     that does not compare with the full network. kind: of a `Target`."""
-    against = kind in ("max-accuracy-loss", "max-disagreement") and value > 0
-    return (rows_needed_on_average(value) or 0) if against else 0
+    return (rows_needed_on_average(value) or 0) if kind in AGAINST_FULL and value > 0 else 0
 
 
 def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
-from offramp.analysis.recommend.equal import ALPHA, Level, crossings, stretches
+from offramp.analysis.recommend.equal import Level, crossings, stretches
 from offramp.analysis.recommend.goals import OPEN
-from offramp.analysis.stats.pairwise import POWER, Pair
+from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
@@ -52,15 +52,16 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
         goal: [a for a in recommend(evidence.facts, Preference(goal)) if a.ranking and a.data in data]
         for goal in GOALS
     }
-    few = {a.withheld for given in advised.values() for a in given if a.withheld is not None}
+    few: dict[str, str] = {}  # by data set: why nothing is recommended, in full
+    for advice in (a for given in advised.values() for a in given if a.withheld is not None):
+        few[advice.data] = max(few.get(advice.data, ""), advice.withheld or "", key=len)
     several = {a.data for given in advised.values() for a in given if len(a.ranking) > 1}
     sentences = [
         f"{d}: one strategy with exits, nothing to compare it with." for d in sorted(data - several)
     ]
-    if not few:
-        for runs in learned:
-            text = compared(runs.levels, runs.where if len(evidence.runs) > 1 else "")
-            sentences += [text] if text else []
+    for runs in (r for r in learned if r.data not in few):
+        text = compared(runs.levels, runs.where if len(evidence.runs) > 1 else "")
+        sentences += [text] if text else []
     silent = []
     for goal, given in advised.items():
         told = [a for a in given if _measured(a)]
@@ -68,7 +69,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
             sentence(a, len(data) > 1) for a in told if a.withheld is None and a.data in several
         ]
         silent += [] if told else [WORDS[goal]]
-    sentences += sorted(few, key=len)[-1:]
+    sentences += [f"{d}: {why}" if len(data) > 1 else why for d, why in sorted(few.items())]
     if silent:
         what = "nothing was measured, or only in runs that shared work"
         sentences.append(f"These runs say nothing of {listed(silent)}: {what}.")
@@ -141,16 +142,10 @@ def _shown(advice: Advice) -> str:
     if advice.detectable is None or not found or advice.goal == "balanced":
         return ""
     if advice.target is None:
-        least = _difference(advice, advice.detectable)
+        least = advice.measure.gap(advice.detectable)
     else:
-        least = f"{100 * advice.detectable:.2g} points at equal compute"
+        least = f"{MEASURES['accuracy-test'].gap(advice.detectable)} at equal compute"
     return _found(least)
-
-
-def _difference(advice: Advice, value: float) -> str:
-    if advice.measure.unit == "%":
-        return f"{100 * value:.2g} points"
-    return advice.measure.text(value)
 
 
 def compared(made: Sequence[Level], place: str = "") -> str:
@@ -162,7 +157,7 @@ def compared(made: Sequence[Level], place: str = "") -> str:
     low, high = macs(made[0].macs), macs(made[-1].macs)
     if all(len(level.leading) == len(level.means) for level in made):
         shown = [p.detectable for level in made for p in level.pairs if isinstance(p, Pair)]
-        most = _found(f"{100 * max((d for d in shown if d), default=0.0):.2g} points")
+        most = _found(MEASURES["accuracy-test"].gap(max((d for d in shown if d), default=0.0)))
         return (
             f"At equal compute{where}, no two strategies differ significantly in test accuracy, from "
             f"{low} to {high} MACs an image{most}."

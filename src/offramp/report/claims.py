@@ -58,7 +58,6 @@ def regimes(trials: Iterable[TrialRecord]) -> dict[tuple[str, str], Regime]:
 
 def _regime(manifest: Manifest) -> Regime:
     images, shape = manifest.data.provenance.images, manifest.input_shape
-    given = manifest.network.weights is not None or manifest.initial is not None
     return Regime(
         named=manifest.classes,
         train=images.get("train"),
@@ -66,7 +65,7 @@ def _regime(manifest: Manifest) -> Regime:
         size=shape[-1],
         channels=shape[0],
         epochs=manifest.recipe.epochs,
-        weights="pretrained" if given else "random",
+        weights="pretrained" if manifest.pretrained else "random",
     )
 
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
-from itertools import combinations
-
-import numpy as np
-from scipy import stats
+from dataclasses import dataclass, replace
 
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats.pairwise import POWER, Estimate, crossed, over_blocks
+from offramp.analysis.stats.pairwise import Estimate, paired_estimates
 from offramp.report.evidence import Evidence
-from offramp.report.runs import VALUES, Runs
+from offramp.report.runs import Runs
 
-ALPHA, MOST = 0.05, 500
+MOST = 500
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,7 @@ def seeds_needed(
 
 
 def _needs(pair: tuple[str, str], found: Estimate, difference: float, pairs: int) -> PairNeeds:
-    reach = stats.norm.isf(ALPHA / pairs / 2) + stats.norm.ppf(POWER)
-    limit = float(reach * math.sqrt(found.shared))
+    limit = replace(found, between=0.0).detectable(pairs)
     seeds = None if limit >= difference else found.blocks_for(difference, pairs, MOST)
     return PairNeeds(*pair, seeds, limit)
 
@@ -81,14 +76,7 @@ def _needs(pair: tuple[str, str], found: Estimate, difference: float, pairs: int
 def _estimates(runs: Runs, strategies: Collection[str]) -> tuple[dict[tuple[str, str], Estimate], int]:
     """Differences of each pair that shares two seeds, and the number of test images."""
     measure = MEASURES["accuracy-test"]
-    rows = zip(*(runs.values(measure)[c] for c in VALUES), strict=True)
-    known = {(str(s), str(n)): np.array([v]) for s, n, v in rows if s in strategies}
-    images = runs.images(measure)
-    known = known if images is None else {key: images[key] for key in known}
-    estimates = {}
-    for a, b in combinations(sorted({s for s, _ in known}), 2):
-        both = [n for s, n in known if s == a and (b, n) in known]
-        values = np.array([known[a, n] - known[b, n] for n in both])
-        if len(both) > 1:
-            estimates[a, b] = over_blocks(values[:, 0]) if images is None else crossed(values)
-    return estimates, 0 if images is None else len(next(iter(images.values()), ()))
+    found, images = runs.sample(measure), runs.images(measure)
+    groups = () if found is None else found.keep(strategies).groups
+    count = 0 if images is None else len(next(iter(images.values()), ()))
+    return paired_estimates(groups, images), count

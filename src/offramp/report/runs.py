@@ -135,7 +135,7 @@ class Runs:
         the paper's way has no test of them all. None: there are no values."""
         key = (measure.name, exit, members)
         if key not in self._analyses:
-            found = self._sample(measure, exit)
+            found = self.sample(measure, exit)
             kept = found.keep(members) if found is not None and members else found
             images = None if found is None else self.images(measure, exit)
             if found is not None and images is not None:  # a name may lack a seed that its twin has
@@ -168,17 +168,22 @@ class Runs:
 
     @cached_property
     def added(self) -> tuple[str, ...]:
-        """What to say where seeds were asked for one after the other and no log tells why, or where
-        several do."""
+        """What to say where seeds were asked for one after the other and no log tells why, where several
+        do, or where seeds are not of the log's."""
         if len(self._logs) > 1:
             return (
                 f"seeds were added by {len(self._logs)} rules, each fixed before its own first look; p "
                 "pays for the looks of one",
             )
         seeds = {t.seed for t in self.trials}
+        if self.looks is not None:
+            outside = sorted(s for s in seeds if str(s) not in self.looks.order)
+            which = ", ".join(map(str, outside))
+            rule = "not of the rule by which seeds were added: in means, not in pairs"
+            return (f"seeds {which} are {rule}",) if outside else ()
         asked = [t.manifest.asked for t in self.trials if t.manifest.asked is not None]
         later = sorted(s for s in seeds if any(s not in one for one in asked))
-        if self.looks is not None or not later:
+        if not later:
             return ()
         which = ", ".join(map(str, later))
         return (
@@ -219,7 +224,8 @@ class Runs:
             found[trial.strategy, str(trial.seed)] = row + (value - row.mean())
         return found
 
-    def _sample(self, measure: Measure, exit: int | None) -> Sample | None:
+    def sample(self, measure: Measure, exit: int | None = None) -> Sample | None:
+        """Values at one exit, or overall, by strategy and seed. None: there are none."""
         key = (measure.name, exit)
         if key not in self._samples:
             rows = self.values(measure, exit)

@@ -312,6 +312,11 @@ class Manifest(Record):
         final = self.as_json()["final"]
         return {exit: digest(final[str(exit)])[:16] for exit in self.exits}
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether training began with given weights, not with random ones."""
+        return self.network.weights is not None or self.initial is not None
+
     def hash(self, logits: Mapping[str, np.ndarray]) -> str:
         """SHA-256 that ties a policy to a network: of what the network is made of, and of its answers
         on validation and calibration. No label of any split and no test image enters it."""

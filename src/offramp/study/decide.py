@@ -14,10 +14,12 @@ from itertools import combinations
 
 import numpy as np
 
+from offramp.analysis.stats.pairwise import ALPHA
 from offramp.analysis.stats.sample import Floats
-from offramp.analysis.stats.sequential import ALPHA, FEWEST, Decision, Looks, decide
+from offramp.analysis.stats.sequential import FEWEST, Decision, Looks, decide
 from offramp.errors import OfframpError
 from offramp.hashing import digest
+from offramp.policy import scoring
 from offramp.store.manifest import SeedLog
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, plan_trials
@@ -93,7 +95,7 @@ def right(store: Store, plan: Plan) -> dict[tuple[str, int], Floats]:
     found = {}
     for trial in plan.trials:
         arrays = store.trial_logits(trial.id)
-        answers = arrays["test"].argmax(axis=2) == arrays["test_labels"][:, None]
+        answers = np.asarray(scoring.answers(arrays["test"])) == arrays["test_labels"][:, None]
         found[trial.label, trial.seed] = answers.mean(axis=1)
     return found
 

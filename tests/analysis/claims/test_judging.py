@@ -9,7 +9,8 @@ from scipy import stats
 
 from offramp.analysis.claims import Claim, Judgment, check, index, judge
 from offramp.analysis.claims.parts import Location
-from offramp.analysis.claims.words import name, plain, why
+from offramp.analysis.claims.regime import DataSet, Regime
+from offramp.analysis.claims.words import claimed, name, plain, why
 from offramp.report.claims import paper
 from simulate import Planted, tidy_table
 
@@ -262,3 +263,17 @@ def test_test_images_count_as_luck_too() -> None:
     (one,), (other,) = outcome(claim(), frame).parts, both.parts
     assert other.difference == pytest.approx(one.difference) and other.p_for > 3 * one.p_for
     assert both.verdict == "not significant"
+
+
+@pytest.mark.parametrize(
+    ("here", "said"), [(("cat", "owl"), "the class owl"), (("cat",), "no class dog")]
+)
+def test_a_class_that_differs_is_named(here: tuple[str, ...], said: str) -> None:
+    found = Regime(here, 100, 50, 32, 3, 5, "random")
+    assert DataSet(named=("cat", "dog")).off("net", "pets", found) == [(said, "the class dog")]
+
+
+def test_margins_are_told_in_points() -> None:
+    assert claimed(claim(margin=0.0025)) == "higher by 0.25 points at least"
+    assert claimed(claim(margin=-0.01)) == "lower by 1 points at most"
+    assert claimed(claim(**{"is": "within", "margin": 0.01})) == "within 1 points of each other"

@@ -8,13 +8,13 @@ from types import MappingProxyType
 import pandas as pd
 
 from offramp.analysis.claims.claim import Claim, Claims
-from offramp.analysis.claims.judge import ALPHA, VERDICTS, Judgment, judge
+from offramp.analysis.claims.judge import VERDICTS, Judgment, judge
 from offramp.analysis.claims.parts import Index, OnImages, index
 from offramp.analysis.claims.regime import Regime
 from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
+from offramp.analysis.stats.pairwise import ALPHA
 
 __all__ = [
-    "ALPHA",
     "VERDICTS",
     "Claim",
     "Claims",

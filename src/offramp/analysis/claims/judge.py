@@ -19,10 +19,9 @@ from offramp.analysis.claims.parts import (
     values,
 )
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats.pairwise import crossed, holm, over_blocks
+from offramp.analysis.stats.pairwise import ALPHA, crossed, holm, over_blocks
 from offramp.analysis.stats.sample import same
 
-ALPHA = 0.05
 Verdict = Literal[
     "supported", "contradicted", "not significant", "identical by construction", "not testable here"
 ]

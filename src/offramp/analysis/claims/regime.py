@@ -128,8 +128,10 @@ class DataSet(BaseModel):
         asked = {fact: span for fact in COUNTED if (span := getattr(self, fact)) is not None}
         if found is None:
             return [*off, ("no record of what they are", "one")] if not self.plain else off
-        if not set(self.named) <= set(found.named):
-            off.append((f"the class {found.named[0]}", f"the class {self.named[0]}"))
+        if lacking := [name for name in self.named if name not in found.named]:
+            other = next((name for name in found.named if name not in self.named), None)
+            here = f"no class {lacking[0]}" if other is None else f"the class {other}"
+            off.append((here, f"the class {lacking[0]}"))
         for fact, (low, high) in asked.items():
             number = getattr(found, fact)
             if number is None or not low <= number <= high:

@@ -19,7 +19,7 @@ RULE = (
     "significant or not. Difference and d (mean over standard deviation of the paired differences "
     "beyond the margin, positive as claimed; on test the error counts images too) are of the comparison "
     "that decides: the weakest one, or the strongest against it. Found from: the smallest difference of "
-    "it that is found in 80 % of such runs, beside what is not significant."
+    "it that is found in 80 % of such runs, were it the only test, beside what is not significant."
 )
 
 
@@ -55,10 +55,7 @@ def effect(tested: Tested) -> str:
 
 def difference(outcome: Judgment, tested: Tested) -> str:
     """`−1.2 epochs`, `+0.4 points`"""
-    measure = MEASURES[outcome.claim.measure]
-    text = measure.text(tested.difference)
-    if measure.unit == "%":
-        text = f"{text.removesuffix(' %')} points"
+    text = MEASURES[outcome.claim.measure].gap(tested.difference)
     return text if text.startswith("−") else f"+{text}"
 
 
@@ -66,25 +63,18 @@ def found(outcome: Judgment, tested: Tested) -> str:
     """`1.9 points`: what would have been found, beside what is not significant; else empty."""
     if outcome.verdict != "not significant":
         return ""
-    text = MEASURES[outcome.claim.measure].text(tested.detectable)
-    return f"{text.removesuffix(' %')} points" if text.endswith(" %") else text
+    return MEASURES[outcome.claim.measure].gap(tested.detectable)
 
 
 def claimed(claim: Claim) -> str:
     """`higher`, `lower by 2 s at least`, `within 1 points of each other`"""
-    margin = _amount(claim, abs(claim.margin))
+    margin = MEASURES[claim.measure].gap(abs(claim.margin))
     if claim.is_ == "within":
         return f"within {margin} of each other"
     if claim.margin == 0:
         return claim.is_
     other = "lower" if claim.is_ == "higher" else "higher"
     return f"{claim.is_} by {margin} at least" if claim.margin > 0 else f"{other} by {margin} at most"
-
-
-def _amount(claim: Claim, value: float, sign: str = "") -> str:
-    measure = MEASURES[claim.measure]
-    unit = "points" if measure.unit == "%" else measure.unit
-    return f"{value * measure.scale:{sign}.3g} {unit}"
 
 
 def why(outcome: Judgment) -> str:

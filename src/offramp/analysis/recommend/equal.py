@@ -8,10 +8,8 @@ from itertools import groupby
 
 from offramp.analysis.recommend.goals import Candidate, Facts, at_compute, pairs
 from offramp.analysis.stats import Columns, analyze_sample, sample
-from offramp.analysis.stats.pairwise import Pair, Pairs
+from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs
 from offramp.analysis.tradeoff import levels
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure, Numbers, observations
-from offramp.analysis.stats.pairwise import Images, crossed
+from offramp.analysis.stats.pairwise import ALPHA, Images, crossed
 from offramp.analysis.stats.sequential import Looks
 from offramp.analysis.tradeoff import Answers, Floats
 from offramp.paper.guidelines import Goal
@@ -120,7 +120,7 @@ def ruled_out(found: Reach | None, target: float) -> str | None:
 
 def _half(rows: Sequence[Floats]) -> float:
     """Half of a 95 % interval of the mean over seeds and images."""
-    return crossed(np.array(rows)).half(0.05)
+    return crossed(np.array(rows)).half(ALPHA)
 
 
 def _first(spent: Floats, accuracy: Floats, wanted: float) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -23,11 +22,10 @@ from offramp.analysis.recommend.goals import (
     values,
 )
 from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
-from offramp.analysis.stats.pairwise import Estimate, Pair, UntestedPair, paired_estimate
+from offramp.analysis.stats.pairwise import ALPHA, Estimate, Pair, UntestedPair, paired_estimates
 from offramp.analysis.stats.sequential import FEWEST, Looks
 from offramp.paper.guidelines import Goal
 
-ALPHA = 0.05
 SMALL = 0.005  # a difference in accuracy that is worth finding
 
 
@@ -206,11 +204,7 @@ def _few(found: GoalValues, read: Sample) -> str | None:
 
 def _spread(found: GoalValues, read: Sample) -> Estimate | None:
     """How the differences of two groups vary, in the middle over all pairs; None of one seed."""
-    each = [
-        paired_estimate(one, other, found.images)
-        for one, other in combinations(read.groups, 2)
-        if len(set(one.blocks) & set(other.blocks)) > 1
-    ]
+    each = paired_estimates(read.groups, found.images).values()
     if not each:
         return None
     between, shared = (

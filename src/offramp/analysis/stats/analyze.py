@@ -11,7 +11,14 @@ import pandas as pd
 
 from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, shapiro, welch
 from offramp.analysis.stats.order import Order, order
-from offramp.analysis.stats.pairwise import Images, Pairs, games_howell, paired_differences, tukey
+from offramp.analysis.stats.pairwise import (
+    ALPHA,
+    Images,
+    Pairs,
+    games_howell,
+    paired_differences,
+    tukey,
+)
 from offramp.analysis.stats.repeated import Repeated, repeated
 from offramp.analysis.stats.sample import Columns, Floats, Group, Sample, Untested, sample
 from offramp.analysis.stats.sequential import Looks, sequential_differences
@@ -117,7 +124,7 @@ class Analysis:
         return () if way is None or isinstance(way, Untested) else way.pairs
 
 
-def analyze(frame: pd.DataFrame, columns: Columns, alpha: float = 0.05) -> Analysis:
+def analyze(frame: pd.DataFrame, columns: Columns, alpha: float = ALPHA) -> Analysis:
     """Compare the groups of a data frame.
 
     Where there are blocks, the default is repeated measures over them: values of one block share their
@@ -133,7 +140,7 @@ def analyze_by(
     by: Sequence[str] = (),
     *,
     as_paper: bool = False,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> Iterator[tuple[dict[str, str], Analysis]]:
     """An analysis for each combination of values of `by`, in ascending order.
 
@@ -170,7 +177,7 @@ def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, s
 
 def analyze_sample(
     found: Sample,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     *,
     both: bool = True,
     images: Images | None = None,

@@ -17,6 +17,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 from offramp.analysis.stats.sample import Floats, Group, same
 
 FLOOR = 1e-12  # below it the tail of the studentized range is rounding error
+ALPHA = 0.05  # what is significant, over all pairs that are compared
 POWER = 0.8  # of `Pair.detectable`
 
 Images = Mapping[tuple[str, str], Floats]
@@ -155,7 +156,7 @@ class Estimate:
         parts = (abs(far), self.between / self.blocks, self.shared, self.blocks - 1.0)
         return float(p_values(*(np.array([part]) for part in parts))[0])
 
-    def detectable(self, comparisons: int, alpha: float = 0.05) -> float:
+    def detectable(self, comparisons: int, alpha: float = ALPHA) -> float:
         """The smallest true difference found with probability POWER among so many comparisons."""
         return self.half(alpha / comparisons) + self.half(2 * (1 - POWER))
 
@@ -171,6 +172,15 @@ def paired_estimate(g: Group, h: Group, images: Images | None) -> Estimate:
     """Of the difference of two groups, over the blocks that both have, two at least."""
     _, one, other = common(g, h)
     return over_blocks(one - other) if images is None else crossed(on_images(g, h, images))
+
+
+def paired_estimates(groups: Sequence[Group], images: Images | None) -> dict[tuple[str, str], Estimate]:
+    """The same of all pairs that share two blocks, by their labels."""
+    return {
+        (g.label, h.label): paired_estimate(g, h, images)
+        for g, h in combinations(groups, 2)
+        if len(set(g.blocks) & set(h.blocks)) > 1
+    }
 
 
 def over_blocks(differences: Floats) -> Estimate:

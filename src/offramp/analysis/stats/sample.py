@@ -6,7 +6,7 @@ Groups that are identical by construction are stated, never tested: they are mer
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -91,7 +91,7 @@ class Sample:
     blocked: bool
     notes: tuple[str, ...]
 
-    def keep(self, names: Sequence[str]) -> Sample:
+    def keep(self, names: Collection[str]) -> Sample:
         """The sample of those groups alone."""
         kept = (replace(g, names=tuple(n for n in g.names if n in names)) for g in self.groups)
         return replace(self, groups=tuple(group for group in kept if group.names))

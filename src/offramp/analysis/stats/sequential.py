@@ -23,6 +23,7 @@ import numpy as np
 from scipy import stats
 
 from offramp.analysis.stats.pairwise import (
+    ALPHA,
     POWER,
     Estimate,
     Images,
@@ -39,7 +40,6 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sample import Floats, Group
 
-ALPHA = 0.05
 FEWEST = 3  # seeds at the first look: two say next to nothing of how much they vary
 Verdict = Literal["different", "alike", "open", "too few images"]
 

@@ -51,8 +51,8 @@ def claims(
 
     docs/claims.md says how claims are tested and how to write some.
     """
-    from offramp.analysis.claims import ALPHA
     from offramp.analysis.claims.words import RULE, plain
+    from offramp.analysis.stats.pairwise import ALPHA
     from offramp.report import evidence
     from offramp.report.claims import count, paper, read
 

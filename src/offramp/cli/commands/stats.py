@@ -56,6 +56,7 @@ def stats(
     docs/statistics.md explains both analyses and the notation.
     """
     from offramp.analysis.stats import Columns, analyze_by, rule
+    from offramp.analysis.stats.pairwise import ALPHA
     from offramp.analysis.stats.text import plain
 
     if better not in (None, "higher", "lower"):
@@ -80,7 +81,6 @@ def stats(
         typer.echo(f"p-values are adjusted within each of the {len(found)} analyses, not over them.")
 
 
-ALPHA = 0.05
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 
@@ -189,7 +189,7 @@ def _one_way(way: OneWay, shared: bool) -> None:
 
 
 def _pairs(pairs: Pairs, title: str) -> None:
-    from offramp.analysis.stats.pairwise import Pair
+    from offramp.analysis.stats.pairwise import ALPHA, Pair
     from offramp.analysis.stats.text import pair_p
 
     typer.echo(f"\n{title}")

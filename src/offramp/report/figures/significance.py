@@ -10,7 +10,7 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
-from offramp.analysis.stats.pairwise import Pair, Pairs
+from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs
 from offramp.paper.families import families
 from offramp.report.colors import styles
 from offramp.report.figures import series
@@ -19,7 +19,6 @@ from offramp.report.figures.curves import ACCURACY, LOSS, Metric
 from offramp.report.model import Figure, Question
 from offramp.report.runs import Runs
 
-ALPHA = 0.05
 RADIUS = {2: 50, 3: 66, 4: 84}  # of the ring of nodes, by their number; larger ones have 96
 NODE = 8  # radius of a node, in pixels
 BOTH = "both"
@@ -66,10 +65,8 @@ def observations(runs: Runs, metric: Metric) -> pd.DataFrame:
 
 def edges(analysis: Analysis, better: str) -> list[Edge]:
     """The significant differences by either way of testing, from the better to the worse."""
-    ways: dict[str, Pairs] = {}
-    paired, one_way = analysis.crossed or analysis.over_blocks, analysis.one_way
-    if paired is not None and not isinstance(paired, Untested):
-        ways[DEFAULT] = paired.pairs
+    ways: dict[str, Pairs] = {DEFAULT: analysis.pairs}
+    one_way = analysis.one_way
     if not isinstance(one_way, Untested):
         ways[PAPER] = (one_way.unequal or one_way).pairs
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -121,11 +118,8 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
 
 def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     if not arrows:
-        reasons = [
-            w.why
-            for w in (analysis.crossed or analysis.over_blocks, analysis.one_way)
-            if isinstance(w, Untested)
-        ]
+        ways = (analysis.believed, analysis.one_way)
+        reasons = [way.why for way in ways if isinstance(way, Untested)]
         return f"no significant difference{f' ({reasons[0]})' if reasons else ''}."
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 

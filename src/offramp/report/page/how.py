@@ -138,7 +138,7 @@ def _start(trial: TrialRecord, name: str) -> list[str]:
     classes = len(manifest.classes)
     if classes != CLASSES[name]:
         found.append(f"{classes} classes (the paper: {CLASSES[name]})")
-    given = manifest.network.weights is not None or manifest.initial is not None
+    given = manifest.pretrained
     paper = {r.weights is not None for r in RECIPES.values() if r.data == name}
     if given not in paper:
         words = {True: "given weights", False: "random weights"}

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
-from offramp.analysis.stats.pairwise import Pair
+from offramp.analysis.stats.pairwise import ALPHA, Pair
 from offramp.paper.guidelines import characteristics
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
 from offramp.report.tables.common import RESOURCES, gathered, named, unrecorded
-from offramp.report.tables.marks import ALPHA
 
 LEVELS = ("low", "moderate", "high")
 DOUBT = " ?"

@@ -81,8 +81,6 @@ def _row(runs: Runs, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], lis
         points.append(at_thresholds(logits, labels, *macs, THRESHOLDS))
     for i, threshold in enumerate(THRESHOLDS):
         accuracy, compute = (Spread.of(point[i][k] for point in points) for k in (0, 1))
-        text = f"{100 * accuracy.mean:.1f} @ {100 * compute.mean:.0f}" if points else "–"
-        row[f"at_{threshold:g}"] = text
         row[f"accuracy_at_{threshold:g}"], row[f"accuracy_at_{threshold:g}_sd"] = accuracy
         row[f"compute_at_{threshold:g}"], row[f"compute_at_{threshold:g}_sd"] = compute
     for way in ("written", "executed"):

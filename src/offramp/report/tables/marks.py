@@ -8,11 +8,9 @@ from typing import Literal
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Untested
-from offramp.analysis.stats.pairwise import Pair
+from offramp.analysis.stats.pairwise import ALPHA, Pair
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import pandas as pd
 from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Untested, rule
 from offramp.analysis.stats.analyze import Crossed, OneWay, OverBlocks
+from offramp.analysis.stats.pairwise import ALPHA
 from offramp.paper.families import ACCURACIES, LOSSES
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
 from offramp.report.tables import common
 from offramp.report.tables.anova import ESTIMATED, reasons, short
-from offramp.report.tables.marks import ALPHA
 
 WAYS = (
     "To believe: Holm-adjusted paired differences among all strategies, over seeds, and on test over "

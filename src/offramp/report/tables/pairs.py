@@ -10,12 +10,11 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.analyze import OneWay
-from offramp.analysis.stats.pairwise import Pair, UntestedPair
+from offramp.analysis.stats.pairwise import ALPHA, Pair, UntestedPair
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs, slug
 from offramp.report.tables.anova import reasons
 from offramp.report.tables.common import at, gathered, named
-from offramp.report.tables.marks import ALPHA
 
 CAPTION = (
     "Mean difference a − b over the seeds that both have, in points; positive: a is more accurate. "
