@@ -233,3 +233,10 @@ def test_a_dumb_terminal_has_lines_only(monkeypatch: pytest.MonkeyPatch) -> None
         text = shown(screen)
         assert process.wait(SECONDS) == 0
     assert "\x1b" not in text and "[4/4] seed 1" in text
+
+
+def test_torchvision_and_timm_are_imported_where_they_are_used() -> None:
+    Path("s.yaml").write_text(STUDY.replace("seeds: [1, 2]", "seeds: [1]"))
+    own, theirs = without("torchvision timm", ["run", "s.yaml"], ["taps", "resnet18"])
+    assert own.code == 0 and "3 trials" in own.out, own
+    assert theirs.code != 0 and "torchvision is refused" in theirs.err

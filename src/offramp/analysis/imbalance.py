@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -57,6 +56,7 @@ def auroc(logits: Floats, labels: Labels) -> Floats:
     higher in it than one of another, ties counting half, 0 to 1 (0.5 by chance). Of class 1 where there
     are two, scored by the difference of logits; else the mean over the classes that occur of each
     against the rest, scored by softmax. NaN where the labels show one class only."""
+    from scipy.special import softmax
     from sklearn.metrics import roc_auc_score
 
     present = np.unique(labels)

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torchvision import models
 
 from offramp.errors import OfframpError, nearest
 from offramp.nets.backbones import BACKBONES
@@ -87,12 +84,20 @@ def at_hand(source: str, backbone: str) -> Path | None:
         return _there(Path(source).expanduser())
     library, _, name = _upstream(backbone).partition("/")
     if library == "torchvision":
+        from torchvision import models  # late: it takes seconds to import
+
         known = name in models.list_models()
         return _fetched(models.get_model_weights(name).DEFAULT.url) if known else None
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if library == "timm" else None
+    if library != "timm":
+        return None
+    import timm  # late: it takes seconds to import
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None:
         return None
     if config.hf_hub_id:
+        from huggingface_hub import try_to_load_from_cache
+
         names = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
         found = (try_to_load_from_cache(config.hf_hub_id, file) for file in names if file)
         return next((Path(place) for place in found if isinstance(place, str)), None)
@@ -210,9 +215,13 @@ def _public(backbone: str) -> dict[str, Tensor]:
         )
     try:
         if library == "torchvision":
+            from torchvision import models  # late: it takes seconds to import
+
             weights = models.get_model_weights(name).DEFAULT
             state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
             return state
+        import timm  # late: it takes seconds to import
+
         file = at_hand(IMAGENET, backbone)  # given, so that the hub is not asked
         given = None if file is None else {"file": str(file)}
         net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=given)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from offramp.data.pace import Pace
 from offramp.errors import OfframpError
@@ -82,6 +81,8 @@ def _like(image: Tensor, row: int, first: Tensor, first_row: int, name: Callable
 
 
 def _decode(file: bytes, name: str) -> Tensor:
+    from torchvision.io import ImageReadMode, decode_image  # late: it takes seconds to import
+
     if not file:
         raise OfframpError(f"{name} holds no bytes; download the data again")
     try:

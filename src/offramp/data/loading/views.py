@@ -13,8 +13,6 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from offramp.augment import Augment, View
 from offramp.seeding import derive
@@ -103,10 +101,15 @@ def augmented(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
     if augment.resized_crop is None:
         images = _moved(augment, images, drawn)
     if augment.rotate:
+        from torchvision.transforms.v2 import (
+            InterpolationMode,
+            functional,
+        )  # late: it takes seconds to import
+
         images = images.contiguous()  # in one layout, whichever they come in
         angles = ((drawn[:, ANGLE] * 2 - 1) * augment.rotate).tolist()
         turned = [
-            F.rotate(image, angle, InterpolationMode.BILINEAR)
+            functional.rotate(image, angle, InterpolationMode.BILINEAR)
             for image, angle in zip(images, angles, strict=True)
         ]
         images = torch.stack(turned)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import timm
 from torch import nn
 
 from offramp.errors import OfframpError, nearest
@@ -109,6 +108,8 @@ def _registered(
 
 def _timm_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
     """Makes a timm model without downloading or loading anything."""
+    import timm  # late: it takes seconds to import
+
     model = name.removeprefix("timm/")
     for option in options:
         if option in LOADING or option.startswith("pretrained"):

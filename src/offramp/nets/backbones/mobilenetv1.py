@@ -6,7 +6,6 @@ there reads the tensor entering the layer, which is the output of the block befo
 
 from __future__ import annotations
 
-import timm
 from torch import nn
 
 from offramp.nets.backbones.backbone import STEM, Backbone, Shape, stem_stride
@@ -16,6 +15,8 @@ from offramp.nets.heads import paper_head
 def mobilenetv1(classes: int, input_shape: Shape, stem: str = "imagenet") -> nn.Module:
     """Images [B, C, H, W] → logits [B, classes]; total stride 32, or 16 with the small stem."""
     stem_stride("mobilenetv1", input_shape, stem, {"imagenet": 32, "small": 16})
+    import timm  # late: it takes seconds to import
+
     model: nn.Module = timm.create_model(
         "mobilenetv1_100", pretrained=False, num_classes=classes, in_chans=input_shape[0]
     )

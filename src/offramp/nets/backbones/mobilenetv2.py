@@ -8,7 +8,6 @@ are E-MobileNet's.
 from __future__ import annotations
 
 from torch import nn
-from torchvision import models
 
 from offramp.nets.backbones.backbone import STEM, Backbone, Shape, convolution_like, stem_stride
 from offramp.nets.heads import paper_head
@@ -17,6 +16,8 @@ from offramp.nets.heads import paper_head
 def mobilenetv2(classes: int, input_shape: Shape, stem: str = "imagenet") -> nn.Module:
     """Images [B, C, H, W] → logits [B, classes]; total stride 32, or 16 with the small stem."""
     stem_stride("mobilenetv2", input_shape, stem, {"imagenet": 32, "small": 16})
+    from torchvision import models  # late: it takes seconds to import
+
     model: nn.Module = models.mobilenet_v2(weights=None, num_classes=classes)
     first = model.get_submodule("features.0")
     assert isinstance(first, nn.Sequential) and isinstance(first[0], nn.Conv2d)

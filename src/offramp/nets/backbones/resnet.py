@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import partial
 
 from torch import nn
-from torchvision import models
 
 from offramp.nets.backbones.backbone import Backbone, Shape, convolution_like, stem_stride
 from offramp.nets.heads import paper_head
@@ -24,6 +23,8 @@ def resnet(name: str, classes: int, input_shape: Shape, stem: str = "imagenet") 
     stride 1, no max-pool).
     """
     stem_stride(name, input_shape, stem, STRIDES)
+    from torchvision import models  # late: it takes seconds to import
+
     model = models.get_model(name, weights=None, num_classes=classes)
     if stem != "imagenet":
         stride = {"medium": 2, "small": 1}[stem]

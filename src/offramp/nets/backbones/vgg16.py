@@ -13,7 +13,6 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from offramp.nets.backbones.backbone import Backbone, Shape, check_size, convolution_like
 from offramp.nets.heads import paper_head
@@ -23,6 +22,8 @@ class VGG16(nn.Module):
     """Images [B, C, H, W] → logits [B, classes]; total stride 32."""
 
     def __init__(self, classes: int, input_shape: Shape) -> None:
+        from torchvision.models.vgg import cfgs, make_layers  # late: it takes seconds to import
+
         super().__init__()
         channels, height, width = input_shape
         self.features = make_layers(cfgs["D"], batch_norm=False)

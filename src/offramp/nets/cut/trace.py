@@ -4,6 +4,7 @@ does when it runs: shapes, work, aliases, random draws."""
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,11 +12,6 @@ from functools import cached_property, partial
 from typing import Any, final
 
 import torch
-import torchvision
-from timm.layers import (  # type: ignore[attr-defined]
-    get_notrace_functions,
-    get_notrace_modules,
-)
 from torch import Tensor, fx, nn
 
 from offramp.device import random_state
@@ -114,25 +110,26 @@ class _OneInput(nn.Module):
 class _PathTracer(fx.Tracer):
     """fx's own tracer, which also notes where each operation comes from (fx asks for a subclass).
 
-    Does not look inside the modules of torch, nor inside what timm and torchvision mark as opaque.
+    Does not look inside the modules of torch, nor inside what timm and torchvision mark as opaque: a
+    network made of their parts has imported them, and none else needs to wait for it.
     """
 
     # Otherwise an in-place update of a buffer (a counter of batches) happens while tracing, once.
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:
+        ops, layers = sys.modules.get("torchvision.ops"), sys.modules.get("timm.layers")
         super().__init__(
-            autowrap_modules=(math, torchvision.ops),  # type: ignore[arg-type]
-            autowrap_functions=tuple(get_notrace_functions()),  # type: ignore[no-untyped-call]
+            autowrap_modules=(math, ops) if ops else (math,),  # type: ignore[arg-type]
+            autowrap_functions=tuple(layers.get_notrace_functions()) if layers else (),
         )
         self.path = ""
         self.scopes: dict[fx.Node, str] = {}
         self.ends: dict[str, fx.Node] = {}
         self.stopped = ""
         # Taken now: while tracing, the names in torchvision.ops stand for wrapped functions.
-        ops = torchvision.ops
-        opaque = get_notrace_modules()  # type: ignore[no-untyped-call]
-        self._leaves = (*opaque, ops.StochasticDepth, ops.DropBlock2d)
+        opaque = layers.get_notrace_modules() if layers else ()
+        self._leaves = (*opaque, *((ops.StochasticDepth, ops.DropBlock2d) if ops else ()))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name == _ROOT:
