@@ -134,6 +134,6 @@ def test_the_examples_of_the_page_on_data_are_understood() -> None:
         if study.data.name in DATASETS:
             seen.add(study.data.name)
             taken = set(inspect.signature(DATASETS[study.data.name]).parameters)
-            assert set(study.data.options) <= taken, example
+            assert set(dict(study.data.options)) <= taken, example
             assert study.data.root is None or "root" in taken
     assert seen == DATASETS.keys()

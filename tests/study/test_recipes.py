@@ -112,7 +112,7 @@ def test_every_study_can_be_planned(path: Path, monkeypatch: pytest.MonkeyPatch)
         assert members(path)
         return
     asked = without_weights(spec.read(path))
-    if asked.data.name == "folder" or asked.data.options.get("wnids") == "all":
+    if asked.data.name == "folder" or dict(asked.data.options).get("wnids") == "all":
         with pytest.raises(OfframpError, match="needs its folder"):  # nobody knows what is in there
             read_data(asked, provisional=True)
         asked = asked.model_copy(update={"data": spec.read(STUDIES / "cifar10-quick.yaml").data})

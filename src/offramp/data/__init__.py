@@ -5,7 +5,7 @@ from offramp.data.load import assemble, from_dataset, load, save_splits
 from offramp.data.loading.batches import bounds, order
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import DATASETS
-from offramp.data.spec import DataSpec
+from offramp.data_spec import DataSpec
 
 __all__ = [
     "DATASETS",

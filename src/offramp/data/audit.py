@@ -21,8 +21,8 @@ from offramp.data.load import geometry_of, read_source
 from offramp.data.pace import Pace
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
-from offramp.data.spec import DataSpec
 from offramp.data.splits import Splits, Subset, choose
+from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError
 
 BLOCK = 1024  # images that are in memory at once

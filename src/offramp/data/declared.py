@@ -15,8 +15,8 @@ from offramp.augment import Augment
 from offramp.data.dataset import Data, FileSplit
 from offramp.data.images.geometry import Geometry
 from offramp.data.raw import RawData, RawSplit
-from offramp.data.spec import DataSpec
 from offramp.data.splits import Subset, choose
+from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 

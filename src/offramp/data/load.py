@@ -21,8 +21,8 @@ from offramp.data.raw import RawData
 from offramp.data.read import Loader, Taken, streams, take, take_files
 from offramp.data.samples import Samples, class_names, from_function, read_given, read_samples
 from offramp.data.sources import DATASETS
-from offramp.data.spec import DataSpec
 from offramp.data.splits import Subset, choose
+from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.units import counted

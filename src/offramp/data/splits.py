@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from offramp.data.raw import RawData, RawSplit
-from offramp.data.spec import DataSpec
+from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.seeding import derive
 

@@ -20,7 +20,7 @@ from offramp.nets import ExitNetwork, build
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles
-from offramp.study.plan.plan import Plan, data_spec, net_spec, plan_trials
+from offramp.study.plan.plan import Plan, net_spec, plan_trials
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 
@@ -104,12 +104,12 @@ def _chosen(wish: BuildOptions, source: str) -> BuildPlan:
     study = _study(wish, given)
     if len(study.seeds) != 1 or len(study.strategies) != 1:
         raise OfframpError("offramp build trains one trial; give one seed and one strategy")
-    data = load(data_spec(study))
+    data = load(study.data)
     held = _held_out(wish.calibration, data)
     if held and study.data.held_out_images is None:
         reasons.append(f"{held} images each for validation and calibration, so that more of them train")
         given["data"]["held_out_images"] = held
-        data = load(data_spec(_study(wish, given)))
+        data = load(_study(wish, given).data)
     given["recipe"] |= _length(len(data.train))
     study = _study(wish, given)
     reasons.append(_told(source, wish.backbone, len(data.train)))
@@ -231,7 +231,7 @@ def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
     given = study.data
     if given.name != "folder" or given.size is not None or given.root is None:
         return {}
-    images = folder(Path(given.root).expanduser(), **given.options).train.images
+    images = folder(Path(given.root).expanduser(), **dict(given.options)).train.images
     assert isinstance(images, Files)
     step = max(1, len(images) // LOOKED_AT)
     sizes = [found for path in images.paths[::step] if (found := _size_of(path)) is not None]

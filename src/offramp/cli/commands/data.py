@@ -151,7 +151,6 @@ def split_(
     from offramp.data.audit import left_out, open_sources
     from offramp.data.dataset import SPLITS
     from offramp.data.split_file import save
-    from offramp.study.plan.plan import data_spec
 
     if out.is_file():
         raise OfframpError(
@@ -165,7 +164,7 @@ def split_(
             f"data.split_file names splits that are saved already ({study.data.split_file}); copy that "
             "file, or leave the setting out"
         )
-    sources = open_sources(data_spec(study))
+    sources = open_sources(study.data)
     try:
         save(out, sources.raw, sources.chosen)
     except OSError as error:
@@ -199,15 +198,14 @@ def _opened(
 ) -> tuple[Study, Sources, Audit]:
     from offramp.data.audit import audit, open_sources, rehash
     from offramp.data.images import manifest
-    from offramp.study.plan.plan import data_spec
 
     study = _study(name, root, augment, settings)
     before = manifest.kept() if fresh else {}
-    sources = open_sources(data_spec(study))
+    sources = open_sources(study.data)
     with reading_shown():
         changed = rehash(sources, before) if fresh else ()
         if changed:  # a hash may have chosen the split of its image
-            sources = open_sources(data_spec(study))
+            sources = open_sources(study.data)
         found = audit(sources)
     return study, sources, replace(found, wrong=(*changed, *found.wrong))
 

@@ -14,9 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.data.images.files import as_mode, pixels
+from offramp.data_spec import Fit
 from offramp.errors import OfframpError, nearest
-
-Fit = Literal["crop", "stretch"]
 
 
 @dataclass(frozen=True)

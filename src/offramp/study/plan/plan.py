@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from offramp import device as devices
 from offramp import usercode
-from offramp.data import Data, DataSpec, load
+from offramp.data import Data, load
 from offramp.data.dataset import FileSplit
 from offramp.data.declared import declared_data, missing
 from offramp.engine.cost import Work, value_bytes, work
@@ -88,13 +88,6 @@ class Plan:
         return work.executed if self.study.execution.cache else work.written
 
 
-def data_spec(study: Study) -> DataSpec:
-    given = study.data
-    names = (field.name for field in fields(DataSpec) if field.name != "options")
-    alike = {name: getattr(given, name) for name in names}
-    return DataSpec(**alike, options=tuple(sorted(given.options.items())))
-
-
 def net_spec(study: Study) -> NetSpec:
     return NetSpec(
         backbone=study.backbone.name,
@@ -133,7 +126,7 @@ def make_plan(
             programs.find(strategy.source)
     study, remarks = _at_scale(study)
     lacking = []
-    absent = missing(data_spec(study)) if provisional else None
+    absent = missing(study.data) if provisional else None
     if absent is not None:
         lacking.append(f"{study.data.name}: {absent}; counts are those known of it")
     data = read_data(study, provisional) if data is None else data
@@ -148,7 +141,7 @@ def make_plan(
 def read_data(study: Study, provisional: bool = False) -> Data:
     """The data of a study; provisional: as declared where it is not here. Raises as `make_plan`."""
     augment = study.augment
-    spec = data_spec(study)
+    spec = study.data
     with _at(study, "data"):
         if provisional and missing(spec) is not None:
             return declared_data(spec, augment)
@@ -159,7 +152,7 @@ def check_data(studies: Sequence[Study]) -> None:
     """Raises OfframpError where the folder of any study's data is not there: before the first of them
     has trained for days."""
     for study in studies:
-        if missing(data_spec(study)) is not None:
+        if missing(study.data) is not None:
             read_data(study)
 
 

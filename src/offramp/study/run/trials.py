@@ -25,7 +25,7 @@ from offramp.parts import backbone, path
 from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
-from offramp.study.plan.plan import Plan, Trial, data_spec, net_spec
+from offramp.study.plan.plan import Plan, Trial, net_spec
 from offramp.usercode import Recorded
 
 EVALUATED = ("validation", "calibration", "test")
@@ -133,7 +133,7 @@ def _manifest(
         data=stored.DataRecord(
             name=data.name,
             augment=None if augment is None else stored.Augmentation(**changed, label=str(augment)),
-            spec=plain(data_spec(study)),
+            spec=plain(study.data),
             provenance=stored.DataProvenance(**plain(data.provenance)),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
         ),

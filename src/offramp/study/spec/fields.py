@@ -115,14 +115,6 @@ def name_and_root(value: Any) -> Any:
     return {"root": root, **value, "name": name}
 
 
-def text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise fail(f"must be text, got {shown(value)}")
-    if not value.strip() or not value.isprintable():
-        raise fail(f"must be text that can be read, got {shown(value)}")
-    return value
-
-
 def switch(value: Any) -> Any:
     """YAML reads a bare on or off as true or false already; quoted ones mean the same."""
     if isinstance(value, bool):

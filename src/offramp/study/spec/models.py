@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
 
 from offramp.augment import Augment
+from offramp.data_spec import DataSpec, Text
 from offramp.errors import nearest
 from offramp.phase import Temperature
-from offramp.recipe import Count, Recipe, clash
+from offramp.recipe import Recipe, clash
 from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
@@ -25,9 +26,7 @@ from offramp.study.spec.augment import read_augment
 from offramp.study.spec.fields import Section
 from offramp.study.spec.yaml_lines import Path
 
-Text = Annotated[str, PlainValidator(fields.text)]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
-Side = Annotated[int, Field(ge=1, le=16_384)]
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
@@ -140,29 +139,14 @@ class ExitsSpec(Section):
     head: Annotated[Options, PlainValidator(_head)] = Field({})
 
 
-class DataSpec(Section):
-    """The fields of `offramp.data.DataSpec`; any other key is an option of the data set."""
+DATA_FIELDS = tuple(field.name for field in dataclasses.fields(DataSpec))
+_data = fields.reader(DataSpec)
 
-    name: Text
-    root: Text | None = None
-    train_images: Count | None = None
-    test_images: Count | None = None
-    held_out_images: Count | None = None
-    split_seed: Natural = 0
-    validation: Literal["held-out", "test"] = "held-out"
-    split_file: Text | None = None
-    size: Side | None = None
-    resize: Side | None = None
-    fit: Literal["crop", "stretch"] = "crop"
-    channels: Literal[1, 3] | None = None
-    normalize: Literal["train", "imagenet"] = "train"
-    on_error: Literal["fail", "skip"] = "fail"
-    options: Options
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return fields.gather_options(fields.name_and_root(value), set(cls.model_fields) - {"options"})
+def read_data(value: Any) -> DataSpec:
+    """Any key that is no field is an option of the data set."""
+    value = fields.gather_options(fields.name_and_root(value), set(DATA_FIELDS) - {"options"})
+    return _data({**value, "options": tuple(sorted(value["options"].items()))})
 
 
 class ExecutionSpec(Section):
@@ -213,7 +197,7 @@ class Study(Section):
     strategies: Annotated[tuple[StrategySpec, ...], Field(strict=False, min_length=1)]
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
-    data: DataSpec
+    data: Annotated[DataSpec, BeforeValidator(read_data)]
     augment: Annotated[Augment | None, BeforeValidator(read_augment)] = None
     recipe: Annotated[RecipeSpec, BeforeValidator(read_recipe)] = RecipeSpec()
     numerics: Text = "default"

@@ -19,6 +19,8 @@ Places = dict[Path, str]  # of every setting that was written, and () for the wh
 _SHORT = {"backbone": "name", "data": "name", "exits": "taps", "execution": "mode"}
 
 _MUST = {
+    "string_type": "must be text",
+    "predicate_failed": "must be text that can be read",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",

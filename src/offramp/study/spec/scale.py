@@ -20,7 +20,7 @@ def small(study: Study) -> list[str]:
     smaller already stays. The network keeps its width: another one would be another network.
     """
     known = DECLARED.get(study.data.name)
-    counts = counts_of(study.data.name, study.data.options)
+    counts = counts_of(study.data.name, dict(study.data.options))
     train = test = 1_000
     size = study.data.size
     if counts is not None:

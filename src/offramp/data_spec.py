@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from offramp.data.images.geometry import Fit
+from annotated_types import Ge, Le, Lt, Predicate
+
+Fit = Literal["crop", "stretch"]
+Side = Annotated[int, Ge(1), Le(16_384)]
+Count = Annotated[int, Ge(1)]
+Text = Annotated[str, Predicate(lambda text: bool(text.strip()) and text.isprintable())]
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,16 @@ class DataSpec:
     options: further arguments of the source, as (name, value) pairs.
     """
 
-    name: str
-    root: str | None = None
-    train_images: int | None = None
-    test_images: int | None = None
-    held_out_images: int | None = None
-    split_seed: int = 0
+    name: Text
+    root: Text | None = None
+    train_images: Count | None = None
+    test_images: Count | None = None
+    held_out_images: Count | None = None
+    split_seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     validation: Literal["held-out", "test"] = "held-out"
-    split_file: str | None = None
-    size: int | None = None
-    resize: int | None = None
+    split_file: Text | None = None
+    size: Side | None = None
+    resize: Side | None = None
     fit: Fit = "crop"
     channels: Literal[1, 3] | None = None
     normalize: Literal["train", "imagenet"] = "train"
