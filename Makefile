@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-fast bench bench-quick house lint format clean
+.PHONY: setup demo test test-fast test-long bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -25,6 +25,10 @@ test: $(READY)
 # While working: what neither starts processes nor runs studies, and is not marked slow.
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 2 --fast
+
+# With what takes minutes: numbers in docs/ over thousands of draws, doors over thousands of files.
+test-long: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --long
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
 bench: $(READY)

@@ -36,6 +36,9 @@ TRAINS = re.compile(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="only tests that are quick")
+    parser.addoption(
+        "--long", action="store_true", help="also what takes minutes: see the marker `long`"
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -47,6 +50,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --fast, single slow tests are left out of the other files."""
-    if config.getoption("fast"):
-        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+    """Single tests are left out: with --fast the slow ones, without --long the long ones."""
+    out = {"slow"} if config.getoption("fast") else set()
+    out |= set() if config.getoption("long") else {"long"}
+    items[:] = [item for item in items if not out & {mark.name for mark in item.iter_markers()}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from offramp.study.spec.yaml_lines import parse
 PAPER = "claims.yaml"
 
 
+@cache
 def paper(anywhere: bool = False) -> Sequence[Claim]:
     """What the paper found. anywhere: as `Claims.bound` says."""
     text = resources.files("offramp.paper").joinpath(PAPER).read_text(encoding="utf-8")

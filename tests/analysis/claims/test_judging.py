@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,6 +174,7 @@ def gaps(joint: float, two_stage: float, sd: float, seeds: int, seed: int = 0) -
     return observed(**{"joint": draws[0].tolist(), "two-stage": draws[1].tolist()})
 
 
+@cache
 def alike() -> Claim:
     (found,) = (c for c in paper(anywhere=True) if c.id == "joint-gap-like-two-stage")
     return found

@@ -82,10 +82,10 @@ def test_equal_strategies_are_told_apart_no_more_than_promised(
     assert false(100, 1, *case) <= 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_over_two_thousand_runs(case: tuple[int, int, float, float]) -> None:
-    """The numbers in docs/statistics.md; `pytest -s` prints them."""
+    """The numbers in docs/statistics.md; `pytest --long -s` prints them."""
     found = false(2000, 2, *case)
     print(f"{case}: false decisions in {100 * found:.2f} % of 2,000 runs")
     assert found <= 0.05
