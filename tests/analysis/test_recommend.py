@@ -66,9 +66,10 @@ def test_curves_that_cross_are_told_as_crossing() -> None:
     assert ("joint", "separate") in crossings(found)
 
 
-def test_equal_networks_are_not_told_apart() -> None:
+@pytest.mark.parametrize("draws", [12, pytest.param(200, marks=pytest.mark.long)])
+def test_equal_networks_are_not_told_apart(draws: int) -> None:
     """At most 5 % of stores of equals have a finding at any level; over seeds alone many more."""
-    false, alone, draws = 0, 0, 60
+    false, alone = 0, 0
     for seed in range(draws):
         known = facts(seed, FOUR, images=300, seeds=12, taste=0.6)
         found = equal_compute(known, DATA, NAMES)
