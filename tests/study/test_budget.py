@@ -54,9 +54,7 @@ def test_what_is_chosen_are_ordinary_settings() -> None:
         name, _, value = setting.partition("=")
         section, field = name.split(".")
         given = getattr(written, section)
-        changed = {field: int(value)}
-        part = replace(given, **changed) if section == "recipe" else given.model_copy(update=changed)
-        written = written.model_copy(update={section: part})
+        written = written.model_copy(update={section: replace(given, **{field: int(value)})})
     mine, theirs = planned(*chosen.settings), make_plan(written, CPU)
     assert [t.id for t in mine.trials] == [t.id for t in theirs.trials]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -38,8 +39,18 @@ class Work:
     cache_bytes: int
 
 
-def value_bytes(net: ExitNetwork) -> dict[Point, int]:
+def value_bytes(net: ExitNetwork) -> Mapping[Point, int]:
     """Bytes an image, in float32, of every value that can be cached; the images themselves are not."""
+    if net not in _SIZES:
+        _SIZES[net] = _sizes(net)
+    return _SIZES[net]
+
+
+_SIZES: WeakKeyDictionary[ExitNetwork, dict[Point, int]] = WeakKeyDictionary()
+"""Found by running the network once, and asked for with every plan of it."""
+
+
+def _sizes(net: ExitNetwork) -> dict[Point, int]:
     points = [p for k in range(1, net.exits + 1) for p in (Point("tap", k), *route(k)[-2:])]
     net = net.copy().eval()
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
@@ -94,10 +95,15 @@ def program(
 def _check_recipe(where: str, fields: dict[str, Any]) -> None:
     """A phase's overrides are held to what a study's recipe is held to."""
     try:
-        TypeAdapter(Annotated[RecipeSpec, BeforeValidator(read_recipe)]).validate_python(fields)
+        _recipes().validate_python(fields)
     except ValidationError as error:
         lines: places.Places = {(field,): where for field in fields}
         raise OfframpError(places.message(error, {(): where, **lines})) from None
+
+
+@cache
+def _recipes() -> TypeAdapter[RecipeSpec]:
+    return TypeAdapter(Annotated[RecipeSpec, BeforeValidator(read_recipe)])
 
 
 def _checked(name: str, option: Option, value: Any) -> Any:
