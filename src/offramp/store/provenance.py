@@ -18,13 +18,18 @@ from offramp.store.archive import LIBRARIES
 def provenance(device: torch.device) -> dict[str, str | int | None]:
     """Library versions, device, cores, time (UTC) and the git revision of the working folder."""
     return {
-        **{name: version(name) for name in LIBRARIES},
+        **_versions(),
         "python": platform.python_version(),
         "device": devices.name(device),
         "cores": os.cpu_count(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": _revision(),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 @functools.cache
