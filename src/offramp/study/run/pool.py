@@ -11,21 +11,22 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Generator, Iterator, MutableMapping
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from multiprocessing.managers import SyncManager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from offramp.errors import OfframpError
 from offramp.meters import killed_for_memory
 from offramp.process import (
+    ENDING,
     Terminated,
     exit_code,
     keep_freed_memory,
-    leave_signals_to_parent,
     terminable,
     uninterrupted,
     watch_parent,
@@ -35,14 +36,16 @@ from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.plan.workers import check_memory
 from offramp.study.run.events import Event, Note
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import Conduct, Failures, run
 from offramp.study.spec.models import Study
 from offramp.units import counted
 
 REPLACED = 3  # killed workers of a run that others are started for
 SAVING_S = 60.0  # that all workers have to save what they are at
-SPAWN = multiprocessing.get_context("spawn")
-Crew = dict[Connection, SpawnProcess]
+# Workers are forks of one process that has imported all of this and nothing else has happened in.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
+Crew = dict[Connection, ForkServerProcess]
 
 
 def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, None, None]:
@@ -66,10 +69,8 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
         conduct = replace(conduct, memory=share_of_workers(conduct.workers))
     # Spinning OpenMP threads of one process steal the cores that another one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    manager = SyncManager(ctx=SPAWN)
-    manager.start(_serve)
-    with terminable(), manager:
-        asked = (plan.study, store.root, conduct, manager.dict())
+    with terminable(), TemporaryDirectory() as failures:
+        asked = (plan.study, store.root, conduct, Failures(Path(failures)))
         crew: Crew = {}
         try:
             for _ in range(conduct.workers):
@@ -77,12 +78,6 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
             yield from _listen(crew, asked)
         finally:
             _end(crew)
-
-
-def _serve() -> None:
-    """Before the process begins that keeps what workers have in common."""
-    leave_signals_to_parent()
-    watch_parent(signal.SIGKILL)
 
 
 def _check_own(study: Study) -> None:
@@ -99,20 +94,20 @@ def _check_own(study: Study) -> None:
 
 def _start(crew: Crew, asked: tuple[Any, ...]) -> None:
     """One more worker. A signal counts only when it is one of the crew, which `_end` ends."""
-    events, theirs = SPAWN.Pipe(duplex=False)
+    events, theirs = SERVER.Pipe(duplex=False)
     # No daemon: those may not start processes of their own, which read images.
-    worker = SPAWN.Process(target=_work, args=(*asked, theirs))
-    with uninterrupted(), _interrupts_held():
+    worker = SERVER.Process(target=_work, args=(dict(os.environ), *asked, theirs))
+    with uninterrupted(), _signals_held():
         worker.start()
         crew[events] = worker
     theirs.close()
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def _signals_held() -> Iterator[None]:
     """Processes started here never see Ctrl-C, which a terminal sends to all: this process does, and
-    ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ends them. Nor what schedulers send to all, until a worker wants to: what it is a fork of stays."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
@@ -172,11 +167,19 @@ def _end(crew: Crew) -> None:
 
 
 def _work(
-    study: Study, root: Any, conduct: Conduct, failed: MutableMapping[str, str], told: Connection
+    environment: dict[str, str],
+    study: Study,
+    root: Path,
+    conduct: Conduct,
+    failed: Failures,
+    told: Connection,
 ) -> None:
+    os.environ.clear()  # it is that of the day when the first worker was asked for
+    os.environ.update(environment)
     keep_freed_memory()  # as the process that started this one
     try:
         with terminable():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING[1:])
             watch_parent(signal.SIGTERM)
             plan = make_plan(study, conduct.device)
             with closing(run(plan, Store(root), conduct, failed)) as events:

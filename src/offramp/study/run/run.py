@@ -7,10 +7,11 @@ a key decides who trains it, and a finished node is read by all.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, MutableMapping
+from collections.abc import Generator, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
@@ -68,17 +69,38 @@ class Lost(Exception):
 
 
 @dataclass(frozen=True)
+class Failures:
+    """Why nodes failed, by key: a file for each, so that processes that share it know at once."""
+
+    folder: Path
+
+    def __setitem__(self, key: str, reason: str) -> None:
+        new = self.folder / f"{key}.new"
+        new.write_text(reason, encoding="utf-8", errors="surrogatepass")
+        new.replace(self.folder / key)
+
+    def __getitem__(self, key: str) -> str:
+        return (self.folder / key).read_text(encoding="utf-8", errors="surrogatepass")
+
+    def __contains__(self, key: str) -> bool:
+        return (self.folder / key).exists()
+
+    def keys(self) -> Set[str]:
+        return {path.name for path in self.folder.iterdir() if not path.suffix}
+
+
+@dataclass(frozen=True)
 class Run:
     """What one process works with; `done`, `failed` and `answers` are what it knows so far.
 
     allowed: the limits of `cache`, which is None where the study wants none.  done: keys of nodes in the
-    store.  failed: reasons by key.  answers: logits that trials have in common.
+    store.  answers: logits that trials have in common.
     """
 
     plan: Plan
     store: Store
     conduct: Conduct
-    failed: MutableMapping[str, str]
+    failed: Failures
     images: Images
     allowed: CacheLimits
     cache: Cache | None
@@ -116,8 +138,7 @@ class Run:
 
     def _open(self) -> list[Node]:
         """The nodes that are neither done nor failed."""
-        # Another process's dictionary answers for its keys; it cannot be iterated here.
-        settled = self.done | set(self.failed.keys())
+        settled = self.done | self.failed.keys()
         return [node for node in self.plan.nodes.values() if node.key not in settled]
 
     def _reuse(self) -> Iterator[events.Event]:
@@ -372,13 +393,13 @@ class Run:
 
 
 def run(
-    plan: Plan, store: Store, conduct: Conduct, failed: MutableMapping[str, str] | None = None
+    plan: Plan, store: Store, conduct: Conduct, failed: Failures | None = None
 ) -> Generator[events.Event, None, None]:
     """Train every missing node and write every trial; yields what happens. Whoever stops reading
     closes it: locks, caches and torch's settings are put back then.
 
-    A node that fails takes what needs it with it, and the rest goes on. failed: reasons by key, shared
-    by processes that run the same plan, so that none repeats what failed in another. Raises
+    A node that fails takes what needs it with it, and the rest goes on. failed: shared by
+    processes that run the same plan, so that none repeats what failed in another. Raises
     OfframpError when nothing can go on (a full disk, image files that changed meanwhile).
     """
     folder, layout = conduct.cache_folder, plan.numerics.memory_format
@@ -388,10 +409,15 @@ def run(
     for trial in plan.trials:
         if not store.has_trial(trial.id):
             store.plan_trial(trial.id, trial.keys)
-    failed = {} if failed is None else failed
     try:
-        with terminable(), applied(plan.numerics), costs.meter(conduct.device) as meter:
-            yield from Run(plan, store, conduct, failed, images, allowed, cache, meter).work()
+        with (
+            TemporaryDirectory() as own,
+            terminable(),
+            applied(plan.numerics),
+            costs.meter(conduct.device) as meter,
+        ):
+            known = Failures(Path(own)) if failed is None else failed
+            yield from Run(plan, store, conduct, known, images, allowed, cache, meter).work()
     finally:
         images.close()
         if cache is not None:
