@@ -14,7 +14,7 @@ from torchvision import models
 
 from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
-from offramp.nets import NetSpec, build, pretrained
+from offramp.nets import NetSpec, build
 from offramp.nets.pretrained import read
 from refusal import refuses
 
@@ -171,7 +171,7 @@ def test_public_weights_at_hand_are_read_without_asking_the_hub(
 ) -> None:
     state = timm.create_model("mobilenetv1_100").state_dict()
     file = saved(tmp_path / "timm.pth", state)
-    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: file)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: file)
     monkeypatch.setattr(socket.socket, "connect", None)
     found = read("imagenet", "mobilenetv1")
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())

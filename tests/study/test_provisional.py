@@ -32,7 +32,7 @@ STUDY: dict[str, Any] = {
 def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(pretrained, "_public", lambda _: pytest.fail("weights were fetched"))
 
 
@@ -99,7 +99,7 @@ def test_weights_are_at_hand_where_torch_or_the_hub_has_them(
         "imagenet", "digits-cnn"
     )
     assert pretrained.at_hand("imagenet", "torchvision/resnet19") is None
-    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: "/there")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "/there")
     assert pretrained.at_hand("imagenet", "mobilenetv1")
     assert pretrained.at_hand(str(cached), "resnet50") and not pretrained.at_hand("none.pth", "resnet50")
 

@@ -118,7 +118,7 @@ def read_alone(files: FileSystem, folder: str, name: str, remedy: str) -> dict[s
         data = files.read(*place)
     except Damaged as error:
         raise Damaged(path, error.reason, remedy) from error
-    found = _json(data, path, remedy)
+    found = parsed(data, path, remedy)
     if not isinstance(found, dict) or "seal" not in found:
         raise Damaged(path, "has no seal, as an earlier offramp wrote it", remedy)
     if not is_sealed_text(data, found) or found.get("name") != name:
