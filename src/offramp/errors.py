@@ -8,6 +8,8 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from offramp.escape import printable
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -23,6 +25,10 @@ class OfframpError(Exception):
     ...     print(error)
     no trial 'nothing' in nowhere; run a study first
     """
+
+    def __str__(self) -> str:
+        """One line, whatever stood in what it names."""
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class Unwritable(OfframpError):

@@ -116,7 +116,9 @@ class Archive:
         data = pa.BufferReader(self.node_content(key, "history.parquet"))
         path = self.files.path(NODE.folder, key, "history.parquet")
         try:
-            history: pd.DataFrame = ParquetFile(data).read().to_pandas()
+            table = ParquetFile(data).read()
+            table.validate(full=True)  # text too, which pandas decodes later
+            history: pd.DataFrame = table.to_pandas()
         except Exception as error:  # pyarrow raises whatever it likes
             raise Damaged(path, "is no readable Parquet file") from error
         return history

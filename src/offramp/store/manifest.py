@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from offramp.escape import has_controls, printable
+from offramp.escape import has_controls
 from offramp.hashing import canonical, digest, plain
 from offramp.store.sealed import REMEDY, Damaged
 
@@ -76,7 +76,6 @@ def read(kind: type[R], value: object, path: Path, remedy: str = REMEDY) -> R:
         what = f"lacks the field '{field}'" if lacking else f"has a wrong '{field}': {first['msg']}"
         if not field:
             what = first["msg"].removeprefix("Value error, ")
-        what = printable(what)
         raise Damaged(path, what, remedy) from error
 
 

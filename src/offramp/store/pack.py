@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from offramp import arrays
@@ -165,6 +166,7 @@ def _check(document: Document, place: Path) -> None:
 def _table(data: bytes, path: Path, trials: Iterable[str]) -> pd.DataFrame:
     place = path / "table.parquet"
     try:
+        pq.read_table(io.BytesIO(data)).validate(full=True)  # text too, which pandas decodes later
         table = pd.read_parquet(io.BytesIO(data))
     except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
         raise Damaged(place, "is no readable Parquet file", AGAIN) from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
+from offramp.escape import printable
 from offramp.hashing import is_sealed as is_sealed
 from offramp.hashing import is_sealed_text
 from offramp.hashing import text as text
@@ -36,7 +37,7 @@ class Damaged(OfframpError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.path} {self.reason}; {self.remedy}"
+        return printable(f"{self.path} {self.reason}; {self.remedy}")
 
 
 @dataclass(frozen=True)

@@ -87,19 +87,23 @@ MISSING = ("", "nan", "na", "n/a", "null", "none")
 def read(file: Path, value: str) -> pd.DataFrame:
     """A table from a .csv or .parquet file; of a CSV, every column but `value` as text."""
     import pandas as pd
+    import pyarrow.parquet as pq
 
     if not file.is_file():
         raise OfframpError(f"there is no file {file}; name a CSV or Parquet file")
     try:
         if file.suffix.lower() == ".parquet":
+            pq.read_table(file).validate(full=True)  # text too, which pandas decodes later
             return pd.read_parquet(file)
         if file.suffix.lower() == ".csv":
             frame = pd.read_csv(file, dtype=str, keep_default_na=False)
             if value in frame.columns:
                 frame[value] = _numbers(frame[value], file)
             return frame
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except OfframpError:
+        raise
+    except Exception as error:  # pandas and pyarrow raise whatever they like on damaged bytes
+        reason = " ".join(str(error).split())[:200]
         raise OfframpError(f"{file} cannot be read ({reason}); write it anew") from None
     raise OfframpError(f"{file} is neither .csv nor .parquet; convert it to one of them")
 

@@ -137,8 +137,10 @@ def _read_table(path: Path, columns: tuple[str, str]) -> Any:
                         f"{path} has no column '{column}'; set data.{key} to one of {', '.join(present)}"
                     )
             return file.read(columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except OfframpError:
+        raise
+    except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
+        reason = " ".join(str(error).split())[:200]
         raise OfframpError(f"{path} is no readable Parquet file ({reason}); fetch it again") from error
 
 
