@@ -89,7 +89,8 @@ def refused(answer: Answer, where: str, *words: str) -> None:
     """One line on standard error, and nothing else anywhere."""
     assert answer.code == 2, answer
     assert answer.out == ""
-    (line,) = answer.err.splitlines()
+    *code, line = answer.err.splitlines()
+    assert [each.partition(":")[0] for each in code] in ([], ["Code that this runs"])
     assert line.startswith(f"offramp: {where}: " if where else "offramp: ")
     assert line.count(f"{where}: ") == 1 or not where  # said once
     for word in words:

@@ -187,12 +187,13 @@ def test_code_of_a_study_is_named_before_it_runs(mine: Cli) -> None:
     why = ("why", "0", "--study", "study.yaml")
     for words in (("run", "study.yaml", "--dry-run", "--json"), why):
         answer = mine(*words)
-        assert answer.err.startswith(said), answer.err
+        assert answer.err.startswith(said) and answer.err.count("Code that this runs") == 1, answer.err
         assert Path("ran").exists()
         Path("ran").unlink()
     Path("net.py").write_text("import sys\nprint('ran', file=sys.stderr)\n" + Path("net.py").read_text())
     lines = mine(*why).err.splitlines()
     assert lines[0].startswith("Code that this runs: data.py") and lines.index("ran") > 0
+    assert sum(line.startswith("Code that this runs") for line in lines) == 1
     Path("ran").unlink()
     refused(mine(*why, "--no-user-code"), "data.py:make_data", "--no-user-code forbids")
 

@@ -217,7 +217,6 @@ def start(study: Study, how: How) -> None:
     """Plan and run a study; exits with 1 when something failed, 130, 143 or 129 when interrupted."""
     from offramp.study.plan.plan import make_plan
 
-    announce([study], how.user_code)
     with reading_shown(not how.silent):
         plan = make_plan(study, how.device, provisional=how.dry_run)
     go(plan, how)

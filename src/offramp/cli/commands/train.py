@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from offramp.cli import options
 from offramp.cli.commands.run import How, settings, start
 from offramp.cli.options import option
+from offramp.cli.store import announce
 
 
 def train(
@@ -49,4 +50,5 @@ def train(
         given, "offramp train", settings(set_, execution, cache_memory, cache_disk), flags
     )
     how = How(store, dry_run, None, json, quiet, user_code=not no_user_code, place=device)
+    announce([asked], how.user_code)
     start(asked, how)
