@@ -30,7 +30,7 @@ from offramp.store.sealed import REMEDY, Damaged
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
 Pair = Annotated[tuple[str, Any], Strict(False)]
-Number = int | float  # 1 stays 1, and 1.0 stays 1.0
+Number = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float  # 1 stays 1, and 1.0 stays 1.0
 Share = Annotated[int | float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
