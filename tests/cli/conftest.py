@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from command import STUDY, Answer, Cli, call
 
+from remembered_graphs import remembered_graphs
+
+__all__ = ["remembered_graphs"]
+
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
