@@ -25,6 +25,8 @@ from offramp.analysis.recommend.goals import OPEN, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
 from simulate import Planted, tidy_table
 
+pytestmark = pytest.mark.slow
+
 FOUR = ("joint", "two-stage", "separate", "distillation")
 NAMES = {(MODEL, s): s for s in FOUR}
 BETTER = Skill(shift={"joint": 0.6})

@@ -26,6 +26,8 @@ from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity
 from support import CPU, NUMERICS, network, tiny_data
 
+pytestmark = pytest.mark.slow
+
 RECIPES = {
     "sgd": Recipe(epochs=4, batch_size=16, learning_rate=0.02, weight_decay=1e-3),
     "sgd without momentum": Recipe(epochs=4, batch_size=16, learning_rate=0.02, momentum=0.0),

@@ -26,6 +26,8 @@ from offramp.nets import BACKBONES, NetSpec, build
 from offramp.parts import Part, path
 from refusal import refuses
 
+pytestmark = pytest.mark.slow
+
 # Copies and trunks
 
 

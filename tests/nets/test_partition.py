@@ -17,6 +17,8 @@ from offramp.nets.cut.partition import Trunk, cut
 from offramp.nets.cut.places import Survey, survey
 from refusal import refuses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:

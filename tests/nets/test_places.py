@@ -17,6 +17,8 @@ from offramp.errors import OfframpError
 from offramp.nets.cut.places import places, survey
 from refusal import refuses
 
+pytestmark = pytest.mark.slow
+
 IMAGE = (3, 32, 32)
 
 

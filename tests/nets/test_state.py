@@ -19,6 +19,8 @@ from offramp.errors import OfframpError
 from offramp.nets import attach
 from offramp.parts import Part
 
+pytestmark = pytest.mark.slow
+
 
 class Own(nn.Module):
     """With a parameter and a buffer of its root, and parts that are named as attributes of ours are."""

@@ -17,6 +17,8 @@ from offramp.policy.evaluate import evaluate
 from refusal import refuses
 from simulated import COSTS, SEARCHES, simulated
 
+pytestmark = pytest.mark.slow
+
 VALIDATION, CALIBRATION = simulated(1000, 1), simulated(1000, 2)
 CLASSES = tuple(f"class {i}" for i in range(10))
 

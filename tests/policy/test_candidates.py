@@ -17,6 +17,8 @@ from offramp.policy.candidates import (
 from offramp.policy.costs import Costs
 from simulated import COSTS, FOUR, SEARCHES, simulated
 
+pytestmark = pytest.mark.slow
+
 VALIDATION = simulated(1000, 1)
 
 

@@ -14,6 +14,8 @@ from offramp.policy.candidates import Search, candidates, loss_of, taken
 from offramp.policy.costs import Costs
 from simulated import COSTS, simulated
 
+pytestmark = pytest.mark.slow
+
 DRAWS = 1000
 ALLOWED = 0.071  # 5 % and three standard errors of a share of 1,000 draws
 

@@ -11,6 +11,8 @@ from offramp.policy.policy import Policy
 from offramp.policy.quality import oracle, random_exit, sweep
 from simulated import COSTS, FOUR, simulated
 
+pytestmark = pytest.mark.slow
+
 MACS = COSTS.leaving(range(4))
 
 

@@ -26,6 +26,8 @@ from offramp.report.model import Figure
 from offramp.report.render.charts import text
 from offramp.report.render.theme import themed
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-branch", "mine")
 
 

@@ -21,6 +21,8 @@ from offramp.report.render.markdown import markdown
 from offramp.report.render.tables import csv
 from offramp.report.tables import TABLES, make
 
+pytestmark = pytest.mark.slow
+
 
 def only(trials: list[Made], name: str) -> Table:
     (found,) = make(evidence(trials), [name])

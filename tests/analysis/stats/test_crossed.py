@@ -16,6 +16,8 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sample import Group
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(3, 200), (3, 1000), (5, 200), (5, 1000), (5, 10000), (12, 200), (12, 1000)]
 
 

@@ -26,6 +26,8 @@ from offramp.analysis.stats.sequential import (
     spent,
 )
 
+pytestmark = pytest.mark.slow
+
 MARGIN = 0.005
 
 
