@@ -20,15 +20,15 @@ demo: $(READY)
 	$(BIN)/offramp report runs/demo --out runs/demo-report
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # While working: what neither starts processes nor runs studies, and is not marked slow.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2 --fast
+	$(BIN)/python -m pytest -n 2 --dist loadfile --fast
 
 # With what takes minutes: numbers in docs/ over thousands of draws, doors over thousands of files.
 test-long: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --long
+	$(BIN)/python -m pytest -n 2 --dist loadfile --long
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
 bench: $(READY)

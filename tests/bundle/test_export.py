@@ -31,8 +31,6 @@ from offramp.study import trained as trial
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
-pytestmark = pytest.mark.xdist_group("bundle")  # one process remembers their graphs
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:

@@ -23,9 +23,6 @@ from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
 
-pytestmark = pytest.mark.xdist_group("bundle")  # one process remembers their graphs
-
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -43,10 +43,7 @@ class Runs:
         return self.plain, self.derived
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"contract {name}")) for name in BACKBONES],
-)
+@pytest.fixture(scope="module", params=list(BACKBONES))
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""

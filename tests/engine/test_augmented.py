@@ -61,7 +61,6 @@ def oracles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
     return found
 
 
-@pytest.mark.xdist_group("augmented")
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize("name", ["fresh", "views"])
 def test_no_arrangement_changes_a_bit(
@@ -73,7 +72,6 @@ def test_no_arrangement_changes_a_bit(
     assert not differences(oracles[name], (plan, finished(plan, tmp_path, speeds=speeds)[0]))
 
 
-@pytest.mark.xdist_group("augmented")
 def test_it_would_be_found(
     oracles: dict[str, Kept], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +90,6 @@ def test_it_would_be_found(
     assert wrong == {*SOME} - {"joint"}
 
 
-@pytest.mark.xdist_group("augmented")
 def test_augmentation_changes_what_is_learned(oracles: dict[str, Kept], tmp_path: Path) -> None:
     plan = plan_of(None, "plain")
     plain = plan, finished(plan, tmp_path)[0]
@@ -102,7 +99,6 @@ def test_augmentation_changes_what_is_learned(oracles: dict[str, Kept], tmp_path
         assert changed == set(SOME)
 
 
-@pytest.mark.xdist_group("augmented")
 def test_more_views_than_epochs_are_fresh_views(oracles: dict[str, Kept], tmp_path: Path) -> None:
     plan = plan_of({**USUAL, "views": 3}, "derived")
     assert not differences(oracles["fresh"], (plan, finished(plan, tmp_path)[0]))

@@ -125,7 +125,6 @@ def differences(one: tuple[Plan, Store], other: tuple[Plan, Store]) -> list[str]
     return found
 
 
-@pytest.mark.xdist_group("execution")
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_no_arrangement_changes_a_bit(
     arrangement: str, oracle: tuple[Plan, Store], own_strategy: str, tmp_path: Path
@@ -196,7 +195,6 @@ def data_of(images: int) -> Data:
 # Controls: what the comparison above is there to find.
 
 
-@pytest.mark.xdist_group("execution")
 def test_a_cut_one_point_too_deep_is_found(
     oracle: tuple[Plan, Store], own_strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

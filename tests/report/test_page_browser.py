@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from page_contents import NASTY
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
     const next = () => {
