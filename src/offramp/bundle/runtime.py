@@ -44,7 +44,10 @@ WHOLE = 2**63 - 1  # the largest whole number that is believed
 
 
 class BundleError(Exception):
-    """Something that the user can mend, in one line."""
+    """Something that the user can mend, in one line: what no terminal prints is spelled out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 @dataclass(frozen=True)
