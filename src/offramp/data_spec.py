@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Predicate
 
+from offramp.units import Count
+
 Fit = Literal["crop", "stretch"]
 Side = Annotated[int, Ge(1), Le(16_384)]
-Count = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0), Lt(2**63)]
 Text = Annotated[str, Predicate(lambda text: bool(text.strip()) and text.isprintable())]
 
 
@@ -41,7 +43,7 @@ class DataSpec:
     train_images: Count | None = None
     test_images: Count | None = None
     held_out_images: Count | None = None
-    split_seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    split_seed: Natural = 0
     validation: Literal["held-out", "test"] = "held-out"
     split_file: Text | None = None
     size: Side | None = None

@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from offramp.errors import check_fields
 from offramp.hashing import YOUNGER
+from offramp.units import Count
 
-Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from store_kit import count_or_die, files, forked, node, trial
+from store_kit import count_or_die, files, forked, node, small_disk, trial
 
 import records
 from offramp.errors import OfframpError
@@ -188,16 +188,7 @@ def no_space(code: int) -> Callable[[int], None]:
 
 
 def test_really_full_disk(tmp_path: Path) -> None:
-    mount = tmp_path / "small"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(mount)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a small file system here")
-    try:
+    with small_disk(tmp_path / "small", "size=256k") as mount:
         store = Store(mount / "runs")
         store.write_checkpoint("k", {"w": torch.zeros(3)}, {"epoch": 1})
         before = files(store.root)
@@ -207,5 +198,3 @@ def test_really_full_disk(tmp_path: Path) -> None:
             store.write_trial("t", records.manifest(), {"x": np.zeros(100_000)})
         assert files(store.root) == before
         node(store)
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import torch
-from store_kit import files, forked, node, trial
+from store_kit import files, forked, node, small_disk, trial
 
 from offramp.errors import OfframpError
 from offramp.store import locks
@@ -382,20 +382,9 @@ def test_a_store_that_is_moved_or_removed_is_not_begun_anew(store: Store, how: s
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system that takes few files; skips where none may be made."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=24", "tmpfs", str(mount)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a small file system here")
-    try:
+    """A file system that takes few files."""
+    with small_disk(tmp_path / "small", "size=1m,nr_inodes=24") as mount:
         yield mount
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
 
 
 def test_no_inodes_and_a_disk_that_turns_read_only(small: Path) -> None:

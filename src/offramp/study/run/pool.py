@@ -44,7 +44,6 @@ REPLACED = 3  # killed workers of a run that others are started for
 SAVING_S = 60.0  # that all workers have to save what they are at
 # Workers are forks of one process that has imported all of this and nothing else has happened in.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__])
 Crew = dict[Connection, ForkServerProcess]
 
 
@@ -69,6 +68,7 @@ def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, N
         conduct = replace(conduct, memory=share_of_workers(conduct.workers))
     # Spinning OpenMP threads of one process steal the cores that another one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    SERVER.set_forkserver_preload([__name__])
     with terminable(), TemporaryDirectory() as failures:
         asked = (plan.study, store.root, conduct, Failures(Path(failures)))
         crew: Crew = {}

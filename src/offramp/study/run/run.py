@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Set
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -411,12 +411,12 @@ def run(
             store.plan_trial(trial.id, trial.keys)
     try:
         with (
-            TemporaryDirectory() as own,
+            TemporaryDirectory() if failed is None else nullcontext(failed.folder) as shared,
             terminable(),
             applied(plan.numerics),
             costs.meter(conduct.device) as meter,
         ):
-            known = Failures(Path(own)) if failed is None else failed
+            known = Failures(Path(shared))
             yield from Run(plan, store, conduct, known, images, allowed, cache, meter).work()
     finally:
         images.close()

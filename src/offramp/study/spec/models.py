@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
 
 from offramp.augment import Augment
-from offramp.data_spec import DataSpec, Text
+from offramp.data_spec import DataSpec, Natural, Text
 from offramp.errors import nearest
 from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
@@ -26,7 +26,6 @@ from offramp.study.spec.augment import read_augment
 from offramp.study.spec.fields import Section
 from offramp.study.spec.yaml_lines import Path
 
-Natural = Annotated[int, Field(ge=0, lt=2**63)]
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
