@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -14,7 +19,7 @@ from torchvision import models
 
 from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
-from offramp.nets import NetSpec, build
+from offramp.nets import NetSpec, build, pretrained
 from offramp.nets.pretrained import read
 from refusal import refuses
 
@@ -47,6 +52,12 @@ def saved(path: Path, value) -> str:
         ("a.pth", lambda s: s),
         ("a.pt", lambda s: {"state_dict": s, "epoch": 3}),
         ("a.ckpt", lambda s: {"model": {f"module.{k}": v for k, v in s.items()}}),
+        ("last.ckpt", lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}}),
+        ("a.pt", lambda s: {"ema": 0.9, "state_dict_ema": s, "optimizer": {"state": {0: {}}}}),
+        ("a.pth", lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()}),
+        ("a.pth", lambda s: {"net": {k.replace(".", "._orig_mod.", 1): v for k, v in s.items()}}),
+        ("model_best.pth.tar", lambda s: {"epoch": 3, "best": np.float64(0.9), "state_dict": s}),
+        ("a.pth", lambda s: {"args": Namespace(lr=1.0, at=Path("x")), "history": np.ones(3), **s}),
     ],
 )
 def test_every_form_of_file(name, wrapped, state, tmp_path):
@@ -82,15 +93,52 @@ def test_a_missing_or_misshapen_tensor_is_named(state, tmp_path):
     names = list(state)
     deep = next(n for n in names[2:] if state[n].dim() == 4)
     lacking = {k: v for k, v in state.items() if k != deep}
-    with pytest.raises(OfframpError, match=rf"of another network: they lack '{deep}'"):
+    rest = f"{len(state) - 1} of {len(state)} tensors of DigitsCNN fit"
+    with pytest.raises(OfframpError, match=rf"{rest}; the first that do not: '{deep}' \(not there\)"):
         digits_net(weights=saved(tmp_path / "a.pth", lacking))
-    wide = {**state, deep: torch.zeros(2, 2)}
-    with pytest.raises(OfframpError, match=rf"do not fit: '{deep}' is \[2, 2\] there and"):
+    wide = {"model": {f"net.{k}": v for k, v in {**state, deep: torch.zeros(2, 2)}.items()}}
+    with pytest.raises(OfframpError, match=rf"{rest} \(of 'model'\); .* '{deep}' \(\[2, 2\] there, "):
         digits_net(weights=saved(tmp_path / "b.pth", wide))
+    refuses(
+        rf"another network: 0 of {len(state)} .*: '{names[0]}' .*, '{names[1]}' .*, '{names[2]}' ",
+        digits_net,
+        weights=saved(tmp_path / "e.pth", {"conv1.weight": torch.zeros(1)}),
+    )
     counted = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     assert digits_net(weights=saved(tmp_path / "c.pth", counted)).arrives_trained
     stem = digits_net(weights=saved(tmp_path / "d.pth", {**state, names[0]: torch.zeros(1)}))
     assert not stem.arrives_trained and f"drawn anew: {names[0]}" in stem.initial
+
+
+def test_what_trained_is_taken_and_its_average_is_named(state, tmp_path):
+    both = {"state_dict_ema": {k: v + 1 for k, v in state.items()}, "state_dict": state}
+    net = digits_net(weights=saved(tmp_path / "a.pth", both))
+    got = net.trunks[0].module.state_dict()
+    assert all(torch.equal(got[k], v) for k, v in state.items())
+    assert net.initial.endswith("in the file and not used: state_dict_ema")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_checkpoint_in_several_files(kind, state, tmp_path):
+    names = [f"model-{n}-of-00002.{kind}" for n in ("00001", "00002")]
+    where = {key: names[n % 2] for n, key in enumerate(state)}
+    for name in names:
+        part = {k: v for k, v in state.items() if where[k] == name}
+        file = saved(tmp_path / f"{name}.safetensors" if kind != "bin" else tmp_path / name, part)
+        Path(file).rename(tmp_path / name)
+    index = tmp_path / f"model.{kind}.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    whole = digits_net(weights=saved(tmp_path / "whole.pth", state))
+    for source in (index, tmp_path / names[1]):  # one of the files stands for all
+        assert digits_net(weights=str(source)).identity == whole.identity
+    (tmp_path / names[1]).unlink()
+    refuses("names model-00002-of-00002.* not beside it; fetch it too", digits_net, weights=str(index))
+    for text, message in (
+        (b'{"weight_map": {"a": "../b.bin"}}', "lies outside"),
+        (b"[]", "is no index"),
+    ):
+        index.write_bytes(text)
+        refuses(message, digits_net, weights=str(index))
 
 
 class _Bomb:
@@ -101,11 +149,15 @@ class _Bomb:
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("a.pth", lambda p: torch.save({"w": _Bomb()}, p), "running code from a file is refused"),
+        (
+            "a.pth",
+            lambda p: torch.save({"w": _Bomb()}, p),
+            "(posix.mkdir), and running code from a file",
+        ),
         ("a.pth", lambda p: p.write_bytes(b"PK\x03\x04 no zip"), "cannot be read as weights"),
         ("a.pth", lambda p: p.write_bytes(b""), "cannot be read as weights"),
-        ("a.pth", lambda p: torch.save([1, 2], p), "holds a list; give a state_dict"),
-        ("a.pth", lambda p: torch.save({"w": 3}, p), "holds 'w', which is no tensor"),
+        ("a.pth", lambda p: torch.save([1, 2], p), "holds a list without tensors; give a state_dict"),
+        ("a.pth", lambda p: torch.save({"w": 3}, p), "holds a dict without tensors"),
         ("a.safetensors", lambda p: p.write_bytes(b"x" * 40), "is no safetensors file"),
         ("a.h5", lambda p: p.write_bytes(b"x"), "ends in none of .safetensors, .pth"),
         ("a.pth", Path.exists, "there are no weights"),
@@ -120,10 +172,55 @@ def test_a_file_that_is_no_weights_is_one_line(name, make, message, tmp_path, mo
     assert not (tmp_path / "exploded").exists()
 
 
-def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch):
-    def offline(*_, **__):
-        raise OSError("no route to host")
+def offline(*_, **__):
+    raise OSError("no route to host")
 
+
+@pytest.fixture
+def online(monkeypatch):
+    """A server that answers."""
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: nullcontext())
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "server"),
+    [("resnet18", "download.pytorch.org"), ("timm/resnet18", "huggingface.co")],
+)
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.usefixtures("empty_cache")
+def test_a_server_is_asked_once_and_not_for_long(backbone, server, silent, monkeypatch):
+    """What the libraries do instead: they try for a minute and a half."""
+    monkeypatch.setattr(pretrained, "REACHED", 0.01 if silent else 60.0)
+    monkeypatch.setattr(
+        socket, "create_connection", (lambda *_, **__: Event().wait(60)) if silent else offline
+    )
+    monkeypatch.setattr(timm, "create_model", None)
+    monkeypatch.setattr(models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", None)
+    why = "no answer in 0.01 s" if silent else "no route to host"
+    remedy = r"; connect, or give a file: weights: path/to/file\.pth"
+    refuses(rf"\({server} cannot be reached: {why}\){remedy}", read, "imagenet", backbone)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_proxy_is_asked_in_place_of_the_server(monkeypatch):
+    asked = []
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setattr(socket, "create_connection", lambda place, **_: asked.append(place) or offline())
+    refuses("proxy.example cannot be reached", read, "imagenet", "resnet18")
+    assert asked == [("proxy.example", 3128)]
+
+
+@pytest.mark.usefixtures("empty_cache", "online")
+def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch):
     monkeypatch.setattr(models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", offline)
     with pytest.raises(OfframpError, match=r"torchvision/resnet18 cannot be had \(no route to host\)"):
         build(NetSpec("resnet18", weights="imagenet"), (3, 32, 32), 10, 0)
@@ -131,6 +228,7 @@ def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch):
     refuses("did you mean 'imagenet'", digits_net, weights="imagnet")
 
 
+@pytest.mark.usefixtures("empty_cache", "online")
 def test_public_weights(monkeypatch):
     net = models.resnet18()
     monkeypatch.setattr(
@@ -174,4 +272,4 @@ def test_public_weights_at_hand_are_read_without_asking_the_hub(
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: file)
     monkeypatch.setattr(socket.socket, "connect", None)
     found = read("imagenet", "mobilenetv1")
-    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert all(torch.equal(found[""][name], tensor) for name, tensor in state.items())

@@ -46,8 +46,7 @@ def build(
     trunk = _cut(module, input_shape, origin)
     initial = None
     if spec.weights is not None:
-        given = read(spec.weights, spec.backbone)
-        initial = fitted(given, module, trunk.classifier.state(), spec.weights)
+        initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
         module.load_state_dict(dict(initial.tensors), strict=False)
         origin = dataclasses.replace(origin, make=partial(starting, make, initial.tensors))
         origin = dataclasses.replace(origin, identity={**origin.identity, "weights": initial.identity})

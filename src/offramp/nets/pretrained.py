@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Collection, Mapping
+import socket
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError, nearest
 from offramp.nets.backbones import BACKBONES
+from offramp.nets.checkpoint import Tensors, index_beside, read_file
+from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
 from offramp.nets.network import Make
 
 IMAGENET = "imagenet"
-PICKLED = (".pth", ".pt", ".bin", ".ckpt")
-NESTED = ("state_dict", "model_state_dict", "model", "net")  # what a checkpoint calls its weights
 COUNTER = "num_batches_tracked"  # of batch normalization; old files lack it and nothing reads it
+COMPILED = "_orig_mod."  # what torch.compile puts into names
+REMEDY = "connect, or give a file: weights: path/to/file.pth"
+REACHED = 2.0  # seconds in which a server of weights must answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,26 +61,20 @@ class Initial:
         return "; ".join(words)
 
 
-def read(source: str, backbone: str) -> dict[str, Tensor]:
-    """The weights that `source` names: a file, or `imagenet` for the backbone's public checkpoint.
+def read(source: str, backbone: str) -> Mapping[str, Tensors]:
+    """The weights that `source` names: a file, or `imagenet` for the backbone's public checkpoint. Sets
+    of tensors by their key in the file, as `read_file` finds them.
 
     Nothing is unpickled but tensors. Raises OfframpError for a file that is not there or holds
     something else, and for a checkpoint that cannot be had.
     """
     if source == IMAGENET:
-        return _public(backbone)
+        return {"": _public(backbone)}
     path = Path(source).expanduser()
     if not path.is_file():
         hint = f"; give a file, or '{IMAGENET}'" if path.suffix else nearest(source, [IMAGENET])
         raise OfframpError(f"there are no weights '{source}'{hint}")
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise OfframpError(f"{path} is no safetensors file ({error}); give another") from error
-    if path.suffix not in PICKLED:
-        raise OfframpError(f"{path} ends in none of .safetensors, {', '.join(PICKLED)}; rename it")
-    return _state(_unpickled(path), path)
+    return read_file(index_beside(path) or path)
 
 
 def at_hand(source: str, backbone: str) -> Path | None:
@@ -113,44 +112,64 @@ def _there(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def fitted(
-    given: Mapping[str, Tensor], module: nn.Module, classifier: Collection[str], source: str
-) -> Initial:
-    """`given` cut to what `module` takes.
+def fitted(found: Mapping[str, Tensors], trunk: Trunk, source: str) -> Initial:
+    """Of the sets that a file holds, the one that fits best, cut to what the trunk's module takes.
 
-    Every tensor must be there with its shape, but for the classifier's (`classifier`: its names), which
-    are drawn anew where they do not fit, such as for other classes, and for the shape of the very first
-    weight, which depends on the images' channels and the stem.
+    Names may stand behind a prefix (`module.`, `model.`). Every tensor that is read must be there with
+    its shape, but for the classifier's, which are drawn anew where they do not fit, such as for other
+    classes, and for the shape of the very first weight, which depends on the channels and the stem.
 
-    Raises OfframpError naming the first tensor that does not fit.
+    Raises OfframpError naming how many tensors fit, and the first that do not.
     """
-    own = module.state_dict()
-    first = next(iter(own))
-    title = type(module).__name__
-    chosen: dict[str, Tensor] = {}
-    drawn = []
-    for name, tensor in own.items():
-        found = given.get(name)
-        if found is not None and found.shape == tensor.shape:
-            chosen[name] = found.to(tensor.dtype).clone()
-        elif found is None and name.endswith(COUNTER):
+    own = trunk.module.state_dict()
+    fits = [
+        (key, _fitting(set_, own), set_)
+        for key, tensors in found.items()
+        for set_ in _named_as(tensors, own)
+    ]
+    # Averaged weights (`state_dict_ema`) are another network; what was trained is meant.
+    key, chosen, given = max(fits, key=lambda f: (len(f[1]), "ema" not in f[0]))
+    first, classifier = next(iter(own)), trunk.classifier.state()
+    read = classifier.keys() | {name for segment in trunk.segments for name in segment.state()}
+    drawn, misfits = [], []
+    for name in own:
+        if name in chosen or name not in read or (name not in given and name.endswith(COUNTER)):
             continue
-        elif name in classifier or (name == first and found is not None):
+        if name in classifier or (name == first and name in given):
             drawn.append(name)
-        elif found is None:
-            lacking = sum(n not in given and not n.endswith(COUNTER) for n in own)
-            raise OfframpError(
-                f"the weights '{source}' are of another network: they lack '{name}'"
-                + (f" and {lacking - 1} more tensors" if lacking > 1 else "")
-                + f" of {title}; give weights of the same architecture"
-            )
         else:
-            raise OfframpError(
-                f"the weights '{source}' do not fit: '{name}' is {list(found.shape)} there and "
-                f"{list(tensor.shape)} in {title}; give weights of the same architecture and options"
-            )
-    left = tuple(name for name in given if name not in own)
-    return Initial(chosen, tuple(drawn), left)
+            misfits.append(name)
+    if misfits:
+        title, where = type(trunk.module).__name__, f" (of '{key}')" if key else ""
+        there = {
+            n: f"{list(given[n].shape)} there, {list(own[n].shape)} here" for n in own if n in given
+        }
+        shown = ", ".join(f"'{n}' ({there.get(n, 'not there')})" for n in misfits[:3])
+        raise OfframpError(
+            f"the weights '{source}' are of another network: {len(chosen)} of {len(own)} tensors of "
+            f"{title} fit{where}; the first that do not: {shown}; give weights of the same architecture "
+            "and options"
+        )
+    tensors = {name: tensor.to(own[name].dtype).clone() for name, tensor in chosen.items()}
+    others = {k for k, other, _ in fits if k != key and len(other) == len(chosen)}
+    left = (*(name for name in given if name not in own), *sorted(others))
+    return Initial(tensors, tuple(drawn), left)
+
+
+def _named_as(given: Tensors, own: Tensors) -> Iterator[Tensors]:
+    """`given` by its own names, and by what is left of them behind the prefix that most of the network's
+    names have there."""
+    given = {name.replace(COMPILED, ""): tensor for name, tensor in given.items()}
+    yield given
+    ends = ((name, i + 1) for name in given for i, letter in enumerate(name) if letter == ".")
+    prefixes = Counter(name[:i] for name, i in ends if name[i:] in own)
+    if prefixes:
+        best = max(prefixes, key=lambda prefix: (prefixes[prefix], "ema" not in prefix))
+        yield {name.removeprefix(best): tensor for name, tensor in given.items()}
+
+
+def _fitting(given: Tensors, own: Tensors) -> Tensors:
+    return {n: given[n] for n, t in own.items() if n in given and given[n].shape == t.shape}
 
 
 def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -163,36 +182,6 @@ def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
 def _some(names: Collection[str]) -> str:
     shown = ", ".join(list(names)[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise OfframpError(
-            f"{path} holds more than tensors, and running code from a file is refused; "
-            "save its state_dict, best as .safetensors"
-        ) from error
-    except Exception as error:  # the unpickler raises whatever it likes on damaged bytes
-        reason = " ".join(str(error).split())[:150]
-        raise OfframpError(f"{path} cannot be read as weights ({reason}); give another file") from error
-
-
-def _state(value: Any, path: Path) -> dict[str, Tensor]:
-    """Names and tensors, out of a checkpoint that may hold more."""
-    for name in NESTED:
-        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
-            value = value[name]
-    if not isinstance(value, Mapping) or not value:
-        raise OfframpError(
-            f"{path} holds a {type(value).__name__}; give a state_dict: names and tensors"
-        )
-    for name, tensor in value.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise OfframpError(f"{path} holds '{name}', which is no tensor; give a plain state_dict")
-    names = [str(name) for name in value]
-    prefix = "module." if all(name.startswith("module.") for name in names) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in value.items()}
 
 
 def _upstream(backbone: str) -> str:
@@ -213,6 +202,9 @@ def _public(backbone: str) -> dict[str, Tensor]:
         raise OfframpError(
             f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"
         )
+    file = at_hand(IMAGENET, backbone)
+    if file is None:
+        _check_reached(_server(upstream), upstream)
     try:
         if library == "torchvision":
             from torchvision import models  # late: it takes seconds to import
@@ -222,13 +214,52 @@ def _public(backbone: str) -> dict[str, Tensor]:
             return state
         import timm  # late: it takes seconds to import
 
-        file = at_hand(IMAGENET, backbone)  # given, so that the hub is not asked
-        given = None if file is None else {"file": str(file)}
+        given = None if file is None else {"file": str(file)}  # so that the hub is not asked
         net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=given)
         return dict(net.state_dict())
     except Exception as error:  # a dozen kinds, of four libraries: no network, no such file, …
         reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise OfframpError(f"the weights of {upstream} cannot be had ({reason}); {REMEDY}") from error
+
+
+def _server(upstream: str) -> str:
+    """The address that the public checkpoint comes from."""
+    library, _, name = upstream.partition("/")
+    if library == "torchvision":
+        from torchvision import models  # late: it takes seconds to import
+
+        return str(models.get_model_weights(name).DEFAULT.url)
+    import timm  # late: it takes seconds to import
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None or config.hf_hub_id:
+        from huggingface_hub.constants import ENDPOINT
+
+        return str(ENDPOINT)
+    return str(config.url)
+
+
+def _check_reached(address: str, upstream: str) -> None:
+    """Raises OfframpError where the server, or the proxy before it, does not answer within REACHED
+    seconds. Libraries try again for minutes."""
+    url = urlsplit(address)
+    proxy = urlsplit(getproxies().get(url.scheme, "")) if not proxy_bypass(url.hostname or "") else None
+    asked = proxy if proxy is not None and proxy.hostname else url
+    place = (asked.hostname or "", asked.port or {"http": 80}.get(asked.scheme, 443))
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            with socket.create_connection(place, timeout=REACHED):
+                answers.append("")
+        except OSError as error:
+            answers.append(str(error) or type(error).__name__)
+
+    asking = Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
+    asking.start()
+    asking.join(REACHED)
+    reason = answers[0] if answers else f"no answer in {REACHED:g} s"
+    if reason:
         raise OfframpError(
-            f"the weights of {upstream} cannot be had ({reason}); connect, or give a file: "
-            "weights: path/to/file.pth"
-        ) from error
+            f"the weights of {upstream} cannot be had ({place[0]} cannot be reached: {reason}); {REMEDY}"
+        )
