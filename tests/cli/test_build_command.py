@@ -59,7 +59,7 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
         "Data: folder, 3 classes, images 3×48×48",
         "strategy distillation: where accuracy and generalization count most",
         "size 48: images differ",
-        "3 early exits, spread by MACs",
+        "3 early exits: blocks.",
         "starts from random weights: 78 training images will hardly do; give --weights",
         "4 epochs a phase of 78 training images, 16 a step",
         "9 images each for validation and calibration",

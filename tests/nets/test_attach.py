@@ -12,8 +12,6 @@ from network_kit import CLASSES, images, same, shift, state
 from torch import nn
 
 from offramp.nets import NetSpec, attach, build
-from offramp.nets.builder import list_places, spread
-from offramp.nets.cut.places import Place
 from offramp.parts import Part
 from refusal import refuses
 
@@ -185,44 +183,3 @@ def test_one_place_and_a_size_will_do():
     net = attach(Residual(), "stem", torch.ones(3, 16, 16).shape)
     assert net.places[0] == "stem" and net.input_shape == (3, 16, 16)
     assert "(leaving here costs more than the plain network)" in repr(net)
-
-
-# Spreading exits
-
-
-def place(name, share):
-    return Place(name, (), (8, 4, 4), round(share * 1000), share, 0)
-
-
-def test_exits_spread_over_whole_blocks_near_their_shares():
-    places = [
-        place("conv", 0.1), place("bn", 0.1), place("a", 0.3), place("b.0", 0.4), place("b", 0.55),
-        place("c.0", 0.65), place("c", 0.8), place("d.0.conv", 0.9),
-    ]  # fmt: skip
-    assert spread(places, 3) == ("a", "b", "c")
-    assert spread(places, 1) == ("b",)
-    assert spread(places, 0) == ()
-    assert spread(places[:3], 1) == ("a",)
-
-
-def test_exits_go_inside_blocks_when_whole_ones_are_too_far():
-    assert spread([place("a.0", 0.3), place("a.1", 0.5), place("a", 0.9)], 1) == ("a.1",)
-
-
-def test_of_equal_macs_the_last_place_is_taken():
-    places = [place("conv", 0.5), place("norm", 0.5), place("relu", 0.5), place("next", 0.9)]
-    assert spread(places, 1) == ("relu",)
-
-
-def test_as_many_exits_as_places():
-    places = [place("a", 0.01), place("b", 0.02), place("c", 0.03)]
-    assert spread(places, 3) == ("a", "b", "c")
-    refuses("fewer than 4 places", spread, places, 4)
-
-
-def test_places_are_listed_with_the_taps_that_would_be_taken():
-    listed, taps = list_places(NetSpec("digits-cnn"), (1, 8, 8), CLASSES)
-    names = [place.name for place in listed]
-    assert taps == ("blocks.0", "blocks.2", "blocks.4")
-    assert [name for name in names if name in taps] == list(taps)
-    assert [place.share for place in listed] == sorted(place.share for place in listed)

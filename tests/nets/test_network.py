@@ -228,7 +228,7 @@ def test_a_reading_is_no_part_of_the_identity():
         (NetSpec("nowhere.py:make"), "there is no file nowhere.py"),
         (NetSpec("digits-cnn", taps=("blocks.9",)), "no place 'blocks.9'"),
         (NetSpec("digits-cnn", taps=("blocks.3", "blocks.1")), "order"),
-        (NetSpec("digits-cnn", taps=99), "fewer than 99 places"),
+        (NetSpec("digits-cnn", taps=99), "6 places for exits, and 99 are asked"),
         (NetSpec("digits-cnn", taps=-1), "use 0 or more"),
         (NetSpec("digits-cnn", head=(("kind", "nlp"),)), "exit 1 at 'blocks.0': unknown head 'nlp'"),
     ],

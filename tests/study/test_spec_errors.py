@@ -76,6 +76,12 @@ WRONG = [
     ("exits: []", "exits must be a number of exits or a list of places, got []"),
     ("exits: [a, 3]", "exits must list names of places, got 3 among them"),
     ("exits: {taps: [a, a]}", "exits.taps names the place 'a' twice; remove one"),
+    ("exits: [100%]", "exits must be shares above 0% and below 100%, got '100%' among them"),
+    (
+        "exits: [[a], []]",
+        "exits must have one list of submodules for each segment and a last one for the classifier",
+    ),
+    ("exits: [[a], [b, a]]", "exits names the place 'a' twice; remove one"),
     ("exits: {tap: 2}", "unknown key 'exits.tap'; did you mean 'taps'?"),
     (
         "exits: {head: linea}",

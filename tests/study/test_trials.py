@@ -16,6 +16,7 @@ from offramp.data import normalize
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
+from offramp.nets import builder
 from offramp.nets.network import exit_macs
 from offramp.store.store import Damaged, Store
 from offramp.store.table import tidy
@@ -197,6 +198,46 @@ def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(tmp_path: Pat
     file.unlink()
     with pytest.raises(OfframpError, match=r"there is no file .*my_net.py"):
         trials.load_network(store, trial, CPU, trust_code=True)
+
+
+CHOICE = """
+from torch import nn
+
+class Choice(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x if x.sum() > -1e9 else -x)
+
+def make_net(classes):
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3)
+    return nn.Sequential(Choice(*layers[:2]), *layers[2:], nn.Flatten(), nn.Linear(128, classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "exits"),
+    [
+        (NET.replace("WIDTH", "4"), 1),
+        (NET.replace("WIDTH", "4"), ["20%"]),
+        (CHOICE, [["0", "1"], ["2", "3"], ["4", "5"]]),
+    ],
+    ids=["number", "share", "lists"],
+)
+def test_a_trial_keeps_the_exits_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, exits: Any
+) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(text)
+    study = STUDY | {"strategies": ["two-stage"], "backbone": f"{file}:make_net", "exits": exits}
+    plan = make_plan(spec.parse(study | {"recipe": {"epochs": 1}}), CPU)
+    assert plan.net.exits == 2
+    assert plan.net.head_specs[0].kind == ("paper" if text == CHOICE else "mlp")
+    store, _ = finish(plan, tmp_path / "store")
+    (trial,) = store.trials()
+    monkeypatch.setattr(builder, "_lighter", None)
+    monkeypatch.setattr("offramp.nets.cut.spread.spread", None)
+    net = trials.load_network(store, trial, CPU, trust_code=True)
+    got = split_logits(net, Images(plan.data, CPU), "test", range(1, net.exits + 1), 128)
+    assert np.array_equal(store.trial_logits(trial)["test"], got)
 
 
 def test_uneven_classes_are_measured_beyond_accuracy(

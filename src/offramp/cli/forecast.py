@@ -18,6 +18,9 @@ def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = No
         emit(found)
         return
     nodes, totals = found["nodes"], found["totals"]
+    exits = "; ".join(f"{p['name']} at {p['share']:.1%}, {p['why']}" for p in found["places"])
+    if exits:
+        say(f"Early exits, by share of the MACs: {exits}.")
     seeds = sorted({node["seed"] for node in nodes})
     rows = []
     for node in (node for node in nodes if node["seed"] == seeds[0]):

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
-from offramp.nets.cut.partition import Trunk, cut, cut_by_names
+from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Place, places, survey
-from offramp.nets.heads import paper_head, resolve, whole
+from offramp.nets.cut.spread import ASKED, Taps, chained, chosen, share
+from offramp.nets.heads import SETTINGS, HeadSpec, Kind, paper_head, resolve, whole
 from offramp.nets.identity import sources, state_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import Exit, ExitNetwork, NetFacts, Shape, drawn_head, drawn_module
@@ -25,11 +26,17 @@ from offramp.usercode import Recorded
 
 
 def build(
-    spec: NetSpec, input_shape: Shape, classes: int, seed: int, recorded: Recorded | None = None
+    spec: NetSpec,
+    input_shape: Shape,
+    classes: int,
+    seed: int,
+    recorded: Recorded | None = None,
+    heads: Mapping[str, HeadSpec] | None = None,
 ) -> ExitNetwork:
     """The network that `spec` describes, for images of `input_shape` (C, H, W), with the initial
     weights of `seed`, in train mode. recorded: where a store's record names the backbone, and not the
-    user; code of the user's runs only if it is what was recorded, and trusted.
+    user; code of the user's runs only if it is what was recorded, and trusted. heads: of exits by place,
+    where they are known.
 
     Raises OfframpError for an unknown name or option, images that are too small, fewer than two
     classes, a tap that is not there, a head that does not fit its tap, or weights that do not fit or
@@ -42,8 +49,8 @@ def build(
     assert make is not None
     module = drawn_module(make, seed, "initial")
     if spec.taps is not None:
-        origin = dataclasses.replace(origin, taps=spec.taps)
-    trunk = _cut(module, input_shape, origin)
+        origin = dataclasses.replace(origin, taps=spec.taps, why=ASKED)
+    trunk, why = _cut(module, input_shape, origin)
     initial = None
     if spec.weights is not None:
         initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
@@ -52,20 +59,34 @@ def build(
         origin = dataclasses.replace(origin, identity={**origin.identity, "weights": initial.identity})
     if origin.foreign:  # not called "state", which is for weights that no seed draws
         drawn = state_digest(drawn_module(make, 0, "initial"))
-        content = {"code": digest(trunk.code), "draw": drawn}
+        text = [trunk.code, *sources(module)] if chained(origin.taps) else trunk.code
+        content = {"code": digest(text), "draw": drawn}
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
-    return _assembled(trunk, origin, dict(spec.head), input_shape, classes, seed, initial)
+    parts = _Heads(dict(spec.head), heads or {}, why)
+    return _assembled(trunk, origin, parts, input_shape, classes, seed, initial)
 
 
 def list_places(
     spec: NetSpec, input_shape: Shape, classes: int
-) -> tuple[tuple[Place, ...], tuple[str, ...]]:
-    """Every place where an exit can go, in the order they run, and the taps that `build` would choose.
+) -> tuple[tuple[Place, ...], Mapping[str, str]]:
+    """Every place where an exit can go, in the order they run, however few, and those that `build` would
+    choose, each with the reason. With lists of submodules: the ends of these.
 
     Raises OfframpError as `build` does.
     """
-    net = build(spec, input_shape, classes, seed=0)
-    return places(net.trunks[0].module, input_shape, net.places[-1]), net.places[:-1]
+    try:
+        net = build(spec, input_shape, classes, seed=0)
+    except OfframpError:
+        if (
+            spec.taps is None
+            and not list_places(dataclasses.replace(spec, taps=0), input_shape, classes)[0]
+        ):
+            return (), {}
+        raise
+    trunk, why = net.trunks[0], dict(zip(net.places, net.reasons, strict=False))
+    if chained(spec.taps):
+        return chain_places(trunk.module, spec.taps, input_shape), why
+    return places(trunk.module, input_shape, net.places[-1]), why
 
 
 def attach(
@@ -111,14 +132,15 @@ def attach(
     input_shape = (channels, height, width)
     exits = [exits] if isinstance(exits, str) else exits
     if isinstance(exits, int) or all(isinstance(place, str) for place in exits):
-        taps = exits if isinstance(exits, int) else tuple(str(place) for place in exits)
-        trunk, texts = _cut(module, input_shape, Origin(None, {}, taps=taps)), []
+        taps: Taps = exits if isinstance(exits, int) else tuple(str(place) for place in exits)
     else:
-        texts = sources(module)
-        trunk = cut_by_names(module, [list(names) for names in exits], input_shape)
+        taps = tuple(tuple(names) for names in exits)
+    trunk, why = _cut(module, input_shape, Origin(None, {}, taps=taps))
+    texts = sources(module) if chained(taps) else []
     identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}
     overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
-    return _assembled(trunk, Origin(None, identity), overrides, input_shape, classes, seed)
+    parts = _Heads(overrides, {}, why)
+    return _assembled(trunk, Origin(None, identity), parts, input_shape, classes, seed)
 
 
 def _check_arguments(
@@ -157,62 +179,31 @@ def _listed(value: Any, kind: type) -> bool:
     return listed and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
 
 
-def _cut(module: nn.Module, input_shape: Shape, origin: Origin) -> Trunk:
-    seen = survey(module, input_shape)
+def _cut(module: nn.Module, input_shape: Shape, origin: Origin) -> tuple[Trunk, tuple[str, ...]]:
+    """The trunk, and why each early exit is where it is."""
     taps = origin.taps
-    if isinstance(taps, int):
-        taps = spread(seen.places(origin.final), taps)
-    return cut(module, input_shape, taps, origin.final, surveyed=seen)
+    if chained(taps):
+        return cut_by_names(module, taps, input_shape), (ASKED,) * (len(taps) - 2)
+    seen = survey(module, input_shape)
+    named = isinstance(taps, tuple) and not any(map(share, taps))
+    reasons = chosen(() if named else seen.places(origin.final), taps)
+    trunk = cut(module, input_shape, tuple(reasons), origin.final, surveyed=seen)
+    return trunk, tuple(origin.why if why == ASKED else why for why in reasons.values())
 
 
-def spread(places: Sequence[Place], exits: int) -> tuple[str, ...]:
-    """`exits` of the `places`, in order, near 1/(exits + 1), 2/(exits + 1), … of the MACs.
+@dataclasses.dataclass(frozen=True)
+class _Heads:
+    """overrides: of every exit's head.  known: whole heads by place.  why: each exit is where it is."""
 
-    Looks among modules near the root first (whole stages and blocks rather than what is inside
-    them) and goes deeper until every share is met within 40 % of a step. Of places with equal MACs
-    it takes the last: behind the normalization and activation of a convolution.
-
-    Raises OfframpError when there are fewer places than exits.
-    """
-    if exits < 0:
-        raise OfframpError(f"{exits} exits cannot be attached; use 0 or more")
-    targets = [(k + 1) / (exits + 1) for k in range(exits)]
-    best: tuple[float, tuple[str, ...]] | None = None
-    for depth in sorted({place.name.count(".") for place in places}):
-        level = [place for place in places if place.name.count(".") <= depth]
-        last = list({place.macs: place for place in level}.values())
-        if len(last) < exits:
-            continue
-        chosen = _nearest(last, targets)
-        worst = max((abs(p.share - t) for p, t in zip(chosen, targets, strict=True)), default=0.0)
-        if best is None or worst < best[0]:
-            best = worst, tuple(p.name for p in chosen)
-        if worst <= 0.4 / (exits + 1):
-            break
-    if best is None and exits:
-        raise OfframpError(
-            f"the network has fewer than {exits} places for exits; attach fewer, or name the taps"
-        )
-    return best[1] if best else ()
-
-
-def _nearest(places: Sequence[Place], targets: Sequence[float]) -> list[Place]:
-    """For each target the place of the nearest share, later than the one before it and early enough
-    to leave one for each target after it."""
-    chosen: list[Place] = []
-    start = 0
-    for n, target in enumerate(targets):
-        stop = len(places) - (len(targets) - n - 1)
-        at = min(range(start, stop), key=lambda i: abs(places[i].share - target))
-        chosen.append(places[at])
-        start = at + 1
-    return chosen
+    overrides: Mapping[str, Any]
+    known: Mapping[str, HeadSpec]
+    why: tuple[str, ...]
 
 
 def _assembled(
     trunk: Trunk,
     origin: Origin,
-    overrides: Mapping[str, Any],
+    heads: _Heads,
     input_shape: Shape,
     classes: int | None,
     seed: int,
@@ -221,6 +212,7 @@ def _assembled(
     """The trunk with its heads; runs it once on an empty image, for shapes and MACs."""
     early: list[Exit] = []
     costs: dict[Part, int] = {}
+    why = list(heads.why)
     reference = next(trunk.module.parameters())
     values: tuple[Tensor, ...] = (reference.new_zeros(1, *input_shape),)
     for i, segment in enumerate(trunk.segments, start=1):
@@ -230,21 +222,35 @@ def _assembled(
             shape, place = tuple(values[0].shape[1:]), trunk.places[i - 1]
             default = origin.heads[min(i, len(origin.heads)) - 1] if origin.heads else paper_head(i)
             square = input_shape[1] == input_shape[2]
-            spec = resolve(default, overrides, shape, f"exit {i} at '{place}'", square)
+            where = f"exit {i} at '{place}'"
+            spec = heads.known.get(place) or resolve(default, heads.overrides, shape, where, square)
             early.append(Exit(place, spec, shape))
     trunk.classifier.train(False)
     (logits, *_), final_cost = count_macs(partial(trunk.classifier, *values))
     classes = _checked(logits, classes, type(trunk.module).__name__)
-    heads = [drawn_head(exit, classes, trunk.clock, seed, "initial") for exit in early]
-    for k, (exit, head) in enumerate(zip(early, heads, strict=True), start=1):
-        head.to(reference.device, reference.dtype).eval()
-        tap = reference.new_zeros(1, *exit.shape)
-        _, costs[Part("head", k)] = count_macs(partial(head, tap))
+    made = []
+    for k, exit in enumerate(early, start=1):
+        spared, free = costs[Part("segment", k + 1)], why[k - 1] not in (ASKED, origin.why)
+        tried = [exit]
+        if free and exit.place not in heads.known and "kind" not in heads.overrides:
+            tried += _lighter(exit, heads.overrides)
+        for exit in tried:
+            head = drawn_head(exit, classes, trunk.clock, seed, "initial")
+            head.to(reference.device, reference.dtype).eval()
+            tap = reference.new_zeros(1, *exit.shape)
+            _, costs[Part("head", k)] = count_macs(partial(head, tap))
+            if costs[Part("head", k)] <= spared:
+                break
+        if exit is not early[k - 1]:
+            dear = early[k - 1].spec.kind
+            why[k - 1] += f"; its head is {exit.spec.kind}, as the {dear} one costs more than it spares"
+        early[k - 1] = exit
+        made.append(head)
     costs[Part("head", len(early) + 1)] = final_cost
     return ExitNetwork(
         [trunk],
         [0] * (len(early) + 1),
-        heads,
+        made,
         NetFacts(
             tuple(early),
             classes,
@@ -253,8 +259,28 @@ def _assembled(
             make=origin.make,
             costs=costs,
             initial=None if initial is None else initial.describe(),
+            reasons=tuple(why),
         ),
     ).train()
+
+
+def _lighter(exit: Exit, overrides: Mapping[str, Any]) -> list[Exit]:
+    """The same exit with heads that read a pooled map, cheaper from one to the next."""
+    lighter: tuple[Kind, ...] = ("mlp", "linear")
+    kinds = [kind for kind in lighter if kind != exit.spec.kind]
+    layout = {"layout": exit.spec.layout} if len(exit.shape) == 3 else {}
+    return [
+        dataclasses.replace(
+            exit,
+            spec=resolve(
+                HeadSpec(kind),
+                {**layout, **{k: v for k, v in overrides.items() if k in SETTINGS[kind]}},
+                exit.shape,
+                exit.name,
+            ),
+        )
+        for kind in kinds
+    ]
 
 
 def _checked(logits: Tensor, classes: int | None, title: str) -> int:

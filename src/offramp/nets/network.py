@@ -49,6 +49,7 @@ class NetFacts:
         module that came with its weights.
     costs: multiply-accumulates of each part for one image.
     initial: what became of weights that were given for the trunk, in words.
+    reasons: why each early exit is where it is, in words.
     """
 
     early: tuple[Exit, ...]
@@ -58,6 +59,7 @@ class NetFacts:
     make: Make | None
     costs: Mapping[Part, int]
     initial: str | None = None
+    reasons: tuple[str, ...] = ()
 
 
 class ExitNetwork(nn.Module):
@@ -113,6 +115,7 @@ class ExitNetwork(nn.Module):
         self.trunks = tuple(trunks)
         self.heads = tuple(heads)
         self.initial = facts.initial
+        self.reasons = facts.reasons
         self._facts = facts
         self._register()
 

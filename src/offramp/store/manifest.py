@@ -112,7 +112,7 @@ class NetworkRecord(Record):
 
     backbone: Name
     options: Many[Pair] = ()
-    taps: int | Many[str] | None
+    taps: int | Many[str] | Many[Many[str]] | None
     head: Many[Pair] = ()
     weights: str | None = None
 

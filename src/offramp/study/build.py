@@ -16,7 +16,8 @@ from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
 from offramp.data.sources.folder import folder
 from offramp.errors import OfframpError, nearest
-from offramp.nets import ExitNetwork, build
+from offramp.nets import BACKBONES, ExitNetwork, build
+from offramp.nets.cut.spread import EXITS
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles
@@ -25,7 +26,6 @@ from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 
 HEADS_ONLY = ("distillation", "two-stage")  # what can leave a given backbone as it is
-MOST_EXITS = 3
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
 RANDOM = "random"
@@ -42,9 +42,9 @@ TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
 class BuildOptions:
     """What is asked for.
 
-    backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, a number,
-    or names of places with commas.  weights: a file, `imagenet` or `random`; None takes public ones
-    where they are on this machine.  keep_frozen: train heads only.
+    backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, or as
+    `offramp.study.spec.file.exits` reads them.  weights: a file, `imagenet` or `random`; None takes
+    public ones where they are on this machine.  keep_frozen: train heads only.
     strategy: in place of the one that the goal leads to.  evidence: a strategy's name and options that
     runs of the same backbone put first for the goal, and what they are; None leaves it to the paper's
     guidelines.  size: pixels of a side.  normalize: `train` or `imagenet`.  settings: `key=value` of a
@@ -263,25 +263,15 @@ def _with_exits(
     """The study with taps and heads, and its network."""
     if study.exits.taps is not None or study.exits.head:
         return study, build(net_spec(study), shape, classes, wish.seed)
-    if wish.exits != "auto":
-        names = [name.strip() for name in wish.exits.split(",")]
-        asked = int(wish.exits) if wish.exits.isdecimal() else names
-        tried = [_study(wish, {**given, "exits": {"taps": asked}})]
-    else:
-        tried = [_study(wish, {**given, "exits": {"taps": n}}) for n in range(MOST_EXITS, 0, -1)]
-    for attempt in tried:
-        try:
-            net = build(net_spec(attempt), shape, classes, wish.seed)
-            break
-        except OfframpError as error:
-            if "places for exits" not in str(error) or attempt is tried[-1]:
-                raise
-    if wish.exits == "auto":
-        reasons.append(f"{net.exits - 1} early exits, spread by MACs")
+    # What the paper put into its networks is not what one would deploy: theirs are spread here too.
+    auto = EXITS if wish.backbone in BACKBONES else None
+    taps = auto if wish.exits == "auto" else spec.exits(wish.exits)
+    attempt = _study(wish, {**given, "exits": {"taps": taps}})
+    net = build(net_spec(attempt), shape, classes, wish.seed)
     if all(head.kind == "paper" for head in net.head_specs):
         reasons.append("heads average their map: one that flattens it is larger and fits one size only")
-        taps = attempt.exits.taps
-        places = list(taps) if isinstance(taps, tuple) else taps
-        attempt = _study(wish, {**given, "exits": {"taps": places, "head": {"flatten": False}}})
+        attempt = _study(wish, {**given, "exits": {"taps": taps, "head": {"flatten": False}}})
         net = build(net_spec(attempt), shape, classes, wish.seed)
+    where = "; ".join(f"{p}, {why}" for p, why in zip(net.places, net.reasons, strict=False))
+    reasons.append(f"{net.exits - 1} early exits: {where}")
     return attempt, net

@@ -39,9 +39,7 @@ def build(
     backbone: Annotated[str, option("NAME", "A network: resnet18, timm/NAME or my.py:make_net.")],
     data: Annotated[str, option("NAME", "Images: folder:path/to/images, cifar10:path or digits.")],
     out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
-    exits: Annotated[
-        str, option("auto|N|PLACES", "How many exits, or after which places: a,b.")
-    ] = "auto",
+    exits: Annotated[str, option("auto|N|PLACES", "How many exits, or where: a,b or 25%,50%.")] = "auto",
     max_accuracy_loss: Annotated[
         float | None, option("SHARE", "Accuracy to give up: 0.01 is one point.  [default: 0.01]")
     ] = None,
@@ -248,16 +246,12 @@ def _as_json(chosen: BuildPlan, goal: Goal) -> dict[str, Any]:
 
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:
-    from offramp.nets.cut.places import places
-
     net = plan.net
     plain = sum(net.macs(part) for part in backbone(net.exits))
-    found = places(net.trunks[0].module, net.input_shape, net.places[-1])
-    below = {place.name: place.macs for place in found}
     rows = []
     for k, name in enumerate(net.places, start=1):
         head = net.macs(Part("head", k))
-        reached = below.get(name, sum(net.macs(Part("segment", i)) for i in range(1, k + 1)))
+        reached = sum(net.macs(Part("segment", i)) for i in range(1, k + 1))
         kind = "classifier" if k == net.exits else net.head_specs[k - 1].kind
         rows.append(
             {"exit": k, "after": name, "share": reached / plain, "head": kind, "head_macs": head}

@@ -21,17 +21,23 @@ def taps(
     stem: Annotated[
         str | None, option("NAME", "The first layers: imagenet or small, where there is a choice.")
     ] = None,
+    exits: Annotated[
+        str | None, option("N|PLACES", "Exits to try: 2, or a,b, or 25%,50%, or [[a, b], [c]].")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List the places of a network where an exit can go.
 
-    Each with its shape and its share of the MACs. A star marks the default places.
+    Each with its shape and its share of the MACs. A star marks the default places, or those of --exits.
 
     \b
-    Example:
+    Examples:
       offramp taps resnet18 --input 3x32x32
+      offramp taps my.py:make_net --exits 25%,50%
     """
-    from offramp.nets import NetSpec, list_places
+    from offramp.nets import list_places
+    from offramp.study.plan.plan import net_spec
+    from offramp.study.spec import file as spec
 
     found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", input_)
     if found is None:
@@ -39,19 +45,27 @@ def taps(
     shape = (int(found[1]), int(found[2]), int(found[3]))
     if max(shape) > LARGEST:
         raise OfframpError(f"--input is '{input_}'; give at most {LARGEST} channels and pixels a side")
-    spec = NetSpec(model, options=() if stem is None else (("stem", stem),))
-    places, chosen = list_places(spec, shape, classes)
+    asked = {"strategies": ["baseline"], "data": "given", "backbone": {"name": model}}
+    asked |= {} if stem is None else {"backbone": {"name": model, "stem": stem}}
+    asked |= {} if exits is None else {"exits": {"taps": spec.exits(exits)}}
+    study = spec.parse(
+        asked, "offramp taps", flags={key: f"--{key}" for key in ("exits",) if key in asked}
+    )
+    places, why = list_places(net_spec(study), shape, classes)
     if json:
         about = [{key: getattr(p, key) for key in ("name", "shape", "macs", "share")} for p in places]
-        emit([{**one, "default": one["name"] in chosen} for one in about])
+        emit([{**one, "default": one["name"] in why, "why": why.get(one["name"])} for one in about])
         return
     listing = table(["", "place"], ["shape", "MACs", "share"])
     for place in places:
         size = "x".join(str(n) for n in place.shape)
-        mark = "*" if place.name in chosen else ""
+        mark = "*" if place.name in why else ""
         listing.add_row(mark, place.name, size, macs(place.macs), f"{100 * place.share:.1f} %")
+    kind = "a default tap" if exits is None else "a tap of --exits"
     note = (
-        "* a default tap. MACs and share: of one image, from the input to the place.\n"
-        "In a study: exits: [PLACE, PLACE], or exits: 2 to spread them by share."
+        f"* {kind}. MACs and share: of one image, from the input to the place.\n"
+        + "".join(f"  {name}: {reason}\n" for name, reason in why.items())
+        + "In a study: exits: [PLACE, PLACE], or shares, exits: [25%, 50%], or exits: 2 to spread them."
     )
-    show(listing, f"{model}, input {input_}: places for exits", note)
+    title = f"{model}, input {input_}: places for exits"
+    show(listing, title if places else f"{title}: none", note if places else "")

@@ -12,13 +12,10 @@ from torch import nn
 
 from offramp.errors import OfframpError, nearest
 from offramp.nets.backbones import BACKBONES
+from offramp.nets.cut.spread import ASKED, Taps
 from offramp.nets.heads import HeadSpec
 from offramp.nets.network import Make, Shape
 from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
-
-EXITS = 3
-"""Early exits where a network has no taps of its own: as many as the paper's networks have."""
-
 
 LOADING = ("checkpoint_path", "cache_dir")
 """Options of `timm.create_model` that read files, beside those that begin with `pretrained`."""
@@ -31,8 +28,9 @@ class NetSpec:
     backbone: a name in `BACKBONES`, `timm/NAME`, or `path/file.py:function` (a function of any of
         `classes`, `input_shape` and the options, that returns a module).
     options: of the backbone, such as ("stem", "small"); of timm's or the user's function otherwise.
-    taps: places of the early exits; or how many, spread by share of MACs; None is the backbone's
-        own choice (three spread by MACs, for one that is not registered).
+    taps: places of the early exits, by name or share of the MACs (`25%`); or how many, spread by MACs;
+        None is the backbone's own choice (at most three spread by MACs, for one that is not registered).
+        For a module that cannot be traced: the submodules of each segment, and of the classifier.
         The option "reading" names another of a registered backbone's own choices.
     head: settings of `HeadSpec` that all early exits override, such as ("kind", "linear").
     weights: what the trunk starts from: a file (.safetensors, or .pth without code), or `imagenet` for
@@ -41,7 +39,7 @@ class NetSpec:
 
     backbone: str
     options: tuple[tuple[str, Any], ...] = ()
-    taps: tuple[str, ...] | int | None = None
+    taps: Taps = None
     head: tuple[tuple[str, Any], ...] = ()
     weights: str | None = None
 
@@ -50,13 +48,15 @@ class NetSpec:
 class Origin:
     """Where a module comes from, and what that settles about its exits.
 
-    make: makes it anew; None for a module at hand.  identity: what it is, JSON-able.
+    make: makes it anew; None for a module at hand.  identity: what it is, JSON-able.  why: the exits
+        `taps` are where they are.
     foreign: whether the code behind its name is not ours, so that the name does not say what it is.
     """
 
     make: Make | None
     identity: Mapping[str, Any]
-    taps: tuple[str, ...] | int = EXITS
+    taps: Taps = None
+    why: str = ASKED
     final: str | None = None
     heads: tuple[HeadSpec, ...] = ()
     foreign: bool = False
@@ -101,9 +101,10 @@ def _registered(
             hint = nearest(str(value), known[option])
             raise OfframpError(f"backbone '{name}' has no {option} '{value}'{hint}")
     chosen = {option: options.get(option, values[0]) for option, values in known.items()}
-    taps = backbone.taps[chosen.pop("reading")]
+    reading = chosen.pop("reading")
     make = partial(backbone.build, classes=identity["classes"], input_shape=input_shape, **chosen)
-    return Origin(make, {**identity, "options": chosen}, taps, backbone.final, backbone.heads)
+    why, taps = f"{name}'s own, '{reading}'", backbone.taps[reading]
+    return Origin(make, {**identity, "options": chosen}, taps, why, backbone.final, backbone.heads)
 
 
 def _timm_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:

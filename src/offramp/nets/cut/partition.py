@@ -10,7 +10,7 @@ import copy
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError, nearest
 from offramp.nets.clock import Clock
-from offramp.nets.cut.places import Side, Site, Survey, hold, survey, under
+from offramp.nets.cut.places import Place, Side, Site, Survey, hold, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
 from offramp.nets.identity import settings
+from offramp.nets.macs import count_macs
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +227,27 @@ def cut_by_names(
     if input_shape is None:
         return trunk
     return replace(trunk, shapes=_compared(trunk, input_shape))
+
+
+def chain_places(
+    module: nn.Module, names: Sequence[Sequence[str]], input_shape: tuple[int, ...]
+) -> tuple[Place, ...]:
+    """The ends of the submodules that `cut_by_names` lists, but for those of the classifier and the last
+    before it: the places where it could be cut."""
+    *row, last = [name for names in names[:-1] for name in names]
+    trunk = cut_by_names(module, [*([name] for name in row), [last, *names[-1]]], input_shape)
+    values: tuple[Tensor, ...] = (next(module.parameters()).new_zeros(1, *input_shape),)
+    rows, macs, params = [], 0, 0
+    for segment in (*trunk.segments, trunk.classifier):
+        segment.train(False)
+        values, cost = count_macs(partial(segment, *values))
+        macs, params = macs + cost, params + sum(p.numel() for p in segment.parameters())
+        rows.append((macs, params, tuple(values[0].shape[1:])))
+    ends = zip(trunk.places, rows, strict=False)
+    return tuple(
+        Place(name, (), shape, cost, cost / macs if macs else 0.0, count, len(shape) == 1)
+        for name, (cost, count, shape) in ends
+    )
 
 
 def _trunk(

@@ -29,6 +29,7 @@ class Place:
     shape: of one image's tensor, `[C, H, W]` or `[T, D]` or `[D]`.
     macs: multiply-accumulates from one image up to here; share: of the whole network's, 0 to 1.
     params: how many parameters run up to here.
+    pooled: whether the network has pooled its map away before it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Place:
     macs: int
     share: float
     params: int
+    pooled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +182,7 @@ class Survey:
         """Every place before the one that feeds the classifier, in the order of execution."""
         end = self.final(final)
         total = sum(f.macs for f in self.eval.facts.values())
-        places = []
+        places, pooled = [], False
         for site in self.sites[: self.sites.index(end)]:
             shape = self.eval.facts[site.eval].shape
             if not site.clean or shape is None:
@@ -191,7 +193,8 @@ class Survey:
             used = under(frozenset[str]().union(*read), self.parameters)
             params = sum(self.parameters[p] for p in used)
             share = macs / total if total else 0.0
-            places.append(Place(site.name, site.aliases, shape, macs, share, params))
+            pooled = pooled or len(shape) == 1 or (max(shape[1:]) == 1 and _pools(self.eval, site.eval))
+            places.append(Place(site.name, site.aliases, shape, macs, share, params, pooled))
         return tuple(places)
 
     def _before_classifier(self) -> fx.Node:

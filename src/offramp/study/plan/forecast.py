@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from offramp.engine.speed import STEP_MACS, macs_per_second
+from offramp.parts import Part, backbone
 from offramp.phase import describe
 from offramp.store.store import Store
 from offramp.study.plan import caching
@@ -33,7 +35,8 @@ def forecast(
     macs_written: of every phase run alone, as the paper does; macs_shared: the same, each node once.
     disk_bytes: weights of the nodes and logits of the trials.  cache_bytes: at a time, at most, in
     memory and on disk; live: of values that stay live in one group.  memory_bytes: of a process,
-    everything counted, by estimate.  provisional: see `Plan`; nothing is then looked up in the store.
+    everything counted, by estimate.  places: of the early exits, each with the share of the MACs before
+    it and why it is there.  provisional: see `Plan`; nothing is then looked up in the store.
     """
     there = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
     users = plan.users
@@ -61,7 +64,11 @@ def forecast(
     allowed = caching.limits(plan, device, cache_folder(), training=training)
     held = caching.forecast(plan, allowed, device)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
+    plain = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
+    upto = accumulate(plan.net.macs(Part("segment", k)) for k in range(1, plan.net.exits))
+    exits = zip(plan.net.places, upto, plan.net.reasons, strict=False)
     return {
+        "places": [{"name": name, "share": n / plain, "why": why} for name, n, why in exits],
         "provisional": list(plan.provisional),
         "remarks": list(plan.remarks),
         "nodes": nodes,

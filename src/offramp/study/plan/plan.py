@@ -21,6 +21,7 @@ from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.cut.spread import chained
 from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
 from offramp.strategies.weights import joint_weights
@@ -211,10 +212,11 @@ def _network(study: Study, data: Data) -> ExitNetwork:
     try:
         return build(spec, shape, classes, seed)
     except OfframpError as error:
-        with _at(study, "backbone"):
-            build(replace(spec, taps=0, head=(), weights=None), shape, classes, seed)
+        plain = replace(spec, head=(), taps=spec.taps if chained(spec.taps) else 0)
+        with _at(study, *(("exits", "taps") if plain.taps else ("backbone",))):
+            build(replace(plain, weights=None), shape, classes, seed)
         with _at(study, "backbone", "weights"):
-            build(replace(spec, taps=0, head=()), shape, classes, seed)
+            build(plain, shape, classes, seed)
         with _at(study, "exits", "taps"):
             build(replace(spec, head=()), shape, classes, seed)
         raise OfframpError(f"{study.where('exits', 'head')}: {error}") from None

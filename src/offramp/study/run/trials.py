@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from offramp.engine.resolve import Lineage, Source
 from offramp.engine.weights import Weights
 from offramp.errors import Changed, OfframpError
 from offramp.hashing import canonical, plain
-from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
+from offramp.nets.cut.spread import chained
 from offramp.nets.network import exit_macs
 from offramp.parts import backbone, path
 from offramp.store import manifest as stored
@@ -212,9 +214,12 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
             f"the network of trial {trial} was attached in Python and has no name to make it by; "
             "attach it the same way and give it to offramp.load as net="
         )
+    if not chained(spec.taps):  # where they were put, whatever would be chosen today
+        spec = replace(spec, taps=manifest.places[:-1])
     channels, height, width = manifest.input_shape
     recorded = Recorded(trained.get("file"), trust_code)
-    net = build(spec, (channels, height, width), len(manifest.classes), manifest.seed, recorded)
+    size, heads = (channels, height, width), _heads(store, manifest)
+    net = build(spec, size, len(manifest.classes), manifest.seed, recorded, heads)
     same = canonical(net.identity) == canonical(trained)
     if not same or net.places != manifest.places:
         raise OfframpError(
@@ -222,6 +227,18 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
             "bring back its code as it was, or train again"
         )
     return net
+
+
+def _heads(store: Store, manifest: stored.Manifest) -> dict[str, HeadSpec]:
+    """What the trial's early exits are made of, by place, as far as a phase read them."""
+    read = [store.read_node(key).phase.exits for key in manifest.keys]
+    specs = {place: exit.head.spec for exits in read for place, exit in exits.items()}
+    names = [field.name for field in fields(HeadSpec)]
+    return {
+        place: HeadSpec(**{name: spec[name] for name in names if name in spec})
+        for place, spec in specs.items()
+        if isinstance(spec, Mapping)  # that of the final exit is a word
+    }
 
 
 def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:

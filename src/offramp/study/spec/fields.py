@@ -135,7 +135,7 @@ def limit(value: Any) -> int | Literal["auto"]:
     return int(found)
 
 
-def taps(value: Any) -> tuple[str, ...] | int | None:
+def taps(value: Any) -> tuple[str, ...] | tuple[tuple[str, ...], ...] | int | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -144,11 +144,26 @@ def taps(value: Any) -> tuple[str, ...] | int | None:
         return value
     if not isinstance(value, (list, tuple)) or not value:
         raise fail(f"must be a number of exits or a list of places, got {shown(value)}")
+    if isinstance(value[0], (list, tuple)):
+        if not all(isinstance(row, (list, tuple)) and row for row in value) or len(value) < 2:
+            raise fail(
+                "must have one list of submodules for each segment and a last one for the classifier"
+            )
+        _names([name for row in value for name in row])
+        return tuple(tuple(row) for row in value)
+    return _names(value)
+
+
+def _names(value: Sequence[Any]) -> tuple[str, ...]:
+    """Each a text, and given once; a share is above nothing and below all."""
     for i, tap in enumerate(value):
         if not isinstance(tap, str) or not tap:
             raise fail(f"must list names of places, got {shown(tap)} among them")
         if tap in value[:i]:
             raise fail(f"names the place '{tap}' twice; remove one")
+        percent = units.read(tap, units.PERCENT)
+        if tap.endswith("%") and (percent is None or percent >= 100):
+            raise fail(f"must be shares above 0% and below 100%, got {shown(tap)} among them")
     return tuple(value)
 
 

@@ -55,6 +55,13 @@ def parse(
     return _study(value, where, overrides)
 
 
+def exits(text: str, flag: str = "--exits") -> Any:
+    """What a flag says of exits, as a study file would: `2`, `a,b`, `25%,50%` or `[[a, b], [c]]`."""
+    if text.lstrip().startswith("["):
+        return yaml_lines.parse(text, flag, numbered=False).value
+    return int(text) if text.isdecimal() else [name.strip() for name in text.split(",")]
+
+
 def members(
     path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
 ) -> tuple[Member, ...]:

@@ -30,6 +30,7 @@ Switch = Annotated[bool, BeforeValidator(fields.switch)]
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
+Taps = tuple[str, ...] | tuple[tuple[str, ...], ...] | int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +132,11 @@ def _head(value: Any) -> dict[str, Any]:
 
 
 class ExitsSpec(Section):
-    """taps: names of places, or how many early exits; None is the backbone's own choice.
+    """taps: names of places, shares of the MACs (`25%`), or how many early exits; None is the backbone's
+    own choice. Where nothing can be traced: lists of submodules, for each segment and the classifier.
     head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
 
-    taps: Annotated[tuple[str, ...] | int | None, PlainValidator(fields.taps)] = None
+    taps: Annotated[Taps, PlainValidator(fields.taps)] = None
     head: Annotated[Options, PlainValidator(_head)] = Field({})
 
 

@@ -1,0 +1,151 @@
+"""Where exits go by themselves: spread over the MACs, apart, and where leaving spares something."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from offramp.nets import NetSpec, attach, build
+from offramp.nets.builder import list_places
+from offramp.nets.cut.places import Place
+from offramp.nets.cut.spread import chosen, sensible, spread
+from offramp.parts import Part
+from refusal import refuses
+
+
+def place(name: str, share: float, pooled: bool = False) -> Place:
+    return Place(name, (), (8, 4, 4), round(share * 1000), share, 0, pooled)
+
+
+def rows(**shares: float) -> list[Place]:
+    return [place(name, share) for name, share in shares.items()]
+
+
+def test_exits_spread_over_whole_blocks_near_their_shares():
+    places = [
+        place("conv", 0.1), place("bn", 0.1), place("a", 0.3), place("b.0", 0.4), place("b", 0.55),
+        place("c.0", 0.65), place("c", 0.8), place("d.0.conv", 0.9),
+    ]  # fmt: skip
+    assert tuple(spread(places, 3)) == ("a", "b", "c")
+    assert tuple(spread(places, 1)) == ("b",)
+    assert tuple(spread(places, 0)) == ()
+    assert tuple(spread(places[:3], 1)) == ("a",)
+
+
+def test_exits_go_inside_blocks_when_whole_ones_are_too_far():
+    assert tuple(spread([place("a.0", 0.3), place("a.1", 0.5), place("a", 0.9)], 1)) == ("a.1",)
+
+
+def test_of_equal_macs_the_last_place_is_taken():
+    assert tuple(spread(rows(conv=0.5, norm=0.5, relu=0.5, next=0.9), 1)) == ("relu",)
+
+
+def test_as_many_exits_as_places():
+    places = rows(a=0.01, b=0.02, c=0.03)
+    assert tuple(spread(places, 3)) == ("a", "b", "c")
+    refuses("the network has 3 places for exits, and 4 are asked for", spread, places, 4)
+
+
+DENSE = rows(stem=0.04, block1=0.407, transition1=0.443, block2=0.697, transition2=0.73, block3=0.97)
+
+
+def test_exits_keep_a_distance():
+    """DenseNet-121's: three got 41, 44 and 73 %."""
+    assert tuple(spread(DENSE, 3)) == ("stem", "transition1", "transition2")
+    assert sensible(DENSE) == {  # none has to be at 4 % of the work
+        "block1": "nearest to 33% of the MACs",
+        "block2": "nearest to 67% of the MACs",
+    }
+    close = sensible(rows(a=0.21, b=0.627, c=0.646, d=0.9))  # MobileViT's
+    assert close == {
+        "a": "nearest to 25% of the MACs",
+        "b": "nearest to 50% of the MACs",
+        "d": "near 75% of the MACs, apart from the other exits",
+    }
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([*rows(a=0.2, b=0.6, end=1.0), place("pool", 0.7, True)], ("a", "b")),
+        (rows(a=0.5, end=1.0), ("a",)),
+        (rows(end=1.0), ("end",)),  # there is nothing else
+        ([place("hidden", 0.5, True)], ("hidden",)),  # a network that never has a map
+    ],
+)
+def test_no_exit_is_where_leaving_spares_nothing_or_no_map_is_left(places, expected):
+    assert tuple(sensible(places)) == expected
+
+
+def test_a_share_means_the_place_nearest_to_it():
+    assert chosen(DENSE, ("25%", "block2", "96 %")) == {
+        "block1": "nearest to 25% of the MACs",
+        "block2": "as asked",
+        "block3": "nearest to 96 % of the MACs",
+    }
+    refuses("73% is the same place as one before it, 'transition2'", chosen, DENSE, ("72%", "73%"))
+    deep = [place("a", 0.2), place("a.b", 0.3)]
+    assert list(chosen(deep, ("24%",))) == ["a"] and list(chosen(deep, ("29%",))) == ["a.b"]
+
+
+def test_shares_attach():
+    net = build(NetSpec("digits-cnn", taps=("25%", "blocks.3")), (1, 8, 8), 3, seed=0)
+    assert net.places[:-1] == ("blocks.2", "blocks.3") and net.reasons[1] == "as asked"
+
+
+def test_a_global_pooling_ends_the_places_for_exits():
+    net = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 64, 1), nn.Flatten()),
+        nn.Sequential(nn.Linear(64, 512), nn.ReLU()),
+        nn.Linear(512, 5),
+    )
+    assert attach(net, 1, (3, 8, 8)).places[0] == "0"
+
+
+def wide(classes: int) -> nn.Module:
+    """Its maps are large and its channels few, so that the paper's head costs more than all of it."""
+    steps = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.ReLU()) for _ in range(6)]
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), *steps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)
+    )
+
+
+def test_a_head_that_we_choose_costs_no_more_than_it_spares():
+    net = attach(wide(5), 2, (3, 32, 32))
+    assert [spec.kind for spec in net.head_specs] == ["mlp", "mlp"]
+    assert all("its head is mlp, as the paper one costs more than it spares" in w for w in net.reasons)
+    assert all(net.macs(Part("head", k)) <= net.macs(Part("segment", k + 1)) for k in (1, 2))
+    named = attach(wide(5), list(net.places[:-1]), (3, 32, 32))
+    assert [spec.kind for spec in named.head_specs] == ["paper", "paper"]
+    asked = attach(wide(5), 2, (3, 32, 32), head={"kind": "paper"})
+    assert [spec.kind for spec in asked.head_specs] == ["paper", "paper"]
+
+
+def test_places_are_listed_with_the_taps_that_would_be_taken_and_why():
+    listed, why = list_places(NetSpec("digits-cnn"), (1, 8, 8), 5)
+    assert why == dict.fromkeys(("blocks.0", "blocks.2", "blocks.4"), "digits-cnn's own, 'blocks'")
+    assert [place.name for place in listed if place.name in why] == list(why)
+    assert [place.share for place in listed] == sorted(place.share for place in listed)
+
+
+@pytest.mark.parametrize(("layers", "count"), [(1, 0), (2, 1), (3, 2)])
+def test_what_is_there_is_listed_however_few(layers, count, tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def make(classes):\n"
+        f"    convs = [nn.Conv2d(3, 3, 3, padding=1) for _ in range({layers})]\n"
+        "    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(192, classes))\n"
+    )
+    listed, why = list_places(NetSpec(f"{file}:make"), (3, 8, 8), 5)
+    assert len(listed) == count and len(why) == count
+    if not count:
+        refuses(
+            "the network has no place for exits, and 1 are asked for",
+            build,
+            NetSpec(f"{file}:make"),
+            (3, 8, 8),
+            5,
+            0,
+        )
