@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Predicate
 
+from offramp.hashing import YOUNGER
 from offramp.units import Count
 
 Fit = Literal["crop", "stretch"]
@@ -24,10 +25,13 @@ class DataSpec:
     train_images: so many images of the official training split, classes in proportion, taken before
         anything is held out; None takes all.  test_images: the same of the test split.
     held_out_images: about so many of train in each split that is held out of it, classes in proportion
-        (rounded up), at most a quarter of a class; None takes 5 % of each class, at least 20 images.
+        (rounded up), at most a quarter of a class; None: see `offramp.data.splits.hold_out`.
     split_seed: which images the subsets and the held-out splits get.
-    validation: `held-out` of train, or `test`: the test split, as the paper (nothing is then held
-        out for validation, while calibration is held out as ever).
+    validation: `held-out` of train, unless the source brings a validation split; `val`, which says
+        that it does; or `test`: the test split, as the paper (nothing is then held out for validation,
+        while calibration is held out as ever).
+    test: the source's own, which is held out of train where there is none; or `val`: its validation
+        split is the test split.
     split_file: a file that `offramp.data.save_splits` wrote: it says which image is in which split, in
         place of the five settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.images.geometry`; what is None is the source's
@@ -44,7 +48,8 @@ class DataSpec:
     test_images: Count | None = None
     held_out_images: Count | None = None
     split_seed: Natural = 0
-    validation: Literal["held-out", "test"] = "held-out"
+    validation: Literal["held-out", "test", "val"] = "held-out"
+    test: Literal["test", "val"] = field(default="test", metadata=YOUNGER)
     split_file: Text | None = None
     size: Side | None = None
     resize: Side | None = None

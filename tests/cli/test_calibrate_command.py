@@ -266,3 +266,28 @@ def test_a_store_that_is_not_there(run: Command) -> None:
 def test_reading_names_the_trial(store: Store) -> None:
     with pytest.raises(OfframpError, match="no trial 'x'"):
         trial.read(store, "x")
+
+
+def test_images_are_weighted_to_the_shares_of_training(
+    run: Command, store: Store, manifests: dict[str, Manifest]
+) -> None:
+    def keep(name: str, counts: dict[str, tuple[int, ...]]) -> None:
+        manifest = manifests["two-stage"]
+        provenance = manifest.data.provenance.model_copy(update={"by_class": counts})
+        data = manifest.data.model_copy(update={"provenance": provenance})
+        store.write_trial(name, manifest.model_copy(update={"data": data}), logits(len(manifest.exits)))
+
+    keep("old", {})
+    keep("uneven", {"train": (700, 200, 100), "calibration": (200, 200, 200)})
+    status, _, err = run("old", "--risk", "0.05", "--training-shares")
+    assert status == 2 and "does not say how many images of each class it was trained on" in err
+    out = " ".join(run("uneven", "--risk", "0.05")[1].split())
+    assert "Note: calibration has other shares of classes than train: 33 % of it is" in out
+    status, out, _ = run("uneven", "--risk", "0.05", "--training-shares", "--out", "p.json")
+    out = " ".join(out.split())
+    assert status == 0 and "weighted to the training's shares of classes: 600 are worth" in out
+    assert "classes with their shares of training" in out
+    kept = policy.read(Path("p.json")).calibration
+    assert kept.chosen["class_shares"] == [0.7, 0.2, 0.1] and kept.chosen["risk_below"] <= 0.05
+    refused = run("uneven", "--max-disagreement", "0.05", "--training-shares")
+    assert refused[0] == 2 and "weights of classes are by labels" in refused[2]

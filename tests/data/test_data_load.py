@@ -178,14 +178,16 @@ def test_digits_are_pinned() -> None:
 
 def test_what_a_person_should_know(tmp_path: Path) -> None:
     root = tree(tmp_path / "pets")
-    assert notes(read("folder", root).provenance) == []
+    assert [note.split(":")[0] for note in notes(read("folder", root).provenance)] == [
+        "few images (6 validation, 6 calibration, 12 train, 24 test)"
+    ]
     for i in range(40):
         save(root / "train/cat" / f"q{i}_.png", noise(1000 + i))
         save(root / "train/dog" / f"r{i}_.png", noise(2000 + i))
     save(root / "test/dog/p9_9.png", noise(24))  # as test/cat/p0_0.png
     (root / "test/cat/p8_8.png").write_bytes(b"")
     data = read("folder", root, group=r"([a-z]\d+)_", on_error="skip")
-    assert notes(data.provenance) == [
+    assert notes(data.provenance)[:-1] == [
         "24 images of train left out: 6 of its groups are in another split.",
         f"1 image of test skipped as damaged, {root / 'test/cat/p8_8.png'} first.",
         "1 image of test equal to another of it, byte for byte.",
@@ -198,7 +200,7 @@ def test_what_a_person_should_know(tmp_path: Path) -> None:
 def test_what_cannot_be_classes() -> None:
     """Before anything is as large as the largest label says."""
     labels = torch.arange(100) % 2
-    given = RawSplit(torch.zeros(100, 1, 2, 2, dtype=torch.uint8), labels)
+    given = RawSplit(torch.arange(400, dtype=torch.int32).to(torch.uint8).view(100, 1, 2, 2), labels)
     huge = RawSplit(given.images, torch.where(labels == 1, 10**10, labels))
     refuses("has 10,000,000,001 classes", assemble, RawData(huge, None), DataSpec("given"))
     for name in ("a\x1b[31m", "", "\ud800"):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import REAL, as_tensor, counts, noise, pixel_hash, read, real, save, smooth, tree
+from pictures import REAL, as_tensor, counts, digests, noise, pixel_hash, read, real, save, smooth, tree
 
 from offramp.data import Data
 from offramp.data.images.files import open_image, pixels
+from offramp.data.load import notes
 from refusal import refuses
 
 
@@ -59,6 +60,39 @@ def test_classes_alone_are_split_by_content(root: Path, tmp_path: Path) -> None:
     assert hashes(read("folder", moved, split_seed=4), "test") == hashes(data, "test")
     assert counts(read("folder", flat, test_share=0.5))["test"] == 12
     refuses("between 0 and 1", read, "folder", flat, test_share=1.0)
+
+
+def test_what_becomes_of_a_validation_split_without_a_test_split(root: Path) -> None:
+    (root / "test").rename(root / "val")
+    data = read("folder", root)
+    assert counts(data) == {"train": 12, "validation": 24, "calibration": 6, "test": 6}
+    assert "no test split, so 6 images of train are held out as test" in notes(data.provenance)[0]
+    meant = read("folder", root, validation="val")
+    assert digests(meant) == digests(data) and "no test split" not in str(notes(meant.provenance))
+    other = read("folder", root, test="val")
+    assert counts(other) == {"train": 12, "validation": 6, "calibration": 6, "test": 24}
+    assert other.test.digest == data.validation.digest
+    shared = read("folder", root, test_share=0.5)
+    assert counts(shared) == {"train": 10, "validation": 24, "calibration": 2, "test": 12}
+    assert "no test split" not in str(notes(shared.provenance))
+    refuses("has a test split; leave data.test out", read, "folder", root, test_share=0.5, test="val")
+    tree(root, ("test",))
+    refuses("test is the test split; leave data.test_share out", read, "folder", root, test_share=0.5)
+    refuses("has a test split; leave data.test out", read, "folder", root, test="val")
+    shutil.rmtree(root / "val")
+    refuses("has no validation split; leave data.test out", read, "folder", root, test="val")
+    refuses("no validation split; leave data.validation out", read, "folder", root, validation="val")
+
+
+@pytest.mark.parametrize("group", [None, r"\d+"])
+def test_equal_images_are_in_one_split_of_those_that_are_made(root: Path, group: str | None) -> None:
+    """The control: by groups alone, each with a copy in another group, they are torn apart."""
+    flat = root / "train"
+    for i, path in enumerate(sorted(flat.rglob("*.png"))):
+        for copy in range(3):
+            shutil.copy(path, path.with_name(f"copy{100 * i + copy}.png"))
+    data = read("folder", flat, group=group)
+    assert len(data.test) and not any("in" in key.split() for key in data.provenance["duplicates"])
 
 
 def test_equal_images_stay_together_in_a_split_by_content(root: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.data.splits import by_hash, hold_out, hold_out_groups, stratified
+from offramp.data.splits import by_hash, hold_out, stratified, together
 from offramp.errors import OfframpError
 from refusal import refuses
 
@@ -38,24 +40,70 @@ def test_hold_out_parts_the_rows(counts: list[int], names: list[str], seed: int)
 
 
 @pytest.mark.parametrize(
-    ("n", "held"),
+    ("counts", "held"),
     [
-        (5000, 250),  # 5 %
-        (400, 20),
-        (100, 20),  # at least 20
-        (80, 20),
-        (79, 19),  # never more than a quarter
-        (4, 1),
-        (3, 0),
+        ((5000, 1000), [250, 50]),  # 5 %
+        ((400, 400), [20, 20]),
+        ((450, 150), [30, 10]),  # 20 for each class, and the classes in proportion
+        ((112, 338), [10, 30]),
+        ((1200, *[80] * 9), [125, 9, 9, 9, *[8] * 6]),  # once 20 of each, a quarter of each small one
+        ((131, 137, 135), [20, 20, 20]),  # a difference of less than an image is none
+        ((110, 150, 140), [17, 22, 21]),
+        ([100] * 20, [10] * 20),  # 200 at the most of what is not 5 %
+        ((80, 80), [20, 20]),
+        ((79, 79), [19, 19]),  # never more than a quarter
+        ((4, 4), [1, 1]),
+        ((2000, 4, 3), [100, 1, 0]),  # one of each class that has four
     ],
 )
-def test_held_out_share_of_a_class(n: int, held: int) -> None:
-    labels = labels_of(n, 1000)
+def test_hold_outs_keep_the_proportions_of_the_classes(counts: Sequence[int], held: list[int]) -> None:
+    labels = labels_of(*counts)
     parts = hold_out(labels, ("validation", "calibration"), 0)
-    for name in ("validation", "calibration"):
-        assert (labels[parts[name]] == 0).sum() == held
-        assert (labels[parts[name]] == 1).sum() == 50
-    assert (labels[parts["train"]] == 0).sum() == n - 2 * held
+    shown = {name: torch.bincount(labels[rows], minlength=len(counts)) for name, rows in parts.items()}
+    assert shown["validation"].tolist() == shown["calibration"].tolist() == held
+    assert shown["train"].tolist() == [n - 2 * k for n, k in zip(counts, held, strict=True)]
+
+
+@given(names=st.lists(st.sampled_from(ALL), unique=True), seed=st.integers(0, 50), grouped=st.booleans())
+def test_equal_images_are_never_torn_apart(names: list[str], seed: int, grouped: bool) -> None:
+    labels = torch.arange(600) % 3
+    drawn = torch.randint(0, 400, (600,), generator=torch.Generator().manual_seed(seed))
+    contents = list(map(str, drawn.tolist()))
+    groups = [str(row // 2) for row in range(600)] if grouped else None
+    if grouped:  # chains of groups that share images would else be as long as the data
+        contents[100:] = map(str, range(1000, 1500))
+    parts = hold_out(labels, names, seed, groups=groups, contents=contents)
+    assert torch.equal(torch.cat(list(parts.values())).sort().values, torch.arange(600))
+    for tied in (contents, groups or contents):
+        owner = {tied[row]: name for name, rows in parts.items() for row in rows.tolist()}
+        assert all(owner[tied[row]] == name for name, rows in parts.items() for row in rows.tolist())
+
+
+def test_one_image_many_times_is_torn_apart_rather_than_refused() -> None:
+    labels = labels_of(40, 40)
+    parts = hold_out(labels, ("test",), 0, contents=["one"] * 80)
+    assert torch.equal(parts["test"], hold_out(labels, ("test",), 0)["test"])
+
+
+def test_a_copy_moves_no_more_than_it_must() -> None:
+    """Splits of data with a few copies are those without them, but for some rows."""
+    labels = labels_of(300, 300)
+    contents = [str(row) for row in range(600)]
+    plain = hold_out(labels, ALL, 0, contents=contents)
+    assert all(torch.equal(plain[n], rows) for n, rows in hold_out(labels, ALL, 0).items())
+    torn = int(plain["train"][0]), int(plain["calibration"][0])
+    contents[torn[1]] = contents[torn[0]]
+    parts = hold_out(labels, ALL, 0, contents=contents)
+    assert len({name for name, rows in parts.items() for row in torn if row in rows}) == 1
+    moved = sum(len(set(rows.tolist()) - set(plain[name].tolist())) for name, rows in parts.items())
+    assert 1 <= moved <= 6
+
+
+def test_what_is_tied_over_several_rows_has_one_name() -> None:
+    names = ["d", "c", "b", "a", "e"]
+    assert together(names, ["1", "2", "2", "1", "3"]) == ["a", "b", "b", "a", "e"]
+    chain = together(["a", "b", "b", "c", "c", "z"], ["1", "1", "2", "2", "3", "4"])
+    assert chain == ["a"] * 5 + ["z"]
 
 
 def test_a_split_does_not_depend_on_calls_or_on_its_neighbors() -> None:
@@ -113,7 +161,7 @@ def test_groups_are_held_out_whole(sizes: list[tuple[int, int]], names: list[str
     labels = torch.tensor([label for size, label in sizes for _ in range(size)])
     groups = [str(g) for g, (size, _) in enumerate(sizes) for _ in range(size)]
     try:
-        parts = hold_out_groups(labels, groups, names, seed)
+        parts = hold_out(labels, names, seed, groups=groups)
     except OfframpError as error:
         assert "no group is small enough" in str(error)
         return
@@ -129,25 +177,25 @@ def test_groups_are_held_out_whole(sizes: list[tuple[int, int]], names: list[str
 def test_held_out_groups_depend_on_the_seed_and_not_on_their_neighbors() -> None:
     labels = torch.arange(400) // 4 % 2
     groups = [str(row // 4) for row in range(400)]
-    every = hold_out_groups(labels, groups, ALL, 1)
+    every = hold_out(labels, ALL, 1, groups=groups)
     for name in ALL:
-        alone = hold_out_groups(labels, groups, (name,), 1)
+        alone = hold_out(labels, (name,), 1, groups=groups)
         assert torch.equal(alone[name], every[name])
         assert len(alone[name]) == 40  # a class of 200: 20 of it
-    assert not torch.equal(hold_out_groups(labels, groups, ALL, 2)["test"], every["test"])
+    assert not torch.equal(hold_out(labels, ALL, 2, groups=groups)["test"], every["test"])
 
 
 def test_a_mixed_group_counts_with_the_class_it_shows_most() -> None:
     labels = torch.tensor([0, 0, 1] * 40 + [1] * 60)
     groups = [f"mixed {row // 3}" for row in range(120)] + [f"pure {row}" for row in range(60)]
-    parts = hold_out_groups(labels, groups, ("test",), 0)
-    assert torch.bincount(labels[parts["test"]]).tolist() == [12, 6 + 15]  # 18 of 20 fit; 15 of 60
+    parts = hold_out(labels, ("test",), 0, groups=groups)
+    assert torch.bincount(labels[parts["test"]]).tolist() == [18, 9 + 13]
 
 
 def test_groups_too_large_to_hold_out() -> None:
     labels = torch.arange(200) % 2
     with pytest.raises(OfframpError, match="no group is small enough to hold out a test split"):
-        hold_out_groups(labels, [str(label) for label in labels.tolist()], ("test",), 0)
+        hold_out(labels, ("test",), 0, groups=[str(label) for label in labels.tolist()])
 
 
 def test_a_hash_takes_its_share_of_each_class_whatever_the_order() -> None:
@@ -171,5 +219,5 @@ def test_a_number_of_images_to_hold_out() -> None:
     rows = torch.cat(list(parts.values()))
     assert torch.equal(rows.sort().values, torch.arange(len(labels)))
     alone = [str(row) for row in range(len(labels))]  # every image a group of its own
-    grouped = hold_out_groups(labels, alone, ("validation", "calibration"), 0, 321)
+    grouped = hold_out(labels, ("validation", "calibration"), 0, 321, groups=alone)
     assert torch.bincount(labels[grouped["calibration"]]).tolist() == [201, 101, 21, 1]

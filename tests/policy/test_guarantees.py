@@ -256,3 +256,83 @@ def test_the_risk_bounds_the_loss_of_accuracy() -> None:
         leaves = policy.leaves(rows.logits)
         lost = taken(wrong, leaves).mean() - wrong[:, -1].mean()
         assert lost <= taken(harm, leaves).mean() + 1e-12
+
+
+SHARES = (0.9, 0.1)  # of the classes that are to come
+STRATA = risk.Strata(np.arange(400) % 2, SHARES)  # of which calibration has as many of each
+
+
+def by_class(harms: tuple[float, float], strata: risk.Strata, draw: np.random.Generator) -> np.ndarray:
+    """[N, 20] losses of candidates, of which each class loses such a share, the last two of them; the
+    others are a little safer."""
+    rates = np.asarray(harms)[strata.labels]
+    return (draw.random(len(rates))[:, None] < rates[:, None] * np.linspace(0.9, 1, 20)).astype(float)
+
+
+def above(harms: tuple[float, float], level: float, certify, strata: risk.Strata = STRATA) -> float:
+    """Share of draws in which the last certified candidate's risk, by the shares, is above."""
+    draw = np.random.default_rng(5)
+    true = np.asarray(strata.shares) @ np.asarray(harms) * np.linspace(0.9, 1, 20)
+    counts = [certify(by_class(harms, strata, draw)) for _ in range(DRAWS)]
+    return float(np.mean([count > 0 and true[count - 1] > level for count in counts]))
+
+
+@pytest.mark.parametrize("harms", [(0.056, 0.001), (0.0, 0.51), (0.051, 0.051)], ids=str)
+@pytest.mark.parametrize("labels", [np.arange(400) % 2, np.arange(400) % 8 % 7 % 2], ids=len)
+def test_a_weighted_guarantee_keeps_its_word(harms: tuple[float, float], labels: np.ndarray) -> None:
+    """Calibration has other shares of classes than what is to come, of which true risks are near 5 %."""
+    strata = risk.Strata(labels, SHARES)
+    kept = above(harms, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95, strata), strata)
+    assert kept <= ALLOWED
+
+
+def test_without_weights_or_with_as_many_rows_as_there_are_it_does_not() -> None:
+    frequent = (0.056, 0.0)  # whom the calibration images show too seldom
+    assert above(frequent, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95)) > 0.5
+    seldom = risk.Strata(
+        (np.arange(400) >= 10).astype(int), (0.9, 0.1)
+    )  # ten rows count for nine tenths
+
+    def binomial(losses: np.ndarray) -> int:
+        """Broken: weighs the rows and counts them as if they were alike."""
+        failures = np.round(seldom.weights @ losses)
+        passed = stats.binom.cdf(failures, len(losses), 0.05) <= 0.05
+        return len(passed) if passed.all() else int(np.argmin(passed))
+
+    assert above(frequent, 0.05, binomial, seldom) > ALLOWED
+    assert (
+        above(frequent, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95, seldom), seldom) <= ALLOWED
+    )
+    assert round(seldom.effective) == 12
+
+
+@pytest.mark.parametrize("harms", [(0.08, 0.01), (0.0, 0.9), (0.06, 0.06)], ids=str)
+def test_weighted_conformal_risk_control_keeps_the_mean(harms: tuple[float, float]) -> None:
+    draw = np.random.default_rng(6)
+    true = np.asarray(SHARES) @ np.asarray(harms) * np.linspace(0.9, 1, 20)
+    found: dict[str, list[float]] = {"weighted": [], "plain": []}
+    for _ in range(DRAWS):
+        losses = by_class(harms, STRATA, draw)
+        for name, strata in (("weighted", STRATA), ("plain", None)):
+            count = risk.conformal(losses, 0.05, strata)
+            found[name].append(true[count - 1] if count else 0.0)
+    error = np.std(found["weighted"], ddof=1) / math.sqrt(DRAWS)
+    assert np.mean(found["weighted"]) <= 0.05 + 3 * error
+    if harms[0] == 0.08:
+        assert np.mean(found["plain"]) > 0.05 + 3 * error and np.mean(found["weighted"]) > 0.005
+
+
+@given(st.integers(1, 40), st.integers(41, 500), st.floats(0.01, 0.3))
+@settings(max_examples=100, deadline=None)
+def test_weights_that_are_all_one_cost_little(failures: int, rows: int, level: float) -> None:
+    """No more than Hoeffding's and Bentkus's bound in place of the exact tail."""
+    even = risk.Strata(np.zeros(rows, dtype=int), (1.0,))
+    assert np.allclose(even.weights, 1) and math.isclose(even.effective, rows)
+    mean = failures / rows
+    p = even.p_value(mean, level)
+    assert risk.p_value(failures, rows, level) <= p + 1e-12
+    assert p <= (hoeffding_bentkus(mean, rows, level) if mean < level else 1) + 1e-12
+    lost = (np.arange(rows) < failures).astype(float)[:, None]
+    assert risk.conformal(lost, level, even) == risk.conformal(lost, level)
+    assert risk.met_on_average(lost, level, even) == risk.met_on_average(lost, level)
+    assert even.p_value(mean, even.upper_bound(mean, 0.95)) == pytest.approx(0.05, abs=1e-4)

@@ -145,6 +145,7 @@ class Fitted:
         shared: bool = False,
         temperature: bool = False,
         batch: int = 1,
+        training_shares: bool = False,
         anyway: bool = False,
         **limits: Unpack[Limits],
     ) -> Policy:
@@ -155,6 +156,7 @@ class Fitted:
         shared: one threshold for all exits instead of one each.
         temperature: give each exit a temperature, fitted on the validation split.
         batch: images at once, where time is limited.
+        training_shares: weigh calibration images so that each class counts as it does in training.
         anyway: return a policy that is not to be trusted too.
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
             max_mean_macs, max_mean_latency (seconds an image, measured here) and risk (a share, with a
@@ -177,7 +179,9 @@ class Fitted:
         if wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
         search = Search(score, shared, temperature)
-        found = calibrate(known.validation, known.calibration, known.costs, wish, search, measured)
+        shares = known.training_shares if training_shares else None
+        rows = (known.validation, known.calibration)
+        found = calibrate(*rows, known.costs, wish, search, measured, shares)
         policy = trained.policy_of(known, found)
         useful.check(useful.doubts(policy, known.calibration, found.remark), anyway)
         return policy

@@ -21,7 +21,8 @@ from offramp.data.load import geometry_of, read_source
 from offramp.data.pace import Pace
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
-from offramp.data.splits import Splits, Subset, choose
+from offramp.data.remarks import remarks
+from offramp.data.splits import Splits, Subset, by_class, choose
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError
 
@@ -232,9 +233,15 @@ def _wrong(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[
     return lines
 
 
-def left_out(chosen: Splits) -> list[str]:
-    """A line for each split from which images went since another one shows their groups."""
-    return [
+def told(sources: Sources) -> list[str]:
+    """What to know of how the images were split, a line each: what became of a split that is not there,
+    what is left out since another split shows its group, and what is small or unlike."""
+    counts = by_class(sources.chosen.parts, len(sources.classes))
+    return [*_left_out(sources.chosen), *remarks(counts, sources.classes)]
+
+
+def _left_out(chosen: Splits) -> list[str]:
+    return [*chosen.remarks] + [
         f"{counts['images']} images of {counts['groups']} groups are left out of {name}: another "
         "split shows the same groups"
         for name, counts in chosen.dropped.items()
@@ -242,7 +249,7 @@ def left_out(chosen: Splits) -> list[str]:
 
 
 def _notes(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[Copies]) -> list[str]:
-    lines = left_out(sources.chosen)
+    lines = _left_out(sources.chosen)
     for name in splits:
         again = sum(c.splits.count(name) - 1 for c in copies if c.splits.count(name) > 1)
         if again:
@@ -254,4 +261,5 @@ def _notes(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[
             f"the largest class has {max(present) / min(present):.1f} times the training images of the "
             "smallest; look at balanced accuracy, or set recipe.class_weights: balanced"
         )
-    return lines
+    counts = by_class(sources.chosen.parts, len(sources.classes))
+    return [*lines, *remarks(counts, sources.classes)]

@@ -19,9 +19,10 @@ from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.raw import RawData
 from offramp.data.read import Loader, Taken, streams, take, take_files
+from offramp.data.remarks import remarks
 from offramp.data.samples import Samples, class_names, from_function, read_given, read_samples
 from offramp.data.sources import DATASETS
-from offramp.data.splits import Subset, choose
+from offramp.data.splits import Subset, as_asked, by_class, choose
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
@@ -59,7 +60,7 @@ def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
     """
     if is_user_code(spec.name):
         own = load_code(spec.name, "data.name", recorded)
-        return from_function(spec.name, own, _arguments(own.function, spec, None))
+        return as_asked(from_function(spec.name, own, _arguments(own.function, spec, None)), spec)
     if spec.name not in DATASETS:
         raise OfframpError(
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
@@ -72,7 +73,7 @@ def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
     hints = get_type_hints(source)
     for option, value in spec.options:
         arguments[option] = _checked(option, hints[option], value)
-    return source(**arguments)
+    return as_asked(source(**arguments), spec)
 
 
 def save_splits(spec: DataSpec, path: Path) -> None:
@@ -150,13 +151,16 @@ def assemble(
     if given:
         split_file.check(given, listed, raw, read)
     splits = {name: one.split for name, one in read.items()}
+    counts = by_class({name: one.part for name, one in read.items()}, len(classes))
     mean, std = _normalization(read["train"], spec)
     provenance = {
         **raw.provenance,
         "available": {"train": len(raw.train.labels), "test": len(raw.test.labels) if raw.test else 0},
         "images": {name: len(split) for name, split in splits.items()},
         "split_seed": spec.split_seed,
+        "by_class": counts,
         "geometry": asdict(geometry),
+        "remarks": [*chosen.remarks, *remarks(counts, classes)],
         "group_in_another_split": chosen.dropped,
         "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
@@ -230,8 +234,8 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def notes(provenance: Mapping[str, Any]) -> list[str]:
-    """What a person should know of data that was read: images that were left out, skipped, or are there
-    twice. provenance: of `Data`.  One sentence for each kind and split."""
+    """What a person should know of data that was read, a line each: splits that are small or unlike,
+    images that were left out, skipped, or are there twice. provenance: of `Data`."""
     found = []
     for split, count in provenance.get("group_in_another_split", {}).items():
         images, groups = counted(count["images"], "image"), count["groups"]
@@ -242,7 +246,7 @@ def notes(provenance: Mapping[str, Any]) -> list[str]:
         split, _, other = where.partition(" in ")
         twin = f"one of {other}" if other else "another of it"
         found.append(f"{counted(count, 'image')} of {split} equal to {twin}, byte for byte.")
-    return found
+    return [*found, *(f"{line}." for line in provenance.get("remarks", ()))]
 
 
 def _checked(option: str, kind: Any, value: Any) -> Any:

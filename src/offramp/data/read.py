@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Literal
 import psutil
 import torch
 from PIL import Image
-from torch import Tensor
 
 from offramp.data.dataset import FileSplit, Split, moments, statistics
 from offramp.data.images.decode import in_threads
@@ -19,6 +17,7 @@ from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.scan import check_unchanged, made_of, scan
 from offramp.data.pace import Pace
+from offramp.data.raw import pixel_digest
 from offramp.data.splits import Subset
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
@@ -85,7 +84,9 @@ def take(part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"] = "
     if isinstance(source, Opened) and one_by_one:
         return _opened(part, source, geometry, on_error)
     pixels = part.source.read(part.rows)
-    digests = source.digests(part.rows) if isinstance(source, Opened) else [_digest(p) for p in pixels]
+    digests = (
+        source.digests(part.rows) if isinstance(source, Opened) else list(map(pixel_digest, pixels))
+    )
     split = Split(geometry.of_batch(pixels), part.labels)
     return Taken(split, part, digests, [], *statistics(split.images))
 
@@ -123,10 +124,8 @@ def _held(part: Subset, source: Opened, geometry: Geometry) -> tuple[Image.Image
 
 def digests_of(part: Subset) -> list[str]:
     """SHA-256, in hex, of what each image of a part is read from."""
-    source = part.source.images
-    if isinstance(source, Opened):
-        return source.digests(part.rows)
-    return [_digest(pixels) for pixels in part.source.read(part.rows)]
+    found = part.source.digests(part.rows)
+    return list(map(pixel_digest, part.source.read(part.rows))) if found is None else found
 
 
 def _opened(part: Subset, source: Opened, geometry: Geometry, on_error: str) -> Taken:
@@ -137,7 +136,3 @@ def _opened(part: Subset, source: Opened, geometry: Geometry, on_error: str) -> 
     left = part.only(kept)
     split = Split(images, left.labels)
     return Taken(split, left, source.digests(left.rows), skipped, *statistics(images))
-
-
-def _digest(image: Tensor) -> str:
-    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,10 +17,12 @@ from offramp.data.raw import RawData, RawSplit
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.seeding import derive
+from offramp.units import counted
 
 PRECEDENCE = ("test", "validation", "calibration", "train")  # which split keeps a group that two show
+PLACES = ("validation", "calibration", "test")  # of what is held out, in the order in which it is taken
 HELD_OUT_SHARE = 20  # one in twenty: 5 %
-HELD_OUT_LEAST = 20  # images a class
+HELD_OUT_LEAST = 20, 200  # images of all classes: so many for each of them, and no more than the latter
 HELD_OUT_MOST = 4  # never more than one in four
 
 
@@ -46,11 +48,21 @@ class Splits:
 
     parts: the four splits, by name; `validation` may be the same object as `test`.
     dropped: what was left out because its group is in another split: by split, the number of images
-    and of groups.
+    and of groups.  remarks: what to know of them, a line each.
     """
 
     parts: Mapping[str, Subset]
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def by_class(parts: Mapping[str, Subset], classes: int) -> dict[str, list[int]]:
+    """The number of images of each class, by split; labels that name none are passed over."""
+    found = {}
+    for name, part in parts.items():
+        known = (part.labels >= 0) & (part.labels < classes)
+        found[name] = torch.bincount(part.labels[known], minlength=classes).tolist()
+    return found
 
 
 def choose(raw: RawData, spec: DataSpec) -> Splits:
@@ -59,10 +71,12 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
 
     Raises OfframpError for counts that cannot be had.
     """
-    modes = ("held-out", "test")
+    modes = ("held-out", "test", "val")
     if spec.validation not in modes:
         hint = nearest(spec.validation, modes)
         raise OfframpError(f"data.validation cannot be '{spec.validation}'{hint}")
+    if spec.validation == "val" and raw.validation is None:
+        raise OfframpError(f"data set '{spec.name}' has no validation split; leave data.validation out")
     if spec.test_images is not None and raw.test is None:
         raise OfframpError(f"data set '{spec.name}' has no test split; leave data.test_images out")
     if spec.held_out_images is not None and spec.held_out_images < 1:
@@ -75,17 +89,42 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
     whole = {n: Subset(s, torch.arange(len(s.labels))) for n, s in {"train": raw.train, **given}.items()}
     whole, dropped = _apart(whole)
     train = _subset(whole["train"], spec.train_images, spec, "train")
-    held, asked = (missing, spec.split_seed, spec.held_out_images), train.source.groups
-    if asked is None:
-        rows_of = hold_out(train.labels, *held)
-    else:
-        rows_of = hold_out_groups(train.labels, [asked[row] for row in train.rows.tolist()], *held)
+    rows_of = hold_out(
+        train.labels,
+        missing,
+        spec.split_seed,
+        spec.held_out_images,
+        train.source.groups and [train.source.groups[row] for row in train.rows.tolist()],
+        train.source.digests(train.rows) if missing else None,
+    )
     parts = {name: Subset(raw.train, train.rows[rows]) for name, rows in rows_of.items()}
     parts |= {name: whole[name] for name in given}
     if raw.test is not None:
         parts["test"] = _subset(whole["test"], spec.test_images, spec, "test")
     parts.setdefault("validation", parts["test"])
-    return Splits(parts, dropped)
+    told: tuple[str, ...] = ()
+    if raw.validation is not None and raw.test is None and spec.validation == "held-out":
+        held = counted(len(parts["test"].rows), "image")
+        told = (
+            f"there is a validation split and no test split, so {held} of train are held out as test "
+            "(data.validation: val says that it is meant so); data.test: val makes it the test split",
+        )
+    return Splits(parts, dropped, told)
+
+
+def as_asked(raw: RawData, spec: DataSpec) -> RawData:
+    """What a source returned, with its validation split as the test split where that is asked for.
+
+    Raises OfframpError where it has none, or a test split as well.
+    """
+    if spec.test not in ("test", "val"):
+        raise OfframpError(f"data.test cannot be '{spec.test}'{nearest(spec.test, ('test', 'val'))}")
+    if spec.test == "test":
+        return raw
+    if raw.validation is None or raw.test is not None:
+        why = "no validation split" if raw.validation is None else "a test split"
+        raise OfframpError(f"data set '{spec.name}' has {why}; leave data.test out")
+    return replace(raw, test=raw.validation, validation=None)
 
 
 def _apart(parts: Mapping[str, Subset]) -> tuple[dict[str, Subset], dict[str, dict[str, int]]]:
@@ -134,85 +173,116 @@ def stratified(labels: Tensor, n: int, seed: int, purpose: str) -> Tensor:
     if n == len(labels):
         return torch.arange(n)
     groups = _shuffled_by_class(labels, seed, purpose)
-    counts = [len(rows) * n // len(labels) for rows in groups]
-    rest = [len(rows) * n % len(labels) for rows in groups]
-    for i in sorted(range(len(groups)), key=lambda i: -rest[i])[: n - sum(counts)]:
-        counts[i] += 1
+    counts = _in_proportion([len(rows) for rows in groups], n)
     return torch.cat([rows[:k] for rows, k in zip(groups, counts, strict=True)]).sort().values
 
 
 def hold_out(
-    labels: Tensor, names: Sequence[str], seed: int, images: int | None = None
+    labels: Tensor,
+    names: Sequence[str],
+    seed: int,
+    images: int | None = None,
+    groups: Sequence[str] | None = None,
+    contents: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
     """Rows of each held-out split in `names`, and of `train`, what is left; each ascending.
 
-    Every held-out split takes 5 % of each class, at least 20 images of it; or `images` of them all,
-    classes in proportion (rounded up). Never does it take more than a quarter of a class. A split's
-    rows are a function of its name, the seed, `images` and the labels, whichever other splits are held
-    out beside it. labels: [N] int64.
+    Every held-out split takes 5 % of each class; where that is less than 20 images for each class, or
+    than 200, so many, classes in proportion. Or it takes `images`, classes in proportion (rounded up).
+    Of a class of four or more it takes one at least, and never more than a quarter. A split's rows are a
+    function of its name, the seed, `images` and the rows, whichever other splits are held out beside it.
 
-    Raises OfframpError when the classes are too small to hold anything out.
+    labels: [N] int64.  groups, contents: [N] names of what each image shows, and hashes of what it is
+    read from. Images with an equal one stay together: they are held out, counted with the class that
+    they show most, only as a whole, so that a split may take a few images less of a class, never more.
+    Equal contents are torn apart where a split would else be empty.
+
+    Raises OfframpError when the classes are too small, or the groups too large, to hold anything out.
     """
-    places = ("validation", "calibration", "test")
-    taken: dict[str, list[Tensor]] = {name: [] for name in (*places, "train")}
-    for rows in _shuffled_by_class(labels, seed, "hold-out"):
-        k = _held_out(len(rows), len(labels), images)
-        for i, name in enumerate(places):
-            taken[name if name in names else "train"].append(rows[i * k : (i + 1) * k])
-        taken["train"].append(rows[len(places) * k :])
-    split = {name: torch.cat(taken[name]).sort().values for name in (*names, "train")}
-    if short := next((name for name in names if not len(split[name])), None):
-        raise OfframpError(
-            f"too few training images to hold out a {short} split: no class has {HELD_OUT_MOST}; give "
-            f"more training images, or a {short} split"
-        )
-    return split
-
-
-def hold_out_groups(
-    labels: Tensor, groups: Sequence[str], names: Sequence[str], seed: int, images: int | None = None
-) -> dict[str, Tensor]:
-    """As `hold_out`, but images of one group stay together: whole groups are held out, in a random
-    order, each counted with the class that it shows most. labels: [N] int64.  groups: [N].
-
-    A split may take a few images less of a class than `hold_out` would, never more.
-
-    Raises OfframpError when the groups are too large to hold anything out.
-    """
-    rows_of, classes = _grouped(labels, groups)
-    keys = list(rows_of)
-    taken: dict[str, list[int]] = {name: [] for name in ("validation", "calibration", "test", "train")}
+    alone = groups or list(map(str, range(len(labels))))
+    tied = alone if contents is None else together(alone, contents)
+    (units, classes), (bundles, shown) = _grouped(labels, alone), _grouped(labels, tied)
+    keys = list(units)
+    waiting: list[list[list[int]]] = []
     for members in _shuffled_by_class(torch.tensor([classes[key] for key in keys]), seed, "hold-out"):
-        waiting = [rows_of[keys[i]] for i in members.tolist()]
-        n = sum(map(len, waiting))
-        k = _held_out(n, len(labels), images)
-        for name in ("validation", "calibration", "test"):
-            place = taken[name if name in names else "train"]
-            room = k
-            left: list[list[int]] = []
-            for rows in waiting:
-                if len(rows) <= room:
-                    room -= len(rows)
-                    place.extend(rows)
-                else:
-                    left.append(rows)
-            waiting = left
-        taken["train"].extend(row for rows in waiting for row in rows)
+        own = [keys[i] for i in members.tolist()]
+        first = dict.fromkeys(tied[units[key][0]] for key in own)  # waits where its first unit does
+        waiting.append([bundles.pop(name) for name in first if shown[name] == classes[own[0]]])
+    taken: dict[str, list[int]] = {name: [] for name in PLACES}
+    taken["train"] = [row for rows in bundles.values() for row in rows]
+    sizes = _held_out([sum(map(len, each)) for each in waiting], images)
+    for left, size in zip(waiting, sizes, strict=True):
+        for name in PLACES:
+            room, rest = size, []
+            for rows in left:
+                if len(rows) > room:
+                    rest.append(rows)
+                    continue
+                room -= len(rows)
+                taken[name if name in names else "train"].extend(rows)
+            left = rest
+        taken["train"].extend(row for rows in left for row in rows)
     split = {name: torch.tensor(sorted(taken[name]), dtype=torch.int64) for name in (*names, "train")}
     if short := next((name for name in names if not len(split[name])), None):
-        raise OfframpError(
-            f"no group is small enough to hold out a {short} split; give more groups, or a {short} split"
+        if contents is not None:  # such as one image many times: it is counted where it is told of
+            return hold_out(labels, names, seed, images, groups)
+        reason = (
+            f"too few training images to hold out a {short} split: no class has {HELD_OUT_MOST}"
+            if max(sizes, default=0) == 0
+            else f"no group is small enough to hold out a {short} split"
         )
+        raise OfframpError(f"{reason}; give more training images, or a {short} split")
     return split
 
 
-def _held_out(of_class: int, of_all: int, images: int | None) -> int:
-    """How many of a class go into each held-out split."""
+def _held_out(counts: Sequence[int], images: int | None) -> list[int]:
+    """How many of each class go into each held-out split. counts: of the classes' images."""
+    total = sum(counts)
     if images is None:
-        wanted = max(of_class // HELD_OUT_SHARE, HELD_OUT_LEAST)
+        wanted = [n // HELD_OUT_SHARE for n in counts]
+        each, most = HELD_OUT_LEAST
+        least = min(each * len(counts), most)
+        if sum(wanted) < least:
+            wanted = _in_proportion(counts, least)
+            if all(abs(n * least - each * total) < total for n in counts):
+                wanted = [each] * len(counts)  # classes that differ by less than an image are even
     else:
-        wanted = -(-of_class * images // of_all)
-    return min(wanted, of_class // HELD_OUT_MOST)
+        wanted = [-(-n * images // total) for n in counts]
+    return [min(max(k, 1), n // HELD_OUT_MOST) for k, n in zip(wanted, counts, strict=True)]
+
+
+def _in_proportion(counts: Sequence[int], n: int) -> list[int]:
+    """`n` in whole numbers as the counts are to each other: the largest remainders are rounded up, of
+    equal ones the first."""
+    total = sum(counts)
+    found = [count * n // total for count in counts]
+    rest = [count * n % total for count in counts]
+    for i in sorted(range(len(counts)), key=lambda i: -rest[i])[: n - sum(found)]:
+        found[i] += 1
+    return found
+
+
+def together(names: Sequence[str], contents: Sequence[str]) -> list[str]:
+    """A name for all that is tied to each row, by a name or a content that two rows share, over any
+    number of rows between them: the least of their names.
+
+    names, contents: [N], of groups, and hashes of what the rows are read from.
+
+    >>> together(["b", "a", "c"], ["one", "one", "two"])
+    ['a', 'a', 'c']
+    """
+    above: dict[str, str] = {}
+
+    def least(name: str) -> str:
+        while (up := above.get(name, name)) != name:
+            above[name] = name = above.get(up, up)
+        return name
+
+    first: dict[str, str] = {}
+    for name, content in zip(names, contents, strict=True):
+        one, other = least(name), least(first.setdefault(content, name))
+        above[max(one, other)] = min(one, other)
+    return [least(name) for name in names]
 
 
 def by_hash(labels: Tensor, keys: Sequence[str], share: float) -> Tensor:

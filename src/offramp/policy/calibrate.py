@@ -166,7 +166,8 @@ class Calibrated:
     calibration.  chosen: index of one of them.  rows: of calibration.  bound: for a guarantee with
     confidence, what the chosen policy's risk is below; the full network's is 0 by definition.
     remark: where there is one, why nothing cheaper could be had, or how little the choice means.
-    measured: the times that were given.
+    measured: the times that were given.  strata: how rows were weighted, where they were; measures are
+    then of the shares of classes that were asked for.
     """
 
     target: Target
@@ -177,6 +178,7 @@ class Calibrated:
     bound: float | None
     remark: str | None
     measured: MeasuredCosts | None = None
+    strata: risk.Strata | None = None
 
     @property
     def policy(self) -> Policy:
@@ -196,6 +198,8 @@ class Calibrated:
             "leaving": list(chosen.shares),
             "risk_below": self.bound,
         }
+        if self.strata is not None:
+            found["class_shares"] = list(self.strata.shares)
         if self.measured is not None:
             spent = self.policy.macs(self.measured.median)
             median = 1e-9 * sum(n * share for n, share in zip(spent, chosen.shares, strict=True))
@@ -212,13 +216,17 @@ def calibrate(
     target: Target,
     search: Search = BY_CONFIDENCE,
     measured: MeasuredCosts | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Calibrated:
     """Make candidates on validation; choose on calibration the cheapest that meets the target.
 
     measured: for `max-mean-latency`; candidates are then those that lose least for their time.
+    shares: of each class, 0 to 1: calibration rows are weighted so that classes count by them.
 
-    Raises OfframpError for a target that no candidate meets.
+    Raises OfframpError for a target that no candidate meets, and for shares of a class of which there
+    is no row, or of a target that reads no labels.
     """
+    strata = None if shares is None else _strata(calibration, target, shares)
     if search.temperature and target.loss == "disagreement":
         raise OfframpError("temperature is fitted on labels; leave it out of a target that needs none")
     times = None if measured is None else measured.costs
@@ -229,28 +237,46 @@ def calibrate(
     labeled = target.loss != "disagreement"
     wrong = loss_of("wrong", answers, calibration.labels) if labeled else None
     measures = tuple(
-        _measure(policy, out, costs, times, lost, wrong)
+        _measure(policy, out, costs, times, lost, wrong, strata)
         for policy, out in zip(found, leaves, strict=True)
     )
     bound, remark = None, None
     if target.kind == "risk":
         lose = np.column_stack([taken(lost, out) for out in leaves])
-        chosen = _certified(lose, target)
-        if chosen and target.confidence is not None:
+        chosen = _certified(lose, target, strata)
+        if chosen and target.confidence is not None and strata is not None:
+            bound = strata.upper_bound(measures[chosen].loss, target.confidence)
+        elif chosen and target.confidence is not None:
             bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
         if not chosen and len(found) > 1:
             seen = loss_of(target.loss, scoring.answers(validation.logits), validation.labels)
             first = taken(seen, found[1].leaves(validation.logits))
-            remark = _too_small(target, len(lose), float(first.mean()))
+            rows = len(lose) if strata is None else int(strata.effective)
+            remark = _too_small(target, rows, float(first.mean()))
     elif target.kind in AGAINST_FULL:
         more = np.column_stack([taken(lost, out) - lost[:, -1] for out in leaves])
-        chosen = risk.met_on_average(more[:, 1:], target.value)
+        chosen = risk.met_on_average(more[:, 1:], target.value, strata)
     else:
         chosen = _cheapest(measures, target)
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
     rows = len(calibration.labels)
-    return Calibrated(target, found, measures, chosen, rows, bound, remark, measured)
+    return Calibrated(target, found, measures, chosen, rows, bound, remark, measured, strata)
+
+
+def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> risk.Strata:
+    """Raises OfframpError where the rows cannot be weighted so."""
+    if target.loss == "disagreement":
+        raise OfframpError(
+            "weights of classes are by labels; leave them out of a target that needs none"
+        )
+    try:
+        return risk.Strata(rows.labels, tuple(shares))
+    except ValueError as error:
+        raise OfframpError(
+            f"no calibration image is of class {error}, so nothing can be said of it; hold out more "
+            "(data.held_out_images), or leave the weights out"
+        ) from None
 
 
 def _measure(
@@ -260,25 +286,27 @@ def _measure(
     times: Costs | None,
     lost: Floats,
     wrong: Floats | None,
+    strata: risk.Strata | None,
 ) -> Performance:
-    shares = np.bincount(leaves, minlength=len(policy.exits)) / len(leaves)
+    weights = None if strata is None else strata.weights
+    shares = np.bincount(leaves, weights, minlength=len(policy.exits)) / len(leaves)
     return Performance(
-        None if wrong is None else 1 - float(taken(wrong, leaves).mean()),
+        None if wrong is None else 1 - float(np.average(taken(wrong, leaves), weights=weights)),
         float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
-        float(taken(lost, leaves).mean()),
+        float(np.average(taken(lost, leaves), weights=weights)),
         tuple(float(s) for s in shares),
         None if times is None else 1e-9 * float(shares @ np.asarray(policy.macs(times), np.float64)),
     )
 
 
-def _certified(lose: Floats, target: Target) -> int:
+def _certified(lose: Floats, target: Target, strata: risk.Strata | None) -> int:
     """The boldest certified candidate; 0, the full network, has no risk and needs no test."""
     bolder = lose[:, 1:]
     if not bolder.size:
         return 0
     if target.confidence is None:
-        return risk.conformal(bolder, target.value)
-    return risk.learn_then_test(bolder, target.value, target.confidence)
+        return risk.conformal(bolder, target.value, strata)
+    return risk.learn_then_test(bolder, target.value, target.confidence, strata)
 
 
 def _cheapest(measures: Sequence[Performance], target: Target) -> int:
@@ -346,21 +374,28 @@ def statement(result: Calibrated) -> str:
         else "the share of inputs where the policy answers otherwise than the full network"
     )
     assumed = "provided that inputs are drawn from the distribution of the calibration images"
+    images = f"{result.rows:,} calibration images"
+    if result.strata is not None:
+        assumed = (
+            "provided that inputs of each class are drawn as its calibration images are, and classes "
+            "with their shares of training"
+        )
+        images += f" (weighted by class, worth {result.strata.effective:,.0f})"
     if target.kind == "risk" and not result.chosen:
         said = "The policy is the full network; it loses nothing against itself and saves nothing"
         return f"{said}: {result.remark}." if result.remark else f"{said}."
     if target.kind == "risk" and target.confidence is not None:
         return (
-            f"With confidence {target.confidence:g} over draws of {result.rows:,} calibration images, "
+            f"With confidence {target.confidence:g} over draws of {images}, "
             f"{what} is at most {target.value:g}, {assumed}."
         )
     if target.kind == "risk":
         return (
-            f"On average over draws of {result.rows:,} calibration images, {what} is at most "
+            f"On average over draws of {images}, {what} is at most "
             f"{target.value:g}, {assumed}. A single draw, this one included, may exceed it."
         )
     spare = ", with a standard error and an image to spare" if target.kind in AGAINST_FULL else ""
     return (
-        f"No guarantee: the target was met on these {result.rows:,} calibration images, which were used "
+        f"No guarantee: the target was met on these {images}, which were used "
         f"to choose{spare}; a limit on risk gives one.{f' {result.remark}.' if result.remark else ''}"
     )

@@ -4,15 +4,22 @@ All of them assume that the calibration rows and the inputs to come are drawn al
 of one another (for `conformal`, exchangeably), and that the candidates were fixed before the
 calibration rows were looked at. `docs/calibration.md` says what they promise and what not.
 
+Where classes are to count by other shares than they have there, `Strata` weigh the rows, and the
+assumption is weaker: rows *of a class* are drawn as the inputs of that class are.
+
 Sources: Angelopoulos, Bates, Candès, Jordan, Lei, *Learn then test* (2021); Bates et al.,
 *Distribution-free, risk-controlling prediction sets* (2021); Angelopoulos, Bates, Fisch, Lei, Schuster,
 *Conformal risk control* (2022); Jazbec et al., *Fast yet safe* (2024), for early exits; Clopper and
-Pearson (1934).
+Pearson (1934). With strata: Hoeffding, *Probability inequalities for sums of bounded random variables*
+(1963); Bentkus, *On Hoeffding's inequalities* (2004); Kish, *Survey sampling* (1965).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +27,72 @@ from scipy import stats
 
 Floats = NDArray[np.floating]
 MOST_SAMPLES = 10_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Strata:
+    """Calibration rows whose classes are to count by given shares.
+
+    labels: [N], numbers of classes.  shares: of each class, 0 to 1; their sum is 1.
+
+    Raises ValueError for a class with a share and without a row.
+    """
+
+    labels: NDArray[np.integer]
+    shares: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if missing := [c for c, share in enumerate(self.shares) if share and not self.counts[c]]:
+            raise ValueError(f"{missing[0]}")
+
+    @cached_property
+    def counts(self) -> NDArray[np.integer]:
+        """[C] rows of each class."""
+        return np.bincount(self.labels, minlength=len(self.shares))
+
+    @cached_property
+    def weights(self) -> Floats:
+        """[N], of mean 1: a class's share over its share of the rows."""
+        found = np.asarray(self.shares) / np.maximum(self.counts, 1)
+        return np.asarray(found[self.labels] * len(self.labels))
+
+    @property
+    def effective(self) -> float:
+        """How many rows of equal weight would tell as much (Kish)."""
+        return float(self.weights.sum() ** 2 / (self.weights**2).sum())
+
+    def p_value(self, mean: float, risk: float) -> float:
+        """The chance of a weighted mean loss of at most `mean` if the true risk, by the shares, were
+        `risk`.
+
+        Given the labels, the weighted losses are independent, each from 0 to its weight. Three bounds of
+        the tail of their mean: Hoeffding's of sums whose terms have ranges of their own, in which Kish's
+        effective number of rows takes the place of the number; and, of the losses divided by the largest
+        weight, which lie in [0, 1], Hoeffding's of relative entropy and Bentkus's. The least of bounds
+        of one chance is a bound of it.
+        """
+        if mean >= risk:
+            return 1.0
+        rows, most = len(self.labels), float(self.weights.max())
+        low, high = mean / most, min(risk / most, 1.0)
+        entropy = stats.entropy([low, 1 - low], [high, 1 - high])
+        at_most = math.ceil(rows * low - 1e-9)
+        return min(
+            math.exp(-2 * self.effective * (risk - mean) ** 2),
+            math.exp(-rows * float(entropy)),
+            math.e * float(stats.binom.cdf(at_most, rows, high)),
+        )
+
+    def upper_bound(self, mean: float, confidence: float) -> float:
+        """The least risk that `p_value` refuses at 1 - confidence: below the true one in at most that
+        share of all draws."""
+        low, high = mean, 1.0
+        if self.p_value(mean, high) > 1 - confidence:
+            return 1.0
+        while high - low > 1e-9:
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.p_value(mean, middle) <= 1 - confidence else (middle, high)
+        return high
 
 
 def p_value(failures: int, rows: int, risk: float) -> float:
@@ -39,34 +112,43 @@ def upper_bound(failures: int, rows: int, confidence: float) -> float:
     return 1.0 if failures >= rows else float(stats.beta.ppf(confidence, failures + 1, rows - failures))
 
 
-def learn_then_test(losses: Floats, risk: float, confidence: float) -> int:
+def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Strata | None = None) -> int:
     """Learn then Test with a fixed sequence: how many candidates, from the first on, are certified.
 
     losses: [N, J], 0 or 1, candidates in the order in which they are tested. Each is tested at level
     1 - confidence and the first that fails ends it, so the chance that *any* certified one has a true
     risk above `risk` is at most 1 - confidence.
     """
-    rows = len(losses)
-    failures = losses.sum(axis=0)
-    passed = stats.binom.cdf(failures, rows, risk) <= 1 - confidence
+    if strata is None:
+        passed = stats.binom.cdf(losses.sum(axis=0), len(losses), risk) <= 1 - confidence
+    else:
+        means = strata.weights @ losses / len(losses)
+        passed = np.array([strata.p_value(mean, risk) <= 1 - confidence for mean in means.tolist()])
     return len(passed) if passed.all() else int(np.argmin(passed))
 
 
-def conformal(losses: Floats, risk: float) -> int:
+def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
     """Conformal risk control: how many candidates, from the first on, are kept.
 
     losses: [N, J], 0 or 1, from the safest candidate to the boldest. The loss of a row is first made
     monotone (the worst among the candidates up to there), which only raises it. Then the mean of the
     true risk of the last candidate kept, over calibration draws, is at most `risk`. Of one draw it says
     nothing.
+
+    With strata each class has a further row of its own that is lost: the sum over classes of
+    share · (lost + 1) / (rows + 1). A new row of each class is exchangeable with those of its class,
+    and the proof goes through class by class; of one class it is the rule without strata.
     """
-    rows = len(losses)
-    worst = np.maximum.accumulate(losses, axis=1).sum(axis=0)
-    passed = (worst + 1) / (rows + 1) <= risk
+    worst = np.maximum.accumulate(losses, axis=1)
+    if strata is None:
+        passed = (worst.sum(axis=0) + 1) / (len(losses) + 1) <= risk
+    else:
+        lost = np.stack([worst[strata.labels == c].sum(axis=0) for c in range(len(strata.shares))])
+        passed = np.asarray(strata.shares) / (strata.counts + 1) @ (lost + 1) <= risk
     return len(passed) if passed.all() else int(np.argmin(passed))
 
 
-def met_on_average(losses: Floats, target: float) -> int:
+def met_on_average(losses: Floats, target: float, strata: Strata | None = None) -> int:
     """How many candidates, from the first on, meet a target with a standard error and a row to spare:
     no guarantee, but in simulations the mean true loss of the last one, over draws, is below it.
 
@@ -76,9 +158,11 @@ def met_on_average(losses: Floats, target: float) -> int:
     of them), and the row is that of `conformal`.
     """
     rows = len(losses)
-    sums = losses.sum(axis=0)
-    spread = np.sqrt(np.maximum((losses**2).sum(axis=0) - sums**2 / rows, 0))
-    passed = sums + spread + 1 <= target * (rows + 1) + 1e-9
+    weights = np.ones(rows) if strata is None else strata.weights
+    sums = weights @ losses
+    spread = np.sqrt((weights[:, None] ** 2 * (losses - sums / rows) ** 2).sum(axis=0))
+    most = weights.max()  # of the row to spare
+    passed = sums + spread + most <= target * (rows + most) + 1e-9
     return len(passed) if passed.all() else int(np.argmin(passed))
 
 

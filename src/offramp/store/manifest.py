@@ -134,12 +134,13 @@ class GeometryRecord(Record):
 
 class DataProvenance(Record):
     """What was read. images: how many by split, of what `available` says there were.  source: what is
-    known of code that made the data."""
+    known of code that made the data.  by_class: images of each class, by split."""
 
     root: str | None = None
     split_seed: int | None = None
     images: dict[str, int] = {}
     available: dict[str, int] = {}
+    by_class: dict[str, Many[Count]] = {}
     geometry: GeometryRecord | None = None
     source: Any = None
 

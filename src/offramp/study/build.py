@@ -107,9 +107,11 @@ def _chosen(wish: BuildOptions, source: str) -> BuildPlan:
     data = load(study.data)
     held = _held_out(wish.calibration, data)
     if held and study.data.held_out_images is None:
-        reasons.append(f"{held} images each for validation and calibration, so that more of them train")
         given["data"]["held_out_images"] = held
-        data = load(_study(wish, given).data)
+        before, data = len(data.calibration), load(_study(wish, given).data)
+        if len(data.calibration) != before:  # and not brought by the source
+            why = "so that more of them train" if held < before else "as the target needs"
+            reasons.append(f"about {held} images each for validation and calibration, {why}")
     given["recipe"] |= _length(len(data.train))
     study = _study(wish, given)
     reasons.append(_told(source, wish.backbone, len(data.train)))
@@ -138,11 +140,11 @@ def _told(source: str, backbone: str, images: int) -> str:
 
 
 def _held_out(needed: int, data: Data) -> int | None:
-    """How many images validation and calibration take each, where a fifth would go to each of them by
-    default: as many as the target needs, from a tenth to 15 % of all."""
+    """How many images validation and calibration take each, where by default that would be less than
+    the target needs, or a fifth of all: as many as it needs, from a tenth to 15 % of all."""
     calibration = len(data.calibration)
     images = len(data.train) + len(data.validation) + calibration
-    if calibration * 5 <= images:
+    if needed <= calibration <= images / 5:
         return None
     return min(max(needed, images // 10, 1), max(images * 3 // 20, 1))
 

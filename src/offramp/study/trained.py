@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -25,7 +25,8 @@ SPLITS = ("validation", "calibration", "test")
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A trial. hash: see `Manifest.hash`.  exits: their numbers.  classes: their names.  plain_macs: of
-    the backbone without early exits."""
+    the backbone without early exits.  by_class: images of each class, by split; empty where it was
+    trained before that was kept."""
 
     id: str
     hash: str
@@ -36,6 +37,18 @@ class Trained:
     validation: SplitLogits
     calibration: SplitLogits
     test: SplitLogits
+    by_class: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def training_shares(self) -> tuple[float, ...]:
+        """Of each class, of the training images. Raises OfframpError where they are not known."""
+        counts = self.by_class.get("train", ())
+        if len(counts) != len(self.classes):
+            raise OfframpError(
+                f"trial {self.id} does not say how many images of each class it was trained on; train "
+                "it again with this offramp"
+            )
+        return tuple(count / sum(counts) for count in counts)
 
 
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
@@ -64,7 +77,10 @@ def of_network(
             )
     costs = network_costs(net, manifest.owners, manifest.exits)
     hash, plain = manifest.hash(arrays), manifest.backbone_macs
-    return Trained(trial, hash, manifest.exits, manifest.classes, plain, costs, **splits)
+    counts = manifest.data.provenance.by_class
+    return Trained(
+        trial, hash, manifest.exits, manifest.classes, plain, costs, **splits, by_class=counts
+    )
 
 
 def policy_of(trained: Trained, found: Calibrated) -> Policy:

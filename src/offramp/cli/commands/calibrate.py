@@ -66,6 +66,10 @@ def calibrate(
     temperature: Annotated[
         bool, flag("--temperature", "Fit a temperature for each exit, on validation.")
     ] = False,
+    training_shares: Annotated[
+        bool,
+        flag("--training-shares", "Weigh calibration images: each class counts as it does in training."),
+    ] = False,
     out: Annotated[Path, option("FILE", "The policy file to write.")] = Path("policy.json"),
     device: options.DeviceOption = None,
     trust: options.TrustOption = None,
@@ -120,7 +124,8 @@ def calibrate(
         net = blank_network(kept, trained.id, trust_code).eval()  # what it learned changes no time
         placed(net, devices.chosen(device))
         measured = measured_costs(net, trained.costs, batch or 1, how.score)
-    found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured)
+    shares = trained.training_shares if training_shares else None
+    found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured, shares)
     policy = trials.policy_of(trained, found)
     weak = doubts(policy, trained.calibration, found.remark)
     check(weak, anyway)
@@ -181,9 +186,18 @@ def _json(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
 
 
 def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) -> None:
+    from offramp.data.remarks import unlike
     from offramp.policy.calibrate import statement
 
     typer.echo(f"{trained.id}: {found.policy.score} policy in {out}\n")
+    if found.strata is not None:
+        say(
+            f"Calibration images are weighted to the training's shares of classes: {found.rows:,} are "
+            f"worth {found.strata.effective:,.0f}, and curve and guarantee are of those shares."
+        )
+    elif trained.by_class:
+        for line in unlike(trained.by_class, trained.classes):
+            say(f"Note: {line}.")
     _curve(trained, found)
     _exits(tested)
     _classes(tested)

@@ -148,7 +148,7 @@ def split_(
 
       offramp data split cifar10 --root cifar10 --train-images 5000 --out splits.json
     """
-    from offramp.data.audit import left_out, open_sources
+    from offramp.data.audit import open_sources, told
     from offramp.data.dataset import SPLITS
     from offramp.data.split_file import save
 
@@ -164,18 +164,19 @@ def split_(
             f"data.split_file names splits that are saved already ({study.data.split_file}); copy that "
             "file, or leave the setting out"
         )
-    sources = open_sources(study.data)
     try:
-        save(out, sources.raw, sources.chosen)
+        with reading_shown():
+            sources = open_sources(study.data)
+            save(out, sources.raw, sources.chosen)
     except OSError as error:
         reason = error.strerror or error
         raise OfframpError(f"{out} cannot be written ({reason}); choose another --out") from None
     parts = sources.chosen.parts
     counts = {name: len(parts[name].rows) for name in SPLITS}
     if json:
-        emit({"out": str(out), "images": counts, "notes": left_out(sources.chosen)})
+        emit({"out": str(out), "images": counts, "notes": told(sources)})
         return
-    for line in left_out(sources.chosen):
+    for line in told(sources):
         typer.echo(f"Note: {line}.")
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     same = "; validation is test" if parts["validation"] is parts["test"] else ""
@@ -201,8 +202,8 @@ def _opened(
 
     study = _study(name, root, augment, settings)
     before = manifest.kept() if fresh else {}
-    sources = open_sources(study.data)
     with reading_shown():
+        sources = open_sources(study.data)
         changed = rehash(sources, before) if fresh else ()
         if changed:  # a hash may have chosen the split of its image
             sources = open_sources(study.data)

@@ -13,7 +13,7 @@ from torch import Tensor
 from offramp.data.images.files import Files
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import tree
-from offramp.data.splits import by_hash
+from offramp.data.splits import by_hash, together
 from offramp.errors import OfframpError
 
 FETCH = (
@@ -55,14 +55,14 @@ def chestxray14(
         )
     table = table[~absent].reset_index(drop=True)
     labels = torch.tensor(table["label"].to_numpy(), dtype=torch.int64)
-    test = _test(root, table, labels, split, test_share)
+    files = Files(root, tuple(paths[name] for name in table[IMAGE]))
+    test = _test(root, table, files, labels, split, test_share)
     train = _thinned(table, labels, ~test, negatives)
     grouped = split != "image"
 
     def part(chosen: Tensor) -> RawSplit:
-        some = table[chosen.numpy()]
-        files = Files(root, tuple(paths[name] for name in some[IMAGE]))
-        return RawSplit(files, labels[chosen], tuple(map(str, some[PATIENT])) if grouped else None)
+        groups = tuple(map(str, table[PATIENT][chosen.numpy()])) if grouped else None
+        return RawSplit(files.only(chosen.nonzero().flatten()), labels[chosen], groups)
 
     provenance: dict[str, Any] = {"root": str(root), "table": source, "absent": int(absent.sum())}
     provenance["negatives_left_out"] = int((~test).sum() - train.sum())
@@ -96,22 +96,25 @@ def _paths(root: Path) -> dict[str, str]:
     return {i.rpartition("/")[2]: i for place in places for i in sorted(tree.image_files(root, place))}
 
 
-def _test(root: Path, table: pd.DataFrame, labels: Tensor, split: str, share: float) -> Tensor:
+def _test(
+    root: Path, table: pd.DataFrame, files: Files, labels: Tensor, split: str, share: float
+) -> Tensor:
     """Which rows are the test split: [N] bool."""
     if split != "official":
-        return by_hash(labels, table[PATIENT if split == "patient" else IMAGE].tolist(), share)
-    names = {}
+        names = table[PATIENT if split == "patient" else IMAGE].tolist()
+        return by_hash(labels, together(names, files.digests(torch.arange(len(files)))), share)
+    listed = {}
     for part, file in LISTS.items():
         try:
-            names[part] = set((root / file).read_text().split())
+            listed[part] = set((root / file).read_text().split())
         except OSError as error:
             raise OfframpError(f"{root} holds no {file}; fetch {FETCH} and NIH's two lists") from error
-    unlisted = ~table[IMAGE].isin(names["train"] | names["test"])
+    unlisted = ~table[IMAGE].isin(listed["train"] | listed["test"])
     if unlisted.any():
         raise OfframpError(
             f"{table[IMAGE][unlisted].iloc[0]} is in neither list of {root}; fetch both again"
         )
-    return torch.tensor(table[IMAGE].isin(names["test"]).to_numpy())
+    return torch.tensor(table[IMAGE].isin(listed["test"]).to_numpy())
 
 
 def _thinned(table: pd.DataFrame, labels: Tensor, train: Tensor, negatives: float | None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from offramp.data.images.files import Files
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import tree
-from offramp.data.splits import by_hash
+from offramp.data.splits import by_hash, together
 from offramp.errors import OfframpError
 
 FETCH = "images, so that it holds train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
@@ -25,13 +25,14 @@ SPLITS = {
 }
 
 
-def folder(root: Path, group: str | None = None, test_share: float = 0.2) -> RawData:
+def folder(root: Path, group: str | None = None, test_share: float | None = None) -> RawData:
     """Image files in folders named after their classes, in alphabetical order.
 
     Where `train/` holds class folders, it and its neighbors `test/`, `val/` and `calibration/` are
-    the splits. Otherwise the class folders lie in `root`, and of each class `test_share` is the test
-    split: by a hash of the files' content, so that equal images stay together, renaming changes
-    nothing, and no seed does; with `group`, by a hash of the group.
+    the splits; with `test_share`, so much of each class of `train/` is the test split that is not there.
+    Otherwise the class folders lie in `root`, and `test_share` is 0.2. A hash of the files' content
+    makes that split, so that equal images stay together, renaming changes nothing, and no seed does;
+    with `group`, a hash of the group.
 
     group: a regular expression that finds, in a file's path below the class folder, what belongs
     together, such as the patient: its groups joined, or all it matches. No group is ever split.
@@ -44,12 +45,18 @@ def folder(root: Path, group: str | None = None, test_share: float = 0.2) -> Raw
     classes = _classes(places or {"train": root})
     if places:
         listed = {name: _listed(root, place, classes, finder) for name, place in places.items()}
-        parts = {name: RawSplit(one.files, one.labels, one.groups) for name, one in listed.items()}
+        if "test" in places and test_share is not None:
+            raise OfframpError(f"{places['test']} is the test split; leave data.test_share out")
     else:
-        whole = _listed(root, root, classes, finder)
+        listed = {"train": _listed(root, root, classes, finder)}
+        test_share = 0.2 if test_share is None else test_share
+    parts = {name: RawSplit(one.files, one.labels, one.groups) for name, one in listed.items()}
+    if test_share is not None:
+        whole = listed["train"]
         rows = torch.arange(len(whole.labels))
-        test = by_hash(whole.labels, whole.groups or whole.files.digests(rows), test_share)
-        parts = {"train": whole.only(rows[~test]), "test": whole.only(rows[test])}
+        contents = whole.files.digests(rows)
+        test = by_hash(whole.labels, together(whole.groups or contents, contents), test_share)
+        parts |= {"train": whole.only(rows[~test]), "test": whole.only(rows[test])}
     provenance = {"root": str(root), "files": {name: len(part.labels) for name, part in parts.items()}}
     held_out = (parts.get("validation"), parts.get("calibration"))
     return RawData(parts["train"], parts.get("test"), classes, *held_out, provenance)

@@ -1,0 +1,58 @@
+"""What is said of splits before anything trains on them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from pictures import REAL, read, real
+
+from offramp.data.load import notes
+from offramp.data.remarks import remarks
+
+CLASSES = ("normal", "pneumonia")
+
+
+def said(
+    train: tuple[int, int], calibration: tuple[int, int], others: tuple[int, int] = (99, 99)
+) -> str:
+    splits = {"train": train, "validation": others, "calibration": calibration, "test": others}
+    return " ".join(remarks(splits, CLASSES))
+
+
+def test_shares_that_differ_by_more_than_chance_are_told() -> None:
+    assert "50 % of it is 'normal', of train 19 %" in said((72, 298), (50, 50))
+    assert (
+        said((112, 338), (50, 50)) and not said((112, 338), (25, 75)) and not said((100, 300), (33, 67))
+    )
+    assert not said((100, 0), (100, 0))  # and a class that is nowhere is no difference
+
+
+def test_false_alarms_are_rare() -> None:
+    draw = torch.Generator().manual_seed(0)
+    labels = (torch.rand(1000, 600, generator=draw) < 0.2).sum(1)
+    alarms = sum(bool(said((2000, 8000), (int(n), 600 - int(n)))) for n in labels)
+    assert alarms <= 5
+
+
+def test_few_images_are_told_with_what_follows() -> None:
+    assert not said((50, 50), (50, 50), (50, 50))
+    words = said((40, 40), (10, 10), (15, 20))
+    assert "80 train, 35 validation, 20 calibration, 35 test" in words and "learns little" in words
+    assert (
+        "one of calibration is 5 points" in words and "an accuracy on 35 is known to ±17 points" in words
+    )
+
+
+@real("chest_xray")
+def test_uneven_x_rays(tmp_path: Path) -> None:
+    """150 of one class and 400 of the other, in one folder: every split has as large a share of them."""
+    for name, count in (("NORMAL", 150), ("PNEUMONIA", 400)):
+        (tmp_path / name).mkdir()
+        for i, path in enumerate(sorted((REAL / "chest_xray").glob(f"*/{name}/*"))[:count]):
+            shutil.copy(path, tmp_path / name / f"{i}{path.suffix}")
+    data = read("folder", tmp_path, size=16, channels=1)
+    shares = [float((split.labels == 0).float().mean()) for split in data.splits.values()]
+    assert all(abs(share - 150 / 550) < 0.02 for share in shares), shares
+    assert "other shares" not in str(notes(data.provenance))
