@@ -29,6 +29,8 @@ class Augment:
     rotate: by up to so many degrees either way, bilinear, black where nothing was.
     jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
     views: so many views of every image, taken in turn, epoch by epoch; None draws a new one each epoch.
+    own: a hash of the first view that the random transform of a user's own Dataset, which comes before
+        all others, makes of each image. Found, not set.
 
     Raises OfframpError for a value out of its range.
 
@@ -44,6 +46,7 @@ class Augment:
     rotate: Annotated[float, Ge(0), Le(180)] = 0.0
     jitter: Annotated[float, Ge(0), Lt(1)] = 0.0
     views: Annotated[int, Ge(1)] | None = None
+    own: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -67,6 +70,7 @@ class Augment:
         """`crop 4, flip, 8 views`."""
         low, high = self.resized_crop or (0, 0)
         words = {
+            "own transform": self.own is not None,
             f"resized crop {low:g} to {high:g}": self.resized_crop is not None,
             f"crop {self.crop}": self.crop,
             "flip": self.flip,
@@ -90,6 +94,6 @@ def clash(augment: Augment) -> tuple[str, str] | None:
         if augment.crop:
             return "crop", "goes with no resized_crop; keep one of them"
     names = ("flip", "vertical_flip", "crop", "resized_crop", "rotate", "jitter")
-    if not any(getattr(augment, name) for name in names):
+    if augment.own is None and not any(getattr(augment, name) for name in names):
         return "flip", f"or another of {', '.join(names[1:])} must be set; nothing is augmented"
     return None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -131,9 +132,9 @@ def test_batches_come_through_shared_memory_or_where_there_is_none_through_pipes
     taken: list[int] = []
     array = Slots.array
 
-    def counted(slots: Slots, slot: int, shape: tuple[int, ...]) -> np.ndarray:
+    def counted(slots: Slots, slot: int, *form: Any) -> np.ndarray:
         taken.append(slot)
-        return array(slots, slot, shape)
+        return array(slots, slot, *form)
 
     monkeypatch.setattr(Slots, "array", counted)
     assert same(epoch(data, 2), iter(expected))
@@ -252,7 +253,9 @@ def test_auto_goes_by_size_and_augmentation(photos: Path, monkeypatch: pytest.Mo
 
 
 def test_pixels_in_memory_cannot_be_streamed() -> None:
-    with pytest.raises(OfframpError, match=r"'digits' is no image files, so it cannot be streamed"):
+    with pytest.raises(
+        OfframpError, match=r"'digits' is neither image files nor a Dataset, so it cannot be streamed"
+    ):
         load(DataSpec("digits"), None, "streaming")
     with pytest.raises(OfframpError, match=r"execution.loader cannot be 'streamign'; did you mean"):
         load(DataSpec("digits"), None, "streamign")  # type: ignore[arg-type]

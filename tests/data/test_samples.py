@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from offramp.data.load import from_dataset
+from offramp.data.samples import PROBED
 from refusal import refuses
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
@@ -79,6 +80,38 @@ def test_every_form_of_label(label: Any) -> None:
     assert from_dataset(samples, test=samples).test.labels.tolist() == [0, 1] * 20
 
 
+@pytest.mark.parametrize(
+    ("label", "names", "expected"),
+    [
+        (lambda i: i + 1, None, ("1", "2")),
+        (lambda i: i + 1, ["cat", "dog"], ("cat", "dog")),
+        (lambda i: "ab"[i], None, ("a", "b")),
+        (lambda i: np.str_("ab"[i]), None, ("a", "b")),
+        (lambda i: "ba"[i], ["b", "a"], ("b", "a")),
+        (lambda i: torch.eye(2)[i], None, ("0", "1")),
+        (lambda i: [1 - i, i], None, ("0", "1")),
+        (lambda i: np.array([i]), None, ("0", "1")),
+    ],
+    ids=["from 1", "from 1, named", "strings", "NumPy's", "in order", "one-hot", "list", "MedMNIST's"],
+)
+def test_labels_are_numbered_and_named(label: Any, names: Any, expected: tuple[str, ...]) -> None:
+    given = [label(i % 2) for i in range(40)]
+    samples = Listed([(p, x) for p, x in zip(PIXELS, given, strict=True)], names)
+    arrays = (EXPECTED, torch.stack(given) if isinstance(given[0], torch.Tensor) else given)
+    for data in (from_dataset(samples, test=samples), from_dataset(arrays, test=arrays, classes=names)):
+        assert data.test.labels.tolist() == [0, 1] * 20
+        assert data.classes == expected
+        shifted = label(0) == 1 if isinstance(label(0), int) else False
+        assert bool(data.provenance.get("remarks")) == shifted
+
+
+def test_labels_from_one_stay_where_a_class_may_be_missing() -> None:
+    named = Listed([(p, i % 2 + 1) for i, p in enumerate(PIXELS)], ["nothing", "cat", "dog"])
+    assert set(from_dataset(named).train.labels.tolist()) == {1, 2}
+    gaps = Listed([(p, [1, 3][i % 2]) for i, p in enumerate(PIXELS)])
+    assert from_dataset(gaps).classes == ("0", "1", "2", "3")
+
+
 def test_arrays() -> None:
     labels = np.arange(40) % 2
     by_array = from_dataset((EXPECTED.numpy(), labels), test=(EXPECTED, torch.from_numpy(labels)))
@@ -107,10 +140,10 @@ def test_splits_not_given_are_held_out_of_train_and_never_overlap() -> None:
     assert from_dataset(whole, split_seed=1).train.digest != data.train.digest
 
 
-def test_each_sample_is_read_once() -> None:
-    samples = labelled(PIXELS)
+def test_each_sample_is_read_once_and_a_few_twice() -> None:
+    samples = labelled(np.tile(PIXELS, (10, 1, 1, 1)))
     from_dataset(samples)
-    assert samples.reads == [1] * 40
+    assert set(samples.reads) == {1, 2} and sum(samples.reads) <= 400 + PROBED
 
 
 def test_class_names() -> None:
@@ -120,6 +153,7 @@ def test_class_names() -> None:
     assert from_dataset(named).classes == ("cat", "dog")
     assert from_dataset(named, classes=("x", "y", "z")).classes == ("x", "y", "z")
     assert from_dataset(Subset(plain, range(20))).classes == ("0", "1")
+    assert from_dataset(Subset(named, range(20))).classes == ("cat", "dog")
 
 
 class Stream(IterableDataset[Any]):
@@ -136,17 +170,23 @@ def changed(index: int, sample: Any) -> Listed:
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (Stream(), "a Stream; give a map-style Dataset"),
+        (Stream(), "a Stream without a length; give a map-style Dataset"),
+        (DataLoader(labelled(PIXELS)), r"a DataLoader; give its dataset"),
         (Listed([]), "train data holds no samples"),
         (changed(3, PIXELS[3]), r"train sample 3 is a ndarray; give \(image, label\)"),
         (changed(3, (PIXELS[3], 1, 2)), "train sample 3"),
         (changed(3, ("a.png", 1)), "sample 3 has a str for an image"),
         (changed(3, (PIXELS[3], 0.5)), "sample 3 has the label 0.5"),
-        (changed(3, (PIXELS[3], "cat")), "sample 3 has the label 'cat'"),
-        (changed(3, (PIXELS[3], torch.tensor([1, 0]))), "sample 3 has the label"),
+        (changed(3, (PIXELS[3], "cat")), "sample 3 has the label 'cat' among numbers"),
+        (changed(3, (PIXELS[3], torch.tensor([1, 1]))), r"the label \[1, 1\], which is not one class"),
+        (changed(3, (PIXELS[3], [0.9, 0.1])), "which is not one class"),
+        (
+            Listed([(p, "ab"[i % 2] if i - 3 else 1) for i, p in enumerate(PIXELS)]),
+            "label 1 among names",
+        ),
+        (Listed([(p, "ba"[i % 2]) for i, p in enumerate(PIXELS)], ["a", "c"]), "'b', which is no class"),
         (changed(3, (PIXELS[3], -1)), "label -1, outside 0 to 1"),
         (changed(3, (PIXELS[3][:4], 1)), "sample 3 is 3×4×4 uint8 where train sample 0 is 3×5×4"),
-        (changed(3, (PIXELS[3][..., 0], 1)), "sample 3 is 1×5×4"),
         (changed(3, (PIXELS[3] / 255, 1)), "sample 3 is 3×5×4 float32"),
         (changed(3, (PIXELS[3].astype(np.int64), 1)), "sample 3 has torch.int64 pixels"),
         (changed(3, (PIXELS, 1)), "sample 3 has an image of shape"),
@@ -155,8 +195,8 @@ def changed(index: int, sample: Any) -> Listed:
         (Listed([(p, 1) for p in PIXELS]), "one class only"),
         (labelled(PIXELS[:6]), "too few training images to hold out a validation split"),
         ((EXPECTED, torch.zeros(39, dtype=torch.int64)), "train data has 40 images but 39 labels"),
-        ((EXPECTED, torch.zeros(40)), "train labels must be integers"),
-        ((EXPECTED, [0] * 40), "not of two arrays"),
+        ((EXPECTED, torch.zeros(40)), "train sample 0 has the label 0.0"),
+        (([0] * 40, EXPECTED), "not of two arrays"),
     ],
 )
 def test_refuses(samples: Any, message: str) -> None:

@@ -21,6 +21,7 @@ from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.data import Data, Split, from_dataset, normalize
+from offramp.data.dataset import FileSplit
 from offramp.errors import OfframpError
 from offramp.escape import html
 from offramp.infer import benchmark
@@ -81,7 +82,7 @@ class Fitted:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     _manifest: Manifest
-    _test: torch.Tensor | None  # the images of the test split
+    _test: Split | FileSplit
 
     def table(self) -> pd.DataFrame:
         """A row for each exit: where it is, MACs of an image that leaves there, their share of the plain
@@ -279,9 +280,10 @@ class Fitted:
                 "the training images were float32, normalized nobody knows how, so a bundle could not "
                 "prepare a picture; train on uint8 images"
             )
-        images = None
-        if self._test is not None:
-            images = self.normalize(self._test).cpu(), "the whole test split"
+        test = self._test
+        pixels = test.images if isinstance(test, Split) else test.first(COMPARED)
+        what = "the whole test split" if len(pixels) == len(test) else f"{len(pixels):,} test images"
+        images = self.normalize(pixels).cpu(), what
         net = self.net.copy().eval().cpu()
         asked = bundle.Asked(check=check, measure=measure, force=force, anyway=anyway)
         rule = self._bound(policy)
@@ -310,6 +312,9 @@ class Fitted:
         return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
 
 
+SOME = 64  # training images that tell what all are
+COMPARED = 1_000  # images of a test split that is not in memory
+
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "MACs": "{:,}".format,
     "of plain": "{:.1%}".format,
@@ -322,6 +327,7 @@ def fit(
     strategy: str | Strategy,
     train: Any,
     *,
+    plain: Any = None,
     validation: Any = None,
     calibration: Any = None,
     test: Any = None,
@@ -341,10 +347,13 @@ def fit(
         heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
     strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
         phases, or `my_file.py:my_strategy`.
-    train, validation, calibration, test: any map-style Dataset of (image, label), or a pair of arrays
-        (images [N, C, H, W], uint8 or normalized float32; labels [N]). A split that is not given is held
-        out of train. A network of float32 images can be exported for no pictures. With a kept backbone,
-        give validation and calibration images that it was not trained on.
+    train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
+        arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). Pictures of several sizes
+        are scaled and cropped to the network's. A split that is not given is held out of train. A
+        network of float32 images can be exported for no pictures. With a kept backbone, give validation
+        and calibration images that it was not trained on.
+    plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
+        held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of ImageNet, which
         public weights were trained with.
     seed: of weights, order, dropout and augmentation.
@@ -405,12 +414,13 @@ def fit(
         raise OfframpError(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
         )
-    data = from_dataset(train, validation, calibration, test, normalize=normalize)
     asked = {"seeds": [seed], "strategies": [{"name": strategy, **(options or {})}]}
     asked |= {"backbone": "attached", "data": "given", "recipe": recipe or {}}
     asked |= {} if augment is None else {"augment": augment}
     study = spec.parse(asked, "fit")
     place = devices.chosen(device)
+    about = {"plain": plain, "shape": net.input_shape, "augment": study.augment}
+    data = from_dataset(train, validation, calibration, test, normalize=normalize, **about)
     _check_fit(net, data)
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
     _check_frozen(net, plan)
@@ -436,8 +446,8 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         raise OfframpError(
             f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; {remedy}"
         )
-    if isinstance(data.train, Split):
-        _check_normalized(data.train.images)
+    some = data.train.images if isinstance(data.train, Split) else data.train.first(SOME)
+    _check_normalized(some)
     if len(data.classes) != net.classes:
         raise OfframpError(
             f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal"
@@ -482,5 +492,5 @@ def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
         plan.data.mean,
         plan.data.std,
         store.read_trial(trial.id),
-        test.images if isinstance(test, Split) else None,
+        test,
     )

@@ -10,6 +10,7 @@ from os import cpu_count
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from offramp.data import split_file
@@ -173,9 +174,7 @@ def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]
     source = part.source.images
     if not isinstance(source, Opened):
         for image in part.source.read(rows):
-            shown = None if image.is_floating_point() else geometry.of_batch(image[None])
-            counted = None if shown is None else value_counts(shown)
-            yield (image.shape[2], image.shape[1]), counted, None
+            yield _size(image), _counts(image, geometry), None
         return
 
     def look(row: int) -> Look:
@@ -183,10 +182,20 @@ def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]
             image = source.open(row)
         except OfframpError as error:
             return (0, 0), None, str(error)
-        return image.size, value_counts(geometry.of(image)[None]), None
+        return _size(image), _counts(image, geometry), None
 
     with ThreadPoolExecutor(min(len(rows), cpu_count() or 1, 16)) as pool:
         yield from pool.map(look, rows.tolist())
+
+
+def _size(image: Image.Image | Tensor) -> Size:
+    return (image.shape[2], image.shape[1]) if isinstance(image, Tensor) else image.size
+
+
+def _counts(image: Image.Image | Tensor, geometry: Geometry) -> Tensor | None:
+    if isinstance(image, Tensor) and image.is_floating_point():
+        return None
+    return value_counts(geometry.of(image)[None])
 
 
 def _copies(sources: Sources) -> tuple[Copies, ...]:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.augment import Augment, clash
+from offramp.augment import Augment, View, clash
 from offramp.data.images import manifest
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
+from offramp.data.images.own import Own
 from offramp.data.loading.views import cut_out
 from offramp.errors import OfframpError
 
@@ -80,12 +82,24 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a training image is drawn. box: the numbers that it is cut by, of `cut_draws`.  view: under
+    which the user's own transform draws. None: not at all."""
+
+    box: Sequence[float] | None = None
+    view: View | None = None
+
+
+AS_IT_IS = Look()
+
+
 @dataclass(frozen=True, eq=False)
 class FileSplit:
-    """A split whose images are made from files whenever they are asked for.
+    """A split whose images are made, from files or a user's Dataset, whenever they are asked for.
 
     source, rows: which images, [N] int64 on the CPU.  geometry: what is made of them.
-    labels: [N] int64.  shape: (C, H, W) of every image; all are uint8.
+    labels: [N] int64.  shape: (C, H, W) of every image.  dtype: uint8, or float32 as of `Split`.
     digest: that of the split of these pixels in memory: how images are read changes no key.
     content: hash of the files themselves, where training images are cut from more than the pixels of
         `digest` show; else None.
@@ -102,23 +116,43 @@ class FileSplit:
     content: str | None = None
     held: tuple[Image.Image, ...] | None = None
     files: tuple[str, ...] = ()
+    dtype: torch.dtype = torch.uint8
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.uint8
+    def image(self, index: int, augment: Augment | None, look: Look) -> np.ndarray:
+        """Image `index`, from 0 to N - 1: [H, W, C]. Of a random view what the user's own transform and
+        the box that was drawn make; where nothing was drawn, as it is.
 
-    def picture(self, index: int, augment: Augment | None, drawn: Sequence[float] | None) -> Image.Image:
-        """Image `index`, from 0 to N - 1: as it is where nothing was drawn, else the box that was.
-
-        Raises OfframpError naming a file that is damaged.
+        Raises OfframpError naming a file that is damaged, or an image that came out in another shape.
         """
-        opened = self.source.open(int(self.rows[index])) if self.held is None else self.held[index]
-        if augment is None or drawn is None:
-            return self.geometry.sized(self.geometry.toned(opened))
-        return cut_out(augment, self.geometry.whole(opened), drawn, (self.shape[1], self.shape[2]))
+        row = int(self.rows[index])
+        if look.view is not None and isinstance(self.source, Own):
+            opened = self.source.view(row, look.view, index)
+        else:
+            opened = self.source.open(row) if self.held is None else self.held[index]
+        if isinstance(opened, Tensor):
+            made = self.geometry.of(opened).permute(1, 2, 0).numpy()
+        elif augment is None or look.box is None:
+            made = np.asarray(self.geometry.sized(self.geometry.toned(opened)))
+        else:
+            size = (self.shape[1], self.shape[2])
+            made = np.asarray(cut_out(augment, self.geometry.whole(opened), look.box, size))
+        made = made if made.ndim == 3 else made[..., None]
+        channels, height, width = self.shape
+        if made.shape != (height, width, channels) or str(made.dtype) != _type(self.dtype):
+            raise OfframpError(
+                f"{self.source.name(row)} comes out of its random transform as {list(made.shape)} "
+                f"{made.dtype}, and without it as {[height, width, channels]} {_type(self.dtype)}; have "
+                "both end alike, or set data.size"
+            )
+        return made
+
+    def first(self, count: int) -> Tensor:
+        """As they are, the first images, or all where there are less: [n, C, H, W]."""
+        made = [self.image(n, None, AS_IT_IS) for n in range(min(count, len(self)))]
+        return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
 
     def changed(self, key: str) -> str | None:
         """An image file that is no longer what the digests were made of; None where none is found.
@@ -281,4 +315,8 @@ def _check(augment: Augment, train: Split | FileSplit) -> None:
 
 
 def _described(images: Split | FileSplit | Tensor) -> str:
-    return f"{list(images.shape)} {str(images.dtype).removeprefix('torch.')}"
+    return f"{list(images.shape)} {_type(images.dtype)}"
+
+
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -6,7 +6,7 @@ import inspect
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -17,15 +17,17 @@ from offramp.data import split_file
 from offramp.data.dataset import SPLITS, Data
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
+from offramp.data.images.own import Own
 from offramp.data.raw import RawData
 from offramp.data.read import Loader, Taken, streams, take, take_files
 from offramp.data.remarks import remarks
-from offramp.data.samples import Samples, class_names, from_function, read_given, read_samples
+from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.splits import Subset, as_asked, by_class, choose
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
+from offramp.hashing import digest
 from offramp.units import counted
 from offramp.usercode import Recorded, is_user_code
 from offramp.usercode import load as load_code
@@ -86,32 +88,30 @@ def save_splits(spec: DataSpec, path: Path) -> None:
 
 
 def from_dataset(
-    train: Samples | tuple[Any, Any],
-    validation: Samples | tuple[Any, Any] | None = None,
-    calibration: Samples | tuple[Any, Any] | None = None,
-    test: Samples | tuple[Any, Any] | None = None,
+    train: Samples,
+    validation: Samples = None,
+    calibration: Samples = None,
+    test: Samples = None,
     *,
+    plain: Samples = None,
     classes: Sequence[str] | None = None,
     name: str = "custom",
     split_seed: int = 0,
     normalize: Literal["train", "imagenet"] = "train",
+    shape: tuple[int, int, int] | None = None,
+    augment: Augment | None = None,
 ) -> Data:
-    """Data from map-style Datasets of (image, label), or pairs of arrays (images, labels).
+    """Data from Datasets of (image, label), or pairs of arrays (images, labels).
 
-    A split that is not given is held out of train. classes: names; by default those the Dataset
-    names itself (`train.classes`), else the numbers of the training labels. normalize: see `DataSpec`.
-    See `offramp.data.samples.read_samples` for the forms an image may take.
+    A split that is not given is held out of train. normalize: see `DataSpec`. See
+    `offramp.data.samples.read_samples` for the forms of images and labels, `plain`, `classes` and
+    `shape`.
 
     Raises OfframpError naming the sample that is wrong, or the split that would be empty.
     """
-    raw = RawData(
-        train=read_samples(train, "train"),
-        validation=read_given(validation, "validation"),
-        calibration=read_given(calibration, "calibration"),
-        test=read_given(test, "test"),
-        classes=tuple(classes) if classes is not None else class_names(train),
-    )
-    return assemble(raw, DataSpec(name, split_seed=split_seed, normalize=normalize))
+    splits = {"train": train, "validation": validation, "calibration": calibration, "test": test}
+    raw = read_samples(splits, plain, classes, shape)
+    return assemble(raw, DataSpec(name, split_seed=split_seed, normalize=normalize), augment)
 
 
 def assemble(
@@ -134,19 +134,24 @@ def assemble(
     _check_loader(loader, parts.values(), spec)
     taken = {}
     for key, part in parts.items():
+        source, trains = part.source.images, part is chosen.parts["train"]
         # Random boxes are cut from the images as they are stored, where those can be had.
         whole = (
-            part is chosen.parts["train"]
+            trains
             and augment is not None
             and augment.resized_crop is not None
             and geometry.size is not None
-            and isinstance(part.source.images, Opened)
+            and (source.pictures if isinstance(source, Own) else isinstance(source, Opened))
         )
-        if whole or streams(part, geometry, loader, whole):
-            hold = not streams(part, geometry, loader, whole)
+        own = source if isinstance(source, Own) and source.drawn is not None and trains else None
+        if own or whole or streams(part, geometry, loader, whole):
+            hold = not (own or streams(part, geometry, loader, whole))
             taken[key] = take_files(part, geometry, spec.on_error, whole, hold)
         else:
             taken[key] = take(part, geometry, spec.on_error)
+        if own:
+            views = [own.views[row] for row in taken[key].part.rows.tolist()]
+            augment = replace(augment or Augment(), own=digest(views))
     read = {name: taken[id(part)] for name, part in chosen.parts.items()}
     if given:
         split_file.check(given, listed, raw, read)
@@ -160,7 +165,7 @@ def assemble(
         "split_seed": spec.split_seed,
         "by_class": counts,
         "geometry": asdict(geometry),
-        "remarks": [*chosen.remarks, *remarks(counts, classes)],
+        "remarks": [*raw.provenance.get("remarks", ()), *chosen.remarks, *remarks(counts, classes)],
         "group_in_another_split": chosen.dropped,
         "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
@@ -192,7 +197,7 @@ def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> No
         raise OfframpError(f"execution.loader cannot be '{loader}'{nearest(loader, kinds)}")
     if loader == "streaming" and not any(isinstance(p.source.images, Opened) for p in parts):
         raise OfframpError(
-            f"data set '{spec.name}' is no image files, so it cannot be streamed; "
+            f"data set '{spec.name}' is neither image files nor a Dataset, so it cannot be streamed; "
             "leave execution.loader out"
         )
 

@@ -15,6 +15,7 @@ from offramp.data.dataset import FileSplit, Split, moments, statistics
 from offramp.data.images.decode import in_threads
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
+from offramp.data.images.own import Own
 from offramp.data.images.scan import check_unchanged, made_of, scan
 from offramp.data.pace import Pace
 from offramp.data.raw import pixel_digest
@@ -56,7 +57,7 @@ def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bo
         return False
     if loader == "streaming" or whole:
         return True
-    if not isinstance(source, Files) and geometry == Geometry():
+    if not isinstance(source, (Files, Own)) and geometry == Geometry():
         return False  # what is compressed in memory is small
     side = geometry.size
     size = len(part.rows) * (3 * side * side if side else _first(part, source, geometry))
@@ -67,7 +68,7 @@ def _first(part: Subset, source: Opened, geometry: Geometry) -> int:
     """Bytes of the first image that can be read; 0 where none can, which `take` will say."""
     for row in part.rows.tolist():
         with suppress(OfframpError):
-            return geometry.of(source.open(row)).numel()
+            return geometry.of(source.open(row)).nbytes
     return 0
 
 
@@ -112,14 +113,18 @@ def take_files(
         check_unchanged(left, source, digests)
     content = digest([digests, plain(geometry)]) if whole else None
     about = (source, left.rows, geometry, left.labels, found.shape, found.digest)
-    split = FileSplit(*about, content, held, files=tuple(digests))
+    dtype = torch.uint8 if found.counts else torch.float32
+    split = FileSplit(*about, content, held, tuple(digests), dtype)
     skipped = [source.name(row) for row in part.rows[~good].tolist()]
-    return Taken(split, left, digests, skipped, *moments(found.counts))
+    channels = found.shape[0]
+    normal = moments(found.counts) if found.counts else ((0.0,) * channels, (1.0,) * channels)
+    return Taken(split, left, digests, skipped, *normal)
 
 
 def _held(part: Subset, source: Opened, geometry: Geometry) -> tuple[Image.Image, ...]:
     pace = Pace("decoding images", len(part.rows))
-    return tuple(geometry.whole(source.open(row)) for row in pace.over(part.rows.tolist()))
+    opened = (source.open(row) for row in pace.over(part.rows.tolist()))
+    return tuple(geometry.whole(image) for image in opened if isinstance(image, Image.Image))
 
 
 def digests_of(part: Subset) -> list[str]:

@@ -1,73 +1,107 @@
-"""A user's own data: PyTorch's map-style Datasets, pairs of arrays, and functions that return them."""
+"""A user's own data: PyTorch's Datasets, pairs of arrays, and functions that return them."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sized
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
+from offramp.augment import View
 from offramp.data.dataset import SPLITS
-from offramp.data.images.decode import stack
+from offramp.data.images.geometry import Geometry
+from offramp.data.images.own import (
+    Form,
+    Own,
+    Rows,
+    Spool,
+    form_of,
+    pixels_of,
+    plain_seed,
+    read_sample,
+    sample_failed,
+    seeded,
+    sha256,
+    taken_apart,
+    view_seed,
+)
+from offramp.data.labels import numbered
 from offramp.data.pace import Pace
-from offramp.data.raw import RawData, RawSplit
+from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.errors import OfframpError, nearest
+from offramp.seeding import derive
 from offramp.usercode import Loaded, failed, file_of
 
+Samples = Any
+"""A Dataset of (image, label), or a pair of arrays (images, labels)."""
 
-class Samples(Protocol):
-    """A map-style Dataset of (image, label); it also has a length."""
+KEPT = 2**28  # bytes of a Dataset's images that stay in memory once they were read
+PROBED = 64  # images of a split that are read twice, to find random transforms
+FIRST = View(0, 0)
 
-    def __getitem__(self, index: int, /) -> Any: ...
 
+def read_samples(
+    given: Mapping[str, Samples],
+    plain: Samples = None,
+    classes: Sequence[str] | None = None,
+    shape: tuple[int, int, int] | None = None,
+) -> RawData:
+    """The splits of a user's own, `train` among them; one that is None is as good as not given.
 
-def read_samples(samples: Samples | tuple[Any, Any], name: str) -> RawSplit:
-    """All samples of a map-style Dataset, each read once (so a random transform is frozen), or a
-    pair of arrays (images [N, C, H, W] or [N, H, W], labels [N]).
+    A split is a Dataset of (image, label) that has a length, map-style or iterable; or a pair of arrays
+    (images [N, C, H, W], [N, H, W, C] or [N, H, W]; labels [N]). An image is a PIL image, a tensor
+    [C, H, W] or [H, W], or an array [H, W, C], [C, H, W] or [H, W]; uint8, or floating point taken as
+    already normalized. Labels: see `offramp.data.labels.numbered`.
 
-    An image may be a PIL image, a tensor [C, H, W] or [H, W], or an array [H, W, C], [C, H, W] or
-    [H, W]; uint8, or floating point taken as already normalized. name: of the split, for errors.
+    Each sample is read once, and kept where all are small; else it is read again when it is needed (an
+    iterable's goes to a temporary file). Python's, NumPy's and torch's generators are seeded for it. A
+    random transform, which a few samples tell that are read twice, is for training images alone.
 
-    Raises OfframpError naming the sample that is wrong.
+    plain: the training samples without their random transform, in the same order: what is evaluated,
+    held out, and counted.  classes: names; by default those that a Dataset gives itself
+    (`train.classes`).  shape: (C, H, W) that images of several sizes are made to.
+
+    Raises OfframpError naming the sample that is wrong, and for a random transform where none can be.
     """
-    if isinstance(samples, tuple):
-        return _read_arrays(samples, name)
-    if not isinstance(samples, Sized) or not hasattr(samples, "__getitem__"):
-        raise OfframpError(
-            f"the {name} data is a {type(samples).__name__}; give a map-style Dataset, with "
-            "__len__ and __getitem__"
-        )
-    images, labels, names = [], [], []
-    for i in Pace(f"reading {name} samples", len(samples)).over(range(len(samples))):
-        where = f"{name} sample {i}"
-        sample = samples[i]
-        if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-            raise OfframpError(f"{where} is a {type(sample).__name__}; give (image, label)")
-        images.append(_image(sample[0], where))
-        labels.append(_label(sample[1], where))
-        names.append(where)
-    if not images:
-        raise OfframpError(f"the {name} data holds no samples; give it at least one")
-    return RawSplit(stack(images, names), torch.tensor(labels, dtype=torch.int64))
+    known = {name: samples for name, samples in given.items() if samples is not None}
+    read = {name: _read(samples, name) for name, samples in known.items() if name != "train"}
+    read = {"train": _read_train(known["train"], plain), **read}
+    names = class_names(known["train"]) if classes is None else tuple(map(str, classes))
+    found = numbered({name: labels for name, (_, labels) in read.items()}, names)
+    raw = {name: RawSplit(images, found.labels[name]) for name, (images, _) in read.items()}
+    remarks = [found.remark] if found.remark else []
+    if isinstance(own := raw["train"].images, Own) and own.drawn is not None:
+        remarks.append("training images are drawn anew each epoch by the data's own random transform")
+    return RawData(
+        train=raw["train"],
+        test=raw.get("test"),
+        classes=found.classes,
+        validation=raw.get("validation"),
+        calibration=raw.get("calibration"),
+        provenance={"remarks": remarks} if remarks else {},
+        geometry=_geometry({form for split in raw.values() for form in _forms(split.images)}, shape),
+    )
 
 
 def from_function(name: str, own: Loaded, arguments: Mapping[str, Any]) -> RawData:
     """What the user's function `own` returns, as RawData.
 
-    It may return RawData; a mapping with `train`, and optionally `test`, `validation`,
-    `calibration` (Datasets or pairs of arrays) and `classes` (names); or a tuple (train, test).
+    It may return RawData; a mapping with `train`, and optionally `plain`, `test`, `validation`,
+    `calibration` (as `read_samples` takes them) and `classes` (names); a tuple (train, test); or one
+    pair of arrays.
 
     Raises OfframpError when the function fails or returns something else.
     """
     try:
         made = own.function(**arguments)
         if isinstance(made, tuple) and len(made) == 2:
-            made = dict(zip(("train", "test"), made, strict=True))
+            arrays = all(isinstance(part, (Tensor, np.ndarray)) for part in made)
+            made = {"train": made} if arrays else dict(zip(("train", "test"), made, strict=True))
         raw = made if isinstance(made, RawData) else _from_mapping(name, made)
     except OfframpError:
         raise
@@ -77,15 +111,14 @@ def from_function(name: str, own: Loaded, arguments: Mapping[str, Any]) -> RawDa
     return replace(raw, provenance={**raw.provenance, "source": source})
 
 
-def read_given(samples: Samples | tuple[Any, Any] | None, name: str) -> RawSplit | None:
-    """`read_samples` of a split that need not be given."""
-    return None if samples is None else read_samples(samples, name)
-
-
 def class_names(samples: Any) -> tuple[str, ...]:
-    """The names that a Dataset gives itself, as torchvision's do; empty where it has none."""
+    """The names that a Dataset, or the one that it is a Subset of, gives itself, as torchvision's do;
+    empty where it has none."""
     names = getattr(samples, "classes", None)
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+    if isinstance(names, (list, tuple)):
+        return tuple(map(str, names))
+    inner = getattr(samples, "dataset", None)
+    return () if inner is None else class_names(inner)
 
 
 def _from_mapping(name: str, made: Any) -> RawData:
@@ -94,69 +127,192 @@ def _from_mapping(name: str, made: Any) -> RawData:
             f"{name} returned a {type(made).__name__}; return RawData, a tuple (train, test), or a "
             "mapping with at least 'train'"
         )
+    known = (*SPLITS, "plain", "classes")
     for key in made:
-        if key not in (*SPLITS, "classes"):
+        if key not in known:
+            raise OfframpError(f"{name} returned the key {key!r}{nearest(str(key), known)}")
+    splits = {key: samples for key, samples in made.items() if key in SPLITS}
+    return read_samples(splits, made.get("plain"), made.get("classes"))
+
+
+Read = tuple[ImageRows, Sequence[Any]]  # images, and labels as they were given
+
+
+def _read_train(samples: Samples, plain: Samples) -> Read:
+    if plain is None:
+        return _read(samples, "train")
+    if isinstance(samples, tuple) or not _by_row(samples) or not _by_row(plain):
+        raise OfframpError("`plain` goes with a map-style Dataset for train, and is one; leave it out")
+    images, labels = _read(plain, "plain")
+    assert isinstance(images, Own)
+    if _length(samples, "train") != len(images):
+        raise OfframpError(
+            f"train holds {len(samples)} samples, plain {len(images)}; give the same ones to both"
+        )
+    views = []
+    images = replace(images, split="train")
+    for row in Pace("reading train samples", len(images)).over(range(len(images))):
+        name = images.name(row)
+        image, label = read_sample(samples, row, view_seed(FIRST, row), name)
+        if len(set(numbered({"train": [label, labels[row]]}).labels["train"].tolist())) > 1:
             raise OfframpError(
-                f"{name} returned the key {key!r}{nearest(str(key), (*SPLITS, 'classes'))}"
+                f"{name} has the label {label!r}, in plain {labels[row]!r}; give both the same samples"
             )
-    classes = made.get("classes")
-    return RawData(
-        train=read_samples(made["train"], "train"),
-        validation=read_given(made.get("validation"), "validation"),
-        calibration=read_given(made.get("calibration"), "calibration"),
-        test=read_given(made.get("test"), "test"),
-        classes=class_names(made["train"]) if classes is None else tuple(map(str, classes)),
+        views.append(sha256(image))
+    for row in _probes(len(images)):
+        again, _ = read_sample(samples, row, view_seed(FIRST, row), images.name(row))
+        if sha256(again) != views[row]:
+            raise _unseeded(images.name(row))
+    return replace(images, drawn=samples, views=tuple(views)), labels
+
+
+def _read(samples: Samples, split: str) -> Read:
+    if isinstance(samples, tuple):
+        return _read_arrays(samples, split)
+    if isinstance(samples, DataLoader):
+        raise OfframpError(f"the {split} data is a DataLoader; give its dataset: loader.dataset")
+    total, rows = _length(samples, split), _by_row(samples)
+    passed = _by_rows(samples, split, total) if rows else _in_order(samples, split, total, 0)
+    kept: list[Tensor] | Spool | None = [] if rows else Spool()
+    forms: list[Form] = []
+    shas: list[str] = []
+    labels: list[Any] = []
+    size = 0
+    for image, label in Pace(f"reading {split} samples", total).over(passed):
+        forms.append(form_of(image))
+        shas.append(sha256(image))
+        labels.append(label)
+        size += image.nbytes
+        if isinstance(kept, list) and size > KEPT:
+            kept = None
+        if kept is not None:
+            kept.append(image)
+    if len(labels) < max(total, 1):
+        raise OfframpError(
+            f"the {split} data holds no samples; give it at least one"
+            if not labels
+            else f"the {split} data has a length of {total} and gave {len(labels)} samples; correct it"
+        )
+    (_check_rows if rows else _check_order)(samples, split, shas)
+    return Own(split, samples, tuple(forms), tuple(shas), kept), labels
+
+
+def _by_row(samples: Any) -> bool:
+    return hasattr(samples, "__getitem__") and not isinstance(samples, IterableDataset)
+
+
+def _length(samples: Any, split: str) -> int:
+    try:
+        return len(samples)
+    except (TypeError, NotImplementedError, AttributeError):
+        raise OfframpError(
+            f"the {split} data is a {type(samples).__name__} without a length; give a map-style "
+            "Dataset, or an iterable one with __len__ (of WebDataset: .with_length(n, silent=True))"
+        ) from None
+
+
+def _by_rows(samples: Rows, split: str, total: int) -> Iterator[tuple[Tensor, Any]]:
+    for row in range(total):
+        yield read_sample(samples, row, plain_seed(row), f"{split} sample {row}")
+
+
+def _in_order(samples: Any, split: str, total: int, seed: int) -> Iterator[tuple[Tensor, Any]]:
+    """The first samples of an iterable."""
+    with seeded(derive(seed, "samples")):
+        where = f"{split} data"
+        try:
+            for number, sample in enumerate(itertools.islice(iter(samples), total)):
+                where = f"{split} sample {number + 1}"
+                yield taken_apart(sample, f"{split} sample {number}")
+        except OfframpError:
+            raise
+        except Exception as error:
+            raise sample_failed(where, error) from error
+
+
+def _probes(total: int) -> range:
+    return range(0, total, -(-total // PROBED))
+
+
+def _check_rows(samples: Rows, split: str, shas: Sequence[str]) -> None:
+    """Raises OfframpError where samples depend on more than their number."""
+    for row in _probes(len(shas)):
+        where = f"{split} sample {row}"
+
+        def sha(seed: int, row: int = row, where: str = where) -> str:
+            return sha256(read_sample(samples, row, seed, where)[0])
+
+        if sha(derive(1, "sample", row)) != shas[row]:
+            raise _changing(split, where) if sha(plain_seed(row)) == shas[row] else _unseeded(where)
+
+
+def _check_order(samples: Any, split: str, shas: Sequence[str]) -> None:
+    """Raises OfframpError where a second pass gives other samples than the first."""
+    for number, (image, _) in enumerate(_in_order(samples, split, min(len(shas), PROBED), 1)):
+        if sha256(image) != shas[number]:
+            raise OfframpError(
+                f"{split} sample {number} is another one in the next pass; leave shuffling out, which "
+                "offramp does, and random transforms, in place of which there is `augment`"
+            )
+
+
+def _changing(split: str, where: str) -> OfframpError:
+    """What to tell of a random transform where images must stand still."""
+    if split == "train":
+        remedy = (
+            "give `plain`, the same Dataset without its random transform, to evaluate and hold out of, "
+            "or leave the transform out and set `augment`"
+        )
+    else:
+        remedy = "give the transform that evaluates; only train may have a random one"
+    return OfframpError(f"{where} is another image whenever it is read; {remedy}")
+
+
+def _unseeded(where: str) -> OfframpError:
+    return OfframpError(
+        f"{where} changes by a generator of its own, so no run could be repeated; draw from torch's, "
+        "NumPy's or Python's global one, which are seeded for each sample"
     )
 
 
-def _read_arrays(pair: tuple[Any, ...], name: str) -> RawSplit:
-    if len(pair) != 2 or not all(isinstance(part, (Tensor, np.ndarray)) for part in pair):
-        raise OfframpError(f"the {name} data is a tuple, but not of two arrays; give images, labels")
+def _forms(images: ImageRows) -> set[Form]:
+    return set(images.forms) if isinstance(images, Own) else set()
+
+
+def _geometry(forms: set[Form], shape: tuple[int, int, int] | None) -> Geometry:
+    """What pictures that differ are made to: gray beside color is color, as of any source.
+
+    Raises OfframpError where several sizes are to be made to what is no square.
+    """
+    if not all(form.picture for form in forms):
+        return Geometry()
+    channels: Literal[1, 3] | None = 3 if len({form.shape[0] for form in forms}) > 1 else None
+    if shape is None or len({form.shape[1:] for form in forms}) < 2:
+        return Geometry(channels=channels)
+    if shape[1] != shape[2] or shape[0] not in (1, 3):
+        raise OfframpError(
+            f"images come in several sizes, and the network takes {list(shape)}, no square picture; "
+            "have the Dataset give that"
+        )
+    return Geometry(size=shape[1], channels=1 if shape[0] == 1 else 3)
+
+
+def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
+    if len(pair) != 2 or not isinstance(pair[0], (Tensor, np.ndarray)):
+        raise OfframpError(f"the {split} data is a tuple, but not of two arrays; give images, labels")
     try:
-        images, labels = (torch.as_tensor(part) for part in pair)
+        images = torch.as_tensor(pair[0])
     except TypeError:
-        raise OfframpError(f"the {name} data must be numbers; give class numbers as labels") from None
+        raise OfframpError(f"the {split} images are no numbers; give uint8 pixels") from None
+    last = isinstance(pair[0], np.ndarray) and images.dim() == 4 and images.shape[1] not in (1, 3)
+    if last and images.shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2).contiguous()
     if images.dim() == 3:
         images = images[:, None]
-    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise OfframpError(f"{name} labels must be integers [N]; give one class number an image")
+    labels = pair[1].tolist() if hasattr(pair[1], "tolist") else list(pair[1])
     if len(images) != len(labels):
         raise OfframpError(
-            f"the {name} data has {len(images)} images but {len(labels)} labels; "
+            f"the {split} data has {len(images)} images but {len(labels)} labels; "
             "give one label for each image"
         )
-    return RawSplit(_pixels(images, f"the {name} data"), labels.to(torch.int64))
-
-
-def _image(image: Any, where: str) -> Tensor:
-    """One image as [C, H, W], uint8 or float32."""
-    if isinstance(image, Image.Image):
-        deep = image.mode == "F" or image.mode.startswith("I")
-        if deep:
-            raise OfframpError(f"{where} has PIL mode {image.mode}; convert it to 8 bits a channel")
-        image = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    if isinstance(image, np.ndarray):
-        channels_last = image.ndim == 3 and image.shape[2] in (1, 3)
-        image = torch.from_numpy(np.ascontiguousarray(image))
-        image = image.permute(2, 0, 1) if channels_last else image
-    if not isinstance(image, Tensor):
-        raise OfframpError(
-            f"{where} has a {type(image).__name__} for an image; give a PIL image, tensor or array"
-        )
-    image = image[None] if image.dim() == 2 else image
-    if image.dim() != 3:
-        raise OfframpError(f"{where} has an image of shape {list(image.shape)}; give [C, H, W]")
-    return _pixels(image, where)
-
-
-def _pixels(images: Tensor, where: str) -> Tensor:
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise OfframpError(f"{where} has {images.dtype} pixels; give uint8, or floats normalized")
-    return images if images.dtype == torch.uint8 else images.to(torch.float32)
-
-
-def _label(label: Any, where: str) -> int:
-    try:
-        return operator.index(label)
-    except TypeError:
-        raise OfframpError(f"{where} has the label {label!r}; give an integer class number") from None
+    return pixels_of(images, f"the {split} data"), labels

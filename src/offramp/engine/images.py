@@ -96,7 +96,8 @@ class Images:
             return
         made = self._prefetch.batches(split, chunks, view)
         for rows, stored in zip(chunks, made, strict=True):
-            yield self._finished(stored, rows, view)
+            kept = stored.clone() if stored.is_floating_point() else stored  # else normalizing is a copy
+            yield self._finished(kept, rows, view)
 
     def close(self) -> None:
         """End the processes that read files."""

@@ -37,8 +37,9 @@ class Opened(Protocol):
     def name(self, row: int) -> str:
         """What to call an image in a message, such as the path of its file."""
 
-    def open(self, row: int) -> Image.Image:
-        """An image as it is stored: upright, RGB, 8 bits a channel, of any size. Safe in threads.
+    def open(self, row: int) -> Image.Image | Tensor:
+        """An image as it is stored: upright, RGB or L, 8 bits a channel, of any size; [C, H, W] where it
+        is no such picture. Safe in threads.
 
         Raises OfframpError naming an image that is damaged.
         """

@@ -21,6 +21,7 @@ from offramp.data.dataset import value_counts
 from offramp.data.images import cache
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
+from offramp.data.images.own import Own
 from offramp.data.pace import Pace
 from offramp.data.splits import Subset
 from offramp.errors import OfframpError
@@ -33,7 +34,8 @@ BLOCK = 1024  # images that are in memory at once
 @dataclass(frozen=True)
 class Scan:
     """shape: (C, H, W) of every image.  digest: of a `Split` of the pixels.  counts: of
-    `offramp.data.dataset.value_counts`.  damaged: positions of the images that could not be read."""
+    `offramp.data.dataset.value_counts`; empty where pixels are float32.  damaged: positions of the
+    images that could not be read."""
 
     shape: tuple[int, int, int]
     digest: str
@@ -51,6 +53,8 @@ def scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> tuple[
     """
     hashes = source.digests(part.rows)
     known = [VERSION, PIL.__version__, hashes, part.labels.tolist(), plain(geometry)]
+    if isinstance(source, Own):  # whose hashes are of pixels alone
+        known.append([str(source.forms[row]) for row in part.rows.tolist()])
     path = cache.folder() / "scans" / f"{digest(known)}.json"
     found, kept = None, cache.read(path)
     if kept is not None:
@@ -86,6 +90,7 @@ def made_of(source: Opened, geometry: Geometry, skip: bool, row: int) -> Tensor 
 
 def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     shape: torch.Size | None = None
+    dtype = torch.uint8
     first = source.name(int(part.rows[0]))
     sha, counts, damaged = hashlib.sha256(), torch.zeros(0), []
     pace = Pace("looking through images, once", len(part.rows))
@@ -99,14 +104,18 @@ def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
                 if shape is None:
                     shape, first = image.shape, source.name(row)
                     sha.update(f"{(len(part.rows), *shape)} {image.dtype}".encode())
+                    dtype = image.dtype
                     counts = torch.zeros(len(image), 256, dtype=torch.int64)
-                if image.shape != shape:
+                if image.shape != shape or image.dtype != dtype:
                     raise OfframpError(
                         f"{source.name(row)} is {list(image.shape)} where {first} is {list(shape)}; "
                         "set data.size, which makes one size"
                     )
                 sha.update(image.contiguous().numpy().data)
-                counts += value_counts(image[None])
+                if dtype == torch.uint8:
+                    counts += value_counts(image[None])
+                elif not bool(image.isfinite().all()):
+                    raise OfframpError(f"{source.name(row)} holds NaN or infinity; clean the data")
     if shape is None:
         raise OfframpError(f"none of {len(part.rows)} images can be read, the first is {first}")
     if damaged:  # the hash begins with the number of images: once more, over those that can be read
@@ -115,4 +124,5 @@ def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
         return Scan(clean.shape, clean.digest, clean.counts, tuple((~good).nonzero().flatten().tolist()))
     sha.update(part.labels.numpy().data)
     channels, height, width = shape
-    return Scan((channels, height, width), sha.hexdigest(), tuple(map(tuple, counts.tolist())), ())
+    values = tuple(map(tuple, counts.tolist())) if dtype == torch.uint8 else ()
+    return Scan((channels, height, width), sha.hexdigest(), values, ())

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from offramp.augment import Augment, View
-from offramp.data.dataset import FileSplit
+from offramp.data.dataset import AS_IT_IS, FileSplit, Look
+from offramp.data.images.own import Own
 from offramp.data.loading.views import cut_draws
 from offramp.errors import OfframpError
 from offramp.process import end_with_parent, leave_signals_to_parent
 
-Asked = tuple[str, int, tuple[float, ...] | None]  # split, image, the numbers that it is cut by
+Asked = tuple[str, int, Look]  # split, image, how it is drawn
 
 REPLACED = 3  # killed workers that others are started for
 AHEAD = 2  # batches that each worker makes before they are asked for
@@ -52,15 +53,15 @@ class Slots:
         except (OSError, ValueError, OverflowError):
             return None
 
-    def array(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
-        """The first bytes of a slot as uint8 of `shape`; not a copy.
+    def array(self, slot: int, shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
+        """The first bytes of a slot as numbers of `shape`; not a copy.
 
         Raises ValueError when they are more than its size.
         """
         count = int(np.prod(shape))
-        if count > self.size or not 0 <= slot < self.count:
+        if count * np.dtype(dtype).itemsize > self.size or not 0 <= slot < self.count:
             raise ValueError(f"{shape} in slot {slot}; there are {self.count} of {self.size} bytes")
-        whole = np.frombuffer(self.memory, np.uint8, count, slot * self.size)
+        whole = np.frombuffer(self.memory, dtype, count, slot * self.size)
         return whole.reshape(shape)
 
 
@@ -75,18 +76,21 @@ class Prefetch:
         self._splits = splits
         self._augment = augment
         self._boxes = augment is not None and augment.resized_crop is not None
-        self._workers = workers
+        self._own = augment is not None and augment.own is not None
+        # What a user defined may be sent to no other process: it must be there when that is forked.
+        users = any(isinstance(split.source, Own) for split in splits.values())
+        self._workers = 0 if users and START is None else workers
         self._slots: Slots | None = None
         self._asked = _Asked()
         self._loader: DataLoader[Any] | None = None
         self._killed = 0
 
     def batches(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:
-        """The images of each of `chunks`, which are rows [n] int64: [n, C, H, W] uint8 on the CPU,
-        channels-last. Each holds only until the next is asked for: its memory is used again.
+        """The images of each of `chunks`, which are rows [n] int64: [n, C, H, W] of the split's type, on
+        the CPU, channels-last. Each holds only until the next is asked for: its memory is used again.
 
-        Of an augmentation only what is cut from files is done here. One pass at a time: a second one
-        ends the first.
+        Of an augmentation only what is cut from files, and a user's own, is done here. One pass at a
+        time: a second one ends the first.
 
         A worker that is killed is replaced, up to REPLACED times, and what it was at is made again.
 
@@ -124,13 +128,13 @@ class Prefetch:
         )
         for made in _begun(loader):
             if slots is not None and isinstance(made, _Filled):
-                yield _as_images(slots.array(made.slot, made.shape))
+                yield _as_images(slots.array(made.slot, made.shape, made.dtype))
                 free.append(made.slot)
             else:
                 yield _unpacked(made)
 
     def now(self, split: str, rows: Tensor, view: View | None) -> Tensor:
-        """One batch [n, C, H, W] uint8, made in this process."""
+        """One batch [n, C, H, W] of the split's type, made in this process."""
         pictures = _Pictures(self._splits, self._augment, None)
         return _unpacked(pictures.__getitems__(_Order(None, self._asking(split, rows, view))))
 
@@ -139,14 +143,17 @@ class Prefetch:
         self._loader = self._slots = None
 
     def _asking(self, split: str, rows: Tensor, view: View | None) -> list[Asked]:
-        if view is None or not self._boxes:
-            return [(split, row, None) for row in rows.tolist()]
+        if view is None or not (self._boxes or self._own):
+            return [(split, row, AS_IT_IS) for row in rows.tolist()]
+        own = view if self._own else None
+        if not self._boxes:
+            return [(split, row, Look(None, own)) for row in rows.tolist()]
         drawn = cut_draws(view, rows.cpu())
-        return [(split, row, tuple(d)) for row, d in zip(rows.tolist(), drawn, strict=True)]
+        return [(split, row, Look(d, own)) for row, d in zip(rows.tolist(), drawn, strict=True)]
 
     def _bytes(self, split: str) -> int:
         channels, height, width = self._splits[split].shape
-        return channels * height * width
+        return channels * height * width * self._splits[split].dtype.itemsize
 
     def _running(self, most: int) -> DataLoader[Any]:
         """The processes. most: bytes of the largest batch; where it is larger than any before, they are
@@ -184,6 +191,7 @@ class _Filled:
 
     slot: int
     shape: tuple[int, ...]
+    dtype: str
 
 
 class _Asked:
@@ -218,19 +226,20 @@ class _Pictures(Dataset[Any]):
         return self.__getitems__(order)
 
     def __getitems__(self, order: _Order) -> np.ndarray | _Filled | str:
-        channels, height, width = self._splits[order.asked[0][0]].shape
+        first = self._splits[order.asked[0][0]]
+        channels, height, width = first.shape
         shape = (len(order.asked), height, width, channels)
+        dtype = str(first.dtype).removeprefix("torch.")
         if order.slot is None or self._slots is None:
-            made = np.empty(shape, dtype=np.uint8)
+            made = np.empty(shape, dtype)
         else:
-            made = self._slots.array(order.slot, shape)
+            made = self._slots.array(order.slot, shape, dtype)
         try:
-            for place, (split, row, drawn) in zip(made, order.asked, strict=True):
-                picture = self._splits[split].picture(row, self._augment, drawn)
-                place[:] = np.asarray(picture).reshape(place.shape)
+            for place, (split, row, look) in zip(made, order.asked, strict=True):
+                place[:] = self._splits[split].image(row, self._augment, look)
         except OfframpError as error:
             return str(error)
-        return made if order.slot is None else _Filled(order.slot, shape)
+        return made if order.slot is None else _Filled(order.slot, shape, dtype)
 
 
 def _begun(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -226,7 +226,8 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     """The plan for data and a network at hand."""
     if study.augment is not None:
         with _at(study, "augment"):
-            data = replace(data, augment=study.augment)
+            own = None if data.augment is None else data.augment.own
+            data = replace(data, augment=replace(study.augment, own=own))
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}

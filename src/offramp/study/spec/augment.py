@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from offramp.augment import Augment, clash
@@ -13,6 +14,7 @@ USUAL: Mapping[str, Any] = {
     **{"flip": True, "vertical_flip": True, "crop": 4, "resized_crop": (0.08, 1.0)},
     **{"rotate": 10.0, "jitter": 0.2},
 }
+SAID = tuple(name for name in Augment.__dataclass_fields__ if name != "own")  # which is found
 _read = fields.reader(Augment)
 
 
@@ -29,13 +31,16 @@ def read_augment(value: Any) -> Augment | None:
             if name not in USUAL:
                 raise fields.unknown(name, USUAL)
         value = dict.fromkeys(value, True)
+    value = asdict(value) if isinstance(value, Augment) else value
+    if isinstance(value, Mapping):
+        value = {name: given for name, given in value.items() if (name, given) != ("own", None)}
     off = Augment()
     found = _read(
         {
             name: (USUAL[name] if given else getattr(off, name))
             if isinstance(given, bool) and name in USUAL
             else given
-            for name, given in fields.mapping(value, Augment.__dataclass_fields__).items()
+            for name, given in fields.mapping(value, SAID).items()
         }
     )
     if wrong := clash(found):
