@@ -328,10 +328,10 @@ def test_taps_by_number_and_splits_by_hand() -> None:
         ({"recipe": {"epochs": 0}}, "recipe.epochs must be at least 1, got 0"),
         ({"options": {"weights": 1}}, "strategy 'joint' has no option 'weights'"),
         ({"train": [1, 2]}, "train sample 0 is a int; give"),
-        ({"train": 3}, "the train data is a int; give a map-style Dataset"),
+        ({"train": 3}, "the train data is a int without a length"),
         (
-            {"train": (IMAGES, np.array(["a"] * 90))},
-            "the train data must be numbers; give class numbers",
+            {"train": (IMAGES, 5)},
+            "the train labels are a int; give a list of one label for each image",
         ),
         ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"permute to \[C, H, W\]"),
         ({"train": (IMAGES / 255, LABELS)}, r"images look like 0…1 pixels; give uint8 \[B, C, H, W\]"),

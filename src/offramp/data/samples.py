@@ -309,7 +309,10 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
         images = images.permute(0, 3, 1, 2).contiguous()
     if images.dim() == 3:
         images = images[:, None]
-    labels = pair[1].tolist() if hasattr(pair[1], "tolist") else list(pair[1])
+    labels = pair[1].tolist() if hasattr(pair[1], "tolist") else pair[1]
+    if not isinstance(labels, (list, tuple)):
+        kind = type(labels).__name__
+        raise OfframpError(f"the {split} labels are a {kind}; give a list of one label for each image")
     if len(images) != len(labels):
         raise OfframpError(
             f"the {split} data has {len(images)} images but {len(labels)} labels; "
