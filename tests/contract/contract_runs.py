@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offramp.data import Data, from_dataset
+from offramp.device import seeded
 from offramp.engine.evaluate import split_logits
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.passes import Images, Plain
@@ -26,7 +27,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
-from offramp.nets import ExitNetwork
+from offramp.nets import ExitNetwork, attach
 from offramp.numerics import Numerics
 from offramp.parts import Part, path
 from offramp.strategies import STRATEGIES
@@ -40,6 +41,8 @@ LAST_ONLY = "joint, last exit only"
 HEADS_ONLY = "pretrained-branch, scope head"
 SMALLEST = "digits-cnn"
 """The backbone that runs every strategy."""
+UNTRACEABLE = "attached by lists of submodules"
+"""A network that no tracer follows."""
 KINDS = ("baseline", "joint", "branch-wise", "distillation")
 """What other backbones run. Among these are phases of every kind: a whole network, all exits at once,
 segments on frozen ones, and heads on a frozen trunk with a teacher."""
@@ -90,7 +93,7 @@ def contract_plan(
 ) -> Plan:
     """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of two
     more that the contract has a word about."""
-    net = network(backbone)
+    net = untraceable() if backbone == UNTRACEABLE else network(backbone)
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
     study = tiny_study(
@@ -101,6 +104,26 @@ def contract_plan(
     )
     small = replace(numerics, frozen_batch=FROZEN_BATCH)
     return plan_trials(study, contract_data(net.input_shape), net, small)
+
+
+class _Choice(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > -1e9 else -x)
+
+
+@cache
+def untraceable() -> ExitNetwork:
+    """Three segments with batch norms and dropout, cut by their names."""
+    with seeded(0):
+        layers = [
+            _Choice(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
+            _Choice(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
+            _Choice(nn.Dropout(0.2), nn.Conv2d(6, 8, 3), nn.ReLU()),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 3),
+        ]
+    return attach(_Choice(*layers), [["0"], ["1"], ["2"], ["3", "4", "5"]], (3, 16, 16))
 
 
 @cache

@@ -13,6 +13,7 @@ from contract_runs import (
     HEADS_ONLY,
     LAST_ONLY,
     SMALLEST,
+    UNTRACEABLE,
     TrialRecord,
     contract_plan,
     run_derived,
@@ -43,7 +44,7 @@ class Runs:
         return self.plain, self.derived
 
 
-@pytest.fixture(scope="module", params=list(BACKBONES))
+@pytest.fixture(scope="module", params=[*BACKBONES, UNTRACEABLE])
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""

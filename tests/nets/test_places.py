@@ -135,11 +135,6 @@ def test_a_network_without_parameters_is_refused() -> None:
     refuses("has no parameters", places, nn.Sequential(nn.ReLU(), nn.Flatten()), (3, 4, 4))
 
 
-def test_a_network_that_returns_several_tensors_is_refused() -> None:
-    net = torchvision.models.googlenet(num_classes=5, init_weights=False)
-    refuses("returns a GoogLeNetOutputs in train mode", places, net, (3, 64, 64))
-
-
 def test_an_activation_written_in_place_without_a_name_is_a_place() -> None:
     class Unassigned(nn.Module):
         def __init__(self) -> None:

@@ -126,7 +126,7 @@ def plain_run(
     net: ExitNetwork, images: torch.Tensor, backend: str | None = None
 ) -> Callable[[], object]:
     """The backbone as a whole, without a cut, on `images`."""
-    module = net.trunks[net.trunk_of[-1]].module.eval()
+    module = net.trunks[net.trunk_of[-1]].plain.eval()
     return partial(module if backend is None else torch.compile(module, backend=backend), images)
 
 

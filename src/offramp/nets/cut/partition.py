@@ -20,6 +20,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.nets.clock import Clock
 from offramp.nets.cut.places import Place, Side, Site, Survey, hold, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
+from offramp.nets.cut.way import STRAIGHT, Plain, Way, way_of
 from offramp.nets.identity import settings
 from offramp.nets.macs import count_macs
 
@@ -127,6 +128,7 @@ class Trunk:
     shapes: of one image's tensor at each place; empty where no image was shown.
     segments: K of them, each ending at its place. classifier: from the last place to the logits.
     code: what the module computes, as text in which no cut shows.
+    way: how the module takes images and gives logits, in eval mode.
     """
 
     module: nn.Module
@@ -136,6 +138,12 @@ class Trunk:
     constants: dict[str, Tensor]
     code: str
     clock: Clock
+    way: Way = STRAIGHT
+
+    @property
+    def plain(self) -> nn.Module:
+        """The module as a whole, images `[B, C, H, W]` → logits `[B, classes]`, without a cut."""
+        return self.module if self.way == STRAIGHT else Plain(self.module, self.way)
 
     @cached_property
     def _live(self) -> tuple[Segment, ...]:
@@ -163,7 +171,8 @@ class Trunk:
                     f"{type(module).__name__} cannot take these cuts, because '{name}' differs; "
                     "build it with the same arguments"
                 )
-        return _trunk(module, self.places, self.shapes, self.pieces, self.constants, self.code, clock)
+        hold(module, self.constants)
+        return replace(self, module=module, clock=clock or Clock())
 
 
 def cut(
@@ -195,7 +204,9 @@ def cut(
     names = tuple(site.name for site in sites)
     shapes = tuple(seen.eval.facts[site.eval].shape or () for site in sites)
     constants = seen.train.traced.constants | seen.eval.traced.constants
-    return _trunk(module, names, shapes, _pieces(module, graphs), constants, seen.code)
+    hold(module, constants)
+    pieces = _pieces(module, graphs)
+    return Trunk(module, names, shapes, pieces, constants, seen.code, Clock(), seen.way)
 
 
 def cut_by_names(
@@ -223,10 +234,11 @@ def cut_by_names(
     found = _pieces(module, [(_chain_graph(row), _chain_graph(row)) for row in names])
     ends = tuple(row[-1] for row in names[:-1])
     code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()])}"
-    trunk = _trunk(module, ends, (), found, {}, code)
+    trunk = Trunk(module, ends, (), found, {}, code, Clock())
     if input_shape is None:
         return trunk
-    return replace(trunk, shapes=_compared(trunk, input_shape))
+    way, shapes = _compared(trunk, input_shape)
+    return replace(trunk, shapes=shapes, way=way)
 
 
 def chain_places(
@@ -248,19 +260,6 @@ def chain_places(
         Place(name, (), shape, cost, cost / macs if macs else 0.0, count, len(shape) == 1)
         for name, (cost, count, shape) in ends
     )
-
-
-def _trunk(
-    module: nn.Module,
-    places: tuple[str, ...],
-    shapes: tuple[tuple[int, ...], ...],
-    pieces: tuple[Piece, ...],
-    constants: dict[str, Tensor],
-    code: str,
-    clock: Clock | None = None,
-) -> Trunk:
-    hold(module, constants)
-    return Trunk(module, places, shapes, pieces, constants, code, clock or Clock())
 
 
 def _ordered(seen: Survey, taps: Sequence[str], end: Site) -> list[Site]:
@@ -297,8 +296,8 @@ def _before(seen: Survey, a: Site, b: Site) -> bool:
     return a is not b and in_train and seen.eval.order[a.eval] <= seen.eval.order[b.eval]
 
 
-def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """The shapes at the places, once the pieces have given what the whole module gives."""
+def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[Way, tuple[tuple[int, ...], ...]]:
+    """How the module takes images, and the shapes at the places, of pieces that give what it gives."""
     probe = copy.deepcopy(trunk.module).eval()
     pieces_of_it = trunk.on(probe)
     title = type(probe).__name__
@@ -307,7 +306,7 @@ def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[tuple[int, ..
         x = torch.ones(2, *input_shape, device=like.device, dtype=like.dtype)
         x = x * torch.linspace(-1, 1, x[0].numel(), device=x.device, dtype=x.dtype).view(x[0].shape)
         try:
-            expected = probe(x.clone())
+            way, expected = way_of(probe, x)
             shapes = []
             y = x
             for segment in pieces_of_it.segments:
@@ -326,7 +325,7 @@ def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[tuple[int, ..
             "computes; list all of them, and make steps between them (an activation, a flatten) "
             "submodules too"
         )
-    return tuple(shapes)
+    return way, tuple(shapes)
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:

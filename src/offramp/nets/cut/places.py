@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor, fx, nn
 
 from offramp.device import seeded
 from offramp.errors import OfframpError
-from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, observe, trace
+from offramp.nets.cut.chain import chain
+from offramp.nets.cut.exported import export
+from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, Untraceable, observe, trace
+from offramp.nets.cut.way import STRAIGHT, Way, way_of
 from offramp.nets.identity import settings
 
 _SEED = 0  # of the images and the noise that a network is observed on; nothing depends on it
@@ -110,6 +114,7 @@ class Survey:
     eval: Side
     parameters: dict[str, int]  # their number of elements, by name
     code: str  # what the module computes, as text that no cut changes
+    way: Way = STRAIGHT  # how it takes images and gives logits
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -248,17 +253,22 @@ class Survey:
 def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
     """Trace and observe a copy of `module` on noise of `input_shape` (`[C, H, W]`).
 
+    What fx does not follow, such as a choice that depends on sizes, is traced by `torch.export`.
+
     Neither the module nor the global generator changes. Raises OfframpError when images of that
     shape do not pass, when the module cannot be traced, or when the trace computes something else.
     """
     title = type(module).__name__
-    probe = copy.deepcopy(module)
-    reference = next(probe.parameters(), torch.empty(0))
-    device = reference.device
+    reference = next(module.parameters(), torch.empty(0))
     with seeded(_SEED), torch.no_grad():
-        x = torch.randn(3, *input_shape).to(device, reference.dtype)
-        evaluation = _side(probe.eval(), title, x)
-        training = _side(probe.train(), title, x)
+        x = torch.randn(3, *input_shape).to(reference.device, reference.dtype)
+        try:
+            way, evaluation, training = _sides(module, x, trace)
+        except Untraceable as error:
+            try:
+                way, evaluation, training = _sides(module, x, export)
+            except Exception:  # of torch.export, a dozen kinds
+                raise OfframpError(f"{error}; {_remedy(module, x)}") from error
     graphs = [side.traced.graph for side in (training, evaluation)]
     called = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_module"}
     names = under(called, [name for name, _ in module.named_modules(remove_duplicate=False)])
@@ -270,6 +280,7 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
         code="\n".join(
             (*(g.python_code("self").src for g in graphs), repr(module), settings(module, names))
         ),
+        way=way,
     )
 
 
@@ -294,11 +305,24 @@ def under(paths: Iterable[str], names: Iterable[str]) -> frozenset[str]:
     )
 
 
-def _side(probe: nn.Module, title: str, x: Tensor) -> Side:
+Tracer = Callable[[nn.Module, Way, Tensor], Traced]
+
+
+def _sides(module: nn.Module, x: Tensor, tracer: Tracer) -> tuple[Way, Side, Side]:
+    """How it takes images in eval mode, what it does then, and what in train mode."""
+    probe, title = copy.deepcopy(module), type(module).__name__
+    way, evaluation = _side(probe.eval(), title, x, tracer)
+    _, training = _side(probe.train(), title, x, tracer)
+    return way, evaluation, training
+
+
+def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way, Side]:
     """The mode that `probe` is in. x: three images `[3, C, H, W]`."""
     torch.manual_seed(_SEED)
     try:
-        expected = probe(x[:2].clone())
+        way, _ = way_of(probe, x[:2])
+        torch.manual_seed(_SEED)
+        expected = way(probe, x[:2].clone())
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()
         raise OfframpError(
@@ -306,24 +330,57 @@ def _side(probe: nn.Module, title: str, x: Tensor) -> Side:
             f"{reason[0] if reason else type(error).__name__}; give the shape it is made for"
         ) from error
     mode = "train" if probe.training else "eval"
-    if not isinstance(expected, Tensor):
-        raise OfframpError(
-            f"{title} returns a {type(expected).__name__} in {mode} mode; "
-            "let its forward return one tensor of logits [B, classes]"
-        )
-    traced = trace(probe)
+    traced = tracer(probe, way, x)
     torch.manual_seed(_SEED)
     hold(probe, traced.constants)
     facts, found = observe(traced.graph, probe, (x[:2].clone(), x.clone()))
     scale = expected.abs().max().clamp(min=1e-6)
     if found.shape != expected.shape or bool((found - expected).abs().max() > 1e-3 * scale):
-        raise OfframpError(
-            f"{title} cannot be cut, because its trace computes something else in {mode} mode; "
-            "give offramp.attach the segments as lists of submodule names in execution order, "
-            "one list per segment and a last one for the classifier"
+        raise Untraceable(
+            f"{title} cannot be cut, because its trace computes something else in {mode} mode"
         )
+    if way.answer is not None:
+        _forget_other_answers(traced, facts)
     _read_what_was_overwritten(facts)
-    return Side(traced, facts)
+    return way, Side(traced, facts)
+
+
+def _forget_other_answers(traced: Traced, facts: dict[fx.Node, Observed]) -> None:
+    """Leave out what only leads to outputs that nobody reads, such as auxiliary heads. What writes on
+    tensors that the rest reads stays, and so do counters."""
+    needed, read = set[fx.Node](), set[int | None]()
+    for node in reversed(list(facts)):
+        writes, inputs = facts[node].writes, node.all_input_nodes
+        counts = bool(writes) and all(n.op == "get_attr" for n in inputs)
+        if node in needed or writes & read or counts or node.op in ("placeholder", "output"):
+            needed.update(inputs)
+            read.update(facts[n].storage for n in (node, *inputs))
+        else:
+            traced.graph.erase_node(node)
+            del facts[node]
+    for table in (traced.names, traced.kinds):
+        for node in table.keys() - facts.keys():
+            del table[node]
+    for path in [path for path, node in traced.ends.items() if node not in facts]:
+        del traced.ends[path]
+
+
+def _remedy(module: nn.Module, x: Tensor) -> str:
+    """How to cut a module that cannot be traced: with its own submodules, where these make it up."""
+    lists = (
+        "give the segments as lists of submodule names in execution order, one list per segment and a "
+        "last one for the classifier"
+    )
+    names = chain(module, x)
+    if len(names) < 2:
+        return f"make each step of its forward a submodule, then {lists}"
+    *trunk, last = names
+    count = min(3, len(trunk))
+    cuts = [round(i * len(trunk) / count) for i in range(count + 1)]
+    rows = [trunk[a:b] for a, b in pairwise(cuts)]
+    quoted = [[f"'{name}'" if name.isdecimal() else name for name in row] for row in (*rows, [last])]
+    shown = ", ".join(f"[{', '.join(row)}]" for row in quoted)
+    return f"{lists}: exits: [{shown}]"
 
 
 def _pools(side: Side, node: fx.Node) -> bool:

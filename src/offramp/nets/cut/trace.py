@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from offramp.device import random_state
 from offramp.errors import OfframpError
+from offramp.nets.cut.way import Plain, Way
 from offramp.nets.macs import count_macs
 
 _ROOT = "module"
@@ -46,12 +47,16 @@ class Traced:
         return {name: node for node, name in self.names.items()} | self.ends
 
 
-def trace(module: nn.Module) -> Traced:
+class Untraceable(OfframpError):
+    """A module that does what a tracer does not follow."""
+
+
+def trace(module: nn.Module, way: Way, images: Tensor | None = None) -> Traced:  # noqa: ARG001
     """The operations of `module` in the mode it is in, without running it.
 
-    Raises OfframpError when the module does what cannot be traced, naming the submodule that does.
+    Raises Untraceable when the module does what cannot be traced, naming the submodule that does.
     """
-    root = _OneInput(module)
+    root = Plain(module, way)
     tracer = _PathTracer()
     buffers = {name: (b, b._version) for name, b in module.named_buffers()}
     before = torch.get_rng_state()
@@ -76,6 +81,17 @@ def trace(module: nn.Module) -> Traced:
             constants[node.target] = tensor
     scopes = {n: s.removeprefix(_ROOT).removeprefix(".") for n, s in tracer.scopes.items()}
     ends = {p.removeprefix(_ROOT + "."): n for p, n in tracer.ends.items() if p not in ("", _ROOT)}
+    return traced(module, graph, scopes, ends, constants)
+
+
+def traced(
+    module: nn.Module,
+    graph: fx.Graph,
+    scopes: dict[fx.Node, str],
+    ends: dict[str, fx.Node],
+    constants: dict[str, Tensor],
+) -> Traced:
+    """The operations of a graph by name. scopes: the path of the module that each was called in."""
     kinds = {node: _kind(module, node) for node in graph.nodes}
     return Traced(graph, _names(graph, scopes), kinds, ends, constants)
 
@@ -92,18 +108,6 @@ def compiled(graph: fx.Graph) -> Callable[..., Any]:
     exec(compile(code.src, "<part of a traced module>", "exec"), namespace)
     function: Callable[..., Any] = namespace["forward"]
     return function
-
-
-@final
-class _OneInput(nn.Module):
-    """Calls the module with the images only, so that its other arguments take their defaults."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Any) -> Any:
-        return self.module(x)
 
 
 @final
@@ -182,20 +186,18 @@ def _kind(module: nn.Module, node: fx.Node) -> str:
 
 
 def _function(node: fx.Node) -> str:
-    target = node.target
+    target = getattr(node.target, "overloadpacket", node.target)  # of ATen's: `relu` of `relu.default`
     name = target if isinstance(target, str) else getattr(target, "__name__", type(target).__name__)
     return name.strip("_")
 
 
-def _untraceable(module: nn.Module, path: str, reason: object) -> OfframpError:
+def _untraceable(module: nn.Module, path: str, reason: object) -> Untraceable:
     path = path.removeprefix(_ROOT).removeprefix(".")
     kind = type(module.get_submodule(path)).__name__
     where = f"its submodule '{path}' ({kind})" if path else "its own forward"
     first = str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)
-    return OfframpError(
-        f"{type(module).__name__} cannot be cut, because {where} stops the trace: {first}; "
-        "give offramp.attach the segments as lists of submodule names in execution order, one list "
-        "per segment and a last one for the classifier"
+    return Untraceable(
+        f"{type(module).__name__} cannot be cut, because {where} stops the trace: {first}"
     )
 
 

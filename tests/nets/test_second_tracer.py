@@ -1,0 +1,169 @@
+"""Networks that fx does not follow: choices by size, images by name, several outputs, and others."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from partition_cases import images, run, same_state, step, train
+from torch import Tensor, nn
+
+from offramp.nets import attach
+from offramp.nets.cut.partition import cut
+from offramp.nets.cut.places import places
+from refusal import refuses
+
+IMAGE = (3, 12, 12)
+
+
+class Block(nn.Module):
+    """What it does depends on the size of its map; it drops, normalizes and writes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.drop, self.relu = nn.Dropout(0.3), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > 4:
+            x = x * 1.5
+        return self.relu(self.drop(self.bn(self.conv(x))) + x)
+
+
+class Sized(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.b1, self.b2, self.fc = nn.Conv2d(3, 4, 3), Block(), Block(), nn.Linear(4, 5)
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b2(self.b1(self.stem(x)))
+        if x.shape[-1] % 2:
+            raise ValueError("odd")
+        return self.fc(x.reshape(x.shape[0], 4, -1).mean(-1) * self.scale + torch.arange(4.0))
+
+
+class Noisy(Sized):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 + torch.rand(1))
+
+
+@pytest.mark.parametrize("taps", [["stem"], ["b1.conv", "b1"]], ids="-".join)
+def test_a_choice_by_size_is_cut_exactly(taps: list[str]) -> None:
+    torch.manual_seed(0)
+    whole = Sized()
+    trunk = cut(copy.deepcopy(whole), IMAGE, taps)
+    assert trunk.places == (*taps, "b2")
+    for count in (5, 2, 1):
+        x = images(IMAGE, count)
+        expected = step(whole.train(), whole, x)
+        assert torch.equal(step(trunk.module, lambda x: run(train(trunk, True), x), x), expected)
+    assert same_state(whole, trunk.module)  # counters of batches among it
+    assert torch.equal(run(train(trunk, False), x), whole.eval()(x))
+    trunk.segments[0].train(True)  # a frozen segment stands still
+    held = copy.deepcopy(trunk.module.state_dict())
+    trunk.segments[1](*trunk.segments[0](x))
+    moved = {
+        name for name, tensor in trunk.module.state_dict().items() if not torch.equal(tensor, held[name])
+    }
+    assert not any(name.startswith("b2") for name in moved)
+
+
+def test_its_places_cost_what_they_cost_fx() -> None:
+    class Straight(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.drop(self.bn(self.conv(x))) + x * 1.5)
+
+    straight = Sized()
+    straight.b1, straight.b2 = Straight(), Straight()
+    found = {p.name: p for p in places(Sized(), IMAGE)}
+    for place in places(straight, IMAGE):
+        if place.name in ("stem", "b1", "b2"):
+            assert found[place.name].macs == place.macs and found[place.name].params == place.params
+
+
+def test_its_noise_follows_the_clock() -> None:
+    trunk = train(cut(Noisy(), IMAGE, ["b1"]), True)
+
+    def logits(now: tuple[int, int, int]) -> Tensor:
+        trunk.clock.tick(*now)
+        torch.rand(3)
+        return run(trunk, images(IMAGE))
+
+    assert torch.equal(logits((1, 0, 0)), logits((1, 0, 0)))
+    assert not torch.equal(logits((1, 0, 0)), logits((1, 0, 1)))
+
+
+class Named(Sized):
+    def forward(self, *, pixel_values: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(pixel_values if mask is None else pixel_values * mask)
+
+
+class Batch(Sized):
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"logits": super().forward(batch["image"]), "given": batch["image"]}
+
+
+class Pair(Sized):
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return super().forward(x), None
+
+
+class Two(Sized):
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return super().forward(batch["image"] + batch["mask"])
+
+
+class Lost(Sized):
+    def forward(self, x: Tensor) -> list[str]:
+        return ["cat" for _ in super().forward(x)]
+
+
+@pytest.mark.parametrize("kind", [Named, Batch, Pair])
+def test_images_by_name_and_logits_among_others(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = kind()
+    plain = Sized()
+    plain.load_state_dict(module.state_dict())
+    x = images(IMAGE)
+    net = attach(module, ["b1"], IMAGE).eval()
+    assert torch.equal(net(x)[-1], plain.eval()(x))
+    assert torch.equal(net.trunks[0].plain(x), plain(x))
+    assert torch.equal(net.copy()(x)[-1], plain(x))
+
+
+def test_what_takes_no_images_or_gives_no_logits_is_refused() -> None:
+    refuses(
+        "Two takes no images as they are .*; let its forward take one tensor", attach, Two(), 1, IMAGE
+    )
+    refuses("Lost returns a list in eval mode, and nobody can tell", attach, Lost(), 1, IMAGE)
+
+
+def test_auxiliary_heads_are_left_out() -> None:
+    net = torchvision.models.googlenet(num_classes=5, init_weights=False)
+    trunk = cut(net, (3, 64, 64), ["inception3b", "inception4e"])
+    used = {name for part in (*trunk.segments, trunk.classifier) for name in part.state()}
+    assert not any(name.startswith("aux") for name in used) and "inception4a.branch1.conv.weight" in used
+    x = images((3, 64, 64), 2)
+    assert torch.equal(run(train(trunk, False), x), net.eval()(x))
+
+
+class Chooses(nn.Module):
+    def __init__(self, between: bool = False) -> None:
+        super().__init__()
+        layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 5)
+        self.net, self.between = nn.Sequential(*layers), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 0 if self.between else x
+        return self.net(x) if x.sum() > -1e9 else x
+
+
+def test_what_no_tracer_follows_is_told_how_to_be_listed() -> None:
+    line = refuses("its own forward stops the trace: ", attach, Chooses(), 1, IMAGE)
+    assert line.endswith("one for the classifier: exits: [[net.0], [net.1, net.2], [net.3], [net.4]]")
+    net = attach(Chooses(), [["net.0"], ["net.1", "net.2"], ["net.3", "net.4"]], IMAGE)
+    assert net.places == ("net.0", "net.2")
+    line = refuses("make each step of its forward a submodule", attach, Chooses(between=True), 1, IMAGE)
