@@ -134,7 +134,7 @@ def test_one_line_names_place_thing_and_remedy(line: str, message: str, write: A
         ),
         (
             "strategies: [a]\nbackbone: b\ndata: {name: d, validation: train}\n",
-            "s.yaml:3: data.validation must be 'held-out' or 'test', got 'train'",
+            "s.yaml:3: data.validation must be 'held-out', 'test' or 'val', got 'train'",
         ),
         (
             "strategies: [a]\nbackbone: {name: b, drop: .nan}\ndata: d\n",

@@ -92,6 +92,7 @@ class RawData:
     classes: the name of each class, or empty to number those of the training labels.
     provenance: what was read (files, their hashes), in types of JSON.
     geometry: the size that this data is usually given; a study may say otherwise.
+    remarks: what to know of how it was read, a line each.
     """
 
     train: RawSplit
@@ -101,3 +102,4 @@ class RawData:
     calibration: RawSplit | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     geometry: Geometry = field(default_factory=Geometry)
+    remarks: tuple[str, ...] = ()

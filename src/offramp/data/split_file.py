@@ -82,7 +82,7 @@ def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) ->
         parts[split] = Subset(_sources(raw)[origins[0]], rows)
     parts.setdefault("validation", parts["test"])
     _check_groups(path, parts)
-    return Splits({name: parts[name] for name in SPLITS})
+    return Splits({name: parts[name] for name in SPLITS}, remarks=raw.remarks)
 
 
 def check(

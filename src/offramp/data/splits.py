@@ -109,7 +109,7 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
             f"there is a validation split and no test split, so {held} of train are held out as test "
             "(data.validation: val says that it is meant so); data.test: val makes it the test split",
         )
-    return Splits(parts, dropped, told)
+    return Splits(parts, dropped, (*raw.remarks, *told))
 
 
 def as_asked(raw: RawData, spec: DataSpec) -> RawData:
@@ -204,13 +204,15 @@ def hold_out(
     (units, classes), (bundles, shown) = _grouped(labels, alone), _grouped(labels, tied)
     keys = list(units)
     waiting: list[list[list[int]]] = []
+    numbers: list[int] = []  # of images of each class
     for members in _shuffled_by_class(torch.tensor([classes[key] for key in keys]), seed, "hold-out"):
         own = [keys[i] for i in members.tolist()]
+        numbers.append(sum(len(units[key]) for key in own))
         first = dict.fromkeys(tied[units[key][0]] for key in own)  # waits where its first unit does
         waiting.append([bundles.pop(name) for name in first if shown[name] == classes[own[0]]])
     taken: dict[str, list[int]] = {name: [] for name in PLACES}
     taken["train"] = [row for rows in bundles.values() for row in rows]
-    sizes = _held_out([sum(map(len, each)) for each in waiting], images)
+    sizes = _held_out(numbers, images)
     for left, size in zip(waiting, sizes, strict=True):
         for name in PLACES:
             room, rest = size, []

@@ -14,7 +14,7 @@ from offramp import device as devices
 from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
-from offramp.data.sources.folder import folder
+from offramp.data.load import read_source
 from offramp.errors import OfframpError, nearest
 from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
@@ -231,9 +231,9 @@ def _study(wish: BuildOptions, given: Mapping[str, Any]) -> Study:
 def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
     """A size for images of one's own that differ in theirs."""
     given = study.data
-    if given.name != "folder" or given.size is not None or given.root is None:
+    if given.name not in ("folder", "table") or given.size is not None:
         return {}
-    images = folder(Path(given.root).expanduser(), **dict(given.options)).train.images
+    images = read_source(given).train.images
     assert isinstance(images, Files)
     step = max(1, len(images) // LOOKED_AT)
     sizes = [found for path in images.paths[::step] if (found := _size_of(path)) is not None]

@@ -288,4 +288,5 @@ def _as_json(study: Study, audit: Audit) -> dict[str, Any]:
 def _title(study: Study) -> str:
     """What to call the data set: `cifar10`; of a folder of images its own name."""
     name = study.data.name.rpartition("/")[2].rpartition(":")[0] or study.data.name
-    return Path(study.data.root).resolve().name if name == "folder" and study.data.root else name
+    own = name in ("folder", "table") and study.data.root
+    return Path(own).resolve().stem if own else name

@@ -19,6 +19,7 @@ from offramp.data.sources.hub import hub
 from offramp.data.sources.idx import idx
 from offramp.data.sources.imagenet100 import imagenet100
 from offramp.data.sources.npz import npz
+from offramp.data.sources.table import table
 
 DATASETS: dict[str, Callable[..., RawData]] = {
     "chestxray14": chestxray14,
@@ -30,4 +31,5 @@ DATASETS: dict[str, Callable[..., RawData]] = {
     "idx": idx,
     "imagenet100": imagenet100,
     "npz": npz,
+    "table": table,
 }

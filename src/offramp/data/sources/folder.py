@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from offramp.data.images.files import Files
 from offramp.data.raw import RawData, RawSplit
-from offramp.data.sources import tree
-from offramp.data.splits import by_hash, together
+from offramp.data.sources import table_file, tree
+from offramp.data.sources.table import lines
 from offramp.errors import OfframpError
 
 FETCH = "images, so that it holds train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
-
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid", "dev"),
-    "calibration": ("calibration", "calib"),
-    "test": ("test", "testing"),
-}
 
 
 def folder(root: Path, group: str | None = None, test_share: float | None = None) -> RawData:
     """Image files in folders named after their classes, in alphabetical order.
 
     Where `train/` holds class folders, it and its neighbors `test/`, `val/` and `calibration/` are
-    the splits; with `test_share`, so much of each class of `train/` is the test split that is not there.
-    Otherwise the class folders lie in `root`, and `test_share` is 0.2. A hash of the files' content
-    makes that split, so that equal images stay together, renaming changes nothing, and no seed does;
-    with `group`, a hash of the group.
+    the splits. One of these may hold its images in a single folder beside a table that says their
+    classes, as Tiny-ImageNet's `val/`; without a table it is passed over. With `test_share`, so much of
+    each class of `train/` is the test split that is not there. Otherwise the class folders lie in
+    `root`, and `test_share` is 0.2. A hash of the files' content makes that split, so that equal images
+    stay together, renaming changes nothing, and no seed does; with `group`, a hash of the group.
 
     group: a regular expression that finds, in a file's path below the class folder, what belongs
     together, such as the patient: its groups joined, or all it matches. No group is ever split.
@@ -42,31 +35,34 @@ def folder(root: Path, group: str | None = None, test_share: float | None = None
     tree.check_folder(root, FETCH)
     finder = _finder(group)
     places = _places(root)
-    classes = _classes(places or {"train": root})
+    tables, bare = _without_classes(places)
+    places = {name: place for name, place in places.items() if name not in bare}
+    classes = _classes({n: p for n, p in (places or {"train": root}).items() if n not in tables})
     if places:
-        listed = {name: _listed(root, place, classes, finder) for name, place in places.items()}
+        parts = {
+            name: _tabled(root, tables[name], classes, finder)
+            if name in tables
+            else _listed(root, place, classes, finder)
+            for name, place in places.items()
+        }
         if "test" in places and test_share is not None:
             raise OfframpError(f"{places['test']} is the test split; leave data.test_share out")
     else:
-        listed = {"train": _listed(root, root, classes, finder)}
+        parts = {"train": _listed(root, root, classes, finder)}
         test_share = 0.2 if test_share is None else test_share
-    parts = {name: RawSplit(one.files, one.labels, one.groups) for name, one in listed.items()}
     if test_share is not None:
-        whole = listed["train"]
-        rows = torch.arange(len(whole.labels))
-        contents = whole.files.digests(rows)
-        test = by_hash(whole.labels, together(whole.groups or contents, contents), test_share)
-        parts |= {"train": whole.only(rows[~test]), "test": whole.only(rows[test])}
+        parts |= tree.split_off(parts["train"], test_share)
     provenance = {"root": str(root), "files": {name: len(part.labels) for name, part in parts.items()}}
     held_out = (parts.get("validation"), parts.get("calibration"))
-    return RawData(parts["train"], parts.get("test"), classes, *held_out, provenance)
+    remarks = tuple(f"{place} has no classes and is passed over" for place in bare.values())
+    return RawData(parts["train"], parts.get("test"), classes, *held_out, provenance, remarks=remarks)
 
 
 def _places(root: Path) -> dict[str, Path]:
     """The folder of each split; empty where `root` holds classes."""
     found: dict[str, Path] = {}
     for place in tree.folders(root):
-        for split, names in SPLITS.items():
+        for split, names in tree.SPLITS.items():
             if place.name.lower() in names:
                 if split in found:
                     raise OfframpError(
@@ -78,13 +74,42 @@ def _places(root: Path) -> dict[str, Path]:
     return found
 
 
+def _without_classes(places: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Of splits without folders of classes: the table that says the classes, and where there is none."""
+    tables, bare = {}, {}
+    for split, place in places.items():
+        if split != "train" and {path.name for path in tree.folders(place)} <= {"images"}:
+            found = list(table_file.tables(place))
+            if len(found) == 1:
+                tables[split] = found[0]
+            else:
+                bare[split] = place
+    return tables, bare
+
+
+def _tabled(
+    root: Path, table: Path, classes: tuple[str, ...], finder: re.Pattern[str] | None
+) -> RawSplit:
+    place = table.parent.relative_to(root).parts[0]
+    found, _ = lines(table, table_file.Images(root, place))
+    if odd := sorted(set(found["class"]) - set(classes)):
+        raise OfframpError(f"{table} has the class '{odd[0]}', which train has not; correct it")
+    number = {name: i for i, name in enumerate(classes)}
+    labels = torch.tensor([number[name] for name in found["class"]])
+    ids = tuple(found["path"])
+    groups = finder and tuple(_group(finder, root, name, name.partition("/")[2]) for name in ids)
+    return RawSplit(Files(root, ids), labels, groups)
+
+
 def _classes(places: dict[str, Path]) -> tuple[str, ...]:
     names = {split: [p.name for p in tree.folders(place)] for split, place in places.items()}
     train = names["train"]
     if len(train) < 2:
+        table = next(table_file.tables(places["train"]), None)
+        remedy = f"say table:{table}, which names images and classes" if table else f"put {FETCH}"
         raise OfframpError(
             f"{places['train']} holds {len(train)} class folder{'s' * (len(train) != 1)}; "
-            f"two or more are needed: put {FETCH}"
+            f"two or more are needed: {remedy}"
         )
     for split, found in names.items():
         if odd := sorted(set(found) ^ set(train)):
@@ -97,22 +122,9 @@ def _classes(places: dict[str, Path]) -> tuple[str, ...]:
     return tuple(train)
 
 
-@dataclass(frozen=True, eq=False)
-class _Listed:
-    """The files of a split, their labels [N], and what each shows where that is asked for."""
-
-    files: Files
-    labels: Tensor
-    groups: tuple[str, ...] | None
-
-    def only(self, rows: Tensor) -> RawSplit:
-        groups = self.groups and tuple(self.groups[row] for row in rows.tolist())
-        return RawSplit(self.files.only(rows), self.labels[rows], groups)
-
-
 def _listed(
     root: Path, place: Path, classes: tuple[str, ...], finder: re.Pattern[str] | None
-) -> _Listed:
+) -> RawSplit:
     files = tree.class_files(root, place, classes)
     ids = tuple(name for label in classes for name in files[label])
     labels = torch.repeat_interleave(torch.tensor([len(files[label]) for label in classes]))
@@ -120,7 +132,7 @@ def _listed(
     if finder is not None:
         depth = len((place / "class").relative_to(root).parts)
         groups = tuple(_group(finder, root, name, name.split("/", depth)[-1]) for name in ids)
-    return _Listed(Files(root, ids), labels, groups)
+    return RawSplit(Files(root, ids), labels, groups)
 
 
 def _finder(group: str | None) -> re.Pattern[str] | None:

@@ -6,9 +6,21 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from offramp.data.images.files import SUFFIXES
+import torch
+from torch import Tensor
+
+from offramp.data.images.files import SUFFIXES, Files
+from offramp.data.raw import RawSplit
+from offramp.data.splits import by_hash, together
 from offramp.errors import OfframpError
 from offramp.files import inside
+
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "calibration": ("calibration", "calib"),
+    "test": ("test", "testing"),
+}
 
 
 def folders(path: Path) -> list[Path]:
@@ -77,6 +89,20 @@ def check_link(root: Path, path: Path) -> None:
         raise OfframpError(
             f"{path} is a link that leaves {root}; copy the file itself into the folder"
         ) from error
+
+
+def split_off(train: RawSplit, share: float) -> dict[str, RawSplit]:
+    """`train` without, and as `test`, so much of each class: by hashes of files, or of groups."""
+    files, rows = train.images, torch.arange(len(train.labels))
+    assert isinstance(files, Files)
+    contents = files.digests(rows)
+    test = by_hash(train.labels, together(train.groups or contents, contents), share)
+
+    def only(chosen: Tensor) -> RawSplit:
+        groups = train.groups and tuple(train.groups[row] for row in chosen.tolist())
+        return RawSplit(files.only(chosen), train.labels[chosen], groups)
+
+    return {"train": only(rows[~test]), "test": only(rows[test])}
 
 
 def _shown(name: str) -> bool:
