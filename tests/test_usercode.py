@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import py_compile
+import sys
 from pathlib import Path
 
 import pytest
 
 from offramp.errors import OfframpError
-from offramp.usercode import Recorded, forbid, is_recorded, load
+from offramp.usercode import Recorded, described, forbid, is_recorded, load, read
 
 CODE = "from pathlib import Path\nPath(MARK).touch()\ndef make(): return 1\n"
 
@@ -69,6 +70,80 @@ def test_code_runs_by_its_own_rules(tmp_path: Path) -> None:
     """No `from __future__` of the library's reaches into it."""
     name = write(tmp_path, tmp_path / "ran", "def make(x: int): return 1\n")
     assert load(name, "backbone").function.__annotations__ == {"x": int}
+
+
+NEIGHBORS = {
+    "my.py": "from mod_a import trunk\ndef make():\n    import pkg.deep\n    return trunk(), pkg.deep.N\n",
+    "mod_a.py": "import bare.below as b\nfrom pkg import *\ndef trunk(): return b.NAME, M\n",
+    "bare/below.py": "from . import beside\nNAME = beside.NAME\n",
+    "bare/beside.py": "NAME = 'MARK'\n",
+    "pkg/__init__.py": "from .deep import N as M\n__all__ = ['M', 'deep']\n",
+    "pkg/deep.py": """from __future__ import annotations
+from dataclasses import dataclass
+import pkg
+@dataclass
+class Settings:
+    n: int = 3
+N = Settings().n
+""",
+    "idle.py": "1 / 0\n",
+}
+
+
+def neighbors(folder: Path, mark: str = "mark", **more: str) -> str:
+    for name, text in (NEIGHBORS | more).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text.replace("MARK", mark))
+    return f"{folder / 'my.py'}:make"
+
+
+def test_a_file_imports_its_neighbors_and_two_folders_do_not_mix(tmp_path: Path) -> None:
+    before = set(sys.modules), list(sys.path)
+    one, other = (load(neighbors(tmp_path / m, m), "backbone").function for m in ("one", "other"))
+    assert one() == (("one", 3), 3) and other() == (("other", 3), 3) and one()[0][0] == "one"
+    assert (set(sys.modules), list(sys.path)) == before
+
+
+def test_what_a_file_imports_is_part_of_what_it_is(tmp_path: Path) -> None:
+    name = neighbors(tmp_path / "here")
+    sha256 = load(name, "backbone").sha256
+    assert sha256 == read(neighbors(tmp_path / "elsewhere")).sha256 != digest(tmp_path / "here")
+    assert set(read(name).files) == set(NEIGHBORS) - {"my.py", "idle.py"}
+    for changed in read(name).files:
+        neighbors(tmp_path / "here", **{changed: NEIGHBORS[changed] + "\n"})
+        assert not is_recorded(name, Recorded(sha256))
+        with pytest.raises(OfframpError, match=r"mod_a\.py.* is not what the store recorded"):
+            load(name, "backbone", Recorded(sha256, trusted=True))
+    neighbors(tmp_path / "here", **{"idle.py": ""})
+    assert is_recorded(name, Recorded(sha256))
+
+
+def test_a_neighbor_of_a_store_s_code_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    name = neighbors(tmp_path, **{"mod_a.py": CODE.replace("MARK", repr(str(mark)))})
+    with pytest.raises(OfframpError, match=r"my\.py, mod_a\.py, .*--trust-code"):
+        load(name, "backbone", Recorded(read(name).sha256))
+    assert "mod_a.py" in described(name) and not mark.exists()
+
+
+def test_a_neighbor_is_no_stand_in_for_python_s_own_library(tmp_path: Path) -> None:
+    name = write(tmp_path, tmp_path / "ran", "import random\ndef make(): return random.random()\n")
+    (tmp_path / "random.py").write_text("1 / 0")
+    assert 0 <= load(name, "backbone").function() < 1 and read(name).sha256 == digest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 / 0\n", r"my\.py:make failed at line 1 of mod_a\.py: ZeroDivisionError"),
+        ("def (:\n", r"my\.py:make failed at line 1 of mod_a\.py: SyntaxError"),
+        ("from ... import x\n", "ImportError"),
+        ("import no_such_module_here\n", r"at line 1 of mod_a\.py: ModuleNotFoundError"),
+    ],
+)
+def test_what_is_wrong_with_a_neighbor_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(OfframpError, match=message):
+        load(neighbors(tmp_path, **{"mod_a.py": text}), "backbone")
 
 
 def test_code_is_forbidden_by_name() -> None:

@@ -1,25 +1,30 @@
-"""A user's own code by name: `path/to/file.py:function`."""
+"""A user's own code by name: `path/to/file.py:function`, with the modules beside it that it imports."""
 
 from __future__ import annotations
 
+import ast
+import builtins
 import hashlib
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from offramp.errors import OfframpError, nearest
+from offramp.hashing import digest
 
 
 @dataclass(frozen=True)
 class Recorded:
     """Code that a store's record names: whoever made the store chose it, not the user.
 
-    sha256: of its file, as recorded; None where the record lacks it.  trusted: whether the user lets it
-    run.
+    sha256: of it, as `Code.sha256` was when it was recorded; None where the record lacks it.  trusted:
+    whether the user lets it run.
     """
 
     sha256: str | None
@@ -28,10 +33,67 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A function of the user's. sha256: of the very bytes of its file that were run."""
+    """A function of the user's. sha256: of the very bytes that were run."""
 
     function: Callable[..., Any]
     sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of code. path: where it is.  text: its bytes; None of a folder without `__init__.py`."""
+
+    path: Path
+    text: bytes | None
+
+    @property
+    def package(self) -> bool:
+        return self.text is None or self.path.name == "__init__.py"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A file of the user's, and its neighbors: the modules of its folder that it imports anywhere in its
+    text, and that those import. neighbors: by dotted name, in order."""
+
+    main: Source
+    neighbors: Mapping[str, Source]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The text of each neighbor by its path from the folder."""
+        folder = self.main.path.parent
+        found = ((s.path.relative_to(folder).as_posix(), s.text) for s in self.neighbors.values())
+        return {name: text for name, text in found if text is not None}
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, in hex; where it has neighbors, of theirs and their names too."""
+        own = hashlib.sha256(self.main.text or b"").hexdigest()
+        others = {name: hashlib.sha256(text).hexdigest() for name, text in self.files.items()}
+        return digest({"file": own, "neighbors": others}) if others else own
+
+
+def read(name: str) -> Code:
+    """The code that `path/file.py:function` names, which is there. Nothing of it runs."""
+    path = file_of(name).resolve()
+    main = Source(path, path.read_bytes())
+    found: dict[str, Source] = {}
+    waiting = [("", main)]
+    while waiting:
+        module, source = waiting.pop()
+        for wanted in _imports(source, module):
+            parts = wanted.split(".")
+            for end in range(1, len(parts) + 1):
+                dotted = ".".join(parts[:end])
+                if dotted in found:
+                    continue
+                neighbor = _neighbor(path.parent, parts[:end])
+                if neighbor is None:
+                    break
+                found[dotted] = neighbor
+                waiting.append((dotted, neighbor))
+    return Code(main, dict(sorted(found.items())))
 
 
 def is_user_code(name: str) -> bool:
@@ -47,13 +109,15 @@ def file_of(name: str) -> Path:
 def is_recorded(name: str, recorded: Recorded) -> bool:
     """Whether the file that `path/file.py:function` names is there, as it was recorded; nothing of it
     runs."""
-    path = file_of(name)
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == recorded.sha256
+    return file_of(name).is_file() and read(name).sha256 == recorded.sha256
 
 
-def described(name: str, sha256: str) -> str:
-    """A file and what identifies its content, in words."""
-    return f"{file_of(name)} (SHA-256 {sha256[:12]})"
+def described(name: str, code: Code | None = None) -> str:
+    """A file that is there, its neighbors, and what identifies their content, in words. code: of `read`,
+    where that is at hand."""
+    code = code or read(name)
+    beside = "".join(f", {other}" for other in code.files)
+    return f"{file_of(name)}{beside} (SHA-256 {code.sha256[:12]})"
 
 
 def untrusted(*files: str) -> OfframpError:
@@ -86,40 +150,148 @@ def load(name: str, what: str, recorded: Recorded | None = None) -> Loaded:
     path, wanted = file_of(name), name.rpartition(":")[2]
     if not path.is_file():
         raise OfframpError(f"there is no file {path}; {what} is path/to/file.py:function")
-    source = path.read_bytes()
-    sha256 = hashlib.sha256(source).hexdigest()
+    code = read(name)
     if recorded is not None:
-        if sha256 != recorded.sha256:
+        if code.sha256 != recorded.sha256:
             raise OfframpError(
-                f"{described(name, sha256)} is not what the store recorded "
+                f"{described(name, code)} is not what the store recorded "
                 f"({(recorded.sha256 or 'nothing')[:12]}); bring it back as it was, or train again"
             )
         if not recorded.trusted:
-            raise untrusted(described(name, sha256))
-    spec = importlib.util.spec_from_file_location(f"offramp_user_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise OfframpError(f"{path} is not a Python file; {what} is path/to/file.py:function")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while they are made
+            raise untrusted(described(name, code))
     try:
-        # Not by the loader, which reads the file again, or a compiled copy that lies beside it.
-        exec(compile(source, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
+        module = _Modules(code).run("")
     except Exception as error:
         raise failed(name, error) from error
-    finally:
-        del sys.modules[spec.name]
     known = {key: value for key, value in vars(module).items() if callable(value)}
     if wanted not in known:
         raise OfframpError(f"{path} has no function '{wanted}'{nearest(wanted, known)}")
-    return Loaded(known[wanted], sha256)
+    return Loaded(known[wanted], code.sha256)
 
 
 def failed(name: str, error: Exception) -> OfframpError:
     """What to tell when the user's code raised `error`: its line, and the reason in one line."""
-    here = str(file_of(name).resolve())
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == here]
-    if isinstance(error, SyntaxError):
-        lines = [error.lineno]
-    where = f" at line {lines[-1]}" if lines else ""
+    main = file_of(name).resolve()
+    frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        frames.append((Path(error.filename), error.lineno))
+    lines = [(path, line) for path, line in frames if main.parent in path.parents]
+    where = ""
+    if lines:
+        path, line = lines[-1]
+        beside = "" if path == main else f" of {path.relative_to(main.parent).as_posix()}"
+        where = f" at line {line}{beside}"
     reason = " ".join(str(error).split())
     return OfframpError(f"{name} failed{where}: {type(error).__name__}: {reason}; correct the file")
+
+
+def _imports(source: Source, module: str) -> Iterator[str]:
+    """Dotted names of what a module's text may import, wherever it says so."""
+    try:
+        tree = ast.parse(source.text or b"")
+    except (SyntaxError, ValueError, RecursionError):
+        return  # it will not run either
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node.module or "", node.level, module, source.package)
+            if base is not None:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _absolute(name: str, level: int, module: str, package: bool) -> str | None:
+    """What `from ..name import` means in a module; None above the top."""
+    if not level:
+        return name
+    up = level - package
+    parts = module.split(".")
+    if not module or up >= len(parts):
+        return None
+    return ".".join(filter(None, [*parts[: len(parts) - up], name]))
+
+
+def _neighbor(folder: Path, parts: list[str]) -> Source | None:
+    """The module of the folder that has this name; None where there is none, and for names of Python's
+    own library and of offramp, which no file stands in for."""
+    if not all(parts) or parts[0] in sys.stdlib_module_names or parts[0] == "offramp":
+        return None
+    place = folder.joinpath(*parts)
+    for path in (place / "__init__.py", place.with_name(f"{parts[-1]}.py")):
+        if path.is_file():
+            return Source(path, path.read_bytes())
+    if not place.is_dir():
+        return None
+    installed = importlib.util.find_spec(parts[0]) if len(parts) == 1 else None
+    return None if installed is not None and installed.origin is not None else Source(place, None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Modules:
+    """The modules of one file of the user's and its neighbors. They are in no list that other code
+    looks into: neighbors of the same name in two folders do not mix."""
+
+    code: Code
+    made: dict[str, ModuleType] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        return f"offramp_user_{self.code.main.path.stem}"
+
+    def run(self, dotted: str) -> ModuleType:
+        """The module of that name; "" is the file itself."""
+        if dotted in self.made:
+            return self.made[dotted]
+        source = self.code.neighbors[dotted] if dotted else self.code.main
+        parent, _, last = dotted.rpartition(".")
+        above = self.run(parent) if parent else None
+        name = f"{self.prefix}.{dotted}" if dotted else self.prefix
+        # A file's __path__ is empty: no other loader looks for what lies below.
+        below: list[str] | None = [] if dotted and source.package else None
+        spec = importlib.util.spec_from_file_location(
+            name, source.path, submodule_search_locations=below
+        )
+        if spec is None:
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        module = importlib.util.module_from_spec(spec)
+        if self.code.neighbors:
+            vars(module)["__builtins__"] = {**vars(builtins), "__import__": self._import}
+        self.made[dotted] = module
+        before = sys.modules.get(name)
+        sys.modules[name] = module  # dataclasses look their module up while they are made
+        try:
+            # Not by the loader, which reads the file again, or a compiled copy that lies beside it.
+            exec(compile(source.text or b"", str(source.path), "exec", dont_inherit=True), vars(module))
+        except BaseException:
+            del self.made[dotted]
+            raise
+        finally:
+            del sys.modules[name]
+            if before is not None:
+                sys.modules[name] = before
+        if above is not None:
+            setattr(above, last, module)
+        return module
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Iterable[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        """What an `import` in these modules does."""
+        here = str((globals or {}).get("__name__", "")).removeprefix(self.prefix).lstrip(".")
+        package = here in self.code.neighbors and self.code.neighbors[here].package
+        wanted = _absolute(name, level, here, package)
+        if wanted is None or wanted not in self.code.neighbors:
+            return builtins.__import__(name, globals, locals, tuple(fromlist or ()), level)
+        module = self.run(wanted)
+        for each in fromlist or ():
+            names = getattr(module, "__all__", ()) if each == "*" else (each,)
+            for below in (f"{wanted}.{one}" for one in names):
+                if below in self.code.neighbors:
+                    self.run(below)
+        return module if fromlist else self.run(wanted.partition(".")[0])

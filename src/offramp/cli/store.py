@@ -57,9 +57,9 @@ def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) ->
     if trust is not None or not found:
         return bool(trust)
     files = [
-        usercode.described(name, recorded.sha256)
+        usercode.described(name)
         for name, recorded in found.items()
-        if recorded.sha256 is not None and usercode.is_recorded(name, recorded)
+        if usercode.is_recorded(name, recorded)
     ]
     if not files:
         return False
@@ -75,7 +75,6 @@ def announce(studies: Iterable[Study], allowed: bool) -> None:
     Raises OfframpError for code that is not allowed.
     """
     from offramp import usercode
-    from offramp.hashing import file_digest
 
     names: dict[str, None] = {}
     for study in studies:
@@ -84,6 +83,6 @@ def announce(studies: Iterable[Study], allowed: bool) -> None:
     if not allowed:
         usercode.forbid(names)
     files = {usercode.file_of(name): name for name in names}
-    found = [usercode.described(n, file_digest(file)) for file, n in files.items() if file.is_file()]
+    found = [usercode.described(n) for file, n in files.items() if file.is_file()]
     if found:
         typer.echo(f"Code that this runs: {', '.join(found)}.", err=True)
