@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import offramp
 import offramp.api.run
 from offramp import CE, OfframpError, Phase, Recipe, head
+from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import Workers
 from offramp.study.run.events import Began, Epoch
+from offramp.study.spec import file as spec_file
 
 CODE = """
 import torch
@@ -94,6 +97,24 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -
         offramp.load("mine", store="runs/mine")
     # The beginning of an id will do.
     assert offramp.load("mine", store="runs/mine", trust_code=True).exits == 2
+
+
+def test_workers_run_code_with_the_modules_beside_it_which_are_part_of_its_keys(folder: Path) -> None:
+    Path("my.py").write_text(
+        CODE.replace("width, width, 3", "width, layers.WIDE, 3") + "import layers\n"
+    )
+    Path("my.py").write_text(
+        Path("my.py").read_text().replace("nn.Linear(width", "nn.Linear(layers.WIDE")
+    )
+    Path("layers.py").write_text("WIDE = 6\n")
+    one, two = (offramp.run("study.yaml", folder / str(n), workers=n) for n in (1, 2))
+    assert not two.failed and one.trials == two.trials
+    for trial in one.trials:
+        logits = [r.store.trial_logits(trial)["test"] for r in (one, two)]
+        assert np.array_equal(*logits)
+    Path("layers.py").write_text("WIDE = 6  # changed\n")
+    planned = make_plan(spec_file.read("study.yaml"))
+    assert not {trial.id for trial in planned.trials} & set(one.trials)
 
 
 def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_code_runs_by_its_own_rules(tmp_path: Path) -> None:
 
 
 NEIGHBORS = {
-    "my.py": "from mod_a import trunk\ndef make():\n    import pkg.deep\n    return trunk(), pkg.deep.N\n",
+    "my.py": "from mod_a import trunk\ndef make():\n import pkg.deep\n return trunk(), pkg.deep.N\n",
     "mod_a.py": "import bare.below as b\nfrom pkg import *\ndef trunk(): return b.NAME, M\n",
     "bare/below.py": "from . import beside\nNAME = beside.NAME\n",
     "bare/beside.py": "NAME = 'MARK'\n",

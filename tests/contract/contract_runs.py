@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from offramp.data import Data, from_dataset
+from offramp.data import Data, DataSpec, from_dataset, samples
+from offramp.data.load import assemble
 from offramp.device import seeded
 from offramp.engine.evaluate import split_logits
 from offramp.engine.fit import Diverged, conclude, fit
@@ -43,6 +46,9 @@ SMALLEST = "digits-cnn"
 """The backbone that runs every strategy."""
 UNTRACEABLE = "attached by lists of submodules"
 """A network that no tracer follows."""
+OWN_DATA = "a Dataset of one's own"
+"""SMALLEST on images that a Dataset makes as they are needed, under a random transform."""
+LIKE = {OWN_DATA: SMALLEST}
 KINDS = ("baseline", "joint", "branch-wise", "distillation")
 """What other backbones run. Among these are phases of every kind: a whole network, all exits at once,
 segments on frozen ones, and heads on a frozen trunk with a teacher."""
@@ -93,7 +99,7 @@ def contract_plan(
 ) -> Plan:
     """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of two
     more that the contract has a word about."""
-    net = untraceable() if backbone == UNTRACEABLE else network(backbone)
+    net = untraceable() if backbone == UNTRACEABLE else network(LIKE.get(backbone, backbone))
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
     study = tiny_study(
@@ -103,7 +109,8 @@ def contract_plan(
         execution={"mode": mode},
     )
     small = replace(numerics, frozen_batch=FROZEN_BATCH)
-    return plan_trials(study, contract_data(net.input_shape), net, small)
+    data = own_data(net.input_shape) if backbone == OWN_DATA else contract_data(net.input_shape)
+    return plan_trials(study, data, net, small)
 
 
 class _Choice(nn.Sequential):
@@ -134,6 +141,33 @@ def contract_data(shape: tuple[int, int, int], train: int = TRAIN) -> Data:
     cuts = (slice(0, train), *[slice(train, train + OTHERS)] * 3)
     splits = [(drawn.images[rows], drawn.labels[rows]) for rows in cuts]
     return from_dataset(*splits)
+
+
+class _Lazy(Dataset[Any]):
+    def __init__(self, split: Any, random: bool = False) -> None:
+        self.split, self.random = split, random
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> Any:
+        image = self.split.images[row]
+        return image.roll(int(torch.randint(1, 8, ())), -1) if self.random else image, self.split.labels[
+            row
+        ]
+
+
+@cache
+def own_data(shape: tuple[int, int, int]) -> Data:
+    """That of `contract_data`, too large to keep, and drawn anew each epoch to train."""
+    splits = contract_data(shape).splits
+    given = {name: _Lazy(split, name == "train") for name, split in splits.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples, "KEPT", 0)
+        raw = samples.read_samples(given, plain=_Lazy(splits["train"]))
+    data = assemble(raw, DataSpec("own"), None, "streaming")
+    assert data.train.digest == splits["train"].digest and data.augment is not None
+    return data
 
 
 def run_plain(plan: Plan) -> dict[str, TrialRecord]:

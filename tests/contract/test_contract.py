@@ -12,6 +12,7 @@ import torch
 from contract_runs import (
     HEADS_ONLY,
     LAST_ONLY,
+    OWN_DATA,
     SMALLEST,
     UNTRACEABLE,
     TrialRecord,
@@ -44,7 +45,7 @@ class Runs:
         return self.plain, self.derived
 
 
-@pytest.fixture(scope="module", params=[*BACKBONES, UNTRACEABLE])
+@pytest.fixture(scope="module", params=[*BACKBONES, UNTRACEABLE, OWN_DATA])
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""
