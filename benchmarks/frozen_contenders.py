@@ -101,7 +101,7 @@ def plan_of(task: Task, epochs: int) -> Plan:
         "benchmark",
     )
     data = pictures(task.images, task.validation)
-    net = build(net_spec(study), data.shape, len(data.classes), SEED)
+    net = build(net_spec(study, data.shape), data.shape, len(data.classes), SEED)
     numerics = replace(profile(study.numerics, devices.chosen().type), threads=task.threads)
     return plan_trials(study, data, net, numerics)
 
@@ -165,7 +165,7 @@ def earlyon() -> Train:
         points = [ExitPoint(f"e{k}", place, shape[0]) for k, (place, shape) in enumerate(taps)]
         heads = {p.name: copy.deepcopy(h) for p, h in zip(points, net.heads, strict=True)}
         config = EarlyExitConfig("custom", net.classes, points)
-        make = origin_of(net_spec(plan.study), plan.data.shape, CLASSES).make
+        make = origin_of(net_spec(plan.study, plan.data.shape), plan.data.shape, CLASSES).make
         assert make is not None
         module = make()  # the backbone as torchvision defines it
         module.load_state_dict(safetensors.torch.load_file(task.trunk))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
+import torch
 
 from offramp.recipe import Recipe, best_epoch, clash, finished
+
+Schedule = Literal["triangular", "one-cycle"]
 
 
 def test_a_constant_rate() -> None:
@@ -36,6 +40,32 @@ def test_a_warm_up_is_linear_and_comes_first() -> None:
     cosine = Recipe(epochs=10, learning_rate=0.4, warmup_epochs=2.0, schedule="cosine")
     assert cosine.rate(1.0) == pytest.approx(0.2)
     assert cosine.rate(2.0) == 0.4 and cosine.rate(6.0) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("schedule", ["triangular", "one-cycle"])
+def test_a_rate_that_rises_and_falls(schedule: Schedule) -> None:
+    shares = {"peak_at": 0.25, "start_factor": 0.2, "end_factor": 0.1}
+    recipe = Recipe(epochs=8, learning_rate=2.0, schedule=schedule, **shares)
+    assert [recipe.rate(p) for p in (0.0, 2.0)] == pytest.approx([0.4, 2.0])
+    assert recipe.rate(7.9999) == pytest.approx(0.2, abs=1e-3)
+    assert [recipe.rate(p) for p in (1.0, 5.0)] == pytest.approx([1.2, 1.1])  # half way, both
+    rises = [recipe.rate(p) for p in (0.0, 0.5, 1.0, 1.5, 2.0)]
+    assert rises == sorted(rises)
+    assert recipe.rate(0.5) == pytest.approx(0.8) if schedule == "triangular" else recipe.rate(0.5) < 0.8
+
+
+def test_one_cycle_is_torchs() -> None:
+    recipe = Recipe(epochs=10, learning_rate=0.3, schedule="one-cycle", end_factor=4e-6)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps = 1001
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.3, total_steps=steps, pct_start=0.3, cycle_momentum=False
+    )
+    for step in range(steps - 1):
+        if step % 50 == 0:  # theirs ends on its last step, ours after it
+            assert recipe.rate(10 * step / steps) == pytest.approx(theirs.get_last_lr()[0], abs=2e-3)
+        optimizer.step()
+        theirs.step()
 
 
 def test_a_warm_up_as_long_as_training_never_divides_by_zero() -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
 from offramp.errors import check_fields
 
+RANDOM = ("flip", "vertical_flip", "crop", "resized_crop", "rotate", "jitter", "own")
+"""The fields that draw anew for every view."""
+
 
 @dataclass(frozen=True)
 class View:
-    """Which of the random views: those of a seed are numbered from 0."""
+    """Which of the random views: those of a seed are numbered from 0.  alternating: whether an image is
+    mirrored in every other of them, instead of at random."""
 
     seed: int
     number: int
+    alternating: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,10 @@ class Augment:
 
     resized_crop: a random box of so large a share of the image's area (from, to), its sides in a ratio
         of 3:4 to 4:3, resized to the size that the network takes (bilinear, antialiased).
-    crop: pad by so many black pixels, then take a random window of the original size.
+    crop: pad by so many pixels, then take a random window of the original size.
+    pad: what these pixels are: `black`, or a mirror image of what lies inside (`reflect`).
+    alternating_flip: left and right exchanged in every other epoch, beginning with half of the images.
+        Alone it makes two views, so that what is frozen is computed twice, and not once an epoch.
     flip, vertical_flip: left and right, top and bottom exchanged in half of the cases.
     rotate: by up to so many degrees either way, bilinear, black where nothing was.
     jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
@@ -47,6 +55,8 @@ class Augment:
     jitter: Annotated[float, Ge(0), Lt(1)] = 0.0
     views: Annotated[int, Ge(1)] | None = None
     own: str | None = None
+    alternating_flip: bool = False
+    pad: Literal["black", "reflect"] = "black"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -60,11 +70,18 @@ class Augment:
 
     def view(self, seed: int, epoch: int) -> View:
         """The view that epoch `epoch` (from 0) of any phase trains on."""
-        return View(seed, epoch if self.views is None else epoch % self.views)
+        count = self._count
+        return View(seed, epoch if count is None else epoch % count, self.alternating_flip)
 
     def distinct(self, epochs: int) -> int:
         """How many different views so many epochs see."""
-        return epochs if self.views is None else min(self.views, epochs)
+        return epochs if self._count is None else min(self._count, epochs)
+
+    @property
+    def _count(self) -> int | None:
+        """How many views there are; None: a new one each epoch."""
+        alone = self.alternating_flip and not any(getattr(self, name) for name in RANDOM)
+        return 2 if alone and self.views is None else self.views
 
     def __str__(self) -> str:
         """`crop 4, flip, 8 views`."""
@@ -72,8 +89,9 @@ class Augment:
         words = {
             "own transform": self.own is not None,
             f"resized crop {low:g} to {high:g}": self.resized_crop is not None,
-            f"crop {self.crop}": self.crop,
+            f"crop {self.crop}{' reflected' if self.pad == 'reflect' else ''}": self.crop,
             "flip": self.flip,
+            "alternating flip": self.alternating_flip,
             "vertical flip": self.vertical_flip,
             f"rotate {self.rotate:g}°": self.rotate,
             f"jitter {self.jitter:g}": self.jitter,
@@ -93,7 +111,13 @@ def clash(augment: Augment) -> tuple[str, str] | None:
             )
         if augment.crop:
             return "crop", "goes with no resized_crop; keep one of them"
-    names = ("flip", "vertical_flip", "crop", "resized_crop", "rotate", "jitter")
-    if augment.own is None and not any(getattr(augment, name) for name in names):
-        return "flip", f"or another of {', '.join(names[1:])} must be set; nothing is augmented"
+    if augment.flip and augment.alternating_flip:
+        return "alternating_flip", "goes with no flip; keep one of them"
+    if augment.alternating_flip and augment.views is not None and augment.views % 2:
+        return "views", f"must be even beside alternating_flip, got {augment.views}"
+    if augment.pad != "black" and not augment.crop:
+        return "pad", "goes with crop; set how many pixels"
+    if not augment.alternating_flip and not any(getattr(augment, name) for name in RANDOM):
+        others = ", ".join((*RANDOM[1:-1], "alternating_flip"))
+        return "flip", f"or another of {others} must be set; nothing is augmented"
     return None

@@ -26,8 +26,20 @@ class Recipe:
     learning_rate: after warm-up and before decay. `learning_rate_scale` multiplies it: what a phase
         that fine-tunes trained weights sets.
     momentum, nesterov: of SGD.  weight_decay: as the optimizer means it (decoupled in AdamW).
+    decoupled_decay: of SGD: each step takes rate · weight_decay of every weight, beside the momentum and
+        not through it (SGDW of Loshchilov and Hutter, arXiv 1711.05101).
+    norm_weight_decay: of the weights and biases of normalization layers; None: as of all others.
+    norm_bias_rate_scale: times the learning rate, of the biases of normalization layers.
     schedule: `constant`; `cosine` to zero; `step`: times `step_factor` at each of `step_at`, given as
-        shares of the epochs.  warmup_epochs: linear from zero, before the schedule.
+        shares of the epochs; `triangular` and `one-cycle`: from `start_factor` of the learning rate up
+        to all of it at `peak_at`, a share of the epochs, and down to `end_factor` of it, along straight
+        lines or along cosines (Smith and Topin, arXiv 1708.07120).
+    warmup_epochs: linear from zero, before the schedule.
+    average: `ema`: what is validated and handed on is a moving average of weights and buffers (all but
+        counters); `lookahead`: training, too, goes on from it (Zhang et al., arXiv 1907.08610).
+    average_every: steps between two updates of the average.  average_decay: what an update keeps of it.
+    average_ramp: the decay is multiplied by the done share of all steps to this power, so that the
+        average follows closely at first; 0 leaves it constant.
     patience: epochs without a lower validation loss until the phase stops; None never stops it.
     select: the weights handed on, `best` (lowest validation loss), `last`, or `auto`: best where there
         is a patience, else last.
@@ -51,7 +63,7 @@ class Recipe:
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    schedule: Literal["constant", "cosine", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "step", "triangular", "one-cycle"] = "constant"
     step_at: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.75)
     step_factor: Annotated[float, Gt(0), Le(1)] = 0.1
     warmup_epochs: Annotated[float, Ge(0)] = 0.0
@@ -59,6 +71,16 @@ class Recipe:
     select: Literal["auto", "best", "last"] = "auto"
     class_weights: Literal["none", "balanced"] = field(default="none", metadata=YOUNGER)
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = field(default=0.0, metadata=YOUNGER)
+    decoupled_decay: bool = field(default=False, metadata=YOUNGER)
+    norm_weight_decay: Annotated[float, Ge(0)] | None = field(default=None, metadata=YOUNGER)
+    norm_bias_rate_scale: Positive = field(default=1.0, metadata=YOUNGER)
+    peak_at: Annotated[float, Gt(0), Lt(1)] = field(default=0.3, metadata=YOUNGER)
+    start_factor: Annotated[float, Ge(0), Le(1)] = field(default=0.04, metadata=YOUNGER)
+    end_factor: Annotated[float, Ge(0), Le(1)] = field(default=0.0, metadata=YOUNGER)
+    average: Literal["none", "ema", "lookahead"] = field(default="none", metadata=YOUNGER)
+    average_every: Count = field(default=5, metadata=YOUNGER)
+    average_decay: Annotated[float, Gt(0), Lt(1)] = field(default=0.9, metadata=YOUNGER)
+    average_ramp: Annotated[float, Ge(0)] = field(default=0.0, metadata=YOUNGER)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,7 +100,18 @@ class Recipe:
             return peak * 0.5 * (1 + math.cos(math.pi * rest))
         if self.schedule == "step":
             return float(peak * self.step_factor ** sum(share >= at for at in self.step_at))
+        if self.schedule in ("triangular", "one-cycle"):
+            rising = share < self.peak_at
+            way = share / self.peak_at if rising else (1 - share) / (1 - self.peak_at)
+            if self.schedule == "one-cycle":
+                way = 0.5 * (1 - math.cos(math.pi * way))
+            low = self.start_factor if rising else self.end_factor
+            return peak * (low + (1 - low) * way)
         return peak
+
+    def kept_by_average(self, progress: float) -> float:
+        """What an update of the average keeps of it after `progress` epochs (0 < progress ≤ epochs)."""
+        return float(self.average_decay * (progress / self.epochs) ** self.average_ramp)
 
 
 def best_epoch(losses: list[float]) -> int:
@@ -102,4 +135,8 @@ def clash(recipe: Recipe) -> tuple[str, str] | None:
         return "warmup_epochs", what
     if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
         return "nesterov", "needs a momentum above 0; set recipe.momentum"
+    if recipe.decoupled_decay and recipe.optimizer != "sgd":
+        return "decoupled_decay", f"goes with sgd, not {recipe.optimizer}; adamw decouples by itself"
+    if recipe.warmup_epochs and recipe.schedule in ("triangular", "one-cycle"):
+        return "warmup_epochs", f"goes with no {recipe.schedule} schedule, which rises by itself"
     return None

@@ -297,7 +297,7 @@ def test_explaining_commands(cli: Cli) -> None:
     refused(cli("taps", "resnet19"), "", "'resnet19'", "'resnet18'?")
     refused(cli("taps", "resnet18", "--input", "3,32,32"), "", "3,32,32", "3x32x32")
     refused(cli("taps", "resnet18", "--input", "0x32x32"), "", "0x32x32")
-    refused(cli("taps", "resnet18", "--input", "3x8x8"), "", "8×8", "32×32")
+    refused(cli("taps", "resnet18", "--input", "3x8x8", "--stem", "imagenet"), "", "8×8", "32×32")
     refused(cli("taps", "vgg16", "--stem", "small"), "", "'stem'")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional as F
 
-from offramp.augment import Augment, View
+from offramp.augment import Augment, View, clash
 from offramp.data.images.files import pixels as pixels_of
 from offramp.data.images.geometry import picture
 from offramp.data.loading.views import (
@@ -35,6 +35,7 @@ KINDS: Mapping[str, Augment] = {
     "flip": Augment(flip=True),
     "vertical flip": Augment(vertical_flip=True),
     "crop": Augment(crop=3),
+    "reflected crop": Augment(crop=3, pad="reflect"),
     "resized crop": Augment(resized_crop=(0.2, 1.0)),
     "rotate": Augment(rotate=30),
     "jitter": Augment(jitter=0.4),
@@ -146,10 +147,31 @@ def test_flips_turn_half_of_the_images() -> None:
         assert all(s or torch.equal(f, t) for s, f, t in zip(same, found, turned, strict=True))
 
 
-def test_a_crop_is_a_window_of_the_padded_image_and_all_windows_occur() -> None:
+def test_an_alternating_flip_turns_each_image_every_other_time() -> None:
+    pixels, augment = images(), Augment(alternating_flip=True)
+    first, second, third = (seen(augment, pixels, ROWS, augment.view(42, epoch)) for epoch in range(3))
+    turned = pixels.flip(3)
+    same = [torch.equal(f, p) for f, p in zip(first, pixels, strict=True)]
+    assert 70 < sum(same) < 130
+    assert torch.equal(second, first.flip(3)) and torch.equal(third, first)
+    assert all(s or torch.equal(f, t) for s, f, t in zip(same, first, turned, strict=True))
+    other = seen(augment, pixels, ROWS, augment.view(43, 0))
+    assert not torch.equal(other, first) and not torch.equal(other, second)
+    boxed = Augment(alternating_flip=True, resized_crop=(1.0, 1.0))  # the same choice, image by image
+    square = images(shape=(3, 10, 10))
+    assert torch.equal(
+        seen(boxed, square, ROWS, boxed.view(42, 0)), seen(augment, square, ROWS, augment.view(42, 0))
+    )
+
+
+@pytest.mark.parametrize("kind", ["black", "reflect"])
+def test_a_crop_is_a_window_of_the_padded_image_and_all_windows_occur(
+    kind: Literal["black", "reflect"],
+) -> None:
     pixels = images()
-    padded = pad(pixels, (2, 2, 2, 2))
-    found = seen(Augment(crop=2), pixels, ROWS)
+    modes = {"black": "constant", "reflect": "reflect"}
+    padded = pad(pixels.float(), (2, 2, 2, 2), modes[kind]).to(torch.uint8)
+    found = seen(Augment(crop=2, pad=kind), pixels, ROWS)
     places = set()
     for image, around in zip(found, padded, strict=True):
         windows = around.unfold(1, 12, 1).unfold(2, 10, 1)  # [C, 5, 5, H, W]
@@ -236,6 +258,22 @@ def test_views_take_turns() -> None:
     assert [endless.view(1, e).number for e in range(5)] == [0, 1, 2, 3, 4]
     assert [three.view(1, e).number for e in range(7)] == [0, 1, 2, 0, 1, 2, 0]
     assert (endless.distinct(7), three.distinct(7), three.distinct(2)) == (7, 3, 2)
+    alone, shifted = Augment(alternating_flip=True), Augment(alternating_flip=True, crop=2)
+    assert (alone.distinct(7), shifted.distinct(7)) == (2, 7)
+    assert [alone.view(1, e).number for e in range(4)] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"flip": True, "alternating_flip": True},
+        {"alternating_flip": True, "views": 3},
+        {"flip": True, "pad": "reflect"},
+    ],
+)
+def test_fields_that_do_not_go_together_are_named(fields: dict[str, Any]) -> None:
+    found = clash(Augment(**fields))
+    assert found is not None and found[0] == list(fields)[1]
 
 
 def test_a_label_names_what_is_set() -> None:

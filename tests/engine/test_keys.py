@@ -276,7 +276,9 @@ def test_every_field_of_the_numerics_profile_is_in_every_key(field: str) -> None
 def test_every_field_of_the_recipe_is_in_every_key(field: str) -> None:
     usual = Recipe(epochs=2)
     words = {"optimizer": "adam", "schedule": "cosine", "select": "best", "class_weights": "balanced"}
-    shares = dict.fromkeys(("momentum", "step_factor", "label_smoothing"), 0.5)
+    words["average"] = "ema"
+    names = ("momentum", "step_factor", "label_smoothing", "peak_at", "start_factor", "average_decay")
+    shares = dict.fromkeys(names, 0.5)
     value = (words | shares).get(field, other_value(getattr(usual, field)))
     changed: Any = {field: value}
     other = keys("two-stage", recipe=replace(usual, **changed))

@@ -124,9 +124,10 @@ def test_a_seed_decides_everything_and_nothing_else_does() -> None:
 # Learning rates
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "triangular"])
 def test_every_step_uses_the_schedules_rate(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = replace(USUAL, epochs=4, schedule=schedule, warmup_epochs=1.0)  # type: ignore[arg-type]
+    warm = 0.0 if schedule == "triangular" else 1.0
+    recipe = replace(USUAL, epochs=4, schedule=schedule, warmup_epochs=warm)  # type: ignore[arg-type]
     (node,) = program_nodes("baseline", recipe)
     right = offramp.engine.fit.step
     used: list[float] = []

@@ -16,7 +16,7 @@ from offramp.engine.fit import Diverged, EpochReport, conclude, fit
 from offramp.engine.passes import Images, Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, enroll, pack, trained_state, unpack
+from offramp.engine.trainee import Trainee, enroll, outcome, pack, trained_state, unpack
 from offramp.engine.weights import Weights
 from offramp.nets import attach
 from offramp.parts import head, segment
@@ -35,6 +35,16 @@ RECIPES = {
     "adam": Recipe(epochs=4, batch_size=16, optimizer="adam", learning_rate=1e-3),
     "adamw": Recipe(
         epochs=4, batch_size=16, optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, select="best"
+    ),
+    "decoupled": Recipe(
+        **{"epochs": 4, "batch_size": 16, "learning_rate": 0.02, "nesterov": True, "momentum": 0.85},
+        **{"weight_decay": 0.05, "decoupled_decay": True, "norm_weight_decay": 0.0},
+        norm_bias_rate_scale=4.0,
+    ),
+    "ema": Recipe(epochs=4, batch_size=16, learning_rate=0.02, average="ema", average_every=1),
+    "lookahead": Recipe(
+        **{"epochs": 4, "batch_size": 16, "learning_rate": 0.02, "schedule": "triangular"},
+        **{"average": "lookahead", "average_every": 3, "average_ramp": 3.0, "select": "best"},
     ),
     "cosine": Recipe(epochs=4, batch_size=16, learning_rate=0.02, schedule="cosine", warmup_epochs=1.0),
 }
@@ -98,9 +108,9 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(name: str, after: int,
     assert history == resumed_history
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "ema", "lookahead"])
 def test_a_checkpoint_without_moments_does_not_do(name: str) -> None:
-    """The control: what the optimizer remembers matters to the bits."""
+    """The control: what the optimizer remembers matters to the bits, and so does the average."""
     node = first_node(RECIPES[name])
     with applied(NUMERICS):
         weights, _ = whole_run(node)
@@ -108,10 +118,12 @@ def test_a_checkpoint_without_moments_does_not_do(name: str) -> None:
         next(epochs(trainee, passes, images))
         tensors, state = pack(trainee)
         again, passes, images = begin(node)
-        unpack(again, {k: t for k, t in tensors.items() if not k.startswith("optimizer/")}, state)
+        lost = "average/" if again.average else "optimizer/"
+        damaged = {k: t * 1.01 if k.startswith(lost) else t for k, t in tensors.items()}
+        unpack(again, damaged, state)
         for _ in epochs(again, passes, images):
             pass
-    assert any(not torch.equal(weights[n], t) for n, t in trained_state(again).items())
+    assert any(not torch.equal(weights[n], t) for n, t in outcome(again).items())
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -176,7 +188,7 @@ def reference_step(
     w, velocity, second = weight.double(), torch.zeros(3).double(), torch.zeros(3).double()
     for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
         g = gradient.double()
-        if recipe.optimizer == "adamw":
+        if recipe.optimizer == "adamw" or recipe.decoupled_decay:
             w = w * (1 - rate * recipe.weight_decay)
         else:
             g = g + recipe.weight_decay * w
@@ -192,19 +204,74 @@ def reference_step(
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_optimizers_do_what_their_papers_say(name: str) -> None:
+    """A bare parameter is no normalization's; those are looked at below."""
     recipe = replace(RECIPES[name], weight_decay=0.05)
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
     start = parameter.detach().clone()
-    optimizer = engine.optimizer([parameter], recipe, fused=True)
+    (group,) = engine.groups([parameter], torch.nn.Identity(), recipe)
+    optimizer = engine.optimizer([group], recipe, fused=True)
     generator = torch.Generator().manual_seed(3)
     gradients = [torch.randn(3, generator=generator) for _ in range(4)]
     rates = [recipe.rate(n / 4) for n in range(4)]
     for gradient, rate in zip(gradients, rates, strict=True):
-        optimizer.param_groups[0]["lr"] = rate
         parameter.grad = gradient.clone()
-        optimizer.step()
+        engine.update(optimizer, rate)
     expected = reference_step(recipe, start, gradients, rates)
     assert torch.allclose(parameter.detach().double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_normalizations_have_a_decay_and_biases_a_rate_of_their_own() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.LayerNorm(3))
+    recipe = Recipe(learning_rate=0.1, weight_decay=0.5, norm_weight_decay=0.25, norm_bias_rate_scale=4)
+    recipe = replace(recipe, momentum=0, decoupled_decay=True)
+    for parameter in layers.parameters():
+        torch.nn.init.ones_(parameter)
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = engine.optimizer(
+        engine.groups([*layers.parameters()], layers, recipe), recipe, fused=True
+    )
+    engine.update(optimizer, 0.1)
+    found = {
+        name: float(parameter.detach().flatten()[0]) for name, parameter in layers.named_parameters()
+    }
+    for number, decay, rate in ((0, 0.5, 0.1), (1, 0.25, 0.4), (2, 0.25, 0.4)):
+        assert found[f"{number}.weight"] == pytest.approx((1 - 0.1 * decay) - 0.1)
+        assert found[f"{number}.bias"] == pytest.approx((1 - rate * decay) - rate)
+
+
+@pytest.mark.parametrize("kind", ["ema", "lookahead"])
+def test_what_is_handed_on_is_the_average_of_what_trained(kind: Any) -> None:
+    """Against the formula, in float64, from the weights after each step."""
+    every, decay, ramp = 2, 0.8, 2.0
+    recipe = replace(RECIPES["ema"], average=kind, average_every=every, average_decay=decay, epochs=2)
+    recipe = replace(recipe, average_ramp=ramp, learning_rate=0.1)
+    trainee, passes, images = begin(first_node(recipe))
+    slow = {k: t.double() for k, t in trained_state(trainee).items()}
+    steps, done, worst, apart = 2 * -(-len(tiny_data().train) // 16), 0, 0.0, 0.0
+    original = engine.update
+
+    def watched(optimizer: torch.optim.Optimizer, rate: float) -> None:
+        nonlocal done, apart
+        original(optimizer, rate)
+        done += 1
+        if done % every == 0:
+            kept = decay * (done / steps) ** ramp
+            for name, fast in trained_state(trainee).items():
+                mixed = kept * slow[name] + (1 - kept) * fast.double()
+                slow[name] = mixed if fast.is_floating_point() else fast.double()
+                apart = max(apart, float((fast - slow[name]).abs().max()))
+
+    engine.update = watched
+    try:
+        with applied(NUMERICS):
+            for _ in epochs(trainee, passes, images):
+                for name, held in outcome(trainee).items():
+                    scale = float(slow[name].abs().max()) + 1e-6
+                    worst = max(worst, float((held.double() - slow[name]).abs().max()) / scale)
+    finally:
+        engine.update = original
+    assert done == steps and worst < 1e-5
+    assert apart > 1e-4, "the average is what trained last, so this shows nothing"
 
 
 class Backwards(torch.nn.Module):

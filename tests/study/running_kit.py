@@ -14,6 +14,7 @@ from support import tiny_plan, tiny_study
 RECIPES: dict[str, dict[str, Any]] = {
     "momentum": {"epochs": 3},
     "adam": {"epochs": 3, "optimizer": "adam", "schedule": "cosine", "warmup_epochs": 1.5},
+    "lookahead": {"epochs": 3, "average": "lookahead", "average_every": 2, "decoupled_decay": True},
     "patience": {"epochs": 6, "patience": 1, "learning_rate": 0.5, "optimizer": "adamw"},
 }
 

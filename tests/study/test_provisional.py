@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,26 @@ def test_at_scale_small_absent_weights_are_left_out_and_it_says_so() -> None:
     plan = make_plan(spec.parse(STUDY | {"scale": "small"}), CPU, provisional=True)
     assert plan.study.backbone.weights is None and "from scratch" in plan.remarks[0]
     assert [line.partition(":")[0] for line in plan.provisional] == ["cifar10"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "stem", "remark"),
+    [
+        ("resnet18", 32, "small", None),
+        ("resnet18", 96, "medium", None),
+        ("mobilenetv2", 224, "imagenet", None),
+        ("mobilenetv2", 32, "small", "maps of 2×2 px of images of 32×32 px"),
+        ({"name": "resnet18", "stem": "imagenet"}, 32, "imagenet", "1×1 px .* or backbone.stem: small"),
+        ({"name": "resnet18", "weights": "imagenet"}, 32, "imagenet", "1×1 px"),
+        ("vgg16", 32, None, "1×1 px .* use larger images$"),
+        ("airbench", 32, None, None),
+    ],
+)
+def test_small_images_get_a_stem_that_fits_and_a_warning_where_none_is(
+    backbone: Any, size: int, stem: str | None, remark: str | None
+) -> None:
+    study = {**STUDY, "backbone": backbone, "data": {"name": "cifar10", "size": size}}
+    plan = make_plan(spec.parse(study), CPU, provisional=True)
+    assert plan.net.identity["options"].get("stem") == stem
+    found = " ".join(plan.remarks)
+    assert re.search(remark, found) if remark else not found

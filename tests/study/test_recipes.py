@@ -100,7 +100,7 @@ def test_all_lists_every_study(folder: Path) -> None:
 def network(words: str, shape: tuple[int, int, int], classes: int) -> ExitNetwork:
     """A network of a study, its weights random, made once: `words` is the study's record of it."""
     asked = spec.parse({"strategies": ["joint"], "data": "digits", **yaml.safe_load(words)})
-    return build(net_spec(asked), shape, classes, 42)
+    return build(net_spec(asked, shape), shape, classes, 42)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def interrupted(plan: Plan, store: Store, after: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("recipe", ["adam", "patience"])
+@pytest.mark.parametrize("recipe", ["adam", "patience", "lookahead"])
 def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(tmp_path: Path, recipe: str) -> None:
     plan = small_plan(recipe)
     whole, _ = finish(plan, tmp_path / "whole")
@@ -70,8 +70,8 @@ def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The small plan, run without a stop."""
-    return finish(small_plan(), tmp_path_factory.mktemp("whole"))[0]
+    """The small plan with averaged weights, run without a stop."""
+    return finish(small_plan("lookahead"), tmp_path_factory.mktemp("whole"))[0]
 
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -83,7 +83,7 @@ POINTS = [("step", 1), ("step", 8), ("step", 21), ("evaluate", 2), ("evaluate", 
 def test_interrupted_within_an_epoch_no_step_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Store, what: str, call: int
 ) -> None:
-    plan, number = small_plan(), ENDS[call % 3]
+    plan, number = small_plan("lookahead"), ENDS[call % 3]
     calls, before = Counter[str](), {n: signal.getsignal(n) for n in ENDS}
 
     def counted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +130,7 @@ def test_a_resumed_phase_goes_on_after_its_last_checkpoint(tmp_path: Path) -> No
 
 
 def test_without_checkpoints_a_cut_phase_starts_over(tmp_path: Path, whole: Store) -> None:
-    plan = small_plan()
+    plan = small_plan("lookahead")
     running = run(
         plan, Store(tmp_path / "at work"), conduct(tmp_path / "at work", checkpoint_seconds=1e9)
     )

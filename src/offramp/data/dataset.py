@@ -307,6 +307,11 @@ def _check(augment: Augment, train: Split | FileSplit) -> None:
                 f"augment.{name} needs uint8 images, and these are float32, taken as normalized; "
                 "leave it out"
             )
+    if augment.pad == "reflect" and augment.crop >= min(train.shape[1:]):
+        raise OfframpError(
+            f"augment.crop of {augment.crop} px cannot reflect images of "
+            f"{train.shape[1]}×{train.shape[2]} px; make it smaller"
+        )
     if augment.resized_crop and train.shape[0] not in (1, 3):
         raise OfframpError(
             f"augment.resized_crop works on 1 or 3 channels, and images have {train.shape[0]}; "

@@ -16,7 +16,17 @@ from offramp.engine.images import Images
 from offramp.engine.losses import objective
 from offramp.engine.passes import Pass
 from offramp.engine.tally import Tally
-from offramp.engine.trainee import OBJECTIVE, Row, Trainee, restore, step, train_mode, trained_state
+from offramp.engine.trainee import (
+    OBJECTIVE,
+    Row,
+    Trainee,
+    averaged,
+    outcome,
+    restore,
+    step,
+    train_mode,
+    trained_state,
+)
 from offramp.errors import OfframpError
 from offramp.process import uninterrupted
 from offramp.recipe import finished
@@ -76,7 +86,8 @@ def fit(
             tallies = _train_epoch(active, passes, images, limits)
             devices.synchronize(images.device)
             trained, reading = perf_counter(), images.take_seconds()
-            checks = evaluate(active, passes, images, "validation", batch_size)
+            with averaged(active):
+                checks = evaluate(active, passes, images, "validation", batch_size)
         except KeyboardInterrupt:
             for trainee in active:
                 if trainee.tally is not None:
@@ -130,7 +141,6 @@ def _train_epoch(
     for number, read in enumerate(passes.reads("train", chunks, view, nodes), start=done):
         rows = chunks[number - done]
         labels = images.labels("train", rows)
-        progress = epoch + number / len(limits)
         with uninterrupted():
             for trainee, tally in zip(active, tallies, strict=True):
                 trainee.net.clock.tick(trainee.node.seed, epoch, number)
@@ -144,7 +154,7 @@ def _train_epoch(
                         "BatchNorm needs several; set recipe.batch_size to 2 or more"
                     ) from error
                 class_weights = images.class_weights(trainee.node.recipe)
-                loss = step(trainee, logits, teacher, labels, progress, class_weights)
+                loss = step(trainee, logits, teacher, labels, number, len(limits), class_weights)
                 tally.add(loss, logits, labels)
     for trainee in active:
         trainee.net.clock.stop()
@@ -190,7 +200,7 @@ def _close_epoch(
     record(trainee, trainee.epoch, "validation", validation_loss, checked)
     trainee.validation_losses.append(validation_loss)
     if trainee.best_epoch == trainee.epoch:
-        trainee.best = trained_state(trainee)
+        trainee.best = outcome(trainee)
     seen = {k: accuracy for k, (_, accuracy) in at_exits.items()}
     unseen = {k: accuracy for k, (_, accuracy) in checked.items()}
     return EpochReport(node.key, trainee.epoch, loss, validation_loss, seen, unseen, 0.0)
@@ -211,8 +221,8 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
     """Record the training split in eval mode at the last and the best epoch; returns the selected
     weights, which the network then holds. Interrupted, the trainee is as it was."""
     began, known = perf_counter(), len(trainee.rows)
-    last = trained_state(trainee)
-    states = {trainee.epoch: last}
+    training = trained_state(trainee)
+    states = {trainee.epoch: outcome(trainee)}
     if trainee.best_epoch != trainee.epoch:
         states[trainee.best_epoch] = trainee.best
     try:
@@ -222,7 +232,7 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
             loss, at_exits = tallies[trainee.node.key].read()
             record(trainee, epoch, "train-eval", loss, at_exits)
     except KeyboardInterrupt:
-        restore(trainee, last)
+        restore(trainee, training)
         del trainee.rows[known:]
         raise
     chosen = states[trainee.selected_epoch]

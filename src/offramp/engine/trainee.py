@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offramp.engine.losses import objective
 from offramp.engine.passes import Logits
@@ -15,7 +16,10 @@ from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally
 from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork
+from offramp.process import uninterrupted
 from offramp.recipe import Recipe, best_epoch
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 OBJECTIVE = ""  # the exit under which a history row stands that speaks of the phase's own loss
 
@@ -41,6 +45,7 @@ class Trainee:
     took, validation and waiting for images included.  frozen_macs: that were run for
     it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
     checkpoint was read.  tally: of the epoch at hand; None between two.
+    average: of the trained parts, where the recipe keeps one; the network holds what trains.
     """
 
     node: Node
@@ -56,6 +61,7 @@ class Trainee:
     usage: Usage = field(default_factory=Usage)
     resumed: bool = False
     tally: Tally | None = None
+    average: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -85,13 +91,41 @@ def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
     parameters = [p for part in sorted(node.trained) for p in net.parameters_of(part)]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    return Trainee(node, net, optimizer(parameters, node.recipe, numerics_fused))
+    treated = groups(parameters, net, node.recipe)
+    trainee = Trainee(node, net, optimizer(treated, node.recipe, numerics_fused))
+    if node.recipe.average != "none":
+        trainee.average = trained_state(trainee)
+    return trainee
 
 
-def optimizer(
-    parameters: list[torch.nn.Parameter], recipe: Recipe, fused: bool
-) -> torch.optim.Optimizer:
-    """The recipe's optimizer; its rate is set before every step."""
+def groups(parameters: Sequence[nn.Parameter], net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The optimizer's groups: as few as the recipe treats differently. rate_scale: of the recipe's rate.
+    decay: what a step of decoupled decay takes, times the rate."""
+    norms = [module for module in net.modules() if isinstance(module, NORMS)]
+    of_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
+    biases = {id(norm.bias) for norm in norms if getattr(norm, "bias", None) is not None}
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        decay, scale = recipe.weight_decay, 1.0
+        if id(parameter) in of_norms and recipe.norm_weight_decay is not None:
+            decay = recipe.norm_weight_decay
+        if id(parameter) in biases:
+            scale = recipe.norm_bias_rate_scale
+        found.setdefault((decay, scale), []).append(parameter)
+    apart = recipe.decoupled_decay
+    return [
+        {
+            "params": members,
+            "weight_decay": 0.0 if apart else decay,
+            "decay": decay if apart else 0.0,
+            "rate_scale": scale,
+        }
+        for (decay, scale), members in found.items()
+    ]
+
+
+def optimizer(parameters: list[dict[str, Any]], recipe: Recipe, fused: bool) -> torch.optim.Optimizer:
+    """The recipe's optimizer of such `groups`; its rate is set before every step."""
     rate = recipe.rate(0.0)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -117,43 +151,99 @@ def step(
     logits: Logits,
     teacher: Logits,
     labels: Tensor,
-    progress: float,
+    number: int,
+    steps: int,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """One update; returns the loss, detached, still on the device. progress: in epochs.
-    class_weights: [C]."""
+    """One update; returns the loss, detached, still on the device. number: of the epoch's `steps`, from
+    0. class_weights: [C]."""
     smoothing = trainee.node.recipe.label_smoothing
     loss = objective(trainee.node.terms, logits, teacher, labels, class_weights, smoothing)
-    for group in trainee.optimizer.param_groups:
-        group["lr"] = trainee.node.recipe.rate(progress)
     trainee.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    trainee.optimizer.step()
+    update(trainee.optimizer, trainee.node.recipe.rate(trainee.epoch + number / steps))
+    if trainee.average:
+        _follow(trainee, trainee.epoch * steps + number + 1, steps)
     return loss.detach()
 
 
+@torch.no_grad()
+def update(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """A step of an optimizer of `groups` at the recipe's rate, by the gradients at hand."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_scale"]
+        if group["decay"]:
+            torch._foreach_mul_(group["params"], 1 - group["lr"] * group["decay"])
+    optimizer.step()
+
+
+@torch.no_grad()
+def _follow(trainee: Trainee, done: int, steps: int) -> None:
+    """The average, after `done` steps in all, `steps` an epoch."""
+    recipe = trainee.node.recipe
+    if done % recipe.average_every:
+        return
+    kept = recipe.kept_by_average(done / steps)
+    for name, tensor in _live(trainee):
+        held = trainee.average[name]
+        if tensor.is_floating_point():
+            held.lerp_(tensor, 1 - kept)
+        else:
+            held.copy_(tensor)
+        if recipe.average == "lookahead":
+            tensor.copy_(held)
+
+
+def _live(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers that the node trains, by their original names."""
+    for part in sorted(trainee.node.trained):
+        yield from trainee.net.state(part).items()
+
+
 def trained_state(trainee: Trainee) -> dict[str, Tensor]:
-    """A copy of what the node trains: parameters and buffers by their original names."""
-    parts = sorted(trainee.node.trained)
+    """A copy of what the node trains."""
+    return _copies(dict(_live(trainee)))
+
+
+def outcome(trainee: Trainee) -> dict[str, Tensor]:
+    """A copy of what is validated and handed on: the average of the recipe, or what trains."""
+    return _copies(trainee.average) if trainee.average else trained_state(trainee)
+
+
+def _copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: tensor.detach().clone(memory_format=torch.preserve_format)
-        for part in parts
-        for name, tensor in trainee.net.state(part).items()
+        for name, tensor in state.items()
     }
 
 
+@torch.no_grad()
 def restore(trainee: Trainee, state: Mapping[str, Tensor]) -> None:
     """Put a `trained_state` back."""
-    with torch.no_grad():
-        for part in trainee.node.trained:
-            for name, tensor in trainee.net.state(part).items():
-                tensor.copy_(state[name])
+    for name, tensor in _live(trainee):
+        tensor.copy_(state[name])
+
+
+@contextmanager
+def averaged(trainees: Sequence[Trainee]) -> Iterator[None]:
+    """Their networks with the averages in place of what trains, while the block runs."""
+    kept = [(t, trained_state(t)) for t in trainees if t.average]
+    try:
+        with uninterrupted():
+            for trainee, _ in kept:
+                restore(trainee, trainee.average)
+        yield
+    finally:
+        with uninterrupted():
+            for trainee, state in kept:
+                restore(trainee, state)
 
 
 def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A checkpoint: tensors and JSON. With it `unpack` goes on as if nothing had happened."""
     tensors = {f"last/{k}": t for k, t in trained_state(trainee).items()}
     tensors |= {f"best/{k}": t for k, t in trainee.best.items()}
+    tensors |= {f"average/{k}": t for k, t in trainee.average.items()}
     names = _names(trainee)
     for index, fields in trainee.optimizer.state_dict()["state"].items():
         for moment, value in fields.items():
@@ -176,9 +266,13 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _names(trainee: Trainee) -> list[str]:
     """Names of the optimizer's parameters, in its order: the order depends on where a network is cut,
     the names do not."""
-    parts = sorted(trainee.node.trained)
-    names = {id(t): name for part in parts for name, t in trainee.net.state(part).items()}
-    return [names[id(p)] for p in trainee.optimizer.param_groups[0]["params"]]
+    names = {id(t): name for name, t in _live(trainee)}
+    return [names[id(p)] for p in _parameters(trainee)]
+
+
+def _parameters(trainee: Trainee) -> list[nn.Parameter]:
+    """The optimizer's parameters, in its order."""
+    return [p for group in trainee.optimizer.param_groups for p in group["params"]]
 
 
 def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -189,8 +283,10 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
 
     restore(trainee, under("last/"))
     trainee.best = under("best/")
+    for name, held in trainee.average.items():
+        held.copy_(tensors[f"average/{name}"])
     fields: dict[int, dict[str, Tensor]] = {}
-    parameters = trainee.optimizer.param_groups[0]["params"]
+    parameters = _parameters(trainee)
     numbers = {name: index for index, name in enumerate(_names(trainee))}
     for entry, tensor in under("optimizer/").items():
         name, _, moment = entry.rpartition("/")

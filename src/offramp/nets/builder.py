@@ -19,8 +19,16 @@ from offramp.nets.cut.spread import ASKED, Taps, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, paper_head, resolve, whole
 from offramp.nets.identity import sources, state_digest
 from offramp.nets.macs import count_macs
-from offramp.nets.network import Exit, ExitNetwork, NetFacts, Shape, drawn_head, drawn_module
-from offramp.nets.pretrained import Initial, fitted, read, starting
+from offramp.nets.network import (
+    Exit,
+    ExitNetwork,
+    NetFacts,
+    Shape,
+    drawn_head,
+    drawn_module,
+    starting,
+)
+from offramp.nets.pretrained import Initial, fitted, read
 from offramp.parts import Part
 from offramp.usercode import Recorded
 
@@ -55,7 +63,8 @@ def build(
     if spec.weights is not None:
         initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
         module.load_state_dict(dict(initial.tensors), strict=False)
-        origin = dataclasses.replace(origin, make=partial(starting, make, initial.tensors))
+        make = partial(starting, make, initial.tensors)
+        origin = dataclasses.replace(origin, make=make, from_images=None)
         origin = dataclasses.replace(origin, identity={**origin.identity, "weights": initial.identity})
     if origin.foreign:  # not called "state", which is for weights that no seed draws
         drawn = state_digest(drawn_module(make, 0, "initial"))
@@ -260,6 +269,7 @@ def _assembled(
             costs=costs,
             initial=None if initial is None else initial.describe(),
             reasons=tuple(why),
+            from_images=origin.from_images,
         ),
     ).train()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from offramp.seeding import derive
 
 Shape = tuple[int, int, int]
 Make = Callable[[], nn.Module]
+FromImages = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]  # images, mean, std → weights
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class NetFacts:
     costs: multiply-accumulates of each part for one image.
     initial: what became of weights that were given for the trunk, in words.
     reasons: why each early exit is where it is, in words.
+    from_images: weights of the trunk that follow from training images, which it has not seen yet.
     """
 
     early: tuple[Exit, ...]
@@ -60,6 +63,7 @@ class NetFacts:
     costs: Mapping[Part, int]
     initial: str | None = None
     reasons: tuple[str, ...] = ()
+    from_images: FromImages | None = None
 
 
 class ExitNetwork(nn.Module):
@@ -353,10 +357,29 @@ class ExitNetwork(nn.Module):
         for k, exit in enumerate(self._facts.early, start=1):
             head = drawn_head(exit, self.classes, self.clock, seed, draw)
             twin.heads[k - 1].load_state_dict(head.state_dict())
+        if self._facts.from_images is not None:
+            raise OfframpError(
+                "the network's first weights follow from its training images, which are not here; "
+                "train it by a study"
+            )
         if self._facts.make is not None:
             fresh = drawn_module(self._facts.make, seed, draw).state_dict()
             for trunk in twin.trunks:
                 trunk.module.load_state_dict(fresh)
+        return twin
+
+    def prepared(self, sample: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> ExitNetwork:
+        """A copy that can be drawn where weights follow from training images, else this network.
+
+        sample: called once, when weights are first drawn; images [N, C, H, W], mean and std [C]. No key
+        changes by it: what trains is named by its training images already.
+        """
+        make, weights = self._facts.make, self._facts.from_images
+        if make is None or weights is None:
+            return self
+        found = cache(lambda: weights(*sample()))
+        twin = self.copy()
+        twin._facts = replace(twin._facts, make=lambda: starting(make, found()), from_images=None)
         return twin
 
     @property
@@ -407,6 +430,13 @@ def _free(name: str, module: nn.Module) -> str:
     while name in module._modules:
         name += "_"
     return name
+
+
+def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """`make()`'s module with `tensors` in it; the rest as drawn."""
+    module = make()
+    module.load_state_dict(dict(tensors), strict=False)
+    return module
 
 
 def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:

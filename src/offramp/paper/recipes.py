@@ -62,7 +62,9 @@ class PaperRecipe:
     @property
     def study(self) -> dict[str, Any]:
         """The study, in the types of YAML: what `studies/paper/NAME.yaml` says."""
-        backbone = {"name": self.backbone, "weights": self.weights} if self.weights else self.backbone
+        stem = {} if self.backbone == "vgg16" else {"stem": "imagenet"}  # it has no other
+        weights = {"weights": self.weights} if self.weights else {}
+        backbone = {"name": self.backbone, **weights, **stem} if weights or stem else self.backbone
         data = {"name": self.data, "size": self.size} if self.size else self.data
         recipe: dict[str, Any] = {
             "epochs": self.epochs,

@@ -264,16 +264,16 @@ def _with_exits(
 ) -> tuple[Study, ExitNetwork]:
     """The study with taps and heads, and its network."""
     if study.exits.taps is not None or study.exits.head:
-        return study, build(net_spec(study), shape, classes, wish.seed)
+        return study, build(net_spec(study, shape), shape, classes, wish.seed)
     # What the paper put into its networks is not what one would deploy: theirs are spread here too.
     auto = EXITS if wish.backbone in BACKBONES else None
     taps = auto if wish.exits == "auto" else spec.exits(wish.exits)
     attempt = _study(wish, {**given, "exits": {"taps": taps}})
-    net = build(net_spec(attempt), shape, classes, wish.seed)
+    net = build(net_spec(attempt, shape), shape, classes, wish.seed)
     if all(head.kind == "paper" for head in net.head_specs):
         reasons.append("heads average their map: one that flattens it is larger and fits one size only")
         attempt = _study(wish, {**given, "exits": {"taps": taps, "head": {"flatten": False}}})
-        net = build(net_spec(attempt), shape, classes, wish.seed)
+        net = build(net_spec(attempt, shape), shape, classes, wish.seed)
     where = "; ".join(f"{p}, {why}" for p, why in zip(net.places, net.reasons, strict=False))
     reasons.append(f"{net.exits - 1} early exits: {where}")
     return attempt, net

@@ -51,7 +51,7 @@ def taps(
     study = spec.parse(
         asked, "offramp taps", flags={key: f"--{key}" for key in ("exits",) if key in asked}
     )
-    places, why = list_places(net_spec(study), shape, classes)
+    places, why = list_places(net_spec(study, shape), shape, classes)
     if json:
         about = [{key: getattr(p, key) for key in ("name", "shape", "macs", "share")} for p in places]
         emit([{**one, "default": one["name"] in why, "why": why.get(one["name"])} for one in about])

@@ -34,7 +34,15 @@ def draws(view: View, rows: Tensor) -> Tensor:
     Flood, 2014) at a place of its sequence that belongs to (row, column) alone, so any subset of rows
     can be drawn, on any device, without drawing the others.
     """
-    start = _signed(derive(view.seed, "augment", view.number))
+    drawn = _uniform(derive(view.seed, "augment", view.number), rows)
+    if view.alternating:  # at random before the first epoch, then the other way in each
+        first = _uniform(derive(view.seed, "augment", "alternating"), rows)[:, FLIP] < 0.5
+        drawn[:, FLIP] = (first == bool(view.number % 2)).to(torch.float64)
+    return drawn
+
+
+def _uniform(seed: int, rows: Tensor) -> Tensor:
+    start = _signed(seed)
     columns = torch.arange(COLUMNS, device=rows.device)
     z = start + (rows[:, None] * COLUMNS + columns + 1) * _signed(0x9E3779B97F4A7C15)
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
@@ -87,7 +95,7 @@ def cut_out(
     # Here, since whoever decodes ahead of time does it beside the training, and one image at a time.
     if augment.vertical_flip and vertical_flip < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    if augment.flip and flip < 0.5:
+    if (augment.flip or augment.alternating_flip) and flip < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return cut
 
@@ -120,13 +128,27 @@ def _moved(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
     """Crop, then flips: they only say which pixel comes where."""
     if pad := augment.crop:
         height, width = images.shape[2:]
-        images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+        images = _reflected(images, pad) if augment.pad == "reflect" else _framed(images, pad)
         windows = images.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2·pad + 1, 2·pad + 1, H, W]
         top, left = ((drawn[:, at] * (2 * pad + 1)).to(torch.int64) for at in (TOP, LEFT))
         images = windows[torch.arange(len(images), device=images.device), :, top, left]
-    for wanted, column, dim in ((augment.vertical_flip, VERTICAL_FLIP, 2), (augment.flip, FLIP, 3)):
+    mirrored = augment.flip or augment.alternating_flip
+    for wanted, column, dim in ((augment.vertical_flip, VERTICAL_FLIP, 2), (mirrored, FLIP, 3)):
         if wanted:
             images = _turned(images, drawn[:, column] < 0.5, dim)
+    return images
+
+
+def _framed(images: Tensor, pad: int) -> Tensor:
+    return torch.nn.functional.pad(images, (pad, pad, pad, pad))
+
+
+def _reflected(images: Tensor, pad: int) -> Tensor:
+    """As torch's reflection pad, which takes no bytes: the outermost pixels are not repeated."""
+    for dim in (2, 3):
+        last = images.shape[dim] - 1
+        places = torch.arange(-pad, last + 1 + pad, device=images.device).abs()
+        images = images.index_select(dim, last - (last - places).abs())
     return images
 
 

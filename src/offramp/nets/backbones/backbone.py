@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from offramp.errors import OfframpError
 from offramp.nets.heads import HeadSpec
-
-Shape = tuple[int, int, int]
+from offramp.nets.network import FromImages, Shape
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,9 @@ class Backbone:
     heads: of the default early exits; exits beyond them take the last one.
     replaced: prefixes of the names that upstream has too and this network defines in its own way.
     input_shape: (C, H, W) of a typical image.
+    strides: total stride by stem, of a backbone that has several.
+    from_images: weights that follow from the training images: `from_images(images, mean, std)` → tensors
+        by name; images [N, C, H, W] uint8, or float32 that is already normalized by mean and std, [C].
     """
 
     name: str
@@ -39,9 +41,12 @@ class Backbone:
     options: Mapping[str, tuple[str, ...]]
     replaced: tuple[str, ...]
     input_shape: Shape = (3, 32, 32)
+    strides: Mapping[str, int] = field(default_factory=dict)
+    from_images: FromImages | None = None
 
 
-STEM = {"stem": ("imagenet", "small")}
+STEM = {"imagenet": 32, "small": 16}  # total strides of the MobileNets
+MAP = 4  # px a side: on smaller maps the last layers learn little
 
 
 def check_size(name: str, shape: Shape, stride: int, remedy: str = "use larger images") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import nn
 
 from offramp.errors import OfframpError, nearest
 from offramp.nets.backbones import BACKBONES
+from offramp.nets.backbones.backbone import MAP
 from offramp.nets.cut.spread import ASKED, Taps
 from offramp.nets.heads import HeadSpec
-from offramp.nets.network import Make, Shape
+from offramp.nets.network import ExitNetwork, FromImages, Make, Shape
 from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
 
 LOADING = ("checkpoint_path", "cache_dir")
@@ -51,6 +52,7 @@ class Origin:
     make: makes it anew; None for a module at hand.  identity: what it is, JSON-able.  why: the exits
         `taps` are where they are.
     foreign: whether the code behind its name is not ours, so that the name does not say what it is.
+    from_images: see `Backbone`.
     """
 
     make: Make | None
@@ -60,6 +62,33 @@ class Origin:
     final: str | None = None
     heads: tuple[HeadSpec, ...] = ()
     foreign: bool = False
+    from_images: FromImages | None = None
+
+
+def fitting_stem(backbone: str, side: int) -> str | None:
+    """The stem for images of `side` px that begin from scratch: the coarsest that leaves the last layers
+    maps of 4×4 px, else the finest. None: the backbone has no choice of stems."""
+    strides = BACKBONES[backbone].strides if backbone in BACKBONES else {}
+    wide = [stem for stem in strides if side >= MAP * strides[stem]]
+    if wide:
+        return max(wide, key=strides.__getitem__)
+    return min(strides, key=strides.__getitem__, default=None)
+
+
+def shrunk(net: ExitNetwork, backbone: str) -> str | None:
+    """A warning where images are so small that the last layers see hardly any map of them."""
+    shape, sides = net.trunks[0].shapes[-1:], net.input_shape[1:]
+    if not shape or len(shape[0]) != 3:
+        return None
+    last = min(shape[0][1:])
+    if last >= MAP or min(sides) < 16 * last:  # of networks made for small images
+        return None
+    stem = fitting_stem(backbone, min(sides))
+    remedy = f" or backbone.stem: {stem}" if stem else ""
+    return (
+        f"the last layers of {backbone} see maps of {last}×{last} px of images of "
+        f"{sides[0]}×{sides[1]} px and learn little; use larger images{remedy}"
+    )
 
 
 def origin_of(
@@ -104,7 +133,9 @@ def _registered(
     reading = chosen.pop("reading")
     make = partial(backbone.build, classes=identity["classes"], input_shape=input_shape, **chosen)
     why, taps = f"{name}'s own, '{reading}'", backbone.taps[reading]
-    return Origin(make, {**identity, "options": chosen}, taps, why, backbone.final, backbone.heads)
+    identity = {**identity, "options": chosen}
+    found = Origin(make, identity, taps, why, backbone.final, backbone.heads)
+    return replace(found, from_images=backbone.from_images)
 
 
 def _timm_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:

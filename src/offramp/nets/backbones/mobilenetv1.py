@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from offramp.nets.backbones.backbone import STEM, Backbone, Shape, stem_stride
+from offramp.nets.backbones.backbone import STEM, Backbone, stem_stride
 from offramp.nets.heads import paper_head
+from offramp.nets.network import Shape
 
 
 def mobilenetv1(classes: int, input_shape: Shape, stem: str = "imagenet") -> nn.Module:
     """Images [B, C, H, W] → logits [B, classes]; total stride 32, or 16 with the small stem."""
-    stem_stride("mobilenetv1", input_shape, stem, {"imagenet": 32, "small": 16})
+    stem_stride("mobilenetv1", input_shape, stem, STEM)
     import timm  # late: it takes seconds to import
 
     model: nn.Module = timm.create_model(
@@ -36,6 +37,7 @@ MOBILENETV1 = Backbone(
     },
     final="blocks",
     heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True), paper_head(3, gap=True)),
-    options=STEM,
+    options={"stem": tuple(STEM)},
+    strides=STEM,
     replaced=("classifier.",),
 )

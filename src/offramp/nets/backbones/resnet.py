@@ -10,8 +10,9 @@ from functools import partial
 
 from torch import nn
 
-from offramp.nets.backbones.backbone import Backbone, Shape, convolution_like, stem_stride
+from offramp.nets.backbones.backbone import Backbone, convolution_like, stem_stride
 from offramp.nets.heads import paper_head
+from offramp.nets.network import Shape
 
 STRIDES = {"imagenet": 32, "medium": 16, "small": 8}  # of the whole network, by stem
 
@@ -45,6 +46,7 @@ RESNET18, RESNET50 = (
         final="layer4",
         heads=(paper_head(1), paper_head(2), paper_head(3)),
         options={"stem": tuple(STRIDES)},
+        strides=STRIDES,
         replaced=("fc.",),
     )
     for name in ("resnet18", "resnet50")

@@ -16,17 +16,22 @@ from offramp.data import Data, load
 from offramp.data.dataset import FileSplit
 from offramp.data.declared import declared_data, missing
 from offramp.engine.cost import Work, value_bytes, work
+from offramp.engine.images import Images
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.backbones.lookup import fitting_stem, shrunk
 from offramp.nets.cut.spread import chained
 from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
 from offramp.strategies.weights import joint_weights
 from offramp.study.plan import profiles, programs
 from offramp.study.spec.models import StrategySpec, Study
+
+PRETRAINED_STEM = "imagenet"  # which public weights were trained with
+SEEN = 2000  # training images that a network's first weights may follow from
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class Trial:
 class Plan:
     """All that a run needs. nodes: by key, each after what it needs.
 
-    remarks: in what `study` differs from the one that was asked for.  provisional: what is not here,
-    where the plan is for looking only: its keys are not those of a run.
+    remarks: in what `study` differs from the one that was asked for, and what to mend.
+    provisional: what is not here, where the plan is for looking only: its keys are not those of a run.
     """
 
     study: Study
@@ -89,10 +94,16 @@ class Plan:
         return work.executed if self.study.execution.cache else work.written
 
 
-def net_spec(study: Study) -> NetSpec:
+def net_spec(study: Study, shape: tuple[int, int, int]) -> NetSpec:
+    """The network that a study asks for, for images of `shape` (C, H, W): with the stem that fits them,
+    where it begins from scratch and the study names none."""
+    options = dict(study.backbone.options)
+    stem = fitting_stem(study.backbone.name, min(shape[1:]))
+    if stem is not None and study.backbone.weights is None:
+        options.setdefault("stem", stem)
     return NetSpec(
         backbone=study.backbone.name,
-        options=tuple(sorted(study.backbone.options.items())),
+        options=tuple(sorted(options.items())),
         taps=study.exits.taps,
         head=tuple(study.exits.head.items()),
         weights=study.backbone.weights,
@@ -135,7 +146,10 @@ def make_plan(
     if provisional and _weights_absent(study) and not _keeps_backbone(study):
         lacking.append(f"{study.backbone.name}: its weights '{study.backbone.weights}' are not here")
         drawn = without_weights(study)
-    plan = plan_trials(study, data, _network(drawn, data), numerics)
+    net = _network(drawn, data)
+    small = shrunk(net, study.backbone.name)
+    remarks += () if small is None else (small,)
+    plan = plan_trials(study, data, net, numerics)
     return replace(plan, remarks=remarks, provisional=tuple(lacking))
 
 
@@ -175,8 +189,11 @@ def plans(
 
 
 def without_weights(study: Study) -> Study:
-    backbone = study.backbone.model_copy(update={"weights": None})
-    return study.model_copy(update={"backbone": backbone})
+    """The study from scratch, on the very network."""
+    backbone = study.backbone
+    stem = {"stem": PRETRAINED_STEM} if fitting_stem(backbone.name, 0) and backbone.weights else {}
+    changed = {"weights": None, "options": {**stem, **backbone.options}}
+    return study.model_copy(update={"backbone": backbone.model_copy(update=changed)})
 
 
 def _weights_absent(study: Study) -> bool:
@@ -207,8 +224,8 @@ def _at(study: Study, *path: str | int) -> Iterator[None]:
 
 def _network(study: Study, data: Data) -> ExitNetwork:
     """The network; what is wrong is said of the backbone, the taps or the heads, whichever it is."""
-    spec, seed = net_spec(study), study.seeds[0]
     shape, classes = data.shape, len(data.classes)
+    spec, seed = net_spec(study, shape), study.seeds[0]
     try:
         return build(spec, shape, classes, seed)
     except OfframpError as error:
@@ -228,6 +245,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
         with _at(study, "augment"):
             own = None if data.augment is None else data.augment.own
             data = replace(data, augment=replace(study.augment, own=own))
+    net = net.prepared(lambda: Images(data, torch.device("cpu")).sample(SEEN))
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}

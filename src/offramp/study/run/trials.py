@@ -126,7 +126,7 @@ def _manifest(
         backbone_macs=sum(net.macs(part) for part in backbone(net.exits)),
         parameters=tuple(_parameters(net, exits[: i + 1]) for i in range(len(exits))),
         metrics=metrics,
-        network=stored.NetworkRecord(**plain(net_spec(study))),
+        network=stored.NetworkRecord(**plain(net_spec(study, data.shape))),
         initial=net.initial,
         input_shape=tuple(data.shape),
         classes=tuple(data.classes),

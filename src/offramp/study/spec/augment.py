@@ -12,7 +12,7 @@ from offramp.study.spec import fields
 # What a name that stands in a list, or `name: true`, means.
 USUAL: Mapping[str, Any] = {
     **{"flip": True, "vertical_flip": True, "crop": 4, "resized_crop": (0.08, 1.0)},
-    **{"rotate": 10.0, "jitter": 0.2},
+    **{"rotate": 10.0, "jitter": 0.2, "alternating_flip": True},
 }
 SAID = tuple(name for name in Augment.__dataclass_fields__ if name != "own")  # which is found
 _read = fields.reader(Augment)
