@@ -120,7 +120,7 @@ STUDIES = {
     "tap-at-end": ({"exits": "exits: [blocks]"}, 4, "'blocks'", "earlier"),
     "tap-line": ({"exits": "exits:\n  head: linear\n  taps: [nowhere]"}, 6, "'nowhere'"),
     "tap-twice": ({"exits": "exits: [blocks.0, blocks.0]"}, 4, "'blocks.0' twice"),
-    "too-many": ({"exits": "exits: 100"}, 4, "fewer than 100 places", "attach fewer"),
+    "too-many": ({"exits": "exits: 100"}, 4, "100 are asked for", "attach fewer"),
     "head": ({"exits": "exits:\n  taps: 2\n  head: liner"}, 6, "'liner'", "'linear'?"),
     "head-setting": ({"exits": "exits:\n  taps: 2\n  head: {tokens: class}"}, 6, "'tokens'"),
     "folder": ({"data": "data: {name: cifar10, root: no/where}"}, 5, "no/where", "fetch", "data.root"),
