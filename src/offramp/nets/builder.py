@@ -26,9 +26,8 @@ from offramp.nets.network import (
     Shape,
     drawn_head,
     drawn_module,
-    starting,
 )
-from offramp.nets.pretrained import Initial, fitted, read
+from offramp.nets.pretrained import Initial, fitted, read, starting
 from offramp.parts import Part
 from offramp.usercode import Recorded
 

@@ -378,8 +378,14 @@ class ExitNetwork(nn.Module):
         if make is None or weights is None:
             return self
         found = cache(lambda: weights(*sample()))
+
+        def drawn() -> nn.Module:
+            module = make()  # first: what reading images draws must not show
+            module.load_state_dict(dict(found()), strict=False)
+            return module
+
         twin = self.copy()
-        twin._facts = replace(twin._facts, make=lambda: starting(make, found()), from_images=None)
+        twin._facts = replace(twin._facts, make=drawn, from_images=None)
         return twin
 
     @property
@@ -430,13 +436,6 @@ def _free(name: str, module: nn.Module) -> str:
     while name in module._modules:
         name += "_"
     return name
-
-
-def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """`make()`'s module with `tensors` in it; the rest as drawn."""
-    module = make()
-    module.load_state_dict(dict(tensors), strict=False)
-    return module
 
 
 def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offramp.errors import OfframpError, nearest
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.checkpoint import Tensors, index_beside, read_file
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
+from offramp.nets.network import Make
 
 IMAGENET = "imagenet"
 COUNTER = "num_batches_tracked"  # of batch normalization; old files lack it and nothing reads it
@@ -169,6 +170,13 @@ def _named_as(given: Tensors, own: Tensors) -> Iterator[Tensors]:
 
 def _fitting(given: Tensors, own: Tensors) -> Tensors:
     return {n: given[n] for n, t in own.items() if n in given and given[n].shape == t.shape}
+
+
+def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """`make()`'s module with `tensors` in it; the rest as drawn."""
+    module = make()
+    module.load_state_dict(dict(tensors), strict=False)
+    return module
 
 
 def _some(names: Collection[str]) -> str:
