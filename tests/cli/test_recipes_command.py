@@ -30,5 +30,8 @@ def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:
     text = cli("recipes", "resnet18-chestxray14").out
     assert yaml.safe_load(text)["recipe"]["patience"] == 10
     assert json.loads(cli("recipes", "resnet18-chestxray14", "--json").out)["patience"] == 10
+    other = yaml.safe_load(cli("recipes", "airbench-cifar10").out)
+    assert other == json.loads(cli("recipes", "airbench-cifar10", "--json").out)["study"]
+    assert "airbench-cifar10" in answer.out
     wrong = cli("recipes", "resnet18-cifar10")
     assert wrong.code == 2 and "did you mean" in wrong.err

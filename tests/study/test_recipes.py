@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from offramp.cli.commands.recipes import snippet
+from offramp.cli.commands.recipes import snippet, study_file
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
-from offramp.paper.recipes import RECIPES
+from offramp.paper.recipes import AIRBENCH, RECIPES
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import net_spec, plan_trials, read_data, without_weights
 from offramp.study.spec import file as spec
@@ -88,6 +88,14 @@ def test_costs_are_measured_as_written(name: str) -> None:
     for field in ("backbone", "exits", "data", "augment", "numerics"):
         assert getattr(cost, field) == getattr(full, field)
     assert replace(cost.recipe, epochs=full.recipe.epochs, patience=full.recipe.patience) == full.recipe
+
+
+def test_the_study_of_few_epochs_is_its_recipe() -> None:
+    asked = spec.read(STUDIES / "cifar10.yaml").model_dump()
+    assert asked == spec.parse(AIRBENCH).model_dump()
+    assert asked == spec.parse(yaml.safe_load(study_file(AIRBENCH))).model_dump()
+    changed = {**AIRBENCH, "recipe": {**AIRBENCH["recipe"], "average": "ema"}}
+    assert asked != spec.parse(changed).model_dump()
 
 
 @pytest.mark.parametrize("folder", [PAPER, PAPER / "cost"])

@@ -131,3 +131,23 @@ RECIPES: Mapping[str, PaperRecipe] = {
         ),
     )
 }
+
+AIRBENCH: Mapping[str, Any] = {
+    "name": "cifar10",
+    "seeds": list(SEEDS),
+    "strategies": list(STRATEGIES[:9]),
+    "backbone": {"name": "airbench", "width": "small"},
+    "data": "cifar10",
+    "augment": {"alternating_flip": True, "crop": 2, "pad": "reflect"},
+    "recipe": {
+        **{"epochs": 8, "batch_size": 128, "learning_rate": 0.1875, "momentum": 0.85, "nesterov": True},
+        **{"weight_decay": 0.0089, "decoupled_decay": True, "norm_bias_rate_scale": 16},
+        **{"schedule": "triangular", "peak_at": 0.23, "start_factor": 0.2, "end_factor": 0.07},
+        **{"label_smoothing": 0.2, "average": "lookahead", "average_every": 5},
+        **{"average_decay": 0.968, "average_ramp": 3},
+    },
+}
+"""Not the paper's: Jordan's recipe (arXiv 2404.00498) at batches of 128, as `studies/cifar10.yaml`."""
+
+OTHERS: Mapping[str, Mapping[str, Any]] = {"airbench-cifar10": AIRBENCH}
+"""Studies by other recipes than the paper's, by name."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +23,7 @@ def recipes(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show how the paper trains each of its networks.
+    """Show how the paper trains each of its networks, and how small ones learn in few epochs.
 
     Without NAME a table of all recipes. With NAME a study file.
 
@@ -30,15 +31,19 @@ def recipes(
     Examples:
       offramp recipes
       offramp recipes resnet50-cifar10 > mine.yaml
+      offramp recipes airbench-cifar10
     """
-    from offramp.paper.recipes import RECIPES
+    from offramp.paper.recipes import OTHERS, RECIPES
 
     if name is None:
         _list(json)
-        return
-    if name not in RECIPES:
-        raise OfframpError(f"the paper has no recipe '{name}'{nearest(name, RECIPES)}")
-    if json:
+    elif name in OTHERS and json:
+        emit({"name": name, "study": OTHERS[name]})
+    elif name in OTHERS:
+        typer.echo(study_file(OTHERS[name]), nl=False)
+    elif name not in RECIPES:
+        raise OfframpError(f"there is no recipe '{name}'{nearest(name, [*RECIPES, *OTHERS])}")
+    elif json:
         emit(_record(RECIPES[name]))
     else:
         typer.echo(snippet(RECIPES[name]), nl=False)
@@ -46,10 +51,15 @@ def recipes(
 
 def snippet(recipe: PaperRecipe) -> str:
     """The recipe as a study file."""
+    said = f"# {recipe.network} on {recipe.data}, as the paper's sections {recipe.source} say.\n"
+    return said + study_file(recipe.study)
+
+
+def study_file(study: Mapping[str, Any]) -> str:
     import yaml
 
-    text: str = yaml.safe_dump(recipe.study, sort_keys=False, default_flow_style=None, width=90)
-    return f"# {recipe.network} on {recipe.data}, as the paper's sections {recipe.source} say.\n{text}"
+    text: str = yaml.safe_dump(dict(study), sort_keys=False, default_flow_style=None, width=90)
+    return text
 
 
 def _record(recipe: PaperRecipe) -> dict[str, object]:
@@ -57,7 +67,7 @@ def _record(recipe: PaperRecipe) -> dict[str, object]:
 
 
 def _list(as_json: bool) -> None:
-    from offramp.paper.recipes import RECIPES
+    from offramp.paper.recipes import OTHERS, RECIPES
 
     if as_json:
         emit([_record(recipe) for recipe in RECIPES.values()])
@@ -77,6 +87,7 @@ def _list(as_json: bool) -> None:
     note = (
         f"Precision {precision}, deterministic; images normalized per channel; seeds 42 to 46.\n"
         "docs/readings.md says why it is read so. offramp recipes NAME prints a study\n"
-        "file; studies/paper/ holds all of them."
+        "file; studies/paper/ holds all of them. Not the paper's, and for few epochs:\n"
+        f"{', '.join(OTHERS)}."
     )
     show([steps, start, source], "How the paper trains", note)
