@@ -261,3 +261,25 @@ def test_uneven_classes_are_measured_beyond_accuracy(
     assert store.read_trial(trial).metrics["test"].by_name.keys() == {"accuracy", "cross_entropy"}
     show_trial(store, trial, as_json=False)
     assert "AUROC" not in capsys.readouterr().out
+
+
+def test_images_are_mirrored_at_test_time_where_the_study_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual, other = (tiny_plan(tiny_study(["two-stage"], test_time_flip=flip)) for flip in (False, True))
+    assert set(usual.nodes) == set(other.nodes) and usual.trials[0].id != other.trials[0].id
+    store, _ = run_all(usual, tmp_path)
+    run_all(other, tmp_path)
+    plain, told = (store.read_trial(plan.trials[0].id).metrics["test"] for plan in (usual, other))
+    assert "accuracy_flipped" not in plain.by_name and plain.accuracy == told.accuracy
+    net = trials.load_network(store, other.trials[0].id, CPU)
+    test = other.data.test
+    mean, std = (torch.tensor(value) for value in (other.data.mean, other.data.std))
+    images = normalize(test.images, mean, std)
+    with torch.no_grad():
+        both = [torch.stack(net(x)) for x in (images, images.flip(3))]
+    right = ((both[0] + both[1]) / 2).argmax(-1) == test.labels
+    assert told.by_name["accuracy_flipped"] == pytest.approx(right.float().mean(1).tolist())
+    assert not torch.allclose(both[0], both[1]), "mirror images get the same logits"
+    show_trial(store, other.trials[0].id, as_json=False)
+    assert "test, flipped" in capsys.readouterr().out

@@ -14,14 +14,20 @@ from offramp.nets.network import ExitNetwork
 
 @torch.no_grad()
 def split_logits(
-    net: ExitNetwork, images: Images, split: str, exits: Sequence[int], batch: int
+    net: ExitNetwork,
+    images: Images,
+    split: str,
+    exits: Sequence[int],
+    batch: int,
+    mirrored: bool = False,
 ) -> np.ndarray:
-    """[N, len(exits), classes] float32, in eval mode; each trunk's layers run once a batch."""
+    """[N, len(exits), classes] float32, in eval mode; each trunk's layers run once a batch.
+    mirrored: of the images with left and right exchanged."""
     found = []
     rows = torch.arange(images.count(split), device=images.device)
     pieces = torch.split(rows, batch)
     for piece, read in zip(pieces, images.reads(split, pieces), strict=True):
-        (pixels,) = pad(read, batch)
+        (pixels,) = pad(read.flip(3) if mirrored else read, batch)
         known: dict[int, dict[Point, Tensors]] = {}
         logits = []
         for exit in exits:

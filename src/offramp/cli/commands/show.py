@@ -76,12 +76,15 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
 
 def _exits(manifest: Manifest) -> Any:
     splits = ("validation", "calibration", "test")
+    flipped = manifest.metrics["test"].by_name.get("accuracy_flipped")
     rows = []
     for i, (exit, spent) in enumerate(zip(manifest.exits, manifest.macs, strict=True)):
         share = f"{100 * spent / manifest.backbone_macs:.0f} %"
         accuracies = (f"{100 * manifest.metrics[split].accuracy[i]:.1f} %" for split in splits)
-        rows.append((str(exit), manifest.places[exit - 1], macs(spent), share, *accuracies))
-    return table(["exit", "place"], ["MACs", "of plain", *splits], rows)
+        mirrored = () if flipped is None else (f"{100 * (flipped[i] or 0):.1f} %",)
+        rows.append((str(exit), manifest.places[exit - 1], macs(spent), share, *accuracies, *mirrored))
+    more = () if flipped is None else ("test, flipped",)
+    return table(["exit", "place"], ["MACs", "of plain", *splits, *more], rows)
 
 
 def _uneven(manifest: Manifest) -> Any:

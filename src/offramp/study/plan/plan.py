@@ -301,6 +301,7 @@ def trial_id(study: Study, label: str, resolved: Resolved, data: Data, seed: int
     """A name to read and type, ending in a hash of all that the trial's answers depend on."""
     keys, final = [node.key for node in resolved.nodes], plain(list(resolved.final.values()))
     reads = [label, keys, final, [data.calibration.digest, data.test.digest]]
+    reads += ["test_time_flip"] if study.test_time_flip else []
     words = [_word(name) for name in (label, study.backbone.name, study.data.name)]
     return "-".join([*filter(None, words), f"s{seed}", digest(reads)[:8]])
 

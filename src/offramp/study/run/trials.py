@@ -32,6 +32,7 @@ from offramp.usercode import Recorded
 
 EVALUATED = ("validation", "calibration", "test")
 EVALUATION_BATCH = 128
+FLIPPED = "accuracy_flipped"  # of logits averaged over an image and its mirror image
 
 
 def damage(check: Callable[[str], object], name: str) -> Damaged | None:
@@ -69,6 +70,12 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
     net = assemble(plan, trial, store, images.device)
     exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
+
+    def flipped() -> dict[str, tuple[float, ...]]:
+        mirrored = split_logits(net, images, "test", exits, EVALUATION_BATCH, mirrored=True)
+        mean = (arrays["test"] + mirrored) / 2
+        return {FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
+
     metrics: dict[str, stored.Metrics] = {}
     for split in EVALUATED:
         labels = getattr(plan.data, split).labels.cpu().numpy()
@@ -84,6 +91,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
             accuracy=tuple(accuracy(logits, labels).tolist()),
             cross_entropy=tuple(cross_entropy(logits, labels).tolist()),
             **(imbalance.metrics(logits, labels) if uneven else {}),
+            **(flipped() if split == "test" and plan.study.test_time_flip else {}),
         )
     check_unchanged(plan.data, EVALUATED, trial.id)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)

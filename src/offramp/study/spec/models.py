@@ -190,6 +190,8 @@ class Study(Section):
     """A study file, read. `model_dump(mode="json")` is a full record of it.
 
     scale: `small` cuts data, epochs, image size and seeds down to a rehearsal (see `spec.scale`).
+    test_time_flip: tell test accuracy once more, of logits averaged over each image and its mirror image
+    (`accuracy_flipped`), as published numbers often are; nothing is calibrated or compared by it.
     """
 
     name: Text | None = None
@@ -201,6 +203,7 @@ class Study(Section):
     data: Annotated[DataSpec, BeforeValidator(read_data)]
     augment: Annotated[Augment | None, BeforeValidator(read_augment)] = None
     recipe: Annotated[RecipeSpec, BeforeValidator(read_recipe)] = RecipeSpec()
+    test_time_flip: Switch = False
     numerics: Text = "default"
     execution: ExecutionSpec = ExecutionSpec()
 
