@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,14 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
+from offramp.bundle import runtime
 from offramp.bundle.export import preprocessing
 from offramp.bundle.preprocessing import Preprocessing, from_json
 from offramp.data import normalize
 from offramp.data.images.decode import decode
+from offramp.data.images.files import open_image
+from offramp.data.images.geometry import Geometry
+from offramp.infer import image_files
 from records import manifest
 
 COLOR = Preprocessing((8, 6), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -37,6 +43,60 @@ def test_color_pixels_are_those_of_the_training_decoder(mode: str) -> None:
     assert np.array_equal(COLOR.pixels(Image.open(buffer)), trained[0].numpy())
 
 
+def files() -> dict[str, bytes]:
+    """Image files of every kind that people have, 8 by 6 pixels once they are upright."""
+    alpha = Image.fromarray(NOISE)
+    deep = np.random.default_rng(3).integers(0, 65536, (8, 6), dtype=np.uint16)
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    kinds: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+        "16 bits": (Image.fromarray(deep), "PNG", {}),
+        "16 bits, TIFF": (Image.fromarray(deep), "TIFF", {}),
+        "16 bits, the other end first": (Image.fromarray(deep.astype(">u2")), "TIFF", {}),
+        "CMYK": (picture("CMYK"), "JPEG", {}),
+        "CMYK, TIFF": (picture("CMYK"), "TIFF", {}),
+        "palette": (picture("RGB").quantize(16), "PNG", {}),
+        "palette with a hole": (picture("RGB").quantize(16), "PNG", {"transparency": 3}),
+        "palette, GIF": (picture("P"), "GIF", {}),
+        "alpha": (alpha, "PNG", {}),
+        "gray with alpha": (alpha.convert("LA"), "PNG", {}),
+        "two levels": (picture("1"), "PNG", {}),
+        "on its side": (picture("RGB").rotate(90, expand=True), "JPEG", {"exif": sideways}),
+        "gray, on its side": (picture("L").rotate(90, expand=True), "JPEG", {"exif": sideways}),
+        "YCbCr": (picture("YCbCr"), "JPEG", {}),
+    }
+    found = {}
+    for name, (image, kind, how) in kinds.items():
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **how)
+        found[name] = buffer.getvalue()
+    return found
+
+
+FILES = files()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_road_makes_the_same_pixels_of_a_file(name: str, channels: Any, tmp_path: Path) -> None:
+    """Training, `predict` and a bundle's `run.py`."""
+    trained = Geometry(channels=channels).of(open_image(FILES[name], name)).numpy()
+    how = replace(COLOR if channels == 3 else GRAY, gray=True)
+    path = tmp_path / "file"
+    path.write_bytes(FILES[name])
+    good, damaged = image_files.check([path], how)
+    assert good and not damaged
+    answered = image_files.read(path, how)
+    assert np.array_equal(answered, trained) and trained.std() > 0
+    bundle: Any = SimpleNamespace(preprocessing=how)
+    assert np.array_equal(how.pixels(runtime.opened(path, bundle)), trained)
+
+
+def test_of_sixteen_bits_the_upper_eight_are_taken() -> None:
+    deep = np.arange(48, dtype=np.uint16).reshape(8, 6) * 1300
+    assert np.array_equal(GRAY.pixels(Image.fromarray(deep))[0], deep >> 8)
+
+
 def test_normalized_as_training_does_to_the_bit() -> None:
     pixels = NOISE[:, :, :3].transpose(2, 0, 1)[None]
     expected = normalize(torch.tensor(pixels), torch.tensor(COLOR.mean), torch.tensor(COLOR.std))
@@ -55,8 +115,8 @@ def test_other_sizes_are_refused(how: Preprocessing, width: int, height: int) ->
 def test_other_modes_are_refused() -> None:
     with pytest.raises(ValueError, match="in color"):
         GRAY.pixels(picture("RGB"))
-    with pytest.raises(ValueError, match="mode I;16"):
-        COLOR.check("I;16", 6, 8)
+    with pytest.raises(ValueError, match="mode F"):
+        COLOR.check("F", 6, 8)
     assert replace(GRAY, gray=True).pixels(picture("RGB")).shape == (1, 8, 6)
 
 

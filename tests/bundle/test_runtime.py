@@ -194,7 +194,7 @@ def test_it_measures_itself(made: Path) -> None:
 def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "color.png")
     Image.new("L", (9, 8)).save(tmp_path / "large.png")
-    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
+    Image.new("F", (8, 8)).save(tmp_path / "deep.tiff")
     whole = (images / "00.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("hello")
@@ -205,7 +205,7 @@ def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, 
     said = dict(line.removeprefix(f"run.py: {tmp_path}/").split(" ", 1) for line in err.splitlines())
     assert "is in color (mode RGB) and the network takes gray" in said["color.png"]
     assert "is 9×8 pixels and the network takes 8×8" in said["large.png"]
-    assert "has mode I;16" in said["deep.png"]
+    assert "has mode F" in said["deep.tiff"]
     assert "is no image that can be read" in said["cut.png"]
     assert "is no image that can be read" in said["text.png"]
     assert len(said) == 5

@@ -85,7 +85,7 @@ def test_answers_are_those_of_the_network_on_the_training_pixels(run: Command, b
     assert status == 0 and err.startswith("Unreliable: the full network has ")  # after an epoch
     assert f"{COUNT} answers in answers.csv" in out
     rows = answers()
-    assert list(rows[0]) == ["file", "class", "confidence", "exit", "compute_share"]
+    assert list(rows[0]) == ["file", "class", "confidence", "exit", "compute_share", "error"]
     data = tiny_data()
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     # Whole images in one batch, through the API instead of files.
@@ -122,7 +122,23 @@ def test_damaged_files_are_named_and_skipped(run: Command) -> None:
     for name in ("bad.png", "worse.png", "late.png"):
         assert f"Skipped images/{name}" in err
     report = json.loads(out)
-    assert len(report["damaged"]) == 3 and report["images"] == COUNT == len(answers())
+    assert len(report["damaged"]) == 3 and report["images"] == COUNT == len(answers()) - 3
+    named = {row["file"]: row for row in answers() if row["error"]}
+    assert named.keys() == {"images/bad.png", "images/worse.png", "images/late.png"}
+    assert not any(row["class"] or row["exit"] for row in named.values())
+
+
+@pytest.mark.usefixtures("place")
+def test_one_image_that_the_network_does_not_take_ends_nothing(run: Command) -> None:
+    Image.new("L", (9, 8)).save("images/wide.png")
+    Image.new("RGB", (8, 8)).save("images/color.png")
+    Image.new("F", (8, 8)).save("images/deep.tiff")
+    status, out, err = run("joint", "images", "--policy", "policy.json", "--json")
+    assert status == 1 and json.loads(out)["images"] == COUNT
+    why = {row["file"]: row["error"] for row in answers() if row["error"]}
+    assert "is 9×8 pixels and the network takes 8×8" in why["images/wide.png"]
+    assert "is in color" in why["images/color.png"] and "has mode F" in why["images/deep.tiff"]
+    assert err.count("Skipped") == 3
 
 
 @pytest.mark.usefixtures("place")
@@ -141,22 +157,25 @@ def test_a_bad_place_for_the_answers_is_said_before_the_work(run: Command, out: 
 def test_only_damaged_files(run: Command) -> None:
     Path("bad.png").write_text("no image")
     status, out, _ = run("joint", "bad.png", "--policy", "policy.json")
-    assert status == 1 and "0 answers" in out and answers() == []
+    assert status == 1 and "0 answers" in out and [row["file"] for row in answers()] == ["bad.png"]
 
 
 def other_size() -> str:
+    empty_folder()
     Image.new("L", (9, 8)).save("images/wide.png")
     return "images/wide.png is 9×8 pixels and the network takes 8×8"
 
 
 def other_mode() -> str:
+    empty_folder()
     Image.new("RGB", (8, 8)).save("images/color.png")
     return "images/color.png is in color"
 
 
 def deep() -> str:
-    Image.fromarray(np.zeros((8, 8), np.uint16)).save("images/deep.png")
-    return "images/deep.png has mode I;16"
+    empty_folder()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save("images/deep.tiff")
+    return "images/deep.tiff has mode F"
 
 
 def empty_folder() -> str:
@@ -334,6 +353,6 @@ def test_an_eps_that_is_called_png_starts_nothing(
     Path("a.png").write_bytes(EPS)
     status, _, err = run("joint", "a.png", "images/00.png", "--policy", "policy.json")
     assert status == 1 and not mark.exists()
-    assert "Skipped a.png: no readable image (it is none of BMP, GIF" in err
+    assert "Skipped a.png: no image that can be answered (it is none of BMP, GIF" in err
     found = image_files.read(Path("a.png"), Preprocessing((8, 8), 1, (0.0,), (1.0,)))
     assert isinstance(found, image_files.Unreadable) and not mark.exists()

@@ -70,8 +70,8 @@ def test_exif_turns_an_image_upright(tmp_path: Path) -> None:
 
 
 def test_deep_and_damaged_images_are_named(tmp_path: Path) -> None:
-    deep = save(tmp_path / "deep.png", np.full((6, 6), 40000, np.uint16))
-    refuses(r"deep\.png has PIL mode I;16; give images of 8 bits", opened, deep)
+    deep = save(tmp_path / "deep.tiff", np.full((6, 6), 4e4, np.float32))
+    refuses(r"deep\.tiff has PIL mode F; give images of 8 or 16 bits", opened, deep)
     whole = save(tmp_path / "cut.jpg", smooth())
     whole.write_bytes(whole.read_bytes()[:400])
     empty, text, gone = tmp_path / "empty.png", tmp_path / "text.png", tmp_path / "gone.png"

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Of files, as Pillow calls them: it goes by content, and for an EPS it starts Ghostscript, whatever the
 file is called. Training reads the same: `offramp.data.images.files.FORMATS`."""
-GRAY = ("1", "L", "LA")  # modes of Pillow whose pixels have no color
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # of 16 bits, whose upper eight are taken
+GRAY = ("1", "L", "LA", *DEEP)  # modes of Pillow whose pixels have no color
 COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 LARGEST = 16_384  # pixels a side: an image of float32 is 3 GB then
 EXTREME = 1e12  # of mean and 1 / std: beyond, float32 has no room for what they make
@@ -60,7 +61,7 @@ class Preprocessing:
     def check(self, mode: str, width: int, height: int) -> None:
         """Raise ValueError unless a picture of this mode and size can be given; reads no pixel."""
         if mode not in GRAY + COLOR:
-            raise ValueError(f"has mode {mode}; give 8 bits a channel, gray or color")
+            raise ValueError(f"has mode {mode}; give 8 or 16 bits a channel, gray or color")
         if self.channels == 1 and mode in COLOR and not self.gray:
             raise ValueError(f"is in color (mode {mode}) and the network takes gray; convert it to L")
         after = self._resized(height, width)
@@ -76,10 +77,14 @@ class Preprocessing:
         OSError for a damaged picture."""
         image = ImageOps.exif_transpose(image)
         self.check(image.mode, *image.size)
-        # Transparency is dropped, not blended, as the training data's decoder does.
+        # As training does: transparency is dropped, not blended, and gray is made of RGB.
+        if image.mode in DEEP:
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")  # Pillow warns where this step is left out
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        if self.channels == 1:
+            image = image.convert("L")
         height, width = self._resized(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])

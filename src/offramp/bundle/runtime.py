@@ -514,7 +514,7 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
         return image
     except ValueError as error:
         raise BundleError(f"{path} {error}") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
         reason = " ".join(str(error).replace(f"'{path}'", "").split()) or type(error).__name__
         raise BundleError(f"{path} is no image that can be read ({reason})") from None
 

@@ -170,24 +170,26 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
-    """The files that can be read, as far as their first bytes tell, and those that cannot. No pixel is
-    decoded, so a mistake shows before the work.
+    """The files that can be read, as far as their first bytes tell, and those that cannot, or whose size
+    or mode the network does not take. No pixel is decoded, so a mistake shows before the work.
 
-    Raises OfframpError for the first image of a size or mode that the network does not take.
+    Raises OfframpError where the network takes none of them, for the first.
     """
-    good, damaged = [], []
+    good, damaged, other = [], [], None
     for file in files:
         try:
             with Image.open(file, formats=FORMATS) as image:
                 turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: on its side
                 width, height = image.size[::-1] if turned else image.size
                 how.check(image.mode, width, height)
-        except ValueError as error:
-            raise OfframpError(f"{file} {error}") from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # decoders raise whatever they like on damaged bytes
             damaged.append(Unreadable(file, _reason(file, error)))
+            if isinstance(error, ValueError):
+                other = other or f"{file} {error}"
         else:
             good.append(file)
+    if other is not None and not good:
+        raise OfframpError(other)
     return good, damaged
 
 
@@ -196,7 +198,7 @@ def read(file: Path, how: Preprocessing) -> NDArray[np.uint8] | Unreadable:
     try:
         with Image.open(file, formats=FORMATS) as image:
             return how.pixels(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as above
         return Unreadable(file, _reason(file, error))
 
 

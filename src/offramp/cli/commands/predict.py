@@ -39,9 +39,9 @@ def predict(
 
     Writes a line for each image: file, class, confidence, exit, compute share. The share is its MACs
     against those of the plain network. An image that has left costs nothing more. Without a policy, all
-    images go to the final exit.
+    images go to the final exit. A file that has no answer has a line that says why.
 
-    Exit codes: 0; 1 if files were damaged (named, and skipped); 2 for a mistake; 130 if interrupted.
+    Exit codes: 0; 1 if files had no answer (named, and skipped); 2 for a mistake; 130 if interrupted.
 
     \b
     Examples:
@@ -65,7 +65,7 @@ def predict(
         _answer(found, good, batch, rows, damaged)
     except KeyboardInterrupt:
         interrupted = True
-    _write(out, rows)
+    _write(out, rows, damaged)
     _report(found, rows, damaged, out, json)
     if interrupted:
         typer.echo(f"Interrupted after {counted(len(rows), 'image')}; {out} has those.", err=True)
@@ -74,7 +74,7 @@ def predict(
         raise typer.Exit(1)
 
 
-COLUMNS = ("file", "class", "confidence", "exit", "compute_share")
+COLUMNS = ("file", "class", "confidence", "exit", "compute_share", "error")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _answer(
             progress.advance(task, len(asked))
 
 
-def _write(out: Path, rows: Sequence[Answer]) -> None:
+def _write(out: Path, rows: Sequence[Answer], damaged: Sequence[Unreadable]) -> None:
     from offramp.escape import cell
     from offramp.files import replacing
 
@@ -144,7 +144,9 @@ def _write(out: Path, rows: Sequence[Answer]) -> None:
             writer.writerow(COLUMNS)
             for row in rows:
                 share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
-                writer.writerow((cell(str(row.file)), cell(row.label), *share))
+                writer.writerow((cell(str(row.file)), cell(row.label), *share, ""))
+            for one in damaged:
+                writer.writerow((cell(str(one.file)), "", "", "", "", cell(one.reason)))
     except OSError as error:
         raise OfframpError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 
@@ -153,7 +155,7 @@ def _report(
     network: Network, rows: Sequence[Answer], damaged: Sequence[Unreadable], out: Path, as_json: bool
 ) -> None:
     for one in damaged:
-        typer.echo(f"Skipped {one.file}: no readable image ({one.reason}).", err=True)
+        typer.echo(f"Skipped {one.file}: no image that can be answered ({one.reason}).", err=True)
     mean = sum(row.compute for row in rows) / len(rows) if rows else None
     exits: list[dict[str, Any]] = []
     for exit in network.exits:

@@ -87,9 +87,10 @@ class Files:
 
 def open_image(file: Path | bytes, name: str) -> Image.Image:
     """An image file as RGB, turned upright as its EXIF data says; gray is repeated, transparency
-    dropped, the first frame of an animation taken.
+    dropped, of 16 bits the upper eight and of an animation the first frame taken. What a bundle makes
+    of a file is the same: `offramp.bundle.preprocessing.Preprocessing.pixels`.
 
-    Raises OfframpError, calling the image `name`, when it is damaged or deeper than 8 bits a channel.
+    Raises OfframpError, calling the image `name`, when it is damaged or deeper than that.
     """
     try:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
@@ -97,6 +98,8 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
             mode = stored.mode
             ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
             image: Image.Image = stored
+            if mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(stored) >> 8).astype(np.uint8))
             if mode == "P" and "transparency" in stored.info:
                 image = image.convert("RGBA")  # Pillow warns where this step is left out
             image = as_mode(image, "RGB")
@@ -108,8 +111,8 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         raise OfframpError(f"{name} is no readable image ({reason}); replace or remove it") from error
-    if mode == "F" or mode.startswith("I"):
-        raise OfframpError(f"{name} has PIL mode {mode}; give images of 8 bits a channel")
+    if mode in ("F", "I"):
+        raise OfframpError(f"{name} has PIL mode {mode}; give images of 8 or 16 bits a channel")
     return image
 
 
