@@ -34,6 +34,7 @@ CASES = (
     Case("resnet50", 32, batch=128, steps=2),
     Case("vgg16", 32, batch=128, steps=2),
     Case("mobilenetv2", 224, batch=16, steps=6),
+    *(Case("airbench", 32, 128, 8, (("width", width),)) for width in ("small", "medium")),
 )
 
 

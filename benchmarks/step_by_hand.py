@@ -29,6 +29,7 @@ from offramp.engine.settings import applied, placed
 from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.backbones.airbench import LOGITS_SCALE
 from offramp.nets.heads import ClockedDropout
 from offramp.numerics import Numerics
 from offramp.process import keep_freed_memory
@@ -44,16 +45,18 @@ HALF = (0.5, 0.5, 0.5)  # mean and deviation of what the made images hold
 
 @dataclass(frozen=True)
 class Case:
-    """A network of the registry on square images.  steps: of an epoch, batches of `batch` images."""
+    """A network of the registry on square images.  steps: of an epoch, batches of `batch` images.
+    options: of the backbone, where they are not its defaults."""
 
     backbone: str
     pixels: int
     batch: int
     steps: int
+    options: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.backbone} {self.pixels} px"
+        return " ".join([self.backbone, *(value for _, value in self.options), f"{self.pixels} px"])
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,23 @@ class ByHand(nn.Module):
         return logits
 
 
+class Times(nn.Module):
+    """Any tensor, times a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
 def network(case: Case) -> ExitNetwork:
     """With the registry's exits and heads, its weights drawn from SEED."""
-    return build(NetSpec(case.backbone), (3, case.pixels, case.pixels), CLASSES, SEED)
+    net = build(NetSpec(case.backbone, case.options), (3, case.pixels, case.pixels), CLASSES, SEED)
+    data = made(case)
+    sample = data.train.images, torch.tensor(data.mean), torch.tensor(data.std)
+    return net.prepared(lambda: sample).redrawn(SEED)
 
 
 def by_hand(case: Case) -> ByHand:
@@ -108,6 +125,10 @@ def _layers(backbone: str, net: nn.Module) -> tuple[list[nn.Module], tuple[int, 
     if backbone == "mobilenetv2":
         pool = nn.AdaptiveAvgPool2d(1)
         return [*net.features], (4, 11, 15), [pool, nn.Flatten(), *net.classifier]
+    if backbone == "airbench":
+        layers = [net.stem, net.group1, *net.group2, net.group3]
+        last = [nn.AdaptiveMaxPool2d(1), nn.Flatten(), net.classifier, Times(LOGITS_SCALE)]
+        return layers, (2, 3, 4), last
     if backbone == "vgg16":
         return [*net.features], (9, 16, 23), [nn.Flatten(), *net.classifier]
     *layers, pool, classifier = net.children()  # ResNets

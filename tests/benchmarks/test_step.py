@@ -30,6 +30,12 @@ def first(epochs: Iterator[Epoch]) -> Epoch:
         epochs.close()  # type: ignore[attr-defined]
 
 
+def test_the_loop_by_hand_has_the_first_weights_that_follow_from_images() -> None:
+    case = Case("airbench", 32, 8, 2, (("width", "small"),))
+    mine, theirs = first(engine(case, NUMERICS)), first(equal_settings(case, NUMERICS))
+    assert agreement(case, mine, theirs) and case.name == "airbench small 32 px"
+
+
 def test_the_engine_and_the_loop_by_hand_have_the_same_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, theirs = first(engine(TINY, NUMERICS)), first(equal_settings(TINY, NUMERICS))
     assert agreement(TINY, mine, theirs) == "losses of both equal to the last bit"
