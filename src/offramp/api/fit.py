@@ -415,7 +415,7 @@ def fit(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
         )
     asked = {"seeds": [seed], "strategies": [{"name": strategy, **(options or {})}]}
-    asked |= {"backbone": "attached", "data": "given", "recipe": recipe or {}}
+    asked |= {"data": "given", "recipe": recipe or {}, **(net.asked or {"backbone": "attached"})}
     asked |= {} if augment is None else {"augment": augment}
     study = spec.parse(asked, "fit")
     place = devices.chosen(device)

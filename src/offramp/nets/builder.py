@@ -71,7 +71,7 @@ def build(
         content = {"code": digest(text), "draw": drawn}
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
     parts = _Heads(dict(spec.head), heads or {}, why)
-    return _assembled(trunk, origin, parts, input_shape, classes, seed, initial)
+    return _assembled(trunk, origin, parts, input_shape, classes, seed, initial, spec.asked)
 
 
 def list_places(
@@ -98,7 +98,7 @@ def list_places(
 
 
 def attach(
-    module: nn.Module,
+    module: nn.Module | str,
     exits: str | Sequence[str] | Sequence[Sequence[str]] | int,
     input_shape: Sequence[int],
     classes: int | None = None,
@@ -109,12 +109,14 @@ def attach(
 
     The copy has the module's weights; new heads are drawn from `seed`.
 
-    module: images [B, C, H, W] → logits [B, classes].
+    module: images [B, C, H, W] → logits [B, classes]; or the name of what makes one, as in a study file:
+        `my.py:make_net`, `timm/NAME`, `resnet18`. What is trained of a network with a name can be
+        exported and predicted with from the command line.
     exits: the places of the early exits (names of submodules, say), in the order they run; one place;
         or how many, spread evenly over the compute. For a module that cannot be traced: the names of
         the submodules of each segment, in the order they run, and a last list for the classifier.
     input_shape: (C, H, W) of one image.
-    classes: to check against the module's; None takes what it has.
+    classes: to check against the module's; None takes what it has. To be given with a name.
     head: a kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`:
         `linear`: the mean over a map or over tokens, then one linear layer. Costs next to nothing.
         `mlp`: the same mean, LayerNorm, `hidden` units, GELU, `dropout`, a linear layer. Cheap too.
@@ -135,18 +137,22 @@ def attach(
     [(2, 1000), (2, 1000), (2, 1000)]
     """
     _check_arguments(module, exits, input_shape, classes, head, seed)
-    module = copy.deepcopy(module)
     channels, height, width = input_shape
     input_shape = (channels, height, width)
     exits = [exits] if isinstance(exits, str) else exits
+    overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
     if isinstance(exits, int) or all(isinstance(place, str) for place in exits):
         taps: Taps = exits if isinstance(exits, int) else tuple(str(place) for place in exits)
     else:
         taps = tuple(tuple(names) for names in exits)
+    if isinstance(module, str):
+        if classes is None:
+            raise OfframpError(f"classes: say how many; '{module}' is made for as many as there are")
+        return build(NetSpec(module, (), taps, tuple(overrides.items())), input_shape, classes, seed)
+    module = copy.deepcopy(module)
     trunk, why = _cut(module, input_shape, Origin(None, {}, taps=taps))
     texts = sources(module) if chained(taps) else []
     identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}
-    overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
     parts = _Heads(overrides, {}, why)
     return _assembled(trunk, Origin(None, identity), parts, input_shape, classes, seed)
 
@@ -154,11 +160,11 @@ def attach(
 def _check_arguments(
     module: Any, exits: Any, input_shape: Any, classes: Any, head: Any, seed: Any
 ) -> None:
-    if not isinstance(module, nn.Module):
+    if not isinstance(module, (nn.Module, str)):
         what = f"the class {module.__name__}" if isinstance(module, type) else repr(module)[:60]
         raise OfframpError(
             f"module: {what} is no network; give an nn.Module, such as MyNet() or "
-            "torchvision.models.resnet18()"
+            "torchvision.models.resnet18(), or the name of one, such as 'my.py:make_net'"
         )
     named = isinstance(exits, str) or _listed(exits, str)
     if not (named or whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))):
@@ -216,6 +222,7 @@ def _assembled(
     classes: int | None,
     seed: int,
     initial: Initial | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> ExitNetwork:
     """The trunk with its heads; runs it once on an empty image, for shapes and MACs."""
     early: list[Exit] = []
@@ -269,6 +276,7 @@ def _assembled(
             initial=None if initial is None else initial.describe(),
             reasons=tuple(why),
             from_images=origin.from_images,
+            asked=asked,
         ),
     ).train()
 

@@ -53,6 +53,7 @@ class NetFacts:
     initial: what became of weights that were given for the trunk, in words.
     reasons: why each early exit is where it is, in words.
     from_images: weights of the trunk that follow from training images, which it has not seen yet.
+    asked: for a network that was made by name, what a study says to get it.
     """
 
     early: tuple[Exit, ...]
@@ -64,6 +65,7 @@ class NetFacts:
     initial: str | None = None
     reasons: tuple[str, ...] = ()
     from_images: FromImages | None = None
+    asked: Mapping[str, Any] | None = None
 
 
 class ExitNetwork(nn.Module):
@@ -119,7 +121,7 @@ class ExitNetwork(nn.Module):
         self.trunks = tuple(trunks)
         self.heads = tuple(heads)
         self.initial = facts.initial
-        self.reasons = facts.reasons
+        self.reasons, self.asked = facts.reasons, facts.asked
         self._facts = facts
         self._register()
 

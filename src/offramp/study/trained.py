@@ -10,14 +10,13 @@ import numpy as np
 
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
-from offramp.parts import Part
 from offramp.policy.calibrate import Calibrated, statement
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Calibration, Policy
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
-from offramp.study.run.trials import blank_network
+from offramp.study.run.trials import blank_network, is_attached, part_macs
 
 SPLITS = ("validation", "calibration", "test")
 
@@ -54,20 +53,28 @@ class Trained:
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
     """The trial whose id begins with `prefix`. trust_code: see `blank_network`.
 
-    Raises OfframpError when there is not one, and as `of_network` does.
+    Raises OfframpError when there is not one, when it lacks logits, or when two of its splits are the
+    same images.
     """
     trial = store.find_trial(prefix)
-    net = blank_network(store, trial, trust_code)
-    return of_network(trial, net, store.read_trial(trial), store.trial_logits(trial))
+    manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
+    if is_attached(store, trial) and manifest.part_macs:  # nobody can make it, nor is that needed
+        segments, heads = manifest.part_macs
+        return _of_costs(
+            trial, Costs(segments, heads, manifest.owners, manifest.exits), manifest, arrays
+        )
+    return of_network(trial, blank_network(store, trial, trust_code), manifest, arrays)
 
 
 def of_network(
     trial: str, net: ExitNetwork, manifest: Manifest, arrays: Mapping[str, np.ndarray]
 ) -> Trained:
-    """A trial whose network is at hand; its weights are not read.
+    """A trial whose network is at hand; its weights are not read. Raises OfframpError as `read` does."""
+    return _of_costs(trial, network_costs(net, manifest.owners, manifest.exits), manifest, arrays)
 
-    Raises OfframpError when it lacks logits, or when two of its splits are the same images.
-    """
+
+def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
+    """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
     splits = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
     for one, other in combinations(SPLITS, 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
@@ -75,7 +82,6 @@ def of_network(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
                 "be calibrated honestly; train it with data.validation: held-out"
             )
-    costs = network_costs(net, manifest.owners, manifest.exits)
     hash, plain = manifest.hash(arrays), manifest.backbone_macs
     counts = manifest.data.provenance.by_class
     return Trained(
@@ -92,10 +98,7 @@ def policy_of(trained: Trained, found: Calibrated) -> Policy:
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:
     """The costs of a network's parts. owners: the trunk of each of its exits."""
-    numbers = range(1, net.exits + 1)
-    segments = tuple(net.macs(Part("segment", i)) for i in numbers)
-    heads = tuple(net.macs(Part("head", i)) for i in numbers)
-    return Costs(segments, heads, tuple(owners), tuple(exits))
+    return Costs(*part_macs(net), tuple(owners), tuple(exits))
 
 
 def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> SplitLogits:

@@ -44,6 +44,12 @@ class NetSpec:
     head: tuple[tuple[str, Any], ...] = ()
     weights: str | None = None
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The same as a study says it."""
+        backbone = {"name": self.backbone, "weights": self.weights, **dict(self.options)}
+        return {"backbone": backbone, "exits": {"taps": self.taps, "head": dict(self.head)}}
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -29,7 +29,8 @@ def confidence(runs: Runs) -> list[Figure]:
     found = runs.evidence.outcomes
     errors = _panels(runs, lambda t, i: _percent(found[t.id].ece[i]), "ECE, %", zero=True)
     tells = _panels(runs, lambda t, i: found[t.id].auroc[i], "AUROC of correctness")
-    panels = [panel for pair in zip(errors, tells, strict=True) for panel in pair]
+    # Where every answer is right, nothing tells right from wrong.
+    panels = [p for error in errors for p in (error, *(t for t in tells if t.title == error.title))]
     caption = (
         f"Left: expected calibration error of the confidence (largest softmax probability, {BINS} bins "
         "of equal width), lower is better. Right: the chance that a right answer is more confident than "

@@ -23,7 +23,7 @@ from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
 from offramp.nets.cut.spread import chained
 from offramp.nets.network import exit_macs
-from offramp.parts import backbone, path
+from offramp.parts import Part, backbone, path
 from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
@@ -132,6 +132,7 @@ def _manifest(
         owners=tuple(trial.resolved.owners),
         macs=tuple(exit_macs(net, exits[: i + 1]) for i in range(len(exits))),
         backbone_macs=sum(net.macs(part) for part in backbone(net.exits)),
+        part_macs=part_macs(net),
         parameters=tuple(_parameters(net, exits[: i + 1]) for i in range(len(exits))),
         metrics=metrics,
         network=stored.NetworkRecord(**plain(net_spec(study, data.shape))),
@@ -152,6 +153,13 @@ def _manifest(
         numerics=stored.NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),
     )
+
+
+def part_macs(net: ExitNetwork) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """MACs of each segment, and of each exit's head."""
+    numbers = range(1, net.exits + 1)
+    segments = tuple(net.macs(Part("segment", i)) for i in numbers)
+    return segments, tuple(net.macs(Part("head", i)) for i in numbers)
 
 
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
@@ -208,6 +216,11 @@ def load_network(
     return weights.assembled(final, manifest.owners)
 
 
+def is_attached(store: Store, trial: str) -> bool:
+    """Whether the trial's network was a module at hand, so that the store has no name to make it by."""
+    return "state" in _identity(store, store.read_trial(trial))
+
+
 def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNetwork:
     """A trial's network without what it learned. trust_code: run the file that the store names, where
     the backbone is code of somebody's own.
@@ -217,10 +230,11 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
     manifest = store.read_trial(trial)
     spec = _net_spec(manifest.network)
     trained = _identity(store, manifest)
-    if "state" in trained:
+    if is_attached(store, trial):
         raise OfframpError(
             f"the network of trial {trial} was attached in Python and has no name to make it by; "
-            "attach it the same way and give it to offramp.load as net="
+            "attach it the same way and give it to offramp.load as net=, or train a network that was "
+            "attached by name: offramp.attach('my.py:make_net', …)"
         )
     if not chained(spec.taps):  # where they were put, whatever would be chosen today
         spec = replace(spec, taps=manifest.places[:-1])

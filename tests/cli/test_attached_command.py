@@ -1,0 +1,75 @@
+"""Trials of networks attached in Python, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from command import Cli, data
+from PIL import Image
+from torch import Tensor, nn
+
+import offramp
+
+RECIPE = {"epochs": 4, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
+NET = """
+from torch import nn
+
+def make_net(classes):
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(64, classes),
+    )
+"""
+TARGET = ("--max-accuracy-loss", "0.2", "--anyway", "--out", "p.json")
+
+
+def data_set() -> tuple[Tensor, Tensor]:
+    """Images that get brighter with their class."""
+    labels = torch.arange(240) % 3
+    noise = torch.rand(240, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 100
+    return (noise + 60 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels
+
+
+def pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(data_set()[0][:3]):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    return folder
+
+
+def at_hand() -> nn.Module:
+    made: dict[str, nn.Module] = {}
+    exec(NET + "made = make_net(3)\n", made)
+    return made["made"]
+
+
+def test_a_module_at_hand_is_calibrated_reported_and_predicted_with(cli: Cli, tmp_path: Path) -> None:
+    net = offramp.attach(at_hand(), "2", (1, 8, 8), head="linear")
+    fitted = offramp.fit(net, "two-stage", train=data_set(), recipe=RECIPE, store="runs")
+    assert cli("calibrate", fitted.trial, "runs", *TARGET).code == 0
+    assert cli("report", "runs", "--out", "report").code == 0 and Path("report/index.html").is_file()
+    images = fitted.normalize(data_set()[0])
+    found = offramp.predictor(offramp.load(fitted.trial, "runs", net=net), "p.json")(images)
+    assert torch.equal(found.classes, fitted.predict(images, "p.json").classes)
+    refused = cli("predict", fitted.trial, pictures(tmp_path / "photos"), "--policy", "p.json")
+    assert refused.code == 2 and "attached by name: offramp.attach('my.py:make_net', …)" in refused.err
+
+
+@pytest.mark.parametrize(
+    "exits", [["2"], [["0", "1", "2"], ["3", "4"], ["5", "6"]]], ids=["place", "lists"]
+)
+def test_a_module_with_a_name_goes_all_the_way(cli: Cli, tmp_path: Path, exits: object) -> None:
+    Path("my.py").write_text(NET)
+    net = offramp.attach("my.py:make_net", exits, (1, 8, 8), classes=3, head="linear")
+    fitted = offramp.fit(net, "two-stage", train=data_set(), recipe=RECIPE, store="runs")
+    trial = fitted.trial
+    assert cli("calibrate", trial, "runs", "--trust-code", *TARGET).code == 0
+    words = ("--policy", "p.json", "--trust-code")
+    made = cli("export", trial, "runs", *words, "--out", "bundle", "--no-measure", "--anyway")
+    assert made.code == 0, made.err
+    photos = pictures(tmp_path / "photos")
+    by_bundle = data(cli("predict", "bundle", photos, "--json"))
+    assert by_bundle["answered"] == 3 if "answered" in by_bundle else by_bundle
+    assert cli("predict", trial, photos, *words).code == 0
