@@ -37,6 +37,7 @@ SIZED = [
     for _ in range(48)
 ]
 SIZED[7] = SIZED[7].convert("L")
+DEEP = Image.fromarray(np.asarray(SIZED[9].convert("L")).astype(np.uint16) * 256 + 77)  # 16 bits
 
 
 class Photos(Dataset[Any]):
@@ -111,7 +112,7 @@ def test_pictures_of_several_sizes_are_resized_as_those_of_files(
 ) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
-    for row, image in enumerate(SIZED):
+    for row, image in enumerate([*SIZED[:9], DEEP, *SIZED[10:]]):
         for split in ("train", "test"):
             path = tmp_path / split / str(row % 2) / f"{row:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

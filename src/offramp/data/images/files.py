@@ -97,12 +97,7 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
         with Image.open(source, formats=FORMATS) as stored:
             mode = stored.mode
             ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
-            image: Image.Image = stored
-            if mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(stored) >> 8).astype(np.uint8))
-            if mode == "P" and "transparency" in stored.info:
-                image = image.convert("RGBA")  # Pillow warns where this step is left out
-            image = as_mode(image, "RGB")
+            image = as_mode(of_eight_bits(stored), "RGB")
             image.load()
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -113,6 +108,15 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
         raise OfframpError(f"{name} is no readable image ({reason}); replace or remove it") from error
     if mode in ("F", "I"):
         raise OfframpError(f"{name} has PIL mode {mode}; give images of 8 or 16 bits a channel")
+    return image
+
+
+def of_eight_bits(image: Image.Image) -> Image.Image:
+    """Of 16 bits the upper eight; a palette with transparency as colors with it."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")  # Pillow warns where this step is left out
     return image
 
 

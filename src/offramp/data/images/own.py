@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from offramp.augment import View
+from offramp.data.images.files import of_eight_bits
 from offramp.data.images.geometry import picture
 from offramp.errors import OfframpError
 from offramp.seeding import derive
@@ -251,10 +252,9 @@ def _image(image: Any, where: str) -> Tensor:
 
 
 def _array(image: Image.Image, where: str) -> np.ndarray:
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise OfframpError(f"{where} has PIL mode {image.mode}; convert it to 8 bits a channel")
+    if image.mode in ("F", "I"):
+        raise OfframpError(f"{where} has PIL mode {image.mode}; give 8 or 16 bits a channel")
     if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns where this step is left out
+    image = of_eight_bits(image)
     return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
