@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from PIL import Image
 from torchvision import models
 
 from offramp.bundle.runtime import Bundle
-from offramp.data import DataSpec, load
+from offramp.data import Data, DataSpec, load
 from offramp.store.store import Store
+from offramp.study.build import _held_out
 from offramp.study.run.trials import load_network
 
 SHORT = ("--set", "recipe.epochs=2", "--set", "numerics=default")
@@ -301,3 +304,32 @@ def test_export_shows_what_it_made(studied: Cli) -> None:
     )
     assert told.code == 0 and told.err == ""
     assert json.loads(told.out)["card"]["check"] is None
+
+
+@pytest.mark.parametrize(
+    ("needed", "calibration", "held"),
+    [
+        (0, 40, None),  # a limit that compares with nothing
+        (40, 40, None),
+        (49, 40, 60),  # more than the default, and a tenth at the least
+        (85, 40, 85),
+        (99, 40, 90),  # never more than 15 %
+        (49, 150, 60),  # less than the default, where that takes a quarter
+    ],
+)
+def test_as_many_are_held_out_as_the_target_needs(
+    needed: int, calibration: int, held: int | None
+) -> None:
+    sizes = {"train": 600 - 2 * calibration, "validation": calibration, "calibration": calibration}
+    data = cast(Data, SimpleNamespace(**{name: range(n) for name, n in sizes.items()}))
+    assert _held_out(needed, data) == held
+
+
+def test_a_table_of_images_of_several_sizes_is_given_one(cli: Cli, photos: Path) -> None:
+    """And what was understood of the data is told."""
+    paths = [(p, p.parent.name) for p in sorted(photos.glob("*/*.*"))]
+    lines = [f"{path.relative_to(photos)},{name}" for path, name in paths]
+    (photos / "labels.csv").write_text("\n".join(["file,class", *lines]))
+    words = ("--backbone", "resnet18", "--data", f"table:{photos}/labels.csv", "--out", "bundle")
+    out = cli("build", *words, "--dry-run").out
+    assert "columns of labels.csv: image is 'file', label is 'class'." in out and "few images" in out

@@ -264,6 +264,8 @@ def _target(goal: Goal) -> dict[str, Any]:
 
 
 def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
+    from offramp.data.load import notes
+
     plan = chosen.plan
     data, net = plan.data, plan.net
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
@@ -271,8 +273,8 @@ def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
     typer.echo(f"Data: {data.name}, {len(data.classes)} classes, images {size}: {counts}.")
     if net.initial is not None:
         typer.echo(f"Weights '{plan.study.backbone.weights}': {net.initial}.")
-    for reason in chosen.reasons:
-        typer.echo(f"- {reason}")
+    for line in (*chosen.reasons, *notes(data.provenance)):
+        typer.echo(f"- {line}")
     rows = []
     for row in _exits(plan):
         spent = f"{100 * row['share']:.1f} %", macs(row["head_macs"])
