@@ -297,7 +297,10 @@ def _tensors(net: ExitNetwork) -> dict[str, Tensor]:
 
 
 def _part_names(net: ExitNetwork, part: Part) -> list[str]:
-    return list(net.state(part))
+    """Of what training moves: parameters and statistics. Other buffers are fixed."""
+    kept = ("running_mean", "running_var", "num_batches_tracked")
+    state = net.state(part).items()
+    return [name for name, t in state if isinstance(t, torch.nn.Parameter) or name.endswith(kept)]
 
 
 def _all_parts(net: ExitNetwork) -> list[Part]:

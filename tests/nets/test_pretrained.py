@@ -200,14 +200,19 @@ def empty_cache(monkeypatch, tmp_path):
 def test_a_server_is_asked_once_and_not_for_long(backbone, server, silent, monkeypatch):
     """What the libraries do instead: they try for a minute and a half."""
     monkeypatch.setattr(pretrained, "REACHED", 0.01 if silent else 60.0)
-    monkeypatch.setattr(
-        socket, "create_connection", (lambda *_, **__: Event().wait(60)) if silent else offline
-    )
+    end = Event()
+
+    def silence(*_, **__):
+        end.wait(60)
+        offline()
+
+    monkeypatch.setattr(socket, "create_connection", silence if silent else offline)
     monkeypatch.setattr(timm, "create_model", None)
     monkeypatch.setattr(models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", None)
     why = "no answer in 0.01 s" if silent else "no route to host"
     remedy = r"; connect, or give a file: weights: path/to/file\.pth"
     refuses(rf"\({server} cannot be reached: {why}\){remedy}", read, "imagenet", backbone)
+    end.set()
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -165,12 +165,14 @@ def assemble(
         "split_seed": spec.split_seed,
         "by_class": counts,
         "geometry": asdict(geometry),
-        "remarks": [*raw.provenance.get("remarks", ()), *chosen.remarks, *remarks(counts, classes)],
+        "remarks": [*raw.provenance.get("remarks", ()), *chosen.remarks],
         "group_in_another_split": chosen.dropped,
         "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
         "duplicates": duplicates({name: one.digests for name, one in read.items()}),
     }
-    return Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
+    data = Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
+    provenance["remarks"] += remarks(counts, classes)  # now that every label is known to be of a class
+    return data
 
 
 def _class_names(raw: RawData, name: str) -> tuple[str, ...]:
