@@ -109,7 +109,10 @@ class Left:
 
 def filler(backbone: str, seed: int, left: Mapping[str, Left]) -> Weights:
     """Networks filled from what is left of nodes at that time."""
-    return Weights(network(backbone), seed, lambda key: left[key].weights, CPU)
+    template = network(backbone)
+    images = contract_data(template.input_shape, TRAIN)
+    net = template.prepared(lambda: Images(images, CPU).sample(TRAIN))
+    return Weights(net, seed, lambda key: left[key].weights, CPU)
 
 
 def program(exits: int, full: bool) -> Program:

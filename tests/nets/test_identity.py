@@ -166,8 +166,10 @@ def test_fit_refuses_several_trunks_in_one_line(tmp_path):
 
 
 def test_what_a_users_file_imports_is_part_of_the_identity(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    helper = tmp_path / "its_helper.py"
+    elsewhere = tmp_path / "elsewhere"  # what lies beside a file is part of its hash
+    elsewhere.mkdir()
+    monkeypatch.syspath_prepend(elsewhere)
+    helper = elsewhere / "its_helper.py"
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "import its_helper\n"

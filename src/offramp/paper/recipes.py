@@ -136,7 +136,7 @@ AIRBENCH: Mapping[str, Any] = {
     "name": "cifar10",
     "seeds": list(SEEDS),
     "strategies": list(STRATEGIES[:9]),
-    "backbone": {"name": "airbench", "width": "small"},
+    "backbone": {"name": "airbench", "width": "medium"},
     "data": "cifar10",
     "augment": {"alternating_flip": True, "crop": 2, "pad": "reflect"},
     "recipe": {

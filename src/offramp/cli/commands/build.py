@@ -18,7 +18,7 @@ from offramp.cli.commands.run import How, conduct, fitting, say_interrupted
 from offramp.cli.forecast import show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress import Progress, watch
-from offramp.cli.render import emit
+from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS
 from offramp.parts import Part, backbone
@@ -274,7 +274,7 @@ def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
     if net.initial is not None:
         typer.echo(f"Weights '{plan.study.backbone.weights}': {net.initial}.")
     for line in (*chosen.reasons, *notes(data.provenance)):
-        typer.echo(f"- {line}")
+        say(f"- {line}", indent="  ")
     rows = []
     for row in _exits(plan):
         spent = f"{100 * row['share']:.1f} %", macs(row["head_macs"])

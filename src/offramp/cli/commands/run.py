@@ -263,12 +263,12 @@ def remark(plan: Plan) -> None:
     """What there is to know before it starts, on standard error."""
     from offramp.data.load import notes
 
-    for line in plan.remarks:
-        typer.echo(f"Note: {line}.", err=True)
+    told = [f"Note: {line}." for line in plan.remarks]
     if plan.net.initial is not None:
-        typer.echo(f"Weights '{plan.study.backbone.weights}': {plan.net.initial}.", err=True)
-    for note in notes(plan.data.provenance):
-        typer.echo(f"{plan.data.name}: {note}", err=True)
+        told.append(f"Weights '{plan.study.backbone.weights}': {plan.net.initial}.")
+    told += [f"{plan.data.name}: {note}" for note in notes(plan.data.provenance)]
+    for line in told:
+        typer.echo("\n".join(folded(line)), err=True)
 
 
 @dataclass(frozen=True)
