@@ -23,6 +23,7 @@ from offramp.bundle import card
 from offramp.cli.commands.predict import Answer
 from offramp.cli.commands.predict import _write as write_answers
 from offramp.escape import cell, html, markdown, printable
+from offramp.infer.image_files import Unreadable
 from offramp.report import tables
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
@@ -196,9 +197,12 @@ def test_cards_and_readmes(found: Evidence) -> None:
 
 
 def test_answers_for_a_spreadsheet(tmp_path: Path) -> None:
-    write_answers(tmp_path / "a.csv", [Answer(Path(f"@{STEERS}"), HOSTILE, 0.5, 1, 0.1)])
+    name = Path(f"@{STEERS}")
+    answers, damaged = [Answer(name, HOSTILE, 0.5, 1, 0.1)], [Unreadable(name, HOSTILE)]
+    write_answers(tmp_path / "a.csv", answers, damaged)
     text = (tmp_path / "a.csv").read_text(encoding="utf-8")
-    (row,) = list(csv.reader(io.StringIO(text)))[1:]
+    row, broken = list(csv.reader(io.StringIO(text)))[1:]
+    assert broken[0] == row[0] and broken[-1].startswith("'=cmd()")
     assert row[0] == f"'@{SPELLED}" and row[1].startswith("'=cmd()") and row[2] == "0.500000"
 
 

@@ -36,9 +36,11 @@ def say(*paragraphs: str, indent: str = "") -> None:
 
 
 def folded(text: str, indent: str = "") -> list[str]:
-    """The lines of a paragraph."""
+    """The lines of a paragraph. Words stay whole: a path can be copied."""
     width = min(console().width, 100)
-    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    ) or [""]
 
 
 def notes(missing: Sequence[str], most: int = 4) -> None:

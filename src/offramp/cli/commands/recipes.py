@@ -23,9 +23,9 @@ def recipes(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show how the paper trains each of its networks, and how small ones learn in few epochs.
+    """Show how the paper trains each of its networks.
 
-    Without NAME a table of all recipes. With NAME a study file.
+    Without NAME a table of all recipes, and the names of others, of few epochs. With NAME a study file.
 
     \b
     Examples:
