@@ -26,6 +26,12 @@ class Part:
 
 Parts = frozenset[Part]
 
+Chain = tuple[tuple[str, ...], ...]
+"""Of a module that cannot be traced: the submodules of each segment, and of the classifier."""
+
+Taps = tuple[str, ...] | Chain | int | None
+"""Where early exits read: names of places or shares of the MACs, a chain, how many, or no wish."""
+
 
 def segment(index: int) -> Parts:
     """The layers between exit `index - 1` and exit `index`; parts add up with `|`.

@@ -111,7 +111,7 @@ def filler(backbone: str, seed: int, left: Mapping[str, Left]) -> Weights:
     """Networks filled from what is left of nodes at that time."""
     template = network(backbone)
     images = contract_data(template.input_shape, TRAIN)
-    net = template.prepared(lambda: Images(images, CPU).sample(TRAIN))
+    net = template.prepared(lambda: images.sample(TRAIN))
     return Weights(net, seed, lambda key: left[key].weights, CPU)
 
 

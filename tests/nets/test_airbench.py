@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from offramp.data.dataset import normalize
-from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build
 from offramp.nets.backbones.airbench import whitening
@@ -65,7 +64,7 @@ def test_pixels_and_normalized_floats_give_one_weight_whatever_the_threads() -> 
 
 def test_a_trial_trains_from_its_whitening_and_comes_back_with_it(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["joint", "two-stage"], "airbench"))
-    expected = whitening(*Images(plan.data, CPU).sample(2000))[WHITENING]
+    expected = whitening(*plan.data.sample(2000))[WHITENING]
     store, _ = run_all(plan, tmp_path)
     for trial in plan.trials:
         trained = assemble(plan, trial, store, CPU)

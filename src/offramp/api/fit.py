@@ -281,7 +281,9 @@ class Fitted:
                 "prepare a picture; train on uint8 images"
             )
         test = self._test
-        pixels = test.images if isinstance(test, Split) else test.first(COMPARED)
+        pixels = (
+            test.images if isinstance(test, Split) else test.read(torch.arange(len(test))[:COMPARED])
+        )
         what = "the whole test split" if len(pixels) == len(test) else f"{len(pixels):,} test images"
         images = self.normalize(pixels).cpu(), what
         net = self.net.copy().eval().cpu()
@@ -436,6 +438,13 @@ def fit(
         return _fitted(plan, kept, place)
 
 
+def _images(split: Split | FileSplit, most: int) -> torch.Tensor:
+    """[n, C, H, W]: all of a split in memory, and of another at most so many, from the first on."""
+    if isinstance(split, Split):
+        return split.images
+    return split.read(torch.arange(min(most, len(split))))
+
+
 def _check_fit(net: ExitNetwork, data: Data) -> None:
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
         raise OfframpError("the network's parameters are not all float32; give net.float()")
@@ -446,7 +455,11 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         raise OfframpError(
             f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; {remedy}"
         )
-    some = data.train.images if isinstance(data.train, Split) else data.train.first(SOME)
+    some = (
+        data.train.images
+        if isinstance(data.train, Split)
+        else data.train.read(torch.arange(len(data.train))[:SOME])
+    )
     _check_normalized(some)
     if len(data.classes) != net.classes:
         raise OfframpError(

@@ -77,6 +77,10 @@ class Split:
     def dtype(self) -> torch.dtype:
         return self.images.dtype
 
+    def read(self, rows: Tensor) -> Tensor:
+        """Images [n, C, H, W]. rows: [n] int64."""
+        return self.images[rows]
+
     def to(self, device: torch.device | str) -> Split:
         """The same split with its tensors on `device`."""
         return Split(self.images.to(device), self.labels.to(device))
@@ -149,9 +153,9 @@ class FileSplit:
             )
         return made
 
-    def first(self, count: int) -> Tensor:
-        """As they are, the first images, or all where there are less: [n, C, H, W]."""
-        made = [self.image(n, None, AS_IT_IS) for n in range(min(count, len(self)))]
+    def read(self, rows: Tensor) -> Tensor:
+        """Images as they are: [n, C, H, W]. rows: [n] int64, at least one."""
+        made = [self.image(row, None, AS_IT_IS) for row in rows.tolist()]
         return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
 
     def changed(self, key: str) -> str | None:
@@ -241,6 +245,13 @@ class Data:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return self.train.shape
+
+    def sample(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """At most `count` training images as they are stored, [N, C, H, W], from all over the split, and
+        its mean and std, [C]."""
+        total = len(self.train)
+        rows = torch.arange(min(count, total)) * total // min(count, total)
+        return self.train.read(rows), torch.tensor(self.mean), torch.tensor(self.std)
 
     def to(self, device: torch.device | str) -> Data:
         """The same data with every tensor on `device`; a split used twice stays one."""

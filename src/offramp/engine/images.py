@@ -99,15 +99,6 @@ class Images:
             kept = stored.clone() if stored.is_floating_point() else stored  # else normalizing is a copy
             yield self._finished(kept, rows, view)
 
-    def sample(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """At most `count` training images as they are stored, [N, C, H, W], from all over the split, and
-        its mean and std, [C]."""
-        total = self.count("train")
-        rows = torch.arange(min(count, total)) * total // min(count, total)
-        part = self._data.train
-        held = part.images[rows] if isinstance(part, Split) else self._prefetch.now("train", rows, None)
-        return held, self._mean, self._std
-
     def close(self) -> None:
         """End the processes that read files."""
         self._prefetch.close()

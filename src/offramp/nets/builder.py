@@ -15,7 +15,7 @@ from offramp.hashing import digest
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Place, places, survey
-from offramp.nets.cut.spread import ASKED, Taps, chained, chosen, share
+from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, paper_head, resolve, whole
 from offramp.nets.identity import sources, state_digest
 from offramp.nets.macs import count_macs
@@ -28,7 +28,7 @@ from offramp.nets.network import (
     drawn_module,
 )
 from offramp.nets.pretrained import Initial, fitted, read, starting
-from offramp.parts import Part
+from offramp.parts import Part, Taps
 from offramp.usercode import Recorded
 
 

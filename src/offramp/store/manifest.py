@@ -93,6 +93,9 @@ class PartSource(Record):
     draw: str
 
 
+FLIPPED = "accuracy_flipped"  # on test: of logits averaged over an image and its mirror image
+
+
 class Metrics(Record):
     """Values on a split, one an exit, 0 to 1 but for cross_entropy. Further metrics by their name, such
     as `auroc`; NaN where there is none."""

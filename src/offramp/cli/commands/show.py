@@ -75,8 +75,10 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
 
 
 def _exits(manifest: Manifest) -> Any:
+    from offramp.store.manifest import FLIPPED
+
     splits = ("validation", "calibration", "test")
-    flipped = manifest.metrics["test"].by_name.get("accuracy_flipped")
+    flipped = manifest.metrics["test"].by_name.get(FLIPPED)
     rows = []
     for i, (exit, spent) in enumerate(zip(manifest.exits, manifest.macs, strict=True)):
         share = f"{100 * spent / manifest.backbone_macs:.0f} %"

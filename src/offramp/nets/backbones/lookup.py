@@ -13,9 +13,10 @@ from torch import nn
 from offramp.errors import OfframpError, nearest
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.backbone import MAP
-from offramp.nets.cut.spread import ASKED, Taps
+from offramp.nets.cut.spread import ASKED
 from offramp.nets.heads import HeadSpec
 from offramp.nets.network import ExitNetwork, FromImages, Make, Shape
+from offramp.parts import Taps
 from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
 
 LOADING = ("checkpoint_path", "cache_dir")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from offramp import units
 from offramp.errors import OfframpError
 from offramp.nets.cut.places import Place
+from offramp.parts import Chain, Taps
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -24,11 +25,6 @@ ASKED = "as asked"
 
 Reasons = dict[str, str]
 """Places in the order they run, and why an exit is at each."""
-
-Chain = tuple[tuple[str, ...], ...]
-"""Of a module that cannot be traced: the submodules of each segment, and of the classifier."""
-
-Taps = tuple[str, ...] | Chain | int | None
 
 
 def chained(taps: Taps) -> TypeIs[Chain]:

@@ -16,7 +16,6 @@ from offramp.data import Data, load
 from offramp.data.dataset import FileSplit
 from offramp.data.declared import declared_data, missing
 from offramp.engine.cost import Work, value_bytes, work
-from offramp.engine.images import Images
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
@@ -245,7 +244,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
         with _at(study, "augment"):
             own = None if data.augment is None else data.augment.own
             data = replace(data, augment=replace(study.augment, own=own))
-    net = net.prepared(lambda: Images(data, torch.device("cpu")).sample(SEEN))
+    net = net.prepared(lambda: data.sample(SEEN))
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}

@@ -32,7 +32,6 @@ from offramp.usercode import Recorded
 
 EVALUATED = ("validation", "calibration", "test")
 EVALUATION_BATCH = 128
-FLIPPED = "accuracy_flipped"  # of logits averaged over an image and its mirror image
 
 
 def damage(check: Callable[[str], object], name: str) -> Damaged | None:
@@ -74,7 +73,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
     def flipped() -> dict[str, tuple[float, ...]]:
         mirrored = split_logits(net, images, "test", exits, EVALUATION_BATCH, mirrored=True)
         mean = (arrays["test"] + mirrored) / 2
-        return {FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
+        return {stored.FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
 
     metrics: dict[str, stored.Metrics] = {}
     for split in EVALUATED:

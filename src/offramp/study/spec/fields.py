@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from offramp import units
 from offramp.errors import nearest
 from offramp.hashing import canonical
+from offramp.parts import Taps
 from offramp.strategies.weights import JointWeights
 from offramp.usercode import is_user_code
 
@@ -135,7 +136,7 @@ def limit(value: Any) -> int | Literal["auto"]:
     return int(found)
 
 
-def taps(value: Any) -> tuple[str, ...] | tuple[tuple[str, ...], ...] | int | None:
+def taps(value: Any) -> Taps:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):

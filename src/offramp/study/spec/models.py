@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_
 from offramp.augment import Augment
 from offramp.data_spec import DataSpec, Natural, Text
 from offramp.errors import nearest
+from offramp.parts import Taps
 from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
 from offramp.strategies import Strategy
@@ -30,7 +31,6 @@ Switch = Annotated[bool, BeforeValidator(fields.switch)]
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
-Taps = tuple[str, ...] | tuple[tuple[str, ...], ...] | int | None
 
 
 @dataclasses.dataclass(frozen=True)
