@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from offramp.engine.fit import EpochReport
 
@@ -16,10 +18,12 @@ class Reused:
 
 @dataclass(frozen=True)
 class Began:
-    """A group of nodes starts to train, `epoch` epochs after its beginning (more than 0: resumed)."""
+    """A group of nodes starts to train, `epoch` epochs after its beginning (more than 0: resumed).
+    where: the machine; empty for this one."""
 
     keys: tuple[str, ...]
     epoch: int
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,4 +71,38 @@ class TrialDone:
     reused: bool
 
 
-Event = Reused | Began | Epoch | Finished | Failed | Waiting | Note | TrialDone
+@dataclass(frozen=True)
+class Room:
+    """A cluster has room for so many groups at a time by now, on so many machines."""
+
+    groups: int
+    machines: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """A group of nodes is no longer at work, finished or not."""
+
+    keys: tuple[str, ...]
+
+
+Event = Reused | Began | Epoch | Finished | Failed | Waiting | Note | TrialDone | Room | Left
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
+BY_EXIT = ("accuracy", "validation_accuracy")  # mappings whose keys JSON turns into text
+
+
+def dumps(event: Event) -> str:
+    """An event as a line of JSON, for another process."""
+    return json.dumps([type(event).__name__, asdict(event)])
+
+
+def loads(line: str) -> Event:
+    """The event that `dumps` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    name, said = json.loads(line)
+    if name == Epoch.__name__:
+        report = dict(said["report"])
+        report |= {each: {int(k): v for k, v in report[each].items()} for each in BY_EXIT}
+        return Epoch(EpochReport(**report))
+    fields = {field: tuple(v) if isinstance(v, list) else v for field, v in said.items()}
+    event: Event = KINDS[name](**fields)
+    return event

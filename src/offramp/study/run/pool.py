@@ -36,7 +36,8 @@ from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.plan.workers import check_memory
 from offramp.study.run.events import Event, Note
-from offramp.study.run.run import Conduct, Failures, run
+from offramp.study.run.ledger import Failures
+from offramp.study.run.run import Conduct, run
 from offramp.study.spec.models import Study
 from offramp.units import counted
 

@@ -7,8 +7,8 @@ a key decides who trains it, and a finished node is read by all.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Set
-from contextlib import nullcontext, suppress
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,7 @@ from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.run import costs, events, trials
+from offramp.study.run.ledger import Failures, Ledger
 
 POLL_SECONDS = 0.2
 CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
@@ -69,117 +70,93 @@ class Lost(Exception):
 
 
 @dataclass(frozen=True)
-class Failures:
-    """Why nodes failed, by key: a file for each, so that processes that share it know at once."""
-
-    folder: Path
-
-    def __setitem__(self, key: str, reason: str) -> None:
-        new = self.folder / f"{key}.new"
-        new.write_text(reason, encoding="utf-8", errors="surrogatepass")
-        new.replace(self.folder / key)
-
-    def __getitem__(self, key: str) -> str:
-        return (self.folder / key).read_text(encoding="utf-8", errors="surrogatepass")
-
-    def __contains__(self, key: str) -> bool:
-        return (self.folder / key).exists()
-
-    def keys(self) -> Set[str]:
-        return {path.name for path in self.folder.iterdir() if not path.suffix}
-
-
-@dataclass(frozen=True)
 class Run:
-    """What one process works with; `done`, `failed` and `answers` are what it knows so far.
+    """What one process works with.
 
-    allowed: the limits of `cache`, which is None where the study wants none.  done: keys of nodes in the
-    store.  answers: logits that trials have in common.
+    allowed: the limits of `cache`, which is None where the study wants none.  answers: logits that trials
+    have in common.
     """
 
-    plan: Plan
-    store: Store
+    ledger: Ledger
     conduct: Conduct
-    failed: Failures
     images: Images
     allowed: CacheLimits
     cache: Cache | None
     meter: Meter
-    done: set[str] = field(default_factory=set)
     answers: trials.Answers = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        return self.ledger.plan
+
+    @property
+    def store(self) -> Store:
+        return self.ledger.store
+
+    @property
+    def done(self) -> set[str]:
+        return self.ledger.done
+
+    @property
+    def failed(self) -> Failures:
+        return self.ledger.failed
 
     def work(self) -> Iterator[events.Event]:
         """All that happens until nothing is left to do."""
         open_trials = list(self.plan.trials)
         told = False
-        yield from self._reuse()
+        yield from self.ledger.begin()
         while True:
-            yield from self._refresh()
+            yield from self.ledger.refresh()
             yield from self._close_trials(open_trials)
             if not open_trials:
                 return
-            locks = self._claim()
+            locks = self._claim(self.ledger.open())
             if locks:
                 if not told:
-                    if self.plan.study.execution.mode == "plain":  # where costs are results
-                        yield from map(events.Note, costs.not_measured(self.meter))
-                    self.meter.rest()
+                    yield from self._rest()
                     told = True
-                if self.cache is not None:
-                    device, workers = self.conduct.device, self.conduct.workers
-                    caching.adapt(self.cache, self.plan, self.allowed, device, workers)
                 yield from self._train(locks)
                 if self.cache is not None:
-                    self.cache.keep({v for node in self._open() for v in reads_of(node)})
-            elif waiting := self._open():
-                keys = tuple(node.key for node in waiting)
-                yield events.Waiting(keys, next(filter(None, map(self.store.holder, keys)), None))
+                    self.cache.keep({v for node in self.ledger.open() for v in reads_of(node)})
+            elif waiting := self.ledger.open():
+                yield self._wait(waiting)
                 time.sleep(POLL_SECONDS)
 
-    def _open(self) -> list[Node]:
-        """The nodes that are neither done nor failed."""
-        settled = self.done | self.failed.keys()
-        return [node for node in self.plan.nodes.values() if node.key not in settled]
-
-    def _reuse(self) -> Iterator[events.Event]:
-        """What the store holds already, every byte checked; a damaged node is named and made anew."""
-        for key in self.plan.nodes:
-            if self.store.has_node(key, whole=False):
-                yield from self._check(key)
-
-    def _check(self, key: str) -> Iterator[events.Event]:
-        if trials.damage(self.store.verify_node, key) is not None:
-            held = self.store.try_lock(key)
-            if held is None:  # another process makes it anew
-                return
-            with held:
-                # Or has done so, before the lock was free.
-                damage = trials.damage(self.store.verify_node, key)
-                if damage is not None:
-                    self.store.discard_node(key)
-            if damage is not None:
-                yield events.Note(f"{damage.path} {damage.reason}; that node is computed again")
-                return
-        self.store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
-        self.done.add(key)
-        yield events.Reused(key)
-
-    def _refresh(self) -> Iterator[events.Event]:
-        """What other processes have finished, and what can no longer be had."""
-        for node in self._open():
+    def part(self, keys: Collection[str], of: Collection[str]) -> Iterator[events.Event]:
+        """Train the nodes `keys`, whose parents are in the store, and write the trials `of`, whose nodes
+        are. What other processes are at is left to them, and said."""
+        nodes = [self.plan.nodes[key] for key in keys]
+        asked = [trial for trial in self.plan.trials if trial.id in of]
+        self.done.update(key for node in nodes for key in node.needs)
+        self.done.update(key for trial in asked for key in trial.keys)
+        if nodes:
+            yield from self._rest()
+        while locks := self._claim([n for n in nodes if n.key not in self.done | self.failed.keys()]):
+            yield from self._train(locks)
+        left = [n for n in nodes if n.key not in self.done | self.failed.keys()]
+        for node in left:
             if self.store.has_node(node.key):
-                yield from self._check(node.key)
-            elif cause := next((key for key in node.needs if key in self.failed), None):
-                self.failed[node.key] = self.failed[cause]
-                yield events.Failed(
-                    node.key, f"needs phase '{self.plan.nodes[cause].name}', which failed"
-                )
+                yield from self.ledger.check(node.key)
+        if waiting := [node for node in left if node.key not in self.done]:
+            yield self._wait(waiting)
+        yield from self._close_trials(asked)
 
-    def _claim(self) -> dict[str, Held]:
-        """The lock of the next node that is ready and free, and of all that can share its pass over the
-        data, by key."""
+    def _rest(self) -> Iterator[events.Event]:
+        """Once before training: what the machine draws meanwhile is known then."""
+        if self.plan.study.execution.mode == "plain":  # where costs are results
+            yield from map(events.Note, costs.not_measured(self.meter))
+        self.meter.rest()
+
+    def _wait(self, nodes: Sequence[Node]) -> events.Waiting:
+        keys = tuple(node.key for node in nodes)
+        return events.Waiting(keys, next(filter(None, map(self.store.holder, keys)), None))
+
+    def _claim(self, nodes: Sequence[Node]) -> dict[str, Held]:
+        """The lock of the first of `nodes` that is ready and free, and of all that can share its pass
+        over the data, by key."""
         locks: dict[str, Held] = {}
-        for node in self._open():
+        for node in nodes:
             if not self.done.issuperset(node.needs):
                 continue
             if not all(can_fuse(self.plan.nodes[key], node) for key in locks):
@@ -200,6 +177,9 @@ class Run:
         """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
         try:
             began = time.perf_counter()
+            if self.cache is not None:
+                device, workers = self.conduct.device, self.conduct.workers
+                caching.adapt(self.cache, self.plan, self.allowed, device, workers)
             self.meter.lap()
             nodes = [self.plan.nodes[key] for key in locks]
             layout = self.plan.numerics.memory_format
@@ -402,13 +382,24 @@ def run(
     processes that run the same plan, so that none repeats what failed in another. Raises
     OfframpError when nothing can go on (a full disk, image files that changed meanwhile).
     """
+    with _prepared(plan, store, conduct, failed) as prepared:
+        yield from prepared.work()
+
+
+def run_part(
+    plan: Plan, store: Store, conduct: Conduct, keys: Collection[str], of: Collection[str]
+) -> Generator[events.Event, None, None]:
+    """As `run`, of these nodes and trials alone: see `Run.part`."""
+    with _prepared(plan, store, conduct, None) as prepared:
+        yield from prepared.part(keys, of)
+
+
+@contextmanager
+def _prepared(plan: Plan, store: Store, conduct: Conduct, failed: Failures | None) -> Iterator[Run]:
     folder, layout = conduct.cache_folder, plan.numerics.memory_format
     images = Images(plan.data, conduct.device, _readers(plan, conduct), layout)
     allowed = caching.limits(plan, conduct.device, folder, conduct.workers, conduct.memory)
     cache = Cache(allowed.memory, allowed.disk, folder) if plan.study.execution.cache else None
-    for trial in plan.trials:
-        if not store.has_trial(trial.id):
-            store.plan_trial(trial.id, trial.keys)
     try:
         with (
             TemporaryDirectory() if failed is None else nullcontext(failed.folder) as shared,
@@ -416,8 +407,8 @@ def run(
             applied(plan.numerics),
             costs.meter(conduct.device) as meter,
         ):
-            known = Failures(Path(shared))
-            yield from Run(plan, store, conduct, known, images, allowed, cache, meter).work()
+            ledger = Ledger(plan, store, Failures(Path(shared)))
+            yield Run(ledger, conduct, images, allowed, cache, meter)
     finally:
         images.close()
         if cache is not None:

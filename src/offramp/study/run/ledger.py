@@ -1,0 +1,93 @@
+"""What of a plan is in the store, what failed, and what is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from offramp.engine.resolve import Node
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
+from offramp.study.run import events, trials
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Why nodes failed, by key: a file for each, so that processes that share it know at once."""
+
+    folder: Path
+
+    def __setitem__(self, key: str, reason: str) -> None:
+        new = self.folder / f"{key}.new"
+        new.write_text(reason, encoding="utf-8", errors="surrogatepass")
+        new.replace(self.folder / key)
+
+    def __getitem__(self, key: str) -> str:
+        return (self.folder / key).read_text(encoding="utf-8", errors="surrogatepass")
+
+    def __contains__(self, key: str) -> bool:
+        return (self.folder / key).exists()
+
+    def keys(self) -> Set[str]:
+        return {path.name for path in self.folder.iterdir() if not path.suffix}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """`done` (keys of nodes in the store) and `failed` are what one process knows so far."""
+
+    plan: Plan
+    store: Store
+    failed: Failures
+    done: set[str] = field(default_factory=set)
+
+    def begin(self) -> Iterator[events.Event]:
+        """Say in the store what its trials will need, and take in what it holds already, every byte
+        checked; a damaged node is named and made anew."""
+        for trial in self.plan.trials:
+            if not self.store.has_trial(trial.id):
+                self.store.plan_trial(trial.id, trial.keys)
+        for key in self.plan.nodes:
+            if self.store.has_node(key, whole=False):
+                yield from self.check(key)
+
+    def open(self) -> list[Node]:
+        """The nodes that are neither done nor failed."""
+        settled = self.done | self.failed.keys()
+        return [node for node in self.plan.nodes.values() if node.key not in settled]
+
+    def check(self, key: str) -> Iterator[events.Event]:
+        """Take in a node that the store holds, if it is whole."""
+        if trials.damage(self.store.verify_node, key) is not None:
+            held = self.store.try_lock(key)
+            if held is None:  # another process makes it anew
+                return
+            with held:
+                # Or has done so, before the lock was free.
+                damage = trials.damage(self.store.verify_node, key)
+                if damage is not None:
+                    self.store.discard_node(key)
+            if damage is not None:
+                yield events.Note(f"{damage.path} {damage.reason}; that node is computed again")
+                return
+        self.store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
+        self.done.add(key)
+        yield events.Reused(key)
+
+    def refresh(self) -> Iterator[events.Event]:
+        """What other processes have finished, and what can no longer be had."""
+        for node in self.open():
+            if self.store.has_node(node.key):
+                yield from self.check(node.key)
+            else:
+                yield from self.give_up([node])
+
+    def give_up(self, nodes: Iterable[Node]) -> Iterator[events.Event]:
+        """Of `nodes`, in the plan's order, those that need one that failed."""
+        for node in nodes:
+            if cause := next((key for key in node.needs if key in self.failed), None):
+                self.failed[node.key] = self.failed[cause]
+                yield events.Failed(
+                    node.key, f"needs phase '{self.plan.nodes[cause].name}', which failed"
+                )
