@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Predicate
 
+from offramp.errors import OfframpError
 from offramp.hashing import YOUNGER
 from offramp.units import Count
 
@@ -26,12 +27,13 @@ class DataSpec:
         anything is held out; None takes all.  test_images: the same of the test split.
     held_out_images: about so many of train in each split that is held out of it, classes in proportion
         (rounded up), at most a quarter of a class; None: see `offramp.data.splits.hold_out`.
-    split_seed: which images the subsets and the held-out splits get.
+    split_seed: which images the subsets and the held-out splits get; `trial`: each seed of a study draws
+        its own, so that what seeds say in common does not rest on one split.
     validation: `held-out` of train, unless the source brings a validation split; `val`, which says
         that it does; or `test`: the test split, as the paper (nothing is then held out for validation,
         while calibration is held out as ever).
-    test: the source's own, which is held out of train where there is none; or `val`: its validation
-        split is the test split.
+    test: the source's own, which is held out of train where there is none; `val`: its validation split
+        is the test split; or `held-out`: its test images are train's too, and test is held out anew.
     split_file: a file that `offramp.data.save_splits` wrote: it says which image is in which split, in
         place of the five settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.images.geometry`; what is None is the source's
@@ -47,9 +49,9 @@ class DataSpec:
     train_images: Count | None = None
     test_images: Count | None = None
     held_out_images: Count | None = None
-    split_seed: Natural = 0
+    split_seed: Natural | Literal["trial"] = 0
     validation: Literal["held-out", "test", "val"] = "held-out"
-    test: Literal["test", "val"] = field(default="test", metadata=YOUNGER)
+    test: Literal["test", "val", "held-out"] = field(default="test", metadata=YOUNGER)
     split_file: Text | None = None
     size: Side | None = None
     resize: Side | None = None
@@ -58,3 +60,17 @@ class DataSpec:
     normalize: Literal["train", "imagenet"] = "train"
     on_error: Literal["fail", "skip"] = "fail"
     options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def draw(self) -> int:
+        """The number that splits are drawn with. Raises OfframpError where each trial has its own."""
+        if isinstance(self.split_seed, int):
+            return self.split_seed
+        raise OfframpError(
+            "data.split_seed: trial draws splits for one seed at a time; name one with "
+            "--set seeds='[42]', or give a number as split_seed"
+        )
+
+    def drawn_for(self, seed: int) -> DataSpec:
+        """The same with the splits of a trial's seed, where each trial has its own."""
+        return replace(self, split_seed=seed) if self.split_seed == "trial" else self

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,18 +131,28 @@ def run(
     if isinstance(study, (str, Path)):
         asked = members(Path(study))
     else:
-        asked = (Member(Path(), study if isinstance(study, Study) else spec.parse(study)),)
+        given = study if isinstance(study, Study) else spec.parse(study)
+        asked = tuple(Member(Path(), one) for one in given.by_split)
     if len(asked) > 1:
         check_data([member.study for member in asked])
     kept = Store(Path(store))
     made = plans([member.study for member in asked])
     found = [_run(plan, kept, workers, watch) for plan in made]
-    if len(found) == 1:
-        return found[0]
+    by_file: dict[str, list[Results]] = {}
+    for member, one in zip(asked, found, strict=True):
+        by_file.setdefault(str(member.path), []).append(one)
+    studies = {file: _together(kept, its) for file, its in by_file.items()}
+    if len(studies) == 1:
+        return studies.popitem()[1]
+    lines = tuple(line for one in studies.values() for line in one.lines)
+    return replace(_together(kept, found), lines=lines, studies=studies)
+
+
+def _together(store: Store, found: Sequence[Results]) -> Results:
+    """The results of a study that ran in several parts."""
     trials = tuple(dict.fromkeys(trial for one in found for trial in one.trials))
     failed = {key: reason for one in found for key, reason in one.failed.items()}
-    studies = {str(member.path): one for member, one in zip(asked, found, strict=True)}
-    return Results(kept, trials, tuple(line for one in found for line in one.lines), failed, studies)
+    return Results(store, trials, tuple(by_strategy(store, trials)), failed)
 
 
 def _run(

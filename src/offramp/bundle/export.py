@@ -214,5 +214,6 @@ def _spec(manifest: Manifest, root: str | None) -> DataSpec:
         }
     fields = {field.name for field in dataclasses.fields(DataSpec)}
     given = {name: value for name, value in known.items() if name in fields}
+    given["split_seed"] = manifest.data.provenance.split_seed
     given["options"] = tuple((name, value) for name, value in known.get("options", ()))
     return DataSpec(**{**given, **({} if root is None else {"root": root})})

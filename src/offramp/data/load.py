@@ -162,7 +162,7 @@ def assemble(
         **raw.provenance,
         "available": {"train": len(raw.train.labels), "test": len(raw.test.labels) if raw.test else 0},
         "images": {name: len(split) for name, split in splits.items()},
-        "split_seed": spec.split_seed,
+        "split_seed": spec.draw,
         "by_class": counts,
         "geometry": asdict(geometry),
         "remarks": [*raw.provenance.get("remarks", ()), *chosen.remarks],

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from offramp.data.raw import RawData, RawSplit
+from offramp.data.images.files import Files
+from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.seeding import derive
@@ -92,7 +93,7 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
     rows_of = hold_out(
         train.labels,
         missing,
-        spec.split_seed,
+        spec.draw,
         spec.held_out_images,
         train.source.groups and [train.source.groups[row] for row in train.rows.tolist()],
         train.source.digests(train.rows) if missing else None,
@@ -113,18 +114,40 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
 
 
 def as_asked(raw: RawData, spec: DataSpec) -> RawData:
-    """What a source returned, with its validation split as the test split where that is asked for.
+    """What a source returned, with its validation split as the test split, or its test images among
+    those of train, where that is asked for.
 
-    Raises OfframpError where it has none, or a test split as well.
+    Raises OfframpError where there is no such split, and a test split beside validation.
     """
-    if spec.test not in ("test", "val"):
-        raise OfframpError(f"data.test cannot be '{spec.test}'{nearest(spec.test, ('test', 'val'))}")
+    modes = ("test", "val", "held-out")
+    if spec.test not in modes:
+        raise OfframpError(f"data.test cannot be '{spec.test}'{nearest(spec.test, modes)}")
     if spec.test == "test":
         return raw
+    if spec.test == "held-out":
+        if spec.test_images is not None:
+            raise OfframpError("data.test_images takes of the source's own test split; leave it out")
+        return replace(raw, train=_joined(raw.train, raw.test), test=None)
     if raw.validation is None or raw.test is not None:
         why = "no validation split" if raw.validation is None else "a test split"
         raise OfframpError(f"data set '{spec.name}' has {why}; leave data.test out")
     return replace(raw, test=raw.validation, validation=None)
+
+
+def _joined(train: RawSplit, test: RawSplit | None) -> RawSplit:
+    """One split of two."""
+    if test is None:
+        return train
+    one, other = train.images, test.images
+    images: ImageRows | None = None
+    if isinstance(one, Files) and isinstance(other, Files) and one.root == other.root:
+        images = Files(one.root, one.ids + other.ids)
+    elif isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape[1:] == other.shape[1:]:
+        images = torch.cat([one, other])
+    if images is None:
+        raise OfframpError("data.test: held-out is for files in folders and for arrays; leave it out")
+    groups = train.groups and test.groups and train.groups + test.groups
+    return RawSplit(images, torch.cat([train.labels, test.labels]), groups)
 
 
 def _apart(parts: Mapping[str, Subset]) -> tuple[dict[str, Subset], dict[str, dict[str, int]]]:
@@ -158,7 +181,7 @@ def _subset(part: Subset, wanted: int | None, spec: DataSpec, name: str) -> Subs
             f"data.{name}_images is {wanted}, but the {name} split of '{spec.name}' has "
             f"{len(part.rows)} images; ask for 1 to {len(part.rows)}, or leave it out"
         )
-    rows = stratified(part.labels, wanted, spec.split_seed, f"subset of {name}")
+    rows = stratified(part.labels, wanted, spec.draw, f"subset of {name}")
     return Subset(part.source, part.rows[rows])
 
 

@@ -70,7 +70,9 @@ def _pair(manifest: Manifest) -> tuple[str, str]:
 
 def _setting(manifest: Manifest) -> str:
     known = manifest.as_json()
-    data = {k: v for k, v in known["data"].items() if k not in ("name", "provenance")}
+    own_splits = (known["data"]["spec"] or {}).get("split_seed") == "trial"
+    apart = ("name", "provenance", *(manifest.data.splits if own_splits else ()))
+    data = {k: v for k, v in known["data"].items() if k not in apart}
     same = [known[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")]
     return digest([*same, data, manifest.execution.mode, manifest.execution.share])
 

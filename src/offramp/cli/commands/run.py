@@ -430,7 +430,7 @@ def _start(
     for name, one in (("--budget", budget), ("--until-decided", how.until), ("--power", how.power)):
         if len(asked) > 1 and one is not None:
             raise OfframpError(
-                f"{name} is for one study, and {path} lists {len(asked)}; run one of them"
+                f"{name} is for one study, and {path} stands for {len(asked)}; run one of them"
             )
     if budget is not None and how.until is not None:
         raise OfframpError("--budget makes a study smaller, --until-decided larger; leave one out")
@@ -486,6 +486,8 @@ def _short(plan: Plan, budget: float, speed: float, words: str) -> tuple[str, ..
 
 def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
     """One study after another; what fails in one does not stop the next."""
+    from offramp.store.results import by_strategy
+    from offramp.store.store import Store
     from offramp.study.plan.plan import check_data, plans
 
     if how.dry_run:
@@ -498,14 +500,19 @@ def _start_all(path: Path, asked: Sequence[Member], how: How) -> None:
         start=1,
     ):
         if not how.silent:
-            typer.echo(f"\n{member.path}, study {number} of {len(asked)}", err=True)
+            own = member.study.data.split_seed == "trial"
+            part = f"seed {member.study.seeds[0]}, " if own else ""
+            typer.echo(f"\n{member.path}, {part}study {number} of {len(asked)}", err=True)
             remark(plan)
         outcomes.append((member, trained(plan, how)))
         if outcomes[-1][1].interrupted:
             break
     if how.as_json:
         emit({"studies": [{"study": str(m.path), **o.found} for m, o in outcomes]})
-    failed = [m.path for m, o in outcomes if o.failed]
+    if len({m.path for m, _ in outcomes}) == 1 < len(outcomes) and not how.as_json:
+        made = [trial for _, o in outcomes for trial in o.found["trials"]]
+        summary.show_results(summary.printed(by_strategy(Store(how.root), made), len(outcomes)))
+    failed = list(dict.fromkeys(m.path for m, o in outcomes if o.failed))
     if failed and not how.as_json:
         typer.echo(f"failed in part: {', '.join(map(str, failed))}", err=True)
     close(Outcome({}, bool(failed), outcomes[-1][1].interrupted))
@@ -533,7 +540,8 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
     def named() -> Iterator[tuple[str, Plan]]:  # one at a time: networks need not all stay in memory
         for member, plan in zip(asked, planned, strict=True):
             workers.append(asdict(staff(plan, how)))
-            yield member.path.stem, plan
+            own = member.study.data.split_seed == "trial"
+            yield f"{member.path.stem}, seed {member.study.seeds[0]}" if own else member.path.stem, plan
 
     found = together(named(), Store(how.root), device)
     for one, its in zip(found["studies"], workers, strict=True):

@@ -155,7 +155,7 @@ def make_plan(
 def read_data(study: Study, provisional: bool = False) -> Data:
     """The data of a study; provisional: as declared where it is not here. Raises as `make_plan`."""
     augment = study.augment
-    spec = study.data
+    spec = study.drawn_data
     with _at(study, "data"):
         if provisional and missing(spec) is not None:
             return declared_data(spec, augment)
@@ -179,7 +179,7 @@ def plans(
     """
     known: list[tuple[Any, Data]] = []
     for study in studies:
-        asked = (study.data, study.augment, study.execution.loader)
+        asked = (study.drawn_data, study.augment, study.execution.loader)
         data = next((held for what, held in known if what == asked), None)
         if data is None:
             data = read_data(study, provisional)

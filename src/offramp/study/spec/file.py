@@ -66,7 +66,7 @@ def members(
     path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
 ) -> tuple[Member, ...]:
     """The studies of a list, in its order; `overrides` apply to every one. Of a file that is a study,
-    itself.
+    itself. One whose seeds draw their own splits is a study for each seed.
 
     data_root: of a study, the folder of its data; of a list, a folder with one for each data set, by
     name.
@@ -76,14 +76,15 @@ def members(
     document = _document(path)
     if not _is_list(document):
         root = [] if data_root is None else [_root(data_root)]
-        return (Member(path, _read(document, str(path), [*root, *overrides])),)
+        study = _read(document, str(path), [*root, *overrides])
+        return tuple(Member(path, one) for one in study.by_split)
     found = []
     for file, listed in _listed(path, document):
         study = _read(listed, str(file), overrides)
         if data_root is not None:
             root = [_root(data_root / study.data.name)]
             study = _read(listed, str(file), [*root, *overrides])
-        found.append(Member(file, study))
+        found += [Member(file, one) for one in study.by_split]
     return tuple(found)
 
 

@@ -224,6 +224,18 @@ class Study(Section):
             raise fields.fail(found[1], "recipe", found[0])
         return self
 
+    @property
+    def by_split(self) -> tuple[Study, ...]:
+        """The studies that this one stands for: one for each seed, where each draws its own splits."""
+        if self.data.split_seed != "trial":
+            return (self,)
+        return tuple(self.model_copy(update={"seeds": (seed,)}) for seed in self.seeds)
+
+    @property
+    def drawn_data(self) -> DataSpec:
+        """The data, with the splits of the seed where each draws its own."""
+        return self.data.drawn_for(self.seeds[0]) if len(self.seeds) == 1 else self.data
+
     def where(self, *path: str | int) -> str:
         """Where a setting was written, for a message about it: `study.where("strategies", 0)` is
         `studies/demo.yaml:7`, or `--set strategies=[joint]`; if not given, the nearest around it.

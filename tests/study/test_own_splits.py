@@ -1,0 +1,96 @@
+"""Studies whose seeds draw their own splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import offramp
+from offramp.data import DataSpec, RawData, RawSplit
+from offramp.data.splits import as_asked, choose
+from offramp.errors import OfframpError
+from offramp.report import evidence
+from offramp.report.tables import make
+from offramp.store.archive import Archive
+
+SEEDS = (42, 43, 44)
+
+
+def asked(split_seed: object, seeds: tuple[int, ...] = SEEDS, **data: Any) -> dict[str, Any]:
+    return {
+        "seeds": list(seeds),
+        "strategies": ["baseline", "two-stage"],
+        "backbone": "digits-cnn",
+        "data": {"name": "digits", "train_images": 300, "split_seed": split_seed, **data},
+        "recipe": {"epochs": 1, "batch_size": 50, "optimizer": "adam", "learning_rate": 0.001},
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> offramp.Results:
+    study = asked("trial", test="held-out", test_images=None)
+    return offramp.run(study, store=tmp_path_factory.mktemp("drawn"))
+
+
+def test_each_seed_has_its_own_images(drawn: offramp.Results) -> None:
+    manifests = [drawn.store.read_trial(trial) for trial in drawn.trials]
+    assert len({(m.seed, m.data.test) for m in manifests}) == len(SEEDS)
+    assert len({m.data.test for m in manifests}) == len({m.data.train for m in manifests}) == len(SEEDS)
+    assert {m.seed: m.data.provenance.split_seed for m in manifests} == {s: s for s in SEEDS}
+    assert [len(line.seeds) for line in drawn.lines] == [3, 3], "one table over all seeds"
+
+
+def test_they_are_compared_as_one_study(drawn: offramp.Results) -> None:
+    found = evidence.from_store(drawn.store.root)
+    assert found.missing == () and len(found.trials) == 6
+    (runs,) = found.runs
+    assert not runs.same_images
+    assert make(found, ["main"])
+
+
+def test_splits_that_differ_for_no_reason_are_not(tmp_path: Path) -> None:
+    for seed in SEEDS[:2]:
+        offramp.run(asked(seed, (seed,)), store=tmp_path)
+    found = evidence.from_store(tmp_path)
+    assert len(found.trials) == 2
+    assert any("of another setting" in note for note in found.missing)
+
+
+def test_a_seed_is_the_same_alone(drawn: offramp.Results, tmp_path: Path) -> None:
+    alone = offramp.run(asked(44, (44,), test="held-out"), store=tmp_path)
+    keys = {key for trial in alone.trials for key in alone.store.read_trial(trial).keys}
+    assert keys and keys <= set(Archive(drawn.store.root).nodes())
+
+
+def test_one_split_at_a_time() -> None:
+    with pytest.raises(OfframpError, match="split_seed: trial draws splits for one seed at a time"):
+        choose(raw(), DataSpec("own", split_seed="trial"))
+
+
+def raw(**more: Any) -> RawData:
+    def split(first: int, n: int) -> RawSplit:
+        images = torch.arange(first, first + n, dtype=torch.uint8).view(n, 1, 1, 1).repeat(1, 1, 2, 2)
+        return RawSplit(images, torch.arange(n) % 2, tuple(f"p{(first + i) // 2}" for i in range(n)))
+
+    return RawData(split(0, 120), split(119, 101), **more)
+
+
+def test_test_images_join_those_of_train() -> None:
+    """Patients that two splits had in common stay together, and no image is lost."""
+    spec = DataSpec("own", test="held-out", held_out_images=40)
+    parts = choose(as_asked(raw(), spec), spec).parts
+    shown = {name: part.source.read(part.rows)[:, 0, 0, 0].tolist() for name, part in parts.items()}
+    assert sum(map(len, shown.values())) == 221
+    patients = {name: {n // 2 for n in numbers} for name, numbers in shown.items()}
+    assert sum(map(len, patients.values())) == len(set().union(*patients.values()))
+    other = DataSpec("own", test="held-out", held_out_images=40, split_seed=1)
+    test = choose(as_asked(raw(), other), other).parts["test"]
+    assert test.source.read(test.rows)[:, 0, 0, 0].tolist() != shown["test"]
+
+
+def test_so_many_of_a_test_split_that_is_none() -> None:
+    with pytest.raises(OfframpError, match=r"data\.test_images takes of the source's own"):
+        as_asked(raw(), DataSpec("own", test="held-out", test_images=5))
