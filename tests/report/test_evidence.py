@@ -12,7 +12,7 @@ from made import evidence, simple
 from offramp.errors import OfframpError
 from offramp.report import evidence as reading
 from offramp.report.evidence import Evidence
-from offramp.report.figures import draw
+from offramp.report.figures import FIGURES, draw
 from offramp.report.render.charts import text
 from offramp.store import pack as packed
 from offramp.store.store import Damaged, Store
@@ -151,7 +151,7 @@ def test_an_empty_store_is_no_crash(tmp_path: Path) -> None:
     assert found.trials == () and len(found.table) == 0
     assert found.missing == ("trial joint-s42 was begun and is not finished",)
     drawn = draw(found)
-    assert drawn.figures == () and len(drawn.missing) == 13
+    assert drawn.figures == () and len(drawn.missing) == len(FIGURES)
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_packing_spares_what_is_no_pack(store: Store, tmp_path: Path) -> None:
 
 def test_one_setting_is_compared_and_the_others_are_said() -> None:
     many = [simple("joint", seed) for seed in (1, 2)]
-    other = [simple("joint", 1, study="short", recipe={"epochs": 1})]
+    other = [simple("joint", 1, study="short", recipe={"learning_rate": 0.5})]
     found = evidence([*other, *many])
     assert [(t.seed, t.manifest.study) for t in found.trials] == [(1, "made"), (2, "made")]
     assert any("of another setting (study short)" in note for note in found.missing)

@@ -41,8 +41,9 @@ class Evidence:
 
     table: the tidy table (`store.table.COLUMNS`) of `trials`.  trials: by model, data, strategy and
     seed, strategies in the paper's order.  missing: what is not here and why, a sentence each.  logs:
-    how seeds were added to studies until pairs were decided, by name. What is worked out is kept, so
-    equal questions get the same object; nothing else changes.
+    how seeds were added to studies until pairs were decided, by name.  budgets: the same trials trained
+    for other numbers of epochs, one Evidence for each. What is worked out is kept, so equal questions
+    get the same object; nothing else changes.
     """
 
     table: pd.DataFrame
@@ -50,6 +51,7 @@ class Evidence:
     missing: tuple[str, ...]
     records: Records = field(repr=False)
     logs: Mapping[str, SeedLog] = field(default_factory=dict, repr=False)
+    budgets: tuple[Evidence, ...] = field(default=(), repr=False)
     _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
         default_factory=dict, repr=False
     )
@@ -185,24 +187,30 @@ def open_all(paths: Sequence[Path], study: str | None = None) -> Evidence:
 def join(found: Sequence[Evidence]) -> Evidence:
     """Several as one: what is comparable is chosen anew over all of them, and so is what is missing."""
     owners: dict[str, Evidence] = {}
-    for one in found:
+    for one in (part for whole in found for part in (whole, *whole.budgets)):
         for trial in one.trials:
             owners.setdefault(trial.id, one)
-    manifests = {id: owner.by_id[id].manifest for id, owner in owners.items()}
-    kept, left_out = chosen(manifests)
-    trials = sorted((owners[id].by_id[id] for id in kept), key=_order)
+    selected = chosen({id: owner.by_id[id].manifest for id, owner in owners.items()})
     own = [note for one in found for note in one.missing if note not in set(gaps(one.trials))]
+    whole = _of(owners, selected.kept)
+    notes = tuple(dict.fromkeys([*own, *selected.notes, *gaps(whole.trials)]))
+    logs = {name: log for one in found for name, log in one.logs.items()}
+    budgets = tuple(_of(owners, ids) for ids in selected.budgets)
+    return replace(whole, missing=notes, logs=logs, budgets=budgets)
+
+
+def _of(owners: Mapping[str, Evidence], ids: Collection[str]) -> Evidence:
+    """Trials of several evidences. owners: where each is."""
+    trials = sorted((owners[id].by_id[id] for id in ids), key=_order)
     parts = []
-    for one in found:
+    for one in dict.fromkeys(owners.values()):
         mine = {t.id for t in trials if owners[t.id] is one}
         parts.append(one.table[one.table["trial"].isin(mine)])
     records = Several(
         {t.id: owners[t.id].records for t in trials},
         {p.node: owners[t.id].records for t in trials for p in t.phases},
     )
-    notes = tuple(dict.fromkeys([*own, *left_out, *gaps(trials)]))
-    logs = {name: log for one in found for name, log in one.logs.items()}
-    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records, logs)
+    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), (), records)
 
 
 def from_store(path: Path, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
@@ -257,12 +265,18 @@ def gather(
         manifests = {trial: m for trial, m in manifests.items() if m.study == study}
         if not manifests:
             raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
-    kept, left_out = chosen(manifests)
-    trials = sorted((read(records, trial, manifests[trial]) for trial in kept), key=_order)
-    notes = tuple(dict.fromkeys([*missing, *left_out, *gaps(trials)]))
-    parts = [frames[t.id] for t in trials] or [pd.DataFrame(columns=list(COLUMNS))]
-    here = {name: log for name, log in logs.items() if set(kept) & set(log.trials)}
-    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), notes, records, here)
+    selected = chosen(manifests)
+
+    def made(ids: Collection[str]) -> Evidence:
+        trials = sorted((read(records, trial, manifests[trial]) for trial in ids), key=_order)
+        parts = [frames[t.id] for t in trials] or [pd.DataFrame(columns=list(COLUMNS))]
+        return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), (), records)
+
+    whole = made(selected.kept)
+    notes = tuple(dict.fromkeys([*missing, *selected.notes, *gaps(whole.trials)]))
+    here = {name: log for name, log in logs.items() if set(selected.kept) & set(log.trials)}
+    budgets = tuple(map(made, selected.budgets))
+    return replace(whole, missing=notes, logs=here, budgets=budgets)
 
 
 def _order(trial: TrialRecord) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,24 +13,43 @@ from offramp.store.record import TrialRecord
 from offramp.units import counted
 
 
-def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
-    """Ids of the trials to compare, and a sentence on each group that is left out.
+@dataclass(frozen=True)
+class Selection:
+    """Ids of the trials to compare; of others that differ from them in nothing but how many epochs they
+    were trained for, setting by setting; and a sentence on each group that is left out."""
+
+    kept: list[str]
+    budgets: list[list[str]]
+    notes: list[str]
+
+
+def chosen(manifests: Mapping[str, Manifest]) -> Selection:
+    """Which trials are compared.
 
     Trials of one model and data set are comparable where network, images, recipe, numerics and way of
     execution are the same: a setting. The one with most trials is kept, of two with as many the one
-    that ran plain, else the one that finished last.
+    that ran plain, else the one that trained longer, else the one that finished last.
     """
     groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for trial in sorted(manifests):
         settings = groups.setdefault(_pair(manifests[trial]), {})
         settings.setdefault(_setting(manifests[trial]), []).append(trial)
     kept: list[str] = []
+    budgets: list[list[str]] = []
     notes: list[str] = []
     for pair, settings in sorted(groups.items()):
         liked = partial(_preference, manifests)
         first, *others = sorted(settings.values(), key=liked, reverse=True)
         where = f"of {pair[0]} on {pair[1]}"
         for trials in others:
+            one, known = manifests[trials[0]], manifests[first[0]]
+            if _setting(one, one.recipe.epochs) == _setting(known, one.recipe.epochs):
+                budgets.append(_unique(manifests, trials)[0])
+                notes.append(
+                    f"{counted(len(trials), 'trial')} {where} that trained for "
+                    f"{counted(one.recipe.epochs, 'epoch')} are in the figure budget alone"
+                )
+                continue
             studies = ", ".join(sorted({manifests[t].study or "offramp train" for t in trials}))
             notes.append(
                 f"{counted(len(trials), 'trial')} {where} of another setting (study {studies}) "
@@ -42,7 +62,7 @@ def chosen(manifests: Mapping[str, Manifest]) -> tuple[list[str], list[str]]:
                 f"{counted(len(repeated), 'trial')} {where} repeat a strategy and seed with other "
                 f"options and are left out: {', '.join(repeated)}"
             )
-    return kept, notes
+    return Selection(kept, budgets, notes)
 
 
 def gaps(trials: Sequence[TrialRecord]) -> list[str]:
@@ -68,9 +88,11 @@ def _pair(manifest: Manifest) -> tuple[str, str]:
     return manifest.network.backbone, manifest.data.name
 
 
-def _setting(manifest: Manifest) -> str:
+def _setting(manifest: Manifest, epochs: int | None = None) -> str:
+    """epochs: as if it had trained for so many; None for as many as it did."""
     known = manifest.as_json()
-    own_splits = (known["data"]["spec"] or {}).get("split_seed") == "trial"
+    known["recipe"]["epochs"] = manifest.recipe.epochs if epochs is None else epochs
+    own_splits = (manifest.data.spec or {}).get("split_seed") == "trial"
     apart = ("name", "provenance", *(manifest.data.splits if own_splits else ()))
     data = {k: v for k, v in known["data"].items() if k not in apart}
     same = [known[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")]
@@ -78,8 +100,9 @@ def _setting(manifest: Manifest) -> str:
 
 
 def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:
-    plain = manifests[trials[0]].execution.mode == "plain"
-    return len(trials), plain, max(_finished(manifests[t]) for t in trials), trials[0]
+    first = manifests[trials[0]]
+    plain, epochs = first.execution.mode == "plain", first.recipe.epochs
+    return len(trials), plain, epochs, max(_finished(manifests[t]) for t in trials), trials[0]
 
 
 def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -37,6 +37,10 @@ FIGURES: Mapping[str, Family] = MappingProxyType(
             *("meters:meters", "memory, power and energy of training"),
             *("Figs. 15, 16, 17", "not measured"),
         ),
+        "budget": Family(
+            *("budget:budget", "accuracy and rank against epochs of training"),
+            needs="all trials were trained for as many epochs",
+        ),
         "costs": Family("times:costs", "training cost as written, as executed, added"),
         "reliability": Family("reliability:reliability", "accuracy against confidence"),
         "confidence-quality": Family("quality:confidence", BY_QUALITY),

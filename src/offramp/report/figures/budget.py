@@ -1,0 +1,83 @@
+"""Whether the order of strategies depends on how long they trained."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from offramp.analysis.measures import MEASURES
+from offramp.report.figures.chart import (
+    WIDTH,
+    Json,
+    color,
+    dash,
+    figure,
+    grid,
+    marks,
+    number,
+    panel,
+    rank,
+    shape,
+    tips,
+)
+from offramp.report.figures.series import counted
+from offramp.report.model import Figure
+from offramp.report.runs import Runs
+
+WIDE = (WIDTH - 90) // 2
+HIGH = 190
+
+
+def budget(runs: Runs) -> list[Figure]:
+    """Test accuracy, mean over exits, and the strategies' rank by it, against epochs."""
+    others = (r for e in runs.evidence.budgets for r in e.runs)
+    each = [runs, *(r for r in others if (r.model, r.data) == (runs.model, runs.data))]
+    if len(each) < 2:
+        return []
+    frame = pd.concat(map(_placed, each), ignore_index=True).sort_values(["epochs", "rank"])
+    labels = runs.evidence.among(frame["strategy"])
+    seeds = {int(n) for n in frame["seeds"]}
+    over = counted(seeds.pop()) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+    caption = (
+        f"The same strategies, each with a whole schedule of so many epochs, {runs.where}. Left: "
+        f"test accuracy, mean over exits and {over}. Right: the strategies' rank by it, 1 is best, mean "
+        "over the seeds that every strategy has."
+    )
+    said = [
+        f"{epochs} epochs: {', '.join(part.sort_values('rank')['strategy'])}."
+        for epochs, part in frame.groupby("epochs")
+    ]
+    alt = f"Lines against epochs, one for each strategy. From best to worst after {' '.join(said)}"
+    title = "Accuracy and rank against training"
+    chart = grid([_lines(frame, labels, *axis) for axis in _axes(len(labels))], 2, 12)
+    return figure(runs, "budget", "more", title, caption, alt, chart)
+
+
+def _placed(runs: Runs) -> pd.DataFrame:
+    """Columns strategy, epochs, seeds, accuracy (percent), rank."""
+    wide = runs.values(MEASURES["accuracy-test"]).pivot(index="seed", columns="strategy", values="value")
+    (epochs,) = {t.manifest.recipe.epochs for t in runs.trials}
+    ranks = wide.dropna().rank(axis=1, ascending=False).mean()
+    found = pd.DataFrame({"accuracy": 100 * wide.mean(), "seeds": wide.count(), "rank": ranks})
+    return found.rename_axis("strategy").reset_index().assign(epochs=epochs)
+
+
+def _axes(strategies: int) -> list[tuple[str, str, Json]]:
+    places = {"domain": [strategies, 1], "nice": False}
+    return [
+        ("accuracy", "test accuracy, %", {"scale": {"zero": False}}),
+        ("rank", "rank", {"scale": places, "axis": {"values": list(range(1, strategies + 1))}}),
+    ]
+
+
+def _lines(frame: pd.DataFrame, labels: list[str], field: str, axis: str, more: Json) -> Json:
+    x = rank("epochs", "epochs", axis={"labelAngle": 0})
+    told = tips(("strategy", "strategy"), ("epochs", "epochs"), (field, axis), ("seeds", "seeds"))
+    rows = frame[["strategy", "epochs", "seeds", field]]
+    y = number(field, axis, **more)
+    line = {"type": "line", "strokeWidth": 1.6}
+    point = {"type": "point", "filled": True, "opacity": 1, "size": 44}
+    layers = [
+        marks(rows, line, x=x, y=y, color=color(labels, None), strokeDash=dash(labels, None)),
+        marks(rows, point, x=x, y=y, color=color(labels), shape=shape(labels), tooltip=told),
+    ]
+    return panel(layers, WIDE, HIGH)

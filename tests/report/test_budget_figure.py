@@ -1,0 +1,92 @@
+"""The order of strategies against how long they trained."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pandas as pd
+import pytest
+from altair.utils.schemapi import validate_jsonschema
+from altair.vegalite.v6.schema.core import load_schema
+from made import Made, evidence, simple
+
+from offramp.report.evidence import Evidence, join
+from offramp.report.figures import draw
+from offramp.report.render.charts import rendered
+
+# Right answers of 4 images, by epochs: joint leads early, separate late.
+RIGHT = {
+    1: {"joint": 3, "separate": 1, "two-stage": 2},
+    2: {"joint": 3, "separate": 2, "two-stage": 1},
+    4: {"joint": 2, "separate": 4, "two-stage": 3},
+}
+
+
+def trained(epochs: int, strategy: str, seed: int, study: str = "made", **recipe: Any) -> Made:
+    hits = [image < RIGHT[epochs][strategy] for image in range(4)]
+    return simple(
+        strategy,
+        seed,
+        study=study,
+        right=dict.fromkeys((1, 2, 3), hits),
+        recipe={"epochs": epochs, **recipe},
+    )
+
+
+def budget(epochs: int) -> list[Made]:
+    return [trained(epochs, strategy, seed) for strategy in RIGHT[epochs] for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def three() -> Evidence:
+    return evidence([trial for epochs in RIGHT for trial in budget(epochs)])
+
+
+def drawn(found: Evidence) -> pd.DataFrame:
+    (figure,) = draw(found, ["budget"]).figures
+    validate_jsonschema(dict(figure.spec), {"$ref": "#/definitions/TopLevelSpec"}, load_schema())
+    frames = [pd.read_csv(io.StringIO(text)) for text in figure.spec["datasets"].values()]
+    (ranks,) = (frame for frame in frames if "rank" in frame)
+    return ranks.pivot(index="epochs", columns="strategy", values="rank")
+
+
+def test_ranks_are_those_of_the_accuracies(three: Evidence) -> None:
+    found = drawn(three)
+    for epochs, right in RIGHT.items():
+        order = sorted(right, key=lambda s: -right[s])
+        assert found.loc[epochs].to_dict() == {s: order.index(s) + 1 for s in right}
+    (figure,) = draw(three, ["budget"]).figures
+    assert "1 epochs: joint, two-stage, separate." in figure.alt
+    assert "2 seeds" in figure.caption
+
+
+def test_the_longest_is_what_all_else_is_about(three: Evidence) -> None:
+    assert {t.manifest.recipe.epochs for t in three.trials} == {4}
+    assert [{t.manifest.recipe.epochs for t in e.trials} for e in three.budgets] == [{2}, {1}]
+    assert three.missing == (
+        "6 trials of net on images that trained for 2 epochs are in the figure budget alone",
+        "6 trials of net on images that trained for 1 epoch are in the figure budget alone",
+    )
+
+
+def test_parts_join(three: Evidence) -> None:
+    """Packs by seed and by budget, in any order, are the same as one store."""
+    every = [trial for epochs in RIGHT for trial in budget(epochs)]
+    parts = [evidence([t for t in every if t.seed == seed]) for seed in (2, 1)]
+    by_budget = [evidence(budget(epochs)) for epochs in (2, 1, 4)]
+    for found in (join(parts), join(by_budget), join([join(by_budget[:2]), by_budget[2]])):
+        assert drawn(found).equals(drawn(three))
+
+
+def test_another_recipe_is_no_budget() -> None:
+    other = [trained(2, "joint", seed, learning_rate=0.5) for seed in (1, 2)]
+    found = evidence([*budget(4), *other])
+    assert found.budgets == ()
+    (said,) = draw(found, ["budget"]).missing
+    assert "all trials were trained for as many epochs" in said
+
+
+def test_it_can_be_drawn(three: Evidence) -> None:
+    (figure,) = draw(three, ["budget"]).figures
+    assert rendered(figure, ["svg"])["svg"].startswith(b"<svg")
