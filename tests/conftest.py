@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 # Test processes share the cores: threads that wait must not spin.
@@ -13,6 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+import object_store
 
 torch.set_num_threads(1)
 
@@ -54,3 +58,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     out = {"slow"} if config.getoption("fast") else set()
     out |= set() if config.getoption("long") else {"long"}
     items[:] = [item for item in items if not out & {mark.name for mark in item.iter_markers()}]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server of the tests' own."""
+    pytest.importorskip("s3fs")
+    with object_store.serving() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The address of a place for a store, in a bucket of its own; child processes reach it too."""
+    import fsspec
+
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    for name, value in object_store.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / "cache"))
+    bucket = f"runs-{uuid.uuid4().hex[:12]}"
+    object_store.make_bucket(s3_server, bucket)
+    return f"s3://{bucket}/store"

@@ -25,6 +25,7 @@ from store_kit import files, forked, node, small_disk, trial
 
 from offramp.errors import OfframpError
 from offramp.store import locks
+from offramp.store.lock_folder import LockFolder
 from offramp.store.locks import EXPIRES_S, LOOK_S, Locks
 from offramp.store.store import Store
 
@@ -194,24 +195,25 @@ def test_of_several_that_see_a_lock_expire_one_has_it(
     on("node1")
     store.lock("k")
     on("node2")
-    one, other = Locks(store.root / "locks"), Locks(store.root / "locks")
+    files = LockFolder(store.root / "locks")
+    one, other = Locks(files), Locks(files)
     for _ in range(int(EXPIRES_S / LOOK_S)):
         assert one.try_take("k") is None and other.try_take("k") is None
         clock.s += LOOK_S
-    old = locks._files(store.root / "locks")
+    old = files.names()
     held = one.try_take("k")
     assert held is not None
-    current = locks._files
+    current = files.names
     shown = iter([old])
     with monkeypatch.context() as patch:
-        patch.setattr(locks, "_files", lambda folder: next(shown, None) or current(folder))
+        patch.setattr(files, "names", lambda: next(shown, None) or current())
         assert other._take("k") is None
     assert held.renew()
     # What is listed may also be long gone, so that its successor can be made: that is noticed.
     (store.root / "locks" / "k.7.lock").write_bytes((store.root / "locks" / "k.2.lock").read_bytes())
     shown = iter([old])
     with monkeypatch.context() as patch:
-        patch.setattr(locks, "_files", lambda folder: next(shown, None) or current(folder))
+        patch.setattr(files, "names", lambda: next(shown, None) or current())
         (store.root / "locks" / "k.2.lock").unlink()
         assert other._take("k") is None
     assert lock_files(store) == ["k.7.lock"]
@@ -223,7 +225,7 @@ def test_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     inside, turns = [], []
 
     def work() -> None:
-        mine = Locks(tmp_path / "locks")
+        mine = Locks(LockFolder(tmp_path / "locks"))
         for _ in range(5):
             with mine.take("k"):
                 inside.append(1)

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from offramp.hashing import file_digest
+from offramp.store import sealed
+from offramp.store.archive import NODE, TRIAL
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Event, Failed, Finished, Note, Reused, TrialDone
@@ -27,9 +30,10 @@ STRATEGIES = ("two-stage", "joint-branch")
 
 def hashes(store: Store) -> dict[str, str]:
     """SHA-256 of the weights of every node and of the logits of every trial."""
-    nodes = {k: file_digest(store.root / "nodes" / k / "weights.safetensors") for k in store.nodes()}
-    trials = {t: file_digest(store.root / "trials" / t / "logits.npz") for t in store.trials()}
-    return nodes | trials
+    files = dict.fromkeys(store.nodes(), (NODE, "weights.safetensors"))
+    files |= dict.fromkeys(store.trials(), (TRIAL, "logits.npz"))
+    read = partial(sealed.content, store.archive.files)
+    return {name: sha256(read(kind, name, file)).hexdigest() for name, (kind, file) in files.items()}
 
 
 def histories(store: Store) -> dict[str, pd.DataFrame]:

@@ -38,6 +38,7 @@ from kit import (
 
 from offramp.errors import OfframpError
 from offramp.store import locks
+from offramp.store.lock_folder import LockFolder
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Began, Epoch, Event, Waiting
@@ -151,7 +152,7 @@ def test_a_phase_that_went_to_another_process_is_not_trained_on(tmp_path: Path) 
     running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
     key = until_epoch(running, root)
     mine = root / "locks" / f"{key}.1.lock"
-    other = locks._made(mine.with_name(f"{key}.2.lock"))
+    other = locks.made(LockFolder(root / "locks"), f"{key}.2.lock")
     mine.unlink()
     events: list[Event] = []
     for event in running:

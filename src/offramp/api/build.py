@@ -119,7 +119,7 @@ def build(
     given = tuple(settings)
     wish = BuildOptions(*about, size=size, normalize=normalize, seed=seed, settings=given)
     wish = replace(wish, calibration=useful.images_needed(limit.kind, limit.value))
-    chosen, kept = choose(wish), Store(Path(store))
+    chosen, kept = choose(wish), Store(store)
     useful.check(resolved(chosen.plan, limit), anyway)
     conduct = Conduct(devices.chosen(device), cache_folder())
     with closing(run_plan(chosen.plan, kept, conduct)) as events:

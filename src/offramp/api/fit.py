@@ -427,7 +427,7 @@ def fit(
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
     _check_frozen(net, plan)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
-        kept = Store(Path(store) if store is not None else Path(scratch) / "store")
+        kept = Store(store if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=cache_folder())
         with closing(run_plan(plan, kept, conduct)) as events:
             for event in events:

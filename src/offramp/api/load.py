@@ -29,7 +29,7 @@ def load(
     logits [B, classes] of every exit.
 
     trial: its id, or the beginning of it.
-    store: the folder of the run.
+    store: the folder of the run, or its address ("s3://bucket/runs").
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
     net: for a trial of `fit`, the network attached in the same way (the module with the weights it had
         before training); it stays as it is.
@@ -46,7 +46,7 @@ def load(
     if not isinstance(trial, str):
         kind = type(trial).__name__
         raise OfframpError(f"the trial is a {kind}; give a trial's id, such as results.trials[0]")
-    kept = Store(Path(store))
+    kept = Store(store)
     place = devices.chosen(device)
     return trials.load_network(kept, kept.find_trial(trial), place, net, trust_code)
 
@@ -84,7 +84,7 @@ def predictor(
     if not isinstance(net, str):
         kind = type(net).__name__
         raise OfframpError(f"the net is a {kind}; give a network, such as fitted.net, or a trial's id")
-    kept = Store(Path(store))
+    kept = Store(store)
     trial = kept.find_trial(net)
     rule = checked_policy(kept, trial, policy)
     made = load(trial, store, device, trust_code=trust_code)

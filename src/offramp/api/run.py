@@ -108,7 +108,7 @@ def run(
 
     study: a file's path, a mapping as in a file, or a `Study`; of a file that lists studies, one after
         another. In a mapping a strategy may be a function (see `fit`), and the recipe a `Recipe`.
-    store: the folder that keeps the work.
+    store: the folder that keeps the work, or an address such as "s3://bucket/runs".
     workers: processes, or "auto", as many as suit this machine and the study. Where there are several,
         Python starts them by reading the calling script again, which therefore needs
         `if __name__ == "__main__":`.
@@ -135,7 +135,7 @@ def run(
         asked = tuple(Member(Path(), one) for one in given.by_split)
     if len(asked) > 1:
         check_data([member.study for member in asked])
-    kept = Store(Path(store))
+    kept = Store(store)
     made = plans([member.study for member in asked])
     found = [_run(plan, kept, workers, watch) for plan in made]
     by_file: dict[str, list[Results]] = {}

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from offramp.errors import OfframpError
+from offramp.store.place import Place, place
 
 
-def argument(metavar: str, help: str) -> Any:
+def argument(metavar: str, help: str, **more: Any) -> Any:
     """What a command takes by its place."""
-    return typer.Argument(metavar=metavar, help=help)
+    return typer.Argument(metavar=metavar, help=help, **more)
 
 
 def option(metavar: str, help: str, *names: str, **more: Any) -> Any:
@@ -32,15 +33,26 @@ class Execution(StrEnum):
 
 
 RUNS = Path("runs")
-StoreArgument = Annotated[Path | None, argument("STORE", "The store to read.  [default: runs]")]
+StoreArgument = Annotated[
+    Place | None,
+    argument("STORE", "The store to read: a folder, or s3://…, gs://….  [default: runs]", parser=place),
+]
 StoreOption = Annotated[
-    Path | None, option("STORE", "The store to read, given as an option.", "--store")
+    Place | None,
+    option("STORE", "The store to read, given as an option.", "--store", parser=place),
 ]
 ResultsArgument = Annotated[
-    Path | None, argument("STORE", "A store, or a folder of offramp pack.  [default: runs]")
+    Place | None,
+    argument("STORE", "A store, or a folder of offramp pack.  [default: runs]", parser=place),
 ]
 TrainingStoreOption = Annotated[
-    Path, option("STORE", "Where finished work is kept and found again.", "--store")
+    Place,
+    option(
+        "STORE",
+        "Where finished work is kept and found again: a folder, or s3://…, gs://….",
+        "--store",
+        parser=place,
+    ),
 ]
 DeviceOption = Annotated[
     str | None,
@@ -130,7 +142,7 @@ OnlyOption = Annotated[list[str] | None, option("NAME", "Only this one; --list n
 StudyOption = Annotated[str | None, option("NAME", "Only the trials of the study of this name.")]
 
 
-def named(*given: Path | None) -> Path:
+def named(*given: Place | None) -> Place:
     """The store that was named, as an argument or with --store; `runs` without either.
 
     Raises OfframpError where both name one, and not the same.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from offramp.cli.options import named
 from offramp.errors import OfframpError
+from offramp.store.place import Place
 
 if TYPE_CHECKING:
     from offramp.store.archive import Archive
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from offramp.study.spec.models import Study
 
 
-def archived(*given: Path | None) -> Archive:
+def archived(*given: Place | None) -> Archive:
     """The store that was named, to be read, which takes no torch. given: see `named`.
 
     Raises OfframpError where there is none.
@@ -33,7 +33,7 @@ def archived(*given: Path | None) -> Archive:
     return archive
 
 
-def opened(*given: Path | None) -> Store:
+def opened(*given: Place | None) -> Store:
     """The store that was named, to be written too. Raises OfframpError where there is none."""
     from offramp.store.store import Store
 

@@ -31,6 +31,7 @@ from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
+from offramp.store.place import Place
 from offramp.store.record import TrialRecord, read
 from offramp.store.table import COLUMNS, tidy
 
@@ -158,13 +159,13 @@ class Evidence:
         return found
 
 
-def open(path: Path, study: str | None = None) -> Evidence:
+def open(path: Place, study: str | None = None) -> Evidence:
     """The evidence in a store or in a folder that `offramp pack` wrote. study: only trials that a study
     of that name made.
 
     Raises OfframpError where `path` is neither, and where there is no such study.
     """
-    if packed.is_pack(path):
+    if isinstance(path, Path) and packed.is_pack(path):
         return from_pack(path, study)
     if not is_store(path):
         raise OfframpError(
@@ -174,7 +175,7 @@ def open(path: Path, study: str | None = None) -> Evidence:
     return from_store(path, study)
 
 
-def open_all(paths: Sequence[Path], study: str | None = None) -> Evidence:
+def open_all(paths: Sequence[Place], study: str | None = None) -> Evidence:
     """The evidence in stores and packs together; a trial that several have counts once, from the first.
 
     study: only trials that a study of that name made; each place has to have some.
@@ -213,7 +214,7 @@ def _of(owners: Mapping[str, Evidence], ids: Collection[str]) -> Evidence:
     return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), (), records)
 
 
-def from_store(path: Path, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
+def from_store(path: Place, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
     """The evidence in a store; of `trials` alone, where they are named.
 
     Raises OfframpError as `Archive` does.
@@ -232,7 +233,7 @@ def from_store(path: Path, study: str | None = None, trials: Collection[str] | N
             frames[trial] = tidy(archive, [trial])
         except Damaged as error:
             manifests.pop(trial, None)
-            where = error.path.relative_to(path) if error.path.is_relative_to(path) else error.path
+            where = str(error.path).removeprefix(f"{path}/")
             missing.append(f"trial {trial} is left out: {where} {error.reason}")
     logs: dict[str, SeedLog] = {}
     try:

@@ -17,6 +17,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.filesystem import FileSystem, file_system
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
+from offramp.store.place import Place, place
 from offramp.store.sealed import Damaged, Kind
 
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
@@ -49,18 +50,18 @@ class Histories(Records, Protocol):
 
 
 class Archive:
-    """The readable side of a folder of finished work; nothing is ever written.
+    """The readable side of a store, a folder or an address; nothing is ever written.
 
     Every method raises OfframpError for a key or id that is no plain lower-case name, for a file it may
     not read, and for a link: `root` may be one, nothing below it. Reading raises Damaged (an
     OfframpError) for a missing or altered file.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str | Place) -> None:
         """Raises OfframpError when `root` is a file, some other folder, or a newer store, and where a
         folder of the store is a link."""
-        self.root = root
-        self.files = file_system(root)
+        self.root = place(root)
+        self.files = file_system(self.root)
         self.refuse_links()
         taken = [name for name in ("nodes", "trials", "work", "staging") if self.files.exists(name)]
         if self.exists():  # asked after `taken`: it is the first thing a new store gets
@@ -223,9 +224,11 @@ def checked(name: str) -> str:
     return name
 
 
-def is_store(path: Path) -> bool:
-    """Whether a store is at `path`."""
-    return not path.is_file() and file_system(path).exists(VERSION)
+def is_store(root: str | Place) -> bool:
+    """Whether a store is at `root`."""
+    where = place(root)
+    is_file = isinstance(where, Path) and where.is_file()
+    return not is_file and file_system(where).exists(VERSION)
 
 
 def _format(files: FileSystem) -> int:

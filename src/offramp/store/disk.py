@@ -17,6 +17,7 @@ from pathlib import Path
 
 from offramp.errors import OfframpError
 from offramp.files import discard, new_folder, replacing, unlinked, writing
+from offramp.store.lock_folder import LockFolder
 from offramp.store.locks import Held, Locks
 from offramp.store.sealed import read_bytes
 
@@ -30,7 +31,7 @@ class Disk:
         if root.exists() and not root.is_dir():
             raise OfframpError(f"{root} is not a folder; choose another place for the store")
         self._root = root
-        self._locks = Locks(root / LOCKS)
+        self._locks = Locks(LockFolder(root / LOCKS))
 
     def path(self, *name: str) -> Path:
         return unlinked(self._root, *name)
@@ -43,6 +44,9 @@ class Disk:
 
     def names(self, *folder: str) -> list[str]:
         return sorted(path.name for path in self.path(*folder).glob("*"))
+
+    def sealed(self, sha256: str, *name: str) -> tuple[str, ...]:  # noqa: ARG002
+        return name
 
     def read(self, *name: str) -> bytes:
         return read_bytes(self.path(*name))
@@ -65,11 +69,14 @@ class Disk:
         with writing(path), replacing(path) as temporary:
             temporary.write_bytes(data)
 
-    def write_folder(self, files: Mapping[str, bytes], *name: str) -> None:
+    def write_folder(self, files: Mapping[str, bytes], *name: str, over: bool) -> bool:
         path = self.path(*name)
+        if not over and path.exists():
+            return False
         with writing(path), new_folder(path, self.path(STAGING)) as folder:
             for file, content in files.items():
                 (folder / file).write_bytes(content)
+        return True
 
     def remove(self, *name: str) -> None:
         path, staging = self._at(*name), self.path(STAGING)
@@ -103,7 +110,7 @@ class Disk:
 
     def locks(self) -> tuple[set[str], list[tuple[str, ...]]]:
         held, free = self._locks.survey()
-        return held, [(LOCKS, path.name) for path in free]
+        return held, [(LOCKS, file) for file in free]
 
     def _at(self, *name: str) -> Path:
         """Where a name is, which may be a link itself; the root without one."""

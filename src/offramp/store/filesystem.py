@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol
 
 from offramp.store.disk import Disk
 from offramp.store.locks import Held
+from offramp.store.place import Place, Url
+from offramp.store.place import place as place_of
 
 
 class FileSystem(Protocol):
@@ -22,7 +23,7 @@ class FileSystem(Protocol):
     not be read or written.
     """
 
-    def path(self, *name: str) -> Path:
+    def path(self, *name: str) -> Place:
         """What messages call a name, whether it is there or not."""
 
     def exists(self, *name: str) -> bool: ...
@@ -31,6 +32,9 @@ class FileSystem(Protocol):
 
     def names(self, *folder: str) -> list[str]:
         """What lies in a folder, sorted; nothing where there is none."""
+
+    def sealed(self, sha256: str, *name: str) -> tuple[str, ...]:
+        """The name under which a file of a sealed folder lies. sha256: what the manifest says of it."""
 
     def read(self, *name: str) -> bytes:
         """The bytes of a file. Raises Damaged where they are gone."""
@@ -47,8 +51,9 @@ class FileSystem(Protocol):
     def write(self, data: bytes, *name: str) -> None:
         """Make a file or replace it at once: the old one stays until the new one is kept."""
 
-    def write_folder(self, files: Mapping[str, bytes], *name: str) -> None:
-        """The same for a folder with all its files."""
+    def write_folder(self, files: Mapping[str, bytes], *name: str, over: bool) -> bool:
+        """The same for a sealed folder with all its files, the manifest last. over: put it in the place
+        of one that may be there; without, False where there is one by now, which stays."""
 
     def remove(self, *name: str) -> None:
         """Take a file or a folder away at once; nothing where there is none. A link goes itself."""
@@ -77,6 +82,12 @@ class FileSystem(Protocol):
         caller keeps the gate shut."""
 
 
-def file_system(root: Path) -> FileSystem:
-    """The files of the store at `root`. Raises OfframpError where that is no folder."""
-    return Disk(root)
+def file_system(root: str | Place) -> FileSystem:
+    """The files of the store at `root`. Raises OfframpError where that is no folder, and for an address
+    that nothing here can reach."""
+    where = place_of(root)
+    if isinstance(where, Url):
+        from offramp.store.cloud import Cloud  # nobody who stays on one machine imports fsspec
+
+        return Cloud(where)
+    return Disk(where)

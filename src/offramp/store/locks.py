@@ -1,4 +1,5 @@
-"""Locks for processes of any number of machines, on every file system that makes a file only once.
+"""Locks for processes of any number of machines, on whatever makes a file only once: file systems
+(`lock_folder`) and object stores (`lock_objects`).
 
 A lock is a lease. Whoever makes the highest of its files, `NAME.1.lock`, `NAME.2.lock`, …, has it: one
 that is there already cannot be made again, on network file systems neither. The holder writes into its
@@ -13,8 +14,6 @@ locks are held, and remove the files of the others.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import re
@@ -22,14 +21,14 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
-from offramp.files import unlinked, writing
 from offramp.units import duration
 
 BEAT_S, EXPIRES_S = 5.0, 60.0
@@ -44,8 +43,9 @@ BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/p
 
 @dataclass(frozen=True)
 class Owner:
-    """Who made a file. token: of this file alone.  place, inode: where it was made.  machine, started:
-    of `_machine` and `_started`.  seconds: for how long the lock has been held."""
+    """Who made a file. token: of this file alone.  place, inode: where it was made, in a folder.
+    machine, started: of `_machine` and `_started`.  seconds: for how long the lock has been held.
+    expires_s: of silence after which it counts as gone."""
 
     token: str
     place: str
@@ -55,6 +55,7 @@ class Owner:
     pid: int
     started: str
     seconds: float
+    expires_s: float = EXPIRES_S
 
     @property
     def is_here(self) -> bool:
@@ -66,16 +67,42 @@ class Owner:
         """Whether its process is known to have ended."""
         return self.is_here and _has_ended(self.pid, self.started)
 
-    def is_of_another(self, path: Path) -> bool:
-        """Whether `path` is known to be a copy of its file."""
-        return self.is_here and self.place != _place(path) and self.inode != path.lstat().st_ino
+
+class LockFiles(Protocol):
+    """The files of one store's locks, by name.
+
+    Every method raises OfframpError where a name is a link, and for what may not be read or written.
+    """
+
+    pause_s: float
+    """Between two looks of whoever waits, at least."""
+
+    def begin(self) -> None:
+        """Make the place that they lie in."""
+
+    def names(self) -> list[str]: ...
+
+    def read(self, name: str) -> bytes | None:
+        """What a file says by now, which changes while its owner lives; None where there is none."""
+
+    def make(self, name: str, owner: Owner) -> Owner:
+        """Make a file, and say who its owner is by then. Raises FileExistsError where there is one."""
+
+    def renew(self, name: str, owner: Owner) -> bool:
+        """Whether a file is still its owner's, and says anew what there is to say."""
+
+    def remove(self, name: str, owner: Owner | None = None) -> None:
+        """Take a file away, if it is the owner's; one that cannot be removed stays."""
+
+    def is_copy(self, name: str, owner: Owner) -> bool:
+        """Whether a file is known to be a copy of the one that its owner made."""
 
 
 class Held:
     """A lock held until `release`, the end of its `with` block, or the death of the process."""
 
-    def __init__(self, path: Path, owner: Owner) -> None:
-        self._path, self._owner = path, owner
+    def __init__(self, files: LockFiles, name: str, owner: Owner) -> None:
+        self._files, self._name, self._owner = files, name, owner
         self._began = time.monotonic()
         self._ended = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
@@ -88,8 +115,7 @@ class Held:
         if self._ended.is_set() or self._owner.pid != os.getpid():
             return False
         owner = replace(self._owner, seconds=time.monotonic() - self._began)
-        with writing(self._path):
-            return _written_over(self._path, owner) and not _is_outdone(self._path)
+        return self._files.renew(self._name, owner) and not _is_outdone(self._files, self._name)
 
     def release(self) -> None:
         """Let go; a second time does nothing, nor does a process that was forked meanwhile."""
@@ -97,9 +123,7 @@ class Held:
             return
         self._ended.set()
         with suppress(OSError, OfframpError):  # a file that stays expires
-            owner = _owner(_content(self._path))
-            if owner is not None and owner.token == self._owner.token:
-                self._path.unlink()
+            self._files.remove(self._name, self._owner)
 
     def __enter__(self) -> Held:
         return self
@@ -124,19 +148,18 @@ class Seen:
 
 
 class Locks:
-    """The locks in one folder, as one process sees them: it remembers which files were silent."""
+    """The locks of one store, as one process sees them: it remembers which files were silent."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._seen: dict[Path, Seen] = {}
+    def __init__(self, files: LockFiles) -> None:
+        self._files = files
+        self._seen: dict[str, Seen] = {}
 
     @contextmanager
     def gate(self) -> Iterator[Held]:
         """Shut the gate, waiting for whoever has it shut. Not to be nested."""
-        with writing(unlinked(self._folder.parent, self._folder.name)):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        self._files.begin()
         while (held := self._take(GATE)) is None:
-            time.sleep(GATE_POLL_S)
+            time.sleep(max(GATE_POLL_S, self._files.pause_s / 4))
         with held:
             yield held
 
@@ -148,19 +171,21 @@ class Locks:
     def take(self, name: str) -> Held:
         """The lock `name`, as soon as it is free."""
         while (held := self.try_take(name)) is None:
-            time.sleep(POLL_S)
+            time.sleep(self._pause)
         return held
 
     def holder(self, name: str) -> str | None:
         """Who holds the lock `name` and for how long, in words; None where nobody does, or nothing
         tells."""
-        files = _files(self._folder).get(name, {0: self._folder})
-        path = files[max(files)]
-        owner = _owner(_content(path))
-        if owner is None or owner.is_gone or owner.is_of_another(path):
+        files = numbered(self._files.names()).get(name)
+        if not files:
+            return None
+        file = files[max(files)]
+        owner = owner_of(self._files.read(file))
+        if owner is None or owner.is_gone or self._files.is_copy(file, owner):
             return None
         said = f"process {owner.pid} on {owner.host}, at it for {duration(owner.seconds)}"
-        silent = self._seen[path].silent if path in self._seen else 0.0
+        silent = self._seen[file].silent if file in self._seen else 0.0
         if silent > 2 * BEAT_S:
             said += f" and silent for {silent:.0f} s (from {EXPIRES_S:.0f} s on it counts as gone)"
         return said
@@ -168,144 +193,98 @@ class Locks:
     def watch(self) -> None:
         """Look until it is known of each lock whether it is held: of processes of this machine at once,
         of others after some seconds, of those that are gone after EXPIRES_S."""
-        tops = [files[max(files)] for files in _files(self._folder).values() if max(files)]
-        open_ = {path: content for path in tops if (content := _content(path)) is not None}
+        tops = [files[max(files)] for files in numbered(self._files.names()).values() if max(files)]
+        open_ = {file: content for file in tops if (content := self._files.read(file)) is not None}
         while open_:
-            for path, content in list(open_.items()):
-                owner = _owner(content)
+            for file, content in list(open_.items()):
+                owner = owner_of(content)
                 here = owner is not None and owner.is_here
-                if here or self._is_void(path) or _content(path) != content:
-                    del open_[path]
-            time.sleep(POLL_S if open_ else 0.0)
+                if here or self._is_void(file) or self._files.read(file) != content:
+                    del open_[file]
+            time.sleep(self._pause if open_ else 0.0)
 
-    def survey(self) -> tuple[set[str], list[Path]]:
+    def survey(self) -> tuple[set[str], list[str]]:
         """Names of the locks that are held, and the files of those that are not. The caller keeps the
         gate shut while it relies on the answer."""
-        found = {name: files for name, files in _files(self._folder).items() if name != GATE}
+        found = {name: files for name, files in numbered(self._files.names()).items() if name != GATE}
         tops = {name: files[max(files)] for name, files in found.items() if max(files)}
-        held = {name for name, path in tops.items() if not self._is_void(path)}
-        return held, sorted(p for n, files in found.items() if n not in held for p in files.values())
+        held = {name for name, file in tops.items() if not self._is_void(file)}
+        return held, sorted(f for n, files in found.items() if n not in held for f in files.values())
+
+    @property
+    def _pause(self) -> float:
+        return max(POLL_S, self._files.pause_s)
 
     def _take(self, name: str) -> Held | None:
-        files = _files(self._folder).get(name, {})
+        files = numbered(self._files.names()).get(name, {})
         top = max(files, default=0)
         if top and not self._is_void(files[top]):
             return None
-        path = self._folder / f"{name}.{top + 1}.lock"
         try:
-            with writing(path):
-                held = _made(path)
+            held = made(self._files, f"{name}.{top + 1}.lock")
         except FileExistsError:
             return None
-        if _is_outdone(path):  # what was listed above was old
+        if _is_outdone(self._files, f"{name}.{top + 1}.lock"):  # what was listed above was old
             held.release()
             return None
         for old in files.values():
             self._seen.pop(old, None)
-            with suppress(OSError):
-                old.unlink()
+            self._files.remove(old)
         return held
 
-    def _is_void(self, path: Path) -> bool:
+    def _is_void(self, file: str) -> bool:
         """Whether whoever made this file has its lock no longer, as far as can be told by now."""
-        content, now = _content(path), time.monotonic()
-        owner = _owner(content)
-        if content is None or (owner is not None and (owner.is_gone or owner.is_of_another(path))):
+        content, now = self._files.read(file), time.monotonic()
+        owner = owner_of(content)
+        if content is None or (
+            owner is not None and (owner.is_gone or self._files.is_copy(file, owner))
+        ):
             return True
-        last, silent = self._seen.get(path), 0.0
+        last, silent = self._seen.get(file), 0.0
         if last is not None and last.content == content:
             silent = last.silent + min(now - last.at, LOOK_S)
-        self._seen[path] = Seen(content, now, silent)
+        self._seen[file] = Seen(content, now, silent)
         return silent >= EXPIRES_S
 
 
-def _files(folder: Path) -> dict[str, dict[int, Path]]:
-    """The files of locks, by name and number; 0 of those that nothing holds, which flock once locked.
-
-    Raises OfframpError where one is a link.
-    """
-    found: dict[str, dict[int, Path]] = {}
-    names = []
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
+def numbered(names: Iterable[str]) -> dict[str, dict[int, str]]:
+    """The files of locks, by name and number; 0 of those that nothing holds, which flock once locked."""
+    found: dict[str, dict[int, str]] = {}
     for each in names:
         if parsed := FILE.fullmatch(each):
-            files = found.setdefault(parsed["name"], {})
-            files[int(parsed["number"] or 0)] = unlinked(folder, each)
+            found.setdefault(parsed["name"], {})[int(parsed["number"] or 0)] = each
     return found
 
 
-def _is_outdone(path: Path) -> bool:
+def _is_outdone(files: LockFiles, file: str) -> bool:
     """Whether there is a higher file of the same lock."""
-    parsed = FILE.fullmatch(path.name)
+    parsed = FILE.fullmatch(file)
     assert parsed is not None
-    return max(_files(path.parent).get(parsed["name"], {}), default=0) > int(parsed["number"])
+    there = numbered(files.names()).get(parsed["name"], {})
+    return max(there, default=0) > int(parsed["number"])
 
 
-def _made(path: Path) -> Held:
+def made(files: LockFiles, file: str) -> Held:
     """The lock of a file that is not there yet. Raises FileExistsError where it is."""
     host, pid = printable(socket.gethostname())[:HOST_MOST], os.getpid()
-    token, place = secrets.token_hex(16), _place(path)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    token = secrets.token_hex(16)
+    owner = files.make(file, Owner(token, "", 0, host, _machine(), pid, _started(pid), 0.0))
     try:
-        inode = os.fstat(handle).st_ino
-        owner = Owner(token, place, inode, host, _machine(), pid, _started(pid), 0.0)
-        os.write(handle, _text(owner))
-        os.close(handle)
-    except OSError:
-        with suppress(OSError):
-            path.unlink()
-        raise
-    try:
-        return Held(path, owner)
+        return Held(files, file, owner)
     except RuntimeError as error:  # threading says no more than that
-        path.unlink()
+        files.remove(file, owner)
         raise OfframpError(
-            f"no thread can be started to keep {path.name} ({error}); allow more of them, or more "
+            f"no thread can be started to keep {file} ({error}); allow more of them, or more "
             "address space (`ulimit -u`, `ulimit -v`)"
         ) from error
 
 
-def _written_over(path: Path, owner: Owner) -> bool:
-    """Whether a file is still its owner's, and says anew what there is to say."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return False
-    try:
-        there = _owner(os.read(handle, SIZE))
-        if there is None or there.token != owner.token:
-            return False
-        os.pwrite(handle, _text(owner), 0)
-    finally:
-        os.close(handle)
-    return True
-
-
-def _content(path: Path) -> bytes | None:
-    """What a file says; None where there is none."""
-    with writing(path):
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe may lie there
-        except FileNotFoundError:
-            return None
-        try:
-            return os.read(handle, SIZE)
-        except OSError as error:
-            if error.errno == errno.ESTALE:  # NFS: removed since it was opened
-                return None
-            if error.errno == errno.EISDIR:
-                return b""
-            raise
-        finally:
-            os.close(handle)
-
-
-def _text(owner: Owner) -> bytes:
+def text(owner: Owner) -> bytes:
+    """What a file says of its owner: SIZE bytes."""
     return (json.dumps(asdict(owner)).ljust(SIZE - 1) + "\n").encode()
 
 
-def _owner(content: bytes | None) -> Owner | None:
+def owner_of(content: bytes | None) -> Owner | None:
     """Who made a file that says so; None of one that says something else, or nothing yet."""
     try:
         said = json.loads(content or b"")
@@ -316,11 +295,6 @@ def _owner(content: bytes | None) -> Owner | None:
         return Owner(token, place, inode, host, machine, pid, started, seconds)
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
-
-
-def _place(path: Path) -> str:
-    """A path of this machine, short."""
-    return hashlib.sha256(os.fsencode(path.parent.resolve() / path.name)).hexdigest()[:16]
 
 
 def _machine() -> str:

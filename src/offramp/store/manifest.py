@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -25,6 +24,7 @@ from pydantic import (
 
 from offramp.escape import has_controls
 from offramp.hashing import canonical, digest, plain
+from offramp.store.place import Place
 from offramp.store.sealed import REMEDY, Damaged
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
-def read(kind: type[R], value: object, path: Path, remedy: str = REMEDY) -> R:
+def read(kind: type[R], value: object, path: Place, remedy: str = REMEDY) -> R:
     """`value` as a record of `kind`. path: the file that it is from.
 
     Raises Damaged with the file and the first field that is missing or of another type.
@@ -403,7 +403,7 @@ class NodeRecord(Record):
         return PhaseReads.model_validate(self.reads)
 
 
-def node(value: object, path: Path, remedy: str = REMEDY) -> NodeRecord:
+def node(value: object, path: Place, remedy: str = REMEDY) -> NodeRecord:
     """`value` as a record of a node, what it reads included. Raises Damaged as `read` does."""
     found = read(NodeRecord, value, path, remedy)
     read(PhaseReads, found.reads, path, remedy)

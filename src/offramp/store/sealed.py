@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +21,19 @@ from offramp.hashing import is_sealed as is_sealed
 from offramp.hashing import is_sealed_text
 from offramp.hashing import text as text
 from offramp.hashing import with_seal as with_seal
+from offramp.store.place import Place
 
 if TYPE_CHECKING:
     from offramp.store.filesystem import FileSystem
 
+SHA256 = re.compile("[0-9a-f]{64}")
 REMEDY = "run its study again to make it anew"
 
 
 class Damaged(OfframpError):
     """A file is missing, cut short or altered: `path` is it, `reason` says how, `remedy` what to do."""
 
-    def __init__(self, path: Path, reason: str, remedy: str = REMEDY) -> None:
+    def __init__(self, path: Place, reason: str, remedy: str = REMEDY) -> None:
         super().__init__(path, reason, remedy)
         self.path = path
         self.reason = reason
@@ -60,10 +63,17 @@ def document(name: str, record: Mapping[str, Any], files: Mapping[str, bytes]) -
 
 
 def write(
-    files: FileSystem, kind: Kind, name: str, manifest: Mapping[str, Any], content: Mapping[str, bytes]
-) -> None:
-    """Make a folder, or put it in the place of one that is there."""
-    files.write_folder({**content, kind.manifest: text(manifest)}, kind.folder, name)
+    files: FileSystem,
+    kind: Kind,
+    name: str,
+    manifest: Mapping[str, Any],
+    content: Mapping[str, bytes],
+    over: bool,
+) -> bool:
+    """Make a folder. over: put it in the place of one that may be there; without, False where somebody
+    else has made one by now."""
+    whole = {**content, kind.manifest: text(manifest)}
+    return files.write_folder(whole, kind.folder, name, over=over)
 
 
 def read(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
@@ -77,7 +87,8 @@ def read(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     if manifest.get("name") != name or not isinstance(sums, dict) or sums.keys() != kind.files:
         raise Damaged(place, f"does not describe '{name}'")
     for file, said in sums.items():
-        if not (isinstance(said, dict) and isinstance(said.get("bytes"), int) and "sha256" in said):
+        sized = isinstance(said, dict) and isinstance(said.get("bytes"), int)
+        if not (sized and SHA256.fullmatch(str(said.get("sha256")))):
             raise Damaged(place, f"has neither size nor SHA-256 of {file}")
     return manifest
 
@@ -88,18 +99,21 @@ def is_whole(files: FileSystem, kind: Kind, name: str) -> bool:
         sums = read(files, kind, name)["files"].items()
     except Damaged:
         return False
-    return all(files.length(kind.folder, name, file) == said["bytes"] for file, said in sums)
+    return all(
+        files.length(*files.sealed(said["sha256"], kind.folder, name, file)) == said["bytes"]
+        for file, said in sums
+    )
 
 
 def content(files: FileSystem, kind: Kind, name: str, file: str) -> bytes:
     """One file of the folder. Raises Damaged unless its size and SHA-256 are the manifest's."""
     sums = read(files, kind, name)["files"][file]
-    data = files.read(kind.folder, name, file)
+    place = files.sealed(sums["sha256"], kind.folder, name, file)
+    data = files.read(*place)
     if len(data) != sums["bytes"]:
-        said = f"has {len(data)} bytes instead of {sums['bytes']}"
-        raise Damaged(files.path(kind.folder, name, file), said)
+        raise Damaged(files.path(*place), f"has {len(data)} bytes instead of {sums['bytes']}")
     if hashlib.sha256(data).hexdigest() != sums["sha256"]:
-        raise Damaged(files.path(kind.folder, name, file), "does not match its SHA-256")
+        raise Damaged(files.path(*place), "does not match its SHA-256")
     return data
 
 
@@ -132,7 +146,7 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
     return parsed(read_bytes(path, remedy), path, remedy)
 
 
-def parsed(data: bytes, path: Path, remedy: str = REMEDY) -> Any:
+def parsed(data: bytes, path: Place, remedy: str = REMEDY) -> Any:
     """The value in a JSON file's bytes. Raises Damaged."""
     try:
         return json.loads(data)

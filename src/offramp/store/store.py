@@ -20,7 +20,6 @@ import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from offramp.store import sealed, tensors
 from offramp.store.archive import FORMAT, NODE, TRIAL, VERSION, Archive, checked
 from offramp.store.locks import Held
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
+from offramp.store.place import Place
 from offramp.store.sealed import Damaged
 
 __all__ = ["Damaged", "Held", "NodeRecord", "Store"]
@@ -44,17 +44,17 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """A folder of finished work that several processes may share.
+    """Finished work that several processes may share: a folder, or an address of an object store.
 
     Every method raises OfframpError for a key or id that is no plain lower-case name, for a full
     disk, for a file it may not read or write, and for a link in the store. Reading raises Damaged
     (an OfframpError) for a missing or altered file.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str | Place) -> None:
         """Nothing is created before the first write. Raises OfframpError as `Archive` does."""
-        self.root = root
         self.archive = archive = Archive(root)
+        self.root = archive.root
         self._was_there = archive.exists()
         self._files = archive.files
         # What is read only, the archive reads.
@@ -140,10 +140,19 @@ class Store:
         }
         manifest = sealed.document(checked(key), parts, files)
         with self._write_lock(key):
-            try:
-                sealed.verify(self._files, NODE, key)
-            except Damaged:
-                sealed.write(self._files, NODE, key, manifest, files)
+            damaged = self._files.exists(NODE.folder, key)
+            there = self._intact(NODE, key)
+            if there is None and not sealed.write(self._files, NODE, key, manifest, files, over=damaged):
+                there = self._intact(NODE, key)  # of one who went on without the lock
+        if there is not None:
+            _compare(key, there, manifest)
+
+    def _intact(self, kind: sealed.Kind, name: str) -> dict[str, Any] | None:
+        """The manifest of a folder, every byte checked; None where it is missing or damaged."""
+        try:
+            return sealed.verify(self._files, kind, name)
+        except Damaged:
+            return None
 
     def discard_node(self, key: str) -> None:
         """Take a node away; nothing happens when it is not there."""
@@ -179,12 +188,9 @@ class Store:
         files = {"logits.npz": buffer.getvalue()}
         document = sealed.document(checked(trial), {"manifest": manifest.as_json()}, files)
         with self._write_lock(trial):
-            try:
-                same = sealed.verify(self._files, TRIAL, trial)["seal"] == document["seal"]
-            except Damaged:
-                same = False
-            if not same:
-                sealed.write(self._files, TRIAL, trial, document, files)
+            there = self._intact(TRIAL, trial)
+            if there is None or there["seal"] != document["seal"]:
+                sealed.write(self._files, TRIAL, trial, document, files, over=True)
             self._discard(*_plan(trial))
 
     # How seeds were added
@@ -222,8 +228,8 @@ class Store:
 
     # What nobody needs
 
-    def unneeded(self, abandon: bool = False) -> list[tuple[Path, int]]:
-        """Paths that no trial needs, with their bytes: nodes that no trial, no plan and no needed
+    def unneeded(self, abandon: bool = False) -> list[tuple[Place, int]]:
+        """Places that no trial needs, with their bytes: nodes that no trial, no plan and no needed
         node names; checkpoints of finished nodes; what killed writers left over an hour ago; lock
         files nobody holds. With `abandon`, unfinished work as well: plans, and nodes that only
         they name, and every checkpoint.
@@ -238,7 +244,7 @@ class Store:
         self._files.watch_locks()
         with self._files.gate():
             found = self._unneeded(abandon)
-            return [(self.root.joinpath(*name), self._files.size(*name)) for name in found]
+            return [(self._files.path(*name), self._files.size(*name)) for name in found]
 
     def collect(self, dry_run: bool, abandon: bool = False) -> int:
         """Remove what is `unneeded`, or with `dry_run` only add it up; the bytes freed."""
@@ -296,6 +302,17 @@ class Store:
         if self._files.exists(*name):
             self.archive.refuse_links()
             self._files.remove(*name)
+
+
+def _compare(key: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Say where weights that two have trained are not the same: no bit may depend on who did."""
+    one, other = (said["files"]["weights.safetensors"]["sha256"] for said in (kept, made))
+    if one != other:
+        log.warning(
+            "node %s was trained twice, and not to the same bits (%s and %s); the first is kept. What "
+            "differs is in the provenance of the two machines: offramp show",
+            *(key, one[:12], other[:12]),
+        )
 
 
 def _plan(trial: str) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -13,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, contiguous_format, uint8
 
 from offramp.store import sealed
+from offramp.store.place import Place
 from offramp.store.sealed import Damaged
 
 
@@ -33,7 +33,7 @@ def unpack(data: bytes) -> dict[str, Tensor]:
     return tensors
 
 
-def unpack_checkpoint(key: str, data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack_checkpoint(key: str, data: bytes, path: Place) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of a checkpoint. path: what messages call it. Raises Damaged."""
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

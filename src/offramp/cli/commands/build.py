@@ -22,6 +22,7 @@ from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS
 from offramp.parts import Part, backbone
+from offramp.store.place import Place, place
 from offramp.terminal import show, table
 from offramp.units import macs
 
@@ -62,10 +63,11 @@ def build(
     ] = False,
     goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "accuracy",
     evidence: Annotated[
-        Path | None,
+        Place | None,
         option(
             "STORE",
             "Choose the strategy from these runs of the backbone, not from the paper's guidelines.",
+            parser=place,
         ),
     ] = None,
     strategy: Annotated[
@@ -134,7 +136,7 @@ def checked(goal: str) -> Priority:
 
 
 def chosen_from(
-    source: Path, goal: str, backbone: str, keep_frozen: bool
+    source: Place, goal: str, backbone: str, keep_frozen: bool
 ) -> tuple[str, Mapping[str, Any], str]:
     """The strategy that runs put first: its name, its options, and what the runs are."""
     from offramp.report import evidence
@@ -158,7 +160,9 @@ def chosen_from(
     return program, trial.manifest.options, f"{why} ({source})"
 
 
-def start(wish: BuildOptions, goal: Goal, root: Path, dry_run: bool, as_json: bool, quiet: bool) -> None:
+def start(
+    wish: BuildOptions, goal: Goal, root: Place, dry_run: bool, as_json: bool, quiet: bool
+) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
     from offramp import device as devices
     from offramp.bundle import folder as bundle

@@ -40,7 +40,7 @@ def gc(
         paths = [str(path) for path, _ in unneeded]
         emit({"paths": paths, "bytes": freed, "removed": not dry_run, "at_work": holder})
         return
-    listed = [(path, count) for path, count in unneeded if path.suffix != ".lock"]
+    listed = [(path, count) for path, count in unneeded if not str(path).endswith(".lock")]
     for path, count in listed:
         typer.echo(f"{path}  {size(count)}")
     if len(unneeded) > len(listed):

@@ -17,6 +17,7 @@ from offramp.cli.options import argument, option
 from offramp.cli.render import emit
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
+from offramp.store.place import Place
 from offramp.terminal import console, show, table
 from offramp.units import counted
 
@@ -89,7 +90,7 @@ class Answer:
 
 
 def _opened(
-    network: str, policy: Path | None, root: Path, device: str | None, trust: bool | None
+    network: str, policy: Path | None, root: Place, device: str | None, trust: bool | None
 ) -> Network:
     from offramp import device as devices
     from offramp.infer import image_files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from offramp.cli.options import flag, option
 from offramp.cli.render import emit, folded, notes, say
 from offramp.errors import OfframpError, nearest
 from offramp.paper.guidelines import GOALS
+from offramp.store.place import Place
 from offramp.terminal import show, table
 from offramp.units import macs
 
@@ -76,7 +76,7 @@ def wish(
 
 
 def recommend_from(
-    where: Path, given: bool, asked: Preference, study: str | None, as_json: bool
+    where: Place, given: bool, asked: Preference, study: str | None, as_json: bool
 ) -> None:
     """given: whether `where` was named; if not, and nothing is there, the guidelines answer."""
     from offramp.analysis import recommend as advising

@@ -14,14 +14,19 @@ from offramp.cli import options
 from offramp.cli.options import argument, option
 from offramp.cli.render import emit, tell_missing
 from offramp.errors import OfframpError, nearest
+from offramp.store.place import Place, place
 from offramp.terminal import console
 from offramp.units import counted, duration, size
 
 
 def report(
     sources: Annotated[
-        list[Path] | None,
-        argument("STORE", "Stores, or folders of offramp pack. Several count as one.  [default: runs]"),
+        list[Place] | None,
+        argument(
+            "STORE",
+            "Stores, or folders of offramp pack. Several count as one.  [default: runs]",
+            parser=place,
+        ),
     ] = None,
     store_: options.StoreOption = None,
     out: Annotated[Path, option("FOLDER", "Where the report goes; an earlier one is replaced.")] = Path(

@@ -20,6 +20,7 @@ from offramp.cli.store import announce
 from offramp.errors import OfframpError
 from offramp.process import exit_code
 from offramp.report import summary
+from offramp.store.place import Place
 from offramp.terminal import show, table
 from offramp.units import duration, macs
 
@@ -179,7 +180,7 @@ class How:
     anyway: train for a time that is too short too.  unreliable: that it was.  power: a difference in
     accuracy, 0 to 1, that a dry run counts seeds for.  until: where seeds are to be added."""
 
-    root: Path
+    root: Place
     dry_run: bool = False
     workers: int | None = None
     as_json: bool = False
@@ -244,7 +245,7 @@ def go(plan: Plan, how: How) -> None:
     close(outcome)
 
 
-def _power(plan: Plan, root: Path, difference: float) -> SeedsNeeded:
+def _power(plan: Plan, root: Place, difference: float) -> SeedsNeeded:
     """How many seeds the study takes to show a difference, as what the store holds varies."""
     from offramp.report import evidence
     from offramp.report.power import SeedsNeeded, seeds_needed

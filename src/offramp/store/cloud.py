@@ -1,0 +1,313 @@
+"""The files of a store in an object store: `filesystem.FileSystem` says what each method does. No torch.
+
+The names are those of a folder, with two differences. A file of a sealed folder has its SHA-256 behind
+its name (`weights.safetensors.6e34…`): two writers never write over each other, and a manifest names the
+bytes that it was made for. And no folder is ever renamed: its blobs come first and its manifest last, by
+one conditional create, so that it is there once its manifest is. What lies beside a manifest and is not
+named by it, a writer left that died.
+
+What was listed is believed where it says that something is there, for LISTED_S seconds or until this
+process takes a lock or writes; that something is not there is asked anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from offramp.errors import OfframpError
+from offramp.store import local_cache
+from offramp.store.lock_objects import LockObjects, loose_beats
+from offramp.store.locks import Held, Locks
+from offramp.store.place import Url
+from offramp.store.remote import Info, Remote
+from offramp.store.sealed import Damaged
+
+LOCKS = "locks"
+OF_FOLDERS = ("nodes", "trials", "work")  # what lies in them are folders, elsewhere files
+SEALED = ("nodes", "trials")
+BLOB = re.compile(r"(?P<file>.+)\.(?P<sha256>[0-9a-f]{64})")
+LISTED_S = 300.0
+AHEAD = 256  # manifests that are fetched at a time, where one after another is read
+
+Name = tuple[str, ...]
+
+
+@dataclass
+class Listed:
+    """What was seen in a folder, and when, on this process's clock."""
+
+    at: float
+    files: dict[str, Info] = field(default_factory=dict)
+
+
+class Cloud:
+    """Below an address."""
+
+    def __init__(self, url: Url) -> None:
+        self._remote = Remote(url)
+        self._lock_files = LockObjects(self._remote, LOCKS)
+        self._locks = Locks(self._lock_files)
+        self._cache = local_cache.own()
+        self._seen: dict[Name, Listed] = {}
+        self._order: dict[str, list[Name]] = {}  # manifests of a folder that was listed
+        self._clock: float | None = None  # the server's, less this process's
+        self._creates_once = False
+
+    def path(self, *name: str) -> Url:
+        return self._remote.url.joinpath(*name)
+
+    # What is there
+
+    def exists(self, *name: str) -> bool:
+        if not self._is_known(name):
+            if len(name) == 1 and "." not in name[0]:
+                return name[0] in self._remote.children()
+            self._look(name)
+        return self._is_known(name)
+
+    def is_folder(self, *name: str) -> bool:
+        if len(name) != 2 or name[0] not in OF_FOLDERS:
+            return False
+        return self.exists(*name)
+
+    def names(self, *folder: str) -> list[str]:
+        found, depth = self._remote.below(*folder), len(folder)
+        self._learn(found)
+        self._order[folder[0]] = [name for name in found if _is_manifest(name)]
+        return sorted({name[depth] for name in found if len(name) > depth and not _is_blob(name)})
+
+    def length(self, *name: str) -> int | None:
+        info = self._info(name)
+        return None if info is None else info.size
+
+    def size(self, *name: str) -> int:
+        return sum(info.size for info in self._all(name))
+
+    def age_s(self, *name: str) -> float:
+        """On the server's clock alone: the newest file of a lock, such as that of the gate, tells what
+        time it is there."""
+        if self._clock is None:
+            locks = self._remote.below(LOCKS).values()
+            now = max((info.modified for info in locks if info.modified is not None), default=0.0)
+            self._clock = now - time.monotonic()
+        made = [info.modified for info in self._all(name) if info.modified is not None]
+        return self._clock + time.monotonic() - max(made) if made else 0.0
+
+    def _all(self, name: Name) -> list[Info]:
+        """The object of a name, or all below it."""
+        if len(name) == 2 and name[0] in OF_FOLDERS and self._is_known(name):
+            return list(self._seen[name].files.values())
+        info = self._info(name) if len(name) > 1 else None
+        return list(self._remote.below(*name).values()) if info is None else [info]
+
+    # Reading
+
+    def sealed(self, sha256: str, *name: str) -> Name:
+        return (*name[:-1], f"{name[-1]}.{sha256}")
+
+    def read(self, *name: str) -> bytes:
+        blob = BLOB.fullmatch(name[-1]) if len(name) == 3 else None
+        if blob is not None:
+            data = self._read_blob(blob["sha256"], name)
+        elif _is_manifest(name):
+            data = self._read_manifest(name)
+        else:
+            data = self._remote.get(*name)
+        if data is None:
+            self._forget(name)
+            raise Damaged(self.path(*name), "is missing")
+        return data
+
+    def _read_blob(self, sha256: str, name: Name) -> bytes | None:
+        """What the store holds, whether it is what it should be or not; only what is, is kept here."""
+        data = self._cache.get(sha256)
+        if data is not None:
+            return data
+        data = self._remote.get(*name)
+        if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+            self._cache.put(sha256, data)
+        return data
+
+    def _read_manifest(self, name: Name) -> bytes | None:
+        info = self._info(name)
+        if info is None or not info.tag:
+            return self._remote.get(*name)
+        known = self._cache.get(self._version(name, info))
+        if known is not None:
+            return known
+        ahead = [name, *self._ahead(name)]
+        for other, data in zip(ahead, self._remote.get_many(ahead), strict=True):
+            info = self._info(other)
+            if data is not None and info is not None and len(data) == info.size:
+                self._cache.put(self._version(other, info), data)
+            if other == name:
+                known = data
+        return self._remote.get(*name) if known is None else known
+
+    def _ahead(self, name: Name) -> list[Name]:
+        """Manifests that are likely to be read next, and are not at hand: those listed behind it."""
+        order = self._order.get(name[0], [])
+        behind = order[order.index(name) + 1 :][:AHEAD] if name in order else []
+        listed = [(other, self._info(other)) for other in behind if self._is_known(other)]
+        return [o for o, info in listed if info and self._cache.get(self._version(o, info)) is None]
+
+    def _version(self, name: Name, info: Info) -> str:
+        return f"{self.path(*name)} {info.tag} {info.size}"
+
+    # Writing
+
+    def write(self, data: bytes, *name: str) -> None:
+        self._remote.put(data, *name)
+        self._forget(name)
+
+    def write_folder(self, files: Mapping[str, bytes], *name: str, over: bool) -> bool:
+        *blobs, manifest = files
+        for file in blobs:
+            sha256 = hashlib.sha256(files[file]).hexdigest()
+            # Also where it is there: one that a dead writer left an hour ago is about to be removed.
+            self._remote.put(files[file], *self.sealed(sha256, *name, file))
+            self._cache.put(sha256, files[file])
+        if over:
+            self._remote.put(files[manifest], *name, manifest)
+            made = True
+        else:
+            made = self._remote.make(files[manifest], *name, manifest)
+        self._forget((*name, manifest))
+        return made
+
+    def remove(self, *name: str) -> None:
+        if len(name) == 2 and name[0] in OF_FOLDERS:
+            found = self._remote.below(*name)
+            for each in sorted(found, key=_is_blob):  # the manifest first: all is gone at once
+                self._remote.remove(*each)
+        else:
+            self._remote.remove(*name)
+        self._forget(name)
+
+    def leftovers(self, *folder: str) -> list[Name]:
+        if folder:
+            return []  # an object is whole or not there
+        found = []
+        for kind in SEALED:
+            there = self._remote.below(kind)
+            self._learn(there)
+            manifests = {name[:2]: name for name in there if _is_manifest(name)}
+            for name in filter(_is_blob, there):
+                manifest = manifests.get(name[:2])
+                if manifest is None or name[-1] not in self._named(manifest):
+                    found.append(name)
+        return found
+
+    def _named(self, manifest: Name) -> set[str]:
+        """Names of blobs that a manifest names; nothing may be concluded from a damaged one: all that
+        are there."""
+        try:
+            sums = json.loads(self.read(*manifest))["files"]
+            return {f"{file}.{said['sha256']}" for file, said in sums.items()}
+        except (Damaged, ValueError, TypeError, LookupError, AttributeError):
+            listed = self._fresh(manifest[:2])
+            return set() if listed is None else set(listed.files)
+
+    # Locks
+
+    def lock(self, name: str) -> Held:
+        self._check_creates()
+        held = self._locks.take(name)
+        self._forget_all()
+        return held
+
+    def try_lock(self, name: str) -> Held | None:
+        self._check_creates()
+        held = self._locks.try_take(name)
+        if held is not None:
+            self._forget_all()
+        return held
+
+    def holder(self, name: str) -> str | None:
+        return self._locks.holder(name)
+
+    @contextmanager
+    def gate(self) -> Iterator[Held]:
+        self._check_creates()
+        with self._locks.gate() as held:
+            self._forget_all()
+            yield held
+
+    def watch_locks(self) -> None:
+        self._locks.watch()
+
+    def locks(self) -> tuple[set[str], list[Name]]:
+        held, free = self._locks.survey()
+        loose = loose_beats(self._lock_files.names())
+        return held, [(LOCKS, file) for file in (*free, *loose)]
+
+    def _check_creates(self) -> None:
+        """Raises OfframpError where an object that is there is made once more: no lock would hold."""
+        if self._creates_once:
+            return
+        probe = (LOCKS, ".creates-once")
+        self._remote.put(b"1", *probe)
+        if self._remote.make(b"2", *probe):
+            raise OfframpError(
+                f"{self.path()} makes an object although it is there (no conditional create, If-None-"
+                "Match), so nobody could work on it safely; take a store that does, or a folder"
+            )
+        self._creates_once = True
+
+    # What is known
+
+    def _look(self, name: Name) -> None:
+        if len(name) == 1 or (len(name) == 2 and name[0] not in OF_FOLDERS):
+            info = self._remote.info(*name)
+            self._learn({} if info is None else {name: info})
+        else:
+            self._learn(self._remote.below(*name[:2]))
+
+    def _learn(self, found: Mapping[Name, Info]) -> None:
+        learned: dict[Name, Listed] = {}
+        for name, info in found.items():
+            learned.setdefault(name[:-1], Listed(time.monotonic())).files[name[-1]] = info
+        self._seen |= learned
+
+    def _info(self, name: Name) -> Info | None:
+        for look in (False, True):
+            if look:
+                self._look(name)
+            listed = self._fresh(name[:-1])
+            if listed is not None and name[-1] in listed.files:
+                return listed.files[name[-1]]
+        return None
+
+    def _fresh(self, folder: Name) -> Listed | None:
+        listed = self._seen.get(folder)
+        return None if listed is None or time.monotonic() - listed.at > LISTED_S else listed
+
+    def _is_known(self, name: Name) -> bool:
+        listed = self._fresh(name[:-1])
+        if listed is not None and name[-1] in listed.files:
+            return True
+        inside = self._fresh(name)
+        return inside is not None and any(not BLOB.fullmatch(file) for file in inside.files)
+
+    def _forget(self, name: Name) -> None:
+        self._seen.pop(name[:-1], None)
+        self._seen.pop(name, None)
+
+    def _forget_all(self) -> None:
+        self._seen.clear()
+        self._order.clear()
+        self._clock = None
+
+
+def _is_blob(name: Name) -> bool:
+    return len(name) == 3 and BLOB.fullmatch(name[-1]) is not None
+
+
+def _is_manifest(name: Name) -> bool:
+    return len(name) == 3 and name[0] in SEALED and not _is_blob(name)

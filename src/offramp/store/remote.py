@@ -1,0 +1,252 @@
+"""What a store needs of an object store, through fsspec: get, put, make, list, remove.
+
+An object store that is away for a while is asked again, and that is said; what a user can mend is one
+line. Names are parts below the store's root, as everywhere in the store.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from offramp.errors import OfframpError, Unwritable
+from offramp.store.place import Url
+from offramp.units import duration
+
+PATIENCE_S = 180.0  # that a store may be away
+LONGEST_S = 5.0  # between two tries
+CONNECT_S, READ_S = 10, 60  # until a server that says nothing counts as away
+AWAY = {  # of an OSError; EIO is what fsspec makes of answers that it has no word for
+    *(errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.EPIPE, errno.ECONNREFUSED, errno.ECONNRESET),
+    *(errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN),
+    getattr(errno, "EREMOTEIO", errno.EIO),
+}
+AWAY_TYPES = {  # by name, so that none of these libraries is imported for it
+    *("botocore.exceptions.HTTPClientError", "botocore.exceptions.IncompleteReadError"),
+    *("botocore.exceptions.ConnectionError", "botocore.parsers.ResponseParserError"),
+    *("aiohttp.client_exceptions.ClientConnectionError", "aiohttp.client_exceptions.ClientPayloadError"),
+    *(
+        "requests.exceptions.ConnectionError",
+        "requests.exceptions.Timeout",
+        "http.client.IncompleteRead",
+    ),
+}
+NO_CREDENTIALS = {
+    *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"),
+    *("TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError"),
+    *("DefaultCredentialsError", "RefreshError"),
+}
+EXTRA = "pip install 'offramp[cloud]'"
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a listing says of an object. tag: changes with its content; "" where nothing tells.
+    modified: seconds on the server's clock; None where nothing tells."""
+
+    size: int
+    tag: str
+    modified: float | None
+
+
+class Remote:
+    """The objects below one address. Every method raises OfframpError: Unwritable where the store does
+    not answer for PATIENCE_S or may not be written."""
+
+    def __init__(self, url: Url) -> None:
+        """Raises OfframpError where a library is missing, and for an address of no known kind."""
+        self.url = url
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as error:
+            raise OfframpError(f"a store at {url} needs fsspec; {EXTRA}") from error
+        try:
+            self._fs, self._root = url_to_fs(str(url), **_options(url.scheme))
+        except ImportError as error:
+            raise OfframpError(f"a store at {url} needs more: {EXTRA} ({error})") from error
+        except ValueError as error:
+            raise OfframpError(f"no store can lie at {url} ({error}); use s3://… or gs://…") from error
+        except Exception as error:
+            raise self._explained(error, url) from error
+
+    def get(self, *name: str) -> bytes | None:
+        """The bytes of an object; None where there is none."""
+        try:
+            data: bytes = self._tried(partial(self._fs.cat_file, self._path(name)), name)
+        except FileNotFoundError:
+            return None
+        return data
+
+    def get_many(self, names: Sequence[tuple[str, ...]]) -> list[bytes | None]:
+        """The same of several at the same time; None also for what could not be had just now."""
+        paths = [self._path(name) for name in names]
+        found = self._tried(partial(self._fs.cat, paths, on_error="return"), names[0])
+        return [data if isinstance(data := found.get(path), bytes) else None for path in paths]
+
+    def put(self, data: bytes, *name: str) -> None:
+        """Make an object, or put it in the place of one that is there."""
+        try:
+            self._tried(partial(self._fs.pipe_file, self._path(name), data), name)
+        except FileNotFoundError as error:
+            raise Unwritable(self._no_bucket()) from error
+
+    def make(self, data: bytes, *name: str) -> bool:
+        """Make an object; False where there is another one of that name. What was made by a try whose
+        answer was lost is one's own."""
+        make = partial(self._fs.pipe_file, self._path(name), data, mode="create")
+        try:
+            self._tried(make, name)
+        except FileExistsError:
+            return self.get(*name) == data
+        except FileNotFoundError as error:
+            raise Unwritable(self._no_bucket()) from error
+        return True
+
+    def remove(self, *name: str) -> None:
+        """Take an object away; nothing where there is none."""
+        with suppress(FileNotFoundError):
+            self._tried(partial(self._fs.rm_file, self._path(name)), name)
+
+    def info(self, *name: str) -> Info | None:
+        """Of one object; None where there is none."""
+        try:
+            said = self._tried(partial(self._fs.info, self._path(name)), name)
+        except FileNotFoundError:
+            return None
+        return _info(said) if said.get("type") == "file" else None
+
+    def below(self, *folder: str) -> dict[tuple[str, ...], Info]:
+        """All objects below a folder, by their whole names, sorted."""
+        path = self._path(folder)
+        try:
+            found = self._tried(partial(self._fs.find, path, detail=True), folder)
+        except FileNotFoundError:
+            return {}
+        return dict(self._named(found))
+
+    def children(self) -> list[str]:
+        """What lies directly in the root: objects, and folders of them."""
+        try:
+            found = self._tried(partial(self._fs.ls, self._root, detail=False), ())
+        except FileNotFoundError:
+            return []
+        return sorted({str(path).rstrip("/").rpartition("/")[2] for path in found})
+
+    def _named(self, found: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[tuple[str, ...], Info]]:
+        start = self._root.rstrip("/") + "/"
+        for path in sorted(found):
+            if path.startswith(start) and found[path].get("type") == "file":
+                yield tuple(path[len(start) :].split("/")), _info(found[path])
+
+    def _path(self, name: Sequence[str]) -> str:
+        return "/".join((self._root.rstrip("/"), *name))
+
+    def _tried(self, do: Callable[[], T], name: Sequence[str]) -> T:
+        """What `do` answers, asked again while the store is away.
+
+        Raises FileNotFoundError and FileExistsError as they come, everything else as OfframpError.
+        """
+        began, pause, said = time.monotonic(), 0.2, False
+        where = self.url.joinpath(*name)
+        while True:
+            try:
+                answer = do()
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except Exception as error:
+                spent = time.monotonic() - began
+                if not is_away(error):
+                    raise self._explained(error, where) from error
+                if spent > PATIENCE_S:
+                    raise Unwritable(
+                        f"{self.url} has not answered for {duration(spent)} ({_line(error)}); run the "
+                        "same command again when it is back"
+                    ) from error
+                if not said and spent >= LONGEST_S:
+                    log.warning(
+                        "%s does not answer (%s); trying again for %s",
+                        *(self.url, _line(error), duration(PATIENCE_S)),
+                    )
+                    said = True
+            else:
+                if said:
+                    log.warning(
+                        "%s answers again, after %s", self.url, duration(time.monotonic() - began)
+                    )
+                return answer
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_S)
+
+    def _explained(self, error: Exception, where: Url) -> OfframpError:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds & NO_CREDENTIALS:
+            how = "sign in (aws configure), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            if self.url.scheme in ("gs", "gcs"):
+                how = "sign in (gcloud auth application-default login)"
+            return Unwritable(f"no credentials for {self.url} ({_line(error)}); {how}")
+        if isinstance(error, PermissionError):
+            if "time" in str(error) and "too large" in str(error):
+                return Unwritable(f"{self.url}: {_line(error)}; set this machine's clock right")
+            return Unwritable(
+                f"{where} may not be reached ({_line(error)}); allow it, or use other credentials"
+            )
+        return Unwritable(f"{where} cannot be had ({_line(error)}); mend it and run again")
+
+    def _no_bucket(self) -> str:
+        bucket = self._root.partition("/")[0]
+        return f"there is no bucket '{bucket}' for {self.url}; make it first, or name another place"
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error may pass by itself: no connection, an answer cut short, a server in trouble."""
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    if names & AWAY_TYPES or isinstance(error, TimeoutError | ConnectionError):
+        return True
+    code = getattr(error, "code", None)  # of gcsfs
+    if isinstance(code, int | str) and str(code).isdigit():
+        return int(code) >= 500 or int(code) in (408, 429)
+    return isinstance(error, OSError) and error.errno in AWAY
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """What a file system of fsspec is made with: it remembers no listing, `cloud` does."""
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if scheme in ("s3", "s3a"):  # tries are made above, and are said
+        options["config_kwargs"] = {
+            **{"connect_timeout": CONNECT_S, "read_timeout": READ_S},
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+        }
+    return options
+
+
+def _info(said: Mapping[str, Any]) -> Info:
+    tags = (said.get(name) for name in ("ETag", "etag", "md5Hash", "content_md5", "generation"))
+    tag = next((str(tag) for tag in tags if tag), "")
+    times = (said.get(name) for name in ("LastModified", "last_modified", "updated", "mtime", "created"))
+    return Info(int(said.get("size") or 0), tag, _seconds(next((t for t in times if t), None)))
+
+
+def _seconds(time: Any) -> float | None:
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError:
+            return None
+    if isinstance(time, datetime):
+        return time.timestamp()
+    return float(time) if isinstance(time, int | float) else None
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "…"
