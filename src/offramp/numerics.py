@@ -7,22 +7,24 @@ value, or of how the engine arranges arithmetic, raises the version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from offramp.device import CLASSES, DeviceClass
 from offramp.errors import OfframpError, nearest
+from offramp.hashing import YOUNGER
 
 MemoryFormat = Literal["channels_last", "contiguous"]
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """threads: of one trial, whatever the number of cores.  precision: of convolutions and matrix
-    products; weights, optimizer, batch normalization's statistics, logits and losses are float32 in any
-    case.  memory_format: of images and of the weights of convolutions.  frozen_batch: the fewest rows
-    that a frozen part runs on at once; smaller batches are padded, since kernels for few rows round
-    differently.
+    """threads: of one trial, whatever the number of cores; of each of its ranks.  precision: of
+    convolutions and matrix products; weights, optimizer, batch normalization's statistics, logits and
+    losses are float32 in any case.  memory_format: of images and of the weights of convolutions.
+    frozen_batch: the fewest rows that a frozen part runs on at once; smaller batches are padded, since
+    kernels for few rows round differently.  ranks: devices that train a phase together, each with its
+    part of every batch.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Numerics:
     flush_denormal: bool = False
     fused_optimizer: bool = True
     frozen_batch: int = 64
+    ranks: int = field(default=1, metadata=YOUNGER)
 
 
 DEFAULTS: dict[str, Numerics] = {

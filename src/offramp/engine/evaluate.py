@@ -22,11 +22,14 @@ def split_logits(
     mirrored: bool = False,
 ) -> np.ndarray:
     """[N, len(exits), classes] float32, in eval mode; each trunk's layers run once a batch.
-    mirrored: of the images with left and right exchanged."""
-    found = []
-    rows = torch.arange(images.count(split), device=images.device)
-    pieces = torch.split(rows, batch)
-    for piece, read in zip(pieces, images.reads(split, pieces), strict=True):
+    mirrored: of the images with left and right exchanged. Each rank answers every so many batches; all
+    get all of it."""
+    ranks, count = images.ranks, images.count(split)
+    every = torch.split(torch.arange(count, device=images.device), batch)
+    pieces = every[ranks.rank :: ranks.count]
+    each = -(-len(every) // ranks.count)  # of a rank, at most
+    mine = torch.zeros(each, batch, len(exits), net.classes, device=images.device)
+    for place, piece, read in zip(mine, pieces, images.reads(split, pieces), strict=False):
         (pixels,) = pad(read.flip(3) if mirrored else read, batch)
         known: dict[int, dict[Point, Tensors]] = {}
         logits = []
@@ -34,5 +37,6 @@ def split_logits(
             trunk = net.trunk_of[exit - 1]
             values = known.setdefault(trunk, {IMAGES: (pixels,)})
             logits.append(compute(net, values, Point("logits", exit), trunk))
-        found.append(torch.stack([join([value], len(piece))[0] for value in logits], dim=1))
-    return np.asarray(torch.cat(found).float().cpu().numpy())
+        place[: len(piece)] = torch.stack([join([value], len(piece))[0] for value in logits], dim=1)
+    answers = ranks.gather(mine).transpose(0, 1).reshape(-1, len(exits), net.classes)[:count]
+    return np.asarray(answers.cpu().numpy())

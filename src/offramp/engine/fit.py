@@ -13,9 +13,11 @@ from torch import Tensor
 from offramp import device as devices
 from offramp.data import bounds, order
 from offramp.engine.images import Images
+from offramp.engine.looks import reads_cached
 from offramp.engine.losses import objective
+from offramp.engine.norms import normalizing
 from offramp.engine.passes import Pass
-from offramp.engine.tally import Tally
+from offramp.engine.tally import Tally, measured
 from offramp.engine.trainee import (
     OBJECTIVE,
     Row,
@@ -128,34 +130,36 @@ def _train_epoch(
     """What is left of the epoch at hand; the trainees' tallies, which hold all of it then."""
     seed, epoch = active[0].node.seed, active[0].epoch
     done = active[0].steps
-    permutation = order(seed, epoch, images.count("train")).to(images.device)
     view = None if images.augment is None else images.augment.view(seed, epoch)
     nodes = [t.node for t in active]
+    ranks, owned = images.ranks, any(reads_cached(node) for node in nodes)
+    permutation = order(seed, epoch, images.count("train"))
+    shares = ranks.shares(permutation, limits[done:], owned, images.device)
     tallies = []
     for trainee in active:
         train_mode(trainee, True)
         if trainee.tally is None:
             trainee.tally = Tally.begun(trainee.node.exits, len(limits), images.device)
         tallies.append(trainee.tally)
-    chunks = [permutation[low:high] for low, high in limits[done:]]
+    chunks = [share.rows for share in shares]
     for number, read in enumerate(passes.reads("train", chunks, view, nodes), start=done):
-        rows = chunks[number - done]
-        labels = images.labels("train", rows)
-        with uninterrupted():
+        share = shares[number - done]
+        labels = images.labels("train", share.rows)
+        with uninterrupted(), normalizing(ranks, share):
             for trainee, tally in zip(active, tallies, strict=True):
-                trainee.net.clock.tick(trainee.node.seed, epoch, number)
+                trainee.net.clock.tick(ranks.noise(trainee.node.seed), epoch, number)
                 try:
                     logits, teacher = passes.logits(trainee.node, trainee.net, read)
                 except ValueError as error:  # BatchNorm's word on a single value per channel
-                    if len(rows) > 1:
+                    if share.total > 1:
                         raise
                     raise OfframpError(
                         f"phase '{trainee.node.name}' cannot train on batches of one image, since "
                         "BatchNorm needs several; set recipe.batch_size to 2 or more"
                     ) from error
                 class_weights = images.class_weights(trainee.node.recipe)
-                loss = step(trainee, logits, teacher, labels, number, len(limits), class_weights)
-                tally.add(loss, logits, labels)
+                taken = (number, len(limits), class_weights, ranks, share.weight)
+                tally.add(step(trainee, logits, teacher, labels, *taken), share.total)
     for trainee in active:
         trainee.net.clock.stop()
         train_mode(trainee, False)
@@ -166,8 +170,9 @@ def _train_epoch(
 def evaluate(
     trainees: Sequence[Trainee], passes: Pass, images: Images, split: str, batch_size: int
 ) -> dict[str, Tally]:
-    """Loss, cross-entropy and accuracy of each trainee on a split, in eval mode, images as they are."""
-    rows = torch.arange(images.count(split), device=images.device)
+    """Loss, cross-entropy and accuracy of each trainee on a split, in eval mode, images as they are;
+    each rank looks at its own."""
+    rows = images.ranks.own(images.count(split)).to(images.device)
     pieces = torch.split(rows, batch_size)
     tallies = {t.node.key: Tally.begun(t.node.exits, len(pieces), images.device) for t in trainees}
     nodes = [t.node for t in trainees]
@@ -177,7 +182,10 @@ def evaluate(
             logits, teacher = passes.logits(trainee.node, trainee.net, read)
             class_weights = images.class_weights(trainee.node.recipe)
             loss = objective(trainee.node.terms, logits, teacher, labels, class_weights)
-            tallies[trainee.node.key].add(loss, logits, labels)
+            found = measured(trainee.node.exits, loss, logits, labels)
+            tallies[trainee.node.key].add(found, len(labels))
+    for tally in tallies.values():
+        tally.sums, tally.images = images.ranks.sum(tally.sums), images.count(split)
     return tallies
 
 

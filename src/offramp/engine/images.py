@@ -17,6 +17,7 @@ from offramp.data.images.geometry import picture
 from offramp.data.loading.prefetch import Prefetch
 from offramp.data.loading.views import augmented, cut_draws, cut_out, draws
 from offramp.engine.losses import balanced
+from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.settings import laid_out
 from offramp.numerics import MemoryFormat
 from offramp.recipe import Recipe
@@ -27,6 +28,8 @@ class Images:
 
     Splits in memory lie on the device, and are gathered and normalized there. Those in files are read
     by `workers` processes ahead of time (0: in this one, when they are needed).
+
+    ranks: those among which the rows are divided.
     """
 
     def __init__(
@@ -35,8 +38,10 @@ class Images:
         device: torch.device,
         workers: int = 0,
         memory_format: MemoryFormat = "channels_last",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.device = device
+        self.ranks = ranks
         self._memory_format = memory_format
         self.augment = data.augment
         boxes = data.augment is not None and data.augment.resized_crop is not None

@@ -19,6 +19,11 @@ def reads_of(node: Node) -> list[Frozen]:
     return union([*frozen_inputs(node).values(), *teacher_logits(node).values()])
 
 
+def reads_cached(node: Node) -> bool:
+    """Whether a node's loss reads frozen values that may be held, and not images alone."""
+    return any(value.point != IMAGES for value in reads_of(node))
+
+
 def looks(augment: Augment | None, seed: int, epochs: int) -> dict[Look, tuple[int, bool]]:
     """What is read more than once: in how many of the epochs, and whether at the end of a phase too.
 

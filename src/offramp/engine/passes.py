@@ -186,7 +186,7 @@ class Derived:
                 for value in values:
                     held = self._held(value, split, view)
                     if held is not None:
-                        known[value] = tuple(t[rows] for t in held)
+                        known[value] = tuple(t[self._images.ranks.slots(rows)] for t in held)
                     elif value.point == IMAGES:
                         assert images is not None
                         known[value] = (images,)
@@ -255,7 +255,8 @@ class Derived:
                     break
         for number, piece in enumerate(pad(rows, self._batch)):
             known: dict[Point, Tensors] = {
-                point: tuple(t[piece] for t in held) for point, held in nearest.items()
+                point: tuple(t[self._images.ranks.slots(piece)] for t in held)
+                for point, held in nearest.items()
             }
             if padded is not None:
                 known[IMAGES] = (padded[number],)
@@ -272,7 +273,7 @@ class Derived:
 
     def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> Kept:
         """Decide what is worth holding, and fill it in, look by look."""
-        counts = {split: self._images.count(split) for split in ("train", "validation")}
+        counts = {split: len(self._own(split)) for split in ("train", "validation")}
         net = self._nets[0][0]
         about = (nodes, net, value_bytes(net), counts, self._images.augment, speeds)
         asked = wanted(*about, held=cache.names(self._batch))
@@ -300,8 +301,8 @@ class Derived:
     ) -> None:
         """Cache what frozen layers put out, all values of a network in one pass over the split."""
         split, view = look
-        count = self._images.count(split)
-        chunks = torch.split(torch.arange(count, device=self._images.device), self._batch)
+        rows = self._own(split)
+        count, chunks = len(rows), torch.split(rows, self._batch)
         for net, values in self._nets:
             missing = [value for value in values if value in places]
             rooms: dict[Frozen, Tensors] = {}
@@ -330,6 +331,10 @@ class Derived:
                 for value in rooms:
                     cache.drop((value, split, view, self._batch))
                 raise
+
+    def _own(self, split: str) -> Tensor:
+        """The rows that are held here: with several ranks, each holds its own."""
+        return self._images.ranks.own(self._images.count(split)).to(self._images.device)
 
     def _ease(self, rows: int) -> None:
         if self._cache is not None:

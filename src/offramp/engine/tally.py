@@ -11,6 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+@torch.no_grad()
+def measured(exits: Sequence[int], loss: Tensor, logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
+    """[1 + 2 · exits] float64, of a batch: the sum of its images' losses, then for each exit those of
+    cross-entropies and of hits. loss: the mean."""
+    found = [loss * len(labels)]
+    for exit in exits:
+        found.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
+        found.append((logits[exit].argmax(1) == labels).sum())
+    return torch.stack([value.double() for value in found])
+
+
 @dataclass
 class Tally:
     """Sums of loss, cross-entropy and hits over a pass, kept on the device and read once.
@@ -31,15 +42,11 @@ class Tally:
         sums = torch.zeros(1 + 2 * len(exits), dtype=torch.float64, device=device)
         return Tally(exits, torch.zeros(steps, device=device), sums)
 
-    @torch.no_grad()
-    def add(self, loss: Tensor, logits: Mapping[int, Tensor], labels: Tensor) -> None:
-        self.losses[self.steps] = loss
-        found = [loss * len(labels)]
-        for exit in self.exits:
-            found.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
-            found.append((logits[exit].argmax(1) == labels).sum())
-        self.sums += torch.stack([value.double() for value in found])
-        self.images += len(labels)
+    def add(self, found: Tensor, images: int) -> None:
+        """What `measured` says of a batch."""
+        self.losses[self.steps] = found[0] / images
+        self.sums += found
+        self.images += images
         self.steps += 1
 
     def read(self) -> tuple[float, dict[int, tuple[float, float]]]:

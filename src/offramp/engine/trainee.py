@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from offramp.engine.losses import objective
 from offramp.engine.passes import Logits
+from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.resolve import Node
-from offramp.engine.tally import Tally
+from offramp.engine.tally import Tally, measured
 from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork
 from offramp.process import uninterrupted
@@ -154,17 +155,24 @@ def step(
     number: int,
     steps: int,
     class_weights: Tensor | None = None,
+    ranks: Ranks = ALONE,
+    weight: float = 1.0,
 ) -> Tensor:
-    """One update; returns the loss, detached, still on the device. number: of the epoch's `steps`, from
-    0. class_weights: [C]."""
-    smoothing = trainee.node.recipe.label_smoothing
-    loss = objective(trainee.node.terms, logits, teacher, labels, class_weights, smoothing)
+    """One update by the gradients of all ranks; returns what `measured` says of the whole batch, still
+    on the device. number: of the epoch's `steps`, from 0. class_weights: [C].  weight: of this rank's
+    part of the batch, to which logits and labels belong."""
+    node = trainee.node
+    smoothing = node.recipe.label_smoothing
+    loss = objective(node.terms, logits, teacher, labels, class_weights, smoothing)
     trainee.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    (loss if ranks.count == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
+    found = measured(node.exits, loss.detach(), logits, labels) * (weight > 0)
+    gradients = [p.grad for p in _parameters(trainee) if p.grad is not None]
+    found = ranks.sum_(gradients, found)
     update(trainee.optimizer, trainee.node.recipe.rate(trainee.epoch + number / steps))
     if trainee.average:
         _follow(trainee, trainee.epoch * steps + number + 1, steps)
-    return loss.detach()
+    return found
 
 
 @torch.no_grad()

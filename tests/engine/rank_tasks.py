@@ -1,0 +1,117 @@
+"""What the ranks of `test_ranks` are asked to do; each answers with tensors by name."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from fit_runs import program_nodes, split_data
+from torch import Tensor, nn
+
+from offramp.engine.cache import Cache
+from offramp.engine.evaluate import split_logits
+from offramp.engine.fit import conclude, fit
+from offramp.engine.images import Images
+from offramp.engine.looks import reads_cached
+from offramp.engine.norms import normalizing
+from offramp.engine.passes import Derived, Pass, Plain
+from offramp.engine.ranks import Ranks
+from offramp.engine.settings import applied
+from offramp.engine.trainee import enroll
+from offramp.engine.weights import Weights
+from offramp.nets.heads import ClockedDropout
+from offramp.recipe import Recipe
+from support import CPU, EAGER, NUMERICS, network
+
+Found = dict[str, Tensor]
+
+
+def sums(ranks: Ranks, count: int) -> Found:
+    """The sum of numbers of very unlike sizes, and the same added up in order by each rank itself."""
+    parts = [made(rank, count) for rank in range(ranks.count)]
+    expected = parts[0]
+    for part in parts[1:]:
+        expected = expected + part
+    return {"sum": ranks.sum(parts[ranks.rank]), "expected": expected}
+
+
+def made(rank: int, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rank)
+    return torch.randn(count, generator=generator) * 10.0 ** torch.randint(
+        -6, 7, (count,), generator=generator
+    )
+
+
+def orders(ranks: Ranks) -> Found:
+    """What rank 0 tells is what the others hear."""
+    said: list[list[Any]] = [["train", "a"], ["logits", 3, None]]
+    if ranks.leads:
+        for order in [*said, None]:
+            ranks.tell(order)
+        return {}
+    assert list(ranks.hear()) == said
+    return {}
+
+
+def normalized(ranks: Ranks, rows: int, together: bool = True) -> Found:
+    """A batch of `rows` through convolution and normalization, forward and backward: the output, the
+    gradients of weights, the running statistics. together: by the statistics of all rows."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3))
+    net.append(nn.BatchNorm2d(4, momentum=0.3)).append(nn.Flatten()).append(nn.Linear(64, 3))
+    net.append(nn.BatchNorm1d(3, affine=False)).double()
+    batch, wanted = torch.randn(8, 2, 8, 8).double() * 3 + 5, torch.randn(8, 3).double()
+    (share,) = ranks.shares(torch.arange(8), [(0, rows)], owned=False, device=CPU)
+    context: AbstractContextManager[object] = normalizing(ranks, share) if together else nullcontext()
+    with context:
+        loss = (net(batch[share.rows]) * wanted[share.rows]).pow(2).mean() * share.weight
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    total = ranks.sum_(gradients, loss.detach() if not share.idle else torch.zeros(()).double())
+    found = {f"gradient/{n}": p.grad for n, p in net.named_parameters() if p.grad is not None}
+    return found | {f"buffer/{n}": b for n, b in net.named_buffers()} | {"loss": total}
+
+
+RECIPES: dict[str, Recipe] = {
+    "plain": Recipe(epochs=2, batch_size=16, learning_rate=0.01),
+    "weighted": Recipe(epochs=2, batch_size=16, class_weights="balanced", label_smoothing=0.1),
+    "averaged": Recipe(epochs=3, batch_size=7, average="lookahead", average_every=2),
+}
+
+
+def trained(
+    ranks: Ranks,
+    strategy: str,
+    recipe: str,
+    folder: str,
+    images: int = 45,
+    derived: bool = False,
+    dropout: bool = True,
+) -> Found:
+    """All phases of a strategy, one after another; what each hands on, its history, and the answers of
+    its last network. derived: from cached values.  dropout: each rank drops other units."""
+    data = split_data(images)
+    here, made, found = Images(data, CPU, ranks=ranks), dict[str, Found](), Found()
+    with applied(NUMERICS):
+        for number, node in enumerate(program_nodes(strategy, RECIPES[recipe])):
+            size = node.recipe.batch_size
+            weights = Weights(network("digits-cnn"), node.seed, made.__getitem__, CPU)
+            trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+            for module in trainee.net.modules():
+                if isinstance(module, ClockedDropout) and not dropout:
+                    module.p = 0.0
+            cache = Cache(2**30, 0, Path(folder))
+            passes: Pass = Plain(here, [node], weights, 64)
+            if derived:
+                passes = Derived(here, [node], weights, 64, cache, EAGER)
+                assert bool(passes.kept.memory) == reads_cached(node)
+            list(fit([trainee], passes, here, size))
+            made[node.key] = conclude(trainee, passes, here, size)
+            found |= {f"{number}/{name}": tensor for name, tensor in made[node.key].items()}
+            rows = [row.value for row in trainee.rows]
+            found[f"{number}/history"] = torch.tensor(rows, dtype=torch.float64)
+        answers = split_logits(trainee.net, here, "test", node.exits, 8)
+        found["answers"] = torch.from_numpy(answers)
+    return found

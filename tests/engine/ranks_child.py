@@ -1,0 +1,65 @@
+"""A process whose forks are the ranks of one training. Orders are lines of JSON:
+
+task: a function of `rank_tasks`.  ranks: how many of them.  args: for it.  out: a file for what rank 0
+makes of it.  The answer is the statuses with which they ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import rank_tasks
+import torch
+from safetensors.torch import save_file
+
+from offramp.engine.ranks import ALONE, joined
+from support import CPU
+
+torch.set_num_threads(1)
+
+
+def obey(rank: int, meeting: str, order: dict[str, Any]) -> None:
+    task = getattr(rank_tasks, order["task"])
+    if order["ranks"] == 1:
+        found = task(ALONE, **order["args"])
+    else:
+        with joined(rank, order["ranks"], meeting, CPU) as ranks:
+            found = task(ranks, **order["args"])
+    if rank == 0:
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, order["out"])
+
+
+def forked(rank: int, meeting: str, order: dict[str, Any]) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            obey(rank, meeting, order)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    return child
+
+
+def main() -> None:
+    rank_tasks.program_nodes("joint")  # what is made here, forks have
+    for line in sys.stdin:
+        order = json.loads(line)
+        with tempfile.TemporaryDirectory() as folder:
+            meeting = f"file://{folder}/meeting"
+            children = [forked(rank, meeting, order) for rank in range(order["ranks"])]
+            statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(statuses), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Several ranks are one training: the same order of images, the same statistics, sums in one order."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from offramp.engine.ranks import ALONE, FEW, Ranks
+from support import CPU
+
+pytestmark = pytest.mark.slow
+CHILD = Path(__file__).parent / "ranks_child.py"
+
+Found = dict[str, Tensor]
+Asked = Callable[..., Found]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    """`asked("task", ranks, **args)`: what rank 0 makes of it; every rank has ended well."""
+    out = tmp_path_factory.mktemp("ranks") / "found"
+    with subprocess.Popen(
+        [sys.executable, str(CHILD)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    ) as process:
+
+        def ask(task: str, ranks: int, **args: Any) -> Found:
+            assert process.stdin is not None and process.stdout is not None
+            order = {"task": task, "ranks": ranks, "args": args, "out": str(out)}
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline()) == [0] * ranks
+            return load_file(out)
+
+        yield ask
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def far(one: Found, other: Found) -> float:
+    """The largest difference of any tensor, relative to its largest entry."""
+    assert one.keys() == other.keys()
+    pairs = [(one[name].double(), other[name].double()) for name in one]
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-3)) for a, b in pairs)
+
+
+def equal(one: Found, other: Found) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@given(count=st.integers(1, 5), rows=st.integers(1, 70), batch=st.integers(1, 30), owned=st.booleans())
+def test_every_row_of_a_batch_is_of_one_rank(count: int, rows: int, batch: int, owned: bool) -> None:
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(rows))
+    limits = [(low, min(low + batch, rows)) for low in range(0, rows, batch)]
+    every = [Ranks(rank, count) for rank in range(count)]
+    shares = [ranks.shares(order, limits, owned, CPU) for ranks in every]
+    for number, (low, high) in enumerate(limits):
+        parts = [mine[number] for mine in shares]
+        assert {part.total for part in parts} == {high - low}
+        assert abs(sum(part.weight for part in parts) - 1) < 1e-9
+        live = torch.cat([part.rows for part in parts if not part.idle])
+        assert sorted(live.tolist()) == sorted(order[low:high].tolist())
+        for ranks, part in zip(every, parts, strict=True):
+            assert len(part.rows) == max(1, part.counts[ranks.rank])
+            if owned:
+                assert set(part.rows.tolist()) <= set(ranks.own(max(rows, count)).tolist())
+            elif not part.idle:
+                assert part.counts[ranks.rank] in {(high - low) // count, -(-(high - low) // count)}
+
+
+def test_one_rank_is_the_batch_itself() -> None:
+    order = torch.randperm(10)
+    (share,) = ALONE.shares(order, [(2, 8)], owned=True, device=CPU)
+    assert torch.equal(share.rows, order[2:8]) and share.weight == 1
+    assert torch.equal(ALONE.slots(order), order) and torch.equal(ALONE.own(4), torch.arange(4))
+    values = torch.ones(3)
+    assert ALONE.sum(values) is values
+
+
+@pytest.mark.parametrize("count", [1, 7, FEW, FEW + 1, 3 * FEW + 2])
+def test_sums_are_in_the_order_of_ranks(asked: Asked, count: int) -> None:
+    found = asked("sums", 3, count=count)
+    assert torch.equal(found["sum"], found["expected"])
+
+
+def test_orders_arrive(asked: Asked) -> None:
+    asked("orders", 3)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("rows", [2, 7])
+def test_normalization_is_that_of_the_whole_batch(asked: Asked, rows: int, ranks: int) -> None:
+    """Output, gradients and running statistics; of two rows on three ranks, one rank has none. Each
+    rank's own statistics, which plain data-parallel training takes, are seen to differ."""
+    whole = asked("normalized", 1, rows=rows)
+    assert far(asked("normalized", ranks, rows=rows), whole) < 1e-8
+    if rows > ranks * 2:  # BatchNorm1d refuses a part of one row
+        assert far(asked("normalized", ranks, rows=rows, together=False), whole) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("strategy", "recipe", "images", "ranks"),
+    [
+        ("joint", "plain", 45, 2),
+        ("two-stage", "weighted", 45, 3),
+        ("distillation", "plain", 33, 2),
+        ("branch-wise", "averaged", 22, 2),
+    ],
+)
+def test_several_ranks_train_what_one_does(
+    asked: Asked, tmp_path: Path, strategy: str, recipe: str, images: int, ranks: int
+) -> None:
+    """Up to rounding: last batches that are shorter than the ranks are many, weights of classes,
+    averages and distillation; the same bits again and from cached values."""
+    args = {"strategy": strategy, "recipe": recipe, "images": images, "folder": str(tmp_path)}
+    alike = asked("trained", ranks, dropout=False, **args)
+    assert far(alike, asked("trained", 1, dropout=False, **args)) < 0.02
+    together = asked("trained", ranks, **args)
+    assert equal(together, asked("trained", ranks, derived=True, **args))
