@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-fast test-long bench bench-quick house lint format clean
+.PHONY: setup demo test test-fast test-long test-cluster bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -29,6 +29,10 @@ test-fast: $(READY)
 # With what takes minutes: numbers in docs/ over thousands of draws, doors over thousands of files.
 test-long: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --long
+
+# A cluster of Ray, in processes of this machine: what becomes of a study when parts of it die.
+test-cluster: $(READY)
+	$(BIN)/python -m pytest --cluster tests/study/test_cluster.py
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
 bench: $(READY)

@@ -32,6 +32,8 @@ PARTS = {
 ON_REQUEST = {
     "peak_share": "how near a training step comes to the machine's peak",
     "workers": "two trials: one after another or at once with fewer threads",
+    "machines": "the paper's studies on 1 to 256 machines, by the cost model",
+    "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
     "spin": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",
 }

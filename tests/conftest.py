@@ -40,6 +40,7 @@ TRAINS = re.compile(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="only tests that are quick")
+    parser.addoption("--cluster", action="store_true", help="only what needs a cluster of Ray")
     parser.addoption(
         "--long", action="store_true", help="also what takes minutes: see the marker `long`"
     )
@@ -54,9 +55,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Single tests are left out: with --fast the slow ones, without --long the long ones."""
+    """Single tests are left out: with --fast the slow ones, without --long the long ones, without
+    --cluster those of a cluster; with it no others."""
     out = {"slow"} if config.getoption("fast") else set()
     out |= set() if config.getoption("long") else {"long"}
+    cluster = config.getoption("cluster")
+    items[:] = [item for item in items if (item.get_closest_marker("cluster") is not None) == cluster]
     items[:] = [item for item in items if not out & {mark.name for mark in item.iter_markers()}]
 
 

@@ -34,8 +34,31 @@ def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = No
         count, reason = found["workers"]["count"], found["workers"]["reason"]
         more = " The time above is that of one." if count > 1 else ""
         say(f"Workers: {count} ({reason}).{more}")
+    if "cluster" in found:
+        show_machines(found["cluster"])
     for line in found["provisional"]:
         typer.echo(f"Provisional, keys too: {line}.")
+
+
+def show_machines(found: dict[str, Any]) -> None:
+    """How long it takes on how many machines. found: of `on_machines`."""
+    rows, priced = found["by_machines"], "price" in found["by_machines"][0]
+    listing = table(["machines"], ["time", "times as fast", *(["price"] if priced else [])])
+    for row in rows:
+        price = [f"{row['price']:,.2f}"] if priced else []
+        listing.add_row(str(row["machines"]), duration(row["seconds"]), f"{row['faster']:.1f}", *price)
+    show(listing, "On machines like this one")
+    chain = ", ".join(found["chain"])
+    say(
+        f"Longest chain: {duration(found['shortest'])} ({chain}). No number of machines takes less: "
+        "each of its phases begins from the one before."
+    )
+    divided = next((row for row in rows if row["passes"] != ["shared"]), None)
+    if divided is not None:
+        say(
+            f"From {counted(divided['machines'], 'machine')} on, phases that could share a pass over "
+            "the data are divided, since machines would idle."
+        )
 
 
 def at_speed(totals: dict[str, Any], speed: float | None) -> dict[str, float]:

@@ -88,6 +88,19 @@ WorkersOption = Annotated[
         "the study can use.",
     ),
 ]
+OnOption = Annotated[
+    str,
+    option(
+        "PLACE",
+        "Where it trains: local, this machine; ray, a cluster of Ray: that of $RAY_ADDRESS, else one "
+        "started here; ray://HOST:PORT.",
+        "--on",
+    ),
+]
+PriceOption = Annotated[
+    float | None,
+    option("PRICE", "With --dry-run --on ray: of a machine, to tell what the study costs.", min=0),
+]
 ExecutionOption = Annotated[
     Execution | None,
     typer.Option(

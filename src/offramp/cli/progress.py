@@ -88,6 +88,7 @@ def _seldom() -> Callable[[logging.LogRecord], bool]:
 
 
 BAR = 24  # columns
+MOST_SHOWN = 12  # groups at work, a line each
 
 
 class Progress:
@@ -109,6 +110,9 @@ class Progress:
         self._notes: set[str] = set()
         self._waited: float | None = None  # since when nothing but waiting happens
         self._patience = SELDOM
+        self._room = 0  # groups that a cluster trains at once; 0 on this machine alone
+        self._at: dict[str, list[str]] = {}  # by the first key of a group at work on a cluster
+        self._pace = [0.0, 0.0]  # MACs of finished epochs, and the seconds that they took
         self._live = Live(
             console=self._console, refresh_per_second=4, transient=True, get_renderable=self._screen
         )
@@ -136,10 +140,27 @@ class Progress:
                 for key in keys:
                     self._skip(key, epoch / self._plan.nodes[key].recipe.epochs)
                 self._now = [self._describe(keys[0]), f"epoch {epoch + 1}"]
+                if event.where:
+                    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+                    self._at[keys[0]] = [
+                        f"{event.where} · {self._describe(keys[0])}{more}",
+                        self._now[1],
+                    ]
+                    again = f", from epoch {epoch + 1} on" if epoch else ""
+                    self._event(f"{self._at[keys[0]][0]}: begins{again}")
             case events.Epoch(report):
                 epochs = self._plan.nodes[report.key].recipe.epochs
                 self._share[report.key] = report.epoch / epochs
                 self._now = [self._describe(report.key), _line(report, epochs)]
+                if report.key in self._at:
+                    self._at[report.key][1] = self._now[1]
+                self._pace[0] += self._plan.macs(report.key) / epochs
+                self._pace[1] += report.seconds
+            case events.Left(keys):
+                self._at = {key: at for key, at in self._at.items() if key not in keys}
+            case events.Room(groups, machines):
+                self._room = groups
+                self._event(f"room for {groups} at once, on {counted(machines, 'machine')}")
             case events.Finished(key, seconds):
                 self._trained.add(key)
                 self._share[key] = 1.0
@@ -205,13 +226,33 @@ class Progress:
         """The moving lines; asked for several times a second."""
         total = sum(self._plan.macs(key) for key in self._plan.nodes)
         done = sum(self._plan.macs(key) * share for key, share in dict(self._share).items())
-        fresh = done - self._skipped
-        spent = time.monotonic() - self._began
-        left = f"{duration(spent * (total - done) / fresh)} left" if fresh > 0 else "time left: ?"
+        seconds = self._seconds_left(done, total)
+        left = "time left: ?" if seconds is None else f"{duration(seconds)} left"
         full = int(BAR * done / total)
         bar = f"{'━' * full}{'╌' * (BAR - full)} {100 * done / total:.0f} % · {left}"
-        lines = [f"{bar} · {self._done()}/{len(self._plan.nodes)} phases", *self._now]
+        at = [" · ".join(each) for each in list(self._at.values())]
+        more = [f"and {len(at) - MOST_SHOWN} more groups"] if len(at) > MOST_SHOWN else []
+        now = [*at[:MOST_SHOWN], *more] if self._at else self._now
+        lines = [f"{bar} · {self._done()}/{len(self._plan.nodes)} phases", *now]
         return Group(*(Text(printable(line)) for line in lines if line))
+
+    def _seconds_left(self, done: float, total: int) -> float | None:
+        """At the pace of this run; on a cluster, with the machines that there are now, and no less than
+        the longest chain of phases takes. None before that can be told."""
+        if self._room:
+            from offramp.study.plan.schedule import Schedule
+
+            if not self._pace[1]:
+                return None
+            chain = Schedule(self._plan, frozenset(self._trained | self._reused)).critical
+            return max(chain, (total - done) / self._room) * self._pace[1] / self._pace[0]
+        fresh = done - self._skipped
+        return (time.monotonic() - self._began) * (total - done) / fresh if fresh > 0 else None
+
+    def _event(self, text: str) -> None:
+        """A line that stays where none moves: in a log."""
+        if not self._live.is_started:
+            self._last(text)
 
     def _last(self, text: str, always: bool = False) -> None:
         """A line that stays: whole, whatever the width."""

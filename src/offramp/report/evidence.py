@@ -23,6 +23,7 @@ from offramp.analysis.recommend.goals import Key
 from offramp.analysis.tradeoff import Answers
 from offramp.errors import OfframpError
 from offramp.hashing import digest
+from offramp.report import machines
 from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, other_accuracy, summarized
@@ -192,9 +193,15 @@ def join(found: Sequence[Evidence]) -> Evidence:
         for trial in one.trials:
             owners.setdefault(trial.id, one)
     selected = chosen({id: owner.by_id[id].manifest for id, owner in owners.items()})
-    own = [note for one in found for note in one.missing if note not in set(gaps(one.trials))]
+    own = [
+        note
+        for one in found
+        for note in one.missing
+        if note not in {*gaps(one.trials), *machines.notes(one.trials)}
+    ]
     whole = _of(owners, selected.kept)
-    notes = tuple(dict.fromkeys([*own, *selected.notes, *gaps(whole.trials)]))
+    unlike = machines.notes(whole.trials)
+    notes = tuple(dict.fromkeys([*own, *selected.notes, *gaps(whole.trials), *unlike]))
     logs = {name: log for one in found for name, log in one.logs.items()}
     budgets = tuple(_of(owners, ids) for ids in selected.budgets)
     return replace(whole, missing=notes, logs=logs, budgets=budgets)
@@ -211,7 +218,8 @@ def _of(owners: Mapping[str, Evidence], ids: Collection[str]) -> Evidence:
         {t.id: owners[t.id].records for t in trials},
         {p.node: owners[t.id].records for t in trials for p in t.phases},
     )
-    return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), (), records)
+    kept, table = machines.compared(trials, pd.concat(parts, ignore_index=True))
+    return Evidence(table, kept, (), records)
 
 
 def from_store(path: Place, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
@@ -271,10 +279,12 @@ def gather(
     def made(ids: Collection[str]) -> Evidence:
         trials = sorted((read(records, trial, manifests[trial]) for trial in ids), key=_order)
         parts = [frames[t.id] for t in trials] or [pd.DataFrame(columns=list(COLUMNS))]
-        return Evidence(pd.concat(parts, ignore_index=True), tuple(trials), (), records)
+        found, table = machines.compared(trials, pd.concat(parts, ignore_index=True))
+        return Evidence(table, found, (), records)
 
     whole = made(selected.kept)
-    notes = tuple(dict.fromkeys([*missing, *selected.notes, *gaps(whole.trials)]))
+    unlike = machines.notes(whole.trials)
+    notes = tuple(dict.fromkeys([*missing, *selected.notes, *gaps(whole.trials), *unlike]))
     here = {name: log for name, log in logs.items() if set(selected.kept) & set(log.trials)}
     budgets = tuple(map(made, selected.budgets))
     return replace(whole, missing=notes, logs=here, budgets=budgets)

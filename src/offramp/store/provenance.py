@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import socket
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,14 +13,17 @@ from importlib.metadata import version
 import torch
 
 from offramp import device as devices
+from offramp.escape import printable
 from offramp.store.archive import LIBRARIES
 
 
 def provenance(device: torch.device) -> dict[str, str | int | None]:
-    """Library versions, device, cores, time (UTC) and the git revision of the working folder."""
+    """Library versions, the machine's name, its device and cores, time (UTC) and the git revision of the
+    working folder."""
     return {
         **_versions(),
         "python": platform.python_version(),
+        "machine": printable(socket.gethostname()),
         "device": devices.name(device),
         "cores": os.cpu_count(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class PhaseRecord:
     """One training run of a trial.
 
     node: its key; trials with equal ones share the phase.  exits: numbers of the exits that it trained,
-    those its loss reads.  parts: what it trained, such as `segment 2` and `head 2`.
+    those its loss reads.  parts: what it trained, such as `segment 2` and `head 2`.  made: with what.
     """
 
     name: str
@@ -48,6 +48,13 @@ class PhaseRecord:
     exits: tuple[int, ...]
     parts: tuple[str, ...]
     cost: Cost
+    made: Provenance = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The kind of machine that trained it: `AMD EPYC 7B13, 8 cores`. Times on two are not alike."""
+        cores = self.made.get("cores")
+        return f"{self.made.get('device', 'unknown')}{f', {cores} cores' if cores else ''}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +141,7 @@ def _phase(name: str, node: NodeRecord, cost: Cost, numbers: Mapping[str, int]) 
             first = last + 1
     ordered = sorted(parts, key=lambda part: (part[1] == "head", part[0]))
     named = tuple(f"{kind} {k}" for k, kind in ordered)
-    return PhaseRecord(name, node.key, tuple(sorted(read)), named, cost)
+    return PhaseRecord(name, node.key, tuple(sorted(read)), named, cost, node.provenance)
 
 
 def seconds(costs: Mapping[str, Cost], added: Collection[str]) -> Seconds:

@@ -69,6 +69,7 @@ EXTRAS = {
     "onnx": ("onnxruntime", "export and run bundles"),
     "hub": ("datasets", "read data sets through Hugging Face"),
     "energy": ("pynvml", "measure a GPU's power"),
+    "ray": ("ray", "train on many machines"),
 }
 
 
@@ -83,7 +84,7 @@ class Finding:
 
 def _doctor(device: torch.device, as_json: bool) -> None:
     findings = [*_versions(device), *_machine(device), *_meters(device)]
-    findings += [_profiles(device), *_environment(device), *_extras()]
+    findings += [_profiles(device), *_environment(device), *_extras(), *_cluster()]
     if as_json:
         emit({"findings": [asdict(finding) for finding in findings]})
         return
@@ -217,6 +218,30 @@ def _extras() -> list[Finding]:
         remedy = "" if there else f"to {use}: pip install 'offramp[{extra}]'"
         findings.append(Finding(f"extra {extra}", "installed" if there else "not installed", remedy))
     return findings
+
+
+def _cluster() -> list[Finding]:
+    """What of Ray there is to say; nothing where it is not installed."""
+    from importlib import metadata
+
+    from offramp.study.run.cluster import TOKEN_FILE, TOKENS, is_safe
+
+    if importlib.util.find_spec("ray") is None:
+        return []
+    version = metadata.version("ray")
+    newer = "lets web pages run code in a cluster (CVE-2025-62593): pip install 'offramp[ray]'"
+    found = [Finding("Ray", version, "" if is_safe(version) else newer)]
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        return [
+            *found,
+            Finding("cluster", "none named; --on ray starts Ray here, for this machine alone"),
+        ]
+    given = any(os.environ.get(name) for name in TOKENS) or (Path.home() / TOKEN_FILE).exists()
+    safe = os.environ.get("RAY_AUTH_MODE") == "token" and given
+    remedy = "whoever reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
+    said = f"{address} (RAY_ADDRESS), {'with a token' if safe else 'without a token'}"
+    return [*found, Finding("cluster", said, "" if safe else remedy)]
 
 
 def _tune(device: torch.device, name: str, out: Path | None, anyway: bool, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -12,7 +13,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.decisions import said_of_look, said_of_power, show_decisions
-from offramp.cli.forecast import at_speed, said_of, show_forecast
+from offramp.cli.forecast import at_speed, said_of, show_forecast, show_machines
 from offramp.cli.options import argument, flag, option
 from offramp.cli.progress import Progress, reading_shown, watch
 from offramp.cli.render import emit, folded, say
@@ -22,7 +23,7 @@ from offramp.process import exit_code
 from offramp.report import summary
 from offramp.store.place import Place
 from offramp.terminal import show, table
-from offramp.units import duration, macs
+from offramp.units import counted, duration, macs
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from offramp.analysis.stats.sequential import Decision
     from offramp.report.power import SeedsNeeded
     from offramp.study.plan.plan import Plan
+    from offramp.study.plan.schedule import Spans
     from offramp.study.plan.workers import Workers
+    from offramp.study.run.cluster import Cluster
     from offramp.study.run.run import Conduct
     from offramp.study.spec.file import Member
     from offramp.study.spec.models import Study
@@ -45,6 +48,8 @@ def run(
     execution: options.ExecutionOption = None,
     dry_run: options.DryOption = False,
     workers: options.WorkersOption = "auto",
+    on: options.OnOption = "local",
+    price_per_hour: options.PriceOption = None,
     device: options.DeviceOption = None,
     budget: options.BudgetOption = None,
     speed: Annotated[
@@ -115,6 +120,8 @@ def run(
       offramp run studies/demo.yaml --until-decided --max-seeds 12
       offramp run studies/demo.yaml --dry-run --power 0.5
       offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
+      offramp run studies/paper/all.yaml --dry-run --on ray --price-per-hour 2.5
+      offramp run studies/demo.yaml --on ray://head:10001 --store /shared/runs
       offramp run studies/paper/all.yaml --set scale=small --data-root data
     """
     from offramp import units
@@ -132,7 +139,13 @@ def run(
         anyway=anyway,
         power=_share(power, "--power"),
         until=Until(max_seeds, _share(difference, "--difference")) if until_decided else None,
+        on=place(on),
+        price=price_per_hour,
     )
+    if how.on is not None and how.workers is not None:
+        raise OfframpError("--workers is for one machine; a cluster has the cores that Ray was given")
+    if price_per_hour is not None and (how.on is None or not dry_run):
+        raise OfframpError("--price-per-hour is for the forecast of a cluster; add --dry-run --on ray")
     if (max_seeds, difference) != (None, None) and not until_decided:
         raise OfframpError("--max-seeds and --difference are for --until-decided; add it")
     _start(study, settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
@@ -174,11 +187,13 @@ class Until:
 
 @dataclass(frozen=True)
 class How:
-    """How a run is asked for. workers: None for as many as suit.  speed: of another device, in MACs a
-    second, for the forecast.  here: of this one, where it was measured already.  user_code: whether a
-    study may name code of its own.  place: the device's name, as `offramp.device.chosen` takes it.
-    anyway: train for a time that is too short too.  unreliable: that it was.  power: a difference in
-    accuracy, 0 to 1, that a dry run counts seeds for.  until: where seeds are to be added."""
+    """How a run is asked for. on: a cluster's address, `ray`, or None for this machine alone.  cluster:
+    it, once it is joined.  price: of one of its machines an hour.  workers: None for as many as suit.
+    speed: of another device, in MACs a second, for the forecast.  here: of this one, where it was
+    measured already.  user_code: whether a study may name code of its own.  place: the device's name, as
+    `offramp.device.chosen` takes it.  anyway: train for a time that is too short too.  unreliable: that
+    it was.  power: a difference in accuracy, 0 to 1, that a dry run counts seeds for.  until: where
+    seeds are to be added."""
 
     root: Place
     dry_run: bool = False
@@ -193,11 +208,18 @@ class How:
     unreliable: tuple[str, ...] = ()
     power: float | None = None
     until: Until | None = None
+    on: str | None = None
+    cluster: Cluster | None = None
+    price: float | None = None
 
     @property
     def device(self) -> torch.device:
+        import torch
+
         from offramp import device as devices
 
+        if self.cluster is not None:  # whose devices need not be here
+            return torch.device(self.place or self.cluster.device)
         return devices.chosen(self.place)
 
     @property
@@ -214,6 +236,27 @@ def processes(text: str) -> int | None:
     return int(text)
 
 
+def place(text: str) -> str | None:
+    """What `--on` says: a cluster, or None of `local`. Raises OfframpError for anything else."""
+    if text == "local":
+        return None
+    if text != "ray" and not re.fullmatch(r"ray://[^\s/]+:[0-9]{1,5}", text):
+        raise OfframpError(f"--on must be local, ray or ray://HOST:PORT; got '{text}'")
+    return text
+
+
+@contextmanager
+def reached(how: How) -> Iterator[How]:
+    """With the cluster that was asked for, where one was and anything is to run."""
+    if how.on is None or how.dry_run:
+        yield how
+        return
+    from offramp.study.run.cluster import joined
+
+    with joined(how.on) as cluster:
+        yield replace(how, cluster=cluster)
+
+
 def start(study: Study, how: How) -> None:
     """Plan and run a study; exits with 1 when something failed, 130, 143 or 129 when interrupted."""
     from offramp.study.plan.plan import make_plan
@@ -226,13 +269,17 @@ def start(study: Study, how: How) -> None:
 def go(plan: Plan, how: How) -> None:
     """As `start`, with the plan at hand."""
     from offramp.store.store import Store
-    from offramp.study.plan.forecast import forecast
+    from offramp.study.plan.forecast import forecast, on_machines
 
     if not how.silent:
         remark(plan)
     if how.dry_run:
         found = forecast(plan, Store(how.root), how.device, how.here)
-        found["workers"] = asdict(staff(plan, how))
+        if how.on is None:
+            found["workers"] = asdict(staff(plan, how))
+        else:
+            speed = how.speed or found["totals"]["macs_per_second"]
+            found["cluster"] = on_machines([(_spans(plan, how), speed)], how.price)
         needed = None if how.power is None else _power(plan, how.root, how.power)
         found |= {} if needed is None else {"power": asdict(needed)}
         show_forecast(found, how.as_json, how.speed)
@@ -243,6 +290,17 @@ def go(plan: Plan, how: How) -> None:
     if how.as_json:
         emit(outcome.found)
     close(outcome)
+
+
+def _spans(plan: Plan, how: How) -> Spans:
+    """What is left of a plan on many machines, in MACs."""
+    from offramp.store.store import Store
+    from offramp.study.plan.forecast import MACHINES
+    from offramp.study.plan.schedule import Schedule, spans
+
+    store = Store(how.root)
+    there = [] if plan.provisional else [key for key in plan.nodes if store.has_node(key)]
+    return spans(Schedule(plan, frozenset(there)), MACHINES)
 
 
 def _power(plan: Plan, root: Place, difference: float) -> SeedsNeeded:
@@ -300,8 +358,14 @@ def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> Keyboar
     from offramp.store.store import Store
     from offramp.study.run.pool import run_pooled
 
+    store = Store(how.root)
     try:
-        watch(run_pooled(plan, Store(how.root), conduct(how.device, workers.count)), progress)
+        if how.cluster is None:
+            watch(run_pooled(plan, store, conduct(how.device, workers.count)), progress)
+        else:
+            from offramp.study.run.driver import run_on_cluster
+
+            watch(run_on_cluster(plan, store, how.cluster), progress)
     except KeyboardInterrupt as error:
         return error
     return None
@@ -404,6 +468,13 @@ def staff(plan: Plan, how: How) -> Workers:
     from offramp.store.store import Store
     from offramp.study.plan.workers import asked, suited
 
+    if how.cluster is not None:
+        from offramp.study.plan.workers import Workers
+        from offramp.study.run.driver import needs_of
+
+        room = how.cluster.room(needs_of(plan))
+        here = ", started here" if how.cluster.own else ""
+        return Workers(room.tasks, f"on Ray{here}: {counted(room.machines, 'machine')} by now")
     if how.workers is not None:
         return asked(plan, how.workers)
     return suited(plan, Store(how.root), how.device)
@@ -413,9 +484,6 @@ def _start(
     path: Path, settings: Sequence[str], data_root: Path | None, budget: str | None, how: How
 ) -> None:
     """Plan and run what a file asks for; exits as `start`."""
-    from offramp import units
-    from offramp.study.plan.forecast import measured
-    from offramp.study.plan.plan import make_plan
     from offramp.study.spec.file import members
 
     for name, given in (("--speed", how.speed), ("--power", how.power)):
@@ -435,18 +503,36 @@ def _start(
             )
     if budget is not None and how.until is not None:
         raise OfframpError("--budget makes a study smaller, --until-decided larger; leave one out")
-    if len(asked) > 1:
-        _start_all(path, asked, how)
-        return
+    with reached(how) as how:
+        if len(asked) > 1:
+            _start_all(path, asked, how)
+        else:
+            _start_one(path, settings, data_root, budget, asked[0].study, how)
+
+
+def _start_one(
+    path: Path,
+    settings: Sequence[str],
+    data_root: Path | None,
+    budget: str | None,
+    study: Study,
+    how: How,
+) -> None:
+    """Of one study, made smaller where it is to fit a time."""
+    from offramp import units
+    from offramp.study.plan.forecast import measured
+    from offramp.study.plan.plan import make_plan
+    from offramp.study.spec.file import members
+
     if budget is not None:
         seconds = units.parse(budget, units.TIME, "--budget")
         with reading_shown(not how.silent):
-            plan = make_plan(asked[0].study, how.device, provisional=how.dry_run)
+            plan = make_plan(study, how.device, provisional=how.dry_run)
         how = replace(how, here=measured(plan, how.device))
         chosen, weak = fitting(plan, seconds, budget, how)
         how = replace(how, unreliable=weak)
-        asked = members(path, [*settings, *chosen], data_root)
-    start(asked[0].study, how)
+        study = members(path, [*settings, *chosen], data_root)[0].study
+    start(study, how)
 
 
 def fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -531,22 +617,29 @@ def _shown(made: Iterator[Plan], shown: bool) -> Iterator[Plan]:
 
 def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
     from offramp.store.store import Store
-    from offramp.study.plan.forecast import together
+    from offramp.study.plan.forecast import on_machines, together
     from offramp.study.plan.plan import plans
 
     device = how.device
     planned = plans([member.study for member in asked], device, provisional=True)
-    workers = []
+    workers: list[dict[str, Any]] = []
+    spans: list[Spans] = []
 
     def named() -> Iterator[tuple[str, Plan]]:  # one at a time: networks need not all stay in memory
         for member, plan in zip(asked, planned, strict=True):
-            workers.append(asdict(staff(plan, how)))
+            if how.on is None:
+                workers.append(asdict(staff(plan, how)))
+            else:
+                spans.append(_spans(plan, how))
             own = member.study.data.split_seed == "trial"
             yield f"{member.path.stem}, seed {member.study.seeds[0]}" if own else member.path.stem, plan
 
     found = together(named(), Store(how.root), device)
-    for one, its in zip(found["studies"], workers, strict=True):
+    for one, its in zip(found["studies"], workers, strict=how.on is None):
         one["workers"] = its
+    if how.on is not None:
+        speeds = [how.speed or one["totals"]["macs_per_second"] for one in found["studies"]]
+        found["cluster"] = on_machines(list(zip(spans, speeds, strict=True)), how.price)
     found["totals"] |= at_speed(found["totals"], how.speed)
     if how.as_json:
         emit(found)
@@ -565,8 +658,11 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
         note += "\nthere: at the given speed."
     show(listing, f"{path}: {len(asked)} studies", note)
     typer.echo(said_of(found["totals"]))
-    least, most = min(w["count"] for w in workers), max(w["count"] for w in workers)
-    typer.echo(f"Workers: {least if least == most else f'{least} to {most}'} (why is in --json).")
+    if how.on is None:
+        least, most = min(w["count"] for w in workers), max(w["count"] for w in workers)
+        typer.echo(f"Workers: {least if least == most else f'{least} to {most}'} (why is in --json).")
+    else:
+        show_machines(found["cluster"])
     _provisional(found["studies"])
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from offramp.paper.recipes import RECIPES, SEEDS, PaperRecipe
 from offramp.report.evidence import Evidence
+from offramp.report.machines import ran
 from offramp.report.model import Detail
 from offramp.store.manifest import ExecutionRecord, NumericsRecord, Provenance
 from offramp.store.record import TrialRecord
@@ -40,7 +41,7 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Training", _by_pair(evidence, _training)),
         Detail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
         Detail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
-        Detail("Machine", _each(_machine(t.manifest.provenance) for t in trials)),
+        Detail("Machine", ran(trials) or _each(_machine(t.manifest.provenance) for t in trials)),
         Detail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
         Detail("Revision of the code", _known(trials, "git")),
         Detail("Finished", [_span(_known(trials, "finished"))]),

@@ -17,7 +17,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.values import Frozen
 from offramp.meters import free_memory
 from offramp.study.plan.limits import CacheLimits, free_at_start, of_caches, share
-from offramp.study.plan.plan import Plan, can_fuse
+from offramp.study.plan.plan import Plan, grouped
 from offramp.study.plan.workers import need
 from offramp.units import size
 
@@ -126,10 +126,7 @@ def _groups(plan: Plan) -> Iterator[tuple[list[Node], list[Node]]]:
     done: set[str] = set()
     while waiting:
         ready = [node for node in waiting if done.issuperset(node.needs)]
-        group = ready[:1]
-        for node in ready[1:]:
-            if plan.study.execution.fuse and all(can_fuse(member, node) for member in group):
-                group.append(node)
+        group, *_ = grouped(ready, plan.study.execution.fuse)
         done |= {node.key for node in group}
         waiting = [node for node in waiting if node.key not in done]
         yield group, waiting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import Any
@@ -16,6 +16,7 @@ from offramp.store.store import Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan
+from offramp.study.plan.schedule import Spans, sizes
 from offramp.study.plan.workers import need
 
 
@@ -131,3 +132,30 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
     }
     totals["share_of_written"] = totals["macs"] / totals["macs_written"]
     return {"studies": studies, "totals": totals}
+
+
+MACHINES = 256  # the most that a forecast looks at
+
+
+def on_machines(plans: Sequence[tuple[Spans, float]], price: float | None = None) -> dict[str, Any]:
+    """What is left on 1 to MACHINES equal machines, of plans that run one after another, each at so many
+    MACs a second; in the types of JSON. price: of a machine an hour.
+
+    shortest: seconds of the longest chain of phases, below which no number of machines comes; chain: the
+    phases of the plan whose chain is longest.  by_machines: seconds, how many times faster than one
+    machine that is, how passes are shared (see `schedule.Passes`), and the price, as long as more
+    machines gain anything.
+    """
+    rows: list[dict[str, Any]] = []
+    for count in sizes(MACHINES):
+        chosen = [found.by_machines[count] for found, _ in plans]
+        seconds = sum(m / speed for (_, m), (_, speed) in zip(chosen, plans, strict=True))
+        if rows and seconds > 0.99 * rows[-1]["seconds"]:
+            break
+        faster = rows[0]["seconds"] / seconds if rows and seconds else 1.0
+        ways = sorted({passes for passes, _ in chosen})
+        row = {"machines": count, "seconds": seconds, "faster": faster, "passes": ways}
+        rows.append(row if price is None else {**row, "price": count * seconds / 3600 * price})
+    longest, _ = max(plans, key=lambda one: one[0].critical / one[1])
+    shortest = sum(found.critical / speed for found, speed in plans)
+    return {"shortest": shortest, "chain": list(longest.chain), "by_machines": rows}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -121,17 +121,23 @@ def data_identity(data: Data) -> dict[str, Any]:
 
 
 def make_plan(
-    study: Study, device: torch.device | None = None, provisional: bool = False, data: Data | None = None
+    study: Study,
+    device: torch.device | None = None,
+    provisional: bool = False,
+    data: Data | None = None,
+    numerics: Numerics | None = None,
 ) -> Plan:
     """Read the data, build the network, resolve every strategy for every seed.
 
     provisional: go by declared counts and random weights where data or weights are not here, for a
-    plan to look at; nothing is fetched.  data: of `read_data`, where it is at hand.
+    plan to look at; nothing is fetched.  data: of `read_data`, where it is at hand.  numerics: what the
+    study's profile says, where it lies on another machine.
 
     Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
     """
-    with _at(study, "numerics"):
-        numerics = profiles.find(study.numerics, (device or devices.chosen()).type)
+    if numerics is None:
+        with _at(study, "numerics"):
+            numerics = profiles.find(study.numerics, (device or devices.chosen()).type)
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
         with _at(study, "strategies", index):
             programs.find(strategy.source)
@@ -314,7 +320,7 @@ def _word(name: str) -> str:
 
 def can_fuse(one: Node, other: Node) -> bool:
     """Whether two phases may share a pass over the data: heads on one frozen trunk."""
-    if any(part.kind == "segment" for node in (one, other) for part in node.trained):
+    if not (_heads_alone(one) and _heads_alone(other)):
         return False
     if one.seed != other.seed or one.recipe.batch_size != other.recipe.batch_size:
         return False
@@ -327,3 +333,24 @@ def can_fuse(one: Node, other: Node) -> bool:
                 if held.setdefault(part, source) != source:
                     return False
     return True
+
+
+def _heads_alone(node: Node) -> bool:
+    return not any(part.kind == "segment" for part in node.trained)
+
+
+def grouped(
+    ready: Sequence[Node], fuse: bool, together: Callable[[Node, Node], bool] = can_fuse
+) -> list[list[Node]]:
+    """As claims are made: each phase with all after it that can share its pass."""
+    found: list[list[Node]] = []
+    fusible: dict[int, list[list[Node]]] = {}  # by seed
+    for node in ready:
+        with_heads = fusible.setdefault(node.seed, []) if fuse and _heads_alone(node) else []
+        group = next((g for g in with_heads if all(together(one, node) for one in g)), None)
+        if group is None:
+            group = []
+            found.append(group)
+            with_heads.append(group)
+        group.append(node)
+    return found

@@ -16,13 +16,12 @@ import torch
 
 from offramp.data.dataset import FileSplit, Split
 from offramp.engine.memory import saved_bytes
-from offramp.engine.resolve import Node
 from offramp.errors import OfframpError
 from offramp.meters import free_addresses, free_memory, usable_cores
 from offramp.parts import backbone
 from offramp.store.store import Store
 from offramp.study.plan.limits import SHARE
-from offramp.study.plan.plan import Plan, can_fuse
+from offramp.study.plan.plan import Plan, grouped
 from offramp.units import counted, size
 
 PROCESS = 500 * 2**20  # bytes of a process with the libraries loaded
@@ -192,20 +191,7 @@ def widest(plan: Plan, there: Collection[str]) -> int:
     waiting = [node for node in plan.nodes.values() if node.key not in done]
     while waiting:
         ready = [node for node in waiting if done.issuperset(node.needs)]
-        most = max(most, _groups(ready, plan.study.execution.fuse))
+        most = max(most, len(grouped(ready, plan.study.execution.fuse)))
         done |= {node.key for node in ready}
         waiting = [node for node in waiting if node.key not in done]
     return most
-
-
-def _groups(ready: list[Node], fuse: bool) -> int:
-    """As claims are made: a phase, with all that can share its pass."""
-    count = 0
-    while ready:
-        group = [ready[0]]
-        for node in ready[1:]:
-            if fuse and all(can_fuse(member, node) for member in group):
-                group.append(node)
-        ready = [node for node in ready if node not in group]
-        count += 1
-    return count

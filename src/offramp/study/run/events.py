@@ -86,7 +86,15 @@ class Left:
     keys: tuple[str, ...]
 
 
-Event = Reused | Began | Epoch | Finished | Failed | Waiting | Note | TrialDone | Room | Left
+@dataclass(frozen=True)
+class Broken:
+    """A machine could not do what it was given. again: whether it, or another, may after a while."""
+
+    text: str
+    again: bool
+
+
+Event = Reused | Began | Epoch | Finished | Failed | Waiting | Note | TrialDone | Room | Left | Broken
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
 BY_EXIT = ("accuracy", "validation_accuracy")  # mappings whose keys JSON turns into text
 

@@ -73,8 +73,8 @@ class Lost(Exception):
 class Run:
     """What one process works with.
 
-    allowed: the limits of `cache`, which is None where the study wants none.  answers: logits that trials
-    have in common.
+    allowed: the limits of `cache`, which is None where the study wants none.  answers: logits that
+    trials have in common.
     """
 
     ledger: Ledger

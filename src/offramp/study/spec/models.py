@@ -159,6 +159,8 @@ class ExecutionSpec(Section):
     loader: images in memory, or read from files when they are needed; `auto` goes by their size and
     augmentation.  loader_workers: processes that read them; None goes by the number of cores.
 
+    gpus_per_trial: on a cluster, the share of a GPU that each group of phases is given.
+
     `plain` runs each phase alone, live and unshared, so there the three switches are off.
     """
 
@@ -170,6 +172,7 @@ class ExecutionSpec(Section):
     cache_disk: Limit = "auto"
     loader: Literal["auto", "resident", "streaming"] = "auto"
     loader_workers: Annotated[int, Field(ge=0)] | None = None
+    gpus_per_trial: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,131 @@
+"""What a cluster costs: the driver's part of a run of phases without work, and two machines of one core
+against two processes of `--workers 2`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contest import Result, against, middle
+from benchmarks.subjects import Setting, plan
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
+from offramp.study.run import cluster as clusters
+from offramp.study.run import driver, events, task
+from offramp.study.run.ledger import Failures, Ledger
+from offramp.study.run.run import Conduct
+
+HALF = str(Path(__file__).parents[1] / "studies" / "one-thread.json")
+DEMO = Setting("digits-cnn", 1200, 20, test_images=300, data="digits", numerics=HALF, learning_rate=0.01)
+PHASES = 1000
+
+
+def measure(quick: bool) -> Iterator[Result]:
+    with two_machines() as joined:
+        yield from overhead(joined, PHASES // 10 if quick else PHASES, 1 if quick else 3)
+        yield from beside(joined, replace(DEMO, epochs=2) if quick else DEMO, 1 if quick else 3)
+
+
+@contextmanager
+def two_machines() -> Iterator[clusters.Cluster]:
+    """A head without cores, and two machines of one core, in processes of this machine."""
+    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1)
+        os.environ["RAY_ADDRESS"] = made.address
+        with clusters.joined("ray") as found:
+            yield found
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        made.shutdown()
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A cluster whose machines say that they have done what they have not."""
+
+    cluster: clusters.Cluster
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cluster, name)
+
+    def submit(self, order: str, needs: clusters.Needs) -> Any:
+        options = {"num_cpus": needs.cpus, "max_retries": 0, "num_returns": "streaming"}
+        return self.cluster.ray.remote(**options)(idle).remote(order)
+
+
+def idle(line: str) -> Iterator[str]:
+    order = task.loads(line)
+    if order.keys:
+        yield events.dumps(events.Began(order.keys, 0, "nowhere"))
+    for key in order.keys:
+        yield events.dumps(events.Finished(key, 0.0))
+    for trial in order.trials:
+        yield events.dumps(events.TrialDone(trial, False))
+
+
+def overhead(joined: clusters.Cluster, phases: int, rounds: int) -> Iterator[Result]:
+    """Seconds of the driver a phase, all of Ray's included, where no phase takes any time."""
+    small = plan(replace(DEMO, seeds=tuple(range(10))))
+    seeds = tuple(range(max(1, 10 * phases // len(small.nodes))))
+    asked = plan(replace(DEMO, seeds=seeds))
+    times = [_driven(asked, Idle(joined)) / len(asked.nodes) for _ in range(1 + rounds)][1:]
+    trials = len(asked.trials)
+    note = f"seconds a phase: {len(asked.nodes)} phases and {trials} trials without work, two machines"
+    yield middle("cluster: the driver's part of a phase", times, note=note)
+
+
+def _driven(asked: Plan, joined: Any) -> float:
+    """Seconds; the store gets nothing but plans of trials."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as failed:
+        store = Store(Path(folder))
+        order = driver.order_of(asked, store, 20.0)
+        ledger = Ledger(asked, store, Failures(Path(failed)))
+        open_trials = {trial.id: trial for trial in asked.trials}
+        needs = clusters.Needs(1, 0)
+        began = time.perf_counter()
+        done = sum(
+            isinstance(event, events.Finished)
+            for event in driver.Driver(ledger, joined, needs, order, open_trials).work()
+        )
+        assert done == len(asked.nodes)
+        return time.perf_counter() - began
+
+
+def beside(joined: clusters.Cluster, setting: Setting, rounds: int) -> Iterator[Result]:
+    """The demo on two machines of one core, against two processes of one thread."""
+    from offramp.study.run.pool import run_pooled
+
+    asked = plan(setting)
+    there, here = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(1 + rounds):
+            roots = [Path(folder) / f"{name}{turn}" for name in ("ray", "pool")]
+            conduct = Conduct(asked_device(), Path(folder) / "caches", workers=2)
+            began = time.perf_counter()
+            list(driver.run_on_cluster(asked, Store(roots[0]), joined))
+            between = time.perf_counter()
+            list(run_pooled(asked, Store(roots[1]), conduct))
+            there.append(between - began)
+            here.append(time.perf_counter() - between)
+    note = f"best {min(there[1:]):.1f} / {min(here[1:]):.1f} s, {rounds} turns after one to warm up"
+    name = "cluster: --workers 2 against two machines of one core"
+    yield against(name, here[1:], there[1:], bar=0.95, better="higher", note=note)
+
+
+def asked_device() -> Any:
+    from offramp import device
+
+    return device.chosen("cpu")

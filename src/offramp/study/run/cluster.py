@@ -1,0 +1,204 @@
+"""Machines that Ray makes one: joining or starting it, what there is room for, tasks and what they say.
+
+The only file that knows Ray. A task is given one line of JSON and says lines of JSON; Ray's own object
+store holds nothing else. Ray is imported when a cluster is asked for, and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from offramp.errors import OfframpError
+from offramp.meters import usable_cores
+
+LEAST = (2, 52)  # before it, any page in a browser could run code in a cluster (CVE-2025-62593)
+CLIENT = "ray://"
+HERE = "ray"  # what starts Ray on this machine, or joins the cluster of RAY_ADDRESS
+OBJECTS = 80 * 2**20  # bytes of Ray's object store here: it holds lines of text
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+TOKEN_FILE = ".ray/auth_token"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task takes of its machine. memory: bytes.  gpus: 0 for none, less than 1 for a share."""
+
+    cpus: int
+    memory: int
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many tasks a cluster has room for at once, and on how many machines."""
+
+    tasks: int
+    machines: int
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a task said. lost: why nothing more will come although it was not finished, in words."""
+
+    task: Any
+    lines: tuple[str, ...] = ()
+    ended: bool = False
+    lost: str | None = None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process has joined. own: whether this process started it."""
+
+    ray: Any = field(repr=False)
+    own: bool
+    by_client: bool
+
+    @property
+    def device(self) -> str:
+        """The class of device that tasks get: GPUs where any machine has one."""
+        return "cuda" if any(node.get("GPU", 0) for node in self._resources()) else "cpu"
+
+    def room(self, needs: Needs) -> Room:
+        """For tasks that need so much, on machines that are there now."""
+        fits = []
+        for has in self._resources():
+            fit = min(has.get("CPU", 0) // needs.cpus, has.get("memory", 0) // max(1, needs.memory))
+            if needs.gpus:
+                fit = min(fit, has.get("GPU", 0) // needs.gpus)
+            fits.append(int(fit))
+        return Room(sum(fits), sum(fit > 0 for fit in fits))
+
+    def _resources(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def submit(self, order: str, needs: Needs) -> Any:
+        """A task that does what an order says, as soon as there is room for it."""
+        from offramp.study.run import machine
+
+        options = {
+            "num_cpus": needs.cpus,
+            "num_gpus": needs.gpus,
+            "memory": needs.memory,
+            "max_retries": 0,  # whoever listens starts it anew, and says so
+        }
+        if self.by_client:  # which brings what a task says only when it has ended
+            return self.ray.remote(**options)(machine.work_through).remote(order)
+        return self.ray.remote(**options, num_returns="streaming")(machine.work).remote(order)
+
+    def hear(self, tasks: Sequence[Any], seconds: float) -> list[Heard]:
+        """What tasks say next; nothing after so many seconds."""
+        if not tasks:
+            time.sleep(seconds)
+            return []
+        ready, _ = self.ray.wait(list(tasks), num_returns=1, timeout=seconds)
+        return [self._hear(task) for task in ready]
+
+    def _hear(self, task: Any) -> Heard:
+        try:
+            if self.by_client:
+                return Heard(task, tuple(self.ray.get(task)), ended=True)
+            return Heard(task, (self.ray.get(next(task)),))
+        except StopIteration:
+            return Heard(task, ended=True)
+        except self.ray.exceptions.TaskCancelledError:
+            return Heard(task, ended=True)
+        except self.ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())
+            return Heard(task, ended=True, lost=LOST.get(type(error).__name__, words))
+
+    def cancel(self, task: Any, force: bool = False) -> None:
+        """Interrupt a task as Ctrl-C would; or kill it."""
+        with suppress(self.ray.exceptions.RayError, ValueError):
+            self.ray.cancel(task, force=force)
+
+
+LOST = {
+    "WorkerCrashedError": "its process was killed",
+    "NodeDiedError": "its machine is gone",
+    "LocalRayletDiedError": "its machine is gone",
+    "OutOfMemoryError": "it was killed for lack of memory",
+}
+
+
+def is_address(where: str) -> bool:
+    """Whether `--on` names a cluster, or Ray on this machine."""
+    return where == HERE or where.startswith(CLIENT)
+
+
+@contextmanager
+def joined(where: str) -> Iterator[Cluster]:
+    """Join the cluster at `where` (`ray://HOST:PORT`), or that of RAY_ADDRESS, or start Ray here, for
+    this machine alone, and end it with the block.
+
+    Raises OfframpError where Ray is not installed or too old, and where no cluster answers.
+    """
+    check_version()
+    address = where if where.startswith(CLIENT) else os.environ.get("RAY_ADDRESS") or None
+    with TemporaryDirectory(prefix="offramp-ray-", ignore_cleanup_errors=True) as folder:
+        if address is None:
+            _protect()
+        ray = _imported()
+        try:
+            quiet = {"log_to_driver": False, "logging_level": "error"}
+            if address is None:
+                mine = {"num_cpus": usable_cores(), "object_store_memory": OBJECTS}
+                ray.init("local", include_dashboard=False, _temp_dir=folder, **mine, **quiet)
+            else:
+                ray.init(address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise OfframpError(
+                f"no cluster can be had at {address or 'this machine'} ({reason}); start Ray there, or "
+                "leave --on out"
+            ) from None
+        try:
+            yield Cluster(ray, own=address is None, by_client=(address or "").startswith(CLIENT))
+        finally:
+            ray.shutdown()
+
+
+def check_version() -> None:
+    """Raises OfframpError where Ray is not installed, or a version that others can misuse."""
+    try:
+        version = metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        raise OfframpError("Ray is not installed; pip install 'offramp[ray]'") from None
+    if not is_safe(version):
+        raise OfframpError(
+            f"Ray {version} lets web pages run code in a cluster (CVE-2025-62593); pip install "
+            "'offramp[ray]' brings a newer one"
+        )
+
+
+def is_safe(version: str) -> bool:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return (major, minor) >= LEAST
+
+
+def _protect() -> None:
+    """Have Ray, when started here, listen on the loopback alone and to those who know a token."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # of which its loopback is a consequence
+    os.environ["RAY_AUTH_MODE"] = "token"
+    known = any(os.environ.get(name) for name in TOKENS) or (Path.home() / TOKEN_FILE).exists()
+    if not known:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _imported() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would tell its makers of this run
+    import ray
+    from ray._private import worker
+
+    # What it has to say of machines that are gone it prints on standard output, with pages of logs.
+    vars(worker)["_worker_logs_enabled"] = False
+    return ray

@@ -1,0 +1,166 @@
+"""`--on ray`, as far as one machine and no cluster show it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from command import STUDY, Cli, data, without
+
+from offramp.study.run import cluster
+
+SCALE = Path(__file__).parents[2] / "docs" / "scale"
+
+
+@pytest.fixture(autouse=True)
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    Path("study.yaml").write_text(STUDY)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--on there", "--on must be local, ray or ray://HOST:PORT; got 'there'"),
+        ("--on ray://head", "--on must be local, ray or ray://HOST:PORT; got 'ray://head'"),
+        ("--on ray --workers 2", "--workers is for one machine"),
+        ("--price-per-hour 2 --dry-run", "add --dry-run --on ray"),
+        ("--price-per-hour 2 --on ray", "add --dry-run --on ray"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(cli: Cli, words: str, said: str) -> None:
+    answer = cli("run", "study.yaml", *words.split())
+    assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1
+
+
+def test_an_old_ray_is_refused_and_none_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not cluster.is_safe("2.51.1") and cluster.is_safe("2.52.0") and cluster.is_safe("3.0.0rc1")
+    monkeypatch.setattr(cluster.metadata, "version", lambda _: "2.51.1")
+    answer = cli("run", "study.yaml", "--on", "ray")
+    assert answer.code == 2 and "CVE-2025-62593" in answer.err
+    found = data(cli("doctor", "--json"))["findings"]
+    (ray,) = (each for each in found if each["what"] == "Ray")
+    assert "CVE-2025-62593" in ray["remedy"]
+
+    def none(_: str) -> str:
+        raise cluster.metadata.PackageNotFoundError("ray")
+
+    monkeypatch.setattr(cluster.metadata, "version", none)
+    answer = cli("run", "study.yaml", "--on", "ray")
+    assert answer.code == 2 and "pip install 'offramp[ray]'" in answer.err
+    assert not Path("runs").exists()
+
+
+def test_doctor_tells_of_a_cluster_without_a_token(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    (open_,) = (f for f in data(cli("doctor", "--json"))["findings"] if f["what"] == "cluster")
+    assert "without a token" in open_["found"] and "can run anything" in open_["remedy"]
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    (shut,) = (f for f in data(cli("doctor", "--json"))["findings"] if f["what"] == "cluster")
+    assert "with a token" in shut["found"] and shut["remedy"] == "" and "secret" not in str(shut)
+
+
+def test_one_machine_needs_no_ray() -> None:
+    """Nor does a forecast; a cluster does, which shows that it was refused."""
+    dry = ["run", "study.yaml", "--dry-run", "--on", "ray"]
+    local, forecast, there = without(
+        "ray", ["run", "study.yaml"], dry, ["run", "study.yaml", "--on", "ray"]
+    )
+    assert local.code == 0 and "6 of 6 trials" in local.out
+    assert forecast.code == 0 and "Longest chain" in forecast.out
+    assert there.code != 0 and "ray is refused" in there.err
+
+
+def test_a_forecast_tells_time_chain_and_price(cli: Cli) -> None:
+    words = [
+        "run",
+        "study.yaml",
+        "--dry-run",
+        "--on",
+        "ray",
+        "--price-per-hour",
+        "3600",
+        "--speed",
+        "1MMACs",
+    ]
+    answer = cli(*words)
+    assert answer.code == 0, answer.err
+    assert "machines  " in answer.out and "price" in answer.out
+    assert "Longest chain" in answer.out and "No number of machines takes less" in answer.out
+    found = data(cli(*words, "--json"))["cluster"]
+    for row in found["by_machines"]:
+        assert row["price"] == pytest.approx(row["machines"] * row["seconds"])
+        assert row["seconds"] >= 0.999 * found["shortest"]
+    assert not Path("runs").exists()
+
+
+def test_a_list_is_forecast_too(cli: Cli) -> None:
+    Path("list.yaml").write_text("studies: [study.yaml, other.yaml]")
+    Path("other.yaml").write_text(STUDY.replace("seeds: [1, 2]", "seeds: [3]"))
+    answer = cli("run", "list.yaml", "--dry-run", "--on", "ray")
+    assert answer.code == 0 and "On machines like this one" in answer.out, answer.err
+
+
+def test_the_files_of_the_docs_can_be_read() -> None:
+    for name in ("sky.yaml", "rayjob.yaml"):
+        assert isinstance(yaml.safe_load((SCALE / name).read_text()), dict)
+    job = yaml.safe_load((SCALE / "rayjob.yaml").read_text())
+    assert job["kind"] == "RayJob" and job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    run = yaml.safe_load((SCALE / "sky.yaml").read_text())["run"]
+    subprocess.run(["bash", "-n"], input=run, text=True, check=True)
+
+
+STAND_IN = {
+    "scontrol": 'printf "one\\ntwo\\nthree\\n"',
+    # Runs what is to run on a node, after the options of srun; a node's name is all that is left of it.
+    "srun": "while [[ $1 == --* ]]; do "
+    '[[ $1 == --nodelist=* ]] && export NODE=${1#*=}; shift; done; "$@"',
+    "hostname": "echo 10.0.0.1",
+    "ray": 'echo "ray on ${NODE:-driver}: $* ${RAY_AUTH_MODE} ${#RAY_AUTH_TOKEN}" >> said; '
+    "[[ $1 == status ]] || exec sleep 60",
+    "offramp": 'echo "offramp: $* $RAY_ADDRESS" >> said; trap "echo saved >> said; exit 143" TERM; '
+    "touch begun; for i in $(seq 600); do [[ -e over ]] && exit 0; sleep 0.1; done",
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> subprocess.Popen[str]:
+    for name, body in STAND_IN.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        path.chmod(0o755)
+    given = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "n[1-3]"}
+    return subprocess.Popen(
+        ["bash", str(SCALE / "slurm.sh"), "study.yaml"],
+        env=os.environ | given | {"SLURM_CPUS_PER_TASK": "4"},
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_slurm_script_by_its_parts(slurm: subprocess.Popen[str], ended: bool) -> None:
+    """It starts Ray on each node, then the study; its end, or Slurm's signal, ends all of it."""
+    while not Path("begun").exists():
+        assert slurm.poll() is None
+    if ended:
+        slurm.terminate()
+    else:
+        Path("over").touch()
+    assert slurm.wait(timeout=60) == (143 if ended else 0)
+    said = Path("said").read_text()
+    assert "ray on one: start --block --num-cpus=4 --num-gpus=0" in said
+    assert "--head --node-ip-address=10.0.0.1 --port=6379" in said
+    for node in ("two", "three"):
+        assert f"ray on {node}: start" in said
+    assert said.count("--address=10.0.0.1:6379") == 2
+    assert said.count(" token 64") >= 3
+    assert "offramp: run study.yaml --on ray --store" in said and "10.0.0.1:6379" in said
+    assert ("saved" in said) == ended

@@ -1,0 +1,50 @@
+"""Where phases ran; times of unlike machines are not compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offramp.report import evidence, machines
+from offramp.report.page.how import facts
+from offramp.store.store import Store
+from support import run_all, tiny_plan, tiny_study
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trials that ran plain, each phase alone: their times are results."""
+    root = tmp_path_factory.mktemp("plain") / "runs"
+    study = tiny_study(["baseline", "joint"], execution={"mode": "plain"}, recipe={"epochs": 1})
+    run_all(tiny_plan(study), root)
+    return root
+
+
+def test_times_of_one_machine_are_measured(root: Path) -> None:
+    found = evidence.from_store(root)
+    assert all(trial.comparable for trial in found.trials)
+    assert not [note for note in found.missing if "unlike machines" in note]
+    (where,) = machines.ran(found.trials)
+    assert where.endswith("2 phases")
+    assert where in next(fact for fact in facts(found) if fact.name == "Machine").values
+
+
+def test_times_of_unlike_ones_are_estimates_and_said_to_be(root: Path) -> None:
+    store = Store(root)
+    key = store.nodes()[0]
+    node, weights = store.read_node(key), store.node_weights(key)
+    history, cost = store.node_history(key), store.node_cost(key)
+    elsewhere = {**node.provenance, "machine": "other", "device": "Another CPU", "cores": 96}
+    store.discard_node(key)
+    store.write_node(node.model_copy(update={"provenance": elsewhere}), weights, history, cost)
+    found = evidence.from_store(root)
+    assert not any(trial.comparable for trial in found.trials)
+    (said,) = (note for note in found.missing if "unlike machines" in note)
+    assert "Another CPU, 96 cores" in said
+    costs = found.table[(found.table["phase"] != "final") & found.table["epoch"].isna()]
+    assert len(costs) and not costs["measured"].any()
+    assert found.table[found.table["phase"] == "final"]["measured"].all()
+    assert "other (Another CPU, 96 cores): 1 phase" in machines.ran(found.trials)
+    joined = evidence.join([found, evidence.from_store(root)])
+    assert [note for note in joined.missing if "unlike machines" in note] == [said]

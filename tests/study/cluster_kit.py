@@ -1,0 +1,99 @@
+"""One Ray cluster of processes for all tests of clusters, and what they run on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from offramp.study.run.cluster import joined
+
+# Before Ray is imported: on the loopback, with a token, and no word of it to its makers.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+STUDY = """\
+seeds: [1]
+strategies: [baseline, joint, two-stage]
+backbone: digits-cnn
+data: digits
+numerics: {profile}
+recipe: {{epochs: {epochs}, batch_size: 64, learning_rate: 1e-3, optimizer: adam}}
+"""
+ONE_THREAD = {"numerics": {"device": "cpu", "threads": 1}}
+
+
+def study_file(folder: Path, epochs: int = 2) -> Path:
+    """A study of three strategies of one thread each, in a new folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    profile = folder / "one.json"
+    profile.write_text(json.dumps(ONE_THREAD))
+    path = folder / "study.yaml"
+    path.write_text(STUDY.format(profile=profile, epochs=epochs))
+    return path
+
+
+class Machines:
+    """The cluster of the tests: a head without cores, and two machines with one core each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.nodes: list[Any] = []
+        self.whole()
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def whole(self) -> None:
+        """Two machines, whatever the test before left."""
+        while len(self.nodes) < 2:
+            self.add()
+        while len(self.nodes) > 2:
+            self.cluster.remove_node(self.nodes.pop())
+
+    def add(self) -> None:
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
+
+    def wait(self) -> None:
+        """Until Ray has seen which machines are gone."""
+        import ray
+
+        with joined("ray"):
+            while sum(n["Alive"] for n in ray.nodes()) != len(self.nodes) + 1:
+                time.sleep(0.2)
+
+    def kill(self, worker: psutil.Process | None = None) -> None:
+        """The end of a machine, of the one that `worker` is on, without a word."""
+        parent = None if worker is None else worker.ppid()
+        raylets = {n: n.all_processes["raylet"][0].process.pid for n in self.nodes}
+        node = next(n for n, pid in raylets.items() if parent in (None, pid))
+        self.nodes.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.fixture(scope="session")
+def _machines() -> Iterator[Machines]:
+    pytest.importorskip("ray")
+    made = Machines()
+    yield made
+    made.cluster.shutdown()
+
+
+@pytest.fixture
+def machines(_machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    _machines.whole()
+    monkeypatch.setenv("RAY_ADDRESS", _machines.address)
+    return _machines

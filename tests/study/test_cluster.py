@@ -1,0 +1,253 @@
+"""A cluster of Ray, in processes of this machine: what it trains, and what becomes of it when parts of
+it die. All tests share one cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster_kit import Machines, _machines, machines, study_file
+from kit import check_equal, check_sound, notes, trained
+
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run.cluster import joined
+from offramp.study.run.driver import run_on_cluster
+from offramp.study.run.events import Began, Epoch, Event, Failed, Room
+from offramp.study.spec.file import read
+from support import CPU
+
+__all__ = ["_machines", "machines"]
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+See = Callable[[Event], None]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return make_plan(read(study_file(tmp_path_factory.mktemp("study"), epochs=8)), CPU)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """What one process makes of the plan."""
+    from offramp.study.run.run import Conduct, run
+
+    root = tmp_path_factory.mktemp("local") / "store"
+    store = Store(root)
+    list(run(plan, store, Conduct(CPU, root / "caches")))
+    return store
+
+
+def carried_out(plan: Plan, root: Path, see: See = lambda _: None) -> list[Event]:
+    """Run a plan on the cluster of RAY_ADDRESS; what happened. see: is told at once."""
+    found = []
+    with joined("ray") as cluster:
+        for event in run_on_cluster(plan, Store(root), cluster, checkpoint_seconds=0.0):
+            found.append(event)
+            see(event)
+    return found
+
+
+def command(folder: Path, plan: Plan) -> list[str]:
+    """The command that runs the plan's study on the cluster, into `folder / "store"`."""
+    study = Path(plan.study.numerics).parent / "study.yaml"
+    run = ["run", str(study), "--on", "ray", "--store", str(folder / "store")]
+    return [sys.executable, "-m", "offramp", *run]
+
+
+def check_once(plan: Plan, happened: list[Event]) -> None:
+    """Every node was trained to its end exactly once, and nothing failed."""
+    assert sorted(trained(happened)) == sorted(plan.nodes)
+    assert not [event for event in happened if isinstance(event, Failed)]
+
+
+def at_work(store: Store, event: Event) -> psutil.Process:
+    """The process that an epoch comes from: it holds the lock of its phase."""
+    assert isinstance(event, Epoch)
+    said = re.search(r"process (\d+) on", store.holder(event.report.key) or "")
+    assert said is not None, "it was done before it could be killed"
+    return psutil.Process(int(said[1]))
+
+
+def once(when: Callable[[Event], bool], do: See) -> See:
+    """Does it with the first event for which `when` is true."""
+    left = [do]
+
+    def see(event: Event) -> None:
+        if left and when(event):
+            left.pop()(event)
+
+    return see
+
+
+def second_epoch(event: Event) -> bool:
+    return isinstance(event, Epoch) and event.report.epoch == 2
+
+
+@pytest.mark.usefixtures("machines")
+def test_the_same_bits_as_one_process(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
+    happened = carried_out(plan, tmp_path / "store")
+    check_equal(Store(tmp_path / "store"), undisturbed)
+    check_once(plan, happened)
+    assert Room(2, 2) in happened
+    assert all(event.where for event in happened if isinstance(event, Began))
+    again = carried_out(plan, tmp_path / "store")
+    assert trained(again) == []
+
+
+def test_a_worker_a_machine_and_a_new_one(
+    machines: Machines, plan: Plan, undisturbed: Store, tmp_path: Path
+) -> None:
+    """A process is killed, then a machine; another machine comes."""
+
+    store = Store(tmp_path / "store")
+
+    def kill_worker(event: Event) -> None:
+        at_work(store, event).kill()
+
+    def kill_machine(event: Event) -> None:
+        machines.kill(at_work(store, event))
+        machines.add()
+
+    def is_loss(event: Event) -> bool:
+        return any("was lost" in text for text in notes([event]))
+
+    lost: list[None] = []
+    worker = once(second_epoch, kill_worker)
+    noticed = once(is_loss, lambda _: lost.append(None))
+    machine = once(lambda event: bool(lost) and second_epoch(event), kill_machine)
+
+    def see(event: Event) -> None:
+        for step in (machine, noticed, worker):
+            step(event)
+
+    happened = carried_out(plan, tmp_path / "store", see)
+    check_equal(Store(tmp_path / "store"), undisturbed)
+    check_sound(Store(tmp_path / "store"))
+    check_once(plan, happened)
+    said = [text for text in notes(happened) if "was lost" in text]
+    assert any("its process was killed" in text for text in said), said
+    assert any("its machine is gone" in text for text in said), said
+    assert all("given to a machine again" in text for text in said)
+    assert any(isinstance(e, Began) and e.epoch > 0 for e in happened), "it went on from a checkpoint"
+
+
+def test_a_machine_that_comes_late_is_used(
+    machines: Machines, plan: Plan, undisturbed: Store, tmp_path: Path
+) -> None:
+    machines.kill()
+    machines.wait()
+    happened = carried_out(
+        plan, tmp_path / "store", once(lambda e: isinstance(e, Began), lambda _: machines.add())
+    )
+    check_equal(Store(tmp_path / "store"), undisturbed)
+    check_once(plan, happened)
+    assert [e.groups for e in happened if isinstance(e, Room)] == [1, 2]
+
+
+@pytest.mark.usefixtures("machines")
+def test_two_drivers_on_one_store_do_no_harm(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
+    """Another run has begun: what it is at is waited for, and nothing is trained twice."""
+    other = subprocess.Popen(command(tmp_path, plan), stderr=subprocess.PIPE, text=True)
+    try:
+        happened = carried_out(plan, tmp_path / "store")
+        _, said = other.communicate(timeout=300)
+    finally:
+        other.kill()
+    assert other.returncode == 0, said
+    check_equal(Store(tmp_path / "store"), undisturbed)
+    ended = [line for line in said.splitlines() if line.startswith("[")]
+    assert len(trained(happened)) + len(ended) == len(plan.nodes), said
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_driver_that_was_killed_goes_on(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
+    with subprocess.Popen(command(tmp_path, plan), stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        before = []
+        for line in first.stderr:
+            before.append(line)
+            if line.startswith("[2/"):
+                first.kill()
+    happened = carried_out(plan, tmp_path / "store")
+    check_equal(Store(tmp_path / "store"), undisturbed)
+    ended = sum(line.startswith("[") for line in before)
+    assert 0 < ended <= len(plan.nodes) - len(trained(happened)), before
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_store_that_is_away_for_a_while(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+
+    def back(event: Event) -> None:
+        if elsewhere.exists() and "no store" in "".join(notes([event])):
+            elsewhere.rename(root)
+
+    def see(event: Event) -> None:
+        back(event)
+        away(event)
+
+    away = once(second_epoch, lambda _: root.rename(elsewhere) and None)
+    happened = carried_out(plan, root, see)
+    check_equal(Store(root), undisturbed)
+    check_once(plan, happened)
+    assert any("given to a machine again" in text for text in notes(happened))
+
+
+@pytest.mark.usefixtures("machines")
+def test_what_fails_for_a_reason_of_its_own_is_not_tried_again(tmp_path: Path) -> None:
+    study = study_file(tmp_path)
+    diverging = "{name: joint, phases: {joint: {optimizer: sgd, learning_rate: 1e30}}}"
+    strategies = f"strategies=[baseline, {diverging}, joint-branch]"
+    plan = make_plan(read(study, [strategies]), CPU)
+    happened = carried_out(plan, tmp_path / "store")
+    (failed,) = (event for event in happened if isinstance(event, Failed))
+    assert "is not finite" in failed.reason
+    assert not any("again" in text for text in notes(happened))
+    began = [key for event in happened if isinstance(event, Began) for key in event.keys]
+    assert began.count(failed.key) == 1
+    assert sorted([*trained(happened), failed.key]) == sorted(plan.nodes)
+    assert len(Store(tmp_path / "store").trials()) == 2
+
+
+def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path) -> None:
+    """Ctrl-C saves what is at work and leaves no process behind; the same command goes on."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    mark = f"OFFRAMP_TEST_MARK={tmp_path}"
+    environment |= {"HOME": str(tmp_path), "OFFRAMP_TEST_MARK": str(tmp_path)}
+    with subprocess.Popen(
+        command(tmp_path, plan), stderr=subprocess.PIPE, text=True, env=environment
+    ) as first:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if line.startswith("[1/"):
+                first.send_signal(signal.SIGINT)
+                break
+        said = first.stderr.read()
+    assert first.returncode == 130 and "Run the same command again" in said, said
+    assert not left_behind(mark)
+    again = subprocess.run(
+        command(tmp_path, plan), capture_output=True, text=True, check=True, env=environment
+    )
+    assert "3 of 3 trials" in again.stdout and not left_behind(mark)
+    assert not list((tmp_path / "store" / "work").rglob("*"))
+    assert not (tmp_path / ".ray").exists(), "the token was of that run alone"
+
+
+def left_behind(mark: str) -> list[str]:
+    """Processes that have `mark` in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if mark in (f"{k}={v}" for k, v in process.environ().items()):
+                found.append(process.name())
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,75 @@
+"""How phases are divided among machines, and how long that takes by the cost model."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from offramp.study.plan.forecast import on_machines
+from offramp.study.plan.plan import Plan
+from offramp.study.plan.schedule import CHOICES, Schedule, sizes, spans
+from support import tiny_plan, tiny_study
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return tiny_plan(tiny_study(seeds=(1, 2)))
+
+
+def test_one_machine_takes_all_and_many_the_longest_chain(plan: Plan) -> None:
+    schedule = Schedule(plan)
+    assert schedule.makespan(1, "divided") == schedule.total == plan.executed
+    for passes in CHOICES:
+        times = [schedule.makespan(n, passes) for n in sizes(64)]
+        assert all(later <= before for before, later in pairwise(times)), passes
+        assert (
+            all(n * time >= times[0] for n, time in zip(sizes(64), times, strict=True))
+            or passes != "divided"
+        )
+    assert schedule.makespan(64, "divided") == schedule.critical
+    assert schedule.critical == sum(plan.macs(node.key) for node in schedule.chain())
+    assert schedule.chain()[0].name == "backbone"
+    for one, other in pairwise(schedule.chain()):
+        assert one.key in other.needs
+
+
+def test_a_shared_pass_costs_less_work_and_takes_longer(plan: Plan) -> None:
+    """Heads on one trunk: alone it is right to share, with a machine for each to divide."""
+    two = tiny_plan(tiny_study(["two-stage"]))
+    backbone = next(key for key, node in two.nodes.items() if node.name == "backbone")
+    heads = Schedule(two, frozenset([backbone]))
+    ready = list(heads.left.values())
+    assert len(ready) == 3
+    (together,) = heads.groups(ready, 1, "where short")
+    assert heads.macs(together) < heads.total
+    assert heads.best(1) == "shared"
+    assert heads.best(3) != "shared"
+    assert heads.makespan(3, heads.best(3)) < heads.makespan(3, "shared")
+    assert len(heads.groups(ready, 3, heads.best(3))) == 3
+    assert Schedule(plan).best(1) == "shared"
+
+
+def test_what_is_done_counts_no_more(plan: Plan) -> None:
+    first = next(iter(plan.nodes))
+    assert Schedule(plan, frozenset([first])).total == plan.executed - plan.macs(first)
+    empty = Schedule(plan, frozenset(plan.nodes))
+    assert (empty.critical, empty.makespan(4, "shared"), empty.chain()) == (0, 0, [])
+
+
+def test_the_longest_chains_begin_first(plan: Plan) -> None:
+    schedule = Schedule(plan)
+    ready = [node for node in schedule.left.values() if not node.needs]
+    groups = schedule.groups(ready, 1, "shared")
+    tails = [max(schedule.tails[node.key] for node in group) for group in groups]
+    assert tails == sorted(tails, reverse=True)
+
+
+def test_the_price_is_of_all_machines_and_stops_where_more_gain_nothing(plan: Plan) -> None:
+    found = on_machines([(spans(Schedule(plan), 256), 1e6)] * 2, price=3600.0)
+    rows = found["by_machines"]
+    for row in rows:
+        assert row["price"] == pytest.approx(row["machines"] * row["seconds"])
+    assert rows[-1]["machines"] < 256
+    assert rows[-1]["seconds"] <= 1.02 * found["shortest"]
+    assert rows[0]["faster"] == 1.0

@@ -1,0 +1,234 @@
+"""What a machine of a cluster does with an order, without a cluster."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from cluster_kit import study_file
+from kit import check_equal, trained
+
+from offramp.errors import OfframpError, Unwritable
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run import events, task
+from offramp.study.run.run import Conduct, run
+from offramp.study.spec import file as spec
+from offramp.study.spec import record
+from support import CPU
+
+STUDIES = sorted(Path(__file__).parents[2].joinpath("studies").rglob("*.yaml"))
+NET = """\
+from neighbor import width
+from torch import nn
+
+def make_net(classes):
+    return nn.Sequential(
+        nn.Conv2d(1, width(), 3), nn.ReLU(), nn.Conv2d(width(), 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes),
+    )
+"""
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_travels_as_text(path: Path) -> None:
+    for member in spec.members(path):
+        study = member.study
+        arrived = record.loads(record.dumps(study))
+        for name in type(study).model_fields:
+            assert getattr(arrived, name) == getattr(study, name), name
+
+
+def test_a_function_of_this_process_does_not_travel() -> None:
+    def own(_: int) -> tuple[()]:
+        return ()
+
+    study = spec.parse({"strategies": [{"name": own}], "backbone": "digits-cnn", "data": "digits"})
+    with pytest.raises(OfframpError, match="function of this process"):
+        record.dumps(study)
+
+
+HAPPENED: list[events.Event] = [
+    events.Reused("a"),
+    events.Began(("a", "b"), 3, "host"),
+    events.Failed("a", "it is\nso"),
+    events.Waiting(("a",), None),
+    events.TrialDone("t", True),
+    events.Room(3, 2),
+    events.Left(("a",)),
+    events.Broken("gone", True),
+]
+
+
+def test_events_travel_as_json(plan: Plan, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    told = list(run(plan, Store(store), Conduct(CPU, store / "caches")))
+    assert any(isinstance(event, events.Epoch) for event in told)
+    for event in (*told, *HAPPENED):
+        assert events.loads(events.dumps(event)) == event
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return make_plan(spec.read(study_file(tmp_path_factory.mktemp("study"), epochs=1)), CPU)
+
+
+def order(plan: Plan, store: Path) -> task.Order:
+    study = record.dumps(plan.study)
+    of_all = (study, asdict(plan.numerics), str(store), "cpu", 20.0, (), (), str(Path.cwd()))
+    return task.Order(*of_all, task.code_of(plan.study), task.read_by(plan))
+
+
+def done(given: task.Order) -> list[events.Event]:
+    assert task.loads(given.dumps()) == given
+    return [events.loads(line) for line in task.carry_out(given.dumps())]
+
+
+def begun(plan: Plan, root: Path) -> Store:
+    store = Store(root)
+    for trial in plan.trials:
+        store.plan_trial(trial.id, trial.keys)
+    return store
+
+
+def test_orders_one_by_one_are_a_run(plan: Plan, tmp_path: Path) -> None:
+    made = begun(plan, tmp_path / "made")
+    whole = Store(tmp_path / "whole")
+    list(run(plan, whole, Conduct(CPU, tmp_path / "caches")))
+    for key in plan.nodes:
+        happened = done(replace(order(plan, made.root), keys=(key,)))
+        assert trained(happened) == [key]
+        assert all(e.where == task.host() for e in happened if isinstance(e, events.Began))
+    again = done(replace(order(plan, made.root), keys=(key,)))
+    assert trained(again) == [] and events.Reused(key) in again
+    for trial in plan.trials:
+        assert events.TrialDone(trial.id, False) in done(
+            replace(order(plan, made.root), trials=(trial.id,))
+        )
+    check_equal(made, whole)
+
+
+def test_what_another_process_is_at_is_left_to_it(plan: Plan, tmp_path: Path) -> None:
+    store = begun(plan, tmp_path / "store")
+    key = next(iter(plan.nodes))
+    held = store.try_lock(key)
+    assert held is not None
+    with held:
+        happened = done(replace(order(plan, store.root), keys=(key,)))
+    (waiting,) = (event for event in happened if isinstance(event, events.Waiting))
+    assert waiting.keys == (key,) and waiting.holder is not None
+    assert not store.has_node(key)
+
+
+def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
+    store = begun(plan, tmp_path / "store")
+    given = order(plan, store.root)
+    others = json.loads(given.study)
+    others["data"]["train_images"] = 500
+    key = next(iter(plan.nodes))
+    (broken,) = done(replace(given, study=json.dumps(others), keys=(key,)))
+    assert isinstance(broken, events.Broken) and not broken.again
+    assert "its data differ from what was planned with" in broken.text
+    assert store.nodes() == []
+
+
+def test_no_store_is_begun_where_one_was(plan: Plan, tmp_path: Path) -> None:
+    key = next(iter(plan.nodes))
+    (broken,) = done(replace(order(plan, tmp_path / "gone"), keys=(key,)))
+    assert isinstance(broken, events.Broken) and broken.again
+    assert "there is no store" in broken.text
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "again", "said"),
+    [
+        (MemoryError(), True, "MemoryError"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), True, "No space left"),
+        (Unwritable("the disk is full while writing it"), True, "disk is full"),
+        (OfframpError("there is no folder data; set data.root"), False, "set data.root"),
+    ],
+)
+def test_what_a_machine_lacks_may_be_had_later(
+    plan: Plan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    again: bool,
+    said: str,
+) -> None:
+    """Memory or disk; not what is wrong anywhere."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    store = begun(plan, tmp_path / "store")
+    monkeypatch.setattr(task, "run_part", fail)
+    (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
+    assert isinstance(broken, events.Broken)
+    assert broken.again == again and said in broken.text and broken.text.startswith(task.host())
+
+
+def test_what_users_code_raises_is_its_phase_s_end(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    store = begun(plan, tmp_path / "store")
+    monkeypatch.setattr(task, "run_part", fail)
+    key = next(iter(plan.nodes))
+    (failed,) = done(replace(order(plan, store.root), keys=(key,)))
+    assert failed == events.Failed(key, f"ZeroDivisionError: by zero (on {task.host()})")
+
+
+ELSEWHERE = """\
+import sys
+from offramp.study.run.machine import work
+for line in work(sys.stdin.read()):
+    print(line)
+"""
+
+
+def elsewhere(given: task.Order, folder: Path) -> list[events.Event]:
+    """The order carried out by a process in another folder."""
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    answer = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        **{"input": given.dumps(), "cwd": folder, "env": environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [events.loads(line) for line in answer.stdout.splitlines()]
+
+
+def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has none of it; not where it is named by a path that is nowhere else."""
+    home = tmp_path / "home"
+    (home / "code").mkdir(parents=True)
+    (home / "code" / "net.py").write_text(NET)
+    (home / "code" / "neighbor.py").write_text("def width():\n    return 4\n")
+    monkeypatch.chdir(home)
+    study = spec.read(study_file(home, epochs=1), ["backbone=code/net.py:make_net", "exits=1"])
+    plan = make_plan(study, CPU)
+    store = begun(plan, tmp_path / "store")
+    key = next(iter(plan.nodes))
+    given = replace(order(plan, store.root), keys=(key,), folder=str(tmp_path / "nowhere"))
+    happened = elsewhere(given, tmp_path / "there")
+    assert trained(happened) == [key], happened
+    said = [event.text for event in happened if isinstance(event, events.Note)]
+    assert any("runs code/net.py:make_net as it was sent" in text for text in said)
+    name = str(home / "code" / "net.py:make_net")
+    moved = given.study.replace("code/net.py:make_net", name)
+    (home / "code" / "neighbor.py").write_text("def width():\n    return 5\n")
+    code = {name: given.code["code/net.py:make_net"]}
+    (broken,) = elsewhere(replace(given, study=moved, code=code), tmp_path / "there")
+    assert isinstance(broken, events.Broken) and "is not there as it was sent" in broken.text
