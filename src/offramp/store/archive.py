@@ -63,8 +63,10 @@ class Archive:
         self.root = place(root)
         self.files = file_system(self.root)
         self.refuse_links()
-        taken = [name for name in ("nodes", "trials", "work", "staging") if self.files.exists(name)]
-        if self.exists():  # asked after `taken`: it is the first thing a new store gets
+        taken = []
+        if not self.exists():
+            taken = [name for name in ("nodes", "trials", "work", "staging") if self.files.exists(name)]
+        if self.exists():  # asked once more: it is the first thing a new store gets
             version = _format(self.files)
             if version > FORMAT:
                 raise OfframpError(
@@ -137,7 +139,7 @@ class Archive:
 
     def begun(self) -> list[str]:
         """Ids of the trials that a study began and has not finished, sorted."""
-        return self._documents("plans")
+        return self.documents("plans")
 
     def has_trial(self, trial: str, whole: bool = True) -> bool:
         """The same of a trial and its logits."""
@@ -182,7 +184,7 @@ class Archive:
 
     def seed_logs(self) -> dict[str, SeedLog]:
         """How seeds were added to studies until their pairs were decided, by name. Raises Damaged."""
-        return {name: self.read_seed_log(name) for name in self._documents("seeds")}
+        return {name: self.read_seed_log(name) for name in self.documents("seeds")}
 
     def read_seed_log(self, name: str) -> SeedLog:
         """One of them. Raises Damaged."""
@@ -203,7 +205,7 @@ class Archive:
         names = [name for name in self.files.names(folder) if NAME.fullmatch(name)]
         return [name for name in names if self.files.is_folder(folder, name)]
 
-    def _documents(self, folder: str) -> list[str]:
+    def documents(self, folder: str) -> list[str]:
         """Names of the sealed files in `folder`, sorted; what else lies there is none of the store's."""
         files = (name for name in self.files.names(folder) if name.endswith(".json"))
         return sorted(name for file in files if NAME.fullmatch(name := file.removesuffix(".json")))

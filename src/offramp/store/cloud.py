@@ -1,10 +1,10 @@
 """The files of a store in an object store: `filesystem.FileSystem` says what each method does. No torch.
 
-The names are those of a folder, with two differences. A file of a sealed folder has its SHA-256 behind
-its name (`weights.safetensors.6e34…`): two writers never write over each other, and a manifest names the
-bytes that it was made for. And no folder is ever renamed: its blobs come first and its manifest last, by
-one conditional create, so that it is there once its manifest is. What lies beside a manifest and is not
-named by it, a writer left that died.
+The names are those of a folder, but what a manifest names lies apart, with its SHA-256 behind its name:
+`nodes/KEY/node.json` and `blobs/nodes/KEY/weights.safetensors.6e34…`. So a listing of nodes is one of
+manifests alone; two writers never write over each other; and a manifest names the bytes that it was
+made for. No folder is ever renamed: its blobs come first and its manifest last, by one conditional
+create, and it is there once its manifest is. A blob that no manifest names, a writer left that died.
 
 What was listed is believed where it says that something is there, for LISTED_S seconds or until this
 process takes a lock or writes; that something is not there is asked anew each time.
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from offramp.errors import OfframpError
 from offramp.store import local_cache
@@ -28,7 +29,7 @@ from offramp.store.place import Url
 from offramp.store.remote import Info, Remote
 from offramp.store.sealed import Damaged
 
-LOCKS = "locks"
+LOCKS, BLOBS = "locks", "blobs"
 OF_FOLDERS = ("nodes", "trials", "work")  # what lies in them are folders, elsewhere files
 SEALED = ("nodes", "trials")
 BLOB = re.compile(r"(?P<file>.+)\.(?P<sha256>[0-9a-f]{64})")
@@ -56,6 +57,7 @@ class Cloud:
         self._cache = local_cache.own()
         self._seen: dict[Name, Listed] = {}
         self._order: dict[str, list[Name]] = {}  # manifests of a folder that was listed
+        self._blobs_listed: set[str] = set()
         self._clock: float | None = None  # the server's, less this process's
         self._creates_once = False
 
@@ -80,7 +82,8 @@ class Cloud:
         found, depth = self._remote.below(*folder), len(folder)
         self._learn(found)
         self._order[folder[0]] = [name for name in found if _is_manifest(name)]
-        return sorted({name[depth] for name in found if len(name) > depth and not _is_blob(name)})
+        self._blobs_listed.discard(folder[0])
+        return sorted({name[depth] for name in found if len(name) > depth})
 
     def length(self, *name: str) -> int | None:
         info = self._info(name)
@@ -101,19 +104,21 @@ class Cloud:
 
     def _all(self, name: Name) -> list[Info]:
         """The object of a name, or all below it."""
-        if len(name) == 2 and name[0] in OF_FOLDERS and self._is_known(name):
-            return list(self._seen[name].files.values())
-        info = self._info(name) if len(name) > 1 else None
-        return list(self._remote.below(*name).values()) if info is None else [info]
+        if name and not self.is_folder(*name) and (info := self._info(name)) is not None:
+            return [info]
+        found = list(self._remote.below(*name).values())
+        if len(name) == 2 and name[0] in SEALED:
+            found += self._remote.below(BLOBS, *name).values()
+        return found
 
     # Reading
 
     def sealed(self, sha256: str, *name: str) -> Name:
-        return (*name[:-1], f"{name[-1]}.{sha256}")
+        return BLOBS, *name[:-1], f"{name[-1]}.{sha256}"
 
     def read(self, *name: str) -> bytes:
-        blob = BLOB.fullmatch(name[-1]) if len(name) == 3 else None
-        if blob is not None:
+        blob = BLOB.fullmatch(name[-1])
+        if blob is not None and name[0] == BLOBS:
             data = self._read_blob(blob["sha256"], name)
         elif _is_manifest(name):
             data = self._read_manifest(name)
@@ -136,7 +141,9 @@ class Cloud:
 
     def _read_manifest(self, name: Name) -> bytes | None:
         info = self._info(name)
-        if info is None or not info.tag:
+        if info is None:
+            return None
+        if not info.tag:
             return self._remote.get(*name)
         known = self._cache.get(self._version(name, info))
         if known is not None:
@@ -183,8 +190,8 @@ class Cloud:
 
     def remove(self, *name: str) -> None:
         if len(name) == 2 and name[0] in OF_FOLDERS:
-            found = self._remote.below(*name)
-            for each in sorted(found, key=_is_blob):  # the manifest first: all is gone at once
+            # The manifest first: with it all is gone.
+            for each in (*self._remote.below(*name), *self._remote.below(BLOBS, *name)):
                 self._remote.remove(*each)
         else:
             self._remote.remove(*name)
@@ -193,26 +200,24 @@ class Cloud:
     def leftovers(self, *folder: str) -> list[Name]:
         if folder:
             return []  # an object is whole or not there
-        found = []
+        found: list[Name] = []
         for kind in SEALED:
-            there = self._remote.below(kind)
-            self._learn(there)
-            manifests = {name[:2]: name for name in there if _is_manifest(name)}
-            for name in filter(_is_blob, there):
-                manifest = manifests.get(name[:2])
-                if manifest is None or name[-1] not in self._named(manifest):
-                    found.append(name)
+            blobs = self._remote.below(BLOBS, kind)
+            self.names(kind)
+            manifests = {name[:2]: name for name in self._order[kind]}
+            for folder, some in groupby(blobs, key=lambda name: name[1:3]):
+                manifest = manifests.get(folder)
+                named = set() if manifest is None else self._named(manifest)
+                found += [name for name in some if named is not None and name[-1] not in named]
         return found
 
-    def _named(self, manifest: Name) -> set[str]:
-        """Names of blobs that a manifest names; nothing may be concluded from a damaged one: all that
-        are there."""
+    def _named(self, manifest: Name) -> set[str] | None:
+        """Names of the blobs that a manifest names; None of a damaged one, of which nothing follows."""
         try:
             sums = json.loads(self.read(*manifest))["files"]
             return {f"{file}.{said['sha256']}" for file, said in sums.items()}
         except (Damaged, ValueError, TypeError, LookupError, AttributeError):
-            listed = self._fresh(manifest[:2])
-            return set() if listed is None else set(listed.files)
+            return None
 
     # Locks
 
@@ -266,6 +271,10 @@ class Cloud:
         if len(name) == 1 or (len(name) == 2 and name[0] not in OF_FOLDERS):
             info = self._remote.info(*name)
             self._learn({} if info is None else {name: info})
+        elif name[0] == BLOBS:  # of all, where all manifests were listed
+            all_ = name[1] in self._order and name[1] not in self._blobs_listed
+            self._blobs_listed |= {name[1]} if all_ else set()
+            self._learn(self._remote.below(*(name[:2] if all_ else name[:3])))
         else:
             self._learn(self._remote.below(*name[:2]))
 
@@ -290,24 +299,18 @@ class Cloud:
 
     def _is_known(self, name: Name) -> bool:
         listed = self._fresh(name[:-1])
-        if listed is not None and name[-1] in listed.files:
-            return True
-        inside = self._fresh(name)
-        return inside is not None and any(not BLOB.fullmatch(file) for file in inside.files)
+        return (listed is not None and name[-1] in listed.files) or self._fresh(name) is not None
 
     def _forget(self, name: Name) -> None:
-        self._seen.pop(name[:-1], None)
-        self._seen.pop(name, None)
+        for folder in (name[:-1], name, (BLOBS, *name[:2])):
+            self._seen.pop(folder, None)
 
     def _forget_all(self) -> None:
-        self._seen.clear()
+        self._seen = {name: listed for name, listed in self._seen.items() if not name}
         self._order.clear()
+        self._blobs_listed.clear()
         self._clock = None
 
 
-def _is_blob(name: Name) -> bool:
-    return len(name) == 3 and BLOB.fullmatch(name[-1]) is not None
-
-
 def _is_manifest(name: Name) -> bool:
-    return len(name) == 3 and name[0] in SEALED and not _is_blob(name)
+    return len(name) == 3 and name[0] in SEALED

@@ -23,6 +23,7 @@ class LockObjects:
 
     def __init__(self, remote: Remote, folder: str) -> None:
         self._remote, self._folder = remote, folder
+        self._beaten: set[str] = set()
 
     def begin(self) -> None:
         pass
@@ -46,6 +47,7 @@ class LockObjects:
     def renew(self, name: str, owner: Owner) -> bool:
         beat = _beat(name, owner)
         self._remote.put(text(owner), self._folder, beat)
+        self._beaten.add(beat)
         there = owner_of(self._remote.get(self._folder, name))
         if there is not None and there.token == owner.token:
             return True
@@ -58,7 +60,7 @@ class LockObjects:
             if owner is not None and (there is None or there.token != owner.token):
                 return
             self._remote.remove(self._folder, name)
-            if there is not None:
+            if there is not None and (owner is None or _beat(name, there) in self._beaten):
                 self._remote.remove(self._folder, _beat(name, there))
         except OfframpError:  # what stays expires
             pass

@@ -224,7 +224,8 @@ class Locks:
             held = made(self._files, f"{name}.{top + 1}.lock")
         except FileExistsError:
             return None
-        if _is_outdone(self._files, f"{name}.{top + 1}.lock"):  # what was listed above was old
+        there = numbered(self._files.names()).get(name, {})
+        if there.keys() - files.keys() - {top + 1}:  # what was listed above was old
             held.release()
             return None
         for old in files.values():

@@ -43,6 +43,7 @@ NO_CREDENTIALS = {
     *("TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError"),
     *("DefaultCredentialsError", "RefreshError"),
 }
+LISTS_BY_PREFIX = ("s3", "s3a", "gs", "gcs")  # which spares two more requests where nothing is
 EXTRA = "pip install 'offramp[cloud]'"
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class Remote:
     def __init__(self, url: Url) -> None:
         """Raises OfframpError where a library is missing, and for an address of no known kind."""
         self.url = url
+        # One answer, not ranges of what another one may replace meanwhile; nor is its size asked first.
+        self._whole = {"max_concurrency": 1} if url.scheme in ("s3", "s3a") else {}
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
@@ -82,7 +85,8 @@ class Remote:
     def get(self, *name: str) -> bytes | None:
         """The bytes of an object; None where there is none."""
         try:
-            data: bytes = self._tried(partial(self._fs.cat_file, self._path(name)), name)
+            get = partial(self._fs.cat_file, self._path(name), **self._whole)
+            data: bytes = self._tried(get, name)
         except FileNotFoundError:
             return None
         return data
@@ -90,7 +94,8 @@ class Remote:
     def get_many(self, names: Sequence[tuple[str, ...]]) -> list[bytes | None]:
         """The same of several at the same time; None also for what could not be had just now."""
         paths = [self._path(name) for name in names]
-        found = self._tried(partial(self._fs.cat, paths, on_error="return"), names[0])
+        get = partial(self._fs.cat, paths, on_error="return", **self._whole)
+        found = self._tried(get, names[0])
         return [data if isinstance(data := found.get(path), bytes) else None for path in paths]
 
     def put(self, data: bytes, *name: str) -> None:
@@ -127,9 +132,13 @@ class Remote:
 
     def below(self, *folder: str) -> dict[tuple[str, ...], Info]:
         """All objects below a folder, by their whole names, sorted."""
-        path = self._path(folder)
+        find = partial(self._fs.find, detail=True)
+        if self.url.scheme in LISTS_BY_PREFIX and folder:
+            find = partial(find, self._path(folder[:-1]), prefix=f"{folder[-1]}/")
+        else:
+            find = partial(find, self._path(folder))
         try:
-            found = self._tried(partial(self._fs.find, path, detail=True), folder)
+            found = self._tried(find, folder)
         except FileNotFoundError:
             return {}
         return dict(self._named(found))
@@ -156,14 +165,16 @@ class Remote:
 
         Raises FileNotFoundError and FileExistsError as they come, everything else as OfframpError.
         """
-        began, pause, said = time.monotonic(), 0.2, False
+        began, pause, said = time.monotonic(), 0.1, False
         where = self.url.joinpath(*name)
         while True:
+            answers = True
             try:
-                answer = do()
+                return do()
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:
+                answers = False
                 spent = time.monotonic() - began
                 if not is_away(error):
                     raise self._explained(error, where) from error
@@ -178,12 +189,11 @@ class Remote:
                         *(self.url, _line(error), duration(PATIENCE_S)),
                     )
                     said = True
-            else:
-                if said:
+            finally:
+                if said and answers:
                     log.warning(
                         "%s answers again, after %s", self.url, duration(time.monotonic() - began)
                     )
-                return answer
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_S)
 
@@ -198,7 +208,8 @@ class Remote:
             if "time" in str(error) and "too large" in str(error):
                 return Unwritable(f"{self.url}: {_line(error)}; set this machine's clock right")
             return Unwritable(
-                f"{where} may not be reached ({_line(error)}); allow it, or use other credentials"
+                f"{where} may not be reached ({_line(error)}); allow it, use other credentials, or look "
+                "whether this machine's clock is right"
             )
         return Unwritable(f"{where} cannot be had ({_line(error)}); mend it and run again")
 

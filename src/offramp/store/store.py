@@ -145,7 +145,7 @@ class Store:
             if there is None and not sealed.write(self._files, NODE, key, manifest, files, over=damaged):
                 there = self._intact(NODE, key)  # of one who went on without the lock
         if there is not None:
-            _compare(key, there, manifest)
+            compare(key, there, manifest)
 
     def _intact(self, kind: sealed.Kind, name: str) -> dict[str, Any] | None:
         """The manifest of a folder, every byte checked; None where it is missing or damaged."""
@@ -304,7 +304,7 @@ class Store:
             self._files.remove(*name)
 
 
-def _compare(key: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+def compare(key: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     """Say where weights that two have trained are not the same: no bit may depend on who did."""
     one, other = (said["files"]["weights.safetensors"]["sha256"] for said in (kept, made))
     if one != other:

@@ -3,5 +3,5 @@
 COMMANDS = (
     *("run", "train", "status", "show", "why", "gc", "export_table", "strategies", "recipes", "taps"),
     *("doctor", "compare", "stats", "claims", "recommend", "report", "figures", "tables", "pack"),
-    *("calibrate", "export", "build", "predict", "benchmark", "data"),
+    *("calibrate", "export", "build", "predict", "benchmark", "data", "store"),
 )

@@ -1,0 +1,82 @@
+"""`offramp store`: what is done with whole stores."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from offramp.cli.options import JsonOption, QuietOption, argument
+from offramp.cli.progress import moving
+from offramp.cli.render import emit
+from offramp.store.place import Place, place
+from offramp.units import counted, duration, size
+
+store = typer.Typer(
+    name="store",
+    help="Copy a store, from and to folders and object stores.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@store.callback()
+def group() -> None:
+    """Copy a store, from and to folders and object stores."""
+
+
+@store.command()
+def copy(
+    source: Annotated[
+        Place, argument("FROM", "The store to copy: a folder, or s3://…, gs://….", parser=place)
+    ],
+    target: Annotated[
+        Place, argument("TO", "Where it goes; what is there already stays.", parser=place)
+    ],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Copy what is finished in a store into another one.
+
+    Phases and trials, how seeds were added, and plans of what is unfinished. Every byte is checked by
+    its seal. What is there stays, so the same command goes on after an interruption. What is damaged is
+    left out and named; the exit code is then 1. Checkpoints are not copied.
+
+    \b
+    Examples:
+      offramp store copy runs s3://bucket/runs
+      offramp store copy s3://bucket/runs runs
+    """
+    from offramp.store.archive import Archive
+    from offramp.store.copying import Part
+    from offramp.store.copying import copy as copied
+    from offramp.store.store import Store
+
+    began = time.monotonic()
+    made, there, written = 0, 0, 0
+    damaged: list[str] = []
+    with moving(f"reading {source}") as status, closing(copied(Archive(source), Store(target))) as steps:
+        part, done = Part("", ()), 0
+        for step in steps:
+            if isinstance(step, Part):
+                part, done = step, 0
+            else:
+                done, written = done + 1, written + step.bytes
+                made, there = made + (step.bytes > 0), there + (not step.bytes and not step.damaged)
+                damaged += [step.damaged] if step.damaged else []
+            if not quiet:
+                status.update(f"{part.folder}: {done} of {len(part.names)}, {size(written)} so far")
+    if json:
+        said = {"from": str(source), "to": str(target), "copied": made, "there": there}
+        emit({**said, "bytes": written, "damaged": damaged})
+    else:
+        for line in damaged:
+            typer.echo(f"left out: {line}", err=True)
+        spent = duration(time.monotonic() - began)
+        there_too = f", {there} were there" if there else ""
+        parts = f"{counted(made, 'part')} copied to {target}, {size(written)}{there_too}; {spent}."
+        typer.echo(parts)
+    if damaged:
+        raise typer.Exit(1)

@@ -1,0 +1,504 @@
+"""A store in an object store: what a folder promises, and what only an object store can do to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import fsspec
+import pytest
+import torch
+from store_kit import forked, node, record, trial
+
+import faulty_proxy
+from faulty_proxy import CUT, HALF, IGNORES_CONDITIONS, KINDS, LOST, SKEWED, Proxy, every
+from offramp.store import local_cache, locks, remote
+from offramp.store import store as stores
+from offramp.store.archive import NODE
+from offramp.store.cloud import Cloud
+from offramp.store.local_cache import LocalCache
+from offramp.store.locks import EXPIRES_S, LOOK_S
+from offramp.store.place import Url, place
+from offramp.store.sealed import Damaged
+from offramp.store.store import Store
+from refusal import refuses
+
+
+@pytest.fixture
+def proxy(s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Between everything and the server; `s3` is reached through it."""
+    assert s3
+    monkeypatch.setattr(remote, "LONGEST_S", 0.05)
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)  # ours are what is tested
+    with faulty_proxy.before(s3_server) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
+        yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PATIENCE_S", 0.0)
+
+
+def objects(store: Store) -> list[str]:
+    found = store._files._remote.below()
+    return ["/".join(name) for name in found if name[0] != "locks"]
+
+
+def damage(store: Store, name: str) -> None:
+    """Flip a bit of the one object whose name holds `name`."""
+    away = store._files._remote
+    (found,) = [each for each in away.below() if name in "/".join(each)]
+    data = bytearray(away.get(*found))
+    data[len(data) // 2] ^= 1
+    away.put(bytes(data), *found)
+
+
+def empty(cache: Path) -> None:
+    for path in (cache / "store").iterdir():
+        path.unlink()
+
+
+def test_addresses_and_folders() -> None:
+    assert place("s3://b/x/") == place(Path("s3://b/x")) == Url("s3://b/x")
+    assert place("S3://B/x") == Url("s3://B/x") and str(Url("gs://b") / "x") == "gs://b/x"
+    for folder in ("runs", "/data/a:/b", "c:/runs", "s3:/b", "./s3://b"):
+        assert place(folder) == Path(folder), folder
+
+
+def test_what_is_kept_is_read_by_others(s3: str) -> None:
+    store = Store(s3)
+    assert not store.archive.exists() and store.nodes() == []
+    key = node(store)
+    trial(store, "t", key)
+    other = Store(s3)
+    assert other.nodes() == [key] and other.trials() == ["t"] and other.find_trial("t") == "t"
+    assert other.has_node(key) and not other.has_node("absent") and not other.has_node("a", whole=False)
+    assert torch.equal(other.node_weights(key)["a.weight"], torch.ones(4, 3))
+    assert other.read_node(key).key == key and other.trial_logits("t")["test"].shape == (3, 3)
+    store.write_checkpoint(key, {"w": torch.ones(2)}, {"epoch": 3})
+    found = other.read_checkpoint(key)
+    assert found is not None and found[1] == {"epoch": 3} and other.archive.checkpoints() == [key]
+    other.drop_checkpoint(key)
+    assert store.read_checkpoint(key) is None
+    assert [name.rpartition(".")[0] for name in objects(store)] == [
+        f"blobs/nodes/{key}/cost.json",
+        f"blobs/nodes/{key}/history.parquet",
+        f"blobs/nodes/{key}/weights.safetensors",
+        "blobs/trials/t/logits.npz",
+        f"nodes/{key}/node",
+        "store",
+        "trials/t/trial",
+    ]
+
+
+def test_damage_is_named_and_made_anew(s3: str) -> None:
+    store = Store(s3)
+    key = node(store)
+    for name in ("weights", "node.json"):
+        damage(store, name)
+        for cached in (Store(s3), store):
+            cached._files._cache = LocalCache(Path("/nonexistent"), 0)  # which would hide it
+        reader = Store(s3)
+        reader._files._cache = store._files._cache
+        refuses(rf"{s3}/.*nodes/{key}/{name}.* does not match", reader.verify_node, key)
+        assert reader.has_node(key) == (name == "weights")
+        node(store)
+        Store(s3).verify_node(key)
+    assert len(objects(store)) == 5, "of the same names"
+
+
+def test_a_writer_that_dies_before_its_manifest_has_written_nothing(
+    s3: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PATIENCE_S", 0.0)
+    store = Store(s3)
+    proxy.fault = lambda method, path: CUT if method == "PUT" and "node.json" in path else None
+    refuses("has not answered for", node, store)
+    proxy.fault = lambda *_: None
+    assert len(objects(store)) == 4, "the blobs are there"
+    key = record().key
+    for reader in (store, Store(s3)):
+        assert reader.nodes() == [] and not reader.has_node(key, whole=False)
+        with pytest.raises(Damaged, match="is missing"):
+            reader.read_node(key)
+    assert store.collect(dry_run=False) == 0 and len(objects(store)) == 4, "it may be at work"
+    monkeypatch.setattr(stores, "STALE_S", -1.0)
+    assert store.collect(dry_run=False) > 0 and objects(store) == ["store.json"]
+    assert node(store) == key and Store(s3).has_node(key)
+
+
+def test_two_writers_at_once_agree_and_differing_bits_are_said(
+    s3: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Processes, one after another's verdict that nothing is there: no lock between them."""
+
+    def write(fill: float) -> Callable[[], None]:
+        def work() -> None:
+            said = logging.StreamHandler(os.fdopen(2, "w", closefd=False))
+            logging.getLogger(stores.__name__).addHandler(said)
+            store = Store(s3)
+            store._write_lock = lambda key: threading.Lock()  # type: ignore[method-assign,return-value]  # noqa: ARG005
+            node(store, fill=fill)
+
+        return work
+
+    Store(s3)._begin()
+    children = []
+    for fill in (1.0, 2.0, 2.0, 3.0):
+        child = os.fork()
+        if child == 0:
+            try:
+                write(fill)()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    store = Store(s3)
+    (key,) = store.nodes()
+    store.verify_node(key)
+    said = capfd.readouterr().err
+    kept = float(store.node_weights(key)["a.weight"][0, 0])
+    assert said.count("was trained twice, and not to the same bits") == (2 if kept == 2.0 else 3)
+    node(store, fill=kept)
+    assert "trained twice" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_faults_in_between_do_no_harm(s3: str, proxy: Proxy, kind: str) -> None:
+    proxy.fault = every(9, kind)
+    store = Store(s3)
+    key = node(store)
+    trial(store, "t", key)
+    reader = Store(s3)
+    reader._files._cache = LocalCache(Path("/nonexistent"), 0)
+    assert reader.nodes() == [key] and reader.trials() == ["t"]
+    reader.verify_node(key)
+    reader.archive.verify_trial("t")
+    with store.lock("k"):
+        assert reader.try_lock("k") is None
+    assert proxy.faults > 5
+    proxy.fault = lambda *_: None
+    assert reader._files._locks.survey() == (set(), [])
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", [CUT, "500", LOST])
+def test_these_faults_are_seen_where_nobody_asks_again(s3: str, proxy: Proxy, kind: str) -> None:
+    """The negative control of the test above."""
+    proxy.fault = every(9, kind)
+    refuses("has not answered", lambda: node(Store(s3)))
+
+
+def test_a_manifest_whose_answer_is_lost_is_ones_own(s3: str, proxy: Proxy) -> None:
+    store = Store(s3)
+    store._begin()
+    lost = iter([LOST])
+    proxy.fault = lambda method, path: (
+        next(lost, None) if method == "PUT" and "node.json" in path else None
+    )
+    write = partial(store._files.write_folder, over=False)
+    assert write({"w": b"1", "node.json": b"{}"}, NODE.folder, "k") and proxy.faults == 1
+    assert not write({"w": b"2", "node.json": b"[]"}, NODE.folder, "k"), "that is another's"
+
+
+def test_a_store_that_is_away_is_waited_for_and_said(
+    s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody listens at its address, at first."""
+    monkeypatch.setattr(remote, "LONGEST_S", 0.05)
+    with faulty_proxy.before(s3_server) as first:
+        address = first.endpoint
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    back = threading.Event()
+
+    def sleep(_: float) -> None:
+        if not back.is_set():
+            back.set()
+            comes.__enter__()
+
+    comes = faulty_proxy.before(s3_server, int(address.rpartition(":")[2]))
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=remote.time.monotonic, sleep=sleep))
+    try:
+        with caplog.at_level(logging.WARNING):
+            store = Store(s3)
+            key = node(store)
+        assert store.has_node(key)
+    finally:
+        comes.__exit__(None, None, None)
+    said = [r.getMessage() for r in caplog.records if r.name == "offramp.store.remote"]
+    assert said[0].startswith(f"{s3} does not answer (Could not connect to the endpoint URL")
+    assert said[0].endswith("); trying again for 3 min 00 s") and " answers again, after " in said[1]
+    assert len(said) == 2
+
+
+def test_a_multipart_upload_that_stops_half_way_is_not_there(s3: str, proxy: Proxy) -> None:
+    """By an error, and by the death of its process."""
+    data = os.urandom(11 * 2**20)
+    part = "partNumber=2"
+
+    Store(s3)._begin()
+
+    def upload() -> None:
+        store = Store(s3)
+        fs = store._files._remote._fs
+        store._files._remote._fs = SimpleNamespace(
+            pipe_file=partial(fs.pipe_file, chunksize=5 * 2**20), cat_file=fs.cat_file
+        )
+        store._files._remote.make(data, "nodes", "k", "node.json")
+
+    def kill(_: str, path: str) -> None:
+        if part in path:
+            os.kill(child, signal.SIGKILL)
+
+    proxy.fault = lambda _, path: CUT if part in path else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "PATIENCE_S", 0.0)
+        refuses("has not answered", upload)
+    reader = Store(s3)
+    assert reader.nodes() == [] and objects(reader) == ["store.json"]
+
+    proxy.fault = kill
+    child = os.fork()
+    if child == 0:
+        upload()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    proxy.fault = lambda *_: None
+    assert reader.nodes() == [] and objects(reader) == ["store.json"]
+    upload()
+    assert Store(s3).archive.files.read("nodes", "k", "node.json") == data
+
+
+# Locks
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """As in test_store_locks.py: what time it is, which sleeping changes."""
+    now = SimpleNamespace(s=1000.0)
+
+    def sleep(seconds: float) -> None:
+        now.s += seconds
+
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now.s, sleep=sleep))
+    monkeypatch.setattr(locks, "BEAT_S", 1e6)
+    monkeypatch.setattr(locks, "POLL_S", LOOK_S)
+    return now
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def move(name: str) -> None:
+        monkeypatch.setattr(locks, "_machine", lambda: name)
+        monkeypatch.setattr(locks.socket, "gethostname", lambda: name)
+
+    return move
+
+
+def lock_objects(store: Store) -> list[str]:
+    return [name for name in store._files._lock_files.names() if ".lock" in name]
+
+
+def test_a_machine_that_vanishes_is_waited_for_a_minute(
+    s3: str, clock: SimpleNamespace, on: Callable[[str], None]
+) -> None:
+    on("node1")
+    store = Store(s3)
+    gone = store.lock("k")
+    clock.s += 180
+    assert store.renew(gone)
+    on("node2")
+    other = Store(s3)
+    assert other.try_lock("k") is None
+    assert other.holder("k") == f"process {os.getpid()} on node1, at it for 3 min 00 s"
+    began = clock.s
+    while (held := other.try_lock("k")) is None:
+        clock.s += LOOK_S
+    assert clock.s == began + EXPIRES_S
+    on("node1")  # it was only asleep
+    assert not store.renew(gone) and other.renew(held)
+    assert [n for n in lock_objects(store) if n.endswith(".lock")] == ["k.2.lock"]
+    held.release()
+    assert lock_objects(store) == []
+    with other.lock("k"):
+        gone.release()
+        assert lock_objects(store) == ["k.1.lock"] and not store.renew(gone)
+
+
+def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
+    s3: str, clock: SimpleNamespace, on: Callable[[str], None]
+) -> None:
+    on("node1")
+    store, other = Store(s3), Store(s3)
+    held = store.lock("k")
+    for _ in range(4):
+        on("node1")
+        assert store.renew(held)
+        on("node2")
+        for _ in range(int(EXPIRES_S / LOOK_S) - 1):
+            assert other._files._locks._take("k") is None
+            clock.s += LOOK_S
+
+
+def test_a_holder_that_is_killed_is_gone_at_once(s3: str) -> None:
+    assert forked(lambda: Store(s3).lock("k")) == 0
+    store = Store(s3)
+    with store.lock("k"):
+        assert store.at_work() is not None
+    assert lock_objects(store) == []
+
+
+def test_a_holder_that_slept_brings_no_lock_back(
+    s3: str, clock: SimpleNamespace, on: Callable[[str], None]
+) -> None:
+    """Its beat may come after the whole time that another one held it."""
+    on("node1")
+    store = Store(s3)
+    gone = store.lock("k")
+    on("node2")
+    other = Store(s3)
+    while (held := other.try_lock("k")) is None:
+        clock.s += LOOK_S
+    held.release()
+    assert not store.renew(gone) and lock_objects(store) == []
+
+
+@pytest.mark.parametrize("hour", [-3600.0, 3600.0])
+def test_a_server_whose_clock_is_wrong_by_an_hour(
+    s3: str, monkeypatch: pytest.MonkeyPatch, hour: float
+) -> None:
+    """What a dead writer left counts as old by the server's clock alone."""
+    store = Store(s3)
+    store._begin()
+    store._files._remote.put(b"left", "blobs", "nodes", "k", f"w.{'0' * 64}")
+    below = store._files._remote.below
+    older = {"of": 0.0}
+
+    def shifted(*folder: str) -> dict[tuple[str, ...], remote.Info]:
+        return {
+            name: remote.Info(
+                info.size, info.tag, info.modified + hour - older["of"] * (name[0] == "blobs")
+            )
+            for name, info in below(*folder).items()
+            if info.modified is not None
+        }
+
+    monkeypatch.setattr(store._files._remote, "below", shifted)
+    assert store.collect(dry_run=False) == 0
+    older["of"] = 3700.0
+    assert store.collect(dry_run=False) == 4
+
+
+# What is fetched, and how often
+
+
+def test_a_blob_is_fetched_once_a_machine(s3: str, proxy: Proxy, tmp_path: Path) -> None:
+    key = node(Store(s3))
+    empty(tmp_path / "cache")
+    proxy.asked.clear()
+    for _ in range(3):
+        Store(s3).verify_node(key)
+    assert proxy.count("GET", "weights.safetensors.") == 1
+    assert proxy.count("GET", "node.json") == 1, "its ETag tells that it is the same"
+    for path in (tmp_path / "cache" / "store").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    Store(s3).verify_node(key)
+    assert proxy.count("GET", "weights.safetensors.") == 2, "what is damaged here is fetched again"
+
+
+def test_manifests_are_listed_and_fetched_together(s3: str, proxy: Proxy, tmp_path: Path) -> None:
+    keys = sorted(node(Store(s3), n) for n in range(6))
+    empty(tmp_path / "cache")
+    for fetched in (6, 0):
+        proxy.asked.clear()
+        store = Store(s3)
+        assert [store.read_node(key).key for key in store.nodes()] == keys
+        assert all(store.has_node(key) for key in keys)
+        assert proxy.count("GET", "node.json") == fetched
+        assert len(proxy.asked) <= fetched + 5, "store.json, twice, and a listing each of both kinds"
+
+
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    cache = LocalCache(tmp_path, 1000)
+    for n in range(20):
+        cache.put(str(n), bytes(100))
+        os.utime(cache._path(str(n)), (n, n))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
+    assert cache.get("19") == bytes(100) and cache.get("0") is None
+    cache.put("large", bytes(950))
+    assert cache.get("large") is None and cache.get("19") is not None
+    assert LocalCache(tmp_path / "none", 0).get("19") is None
+
+
+def test_settings_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path))
+    monkeypatch.setenv("OFFRAMP_CACHE_SIZE", "2MB")
+    cache = local_cache.own()
+    assert (cache._folder, cache._limit) == (tmp_path / "store", 2_000_000)
+    monkeypatch.setenv("OFFRAMP_CACHE_SIZE", "much")
+    refuses("OFFRAMP_CACHE_SIZE", local_cache.own)
+
+
+# What a user can mend
+
+
+def test_no_bucket(s3: str) -> None:
+    elsewhere = s3.replace("runs-", "none-")
+    assert not Store(elsewhere).archive.exists()
+    refuses("there is no bucket 'none-.*make it first", node, Store(elsewhere))
+
+
+def test_no_credentials(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    refuses("no credentials for s3://.*aws configure", Store, s3)
+
+
+def test_a_clock_that_the_store_refuses(s3: str, proxy: Proxy) -> None:
+    proxy.fault = lambda method, _: SKEWED if method != "HEAD" else None  # which has no text
+    refuses("is too large.*set this machine's clock right", Store, s3)
+
+
+def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    refuses(r"needs fsspec; pip install 'offramp\[cloud\]'", Store, "s3://runs/x")
+
+
+def test_an_address_of_no_kind() -> None:
+    refuses("no store can lie at ftps3://x .*use s3://… or gs://…", Store, "ftps3://x")
+
+
+def test_an_object_store_that_replaces_what_is_there_is_refused(s3: str, proxy: Proxy) -> None:
+    proxy.fault = lambda *_: IGNORES_CONDITIONS
+    store = Store(s3)
+    refuses("makes an object although it is there", store.lock, "k")
+    proxy.fault = lambda *_: None
+    store.lock("k").release()
+
+
+def test_memory_is_a_store_too() -> None:
+    store = Store("memory://runs/x")
+    key = node(store)
+    assert Store("memory://runs/x").has_node(key) and isinstance(store._files, Cloud)
+    store.discard_node(key)
+    assert store.nodes() == []
+
+
+@pytest.mark.parametrize("kind", [HALF])
+def test_an_answer_that_is_cut_short_is_not_taken_for_whole(s3: str, proxy: Proxy, kind: str) -> None:
+    store = Store(s3)
+    data = os.urandom(100_000)
+    store._files._remote.put(data, "x")
+    cut = iter([kind])
+    proxy.fault = lambda method, _: next(cut, None) if method == "GET" else None
+    assert store._files._remote.get("x") == data and proxy.faults == 1
