@@ -12,6 +12,7 @@ from offramp.cli import progress
 from offramp.cli.progress import CLEAR, Progress, reading_shown
 from offramp.engine.fit import EpochReport
 from offramp.study.plan.plan import Plan
+from offramp.study.plan.schedule import Schedule
 from offramp.study.run import events
 from offramp.units import duration
 from support import tiny_plan, tiny_study
@@ -80,9 +81,9 @@ def report(key: str, epoch: int, exits: int) -> events.Epoch:
     return events.Epoch(EpochReport(key, epoch, 1.2345, 1.0, accuracy, accuracy, 0.1))
 
 
-def moving(progress: Progress) -> list[str]:
+def moving(progress: Progress, width: int = 80) -> list[str]:
     """The moving lines, as the screen has them."""
-    console = Console(width=80)
+    console = Console(width=width)
     with console.capture() as shown:
         console.print(progress._screen())
     return shown.get().splitlines()
@@ -181,3 +182,36 @@ def test_a_node_that_was_damaged_and_trained_again_is_not_reused(plan: Plan) -> 
     for trial in plan.trials:
         progress.see(events.TrialDone(trial.id, trial is not plan.trials[1]))
     assert progress.closing("runs").startswith("3 of 3 trials in runs: 1 node trained, 0 reused")
+
+
+def test_on_a_cluster_each_group_at_work_has_its_line(plan: Plan) -> None:
+    """Where it is, and how far. The time left goes by the machines there are and the longest chain."""
+    (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
+    progress = Progress(plan, shown=True)
+    progress.see(events.Room(1, 1))
+    progress.see(events.Began((backbone,), 0, "here"))
+    progress.see(events.Began((joint,), 3, "there"))
+    assert "time left: ?" in moving(progress)[0]
+    progress.see(report(backbone, 1, 4))
+    pace = 0.1 * plan.macs(backbone) / 0.1  # MACs a second
+    rest = plan.executed - 0.1 * plan.macs(backbone) - 0.3 * plan.macs(joint)
+    bar, first, second = moving(progress, 200)
+    assert f"{duration(rest / pace)} left" in bar
+    assert first.startswith("here · seed 42 · baseline and 1 more · backbone · epoch 1/10")
+    assert second == "there · seed 42 · joint · joint · epoch 4"
+    progress.see(events.Room(100, 100))
+    assert f"{duration(Schedule(plan).critical / pace)} left" in moving(progress, 200)[0]
+    progress.see(events.Left((backbone,)))
+    assert moving(progress, 200)[1:] == [second]
+
+
+def test_in_a_log_what_begins_on_a_cluster_is_a_line(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(plan, shown=True) as shown:
+        key = next(iter(plan.nodes))
+        for event in (events.Room(4, 2), events.Began((key,), 3, "there")):
+            shown.see(event)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "room for 4 at once, on 2 machines"
+    assert lines[1].startswith("there · seed 42") and lines[1].endswith("begins, from epoch 4 on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+import object_store
 from offramp.study.run.cluster import joined
 
 # Before Ray is imported: on the loopback, with a token, and no word of it to its makers.
@@ -42,13 +44,20 @@ def study_file(folder: Path, epochs: int = 2) -> Path:
     return path
 
 
+def free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
 class Machines:
     """The cluster of the tests: a head without cores, and two machines with one core each."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False}
+        self.client_port = free_port()
+        head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": self.client_port}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
         self.whole()
@@ -64,8 +73,8 @@ class Machines:
         while len(self.nodes) > 2:
             self.cluster.remove_node(self.nodes.pop())
 
-    def add(self) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=1))
+    def add(self, cores: int = 1) -> None:
+        self.nodes.append(self.cluster.add_node(num_cpus=cores))
 
     def wait(self) -> None:
         """Until Ray has seen which machines are gone."""
@@ -85,11 +94,17 @@ class Machines:
 
 
 @pytest.fixture(scope="session")
-def _machines() -> Iterator[Machines]:
+def _machines(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """They know an object store, as the driver does, and keep what they fetch in a folder of theirs."""
     pytest.importorskip("ray")
-    made = Machines()
-    yield made
-    made.cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in object_store.CREDENTIALS.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL", s3_server)
+        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.mktemp("fetched")))
+        made = Machines()
+        yield made
+        made.cluster.shutdown()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ it die. All tests share one cluster."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -21,11 +22,13 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.cluster import joined
 from offramp.study.run.driver import run_on_cluster
 from offramp.study.run.events import Began, Epoch, Event, Failed, Room
+from offramp.study.run.run import Conduct, run
 from offramp.study.spec.file import read
 from support import CPU
 
 __all__ = ["_machines", "machines"]
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 See = Callable[[Event], None]
 
 
@@ -37,28 +40,27 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 @pytest.fixture(scope="module")
 def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """What one process makes of the plan."""
-    from offramp.study.run.run import Conduct, run
-
     root = tmp_path_factory.mktemp("local") / "store"
     store = Store(root)
     list(run(plan, store, Conduct(CPU, root / "caches")))
     return store
 
 
-def carried_out(plan: Plan, root: Path, see: See = lambda _: None) -> list[Event]:
+def carried_out(plan: Plan, root: Path | Store, see: See = lambda _: None) -> list[Event]:
     """Run a plan on the cluster of RAY_ADDRESS; what happened. see: is told at once."""
     found = []
     with joined("ray") as cluster:
-        for event in run_on_cluster(plan, Store(root), cluster, checkpoint_seconds=0.0):
+        store = root if isinstance(root, Store) else Store(root)
+        for event in run_on_cluster(plan, store, cluster, checkpoint_seconds=0.0):
             found.append(event)
             see(event)
     return found
 
 
-def command(folder: Path, plan: Plan) -> list[str]:
-    """The command that runs the plan's study on the cluster, into `folder / "store"`."""
+def command(folder: Path, plan: Plan, where: str = "ray") -> list[str]:
+    """The command that runs the plan's study on a cluster, into `folder / "store"`."""
     study = Path(plan.study.numerics).parent / "study.yaml"
-    run = ["run", str(study), "--on", "ray", "--store", str(folder / "store")]
+    run = ["run", str(study), "--on", where, "--store", str(folder / "store")]
     return [sys.executable, "-m", "offramp", *run]
 
 
@@ -102,12 +104,8 @@ def test_the_same_bits_as_one_process(plan: Plan, undisturbed: Store, tmp_path: 
     assert trained(again) == []
 
 
-def test_a_worker_a_machine_and_a_new_one(
-    machines: Machines, plan: Plan, undisturbed: Store, tmp_path: Path
-) -> None:
+def mishaps(machines: Machines, store: Store) -> See:
     """A process is killed, then a machine; another machine comes."""
-
-    store = Store(tmp_path / "store")
 
     def kill_worker(event: Event) -> None:
         at_work(store, event).kill()
@@ -128,15 +126,64 @@ def test_a_worker_a_machine_and_a_new_one(
         for step in (machine, noticed, worker):
             step(event)
 
-    happened = carried_out(plan, tmp_path / "store", see)
-    check_equal(Store(tmp_path / "store"), undisturbed)
-    check_sound(Store(tmp_path / "store"))
-    check_once(plan, happened)
+    return see
+
+
+def check_mended(happened: list[Event]) -> None:
     said = [text for text in notes(happened) if "was lost" in text]
     assert any("its process was killed" in text for text in said), said
     assert any("its machine is gone" in text for text in said), said
     assert all("given to a machine again" in text for text in said)
     assert any(isinstance(e, Began) and e.epoch > 0 for e in happened), "it went on from a checkpoint"
+
+
+def test_a_worker_a_machine_and_a_new_one(
+    machines: Machines, plan: Plan, undisturbed: Store, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    happened = carried_out(plan, store, mishaps(machines, store))
+    check_equal(store, undisturbed)
+    check_sound(store)
+    check_once(plan, happened)
+    check_mended(happened)
+
+
+def test_the_demo_on_an_object_store(machines: Machines, s3: str, tmp_path: Path) -> None:
+    """The same of all nine strategies, with a store that is no folder."""
+    one_thread = f"numerics={study_file(tmp_path).parent / 'one.json'}"
+    plan = make_plan(read(DEMO, [one_thread, "recipe.epochs=4", "seeds=[42]"]), CPU)
+    local, store = Store(tmp_path / "local"), Store(s3)
+    list(run(plan, local, Conduct(CPU, tmp_path / "caches")))
+    happened = carried_out(plan, store, mishaps(machines, store))
+    check_once(plan, happened)
+    check_mended(happened)
+    assert content(store) == content(local)
+    assert len(plan.trials) == len(store.trials()) == 9
+
+
+def content(store: Store) -> dict[str, str]:
+    """SHA-256 of the weights of every node and of the logits of every trial, wherever they lie."""
+    found = {
+        key: sha256(store.archive.node_content(key, "weights.safetensors")) for key in store.nodes()
+    }
+    for trial in store.trials():
+        found |= {f"{trial} {k}": sha256(v.tobytes()) for k, v in store.trial_logits(trial).items()}
+    return found
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_from_outside_of_the_cluster(
+    machines: Machines, plan: Plan, undisturbed: Store, tmp_path: Path
+) -> None:
+    """By Ray Client, which tells of a task when it has ended."""
+    where = f"ray://127.0.0.1:{machines.client_port}"
+    answer = subprocess.run(command(tmp_path, plan, where), capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "3 of 3 trials" in answer.stdout and "5 nodes trained" in answer.stdout
+    check_equal(Store(tmp_path / "store"), undisturbed)
 
 
 def test_a_machine_that_comes_late_is_used(
@@ -150,6 +197,16 @@ def test_a_machine_that_comes_late_is_used(
     check_equal(Store(tmp_path / "store"), undisturbed)
     check_once(plan, happened)
     assert [e.groups for e in happened if isinstance(e, Room)] == [1, 2]
+
+
+def test_a_phase_that_fits_nowhere_is_waited_for_and_said(machines: Machines, tmp_path: Path) -> None:
+    study = read(study_file(tmp_path, epochs=1), ["numerics=default", "strategies=[baseline]"])
+    plan = make_plan(study, CPU)
+    larger = once(lambda event: bool(notes([event])), lambda _: machines.add(cores=2))
+    happened = carried_out(plan, tmp_path / "store", larger)
+    (said,) = notes(happened)
+    assert "No machine of the cluster has room for a phase, which takes 2 cores" in said
+    check_once(plan, happened)
 
 
 @pytest.mark.usefixtures("machines")

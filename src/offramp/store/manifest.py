@@ -209,7 +209,6 @@ class NumericsRecord(Record):
     version: int
     precision: str
     threads: int | None = None
-    ranks: int = 1
 
 
 class SeedLog(Record):

@@ -7,7 +7,8 @@
                    that is unlike any other, under a name made of its content; labels once
     README.md      what is in it, and with what it was made
 
-Of whole paths only the last part is kept, so that a pack tells nothing of anybody's folders.
+Of whole paths only the last part is kept, and no machine's name, so that a pack tells nothing of
+anybody's folders and machines.
 
 Equal results give equal bytes. Accuracy and cross-entropy in `trials.json` and the table were computed
 before rounding.
@@ -247,9 +248,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def portable(value: Any) -> Any:
-    """JSON without the folders of the machine that it was made on: of whole paths their last part."""
+    """JSON without the name and the folders of the machine that it was made on: of whole paths their
+    last part."""
     if isinstance(value, dict):
-        return {key: portable(one) for key, one in value.items()}
+        return {
+            key: portable({k: v for k, v in one.items() if k != "machine"})
+            if key == "provenance" and isinstance(one, dict)
+            else portable(one)
+            for key, one in value.items()
+        }
     if isinstance(value, list | tuple):
         return [portable(one) for one in value]
     whole = isinstance(value, str) and (value.startswith("/") or value[1:3] in (":\\", ":/"))

@@ -19,6 +19,7 @@ from typing import Any
 
 from offramp.errors import OfframpError
 from offramp.meters import usable_cores
+from offramp.units import counted, size
 
 LEAST = (2, 52)  # before it, any page in a browser could run code in a cluster (CVE-2025-62593)
 CLIENT = "ray://"
@@ -35,6 +36,10 @@ class Needs:
     cpus: int
     memory: int
     gpus: float = 0.0
+
+    def __str__(self) -> str:
+        gpus = f", {self.gpus:g} of a GPU" if self.gpus else ""
+        return f"{counted(self.cpus, 'core')}, {size(self.memory)} of memory{gpus}"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Now:
     """What changes while it runs. room: of the cluster.  passes: how phases share them.  fresh: whether
     there may be something to submit."""
 
-    room: Room = field(default_factory=lambda: Room(0, 0))
+    room: Room = field(default_factory=lambda: Room(-1, -1))  # not known yet
     passes: Passes = "shared"
     fresh: bool = True
 
@@ -114,6 +114,11 @@ class Driver:
                 if passes != self.now.passes:
                     yield events.Note(f"With room for {room.tasks} at once, {SAID[passes]}.")
                 self.now.passes = passes
+            else:
+                yield events.Note(
+                    f"No machine of the cluster has room for a phase, which takes {self.needs}; waiting "
+                    "for one that has."
+                )
         over = [name for name, until in self.rests.items() if until <= time.monotonic()]
         for name in over:
             del self.rests[name]
@@ -251,11 +256,6 @@ def run_on_cluster(
 
     Raises OfframpError as `run` does, and where a machine makes another plan of the same study.
     """
-    if plan.numerics.ranks > 1:
-        raise OfframpError(
-            "execution.devices trains a phase on several devices of one machine, which no task of a "
-            "cluster does; leave it out here, or run with torchrun"
-        )
     order, needs = order_of(plan, store, checkpoint_seconds), needs_of(plan)
     with TemporaryDirectory() as folder:
         ledger = Ledger(plan, store, Failures(Path(folder)))
