@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,6 +47,54 @@ def chosen(name: str | torch.device | None = None) -> torch.device:
             f"no device '{given}' here{source}; choose from {', '.join(['cpu', *numbered])}"
         )
     return torch.device(given)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """rank: of this process among `count`, and `local` among those of this machine."""
+
+    rank: int
+    count: int
+    local: int
+
+
+def launched() -> Launched | None:
+    """Which of its processes torchrun has made of this one; None where it was not torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return Launched(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+
+
+def count(device: torch.device) -> int:
+    """How many devices that may mean: accelerators of its kind, where it names none of them."""
+    return _module(device.type).device_count() if _unnumbered(device) else 1
+
+
+def _unnumbered(device: torch.device) -> bool:
+    return device.type != "cpu" and device.index is None
+
+
+def several(device: torch.device, number: int) -> list[torch.device]:
+    """A device for each of `number` processes that work on one thing. On the CPU all have the same.
+
+    Raises OfframpError where there are not so many.
+    """
+    if device.type == "cpu":
+        return [device] * number
+    if number > count(device):
+        raise OfframpError(
+            f"execution.devices asks for {number} devices, and {device} is {count(device)} here; "
+            "ask for fewer, or name none with --device"
+        )
+    return spread(device, number)
+
+
+def spread(device: torch.device, number: int) -> list[torch.device]:
+    """A device for each of `number` processes that have work of their own: accelerators in turn, where
+    `device` names none of them."""
+    if not _unnumbered(device) or number == 1:
+        return [device] * number
+    return [torch.device(device.type, i % count(device)) for i in range(number)]
 
 
 def _module(kind: str) -> Any:

@@ -21,7 +21,7 @@ import rank_tasks
 import torch
 from safetensors.torch import save_file
 
-from offramp.engine.ranks import ALONE, joined
+from offramp.engine.ranks import Seat, joined
 from support import CPU
 
 torch.set_num_threads(1)
@@ -29,11 +29,8 @@ torch.set_num_threads(1)
 
 def obey(rank: int, meeting: str, order: dict[str, Any]) -> None:
     task = getattr(rank_tasks, order["task"])
-    if order["ranks"] == 1:
-        found = task(ALONE, **order["args"])
-    else:
-        with joined(rank, order["ranks"], meeting, CPU) as ranks:
-            found = task(ranks, **order["args"])
+    with joined(Seat(rank, order["ranks"], meeting), CPU) as ranks:
+        found = task(ranks, **order["args"])
     if rank == 0:
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, order["out"])
 

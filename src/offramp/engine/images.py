@@ -47,6 +47,7 @@ class Images:
         boxes = data.augment is not None and data.augment.resized_crop is not None
         self._stored = data.train if boxes and isinstance(data.train, Split) else None
         self._data = data.to(device)
+        self._labels = data.train.labels  # where counting them waits for no device
         self._mean = torch.tensor(self._data.mean, device=device)
         self._std = torch.tensor(self._data.std, device=device)
         files = {name: s for name, s in data.splits.items() if isinstance(s, FileSplit)}
@@ -66,7 +67,7 @@ class Images:
 
     @cached_property
     def _balanced(self) -> Tensor:
-        return balanced(self._data.train.labels, len(self._data.classes))
+        return balanced(self._labels, len(self._data.classes)).to(self.device)
 
     def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
         """[B, C, H, W] float32, in the memory format.  view: the random one to take; None: as is."""

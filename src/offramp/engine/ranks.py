@@ -7,6 +7,7 @@ library routes it (docs/decisions/ranks.md). With one rank none of it does anyth
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +26,28 @@ PATIENCE = timedelta(days=30)  # of ranks that wait for orders: who is gone is k
 
 
 class Deserted(Exception):
-    """Another rank is gone, or has stopped: what this one has half done is void."""
+    """Another rank is gone: what this one has half done is void."""
+
+
+class Disbanded(Deserted):
+    """This rank leaves the others in the middle of a phase, for a reason that it has told."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Which of a training's `count` processes one is, and where they find each other: a URL as torch
+    takes it."""
+
+    rank: int = 0
+    count: int = 1
+    meeting: str = ""
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+
+ONLY = Seat()
 
 
 @dataclass(frozen=True)
@@ -142,6 +164,21 @@ class Ranks:
             dist.all_gather(list(gathered.unbind(0)), values.contiguous())
         return gathered
 
+    def disband(self) -> None:
+        """Leave the others in the middle of what they do together: raises Disbanded, where there are
+        any."""
+        if self.count > 1:
+            raise Disbanded(f"rank {self.rank} stopped")
+
+    def alike(self, words: str) -> bool:
+        """Whether all ranks, several of them, say the same."""
+        said = hashlib.sha256(words.encode()).digest()[:8]
+        mine = torch.frombuffer(bytearray(said), dtype=torch.int64)
+        each = [torch.empty_like(mine) for _ in range(self.count)]
+        with deserted():
+            dist.all_gather(each, mine, self.orders)
+        return all(torch.equal(mine, other) for other in each)
+
     def tell(self, order: Sequence[Any] | None) -> None:
         """Rank 0's word to all others, of JSON's types; None is the last one."""
         if self.count > 1:
@@ -176,25 +213,27 @@ def _added(pieces: Tensor) -> Tensor:
 
 
 @contextmanager
-def joined(rank: int, count: int, meeting: str, device: torch.device) -> Iterator[Ranks]:
-    """This process as one of `count` ranks, while the block runs. meeting: where they find each other,
-    a URL as torch takes it.  device: its own.
+def joined(seat: Seat, device: torch.device) -> Iterator[Ranks]:
+    """This process as one of the ranks, while the block runs. device: its own.
 
     Raises Deserted where they do not come together.
     """
+    if seat.count == 1:
+        yield ALONE
+        return
     nccl = device.type == "cuda"
     with deserted():
         dist.init_process_group(
             "nccl" if nccl else "gloo",
-            init_method=meeting,
-            rank=rank,
-            world_size=count,
+            init_method=seat.meeting,
+            rank=seat.rank,
+            world_size=seat.count,
             timeout=PATIENCE,
             device_id=device if nccl else None,
         )
         orders = dist.new_group(backend="gloo", timeout=PATIENCE) if nccl else None
     try:
-        yield Ranks(rank, count, orders)
+        yield Ranks(seat.rank, seat.count, orders)
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()

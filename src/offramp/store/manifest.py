@@ -209,6 +209,7 @@ class NumericsRecord(Record):
     version: int
     precision: str
     threads: int | None = None
+    ranks: int = 1
 
 
 class SeedLog(Record):

@@ -105,7 +105,26 @@ def _versions(device: torch.device) -> list[Finding]:
     return [
         Finding("versions", f"{libraries}, Python {made['python']}"),
         Finding("device", f"{made['device']} ({device.type})"),
+        _ranks(device),
     ]
+
+
+def _ranks(device: torch.device) -> Finding:
+    """What one training may be spread over (`execution.devices`), and by which library."""
+    import torch.distributed as dist
+
+    from offramp import device as devices
+
+    what = "one training on several devices"
+    nccl = device.type == "cuda"
+    library = "NCCL" if nccl else "gloo"
+    there = dist.is_available() and (dist.is_nccl_available() if nccl else dist.is_gloo_available())
+    if not there:
+        return Finding(what, f"no, this torch has no {library}", f"install a torch that has {library}")
+    if device.type == "cpu":
+        return Finding(what, "processes on this CPU, through gloo: to try it, no faster than one")
+    count = devices.count(device)
+    return Finding(what, f"{counted(count, 'device')} here, through {library}")
 
 
 def _machine(device: torch.device) -> list[Finding]:

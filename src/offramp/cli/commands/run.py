@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -126,6 +127,7 @@ def run(
     """
     from offramp import units
 
+    _leave_word_to_first()
     given = None if speed is None else units.parse(speed, units.SPEED, "--speed")
     how = How(
         store,
@@ -149,6 +151,14 @@ def run(
     if (max_seeds, difference) != (None, None) and not until_decided:
         raise OfframpError("--max-seeds and --difference are for --until-decided; add it")
     _start(study, settings(set_, execution, cache_memory, cache_disk), data_root, budget, how)
+
+
+def _leave_word_to_first() -> None:
+    """Of the processes that torchrun starts, the first one tells how it goes; mistakes are all others'
+    too."""
+    if os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("RANK") != "0":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _share(points: float | None, flag: str) -> float | None:

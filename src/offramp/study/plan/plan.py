@@ -250,6 +250,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
         with _at(study, "augment"):
             own = None if data.augment is None else data.augment.own
             data = replace(data, augment=replace(study.augment, own=own))
+    numerics = _on_devices(study, data, numerics)
     net = net.prepared(lambda: data.sample(SEEN))
     identity = data_identity(data)
     trials: list[Trial] = []
@@ -268,6 +269,20 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     sizes = value_bytes(net)
     costs = {key: work(node, net, images, sizes, data.augment) for key, node in nodes.items()}
     return Plan(study, data, net, numerics, tuple(trials), nodes, costs)
+
+
+def _on_devices(study: Study, data: Data, numerics: Numerics) -> Numerics:
+    """The numerics of as many ranks as train together. Raises OfframpError where some would have nothing
+    to do."""
+    launched = devices.launched()
+    ranks = study.execution.devices or (1 if launched is None else launched.count)
+    least = min(study.recipe.batch_size, len(data.train), len(data.validation))
+    if ranks > least:
+        raise OfframpError(
+            f"{study.where('execution', 'devices')}: {ranks} devices have {least} images to share "
+            "(of a batch, or of a split); set fewer"
+        )
+    return replace(numerics, ranks=ranks)
 
 
 def _resolve(

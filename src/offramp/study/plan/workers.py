@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from offramp import device as devices
 from offramp.data.dataset import FileSplit, Split
 from offramp.engine.memory import saved_bytes
 from offramp.errors import OfframpError
@@ -69,8 +70,16 @@ class Workers:
 
 
 def asked(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Workers:
-    """So many, as the user says; with what speaks against it. cores: that there are."""
-    threads, there = plan.numerics.threads, cores()
+    """So many, as the user says; with what speaks against it. cores: that there are.
+
+    Raises OfframpError for several, where each phase is to train on several devices.
+    """
+    threads, there, ranks = plan.numerics.threads, cores(), plan.numerics.ranks
+    if ranks > 1 and count > 1:
+        raise OfframpError(
+            f"--workers {count} trains phases side by side, and execution.devices {ranks} each on "
+            "several devices; leave one of them out"
+        )
     fit = max(1, there // threads)
     if count == 1:
         return Workers(1, "as asked for", fit)
@@ -94,9 +103,15 @@ def suited(
     """The number of workers that suits a plan on this machine. cores, memory: what there is of them."""
     if plan.study.execution.mode == "plain":
         return Workers(1, "in plain execution costs are results, so phases train one at a time")
+    if plan.numerics.ranks > 1:
+        return Workers(1, f"each phase trains on {plan.numerics.ranks} devices together")
+    if devices.count(device) > 1:
+        there, by_plan = devices.count(device), widest(plan, done(plan, store))
+        words = f"one for each of {there} devices; phases side by side: {by_plan}"
+        return Workers(max(1, min(there, by_plan)), words, plan=by_plan)
     if device.type != "cpu":
         return Workers(1, "what a GPU gains by several at once is not known; --workers 2 tries it")
-    written = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
+    written = done(plan, store)
     by_plan = widest(plan, written)
     if not by_plan:
         return Workers(1, "nothing is left to train", plan=0)
@@ -112,6 +127,11 @@ def suited(
         f"phases side by side: {by_plan}; enough work for {by_work}"
     )
     return Workers(by_memory, reason, by_cores, by_memory, by_plan, by_work)
+
+
+def done(plan: Plan, store: Store) -> set[str]:
+    """Keys of nodes that the store has."""
+    return set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
 
 
 def seconds(plan: Plan, there: Collection[str]) -> float:

@@ -256,6 +256,11 @@ def run_on_cluster(
 
     Raises OfframpError as `run` does, and where a machine makes another plan of the same study.
     """
+    if plan.numerics.ranks > 1:
+        raise OfframpError(
+            "execution.devices trains a phase on several devices of one machine, which no task of a "
+            "cluster does; leave it out here, or run with torchrun"
+        )
     order, needs = order_of(plan, store, checkpoint_seconds), needs_of(plan)
     with TemporaryDirectory() as folder:
         ledger = Ledger(plan, store, Failures(Path(folder)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,16 +20,16 @@ from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.images import Images
 from offramp.engine.looks import reads_of
-from offramp.engine.passes import Derived, Pass, Plain
+from offramp.engine.passes import Pass
 from offramp.engine.placement import Speeds
+from offramp.engine.ranks import ONLY, Seat, joined
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, enroll, pack, unpack
-from offramp.engine.weights import Weights
+from offramp.engine.trainee import Trainee, pack
 from offramp.errors import Changed, OfframpError, Unwritable
 from offramp.hashing import plain
 from offramp.meters import Meter, usable_cores
-from offramp.process import terminable, uninterrupted
+from offramp.process import leave_signals_to_parent, terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
@@ -38,6 +38,7 @@ from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.run import costs, events, trials
+from offramp.study.run.group import enlist, passing, weights_of
 from offramp.study.run.ledger import Failures, Ledger
 
 POLL_SECONDS = 0.2
@@ -54,7 +55,8 @@ class Conduct:
     too.  workers: how many processes share the machine, and the
     limits of caches.  cache_folder: where caches too big for memory go, on this machine's own disk.
     memory: bytes that this process may take in all, where the study sets no limit; None for a share of
-    what is free.  speeds: see `offramp.engine.passes.Derived`.
+    what is free.  speeds: see `offramp.engine.passes.Derived`.  seat: which of the ranks it is that
+    train together, `numerics.ranks` of the plan in all; `workers` counts them too.
     """
 
     device: torch.device
@@ -63,6 +65,7 @@ class Conduct:
     workers: int = 1
     memory: int | None = None
     speeds: Speeds | None = None
+    seat: Seat = ONLY
 
 
 class Lost(Exception):
@@ -175,6 +178,7 @@ class Run:
 
     def _train(self, locks: dict[str, Held]) -> Iterator[events.Event]:
         """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
+        ranks = self.images.ranks
         try:
             began = time.perf_counter()
             if self.cache is not None:
@@ -182,22 +186,17 @@ class Run:
                 caching.adapt(self.cache, self.plan, self.allowed, device, workers)
             self.meter.lap()
             nodes = [self.plan.nodes[key] for key in locks]
-            layout = self.plan.numerics.memory_format
-            device, read = self.conduct.device, self.store.node_weights
-            weights = Weights(self.plan.net, nodes[0].seed, read, device, layout)
-            trainees = self._enlist(weights, nodes)
+            ranks.tell(["train", *locks])
+            weights = weights_of(self.plan, self.store, nodes[0].seed, self.conduct.device)
+            trainees = enlist(self.plan, self.store, weights, nodes, self.images)
             nodes = [t.node for t in trainees]
             for key in locks.keys() - {node.key for node in nodes}:
                 locks.pop(key).release()
-            batch = max(nodes[0].recipe.batch_size, self.plan.numerics.frozen_batch)
             yield events.Began(tuple(n.key for n in nodes), trainees[0].epoch)
-            passes: Pass
-            if self.plan.study.execution.mode == "plain":
-                passes = Plain(self.images, nodes, weights, batch)
-            else:
-                passes = Derived(self.images, nodes, weights, batch, self.cache, self.conduct.speeds)
-                if self.cache is not None:
-                    yield from map(events.Note, caching.remarks(self.cache, passes.kept, self.allowed))
+            held = (self.images, self.cache, self.conduct.speeds)
+            passes = passing(self.plan, weights, nodes, *held)
+            if self.cache is not None:
+                yield from map(events.Note, caching.remarks(self.cache, passes.kept, self.allowed))
             for trainee in trainees:
                 trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
             costs.charge(trainees, self.meter)
@@ -206,6 +205,7 @@ class Run:
             raise
         except Lost as error:
             yield events.Note(str(error))
+            ranks.disband()
         except Changed:
             for key in locks:  # what was trained since may have seen other images
                 self.store.drop_checkpoint(key)
@@ -214,23 +214,45 @@ class Run:
             for key in [key for key in locks if key not in self.failed]:  # some may have diverged before
                 self.failed[key] = " ".join(str(error).split())
                 yield events.Failed(key, self.failed[key])
+            ranks.disband()
         finally:
             for lock in locks.values():
                 lock.release()
 
-    def _enlist(self, weights: Weights, nodes: list[Node]) -> list[Trainee]:
-        """Trainees where their checkpoints left them; a group goes on together from the same step, and
-        members that stand elsewhere are left for a later group."""
-        trainees = []
-        for node in nodes:
-            fused = self.plan.numerics.fused_optimizer
-            trainee = enroll(node, weights.network(node.start), fused)
-            saved = self.store.read_checkpoint(node.key)
-            if saved is not None:
-                unpack(trainee, *saved)
-            trainees.append(trainee)
-        at = trainees[0].epoch, trainees[0].steps
-        return [t for t in trainees if (t.epoch, t.steps) == at]
+    def follow(self) -> Iterator[events.Event]:
+        """Do as rank 0 says, until its last word: the same steps, and nothing of what goes to the
+        store."""
+        leave_signals_to_parent()  # rank 0 ends first, and saves; this one with it
+        for order, *about in self.images.ranks.hear():
+            if order == "train":
+                yield from self._train_along([self.plan.nodes[key] for key in about])
+            else:
+                trials.answer(self.plan, self.store, self.images, *about)
+
+    def _train_along(self, nodes: list[Node]) -> Iterator[events.Event]:
+        """As `_train`, beside rank 0."""
+        try:
+            weights = weights_of(self.plan, self.store, nodes[0].seed, self.conduct.device)
+            trainees = enlist(self.plan, self.store, weights, nodes, self.images)
+            nodes = [t.node for t in trainees]
+            held = (self.images, self.cache, self.conduct.speeds)
+            passes, size = passing(self.plan, weights, nodes, *held), nodes[0].recipe.batch_size
+            by_key = {t.node.key: t for t in trainees}
+            ended = [t for t in trainees if finished(t.validation_losses, t.node.recipe)]
+            for trainee in ended:
+                conclude(trainee, passes, self.images, size)
+            for reports in fit(trainees, passes, self.images, size):
+                for trainee in [by_key[r.key] for r in reports if not isinstance(r, Diverged)]:
+                    if finished(trainee.validation_losses, trainee.node.recipe):
+                        conclude(trainee, passes, self.images, size)
+        except (OfframpError, RuntimeError) as error:
+            for key in [node.key for node in nodes if node.key not in self.failed]:
+                self.failed[key] = " ".join(str(error).split())
+                yield events.Failed(key, self.failed[key])
+            self.images.ranks.disband()
+        self.done.update(node.key for node in nodes)
+        if self.cache is not None:
+            self.cache.keep({v for node in self.ledger.open() for v in reads_of(node)})
 
     def _epochs(
         self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]
@@ -383,7 +405,11 @@ def run(
     OfframpError when nothing can go on (a full disk, image files that changed meanwhile).
     """
     with _prepared(plan, store, conduct, failed) as prepared:
+        if not conduct.seat.leads:
+            yield from prepared.follow()
+            return
         yield from prepared.work()
+        prepared.images.ranks.tell(None)
 
 
 def run_part(
@@ -397,20 +423,25 @@ def run_part(
 @contextmanager
 def _prepared(plan: Plan, store: Store, conduct: Conduct, failed: Failures | None) -> Iterator[Run]:
     folder, layout = conduct.cache_folder, plan.numerics.memory_format
-    images = Images(plan.data, conduct.device, _readers(plan, conduct), layout)
+    if plan.numerics.ranks != conduct.seat.count:
+        raise OfframpError(
+            f"execution.devices is {plan.numerics.ranks}, and this process is one of "
+            f"{conduct.seat.count}; leave execution.devices out here"
+        )
     allowed = caching.limits(plan, conduct.device, folder, conduct.workers, conduct.memory)
     cache = Cache(allowed.memory, allowed.disk, folder) if plan.study.execution.cache else None
     try:
         with (
             TemporaryDirectory() if failed is None else nullcontext(failed.folder) as shared,
             terminable(),
+            joined(conduct.seat, conduct.device) as ranks,
+            closing(Images(plan.data, conduct.device, _readers(plan, conduct), layout, ranks)) as images,
             applied(plan.numerics),
             costs.meter(conduct.device) as meter,
         ):
             ledger = Ledger(plan, store, Failures(Path(shared)))
             yield Run(ledger, conduct, images, allowed, cache, meter)
     finally:
-        images.close()
         if cache is not None:
             cache.close()
 

@@ -70,8 +70,12 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
     exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
 
+    def asked(split: str, exits: Sequence[int], mirrored: bool) -> np.ndarray:
+        images.ranks.tell(["answer", trial.id, split, list(exits), mirrored])
+        return split_logits(net, images, split, exits, EVALUATION_BATCH, mirrored)
+
     def flipped() -> dict[str, tuple[float, ...]]:
-        mirrored = split_logits(net, images, "test", exits, EVALUATION_BATCH, mirrored=True)
+        mirrored = asked("test", exits, True)
         mean = (arrays["test"] + mirrored) / 2
         return {stored.FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
 
@@ -81,7 +85,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         names = {k: (trial.seed, k, trial.resolved.final[k], split) for k in exits}
         new = [k for k in exits if names[k] not in answers]
         if new:
-            found = split_logits(net, images, split, new, EVALUATION_BATCH)
+            found = asked(split, new, False)
             answers |= {names[k]: found[:, i] for i, k in enumerate(new)}
         logits = np.stack([answers[names[k]] for k in exits], axis=1)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
@@ -94,6 +98,21 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         )
     check_unchanged(plan.data, EVALUATED, trial.id)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
+
+
+def answer(
+    plan: Plan,
+    store: Store,
+    images: Images,
+    trial: str,
+    split: str,
+    exits: Sequence[int],
+    mirrored: bool,
+) -> None:
+    """What `write` has the other ranks do: their part of a trial's logits."""
+    (found,) = (one for one in plan.trials if one.id == trial)
+    net = assemble(plan, found, store, images.device)
+    split_logits(net, images, split, exits, EVALUATION_BATCH, mirrored)
 
 
 def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:

@@ -161,6 +161,9 @@ class ExecutionSpec(Section):
 
     gpus_per_trial: on a cluster, the share of a GPU that each group of phases is given.
 
+    devices: that train each phase together, which is part of its key; None is one, or as many as
+    torchrun has started processes.
+
     `plain` runs each phase alone, live and unshared, so there the three switches are off.
     """
 
@@ -173,6 +176,7 @@ class ExecutionSpec(Section):
     loader: Literal["auto", "resident", "streaming"] = "auto"
     loader_workers: Annotated[int, Field(ge=0)] | None = None
     gpus_per_trial: Annotated[float, Field(gt=0, le=1)] = 1.0
+    devices: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,153 @@
+"""The engine on a device that holds no numbers: torch's `meta`, which stands for a GPU.
+
+An operation on tensors of two devices fails there, and so does whatever asks for a number: what gets
+through a step neither mixes devices nor waits for one.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from fit_runs import USUAL, program_nodes
+from torch import Tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from offramp.augment import Augment
+from offramp.data import Data
+from offramp.engine import fit as fitting
+from offramp.engine.cache import Cache
+from offramp.engine.fit import evaluate, fit
+from offramp.engine.images import Images
+from offramp.engine.passes import Derived, Pass, Plain
+from offramp.engine.ranks import ALONE, Ranks
+from offramp.engine.resolve import Node
+from offramp.engine.trainee import Trainee, enroll, pack
+from offramp.engine.weights import Weights
+from offramp.parts import heads, segments
+from offramp.strategies import STRATEGIES
+from support import EAGER, network, tiny_data
+
+META = torch.device("meta")
+RECIPES = {
+    "sgd": replace(USUAL, class_weights="balanced", label_smoothing=0.1),
+    "adamw": replace(USUAL, optimizer="adamw", schedule="cosine"),
+    "lookahead": replace(USUAL, average="lookahead", average_every=2, decoupled_decay=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done once, before training or after an epoch, may wait."""
+    monkeypatch.setattr(fitting.devices, "synchronize", lambda _: None)
+    monkeypatch.setattr(Data, "__post_init__", lambda _: None)
+
+
+@pytest.fixture
+def two_ranks() -> Iterator[Ranks]:
+    """Rank 0 of two, of which the other one is not there: torch's `fake` group moves nothing."""
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    yield Ranks(0, 2)
+    dist.destroy_process_group()
+
+
+def begun(
+    node: Node, folder: Path, mode: str, ranks: Ranks = ALONE, augment: Augment | None = None
+) -> tuple[Trainee, Pass, Images]:
+    """A phase on `meta`; what it starts from is drawn, whichever phase would have made it."""
+    data: Data = replace(tiny_data(), augment=augment)
+    images = Images(data, META, ranks=ranks)
+    drawn = network("digits-cnn")
+    every = segments(1, drawn.exits) | heads(1, drawn.exits)
+
+    def made(_: str) -> dict[str, Tensor]:
+        parts = [drawn.state(part) for part in every]
+        return {name: tensor for state in parts for name, tensor in state.items()}
+
+    weights = Weights(drawn, node.seed, made, META)
+    trainee = enroll(node, weights.network(node.start), False)  # no fused kernel is made for meta
+    if mode == "plain":
+        return trainee, Plain(images, [node], weights, 64), images
+    cache = Cache(2**30, 0, folder)
+    return trainee, Derived(images, [node], weights, 64, cache, EAGER), images
+
+
+def ended_in(trainee: Trainee, passes: Pass, images: Images) -> list[str]:
+    """The functions at whose end an epoch asked for its first number."""
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta") as found:
+        list(fit([trainee], passes, images, trainee.node.recipe.batch_size))
+    return [frame.name for frame in traceback.extract_tb(found.value.__traceback__)]
+
+
+@pytest.mark.parametrize("mode", ["plain", "derived"])
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_an_epoch_waits_for_the_device_at_its_end_alone(
+    strategy: str, mode: str, tmp_path: Path
+) -> None:
+    for node in program_nodes(strategy):
+        trainee, passes, images = begun(node, tmp_path, mode)
+        assert "_close_epoch" in ended_in(trainee, passes, images)
+        assert trainee.tally is not None and trainee.tally.images == images.count("train")
+        tensors, _ = pack(trainee)
+        # Adam and SGD count on the host; all else is on the device.
+        assert {t.device.type for t in tensors.values() if t.dim()} == {"meta"}
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_recipes_do_not_wait_either(recipe: str, tmp_path: Path) -> None:
+    augment = Augment(flip=True, crop=1, jitter=0.1)
+    for node in program_nodes("distillation", RECIPES[recipe]):
+        trainee, passes, images = begun(node, tmp_path, "derived", augment=augment)
+        assert "_close_epoch" in ended_in(trainee, passes, images)
+
+
+@pytest.mark.parametrize("strategy", ["joint", "two-stage", "distillation"])
+def test_ranks_do_not_wait_for_the_device(strategy: str, tmp_path: Path, two_ranks: Ranks) -> None:
+    for node in program_nodes(strategy):
+        trainee, passes, images = begun(node, tmp_path, "derived", two_ranks)
+        assert "_close_epoch" in ended_in(trainee, passes, images)
+        assert trainee.tally is not None and trainee.tally.images == images.count("train")
+
+
+@pytest.mark.parametrize(
+    ("patched", "wrong"),
+    [
+        ("labels", lambda *asked: torch.zeros(len(asked[2]), dtype=torch.int64)),
+        ("class_weights", lambda *_: torch.ones(3)),
+        ("read", lambda *asked: torch.zeros(len(asked[2]), 1, 8, 8)),
+    ],
+)
+def test_what_lies_on_another_device_is_found(
+    patched: str, wrong: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: labels, weights of classes or images that stayed on the CPU end the first step."""
+    monkeypatch.setattr(Images, patched, wrong)
+    node = program_nodes("joint", RECIPES["sgd"])[0]
+    trainee, passes, images = begun(node, tmp_path, "plain")
+    assert "_train_epoch" in ended_in(trainee, passes, images)
+
+
+def test_a_step_that_asks_for_a_number_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = fitting.step
+
+    def curious(*args: Any) -> Tensor:
+        found = step(*args)
+        print(float(found[0]))
+        return found
+
+    monkeypatch.setattr(fitting, "step", curious)
+    trainee, passes, images = begun(program_nodes("joint")[0], tmp_path, "plain")
+    assert "curious" in ended_in(trainee, passes, images)
+
+
+def test_evaluation_asks_for_nothing(tmp_path: Path) -> None:
+    trainee, passes, images = begun(program_nodes("joint")[0], tmp_path, "plain")
+    tallies = evaluate([trainee], passes, images, "validation", 16)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        tallies[trainee.node.key].read()

@@ -1,0 +1,225 @@
+"""One training on several ranks: whatever happens to them, the same bits, and nobody left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from kit import check_equal, check_sound, check_tidy, closed, conduct, failed, hashes, notes, trained
+
+from offramp import device as devices
+from offramp.errors import OfframpError
+from offramp.store.store import Store
+from offramp.strategies import STRATEGIES
+from offramp.study.plan.plan import make_plan
+from offramp.study.run.events import Event
+from offramp.study.run.pool import run_pooled
+from offramp.study.run.run import run
+from offramp.study.spec import file as spec
+from support import CPU
+
+pytestmark = pytest.mark.slow
+
+DATA = """
+import importlib, multiprocessing, os, signal
+from pathlib import Path
+
+import torch
+
+
+def make_data(*, at: str = "", call: int = 0, rank: int = 0, how: str = "killed"):
+    \"\"\"Images that can be learned. In rank `rank`, the `call`-th call of `at` is its end.\"\"\"
+    if at and multiprocessing.parent_process() is not None:
+        name, function = at.split(":")
+        module, once = importlib.import_module(name), Path(__file__).with_name("once")
+        original, calls = getattr(module, function), iter(range(10**6))
+        def fatal(*args, **kwargs):
+            there = torch.distributed.is_initialized() and torch.distributed.get_rank() == rank
+            if there and next(calls) == call and not once.exists():
+                once.touch()
+                if how == "fails":
+                    raise RuntimeError("this rank alone has had enough")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+        setattr(module, function, fatal)
+    labels = torch.arange(130) % 3
+    images = torch.rand(130, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 99
+    return {"train": (images.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 50, labels)}
+"""
+
+STUDY: dict[str, Any] = {
+    "seeds": [42],
+    "strategies": ["two-stage", "joint-branch"],
+    "backbone": "digits-cnn",
+    "recipe": {"epochs": 3, "batch_size": 32, "learning_rate": 0.01},
+    "execution": {"devices": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "my_data.py"
+    file.write_text(DATA)
+    return file
+
+
+def study(made: Path, **more: Any) -> dict[str, Any]:
+    return STUDY | {"data": f"{made}:make_data"} | more
+
+
+def together(described: dict[str, Any], root: Path, **more: Any) -> tuple[Store, list[Event]]:
+    """Run to the end; the store, and what happened. No process is left."""
+    plan, before = make_plan(spec.parse(described), CPU), helpers()
+    events = list(run_pooled(plan, Store(root), conduct(root, checkpoint_seconds=0, **more)))
+    assert helpers() <= before
+    return Store(root), events
+
+
+def helpers() -> set[psutil.Process]:
+    """Processes that ranks are: children of the server that forks them."""
+    return {p for child in psutil.Process().children() for p in child.children(recursive=True)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store, events = together(study(data), tmp_path_factory.mktemp("undisturbed"))
+    assert not failed(events) and len(trained(events)) == 8 and len(closed(events)) == 2
+    check_sound(store)
+    check_tidy(store)
+    return store
+
+
+STEP, CHECK, SAVE = "offramp.engine.fit:step", "offramp.engine.fit:evaluate", "offramp.engine.fit:record"
+
+
+@pytest.mark.parametrize(
+    ("rank", "at", "call"),
+    [
+        pytest.param(1, STEP, 2, id="first steps"),
+        pytest.param(0, STEP, 11, id="leader in mid-epoch"),
+        pytest.param(1, CHECK, 5, id="validation", marks=pytest.mark.long),
+        pytest.param(0, SAVE, 30, id="leader at an end", marks=pytest.mark.long),
+    ],
+)
+def test_a_killed_rank_changes_no_bit(
+    data: Path, undisturbed: Store, tmp_path: Path, rank: int, at: str, call: int
+) -> None:
+    file = tmp_path / data.name
+    file.write_text(DATA)
+    dying = {"name": f"{file}:make_data", "at": at, "call": call, "rank": rank}
+    store, events = together(study(data, data=dying), tmp_path / "store")
+    assert (tmp_path / "once").exists()
+    (said,) = (note for note in notes(events) if "rank" in note)
+    assert "exit code -9" in said and "(1 of 3)" in said
+    assert len(trained(events)) == 8  # each once
+    check_equal(store, undisturbed)
+    check_tidy(store)
+
+
+@pytest.mark.long
+def test_what_fails_in_one_rank_fails_its_phase_in_all(data: Path, tmp_path: Path) -> None:
+    """Rank 1's own trouble: the phase is given up with its words, what needs it too, and all else goes
+    on in new processes."""
+    file = tmp_path / data.name
+    file.write_text(DATA)
+    failing = {"name": f"{file}:make_data", "at": STEP, "call": 9, "rank": 1, "how": "fails"}
+    store, events = together(study(data, data=failing, recipe={"epochs": 4}), tmp_path / "store")
+    told = failed(events)
+    assert {reason for reason in told.values() if "needs" not in reason} == {
+        "this rank alone has had enough"
+    }
+    assert told and trained(events) and len(trained(events)) + len(told) == 8
+    check_sound(store)
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
+def test_ended_by_a_signal_it_saves_and_leaves_nobody(
+    data: Path, undisturbed: Store, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As a terminal or a scheduler sends it: to all processes."""
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(study(data)))
+    command = [sys.executable, "-m", "offramp", "run", str(file), "--store", str(tmp_path / "store")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("[2/8]"):
+                break
+        os.killpg(process.pid, number)
+        process.stderr.read()
+    assert process.returncode == 128 + number
+    while _group(process.pid):  # the server that forked them ends by itself
+        time.sleep(0.05)
+    saved = Store(tmp_path / "store")
+    assert saved.archive.checkpoints()
+    store, events = together(study(data), tmp_path / "store")
+    assert len(trained(events)) <= 6
+    check_equal(store, undisturbed)
+
+
+def _group(number: int) -> list[int]:
+    """Processes of a group."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+@pytest.mark.long
+def test_torchrun_makes_the_same_ranks(data: Path, undisturbed: Store, tmp_path: Path) -> None:
+    """The study says nothing of devices; torchrun has started two."""
+    file, store = tmp_path / "study.yaml", tmp_path / "store"
+    file.write_text(json.dumps(study(data, execution={})))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "offramp", "run", str(file), "--store", str(store)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("8 nodes trained") == 1  # rank 0 alone speaks
+    check_equal(Store(store), undisturbed)
+
+
+@pytest.mark.long
+def test_strategies_are_the_same_plain_and_derived(data: Path, tmp_path: Path) -> None:
+    """All nine, to the bit, with two ranks each."""
+    described = study(data, strategies=list(STRATEGIES), recipe={"epochs": 1, "batch_size": 32})
+    plain = {"mode": "plain", "devices": 2}
+    found = {}
+    for name, execution in (("derived", {"devices": 2}), ("plain", plain)):
+        store, events = together({**described, "execution": execution}, tmp_path / name)
+        assert not failed(events) and len(closed(events)) == len(STRATEGIES)
+        found[name] = {
+            store.read_trial(trial).strategy: hashes(store)[trial] for trial in store.trials()
+        }
+    assert found["plain"] == found["derived"]
+
+
+def test_ranks_are_part_of_keys_from_two_on(data: Path) -> None:
+    one, same, two, three = (
+        make_plan(spec.parse(study(data, execution=execution)), CPU)
+        for execution in ({}, {"devices": 1}, {"devices": 2}, {"devices": 3})
+    )
+    assert list(one.nodes) == list(same.nodes)
+    assert not set(one.nodes) & set(two.nodes) and not set(two.nodes) & set(three.nodes)
+
+
+def test_what_cannot_be_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OfframpError, match="32 devices have 31 images to share"):
+        make_plan(spec.parse(study(data, execution={"devices": 32})), CPU)
+    plan = make_plan(spec.parse(study(data)), CPU)
+    with pytest.raises(OfframpError, match="one of 1; leave"):
+        list(run(plan, Store(tmp_path), conduct(tmp_path)))
+    monkeypatch.setattr(devices, "launched", lambda: devices.Launched(0, 3, 0))
+    with pytest.raises(OfframpError, match=r"torchrun has started 3 .* execution.devices is 2"):
+        list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))
