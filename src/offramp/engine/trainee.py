@@ -258,6 +258,8 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{names[index]}/{moment}"] = value
     state = {
+        "phase": trainee.node.name,
+        "epochs": trainee.node.recipe.epochs,
         "epoch": trainee.epoch,
         "seconds": trainee.seconds,
         "epoch_seconds": trainee.epoch_seconds,

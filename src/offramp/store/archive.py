@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging", "seeds")
 NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
 TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
+ABANDON = "run its study again, or give up all unfinished work with `offramp gc --abandon`"
 LOST = "bring it back as it was: without it nothing says how seeds were added"
 LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")  # versions that provenance gives
 
@@ -195,6 +196,24 @@ class Archive:
         return self.files.exists("seeds", f"{checked(name)}.json")
 
     # What is under way
+
+    def planned(self, trial: str) -> list[str]:
+        """The nodes that an unfinished trial needs. Raises Damaged: what an altered plan does not name
+        would be collected."""
+        plan = sealed.read_alone(self.files, "plans", checked(trial), ABANDON)
+        nodes: list[str] = plan["nodes"]
+        return nodes
+
+    def checkpoint_note(self, key: str) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors, to be shown: its seal, which takes the tensors, is
+        not checked. Empty where there is none, and for one that says nothing."""
+        try:
+            data = self.files.read("work", checked(key), "checkpoint.safetensors")
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            note = json.loads(header["__metadata__"]["state"])
+        except (Damaged, ValueError, LookupError, TypeError):
+            return {}
+        return note if isinstance(note, dict) else {}
 
     def checkpoints(self) -> list[str]:
         """Keys of the phases that were begun and not finished, sorted."""

@@ -37,7 +37,6 @@ from offramp.store.sealed import Damaged
 
 __all__ = ["Damaged", "Held", "NodeRecord", "Store"]
 
-ABANDON = "run its study again, or give up all unfinished work with `offramp gc --abandon`"
 STALE_S = 3600.0  # younger leftovers may belong to a writer at work
 
 log = logging.getLogger(__name__)
@@ -283,7 +282,7 @@ class Store:
         """Nodes that trials and plans name, and nodes that those started from."""
         present = set(self.nodes())
         roots = [self.read_trial(trial).as_json() for trial in self.trials()]
-        waiting = set(_strings([*roots, *map(self._planned, plans)])) & present
+        waiting = set(_strings([*roots, *map(self.archive.planned, plans)])) & present
         needed: set[str] = set()
         while waiting:
             key = waiting.pop()
@@ -291,12 +290,6 @@ class Store:
             with suppress(Damaged):
                 waiting |= (set(_strings(self.read_node(key).reads)) & present) - needed
         return needed
-
-    def _planned(self, name: str) -> list[str]:
-        """The nodes that a plan names. Raises Damaged: what an altered plan does not name would go."""
-        plan = sealed.read_alone(self._files, "plans", name, ABANDON)
-        nodes: list[str] = plan["nodes"]
-        return nodes
 
     def _discard(self, *name: str) -> None:
         if self._files.exists(*name):

@@ -1,7 +1,8 @@
 """A file a command: what it is asked, and what it does with that. Their order is that of the help."""
 
 COMMANDS = (
-    *("run", "train", "status", "show", "why", "gc", "export_table", "strategies", "recipes", "taps"),
-    *("doctor", "compare", "stats", "claims", "recommend", "report", "figures", "tables", "pack"),
-    *("calibrate", "export", "build", "predict", "benchmark", "data", "store"),
+    *("run", "train", "status", "watch", "track", "show", "why", "gc", "export_table"),
+    *("strategies", "recipes", "taps", "doctor", "compare", "stats", "claims", "recommend"),
+    *("report", "figures", "tables", "pack", "calibrate", "export", "build", "predict"),
+    *("benchmark", "data", "store"),
 )

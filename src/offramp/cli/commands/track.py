@@ -1,0 +1,78 @@
+"""`offramp track`: what a store holds, in the trackers that are open."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from offramp.cli.options import StoreArgument, StoreOption, option
+from offramp.cli.store import archived
+from offramp.errors import OfframpError
+from offramp.units import counted
+
+
+def track(
+    store: StoreArgument = None,
+    store_: StoreOption = None,
+    to: Annotated[
+        list[str] | None,
+        option("TRACKER", "Where to, such as tensorboard:runs/board. Repeatable."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until nothing is left to train, or Ctrl-C.")
+    ] = False,
+    every: Annotated[float, option("SECONDS", "With --follow, look again after so long.", min=1)] = 20.0,
+    file: Annotated[
+        list[str] | None,
+        option("PATH", "Keep this file or folder too, such as a report. Repeatable."),
+    ] = None,
+) -> None:
+    """Send a store's curves and results to a tracker.
+
+    To TensorBoard, MLflow, W&B or trackio. The store is read, while others train into it and after. Training knows nothing of it, and no bit
+    depends on it. What was sent before is not sent again. A trial is a run with its settings, the curves
+    of its phases, and its closing numbers.
+
+    \b
+    Trackers (pip install 'offramp[track]'):
+      tensorboard:FOLDER            event files
+      mlflow:ADDRESS#EXPERIMENT     http://…, sqlite:///FILE
+      wandb:ENTITY/PROJECT          WANDB_MODE=offline works
+      trackio:PROJECT
+
+    \b
+    Examples:
+      offramp track runs/demo --to tensorboard:runs/board
+      offramp track runs/demo --to mlflow:http://localhost:5000#demo --follow
+      offramp track runs/demo --to mlflow:sqlite:///mlflow.db --file report
+    """
+    from offramp.store.live import Reader
+    from offramp.track.send import Keeper, Sent, send
+    from offramp.track.trackers import TRACKERS, tracker
+
+    reader = Reader(archived(store, store_))
+    if not to:
+        some = ", ".join(kind.example for kind in TRACKERS.values())
+        raise OfframpError(f"name a tracker with --to, such as {some}")
+    trackers = {text: tracker(text) for text in to}
+    for text, one in trackers.items():
+        if file:
+            if not isinstance(one, Keeper):
+                raise OfframpError(f"{text.partition(':')[0]} keeps no files here; leave --file out")
+            one.attach(file, str(reader.archive.root))
+            typer.echo(f"{text}: {counted(len(file), 'file')} kept.", err=True)
+    try:
+        while True:
+            courses = list(reader.courses())
+            for text, one in trackers.items():
+                sent: Sent = send(courses, one)
+                if sent.points or not follow:
+                    what = f"{counted(sent.points, 'number')} of {counted(sent.trials, 'trial')}"
+                    typer.echo(f"{text}: {what} sent, {sent.closed} finished.", err=True)
+            if not follow or all(course.manifest is not None for course in courses):
+                return
+            time.sleep(every)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

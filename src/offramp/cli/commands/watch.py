@@ -1,0 +1,109 @@
+"""`offramp watch`: a store that others train, live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from offramp import terminal
+from offramp.cli.options import StoreArgument, StoreOption, option
+from offramp.cli.store import archived
+from offramp.terminal import table
+from offramp.units import counted
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from offramp.store.live import Course, Phase
+
+LATEST = 8  # finished trials that are shown
+
+
+def watch(
+    store: StoreArgument = None,
+    store_: StoreOption = None,
+    every: Annotated[float, option("SECONDS", "Look again after so long.", min=0.5)] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+) -> None:
+    """Watch a store that others train.
+
+    Shows the phases at work, their epoch and accuracy on validation, who trains them, and how far each
+    trial is. It only reads, so it may run on any machine that sees the store. An epoch shows once it is
+    saved, which happens every twenty seconds or so. It ends when nothing is left to train, or with
+    Ctrl-C.
+
+    \b
+    Examples:
+      offramp watch runs/demo
+      offramp watch s3://bucket/runs --every 30
+      offramp watch runs/demo --once
+    """
+    from rich.live import Live
+
+    from offramp.store.live import Reader
+
+    reader = Reader(archived(store, store_))
+    title = f"Store {reader.archive.root}"
+    if once or not sys.stdout.isatty():
+        terminal.console().print(shown(title, list(reader.courses())))
+        return
+    try:
+        with Live(console=terminal.console(), auto_refresh=False, screen=False) as live:
+            while True:
+                courses = list(reader.courses())
+                live.update(shown(title, courses), refresh=True)
+                if all(course.manifest is not None for course in courses):
+                    return
+                time.sleep(every)
+    except KeyboardInterrupt:
+        return
+
+
+def shown(title: str, courses: Sequence[Course]) -> Group:
+    """What there is to see of a store."""
+    from rich.console import Group
+    from rich.text import Text
+
+    done = [c for c in courses if c.manifest is not None]
+    phases = {phase.key: phase for course in courses for phase in course.phases}
+    finished = sum(phase.finished for phase in phases.values())
+    parts: list[object] = [
+        Text(title, style="bold"),
+        f"{len(done)} of {counted(len(courses), 'trial')} finished, {finished} of "
+        f"{counted(len(phases), 'phase')}",
+    ]
+    working = [p for p in phases.values() if p.begun and not p.finished]
+    if working:
+        rows = [_working(phase, courses) for phase in working]
+        parts += ["", table(["under way", "by"], ["epoch", "validation, %"], rows)]
+    waiting = [c for c in courses if c.manifest is None]
+    if waiting:
+        far = [(c.trial, f"{sum(p.finished for p in c.phases)}/{len(c.phases)}") for c in waiting]
+        parts += ["", table(["begun"], ["phases"], far)]
+    if done:
+        latest = sorted(done, key=_finished)[-LATEST:]
+        parts += ["", table(["finished"], ["test, %"], [(c.trial, _accuracies(c)) for c in latest])]
+    return Group(*parts)  # type: ignore[arg-type]  # text, strings and tables
+
+
+def _working(phase: Phase, courses: Sequence[Course]) -> tuple[str, str, str, str]:
+    users = [c.trial for c in courses if any(p.key == phase.key for p in c.phases)]
+    more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+    name = f"{phase.title} of {users[0]}{more}"
+    epochs = f"{phase.epoch}/{phase.epochs}" if phase.epochs else str(phase.epoch)
+    accuracies = " ".join(f"{100 * value:.1f}" for _, value in phase.validation) or "-"
+    return name, phase.holder or "nobody, saved", epochs, accuracies
+
+
+def _finished(course: Course) -> str:
+    assert course.manifest is not None
+    return str(course.manifest.provenance.get("finished", ""))
+
+
+def _accuracies(course: Course) -> str:
+    assert course.manifest is not None
+    return " ".join(f"{100 * value:.1f}" for value in course.manifest.metrics["test"].accuracy)

@@ -1,0 +1,130 @@
+"""How far the trials of a store are, those under way among them, from its files alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from offramp.store.archive import Archive, Damaged
+from offramp.store.manifest import Manifest
+
+COLUMNS = ["epoch", "split", "exit", "metric", "value"]
+_SEED = re.compile(r"-s(\d+)-[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A phase of a trial. name: empty where it was not begun, or saved nothing yet.  epoch: of `epochs`,
+    None where that is not known.  history: columns COLUMNS, as `Archive.node_history` gives them, up to
+    the last checkpoint.  holder: who trains it, in words, where that is known."""
+
+    key: str
+    name: str = ""
+    epoch: int = 0
+    epochs: int | None = None
+    finished: bool = False
+    history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    holder: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return self.name or self.key[:8]
+
+    @property
+    def begun(self) -> bool:
+        return self.epoch > 0 or self.holder is not None
+
+    @property
+    def validation(self) -> list[tuple[str, float]]:
+        """The accuracy of each exit on validation, 0 to 1, at the last epoch that is known."""
+        rows = self.history
+        rows = rows[(rows["split"] == "validation") & (rows["metric"] == "accuracy")]
+        rows = rows[rows["epoch"] == rows["epoch"].max()]
+        return [(str(e), float(v)) for e, v in zip(rows["exit"], rows["value"], strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A trial, finished or not. manifest: of a finished one."""
+
+    trial: str
+    phases: tuple[Phase, ...]
+    manifest: Manifest | None = None
+
+    @property
+    def strategy(self) -> str | None:
+        """Known of a finished one."""
+        return None if self.manifest is None else self.manifest.strategy
+
+    @property
+    def seed(self) -> int | None:
+        if self.manifest is not None:
+            return self.manifest.seed
+        found = _SEED.search(self.trial)
+        return int(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a store again and again; what cannot change any more is read once.
+
+    >>> from offramp.store.archive import Archive
+    >>> [course.trial for course in Reader(Archive(store)).courses()]
+    ['baseline-digits-cnn-digits-s42-…', …]
+    """
+
+    archive: Archive
+    _phases: dict[str, Phase] = field(default_factory=dict)
+    _manifests: dict[str, Manifest] = field(default_factory=dict)
+
+    def courses(self) -> Iterator[Course]:
+        """Every trial that is finished or begun, by id. What is damaged or goes away meanwhile is left
+        out."""
+        finished = set(self.archive.trials())
+        found: dict[str, Phase] = {}
+        for trial in sorted(finished | set(self.archive.begun())):
+            try:
+                if trial in finished:
+                    manifest = self._manifest(trial)
+                    names = {phase.node: phase.name for phase in manifest.phases}
+                else:
+                    manifest, names = None, dict.fromkeys(self.archive.planned(trial), "")
+                phases = tuple(self._phase(key, name, found) for key, name in names.items())
+            except Damaged:
+                continue
+            yield Course(trial, phases, manifest)
+
+    def _manifest(self, trial: str) -> Manifest:
+        if trial not in self._manifests:
+            self._manifests[trial] = self.archive.read_trial(trial)
+        return self._manifests[trial]
+
+    def _phase(self, key: str, name: str, found: dict[str, Phase]) -> Phase:
+        """found: what this look has read already, since trials share phases."""
+        if key in self._phases:
+            return self._phases[key]
+        if key not in found:
+            if self.archive.has_node(key):
+                record = self.archive.read_node(key)
+                epochs, history = record.summary.epochs, self.archive.node_history(key)
+                name = name or record.labels.phase
+                self._phases[key] = Phase(key, name, epochs, epochs, True, history[COLUMNS])
+                return self._phases[key]
+            found[key] = _under_way(key, self.archive.checkpoint_note(key), self.archive)
+        return found[key]
+
+
+def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> Phase:
+    holder = archive.files.holder(key)
+    try:
+        history = pd.DataFrame(note.get("rows", []), columns=COLUMNS)
+        epoch, epochs = int(note.get("epoch", 0)), note.get("epochs")
+    except (ValueError, TypeError):  # an altered one
+        return Phase(key, holder=holder)
+    known = epochs if isinstance(epochs, int) else None
+    return Phase(key, str(note.get("phase", "")), epoch, known, history=history, holder=holder)

@@ -1,0 +1,117 @@
+"""MLflow: a run for each trial, in it one for each phase, in the experiment of the study."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+
+from offramp.errors import OfframpError
+from offramp.store.live import Phase
+from offramp.track.send import Steps
+
+TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
+PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
+BATCH = 1000  # metrics that the API takes at once
+_REFUSED = re.compile(r"[^\w\-./ ]")  # in names of metrics
+
+
+def mlflow(address: str) -> Server:
+    """A tracking server, a database (sqlite:///…) or a folder; behind # the experiment, by default
+    offramp. Raises OfframpError where it does not answer."""
+    uri, _, experiment = address.partition("#")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        known = client.get_experiment_by_name(experiment or "offramp")
+        found = known.experiment_id if known else client.create_experiment(experiment or "offramp")
+    except MlflowException as error:
+        raise OfframpError(f"MLflow at {uri} does not answer: {_first(error)}; start it") from None
+    return Server(client, str(found))
+
+
+@dataclass(frozen=True)
+class Server:
+    client: MlflowClient
+    experiment: str
+
+    def open(self, trial: str, settings: Mapping[str, Any]) -> Trial:
+        run = self.run({TRIAL: trial, NAME: trial})
+        new = {k: v for k, v in settings.items() if k not in run.data.params and v is not None}
+        self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
+        return Trial(self, run, trial)
+
+    def attach(self, files: Iterable[str], store: str) -> None:
+        run = self.run({FILES: store, NAME: f"files of {store}"}).info.run_id
+        for file in map(Path, files):
+            if file.is_dir():
+                self.client.log_artifacts(run, str(file), file.name)
+            else:
+                self.client.log_artifact(run, str(file))
+        self.client.set_terminated(run)
+
+    def run(self, tags: Mapping[str, str]) -> Run:
+        """The run with these tags, which is made where there is none."""
+        asked = " and ".join(f"tags.`{k}` = {_quoted(v)}" for k, v in tags.items() if k != NAME)
+        try:
+            found = self.client.search_runs([self.experiment], asked, max_results=1)
+            made = found[0] if found else self.client.create_run(self.experiment, tags=dict(tags))
+        except MlflowException as error:
+            raise OfframpError(f"MLflow refuses: {_first(error)}") from None
+        return made
+
+
+@dataclass(frozen=True)
+class Trial:
+    server: Server
+    run: Run
+    trial: str
+
+    def closed(self) -> bool:
+        return bool(self.run.info.status == "FINISHED")
+
+    def sent(self, phase: Phase) -> int:
+        return int(self._phase(phase).data.tags.get(EPOCH, 0))
+
+    def send(self, phase: Phase, steps: Steps) -> None:
+        run = self._phase(phase).info.run_id
+        points = [(name, value, epoch) for epoch, all_ in steps.items() for name, value in all_.items()]
+        self._log(run, points)
+        self._log(self.run.info.run_id, [(f"{phase.title}/{n}", v, e) for n, v, e in points])
+        self.server.client.set_tag(run, EPOCH, str(max(steps)))
+        if phase.finished:
+            self.server.client.set_terminated(run)
+
+    def close(self, results: Mapping[str, float]) -> None:
+        self._log(self.run.info.run_id, [(name, value, 0) for name, value in results.items()])
+        self.server.client.set_terminated(self.run.info.run_id)
+
+    def _phase(self, phase: Phase) -> Run:
+        return self.server.run({PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title})
+
+    def _log(self, run: str, points: list[tuple[str, float, int]]) -> None:
+        now = int(1000 * time.time())
+        metrics = [
+            Metric(_REFUSED.sub("_", name), value, now, step)
+            for name, value, step in points
+            if math.isfinite(value)  # a database may refuse others
+        ]
+        for first in range(0, len(metrics), BATCH):
+            self.server.client.log_batch(run, metrics=metrics[first : first + BATCH])
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', "") + '"'
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,122 @@
+"""What a store says of its trials, sent to a tracker: what is new since the last time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from offramp.store.live import Course, Phase
+from offramp.store.manifest import Manifest
+
+Steps = Mapping[int, Mapping[str, float]]
+"""Numbers by epoch of a phase, from 1, and by name, such as `validation/accuracy/layer1`."""
+
+
+class Tracked(Protocol):
+    """A trial in a tracker."""
+
+    def closed(self) -> bool:
+        """Whether all of it was sent before."""
+
+    def sent(self, phase: Phase) -> int:
+        """The last epoch of a phase that was sent; 0 for none."""
+
+    def send(self, phase: Phase, steps: Steps) -> None: ...
+
+    def close(self, results: Mapping[str, float]) -> None:
+        """results: the closing numbers, by name, such as `test/accuracy/exit 1`."""
+
+
+class Tracker(Protocol):
+    """Where trials go. Raises OfframpError where it cannot be reached."""
+
+    def open(self, trial: str, settings: Mapping[str, Any]) -> Tracked:
+        """A trial, begun or continued. settings: by name, of plain values, as far as they are known."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A tracker that keeps files too."""
+
+    def attach(self, files: Iterable[str], store: str) -> None:
+        """Keep files or folders, such as a report, beside the trials of a store."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How much there was to send."""
+
+    trials: int = 0
+    closed: int = 0
+    points: int = 0
+
+    def __add__(self, other: Sent) -> Sent:
+        points = self.points + other.points
+        return Sent(self.trials + other.trials, self.closed + other.closed, points)
+
+
+def send(courses: Iterable[Course], tracker: Tracker) -> Sent:
+    """Everything of `courses` that `tracker` has not. Raises OfframpError as it does."""
+    whole = Sent()
+    for course in courses:
+        if any(phase.begun for phase in course.phases):
+            whole += _send(course, tracker.open(course.trial, settings(course)))
+    return whole
+
+
+def _send(course: Course, tracked: Tracked) -> Sent:
+    if tracked.closed():
+        return Sent(1, 1)
+    points = 0
+    for phase in course.phases:
+        steps = steps_of(phase, tracked.sent(phase))
+        if steps:
+            tracked.send(phase, steps)
+            points += sum(map(len, steps.values()))
+    if course.manifest is None:
+        return Sent(1, 0, points)
+    tracked.close(results(course.manifest))
+    return Sent(1, 1, points)
+
+
+def steps_of(phase: Phase, after: int = 0) -> Steps:
+    """The numbers of the epochs behind `after`."""
+    found: dict[int, dict[str, float]] = {}
+    rows = phase.history[phase.history["epoch"] > after]
+    columns = (rows[name] for name in ("epoch", "split", "exit", "metric", "value"))
+    for epoch, split, exit, metric, value in zip(*columns, strict=True):
+        name = "/".join(str(part) for part in (split, metric, exit) if part != "")
+        found.setdefault(int(epoch), {})[name] = float(value)
+    return found
+
+
+def settings(course: Course) -> dict[str, Any]:
+    """What a tracker filters by."""
+    known: dict[str, Any] = {"trial": course.trial, "seed": course.seed}
+    if (manifest := course.manifest) is None:
+        return known
+    recipe = {f"recipe.{name}": value for name, value in manifest.recipe.as_json().items()}
+    options = {f"strategy.{name}": value for name, value in manifest.options.items()}
+    return {
+        **known,
+        "strategy": manifest.strategy,
+        "study": manifest.study,
+        "backbone": manifest.network.backbone,
+        "data": manifest.data.label,
+        **options,
+        **{k: v for k, v in recipe.items() if isinstance(v, (str, int, float, bool))},
+    }
+
+
+def results(manifest: Manifest) -> dict[str, float]:
+    """Closing accuracy and loss of each exit, by split, and what each costs."""
+    found = {}
+    for split, metrics in manifest.metrics.items():
+        pairs = zip(manifest.exits, metrics.accuracy, metrics.cross_entropy, strict=True)
+        for exit, accuracy, loss in pairs:
+            found[f"{split}/accuracy/exit {exit}"] = accuracy
+            found[f"{split}/cross_entropy/exit {exit}"] = loss
+    for exit, macs in zip(manifest.exits, manifest.macs, strict=True):
+        found[f"macs/exit {exit}"] = float(macs)
+    return found

@@ -1,0 +1,64 @@
+"""TensorBoard: a folder of event files for each trial, which MLflow and W&B can take as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from offramp.errors import OfframpError
+from offramp.store.live import Phase
+from offramp.track.ledger import CLOSED, Ledger, ledger
+from offramp.track.send import Steps
+
+
+def tensorboard(address: str) -> Board:
+    """Event files below the folder `address`."""
+    folder = Path(address).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise OfframpError(f"{folder} is a file; name a folder for TensorBoard's events")
+    return Board(folder)
+
+
+@dataclass(frozen=True)
+class Board:
+    folder: Path
+
+    def open(self, trial: str, settings: Mapping[str, Any]) -> Events:
+        place = self.folder / trial
+        events = Events(place, ledger(place / "offramp.json"))
+        if not events.ledger.known:
+            with events.writer() as writer:
+                writer.add_text("settings", "\n\n".join(f"{k}: {v}" for k, v in settings.items()))
+        return events
+
+
+@dataclass(frozen=True)
+class Events:
+    place: Path
+    ledger: Ledger
+
+    def writer(self) -> SummaryWriter:
+        return SummaryWriter(str(self.place))
+
+    def closed(self) -> bool:
+        return self.ledger.closed()
+
+    def sent(self, phase: Phase) -> int:
+        return self.ledger.sent(phase)
+
+    def send(self, phase: Phase, steps: Steps) -> None:
+        with self.writer() as writer:
+            for epoch, numbers in steps.items():
+                for name, value in numbers.items():
+                    writer.add_scalar(f"{phase.title}/{name}", value, epoch)
+        self.ledger.remember(phase.key, max(steps))
+
+    def close(self, results: Mapping[str, float]) -> None:
+        with self.writer() as writer:
+            for name, value in results.items():
+                writer.add_scalar(f"results/{name}", value, 0)
+        self.ledger.remember(CLOSED)

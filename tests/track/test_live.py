@@ -1,0 +1,50 @@
+"""What a store says of trials that others train."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from watched import finish
+
+from offramp.cli.commands.watch import shown
+from offramp.store.live import COLUMNS, Reader
+from offramp.store.store import Store
+
+
+def test_what_is_under_way_is_seen(store: Store, tmp_path: Path) -> None:
+    reader = Reader(store.archive)
+    baseline, two_stage = reader.courses()
+    assert baseline.manifest is not None and [p.finished for p in baseline.phases] == [True]
+    assert two_stage.manifest is None and two_stage.seed == baseline.seed == 42
+    backbone, *heads = two_stage.phases
+    assert backbone.key == baseline.phases[0].key and backbone.finished
+    assert [(p.name, p.epoch, p.epochs, p.finished) for p in heads] == [
+        (f"exit {k}", 1, 2, False) for k in (1, 2, 3)
+    ]
+    for phase in heads:
+        assert [exit for exit, _ in phase.validation] and set(phase.history["epoch"]) == {1}
+    finish(store, tmp_path)
+    _, two_stage = reader.courses()
+    assert two_stage.manifest is not None and all(p.finished for p in two_stage.phases)
+    key = two_stage.phases[1].key
+    assert two_stage.phases[1].history.equals(store.node_history(key)[COLUMNS])
+
+
+def test_it_is_shown_in_eighty_columns(store: Store) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(shown("Store runs", list(Reader(store.archive).courses())))
+    text = console.export_text()
+    assert "1 of 2 trials finished, 1 of 4 phases" in text
+    assert "exit 1 of" in text and "1/2" in text and "nobody, saved" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"no checkpoint", b"\x08\0\0\0\0\0\0\0[1, 2]\n\n"])
+def test_a_damaged_checkpoint_tells_nothing(store: Store, spoilt: bytes) -> None:
+    for path in store.root.glob("work/*/checkpoint.safetensors"):  # type: ignore[union-attr]
+        path.write_bytes(spoilt)
+    _, two_stage = Reader(store.archive).courses()
+    assert [p.epoch for p in two_stage.phases] == [2, 0, 0, 0]

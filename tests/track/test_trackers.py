@@ -1,0 +1,215 @@
+"""Trials in real trackers: TensorBoard's reader, an MLflow server on the loopback, W&B offline."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from watched import finish
+
+from offramp.errors import OfframpError
+from offramp.store.live import Reader
+from offramp.store.store import Store
+from offramp.track.send import Keeper, results, send, steps_of
+from offramp.track.trackers import tracker
+
+pytest.importorskip("tensorboard")
+
+
+def sent(store: Store, address: str) -> tuple[int, int, int]:
+    found = send(Reader(store.archive).courses(), tracker(address))
+    return found.trials, found.closed, found.points
+
+
+def expected(store: Store) -> dict[str, dict[tuple[str, int], float]]:
+    """Every number by trial, and by name and epoch."""
+    return {
+        course.trial: {
+            (f"{phase.title}/{name}", epoch): value
+            for phase in course.phases
+            for epoch, numbers in steps_of(phase).items()
+            for name, value in numbers.items()
+        }
+        for course in Reader(store.archive).courses()
+    }
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def board(folder: Path, trial: str) -> dict[tuple[str, int], list[float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / trial)).Reload()
+    found: dict[tuple[str, int], list[float]] = {}
+    for tag in events.Tags()["scalars"]:
+        for event in events.Scalars(tag):
+            found.setdefault((tag, event.step), []).append(event.value)
+    return found
+
+
+def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    before = digests(tmp_path / "runs")
+    first = sent(store, f"tensorboard:{folder}")
+    assert first[:2] == (2, 1) and first[2] == sum(map(len, expected(store).values()))
+    assert sent(store, f"tensorboard:{folder}")[2] == 0
+    assert digests(tmp_path / "runs") == before, "the store was only read"
+    finish(store, tmp_path)
+    assert sent(store, f"tensorboard:{folder}")[:2] == (2, 2)
+    for trial, numbers in expected(store).items():
+        read = board(folder, trial)
+        closing = {key: read.pop(key) for key in list(read) if key[0].startswith("results/")}
+        assert {key: [pytest.approx(value)] for key, value in numbers.items()} == read
+        told = results(store.read_trial(trial))
+        assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an MLflow server on a database of SQLite."""
+    pytest.importorskip("mlflow")
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "files")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        until = time.monotonic() + 300
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).read()
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < until, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(60)
+
+
+def test_mlflow_has_runs_phases_and_files(
+    store: Store, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    address = f"mlflow:{server}#mine"
+    monkeypatch.chdir(tmp_path)
+    assert sent(store, address)[:2] == (2, 1)
+    finish(store, tmp_path)
+    assert sent(store, address)[:2] == (2, 2)
+    assert sent(store, address)[2] == 0
+    client = MlflowClient(server)
+    known = client.get_experiment_by_name("mine")
+    assert known is not None
+    runs = client.search_runs([known.experiment_id])
+    by_trial = {run.data.tags["offramp.trial"]: run for run in runs if "offramp.trial" in run.data.tags}
+    for trial, numbers in expected(store).items():
+        run, manifest = by_trial[trial], store.read_trial(trial)
+        assert run.info.status == "FINISHED"
+        assert run.data.params["strategy"] == manifest.strategy
+        assert run.data.params["recipe.epochs"] == "2"
+        for asked in sorted({name for name, _ in numbers})[:3]:
+            history = client.get_metric_history(run.info.run_id, asked)
+            mine = {epoch: value for (name, epoch), value in numbers.items() if name == asked}
+            assert {m.step: m.value for m in history} == pytest.approx(mine)
+            assert len(history) == len(mine), "no number twice"
+        accuracy = run.data.metrics["test/accuracy/exit 1"] if len(manifest.exits) > 1 else None
+        assert accuracy is None or accuracy == pytest.approx(manifest.metrics["test"].accuracy[0])
+        phases = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == run.info.run_id]
+        assert {r.data.tags["offramp.node"] for r in phases} == set(manifest.keys)
+        assert {r.info.status for r in phases} == {"FINISHED"}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("<p>")
+    mine = tracker(address)
+    assert isinstance(mine, Keeper)
+    mine.attach(["report"], "runs")
+    (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
+    assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
+
+
+def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("MODE", "offline"), ("SILENT", "true"), ("DIR", str(tmp_path))):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    assert sent(store, "wandb:mine")[:2] == (2, 1)
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert runs
+    assert sent(store, "wandb:mine")[2] == 0, "what was sent is remembered"
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(runs)
+    text = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
+    assert b"validation/accuracy" in text and b"exit 1/" in text
+
+
+class Recorded:
+    """A library with what W&B and trackio have in common."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, Any]] = []
+
+    def init(self, **given: Any) -> Recorded:
+        self.runs.append({"given": given, "lines": []})
+        return self
+
+    def log(self, line: dict[str, float]) -> None:
+        self.runs[-1]["lines"].append(line)
+
+    def finish(self) -> None:
+        self.runs[-1]["done"] = True
+
+
+def test_trackio_is_used_as_it_documents(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Recorded()
+    monkeypatch.setitem(sys.modules, "trackio", library)  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    sent(store, "trackio:mine")
+    assert all(run["given"]["project"] == "mine" and run["done"] for run in library.runs)
+    lines = [line for run in library.runs for line in run["lines"]]
+    assert {line["epoch"] for line in lines if "epoch" in line} == {1, 2}
+
+
+@pytest.mark.parametrize("address", ["nowhere:x", "mlflow", "tensorboard:"])
+def test_no_tracker(address: str) -> None:
+    with pytest.raises(OfframpError, match="names no tracker"):
+        tracker(address)
+
+
+def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(OfframpError, match=r"trackio is not installed.*pip install trackio"):
+        tracker("trackio:mine")
+
+
+def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
+    (tmp_path / "board").write_text("")
+    with pytest.raises(OfframpError, match="is a file"):
+        tracker(f"tensorboard:{tmp_path / 'board'}")
+
+
+def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(OfframpError, match="does not answer"):
+        tracker("mlflow:http://127.0.0.1:9")
