@@ -35,7 +35,7 @@ class Execution(StrEnum):
 RUNS = Path("runs")
 StoreArgument = Annotated[
     Place | None,
-    argument("STORE", "The store to read: a folder, or s3://…, gs://….  [default: runs]", parser=place),
+    argument("STORE", "The store to read: a folder, or s3://BUCKET/NAME.  [default: runs]", parser=place),
 ]
 StoreOption = Annotated[
     Place | None,
@@ -49,7 +49,7 @@ TrainingStoreOption = Annotated[
     Place,
     option(
         "STORE",
-        "Where finished work is kept and found again: a folder, or s3://…, gs://….",
+        "Where finished work is kept and found again: a folder, or s3://BUCKET/NAME.",
         "--store",
         parser=place,
     ),

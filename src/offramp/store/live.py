@@ -68,6 +68,19 @@ class Course:
         found = _SEED.search(self.trial)
         return int(found[1]) if found else None
 
+    def as_json(self) -> dict[str, Any]:
+        """What it is and how far, for programs. accuracy: of each exit on test, once it is finished."""
+        manifest = self.manifest
+        return {
+            "trial": self.trial,
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "phases": len(self.phases),
+            "phases_finished": sum(phase.finished for phase in self.phases),
+            "accuracy": [] if manifest is None else list(manifest.metrics["test"].accuracy),
+            "finished": None if manifest is None else manifest.provenance.get("finished"),
+        }
+
 
 @dataclass(frozen=True)
 class Reader:

@@ -103,7 +103,7 @@ def _list(
     if strategy is not None and known and strategy not in known:
         raise OfframpError(f"no finished trial is of '{strategy}'{nearest(strategy, known)}")
     rows = [
-        _about(c)
+        c.as_json()
         for c in courses
         if (strategy is None or c.strategy == strategy)
         and (seed is None or c.seed == seed)
@@ -129,16 +129,3 @@ def _list(
         when = (row["finished"] or "-").partition("+")[0].replace("T", " ")
         listing.add_row(row["trial"], when, str(row["seed"]), phases, accuracies)
     show(listing, "", "test: accuracy of each exit, the final one last.")
-
-
-def _about(course: Course) -> dict[str, Any]:
-    manifest = course.manifest
-    return {
-        "trial": course.trial,
-        "strategy": course.strategy,
-        "seed": course.seed,
-        "phases": len(course.phases),
-        "phases_finished": sum(phase.finished for phase in course.phases),
-        "accuracy": [] if manifest is None else list(manifest.metrics["test"].accuracy),
-        "finished": None if manifest is None else manifest.provenance.get("finished"),
-    }

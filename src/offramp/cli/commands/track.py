@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from offramp.cli.options import StoreArgument, StoreOption, option
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
+from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.errors import OfframpError
 from offramp.units import counted
@@ -28,17 +30,18 @@ def track(
         list[str] | None,
         option("PATH", "Keep this file or folder too, such as a report. Repeatable."),
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Send a store's curves and results to a tracker.
 
-    To TensorBoard, MLflow, W&B or trackio. The store is read, while others train into it and after. Training knows nothing of it, and no bit
-    depends on it. What was sent before is not sent again. A trial is a run with its settings, the curves
-    of its phases, and its closing numbers.
+    To TensorBoard, MLflow, W&B or trackio. The store is read, while others train into it and after.
+    Training knows nothing of it, and no bit depends on it. What was sent before is not sent again. A
+    trial is a run with its settings, the curves of its phases, and its closing numbers.
 
     \b
     Trackers (pip install 'offramp[track]'):
       tensorboard:FOLDER            event files
-      mlflow:ADDRESS#EXPERIMENT     http://…, sqlite:///FILE
+      mlflow:ADDRESS#EXPERIMENT     http://HOST:PORT, sqlite:///FILE
       wandb:ENTITY/PROJECT          WANDB_MODE=offline works
       trackio:PROJECT
 
@@ -68,7 +71,9 @@ def track(
             courses = list(reader.courses())
             for text, one in trackers.items():
                 sent: Sent = send(courses, one)
-                if sent.points or not follow:
+                if json:
+                    emit({"tracker": text, **asdict(sent)})
+                elif sent.points or not follow:
                     what = f"{counted(sent.points, 'number')} of {counted(sent.trials, 'trial')}"
                     typer.echo(f"{text}: {what} sent, {sent.closed} finished.", err=True)
             if not follow or all(course.manifest is not None for course in courses):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from offramp import terminal
-from offramp.cli.options import StoreArgument, StoreOption, option
+from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
+from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.terminal import table
 from offramp.units import counted
@@ -28,6 +29,7 @@ def watch(
     store_: StoreOption = None,
     every: Annotated[float, option("SECONDS", "Look again after so long.", min=0.5)] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Watch a store that others train.
 
@@ -48,6 +50,17 @@ def watch(
 
     reader = Reader(archived(store, store_))
     title = f"Store {reader.archive.root}"
+    if json:
+        courses = list(reader.courses())
+        phases = {p.key: p for c in courses for p in c.phases if p.begun and not p.finished}
+        emit(
+            {
+                "store": str(reader.archive.root),
+                "trials": [course.as_json() for course in courses],
+                "under_way": [_as_json(phase) for phase in phases.values()],
+            }
+        )
+        return
     if once or not sys.stdout.isatty():
         terminal.console().print(shown(title, list(reader.courses())))
         return
@@ -88,6 +101,11 @@ def shown(title: str, courses: Sequence[Course]) -> Group:
         latest = sorted(done, key=_finished)[-LATEST:]
         parts += ["", table(["finished"], ["test, %"], [(c.trial, _accuracies(c)) for c in latest])]
     return Group(*parts)  # type: ignore[arg-type]  # text, strings and tables
+
+
+def _as_json(phase: Phase) -> dict[str, Any]:
+    far = {"epoch": phase.epoch, "epochs": phase.epochs, "validation": dict(phase.validation)}
+    return {"node": phase.key, "phase": phase.name, **far, "holder": phase.holder}
 
 
 def _working(phase: Phase, courses: Sequence[Course]) -> tuple[str, str, str, str]:
