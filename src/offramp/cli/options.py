@@ -35,7 +35,9 @@ class Execution(StrEnum):
 RUNS = Path("runs")
 StoreArgument = Annotated[
     Place | None,
-    argument("STORE", "The store to read: a folder, or s3://BUCKET/NAME.  [default: runs]", parser=place),
+    argument(
+        "STORE", "The store to read: a folder, or s3://BUCKET/NAME.  [default: runs]", parser=place
+    ),
 ]
 StoreOption = Annotated[
     Place | None,

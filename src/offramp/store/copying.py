@@ -13,9 +13,9 @@ from itertools import islice
 
 from offramp.errors import OfframpError
 from offramp.store import sealed
-from offramp.store.archive import LOST, NODE, TRIAL, Archive
+from offramp.store.archive import ABANDON, LOST, NODE, TRIAL, Archive
 from offramp.store.sealed import Damaged, Kind
-from offramp.store.store import ABANDON, Store, compare
+from offramp.store.store import Store, compare
 
 AT_ONCE = 8  # an object store answers several as soon as one
 LOCK = "copying"

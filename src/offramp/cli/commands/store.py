@@ -30,7 +30,7 @@ def group() -> None:
 @store.command()
 def copy(
     source: Annotated[
-        Place, argument("FROM", "The store to copy: a folder, or s3://…, gs://….", parser=place)
+        Place, argument("FROM", "The store to copy: a folder, or s3://BUCKET/NAME.", parser=place)
     ],
     target: Annotated[
         Place, argument("TO", "Where it goes; what is there already stays.", parser=place)
