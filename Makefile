@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-fast test-long test-cluster bench bench-quick house lint format clean
+.PHONY: setup demo wheel test test-fast test-long test-cluster bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -18,6 +18,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/offramp run studies/demo.yaml --store runs/demo
 	$(BIN)/offramp report runs/demo --out runs/demo-report
+
+# As an installation from a wheel sees it, outside of this folder: what is missing in it shows here.
+wheel: $(READY)
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/offramp recipes demo > demo.yaml && venv/bin/offramp run demo.yaml --set seeds=[42] --set recipe.epochs=2 && venv/bin/offramp report runs --out report
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -15,7 +15,7 @@ import yaml
 from offramp.cli.commands.recipes import snippet, study_file
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
-from offramp.paper.recipes import AIRBENCH, RECIPES
+from offramp.paper.recipes import OTHERS, RECIPES
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import net_spec, plan_trials, read_data, without_weights
 from offramp.study.spec import file as spec
@@ -90,11 +90,12 @@ def test_costs_are_measured_as_written(name: str) -> None:
     assert replace(cost.recipe, epochs=full.recipe.epochs, patience=full.recipe.patience) == full.recipe
 
 
-def test_the_study_of_few_epochs_is_its_recipe() -> None:
-    asked = spec.read(STUDIES / "cifar10.yaml").model_dump()
-    assert asked == spec.parse(AIRBENCH).model_dump()
-    assert asked == spec.parse(yaml.safe_load(study_file(AIRBENCH))).model_dump()
-    changed = {**AIRBENCH, "recipe": {**AIRBENCH["recipe"], "average": "ema"}}
+@pytest.mark.parametrize(("name", "file"), [("airbench-cifar10", "cifar10"), ("demo", "demo")])
+def test_a_study_that_is_shipped_is_its_recipe(name: str, file: str) -> None:
+    asked, recipe = spec.read(STUDIES / f"{file}.yaml").model_dump(), OTHERS[name]
+    assert asked == spec.parse(recipe).model_dump()
+    assert asked == spec.parse(yaml.safe_load(study_file(recipe))).model_dump()
+    changed = {**recipe, "recipe": {**recipe["recipe"], "epochs": 3}}
     assert asked != spec.parse(changed).model_dump()
 
 

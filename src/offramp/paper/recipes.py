@@ -149,5 +149,15 @@ AIRBENCH: Mapping[str, Any] = {
 }
 """Not the paper's: Jordan's recipe (arXiv 2404.00498) at batches of 128, as `studies/cifar10.yaml`."""
 
-OTHERS: Mapping[str, Mapping[str, Any]] = {"airbench-cifar10": AIRBENCH}
+DEMO: Mapping[str, Any] = {
+    "name": "demo",
+    "seeds": [42, 43],
+    "strategies": list(STRATEGIES[:9]),
+    "backbone": "digits-cnn",
+    "data": "digits",
+    "recipe": {"epochs": 20, "batch_size": 64, "optimizer": "adam", "learning_rate": 1e-3},
+}
+"""All nine strategies on data that comes with scikit-learn, as `studies/demo.yaml`."""
+
+OTHERS: Mapping[str, Mapping[str, Any]] = {"demo": DEMO, "airbench-cifar10": AIRBENCH}
 """Studies by other recipes than the paper's, by name."""

@@ -32,6 +32,7 @@ def recipes(
       offramp recipes
       offramp recipes resnet50-cifar10 > mine.yaml
       offramp recipes airbench-cifar10
+      offramp recipes demo > demo.yaml
     """
     from offramp.paper.recipes import OTHERS, RECIPES
 
