@@ -32,6 +32,7 @@ PARTS = {
 ON_REQUEST = {
     "peak_share": "how near a training step comes to the machine's peak",
     "workers": "two trials: one after another or at once with fewer threads",
+    "away": "a store in an object store against a folder: a node put and got, 10,000 listed",
     "machines": "the paper's studies on 1 to 256 machines, by the cost model",
     "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
     "spin": "how long OpenMP's threads should spin, alone and beside other work",

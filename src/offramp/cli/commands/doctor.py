@@ -70,7 +70,13 @@ EXTRAS = {
     "hub": ("datasets", "read data sets through Hugging Face"),
     "energy": ("pynvml", "measure a GPU's power"),
     "ray": ("ray", "train on many machines"),
+    "cloud": ("s3fs", "keep a store in an object store"),
 }
+
+
+ADDRESSES = {"s3://": "s3fs", "gs://": "gcsfs", "az://": "adlfs"}  # and their libraries
+SIGNED_IN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+SIGNED_IN_FILE = Path("~/.aws/credentials")
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Finding:
 
 def _doctor(device: torch.device, as_json: bool) -> None:
     findings = [*_versions(device), *_machine(device), *_meters(device)]
-    findings += [_profiles(device), *_environment(device), *_extras(), *_cluster()]
+    findings += [_profiles(device), *_environment(device), *_extras(), *_object_stores(), *_cluster()]
     if as_json:
         emit({"findings": [asdict(finding) for finding in findings]})
         return
@@ -237,6 +243,25 @@ def _extras() -> list[Finding]:
         remedy = "" if there else f"to {use}: pip install 'offramp[{extra}]'"
         findings.append(Finding(f"extra {extra}", "installed" if there else "not installed", remedy))
     return findings
+
+
+def _object_stores() -> list[Finding]:
+    """Which kinds of addresses a store may have, and who signs in; nothing where none may."""
+    from offramp.store.local_cache import USUAL
+
+    kinds = [kind for kind, module in ADDRESSES.items() if importlib.util.find_spec(module)]
+    if not kinds:
+        return []
+    signs_in = any(os.environ.get(name) for name in SIGNED_IN) or SIGNED_IN_FILE.expanduser().exists()
+    server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    said = ", ".join(kinds) + (f" at {server}" if server else "")
+    said += "" if signs_in else "; no credentials for s3:// seen"
+    remedy = "" if signs_in else "to use s3://, sign in (aws configure), unless this machine's role does"
+    kept = os.environ.get("OFFRAMP_CACHE_SIZE", USUAL)
+    return [
+        Finding("object stores", said, remedy),
+        Finding("kept of them here", f"at most {kept} (OFFRAMP_CACHE_SIZE)"),
+    ]
 
 
 def _cluster() -> list[Finding]:

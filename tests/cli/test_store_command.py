@@ -1,0 +1,65 @@
+"""`offramp store copy`, and every command on a store in an object store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from command import Cli, data
+
+from offramp.store.store import Store
+
+BUNDLE = ("--policy", "policy.json", "--out", "bundle", "--no-measure", "--anyway")
+TARGET = ("--max-accuracy-loss", "0.5", "--anyway")
+
+
+def test_every_command_says_the_same_of_an_object_store(s3: str, studied: Cli) -> None:
+    folder = str(Path("runs").rename("in-a-folder"))
+    said = data(studied("store", "copy", folder, s3, "--json"))
+    assert said["copied"] > 9 and said["there"] == 0 and said["damaged"] == []
+    trial = Store(s3).trials()[-1]
+    commands: list[tuple[str, ...]] = [
+        ("status", "--json"),
+        ("show", trial, "--json"),
+        ("why", Store(s3).nodes()[0]),
+        ("compare", "baseline", "joint", "--json"),
+        ("claims", "--json"),
+        ("recommend", "--json"),
+        ("pack", "--json", "--out", "out"),
+        ("export-table", "--out", "table.parquet"),
+        ("tables", "--out", "tables"),
+        ("report", "--out", "page", "--format", "none", "-q"),
+        ("calibrate", trial, *TARGET, "--out", "policy-{}.json"),
+        ("run", "s.yaml", "--json"),
+        ("gc", "--json"),
+    ]
+    for command in commands:
+        answers = []
+        for which, store in (("folder", folder), ("cloud", s3)):
+            words = [word.format(which) for word in command]
+            answer = studied(*words, "--store", store)
+            assert answer.code == 0, (command, answer.err)
+            text = answer.out.replace(store, "STORE").replace(f"policy-{which}", "policy")
+            answers.append(re.sub(r'"bytes": \d+|in \d+\.\d s|\d+\.\d s', "", text))
+        assert answers[0] == answers[1], command
+    stats = ("--value", "value", "--group", "strategy", "--block", "seed", "--where", "metric=accuracy")
+    assert studied("stats", "table.parquet", *stats, "--json").code == 0
+
+
+@pytest.mark.usefixtures("remembered_graphs")
+def test_a_bundle_is_made_of_an_object_store(s3: str, studied: Cli, tmp_path: Path) -> None:
+    assert studied("store", "copy", "runs", s3).code == 0
+    trial = next(name for name in Store(s3).trials() if name.startswith("two-stage"))
+    assert studied("calibrate", trial, *TARGET, "--store", s3).code == 0
+    made = studied("export", trial, s3, *BUNDLE)
+    assert made.code == 0, made.err
+    assert (tmp_path / "bundle" / "run.py").is_file()
+
+
+def test_what_is_damaged_ends_with_1_and_is_named(studied: Cli) -> None:
+    weights = next(Path("runs/nodes").glob("*/weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    answer = studied("store", "copy", "runs", "copy")
+    assert answer.code == 1 and f"left out: {weights} has " in answer.err
+    assert studied("store", "copy", "none", "copy").code == 2
