@@ -34,6 +34,7 @@ ON_REQUEST = {
     "workers": "two trials: one after another or at once with fewer threads",
     "away": "a store in an object store against a folder: a node put and got, 10,000 listed",
     "machines": "the paper's studies on 1 to 256 machines, by the cost model",
+    "ranks": "one training on two ranks of one thread against one of two threads",
     "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
     "spin": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",

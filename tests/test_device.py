@@ -106,3 +106,24 @@ def test_without_an_accelerator_it_is_the_cpu(monkeypatch):
     assert devices.nvidia_uuid(device) is None
     with pytest.raises(OfframpError, match=r"choose from cpu$"):
         chosen("gpu")
+
+
+def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    every, one, cpu = torch.device("cuda"), torch.device("cuda:1"), torch.device("cpu")
+    assert [str(d) for d in devices.spread(every, 3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert devices.spread(every, 1) == [every] and devices.spread(one, 2) == [one, one]
+    assert devices.spread(cpu, 2) == devices.several(cpu, 2) == [cpu, cpu]
+    assert [str(d) for d in devices.several(every, 2)] == ["cuda:0", "cuda:1"]
+    for place, number in ((every, 3), (one, 2)):
+        with pytest.raises(OfframpError, match=rf"asks for {number} devices, and {place} is [12] here"):
+            devices.several(place, number)
+
+
+def test_torchrun_says_which_process_this_is(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert devices.launched() is None
+    said = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert devices.launched() == devices.Launched(3, 4, 1)

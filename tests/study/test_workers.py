@@ -137,6 +137,22 @@ def test_where_costs_are_results_phases_train_one_at_a_time(tmp_path: Path) -> N
     assert suited(plan(), Store(tmp_path), torch.device("cuda")).count == 1
 
 
+def test_each_of_several_devices_gets_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    made, cuda = plan(), torch.device("cuda")
+    chosen = suited(made, Store(tmp_path), cuda)
+    assert chosen.count == 3 and "one for each of 3 devices" in chosen.reason
+    assert suited(made, Store(tmp_path), torch.device("cuda:1")).count == 1
+
+
+def test_ranks_leave_no_device_to_other_workers(tmp_path: Path) -> None:
+    made = plan(execution={"devices": 2})
+    chosen = found(made, tmp_path)
+    assert chosen.count == 1 and "2 devices together" in chosen.reason
+    with pytest.raises(OfframpError, match=r"--workers 3 .* execution.devices 2 .* leave one"):
+        asked(made, 3)
+
+
 def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
     made = plan()
     assert asked(made, 2, lambda: 4) == Workers(2, "as asked for", 2)

@@ -326,18 +326,22 @@ class Run:
             trials.check_unchanged(self.plan.data, TRAINED_ON, alive[0].node.key)
         with uninterrupted():
             for trainee in alive:
-                trainee.frozen_macs += passes.take(trainee.node.key)
+                trainee.frozen_macs += self._frozen(passes, trainee.node.key)
                 self.store.write_checkpoint(trainee.node.key, *pack(trainee))
         took = time.perf_counter() - began
         for trainee in alive:
             trainee.spend("checkpoint", took / len(alive))
         return took
 
+    def _frozen(self, passes: Pass, key: str) -> float:
+        """MACs of frozen layers since this was last asked; other ranks are taken to have run as many."""
+        return passes.take(key) * self.images.ranks.count
+
     def _keep(
         self, trainee: Trainee, chosen: dict[str, torch.Tensor], passes: Pass, fused_with: int
     ) -> None:
         node, workers = trainee.node, self.conduct.workers
-        frozen = passes.take(node.key)
+        frozen = self._frozen(passes, node.key)
         cost = costs.record(self.plan, trainee, frozen, passes.kept, fused_with, workers, self.meter)
         record = NodeRecord(
             key=node.key,
