@@ -29,7 +29,7 @@ from offramp.engine.trainee import Trainee, pack
 from offramp.errors import Changed, OfframpError, Unwritable
 from offramp.hashing import plain
 from offramp.meters import Meter, usable_cores
-from offramp.process import leave_signals_to_parent, terminable, uninterrupted
+from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
@@ -38,6 +38,7 @@ from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.run import costs, events, trials
+from offramp.study.run.follow import follow
 from offramp.study.run.group import enlist, passing, weights_of
 from offramp.study.run.ledger import Failures, Ledger
 
@@ -219,41 +220,6 @@ class Run:
             for lock in locks.values():
                 lock.release()
 
-    def follow(self) -> Iterator[events.Event]:
-        """Do as rank 0 says, until its last word: the same steps, and nothing of what goes to the
-        store."""
-        leave_signals_to_parent()  # rank 0 ends first, and saves; this one with it
-        for order, *about in self.images.ranks.hear():
-            if order == "train":
-                yield from self._train_along([self.plan.nodes[key] for key in about])
-            else:
-                trials.answer(self.plan, self.store, self.images, *about)
-
-    def _train_along(self, nodes: list[Node]) -> Iterator[events.Event]:
-        """As `_train`, beside rank 0."""
-        try:
-            weights = weights_of(self.plan, self.store, nodes[0].seed, self.conduct.device)
-            trainees = enlist(self.plan, self.store, weights, nodes, self.images)
-            nodes = [t.node for t in trainees]
-            held = (self.images, self.cache, self.conduct.speeds)
-            passes, size = passing(self.plan, weights, nodes, *held), nodes[0].recipe.batch_size
-            by_key = {t.node.key: t for t in trainees}
-            ended = [t for t in trainees if finished(t.validation_losses, t.node.recipe)]
-            for trainee in ended:
-                conclude(trainee, passes, self.images, size)
-            for reports in fit(trainees, passes, self.images, size):
-                for trainee in [by_key[r.key] for r in reports if not isinstance(r, Diverged)]:
-                    if finished(trainee.validation_losses, trainee.node.recipe):
-                        conclude(trainee, passes, self.images, size)
-        except (OfframpError, RuntimeError) as error:
-            for key in [node.key for node in nodes if node.key not in self.failed]:
-                self.failed[key] = " ".join(str(error).split())
-                yield events.Failed(key, self.failed[key])
-            self.images.ranks.disband()
-        self.done.update(node.key for node in nodes)
-        if self.cache is not None:
-            self.cache.keep({v for node in self.ledger.open() for v in reads_of(node)})
-
     def _epochs(
         self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]
     ) -> Iterator[events.Event]:
@@ -410,7 +376,8 @@ def run(
     """
     with _prepared(plan, store, conduct, failed) as prepared:
         if not conduct.seat.leads:
-            yield from prepared.follow()
+            about = (prepared.images, prepared.cache, conduct.speeds)
+            yield from follow(prepared.ledger, *about)
             return
         yield from prepared.work()
         prepared.images.ranks.tell(None)
