@@ -287,6 +287,5 @@ def order_of(plan: Plan, store: Store, checkpoint_seconds: float) -> task.Order:
 
 def needs_of(plan: Plan) -> Needs:
     """What a task of this plan takes of a machine: threads of its profile, memory by forecast."""
-    ranks, share = plan.numerics.ranks, plan.study.execution.gpus_per_trial
-    gpus = 0.0 if plan.numerics.device == "cpu" else ranks * share
-    return Needs(ranks * plan.numerics.threads, ranks * need(plan).trial, gpus)
+    gpus = 0.0 if plan.numerics.device == "cpu" else plan.study.execution.gpus_per_trial
+    return Needs(plan.numerics.threads, need(plan).trial, gpus)
