@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -148,8 +149,9 @@ def slurm(tmp_path: Path) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("ended", [False, True])
 def test_the_slurm_script_by_its_parts(slurm: subprocess.Popen[str], ended: bool) -> None:
     """It starts Ray on each node, then the study; its end, or Slurm's signal, ends all of it."""
-    while not Path("begun").exists():
+    while not Path("begun").exists() or Path("said").read_text().count(": start ") < 3:
         assert slurm.poll() is None
+        time.sleep(0.05)
     if ended:
         slurm.terminate()
     else:
