@@ -6,6 +6,7 @@ are the server's own; the requests that each step takes say what another one wou
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,12 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import pandas as pd
 import torch
@@ -26,13 +25,20 @@ import torch
 from benchmarks.contest import Result, against, in_turns, middle
 from offramp.hashing import digest
 from offramp.store import sealed, tensors
-from offramp.store.archive import NODE, Archive
+from offramp.store.archive import Archive
 from offramp.store.manifest import Cost, NodeRecord
 from offramp.store.store import Store
 
 SERVE = """
 import sys
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+from benchmarks.away import objects
+backend = s3_backends["123456789012"]["aws"]
+for bucket in ("bench", "many"):
+    backend.create_bucket(bucket, "us-east-1")
+for name, data in objects(int(sys.argv[1])):
+    backend.put_object("many", name, data)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
@@ -48,18 +54,19 @@ COST = Cost.model_validate(
 
 
 def measure(quick: bool) -> Iterator[Result]:
-    rounds = 5 if quick else 20
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as root:
+    rounds, nodes = (5, NODES // 20) if quick else (20, NODES)
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), nodes):
         for name, size in (("0.4 MB", SMALL), ("100 MB", LARGE)):
-            yield from one(Path(folder), f"{root}/{size}", name, size, rounds if size == SMALL else 3)
-        yield from many(f"{root}/many", NODES // 20 if quick else NODES)
+            some = rounds if size == SMALL else 3
+            yield from one(Path(folder), f"s3://bench/{size}", name, size, some)
+        yield from many("s3://many/runs", nodes)
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The address of an empty place on an S3 server of its own; nothing is kept of what is fetched."""
+def serving(folder: Path, nodes: int) -> Iterator[None]:
+    """An S3 server with the buckets `bench`, which is empty, and `many`, a store of so many nodes."""
     server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SERVE],
+        [sys.executable, "-W", "ignore", "-c", SERVE, str(nodes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -73,8 +80,7 @@ def serving(folder: Path) -> Iterator[str]:
             "AWS_ENDPOINT_URL": endpoint,
             "OFFRAMP_CACHE": str(folder / "cache"),
         }
-        urlopen(Request(f"{endpoint}/bench", method="PUT")).close()
-        yield "s3://bench"
+        yield
     finally:
         server.stdin.close()
         server.stdout.close()
@@ -115,15 +121,10 @@ def got(store: Store, _: dict[str, torch.Tensor], number: Iterator[int]) -> floa
 
 
 def many(url: str, nodes: int) -> Iterator[Result]:
-    """So many small nodes, listed and their manifests read: by a fresh machine, and again."""
-    store, weights = Store(url), {"a": torch.ones(10)}
-    with store.lock("filling"), ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: keep(store, record(number), weights), range(nodes)))
-    shutil.rmtree(os.environ["OFFRAMP_CACHE"])
+    """So many small nodes listed, their manifests read: by a fresh machine, and again."""
+    shutil.rmtree(os.environ["OFFRAMP_CACHE"], ignore_errors=True)
     for which in ("cold", "warm"):
-        note = (
-            f"{nodes} nodes; a fresh process, {'which has' if which == 'warm' else 'nothing is'} cached"
-        )
+        note = f"{nodes} nodes; {'manifests are' if which == 'warm' else 'nothing is'} cached here"
         archive = Archive(url)
         began = time.perf_counter()
         keys = archive.nodes()
@@ -132,21 +133,25 @@ def many(url: str, nodes: int) -> Iterator[Result]:
             archive.read_node(key)
         read = time.perf_counter() - began
         yield middle(f"store: nodes listed, {which}, seconds", [listed], note=note)
-        yield middle(
-            f"store: nodes listed and their manifests read, {which}, seconds", [read], note=note
-        )
+        yield middle(f"store: nodes listed and read, {which}, seconds", [read], note=note)
 
 
-def keep(store: Store, made: NodeRecord, weights: dict[str, torch.Tensor]) -> None:
-    """As `Store.write_node` does, without a lock for each: nobody else is there."""
-    parts = {name: value for name, value in made.as_json().items() if name != "key"}
+def objects(nodes: int) -> Iterator[tuple[str, bytes]]:
+    """A store of so many nodes, by names in a bucket, as `cloud` lays it out."""
+    yield "runs/store.json", b'{"format": 1}'
     files = {
-        "weights.safetensors": tensors.pack(weights),
+        "weights.safetensors": tensors.pack({"a": torch.ones(10)}),
         "history.parquet": HISTORY.to_parquet(None, index=False),
         "cost.json": sealed.text(COST.as_json()),
     }
-    manifest = sealed.document(made.key, parts, files)
-    sealed.write(store.archive.files, NODE, made.key, manifest, files, over=False)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    for number in range(nodes):
+        made = record(number)
+        parts = {name: value for name, value in made.as_json().items() if name != "key"}
+        for name, data in files.items():
+            yield f"runs/blobs/nodes/{made.key}/{name}.{sums[name]}", data
+        manifest = sealed.document(made.key, parts, files)
+        yield f"runs/nodes/{made.key}/node.json", sealed.text(manifest)
 
 
 def record(number: int) -> NodeRecord:
