@@ -38,9 +38,11 @@ test-fast: $(READY)
 test-long: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --long
 
-# A cluster of Ray, in processes of this machine: what becomes of a study when parts of it die.
+# A cluster of Ray, and two ranks of one training, in processes of this machine: what becomes of a study
+# when parts of it die.
 test-cluster: $(READY)
 	$(BIN)/python -m pytest --cluster tests/study/test_cluster.py
+	$(BIN)/python -m pytest --long tests/study/test_together.py
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
 bench: $(READY)
