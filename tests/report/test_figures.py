@@ -321,8 +321,8 @@ def test_every_figure_is_whole(many: Evidence) -> None:
     assert len(set(names)) == len(names)
     assert drawn.missing == (
         "no figure memory-power (memory, power and energy of training): not measured",
-        "no figure budget (accuracy and rank against epochs of training): all trials were trained for as "
-        "many epochs",
+        "no figure budget (accuracy and rank against epochs of training): all trials were trained for "
+        "as many epochs",
     )
     for figure in drawn.figures:
         check(figure)
