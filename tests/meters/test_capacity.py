@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from offramp.meters import free_addresses, free_memory, killed_for_memory, usable_cores
+from offramp.meters import capacity, free_addresses, free_memory, killed_for_memory, usable_cores
+
+MACHINE_MEMORY = capacity.machine_memory  # the real one, before tests are given another
 
 
 def written(folder: Path, **files: str) -> None:
@@ -29,8 +31,7 @@ def group(tmp_path: Path, line: str) -> tuple[Path, Path]:
 @pytest.fixture
 def eight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    memory = type("Memory", (), {"available": 8000})
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(capacity, "machine_memory", lambda: 8000)
 
 
 @pytest.mark.usefixtures("eight")
@@ -85,9 +86,10 @@ def test_a_group_of_the_first_version_without_limit(tmp_path: Path) -> None:
     assert usable_cores(groups, mine) == 8
 
 
-def test_this_machine() -> None:
+def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
-    assert 0 < free_memory() <= psutil.virtual_memory().total
+    monkeypatch.setattr(capacity, "machine_memory", MACHINE_MEMORY)
+    assert 0 < free_memory(capacity.GROUPS, capacity.MINE) <= psutil.virtual_memory().total
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,10 @@ def test_what_cannot_fit_is_said_before_it_starts(
         check_memory(made, 1, lambda: least, lambda: least + STACKS - 1)
     with pytest.raises(OfframpError, match=r"fewer --workers, a smaller recipe.batch_size or"):
         check_memory(made, 2, lambda: 2 * least, lambda: least)
+    both = 2 * (least + workers.need(made).images)
+    check_memory(made, 2, lambda: both, lambda: least + STACKS)  # though this process holds far more
+    with pytest.raises(OfframpError, match="fewer --workers"):
+        check_memory(made, 2, lambda: both - 1, lambda: least + STACKS)
     groups, mine = tmp_path / "groups", tmp_path / "cgroup"
     groups.mkdir()
     mine.write_text("0::/\n")

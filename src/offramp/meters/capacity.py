@@ -31,13 +31,18 @@ def usable_cores(groups: Path = GROUPS, mine: Path = MINE) -> int:
 
 def free_memory(groups: Path = GROUPS, mine: Path = MINE) -> int:
     """Bytes that this process may still take without anything being swapped or killed."""
-    free = [int(psutil.virtual_memory().available)]
+    free = [machine_memory()]
     for folder in _folders(groups, mine, "memory"):
         limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
         used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
         if limit is not None and used is not None:
             free.append(limit - used + _reclaimable(folder))
     return max(0, min(free))
+
+
+def machine_memory() -> int:
+    """Bytes that this machine has free, whatever limits there are."""
+    return int(psutil.virtual_memory().available)
 
 
 def free_addresses() -> float:

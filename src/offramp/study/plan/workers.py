@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from offramp import device as devices
@@ -46,11 +45,13 @@ STEP_SECONDS, FAST = 0.002, 50e9  # of a step, however small; MACs a second
 @dataclass(frozen=True)
 class Need:
     """Bytes. trial: of one worker without its cache.  cache: of all frozen values that the largest
-    phase reads.  least: that training takes for certain, beside libraries and images."""
+    phase reads.  least: that training takes for certain, beside libraries and images.  images: that each
+    process reads for itself, as they lie in memory."""
 
     trial: int
     cache: int
     least: int = 0
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def need(plan: Plan) -> Need:
     least, trunk = LEAST_COPIES * weights, set(backbone(plan.net.exits))
     if any(trunk <= node.trained for node in plan.nodes.values()):
         least += int(LEAST_SAVED * plan.study.recipe.batch_size * saved)
-    return Need(trial, cache, least)
+    return Need(trial, cache, least, pixels)
 
 
 def check_memory(
@@ -179,10 +180,13 @@ def check_memory(
     """Raises OfframpError where `count` processes that train on the CPU cannot fit into what this one,
     which has read the data and trains itself where it is the only one, may still take.
 
+    What this process holds counts for none: others have only the images again, and share the libraries.
+
     memory, addresses: how much that is, of all processes together and of each one.
     """
-    least, held = need(plan).least, int(psutil.Process().memory_info().rss)
-    asked = least if count == 1 else count * (held + least)
+    known = need(plan)
+    least = known.least
+    asked = least if count == 1 else count * (known.images + least)
     if asked > memory():
         free, limit = size(memory()), "memory is free (of the machine, or of the control group)"
         less = "" if count == 1 else "fewer --workers, "
