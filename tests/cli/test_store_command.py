@@ -23,6 +23,8 @@ def test_every_command_says_the_same_of_an_object_store(s3: str, studied: Cli) -
     said = data(studied("store", "copy", folder, s3, "--json"))
     assert said["copied"] > 9 and said["there"] == 0 and said["damaged"] == []
     trial = Store(s3).trials()[-1]
+    assert "records indexed in" in studied("store", "index", s3).out
+    assert data(studied("store", "index", s3, "--json"))["indexed"] == 0, "nothing is new"
     commands: list[tuple[str, ...]] = [
         ("status", "--json"),
         ("show", trial, "--json"),
@@ -67,3 +69,5 @@ def test_what_is_damaged_ends_with_1_and_is_named(studied: Cli) -> None:
     answer = studied("store", "copy", "runs", "copy")
     assert answer.code == 1 and f"left out: {weights} has " in answer.err
     assert studied("store", "copy", "none", "copy").code == 2
+    refused = studied("store", "index", "runs")
+    assert refused.code == 2 and "is a folder, which is read at once" in refused.err

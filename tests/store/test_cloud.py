@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import logging
 import os
 import signal
@@ -19,7 +21,7 @@ from store_kit import forked, node, record, trial
 
 import faulty_proxy
 from faulty_proxy import CUT, HALF, IGNORES_CONDITIONS, KINDS, LOST, SKEWED, Proxy, every
-from offramp.store import local_cache, locks, remote
+from offramp.store import cloud, local_cache, locks, remote
 from offramp.store import store as stores
 from offramp.store.archive import NODE
 from offramp.store.cloud import Cloud
@@ -425,6 +427,101 @@ def test_manifests_are_listed_and_fetched_together(s3: str, proxy: Proxy, tmp_pa
         assert all(store.has_node(key) for key in keys)
         assert proxy.count("GET", "node.json") == fetched
         assert len(proxy.asked) <= fetched + 5, "store.json, twice, and a listing each of both kinds"
+
+
+@pytest.fixture
+def indexed(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Keys of five nodes of a store with an index, on a machine that has fetched nothing."""
+    monkeypatch.setattr(cloud, "MANY", 3)
+    store = Store(s3)
+    keys = sorted(node(store, n) for n in range(5))
+    trial(store, "t", keys[0])
+    assert Store(s3).index() == 6 and Store(s3).index() == 0 and Store(s3).index(least=2) == 0
+    empty(tmp_path / "cache")
+    return keys
+
+
+def every_key(store: Store) -> list[str]:
+    return [store.read_node(key).key for key in store.nodes()]
+
+
+def test_an_index_is_read_in_place_of_many_manifests(
+    s3: str, proxy: Proxy, indexed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in (1, 0):  # kept here, as all else
+        proxy.asked.clear()
+        assert every_key(Store(s3)) == indexed
+        assert proxy.count("GET", "node.json") == 0
+        assert proxy.count("GET", "index/nodes.json.gz") == index
+    few = Store(s3)
+    monkeypatch.setattr(cloud, "MANY", 100)
+    proxy.asked.clear()
+    few.read_trial("t")
+    assert proxy.count("GET", "trial.json") == 1 and proxy.count("HEAD", "index") == 0
+
+
+def test_an_index_that_is_old_is_believed_where_it_still_holds(
+    s3: str, proxy: Proxy, indexed: list[str]
+) -> None:
+    """One node is new, one is gone, and one lies otherwise under its key."""
+    new, (gone, other, *_) = node(Store(s3), 100), indexed
+    Store(s3).discard_node(gone)
+    damage(Store(s3), f"nodes/{other}/node.json")
+    proxy.asked.clear()
+    store = Store(s3)
+    assert store.nodes() == sorted([*indexed[1:], new])
+    assert [store.read_node(key).key for key in store.nodes() if key != other]
+    refuses(rf"{other}/node.json does not match", store.read_node, other)
+    assert proxy.count("GET", "node.json") == 2
+    assert Store(s3).index() == 5 and Store(s3).collect(dry_run=True) >= 0
+    assert "index/nodes.json.gz" in objects(Store(s3)), "it is no leftover"
+
+
+UNREADABLE = (
+    b"",
+    b"no gzip",
+    gzip.compress(b"[1, 2]"),
+    gzip.compress(b"[" * 100_000),
+    gzip.compress(b'{"a": [1]}'),
+    gzip.compress(b'{"a": ["tag", 3, 7]}'),
+    gzip.compress(b'{"a": ["tag", 3, "\\ud800"]}'),
+    gzip.compress(bytes(2**20)),
+    gzip.compress(b"{}")[:-4],
+)
+
+
+def test_an_index_that_cannot_be_read_is_passed_over_and_said(
+    s3: str,
+    proxy: Proxy,
+    indexed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cloud, "INDEX_ROOM", 2**17)
+    for found in UNREADABLE:
+        Store(s3)._files._remote.put(found, "index", "nodes.json.gz")
+        empty(tmp_path / "cache")
+        proxy.asked.clear()
+        caplog.clear()
+        assert every_key(Store(s3)) == indexed
+        assert proxy.count("GET", "node.json") == len(indexed)
+        (said,) = (r.getMessage() for r in caplog.records if "index/nodes" in r.getMessage())
+        assert "offramp store index" in said
+    assert Store(s3).index() == len(indexed), "which mends it"
+
+
+def test_an_index_made_by_somebody_else_hides_nothing(s3: str, indexed: list[str]) -> None:
+    """A manifest under the right version and with another's words: its seal tells."""
+    store = Store(s3)
+    files = store._files
+    files.names("nodes")
+    one, other = indexed[:2]
+    info = files._info(("nodes", one, "node.json"))
+    words = files.read("nodes", other, "node.json").decode()
+    made = json.dumps({one: [info.tag, info.size, words]}).encode()
+    files._remote.put(gzip.compress(made), "index", "nodes.json.gz")
+    refuses(rf"{one}/node.json does not describe '{one}'", every_key, Store(s3))
 
 
 def test_the_cache_is_bounded(tmp_path: Path) -> None:

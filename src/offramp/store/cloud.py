@@ -6,16 +6,24 @@ manifests alone; two writers never write over each other; and a manifest names t
 made for. No folder is ever renamed: its blobs come first and its manifest last, by one conditional
 create, and it is there once its manifest is. A blob that no manifest names, a writer left that died.
 
+An index of a kind of folder, `index/nodes.json.gz`, is a copy of its manifests in one object, each with
+the version that it was made of. Whoever has fetched none reads it in place of thousands. A listing says
+which versions there are, so one that is stale costs requests and no more, and nobody needs one.
+
 What was listed is believed where it says that something is there, for LISTED_S seconds or until this
 process takes a lock or writes; that something is not there is asked anew each time.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
+import logging
 import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,14 +37,22 @@ from offramp.store.place import Url
 from offramp.store.remote import Info, Remote
 from offramp.store.sealed import Damaged
 
-LOCKS, BLOBS = "locks", "blobs"
+LOCKS, BLOBS, INDEX = "locks", "blobs", "index"
 OF_FOLDERS = ("nodes", "trials", "work")  # what lies in them are folders, elsewhere files
 SEALED = ("nodes", "trials")
 BLOB = re.compile(r"(?P<file>.+)\.(?P<sha256>[0-9a-f]{64})")
 LISTED_S = 300.0
 AHEAD = 256  # manifests that are fetched at a time, where one after another is read
+MANY = 64  # manifests that are not at hand, from which on an index is asked for
+UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError)
+INDEX_ROOM = (
+    64 * 2**20
+)  # bytes of an index, unpacked, beside twice those of the manifests that are there
 
 Name = tuple[str, ...]
+Indexed = dict[str, tuple[str, int, bytes]]  # by folder: tag and size of a manifest, and the manifest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -58,6 +74,7 @@ class Cloud:
         self._seen: dict[Name, Listed] = {}
         self._order: dict[str, list[Name]] = {}  # manifests of a folder that was listed
         self._blobs_listed: set[str] = set()
+        self._indexes: dict[str, Indexed] = {}  # as far as they were asked for
         self._clock: float | None = None  # the server's, less this process's
         self._creates_once = False
 
@@ -145,10 +162,13 @@ class Cloud:
             return None
         if not info.tag:
             return self._remote.get(*name)
-        known = self._cache.get(self._version(name, info))
+        known = self._at_hand(name, info)
         if known is not None:
             return known
         ahead = [name, *self._ahead(name)]
+        if len(ahead) >= MANY and name[0] not in self._indexes:
+            self._indexes[name[0]] = self._read_index(name[0])
+            return self._read_manifest(name)
         for other, data in zip(ahead, self._remote.get_many(ahead), strict=True):
             info = self._info(other)
             if data is not None and info is not None and len(data) == info.size:
@@ -162,7 +182,60 @@ class Cloud:
         order = self._order.get(name[0], [])
         behind = order[order.index(name) + 1 :][:AHEAD] if name in order else []
         listed = [(other, self._info(other)) for other in behind if self._is_known(other)]
-        return [o for o, info in listed if info and self._cache.get(self._version(o, info)) is None]
+        return [other for other, info in listed if info and self._at_hand(other, info) is None]
+
+    def _at_hand(self, name: Name, info: Info) -> bytes | None:
+        """A manifest of the version that was listed, where it need not be fetched."""
+        tag, size, data = self._indexes.get(name[0], {}).get(name[1], ("", 0, b""))
+        return (
+            data if (tag, size) == (info.tag, info.size) else self._cache.get(self._version(name, info))
+        )
+
+    def _read_index(self, kind: str) -> Indexed:
+        """What an index holds, whether it is still so or not; nothing of one that cannot be read."""
+        name = (INDEX, f"{kind}.json.gz")
+        info = self._remote.info(*name)
+        if info is None:
+            return {}
+        data = self._cache.get(self._version(name, info))
+        if data is None:
+            data = self._remote.get(*name) or b""
+            self._cache.put(self._version(name, info), data)
+        room = INDEX_ROOM + 2 * sum(i.size for n in self._order.get(kind, ()) if (i := self._info(n)))
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                text = packed.read(room + 1)
+            if len(text) > room:
+                raise ValueError("it is larger than all manifests")
+            said = json.loads(text).items()
+            return {key: (tag, size, text.encode()) for key, (tag, size, text) in said}
+        except UNREADABLE as error:
+            log.warning(
+                "%s cannot be read (%s), so each manifest is fetched; `offramp store index` mends it",
+                *(self.path(*name), error),
+            )
+            return {}
+
+    def index(self, least: int = 1) -> int:
+        """Write each index that lacks at least so many manifests; how many manifests those hold."""
+        count = 0
+        for kind in SEALED:
+            self.names(kind)
+            known = self._indexes[kind] = self._read_index(kind)
+            listed = {name: info for name in self._order[kind] if (info := self._info(name)) is not None}
+            lacking = [n for n, i in listed.items() if known.get(n[1], ("", 0))[:2] != (i.tag, i.size)]
+            if len(lacking) < least:
+                continue
+            made = {}
+            for name, info in listed.items():
+                data = self._read_manifest(name)
+                if data is not None and info.tag and len(data) == info.size and data.isascii():
+                    made[name[1]] = (info.tag, info.size, data.decode())
+            text = json.dumps(made).encode()
+            self._remote.put(gzip.compress(text, 6, mtime=0), INDEX, f"{kind}.json.gz")
+            del self._indexes[kind]
+            count += len(made)
+        return count
 
     def _version(self, name: Name, info: Info) -> str:
         return f"{self.path(*name)} {info.tag} {info.size}"

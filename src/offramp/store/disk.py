@@ -93,6 +93,9 @@ class Disk:
             return [(STAGING, name) for name in self.names(STAGING)]
         return [(*folder, n) for n in self.names(*folder) if n[0] == "." and n.endswith(".tmp")]
 
+    def index(self, least: int = 1) -> int:  # noqa: ARG002
+        return 0  # a folder is read at once
+
     def lock(self, name: str) -> Held:
         return self._locks.take(name)
 

@@ -62,6 +62,10 @@ class FileSystem(Protocol):
         """Names of what killed writers left in a folder; of half-made and half-removed folders without
         one."""
 
+    def index(self, least: int = 1) -> int:
+        """Make reading all manifests quick for whoever has read none, where at least `least` of a kind
+        are new; how many it holds. 0 where nothing was to be done."""
+
     def lock(self, name: str) -> Held:
         """A lock, as soon as it is free; its holder's death frees it."""
 

@@ -225,6 +225,10 @@ class Store:
         self._files.path(*_checkpoint(key))
         self._discard("work", key)
 
+    def index(self, least: int = 1) -> int:
+        """Have fresh machines read all records at once: see `filesystem.FileSystem.index`."""
+        return self._files.index(least) if self.archive.exists() else 0
+
     # What nobody needs
 
     def unneeded(self, abandon: bool = False) -> list[tuple[Place, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,7 +19,7 @@ from offramp.cli.options import argument, flag, option
 from offramp.cli.progress import Progress, reading_shown, watch
 from offramp.cli.render import emit, folded, say
 from offramp.cli.store import announce
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, Unwritable
 from offramp.process import exit_code
 from offramp.report import summary
 from offramp.store.place import Place
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from offramp.study.run.run import Conduct
     from offramp.study.spec.file import Member
     from offramp.study.spec.models import Study
+
+NEW = 256  # records of an object store that no index has yet, for which a run writes it anew at its end
 
 
 def run(
@@ -378,6 +380,8 @@ def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> Keyboar
             watch(run_on_cluster(plan, store, how.cluster), progress)
     except KeyboardInterrupt as error:
         return error
+    with suppress(Unwritable):  # what was to be done is done
+        store.index(least=NEW)
     return None
 
 

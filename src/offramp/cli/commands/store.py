@@ -11,12 +11,13 @@ import typer
 from offramp.cli.options import JsonOption, QuietOption, argument
 from offramp.cli.progress import moving
 from offramp.cli.render import emit
+from offramp.errors import OfframpError
 from offramp.store.place import Place, place
 from offramp.units import counted, duration, size
 
 store = typer.Typer(
     name="store",
-    help="Copy a store, from and to folders and object stores.",
+    help="Copy a store to or from an object store; index one.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -24,7 +25,43 @@ store = typer.Typer(
 
 @store.callback()
 def group() -> None:
-    """Copy a store, from and to folders and object stores."""
+    """Copy a store to or from an object store; index one."""
+
+
+@store.command()
+def index(
+    root: Annotated[Place, argument("STORE", "The store: s3://BUCKET/NAME.", parser=place)],
+    json: JsonOption = False,
+) -> None:
+    """Put copies of all records of an object store into two objects, for machines that have read none.
+
+    They then read thousands of phases with a few requests. `offramp run` does this itself at its end
+    when there is much that is new. What changes later is fetched as before, so an index may be old.
+
+    \b
+    Example:
+      offramp store index s3://bucket/runs
+    """
+    from offramp.store.archive import is_store
+    from offramp.store.place import Url
+    from offramp.store.store import Store
+
+    if not isinstance(root, Url):
+        raise OfframpError(
+            f"{root} is a folder, which is read at once; only object stores have an index"
+        )
+    if not is_store(root):
+        raise OfframpError(f"there is no store at {root}; name one")
+    began = time.monotonic()
+    with moving(f"reading {root}"):
+        count = Store(root).index()
+    if json:
+        emit({"store": str(root), "indexed": count})
+    else:
+        spent = duration(time.monotonic() - began)
+        typer.echo(
+            f"{counted(count, 'record')} indexed in {root}; {spent}." if count else "Nothing is new."
+        )
 
 
 @store.command()
