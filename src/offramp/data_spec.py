@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from offramp.units import Count
 Fit = Literal["crop", "stretch"]
 Side = Annotated[int, Ge(1), Le(16_384)]
 Natural = Annotated[int, Ge(0), Lt(2**63)]
+Sha256 = Annotated[str, Predicate(lambda text: re.fullmatch("[0-9a-fA-F]{64}", text) is not None)]
 Text = Annotated[str, Predicate(lambda text: bool(text.strip()) and text.isprintable())]
 
 
@@ -23,6 +25,8 @@ class DataSpec:
 
     name: a name in DATASETS, or `path/file.py:function`.
     root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>` where the source needs one.
+    url: the address (http, https) of an archive or a file, which is fetched where neither `root` nor
+        that folder is there.  sha256: of what lies there, in hex; other bytes are refused.
     train_images: so many images of the official training split, classes in proportion, taken before
         anything is held out; None takes all.  test_images: the same of the test split.
     held_out_images: about so many of train in each split that is held out of it, classes in proportion
@@ -60,6 +64,8 @@ class DataSpec:
     normalize: Literal["train", "imagenet"] = "train"
     on_error: Literal["fail", "skip"] = "fail"
     options: tuple[tuple[str, Any], ...] = ()
+    url: Text | None = field(default=None, metadata=YOUNGER)
+    sha256: Sha256 | None = field(default=None, metadata=YOUNGER)
 
     @property
     def draw(self) -> int:

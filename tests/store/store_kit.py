@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
 import records
@@ -88,20 +85,3 @@ def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) * 2 // 3] ^= 1
     path.write_bytes(data)
-
-
-@contextmanager
-def small_disk(mount: Path, limits: str) -> Iterator[Path]:
-    """A file system in memory, with limits as of `mount -o`; skips where none may be made."""
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", limits, "tmpfs", str(mount)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a small file system here")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from store_kit import count_or_die, files, forked, node, small_disk, trial
+from store_kit import count_or_die, files, forked, node, trial
 
 import records
+from disks import small_disk
 from offramp.errors import OfframpError
 from offramp.store.store import Store
 

@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 import torch
-from store_kit import files, forked, node, small_disk, trial
+from store_kit import files, forked, node, trial
 
+from disks import small_disk
 from offramp.errors import OfframpError
 from offramp.store import locks
 from offramp.store.lock_folder import LockFolder

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ import pytest
 from cluster_kit import Machines, _machines, machines, study_file
 from kit import check_equal, check_sound, notes, trained
 
+from disks import small_disk
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.cluster import joined
@@ -102,6 +104,78 @@ def test_the_same_bits_as_one_process(plan: Plan, undisturbed: Store, tmp_path: 
     assert all(event.where for event in happened if isinstance(event, Began))
     again = carried_out(plan, tmp_path / "store")
     assert trained(again) == []
+
+
+SHORT = """
+import os, resource
+from pathlib import Path
+
+import torch
+
+def make_data(*, driver: int):
+    \"\"\"Images that can be learned. On a machine of the cluster, a step of the first training finds no
+    memory: its process may map no more than it has, so that torch's allocator is refused.\"\"\"
+    once = Path(__file__).with_name("once")
+    if os.getpid() != driver:
+        from offramp.engine import fit
+        original, calls = fit.step, iter(range(10**6))
+        def short(*args, **kwargs):
+            if not once.exists() and next(calls) == 5:
+                once.touch()
+                soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+                resource.setrlimit(resource.RLIMIT_AS, (2**28, hard))
+                try:
+                    torch.zeros(2**28)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+            return original(*args, **kwargs)
+        fit.step = short
+    labels = torch.arange(130) % 3
+    images = torch.rand(130, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 99
+    return {"train": (images.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 50, labels)}
+"""
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_process_without_memory_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "my_data.py").write_text(SHORT)
+    data = f"data={{name: '{tmp_path / 'my_data.py'}:make_data', driver: {os.getpid()}}}"
+    plan = make_plan(read(study_file(tmp_path), [data]), CPU)
+    local, store = Store(tmp_path / "local"), Store(tmp_path / "store")
+    list(run(plan, local, Conduct(CPU, tmp_path / "caches")))
+    happened = carried_out(plan, store)
+    assert (tmp_path / "once").exists()
+    (said,) = (text for text in notes(happened) if "again" in text)
+    assert "allocate" in said and "given to a machine again at once (1 of 6)" in said
+    check_equal(store, local)
+    check_once(plan, happened)
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_disk_that_is_full_is_tried_again(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
+    """A real one, that of the store: until somebody makes room."""
+    with small_disk(tmp_path / "small", "size=30m") as disk:
+        ballast = disk / "ballast"
+
+        def fill(_: Event) -> None:
+            with suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+
+        def see(event: Event) -> None:
+            full(event)
+            if "disk is full" in "".join(notes([event])):
+                ballast.unlink(missing_ok=True)
+
+        full = once(second_epoch, fill)
+        happened = carried_out(plan, disk / "store", see)
+        assert not ballast.exists()
+        store = Store(disk / "store")
+        check_equal(store, undisturbed)
+        check_sound(store)
+    check_once(plan, happened)
+    said = [text for text in notes(happened) if "disk is full" in text]
+    assert said and all("given to a machine again" in text for text in said)
 
 
 def mishaps(machines: Machines, store: Store) -> See:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 
-from offramp.study.plan.forecast import on_machines
+from offramp.study.plan import forecast
+from offramp.study.plan.forecast import on_machines, times_faster
 from offramp.study.plan.plan import Plan
 from offramp.study.plan.schedule import CHOICES, Schedule, sizes, spans
 from support import tiny_plan, tiny_study
@@ -48,6 +51,17 @@ def test_a_shared_pass_costs_less_work_and_takes_longer(plan: Plan) -> None:
     assert heads.makespan(3, heads.best(3)) < heads.makespan(3, "shared")
     assert len(heads.groups(ready, 3, heads.best(3))) == 3
     assert Schedule(plan).best(1) == "shared"
+
+
+def test_a_forecast_counts_the_devices_that_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPUs as far as there are cores for them."""
+    monkeypatch.setattr(forecast, "macs_per_second", lambda *_, **__: 100.0)
+    one = tiny_plan(tiny_study())
+    four = replace(one, numerics=replace(one.numerics, ranks=4, threads=2))
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [forecast.measured(plan, gpu) for plan in (one, four)] == [100, 400]
+    found = [times_faster(4, 2, cpu, lambda n=n: n) for n in (1, 2, 3, 8, 64)]  # type: ignore[misc]
+    assert found == [1, 1, 1.5, 4, 4]
 
 
 def test_what_is_done_counts_no_more(plan: Plan) -> None:

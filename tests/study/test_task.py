@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -10,10 +11,13 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cluster_kit import study_file
 from kit import check_equal, trained
 
+import website
+from offramp.data import fetch
 from offramp.errors import OfframpError, Unwritable
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
@@ -136,6 +140,49 @@ def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
     assert isinstance(broken, events.Broken) and not broken.again
     assert "its data differ from what was planned with" in broken.text
     assert store.nodes() == []
+
+
+def test_data_are_fetched_once_and_other_bytes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By two machines that have nothing: at the second one's, other images lie behind the address."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("OFFRAMP_DATA", raising=False)
+
+    def on_machine(name: str) -> None:
+        monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / name))
+        task._planned.cache_clear()
+
+    def cells(draw: int) -> bytes:
+        made = np.random.default_rng(draw).integers(0, 256, (200, 8, 8), dtype=np.uint8)
+        out = io.BytesIO()
+        np.savez(out, train_images=made, train_labels=np.arange(200) % 2)
+        return out.getvalue()
+
+    with website.serving() as site:
+        site.pages["/cells.npz"] = cells(0)
+        data = f"data={{name: npz, url: '{site.address}/cells.npz'}}"
+        on_machine("driver")
+        plan = make_plan(spec.read(study_file(tmp_path, epochs=1), [data]), CPU)
+        store = begun(plan, tmp_path / "store")
+        given = order(plan, store.root)
+        first, *_, last = plan.nodes
+        on_machine("worker")
+        for _ in range(2):
+            assert trained(done(replace(given, keys=(first,)))) in ([first], [])
+        assert site.asked == ["/cells.npz"] * 2, "by the driver, and once by the worker"
+        on_machine("another")
+        site.pages["/cells.npz"] = cells(1)
+        (broken,) = done(replace(given, keys=(last,)))
+        assert isinstance(broken, events.Broken) and not broken.again
+        assert "its data differ from what was planned with" in broken.text
+        on_machine("last")
+        site.pages.clear()
+        site.down = 100
+        monkeypatch.setattr(fetch, "PAUSE_S", 0.0)
+        (broken,) = done(replace(given, keys=(last,)))
+        assert isinstance(broken, events.Broken) and broken.again, "the server may come back"
+    assert store.nodes() == [first]
 
 
 def test_no_store_is_begun_where_one_was(plan: Plan, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from offramp.study.run.run import run
 from offramp.study.spec import file as spec
 from support import CPU
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]  # ranks that wait for each other hang
 
 DATA = """
 import importlib, multiprocessing, os, signal

@@ -16,6 +16,7 @@ from offramp.bundle import card, graphs
 from offramp.bundle import folder as bundle
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.data import DataSpec, Split, load, normalize
+from offramp.data.fetch import kept
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.policy import policy, useful
@@ -216,4 +217,10 @@ def _spec(manifest: Manifest, root: str | None) -> DataSpec:
     given = {name: value for name, value in known.items() if name in fields}
     given["split_seed"] = manifest.data.provenance.split_seed
     given["options"] = tuple((name, value) for name, value in known.get("options", ()))
-    return DataSpec(**{**given, **({} if root is None else {"root": root})})
+    asked = DataSpec(**{**given, **({} if root is None else {"root": root})})
+    if asked.url is None:
+        return asked
+    # Nothing is fetched because a record says so.
+    here = kept(asked)
+    root = asked.root if here is None or root is not None else str(here.files)
+    return dataclasses.replace(asked, root=root, url=None, sha256=None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from offramp.augment import Augment
 from offramp.data.dataset import Data, FileSplit
+from offramp.data.fetch import kept
 from offramp.data.images.geometry import Geometry
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.splits import Subset, choose
@@ -78,6 +79,8 @@ def missing(spec: DataSpec) -> str | None:
         return None
     shared = os.environ.get("OFFRAMP_DATA")
     root = spec.root or (str(Path(shared) / spec.name) if shared else None)
+    if spec.url is not None and not (root and Path(root).expanduser().is_dir()):
+        return None if kept(spec) is not None else f"{spec.url} is not fetched yet"
     if root is None:
         return "no folder is given (data.root, --data-root or OFFRAMP_DATA)"
     return None if Path(root).expanduser().is_dir() else f"there is no folder {root}"

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from offramp.augment import Augment
 from offramp.data import split_file
 from offramp.data.dataset import SPLITS, Data
+from offramp.data.fetch import Fetched, fetched
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
@@ -60,6 +61,41 @@ def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
 
     Raises OfframpError as `load` does.
     """
+    spec, got = _at_hand(spec)
+    return _with_origin(_read(spec, recorded), spec, got)
+
+
+def _at_hand(spec: DataSpec) -> tuple[DataSpec, Fetched | None]:
+    """The same with the folder of files that were fetched, where they had to be."""
+    if spec.url is None:
+        if spec.sha256 is not None:
+            raise OfframpError("data.sha256 is of what data.url names; give that too, or leave it out")
+        return spec, None
+    folder = spec.root or shared_folder(spec.name)
+    if folder is not None and Path(folder).expanduser().exists():
+        return spec, None
+    got = fetched(spec)
+    return replace(spec, root=str(got.files)), got
+
+
+def _with_origin(raw: RawData, spec: DataSpec, got: Fetched | None) -> RawData:
+    """With where its files come from, and what would hold them to it."""
+    if got is None:
+        return raw
+    said = {**raw.provenance, "url": spec.url, "url_sha256": got.sha256}
+    if spec.sha256 is None:
+        loose = f"fetched from {spec.url}; set data.sha256: {got.sha256} to have the same bytes anywhere"
+        said["remarks"] = [*said.get("remarks", ()), loose]
+    return replace(raw, provenance=said)
+
+
+def shared_folder(name: str) -> str | None:
+    """Where this machine keeps a data set; None where OFFRAMP_DATA says nothing."""
+    shared = os.environ.get("OFFRAMP_DATA")
+    return str(Path(shared) / name) if shared else None
+
+
+def _read(spec: DataSpec, recorded: Recorded | None) -> RawData:
     if is_user_code(spec.name):
         own = load_code(spec.name, "data.name", recorded)
         return as_asked(from_function(spec.name, own, _arguments(own.function, spec, None)), spec)
@@ -68,10 +104,8 @@ def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
             "(your own: path/to/file.py:function)"
         )
-    shared = os.environ.get("OFFRAMP_DATA")
-    default = str(Path(shared) / spec.name) if shared else None
     source = DATASETS[spec.name]
-    arguments = _arguments(source, spec, default)
+    arguments = _arguments(source, spec, shared_folder(spec.name))
     hints = get_type_hints(source)
     for option, value in spec.options:
         arguments[option] = _checked(option, hints[option], value)

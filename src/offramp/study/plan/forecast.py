@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from offramp.engine.speed import STEP_MACS, macs_per_second
+from offramp.meters import usable_cores
 from offramp.parts import Part, backbone
 from offramp.phase import describe
 from offramp.store.store import Store
@@ -21,10 +22,22 @@ from offramp.study.plan.workers import need
 
 
 def measured(plan: Plan, device: torch.device, step_macs: float = STEP_MACS) -> float:
-    """MACs a second of this machine, training the plan's network, of steps of about `step_macs`."""
-    return macs_per_second(
-        plan.net, plan.numerics, device, plan.study.recipe.batch_size, step_macs=step_macs
-    )
+    """MACs a second of this machine, training the plan's network, of steps of about `step_macs`; of all
+    devices that train a phase together, what they send each other left out."""
+    batch = plan.study.recipe.batch_size
+    one = macs_per_second(plan.net, plan.numerics, device, batch, step_macs=step_macs)
+    return one * times_faster(plan.numerics.ranks, plan.numerics.threads, device)
+
+
+def times_faster(
+    ranks: int, threads: int, device: torch.device, cores: Callable[[], int] = usable_cores
+) -> float:
+    """How many times as fast as one so many ranks are: on CPUs no more than there are cores for.
+
+    >>> times_faster(4, 2, torch.device("cpu"), lambda: 6)
+    3.0
+    """
+    return float(ranks) if device.type != "cpu" else max(1.0, min(ranks, cores() / threads))
 
 
 def forecast(
@@ -109,7 +122,8 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
     studies: list[dict[str, Any]] = []
     nodes: dict[str, dict[str, Any]] = {}
     for name, plan in plans:
-        alike = (plan.study.backbone.name, str(plan.study.backbone.options), plan.data.shape)
+        network = (plan.study.backbone.name, str(plan.study.backbone.options), plan.data.shape)
+        alike = (*network, plan.numerics.ranks)
         if alike not in speeds:
             speeds[alike] = measured(plan, device, QUICK)
         speed = speeds[alike]

@@ -18,7 +18,7 @@ from offramp.data.declared import declared_data, missing
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, Unwritable
 from offramp.hashing import digest, plain
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.lookup import fitting_stem, shrunk
@@ -224,7 +224,8 @@ def _at(study: Study, *path: str | int) -> Iterator[None]:
     try:
         yield
     except OfframpError as error:
-        raise OfframpError(f"{study.where(*path)}: {error}") from None
+        kind = Unwritable if isinstance(error, Unwritable) else OfframpError  # which may pass by itself
+        raise kind(f"{study.where(*path)}: {error}") from None
 
 
 def _network(study: Study, data: Data) -> ExitNetwork:

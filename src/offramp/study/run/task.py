@@ -62,6 +62,10 @@ class Order:
         return json.dumps(asdict(self))
 
 
+# What torch says on a CPU and on a GPU; of the former it has no exception of its own.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+
+
 def loads(line: str) -> Order:
     said = json.loads(line)
     code = {name: (sha256, files) for name, (sha256, files) in said["code"].items()}
@@ -157,6 +161,8 @@ def _events(order: Order) -> Generator[events.Event, None, None]:
         for event in happened:
             if isinstance(event, events.Failed) and _is_away(store):
                 raise Unwritable(event.reason)
+            if isinstance(event, events.Failed) and any(words in event.reason for words in NO_MEMORY):
+                raise MemoryError(event.reason)
             yield event
 
 

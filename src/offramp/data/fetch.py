@@ -1,0 +1,251 @@
+"""Files of a data set that lie behind an address: fetched once, checked, unpacked, kept in the cache.
+
+They come by HTTP or HTTPS. An archive is unpacked: plain files and folders alone, and none outside of
+the folder that is theirs. What is half-fetched is never read, and what was fetched is not asked for
+again: keys hold hashes of pixels, so that files which changed there or here make another study.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from offramp.data.images import cache
+from offramp.data.sources.tree import SPLITS
+from offramp.data_spec import DataSpec
+from offramp.errors import OfframpError, Unwritable
+from offramp.escape import has_controls
+from offramp.files import new_folder, writing
+
+TRIES, PAUSE_S = 3, 2.0  # of a fetch; before the second one, and then twice as long
+SILENCE_S = 60.0  # until a server that says nothing counts as away
+BLOCK = 2**20
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+SAID = "fetched.json"  # what is known of what was fetched; beside it, `files`
+PASSING = (408, 425, 429)  # answers that another try may change, as those from 500 on
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """files: where they lie.  sha256: of what came from the address, before it was unpacked."""
+
+    files: Path
+    sha256: str
+
+
+def fetched(spec: DataSpec) -> Fetched:
+    """The files behind `spec.url`, which are fetched where they are not here yet.
+
+    Raises OfframpError for an address that is none, bytes that are not `spec.sha256`, an archive that
+    cannot be unpacked here; Unwritable (an OfframpError) for a server that does not answer and a disk
+    that is full.
+    """
+    url, there = _checked(spec), kept(spec)
+    if there is not None:
+        return there
+    place = _place(spec)
+    with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(place):
+            there = kept(spec)  # fetched by another process meanwhile
+            if there is None:
+                with new_folder(place, place.parent / "staging") as folder:
+                    _fetch(url, spec.sha256, folder)
+                there = kept(spec)
+    if there is None:
+        raise OfframpError(f"{place} is not what was just fetched into it; run the same command again")
+    return there
+
+
+def kept(spec: DataSpec) -> Fetched | None:
+    """The same, where it was fetched before; None elsewhere."""
+    place = _place(spec)
+    try:
+        said = json.loads((place / SAID).read_bytes())
+        return Fetched(_inner(place / "files"), str(said["sha256"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _checked(spec: DataSpec) -> str:
+    """The address. Raises OfframpError where it is none."""
+    url = spec.url or ""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        parts, named = urlsplit(""), False
+    if parts.scheme not in ("http", "https") or not named:
+        raise OfframpError(f"data.url must be an address of the web, http:// or https://, got {url!r}")
+    if parts.username is not None or parts.password is not None:
+        raise OfframpError(
+            "data.url holds a name or a password, and studies are kept; fetch the files yourself and "
+            "set data.root"
+        )
+    return url
+
+
+def _place(spec: DataSpec) -> Path:
+    given = os.environ.get("OFFRAMP_CACHE")
+    folder = Path(given) if given else cache.folder()
+    name = hashlib.sha256(f"{spec.url} {spec.sha256 or ''}".encode()).hexdigest()
+    return folder.absolute() / "data" / name
+
+
+def _inner(files: Path) -> Path:
+    """The one folder that an archive holds, which most do; else the folder of all its files."""
+    shown = [p for p in files.iterdir() if not p.name.startswith(".") and p.name != "__MACOSX"]
+    lone = shown[0] if len(shown) == 1 else files
+    return lone if lone.is_dir() and lone.name.lower() not in SPLITS["train"] else files
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """While one process of this machine fetches, others wait. Where nothing can be locked each fetches
+    for itself."""
+    with place.with_suffix(".lock").open("w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(url: str, wanted: str | None, folder: Path) -> None:
+    """Fill a new folder with what an address holds."""
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    if not re.fullmatch(r"[\w][\w.+ -]{0,199}", name):
+        name = "data"
+    path, files = folder / name, folder / "files"
+    sha256 = _tried(url, path)
+    if wanted is not None and sha256 != wanted.lower():
+        raise OfframpError(
+            f"{url} holds other bytes than the study wants: their SHA-256 is {sha256}, and data.sha256 "
+            f"is {wanted.lower()}; correct one of them"
+        )
+    files.mkdir()
+    if name.lower().endswith(ARCHIVES):
+        _unpack(path, files, url)
+        path.unlink()
+    else:
+        path.rename(files / name)
+    (folder / SAID).write_text(json.dumps({"url": url, "sha256": sha256}))
+
+
+def _tried(url: str, path: Path) -> str:
+    """The SHA-256 of what was fetched into a file, after some tries."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            with path.open("wb") as file:
+                return _download(url, file)
+        except HTTPError as error:
+            error.close()
+            if error.code < 500 and error.code not in PASSING:
+                raise OfframpError(
+                    f"{url} answers {error.code} ({error.reason}); correct data.url, or fetch the files "
+                    "yourself and set data.root"
+                ) from None
+            reason: Exception = error
+        except (http.client.HTTPException, ConnectionError, TimeoutError, URLError) as error:
+            reason = error  # any other OSError is the disk's
+        if attempt < TRIES:
+            time.sleep(PAUSE_S * 2 ** (attempt - 1))
+    words = " ".join(str(reason).split()) or type(reason).__name__
+    raise Unwritable(f"{url} cannot be fetched ({words}); run the same command again when it can be")
+
+
+def _download(url: str, file: IO[bytes]) -> str:
+    digest, count = hashlib.sha256(), 0
+    with urlopen(Request(url, headers={"User-Agent": "offramp"}), timeout=SILENCE_S) as answer:
+        final = urlsplit(answer.url).scheme
+        if final != urlsplit(url).scheme and final != "https":
+            raise OfframpError(f"{url} leads to {answer.url}, which is less safe; name that in data.url")
+        length = answer.headers.get("Content-Length")
+        while block := _read(answer):
+            file.write(block)
+            digest.update(block)
+            count += len(block)
+    if length is not None and count != int(length):
+        raise http.client.IncompleteRead(b"", int(length) - count)
+    return digest.hexdigest()
+
+
+def _read(answer: Any) -> bytes:
+    try:
+        block: bytes = answer.read(BLOCK)
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
+    return block
+
+
+def _unpack(path: Path, folder: Path, url: str) -> None:
+    """Raises OfframpError for what is neither a file nor a folder, for a name that leads out of `folder`
+    or is there twice, and for more than the disk holds."""
+    room = shutil.disk_usage(folder).free
+    try:
+        with closing(_members(path, url)) as members:
+            for name, bytes_, source in members:
+                with source:
+                    room -= bytes_
+                    if room < 0:
+                        raise Unwritable(f"{url} unpacks to more than the disk holds; free {folder}")
+                    target = _target(name, folder, url)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("xb") as file:
+                        shutil.copyfileobj(source, file, BLOCK)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OfframpError(f"{url} holds {error.filename!r} twice; mend the archive") from None
+    except BROKEN as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise OfframpError(f"{url} cannot be unpacked ({words}); mend the archive") from error
+
+
+def _members(path: Path, url: str) -> Generator[tuple[str, int, Any], None, None]:
+    """The files of an archive: name, bytes, and the file to read them from."""
+    if path.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(path) as packed:
+            for info in packed.infolist():
+                mode = info.external_attr >> 16
+                if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise _refused(url, info.filename, "is neither a file nor a folder")
+                if not info.is_dir():
+                    yield info.filename, info.file_size, packed.open(info)
+        return
+    with tarfile.open(path) as bundled:
+        for member in bundled:
+            if not (member.isreg() or member.isdir()):
+                raise _refused(url, member.name, "is neither a file nor a folder")
+            if member.isreg():
+                yield member.name, member.size, bundled.extractfile(member)
+
+
+def _target(name: str, folder: Path, url: str) -> Path:
+    """Where a file of an archive goes. Raises OfframpError where that is not in `folder`."""
+    inside = PurePosixPath(name)
+    if inside.is_absolute() or ".." in inside.parts or not inside.parts or "\\" in name:
+        raise _refused(url, name, "leads out of its folder")
+    if has_controls(name):
+        raise _refused(url, name, "has a name with control characters")
+    return folder.joinpath(*inside.parts)
+
+
+def _refused(url: str, name: str, what: str) -> OfframpError:
+    return OfframpError(f"{url} is not unpacked: {name!r} {what}; take an archive of plain files")

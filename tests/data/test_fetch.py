@@ -1,0 +1,252 @@
+"""Data behind an address: fetched once, held to its hash, and unpacked where it belongs."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from pictures import digests, tree
+
+from offramp.data import DataSpec, load
+from offramp.data import fetch as fetching
+from offramp.data.fetch import fetched, kept
+from offramp.data.load import notes, read_source
+from offramp.errors import Unwritable
+from refusal import refuses
+from website import Site, serving
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A server, and a machine that has fetched nothing yet."""
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("OFFRAMP_DATA", raising=False)
+    monkeypatch.setattr(fetching, "PAUSE_S", 0.0)
+    with serving() as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tree(tmp_path_factory.mktemp("photos") / "photos")
+
+
+def packed(folder: Path, ending: str, tmp_path: Path) -> bytes:
+    kind = {".zip": "zip", ".tar": "tar", ".tar.gz": "gztar", ".tar.xz": "xztar", ".tar.bz2": "bztar"}
+    made = shutil.make_archive(str(tmp_path / "made"), kind[ending], folder.parent, folder.name)
+    return Path(made).read_bytes()
+
+
+def tarred(members: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, what in members.items():
+            info = what if isinstance(what, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if isinstance(what, bytes):
+                info.size = len(what)
+            archive.addfile(info, io.BytesIO(what if isinstance(what, bytes) else b""))
+    return out.getvalue()
+
+
+def zipped(members: Mapping[str, bytes], mode: int = 0) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in members.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, data)
+    return out.getvalue()
+
+
+def spec(site: Site, name: str = "photos.zip", **more: Any) -> DataSpec:
+    return DataSpec("folder", url=f"{site.address}/{name}", **more)
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz", ".tar.xz", ".tar.bz2"])
+def test_an_archive_is_the_folder_that_it_holds(
+    ending: str, site: Site, photos: Path, tmp_path: Path
+) -> None:
+    """The same images and keys as from the folder itself; asked for once, though the server ends."""
+    data = packed(photos, ending, tmp_path)
+    site.pages[f"/photos{ending}"] = data
+    asked = spec(site, f"photos{ending}?download=1", sha256=sha256(data).hexdigest().upper())
+    site.pages[f"/photos{ending}?download=1"] = data
+    here, there = load(DataSpec("folder", root=str(photos))), load(asked)
+    assert digests(there) == digests(here)
+    site.pages.clear()
+    assert digests(load(asked)) == digests(here)
+    assert len(site.asked) == 1
+    assert there.provenance["url"] == asked.url
+    assert not any("sha256" in line for line in notes(there.provenance))
+
+
+def test_what_is_there_is_not_fetched(
+    site: Site, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """data.root first, then the machine's own folder of the data set."""
+    site.pages["/photos.zip"] = packed(photos, ".zip", tmp_path)
+    here = digests(load(DataSpec("folder", root=str(photos))))
+    assert digests(load(spec(site, root=str(photos)))) == here
+    monkeypatch.setenv("OFFRAMP_DATA", str(tmp_path / "shared"))
+    shutil.copytree(photos, tmp_path / "shared" / "folder")
+    assert digests(load(spec(site))) == here
+    assert site.asked == []
+    shutil.rmtree(tmp_path / "shared")
+    assert digests(load(spec(site, root=str(tmp_path / "not here")))) == here
+    assert site.asked == ["/photos.zip"]
+
+
+def test_other_bytes_are_refused_and_leave_nothing(site: Site, photos: Path, tmp_path: Path) -> None:
+    data = packed(photos, ".zip", tmp_path)
+    site.pages["/photos.zip"] = data + b"\0"
+    asked = spec(site, sha256=sha256(data).hexdigest())
+    line = refuses("holds other bytes than the study wants", load, asked)
+    assert sha256(data).hexdigest() in line and sha256(data + b"\0").hexdigest() in line
+    assert kept(asked) is None and not list((tmp_path / "cache").rglob("*.png"))
+    site.pages["/photos.zip"] = data
+    assert kept(replace(asked, sha256=fetched(asked).sha256)) == kept(asked) != None  # noqa: E711
+
+
+def test_without_a_hash_one_is_said(site: Site, photos: Path, tmp_path: Path) -> None:
+    data = packed(photos, ".zip", tmp_path)
+    site.pages["/photos.zip"] = data
+    (said,) = (line for line in notes(load(spec(site)).provenance) if "data.sha256" in line)
+    assert sha256(data).hexdigest() in said
+    refuses("data.sha256 is of what data.url names", load, DataSpec("digits", sha256="0" * 64))
+
+
+def test_a_file_that_is_no_archive_is_kept_as_it_is(site: Site, tmp_path: Path) -> None:
+    import numpy as np
+
+    labels = np.arange(200) % 2
+    images = np.random.default_rng(0).integers(0, 256, (200, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "cells.npz", train_images=images, train_labels=labels)
+    site.pages["/cells.npz"] = (tmp_path / "cells.npz").read_bytes()
+    there = load(DataSpec("npz", url=f"{site.address}/cells.npz"))
+    assert digests(there) == digests(load(DataSpec("npz", root=str(tmp_path / "cells.npz"))))
+
+
+def link(name: str, to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, to
+    return info
+
+
+HOSTILE = {
+    "above.tar": (tarred({"../evil": b"x"}), "leads out of its folder"),
+    "deep.tar": (tarred({"a/../../evil": b"x"}), "leads out of its folder"),
+    "absolute.tar": (tarred({"/tmp/offramp-evil": b"x"}), "leads out of its folder"),
+    "link.tar": (tarred({"in": link("in", "/tmp"), "in/evil": b"x"}), "neither a file nor a folder"),
+    "hard.tar": (tarred({"in": link("in", "/etc/passwd", tarfile.LNKTYPE)}), "neither a file nor"),
+    "pipe.tar": (tarred({"in": link("in", "", tarfile.FIFOTYPE)}), "neither a file nor a folder"),
+    "twice.tar": (tarred({"a": b"1", "./a": b"2"}), "twice"),
+    "above.zip": (zipped({"../evil": b"x"}), "leads out of its folder"),
+    "absolute.zip": (zipped({"/tmp/offramp-evil": b"x"}), "leads out of its folder"),
+    "windows.zip": (zipped({"..\\evil": b"x"}), "leads out of its folder"),
+    "link.zip": (zipped({"in": b"/etc/passwd"}, stat.S_IFLNK | 0o777), "neither a file nor a folder"),
+    "control.zip": (zipped({"a\x1b[2Jb": b"x"}), "control characters"),
+    "broken.zip": (zipped({"a": b"x" * 100})[:-30], "cannot be unpacked"),
+    "broken.tar.gz": (b"\x1f\x8b" + b"\0" * 50, "cannot be unpacked"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_an_archive_that_leads_elsewhere_is_refused(name: str, site: Site, tmp_path: Path) -> None:
+    site.pages[f"/{name}"], message = HOSTILE[name]
+    refuses(message, load, spec(site, name))
+    assert kept(spec(site, name)) is None
+    assert not list(tmp_path.rglob("*evil*")) and not Path("/tmp/offramp-evil").exists()
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+def test_more_than_the_disk_holds_is_refused(site: Site, tmp_path: Path) -> None:
+    """Terabytes of zeros, by what the archive says of itself."""
+    huge = tarfile.TarInfo("zeros")
+    huge.size = 2**45
+    site.pages["/zeros.tar"] = huge.tobuf() + b"\0" * 4096
+    refuses("unpacks to more than the disk holds", load, spec(site, "zeros.tar"))
+    assert not list((tmp_path / "cache").rglob("zeros*"))
+
+
+@pytest.mark.parametrize("fault", ["cut", "down"])
+def test_a_server_in_trouble_is_asked_again(
+    fault: str, site: Site, photos: Path, tmp_path: Path
+) -> None:
+    """Three times; half a file is never taken for a whole one."""
+    site.pages["/photos.zip"] = packed(photos, ".zip", tmp_path)
+    setattr(site, fault, 2)
+    here = digests(load(DataSpec("folder", root=str(photos))))
+    assert digests(load(spec(site))) == here
+    assert len(site.asked) == 3
+    shutil.rmtree(tmp_path / "cache")
+    setattr(site, fault, 3)
+    with pytest.raises(Unwritable, match="cannot be fetched"):
+        load(spec(site))
+    assert kept(spec(site)) is None
+
+
+def test_what_is_not_there_is_not_asked_for_again(site: Site) -> None:
+    refuses("answers 404", load, spec(site, "nothing.zip"))
+    assert site.asked == ["/nothing.zip"]
+
+
+def test_several_at_once_fetch_once(site: Site, photos: Path, tmp_path: Path) -> None:
+    site.pages["/photos.zip"] = packed(photos, ".zip", tmp_path)
+    found: list[Path] = []
+    threads = [Thread(target=lambda: found.append(fetched(spec(site)).files)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1 and len(found) == 4
+    assert site.asked == ["/photos.zip"]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:///etc/passwd", "must be an address of the web"),
+        ("ftp://host/photos.zip", "must be an address of the web"),
+        ("photos.zip", "must be an address of the web"),
+        ("http://", "must be an address of the web"),
+        ("http://host:port/photos.zip", "must be an address of the web"),
+        ("https://me:secret@host/photos.zip", "holds a name or a password"),
+    ],
+)
+def test_an_address_that_is_none(url: str, message: str, site: Site) -> None:
+    assert "secret" not in refuses(message, load, DataSpec("folder", url=url))
+    assert site.asked == []
+
+
+def test_an_address_that_leads_to_another_kind_is_refused(site: Site) -> None:
+    site.leads["/photos.zip"] = "ftp://127.0.0.1:1/photos.zip"
+    with pytest.raises(Unwritable, match="cannot be fetched"):
+        read_source(spec(site))
+    site.leads["/photos.zip"] = "file:///etc/passwd"
+    refuses("answers 302", read_source, spec(site))
+
+
+def test_what_was_damaged_in_the_cache_is_another_data_set(
+    site: Site, photos: Path, tmp_path: Path
+) -> None:
+    """The key holds the pixels; what says where they came from is fetched anew when it is gone."""
+    site.pages["/photos.zip"] = packed(photos, ".zip", tmp_path)
+    before = load(spec(site))
+    files = fetched(spec(site)).files
+    for cat in files.glob("train/cat/*.png"):
+        shutil.copy(files / "train" / "dog" / cat.name, cat)
+    assert load(spec(site)).train.digest != before.train.digest
+    (next((tmp_path / "cache").rglob("fetched.json"))).write_text(json.dumps([]))
+    assert load(spec(site)).train.digest == before.train.digest
