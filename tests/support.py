@@ -15,7 +15,7 @@ from offramp.engine.placement import Speeds
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import Numerics, profile
 from offramp.store.store import Store
-from offramp.strategies import STRATEGIES
+from offramp.strategies import PAPER
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import Conduct, run
@@ -42,7 +42,7 @@ def tiny_data(shape: tuple[int, int, int] = (1, 8, 8), images: int = 90, classes
 
 
 def tiny_study(
-    strategies: Sequence[str | Mapping[str, Any]] = tuple(STRATEGIES),
+    strategies: Sequence[str | Mapping[str, Any]] = PAPER,
     backbone: str = "digits-cnn",
     *,
     seeds: Sequence[int] = (42,),

@@ -29,7 +29,7 @@ if _typing.TYPE_CHECKING:
     from offramp.infer.predictor import Prediction, Predictor
     from offramp.nets import ExitNetwork, attach
     from offramp.parts import backbone, head, heads, segment, segments
-    from offramp.phase import BEFORE, CE, KD, Init, Phase
+    from offramp.phase import BEFORE, CE, KD, LIVE, MSE, Init, Phase, Survivors, Unsolved
     from offramp.policy.policy import Calibration, Policy
     from offramp.recipe import Recipe
 
@@ -39,6 +39,8 @@ __all__ = [
     "BEFORE",
     "CE",
     "KD",
+    "LIVE",
+    "MSE",
     "Augment",
     "Built",
     "Calibration",
@@ -54,6 +56,8 @@ __all__ = [
     "Predictor",
     "Recipe",
     "Results",
+    "Survivors",
+    "Unsolved",
     "attach",
     "backbone",
     "build",
@@ -79,7 +83,7 @@ _HOMES = {
     "infer.predictor": ("Prediction", "Predictor"),
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),
-    "phase": ("BEFORE", "CE", "KD", "Init", "Phase"),
+    "phase": ("BEFORE", "CE", "KD", "LIVE", "MSE", "Init", "Phase", "Survivors", "Unsolved"),
     "policy.policy": ("Calibration", "Policy"),
     "recipe": ("Recipe",),
 }

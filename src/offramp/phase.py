@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields
-from offramp.parts import Parts, path
+from offramp.parts import Part, Parts, path
 
 Count = Annotated[int, Ge(1)]
+Exits = Count | Annotated[tuple[Count, ...], Len(1)]
+"""One exit, or several: the mean of their logits."""
 Weight = Annotated[float, Ge(0), Lt(math.inf)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 class Init(Enum):
@@ -54,15 +57,15 @@ class KD:
     """Distillation: exit `exit` learns the softened answers of `teacher_exit` of the phase's teacher.
 
     The loss is τ²·KL(teacher ∥ student) of logits softened by the temperature τ, mean over the batch,
-    times `weight` (paper eq. 4 and Algorithm 5). Raises OfframpError as `CE` does, and for a
-    temperature outside 0.01 to 10,000.
+    times `weight` (paper eq. 4 and Algorithm 5). Of several teacher exits, the mean of their logits
+    teaches. Raises OfframpError as `CE` does, and for a temperature outside 0.01 to 10,000.
 
     >>> from offramp import CE, KD
     >>> loss = (CE(1, weight=0.1), KD(1, teacher_exit=3, temperature=4.0, weight=0.9))
     """
 
     exit: Count
-    teacher_exit: Count
+    teacher_exit: Exits
     temperature: Temperature = 3.0
     weight: Weight = 1.0
 
@@ -70,10 +73,87 @@ class KD:
         check_fields(self)
 
 
-Loss = tuple[CE | KD, ...]
+@dataclass(frozen=True)
+class MSE:
+    """The logits of exit `exit` learn those of `teacher_exit` of the phase's teacher: the mean, over
+    images and classes, of their squared difference, times `weight`. Of several teacher exits, the mean
+    of their logits teaches. Raises OfframpError as `CE` does.
+
+    >>> from offramp import CE, LIVE, MSE, Phase, heads, segments
+    >>> everything = segments(1, 3) | heads(1, 3)
+    >>> loss = tuple(term for k in (1, 2, 3) for term in (CE(k), MSE(k, teacher_exit=(1, 2, 3))))
+    >>> Phase("together", train=everything, loss=loss, teacher=LIVE).exits
+    (1, 2, 3)
+    """
+
+    exit: Count
+    teacher_exit: Exits
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+Term = CE | KD | MSE
+Loss = tuple[Term, ...]
+
+
+def teachers(term: Term) -> tuple[int, ...]:
+    """The exits that a term learns from; none of a cross-entropy."""
+    if isinstance(term, CE):
+        return ()
+    return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
+
+
+@dataclass(frozen=True)
+class Unsolved:
+    """Weights of images: at each exit those count that no earlier one of the loss has solved.
+
+    hard: an exit has solved an image if its answer is right and has at least the probability
+    `threshold`; later exits then do not see it. Otherwise what an exit leaves of an image is one minus
+    the probability that it gives the true class (confidence-gated training, arXiv 2509.17885).
+    Raises OfframpError for a threshold outside 0 to 1.
+
+    >>> from offramp import CE, Phase, Unsolved, heads, segments
+    >>> everything = segments(1, 3) | heads(1, 3)
+    >>> Phase("gated", everything, (CE(1), CE(2), CE(3)), sample_weights=Unsolved()).exits
+    (1, 2, 3)
+    """
+
+    hard: bool = True
+    threshold: Share = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Weights of images: at each exit the probability that an image gets there.
+
+    It leaves an exit with the probability σ((confidence - threshold) / width), confidence being the
+    largest of the exit's probabilities (soft cascades, arXiv 2509.08318). Raises OfframpError for a
+    threshold outside 0 to 1, and a width that is not positive.
+
+    >>> from offramp import BEFORE, KD, Phase, Survivors, heads
+    >>> loss = (KD(1, teacher_exit=3), KD(2, teacher_exit=3))
+    >>> Phase("heads", heads(1, 2), loss, teacher=BEFORE, sample_weights=Survivors(0.9)).exits
+    (1, 2)
+    """
+
+    threshold: Share = 0.8
+    width: Annotated[float, Gt(0), Lt(math.inf)] = 0.05
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+SampleWeights = Unsolved | Survivors
 
 BEFORE = "before training"
 """As a phase's `teacher`: the weights that the network had before training."""
+LIVE = "live"
+"""As a phase's `teacher`: the network that trains, as it is in the same step, without a gradient."""
 
 
 def describe(loss: Loss) -> str:
@@ -81,10 +161,14 @@ def describe(loss: Loss) -> str:
     words = []
     for term in loss:
         weight = "" if term.weight == 1 else f"{term.weight:.4g}·"
-        if isinstance(term, CE):
-            words.append(f"{weight}CE({term.exit})")
-        else:
-            words.append(f"{weight}KD({term.teacher_exit}→{term.exit}, τ={term.temperature:g})")
+        taught = f"{','.join(map(str, teachers(term)))}→{term.exit}"
+        match term:
+            case CE():
+                words.append(f"{weight}CE({term.exit})")
+            case KD():
+                words.append(f"{weight}KD({taught}, τ={term.temperature:g})")
+            case MSE():
+                words.append(f"{weight}MSE({taught})")
     return " + ".join(words)
 
 
@@ -97,11 +181,14 @@ class Phase:
     loss: the terms to add up. A term of weight zero reads nothing and is dropped.
     trunk: 0 is the shared trunk; n is exit n's own. An own trunk starts as a copy of the shared one.
     init: parts that do not simply keep their weights.
-    teacher: the earlier phase whose resulting weights the KD terms read, frozen; or `BEFORE`: the
-        weights the network had before training.
+    teacher: the earlier phase whose resulting weights the KD and MSE terms read, frozen; or `BEFORE`:
+        the weights the network had before training; or `LIVE`: the network as it is in the same step.
     recipe: fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
+    backward: pairs (parts, factor): the gradient that such a part sends back to what it reads is
+        multiplied by the factor. 0 stops it: the part trains, and what is below hears nothing of it.
+    sample_weights: what each image counts for at each exit, from the logits of the step at hand.
 
-    Raises OfframpError for an `init` that is not of pairs (parts, Init).
+    Raises OfframpError for an `init` or a `backward` that is not of such pairs.
 
     >>> from offramp import CE, Phase, backbone, head
     >>> first = Phase("backbone", train=backbone(3), loss=(CE(3),))
@@ -112,11 +199,13 @@ class Phase:
 
     name: str
     train: Parts
-    loss: Sequence[CE | KD]
+    loss: Sequence[Term]
     trunk: int = 0
     init: tuple[tuple[Parts, Init], ...] = ()
     teacher: str | None = None
     recipe: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+    backward: tuple[tuple[Parts, float], ...] = ()
+    sample_weights: SampleWeights | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, list):
@@ -129,6 +218,14 @@ class Phase:
                 f"phase '{self.name}' does not say which parts start otherwise; "
                 "write init=((head(1), Init.FRESH),)"
             )
+        pairs = isinstance(self.backward, tuple) and all(
+            isinstance(pair, tuple) for pair in self.backward
+        )
+        if not pairs or not all(len(p) == 2 and isinstance(p[1], int | float) for p in self.backward):
+            raise OfframpError(
+                f"phase '{self.name}' does not say which parts send back how much of their gradient; "
+                "write backward=((head(1), 0.5),)"
+            )
 
     @property
     def terms(self) -> Loss:
@@ -137,13 +234,29 @@ class Phase:
 
     @property
     def exits(self) -> tuple[int, ...]:
-        """The exits that the loss reads, in order."""
-        return tuple(sorted({term.exit for term in self.terms}))
+        """The exits of the network that trains which the loss reads, in order."""
+        live = (k for term in self.terms if self.teacher == LIVE for k in teachers(term))
+        return tuple(sorted({*(term.exit for term in self.terms), *live}))
+
+    @property
+    def scales(self) -> dict[Part, float]:
+        """The factor of each part that does not send its gradient back as it is."""
+        given = {part: float(factor) for parts, factor in self.backward for part in parts}
+        return {part: factor for part, factor in sorted(given.items()) if factor != 1}
 
     @property
     def trained(self) -> Parts:
         """The parts that train and that the loss reaches."""
-        return self.train & frozenset(part for k in self.exits for part in path(k))
+        return self.train & frozenset(part for term in self.terms for part in self._reached(term.exit))
+
+    def _reached(self, exit: int) -> list[Part]:
+        """The parts on the path of `exit` that get a gradient of it."""
+        reached = []
+        for part in reversed(path(exit)):
+            reached.append(part)
+            if self.scales.get(part) == 0:
+                break
+        return reached
 
 
 Program = tuple[Phase, ...]
@@ -156,25 +269,34 @@ def check(program: Program, exits: int) -> None:
     """
     if not program:
         raise OfframpError("the strategy has no phases; return at least one Phase")
-    seen = {BEFORE}
+    seen = {BEFORE, LIVE}
     for phase in program:
         where = f"phase '{phase.name}'"
         if phase.name in seen:
             raise OfframpError(f"{where} appears twice; give each phase a name of its own")
-        if not isinstance(phase.loss, tuple) or not all(isinstance(t, CE | KD) for t in phase.loss):
-            raise OfframpError(f"{where} has no tuple of CE and KD as loss; write loss=(CE(1),)")
+        if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
+            raise OfframpError(f"{where} has no tuple of CE, KD and MSE as loss; write loss=(CE(1),)")
         if not phase.terms:
             raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
-        distilled = [term for term in phase.terms if isinstance(term, KD)]
-        numbers = {p.index for p in phase.train} | set(phase.exits)
-        numbers |= {term.teacher_exit for term in distilled}
-        numbers |= {p.index for parts, _ in phase.init for p in parts}
+        taught = {exit for term in phase.terms for exit in teachers(term)}
+        numbers = {p.index for p in phase.train} | set(phase.exits) | taught
+        numbers |= {p.index for parts, _ in (*phase.init, *phase.backward) for p in parts}
         if not numbers <= set(range(1, exits + 1)):
             raise OfframpError(f"{where} names an exit outside 1 to {exits}")
         if not phase.trained:
             raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
-        if distilled and phase.teacher is None:
-            raise OfframpError(f"{where} distils from nobody; give teacher= an earlier phase or BEFORE")
-        if distilled and phase.teacher not in seen:
+        if not all(0 <= factor < math.inf for factor in phase.scales.values()):
+            raise OfframpError(
+                f"{where} sends back a gradient times a number that is negative or infinite"
+            )
+        if phase.sample_weights is not None and not isinstance(phase.sample_weights, SampleWeights):
+            raise OfframpError(
+                f"{where} weighs images by {phase.sample_weights!r}; give Unsolved() or Survivors()"
+            )
+        if taught and phase.teacher is None:
+            raise OfframpError(
+                f"{where} distils from nobody; give teacher= an earlier phase, BEFORE or LIVE"
+            )
+        if taught and phase.teacher not in seen:
             raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
         seen.add(phase.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import Cli, data, narrow
 
-from offramp.strategies import STRATEGIES
+from offramp.strategies import GROUPS, STRATEGIES
 
 
 def test_compare_strategies_seed_by_seed(studied: Cli) -> None:
@@ -24,9 +24,15 @@ def test_compare_strategies_seed_by_seed(studied: Cli) -> None:
 
 def test_strategies(cli: Cli) -> None:
     text = narrow(cli("strategies"))
-    assert [line.split()[0] for line in text.splitlines() if line[:1].isalpha()][1:10] == [*STRATEGIES]
+    told = [line.split()[0] for line in text.splitlines() if line[:1].isalpha()]
+    assert [word for word in told if word in STRATEGIES] == [*STRATEGIES]
+    assert [group for group in GROUPS if f"\n{group}" in f"\n{text}"] == [*GROUPS]
     said = data(cli("strategies", "--json"))
     assert [row["name"] for row in said] == [*STRATEGIES] and all(row["summary"] for row in said)
+    costs = {row["name"]: row["cost"] for row in said}
+    assert costs["joint"] == costs["baseline"] == costs["two-stage"] == costs["imta"] == 1
+    assert costs["separate"] == (1 + 2 + 3 + 4) / 4 and costs["branch-wise"] == 1
+    assert costs["mixed"] == 2 and costs["sequential"] == 4
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

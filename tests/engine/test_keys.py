@@ -18,7 +18,7 @@ from offramp.nets import ExitNetwork, NetSpec, attach, build
 from offramp.nets.backbones.digits_cnn import DigitsCNN
 from offramp.numerics import Numerics
 from offramp.parts import backbone, head, heads, segment, segments
-from offramp.phase import CE, KD, Init, Phase, Program
+from offramp.phase import CE, KD, LIVE, Init, Phase, Program
 from offramp.recipe import Recipe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
@@ -146,7 +146,8 @@ def test_exits_leave_the_trained_backbone_alone_as_well(
 
 def renamed(program: Program) -> Program:
     names = {phase.name: f"another name {i}" for i, phase in enumerate(program)}
-    return tuple(replace(p, name=names[p.name], teacher=p.teacher and names[p.teacher]) for p in program)
+    kept = {None: None, LIVE: LIVE}
+    return tuple(replace(p, name=names[p.name], teacher=(names | kept)[p.teacher]) for p in program)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

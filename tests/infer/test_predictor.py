@@ -19,7 +19,7 @@ from offramp.nets import ExitNetwork, attach
 from offramp.parts import backbone
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
-from offramp.strategies import STRATEGIES
+from offramp.strategies import PAPER
 from offramp.study.run.trials import load_network
 from refusal import refuses
 from support import CPU, network, run_all, tiny_plan, tiny_study
@@ -41,7 +41,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ExitNetwor
     for trial in store.trials():
         manifest = store.read_trial(trial)
         found[manifest.strategy] = load_network(store, trial, CPU), manifest.exits
-    assert set(found) == set(STRATEGIES)
+    assert set(found) == set(PAPER)
     return found
 
 
@@ -113,7 +113,7 @@ def check(policy: Policy, made: Prediction, logits: Tensor) -> int:
     return int((~sure).sum())
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", sorted(PAPER))
 def test_every_policy_on_every_strategy(strategy: str, nets: Any) -> None:
     net, exits = nets[strategy]
     warmths = (None, WARM[: len(exits)])

@@ -107,3 +107,25 @@ def test_the_oracle_by_hand() -> None:
     assert (found.accuracy, found.macs, found.shares) == (0.75, 5.5, (0.5, 0.5))
     drawn = random_exit(right, [1, 10], [0.25, 0.75])
     assert (drawn.accuracy, drawn.macs) == (0.5, 7.75)
+
+
+def test_failure_prediction_by_definition() -> None:
+    """Of the surest i, how many are wrong: averaged over i, and over orders of equal scores."""
+    draw = np.random.default_rng(4)
+    right, scores = draw.random(60) < 0.6, np.round(draw.random(60), 1)
+    found = []
+    for _ in range(4000):
+        order = np.lexsort((draw.random(60), -scores))
+        found.append((np.cumsum(~right[order]) / np.arange(1, 61)).mean())
+    assert quality.aurc(scores, right) == pytest.approx(np.mean(found), abs=0.002)
+    assert quality.aurc(scores, np.ones(60, bool)) == 0
+    assert quality.aurc(np.full(60, np.nan), right) == pytest.approx((~right).mean())
+
+
+def test_a_calibrated_exit_may_find_no_mistake() -> None:
+    """Calibration error and failure prediction are not the same: here one is perfect, the other not."""
+    right = np.arange(1000) % 10 < 8
+    flat, telling = np.full(1000, 0.8), np.where(right, 0.99, 0.6)
+    assert quality.calibration_error(flat, right) == pytest.approx(0)
+    assert quality.calibration_error(telling, right) > 0.1  # type: ignore[operator]
+    assert quality.aurc(telling, right) < 0.03 < 0.2 == pytest.approx(quality.aurc(flat, right))

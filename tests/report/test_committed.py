@@ -41,7 +41,8 @@ def test_every_figure(cifar: Evidence) -> None:
 def test_every_table(cifar: Evidence) -> None:
     made = {table.name for table in make(cifar, [])}
     for name in TABLES:
-        assert any(found.startswith(name) for found in made), name
+        if name != "overall":  # of several networks or data sets
+            assert any(found.startswith(name) for found in made), name
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in DOCS.glob("*-quick")))

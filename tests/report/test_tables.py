@@ -330,3 +330,34 @@ def test_an_unknown_table_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(OfframpError, match=r"no table 'manic'.*main"):
         make(evidence(planted()), ["manic"])
     assert next(iter(TABLES)) == "main"
+
+
+# Where images leave, and over networks and data sets
+
+
+def test_leaving_early_in_a_few_numbers() -> None:
+    """All answers are equally sure, so AURC is the share of mistakes, and all images leave at exit 1."""
+    trials = [Made(n, s, {1: 0.6, 2: 0.7, 3: 0.8}) for n in ("joint", "separate") for s in (1, 2, 3)]
+    row = only([*trials, Made("baseline", 1, {3: 0.8})], "leaving").frame.loc["joint"]
+    assert row["aurc_1"] == pytest.approx(400) and row["aurc_3"] == pytest.approx(200)
+    # The best choice: 0.6 leave at exit 1, 0.1 at exit 2, the rest at the last.
+    assert row["best"] == pytest.approx(0.8) and row["regret"] > 0
+    assert 0.6 < row["area"] < 0.8 and row["area_sd"] == pytest.approx(0)
+    assert "baseline" not in only([*trials, Made("baseline", 1, {3: 0.8})], "leaving").frame.index
+    assert not make(evidence([Made("baseline", 1, {3: 0.8})]), ["leaving"])
+
+
+def test_interquartile_means_over_data_sets() -> None:
+    trials = [
+        Made(name, s, {1: 0.5 + s / 100, 2: level + s / 100}, data=data)
+        for name, data in (("joint", "a"), ("joint", "b"), ("separate", "a"))
+        for level in [0.7 if data == "a" else 0.9]
+        for s in (1, 2, 3)
+    ]
+    table = only(trials, "overall")
+    assert list(table.frame.index) == ["joint"], "who is not everywhere is left out"
+    row = table.frame.loc["joint"]
+    finals = sorted([0.71, 0.72, 0.73, 0.91, 0.92, 0.93])
+    assert row["final"] == pytest.approx(np.mean(finals[1:-1])) and row["runs"] == 6
+    assert row["final_low"] < row["final"] < row["final_high"]
+    assert not make(evidence([t for t in trials if t.data == "a"]), ["overall"])

@@ -8,7 +8,7 @@ import torch
 
 from offramp.errors import OfframpError
 from offramp.store.archive import NAME
-from offramp.strategies import STRATEGIES
+from offramp.strategies import PAPER
 from offramp.study.plan.plan import Plan, can_fuse, make_plan
 from offramp.study.spec import file as spec
 from support import CPU, network, tiny_plan, tiny_study
@@ -28,7 +28,7 @@ def keys(plan: Plan) -> list[tuple[str, ...]]:
 
 def test_each_trial_has_its_strategy_seed_and_an_id_that_is_a_name() -> None:
     plan = tiny_plan(tiny_study(seeds=(1, 2)))
-    assert [(t.label, t.seed) for t in plan.trials] == [(s, n) for n in (1, 2) for s in STRATEGIES]
+    assert [(t.label, t.seed) for t in plan.trials] == [(s, n) for n in (1, 2) for s in PAPER]
     ids = [t.id for t in plan.trials]
     assert len(set(ids)) == 18 and all(NAME.fullmatch(i) for i in ids)
     assert ids[0].startswith("baseline-digits-cnn-given-s1-")

@@ -16,7 +16,7 @@ from offramp.cli.commands.recipes import snippet, study_file
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
 from offramp.paper.recipes import OTHERS, RECIPES
-from offramp.strategies import STRATEGIES
+from offramp.strategies import PAPER as NINE
 from offramp.study.plan.plan import net_spec, plan_trials, read_data, without_weights
 from offramp.study.spec import file as spec
 from offramp.study.spec.file import members
@@ -61,7 +61,7 @@ def test_the_study_file_says_what_the_recipe_says(name: str) -> None:
     assert asked.model_dump() == spec.parse(RECIPES[name].study).model_dump()
     assert asked.model_dump() == spec.parse(yaml.safe_load(snippet(RECIPES[name]))).model_dump()
     labels = [s.label for s in asked.strategies]
-    assert set(labels[:-1]) == set(STRATEGIES) and labels[-1] == "distillation-shared"
+    assert set(labels[:-1]) == set(NINE) and labels[-1] == "distillation-shared"
     assert asked.seeds == (42, 43, 44, 45, 46)
 
 
@@ -84,7 +84,7 @@ def test_costs_are_measured_as_written(name: str) -> None:
     full, cost = (spec.read(folder / f"{name}.yaml") for folder in (PAPER, PAPER / "cost"))
     assert cost.execution.mode == "plain" and not cost.execution.share
     assert len(cost.seeds) == 5 and cost.recipe.epochs <= 5 and cost.recipe.patience is None
-    assert {s.label for s in cost.strategies} == set(STRATEGIES)
+    assert {s.label for s in cost.strategies} == set(NINE)
     for field in ("backbone", "exits", "data", "augment", "numerics"):
         assert getattr(cost, field) == getattr(full, field)
     assert replace(cost.recipe, epochs=full.recipe.epochs, patience=full.recipe.patience) == full.recipe

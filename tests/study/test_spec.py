@@ -9,7 +9,7 @@ import pytest
 
 from offramp.errors import OfframpError
 from offramp.recipe import Recipe
-from offramp.strategies import STRATEGIES
+from offramp.strategies import PAPER
 from offramp.study.spec.file import parse, read
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
@@ -51,7 +51,7 @@ execution: {cache: off, fuse: on, cache_memory: 2GiB, cache_disk: 500MB}
 
 def test_the_demo_runs_every_strategy() -> None:
     study = read(DEMO)
-    assert [s.name for s in study.strategies] == list(STRATEGIES)
+    assert [s.name for s in study.strategies] == list(PAPER)
     assert study.seeds == (42, 43)
     assert (study.backbone.name, study.data.name) == ("digits-cnn", "digits")
 

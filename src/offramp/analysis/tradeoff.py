@@ -64,6 +64,25 @@ class Answers:
         _, spent, hits = self.curve
         return np.asarray(np.interp(macs, spent[::-1], hits[::-1], left=np.nan))
 
+    def area(self, low: float, high: float) -> float:
+        """Mean accuracy over all mean numbers of MACs from `low` to `high`: accuracy against compute in
+        one number, 0 to 1. Below `cheapest`, that of the cheapest setting counts, which spends more; NaN
+        where that is all there is."""
+        _, spent, hits = (side[::-1] for side in self.curve)
+        if not low < high or spent[0] > high:
+            return float("nan")
+        inner = spent[(spent > low) & (spent < high)]
+        at = np.concatenate([[low], inner, [high]])
+        return float(np.trapezoid(np.interp(at, spent, hits), at) / (high - low))
+
+    def regret(self) -> tuple[float, float, float]:
+        """Accuracy and mean MACs of leaving at the first exit that is right, at the last where none is,
+        which no score knows; and how much less accurate thresholds are that spend as much."""
+        first = np.where(self.right.any(axis=1), self.right.argmax(axis=1), self.right.shape[1] - 1)
+        spent = float(np.asarray(self.macs, dtype=float)[first].mean())
+        best = float(self.right.any(axis=1).mean())
+        return best, spent, best - float(self.accuracy(max(spent, self.cheapest)))
+
     def on_images(self, macs: float) -> Floats:
         """What each image adds to `accuracy(macs)`, [N], whose mean it is.
 

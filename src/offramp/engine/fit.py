@@ -181,8 +181,10 @@ def evaluate(
         for trainee in trainees:
             logits, teacher = passes.logits(trainee.node, trainee.net, read)
             class_weights = images.class_weights(trainee.node.recipe)
-            loss = objective(trainee.node.terms, logits, teacher, labels, class_weights)
-            found = measured(trainee.node.exits, loss, logits, labels)
+            node = trainee.node
+            treated = (class_weights, 0.0, node.sample_weights)
+            loss = objective(node.terms, logits, teacher, labels, *treated)
+            found = measured(node.exits, loss, logits, labels)
             tallies[trainee.node.key].add(found, len(labels))
     for tally in tallies.values():
         tally.sums, tally.images = images.ranks.sum(tally.sums), images.count(split)

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.phase import CE, KD, Loss
+from offramp.phase import CE, KD, Loss, SampleWeights, Survivors, Term, teachers
 
 
-def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def distance(student: Tensor, teacher: Tensor, temperature: float, each: Tensor | None = None) -> Tensor:
     """τ²·KL(teacher ∥ student) of softened logits, both [B, C]; mean over the batch, sum over classes.
+    each: [B], weights of images.
 
     The teacher is detached (paper Algorithm 5; Hinton et al. 2015 for τ²).
     """
     target = F.log_softmax(teacher.detach() / temperature, dim=1)
     guess = F.log_softmax(student / temperature, dim=1)
-    return temperature**2 * F.kl_div(guess, target, reduction="batchmean", log_target=True)
+    if each is None:
+        return temperature**2 * F.kl_div(guess, target, reduction="batchmean", log_target=True)
+    found = F.kl_div(guess, target, reduction="none", log_target=True).sum(1)
+    return temperature**2 * (found * each).mean()
+
+
+def squared(student: Tensor, teacher: Tensor, each: Tensor | None = None) -> Tensor:
+    """The squared difference of logits [B, C], mean over images and classes; the teacher is detached.
+    each: [B], weights of images."""
+    if each is None:
+        return F.mse_loss(student, teacher.detach())
+    return (F.mse_loss(student, teacher.detach(), reduction="none").mean(1) * each).mean()
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None,
+    smoothing: float = 0.0,
+    each: Tensor | None = None,
 ) -> Tensor:
     """Mean over the batch of each image's cross-entropy, times the weight of its class where weights
     are given. logits: [B, C]; labels: [B]; class_weights: [C]; smoothing: the share of each target that
-    is spread evenly over the C classes (Szegedy et al., 2016), 0 to 1.
+    is spread evenly over the C classes (Szegedy et al., 2016), 0 to 1; each: [B], weights of images.
 
     The mean is over images, not over weights, so that a batch counts by its size whatever is in it.
     """
-    if smoothing:
-        each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-        return (each if class_weights is None else each * class_weights[labels]).mean()
+    if smoothing or each is not None:
+        found = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        found = found if class_weights is None else found * class_weights[labels]
+        return (found if each is None else found * each).mean()
     if class_weights is None:
         return F.cross_entropy(logits, labels)
     return F.cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
@@ -45,18 +62,29 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
     return (len(labels) / (classes * counts)).where(counts > 0, 0.0).float()
 
 
-def term(
-    kind: CE | KD,
-    logits: Mapping[int, Tensor],
-    teacher: Mapping[int, Tensor],
-    labels: Tensor,
-    class_weights: Tensor | None,
-    smoothing: float = 0.0,
-) -> Tensor:
-    """One term without its weight: a scalar."""
-    if isinstance(kind, CE):
-        return cross_entropy(logits[kind.exit], labels, class_weights, smoothing)
-    return distance(logits[kind.exit], teacher[kind.teacher_exit], kind.temperature)
+@torch.no_grad()
+def sample_weights(kind: SampleWeights, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """What each image counts for at each exit: [B, K], 0 to 1, all 1 at the first. logits: [B, C] of
+    each exit, in order; labels: [B]. No gradient comes of it.
+
+    >>> import torch
+    >>> from offramp.phase import Unsolved
+    >>> sure, unsure = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.1, 0.0]])
+    >>> sample_weights(Unsolved(), [sure, unsure, unsure], torch.tensor([0])).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+    passed = [torch.ones_like(labels, dtype=torch.float32)]
+    for each in logits[:-1]:
+        probabilities = each.softmax(1)
+        highest, answer = probabilities.max(1)
+        if isinstance(kind, Survivors):
+            stays = torch.sigmoid((kind.threshold - highest) / kind.width)
+        elif kind.hard:
+            stays = 1 - ((answer == labels) & (highest >= kind.threshold)).float()
+        else:
+            stays = 1 - probabilities.gather(1, labels[:, None])[:, 0]
+        passed.append(passed[-1] * stays)
+    return torch.stack(passed, dim=1)
 
 
 def objective(
@@ -66,10 +94,28 @@ def objective(
     labels: Tensor,
     class_weights: Tensor | None = None,
     smoothing: float = 0.0,
+    weights: SampleWeights | None = None,
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
-    labels: [B]; class_weights: [C] and smoothing: of the cross-entropies."""
-    first, *rest = (t.weight * term(t, logits, teacher, labels, class_weights, smoothing) for t in loss)
-    for value in rest:
-        first = first + value
+    labels: [B]; class_weights: [C] and smoothing: of the cross-entropies; weights: of images, over the
+    exits of `logits`."""
+    each: dict[int, Tensor] = {}
+    if weights is not None:
+        exits = sorted(logits)
+        found = sample_weights(weights, [logits[k] for k in exits], labels)
+        each = dict(zip(exits, found.unbind(1), strict=True))
+
+    def value(term: Term) -> Tensor:
+        student, counts = logits[term.exit], each.get(term.exit)
+        if isinstance(term, CE):
+            return cross_entropy(student, labels, class_weights, smoothing, counts)
+        several = [teacher[k] for k in teachers(term)]
+        target = several[0] if len(several) == 1 else torch.stack(several).mean(0)
+        if isinstance(term, KD):
+            return distance(student, target, term.temperature, counts)
+        return squared(student, target, counts)
+
+    first, *rest = (term.weight * value(term) for term in loss)
+    for more in rest:
+        first = first + more
     return first

@@ -64,7 +64,7 @@ class Pass(Protocol):
         """For each of `chunks` of rows, what `nodes` of the group read of them, each value once."""
 
     def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
-        """The exits that the node's loss reads, and its teacher's."""
+        """The exits that the node's loss reads, and its teacher's, which may be the same."""
 
     def take(self, key: str) -> float:
         """MACs of frozen layers that were run for a node since they were last asked for."""
@@ -97,6 +97,8 @@ class Plain:
             IMAGES: [(piece,) for piece in pad(read, self._batch)]
         }
         mine = {k: self._walk(net, node, k, done, len(read)) for k in node.exits}
+        if node.live:
+            return mine, mine
         theirs: Logits = {}
         for teacher, values in self._teachers[node.key]:
             for value in values:
@@ -132,7 +134,7 @@ class Plain:
                 self._macs[node.key] += 0 if point.part is None else rows * net.macs(point.part)
             else:
                 live = join(value, rows) if isinstance(value, list) else value
-                done[point] = advance(net, point, live)
+                done[point] = advance(net, point, live, scales=node.scales)
         result = done[Point("logits", exit)]
         return (join(result, rows) if isinstance(result, list) else result)[0]
 
@@ -201,7 +203,9 @@ class Derived:
         self._asking.add(node.key)
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}
-        mine = {k: compute(net, known, Point("logits", k))[0] for k in node.exits}
+        mine = {k: compute(net, known, Point("logits", k), scales=node.scales)[0] for k in node.exits}
+        if node.live:
+            return mine, mine
         theirs = {k: read[value][0] for k, value in self._teachers[node.key].items()}
         return mine, theirs
 

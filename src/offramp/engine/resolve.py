@@ -18,7 +18,7 @@ from offramp.hashing import digest, plain
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import Part, heads, path, segments
-from offramp.phase import BEFORE, KD, Init, Loss, Phase, Program, check
+from offramp.phase import BEFORE, LIVE, Init, Loss, Phase, Program, SampleWeights, Term, check, teachers
 from offramp.recipe import Recipe, clash
 
 KEY_VERSION = 1
@@ -57,8 +57,10 @@ class Setting:
 class Node:
     """One phase, ready to run.
 
-    start: the source of every part that the loss reads, trained parts included.  teacher: sources of
-    the path of each teacher exit.  needs: keys of the nodes it starts from.
+    exits: that the loss reads.  scales: of the gradients that parts send back.  start: the source of
+    every part that the loss reads, trained parts included.  teacher: sources of the path of each exit
+    of a frozen teacher.  live: whether the network itself is the teacher.  needs: keys of the nodes it
+    starts from.
     """
 
     key: str
@@ -66,15 +68,15 @@ class Node:
     name: str
     seed: int
     terms: Loss
+    exits: tuple[int, ...]
     trained: frozenset[Part]
+    scales: dict[Part, float] = field(compare=False)
+    sample_weights: SampleWeights | None
     recipe: Recipe
     start: dict[Part, Source] = field(compare=False)
     teacher: dict[int, Lineage] = field(compare=False)
+    live: bool
     needs: tuple[str, ...]
-
-    @property
-    def exits(self) -> tuple[int, ...]:
-        return tuple(sorted({term.exit for term in self.terms}))
 
     def lineage(self, exit: int) -> Lineage:
         return tuple(self.start[part] for part in path(exit))
@@ -154,9 +156,10 @@ def _node(
 ) -> Node:
     start = {part: weights.of(phase.trunk, part) for k in phase.exits for part in path(k)}
     teacher: dict[int, Lineage] = {}
-    if phase.teacher is not None:
+    live = phase.teacher == LIVE
+    if phase.teacher is not None and not live:
         trunk, then = left[phase.teacher]
-        for exit in sorted({t.teacher_exit for t in phase.terms if isinstance(t, KD)}):
+        for exit in sorted({exit for term in phase.terms for exit in teachers(term)}):
             teacher[exit] = tuple(then.of(trunk, part) for part in path(exit))
     recipe = phase_recipe(phase, setting, phases)
     trained = phase.trained
@@ -175,6 +178,10 @@ def _node(
             net.places[k - 1]: _path(net, k, sources, frozenset()) for k, sources in teacher.items()
         },
     }
+    if phase.scales:
+        reads["backward"] = _scales(phase.scales, net)
+    if phase.sample_weights is not None:
+        reads["sample_weights"] = plain(phase.sample_weights)
     if setting.alone is not None:
         reads["alone"] = [setting.alone, index]
     sources = [*start.values(), *(s for lineage in teacher.values() for s in lineage)]
@@ -184,10 +191,14 @@ def _node(
         name=phase.name,
         seed=setting.seed,
         terms=phase.terms,
+        exits=phase.exits,
         trained=trained,
+        scales=phase.scales,
+        sample_weights=phase.sample_weights,
         recipe=recipe,
         start=start,
         teacher=teacher,
+        live=live,
         needs=tuple(dict.fromkeys(s.node for s in sources if s.node is not None)),
     )
 
@@ -227,13 +238,18 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
     return recipe
 
 
-def _term(term: Any, net: ExitNetwork) -> dict[str, Any]:
+def _term(term: Term, net: ExitNetwork) -> dict[str, Any]:
     """A loss term with exits named by where they are, not by number."""
     fields = plain(term)
     fields["exit"] = net.places[term.exit - 1]
-    if isinstance(term, KD):
-        fields["teacher_exit"] = net.places[term.teacher_exit - 1]
+    if taught := [net.places[exit - 1] for exit in teachers(term)]:
+        fields["teacher_exit"] = taught if isinstance(fields["teacher_exit"], list) else taught[0]
     return dict(fields)
+
+
+def _scales(scales: Mapping[Part, float], net: ExitNetwork) -> list[list[Any]]:
+    """Factors of gradients, parts named by where they are."""
+    return [[part.kind, net.places[part.index - 1], factor] for part, factor in scales.items()]
 
 
 def _path(

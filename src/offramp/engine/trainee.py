@@ -163,7 +163,8 @@ def step(
     part of the batch, to which logits and labels belong."""
     node = trainee.node
     smoothing = node.recipe.label_smoothing
-    loss = objective(node.terms, logits, teacher, labels, class_weights, smoothing)
+    treated = (class_weights, smoothing, node.sample_weights)
+    loss = objective(node.terms, logits, teacher, labels, *treated)
     trainee.optimizer.zero_grad(set_to_none=True)
     (loss if ranks.count == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
     found = measured(node.exits, loss.detach(), logits, labels) * (weight > 0)

@@ -6,9 +6,10 @@ out), the head's pooled input, and the logits. All strategies, inference and cos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class Point:
 
 
 IMAGES = Point("tap", 0)
+UNSCALED: Mapping[Part, float] = MappingProxyType({})
 
 
 def route(exit: int) -> tuple[Point, ...]:
@@ -52,8 +54,15 @@ def route(exit: int) -> tuple[Point, ...]:
     return (*taps, Point("pooled", exit), Point("logits", exit))
 
 
-def advance(net: ExitNetwork, point: Point, value: Tensors, trunk: int = 0) -> Tensors:
+Scales = Mapping[Part, float]  # of the gradients that parts send back to what they read
+
+
+def advance(
+    net: ExitNetwork, point: Point, value: Tensors, trunk: int = 0, scales: Scales = UNSCALED
+) -> Tensors:
     """The value at `point`, from the value at the point before it; logits are float32 in any case."""
+    if point.part is not None and point.part in scales:
+        value = tuple(_sending_back(tensor, scales[point.part]) for tensor in value)
     if point.kind == "tap":
         return tuple(net.segment(point.index, trunk)(*value))
     if point.index == net.exits:  # the backbone's own classifier has no pool of ours
@@ -65,11 +74,38 @@ def advance(net: ExitNetwork, point: Point, value: Tensors, trunk: int = 0) -> T
     return (made.float() if point.kind == "logits" else made,)
 
 
-def compute(net: ExitNetwork, known: dict[Point, Tensors], wanted: Point, trunk: int = 0) -> Tensors:
+def compute(
+    net: ExitNetwork,
+    known: dict[Point, Tensors],
+    wanted: Point,
+    trunk: int = 0,
+    scales: Scales = UNSCALED,
+) -> Tensors:
     """The value at `wanted`, from the nearest known one; what is computed on the way is added."""
     if wanted not in known:
-        known[wanted] = advance(net, wanted, compute(net, known, wanted.before, trunk), trunk)
+        before = compute(net, known, wanted.before, trunk, scales)
+        known[wanted] = advance(net, wanted, before, trunk, scales)
     return known[wanted]
+
+
+class _Scaled(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+def _sending_back(value: Tensor, factor: float) -> Tensor:
+    """`value`, whose gradient goes on times `factor`; 0 spares the backward pass below."""
+    if not value.requires_grad:
+        return value
+    return value.detach() if factor == 0 else _Scaled.apply(value, factor)  # type: ignore[no-untyped-call]
 
 
 def cut(node: Node, exit: int) -> Point:

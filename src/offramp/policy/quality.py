@@ -74,6 +74,25 @@ def auroc(scores: Floats, right: Bools) -> float | None:
     return float((ranks[right].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
+def aurc(scores: Floats, right: Bools) -> float:
+    """Failure prediction: the share of wrong rows among those kept, averaged over how many are kept, the
+    surest first (area under the risk-coverage curve; Geifman and El-Yaniv, 2017). 0 to 1, lower is
+    better; rows of equal score come in any order, so it is the mean over all. scores, right: [N].
+
+    Calibration says whether confidences are true on average, this whether they find the mistakes.
+
+    >>> import numpy as np
+    >>> right = np.array([True, True, False, False])
+    >>> aurc(np.array([0.9, 0.8, 0.7, 0.6]), right), aurc(np.array([0.6, 0.7, 0.8, 0.9]), right)
+    (0.20833333333333331, 0.7916666666666666)
+    """
+    known = np.where(np.isnan(scores), -np.inf, scores)
+    levels, place, sizes = np.unique(-known, return_inverse=True, return_counts=True)
+    wrong = np.bincount(place, ~right, len(levels))
+    rate = np.repeat(wrong / sizes, sizes)  # a row of a group of equals is wrong as often as the group
+    return float((np.cumsum(rate) / np.arange(1, len(right) + 1)).mean())
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """A point for each setting: thresholds [T, E-1]; accuracy [T], 0 to 1; mean MACs an image [T];

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from offramp.analysis.exits import cross_entropies
 from offramp.analysis.tradeoff import Answers
 from offramp.policy import scoring
-from offramp.policy.quality import BINS, Curve, auroc, calibration_error, sweep
+from offramp.policy.quality import BINS, Curve, aurc, auroc, calibration_error, sweep
 
 Floats = NDArray[np.float64]
 # Confidences at which an input leaves: all at once, closer and closer to certainty, never.
@@ -24,7 +24,7 @@ THRESHOLDS = np.array(
 class LogitSummary:
     """Of one split of one trial with E exits.
 
-    ece, auroc: by exit, of the confidence (largest softmax probability) against
+    ece, auroc, aurc: by exit, of the confidence (largest softmax probability) against
     right and wrong; None where it is not defined.  bins: [E, BINS, 3], for equal-width bins of
     confidence the number of images, the sum of confidences, and how many are right.
     agreement: [E, E], share of images on which two exits give one answer.  overthought: by exit, share
@@ -35,6 +35,7 @@ class LogitSummary:
 
     ece: tuple[float | None, ...]
     auroc: tuple[float | None, ...]
+    aurc: tuple[float, ...]
     bins: Floats
     agreement: Floats
     overthought: tuple[float, ...]
@@ -75,6 +76,7 @@ def summarized(
     return LogitSummary(
         ece=tuple(calibration_error(clean[:, k], right[:, k]) for k in exits),
         auroc=tuple(auroc(sure[:, k], right[:, k]) for k in exits),
+        aurc=tuple(aurc(clean[:, k], right[:, k]) for k in exits),
         bins=np.stack([_bins(clean[:, k], right[:, k]) for k in exits]),
         agreement=np.array([[(answers[:, i] == answers[:, k]).mean() for k in exits] for i in exits]),
         overthought=tuple(float((right[:, k] & last).mean()) for k in exits),

@@ -7,24 +7,53 @@ from collections.abc import Callable
 from offramp.phase import Program
 from offramp.strategies.baseline import baseline
 from offramp.strategies.branch_wise import branch_wise
+from offramp.strategies.confidence_gated import confidence_gated
 from offramp.strategies.distillation import distillation
+from offramp.strategies.exit_ensemble import exit_ensemble
+from offramp.strategies.gradient_equilibrium import gradient_equilibrium
+from offramp.strategies.imta import imta
 from offramp.strategies.joint import joint
 from offramp.strategies.joint_branch import joint_branch
 from offramp.strategies.joint_two_stage import joint_two_stage
+from offramp.strategies.mixed import mixed
 from offramp.strategies.pretrained_branch import pretrained_branch
+from offramp.strategies.self_distillation import self_distillation
 from offramp.strategies.separate import separate
+from offramp.strategies.sequential import sequential
+from offramp.strategies.survivors import survivors
 from offramp.strategies.two_stage import two_stage
 
 Strategy = Callable[..., Program]
 
-STRATEGIES: dict[str, Strategy] = {
-    "baseline": baseline,
-    "joint": joint,
-    "separate": separate,
-    "branch-wise": branch_wise,
-    "two-stage": two_stage,
-    "distillation": distillation,
-    "joint-branch": joint_branch,
-    "joint-two-stage": joint_two_stage,
-    "pretrained-branch": pretrained_branch,
+GROUPS: dict[str, dict[str, Strategy]] = {
+    "the paper's nine": {
+        "baseline": baseline,
+        "joint": joint,
+        "separate": separate,
+        "branch-wise": branch_wise,
+        "two-stage": two_stage,
+        "distillation": distillation,
+        "joint-branch": joint_branch,
+        "joint-two-stage": joint_two_stage,
+        "pretrained-branch": pretrained_branch,
+    },
+    "frozen trunk": {
+        "survivors": survivors,
+    },
+    "all at once": {
+        "mixed": mixed,
+        "gradient-equilibrium": gradient_equilibrium,
+        "imta": imta,
+        "self-distillation": self_distillation,
+        "exit-ensemble": exit_ensemble,
+        "confidence-gated": confidence_gated,
+    },
+    "one after another": {
+        "sequential": sequential,
+    },
 }
+
+STRATEGIES: dict[str, Strategy] = {
+    name: strategy for group in GROUPS.values() for name, strategy in group.items()
+}
+PAPER = tuple(GROUPS["the paper's nine"])

@@ -6,7 +6,7 @@ from typing import Literal
 
 from offramp.errors import OfframpError
 
-JointWeights = Literal["linear", "eq3", "uniform"] | tuple[float, ...]
+JointWeights = Literal["linear", "eq3", "mean", "uniform"] | tuple[float, ...]
 
 
 def joint_weights(scheme: JointWeights, exits: int) -> tuple[float, ...]:
@@ -14,7 +14,7 @@ def joint_weights(scheme: JointWeights, exits: int) -> tuple[float, ...]:
 
     linear: from 0.3 at the first exit to 1.0 at the final one (paper section 5.4).
     eq3: n / (1 + … + K), the paper's equation 3 with c = 1; they add up to 1.
-    uniform: all 1.  A tuple: those, one an exit.
+    mean: all 1/K.  uniform: all 1.  A tuple: those, one an exit.
 
     Weights that add up to more than 1 raise the effective learning rate of the shared layers with it;
     this is the paper's way and is left as it is.
@@ -24,6 +24,8 @@ def joint_weights(scheme: JointWeights, exits: int) -> tuple[float, ...]:
         return tuple(0.3 + 0.7 * ((n - 1) / (exits - 1)) if exits > 1 else 1.0 for n in numbers)
     if scheme == "eq3":
         return tuple(n / sum(numbers) for n in numbers)
+    if scheme == "mean":
+        return (1 / exits,) * exits
     if scheme == "uniform":
         return (1.0,) * exits
     if len(scheme) != exits:

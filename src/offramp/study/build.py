@@ -25,7 +25,7 @@ from offramp.study.plan.plan import Plan, net_spec, plan_trials
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 
-HEADS_ONLY = ("distillation", "two-stage")  # what can leave a given backbone as it is
+HEADS_ONLY = ("distillation", "two-stage", "survivors")  # what can leave a given backbone as it is
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
 RANDOM = "random"

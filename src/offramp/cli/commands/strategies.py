@@ -15,6 +15,8 @@ from offramp.parts import path
 from offramp.phase import Phase, Program, check, describe
 from offramp.terminal import console, show, table
 
+EXITS = 4  # of the example by which costs are told
+
 
 def strategies(
     name: Annotated[str | None, argument("NAME", "A strategy, or my_file.py:my_strategy.")] = None,
@@ -36,14 +38,42 @@ def strategies(
 
 
 def _list(as_json: bool) -> None:
-    from offramp.strategies import STRATEGIES
+    from offramp.strategies import GROUPS
 
-    summaries = {name: _summary(inspect.getdoc(found) or "") for name, found in STRATEGIES.items()}
+    joint = _work(GROUPS["the paper's nine"]["joint"](EXITS))
+    rows = [
+        {
+            "name": name,
+            "group": group,
+            "summary": _summary(inspect.getdoc(strategy) or ""),
+            "cost": round(_work(strategy(EXITS)) / joint, 2),
+        }
+        for group, members in GROUPS.items()
+        for name, strategy in members.items()
+    ]
     if as_json:
-        emit([{"name": name, "summary": summary} for name, summary in summaries.items()])
+        emit(rows)
         return
-    note = "offramp strategies NAME shows the phases, options and source of one."
-    show(table(["strategy", "what it does"], rows=summaries.items()), note=note)
+    for group in GROUPS:
+        mine = [row for row in rows if row["group"] == group]
+        shown = [(str(r["name"]), str(r["summary"]), f"{r['cost']:.1f}") for r in mine]
+        show(table(["strategy", "what it does"], ["cost"], shown), group)
+    typer.echo(
+        f"cost: of training, joint = 1; of {EXITS} exits at equal distances, as many epochs\n"
+        "a phase, frozen layers once.\n"
+        "offramp strategies NAME shows the phases, options and source of one."
+    )
+
+
+def _work(program: Program) -> int:
+    """Segments that run and are trained through, over all phases; heads count for nothing."""
+    return sum(len(_live(phase)) for phase in program)
+
+
+def _live(phase: Phase) -> set[int]:
+    """The segments of a phase from the first that it trains to the exits that it reads."""
+    trained = sorted(part.index for part in phase.trained if part.kind == "segment")
+    return {i for k in phase.exits for first in trained[:1] for i in range(first, k + 1)}
 
 
 def _explain(name: str, exits: int, as_json: bool) -> None:
@@ -80,6 +110,10 @@ def _phases(program: Program) -> Any:
         trunk = "" if phase.trunk == 0 else f" (own trunk {phase.trunk})"
         notes = [f"{part} {init}" for part, init in row["init"].items()]
         notes += [f"{field} {value:g}" for field, value in row["recipe"].items()]
+        notes += [
+            f"{part} sends back {factor:.3g} of its gradient" for part, factor in row["backward"].items()
+        ]
+        notes += [f"images weighed by {row['sample_weights']}"] if row["sample_weights"] else []
         trained, frozen = _spans(row["trains"]), _spans(row["frozen"]) or "–"
         rows.append((row["name"] + trunk, trained, frozen, "\n".join([row["loss"], *notes])))
     return table(["phase", "trains", "frozen", "loss"], rows=rows)
@@ -119,6 +153,8 @@ def _phase(phase: Phase) -> dict[str, Any]:
         "init": {str(p): init.value for parts, init in phase.init for p in sorted(parts)},
         "recipe": dict(phase.recipe),
         "trunk": phase.trunk,
+        "backward": {str(part): factor for part, factor in phase.scales.items()},
+        "sample_weights": None if phase.sample_weights is None else str(phase.sample_weights),
     }
 
 

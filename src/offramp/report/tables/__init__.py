@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 TABLES: Mapping[str, Family] = MappingProxyType({
     "main": Family("main:main", "accuracy at each exit and against compute, training time"),
     "equal": Family("equal:equal", "accuracy at equal compute, with early exits in use"),
+    "leaving": Family(
+        "leaving:leaving", "accuracy–compute in one number, regret, failure prediction by exit"),
+    "overall": Family(
+        "overall:overall", "interquartile means over networks and data sets", whole=True,
+        needs="there is one network on one data set"),
     "exits": Family("exits:exits", "accuracy by exit, loss trend, time, power", "Table 7"),
     "anova": Family(
         "anova:anova", "F tests of the core strategies: loss and accuracy", "Table 2", whole=True),

@@ -1,0 +1,58 @@
+"""Strategies over all networks and data sets that are here: interquartile means of accuracy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.stats.iqm import iqm
+from offramp.report.colors import rank
+from offramp.report.evidence import Evidence
+from offramp.report.model import Column, Table
+
+CAPTION = (
+    "Interquartile mean, over all networks, data sets and seeds, of test accuracy (mean over exits, and "
+    "of the final exit), with 95 % intervals of a bootstrap that draws seeds anew within each network "
+    "and data set. Of strategies that every network and data set here has. Intervals that overlap are "
+    "no test; differences are tested elsewhere, pair by pair."
+)
+SHOWN = {"mean": "accuracy-test", "final": "final-accuracy-test"}
+
+
+def overall(evidence: Evidence) -> list[Table]:
+    """Interquartile means over networks and data sets, where there are several."""
+    if len(evidence.runs) < 2:
+        return []
+    everywhere = set.intersection(*(set(runs.strategies) for runs in evidence.runs))
+    rows: dict[str, dict[str, Any]] = {}
+    for name in sorted(everywhere, key=rank):
+        row: dict[str, Any] = {"strategy": name}
+        for key, measure in SHOWN.items():
+            values = [runs.values(MEASURES[measure]) for runs in evidence.runs]
+            tasks = [found.loc[found["strategy"] == name, "value"].tolist() for found in values]
+            if all(map(len, tasks)):
+                found = iqm(tasks)
+                row |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+        row["runs"] = int(np.sum([len(runs.of(name)) for runs in evidence.runs]))
+        rows[name] = row
+    if not rows:
+        return []
+    columns = (
+        Column("strategy", "strategy"),
+        *(
+            column
+            for key, title in (("mean", "mean over exits, %"), ("final", "final exit, %"))
+            for column in (
+                Column(key, title, "percent", 1, "higher"),
+                Column(f"{key}_low", "from", "percent", 1),
+                Column(f"{key}_high", "to", "percent", 1),
+            )
+        ),
+        Column("runs", "trials", "integer"),
+    )
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    title = f"Over {len(evidence.runs)} networks and data sets"
+    return [Table("overall", "more", title, CAPTION, frame, columns)]

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from offramp.phase import Program, Unsolved
+from offramp.strategies.joint import joint
+
+
+def confidence_gated(
+    exits: int, *, gate: Literal["hard", "soft"] = "soft", threshold: float = 0.5
+) -> Program:
+    """An image counts at a deeper exit as far as earlier ones fail on it (arXiv 2509.17885).
+
+    1. joint training of everything, where image i counts at exit n for
+       hard: 1 while no earlier exit is right with a probability of at least the threshold, else 0
+       soft: Π (1 - p_m(y_i)) over the exits m before n, p_m(y_i) the probability of the true class
+
+    gate: hard or soft. threshold: of the hard gate.
+    """
+    (phase,) = joint(exits, joint_weights="uniform")
+    return (replace(phase, sample_weights=Unsolved(gate == "hard", threshold)),)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from typing import Literal
+
+from offramp.parts import heads
+from offramp.phase import BEFORE, KD, Phase, Program, Survivors
+from offramp.strategies.baseline import baseline
+
+
+def survivors(
+    exits: int,
+    *,
+    tau: float = 3.0,
+    threshold: float = 0.8,
+    width: float = 0.05,
+    backbone: Literal["trained", "kept"] = "trained",
+) -> Program:
+    """Heads on a frozen backbone, each for the images that get to it (CalexNet, arXiv 2509.08318).
+
+    1. train the backbone with the final exit
+    2. freeze it; train all early heads together on τ² KL(backbone ∥ exit n), where image i counts at
+       exit n for Π (1 - σ((confidence_m - threshold) / width)) over the exits m before n
+
+    Thresholds that are solved on the images that get to an exit belong to it (`offramp calibrate`).
+    tau: τ. backbone: `kept` leaves step 1 out: it stays as the weights that it came with.
+    """
+    before = baseline(exits) if backbone == "trained" else ()
+    if exits == 1:
+        return before
+    together = Phase(
+        "heads",
+        train=heads(1, exits - 1),
+        loss=tuple(KD(n, exits, tau) for n in range(1, exits)),
+        teacher=before[-1].name if before else BEFORE,
+        sample_weights=Survivors(threshold, width),
+    )
+    return (*before, together)

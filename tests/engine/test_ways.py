@@ -1,0 +1,258 @@
+"""What strategies beyond the paper ask of a step: losses and gradients against ones written out here.
+
+The reference runs the whole network once, by its own forward, and leaves the engine out. K is 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from fit_runs import USUAL, begin, program_nodes
+from torch import Tensor
+
+from offramp.engine.losses import objective, sample_weights
+from offramp.engine.passes import Plain
+from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.settings import applied
+from offramp.engine.trainee import Trainee, train_mode
+from offramp.nets import ExitNetwork
+from offramp.parts import heads, segments
+from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved
+from offramp.strategies import STRATEGIES
+from offramp.study.plan.plan import data_identity
+from support import NUMERICS, network, tiny_data
+
+K = 4
+ALL = segments(1, K) | heads(1, K)
+Gradients = dict[str, Tensor]
+Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # logits of exits 1 … K, labels → a scalar
+
+
+def node_of(program: Program) -> Node:
+    """Its last phase."""
+    setting = Setting(data_identity(tiny_data()), USUAL, NUMERICS, seed=42)
+    return resolve(program, network("digits-cnn"), setting).nodes[-1]
+
+
+def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
+    """A trainee with all drawn weights, its passes, 16 images and their labels."""
+    drawn = network("digits-cnn")
+    made = {name: tensor for part in ALL for name, tensor in drawn.state(part).items()}
+    trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, made))
+    train_mode(trainee, True)
+    rows = torch.arange(16)
+    (pixels,) = images.reads("train", [rows])
+    return trainee, passes, pixels, images.labels("train", rows)
+
+
+def gradients_of(net: ExitNetwork, value: Tensor) -> tuple[float, Gradients]:
+    value.backward()  # type: ignore[no-untyped-call]
+    return value.item(), {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+
+
+def by_the_engine(node: Node) -> tuple[float, Gradients]:
+    with applied(NUMERICS):
+        trainee, passes, pixels, labels = first_step(node)
+        logits, teacher = passes.logits(node, trainee.net, pixels)
+        weights = node.sample_weights
+        value = objective(node.terms, logits, teacher, labels, None, 0.0, weights)
+        return gradients_of(trainee.net, value)
+
+
+def by_hand(node: Node, loss: Loss) -> tuple[float, Gradients]:
+    with applied(NUMERICS):
+        trainee, _, pixels, labels = first_step(node)
+        return gradients_of(trainee.net, loss(trainee.net(pixels), labels))
+
+
+def close(one: Gradients, other: Gradients) -> bool:
+    assert one.keys() == other.keys()
+    scale = max(float(g.abs().max()) for g in other.values())
+    return all(torch.allclose(one[n], other[n], rtol=1e-4, atol=1e-6 * scale) for n in one)
+
+
+def ce(z: Tensor, y: Tensor) -> Tensor:
+    """[B]."""
+    return -(z - z.exp().sum(1, keepdim=True).log()).gather(1, y[:, None])[:, 0]
+
+
+def kl(z: Tensor, target: Tensor, t: float) -> Tensor:
+    """[B], τ² times."""
+    p = (target.detach() / t).softmax(1)
+    return t * t * (p * (p.log() - (z / t).softmax(1).log())).sum(1)
+
+
+def every(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    return torch.stack([ce(each, y).mean() for each in z]).sum()
+
+
+def only(k: int) -> Loss:
+    """The cross-entropy of one exit, from 0; the others are read for nothing."""
+    return lambda z, y: ce(z[k], y).mean() + 0 * torch.stack([each.sum() for each in z]).sum()
+
+
+def mixed(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    return torch.stack([ce(each, y).mean() for each in z]).mean()
+
+
+def self_distillation(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    early = sum((0.7 * ce(each, y) + 0.3 * kl(each, z[-1], 3.0)).mean() for each in z[:-1])
+    return early + ce(z[-1], y).mean()
+
+
+def imta(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    early = sum((0.9 * ce(each, y) + 0.1 * kl(each, z[-1], 1.0)).mean() for each in z[:-1])
+    return early + ce(z[-1], y).mean()
+
+
+def exit_ensemble(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    mean = sum(z).detach() / len(z)
+    return torch.stack([ce(each, y).mean() + ((each - mean) ** 2).mean() for each in z]).sum()
+
+
+def confidence_gated(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    left, total = torch.ones(len(y)), torch.zeros(())
+    for each in z:
+        total = total + (left * ce(each, y)).mean()
+        left = left * (1 - each.detach().softmax(1)[torch.arange(len(y)), y])
+    return total
+
+
+def hard_gated(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    total = torch.zeros(())
+    for row in range(len(y)):
+        for each in z:
+            total = total + ce(each[row : row + 1], y[row : row + 1])[0] / len(y)
+            p = each[row].softmax(0)
+            if p.argmax() == y[row] and p.max() >= 0.2:
+                break
+    return total
+
+
+def survivors(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    left, total = torch.ones(len(y)), torch.zeros(())
+    for each in z[:-1]:
+        total = total + (left * kl(each, z[-1], 3.0)).mean()
+        highest = each.detach().softmax(1).amax(1)
+        left = left * (1 - 1 / (1 + torch.exp(-(highest - 0.3) / 0.05)))
+    return total
+
+
+WAYS: dict[str, tuple[Program, Loss]] = {
+    "mixed": (STRATEGIES["mixed"](K), mixed),
+    "self-distillation": (STRATEGIES["self-distillation"](K), self_distillation),
+    "imta": (STRATEGIES["imta"](K), imta),
+    "exit-ensemble": (STRATEGIES["exit-ensemble"](K), exit_ensemble),
+    "confidence-gated, soft": (STRATEGIES["confidence-gated"](K), confidence_gated),
+    "confidence-gated, hard": (
+        STRATEGIES["confidence-gated"](K, gate="hard", threshold=0.2),
+        hard_gated,
+    ),
+    "survivors": (STRATEGIES["survivors"](K, threshold=0.3), survivors),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_last_step_is_the_one_written_out(name: str) -> None:
+    program, loss = WAYS[name]
+    node = node_of(program)
+    found, gradients = by_the_engine(node)
+    value, expected = by_hand(node, loss)
+    assert found == pytest.approx(value, rel=1e-5)
+    assert close(gradients, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS if name not in ("mixed", "survivors")])
+def test_another_loss_is_noticed(name: str) -> None:
+    """The control: the sum of all cross-entropies trains the same parts otherwise."""
+    node = node_of(WAYS[name][0])
+    assert not close(by_the_engine(node)[1], by_hand(node, every)[1])
+
+
+def test_gradient_equilibrium_is_the_mean_of_the_exits_above() -> None:
+    """Of each layer of the trunk: Σ ∂CE_k / (K - n + 1) over the exits k ≥ n that it serves."""
+    node = node_of(STRATEGIES["gradient-equilibrium"](K))
+    _, gradients = by_the_engine(node)
+    alone = [by_hand(node, only(k))[1] for k in range(K)]
+    net = network("digits-cnn")
+    where = {id(p): part for part in ALL for p in net.parameters_of(part)}
+    parts = {name: where[id(p)] for name, p in net.named_parameters() if id(p) in where}
+    expected = {}
+    for name, part in parts.items():
+        share = 1 if part.kind == "head" else K - part.index + 1
+        expected[name] = torch.stack([each[name] for each in alone]).sum(0) / share
+    assert close(gradients, expected)
+    plain = {name: torch.stack([each[name] for each in alone]).sum(0) for name in parts}
+    assert not close(gradients, plain), "the control: without it deep exits are heard by all"
+
+
+def test_a_head_can_learn_without_the_trunk_hearing_it() -> None:
+    """Heads on CE while the trunk hears the final exit alone, in one step."""
+    stop = (heads(1, K - 1), 0.0)
+    phase = Phase("together", ALL, tuple(CE(k) for k in range(1, K + 1)), backward=(stop,))
+    node = node_of((phase,))
+    _, gradients = by_the_engine(node)
+    whole, last = by_hand(node, every)[1], by_hand(node, only(K - 1))[1]
+    net = network("digits-cnn")
+    own = {id(p) for k in range(1, K) for part in heads(k, k) for p in net.parameters_of(part)}
+    early = {name for name, p in net.named_parameters() if id(p) in own}
+    expected = {name: (whole if name in early else last)[name] for name in whole}
+    assert early and close(gradients, expected)
+    assert not close(gradients, whole)
+
+
+def test_a_head_that_is_not_heard_trains_nothing_below_it() -> None:
+    phase = Phase("head", ALL, (CE(2),), backward=((heads(2, 2), 0.0),))
+    assert phase.trained == heads(2, 2)
+
+
+def test_gradients_that_go_on_as_they_are_change_no_key() -> None:
+    plain = Phase("joint", ALL, (CE(1), CE(K)))
+    same = Phase("joint", ALL, (CE(1), CE(K)), backward=((heads(1, 1), 1.0),))
+    other = Phase("joint", ALL, (CE(1), CE(K)), backward=((heads(1, 1), 0.5),))
+    weighed = Phase("joint", ALL, (CE(1), CE(K)), sample_weights=Unsolved())
+    soft = Phase("joint", ALL, (CE(1), CE(K)), sample_weights=Unsolved(hard=False))
+    keys = [node_of((phase,)).key for phase in (plain, same, other, weighed, soft)]
+    assert keys[0] == keys[1] and len(set(keys)) == 4
+
+
+def test_teachers_are_told_apart_by_keys() -> None:
+    def key(*terms: KD | MSE, teacher: str = LIVE) -> str:
+        start = STRATEGIES["baseline"](K)
+        return node_of((*start, Phase("next", ALL, (CE(K), *terms), teacher=teacher))).key
+
+    keys = [
+        key(KD(1, 4)),
+        key(KD(1, 4), teacher="backbone"),
+        key(KD(1, (4,))),
+        key(KD(1, (3, 4))),
+        key(MSE(1, (3, 4))),
+        key(MSE(1, 4)),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_an_image_counts_for() -> None:
+    z = [torch.tensor([[4.0, 0.0], [0.0, 4.0], [0.1, 0.0]]) for _ in range(3)]
+    labels = torch.zeros(3, dtype=torch.int64)
+    hard = sample_weights(Unsolved(threshold=0.6), z, labels)
+    assert hard.tolist() == [[1, 0, 0], [1, 1, 1], [1, 1, 1]]
+    p = z[0].softmax(1)[:, 0]
+    soft = sample_weights(Unsolved(hard=False), z, labels)
+    assert torch.allclose(soft, torch.stack([torch.ones(3), 1 - p, (1 - p) ** 2], dim=1))
+    surviving = sample_weights(Survivors(threshold=0.9, width=0.1), z, labels)
+    assert surviving[0, 2] < surviving[0, 1] < 1 and surviving[2, 1] > 0.9, "the unsure ones go on"
+    assert surviving[0].tolist() == surviving[1].tolist(), "right or wrong, an exit does not know"
+
+
+def test_validation_is_weighed_as_training_is() -> None:
+    """The loss by which epochs are selected is the phase's own."""
+    nodes = program_nodes("survivors")
+    assert nodes[-1].sample_weights == Survivors()
+    z = {k: torch.randn(5, 3, generator=torch.Generator().manual_seed(k)) for k in range(1, 4)}
+    teacher, labels = {4: torch.randn(5, 3)}, torch.tensor([0, 1, 2, 0, 1])
+    weighed = objective(nodes[-1].terms, z, teacher, labels, None, 0.0, Survivors(0.4))
+    plain = objective(nodes[-1].terms, z, teacher, labels)
+    assert weighed < plain
