@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command import STUDY, Answer, Cli
 
-from offramp.strategies import STRATEGIES
+from offramp.strategies import PAPER
 
 DIVERGING = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
 
@@ -86,13 +86,13 @@ def test_settings_change_one_run(studied: Cli) -> None:
 
 def test_a_forecast_for_programs(cli: Cli) -> None:
     Path("s.yaml").write_text(STUDY)
-    said = plan(cli, "--set", f"strategies=[{', '.join(STRATEGIES)}]", "--set", "seeds=[42]")
+    said = plan(cli, "--set", f"strategies=[{', '.join(PAPER)}]", "--set", "seeds=[42]")
     keys = [node["key"] for node in said["nodes"]]
     assert len(set(keys)) == len(keys)
     for node in said["nodes"]:
         assert {"key", "trains", "loss", "strategies", "seed", "macs", "needs"} <= node.keys()
         assert set(node["needs"]) <= set(keys[: keys.index(node["key"])])  # each after what it needs
-        assert node["trains"] and set(node["strategies"]) <= set(STRATEGIES) and node["macs"] > 0
+        assert node["trains"] and set(node["strategies"]) <= set(PAPER) and node["macs"] > 0
     alone = [n for n in said["nodes"] if "head 3" in n["trains"] and len(n["trains"]) == 4]
     joint = [n for n in said["nodes"] if len(n["trains"]) == 6]
     assert len(alone) == len(joint) == 1  # one backbone, one joint phase
@@ -110,7 +110,7 @@ def plan(cli: Cli, *arguments: str) -> dict[str, Any]:
 
 def test_a_forecast_for_people(cli: Cli) -> None:
     Path("s.yaml").write_text(STUDY)
-    answer = cli("run", "s.yaml", "--dry-run", "--set", f"strategies=[{', '.join(STRATEGIES)}]")
+    answer = cli("run", "s.yaml", "--dry-run", "--set", f"strategies=[{', '.join(PAPER)}]")
     assert answer.code == 0
     assert answer.err.startswith("digits: few images (49 validation, 49 calibration)")
     assert "What seed 1 takes; the other seeds are alike" in answer.out

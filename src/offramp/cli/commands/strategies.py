@@ -38,9 +38,9 @@ def strategies(
 
 
 def _list(as_json: bool) -> None:
-    from offramp.strategies import GROUPS
+    from offramp.strategies import GROUPS, STRATEGIES
 
-    joint = _work(GROUPS["the paper's nine"]["joint"](EXITS))
+    joint = _work(STRATEGIES["joint"](EXITS))
     rows = [
         {
             "name": name,
