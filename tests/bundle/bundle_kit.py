@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +26,12 @@ STRATEGIES = (
 )
 
 
-def digits_store(root: Path) -> Store:
-    """A trial of each of `STRATEGIES` on a part of the digits, with two early exits."""
+def digits_store(root: Path, strategies: Sequence[Any] = STRATEGIES) -> Store:
+    """A trial of each strategy on a part of the digits, with two early exits."""
     study = spec.parse(
         {
             "seeds": [1],
-            "strategies": list(STRATEGIES),
+            "strategies": list(strategies),
             "backbone": "digits-cnn",
             "exits": {"taps": ["blocks.0", "blocks.2"], "head": {"flatten": True}},
             "data": {"name": "digits", "train_images": 300, "test_images": 100},

@@ -1,5 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+from bundle_kit import digits_store, export_to, halving
+
+from chromium import browser
 from remembered_graphs import remembered_graphs
 
-__all__ = ["remembered_graphs"]
+__all__ = ["browser", "leaving", "remembered_graphs"]
+
+
+@pytest.fixture(scope="session")
+def leaving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of digits by which about half of the images leave at each exit that they reach; treat it
+    as read-only."""
+    folder = tmp_path_factory.mktemp("leaving")
+    store = digits_store(folder / "runs", ("two-stage",))
+    export_to(folder / "bundle", store, halving(store, "two-stage"))
+    return folder / "bundle"

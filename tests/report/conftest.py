@@ -1,40 +1,12 @@
-"""One headless Chromium for all tests of the page, where there is one."""
-
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--no-first-run", "--hide-scrollbars", "--disable-gpu"),
-    *("--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-default-apps", "--disable-sync"),
-)
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from chromium import browser
 
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Chromium driven by chromedriver. Skips, saying so, where either is not installed."""
-    chromium = next((path for name in NAMES if (path := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium and chromedriver on the path: the page is not opened here")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    opened.set_script_timeout(300)
-    yield opened
-    opened.quit()
+__all__ = ["browser", "made_up"]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,10 @@ from offramp.bundle import graphs
 from offramp.bundle.export import Asked, export
 from offramp.errors import OfframpError
 from offramp.policy import useful
-from offramp.policy.calibrate import Limits, Target, calibrate, target
+from offramp.policy.calibrate import OF_TIME, Limits, Target, calibrate, target
 from offramp.policy.policy import Policy
+from offramp.policy.stage_times import of_file
+from offramp.policy.stage_times import read as read_times
 from offramp.store.store import Store
 from offramp.study import trained as trials
 from offramp.study.build import BuildOptions, choose
@@ -71,6 +73,7 @@ def build(
     force: bool = False,
     anyway: bool = False,
     watch: Callable[[Event], None] | None = None,
+    stage_times: str | Path | None = None,
     **limits: Unpack[Limits],
 ) -> Built:
     """Attach exits, train, choose a policy, and write a bundle that answers pictures without PyTorch.
@@ -93,6 +96,7 @@ def build(
     force: replace a bundle that is there.
     anyway: write one that is not to be trusted, marked as such.
     watch: is given every event of the training.
+    stage_times: what stages take on a device, as `Fitted.calibrate` takes it; limits on latency need it.
     limits: as `Fitted.calibrate` takes them: exactly one, such as max_accuracy_loss=0.01.
 
     Raises OfframpError for whatever cannot be had, when training fails, and unless `anyway`, for what
@@ -111,6 +115,11 @@ def build(
     (PosixPath('built'), 10)
     """
     limit = target(**limits)  # mistakes before the work
+    times = None if stage_times is None else Path(stage_times)
+    if times is not None:
+        read_times(times)
+    elif limit.kind in OF_TIME:
+        raise OfframpError(f"{limit.kind} goes by times of a device; give stage_times")
     folder = Path(out)
     graphs.check_installed()
     bundle.check_place(folder, force)
@@ -129,7 +138,7 @@ def build(
             if isinstance(event, Failed):
                 raise OfframpError(event.reason)
     asked = Asked(check=check, measure=measure, force=force, anyway=anyway)
-    built = finished(deployed(chosen.plan, kept, limit, folder, asked))
+    built = finished(deployed(chosen.plan, kept, limit, folder, asked, times))
     return replace(built, reasons=chosen.reasons)
 
 
@@ -139,13 +148,16 @@ def resolved(plan: Plan, limit: Target) -> tuple[str, ...]:
 
 
 def deployed(
-    plan: Plan, store: Store, wish: Target, out: Path, asked: Asked
+    plan: Plan, store: Store, wish: Target, out: Path, asked: Asked, times: Path | None = None
 ) -> Generator[str, None, Built]:
-    """Calibrate and export the plan's one trial, which has been trained; yields what it does."""
+    """Calibrate and export the plan's one trial, which has been trained; yields what it does. times: of
+    stages, one image at once, that a device wrote down."""
     name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trials.read(store, name, trust_code)
-    found = calibrate(trained.validation, trained.calibration, trained.costs, wish)
+    measured = None if times is None else of_file(times, trained.costs, 1, wish.kind)
+    rows = (trained.validation, trained.calibration)
+    found = calibrate(*rows, trained.costs, wish, measured=measured)
     rule = trials.policy_of(trained, found)
     useful.check(useful.doubts(rule, trained.calibration, found.remark), asked.anyway)
     done = yield from export(store, name, rule, out, replace(asked, trust_code=trust_code))

@@ -35,6 +35,7 @@ from offramp.policy import useful
 from offramp.policy.calibrate import Limits, calibrate, target
 from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy, check_fits, given
+from offramp.policy.stage_times import of_file
 from offramp.recipe import Recipe
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -146,6 +147,7 @@ class Fitted:
         shared: bool = False,
         temperature: bool = False,
         batch: int = 1,
+        stage_times: str | Path | None = None,
         training_shares: bool = False,
         anyway: bool = False,
         **limits: Unpack[Limits],
@@ -156,12 +158,15 @@ class Fitted:
         score: see `Policy`.
         shared: one threshold for all exits instead of one each.
         temperature: give each exit a temperature, fitted on the validation split.
-        batch: images at once, where time is limited.
+        batch: images at once, where it goes by time.
+        stage_times: what stages take on the device that it is for, in place of MACs: the file of
+            `python run.py --measure --out FILE`, run there.
         training_shares: weigh calibration images so that each class counts as it does in training.
         anyway: return a policy that is not to be trusted too.
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
-            max_mean_macs, max_mean_latency (seconds an image, measured here) and risk (a share, with a
-            guarantee); with risk also confidence (0.95), on_average and without_labels.
+            max_mean_macs, max_mean_latency (seconds an image, measured here or by stage_times),
+            max_p95_latency (by stage_times) and risk (a share, with a guarantee); with risk also
+            confidence (0.95), on_average and without_labels.
 
         Raises OfframpError for a limit that no policy keeps, and where two splits are the same images;
         and unless `anyway`, for a network near chance, calibration images that are too few for the
@@ -177,7 +182,11 @@ class Fitted:
         if batch < 1:
             raise OfframpError(f"batch must be at least 1, got {batch}")
         measured = None
-        if wish.kind == "max-mean-latency":
+        if stage_times is not None:
+            measured = of_file(Path(stage_times), known.costs, batch, wish.kind)
+        elif wish.kind == "max-p95-latency":
+            raise OfframpError("max_p95_latency goes by times of a device; give stage_times")
+        elif wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
         search = Search(score, shared, temperature)
         shares = known.training_shares if training_shares else None

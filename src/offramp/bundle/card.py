@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from offramp.bundle.parity import TOLERANCE, Parity
+from offramp.bundle.parity import TOLERANCE, Likeness, Parity
 from offramp.escape import markdown as escape
 from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import Policy
@@ -29,22 +29,22 @@ def card(
     tested: Evaluation,
     own_trunks: bool,
     flattened: Sequence[int],
+    macs: Mapping[int, int],
 ) -> dict[str, Any]:
     """Everything but the check and the times, in types of JSON. own_trunks: whether exits run trunks of
-    their own.  flattened: exits whose heads take images of one size only."""
+    their own.  flattened: exits whose heads take images of one size only.  macs: of an image that leaves
+    at each exit that the bundle has."""
     costs, made = trained.costs, policy.calibration
-    accuracy = manifest.metrics["test"].accuracy
-    spent = policy.macs(costs)
     exits = [
         {
             "exit": number,
             "place": manifest.places[number - 1],
-            "in_bundle": i in policy.active,
+            "in_bundle": number in macs,
             "threshold": policy.thresholds[i],
-            "accuracy": accuracy[i],
+            "accuracy": tested.exits[i].accuracy_all,
             "share_leaving": tested.exits[i].share,
             "accuracy_of_leaving": tested.exits[i].accuracy,
-            "macs": spent[i] if i in policy.active else None,
+            "macs": macs.get(number),
         }
         for i, number in enumerate(policy.exits)
     ]
@@ -83,15 +83,40 @@ def card(
             "target": made.target,
             "chosen": made.chosen,
             "statement": made.statement,
+            "device": made.chosen.get("stages", {}).get("device"),
         },
         "intended": INTENDED,
     }
 
 
-def with_check(made: dict[str, Any], parity: Parity | None) -> dict[str, Any]:
-    """The card with the comparison to PyTorch; None where it was left out."""
+def with_check(made: dict[str, Any], parity: Parity | Likeness | None) -> dict[str, Any]:
+    """The card with the comparison to PyTorch, or of int8 to what was calibrated; None where it was
+    left out."""
     found = None if parity is None else {**asdict(parity), "tolerance": TOLERANCE}
     return {**made, "check": found}
+
+
+def with_int8(
+    made: dict[str, Any],
+    before: Mapping[str, Any],
+    sizes: tuple[int, int],
+    lost: float,
+    allowed: float,
+) -> dict[str, Any]:
+    """The card of an int8 bundle, with float32 beside it. before: the card of the same bundle in
+    float32.  sizes: bytes of all stages, float32's first.  lost, allowed: accuracy on calibration."""
+    beside = [
+        {
+            "precision": one["precision"],
+            "accuracy": one["test"]["accuracy"]["value"],
+            "full_accuracy": one["test"]["full_accuracy"]["value"],
+            "mean_macs": one["test"]["mean_macs"],
+            "bytes": size,
+            "mean_milliseconds_batch_1": one["latency"].get("mean_milliseconds_batch_1"),
+        }
+        for one, size in zip((before, made), sizes, strict=True)
+    ]
+    return {**made, "int8": {"beside": beside, "lost": lost, "allowed": allowed}}
 
 
 def with_latency(made: dict[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.bundle import card, graphs
 from offramp.bundle import folder as bundle
 from offramp.bundle.preprocessing import Preprocessing
-from offramp.data import DataSpec, Split, load, normalize
+from offramp.data import Data, DataSpec, Split, load, normalize
 from offramp.data.fetch import kept
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.policy import policy, useful
 from offramp.policy.evaluate import evaluate
-from offramp.policy.policy import Policy
+from offramp.policy.policy import Calibration, Policy
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trials
@@ -29,6 +31,7 @@ from offramp.study.run.trials import data_code, load_network
 from offramp.study.trained import Trained
 
 RANDOM_IMAGES = 256
+INT8_LOSS = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Asked:
     """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
     compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there.
     trust_code: see `offramp.study.run.trials.blank_network`; of the data's code too, for the check.
-    anyway: write what is not to be trusted, marked as such.  doubts: what else speaks against it."""
+    anyway: write what is not to be trusted, marked as such.  doubts: what else speaks against it.
+    int8: quantize the stages, and the share of accuracy that this may cost.  every_exit: a stage for
+    each exit, whether any image leaves there or not."""
 
     root: str | None = None
     check: bool = True
@@ -45,6 +50,8 @@ class Asked:
     trust_code: bool = False
     anyway: bool = False
     doubts: tuple[str, ...] = ()
+    int8: float | None = None
+    every_exit: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,36 @@ class Exported:
     card: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Bundle:
+    """What a bundle is made of. trained: with the logits of its stages, which int8 changes."""
+
+    net: ExitNetwork
+    rule: Policy
+    trained: Trained
+    manifest: Manifest
+    doubts: tuple[str, ...]
+    precision: str = "float32"
+    every_exit: bool = False
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The exits that have a stage."""
+        return (
+            self.rule.exits if self.every_exit else tuple(self.rule.exits[i] for i in self.rule.active)
+        )
+
+    @property
+    def parts(self) -> tuple[graphs.StageGraph, ...]:
+        return graphs.layout(self.net.trunk_of, self.numbers)
+
+
 def export(
-    store: Store, prefix: str, rule: Policy, out: Path, asked: Asked
+    store: Store, prefix: str, rule: Policy | None, out: Path, asked: Asked
 ) -> Generator[str, None, Exported]:
     """Write the bundle of a trial, whole or not at all; yields what it does, in words.
+
+    rule: None lets nothing leave early.
 
     Raises OfframpError for a policy of another trial, a place that is taken, a network that cannot be
     a graph, a bundle that answers otherwise than PyTorch, and as `useful.check` does.
@@ -73,7 +106,20 @@ def export(
     yield "reading the trial"
     trained = trials.read(store, prefix, asked.trust_code)
     net = load_network(store, trained.id, torch.device("cpu"), trust_code=asked.trust_code)
+    rule = rule or _nothing_leaves(trained)
     return (yield from of_network(net, rule, trained, store.read_trial(trained.id), out, asked))
+
+
+def _nothing_leaves(trained: Trained) -> Policy:
+    shares = [0.0] * (len(trained.exits) - 1) + [1.0]
+    made = Calibration(
+        trained.id,
+        trained.hash,
+        len(trained.classes),
+        chosen={"leaving": shares},
+        statement="Nothing leaves early: the bundle is there to be measured.",
+    )
+    return Policy("confidence", trained.exits, (None,) * len(trained.exits), calibration=made)
 
 
 def of_network(
@@ -90,51 +136,115 @@ def of_network(
     graphs.check_installed()
     bundle.check_place(out, asked.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
-    doubts = (*asked.doubts, *useful.doubts(rule, trained.calibration))
+    doubts = (*asked.doubts, *_doubts(rule, trained, asked))
     useful.check(doubts, asked.anyway)
+    what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)
     with bundle.writing(out, asked.force) as folder:
-        made = yield from _fill(folder, net, rule, trained, manifest, doubts)
-        if asked.check:
-            yield "comparing with PyTorch"
-            from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
-
-            images = images or _images(net, manifest, asked)
-            made = card.with_check(made, parity.compare(runtime.Bundle(folder), net, rule, *images))
+        if asked.int8 is None:
+            made = yield from _float32(folder, what, asked, images)
         else:
-            made = card.with_check(made, None)
-        if asked.measure:
-            yield "measuring the stages"
-        times = bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
-        made = card.with_latency(made, times)
+            made = yield from _int8(folder, what, asked)
         bundle.write_json(folder / "card.json", made)
         (folder / "card.md").write_text(card.markdown(made), encoding="utf-8")
         bundle.seal(folder)
     return Exported(out, made)
 
 
-def _fill(
-    folder: Path,
-    net: ExitNetwork,
-    rule: Policy,
-    trained: Trained,
-    manifest: Manifest,
-    doubts: tuple[str, ...],
+def _doubts(rule: Policy, trained: Trained, asked: Asked) -> tuple[str, ...]:
+    """A bundle that is there to be measured saves nothing, and need not."""
+    rows = trained.calibration
+    return useful.chance(rows, rule.exits) if asked.every_exit else useful.doubts(rule, rows)
+
+
+def _float32(
+    folder: Path, what: _Bundle, asked: Asked, images: tuple[Tensor, str] | None
 ) -> Generator[str, None, dict[str, Any]]:
-    """All but the card's files; returns the card without check and times."""
-    numbers = [rule.exits[i] for i in rule.active]
-    parts = graphs.layout(net.trunk_of, numbers)
-    for at, stage in enumerate(graphs.export(net, parts, folder), start=1):
+    """All but the card's files; returns the card."""
+    parts = what.parts
+    for at, stage in enumerate(graphs.export(what.net, parts, folder), start=1):
         yield f"stage {at} of {len(parts)}: up to exit {stage.exit}"
-    flat = graphs.flattened(net, numbers)
-    spent = rule.macs(trained.costs)
+    made = _rest(folder, what)
+    if asked.check:
+        yield "comparing with PyTorch"
+        from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
+
+        images = images or _images(what.net, what.manifest, asked)
+        compared = parity.compare(runtime.Bundle(folder), what.net, what.rule, *images)
+        made = card.with_check(made, compared)
+    else:
+        made = card.with_check(made, None)
+    if asked.measure:
+        yield "measuring the stages"
+    return card.with_latency(made, _times(folder, asked))
+
+
+def _times(folder: Path, asked: Asked) -> Mapping[str, Any]:
+    return bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
+
+
+def _int8(folder: Path, what: _Bundle, asked: Asked) -> Generator[str, None, dict[str, Any]]:
+    """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
+    images, and where that costs more accuracy than was allowed."""
+    from offramp.bundle import int8, parity, runtime  # needs onnxruntime, an extra
+
+    assert asked.int8 is not None
+    yield "reading the images"
+    splits = _splits(what.manifest, asked)
+    every = graphs.layout(what.net.trunk_of, what.rule.exits)
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
+        for at, stage in enumerate(graphs.export(what.net, every, floats), start=1):
+            yield f"stage {at} of {len(every)}: up to exit {stage.exit}"
+        for at, _ in enumerate(int8.quantize(every, floats, splits["calibration"], ints), start=1):
+            yield f"stage {at} of {len(every)} in int8"
+        yield "answering in int8"
+        network = int8.Layers(every, ints)
+        logits = {name: network.logits(int8.batches(images)) for name, images in splits.items()}
+        quantized = trials.with_logits(what.trained, logits)
+        yield "solving the thresholds again"
+        rule = trials.solved_again(quantized, what.rule)
+        lost = int8.loss((what.trained, what.rule), (quantized, rule))
+        if lost > asked.int8:
+            raise OfframpError(
+                f"int8 costs {100 * lost:.2f} points of accuracy on the calibration images, and "
+                f"{100 * asked.int8:g} are allowed; allow more by --int8-loss, or export without --int8"
+            )
+        doubts = (*asked.doubts, *_doubts(rule, quantized, asked))
+        useful.check(doubts, asked.anyway)
+        small = replace(what, rule=rule, trained=quantized, doubts=doubts, precision="int8")
+        int8.join(every, ints, small.parts, folder)
+        made = _rest(folder, small)
+        yield "comparing with what was calibrated"
+        found = parity.alike(runtime.Bundle(folder), rule, quantized.test, splits["test"])
+        made = card.with_check(made, found if asked.check else None)
+        yield "measuring beside float32"
+        for _ in graphs.export(what.net, what.parts, plain):
+            pass
+        before = card.with_latency(_rest(plain, what), _times(plain, asked))
+        made = card.with_latency(made, _times(folder, asked))
+        pair = (_size(plain, what), _size(folder, small))
+    return card.with_int8(made, before, pair, lost, asked.int8)
+
+
+def _size(folder: Path, what: _Bundle) -> int:
+    """Bytes of the stages."""
+    return sum((folder / part.file).stat().st_size for part in what.parts)
+
+
+def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
+    """What a bundle has beside its stages, which are there; returns the card without check and times."""
+    rule, trained, manifest = what.rule, what.trained, what.manifest
+    flat = graphs.flattened(what.net, what.numbers)
+    spent = trained.costs.leaving([rule.exits.index(number) for number in what.numbers])
     stages = [
-        {"file": p.file, "exit": p.exit, "after": p.after, "macs": spent[i]}
-        for p, i in zip(parts, rule.active, strict=True)
+        {"file": p.file, "exit": p.exit, "after": p.after, "macs": macs}
+        for p, macs in zip(what.parts, spent, strict=True)
     ]
     about = {"format": 1, "normalized": manifest.normalized, "plain_macs": trained.plain_macs}
     stages_json = {
         **about,
-        "unreliable": list(doubts),
+        "unreliable": list(what.doubts),
+        "precision": what.precision,
         "fixed_size": _fixed_size(flat),
         "stages": stages,
     }
@@ -149,9 +259,11 @@ def _fill(
     bundle.copy_sources(folder)
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
-    own = len({p.trunk for p in parts}) > 1
-    made = card.card(manifest, trained, rule, tested, own, flat)
-    return {"unreliable": list(doubts), **made}
+    own = len({p.trunk for p in what.parts}) > 1
+    made = card.card(
+        manifest, trained, rule, tested, own, flat, dict(zip(what.numbers, spent, strict=True))
+    )
+    return {"unreliable": list(what.doubts), "precision": what.precision, **made}
 
 
 def _fixed_size(flat: tuple[int, ...]) -> str:
@@ -184,19 +296,44 @@ def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor,
     """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
     read, else noise."""
     try:
-        recorded = data_code(manifest, asked.trust_code)
-        data = load(_spec(manifest, asked.root), loader="resident", recorded=recorded)
+        return _split(_data(manifest, asked), manifest, "test"), "the whole test split"
     except OfframpError as error:
-        if asked.root is not None:
+        if asked.root is not None and not isinstance(error, _Changed):
             raise
         reason = str(error)
-    else:
-        if isinstance(data.test, Split) and data.test.digest == manifest.data.test:
-            mean, std = (torch.tensor(values) for values in (manifest.mean, manifest.std))
-            return normalize(data.test.images, mean, std), "the whole test split"
-        reason = "the data have changed since"
     noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *net.input_shape))
     return torch.from_numpy(noise.astype(np.float32)), f"random numbers, as {reason}"
+
+
+def _splits(manifest: Manifest, asked: Asked) -> dict[str, NDArray[np.float32]]:
+    """The images that int8 is calibrated, chosen and reported on, normalized, by split. Raises
+    OfframpError where they cannot be read."""
+    try:
+        data = _data(manifest, asked)
+        return {name: _split(data, manifest, name).numpy() for name in trials.SPLITS}
+    except OfframpError as error:
+        raise OfframpError(
+            f"int8 is calibrated on the trial's images, and {error}; say where they are by --root, or "
+            "export without --int8"
+        ) from None
+
+
+class _Changed(OfframpError):
+    """That a split is not the one that the trial saw."""
+
+
+def _data(manifest: Manifest, asked: Asked) -> Data:
+    recorded = data_code(manifest, asked.trust_code)
+    return load(_spec(manifest, asked.root), loader="resident", recorded=recorded)
+
+
+def _split(data: Data, manifest: Manifest, name: str) -> Tensor:
+    """Normalized, [N, C, H, W]."""
+    split = data.splits[name]
+    if not isinstance(split, Split) or split.digest != manifest.data.splits[name]:
+        raise _Changed("the data have changed since")
+    mean, std = (torch.tensor(values) for values in (manifest.mean, manifest.std))
+    return normalize(split.images, mean, std)
 
 
 def _spec(manifest: Manifest, root: str | None) -> DataSpec:

@@ -14,11 +14,13 @@ from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.policy import scoring
+from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
 
 TOLERANCE = 1e-4
 RELATIVE = 1e-5  # of the largest logit; float32 carries no more where logits are in the hundreds
 BATCH = 128
+SHARE = 0.01  # of images, by which int8 may go otherwise than calibrated: ties of rounding, no more
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, images: Tensor, wh
     for pixels in torch.split(images, BATCH):
         with torch.inference_mode():
             found = net(pixels.contiguous(memory_format=torch.channels_last))
-        numbers = [policy.exits[i] for i in policy.active]
+        numbers = [stage.exit for stage in bundle.stages]
         theirs = np.stack([found[k - 1].numpy() for k in numbers], axis=1)
         batch = pixels.numpy()
         ours = bundle.all_exits(batch)
@@ -65,12 +67,50 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, images: Tensor, wh
     return Parity(len(images), what, largest, near)
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """An int8 bundle beside what its thresholds were solved on: sums of int8 are exact, what is between
+    them is rounded. images, what: as of `Parity`.  share: largest difference of an exit's share of
+    images.  accuracy: difference.  differing: share of images that are answered otherwise."""
+
+    images: int
+    what: str
+    share: float
+    accuracy: float
+    differing: float
+
+
+def alike(bundle: Bundle, policy: Policy, rows: SplitLogits, pixels: NDArray[np.float32]) -> Likeness:
+    """rows: the logits of all exits in int8, with labels.  pixels: of the same images, [N, C, H, W].
+
+    Raises OfframpError where exits' shares or accuracy differ by more than `SHARE`.
+    """
+    found = [bundle.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
+    place = policy.leaves(rows.logits)
+    said = scoring.answers(rows.logits[np.arange(len(place)), place])
+    classes = np.concatenate([answers.classes for answers in found])
+    exits = np.concatenate([answers.exits for answers in found])
+    share = max(
+        abs(float((exits == number).mean()) - float((place == at).mean()))
+        for at, number in enumerate(policy.exits)
+    )
+    right = ((classes == rows.labels).mean(), (said == rows.labels).mean())
+    accuracy = abs(float(right[0] - right[1]))
+    if not max(share, accuracy) <= SHARE:
+        raise OfframpError(
+            f"the int8 bundle has {100 * accuracy:.2g} points of accuracy and {100 * share:.2g} of an "
+            "exit's share otherwise than its quantized stages on the test split; nothing was written; "
+            "export without --int8, and report it"
+        )
+    return Likeness(len(place), "the whole test split", share, accuracy, float((classes != said).mean()))
+
+
 def _elsewhere(
     bundle: Bundle, policy: Policy, logits: NDArray[np.float32], pixels: Any
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Rows that leave elsewhere or are answered otherwise; rows for which rounding may do that.
     logits: of PyTorch, at the active exits."""
-    active = policy.active
+    active = [policy.exits.index(stage.exit) for stage in bundle.stages]
     warmth = None if policy.temperatures is None else [policy.temperatures[i] for i in active]
     thresholds = [policy.thresholds[i] for i in active]
     place = scoring.leaves(policy.score, logits, thresholds, warmth)

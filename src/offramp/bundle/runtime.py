@@ -1,6 +1,7 @@
 """Runs a bundle: an early-exit network in stages, and the policy that says where each image leaves.
 
     python run.py image.jpg more.png folder/        class, confidence, exit and milliseconds of each
+    python run.py --measure --out times.json        what each stage takes on this device
 
     from run import Bundle                          # with the bundle's folder on sys.path
     answers = Bundle("bundle").predict(images)
@@ -36,6 +37,9 @@ FORMAT = 1
 SUMS = "SHA256SUMS"  # `sha256sum --check SHA256SUMS` reads it too
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 MEASURED_BATCHES = (1, 32)
+TIMES = "offramp-stage-times-1"  # the format of what `--measure` says
+PRECISIONS = ("float32", "int8")  # of weights and activations; images and logits are float32
+ROUNDS = 100  # of a stage, for a file that a policy is chosen by
 
 
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
@@ -181,6 +185,17 @@ class Stage:
         return found
 
 
+@dataclass(frozen=True)
+class Left:
+    """Images that leave at one stage: rows: [L] int, which of the batch.  stage: counted from 0.
+    logits: [L, C] float32.  confidence: [L]."""
+
+    rows: Array
+    stage: int
+    logits: Array
+    confidence: Array
+
+
 class Bundle:
     """A bundle, checked and loaded.
 
@@ -214,6 +229,11 @@ class Bundle:
             between = " " if str(error).startswith("must") else ": "
             raise BundleError(f"{how.where}{between}{_line(error)}; {AGAIN}") from None
         self.normalized = layout.field("normalized").flag()
+        precise = layout.field("precision") if "precision" in layout.value else Said("", "float32")
+        if precise.value not in PRECISIONS:
+            raise precise.wrong(f"one of {', '.join(PRECISIONS)}")
+        self.precision: str = precise.text()
+        self.threads: int = threads or _cores()
         weak = layout.field("unreliable").items() if "unreliable" in layout.value else ()
         self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
         self.score = policy.field("score").text()
@@ -227,7 +247,7 @@ class Bundle:
             exit = said.field("exit").whole(self.stages[-1].exit + 1 if self.stages else 1)
             if exit not in rules:
                 raise BundleError(f"{policy.where}: exits says nothing of exit {exit}; {AGAIN}")
-            self.stages += (self._stage(said, exit, rules[exit], (threads or _cores(), providers)),)
+            self.stages += (self._stage(said, exit, rules[exit], (self.threads, providers)),)
 
     def _stage(self, said: Said, exit: int, rule: Said, how: tuple[int, Sequence[str]]) -> Stage:
         """The stage after those that there are. how: threads and providers, of `session`."""
@@ -297,7 +317,23 @@ class Bundle:
         place = np.zeros(count, np.int64)
         logits = np.zeros((count, len(self.labels)), np.float32)
         confidence = np.zeros(count, np.float32)
-        rows = np.arange(count)
+        for left in self.leaving(pixels):
+            place[left.rows], logits[left.rows] = left.stage, left.logits
+            confidence[left.rows] = left.confidence
+        classes = self.classes(logits)
+        return Answers(
+            classes,
+            tuple(self.labels[i] for i in classes),
+            confidence,
+            np.array([stage.exit for stage in self.stages])[place],
+            logits,
+            np.array([self.compute(at) for at in range(len(self.stages))], np.float32)[place],
+        )
+
+    def leaving(self, pixels: Array) -> Iterator[Left]:
+        """Those images of a batch that leave together, as soon as they have left: a server need not
+        wait for the last. pixels as for `run`."""
+        rows = np.arange(len(pixels))
         held: dict[int | None, list[Array]] = {None: [pixels]}
         past: Any = None
         for at, stage in enumerate(self.stages):
@@ -306,25 +342,23 @@ class Bundle:
             answer, *held[at] = stage.run(held[stage.after])
             sure, past = self._scoring.score(self.score, answer, stage.temperature, past)
             leaving = self._leaving(at, sure)
-            gone = rows[leaving]
-            place[gone], logits[gone] = at, answer[leaving]
-            warm = self._scoring.probabilities(answer[leaving], stage.temperature)
-            confidence[gone] = np.max(warm, axis=-1, initial=0.0)
             if leaving.any():  # what goes on is made smaller, so that what left stops costing
+                gone = answer[leaving]
+                warm = self._scoring.probabilities(gone, stage.temperature)
+                yield Left(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
                 staying = ~leaving
                 rows = rows[staying]
                 past = None if past is None else tuple(known[staying] for known in past)
                 needed = {later.after for later in self.stages[at + 1 :]}
                 held = {k: [t[staying] for t in held[k]] for k in needed if k in held}
-        classes = self._scoring.answers(logits)
-        return Answers(
-            classes,
-            tuple(self.labels[i] for i in classes),
-            confidence,
-            np.array([stage.exit for stage in self.stages])[place],
-            logits,
-            np.array([s.macs / self._plain_macs for s in self.stages], np.float32)[place],
-        )
+
+    def classes(self, logits: Array) -> Array:
+        """Numbers of classes, [L], of logits [L, C]."""
+        return self._scoring.answers(logits)
+
+    def compute(self, stage: int) -> float:
+        """MACs of an image that leaves at this stage, as a share of the network without early exits."""
+        return self.stages[stage].macs / self._plain_macs
 
     def all_exits(self, pixels: Array) -> Array:
         """Logits [B, stages, C] of every stage, nobody leaving; pixels as for `run`."""
@@ -445,9 +479,15 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def measure(bundle: Bundle, batches: Sequence[int] = MEASURED_BATCHES, repeats: int = 30) -> Any:
-    """Milliseconds of each stage on noise, by batch size, as JSON: median and 95th percentile. What a
-    stage takes does not depend on the image, so this needs none."""
+def measure(
+    bundle: Bundle,
+    batches: Sequence[int] = MEASURED_BATCHES,
+    repeats: int = 30,
+    device: str | None = None,
+) -> Any:
+    """Milliseconds of each stage on noise, by batch size, as JSON: mean, median and 95th percentile.
+    What a stage takes does not depend on the image, so this needs none. device: its name, by default
+    the processor's."""
     height, width = bundle.preprocessing.size
     found: list[dict[str, Any]] = []
     for batch in batches:
@@ -463,9 +503,9 @@ def measure(bundle: Bundle, batches: Sequence[int] = MEASURED_BATCHES, repeats: 
                 taken.append(1000 * (time.perf_counter() - began))
             ordered = sorted(taken)
             late = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-            found.append(
-                {"batch": batch, "exit": stage.exit, "p50": statistics.median(taken), "p95": late}
-            )
+            about = {"batch": batch, "exit": stage.exit, "macs": stage.macs}
+            times = {"mean": statistics.fmean(taken), "p50": statistics.median(taken), "p95": late}
+            found.append({**about, **times})
     machine = {
         "processor": _processor(),
         "cores": _cores(),
@@ -473,7 +513,25 @@ def measure(bundle: Bundle, batches: Sequence[int] = MEASURED_BATCHES, repeats: 
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
     }
-    return {"machine": machine, "repeats": repeats, "stages": found}
+    return {
+        "format": TIMES,
+        "device": device or machine["processor"],
+        "precision": bundle.precision,
+        "threads": bundle.threads,
+        "machine": machine,
+        "repeats": repeats,
+        "stages": found,
+    }
+
+
+def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> None:
+    """Raises BundleError where the file cannot be written."""
+    batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
+    times = json.dumps(measure(bundle, batches, ROUNDS, device), indent=1)
+    try:
+        out.write_text(f"{times}\n", encoding="utf-8")
+    except OSError as error:
+        raise BundleError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 
 
 def _processor() -> str:
@@ -563,15 +621,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="by default as many as cores")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument("--measure", action="store_true", help="time each stage on noise, as JSON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="with --measure: write the times there")
+    parser.add_argument("--device", metavar="NAME", help="with --measure: what this device is called")
     given = parser.parse_args(arguments)
     if given.batch < 1 or (given.threads is not None and given.threads < 1):
         parser.error("--batch and --threads must be at least 1")
     if bool(given.images) is given.measure:
         parser.error("give images or folders of images, or --measure")
+    if not given.measure and (given.out is not None or given.device is not None):
+        parser.error("--out and --device go with --measure")
+    if given.device is not None and not 0 < len(given.device) <= 200:
+        parser.error("--device is a name of 1 to 200 letters")
     try:
         bundle = Bundle(Path(__file__).parent, given.threads)
+        if given.measure and given.out is not None:
+            _write_times(bundle, given.batch, given.out, given.device)
+            return 0
         if given.measure:
-            print(json.dumps(measure(bundle)))
+            print(json.dumps(measure(bundle, device=given.device)))
             return 0
         for reason in bundle.unreliable:
             _say(f"unreliable: {reason}")

@@ -142,6 +142,18 @@ BudgetOption = Annotated[
         "TIME", "Train on so many epochs and images as fit into this time here, such as 2h or 90min."
     ),
 ]
+StageTimesOption = Annotated[
+    Path | None,
+    option(
+        "FILE",
+        "What stages take on the device that it is for, in place of MACs: python run.py --measure "
+        "--out FILE, there.",
+        "--stage-times",
+    ),
+]
+P95Option = Annotated[
+    str | None, option("TIME", "Time that 95 of 100 images keep, by --stage-times.", "--max-p95-latency")
+]
 AnywayOption = Annotated[
     bool, flag("--anyway", "Go on with a result that is not to be trusted, and mark it.")
 ]

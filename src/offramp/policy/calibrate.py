@@ -31,8 +31,15 @@ from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
 Kind = Literal[
-    "max-accuracy-loss", "min-accuracy", "max-mean-macs", "max-mean-latency", "max-disagreement", "risk"
+    "max-accuracy-loss",
+    "min-accuracy",
+    "max-mean-macs",
+    "max-mean-latency",
+    "max-p95-latency",
+    "max-disagreement",
+    "risk",
 ]
+OF_TIME = ("max-mean-latency", "max-p95-latency")  # these need times of stages
 AGAINST_FULL = ("max-accuracy-loss", "max-disagreement")  # the full network meets these
 
 
@@ -40,8 +47,8 @@ AGAINST_FULL = ("max-accuracy-loss", "max-disagreement")  # the full network mee
 class Target:
     """What is asked for.
 
-    value: a share from 0 to 1, MACs for `max-mean-macs`, seconds for `max-mean-latency`.  confidence:
-    of a guarantee over calibration draws, for `risk`; None there bounds the mean over draws.  labels:
+    value: a share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency.  confidence: of
+    a guarantee over calibration draws, for `risk`; None there bounds the mean over draws.  labels:
     whether the risk is harm (the full network right, the policy wrong) or, without labels, disagreement.
     """
 
@@ -59,10 +66,11 @@ class Target:
 
 
 class Limits(TypedDict, total=False):
-    """What may be asked of a policy, by keyword: one of the first six; the last three go with `risk`.
+    """What may be asked of a policy, by keyword: one of the first seven; the last three go with `risk`.
 
     max_accuracy_loss: against the final exit; 0.01 is one point in a hundred.  min_accuracy: 0 to 1.
-    max_mean_macs: MACs an image.  max_mean_latency: seconds an image, on this machine.
+    max_mean_macs: MACs an image.  max_mean_latency: seconds an image, on this machine, or by stage
+    times of another.  max_p95_latency: seconds that 95 of 100 images keep, by such stage times.
     max_disagreement: share of answers that may differ from the final exit's.  risk: with a guarantee,
     the share of inputs that the full network has right and the policy wrong; or without labels, those
     that they answer differently.  confidence: of that guarantee, over draws of a calibration split;
@@ -73,6 +81,7 @@ class Limits(TypedDict, total=False):
     min_accuracy: float | None
     max_mean_macs: float | None
     max_mean_latency: float | None
+    max_p95_latency: float | None
     max_disagreement: float | None
     risk: float | None
     confidence: float | None
@@ -101,7 +110,7 @@ def target(**limits: Unpack[Limits]) -> Target:
         raise OfframpError(f"confidence, on-average and without-labels go with risk, not with {kind}")
     if on_average and confidence is not None:
         raise OfframpError("on-average has no confidence; give one of the two")
-    if kind in ("max-mean-macs", "max-mean-latency"):
+    if kind in ("max-mean-macs", *OF_TIME):
         if not 0 < value < math.inf:
             raise OfframpError(f"{kind} must be above 0, got {value:g}")
     else:
@@ -115,7 +124,7 @@ def target(**limits: Unpack[Limits]) -> Target:
 def _number(kind: str, value: Any) -> float:
     """A limit as a number, where it may have been given as text."""
     if isinstance(value, str):
-        named = {"max-mean-macs": units.MACS, "max-mean-latency": units.TIME}
+        named = {"max-mean-macs": units.MACS, **dict.fromkeys(OF_TIME, units.TIME)}
         quantity = named.get(kind, units.PERCENT)
         return units.parse(value, quantity, kind) / (100 if quantity is units.PERCENT else 1)
     if not isinstance(value, int | float | np.number):
@@ -149,13 +158,15 @@ class MeasuredCosts:
 class Performance:
     """A policy on a split. accuracy: 0 to 1, None where no labels were to be read.  macs: mean of a
     row.  loss: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
-    measured times of stages; None where there are none."""
+    measured times of stages; None where there are none.  late: seconds that 95 of 100 rows keep, where
+    times are known."""
 
     accuracy: float | None
     macs: float
     loss: float
     shares: tuple[float, ...]
     seconds: float | None = None
+    late: float | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +216,8 @@ class Calibrated:
             median = 1e-9 * sum(n * share for n, share in zip(spent, chosen.shares, strict=True))
             found |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
             found["median_seconds"] = median
+            if self.target.kind == "max-p95-latency":
+                found["p95_seconds"] = chosen.late
             found["stages"] = dict(self.measured.record)
         return found
 
@@ -220,7 +233,7 @@ def calibrate(
 ) -> Calibrated:
     """Make candidates on validation; choose on calibration the cheapest that meets the target.
 
-    measured: for `max-mean-latency`; candidates are then those that lose least for their time.
+    measured: for limits on latency; candidates are then those that lose least for their time.
     shares: of each class, 0 to 1: calibration rows are weighted so that classes count by them.
 
     Raises OfframpError for a target that no candidate meets, and for shares of a class of which there
@@ -296,7 +309,16 @@ def _measure(
         float(np.average(taken(lost, leaves), weights=weights)),
         tuple(float(s) for s in shares),
         None if times is None else 1e-9 * float(shares @ np.asarray(policy.macs(times), np.float64)),
+        None if times is None else _late(shares, policy.macs(times)),
     )
+
+
+def _late(shares: Floats, spent: Sequence[int]) -> float:
+    """Seconds that 95 of 100 rows keep. shares: of rows by exit.  spent: nanoseconds by exit."""
+    order = np.argsort(spent, kind="stable")
+    reached = np.cumsum(shares[order])
+    at = int(np.searchsorted(reached, 0.95 * reached[-1] - 1e-12))
+    return 1e-9 * spent[int(order[at])]
 
 
 def _certified(lose: Floats, target: Target, strata: risk.Strata | None) -> int:
@@ -321,12 +343,13 @@ def _cheapest(measures: Sequence[Performance], target: Target) -> int:
                 f"{least:,.0f}, so allow that or place an exit earlier"
             )
         return fits[0]
-    if target.kind == "max-mean-latency":
-        spent = [m.seconds for m in measures if m.seconds is not None]
+    if target.kind in OF_TIME:
+        late = target.kind == "max-p95-latency"
+        spent = [s for m in measures if (s := m.late if late else m.seconds) is not None]
         fits = [i for i, seconds in enumerate(spent) if seconds <= target.value]
         if not fits:
             raise OfframpError(
-                f"no policy takes at most {1000 * target.value:.4g} ms an image here; the fastest takes "
+                f"no policy takes at most {1000 * target.value:.4g} ms an image; the fastest takes "
                 f"{1000 * min(spent):.4g} ms, so allow that, place an exit earlier or take another batch"
             )
         return fits[0]
@@ -366,7 +389,18 @@ def _count(number: int | None) -> str:
 
 
 def statement(result: Calibrated) -> str:
-    """What is promised of the chosen policy, in one sentence or two, and what it rests on."""
+    """What is promised of the chosen policy, in a few sentences, and what it rests on."""
+    record = {} if result.measured is None else result.measured.record
+    if "device" not in record:
+        return _promise(result)
+    of = "95th percentiles" if record["of"] == "p95" else "means"
+    return (
+        f"{_promise(result)} Solved for {record['device']}, by {of} of its stages' times "
+        f"({record['precision']}, batch {record['batch']}, threads {record['threads']})."
+    )
+
+
+def _promise(result: Calibrated) -> str:
     target = result.target
     what = (
         "the share of inputs where the full network is right and the policy wrong"

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
-from offramp.policy.calibrate import Calibrated, statement
-from offramp.policy.candidates import SplitLogits
+from offramp.policy.calibrate import Calibrated, Target, calibrate, statement
+from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Calibration, Policy
+from offramp.policy.scoring import SCORES
+from offramp.policy.stage_times import recorded
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
@@ -94,6 +97,33 @@ def policy_of(trained: Trained, found: Calibrated) -> Policy:
     known = (trained.id, trained.hash, len(trained.classes), asdict(found.target))
     made = Calibration(*known, found.record(trained.plain_macs), statement(found))
     return replace(found.policy, calibration=made)
+
+
+def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
+    """The trial with other answers, as quantized stages give them, for the images of each split."""
+    rows: Any = {name: SplitLogits(logits[name], getattr(trained, name).labels) for name in SPLITS}
+    return replace(trained, **rows)
+
+
+def solved_again(trained: Trained, rule: Policy) -> Policy:
+    """A policy for other logits, by the target, score, class shares and times of `rule`; `rule` itself
+    where it was calibrated for no target. Where one threshold served all exits, one does again.
+
+    Raises OfframpError where no policy meets the target any more.
+    """
+    made = rule.calibration
+    if not made.target:
+        return rule
+    chosen = made.chosen
+    early = {threshold for threshold in rule.thresholds[:-1] if threshold is not None}
+    graded = SCORES[rule.score].graded
+    shared = graded and len(early) == 1 and len(rule.exits) > 2 and None not in rule.thresholds[:-1]
+    search = Search(rule.score, shared, rule.temperatures is not None)
+    times = recorded(chosen["stages"], trained.costs) if "stages" in chosen else None
+    rows = (trained.validation, trained.calibration)
+    target = Target(**made.target)
+    found = calibrate(*rows, trained.costs, target, search, times, chosen.get("class_shares"))
+    return policy_of(trained, found)
 
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:

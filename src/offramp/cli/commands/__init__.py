@@ -4,5 +4,5 @@ COMMANDS = (
     *("run", "train", "status", "watch", "track", "show", "why", "gc", "export_table"),
     *("strategies", "recipes", "taps", "doctor", "compare", "stats", "claims", "recommend"),
     *("report", "figures", "tables", "pack", "calibrate", "export", "build", "predict"),
-    *("benchmark", "data", "store"),
+    *("serve", "push", "benchmark", "data", "store"),
 )

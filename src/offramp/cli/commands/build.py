@@ -48,6 +48,11 @@ def build(
         str | None,
         option("MACS", "Instead: MACs an image on average, 1.5M or 40% of the plain network's."),
     ] = None,
+    max_mean_latency: Annotated[
+        str | None, option("TIME", "Instead: time an image on average, by --stage-times, such as 5ms.")
+    ] = None,
+    max_p95_latency: options.P95Option = None,
+    stage_times: options.StageTimesOption = None,
     risk: Annotated[
         float | None, option("SHARE", "Instead: a guarantee, as in offramp calibrate --risk.")
     ] = None,
@@ -104,30 +109,43 @@ def build(
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
     """
+    from offramp.policy.stage_times import read as read_times
     from offramp.policy.useful import images_needed
     from offramp.study.build import BuildOptions
 
-    if max_accuracy_loss is None and max_mean_macs is None and risk is None:
-        max_accuracy_loss = 0.01
-    targets = {"max_accuracy_loss": max_accuracy_loss, "max_mean_macs": max_mean_macs, "risk": risk}
+    targets = {
+        "max_accuracy_loss": max_accuracy_loss,
+        "max_mean_macs": max_mean_macs,
+        "max_mean_latency": max_mean_latency,
+        "max_p95_latency": max_p95_latency,
+        "risk": risk,
+    }
+    if all(value is None for value in targets.values()):
+        targets["max_accuracy_loss"] = 0.01
+    if (max_mean_latency or max_p95_latency) and stage_times is None:
+        raise OfframpError("a limit on latency goes by times of a device; give them by --stage-times")
+    if stage_times is not None:
+        read_times(stage_times)  # mistakes before the training
     known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
     asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
     limit = target(targets, 1)
     needed = images_needed(limit.kind, limit.value)
     wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device, needed)
-    start(wish, Goal(targets, out, force, anyway, budget), store, dry_run, json, quiet)
+    start(wish, Goal(targets, out, force, anyway, budget, stage_times), store, dry_run, json, quiet)
 
 
 @dataclass(frozen=True)
 class Goal:
     """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder.  force: replace
-    one that is there.  anyway: write what is not to be trusted.  budget: of the training, a time."""
+    one that is there.  anyway: write what is not to be trusted.  budget: of the training, a time.
+    times: of stages, on the device."""
 
     target: Mapping[str, Any]
     out: Path
     force: bool
     anyway: bool
     budget: str | None = None
+    times: Path | None = None
 
 
 def checked(goal: str) -> Priority:
@@ -221,7 +239,7 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str,
     plain_macs = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
     wanted = target(goal.target, plain_macs)
     asked = Asked(force=goal.force, anyway=goal.anyway, doubts=weak)
-    return told(deployed(plan, store, wanted, goal.out, asked), silent)
+    return told(deployed(plan, store, wanted, goal.out, asked, goal.times), silent)
 
 
 def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_json: bool) -> None:

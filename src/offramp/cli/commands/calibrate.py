@@ -40,10 +40,13 @@ def calibrate(
         str | None, option("MACS", "MACs an image on average: 1.5M, or 40% of the plain network's.")
     ] = None,
     max_mean_latency: Annotated[
-        str | None, option("TIME", "Time an image on average, measured here, such as 5ms.")
+        str | None,
+        option("TIME", "Time an image on average, measured here or by --stage-times, such as 5ms."),
     ] = None,
+    max_p95_latency: options.P95Option = None,
+    stage_times: options.StageTimesOption = None,
     batch: Annotated[
-        int | None, option("N", "Images at once when that time is measured.  [default: 1]", min=1)
+        int | None, option("N", "Images at once, where it goes by time.  [default: 1]", min=1)
     ] = None,
     max_disagreement: Annotated[
         float | None, option("SHARE", "Share of answers that may differ from the final exit's.")
@@ -90,6 +93,8 @@ def calibrate(
       offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
       offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
       offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
+      offramp calibrate two-stage-resnet18-cifar10-s42 --max-p95-latency 5ms \\
+        --stage-times phone.json
     """
     from offramp import device as devices
     from offramp.engine.settings import placed
@@ -97,6 +102,7 @@ def calibrate(
     from offramp.policy.calibrate import calibrate as choose
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
+    from offramp.policy.stage_times import of_file
     from offramp.policy.useful import check, doubts
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
@@ -106,21 +112,27 @@ def calibrate(
         "min_accuracy": min_accuracy,
         "max_mean_macs": max_mean_macs,
         "max_mean_latency": max_mean_latency,
+        "max_p95_latency": max_p95_latency,
         "max_disagreement": max_disagreement,
         "risk": risk,
         "confidence": confidence,
         "on_average": on_average,
         "without_labels": without_labels,
     }
-    if target(given, 1).kind != "max-mean-latency" and batch is not None:  # mistakes before the work
-        raise OfframpError("--batch goes with --max-mean-latency; leave it out")
+    kind = target(given, 1).kind  # mistakes before the work
+    if kind != "max-mean-latency" and stage_times is None and batch is not None:
+        raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
+    if kind == "max-p95-latency" and stage_times is None:
+        raise OfframpError("--max-p95-latency goes by times of a device; give them by --stage-times")
     how = Search(score, shared, temperature)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
     trained = trials.read(kept, trial, trust_code)
     wish = target(given, trained.plain_macs)
     measured = None
-    if wish.kind == "max-mean-latency":
+    if stage_times is not None:
+        measured = of_file(stage_times, trained.costs, batch or 1, wish.kind)
+    elif wish.kind == "max-mean-latency":
         net = blank_network(kept, trained.id, trust_code).eval()  # what it learned changes no time
         placed(net, devices.chosen(device))
         measured = measured_costs(net, trained.costs, batch or 1, how.score)
@@ -149,9 +161,9 @@ def target(given: Mapping[str, Any], plain_macs: int) -> Target:
     limits = dict(given)
     if given.get("max_mean_macs") is not None:
         limits["max_mean_macs"] = _macs(given["max_mean_macs"], plain_macs, "--max-mean-macs")
-    if given.get("max_mean_latency") is not None:
-        text = given["max_mean_latency"]
-        limits["max_mean_latency"] = units.parse(text, units.TIME, "--max-mean-latency")
+    for name in ("max_mean_latency", "max_p95_latency"):
+        if given.get(name) is not None:
+            limits[name] = units.parse(given[name], units.TIME, f"--{name.replace('_', '-')}")
     return checked(**cast(Limits, limits))
 
 
@@ -227,17 +239,19 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
 
 
 def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
-    """The mean time of a test image, by what nine rounds of ten keep and by medians."""
+    """The mean time of a test image, by what its stages keep and by medians."""
     record, where = measured.record, measured.record["machine"]
     upper, median = (
         sum(exit.share * each for exit, each in zip(tested.exits, policy.macs(costs), strict=True)) / 1e6
         for costs in (measured.costs, measured.median)
     )
     full, usual = measured.costs.full / 1e6, measured.median.full / 1e6
+    said = {"mean": "on average", "p95": "by 95th percentiles"}
+    rounds = said.get(record.get("of", ""), "in nine rounds of ten")
     typer.echo(
-        f"  time an image      {upper:.4g} ms in nine rounds of ten (median {median:.4g}); "
-        f"full network {full:.4g} ({usual:.4g}),\n"
-        f"                     of stages measured in turns, {record['repeats']:,} rounds at batch "
+        f"  time an image      {upper:.4g} ms {rounds} "
+        f"(median {median:.4g}); full network {full:.4g} ({usual:.4g}),\n"
+        f"                     of stages measured apart, {record['repeats']:,} rounds at batch "
         f"{record['batch']} on {where['device']}, {where['threads']} threads"
     )
 

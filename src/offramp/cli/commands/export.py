@@ -12,16 +12,42 @@ from offramp.cli import options
 from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit, say
 from offramp.cli.store import opened, trusted
+from offramp.errors import OfframpError
 from offramp.terminal import show, table
 from offramp.units import macs, size
 
 
 def export(
     trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
-    policy: Annotated[Path, option("FILE", "The policy that offramp calibrate wrote for this trial.")],
     out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
+    policy: Annotated[
+        Path | None, option("FILE", "The policy that offramp calibrate wrote for this trial.")
+    ] = None,
     store: options.StoreArgument = None,
     store_: options.StoreOption = None,
+    int8: Annotated[
+        bool, flag("--int8", "Quantize the stages, and solve the thresholds again on what they answer.")
+    ] = False,
+    int8_loss: Annotated[
+        float | None,
+        option("SHARE", "Accuracy that --int8 may cost on calibration images.  [default: 0.01]"),
+    ] = None,
+    to_measure: Annotated[
+        bool,
+        flag("--to-measure", "Without a policy: a stage for every exit, to be timed on a device."),
+    ] = False,
+    web: Annotated[
+        Path | None,
+        option("FOLDER", "Also a page that answers images in a browser: static files, a new folder."),
+    ] = None,
+    onnxruntime_web: Annotated[
+        Path | None,
+        option(
+            "FOLDER",
+            "The npm package that the page runs on. By default node_modules/onnxruntime-web, here or in "
+            "a folder above.",
+        ),
+    ] = None,
     root: Annotated[
         Path | None, option("FOLDER", "The folder of the data set's files, if they have moved.")
     ] = None,
@@ -44,24 +70,51 @@ def export(
     answers are compared with PyTorch's on the whole test split, or on random numbers where the data are
     not at hand. Bundles run on the CPU. What `offramp calibrate` would refuse is refused here too.
 
+    With --int8 the card has accuracy, size and time beside float32. It is refused where it loses more
+    than --int8-loss.
+
     \b
     Examples:
       offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
       offramp export two-stage-resnet18 --policy policy.json --out bundle
       python bundle/run.py photo.png
+      offramp export two-stage-resnet18 --to-measure --out probe
+      npm install onnxruntime-web
+      offramp export two-stage-resnet18 --policy policy.json --out bundle --web site
     """
-    from offramp.bundle.export import Asked
+    from offramp.bundle import graphs
+    from offramp.bundle.export import INT8_LOSS, Asked
     from offramp.bundle.export import export as bundled
     from offramp.policy.policy import read
 
+    if (policy is None) is not to_measure:
+        raise OfframpError("give --policy FILE, of offramp calibrate; or --to-measure, without one")
+    if int8_loss is not None and not (int8 and 0 <= int8_loss < 1):
+        raise OfframpError("--int8-loss is a share such as 0.01, and goes with --int8")
+    if onnxruntime_web is not None and web is None:
+        raise OfframpError("--onnxruntime-web goes with --web; leave it out")
+    graphs.check_installed()
+    from offramp.bundle import web as pages  # needs onnxruntime, an extra
+
+    engine = None if web is None else pages.find_runtime(onnxruntime_web, Path.cwd())
+    if web is not None:  # mistakes before the work
+        pages.check_place(web, force)
+    allowed = (INT8_LOSS if int8_loss is None else int8_loss) if int8 else None
     kept = opened(store, store_)
-    trust_code = trusted(kept, kept.find_trial(trial), trust, data=check)
-    asked = Asked(None if root is None else str(root), check, measure, force, trust_code, anyway)
-    done = told(bundled(kept, trial, read(policy), out, asked), quiet or json)
+    trust_code = trusted(kept, kept.find_trial(trial), trust, data=check or int8)
+    where = None if root is None else str(root)
+    asked = Asked(where, check, measure, force, trust_code, anyway, int8=allowed, every_exit=to_measure)
+    rule = None if policy is None else read(policy)
+    done = told(bundled(kept, trial, rule, out, asked), quiet or json)
+    if web is not None and engine is not None:
+        pages.write(done.folder, web, engine, force)
     if json:
-        emit({"bundle": str(done.folder), "card": done.card})
-    else:
-        describe(done.folder, done.card)
+        page = {} if web is None else {"web": str(web)}
+        emit({"bundle": str(done.folder), **page, "card": done.card})
+        return
+    describe(done.folder, done.card)
+    if web is not None:
+        typer.echo(f"The page: python -m http.server --directory {web}, then http://localhost:8000")
 
 
 T = TypeVar("T")
@@ -94,17 +147,38 @@ def describe(folder: Path, made: dict[str, Any]) -> None:
     typer.echo(f"Run it, without torch: python {folder}/run.py IMAGES")
 
 
+def _check(check: dict[str, Any] | None) -> str:
+    if check is None:
+        return "Check: left out."
+    said = f"Check: {check['images']:,} images ({check['what']}), "
+    if "differing" in check:
+        return (
+            f"{said}shares of exits within {100 * check['share']:.2g} points of what was calibrated, "
+            f"accuracy within {100 * check['accuracy']:.2g}."
+        )
+    near = f"{check['near']} at a threshold"
+    return f"{said}logits within {check['largest']:.1e} of PyTorch's, {near}."
+
+
 def _lines(made: dict[str, Any]) -> list[str]:
     test, check, latency = made["test"], made["check"], made["latency"]
     lines = [
         f"Test: {100 * test['accuracy']['value']:.2f} % at "
         f"{100 * test['mean_macs'] / made['plain_macs']:.1f} % of the plain network's MACs; the full "
         f"network {100 * test['full_accuracy']['value']:.2f} %.",
-        "Check: left out."
-        if check is None
-        else f"Check: {check['images']:,} images ({check['what']}), logits within "
-        f"{check['largest']:.1e} of PyTorch's, {check['near']} at a threshold.",
+        _check(check),
     ]
+    if "int8" in made:
+        old, new = made["int8"]["beside"]
+        lines.append(
+            f"In int8: {size(new['bytes'])} of stages, float32 {size(old['bytes'])}; test accuracy "
+            f"{100 * new['accuracy']:.2f} %, float32 {100 * old['accuracy']:.2f} %."
+        )
+        times = [one["mean_milliseconds_batch_1"] for one in (new, old)]
+        if None not in times:
+            lines[-1] += f" {times[0]:.3g} ms an image, float32 {times[1]:.3g}."
+    if made["calibration"]["device"] is not None:
+        lines.append(f"Solved for {made['calibration']['device']}.")
     if "reason" in latency:
         lines.append(f"Time: not measured ({latency['reason']}).")
     else:

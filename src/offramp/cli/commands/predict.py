@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    network: Annotated[str, argument("TRIAL|BUNDLE", "A trial's id, or a bundle's folder.")],
+    network: Annotated[
+        str, argument("TRIAL|BUNDLE", "A trial's id, a bundle's folder, or hf:USER/NAME.")
+    ],
     images: Annotated[list[Path], argument("IMAGES", "Files, and folders of them.")],
     policy: options.PolicyOption = None,
     out: Annotated[Path, option("FILE", "The table of answers to write.")] = Path("answers.csv"),
@@ -48,6 +50,7 @@ def predict(
     Examples:
       offramp predict two-stage-resnet18-cifar10-s42 photos/ --policy policy.json
       offramp predict bundle/ photo.png --out answers.csv
+      offramp predict hf:me/flowers photos/
     """
     from offramp.infer import image_files
 
@@ -93,11 +96,13 @@ def _opened(
     network: str, policy: Path | None, root: Place, device: str | None, trust: bool | None
 ) -> Network:
     from offramp import device as devices
+    from offramp.bundle import hub
     from offramp.infer import image_files
 
-    if image_files.is_bundle(network):
+    fetched = hub.local(network)
+    if fetched is not None or image_files.is_bundle(network):
         options.check_bundle_options(policy, device)
-        return image_files.open_bundle(Path(network))
+        return replace(image_files.open_bundle(fetched or Path(network)), name=network)
     store = opened(root)
     trust_code = trusted(store, store.find_trial(network), trust)
     found = image_files.open_trial(store, network, policy, devices.chosen(device), trust_code=trust_code)

@@ -1,0 +1,170 @@
+"""Bundles on the Hugging Face hub: pushed with a model card, fetched and checked. `hf:USER/NAME` is one.
+
+What is fetched is data: graphs, JSON and text. No code of a fetched bundle runs (what runs it is
+offramp's own), and nothing is unpickled. Every file is checked against SHA256SUMS when it is opened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from offramp.bundle import folder as bundle
+from offramp.errors import OfframpError
+
+PREFIX = "hf:"
+PLACE = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,200}))?", re.ASCII)
+LICENSE = re.compile(r"[a-z0-9.+-]{1,64}")
+FILES = (
+    *("SHA256SUMS", "stages.json", "policy.json", "labels.json", "preprocessing.json", "card.json"),
+    *("card.md", "run.py", "scoring.py", "preprocessing.py", "stages/*.onnx", "stages/*.onnx.data"),
+)
+"""All that a bundle may hold; anything else in a repository is left there."""
+
+
+def check_installed() -> None:
+    """Raises OfframpError without the extra."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise OfframpError("the hub needs huggingface_hub; install with: pip install 'offramp[hub]'")
+
+
+def place(name: str) -> tuple[str, str | None]:
+    """Repository and revision in `hf:USER/NAME@REVISION` or `USER/NAME`. Raises OfframpError."""
+    found = PLACE.fullmatch(name.removeprefix(PREFIX))
+    if found is None or ".." in name:
+        raise OfframpError(
+            f"'{name}' is no place on the hub; give {PREFIX}USER/NAME, or {PREFIX}USER/NAME@REVISION"
+        )
+    return found["repo"], found["revision"]
+
+
+def local(name: str) -> Path | None:
+    """The folder of `hf:USER/NAME`, fetched into the hub's cache; None for a name that is no place on
+    the hub. What it holds is not checked yet; `runtime.Bundle` does.
+
+    Raises OfframpError where it cannot be had.
+    """
+    if not name.startswith(PREFIX):
+        return None
+    check_installed()
+    from huggingface_hub import snapshot_download
+
+    repo, revision = place(name)
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    except Exception as error:  # of the hub, the network, its cache: classes of many libraries
+        raise _failed(f"{name} cannot be fetched", error) from error
+    if not (folder / bundle.SUMS).is_file():
+        raise OfframpError(f"{name} is no bundle: it has no {bundle.SUMS}; give one of offramp push")
+    return folder
+
+
+def push(
+    folder: Path, name: str, license: str, dataset: str | None = None, private: bool = False
+) -> str:
+    """Put a bundle on the hub, in one commit, with a model card; returns its address.
+
+    license: as the hub names them, such as mit.  dataset: of the hub, which the bundle was trained on.
+    The card leaves out where files lay on this machine.
+
+    Raises OfframpError for a bundle that is damaged, and for what the hub refuses.
+    """
+    check_installed()
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    from offramp.bundle.runtime import Bundle, BundleError
+
+    repo, revision = place(name)
+    if LICENSE.fullmatch(license) is None:
+        raise OfframpError(f"'{license}' is no license of the hub; give one such as mit or apache-2.0")
+    try:
+        names = sorted({*Bundle(folder, threads=1).files, bundle.SUMS})
+    except BundleError as error:
+        raise OfframpError(str(error)) from None
+    api = HfApi(library_name="offramp")
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        copy = Path(scratch)
+        for each in names:
+            (copy / each).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / each, copy / each)
+        made = json.loads((copy / "card.json").read_text(encoding="utf-8"))
+        bundle.write_json(copy / "card.json", _without_places(made))
+        bundle.seal(copy)
+        text = (copy / "card.md").read_text(encoding="utf-8")
+        (copy / "README.md").write_text(readme(made, text, repo, license, dataset), encoding="utf-8")
+        try:
+            api.create_repo(repo, private=private, exist_ok=True)
+            there = {each for each in api.list_repo_files(repo, revision=revision) if "stages/" in each}
+            operations = [CommitOperationAdd(each, copy / each) for each in [*names, "README.md"]]
+            stale = [CommitOperationDelete(each) for each in sorted(there - set(names))]
+            done = api.create_commit(
+                repo, [*operations, *stale], commit_message="A bundle of offramp", revision=revision
+            )
+        except Exception as error:  # as above
+            raise _failed(f"{folder} cannot be pushed to {repo}", error) from error
+    return str(done.commit_url)
+
+
+def _failed(what: str, error: Exception) -> OfframpError:
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return OfframpError(f"{what} ({said}); see to the name, the network and `hf auth login`")
+
+
+def _without_places(made: Any) -> Any:
+    """A card without the folders of this machine, which are nobody else's business."""
+    if isinstance(made, Mapping):
+        return {k: _without_places(v) for k, v in made.items() if k != "root"}
+    return [_without_places(each) for each in made] if isinstance(made, list) else made
+
+
+def readme(made: Mapping[str, Any], text: str, repo: str, license: str, dataset: str | None) -> str:
+    """The model card: its YAML, what the bundle's own card says, and how to run it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data = str(made["data"]["name"])
+    about: dict[str, Any] = {
+        "task_type": "image-classification",
+        "dataset_type": dataset or re.sub(r"[^\w.-]+", "-", data).strip("-") or "images",
+        "dataset_name": data,
+        "dataset_split": "test",
+    }
+    test = made["test"]
+    found = {
+        ("accuracy", "Accuracy, images leaving early"): test["accuracy"]["value"],
+        ("accuracy", "Accuracy of the full network"): test["full_accuracy"]["value"],
+        ("compute-share", "MACs against the network without exits"): test["mean_macs"]
+        / made["plain_macs"],
+    }
+    results = [
+        EvalResult(metric_type=kind, metric_name=title, metric_value=round(value, 6), **about)
+        for (kind, title), value in found.items()
+    ]
+    card = ModelCardData(
+        license=license,
+        library_name="offramp",
+        pipeline_tag="image-classification",
+        tags=["early-exit", "onnx", made.get("precision", "float32")],
+        datasets=[dataset] if dataset else None,
+        metrics=["accuracy"],
+        model_name=repo.partition("/")[2],
+        eval_results=results,
+    )
+    return f"""---
+{card.to_yaml()}
+---
+
+{text.rstrip()}
+
+## How to run it
+
+    pip install 'offramp[hub,onnx]'
+    offramp predict {PREFIX}{repo} photo.jpg
+
+Or without offramp, in a copy of this repository: `python run.py photo.jpg` (numpy, onnxruntime, Pillow).
+"""

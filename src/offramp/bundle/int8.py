@@ -1,0 +1,181 @@
+"""Stages in int8: quantized one by one, each on what the float32 stages before it put out.
+
+onnxruntime's static quantization in the form of QDQ: weights and activations are int8, and a graph stays
+one that any runtime of ONNX reads. Weights keep seven bits, so that no processor's sums of int8 products
+saturate (those of x86 without VNNI do), and a bundle computes the same integers wherever it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.bundle.graphs import StageGraph
+from offramp.errors import OfframpError
+from offramp.policy import scoring
+from offramp.policy.candidates import taken
+from offramp.policy.policy import Policy
+from offramp.study.trained import Trained
+
+Floats = NDArray[np.float32]
+BATCH = 32
+MOST = 512  # calibration images that tell the ranges of activations; more hardly move them
+
+
+class Layers:
+    """The sessions of stages that follow each other: from images to the logits of all of them."""
+
+    def __init__(self, stages: Sequence[StageGraph], folder: Path, threads: int = 0) -> None:
+        from offramp.bundle.runtime import session  # needs onnxruntime, an extra
+
+        self._stages = tuple(stages)
+        self._sessions = [session(folder / stage.file, threads) for stage in stages]
+
+    def inputs(self, at: int, pixels: Floats) -> dict[str, Any]:
+        """What stage `at` takes, by name, of images [B, C, H, W]; the stages before it run."""
+        after = self._stages[at].after
+        given = [pixels] if after is None else self._run(after, self.inputs(after, pixels))[1:]
+        names = (one.name for one in self._sessions[at].get_inputs())
+        return dict(zip(names, given, strict=True))
+
+    def logits(self, batches: Iterator[Floats]) -> Floats:
+        """[N, stages, classes] of batches of images, nobody leaving."""
+        found = []
+        for pixels in batches:
+            held: dict[int | None, list[Any]] = {None: [pixels]}
+            answers = []
+            for at, stage in enumerate(self._stages):
+                names = (one.name for one in self._sessions[at].get_inputs())
+                answer, *held[at] = self._run(at, dict(zip(names, held[stage.after], strict=True)))
+                answers.append(answer)
+            found.append(np.stack(answers, axis=1))
+        return np.concatenate(found)
+
+    def _run(self, at: int, given: dict[str, Any]) -> list[Any]:
+        found: list[Any] = self._sessions[at].run(None, given)
+        return found
+
+
+def quantize(
+    stages: Sequence[StageGraph], floats: Path, images: Floats, out: Path
+) -> Iterator[StageGraph]:
+    """Write the int8 graph of each stage to `out / stage.file`, and yield the stage.
+
+    stages: all of a network's, as `graphs.layout` has them.  floats: the folder of their float32 graphs.
+    images: of the calibration split, normalized, [N, C, H, W]; some of them are used, spread evenly.
+
+    Raises OfframpError for a stage that cannot be quantized.
+    """
+    some = images[np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST)).round().astype(int))]
+    network = Layers(stages, floats)
+    for at, stage in enumerate(stages):
+        (out / stage.file).parent.mkdir(parents=True, exist_ok=True)
+        given = (network.inputs(at, batch) for batch in batches(some))
+        _quantize(floats / stage.file, given, out / stage.file, stage.exit)
+        yield stage
+
+
+def batches(images: Floats, size: int = BATCH) -> Iterator[Floats]:
+    """[B, …] each, in order."""
+    for first in range(0, len(images), size):
+        yield images[first : first + size]
+
+
+def _quantize(source: Path, given: Iterator[dict[str, Any]], out: Path, exit: int) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Any] | None:
+            return next(given, None)
+
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch, _quiet():
+        ready = Path(scratch) / "ready.onnx"
+        try:
+            # Batch normalization is folded into convolutions, which then have one rounding, not two.
+            quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(ready),
+                str(out),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        except Exception as error:  # the quantizer raises whatever its parts raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise OfframpError(
+                f"the layers up to exit {exit} cannot be quantized ({reason}); export without --int8"
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer's logging of what it leaves in float32, and its remarks to developers, left out."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def loss(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> float:
+    """Accuracy on the calibration images that int8 costs, of the policy or of the full network,
+    whichever loses more."""
+    (old, was), (new, now) = (_accuracies(*pair) for pair in (before, after))
+    return max(old - new, was - now)
+
+
+def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
+    """Of the policy and of the full network, on calibration."""
+    rows = trained.calibration
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    return float(taken(right.astype(np.float64), rule.leaves(rows.logits)).mean()), float(
+        right[:, -1].mean()
+    )
+
+
+def join(every: Sequence[StageGraph], folder: Path, parts: Sequence[StageGraph], out: Path) -> None:
+    """Write the graphs of `parts`, the stages between the exits of a policy, made of those of all exits:
+    heads that nobody leaves by are cut off, and what was between them put together. The integers that
+    flow stay the same.
+
+    every: the stages of all exits, whose graphs lie in `folder`.
+    """
+    for part in parts:
+        chain = [s for s in every if s.trunk == part.trunk and part.first <= s.exit <= part.exit]
+        path = out / part.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _joined([folder / stage.file for stage in chain], part.carries, path)
+
+
+def _joined(files: Sequence[Path], carries: bool, out: Path) -> None:
+    import onnx
+    from onnx import compose
+    from onnx.utils import Extractor
+
+    last = len(files) - 1
+    made: Any = None
+    for at, file in enumerate(files):
+        graph = compose.add_prefix(
+            onnx.load(file), f"part{at}_", rename_inputs=at > 0, rename_outputs=at < last
+        )
+        logits, *carried = [tensor.name for tensor in graph.graph.output]
+        wanted = carried if at < last else [logits, *(carried if carries else [])]
+        given = [tensor.name for tensor in graph.graph.input]
+        if made is None:
+            made = Extractor(graph).extract_model(given, wanted)
+            continue
+        pairs = list(zip((tensor.name for tensor in made.graph.output), given, strict=True))
+        made = compose.merge_models(made, graph, io_map=pairs, outputs=wanted)
+    onnx.save(made, out)

@@ -1,0 +1,172 @@
+// An early-exit network in stages, as run.py runs it: pixels, scores, and where an image leaves.
+
+const PRECISION = 22; // bits of Pillow's coefficients for 8-bit pixels
+
+/** Pillow's bilinear filter, stretched over what is made smaller: for each place, where it begins, and whole weights. */
+function weights(from, to) {
+  const scale = from / to;
+  const stretch = Math.max(scale, 1);
+  const found = [];
+  for (let at = 0; at < to; at++) {
+    const center = (at + 0.5) * scale;
+    const first = Math.max(Math.trunc(center - stretch + 0.5), 0);
+    const last = Math.min(Math.trunc(center + stretch + 0.5), from);
+    const parts = [];
+    let total = 0;
+    for (let x = first; x < last; x++) {
+      const part = Math.max(1 - Math.abs((x - center + 0.5) / stretch), 0);
+      parts.push(part);
+      total += part;
+    }
+    found.push([first, parts.map((part) => Math.trunc(0.5 + (part / total) * 2 ** PRECISION))]);
+  }
+  return found;
+}
+
+const clipped = (sum) => Math.min(Math.max(Math.floor(sum / 2 ** PRECISION), 0), 255);
+
+/** One channel resized along x, then along y, each rounded to 8 bits: what Pillow does. */
+function resized(plane, height, width, toHeight, toWidth) {
+  let source = plane;
+  if (toWidth !== width) {
+    const made = new Uint8Array(height * toWidth);
+    weights(width, toWidth).forEach(([first, parts], x) => {
+      for (let y = 0; y < height; y++) {
+        let sum = 2 ** (PRECISION - 1);
+        for (let i = 0; i < parts.length; i++) sum += source[y * width + first + i] * parts[i];
+        made[y * toWidth + x] = clipped(sum);
+      }
+    });
+    source = made;
+  }
+  if (toHeight !== height) {
+    const made = new Uint8Array(toHeight * toWidth);
+    weights(height, toHeight).forEach(([first, parts], y) => {
+      for (let x = 0; x < toWidth; x++) {
+        let sum = 2 ** (PRECISION - 1);
+        for (let i = 0; i < parts.length; i++) sum += source[(first + i) * toWidth + x] * parts[i];
+        made[y * toWidth + x] = clipped(sum);
+      }
+    });
+    source = made;
+  }
+  return source;
+}
+
+/** What the network takes, [C, H, W] of float32. image: RGBA bytes with its width and height. */
+export function pixels(image, how) {
+  const { width, height, data } = image;
+  const [toHeight, toWidth] = how.size;
+  let planes = [0, 1, 2].map((c) => Uint8Array.from({ length: width * height }, (_, i) => data[4 * i + c]));
+  const gray = planes[0].every((red, i) => red === planes[1][i] && red === planes[2][i]);
+  if (how.channels === 1) {
+    if (!gray && !how.gray) throw new Error("the image is in color and the network takes gray");
+    const [red, green, blue] = planes;
+    planes = [red.map((r, i) => (r * 19595 + green[i] * 38470 + blue[i] * 7471 + 0x8000) >> 16)];
+  }
+  let [newHeight, newWidth] = [height, width];
+  if (Array.isArray(how.resize)) [newHeight, newWidth] = how.resize;
+  else if (how.resize !== null) {
+    const short = Math.min(height, width);
+    newHeight = Math.floor((how.resize * height) / short);
+    newWidth = Math.floor((how.resize * width) / short);
+  }
+  const fits = how.crop
+    ? newHeight >= toHeight && newWidth >= toWidth
+    : newHeight === toHeight && newWidth === toWidth;
+  if (!fits) throw new Error(`the image is ${width}×${height} pixels and the network takes ${toWidth}×${toHeight}`);
+  const top = Math.floor((newHeight - toHeight) / 2);
+  const left = Math.floor((newWidth - toWidth) / 2);
+  const made = new Float32Array(planes.length * toHeight * toWidth);
+  planes.forEach((plane, c) => {
+    const large = resized(plane, height, width, newHeight, newWidth);
+    const std = Math.fround(how.std[c]);
+    const scale = Math.fround(1 / Math.fround(255 * std));
+    const shift = Math.fround(Math.fround(-how.mean[c]) / std);
+    for (let y = 0; y < toHeight; y++)
+      for (let x = 0; x < toWidth; x++)
+        made[(c * toHeight + y) * toWidth + x] =
+          Math.fround(Math.fround(large[(y + top) * newWidth + x + left] * scale) + shift);
+  });
+  return made;
+}
+
+/** Softmax under a temperature; null where no largest logit is finite. */
+export function probabilities(logits, temperature) {
+  const largest = Math.max(...logits);
+  if (!Number.isFinite(largest)) return null;
+  const parts = [...logits].map((logit) => Math.exp((logit - largest) / temperature));
+  const total = parts.reduce((sum, part) => sum + part, 0);
+  return parts.map((part) => part / total);
+}
+
+/** The class of the largest logit, the first of a tie; NaN never. */
+export function answer(logits) {
+  let best = 0;
+  const value = (i) => (Number.isNaN(logits[i]) ? -Infinity : logits[i]);
+  for (let i = 1; i < logits.length; i++) if (value(i) > value(best)) best = i;
+  return best;
+}
+
+/** How sure an exit is, as scoring.py has it. past: for patience, [answer, run] of the exit before. */
+const SCORES = {
+  confidence: (shares) => Math.max(...shares),
+  margin: (shares) => {
+    const [first, second = 0] = [...shares].sort((a, b) => b - a);
+    return first - second;
+  },
+  entropy: (shares) => {
+    if (shares.length < 2) return 1;
+    const found = shares.reduce((sum, p) => sum - (p > 0 ? p * Math.log(p) : 0), 0);
+    return Math.max(1 - found / Math.log(shares.length), 0);
+  },
+};
+
+export function score(name, logits, temperature, past) {
+  const shares = probabilities(logits, temperature);
+  if (name === "fixed") return [0, null];
+  if (name === "patience") {
+    const said = shares === null ? -1 : answer(logits);
+    const run = said < 0 ? 0 : past !== null && past[0] === said ? past[1] + 1 : 1;
+    return [run, [said, run]];
+  }
+  return [shares === null ? -Infinity : SCORES[name](shares), null];
+}
+
+/** The stages of a bundle, loaded. */
+export async function open(ort, about) {
+  const stages = [];
+  for (const stage of about.stages) {
+    const session = await ort.InferenceSession.create(stage.file, { executionProviders: ["wasm"] });
+    stages.push({ ...stage, session });
+  }
+  return stages;
+}
+
+/** An image through the stages, one after another: yields what each exit says, until `stop` is heard. */
+export async function* walk(ort, about, stages, input) {
+  const shape = [1, about.preprocessing.channels, ...about.preprocessing.size];
+  const held = new Map([[null, [new ort.Tensor("float32", input, shape)]]]);
+  let past = null;
+  for (const [at, stage] of stages.entries()) {
+    const began = performance.now();
+    const { inputNames, outputNames } = stage.session;
+    const given = Object.fromEntries(inputNames.map((name, i) => [name, held.get(stage.after)[i]]));
+    const found = await stage.session.run(given);
+    const [logits, ...carried] = outputNames.map((name) => found[name]);
+    held.set(at, carried);
+    let sure;
+    [sure, past] = score(about.score, logits.data, stage.temperature, past);
+    const shares = probabilities(logits.data, stage.temperature);
+    const last = at === stages.length - 1;
+    yield {
+      exit: stage.exit,
+      class: answer(logits.data),
+      confidence: shares === null ? 0 : Math.max(...shares),
+      score: sure,
+      leaves: last || (stage.threshold !== null && sure >= stage.threshold),
+      compute: stage.macs / about.plain_macs,
+      milliseconds: performance.now() - began,
+    };
+  }
+}

@@ -1,0 +1,136 @@
+"""A bundle as a folder of static files: a page that answers images in the browser, by onnxruntime-web.
+
+onnxruntime-web comes from npm, and whoever exports installs it: `npm install onnxruntime-web`. Its files
+are copied, so that the page needs no other server.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from offramp.bundle import folder as bundle
+from offramp.bundle.runtime import Bundle, BundleError
+from offramp.errors import OfframpError
+from offramp.files import folder_at
+
+PACKAGE = "onnxruntime-web"
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+PAGE = ("index.html", "style.css", "app.js", "network.js", "icon.svg")
+INSTALL = f"npm install {PACKAGE}"
+
+
+def find_runtime(given: Path | None, near: Path) -> Path:
+    """The folder `dist` of onnxruntime-web: in the npm package `given`, or in the `node_modules` of
+    `near` or of a folder above it, as node looks for it.
+
+    Raises OfframpError where it is not, with how to get it.
+    """
+    above = [near, *near.resolve().parents]
+    places = [folder / "node_modules" / PACKAGE for folder in above] if given is None else [given]
+    for place in places:
+        if all((place / "dist" / name).is_file() for name in RUNTIME):
+            return place / "dist"
+    where = f"{given} has no" if given is not None else f"no folder node_modules from {near} upwards has"
+    raise OfframpError(
+        f"{where} {PACKAGE} with {', '.join(RUNTIME)}; get it with {INSTALL}, and name its folder by "
+        "--onnxruntime-web where that is elsewhere"
+    )
+
+
+def check_place(out: Path, force: bool) -> None:
+    """Raises OfframpError where a page cannot be written to `out`: anything that is there and is no page
+    of ours, or without `force` a page."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OfframpError(f"{out} is no folder; choose a new folder for the page")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    listed = out / bundle.SUMS
+    lines = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
+    ours = {bundle.SUMS, *(line.partition("  ")[2] for line in lines)}
+    files = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    foreign = [path for path in files if path.relative_to(out).as_posix() not in ours]
+    if foreign or not {*PAGE, "bundle.json"} <= ours:
+        raise OfframpError(f"{out} holds other files than a page's; choose a new folder for the page")
+    if not force:
+        raise OfframpError(f"{out} holds a page already; choose a new folder, or give --force")
+
+
+def write(source: Path, out: Path, runtime: Path, force: bool = False) -> None:
+    """Write the page of a bundle, whole or not at all.
+
+    source: the bundle's folder.  runtime: of `find_runtime`.
+
+    Raises OfframpError for a bundle that a page cannot run, and where `out` is taken.
+    """
+    check_place(out, force)
+    about = _about(source)
+    with folder_at(out) as folder:
+        for name in PAGE:
+            page = resources.files(__package__).joinpath("site", name)
+            (folder / name).write_bytes(page.read_bytes())
+        (folder / "ort").mkdir()
+        for name in RUNTIME:
+            shutil.copyfile(runtime / name, folder / "ort" / name)
+        (folder / "stages").mkdir()
+        for stage in about["stages"]:
+            shutil.copyfile(source / stage["file"], folder / stage["file"])
+        bundle.write_json(folder / "bundle.json", about)
+        bundle.seal(folder)
+        check_place(out, force)
+
+
+def _about(source: Path) -> dict[str, Any]:
+    """What the page reads of a bundle, which is checked."""
+    try:
+        found = Bundle(source, threads=1)
+    except BundleError as error:
+        raise OfframpError(str(error)) from None
+    if found.normalized:
+        raise OfframpError(
+            f"{source} takes numbers that were normalized beforehand, and how is not known; a page "
+            "answers pictures"
+        )
+    if found.preprocessing.interpolation != "bilinear":
+        raise OfframpError(f"{source} resizes by another filter than bilinear, which the page has not")
+    files = {name for name in found.files if name.endswith(".onnx.data")}
+    if files:
+        raise OfframpError(f"{source} has weights beside its graphs, too large for a page; take int8")
+    layout = json.loads((source / "stages.json").read_text(encoding="utf-8"))
+    card = json.loads((source / "card.json").read_text(encoding="utf-8"))
+    stages = [
+        {
+            "file": row["file"],
+            "exit": stage.exit,
+            "after": stage.after,
+            "threshold": stage.threshold,
+            "temperature": stage.temperature,
+            "macs": stage.macs,
+        }
+        for row, stage in zip(layout["stages"], found.stages, strict=True)
+    ]
+    test = card["test"]
+    name, data = card["network"]["backbone"], card["data"]["name"]
+    bytes_ = sum((source / row["file"]).stat().st_size for row in layout["stages"])
+    return {
+        "title": f"{name} with early exits, on {data}",
+        "about": (
+            f"{len(found.labels)} classes, {len(stages)} exits. An image leaves at the first exit that "
+            "is sure enough of it; what comes after is not computed."
+        ),
+        "footer": (
+            f"On {test['images']:,} test images: {100 * test['accuracy']['value']:.1f} % right at "
+            f"{100 * test['mean_macs'] / layout['plain_macs']:.0f} % of the computation; the full "
+            f"network {100 * test['full_accuracy']['value']:.1f} %. {found.precision}, "
+            f"{bytes_ / 1e6:.1f} MB. Trial {card['trial']}."
+        ),
+        "unreliable": list(found.unreliable),
+        "labels": list(found.labels),
+        "score": found.score,
+        "plain_macs": layout["plain_macs"],
+        "preprocessing": found.preprocessing.as_json(),
+        "stages": stages,
+    }

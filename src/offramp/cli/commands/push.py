@@ -1,0 +1,44 @@
+"""`offramp push`: a bundle to the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offramp.cli import options
+from offramp.cli.options import argument, flag, option
+from offramp.cli.render import emit
+
+
+def push(
+    bundle: Annotated[Path, argument("BUNDLE", "A bundle's folder.")],
+    name: Annotated[str, argument("USER/NAME", "Where it goes on the hub.")],
+    license: Annotated[
+        str, option("ID", "The license that you give it: mit, apache-2.0, …", "--license")
+    ],
+    dataset: Annotated[
+        str | None, option("USER/NAME", "The data set of the hub that it was trained on.")
+    ] = None,
+    private: Annotated[bool, flag("--private", "Show a new repository to nobody else.")] = False,
+    json: options.JsonOption = False,
+) -> None:
+    """Put a bundle on the Hugging Face hub, with a model card.
+
+    The card says license, accuracy, data, what it is meant for and its limits. Sign in beforehand
+    (hf auth login), or set HF_TOKEN. Folders of this machine are left out of it.
+
+    \b
+    Examples:
+      offramp push bundle/ me/flowers --license mit
+      offramp predict hf:me/flowers photo.jpg
+    """
+    from offramp.bundle import hub
+
+    address = hub.push(bundle, name, license, dataset, private)
+    if json:
+        emit({"address": address, "bundle": f"{hub.PREFIX}{hub.place(name)[0]}"})
+    else:
+        typer.echo(f"Pushed: {address}")
+        typer.echo(f"Use it: offramp predict {hub.PREFIX}{hub.place(name)[0]} IMAGES")

@@ -1,0 +1,93 @@
+"""`offramp serve`: a bundle behind HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from offramp import units
+from offramp.cli.options import argument, option
+from offramp.errors import OfframpError
+
+if TYPE_CHECKING:
+    from offramp.bundle.runtime import Bundle
+
+NEEDED = ("onnxruntime", "starlette", "uvicorn", "prometheus_client")
+PATIENCE_S = 30  # for what was taken, when the server is asked to end
+
+
+def serve(
+    bundle: Annotated[str, argument("BUNDLE", "A bundle's folder, or hf:USER/NAME.")],
+    host: Annotated[str, option("ADDRESS", "Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, option("N", "The port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    max_wait: Annotated[str, option("TIME", "How long an image waits for others.")] = "2ms",
+    max_batch: Annotated[int, option("N", "Images answered together at most.", min=1)] = 32,
+    queue: Annotated[int, option("N", "Requests taken at a time; others are told 503.", min=1)] = 256,
+    max_body: Annotated[str, option("SIZE", "Of a request; a larger one is told 413.")] = "10MB",
+    threads: Annotated[
+        int | None, option("N", "Threads of onnxruntime. By default as many as cores.", min=1)
+    ] = None,
+) -> None:
+    """Answer images over HTTP, each as soon as it leaves.
+
+    POST an image file to /predict; the answer is JSON. What arrives while an image waits is answered
+    together with it. /health says that it runs, /metrics is for Prometheus, with the share of images by
+    exit. Ctrl-C or SIGTERM ends it once everything that was taken is answered. Nobody is asked who they
+    are: put a proxy before it where that matters.
+
+    \b
+    Examples:
+      offramp serve bundle/
+      curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        said = ", ".join(missing)
+        raise OfframpError(f"serve needs {said}; install with: pip install 'offramp[serve]'")
+    import uvicorn
+
+    from offramp.serve.app import Limits, make_app
+
+    limits = Limits(
+        batch=max_batch,
+        wait=units.parse(max_wait, units.TIME, "--max-wait"),
+        queue=queue,
+        body=int(units.parse(max_body, units.SIZE, "--max-body")),
+    )
+    found = _opened(bundle, threads)
+    for reason in found.unreliable:
+        typer.echo(f"Unreliable: {reason}.", err=True)
+    app = make_app(found, limits)
+    try:
+        listening = socket.create_server((host, port), family=_family(host))
+    except OSError as error:
+        raise OfframpError(
+            f"cannot listen at {host}:{port} ({error.strerror or error}); choose another --port"
+        ) from error
+    with listening:
+        shown = f"[{host}]" if ":" in host else host
+        at = listening.getsockname()[1]
+        typer.echo(f"{found.path.name}: POST images to http://{shown}:{at}/predict", err=True)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE_S
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _opened(bundle: str, threads: int | None) -> Bundle:
+    from offramp.bundle.hub import local
+    from offramp.bundle.runtime import Bundle, BundleError
+
+    folder = local(bundle) or Path(bundle)
+    try:
+        return Bundle(folder, threads)
+    except BundleError as error:
+        raise OfframpError(str(error)) from None

@@ -1,0 +1,210 @@
+"""Times of stages that a device wrote down, in the place of MACs: `run.py --measure --out FILE`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from offramp.errors import OfframpError
+from offramp.policy.calibrate import MeasuredCosts
+from offramp.policy.costs import Costs
+
+SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take at most
+LARGEST = 1 << 26  # bytes of a file that is looked at
+Milliseconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    batch: Annotated[int, Field(ge=1, le=1 << 20)]
+    exit: Annotated[int, Field(ge=1, le=1 << 20)]
+    macs: Annotated[int, Field(ge=1)]
+    mean: Milliseconds
+    p50: Milliseconds
+    p95: Milliseconds
+
+
+class _Machine(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    processor: Annotated[str, Field(max_length=200)]
+    cores: Annotated[int, Field(ge=1, le=1 << 20)]
+    system: Annotated[str, Field(max_length=200)]
+    python: Annotated[str, Field(max_length=200)]
+    onnxruntime: Annotated[str, Field(max_length=200)]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    format: Literal["offramp-stage-times-1"]
+    device: Text
+    precision: Literal["float32", "int8"]
+    threads: Annotated[int, Field(ge=1, le=1 << 20)]
+    machine: _Machine
+    repeats: Annotated[int, Field(ge=1)]
+    stages: Annotated[list[_Row], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a bundle, with the head of its exit. macs: of an image that leaves here, from the
+    start.  mean, p50, p95: seconds of a batch."""
+
+    exit: int
+    macs: int
+    mean: float
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """What a device wrote down. source: the file.  stages: by images at once, in order of exits."""
+
+    source: str
+    device: str
+    precision: str
+    threads: int
+    repeats: int
+    machine: Mapping[str, Any]
+    stages: Mapping[int, tuple[Stage, ...]]
+
+
+def read(path: Path) -> StageTimes:
+    """Read and check the file of a device. Raises OfframpError: one line that names what is wrong."""
+    remedy = "measure again on the device: python run.py --measure --out FILE"
+    try:
+        if path.stat().st_size > LARGEST:
+            raise OfframpError(f"the stage times {path} are no file of run.py: too large; {remedy}")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise OfframpError(f"there are no stage times {path}; {remedy}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise OfframpError(
+            f"cannot read the stage times {path} ({reason}); give another file"
+        ) from error
+    try:
+        return _parse(text, str(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise OfframpError(f"{path}: {where or 'file'}: {first['msg'].lower()}; {remedy}") from None
+    except ValueError as error:
+        raise OfframpError(f"{path}: {error}; {remedy}") from None
+
+
+def _parse(text: str, source: str) -> StageTimes:
+    """Raises ValueError."""
+    file = _File.model_validate_json(text)
+    stages: dict[int, tuple[Stage, ...]] = {}
+    for row in file.stages:
+        known = stages.get(row.batch, ())
+        if known and known[-1].exit >= row.exit:
+            raise ValueError(f"stages: exits of batch {row.batch} must ascend, got {row.exit}")
+        if row.p50 > row.p95:
+            raise ValueError(f"stages: p50 of exit {row.exit} is above its p95")
+        times = (row.mean / 1000, row.p50 / 1000, row.p95 / 1000)
+        stages[row.batch] = (*known, Stage(row.exit, row.macs, *times))
+    if len({tuple((s.exit, s.macs) for s in rows) for rows in stages.values()}) > 1:
+        raise ValueError("stages: every batch must have the same exits and MACs")
+    machine = file.machine.model_dump(mode="json")
+    about = (file.device, file.precision, file.threads, file.repeats)
+    return StageTimes(source, *about, machine, stages)
+
+
+def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p95"]) -> MeasuredCosts:
+    """What a device takes, for `policy.calibrate`. costs: MACs of the trial's network.  of: what stands
+    for the rounds of a stage.
+
+    A stage was measured with its exit's head. Where a policy leaves that head out, its time is counted
+    all the same, so what is promised is rather too slow than too fast.
+
+    Raises OfframpError for times of another network, or without this batch or an exit.
+    """
+    rows = times.stages.get(batch)
+    if rows is None:
+        known = ", ".join(map(str, sorted(times.stages)))
+        raise OfframpError(
+            f"{times.source} has no times of batch {batch}, only of {known}; choose one by --batch, or "
+            f"measure it: python run.py --measure --batch {batch} --out FILE"
+        )
+    exits = [row.exit for row in rows]
+    if exits != list(costs.exits):
+        raise OfframpError(
+            f"{times.source} has times of exits {', '.join(map(str, exits))}, and the trial has "
+            f"{', '.join(map(str, costs.exits))}; measure a bundle of offramp export --to-measure"
+        )
+    if [row.macs for row in rows] != list(costs.leaving(range(len(exits)))):
+        raise OfframpError(
+            f"{times.source} is of another network than the trial's, whose MACs differ; measure a "
+            "bundle of this trial, or of one of the same backbone, exits and image size"
+        )
+    upper, median = (_costs(rows, costs, batch, name) for name in (of, "p50"))
+    record = {
+        "source": "stage-times",
+        "device": times.device,
+        "precision": times.precision,
+        "batch": batch,
+        "of": of,
+        **_seconds(median, batch, ""),
+        **_seconds(upper, batch, "_used"),
+        "threads": times.threads,
+        "repeats": times.repeats,
+        "doubts": list(_doubts(rows, times)),
+        "machine": {**times.machine, "device": times.device, "threads": times.threads},
+    }
+    return MeasuredCosts(upper, median, record)
+
+
+def of_file(path: Path, costs: Costs, batch: int, kind: str) -> MeasuredCosts:
+    """`measured` of a file. kind: of the target; one of the 95th percentile goes by those of stages."""
+    return measured(read(path), costs, batch, "p95" if kind == "max-p95-latency" else "mean")
+
+
+def recorded(record: Mapping[str, Any], costs: Costs) -> MeasuredCosts:
+    """The times that a policy file keeps, as `calibrate` took them; KeyError where it has none."""
+    used = "_used" if "segments_used" in record else "_p90"
+    upper, median = (_again(record, ending, costs) for ending in (used, ""))
+    return MeasuredCosts(upper, median, record)
+
+
+def _again(record: Mapping[str, Any], ending: str, costs: Costs) -> Costs:
+    segments, heads = (
+        tuple(round(1e9 * seconds / record["batch"]) for seconds in record[f"{part}{ending}"])
+        for part in ("segments", "heads")
+    )
+    return Costs(segments, heads, costs.owners, costs.exits)
+
+
+def _seconds(costs: Costs, batch: int, ending: str) -> dict[str, list[float]]:
+    """As a record keeps them: seconds of a batch."""
+    parts = {"segments": costs.segments, "heads": costs.heads}
+    return {f"{name}{ending}": [1e-9 * batch * n for n in part] for name, part in parts.items()}
+
+
+def _costs(rows: Sequence[Stage], costs: Costs, batch: int, of: str) -> Costs:
+    """Nanoseconds an image: a stage's time is that of its last segment. A stage that begins at the
+    pixels, on a trunk of its own, has earlier segments in it, whose times are taken off."""
+    segments = [0] * len(costs.segments)
+    newest: dict[int, int] = {}
+    for row in rows:
+        trunk = costs.owners[row.exit - 1]
+        before = sum(segments[newest.get(trunk, 0) : row.exit])
+        segments[row.exit - 1] = max(round(1e9 * getattr(row, of) / batch) - before, 0)
+        newest[trunk] = row.exit
+    return Costs(tuple(segments), (0,) * len(costs.heads), costs.owners, costs.exits)
+
+
+def _doubts(rows: Sequence[Stage], times: StageTimes) -> Iterator[str]:
+    median, late = sum(row.p50 for row in rows), sum(row.p95 for row in rows)
+    if late > SPREAD * median:
+        yield (
+            f"times of {times.device} are unsteady: one round in twenty takes {late / median:.2g} times "
+            f"the median or more, and {SPREAD:g} times is trusted; measure again when the device has "
+            "nothing else to do"
+        )

@@ -1,0 +1,222 @@
+"""The web application: POST /predict, GET /health, GET /metrics, GET / for what is served."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+    generate_latest,
+)
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from offramp.bundle.preprocessing import FORMATS
+from offramp.bundle.runtime import Bundle
+from offramp.serve.batching import Answer, Batcher
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
+
+
+@dataclass(frozen=True)
+class Limits:
+    """batch: images answered together at most.  wait: seconds that an image waits for others.  queue:
+    requests that are taken at a time.  body: bytes of a request.  pixels: of an image.  read: seconds
+    in which a request must be there."""
+
+    batch: int = 32
+    wait: float = 0.002
+    queue: int = 256
+    body: int = 10_000_000
+    pixels: int = 50_000_000
+    read: float = 30.0
+
+
+class Refused(Exception):
+    """A request that has no answer, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Metrics:
+    """What Prometheus reads, in a registry of its own."""
+
+    def __init__(self, exits: tuple[int, ...]) -> None:
+        self.registry = registry = CollectorRegistry()
+        more: Any = {"registry": registry}
+        self.requests = Counter("offramp_requests", "Requests, by status", ["status"], **more)
+        self.answers = Counter("offramp_answers", "Images answered, by exit", ["exit"], **more)
+        self.compute = Summary(
+            "offramp_compute_share", "MACs of an image against the network without early exits", **more
+        )
+        self.seconds = Histogram(
+            "offramp_request_seconds", "From the request to its answer", buckets=SECONDS, **more
+        )
+        self.batches = Histogram(
+            "offramp_batch_images", "Images that an image was answered with", buckets=IMAGES, **more
+        )
+        self.taken = Gauge("offramp_taken", "Requests that are taken and not answered yet", **more)
+        share = Gauge("offramp_exit_share", "Share of images by exit, since the start", ["exit"], **more)
+        self._count = dict.fromkeys(exits, 0)
+        for exit in exits:
+            self.answers.labels(exit)
+            share.labels(exit).set_function(partial(self._share, exit))
+
+    def answered(self, answer: Answer, seconds: float) -> None:
+        self._count[answer.exit] += 1
+        self.answers.labels(answer.exit).inc()
+        self.compute.observe(answer.compute)
+        self.seconds.observe(seconds)
+        self.batches.observe(answer.batch)
+
+    def _share(self, exit: int) -> float:
+        return self._count[exit] / max(sum(self._count.values()), 1)
+
+
+def make_app(bundle: Bundle, limits: Limits) -> Starlette:
+    """The application that answers with a bundle. It takes requests between startup and shutdown, which
+    answers what was taken."""
+    service = _Service(bundle, limits)
+    routes = [
+        Route("/", service.about),
+        Route("/health", service.health),
+        Route("/metrics", service.metrics),
+        Route("/predict", service.predict, methods=["POST"]),
+    ]
+    return Starlette(routes=routes, lifespan=service.running)
+
+
+class _Service:
+    """What the routes share. All but `_decoded` and the batcher's thread run in the event loop."""
+
+    def __init__(self, bundle: Bundle, limits: Limits) -> None:
+        self._bundle, self._limits = bundle, limits
+        self._metrics = Metrics(tuple(stage.exit for stage in bundle.stages))
+        self._taken = 0
+
+    @asynccontextmanager
+    async def running(self, _: Starlette) -> AsyncIterator[None]:
+        self._batcher = Batcher(self._bundle, self._limits.batch, self._limits.wait)
+        with ThreadPoolExecutor(DECODERS, "decoding") as self._decoders:
+            yield
+            await asyncio.to_thread(self._batcher.close)
+
+    async def about(self, _: Request) -> Response:
+        bundle = self._bundle
+        height, width = bundle.preprocessing.size
+        return JSONResponse(
+            {
+                "bundle": bundle.path.name,
+                "exits": [stage.exit for stage in bundle.stages],
+                "classes": list(bundle.labels),
+                "input": [bundle.preprocessing.channels, height, width],
+                "precision": bundle.precision,
+                "unreliable": list(bundle.unreliable),
+            }
+        )
+
+    async def health(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, _: Request) -> Response:
+        made = generate_latest(self._metrics.registry)
+        return Response(made, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def predict(self, request: Request) -> Response:
+        """The body is an image file."""
+        began = time.perf_counter()
+        try:
+            if self._taken >= self._limits.queue:
+                raise Refused(503, f"{self._taken} requests wait already; try again")
+            self._taken += 1
+            self._metrics.taken.inc()
+            try:
+                answer = await self._answer(request)
+            finally:
+                self._taken -= 1
+                self._metrics.taken.dec()
+        except Refused as error:
+            return self._refused(error.status, str(error))
+        except ClientDisconnect:
+            return self._refused(499, "the client went away")
+        except Exception as error:  # of the network itself; the server goes on
+            return self._refused(500, f"the network failed ({type(error).__name__})")
+        spent = time.perf_counter() - began
+        self._metrics.answered(answer, spent)
+        self._metrics.requests.labels(200).inc()
+        said = {
+            "class": answer.label,
+            "confidence": answer.confidence,
+            "exit": answer.exit,
+            "compute_share": answer.compute,
+            "milliseconds": 1000 * spent,
+        }
+        marked = {"unreliable": list(self._bundle.unreliable)} if self._bundle.unreliable else {}
+        return JSONResponse({**said, **marked})
+
+    async def _answer(self, request: Request) -> Answer:
+        body = await self._body(request)
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(self._decoders, self._decoded, body)
+        return await asyncio.wrap_future(self._batcher.submit(pixels))
+
+    async def _body(self, request: Request) -> bytes:
+        most = self._limits.body
+        told = request.headers.get("content-length", "")
+        too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller image")
+        if told.isascii() and told.isdigit() and int(told) > most:
+            raise too_large
+        found = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.read):
+                async for part in request.stream():
+                    found += part
+                    if len(found) > most:
+                        raise too_large
+        except TimeoutError:
+            raise Refused(408, f"the body was not there within {self._limits.read:g} seconds") from None
+        return bytes(found)
+
+    def _decoded(self, body: bytes) -> NDArray[np.float32]:
+        """[C, H, W], normalized."""
+        try:
+            with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+                if image.width * image.height > self._limits.pixels:
+                    raise Refused(413, f"the image has more than {self._limits.pixels:,} pixels")
+                pixels = self._bundle.preprocessing.pixels(image)
+        except Refused:
+            raise
+        except UnidentifiedImageError:
+            raise Refused(415, f"the body is none of {', '.join(FORMATS)}") from None
+        except Exception as error:  # decoders raise whatever they like on damaged bytes
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise Refused(422, f"the image cannot be answered: it {said}"[:300]) from None
+        made: NDArray[np.float32] = self._bundle.preprocessing.normalized(pixels[None])[0]
+        return made
+
+    def _refused(self, status: int, reason: str) -> Response:
+        self._metrics.requests.labels(status).inc()
+        headers = {"Retry-After": "1"} if status == 503 else {}
+        return JSONResponse({"error": reason}, status_code=status, headers=headers)

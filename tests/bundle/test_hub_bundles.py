@@ -1,0 +1,161 @@
+"""`offramp push` and `hf:USER/NAME`, against a hub on the loopback."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fake_hub import TOKEN, Hub, serving
+from offramp.bundle import hub
+from offramp.bundle.folder import seal
+from offramp.bundle.runtime import Bundle, BundleError
+from refusal import refuses
+
+pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # its own upload
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub that this process asks, with a cache of its own."""
+    from huggingface_hub import constants
+
+    with serving() as found:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "ENDPOINT", found.address)
+        template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        yield found
+
+
+def front(text: str) -> dict[str, object]:
+    """The YAML of a model card."""
+    assert text.startswith("---\n")
+    found = yaml.safe_load(text.split("---")[1])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_what_is_pushed_answers_when_it_is_fetched(there: Hub, leaving: Path, tmp_path: Path) -> None:
+    address = hub.push(leaving, "me/digits", "mit", dataset="ylecun/mnist", private=True)
+    assert address.startswith(f"{there.address}/me/digits/commit/") and there.private["me/digits"]
+    files = there.repos["me/digits"]
+    card = front(files["README.md"].decode())
+    assert card["license"] == "mit" and card["datasets"] == ["ylecun/mnist"]
+    assert card["pipeline_tag"] == "image-classification"
+    results = card["model-index"][0]["results"][0]  # type: ignore[index]
+    made = json.loads((leaving / "card.json").read_text())
+    values = {metric["name"]: metric["value"] for metric in results["metrics"]}
+    assert values["Accuracy of the full network"] == pytest.approx(
+        made["test"]["full_accuracy"]["value"], abs=1e-6
+    )
+    text = files["README.md"].decode()
+    assert "## What is promised" in text and made["intended"].split(".")[0] in text
+    folder = hub.local("hf:me/digits")
+    assert folder is not None and sorted(p.name for p in (folder / "stages").iterdir()) == [
+        f"exit-{k}.onnx" for k in (1, 2, 3)
+    ]
+    noise = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)
+    np.testing.assert_array_equal(
+        Bundle(folder).predict(noise).logits, Bundle(leaving).predict(noise).logits
+    )
+
+    # Another bundle in its place: one commit, and no stage of the first is left behind.
+    smaller = Path(shutil.copytree(leaving, tmp_path / "smaller"))
+    layout = json.loads((smaller / "stages.json").read_text())
+    layout["stages"] = layout["stages"][:2]
+    (smaller / "stages.json").write_text(json.dumps(layout))
+    (smaller / "stages" / "exit-3.onnx").unlink()
+    seal(smaller)
+    hub.push(smaller, "me/digits", "mit")
+    assert there.commits == 2 and "stages/exit-3.onnx" not in there.repos["me/digits"]
+
+
+def test_folders_of_this_machine_stay_here(there: Hub, leaving: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(leaving, tmp_path / "mine"))
+    card = json.loads((bundle / "card.json").read_text())
+    card["data"]["provenance"]["root"] = "/home/somebody/secret"
+    (bundle / "card.json").write_text(json.dumps(card))
+    seal(bundle)
+    hub.push(bundle, "me/digits", "mit")
+    assert not any(b"somebody" in data for data in there.repos["me/digits"].values())
+    assert "/home/somebody/secret" in (bundle / "card.json").read_text()  # one's own is as it was
+    folder = hub.local("hf:me/digits")
+    assert folder is not None and Bundle(folder).labels  # and sums are those of what was pushed
+
+
+def test_a_changed_download_is_refused(there: Hub, leaving: Path) -> None:
+    hub.push(leaving, "me/digits", "mit")
+    files = there.repos["me/digits"]
+    files["stages/exit-2.onnx"] = files["stages/exit-2.onnx"][:-1] + b"x"
+    folder = hub.local("hf:me/digits")
+    assert folder is not None
+    with pytest.raises(BundleError, match=r"exit-2\.onnx has been changed"):
+        Bundle(folder)
+
+
+def test_nothing_else_is_fetched_and_no_code_of_a_bundle_runs(
+    there: Hub, leaving: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(leaving, tmp_path / "mine"))
+    trap = tmp_path / "it-ran"
+    for name in ("run.py", "scoring.py", "preprocessing.py"):
+        (bundle / name).write_text(f"open({str(trap)!r}, 'w')\n")
+    seal(bundle)
+    hub.push(bundle, "me/digits", "mit")
+    there.repos["me/digits"] |= {"model.pkl": b"x", "stages/code.py": b"x", "pytorch_model.bin": b"x"}
+    folder = hub.local("hf:me/digits")
+    assert folder is not None
+    fetched = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert not fetched & {"model.pkl", "stages/code.py", "pytorch_model.bin"}
+    noise = np.zeros((1, 8, 8, 1), np.float32)
+    assert Bundle(folder).predict(noise).classes.shape == (1,) and not trap.exists()
+
+
+def test_mistakes_are_a_line(
+    there: Hub, leaving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses("is no place on the hub; give hf:USER/NAME", hub.local, "hf:digits")
+    refuses("is no place on the hub", hub.local, "hf:../..")
+    refuses("hf:me/nothing cannot be fetched .*network", hub.local, "hf:me/nothing")
+    assert hub.local("bundle/") is None
+    refuses("is no license of the hub", hub.push, leaving, "me/digits", "MIT license!")
+    refuses("is no bundle", hub.push, tmp_path, "me/digits", "mit")
+    there.repos["me/other"] = {"README.md": b"x"}
+    refuses("cannot be fetched|is no bundle", hub.local, "hf:me/other")
+    monkeypatch.setenv("HF_TOKEN", "another")
+    refuses("cannot be pushed to me/digits", hub.push, leaving, "me/digits", "mit")
+
+
+def test_predict_from_the_hub(there: Hub, leaving: Path, tmp_path: Path) -> None:
+    """As a user does it: HF_ENDPOINT names the hub."""
+    hub.push(leaving, "me/digits", "mit")
+    from sklearn.datasets import load_digits
+
+    Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save(tmp_path / "a.png")
+    environment = {**os.environ, "HF_ENDPOINT": there.address, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "offramp", "predict", "hf:me/digits", "a.png"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hf:me/digits: where images left" in done.stdout
+    with (tmp_path / "answers.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    expected = Bundle(leaving).predict([Image.open(tmp_path / "a.png")])
+    assert row["class"] == expected.labels[0] and int(row["exit"]) == expected.exits[0]

@@ -1,0 +1,132 @@
+"""`export --int8`: stages quantized one by one, thresholds solved again, a loss refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bundle_kit import digits_store, export_to, policy_of
+
+from offramp.bundle import graphs, int8, parity
+from offramp.bundle.export import Asked
+from offramp.bundle.runtime import Bundle
+from offramp.data import DataSpec, load, normalize
+from offramp.policy import policy as policies
+from offramp.policy.calibrate import calibrate, target
+from offramp.policy.candidates import SplitLogits
+from offramp.policy.policy import Policy
+from offramp.store.store import Store
+from offramp.study import trained as trial
+from offramp.study.run.trials import load_network
+from refusal import refuses
+
+ASKED = Asked(measure=False, anyway=True, int8=0.05)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", "separate"))
+
+
+def solved(store: Store, strategy: str) -> Policy:
+    """The policy of `offramp calibrate --max-accuracy-loss 0.1`."""
+    trained = trial.read(store, strategy)
+    rows = (trained.validation, trained.calibration)
+    return trial.policy_of(trained, calibrate(*rows, trained.costs, target(max_accuracy_loss=0.1)))
+
+
+@pytest.mark.parametrize("strategy", ["joint", "separate"])
+def test_it_answers_in_int8_as_it_was_calibrated(strategy: str, store: Store, tmp_path: Path) -> None:
+    rule = solved(store, strategy)
+    card = export_to(tmp_path / "b", store, rule, ASKED).card
+    bundle = Bundle(tmp_path / "b")
+    assert bundle.precision == card["precision"] == "int8"
+    for stage in bundle.stages:
+        graph = onnx.load(stage.file).graph
+        types = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1}
+        assert types == {onnx.TensorProto.INT8}, stage.file  # every weight
+        assert "QuantizeLinear" in {node.op_type for node in graph.node}
+    again = policies.read(tmp_path / "b" / "policy.json")
+    assert again.thresholds != rule.thresholds  # solved on other logits
+    assert again.calibration.target == rule.calibration.target
+    float32, small = card["int8"]["beside"]
+    trained = trial.read(store, strategy)
+    right = trained.test.logits[:, -1].argmax(axis=1) == trained.test.labels
+    assert float32["full_accuracy"] == pytest.approx(right.mean())
+    assert abs(small["accuracy"] - float32["accuracy"]) < 0.08 and card["int8"]["lost"] <= 0.05
+    assert card["check"]["images"] == 100 and card["check"]["share"] <= parity.SHARE
+    said = (tmp_path / "b" / "card.md").read_text()
+    assert "## In int8" in said and "| bytes of all stages |" in said
+
+
+def test_what_costs_more_than_is_allowed_is_refused(store: Store, tmp_path: Path) -> None:
+    rule = solved(store, "joint")
+    asked = replace(ASKED, int8=-1.0)
+    refuses(
+        r"int8 costs -?\d+\.\d\d points .* --int8-loss", export_to, tmp_path / "b", store, rule, asked
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_without_the_images_there_is_no_int8(store: Store, tmp_path: Path) -> None:
+    asked = replace(ASKED, root=str(tmp_path))  # digits take no root
+    refuses(
+        "int8 is calibrated on the trial's images",
+        export_to,
+        tmp_path / "b",
+        store,
+        solved(store, "joint"),
+        asked,
+    )
+
+
+@pytest.mark.parametrize("strategy", ["joint", "separate"])
+def test_a_head_is_cut_off_and_the_others_answer_as_before(
+    strategy: str, store: Store, tmp_path: Path
+) -> None:
+    trained = trial.read(store, strategy)
+    net = load_network(store, trained.id, torch.device("cpu"))
+    every = graphs.layout(net.trunk_of, trained.exits)
+    data = load(DataSpec("digits", train_images=300, test_images=100))
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    images = normalize(data.calibration.images, mean, std).numpy()
+    list(graphs.export(net, every, tmp_path / "float"))
+    list(int8.quantize(every, tmp_path / "float", images, tmp_path / "int"))
+    # What a stage is calibrated on is what PyTorch's segments before it put out.
+    layers = int8.Layers(every, tmp_path / "float")
+    with torch.inference_mode():
+        carried = net.segment(1)(torch.from_numpy(images[:5]))
+    for given, tensor in zip(layers.inputs(1, images[:5]).values(), carried, strict=False):
+        expected = tensor.numpy() if strategy == "joint" else images[:5]
+        np.testing.assert_allclose(given, expected, atol=1e-5)
+    parts = graphs.layout(net.trunk_of, [trained.exits[0], trained.exits[-1]])
+    int8.join(every, tmp_path / "int", parts, tmp_path / "joined")
+    before = int8.Layers(every, tmp_path / "int").logits(int8.batches(images))
+    after = int8.Layers(parts, tmp_path / "joined").logits(int8.batches(images))
+    np.testing.assert_allclose(after, before[:, [0, -1]], atol=1e-4)
+    exact = int8.Layers(every, tmp_path / "float").logits(int8.batches(images))
+    assert np.abs(before - exact).max() > 1e-3  # it was quantized indeed
+    assert (before.argmax(-1) == exact.argmax(-1)).mean() > 0.9
+
+
+def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -> None:
+    rule = solved(store, "joint")
+    export_to(tmp_path / "b", store, rule, ASKED)
+    again = policies.read(tmp_path / "b" / "policy.json")
+    data = load(DataSpec("digits", train_images=300, test_images=100))
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    pixels = normalize(data.test.images, mean, std).numpy()
+    never = policy_of(store, "joint", "confidence", (None,) * len(again.exits))
+    rows = SplitLogits(trial.read(store, "joint").test.logits, data.test.labels.numpy())
+    refuses(
+        "points of accuracy and .* nothing was written",
+        parity.alike,
+        Bundle(tmp_path / "b"),
+        never,
+        rows,
+        pixels,
+    )

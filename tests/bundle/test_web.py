@@ -1,0 +1,208 @@
+"""`export --web` in a headless Chromium, with a plain file server: it answers as `predict` does."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundle_kit import export_to
+from PIL import Image
+
+from offramp.bundle import web
+from offramp.bundle.runtime import Bundle
+from offramp.errors import OfframpError
+from refusal import refuses
+from support import run_all
+
+HERE = Path(__file__)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The address of a plain file server, and what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_: Any) -> None:
+            asked.append(self.path)
+
+    make = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/", asked
+        server.shutdown()
+        thread.join()
+
+
+def engine() -> Path:
+    try:
+        return web.find_runtime(None, HERE.parent)
+    except OfframpError as error:
+        pytest.skip(f"the page is not opened here: {error}")
+
+
+def wait(browser: Any, script: str) -> None:
+    until = time.monotonic() + 120
+    while not browser.execute_script(f"return {script}"):
+        assert time.monotonic() < until, browser.get_log("browser")
+        time.sleep(0.02)
+
+
+def show(browser: Any, address: str, width: int = 1400, colors: str = "light") -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": colors}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get(address)
+    wait(browser, "document.documentElement.dataset.ready === 'yes'")
+
+
+def answers(browser: Any, files: list[Path]) -> list[tuple[str, str, str, int]]:
+    """File, class, confidence and exit of each, as the page shows them."""
+    browser.find_element("id", "files").send_keys("\n".join(map(str, files)))
+    wait(browser, f"document.documentElement.dataset.answered === '{len(files)}'")
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('#rows tr')].map("
+        "(r) => [...r.children].map((c) => c.textContent))"
+    )
+    return [(name, label, sure, int(exit)) for name, label, sure, exit, _ in reversed(rows)]
+
+
+@pytest.fixture(scope="module")
+def colored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of color images that are resized and cropped, with margins and temperatures."""
+    folder = tmp_path_factory.mktemp("colored")
+    return photos_bundle(folder)
+
+
+def photos_bundle(folder: Path) -> Path:
+    chance = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for label in ("dark", "light"):
+            place = folder / "photos" / split / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                noise = chance.integers(0, 120, (40, 48, 3)) + (100 if label == "light" else 0)
+                Image.fromarray(noise.astype(np.uint8)).save(place / f"{i}.png")
+    from offramp.study.plan.plan import make_plan
+    from offramp.study.spec import file as spec
+
+    study = spec.parse(
+        {
+            "seeds": [1],
+            "strategies": ["two-stage"],
+            "backbone": "digits-cnn",
+            "exits": {"taps": ["blocks.0"], "head": "linear"},
+            "data": {
+                "name": "folder",
+                "root": str(folder / "photos"),
+                "size": 16,
+                "fit": "crop",
+                "resize": 20,
+            },
+            "recipe": {"epochs": 1, "batch_size": 16},
+        }
+    )
+    store = run_all(make_plan(study), folder / "runs")[0]
+    from bundle_kit import halving
+
+    export_to(folder / "bundle", store, halving(store, "two-stage", "margin"))
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("kind", ["leaving", "colored"])
+def test_it_answers_as_predict_does(
+    kind: str, browser: Any, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    web.write(folder, tmp_path / "site", engine())
+    bundle = Bundle(folder, threads=1)
+    files = []
+    if kind == "leaving":
+        from sklearn.datasets import load_digits
+
+        for i, image in enumerate(load_digits().images[:12]):
+            files.append(tmp_path / f"{i}.png")
+            Image.fromarray((image * 15).astype(np.uint8)).save(files[-1])
+    else:
+        chance = np.random.default_rng(1)
+        for i, (height, width) in enumerate(
+            [(40, 48), (21, 20), (97, 33), (20, 20), (150, 300), (16, 16)]
+        ):
+            coarse = chance.integers(0, 255, (height // 4 + 1, width // 4 + 1, 3)).astype(np.uint8)
+            files.append(tmp_path / f"{i}.png")
+            Image.fromarray(coarse).resize((width, height)).save(files[-1])
+    told = bundle.predict([Image.open(file) for file in files])
+    with served(tmp_path / "site") as (address, asked):
+        show(browser, address)
+        found = answers(browser, files)
+        assert browser.get_log("browser") == []
+    assert len(set(told.exits.tolist())) > 1
+    for file, label, exit, sure, (name, said, percent, left) in zip(
+        files, told.labels, told.exits, told.confidence, found, strict=True
+    ):
+        assert (name, said, left) == (file.name, label, exit)
+        assert abs(float(percent.removesuffix(" %")) - 100 * float(sure)) <= 0.11
+    assert {path.rpartition(".")[2] for path in asked} >= {"onnx", "wasm", "mjs", "json"}
+
+
+def test_pixels_are_those_of_pillow(browser: Any, colored: Path, tmp_path: Path) -> None:
+    web.write(colored, tmp_path / "site", engine())
+    how = Bundle(colored, threads=1).preprocessing
+    image = Image.fromarray(np.random.default_rng(2).integers(0, 255, (37, 61, 3)).astype(np.uint8))
+    expected = how.normalized(how.pixels(image)[None])[0].ravel()
+    rgba = np.asarray(image.convert("RGBA")).ravel().tolist()
+    with served(tmp_path / "site") as (address, _):
+        show(browser, address)
+        found = browser.execute_async_script(
+            "const [data, how, done] = arguments;"
+            "import('./network.js').then(({ pixels }) =>"
+            " done([...pixels({ width: 61, height: 37, data: Uint8Array.from(data) }, how)]))",
+            rgba,
+            how.as_json(),
+        )
+    np.testing.assert_array_equal(np.asarray(found, np.float32), expected)
+
+
+def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Path) -> None:
+    web.write(leaving, tmp_path / "site", engine())
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "large.png")
+    (tmp_path / "none.png").write_bytes(b"no image")
+    with served(tmp_path / "site") as (address, _):
+        for width, colors in ((390, "dark"), (768, "light"), (1400, "dark")):
+            show(browser, address, width, colors)
+            assert answers(browser, [tmp_path / "large.png"]) == []
+            said = browser.execute_script("return document.getElementById('problem').textContent")
+            assert "9×9 pixels and the network takes 8×8" in said
+            across = "return [document.documentElement.scrollWidth, innerWidth]"
+            assert browser.execute_script(across) == [width, width]
+        assert answers(browser, [tmp_path / "none.png"]) == []
+
+
+def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> None:
+    refuses("npm install onnxruntime-web", web.find_runtime, tmp_path, tmp_path)
+    refuses("no folder node_modules from .* upwards", web.find_runtime, None, tmp_path)
+    dist = tmp_path / "node_modules" / web.PACKAGE / "dist"
+    dist.mkdir(parents=True)
+    for name in web.RUNTIME:
+        (dist / name).write_text("x")
+    assert web.find_runtime(None, tmp_path / "deeper") == dist
+    web.write(leaving, tmp_path / "site", dist)
+    refuses("holds a page already", web.write, leaving, tmp_path / "site", dist)
+    web.write(leaving, tmp_path / "site", dist, force=True)
+    (tmp_path / "site" / "mine.txt").write_text("x")
+    refuses("holds other files", web.write, leaving, tmp_path / "site", dist, force=True)
+    listed = json.loads((tmp_path / "site" / "bundle.json").read_text())
+    assert [stage["exit"] for stage in listed["stages"]] == [1, 2, 3]

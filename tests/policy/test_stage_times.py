@@ -1,0 +1,161 @@
+"""Times that a device wrote down: the file's door, and what a policy's stages cost by them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fuzz_kit import cases, changed, one_line
+from offramp.errors import OfframpError
+from offramp.policy.calibrate import Target, calibrate, statement
+from offramp.policy.costs import Costs
+from offramp.policy.stage_times import measured, of_file, read, recorded
+from refusal import refuses
+from simulated import simulated
+
+EXITS = (1, 2, 3)
+SHARED = Costs((100, 200, 300), (10, 20, 30), (0, 0, 0), EXITS)
+OWN = Costs((100, 200, 300), (10, 20, 30), (0, 1, 2), EXITS)
+
+
+def times(costs: Costs = SHARED) -> dict[str, Any]:
+    """A file in which the stage of exit k takes k ms an image on average."""
+    spent = costs.leaving(range(len(costs.exits)))
+    rows = [
+        {
+            "batch": b,
+            "exit": k,
+            "macs": macs,
+            "mean": 1.0 * k * b,
+            "p50": 0.9 * k * b,
+            "p95": 1.5 * k * b,
+        }
+        for b in (1, 32)
+        for k, macs in zip(costs.exits, spent, strict=True)
+    ]
+    machine = {"processor": "P", "cores": 4, "system": "S", "python": "3.11", "onnxruntime": "1.20"}
+    return {
+        "format": "offramp-stage-times-1",
+        "device": "Pi 5",
+        "precision": "float32",
+        "threads": 4,
+        "machine": machine,
+        "repeats": 100,
+        "stages": rows,
+    }
+
+
+def saved(folder: Path, value: Any) -> Path:
+    path = folder / "times.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_a_stage_costs_what_the_device_said(tmp_path: Path) -> None:
+    found = of_file(saved(tmp_path, times()), SHARED, 1, "max-mean-latency")
+    assert found.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)  # ns
+    assert found.costs.leaving([0, 2]) == (1_000_000, 6_000_000)  # a head that is left out still counts
+    assert found.median.full == round(0.9 * 6_000_000)
+    late = of_file(saved(tmp_path, times()), SHARED, 32, "max-p95-latency")
+    assert late.costs.leaving([0, 1, 2]) == (1_500_000, 4_500_000, 9_000_000)
+    again = recorded(json.loads(json.dumps(late.record)), SHARED)
+    assert again.costs == late.costs and again.median == late.median
+
+
+def test_stages_that_begin_at_the_pixels_are_not_counted_twice(tmp_path: Path) -> None:
+    found = of_file(saved(tmp_path, times(OWN)), OWN, 1, "max-mean-latency")
+    assert found.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)
+    assert found.costs.leaving([2]) == (3_000_000,)  # the others' networks do not run
+
+
+def test_a_policy_is_solved_for_the_device(tmp_path: Path) -> None:
+    rows = [simulated(400, seed, 3, 3) for seed in (1, 2)]
+    path = saved(tmp_path, times())
+    for kind, most in (("max-mean-latency", 0.003), ("max-p95-latency", 0.0046)):
+        given = of_file(path, SHARED, 1, kind)
+        found = calibrate(*rows, SHARED, Target(kind, most), measured=given)  # type: ignore[arg-type]
+        spent = np.asarray(found.policy.macs(given.costs))[found.policy.leaves(rows[1].logits)] * 1e-9
+        value = (
+            spent.mean()
+            if kind == "max-mean-latency"
+            else np.quantile(spent, 0.95, method="inverted_cdf")
+        )
+        assert value <= most
+        named = found.record(600)
+        assert named["stages"]["device"] == "Pi 5" and "Solved for Pi 5, by" in statement(found)
+        kept = named["mean_seconds"] if kind == "max-mean-latency" else named["p95_seconds"]
+        assert kept == pytest.approx(value)
+    refuses(
+        "no policy takes at most",
+        calibrate,
+        *rows,
+        SHARED,
+        Target("max-p95-latency", 1e-6),
+        measured=given,
+    )
+
+
+def test_unsteady_times_are_doubted(tmp_path: Path) -> None:
+    value = times()
+    for row in value["stages"]:
+        row["p95"] = 3 * row["p50"]
+    doubts = of_file(saved(tmp_path, value), SHARED, 1, "max-mean-latency").record["doubts"]
+    assert len(doubts) == 1 and "unsteady" in doubts[0]
+
+
+def edited(*path: Any, to: Any) -> dict[str, Any]:
+    value = copy.deepcopy(times())
+    holder = value
+    for step in path[:-1]:
+        holder = holder[step]
+    holder[path[-1]] = to
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (edited("format", to="x"), "format: "),
+        (edited("stages", 0, "mean", to=-1), "stages.0.mean: "),
+        (edited("stages", 0, "p50", to="1"), "stages.0.p50: "),
+        (edited("stages", 1, "p50", to=99.0), "p50 of exit 2 is above its p95"),
+        (edited("stages", 1, "exit", to=1), "exits of batch 1 must ascend"),
+        (edited("stages", 1, "macs", to=7), "every batch must have the same exits and MACs"),
+        (edited("stages", to=[]), "stages: "),
+        (edited("device", to=""), "device: "),
+        (edited("more", to=1), "more: "),
+        ([], "file: "),
+    ],
+)
+def test_malformed_files_are_refused(value: Any, said: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, value)
+    line = refuses(said, read, path)
+    assert line.startswith(f"{path}: ") and "run.py --measure --out FILE" in line
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    refuses("there are no stage times .*nowhere", read, tmp_path / "nowhere")
+    (tmp_path / "raw").write_bytes(b"\xff\xfe")
+    refuses("cannot read the stage times", read, tmp_path / "raw")
+
+
+def test_times_of_another_network(tmp_path: Path) -> None:
+    found = read(saved(tmp_path, times()))
+    refuses("has no times of batch 7, only of 1, 32", measured, found, SHARED, 7, "mean")
+    more = Costs((*SHARED.segments, 1), (*SHARED.heads, 1), (0,) * 4, (1, 2, 3, 4))
+    refuses("times of exits 1, 2, 3, and the trial has 1, 2, 3, 4", measured, found, more, 1, "mean")
+    refuses("of another network than the trial's", measured, found, OWN, 1, "mean")
+
+
+def test_fuzzed_files(tmp_path: Path) -> None:
+    for case in cases(300):
+        try:
+            path = saved(tmp_path, changed(case, times()))
+        except (TypeError, UnicodeError):
+            continue
+        one_line(case, read, path, also=OfframpError)
