@@ -121,10 +121,10 @@ def cut(bundle: Bundle, images: Sequence[bytes]) -> tuple[float | None, ...]:
 def serving(folder: Path) -> Iterator[int]:
     """The port of `offramp serve`, as a user starts it."""
     command = [sys.executable, "-m", "offramp", "serve", str(folder), "--port", "0", "--queue", "100000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stderr is not None
-        yield int(process.stderr.readline().rsplit(":", 1)[1].partition("/")[0])
+        assert process.stdout is not None
+        yield int(process.stdout.readline().rsplit(":", 1)[1].partition("/")[0])
     finally:
         process.terminate()
         process.wait()

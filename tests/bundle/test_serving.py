@@ -173,10 +173,10 @@ def wait(true: Any) -> None:
 def test_what_was_taken_is_answered_before_the_end(leaving: Path, pictures: list[np.ndarray]) -> None:
     """SIGTERM comes while five images wait for others."""
     command = [sys.executable, "-m", "offramp", "serve", str(leaving), "--port", "0", "--max-wait", "2s"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stderr is not None
-            port = int(process.stderr.readline().rsplit(":", 1)[1].partition("/")[0])
+            assert process.stdout is not None
+            port = int(process.stdout.readline().rsplit(":", 1)[1].partition("/")[0])
             with ThreadPoolExecutor(5) as pool:
                 answers = [pool.submit(ask, port, png(each)) for each in pictures[:5]]
                 wait(lambda: "offramp_taken 5.0" in ask(port, None, "/metrics", "GET")[1])

@@ -188,7 +188,9 @@ def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Pa
             assert "9×9 pixels and the network takes 8×8" in said
             across = "return [document.documentElement.scrollWidth, innerWidth]"
             assert browser.execute_script(across) == [width, width]
+        show(browser, address)
         assert answers(browser, [tmp_path / "none.png"]) == []
+        assert browser.execute_script("return !document.getElementById('problem').hidden")
 
 
 def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> None:

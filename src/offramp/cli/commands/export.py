@@ -80,7 +80,8 @@ def export(
       python bundle/run.py photo.png
       offramp export two-stage-resnet18 --to-measure --out probe
       npm install onnxruntime-web
-      offramp export two-stage-resnet18 --policy policy.json --out bundle --web site
+      offramp export two-stage-resnet18 --policy policy.json --out bundle \\
+        --web site
     """
     from offramp.bundle import graphs
     from offramp.bundle.export import INT8_LOSS, Asked

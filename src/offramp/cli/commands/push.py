@@ -16,7 +16,7 @@ def push(
     bundle: Annotated[Path, argument("BUNDLE", "A bundle's folder.")],
     name: Annotated[str, argument("USER/NAME", "Where it goes on the hub.")],
     license: Annotated[
-        str, option("ID", "The license that you give it: mit, apache-2.0, …", "--license")
+        str, option("ID", "The license that you give it, such as mit or apache-2.0.", "--license")
     ],
     dataset: Annotated[
         str | None, option("USER/NAME", "The data set of the hub that it was trained on.")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offramp import units
+from offramp.cli import options
 from offramp.cli.options import argument, option
+from offramp.cli.render import emit
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ def serve(
     threads: Annotated[
         int | None, option("N", "Threads of onnxruntime. By default as many as cores.", min=1)
     ] = None,
+    json: options.JsonOption = False,
 ) -> None:
     """Answer images over HTTP, each as soon as it leaves.
 
@@ -71,7 +75,12 @@ def serve(
     with listening:
         shown = f"[{host}]" if ":" in host else host
         at = listening.getsockname()[1]
-        typer.echo(f"{found.path.name}: POST images to http://{shown}:{at}/predict", err=True)
+        address = f"http://{shown}:{at}"
+        if json:
+            emit({"bundle": bundle, "address": address, "unreliable": found.unreliable})
+        else:
+            typer.echo(f"{bundle}: POST images to {address}/predict")
+        sys.stdout.flush()
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE_S
         )

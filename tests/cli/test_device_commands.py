@@ -1,0 +1,87 @@
+"""To a device and back, as a user goes: measure there, solve for it, export what was solved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from command import Cli
+
+from offramp.policy import policy as policies
+
+
+def test_solved_for_the_device_that_measured(studied: Cli) -> None:
+    assert studied("export", "joint", "--out", "b").code == 2  # neither a policy nor --to-measure
+    done = studied(
+        "export",
+        "joint-digits-cnn-digits-s1",
+        "--to-measure",
+        "--out",
+        "probe",
+        "--anyway",
+        "--no-measure",
+        "--quiet",
+    )
+    assert done.code == 0, done.err
+    layout = json.loads(Path("probe/stages.json").read_text())
+    assert [stage["exit"] for stage in layout["stages"]] == [1, 2, 3]
+    command = [sys.executable, "-I", "probe/run.py", "--measure", "--out", "pi.json", "--device", "Pi 5"]
+    subprocess.run([*command, "--threads", "1", "--batch", "4"], check=True)
+    times = json.loads(Path("pi.json").read_text())
+    assert times["device"] == "Pi 5" and {row["batch"] for row in times["stages"]} == {1, 4, 32}
+    for row in times["stages"]:  # a device on which time passes evenly
+        row |= {name: float(row["exit"]) for name in ("mean", "p50", "p95")}
+    Path("pi.json").write_text(json.dumps(times))
+    asked = ("calibrate", "joint-digits-cnn-digits-s1", "--stage-times", "pi.json", "--anyway")
+    done = studied(*asked, "--max-p95-latency", "3ms", "--batch", "1")
+    assert done.code == 0, done.err
+    assert "Solved for Pi 5, by 95th percentiles" in " ".join(done.out.split())
+    rule = policies.read(Path("policy.json"))
+    late = np.cumsum([1.0, 2.0, 3.0])[
+        np.searchsorted(np.cumsum(rule.calibration.chosen["leaving"]), 0.95)
+    ]
+    assert 1e-3 * late <= 3e-3 and rule.calibration.chosen["p95_seconds"] <= 3e-3
+    done = studied(
+        "export",
+        "joint-digits-cnn-digits-s1",
+        "--policy",
+        "policy.json",
+        "--out",
+        "bundle",
+        "--int8",
+        "--int8-loss",
+        "0.5",
+        "--anyway",
+        "--no-measure",
+        "--quiet",
+    )
+    assert done.code == 0, done.err
+    assert "Solved for Pi 5." in done.out and "In int8:" in done.out
+    again = policies.read(Path("bundle/policy.json"))
+    assert again.calibration.chosen["p95_seconds"] <= 3e-3  # solved again by the same times
+    assert "**Solved for Pi 5**" in Path("bundle/card.md").read_text()
+
+
+def test_options_that_do_not_go_together(studied: Cli) -> None:
+    Path("bad.json").write_text("{}")
+    trial = "joint-digits-cnn-digits-s1"
+    for words, said in (
+        (("calibrate", trial, "--max-p95-latency", "3ms"), "give them by --stage-times"),
+        (("calibrate", trial, "--max-accuracy-loss", "0.1", "--batch", "4"), "--batch goes with"),
+        (("calibrate", trial, "--max-mean-latency", "3ms", "--stage-times", "bad.json"), "bad.json: "),
+        (("export", trial, "--to-measure", "--policy", "p.json", "--out", "b"), "or --to-measure"),
+        (("export", trial, "--to-measure", "--int8-loss", "0.1", "--out", "b"), "goes with --int8"),
+        (("export", trial, "--to-measure", "--onnxruntime-web", "x", "--out", "b"), "goes with --web"),
+        (
+            ("export", trial, "--to-measure", "--web", "s", "--onnxruntime-web", "x", "--out", "b"),
+            "npm install",
+        ),
+        (("serve", "nowhere"), "nowhere is no bundle"),
+        (("push", "nowhere", "me/it", "--license", "mit"), "nowhere is no bundle"),
+    ):
+        answer = studied(*words)
+        assert answer.code == 2 and said in answer.err, answer.err
+        assert len(answer.err.splitlines()) == 1
