@@ -37,6 +37,7 @@ from kit import (
 )
 
 from offramp.errors import OfframpError
+from offramp.process import ENDING
 from offramp.store import locks
 from offramp.store.lock_folder import LockFolder
 from offramp.store.store import Store
@@ -368,6 +369,8 @@ def test_nothing_goes_on_without_its_parent(
         assert any(line == "Epoch\n" for line in parent.stdout)
         others = psutil.Process(parent.pid).children(recursive=True)
         assert len(others) >= (workers if workers > 1 else 0)
+        if workers > 1:
+            check_shielded([other for other in others if "forkserver" in " ".join(other.cmdline())])
         if number == signal.SIGKILL:
             parent.kill()
         else:
@@ -380,6 +383,16 @@ def test_nothing_goes_on_without_its_parent(
     saved = [store.read_checkpoint(key) for key in store.archive.checkpoints()]
     assert [s is not None for s in saved] == [True]
     check_sound(store)
+
+
+def check_shielded(processes: list[psutil.Process]) -> None:
+    """What workers are forks of hears no signal to all: else its workers are taken for ended, and go on
+    while their caches are removed."""
+    [server] = [p for p in processes if p.parent() not in processes]
+    if sys.platform.startswith("linux"):
+        status = Path(f"/proc/{server.pid}/status").read_text().splitlines()
+        held = int(next(line for line in status if line.startswith("SigBlk")).split()[1], 16)
+        assert all(held & 1 << (number - 1) for number in ENDING)
 
 
 def test_workers_of_a_run_that_nobody_reads_on_end_with_it(tmp_path: Path) -> None:

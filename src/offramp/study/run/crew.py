@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
@@ -83,6 +84,7 @@ def start(crew: Crew, task: Task) -> ForkServerProcess:
 def _signals_held() -> Iterator[None]:
     """Processes started here never see Ctrl-C, which a terminal sends to all: this process does, and
     ends them. Nor what schedulers send to all, until a worker wants to: what it is a fork of stays."""
+    resource_tracker.ensure_running()  # where it starts, it lets through what was held
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
