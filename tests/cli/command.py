@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,13 @@ class Answer:
     code: int
     out: str
     err: str
+
+
+def untimed(text: str) -> list[str]:
+    """The lines of a log without their times, which each must have."""
+    found = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  (.*)", line) for line in text.splitlines()]
+    assert all(found), text
+    return [line[1] for line in found if line]
 
 
 Cli = Callable[..., Answer]

@@ -232,7 +232,7 @@ def test_a_dumb_terminal_has_lines_only(monkeypatch: pytest.MonkeyPatch) -> None
     with terminal("run", "s.yaml", "--set", "seeds=[1]") as (process, screen):
         text = shown(screen)
         assert process.wait(SECONDS) == 0
-    assert "\x1b" not in text and "[4/4] seed 1" in text
+    assert "\x1b" not in text and "  [4/4] seed 1" in text
 
 
 def test_torchvision_and_timm_are_imported_where_they_are_used() -> None:

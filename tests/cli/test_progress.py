@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import sys
+from datetime import datetime
+from pathlib import Path
 
 import pytest
+from command import untimed
 from rich.console import Console
 
-from offramp.cli import progress
-from offramp.cli.progress import CLEAR, Progress, reading_shown
+from offramp.cli.progress import reading
+from offramp.cli.progress.display import Progress
+from offramp.cli.progress.log import CLEAR, Format, Log, Wish, opened
+from offramp.cli.progress.reading import reading_shown
 from offramp.engine.fit import EpochReport
+from offramp.errors import OfframpError
 from offramp.study.plan.plan import Plan
 from offramp.study.plan.schedule import Schedule
 from offramp.study.run import events
@@ -20,9 +28,9 @@ from support import tiny_plan, tiny_study
 LOG = logging.getLogger("offramp.data.pace")
 
 
-def read(times: tuple[float, ...], monkeypatch: pytest.MonkeyPatch, shown: bool = True) -> None:
+def read(times: tuple[float, ...], monkeypatch: pytest.MonkeyPatch, log: Log | None = None) -> None:
     """Work that says how far it is at these seconds."""
-    with reading_shown(shown):
+    with reading_shown(log):
         for number, at in enumerate(times):
             monkeypatch.setattr(logging.time, "time_ns", lambda at=at: round(at * 1e9), raising=False)
             monkeypatch.setattr(logging.time, "time", lambda at=at: at)
@@ -63,12 +71,12 @@ def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
 ) -> None:
     log = logging.getLogger("offramp.data")
     before = (log.level, list(log.handlers))
-    read((0, 50), monkeypatch, shown=False)
+    read((0, 50), monkeypatch, Log(shown=False))
     with pytest.raises(KeyboardInterrupt), reading_shown():
         raise KeyboardInterrupt
     assert (log.level, list(log.handlers)) == before
     LOG.info("nobody listens")
-    assert capsys.readouterr() == ("", "") and progress.SELDOM == 10
+    assert capsys.readouterr() == ("", "") and reading.SELDOM == 10
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +103,7 @@ def keys(plan: Plan, phase: str) -> list[str]:
 
 def test_the_moving_lines_say_what_where_and_how_long(plan: Plan) -> None:
     (joint,) = keys(plan, "joint")
-    progress = Progress(plan, shown=True)
+    progress = Progress(plan, Log())
     assert moving(progress)[0].endswith("0 % · time left: ? · 0/5 phases")
     progress.see(events.Began((joint,), 0))
     progress.see(report(joint, 3, 4))
@@ -108,9 +116,9 @@ def test_the_moving_lines_say_what_where_and_how_long(plan: Plan) -> None:
 
 def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("offramp.cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
-    progress = Progress(plan, shown=True)
+    progress = Progress(plan, Log())
     progress.see(events.Reused(backbone))
     progress.see(events.Began((joint,), 5))  # resumed half-way
     now[0] = 60.0
@@ -125,7 +133,7 @@ def test_lines_that_stay(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None
         keys(plan, "joint"),
         keys(plan, "exit 1") + keys(plan, "exit 2") + keys(plan, "exit 3"),
     )
-    progress = Progress(plan, shown=True)
+    progress = Progress(plan, Log())
     progress.see(events.Reused(joint))
     progress.see(events.Failed(backbone, "the loss is not finite"))
     progress.see(events.Failed(heads[0], "needs phase 'backbone', which failed"))
@@ -135,16 +143,18 @@ def test_lines_that_stay(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None
     progress.see(events.TrialDone(plan.trials[1].id, True))
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines() == [
+    assert untimed(said.err) == [
         "failed: seed 42 · baseline and 1 more · backbone: the loss is not finite",
         "failed: seed 42 · two-stage · exit 1: needs phase 'backbone', which failed",
-        note.rstrip() + " ",
+        note,
     ]
-    assert [(f["strategy"], f["reason"]) for f in progress.failures()] == [
+    assert [(f["strategy"], f["reason"]) for f in progress.state.failures()] == [
         ("baseline", "the loss is not finite"),
         ("two-stage", "the loss is not finite"),
     ]
-    assert progress.closing("runs").startswith("1 of 3 trials in runs: 0 nodes trained, 1 reused, in ")
+    assert progress.state.closing("runs").startswith(
+        "1 of 3 trials in runs: 0 nodes trained, 1 reused, in "
+    )
 
 
 def test_for_whom_a_run_waits(
@@ -152,8 +162,8 @@ def test_for_whom_a_run_waits(
 ) -> None:
     """On the moving line at once; as one that stays after ten seconds, then seldom."""
     now = [0.0]
-    monkeypatch.setattr("offramp.cli.progress.time.monotonic", lambda: now[0])
-    progress = Progress(plan, shown=True)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = Progress(plan, Log())
     for at in range(70):
         now[0] = float(at)
         progress.see(events.Waiting(("k",), f"process 7 on node1, at it for {at} s"))
@@ -163,31 +173,31 @@ def test_for_whom_a_run_waits(
     progress.see(events.Note("something"))
     progress.see(events.Waiting(("k",)))
     assert moving(progress)[1] == "waiting for another process on this store"
-    assert capsys.readouterr().err == "something\n"
+    assert untimed(capsys.readouterr().err) == ["something"]
 
 
 def test_quiet_says_only_what_must_be_said(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(plan, shown=False)
+    progress = Progress(plan, Log(shown=False))
     with progress:
         progress.see(events.Finished(keys(plan, "joint")[0], 1.0))
         progress.see(events.Note("a damaged file"))
-    assert capsys.readouterr().err == "a damaged file\n"
+    assert untimed(capsys.readouterr().err) == ["a damaged file"]
 
 
 def test_a_node_that_was_damaged_and_trained_again_is_not_reused(plan: Plan) -> None:
     (joint,) = keys(plan, "joint")
-    progress = Progress(plan, shown=False)
+    progress = Progress(plan, Log(shown=False))
     for event in (events.Finished(joint, 1.0), events.Reused(joint)):
         progress.see(event)
     for trial in plan.trials:
         progress.see(events.TrialDone(trial.id, trial is not plan.trials[1]))
-    assert progress.closing("runs").startswith("3 of 3 trials in runs: 1 node trained, 0 reused")
+    assert progress.state.closing("runs").startswith("3 of 3 trials in runs: 1 node trained, 0 reused")
 
 
 def test_on_a_cluster_each_group_at_work_has_its_line(plan: Plan) -> None:
     """Where it is, and how far. The time left goes by the machines there are and the longest chain."""
     (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
-    progress = Progress(plan, shown=True)
+    progress = Progress(plan, Log())
     progress.see(events.Room(1, 1))
     progress.see(events.Began((backbone,), 0, "here"))
     progress.see(events.Began((joint,), 3, "there"))
@@ -208,10 +218,124 @@ def test_on_a_cluster_each_group_at_work_has_its_line(plan: Plan) -> None:
 def test_in_a_log_what_begins_on_a_cluster_is_a_line(
     plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Progress(plan, shown=True) as shown:
+    with Progress(plan, Log()) as shown:
         key = next(iter(plan.nodes))
         for event in (events.Room(4, 2), events.Began((key,), 3, "there")):
             shown.see(event)
-    lines = capsys.readouterr().err.splitlines()
+    lines = untimed(capsys.readouterr().err)
     assert lines[0] == "room for 4 at once, on 2 machines"
     assert lines[1].startswith("there · seed 42") and lines[1].endswith("begins, from epoch 4 on")
+
+
+def steps(
+    plan: Plan, phase: str, epochs: int, seconds: float, now: list[float], progress: Progress
+) -> None:
+    """A phase from its beginning to its end, an epoch each so many seconds."""
+    (key,) = keys(plan, phase)
+    progress.see(events.Began((key,), 0))
+    for epoch in range(1, epochs + 1):
+        now[0] += seconds
+        progress.see(report(key, epoch, 4))
+    progress.see(events.Finished(key, epochs * seconds))
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock's seconds."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    return clock
+
+
+def test_a_log_has_a_steady_pace(
+    plan: Plan, now: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fast phase is its first and its last line; a slow one has epochs between, ten seconds apart."""
+    with Progress(plan, Log()) as progress:
+        steps(plan, "joint", 10, 0.5, now, progress)
+        fast = untimed(capsys.readouterr().err)
+        steps(plan, "backbone", 10, 4.0, now, progress)
+        slow = untimed(capsys.readouterr().err)
+    assert [line.split(":")[0] for line in fast[:1]] == ["seed 42 · joint · joint"] and len(fast) == 2
+    assert fast[1].startswith(
+        "[1/5] seed 42 · joint · joint · epoch 10/10 · loss 1.234 · validation 51.0"
+    )
+    assert "% done" in fast[1] and fast[1].endswith(" left")
+    assert [line.split("epoch ")[1].split("/")[0] for line in slow[1:]] == ["3", "6", "9", "10"]
+
+
+def test_phases_at_work_together_share_the_pace(
+    plan: Plan, now: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
+    progress = Progress(plan, Log())
+    progress.see(events.Began((backbone,), 0))
+    progress.see(events.Began((joint,), 0))
+    for epoch in range(1, 10):
+        now[0] += 5
+        progress.see(report(backbone, epoch, 4))
+        progress.see(report(joint, epoch, 4))
+    assert len(untimed(capsys.readouterr().err)) == 2 + 4  # in 45 seconds
+
+
+def test_verbose_tells_every_epoch(
+    plan: Plan, now: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps(plan, "joint", 10, 0.5, now, Progress(plan, Log(verbose=True)))
+    assert len(untimed(capsys.readouterr().err)) == 12
+
+
+def test_lines_of_json_hold_the_numbers(
+    plan: Plan, now: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.log"
+    for _ in range(2):  # a run that goes on writes to the end
+        with opened(Wish(file, Format.json, quiet=True)) as log:
+            steps(plan, "joint", 10, 4.0, now, Progress(plan, log))
+            logging.getLogger("offramp.store").warning("a \x1b[31m warning")
+    screen = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["text"] for line in screen] == ["a \x1b[31m warning"] * 2
+    said = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["event"] for line in said] == [*["began", *["epoch"] * 3, "finished", "note"]] * 2
+    epoch = said[1]
+    assert epoch["trial"] == plan.trials[1].id and epoch["trials"] == 1 and epoch["phase"] == "joint"
+    assert epoch["strategy"] == "joint" and epoch["seed"] == 42 and epoch["epoch"] == 3
+    assert epoch["validation_accuracy"] == {"1": 0.51, "2": 0.52, "3": 0.53, "4": 0.54}
+    assert epoch["loss"] == 1.2345 and 0 < epoch["share_done"] < 1 and epoch["seconds_left"] > 0
+    assert datetime.fromisoformat(epoch["time"]).tzinfo is not None
+
+
+def test_what_ends_a_command_is_the_last_line_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.log"
+    with pytest.raises(OfframpError), opened(Wish(file)) as log:
+        log.say("it begins")
+        raise OfframpError("the disk is full")
+    assert untimed(file.read_text()) == ["it begins", "the disk is full"]
+    with pytest.raises(OfframpError, match=r"--log-file .* cannot be written"), opened(Wish(tmp_path)):
+        pass
+
+
+def test_a_file_that_cannot_be_written_any_more_ends_no_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = io.StringIO()
+    log = Log(file=file)
+    file.close()
+    for _ in range(2):
+        log.say("on")
+    assert [line.split(" (")[0] for line in untimed(capsys.readouterr().err)] == [
+        "on",
+        "the log file cannot be written any more",
+        "on",
+    ]
+
+
+def test_a_terminal_goes_without_what_moves_on_it(
+    plan: Plan, now: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    log = Log()
+    assert log.moves and not log.logs
+    steps(plan, "joint", 10, 4.0, now, Progress(plan, log))
+    assert capsys.readouterr().err == "[1/5] seed 42 · joint · joint · 40.0 s\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import STUDY, Answer, Cli
+from command import STUDY, Answer, Cli, untimed
 
 from offramp.strategies import PAPER
 
@@ -17,9 +17,13 @@ DIVERGING = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
 
 def test_a_run_shows_a_line_a_phase_then_the_tables(finished: tuple[Path, Answer]) -> None:
     answer = finished[1]
-    phases = [line for line in answer.err.splitlines() if line.startswith("[")]
+    lines = untimed(answer.err)
+    phases = [line for line in lines if line.startswith("[")]
     assert [line.split("]")[0] for line in phases] == [f"[{n}/8" for n in range(1, 9)]
-    assert re.fullmatch(r"\[1/8\] seed 1 · baseline and 1 more · backbone · [\d.]+ s", phases[0])
+    shown = r"\[1/8\] seed 1 · baseline and 1 more · backbone · epoch 2/2 · loss [\d.]+ · "
+    shown += r"validation [\d.]+ % at exit 3 · [\d.]+ s · \d+ % done · [\d.]+ s left"
+    assert re.fullmatch(shown, phases[0])
+    assert "seed 1 · baseline and 1 more · backbone: begins" in lines
     assert "\x1b" not in answer.out + answer.err and "\r" not in answer.out + answer.err
     for label in ("baseline", "joint", "two-stage"):
         assert len(re.findall(rf"^{label} ", answer.out, re.MULTILINE)) == 2  # accuracy, compute
@@ -32,7 +36,7 @@ def test_a_second_run_finds_everything_in_the_store(studied: Cli, finished: tupl
     answer = studied("run", "s.yaml")
     assert answer.code == 0
     assert "All 6 trials were in the store runs already; nothing was trained." in answer.out
-    assert not [line for line in answer.err.splitlines() if line.startswith("[")]
+    assert not [line for line in untimed(answer.err) if line.startswith("[")]
     assert answer.out.split("6 trials")[0] in finished[1].out.replace("6 of 6", "All 6")
 
 
@@ -57,7 +61,7 @@ def test_json_is_all_there_is_on_standard_output(studied: Cli) -> None:
 def test_the_number_of_workers_is_said_with_its_reason(
     studied: Cli, finished: tuple[Path, Answer]
 ) -> None:
-    assert len(re.findall(r"^Workers: ", finished[1].err, re.MULTILINE)) == 1
+    assert len([line for line in untimed(finished[1].err) if line.startswith("Workers: ")]) == 1
     said = " ".join(finished[1].err.split())
     assert re.search(r"Workers: 1 \(\d+ cores? for 2 threads each: \d+; .* enough work for 1\)\.", said)
     assert "Workers: 1 (nothing is left to train)." in studied("run", "s.yaml").err
@@ -112,7 +116,7 @@ def test_a_forecast_for_people(cli: Cli) -> None:
     Path("s.yaml").write_text(STUDY)
     answer = cli("run", "s.yaml", "--dry-run", "--set", f"strategies=[{', '.join(PAPER)}]")
     assert answer.code == 0
-    assert answer.err.startswith("digits: few images (49 validation, 49 calibration)")
+    assert untimed(answer.err)[0].startswith("digits: few images (49 validation, 49 calibration)")
     assert "What seed 1 takes; the other seeds are alike" in answer.out
     assert "18 trials" in answer.out and "0 of them in the store" in answer.out
     assert "Nothing was started." in answer.out
@@ -158,7 +162,7 @@ def test_what_fails_is_listed_at_the_end_and_the_rest_goes_on(cli: Cli) -> None:
     answer = cli("run", "s.yaml", *change)
     assert answer.code == 1
     assert "1 of 2 trials in runs" in answer.out and re.search("^baseline ", answer.out, re.MULTILINE)
-    last = answer.err.splitlines()[-1]
+    last = untimed(answer.err)[-1]
     assert last.startswith("failed: wild, seed 1: the loss of phase 'joint' is not finite at epoch")
     assert "step" in last and "learning rate 1e+30" in last and "Traceback" not in answer.err
     again = cli("run", "s.yaml", *change, "--json")

@@ -45,7 +45,10 @@ def test_show_reads_records_whose_time_of_data_was_not_told_apart(studied: Cli) 
 
 def test_show_asks_for_more_of_an_id(studied: Cli) -> None:
     several = studied("show", "joint")
-    assert several.code == 2 and "begins 2 trials; give more" in several.err
+    assert several.code == 2 and "begins 2 trials; give more of one of these" in several.err
+    assert len([line for line in several.out.splitlines() if line.startswith("joint-digits-cnn-")]) == 2
+    programs = studied("show", "joint", "--json")
+    assert programs.code == 2 and programs.out == "" and "give more of one of joint-" in programs.err
     none = studied("show", "joined")
     assert none.code == 2 and "no trial 'joined' in runs; it holds 6, such as baseline-" in none.err
     near = studied("show", "joint-digits-cnn-digit-s1")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from command import Cli, data, narrow, remade
+import pytest
+from command import STUDY, Cli, data, keys, narrow, remade
+
+from offramp.store.store import Store
 
 TWO = ("two-stage", "joint")
 
@@ -41,3 +44,28 @@ def test_a_damaged_trial_is_named(studied: Cli) -> None:
         assert str(manifest) in answer.err and "run its study again" in answer.err
     assert studied("run", "s.yaml", "--quiet").code == 0
     assert data(studied("status", "--json"))["trials"] == 6
+
+
+def test_trials_with_a_phase_that_failed(cli: Cli) -> None:
+    """Until the phase is trained: then nothing is said of it."""
+    wild = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
+    Path("s.yaml").write_text(STUDY.replace("[baseline, joint, two-stage]", f"[baseline, {wild}]"))
+    assert cli("run", "s.yaml", "--quiet", "--set", "seeds=[1]").code == 1
+    (failed,) = data(cli("status", "--trials", "--failed", "--json"))["trials"]
+    assert failed["trial"].startswith("wild-") and "learning rate 1e+30" in failed["failed"]
+    words = " ".join(narrow(cli("status", "--trials", "--failed")).split())
+    assert "the loss of phase 'joint' is not finite" in words
+    (note,) = Path("runs/failures").glob("*.json")
+    note.write_text(note.read_text().replace("finite", "infinite"))  # altered: not believed
+    assert data(cli("status", "--trials", "--failed", "--json"))["trials"] == []
+
+
+@pytest.mark.usefixtures("studied")
+def test_a_phase_that_is_trained_after_all_has_not_failed() -> None:
+    store, key = Store(Path("runs")), keys()[0]
+    node, weights = store.read_node(key), store.node_weights(key)
+    history, cost = store.node_history(key), store.node_cost(key)
+    store.note_failure(key, "no memory")
+    assert store.archive.failures() == {key: "no memory"}
+    store.write_node(node, weights, history, cost)
+    assert store.archive.failures() == {}

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import STUDY, Answer, Cli, call, data
+from command import STUDY, Answer, Cli, call, data, untimed
 
-from offramp.cli.commands import run as command
+from offramp.cli.training import one as training
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.store.archive import Archive
@@ -47,7 +47,7 @@ def fresh(cli: Cli) -> Cli:
 def test_seeds_are_added_until_they_are_spent(decided: tuple[Path, Answer]) -> None:
     folder, answer = decided
     assert answer.code == 0
-    looks = [line for line in answer.err.splitlines() if line.startswith("Look at")]
+    looks = [line for line in untimed(answer.err) if line.startswith("Look at")]
     assert looks == ["Look at 3 seeds, 1 pair: 1 open.", "Look at 4 seeds, 1 pair: 1 open."]
     assert "The budget of 4 seeds is spent. Open: joint and two-stage." in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
@@ -61,7 +61,7 @@ def test_seeds_are_added_until_they_are_spent(decided: tuple[Path, Answer]) -> N
 def test_a_second_call_trains_nothing_and_says_so(again: Cli, decided: tuple[Path, Answer]) -> None:
     answer = again("run", "s.yaml", "--until-decided")
     assert answer.out == decided[1].out
-    assert not [line for line in answer.err.splitlines() if line.startswith("[")]
+    assert not [line for line in untimed(answer.err) if line.startswith("[")]
     said = data(again("run", "s.yaml", "--until-decided", "--json"))
     assert said["seeds"]["looks"]["4"][0]["verdict"] == "open" and len(said["trials"]) == 11
     assert said["workers"]["count"] == 1 and said["unreliable"] == []
@@ -73,7 +73,7 @@ def test_the_rule_cannot_be_changed_after_a_look(again: Cli) -> None:
 
 
 def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, calls = command.watch, []
+    watch, calls = training.watch, []
 
     def once(*given: object) -> None:
         calls.append(given)
@@ -81,10 +81,10 @@ def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch)
             raise KeyboardInterrupt
         watch(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(command, "watch", once)
+    monkeypatch.setattr(training, "watch", once)
     answer = fresh(*DECIDED)
     assert answer.code == 130 and "Interrupted. Run the same command again" in answer.err
-    monkeypatch.setattr(command, "watch", watch)
+    monkeypatch.setattr(training, "watch", watch)
     answer = fresh(*DECIDED)
     assert answer.code == 0 and "The budget of 4 seeds is spent" in answer.out
 

@@ -29,6 +29,7 @@ def full(store: Store) -> Store:
     trial(store, "t", KEY)
     store.plan_trial("later", [KEY])
     store.write_seed_log("added", records.seed_log())
+    store.note_failure("unfinished", "no memory")
     for key in (LOOSE, "unfinished"):
         store.write_checkpoint(key, {"w": torch.zeros(3)}, {})
     (store.root / "staging" / "left").mkdir()
@@ -85,6 +86,8 @@ def everything(store: Store) -> list[Callable[[], object]]:
         lambda: store.drop_checkpoint(LOOSE),
         lambda: store.write_seed_log("added", records.seed_log(first=4)),
         lambda: store.archive.seed_logs(),
+        lambda: store.note_failure("unfinished", "no memory at all"),
+        lambda: store.archive.failures(),
         lambda: store.lock("k").release(),
         lambda: store.lock(LOOSE).release(),
         lambda: store.discard_node(KEY),
@@ -122,6 +125,7 @@ ENTRIES = {
     "logits": "trials/t/logits.npz",
     "plan": "plans/later.json",
     "seeds": "seeds/added.json",
+    "failure": "failures/unfinished.json",
     "work": "work/unfinished",
     "work done": f"work/{LOOSE}",
     "checkpoint": "work/unfinished/checkpoint.safetensors",

@@ -6,8 +6,11 @@ from importlib import import_module
 from typing import Annotated
 
 import typer
+from typer._completion_classes import completion_init
 
 from offramp.cli.commands import COMMANDS
+
+completion_init()  # of shells; Typer does so itself only where it adds options of its own
 
 app = typer.Typer(
     name="offramp",

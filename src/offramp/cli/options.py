@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from offramp.cli.progress.log import Format
 from offramp.errors import OfframpError
 from offramp.store.place import Place, place
 
@@ -158,6 +159,14 @@ AnywayOption = Annotated[
     bool, flag("--anyway", "Go on with a result that is not to be trusted, and mark it.")
 ]
 JsonOption = Annotated[bool, flag("--json", "Answer in JSON, for programs.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="In logs, a line for every epoch.")]
+LogFileOption = Annotated[
+    Path | None, option("FILE", "Write the log to the end of this file too.", "--log-file")
+]
+LogFormatOption = Annotated[
+    Format | None,
+    typer.Option("--log-format", help="Of the log. json: an object a line, on a terminal too."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 RootOption = Annotated[
     Path | None, option("FOLDER", "The folder of the data set's files.", "--root", "--data-root")

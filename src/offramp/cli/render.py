@@ -18,6 +18,14 @@ def emit(value: Any) -> None:
     typer.echo(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
+def study_file(study: Mapping[str, Any]) -> str:
+    """A study in the types of JSON as YAML."""
+    import yaml
+
+    text: str = yaml.safe_dump(dict(study), sort_keys=False, default_flow_style=None, width=90)
+    return text
+
+
 def ranges(numbers: Iterable[int]) -> str:
     """`1–3, 5`"""
     runs: list[list[int]] = []

@@ -70,7 +70,13 @@ def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) ->
 
 
 def announce(studies: Iterable[Study], allowed: bool) -> None:
-    """Say on standard error what files of code studies name, before any of it runs.
+    """Say on standard error what `code_named` says. Raises OfframpError as it does."""
+    if said := code_named(studies, allowed):
+        typer.echo(said, err=True)
+
+
+def code_named(studies: Iterable[Study], allowed: bool) -> str | None:
+    """What files of code studies name, a sentence to say before any of it runs.
 
     Raises OfframpError for code that is not allowed.
     """
@@ -84,5 +90,4 @@ def announce(studies: Iterable[Study], allowed: bool) -> None:
         usercode.forbid(names)
     files = {usercode.file_of(name): name for name in names}
     found = [usercode.described(n) for file, n in files.items() if file.is_file()]
-    if found:
-        typer.echo(f"Code that this runs: {', '.join(found)}.", err=True)
+    return f"Code that this runs: {', '.join(found)}." if found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
 FORMAT, VERSION = 1, "store.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
-FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging", "seeds")
+FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging", "seeds", "failures")
 NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
 TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
 ABANDON = "run its study again, or give up all unfinished work with `offramp gc --abandon`"
@@ -152,10 +153,14 @@ class Archive:
         """Check every byte of a trial. Raises Damaged naming the first bad file."""
         sealed.verify(self.files, TRIAL, checked(trial))
 
+    def matching(self, prefix: str) -> list[str]:
+        """The trials whose id is, or begins with, `prefix`, sorted; one whose id it is alone."""
+        trials = self.trials()
+        return [prefix] if prefix in trials else [t for t in trials if t.startswith(prefix)]
+
     def find_trial(self, prefix: str) -> str:
         """The one trial whose id is, or begins with, `prefix`. Raises OfframpError otherwise."""
-        trials = self.trials()
-        found = [prefix] if prefix in trials else [t for t in trials if t.startswith(prefix)]
+        trials, found = self.trials(), self.matching(prefix)
         if len(found) > 1:
             some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
             raise OfframpError(f"'{prefix}' begins {len(found)} trials; give more of one of {some}")
@@ -203,6 +208,15 @@ class Archive:
         plan = sealed.read_alone(self.files, "plans", checked(trial), ABANDON)
         nodes: list[str] = plan["nodes"]
         return nodes
+
+    def failures(self) -> dict[str, str]:
+        """Why phases failed when they were last trained, by key. What is damaged is left out: the next
+        run says it again."""
+        found = {}
+        for key in self.documents("failures"):
+            with suppress(Damaged):
+                found[key] = str(sealed.read_alone(self.files, "failures", key, ABANDON).get("reason"))
+        return found
 
     def checkpoint_note(self, key: str) -> dict[str, Any]:
         """What a checkpoint says beside its tensors, to be shown: its seal, which takes the tensors, is

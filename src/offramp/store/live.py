@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,8 @@ _SEED = re.compile(r"-s(\d+)-[0-9a-f]{8}$")
 class Phase:
     """A phase of a trial. name: empty where it was not begun, or saved nothing yet.  epoch: of `epochs`,
     None where that is not known.  history: columns COLUMNS, as `Archive.node_history` gives them, up to
-    the last checkpoint.  holder: who trains it, in words, where that is known."""
+    the last checkpoint.  holder: who trains it, in words, where that is known.  failed: why it failed
+    when it was last trained, where nobody trains it now."""
 
     key: str
     name: str = ""
@@ -29,6 +30,7 @@ class Phase:
     finished: bool = False
     history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     holder: str | None = None
+    failed: str | None = None
 
     @property
     def title(self) -> str:
@@ -68,6 +70,11 @@ class Course:
         found = _SEED.search(self.trial)
         return int(found[1]) if found else None
 
+    @property
+    def failed(self) -> str | None:
+        """Why it cannot be had, where a phase of it failed."""
+        return next((phase.failed for phase in self.phases if phase.failed is not None), None)
+
     def as_json(self) -> dict[str, Any]:
         """What it is and how far, for programs. accuracy: of each exit on test, once it is finished."""
         manifest = self.manifest
@@ -79,6 +86,7 @@ class Course:
             "phases_finished": sum(phase.finished for phase in self.phases),
             "accuracy": [] if manifest is None else list(manifest.metrics["test"].accuracy),
             "finished": None if manifest is None else manifest.provenance.get("finished"),
+            "failed": self.failed,
         }
 
 
@@ -100,6 +108,7 @@ class Reader:
         out."""
         finished = set(self.archive.trials())
         found: dict[str, Phase] = {}
+        failures = self.archive.failures()
         for trial in sorted(finished | set(self.archive.begun())):
             try:
                 if trial in finished:
@@ -107,7 +116,7 @@ class Reader:
                     names = {phase.node: phase.name for phase in manifest.phases}
                 else:
                     manifest, names = None, dict.fromkeys(self.archive.planned(trial), "")
-                phases = tuple(self._phase(key, name, found) for key, name in names.items())
+                phases = tuple(self._phase(key, name, found, failures) for key, name in names.items())
             except Damaged:
                 continue
             yield Course(trial, phases, manifest)
@@ -117,8 +126,8 @@ class Reader:
             self._manifests[trial] = self.archive.read_trial(trial)
         return self._manifests[trial]
 
-    def _phase(self, key: str, name: str, found: dict[str, Phase]) -> Phase:
-        """found: what this look has read already, since trials share phases."""
+    def _phase(self, key: str, name: str, found: dict[str, Phase], failures: Mapping[str, str]) -> Phase:
+        """found: what this look has read already, since trials share phases.  failures: of the store."""
         if key in self._phases:
             return self._phases[key]
         if key not in found:
@@ -128,7 +137,9 @@ class Reader:
                 name = name or record.labels.phase
                 self._phases[key] = Phase(key, name, epochs, epochs, True, history[COLUMNS])
                 return self._phases[key]
-            found[key] = _under_way(key, self.archive.checkpoint_note(key), self.archive)
+            phase = _under_way(key, self.archive.checkpoint_note(key), self.archive)
+            reason = failures.get(key) if phase.holder is None else None
+            found[key] = replace(phase, failed=reason)
         return found[key]
 
 

@@ -212,6 +212,17 @@ class NumericsRecord(Record):
     ranks: int = 1
 
 
+class SearchRecord(Record):
+    """How a trial's settings were found, on validation. over: where each was looked for, by its key.
+    trials: how many were tried.  per: `strategy` where each strategy has its own.  found: of this
+    one."""
+
+    over: dict[str, str]
+    trials: Count
+    per: str | None = None
+    found: dict[str, Any]
+
+
 class SeedLog(Record):
     """How seeds were added to a study until its pairs were decided: the rule, fixed before its first
     look, and what each look found.
@@ -273,6 +284,7 @@ class Manifest(Record):
     execution: ExecutionRecord
     numerics: NumericsRecord
     provenance: Provenance
+    search: SearchRecord | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Manifest:

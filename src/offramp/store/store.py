@@ -6,6 +6,7 @@
     <root>/seeds/<id>.json how seeds were added to a study until it was decided, sealed
     <root>/plans/<id>.json the nodes that an unfinished trial will need, sealed
     <root>/work/<key>/     checkpoint.safetensors of a phase under way
+    <root>/failures/<key>.json why a phase failed when it was last trained, sealed
     <root>/locks/          who is at work
     <root>/staging/        folders not yet complete, or being deleted
 
@@ -143,6 +144,7 @@ class Store:
             there = self._intact(NODE, key)
             if there is None and not sealed.write(self._files, NODE, key, manifest, files, over=damaged):
                 there = self._intact(NODE, key)  # of one who went on without the lock
+        self._discard(*_failure(key))
         if there is not None:
             compare(key, there, manifest)
 
@@ -199,6 +201,15 @@ class Store:
         document = sealed.with_seal({"name": checked(name), "log": log.as_json()})
         self._begin()
         self._files.write(sealed.text(document), "seeds", f"{name}.json")
+
+    # What failed
+
+    def note_failure(self, key: str, reason: str) -> None:
+        """Say why a phase cannot be had, until it can. Where that cannot be written it is not said."""
+        document = sealed.with_seal({"name": checked(key), "reason": reason})
+        with suppress(Unwritable):
+            self._begin()
+            self._files.write(sealed.text(document), *_failure(key))
 
     # Checkpoints. Whoever writes one holds the lock of its key.
 
@@ -271,8 +282,11 @@ class Store:
             needed = self._needed([] if abandon else plans)
             found += [(NODE.folder, key) for key in self.nodes() if key not in needed]
             found += [_plan(name) for name in plans] if abandon else []
+            found += [_failure(key) for key in self.archive.documents("failures") if abandon]
         leftovers = self._files.leftovers()
-        leftovers += [name for folder in ("plans", "seeds") for name in self._files.leftovers(folder)]
+        leftovers += [
+            name for folder in ("plans", "seeds", "failures") for name in self._files.leftovers(folder)
+        ]
         for key in self.archive.checkpoints():
             if key in held:
                 continue
@@ -314,6 +328,10 @@ def compare(key: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
 
 def _plan(trial: str) -> tuple[str, str]:
     return "plans", f"{checked(trial)}.json"
+
+
+def _failure(key: str) -> tuple[str, str]:
+    return "failures", f"{checked(key)}.json"
 
 
 def _checkpoint(key: str) -> tuple[str, str, str]:

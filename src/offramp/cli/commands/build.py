@@ -14,11 +14,14 @@ from offramp.cli import options
 from offramp.cli.commands.calibrate import target
 from offramp.cli.commands.export import describe, told
 from offramp.cli.commands.recommend import wish as wish_of
-from offramp.cli.commands.run import How, conduct, fitting, say_interrupted
 from offramp.cli.forecast import show_forecast
 from offramp.cli.options import flag, option
-from offramp.cli.progress import Progress, watch
+from offramp.cli.progress.display import Progress, watch
+from offramp.cli.progress.log import Log, Wish, opened
 from offramp.cli.render import emit, say
+from offramp.cli.training.fitting import fitting
+from offramp.cli.training.how import How, conduct
+from offramp.cli.training.one import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS
 from offramp.parts import Part, backbone
@@ -96,6 +99,9 @@ def build(
     anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    log_file: options.LogFileOption = None,
+    log_format: options.LogFormatOption = None,
 ) -> None:
     """From a backbone and images to a bundle, in one go.
 
@@ -131,7 +137,9 @@ def build(
     limit = target(targets, 1)
     needed = images_needed(limit.kind, limit.value)
     wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device, needed)
-    start(wish, Goal(targets, out, force, anyway, budget, stage_times), store, dry_run, json, quiet)
+    aim = Goal(targets, out, force, anyway, budget, stage_times)
+    with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
+        start(wish, aim, store, dry_run, json, quiet, log)
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ def chosen_from(
 
 
 def start(
-    wish: BuildOptions, goal: Goal, root: Place, dry_run: bool, as_json: bool, quiet: bool
+    wish: BuildOptions, goal: Goal, root: Place, dry_run: bool, as_json: bool, quiet: bool, log: Log
 ) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
     from offramp import device as devices
@@ -196,7 +204,7 @@ def start(
     weak: tuple[str, ...] = ()
     chosen = choose(wish)
     if goal.budget is not None:
-        how = How(root, dry_run, as_json=as_json, place=wish.device, anyway=goal.anyway)
+        how = How(root, dry_run, None, as_json, log, place=wish.device, anyway=goal.anyway)
         seconds = units.parse(goal.budget, units.TIME, "--budget")
         fits, weak = fitting(chosen.plan, seconds, goal.budget, how)
         chosen = choose(replace(wish, settings=(*wish.settings, *fits)))
@@ -210,7 +218,7 @@ def start(
     silent = quiet or as_json
     if not silent:
         _show_plan(chosen, goal)
-    _train(chosen.plan, store, device, silent)
+    _train(chosen.plan, store, device, log)
     done = _finish(chosen.plan, goal, store, silent, weak)
     if as_json:
         emit({"bundle": str(done.path), "reasons": chosen.reasons, "card": done.card})
@@ -218,17 +226,17 @@ def start(
         describe(done.path, done.card)
 
 
-def _train(plan: Plan, store: Store, device: torch.device, silent: bool) -> None:
+def _train(plan: Plan, store: Store, device: torch.device, log: Log) -> None:
     from offramp.study.run.pool import run_pooled
 
-    progress = Progress(plan, shown=not silent)
+    progress = Progress(plan, log)
     try:
         watch(run_pooled(plan, store, conduct(device, 1)), progress)
     except KeyboardInterrupt as error:
-        say_interrupted(error)
-    for failure in progress.failures():
-        typer.echo(f"failed: {failure['strategy']}: {failure['reason']}", err=True)
-    if progress.failed:
+        say_interrupted(error, log)
+    for failure in progress.state.failures():
+        log.say(f"failed: {failure['strategy']}: {failure['reason']}", must=True)
+    if progress.state.failed:
         raise typer.Exit(1)
 
 

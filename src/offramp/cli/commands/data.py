@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli.options import JsonOption, RootOption, SetOption, argument, flag, option
-from offramp.cli.progress import reading_shown
+from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.terminal import show, split, table

@@ -10,7 +10,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import flag, option
-from offramp.cli.progress import moving
+from offramp.cli.progress.reading import moving
 from offramp.cli.render import emit, show_names, tell_missing
 from offramp.report.figures import FIGURES
 from offramp.units import counted

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, StudyOption, named, option
-from offramp.cli.progress import moving
+from offramp.cli.progress.reading import moving
 from offramp.cli.render import emit, tell_missing
 from offramp.units import counted, size
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offramp.cli.options import JsonOption, argument
-from offramp.cli.render import emit
+from offramp.cli.render import emit, study_file
 from offramp.errors import OfframpError, nearest
 from offramp.terminal import show, table
 
@@ -54,13 +53,6 @@ def snippet(recipe: PaperRecipe) -> str:
     """The recipe as a study file."""
     said = f"# {recipe.network} on {recipe.data}, as the paper's sections {recipe.source} say.\n"
     return said + study_file(recipe.study)
-
-
-def study_file(study: Mapping[str, Any]) -> str:
-    import yaml
-
-    text: str = yaml.safe_dump(dict(study), sort_keys=False, default_flow_style=None, width=90)
-    return text
 
 
 def _record(recipe: PaperRecipe) -> dict[str, object]:

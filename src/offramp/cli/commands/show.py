@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp import terminal
-from offramp.cli import render
+from offramp.cli import completing, render
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, argument
 from offramp.cli.render import emit
 from offramp.cli.store import archived
+from offramp.cli.trials import Column, Wanted, chosen, show_trials
+from offramp.errors import OfframpError
 from offramp.terminal import table
 from offramp.units import duration, macs
 
@@ -21,12 +23,17 @@ if TYPE_CHECKING:
 
 
 def show(
-    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
+    trial: Annotated[
+        str,
+        argument("TRIAL", "A trial's id, or the beginning of one.", autocompletion=completing.trials),
+    ],
     store: StoreArgument = None,
     store_: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show one trial: its exits, phases and time.
+
+    A beginning that several ids have lists them.
 
     \b
     Examples:
@@ -34,6 +41,13 @@ def show(
       offramp show joint-branch runs/demo
     """
     archive = archived(store, store_)
+    matches = archive.matching(trial)
+    if len(matches) > 1 and not json:
+        from offramp.store.live import Reader
+
+        courses = [c for c in Reader(archive).courses() if c.trial in matches]
+        show_trials(chosen(courses, Wanted(), Column.trial))
+        raise OfframpError(f"'{trial}' begins {len(matches)} trials; give more of one of these")
     show_trial(archive, archive.find_trial(trial), json)
 
 

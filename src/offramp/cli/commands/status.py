@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
-from offramp.cli.render import emit
+from offramp.cli.render import emit, say
 from offramp.cli.store import archived
-from offramp.errors import OfframpError, nearest
+from offramp.cli.trials import Column, Wanted, chosen, show_trials
+from offramp.errors import OfframpError
 from offramp.terminal import show, table
 from offramp.units import counted, size
 
 if TYPE_CHECKING:
     from offramp.store.live import Course
-
-
-class Column(StrEnum):
-    trial = "trial"
-    seed = "seed"
-    accuracy = "accuracy"
-    finished = "finished"
 
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
@@ -38,6 +31,10 @@ def status(
     seed: Annotated[int | None, option("N", "With --trials, only those of a seed.")] = None,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="With --trials, only those that are not finished.")
+    ] = False,
+    failed: Annotated[
+        bool,
+        typer.Option("--failed", help="With --trials, only those with a phase that failed, and why."),
     ] = False,
     sort: Annotated[
         Column, typer.Option(help="With --trials, their order. accuracy: of the final exit on test.")
@@ -60,9 +57,10 @@ def status(
     if trials:
         from offramp.store.live import Reader
 
-        _list(list(Reader(archive).courses()), strategy, seed, unfinished, sort, json)
+        wanted = Wanted(strategy, seed, unfinished, failed)
+        _list(list(Reader(archive).courses()), wanted, sort, json)
         return
-    if strategy is not None or seed is not None or unfinished or sort is not Column.trial:
+    if strategy is not None or seed is not None or unfinished or failed or sort is not Column.trial:
         raise OfframpError("this is of the list of trials; add --trials")
     manifests = [archive.read_trial(trial) for trial in archive.trials()]
     counts = Counter((m.strategy, m.network.backbone, m.data.label) for m in manifests)
@@ -90,42 +88,14 @@ def status(
         typer.echo(f"Warning: mixed here, so bits may differ: {'; '.join(mixed)}.")
 
 
-def _list(
-    courses: Sequence[Course],
-    strategy: str | None,
-    seed: int | None,
-    unfinished: bool,
-    sort: Column,
-    as_json: bool,
-) -> None:
+def _list(courses: Sequence[Course], wanted: Wanted, sort: Column, as_json: bool) -> None:
     """Trials, a line each."""
-    known = sorted({c.strategy for c in courses if c.strategy is not None})
-    if strategy is not None and known and strategy not in known:
-        raise OfframpError(f"no finished trial is of '{strategy}'{nearest(strategy, known)}")
-    rows = [
-        c.as_json()
-        for c in courses
-        if (strategy is None or c.strategy == strategy)
-        and (seed is None or c.seed == seed)
-        and not (unfinished and c.manifest is not None)
-    ]
-    by: Mapping[Column, Callable[[dict[str, Any]], Any]] = {
-        Column.trial: lambda row: row["trial"],
-        Column.seed: lambda row: (row["seed"] or 0, row["trial"]),
-        Column.accuracy: lambda row: -(row["accuracy"][-1] if row["accuracy"] else -1),
-        Column.finished: lambda row: row["finished"] or "~",
-    }
-    rows.sort(key=by[sort])
+    rows = chosen(courses, wanted, sort)
     if as_json:
         emit({"trials": rows})
-        return
-    if not rows:
+    elif not rows:
         typer.echo("no such trial")
-        return
-    listing = table(["trial", "finished"], ["seed", "phases", "test, %"])
-    for row in rows:
-        accuracies = " ".join(f"{100 * value:.1f}" for value in row["accuracy"]) or "-"
-        phases = f"{row['phases_finished']}/{row['phases']}"
-        when = (row["finished"] or "-").partition("+")[0].replace("T", " ")
-        listing.add_row(row["trial"], when, str(row["seed"]), phases, accuracies)
-    show(listing, "", "test: accuracy of each exit, the final one last.")
+    else:
+        show_trials(rows)
+        for row in rows if wanted.failed else ():
+            say(f"{row['trial']}: {row['failed']}", indent="  ")

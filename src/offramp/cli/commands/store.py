@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from offramp.cli.options import JsonOption, QuietOption, argument
-from offramp.cli.progress import moving
+from offramp.cli.progress.reading import moving
 from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.store.place import Place, place

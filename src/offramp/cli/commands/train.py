@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from offramp.cli import options
-from offramp.cli.commands.run import How, settings, start
+from offramp.cli import completing, options
 from offramp.cli.options import option
-from offramp.cli.store import announce
+from offramp.cli.progress.log import Wish, opened
+from offramp.cli.store import code_named
+from offramp.cli.training.how import How, settings
+from offramp.cli.training.one import start
 
 
 def train(
-    strategy: Annotated[str, option("NAME", "A strategy's name, or my_file.py:my_strategy.")],
+    strategy: Annotated[
+        str,
+        option(
+            "NAME",
+            "A strategy's name, or my_file.py:my_strategy.",
+            autocompletion=completing.strategies,
+        ),
+    ],
     backbone: Annotated[str, option("NAME", "A network: resnet18, timm/NAME or my.py:make_net.")],
     data: Annotated[
         str, option("NAME", "A data set: digits, cifar10, folder:path/to/images or my.py:make_data.")
@@ -28,6 +37,9 @@ def train(
     no_user_code: options.NoUserCodeOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    log_file: options.LogFileOption = None,
+    log_format: options.LogFormatOption = None,
 ) -> None:
     """Train one strategy on one network, without a study file.
 
@@ -49,6 +61,8 @@ def train(
     asked = spec.parse(
         given, "offramp train", settings(set_, execution, cache_memory, cache_disk), flags
     )
-    how = How(store, dry_run, None, json, quiet, user_code=not no_user_code, place=device)
-    announce([asked], how.user_code)
-    start(asked, how)
+    named = code_named([asked], not no_user_code)
+    with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
+        if named is not None:
+            log.say(named, must=True)
+        start(asked, How(store, dry_run, None, json, log, place=device))

@@ -39,6 +39,7 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Strategies", [", ".join(evidence.strategies)]),
         Detail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials}))), *_added(evidence)]),
         Detail("Training", _by_pair(evidence, _training)),
+        Detail("Settings", searched(evidence)),
         Detail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
         Detail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
         Detail("Machine", ran(trials) or _each(_machine(t.manifest.provenance) for t in trials)),
@@ -49,6 +50,33 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Departs from the paper", deviations(evidence)),
     ]
     return [Detail(f.name, values) for f in found if (values := [v for v in f.values if v])]
+
+
+def searched(evidence: Evidence) -> list[str]:
+    """How settings were found, and that strategies are not compared at the same ones, where so."""
+    found = []
+    for runs in evidence.runs:
+        own: dict[str, str] = {}
+        for trial in runs.trials:
+            said = trial.manifest.search
+            if said is None:
+                continue
+            words = ", ".join(f"{_title(key)} {_text(value)}" for key, value in said.found.items())
+            ranges = ", ".join(f"{_title(key)} in {text}" for key, text in said.over.items())
+            how = f"searched on validation, {ranges}, {said.trials} tried"
+            if said.per is None:
+                own[f"{how}: {words} for all strategies"] = ""
+            else:
+                own[trial.strategy] = f"{words} ({how})"
+        each = "; ".join(f"{label} {text}" if text else label for label, text in own.items())
+        if any(own.values()):
+            each = f"each strategy has its own: {each}"
+        found += [f"{runs.where}: {each}"] if own else []
+    return found
+
+
+def _title(key: str) -> str:
+    return key.removeprefix("recipe.").replace("_", " ")
 
 
 def _checked(evidence: Evidence) -> list[str]:

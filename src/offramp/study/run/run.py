@@ -213,8 +213,7 @@ class Run:
             raise
         except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
             for key in [key for key in locks if key not in self.failed]:  # some may have diverged before
-                self.failed[key] = " ".join(str(error).split())
-                yield events.Failed(key, self.failed[key])
+                yield self._fail(key, " ".join(str(error).split()))
             ranks.disband()
         finally:
             for lock in locks.values():
@@ -258,9 +257,9 @@ class Run:
             costs.charge([by_key[report.key] for report in reports], self.meter)
             for report in reports:
                 if isinstance(report, Diverged):
-                    self.failed[report.key] = str(report)
+                    failed = self._fail(report.key, str(report))
                     locks.pop(report.key).release()
-                    yield events.Failed(report.key, str(report))
+                    yield failed
                     continue
                 yield events.Epoch(report)
                 trainee = by_key[report.key]
@@ -272,6 +271,11 @@ class Run:
                 saved = time.monotonic()
                 pause = pause_after(took, self.conduct.checkpoint_seconds)
             self.meter.lap()  # keeping and checkpointing are no part of training
+
+    def _fail(self, key: str, reason: str) -> events.Failed:
+        self.failed[key] = reason
+        self.store.note_failure(key, reason)
+        return events.Failed(key, reason)
 
     def _renew(self, locks: dict[str, Held]) -> None:
         """Raises Lost where others took some of these locks, which are then no longer among them."""

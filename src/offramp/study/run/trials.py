@@ -28,6 +28,7 @@ from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
 from offramp.study.plan.plan import Plan, Trial, net_spec
+from offramp.study.spec.models import ALL, Study
 from offramp.usercode import Recorded
 
 EVALUATED = ("validation", "calibration", "test")
@@ -170,7 +171,18 @@ def _manifest(
         execution=stored.ExecutionRecord(**study.execution.model_dump(mode="json")),
         numerics=stored.NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),
+        **_search(study, trial.label),
     )
+
+
+def _search(study: Study, label: str) -> dict[str, stored.SearchRecord]:
+    """How the settings of a strategy were found, where they were."""
+    said = study.search
+    if said is None:
+        return {}
+    found = said.found.get(label, said.found.get(ALL, {}))
+    record = stored.SearchRecord(over=said.over, trials=said.trials, per=said.per, found=plain(found))
+    return {"search": record}
 
 
 def part_macs(net: ExitNetwork) -> tuple[tuple[int, ...], tuple[int, ...]]:

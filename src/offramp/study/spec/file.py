@@ -55,6 +55,15 @@ def parse(
     return _study(value, where, overrides)
 
 
+def rewritten(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a study file says with `overrides`, to be written again: in the types of JSON, shorthands
+    written out. Raises OfframpError as `read` does."""
+    value = places.expanded(_document(path).value, str(path))
+    for setting in overrides:
+        value, _ = places.overridden(value, {}, setting)
+    return value
+
+
 def exits(text: str, flag: str = "--exits") -> Any:
     """What a flag says of exits, as a study file would: `2`, `a,b`, `25%,50%` or `[[a, b], [c]]`."""
     if text.lstrip().startswith("["):

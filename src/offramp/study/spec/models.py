@@ -12,11 +12,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    model_validator,
+)
 
 from offramp.augment import Augment
 from offramp.data_spec import DataSpec, Natural, Text
 from offramp.errors import nearest
+from offramp.hashing import plain
 from offramp.parts import Taps
 from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
@@ -28,6 +36,8 @@ from offramp.study.spec.fields import Section
 from offramp.study.spec.yaml_lines import Path
 
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
+# Pydantic's own, of a union behind a plain validator, warns of each tuple.
+Listed = PlainSerializer(plain, when_used="json")
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
@@ -136,7 +146,7 @@ class ExitsSpec(Section):
     own choice. Where nothing can be traced: lists of submodules, for each segment and the classifier.
     head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
 
-    taps: Annotated[Taps, PlainValidator(fields.taps)] = None
+    taps: Annotated[Taps, PlainValidator(fields.taps), Listed] = None
     head: Annotated[Options, PlainValidator(_head)] = Field({})
 
 
@@ -193,6 +203,24 @@ class ExecutionSpec(Section):
         return self
 
 
+ALL = "all"  # of settings that all strategies have in common
+
+
+class SearchSpec(Section):
+    """How settings of the study were found: `offramp search` writes it, reports tell it.
+
+    over: where each was looked for.  trials: how many were tried, of each strategy where `per` says that
+    each has its own.  found: settings by strategy, or of `all`.  validation: their accuracy, 0 to 1,
+    likewise.
+    """
+
+    over: dict[str, Text]
+    trials: Annotated[int, Field(ge=1)]
+    per: Literal["strategy"] | None = None
+    found: dict[str, dict[str, Any]]
+    validation: dict[str, float]
+
+
 class Study(Section):
     """A study file, read. `model_dump(mode="json")` is a full record of it.
 
@@ -213,6 +241,7 @@ class Study(Section):
     test_time_flip: Switch = False
     numerics: Text = "default"
     execution: ExecutionSpec = ExecutionSpec()
+    search: SearchSpec | None = None
 
     _places: dict[Path, str] = PrivateAttr(default_factory=dict)
 
@@ -229,7 +258,23 @@ class Study(Section):
         fields.refuse_repeated_labels([s.label for s in self.strategies])
         if found := clash(self.recipe.recipe):
             raise fields.fail(found[1], "recipe", found[0])
+        if self.search is not None:
+            self._refuse_other_settings(self.search)
         return self
+
+    def _refuse_other_settings(self, search: SearchSpec) -> None:
+        """Of what was found: else a report would tell what is not so."""
+        for label, found in search.found.items():
+            own = next((s.phases.get("*", {}) for s in self.strategies if s.label == label), {})
+            for key, value in found.items():
+                name = key.removeprefix("recipe.")
+                now = getattr(self.recipe, name, value) if label == ALL else own.get(name, value)
+                if name != key and now != value:
+                    raise fields.fail(
+                        f"found {key} {fields.shown(value)}, and the study has {fields.shown(now)}; "
+                        "remove 'search' where settings were changed since",
+                        "search",
+                    )
 
     @property
     def by_split(self) -> tuple[Study, ...]:

@@ -1,0 +1,34 @@
+"""`offramp completion`: the script by which a shell completes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from typer._completion_shared import get_completion_script
+
+from offramp.cli.options import argument
+
+
+class Shell(StrEnum):
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
+
+
+def completion(shell: Annotated[Shell, argument("bash|zsh|fish", "The shell.")]) -> None:
+    """Print what makes a shell complete what you type.
+
+    Commands, options, strategies, and trials of the store `runs`.
+
+    \b
+    Examples:
+      eval "$(offramp completion bash)"         in ~/.bashrc
+      eval "$(offramp completion zsh)"          in ~/.zshrc, after compinit
+      offramp completion fish > ~/.config/fish/completions/offramp.fish
+    """
+    script = get_completion_script(
+        prog_name="offramp", complete_var="_OFFRAMP_COMPLETE", shell=shell.value
+    )
+    typer.echo(script)

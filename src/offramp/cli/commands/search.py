@@ -1,0 +1,193 @@
+"""`offramp search`: settings of a study that are best on validation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offramp.cli import options
+from offramp.cli.options import argument, flag, option
+from offramp.cli.progress.display import describe_epoch
+from offramp.cli.progress.log import Line, Log, Wish, opened
+from offramp.cli.progress.reading import moving
+from offramp.cli.render import emit, study_file
+from offramp.cli.store import code_named
+from offramp.cli.training.how import conduct, settings
+from offramp.cli.training.one import say_interrupted
+from offramp.errors import OfframpError
+from offramp.files import replacing, writing
+
+if TYPE_CHECKING:
+    from offramp.study.search import Asked, Found, Variants
+    from offramp.study.spec.models import Study
+
+
+class Per(StrEnum):
+    strategy = "strategy"
+
+
+def search(
+    study: Annotated[Path, argument("STUDY", "A study file.")],
+    over: Annotated[
+        list[str] | None,
+        option(
+            "KEY=RANGE",
+            "A setting and where to look for it: recipe.learning_rate=log(1e-3,1), "
+            "uniform(0,0.5), int(8,64), or a list such as [sgd,adam]. Repeatable.",
+        ),
+    ] = None,
+    trials: Annotated[
+        int, option("N", "Settings to try, those of earlier runs of this search included.", min=1)
+    ] = 20,
+    per: Annotated[
+        Per | None, typer.Option(help="strategy: for each one its own, of so many trials each.")
+    ] = None,
+    out: Annotated[
+        Path | None, option("FILE", "The study with the best settings.  [default: STUDY-found.yaml]")
+    ] = None,
+    no_prune: Annotated[
+        bool, flag("--no-prune", "Train all to the end, those worse than the median too.")
+    ] = False,
+    seed: Annotated[int, option("N", "Of what is tried, not of the study.", min=0)] = 42,
+    store: options.TrainingStoreOption = options.RUNS,
+    data_root: options.DataRootOption = None,
+    set_: options.SetOption = None,
+    device: options.DeviceOption = None,
+    no_user_code: options.NoUserCodeOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    log_file: options.LogFileOption = None,
+    log_format: options.LogFormatOption = None,
+) -> None:
+    """Search for a study's best settings on validation.
+
+    The score is the accuracy on validation images, the mean over exits, strategies and seeds. Test
+    images are not read. Phases are kept in the store, so what two trials share is trained once, and
+    `offramp run` of what was found trains only what is missing. Interrupt it whenever you like: the same
+    command goes on. Optuna proposes (pip install 'offramp[search]').
+
+    The study that it writes says how its settings were found, and reports tell it. With --per strategy,
+    strategies are compared each at its own best, and the page says so.
+
+    \b
+    Examples:
+      offramp search demo.yaml --over 'recipe.learning_rate=log(1e-4,0.1)'
+      offramp search demo.yaml --over 'recipe.batch_size=[32,64]' --per strategy
+      offramp run demo-found.yaml
+    """
+    from offramp import device as devices
+    from offramp.store.store import Store
+    from offramp.study.search import Asked, Variants, check_installed, check_keys, written
+    from offramp.study.spec.file import members
+
+    if not over:
+        raise OfframpError("name a setting with --over, such as 'recipe.learning_rate=log(1e-3,1)'")
+    where = ranges(over)
+    overrides = (*settings(set_, None, None, None), "search=null")
+    asked = members(study, overrides, data_root)
+    if len(asked) > 1:
+        raise OfframpError(f"a search is of one study, and {study} stands for {len(asked)}; name one")
+    check_keys(where, per is not None)
+    check_installed()
+    target = out or Path(f"{study.stem}-found.yaml")
+    if target.exists() and out is None:
+        raise OfframpError(f"{target} is there already; move it, or name another file with --out")
+    whole, kept = asked[0].study, Store(store)
+    work = conduct(devices.chosen(device), 1)
+    labels = [s.label for s in whole.strategies] if per is not None else [None]
+    wishes = {label: Asked(where, trials, label, not no_prune, seed) for label in labels}
+    found: dict[str | None, Found] = {}
+    with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
+        named = code_named([whole], not no_user_code)
+        if named is not None:
+            log.say(named, must=True)
+        for label, wish in wishes.items():
+            variants = Variants(study, overrides, data_root, label)
+            found[label] = _searched(whole, variants, wish, kept, work, log)
+        _write(written(study, overrides, wishes, found), target)
+    if json:
+        emit({"study": str(target), "found": {k or "all": _as_json(f) for k, f in found.items()}})
+        return
+    for label, best in found.items():
+        name = "" if label is None else f"{label}: "
+        typer.echo(
+            f"{name}{_words(best.settings)}; validation {100 * best.value:.2f} %, best of {best.tried}"
+        )
+    typer.echo(f"Written to {target}; offramp run {target} trains and tests it.")
+
+
+def ranges(over: list[str]) -> dict[str, Any]:
+    """What `--over` says. Raises OfframpError for what is no setting with a range."""
+    from offramp.study.search import space
+
+    found = {}
+    for text in over:
+        key, equals, rest = text.partition("=")
+        if not equals or not key.strip():
+            raise OfframpError(
+                f"--over {text}: write a setting and a range, recipe.learning_rate=log(1e-3,1)"
+            )
+        found[key.strip()] = space(rest, f"--over {key.strip()}")
+    return found
+
+
+def _searched(study: Study, variants: Variants, asked: Asked, store: Any, work: Any, log: Log) -> Found:
+    """Search, and say how it goes."""
+    from offramp.process import terminable
+    from offramp.study.run import events
+    from offramp.study.search import Proposed, Scored, search
+
+    best = 0.0
+    who = "" if asked.label is None else f"{asked.label} · "
+    now = ""
+    running = search(study, variants, asked, store, work)
+    try:
+        with terminable(), moving("preparing") as status:
+            while True:
+                match next(running):
+                    case Proposed(number, chosen):
+                        now = f"{who}trial {number} of {asked.trials}: {_words(chosen)}"
+                        status.update(now)
+                    case events.Epoch(report):
+                        status.update(f"{now} · {describe_epoch(report)}")
+                        if log.verbose:
+                            log.say(f"{now} · {describe_epoch(report)}")
+                    case Scored(number, chosen, value, why):
+                        best = max(best, value or 0.0)
+                        end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
+                        text = f"{who}trial {number} of {asked.trials}: {_words(chosen)}: {end}"
+                        fields: dict[str, Any] = {
+                            "strategy": asked.label,
+                            "number": number,
+                            "settings": dict(chosen),
+                        }
+                        fields |= {"validation": value, "why": why or None, "best": best}
+                        log.write(Line(f"{text} (best {100 * best:.2f} %)", "trial", fields))
+                    case events.Note(text):
+                        log.say(text, must=True)
+    except StopIteration as end:
+        found: Found = end.value
+        return found
+    except KeyboardInterrupt as error:
+        say_interrupted(error, log)
+    finally:
+        running.close()
+
+
+def _words(chosen: Any) -> str:
+    """`recipe.learning_rate=0.0123`"""
+    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
+
+
+def _as_json(found: Found) -> dict[str, Any]:
+    return {"settings": dict(found.settings), "validation": found.value, "tried": found.tried}
+
+
+def _write(said: dict[str, Any], target: Path) -> None:
+    head = "# Settings were found by `offramp search`, on validation images: see `search` below.\n"
+    with writing(target), replacing(target) as temporary:
+        temporary.write_text(head + study_file(said), encoding="utf-8")

@@ -1,0 +1,192 @@
+"""What a run shows while it works: moving lines on a terminal, and lines of a log at a steady pace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, final
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from offramp.cli.progress.log import Line, Log
+from offramp.cli.progress.state import State
+from offramp.cli.render import ranges
+from offramp.escape import printable
+from offramp.process import terminable
+from offramp.units import counted, duration
+
+if TYPE_CHECKING:
+    from offramp.engine.fit import EpochReport
+    from offramp.study.plan.plan import Plan
+    from offramp.study.run.events import Event
+
+PACE = 10.0  # seconds between two epochs in a log, of all phases at work together
+BAR = 24  # columns
+MOST_SHOWN = 12  # groups at work, a line each
+
+
+@final
+class Progress:
+    """The display of a run, on a log and, where standard error is a terminal, as lines that move.
+
+    In a log a phase has a line when it begins and one when it is finished, and epochs between them at a
+    pace that does not depend on how many phases are at work.
+    """
+
+    def __init__(self, plan: Plan, log: Log) -> None:
+        self.state = State(plan)
+        self._log = log
+        self._now = ["preparing", ""]  # what the moving lines say
+        self._notes: set[str] = set()
+        self._waited: float | None = None  # since when nothing but waiting happens
+        self._patience = PACE
+        self._said: dict[str, float] = {}  # when a phase last had a line
+        self._at: dict[str, list[str]] = {}  # by the first key of a group at work on a cluster
+        self._live = Live(
+            console=log.console, refresh_per_second=4, transient=True, get_renderable=self._screen
+        )
+
+    def __enter__(self) -> Progress:
+        if self._log.shown and self._log.moves:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def see(self, event: Event) -> None:
+        """Take in one event and show it."""
+        from offramp.study.run import events
+
+        self.state.see(event)
+        if not isinstance(event, events.Waiting):
+            self._waited, self._patience = None, PACE
+        match event:
+            case events.Began(keys, epoch, where):
+                self._begin(keys, epoch, where)
+            case events.Epoch(report):
+                self._epoch(report)
+            case events.Left(keys):
+                self._at = {key: at for key, at in self._at.items() if key not in keys}
+            case events.Room(groups, machines):
+                text = f"room for {groups} at once, on {counted(machines, 'machine')}"
+                fields = {"groups": groups, "machines": machines}
+                self._log.write(Line(text, "room", fields, brief=""))
+            case events.Finished(key, seconds):
+                self._finish(key, seconds)
+            case events.Failed(key, reason):
+                text = f"failed: {self.state.describe(key)}: {reason}"
+                self._log.write(Line(text, "failed", {**self.state.named(key), "reason": reason}))
+            case events.Waiting(_, holder):
+                self._wait(holder or "another process on this store")
+            case events.Note(text) if text not in self._notes:
+                self._notes.add(text)
+                self._log.say(text, must=True)
+
+    def _begin(self, keys: Sequence[str], epoch: int, where: str) -> None:
+        name = self.state.describe(keys[0])
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        place = f"{where} · {name}{more}" if where else f"{name}{more}"
+        self._now = [name, f"epoch {epoch + 1}"]
+        if where:
+            self._at[keys[0]] = [place, self._now[1]]
+        self._said |= dict.fromkeys(keys, time.monotonic())
+        fields = {"epoch": epoch, "epochs": self.state.epochs(keys[0]), "where": where or None}
+        again = f", from epoch {epoch + 1} on" if epoch else ""
+        about = {**self.state.named(keys[0]), **fields, "nodes": list(keys)}
+        self._log.write(Line(f"{place}: begins{again}", "began", about, brief=""))
+
+    def _epoch(self, report: EpochReport) -> None:
+        key, epochs = report.key, self.state.epochs(report.key)
+        self._now = [self.state.describe(key), describe_epoch(report, epochs)]
+        if key in self._at:
+            self._at[key][1] = self._now[1]
+        if not self._log.logs or not self._is_time(key):
+            return
+        far = self._far()
+        text = " · ".join([*self._now, duration(report.seconds), *far[0]])
+        fields = {
+            **self.state.named(key),
+            **_fields(report, epochs),
+            "seconds": report.seconds,
+            **far[1],
+        }
+        self._log.write(Line(text, "epoch", fields, brief=""))
+
+    def _finish(self, key: str, seconds: float) -> None:
+        """With the last epoch's numbers in a log."""
+        name, took = f"[{self.state.phases}] {self.state.describe(key)}", duration(seconds)
+        report, epochs, far = self.state.latest.get(key), self.state.epochs(key), self._far()
+        last = [] if report is None else [describe_epoch(report, epochs)]
+        fields = {} if report is None else _fields(report, epochs)
+        text = " · ".join([name, *last, took, *far[0]])
+        fields = {**self.state.named(key), **fields, "seconds": seconds, **far[1]}
+        self._log.write(Line(text, "finished", fields, brief=f"{name} · {took}"))
+
+    def _far(self) -> tuple[list[str], dict[str, Any]]:
+        """How far the run is, in words and for programs."""
+        share, left = self.state.share, self.state.seconds_left
+        words = [f"{100 * share:.0f} % done"]
+        if left is not None and share < 1:
+            words.append(f"{duration(left)} left")
+        return words, {"share_done": share, "seconds_left": left}
+
+    def _is_time(self, key: str) -> bool:
+        """Whether a phase's epoch gets a line of the log."""
+        now = time.monotonic()
+        pace = 0.0 if self._log.verbose else PACE * max(1, len(self.state.at_work))
+        if now - self._said.get(key, -pace) < pace:
+            return False
+        self._said[key] = now
+        return True
+
+    def _wait(self, holder: str) -> None:
+        """Say for whom; a line stays where that takes long, and another one each time as long again."""
+        self._now = [f"waiting for {holder}", ""]
+        now = time.monotonic()
+        self._waited = now if self._waited is None else self._waited
+        if now - self._waited >= self._patience:
+            self._patience = 2 * (now - self._waited)
+            self._log.write(Line(f"waiting for {holder}", "waiting", {"holder": holder}))
+
+    def _screen(self) -> Group:
+        """The moving lines; asked for several times a second."""
+        seconds, share = self.state.seconds_left, self.state.share
+        left = "time left: ?" if seconds is None else f"{duration(seconds)} left"
+        full = int(BAR * share)
+        bar = f"{'━' * full}{'╌' * (BAR - full)} {100 * share:.0f} % · {left}"
+        at = [" · ".join(each) for each in list(self._at.values())]
+        more = [f"and {len(at) - MOST_SHOWN} more groups"] if len(at) > MOST_SHOWN else []
+        now = [*at[:MOST_SHOWN], *more] if self._at else self._now
+        lines = [f"{bar} · {self.state.phases} phases", *now]
+        return Group(*(Text(printable(line)) for line in lines if line))
+
+
+def describe_epoch(report: EpochReport, epochs: int | None = None) -> str:
+    """`epoch 3/20 · loss 0.512 · validation 84.9 92.7 % at exits 1–2`"""
+    exits = sorted(report.validation_accuracy)
+    accuracy = " ".join(f"{100 * report.validation_accuracy[k]:.1f}" for k in exits)
+    where = f"exit{'s' if len(exits) > 1 else ''} {ranges(exits)}"
+    number = report.epoch if epochs is None else f"{report.epoch}/{epochs}"
+    return f"epoch {number} · loss {report.loss:.3f} · validation {accuracy} % at {where}"
+
+
+def _fields(report: EpochReport, epochs: int) -> dict[str, Any]:
+    return {
+        "epoch": report.epoch,
+        "epochs": epochs,
+        "loss": report.loss,
+        "validation_loss": report.validation_loss,
+        "accuracy": {str(exit): value for exit, value in report.accuracy.items()},
+        "validation_accuracy": {str(exit): value for exit, value in report.validation_accuracy.items()},
+    }
+
+
+def watch(events: Iterator[Event], progress: Progress) -> None:
+    """Run to the end, or until interrupted, and show it."""
+    with terminable(), closing(events), progress:  # type: ignore[type-var]  # a generator
+        for event in events:
+            progress.see(event)

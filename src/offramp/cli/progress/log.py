@@ -1,0 +1,189 @@
+"""Lines that say how long work goes: on standard error and in a file, for people or for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any, cast, final
+
+from offramp.cli.render import folded
+from offramp.errors import OfframpError
+from offramp.escape import printable
+from offramp.hashing import finite
+from offramp.terminal import console
+
+CLEAR = "\r\x1b[2K"
+
+
+class Format(StrEnum):
+    text = "text"
+    json = "json"
+
+
+@dataclass(frozen=True)
+class Line:
+    """text: for people.  event: what kind of thing happened, and `fields` what is known of it, for
+    programs.  must: it is said where no progress is shown, too.  brief: in place of `text` on a
+    terminal, where the rest of it moves; empty for nothing."""
+
+    text: str
+    event: str = "note"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    must: bool = False
+    brief: str | None = None
+
+    def as_text(self, now: datetime) -> str:
+        """`2026-11-27 12:24:03  what happened`, in the machine's own time."""
+        return f"{now:%Y-%m-%d %H:%M:%S}  {printable(self.text)}"
+
+    def as_json(self, now: datetime) -> str:
+        """One object: `time` (ISO 8601, with its zone), `event`, and its fields, else `text`."""
+        known = self.fields or {"text": self.text}
+        said = {"time": now.isoformat(timespec="milliseconds"), "event": self.event, **known}
+        return json.dumps(finite(said), allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a command was asked to say. format: None where nothing was said of it.  verbose: of every
+    epoch.  quiet: no progress on standard error."""
+
+    file: Path | None = None
+    format: Format | None = None
+    verbose: bool = False
+    quiet: bool = False
+
+
+@final
+class Log:
+    """Where lines go: standard error, and a file.
+
+    Standard error is a log, a line with its time each, where it is no terminal or JSON is asked for; a
+    terminal has lines without, folded at spaces. shown: whether progress is shown there.  verbose: every
+    epoch is a line.  timed: whether lines of a log have a time.
+    """
+
+    def __init__(
+        self,
+        shown: bool = True,
+        format: Format = Format.text,
+        verbose: bool = False,
+        file: IO[str] | None = None,
+        timed: bool = True,
+    ) -> None:
+        self.console = console(stderr=True)
+        self.shown, self.verbose, self.format = shown, verbose, format
+        self.moves = (
+            format is Format.text and self.console.is_terminal and not self.console.is_dumb_terminal
+        )
+        self.reading = False  # a line moves that `say` must clear
+        self._file, self._timed = file, timed
+
+    @property
+    def logs(self) -> bool:
+        """Whether anything is written as a log, epochs too."""
+        return self._file is not None or (self.shown and not self.moves)
+
+    def say(self, text: str, must: bool = False) -> None:
+        """Tell people something."""
+        self.write(Line(text, must=must))
+
+    def write(self, line: Line) -> None:
+        now = datetime.now().astimezone()
+        if (self.shown or line.must) and not (self.moves and line.brief == ""):
+            self._to_screen(line, now)
+        self._to_file(line, now)
+
+    def end(self, reason: str) -> None:
+        """What ends the command, which standard error says in its own way."""
+        self._to_file(Line(reason, "error"), datetime.now().astimezone())
+
+    def _to_file(self, line: Line, now: datetime) -> None:
+        """A full disk need not end what is trained."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(f"{self._worded(line, now)}\n")
+            self._file.flush()
+        except (OSError, ValueError) as error:
+            self._file = None
+            self.say(f"the log file cannot be written any more ({error}); work goes on", must=True)
+
+    def _to_screen(self, line: Line, now: datetime) -> None:
+        if self.moves:
+            before = CLEAR if self.reading else ""
+            text = before + "\n".join(folded(printable(line.text if line.brief is None else line.brief)))
+        elif self._timed or self.format is Format.json:
+            text = self._worded(line, now)
+        else:
+            text = printable(line.text)
+        if self.moves and not self.reading:  # what moves below must know of it
+            self.console.print(text, soft_wrap=True)
+        else:
+            self.console.file.write(f"{text}\n")
+            self.console.file.flush()
+
+    def _worded(self, line: Line, now: datetime) -> str:
+        return line.as_json(now) if self.format is Format.json else line.as_text(now)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A log as a stream of text, for handlers of `logging`. must: see `Line`."""
+
+    log: Log
+    must: bool = False
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.log.say(text.strip(), must=self.must)
+
+    def flush(self) -> None: ...
+
+
+def handler(log: Log, must: bool = False) -> logging.Handler:
+    """What hands the records of a logger to a log."""
+    return logging.StreamHandler(cast(IO[str], Stream(log, must)))
+
+
+@contextmanager
+def opened(wish: Wish, as_json: bool = False) -> Iterator[Log]:
+    """The log that was asked for. as_json: the command answers programs, which hear of progress only
+    where they asked for it. Warnings meanwhile are lines of it, and so is, in the file, what ends the
+    command.
+
+    Raises OfframpError for a file that cannot be written.
+    """
+    asked = wish.format is not None or wish.verbose
+    shown = not wish.quiet and (asked or not as_json)
+    file = None if wish.file is None else _appended(wish.file)
+    log = Log(shown, wish.format or Format.text, wish.verbose, file)
+    hears = handler(log, must=True)
+    hears.setLevel(logging.WARNING)
+    logger = logging.getLogger("offramp")
+    logger.addHandler(hears)
+    try:
+        yield log
+    except OfframpError as error:
+        log.end(str(error))
+        raise
+    finally:
+        logger.removeHandler(hears)
+        if file is not None:
+            file.close()
+
+
+def _appended(path: Path) -> IO[str]:
+    try:
+        return path.open("a", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OfframpError(
+            f"--log-file {path} cannot be written ({reason}); name a file in a folder that is there"
+        ) from None

@@ -1,0 +1,88 @@
+"""How far data is read, and lines that move while something short is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.status import Status
+
+from offramp.cli.progress.log import CLEAR, Log, handler
+from offramp.escape import printable
+from offramp.terminal import console
+
+SELDOM = 10.0  # seconds between lines that stay
+
+
+@contextmanager
+def reading_shown(log: Log | None = None) -> Iterator[None]:
+    """While data is read: how far that is, on standard error, once it takes longer than a second; one
+    line that moves on a terminal, elsewhere a line every ten seconds. Warnings stay, wherever. log: of a
+    run, which hears warnings by itself."""
+    said = Log(timed=False) if log is None else log
+    logger = logging.getLogger("offramp.data")
+    handlers = [_moving(said) if said.moves and said.shown else handler(said)]
+    if not (said.moves and said.shown):
+        handlers[0].addFilter(_seldom())
+    handlers[0].addFilter(_spelled)
+    handlers[0].addFilter(lambda record: record.levelno < logging.WARNING)
+    if log is None:
+        handlers.append(handler(said, must=True))
+        handlers[-1].setLevel(logging.WARNING)
+    level = logger.level
+    for each in handlers:
+        logger.addHandler(each)
+    logger.setLevel(logging.INFO)
+    said.reading = said.moves and said.shown
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for each in handlers:
+            logger.removeHandler(each)
+        if said.reading:
+            said.console.file.write(CLEAR)
+            said.console.file.flush()
+        said.reading = False
+
+
+def _moving(log: Log) -> logging.Handler:
+    """One line that moves."""
+    made = logging.StreamHandler(log.console.file)
+    made.setFormatter(logging.Formatter(f"{CLEAR}%(message)s"))
+    made.terminator = ""
+    return made
+
+
+def _spelled(record: logging.LogRecord) -> bool:
+    """Spells out what would steer the terminal, and lets the message pass."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
+def _seldom() -> Callable[[logging.LogRecord], bool]:
+    """Lets a message pass every SELDOM seconds, and none before."""
+    began: float | None = None
+
+    def passes(record: logging.LogRecord) -> bool:
+        nonlocal began
+        began = record.created if began is None else began
+        if record.created - began < SELDOM:
+            return False
+        began = record.created
+        return True
+
+    return passes
+
+
+@contextmanager
+def moving(text: str) -> Iterator[Status]:
+    """A moving line on a terminal; nothing elsewhere."""
+    screen = console(stderr=True)
+    status = screen.status(text)
+    if not screen.is_terminal:
+        yield status
+        return
+    with status:
+        yield status

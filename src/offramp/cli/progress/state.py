@@ -1,0 +1,145 @@
+"""What of a plan is done, how fast, and what is left, by what its run tells."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, final
+
+from offramp.units import counted, duration
+
+if TYPE_CHECKING:
+    from offramp.engine.fit import EpochReport
+    from offramp.study.plan.plan import Plan
+    from offramp.study.run.events import Event
+
+
+@final
+class State:
+    """trials: those that are there, by id; True for one that was there before.  failed: reasons by key.
+    trained, reused: keys.  at_work: keys of phases that are being trained.  latest: the last epoch of
+    each phase."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.trials: dict[str, bool] = {}
+        self.failed: dict[str, str] = {}
+        self.trained: set[str] = set()
+        self.reused: set[str] = set()
+        self.at_work: set[str] = set()
+        self.latest: dict[str, EpochReport] = {}
+        self._users: dict[str, list[tuple[str, str]]] = {key: [] for key in plan.nodes}
+        for trial in plan.trials:
+            for key in trial.keys:
+                self._users[key].append((trial.label, trial.id))
+        self._began = time.monotonic()
+        self._share: dict[str, float] = {}  # of a node's epochs that are done
+        self._skipped = 0.0  # work done by earlier runs, in MACs
+        self._room = 0  # groups that a cluster trains at once; 0 on this machine alone
+        self._pace = [0.0, 0.0]  # MACs of finished epochs, and the seconds that they took
+
+    def see(self, event: Event) -> None:
+        """Take in one event."""
+        from offramp.study.run import events
+
+        match event:
+            case events.Reused(key):
+                if key not in self.trained:
+                    self.reused.add(key)
+                    self._skip(key, 1.0)
+            case events.Began(keys, epoch):
+                self.at_work |= set(keys)
+                for key in keys:
+                    self._skip(key, epoch / self.epochs(key))
+            case events.Epoch(report):
+                self.latest[report.key] = report
+                self._share[report.key] = report.epoch / self.epochs(report.key)
+                self._pace[0] += self.plan.macs(report.key) / self.epochs(report.key)
+                self._pace[1] += report.seconds
+            case events.Left(keys):
+                self.at_work -= set(keys)
+            case events.Room(groups):
+                self._room = groups
+            case events.Finished(key):
+                self.at_work.discard(key)
+                self.trained.add(key)
+                self._share[key] = 1.0
+            case events.Failed(key, reason):
+                self.at_work.discard(key)
+                self.failed[key] = reason
+            case events.TrialDone(trial, reused):
+                self.trials[trial] = reused and self.trials.get(trial, True)
+
+    def _skip(self, key: str, share: float) -> None:
+        """So much of a node was done before this run."""
+        self._skipped += self.plan.macs(key) * max(0.0, share - self._share.get(key, 0.0))
+        self._share[key] = share
+
+    def epochs(self, key: str) -> int:
+        return self.plan.nodes[key].recipe.epochs
+
+    @property
+    def phases(self) -> str:
+        """How many are done: `3/10`."""
+        return f"{len(self.trained | self.reused)}/{len(self.plan.nodes)}"
+
+    @property
+    def share(self) -> float:
+        """Of the work, 0 to 1."""
+        return self._work / max(1, self._whole)
+
+    @property
+    def _whole(self) -> int:
+        return sum(self.plan.macs(key) for key in self.plan.nodes)
+
+    @property
+    def _work(self) -> float:
+        return sum(self.plan.macs(key) * share for key, share in dict(self._share).items())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of this run; on a cluster, with the machines that there are now, and no less than
+        the longest chain of phases takes. None before that can be told."""
+        left = self._whole - self._work
+        if self._room:
+            from offramp.study.plan.schedule import Schedule
+
+            if not self._pace[1]:
+                return None
+            chain = Schedule(self.plan, frozenset(self.trained | self.reused)).critical
+            return max(chain, left / self._room) * self._pace[1] / self._pace[0]
+        fresh = self._work - self._skipped
+        return (time.monotonic() - self._began) * left / fresh if fresh > 0 else None
+
+    def describe(self, key: str) -> str:
+        """`seed 42 · joint and 2 more · branch 1`"""
+        node = self.plan.nodes[key]
+        first, *others = dict.fromkeys(label for label, _ in self._users[key])
+        more = f" and {len(others)} more" if others else ""
+        return f"seed {node.seed} · {first}{more} · {node.name}"
+
+    def named(self, key: str) -> dict[str, Any]:
+        """The same for programs. trial: the id of the first one that reads the phase, of `trials`."""
+        node, users = self.plan.nodes[key], self._users[key]
+        about = {"trial": users[0][1], "trials": len(users), "strategy": users[0][0], "seed": node.seed}
+        return {**about, "phase": node.name, "node": key}
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The trials that could not be had, with the reason."""
+        found = []
+        for trial in self.plan.trials:
+            reasons = [self.failed[key] for key in trial.keys if key in self.failed]
+            if reasons:
+                found.append({"strategy": trial.label, "seed": trial.seed, "reason": reasons[0]})
+        return found
+
+    def closing(self, store: str) -> str:
+        """One sentence on what was done."""
+        total = len(self.plan.trials)
+        if len(self.trials) == total and all(self.trials.values()) and not self.trained:
+            every = "The trial was" if total == 1 else f"All {total} trials were"
+            return f"{every} in the store {store} already; nothing was trained."
+        return (
+            f"{len(self.trials)} of {counted(total, 'trial')} in {store}: "
+            f"{counted(len(self.trained), 'node')} trained, {len(self.reused)} reused, "
+            f"in {duration(time.monotonic() - self._began)}."
+        )

@@ -1,0 +1,66 @@
+"""`offramp search`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from command import STUDY, Cli, data, untimed
+
+from offramp.report import evidence
+from offramp.report.page.how import facts
+
+OVER = "recipe.learning_rate=[0.001,0.01]"
+
+
+def test_each_strategy_at_its_own_best(cli: Cli) -> None:
+    """From a search to what the page states."""
+    Path("s.yaml").write_text(STUDY.replace("[baseline, joint, two-stage]", "[baseline, joint]"))
+    answer = cli(
+        "search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--per", "strategy", "--trials", 2
+    )
+    assert answer.code == 0, answer.err
+    lines = untimed(answer.err)
+    assert [line.split(":")[0] for line in lines] == [
+        *("baseline · trial 1 of 2", "baseline · trial 2 of 2"),
+        *("joint · trial 1 of 2", "joint · trial 2 of 2"),
+    ]
+    assert "Written to s-found.yaml" in answer.out and "best of 2" in answer.out
+    refused = cli("search", "s.yaml", "--over", OVER)
+    assert refused.code == 2 and "s-found.yaml is there already" in refused.err
+    ran = cli("run", "s-found.yaml", "--quiet")
+    assert ran.code == 0 and "2 reused" in ran.out, ran.out + ran.err  # what the search trained
+    (settings,) = [fact for fact in facts(evidence.open(Path("runs"))) if fact.name == "Settings"]
+    (said,) = settings.values
+    assert (
+        "each strategy has its own: baseline learning rate 0.0" in said
+        and "; joint learning rate" in said
+    )
+    assert "searched on validation, learning rate in [0.001,0.01], 2 tried" in said
+
+
+def test_a_search_of_all_together_answers_programs(cli: Cli) -> None:
+    Path("s.yaml").write_text(STUDY)
+    words = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--trials", 1, "--out", "f.yaml")
+    said = data(cli(*words, "--json"))
+    assert said["study"] == "f.yaml" and said["found"].keys() == {"all"}
+    log = [
+        json.loads(line) for line in cli(*words, "--trials", 2, "--log-format", "json").err.splitlines()
+    ]
+    assert [line["event"] for line in log] == ["trial"] and log[0]["number"] == 2
+
+
+def test_mistakes(cli: Cli) -> None:
+    Path("s.yaml").write_text(STUDY)
+    for words, said in (
+        ([], "name a setting with --over"),
+        (["--over", "recipe.epochs"], "write a setting and a range"),
+        (["--over", "recipe.epochs=many"], "'many' is no range"),
+        (
+            ["--over", "recipe.alpha=uniform(0,1)", "--per", "strategy"],
+            "a strategy has no 'recipe.alpha'",
+        ),
+        (["--over", "recipe.epoch=int(1,2)", "--trials", "1"], "unknown key 'recipe.epoch'"),
+    ):
+        answer = cli("search", "s.yaml", *words)
+        assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1, answer.err

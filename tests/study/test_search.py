@@ -1,0 +1,216 @@
+"""Searches for settings: what is proposed, kept, given up, and which images are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offramp.engine.images import Images
+from offramp.errors import OfframpError
+from offramp.store.store import Store
+from offramp.study import search as searching
+from offramp.study.plan.plan import make_plan
+from offramp.study.run import events
+from offramp.study.run.run import Conduct, run
+from offramp.study.search import (
+    Asked,
+    Found,
+    Known,
+    Proposed,
+    Scored,
+    Space,
+    Step,
+    Variants,
+    check_keys,
+    name_of,
+    search,
+    space,
+    written,
+)
+from offramp.study.spec.file import read
+from support import CPU
+
+STUDY = """\
+seeds: [1]
+strategies: [joint]
+backbone: digits-cnn
+exits: {taps: [blocks.0], head: linear}
+data: {name: digits, train_images: 400, test_images: 50}
+recipe: {epochs: 2, batch_size: 16, learning_rate: 0.01, optimizer: adam}
+"""
+RATES = space("[1.0e-9, 0.005, 1.0e-8, 0.01]", "--over")
+OVER = {"recipe.learning_rate": RATES}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def searched(study: Path, store: Path, asked: Asked, **about: Any) -> Iterator[Step]:
+    """The steps of a search; its last value is what was found."""
+    variants = Variants(study, ("search=null",), None, asked.label)
+    found = yield from search(
+        read(study), variants, asked, Store(store), Conduct(CPU, store.parent, **about)
+    )
+    yield found
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "low", "high"),
+    [
+        ("log(1e-3,1)", "log", 1e-3, 1),
+        (" uniform( 0 , .5 )", "uniform", 0, 0.5),
+        ("int(8,64)", "int", 8, 64),
+    ],
+)
+def test_ranges(text: str, kind: str, low: float, high: float) -> None:
+    assert space(text, "--over") == Space(text.strip(), kind, low, high)
+    assert space("[sgd, adam]", "--over").choices == ("sgd", "adam")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "log(0,1)", "log(1,1)", "int(1,2.5)", "log(1)", "[a]", "[[1], [2]]", "log(a,b)", "exp(1,2)"],
+)
+def test_what_is_no_range_is_refused(text: str) -> None:
+    with pytest.raises(OfframpError, match="--over x: "):
+        space(text, "--over x")
+
+
+def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -> None:
+    asked = Asked(OVER, 3, seed=40)
+    *steps, found = searched(study, tmp_path / "runs", asked)
+    assert isinstance(found, Found) and found.settings["recipe.learning_rate"] in (0.005, 0.01)
+    scored = [step for step in steps if isinstance(step, Scored)]
+    assert [s.number for s in scored] == [1, 2, 3]
+    values = {s.settings["recipe.learning_rate"]: s.value for s in scored}
+    assert found.value == max(v for v in values.values() if v is not None)
+    target = tmp_path / "found.yaml"
+    from offramp.cli.render import study_file
+
+    target.write_text(study_file(written(study, (), {None: asked}, {None: found})))
+    made = read(target)
+    assert (
+        made.recipe.learning_rate == found.settings["recipe.learning_rate"] and made.search is not None
+    )
+    assert made.search.over == {"recipe.learning_rate": RATES.text} and made.search.trials == 3
+    with pytest.raises(OfframpError, match="remove 'search' where settings were changed since"):
+        read(target, ["recipe.learning_rate=0.5"])
+    again = searched(study, tmp_path / "runs", asked)
+    assert list(again) == [found]  # all of it is known
+
+
+def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one of calibration. The negative control: an ordinary run of the same plan looks."""
+
+    def guarded(look: Callable[..., Any]) -> Callable[..., Any]:
+        def looked(images: Images, split: str, *rest: Any) -> Any:
+            assert split in ("train", "validation"), f"looks at {split}"
+            return look(images, split, *rest)
+
+        return looked
+
+    for name in ("count", "labels", "read", "reads"):
+        monkeypatch.setattr(Images, name, guarded(getattr(Images, name)))
+    *_, found = searched(study, tmp_path / "runs", Asked(OVER, 1))
+    assert isinstance(found, Found) and Store(tmp_path / "runs").trials() == []
+    plan = make_plan(
+        read(study, [f"recipe.learning_rate={found.settings['recipe.learning_rate']}"]), CPU
+    )
+    with pytest.raises(AssertionError, match="looks at"):
+        list(run(plan, Store(tmp_path / "runs"), Conduct(CPU, tmp_path)))
+
+
+def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
+    """With what it was at, from its checkpoint; what was done is not done again."""
+    asked, store = Asked(OVER, 3), tmp_path / "runs"
+    first = searched(study, store, asked, checkpoint_seconds=0)
+    proposed: list[Proposed] = []
+    for step in first:
+        if isinstance(step, Proposed):
+            proposed.append(step)
+        if len(proposed) == 2 and isinstance(step, events.Epoch):
+            break
+    first.close()  # type: ignore[attr-defined]  # a generator
+    log = next((store / searching.FOLDER).glob("*.log"))
+    log.write_bytes(log.read_bytes() + b'{"op_code": 4, "work')  # killed while it wrote
+    *steps, found = searched(study, store, asked)
+    later = [step for step in steps if isinstance(step, Proposed)]
+    assert [p.number for p in later] == [2, 3] and later[0].settings == proposed[1].settings
+    began = [step for step in steps if isinstance(step, events.Began)]
+    assert began[0].epoch == 1 and isinstance(found, Found) and found.tried == 3
+
+
+def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
+    asked, store = Asked(OVER, 1), tmp_path / "runs"
+    with (
+        Store(store).lock(f"search-{name_of(read(study), asked)}"),
+        pytest.raises(OfframpError, match="another process is at this very search"),
+    ):
+        list(searched(study, store, asked))
+
+
+def test_what_is_worse_than_the_median_is_given_up(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before there is a median, and never where nothing is to be given up."""
+    monkeypatch.setattr(searching, "STARTUP", 2)
+    *steps, _ = searched(study, tmp_path / "runs", Asked(OVER, 5))
+    ends = [step.why for step in steps if isinstance(step, Scored)]
+    assert not any(ends[:2]) and "worse than the median at this point" in ends
+    assert not Store(tmp_path / "runs").archive.checkpoints()
+    *steps, _ = searched(study, tmp_path / "runs", Asked(OVER, 5, prune=False))
+    assert not any(step.why for step in steps if isinstance(step, Scored))
+
+
+def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Path) -> None:
+    study.write_text(STUDY.replace("[joint]", "[two-stage]"))
+    over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
+    variants = Variants(
+        study, ('strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]',), None
+    )
+    steps = list(
+        search(read(study), variants, Asked(over, 3), Store(tmp_path / "runs"), Conduct(CPU, tmp_path))
+    )
+    assert len([s for s in steps if isinstance(s, events.Finished)]) == 1 + 3
+    assert len([s for s in steps if isinstance(s, events.Reused)]) == 2
+
+
+def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tmp_path: Path) -> None:
+    over = {"recipe.learning_rate": space("[1.0e+30, 0.01]", "--over")}
+    study.write_text(STUDY.replace("optimizer: adam", "optimizer: sgd"))
+    *steps, found = searched(study, tmp_path / "runs", Asked(over, 2, seed=41))
+    assert isinstance(found, Found) and found.settings["recipe.learning_rate"] == 0.01
+    assert any("is not finite" in s.why for s in steps if isinstance(s, Scored))
+    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+        wild = {"recipe.learning_rate": space("[1.0e+30, 1.0e+29]", "--over")}
+        list(searched(study, tmp_path / "runs", Asked(wild, 2)))
+
+
+def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path) -> None:
+    """So that proposals at the same epoch can be compared, whatever phase they are in."""
+    plan, store = make_plan(read(study, ["strategies=[two-stage]"]), CPU), Store(tmp_path / "runs")
+    known, values = Known(plan), [0.0]
+    for event in run(replace(plan, trials=plan.trials), store, Conduct(CPU, tmp_path)):
+        if isinstance(event, events.Finished):
+            known.see(event, store)
+            values.append(known.mean)
+    assert values == sorted(values) and len(values) == 3
+    assert known.mean == pytest.approx(searching.score(plan, store))
+    told = store.read_trial(plan.trials[0].id).metrics["validation"].accuracy
+    assert known.mean == pytest.approx(sum(told) / len(told))
+
+
+def test_a_strategy_has_settings_of_the_recipe_alone() -> None:
+    check_keys(OVER, True)
+    check_keys({"data.train_images": RATES}, False)
+    for key in ("data.train_images", "recipe.temperature", "recipe.learning_rat"):
+        with pytest.raises(OfframpError, match="has no"):
+            check_keys({key: RATES}, True)
