@@ -66,6 +66,8 @@ def everything(store: Store) -> list[Callable[[], object]]:
     """All that a store can be asked to do."""
     logits = {"test": np.eye(3)}
     return [
+        lambda: store.note_failure("unfinished", "no memory at all"),
+        lambda: store.archive.failures(),
         lambda: node(store, 1),
         lambda: node(store, 3),
         lambda: store.read_node(KEY),
@@ -86,8 +88,6 @@ def everything(store: Store) -> list[Callable[[], object]]:
         lambda: store.drop_checkpoint(LOOSE),
         lambda: store.write_seed_log("added", records.seed_log(first=4)),
         lambda: store.archive.seed_logs(),
-        lambda: store.note_failure("unfinished", "no memory at all"),
-        lambda: store.archive.failures(),
         lambda: store.lock("k").release(),
         lambda: store.lock(LOOSE).release(),
         lambda: store.discard_node(KEY),
