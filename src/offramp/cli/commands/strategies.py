@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
+from offramp.cli import completing
 from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit, ranges
+from offramp.errors import OfframpError
+from offramp.files import replacing, writing
 from offramp.parts import path
 from offramp.phase import Phase, Program, check, describe
 from offramp.terminal import console, show, table
@@ -19,8 +23,14 @@ EXITS = 4  # of the example by which costs are told
 
 
 def strategies(
-    name: Annotated[str | None, argument("NAME", "A strategy, or my_file.py:my_strategy.")] = None,
+    name: Annotated[
+        str | None,
+        argument("NAME", "A strategy, or my_file.py:my_strategy.", autocompletion=completing.strategies),
+    ] = None,
     exits: Annotated[int, option("N", "Number of exits, the final one included.", min=1, max=1000)] = 4,
+    picture: Annotated[
+        Path | None, option("FILE.svg", "With NAME: draw what trains in which phase, to this file.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List the strategies, or explain one.
@@ -28,13 +38,28 @@ def strategies(
     With NAME: its phases, what trains and what is frozen in each, its options and its source.
 
     \b
-    Example:
+    Examples:
       offramp strategies joint-branch --exits 3
+      offramp strategies joint-branch --picture joint-branch.svg
     """
-    if name is None:
+    if picture is not None:
+        _draw(name, exits, picture)
+    elif name is None:
         _list(json)
     else:
         _explain(name, exits, json)
+
+
+def _draw(name: str | None, exits: int, file: Path) -> None:
+    from offramp.report.render.program import picture
+    from offramp.study.plan import programs
+
+    if name is None:
+        raise OfframpError("--picture draws one strategy; name it, such as joint-branch")
+    drawn = picture(programs.program(name, exits, {}, {}), exits, f"{name}, with {exits} exits")
+    with writing(file), replacing(file) as temporary:
+        temporary.write_text(drawn, encoding="utf-8")
+    typer.echo(f"drawn: {file}", err=True)
 
 
 def _list(as_json: bool) -> None:

@@ -1,0 +1,144 @@
+"""A picture of a strategy: for each of its phases, what trains, what is frozen, and what is left out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from offramp.escape import html
+from offramp.parts import Part, path
+from offramp.phase import Init, Phase, Program, check, describe
+
+LABELS, COLUMN, LINE, MARGIN = 270, 74, 15, 14  # pixels: labels' width, a segment's, a line's height
+BOX, HEAD = (56, 24), (34, 16)  # of a segment, of a head
+INK, SOFT, PAPER = "#1a1a1a", "#595959", "#ffffff"
+FILLS = {"trains": "#1f5fbf", "frozen": "#cfd6de", "unread": PAPER}
+WORDS = {"trains": "trains", "frozen": "frozen, runs", "unread": "does not run"}
+
+
+def picture(program: Program, exits: int, title: str) -> str:
+    """SVG: a row for each phase, from the input on the left to the final exit on the right.
+
+    program: of a strategy, for `exits` exits, the final one included.  title: for readers who cannot see
+    it; what each phase trains is said too.
+
+    >>> from offramp.strategies import STRATEGIES
+    >>> picture(STRATEGIES["two-stage"](3), 3, "two-stage").count("<g ")
+    4
+
+    Raises OfframpError for a program that does not fit so many exits.
+    """
+    check(program, exits)
+    rows: list[str] = []
+    top = MARGIN
+    for phase in program:
+        words = _words(phase)
+        rows += _row(phase, words, exits, top)
+        top += max(HEAD[1] + BOX[1] + 26, LINE * (len(words) + 1) + 14)
+    width = LABELS + COLUMN * exits + 2 * MARGIN
+    said = "; ".join(f"{phase.name} trains {_parts(phase)}" for phase in program)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top + 30}" width="{width}" '
+        f'height="{top + 30}" role="img" font-family="Helvetica, Arial, sans-serif" font-size="12">',
+        f"<title>{html(title)}</title>",
+        f"<desc>{html(said)}</desc>",
+        f'<rect width="100%" height="100%" rx="6" fill="{PAPER}"/>',
+        *rows,
+        *_legend(top),
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _words(phase: Phase) -> list[str]:
+    """What stands below a phase's name."""
+    lines = textwrap.wrap(describe(phase.terms), 42)
+    if phase.teacher is not None:
+        lines.append(f"teacher: {phase.teacher}")
+    if phase.trunk:
+        lines.append(f"on a trunk of exit {phase.trunk}'s own")
+    changed = dict(phase.recipe)
+    lines += [f"{name}: {value:g}" for name, value in changed.items() if isinstance(value, int | float)]
+    return lines
+
+
+def _parts(phase: Phase) -> str:
+    return " and ".join(str(part) for part in sorted(phase.trained))
+
+
+def _row(phase: Phase, words: list[str], exits: int, top: int) -> Iterator[str]:
+    yield f'<g data-phase="{html(phase.name)}">'
+    yield f'<text x="{MARGIN}" y="{top + 14}" font-weight="bold" fill="{INK}">{html(phase.name)}</text>'
+    for number, line in enumerate(words, start=1):
+        y = top + 14 + LINE * number
+        yield _text(MARGIN, y, line)
+    read = {part for k in phase.exits for part in path(k)}
+    fresh = {part for parts, init in phase.init for part in parts if init is Init.FRESH}
+    for k in range(1, exits + 1):
+        segment, head = Part("segment", k), Part("head", k)
+        middle, bottom = LABELS + COLUMN * k - COLUMN / 2 + MARGIN, top + HEAD[1] + 12
+        if k > 1:
+            yield _line(
+                middle - COLUMN + BOX[0] / 2,
+                bottom + 12,
+                middle - BOX[0] / 2,
+                bottom + 12,
+                segment in read,
+            )
+        yield _line(middle, top + HEAD[1], middle, bottom, head in read)
+        name = "FE" if k == exits else str(k)
+        label = f"{name} new" if head in fresh else name
+        yield from _box(middle, top, HEAD, head, phase, read, label, 8)
+        yield from _box(middle, bottom, BOX, segment, phase, read, f"L{k}", 3)
+    yield "</g>"
+
+
+def _state(part: Part, phase: Phase, read: set[Part]) -> str:
+    return "trains" if part in phase.trained else "frozen" if part in read else "unread"
+
+
+def _box(
+    middle: float,
+    top: int,
+    size: tuple[int, int],
+    part: Part,
+    phase: Phase,
+    read: set[Part],
+    label: str,
+    radius: int,
+) -> Iterator[str]:
+    state, (width, height) = _state(part, phase, read), size
+    width = max(width, 8 + 7 * len(label))
+    dash = ' stroke-dasharray="3 3"' if state == "unread" else ""
+    yield (
+        f'<rect x="{middle - width / 2:g}" y="{top}" width="{width}" height="{height}" rx="{radius}" '
+        f'fill="{FILLS[state]}" stroke="{SOFT}" stroke-width="0.8"{dash} data-state="{state}" '
+        f'data-part="{part}"/>'
+    )
+    ink = {"trains": PAPER, "frozen": INK, "unread": SOFT}[state]
+    yield _text(middle, top + height / 2 + 4, label, ink, ' text-anchor="middle"')
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, solid: bool) -> str:
+    dash = "" if solid else ' stroke-dasharray="3 3"'
+    ends = f'x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}"'
+    return f'<line {ends} stroke="{SOFT}" stroke-width="0.8"{dash}/>'
+
+
+def _text(x: float, y: float, words: str, ink: str = SOFT, more: str = "") -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="11" fill="{ink}"{more}>{html(words)}</text>'
+
+
+def _legend(top: int) -> Iterator[str]:
+    x = MARGIN
+    yield '<g data-legend="">'
+    for state, words in WORDS.items():
+        dash = ' stroke-dasharray="3 3"' if state == "unread" else ""
+        yield (
+            f'<rect x="{x}" y="{top + 6}" width="18" height="12" rx="3" fill="{FILLS[state]}" '
+            f'stroke="{SOFT}" stroke-width="0.8"{dash}/>'
+        )
+        yield _text(x + 24, top + 16, words)
+        x += 40 + 7 * len(words)
+    yield _text(x, top + 16, "L1 …: layers; 1 …, FE: exits")
+    yield "</g>"
