@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+WEB := onnxruntime-web@1.30.0
 
 .PHONY: setup demo wheel test test-fast test-long test-cluster bench bench-quick house lint format clean
 
@@ -13,6 +14,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("offramp needs Python 3.11 or newer; give one as make PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# For the page of `export --web`. Where there is no npm, its tests skip and say so.
+	command -v npm >/dev/null && npm install --prefix . --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --silent $(WEB) || echo "no $(WEB): the page of export --web is not opened in the tests" >&2
 	touch $(READY)
 
 demo: $(READY)

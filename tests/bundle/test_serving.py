@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -23,8 +24,10 @@ import uvicorn
 from PIL import Image
 
 from offramp.bundle.runtime import Bundle
+from offramp.cli.commands.serve import listener
 from offramp.serve.app import Limits, make_app
 from offramp.serve.batching import Batcher
+from refusal import refuses
 
 CLIENTS, EACH = 6, 15
 
@@ -168,6 +171,28 @@ def wait(true: Any) -> None:
     while not true():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_small_answers_are_not_held_back() -> None:
+    """Else each would wait for the client's acknowledgment of its header, 40 ms."""
+
+    async def option(listening: socket.socket) -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken = writer.get_extra_info("socket")
+            found.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(connected, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            answer = await found
+            writer.close()
+            return answer
+
+    assert asyncio.run(option(listener("127.0.0.1", 0))) == 1
+    with listener("127.0.0.1", 0) as taken:
+        refuses("cannot listen at 127.0.0.1:", listener, *taken.getsockname())
 
 
 def test_what_was_taken_is_answered_before_the_end(leaving: Path, pictures: list[np.ndarray]) -> None:
