@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 WEB := onnxruntime-web@1.30.0
 
-.PHONY: setup demo wheel test test-fast test-long test-cluster bench bench-quick house lint format clean
+.PHONY: setup demo wheel docs test test-fast test-long test-cluster bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -29,6 +29,11 @@ wheel: $(READY)
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/*.whl
 	cd build/wheel && venv/bin/offramp recipes demo > demo.yaml && venv/bin/offramp run demo.yaml --set seeds=[42] --set recipe.epochs=2 && venv/bin/offramp report runs --out report
+
+# The site, in build/site/html: its notebooks run, and a warning or a link that leads nowhere ends it.
+docs: $(READY)
+	$(BIN)/python docs/site/assemble.py build/site/source
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet build/site/source build/site/html
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -1,0 +1,50 @@
+"""How Sphinx makes the site of what docs/site/assemble.py lays out (make docs)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from docstrings import as_rst  # beside this file, where assemble.py puts it too
+
+# Notebooks find the commands of this environment, and their threads wait without a core.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+project = "offramp"
+author = "The offramp maintainers"
+release = metadata.version("offramp")
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+exclude_patterns = ["jupyter_execute"]
+html_theme = "furo"
+html_title = f"offramp {release}"
+html_show_sphinx = html_show_copyright = False
+html_copy_source = False
+html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+default_role = "code"
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence", "deflist"]
+suppress_warnings = ["myst.header"]  # a page may begin below its first heading
+
+nb_execution_mode = "force"
+nb_execution_in_temp = True  # each notebook in a folder of its own
+nb_execution_timeout = 300  # seconds a cell
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 90
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _docstring)
+
+
+def _docstring(*given):
+    lines = given[-1]
+    lines[:] = as_rst(lines)

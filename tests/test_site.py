@@ -1,0 +1,96 @@
+"""The site: what it is made of, cheaply; that Sphinx makes it, with --long (as `make docs` does)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "docs" / "site"
+sys.path.insert(0, str(SITE))
+
+import assemble  # noqa: E402
+from docstrings import as_rst  # noqa: E402
+
+from offramp.strategies import STRATEGIES  # noqa: E402
+
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    assemble.main(folder)
+    return folder
+
+
+def test_every_page_has_a_place_in_the_contents(source: Path) -> None:
+    index = (source / "index.md").read_text()
+    listed = set(re.findall(r"^([\w/-]+)$", index, re.MULTILINE))
+    pages = {page.relative_to(source).with_suffix("").as_posix() for page in source.rglob("*.md")}
+    below = {page for page in pages if page.startswith("strategies/") and page != "strategies/index"}
+    assert listed == pages - below - {"index"}
+    assert below == {f"strategies/{name}" for name in STRATEGIES}
+
+
+def test_a_page_of_a_strategy_has_its_box_its_options_and_its_picture(source: Path) -> None:
+    page = (source / "strategies" / "distillation.md").read_text()
+    assert "1. train the teacher: the backbone with the final exit" in page
+    assert "- `temperature`, by default `3.0`" in page and "](distillation.svg)" in page
+    assert "(source code" not in page and page.count('"""') == 2
+
+
+def test_the_reference_names_what_is_public_and_commands_say_their_help(source: Path) -> None:
+    reference = (source / "reference" / "python.md").read_text()
+    assert ".. autofunction:: fit" in reference and ".. autoclass:: Recipe" in reference
+    commands = (source / "reference" / "commands.md").read_text()
+    assert "## offramp data check" in commands and "--log-format" in commands
+
+
+def test_a_link_that_leads_nowhere_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page.md").write_text("`[a](b)` [words](other.md)\n```\n[code](gone.md)\n```\n[x](docs)")
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(assemble, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match=r"page.md: the link to .* leads nowhere"):
+        assemble.relinked(Path("page.md"), tmp_path / "out")
+    (tmp_path / "other.md").write_text("here")
+    (tmp_path / "b").write_text("here")
+    monkeypatch.setattr(assemble, "pages", lambda: [Path("other.md")])
+    text = assemble.relinked(Path("page.md"), tmp_path / "out")
+    assert "[words](other.md)" in text and "[code](gone.md)" in text and text.endswith("\nx")
+
+
+def test_docstrings_become_markup() -> None:
+    assert as_rst(["One `net` and *args, my_ one."]) == ["One ``net`` and \\*args, my\\_ one.", ""]
+    assert as_rst(["x, y: of a", "    thing."])[:3] == ["", "``x``, ``y``", "    of a"]
+    assert as_rst([">>> f(*a)", "`1`"]) == [">>> f(*a)", "`1`", ""]
+
+
+def test_the_cells_of_notebooks_are_python() -> None:
+    assert len(NOTEBOOKS) == 4
+    for page in NOTEBOOKS:
+        cells = re.findall(
+            r"^```\{code-cell\} python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
+        )
+        assert cells and page.read_text().startswith("---\nfile_format: mystnb")
+        for cell in cells:
+            assert "!" not in cell.splitlines()[0]  # whose failure would be nobody's
+            if not cell.startswith("%%bash"):
+                ast.parse(re.sub(r"^%%.*$", "", cell, flags=re.MULTILINE))
+
+
+@pytest.mark.long
+def test_the_site_is_made_without_a_warning(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("myst_nb")
+    made = subprocess.run(
+        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", source, tmp_path / "html"],
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert "accuracy" in (tmp_path / "html" / "docs" / "notebooks" / "compare.html").read_text()
