@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from fake_hub import TOKEN, Hub, serving
 from offramp.bundle import hub
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError
+from offramp.cli import main
 from refusal import refuses
 
 pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")
@@ -142,20 +141,18 @@ def test_mistakes_are_a_line(
     refuses("cannot be pushed to me/digits", hub.push, leaving, "me/digits", "mit")
 
 
-def test_predict_from_the_hub(there: Hub, leaving: Path, tmp_path: Path) -> None:
-    """As a user does it: HF_ENDPOINT names the hub."""
-    hub.push(leaving, "me/digits", "mit")
+@pytest.mark.usefixtures("there")
+def test_predict_from_the_hub(leaving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.datasets import load_digits
 
-    Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save(tmp_path / "a.png")
-    environment = {**os.environ, "HF_ENDPOINT": there.address, "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "offramp", "predict", "hf:me/digits", "a.png"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "hf:me/digits: where images left" in done.stdout
-    with (tmp_path / "answers.csv").open() as file:
+    hub.push(leaving, "me/digits", "mit")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save("a.png")
+    monkeypatch.setattr(sys, "argv", ["offramp", "predict", "hf:me/digits", "a.png"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    with Path("answers.csv").open() as file:
         (row,) = csv.DictReader(file)
-    expected = Bundle(leaving).predict([Image.open(tmp_path / "a.png")])
+    expected = Bundle(leaving).predict([Image.open("a.png")])
     assert row["class"] == expected.labels[0] and int(row["exit"]) == expected.exits[0]

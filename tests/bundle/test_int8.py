@@ -14,7 +14,7 @@ from bundle_kit import digits_store, export_to, policy_of
 from offramp.bundle import graphs, int8, parity
 from offramp.bundle.export import Asked
 from offramp.bundle.runtime import Bundle
-from offramp.data import DataSpec, load, normalize
+from offramp.data import DataSpec, load
 from offramp.policy import policy as policies
 from offramp.policy.calibrate import calibrate, target
 from offramp.policy.candidates import SplitLogits
@@ -39,9 +39,8 @@ def solved(store: Store, strategy: str) -> Policy:
     return trial.policy_of(trained, calibrate(*rows, trained.costs, target(max_accuracy_loss=0.1)))
 
 
-@pytest.mark.parametrize("strategy", ["joint", "separate"])
-def test_it_answers_in_int8_as_it_was_calibrated(strategy: str, store: Store, tmp_path: Path) -> None:
-    rule = solved(store, strategy)
+def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -> None:
+    rule = solved(store, "joint")
     card = export_to(tmp_path / "b", store, rule, ASKED).card
     bundle = Bundle(tmp_path / "b")
     assert bundle.precision == card["precision"] == "int8"
@@ -54,7 +53,7 @@ def test_it_answers_in_int8_as_it_was_calibrated(strategy: str, store: Store, tm
     assert again.thresholds != rule.thresholds  # solved on other logits
     assert again.calibration.target == rule.calibration.target
     float32, small = card["int8"]["beside"]
-    trained = trial.read(store, strategy)
+    trained = trial.read(store, "joint")
     right = trained.test.logits[:, -1].argmax(axis=1) == trained.test.labels
     assert float32["full_accuracy"] == pytest.approx(right.mean())
     assert abs(small["accuracy"] - float32["accuracy"]) < 0.08 and card["int8"]["lost"] <= 0.05
@@ -92,10 +91,10 @@ def test_a_head_is_cut_off_and_the_others_answer_as_before(
     net = load_network(store, trained.id, torch.device("cpu"))
     every = graphs.layout(net.trunk_of, trained.exits)
     data = load(DataSpec("digits", train_images=300, test_images=100))
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-    images = normalize(data.calibration.images, mean, std).numpy()
+    split = int8.Images(data.calibration.images, torch.tensor(data.mean), torch.tensor(data.std))
+    (images,) = split.batches(1000)
     list(graphs.export(net, every, tmp_path / "float"))
-    list(int8.quantize(every, tmp_path / "float", images, tmp_path / "int"))
+    list(int8.quantize(every, tmp_path / "float", split, tmp_path / "int"))
     # What a stage is calibrated on is what PyTorch's segments before it put out.
     layers = int8.Layers(every, tmp_path / "float")
     with torch.inference_mode():
@@ -105,10 +104,10 @@ def test_a_head_is_cut_off_and_the_others_answer_as_before(
         np.testing.assert_allclose(given, expected, atol=1e-5)
     parts = graphs.layout(net.trunk_of, [trained.exits[0], trained.exits[-1]])
     int8.join(every, tmp_path / "int", parts, tmp_path / "joined")
-    before = int8.Layers(every, tmp_path / "int").logits(int8.batches(images))
-    after = int8.Layers(parts, tmp_path / "joined").logits(int8.batches(images))
+    before = int8.Layers(every, tmp_path / "int").logits(split.batches())
+    after = int8.Layers(parts, tmp_path / "joined").logits(split.batches())
     np.testing.assert_allclose(after, before[:, [0, -1]], atol=1e-4)
-    exact = int8.Layers(every, tmp_path / "float").logits(int8.batches(images))
+    exact = int8.Layers(every, tmp_path / "float").logits(split.batches())
     assert np.abs(before - exact).max() > 1e-3  # it was quantized indeed
     assert (before.argmax(-1) == exact.argmax(-1)).mean() > 0.9
 
@@ -118,8 +117,7 @@ def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -
     export_to(tmp_path / "b", store, rule, ASKED)
     again = policies.read(tmp_path / "b" / "policy.json")
     data = load(DataSpec("digits", train_images=300, test_images=100))
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-    pixels = normalize(data.test.images, mean, std).numpy()
+    split = int8.Images(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
     never = policy_of(store, "joint", "confidence", (None,) * len(again.exits))
     rows = SplitLogits(trial.read(store, "joint").test.logits, data.test.labels.numpy())
     refuses(
@@ -128,5 +126,5 @@ def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -
         Bundle(tmp_path / "b"),
         never,
         rows,
-        pixels,
+        split.batches(),
     )

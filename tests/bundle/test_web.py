@@ -17,6 +17,7 @@ import pytest
 from bundle_kit import export_to
 from PIL import Image
 
+from chromium import axe
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
@@ -146,9 +147,10 @@ def test_it_answers_as_predict_does(
             Image.fromarray(coarse).resize((width, height)).save(files[-1])
     told = bundle.predict([Image.open(file) for file in files])
     with served(tmp_path / "site") as (address, asked):
-        show(browser, address)
+        show(browser, address, 768, "dark" if kind == "leaving" else "light")
         found = answers(browser, files)
         assert browser.get_log("browser") == []
+        assert axe(browser) == []
     assert len(set(told.exits.tolist())) > 1
     for file, label, exit, sure, (name, said, percent, left) in zip(
         files, told.labels, told.exits, told.confidence, found, strict=True

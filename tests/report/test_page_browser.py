@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 from page_contents import NASTY
+
+from chromium import axe
 
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
@@ -212,20 +213,6 @@ def test_axe_would_find_something(browser: Any, made_up: Path) -> None:
     browser.execute_script("document.querySelector('.answer p').style.color = '#ddd'")
     browser.execute_script("document.querySelector('select').id = 'other'")
     assert [rule for rule, *_ in axe(browser)] == ["color-contrast", "select-name"]
-
-
-def axe(browser: Any) -> list[list[Any]]:
-    """Serious and critical violations, each with its rule and the places."""
-    source = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    browser.execute_cdp_cmd("Runtime.evaluate", {"expression": source})
-    found: list[list[Any]] = browser.execute_async_script(
-        "const done = arguments[0];"
-        "axe.run(document, { resultTypes: ['violations'] }).then((r) => done([...r.violations"
-        ".filter((v) => ['serious', 'critical'].includes(v.impact)),"
-        "...r.incomplete.filter((v) => v.nodes.length === 0)]"  # a rule that failed itself
-        ".map((v) => [v.id, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 200))])))"
-    )
-    return found
 
 
 def test_without_javascript_everything_but_charts_and_filters_is_there(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.bundle import card, graphs
@@ -189,7 +188,7 @@ def _int8(folder: Path, what: _Bundle, asked: Asked) -> Generator[str, None, dic
 
     assert asked.int8 is not None
     yield "reading the images"
-    splits = _splits(what.manifest, asked)
+    splits = {name: int8.Images(*found) for name, found in _splits(what.manifest, asked).items()}
     every = graphs.layout(what.net.trunk_of, what.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
@@ -199,7 +198,7 @@ def _int8(folder: Path, what: _Bundle, asked: Asked) -> Generator[str, None, dic
             yield f"stage {at} of {len(every)} in int8"
         yield "answering in int8"
         network = int8.Layers(every, ints)
-        logits = {name: network.logits(int8.batches(images)) for name, images in splits.items()}
+        logits = {name: network.logits(images.batches()) for name, images in splits.items()}
         quantized = trials.with_logits(what.trained, logits)
         yield "solving the thresholds again"
         rule = trials.solved_again(quantized, what.rule)
@@ -215,7 +214,7 @@ def _int8(folder: Path, what: _Bundle, asked: Asked) -> Generator[str, None, dic
         int8.join(every, ints, small.parts, folder)
         made = _rest(folder, small)
         yield "comparing with what was calibrated"
-        found = parity.alike(runtime.Bundle(folder), rule, quantized.test, splits["test"])
+        found = parity.alike(runtime.Bundle(folder), rule, quantized.test, splits["test"].batches())
         made = card.with_check(made, found if asked.check else None)
         yield "measuring beside float32"
         for _ in graphs.export(what.net, what.parts, plain):
@@ -296,7 +295,7 @@ def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor,
     """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
     read, else noise."""
     try:
-        return _split(_data(manifest, asked), manifest, "test"), "the whole test split"
+        return normalize(*_split(_data(manifest, asked), manifest, "test")), "the whole test split"
     except OfframpError as error:
         if asked.root is not None and not isinstance(error, _Changed):
             raise
@@ -305,12 +304,12 @@ def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor,
     return torch.from_numpy(noise.astype(np.float32)), f"random numbers, as {reason}"
 
 
-def _splits(manifest: Manifest, asked: Asked) -> dict[str, NDArray[np.float32]]:
-    """The images that int8 is calibrated, chosen and reported on, normalized, by split. Raises
-    OfframpError where they cannot be read."""
+def _splits(manifest: Manifest, asked: Asked) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """`_split` of those that int8 is calibrated, chosen and reported on. Raises OfframpError where they
+    cannot be read."""
     try:
         data = _data(manifest, asked)
-        return {name: _split(data, manifest, name).numpy() for name in trials.SPLITS}
+        return {name: _split(data, manifest, name) for name in trials.SPLITS}
     except OfframpError as error:
         raise OfframpError(
             f"int8 is calibrated on the trial's images, and {error}; say where they are by --root, or "
@@ -327,13 +326,12 @@ def _data(manifest: Manifest, asked: Asked) -> Data:
     return load(_spec(manifest, asked.root), loader="resident", recorded=recorded)
 
 
-def _split(data: Data, manifest: Manifest, name: str) -> Tensor:
-    """Normalized, [N, C, H, W]."""
+def _split(data: Data, manifest: Manifest, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Its images, [N, C, H, W], and the mean and deviation that normalize them."""
     split = data.splits[name]
     if not isinstance(split, Split) or split.digest != manifest.data.splits[name]:
         raise _Changed("the data have changed since")
-    mean, std = (torch.tensor(values) for values in (manifest.mean, manifest.std))
-    return normalize(split.images, mean, std)
+    return split.images, torch.tensor(manifest.mean), torch.tensor(manifest.std)
 
 
 def _spec(manifest: Manifest, root: str | None) -> DataSpec:

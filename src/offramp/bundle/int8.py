@@ -2,7 +2,7 @@
 
 onnxruntime's static quantization in the form of QDQ: weights and activations are int8, and a graph stays
 one that any runtime of ONNX reads. Weights keep seven bits, so that no processor's sums of int8 products
-saturate (those of x86 without VNNI do), and a bundle computes the same integers wherever it runs.
+saturate (those of x86 without VNNI do).
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from offramp.bundle.graphs import StageGraph
+from offramp.data import normalize
 from offramp.errors import OfframpError
 from offramp.policy import scoring
 from offramp.policy.candidates import taken
@@ -27,6 +31,27 @@ from offramp.study.trained import Trained
 Floats = NDArray[np.float32]
 BATCH = 32
 MOST = 512  # calibration images that tell the ranges of activations; more hardly move them
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A split as it lies in memory, normalized a batch at a time. pixels: [N, C, H, W], uint8 or float32
+    that was normalized beforehand."""
+
+    pixels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def batches(self, size: int = BATCH) -> Iterator[Floats]:
+        """[B, C, H, W] each, in order."""
+        for part in torch.split(self.pixels, size):
+            yield normalize(part, self.mean, self.std).numpy()
+
+    def spread(self, most: int) -> Images:
+        """At most so many of them, evenly."""
+        count = len(self.pixels)
+        rows = torch.linspace(0, count - 1, min(count, most)).round().long()
+        return Images(self.pixels[rows], self.mean, self.std)
 
 
 class Layers:
@@ -64,28 +89,22 @@ class Layers:
 
 
 def quantize(
-    stages: Sequence[StageGraph], floats: Path, images: Floats, out: Path
+    stages: Sequence[StageGraph], floats: Path, images: Images, out: Path
 ) -> Iterator[StageGraph]:
     """Write the int8 graph of each stage to `out / stage.file`, and yield the stage.
 
     stages: all of a network's, as `graphs.layout` has them.  floats: the folder of their float32 graphs.
-    images: of the calibration split, normalized, [N, C, H, W]; some of them are used, spread evenly.
+    images: of the calibration split; some of them are used, spread evenly.
 
     Raises OfframpError for a stage that cannot be quantized.
     """
-    some = images[np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST)).round().astype(int))]
+    some = images.spread(MOST)
     network = Layers(stages, floats)
     for at, stage in enumerate(stages):
         (out / stage.file).parent.mkdir(parents=True, exist_ok=True)
-        given = (network.inputs(at, batch) for batch in batches(some))
+        given = (network.inputs(at, batch) for batch in some.batches())
         _quantize(floats / stage.file, given, out / stage.file, stage.exit)
         yield stage
-
-
-def batches(images: Floats, size: int = BATCH) -> Iterator[Floats]:
-    """[B, …] each, in order."""
-    for first in range(0, len(images), size):
-        yield images[first : first + size]
 
 
 def _quantize(source: Path, given: Iterator[dict[str, Any]], out: Path, exit: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,12 +81,14 @@ class Likeness:
     differing: float
 
 
-def alike(bundle: Bundle, policy: Policy, rows: SplitLogits, pixels: NDArray[np.float32]) -> Likeness:
-    """rows: the logits of all exits in int8, with labels.  pixels: of the same images, [N, C, H, W].
+def alike(
+    bundle: Bundle, policy: Policy, rows: SplitLogits, batches: Iterable[NDArray[np.float32]]
+) -> Likeness:
+    """rows: the logits of all exits in int8, with labels.  batches: of the same images, [B, C, H, W].
 
     Raises OfframpError where exits' shares or accuracy differ by more than `SHARE`.
     """
-    found = [bundle.run(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
+    found = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
     said = scoring.answers(rows.logits[np.arange(len(place)), place])
     classes = np.concatenate([answers.classes for answers in found])
