@@ -18,4 +18,5 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("leaving")
     store = digits_store(folder / "runs", ("two-stage",))
     export_to(folder / "bundle", store, halving(store, "two-stage"))
+    export_to(folder / "together", store, halving(store, "two-stage", "ensemble"))
     return folder / "bundle"

@@ -49,7 +49,7 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
     trained = trial.read(store, rule.calibration.trial)
     logits = trained.test.logits
     place = rule.leaves(logits)
-    taken = logits[np.arange(len(logits)), place]
+    taken = scoring.all_said(rule.score, logits)[np.arange(len(logits)), place]
     bundle = Bundle(folder)
     for size in (1, 7, 100):
         parts = [bundle.predict(pictures[i : i + size]) for i in range(0, 100, size)]
@@ -96,6 +96,8 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
         ("confidence", (None, None, None), [3]),
         ("patience", (None, 2, None), [1, 2, 3]),
         ("fixed", (None, 0, None), [2]),
+        ("ensemble", (0.5, 0.6, None), [1, 2, 3]),
+        ("ensemble", (None, 0.0, None), [1, 2]),
         ("confidence", (0.0, 0.5, None), [1]),
         ("margin", (0.5, 0.0, None), [1, 2]),
     ],

@@ -123,7 +123,13 @@ def photos_bundle(folder: Path) -> Path:
     return folder / "bundle"
 
 
-@pytest.mark.parametrize("kind", ["leaving", "colored"])
+@pytest.fixture
+def together(leaving: Path) -> Path:
+    """The same network, its exits answering together."""
+    return leaving.with_name("together")
+
+
+@pytest.mark.parametrize("kind", ["leaving", "together", "colored"])
 def test_it_answers_as_predict_does(
     kind: str, browser: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -131,7 +137,7 @@ def test_it_answers_as_predict_does(
     web.write(folder, tmp_path / "site", engine())
     bundle = Bundle(folder, threads=1)
     files = []
-    if kind == "leaving":
+    if kind != "colored":
         from sklearn.datasets import load_digits
 
         for i, image in enumerate(load_digits().images[:12]):

@@ -29,7 +29,7 @@ ROWS = 37
 # Of every brightness between those of two classes, so that scores are spread.
 NOISE = torch.randn(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 IMAGES = 0.5 * NOISE + torch.linspace(-1.5, 1.5, ROWS).view(-1, 1, 1, 1)[(7 * torch.arange(ROWS)) % ROWS]
-SCORES = ("confidence", "entropy", "margin")
+SCORES = ("confidence", "entropy", "margin", "ensemble")
 WARM = (0.7, 1.3, 2.0, 1.1)
 
 
@@ -88,7 +88,7 @@ def above(scores: Tensor, leaving: int) -> float:
 
 def near(policy: Policy, logits: Tensor) -> Tensor:
     """[N]: where rounding may decide: a score beside its threshold, or two largest logits alike."""
-    top = logits.topk(2, dim=-1).values
+    top = scoring.all_said(policy.score, logits).topk(2, dim=-1).values
     tie = (top[..., 0] - top[..., 1]).abs().amin(dim=1) < NEAR
     found = scoring.scores(policy.score, logits, policy.temperatures)
     for at, threshold in enumerate(policy.thresholds):
@@ -101,7 +101,7 @@ def check(policy: Policy, made: Prediction, logits: Tensor) -> int:
     """Compare; the number of rows that rounding may decide, which are left out."""
     places = policy.leaves(logits)
     sure = ~near(policy, logits)
-    chosen = logits[torch.arange(len(logits)), places]
+    chosen = scoring.all_said(policy.score, logits)[torch.arange(len(logits)), places]
     assert torch.equal(made.exits[sure], torch.tensor(policy.exits)[places][sure])
     assert torch.equal(made.classes[sure], scoring.answers(chosen)[sure])
     torch.testing.assert_close(made.logits[sure], chosen[sure], rtol=1e-4, atol=1e-5)

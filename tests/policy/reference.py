@@ -22,6 +22,7 @@ def reference_answer(row: Sequence[float]) -> int:
 def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] | None) -> list[float]:
     """row: [E, C] → a score for each exit."""
     found: list[float] = []
+    sums, sure = [0.0] * len(row[0]), 0  # of log-probabilities, over exits that are sure of anything
     for exit in range(len(row)):
         logits = [float(v) for v in row[exit]]
         if name == "fixed":
@@ -39,10 +40,15 @@ def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] |
             found.append(found[-1] + 1 if same else 1.0)
             continue
         warmth = 1.0 if temperatures is None else temperatures[exit]
+        if name == "ensemble":
+            total = math.log(math.fsum(math.exp(v - max(logits)) for v in logits))
+            sums = [s + v - max(logits) - total for s, v in zip(sums, logits, strict=True)]
+            sure += 1
+            logits = [s / sure for s in sums]
         largest = max(logits)
         weights = [math.exp((v - largest) / warmth) for v in logits]
         odds = sorted((w / math.fsum(weights) for w in weights), reverse=True)
-        if name == "confidence":
+        if name in ("confidence", "ensemble"):
             found.append(odds[0])
         elif name == "margin":
             found.append(odds[0] - odds[1])

@@ -135,3 +135,27 @@ def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
         past = None if past is None else (past[0][stays], past[1][stays])
     np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found)) > 1 or name == "fixed"
+
+
+def test_an_ensemble_answers_by_the_geometric_mean_of_the_exits_so_far() -> None:
+    logits = simulated(200, 6).logits
+    odds = np.exp(logits - logits.max(2, keepdims=True))
+    odds = odds / odds.sum(2, keepdims=True)
+    for array in (logits, torch.from_numpy(logits)):
+        said = np.asarray(scoring.all_said("ensemble", array))
+        for exit in range(3):
+            mean = np.prod(odds[:, : exit + 1], axis=1) ** (1 / (exit + 1))
+            mean = mean / mean.sum(1, keepdims=True)
+            found = np.exp(said[:, exit])
+            np.testing.assert_allclose(found / found.sum(1, keepdims=True), mean, atol=1e-5)
+        np.testing.assert_array_equal(said[:, 3], logits[:, 3], "the final exit answers alone")
+        np.testing.assert_array_equal(scoring.all_said("confidence", array), array)
+
+
+def test_an_exit_that_is_sure_of_nothing_adds_nothing_to_an_ensemble() -> None:
+    logits = np.array([[[2.0, 0.0], [NAN, 9.0], [0.0, 1.0], [0.0, 0.0]]])
+    whole, without = logits, logits[:, [0, 2, 3]]
+    said, same = scoring.all_said("ensemble", whole), scoring.all_said("ensemble", without)
+    np.testing.assert_allclose(said[:, 1], said[:, 0])
+    np.testing.assert_allclose(said[:, 2], same[:, 1])
+    assert scoring.scores("ensemble", whole)[0, 1] == -INF

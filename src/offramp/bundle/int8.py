@@ -158,7 +158,8 @@ def loss(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> float
 def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
     """Of the policy and of the full network, on calibration."""
     rows = trained.calibration
-    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    said = scoring.all_said(rule.score, rows.logits)
+    right = scoring.answers(said) == rows.labels[:, None]
     return float(taken(right.astype(np.float64), rule.leaves(rows.logits)).mean()), float(
         right[:, -1].mean()
     )

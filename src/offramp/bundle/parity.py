@@ -90,7 +90,8 @@ def alike(
     """
     found = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
-    said = scoring.answers(rows.logits[np.arange(len(place)), place])
+    logits = scoring.all_said(policy.score, rows.logits)
+    said = scoring.answers(logits[np.arange(len(place)), place])
     classes = np.concatenate([answers.classes for answers in found])
     exits = np.concatenate([answers.exits for answers in found])
     share = max(
@@ -117,7 +118,8 @@ def _elsewhere(
     warmth = None if policy.temperatures is None else [policy.temperatures[i] for i in active]
     thresholds = [policy.thresholds[i] for i in active]
     place = scoring.leaves(policy.score, logits, thresholds, warmth)
-    answers = scoring.answers(logits[np.arange(len(logits)), place])
+    said = scoring.all_said(policy.score, logits, policy.takes_all is None)
+    answers = scoring.answers(said[np.arange(len(said)), place])
     got = bundle.run(pixels)
     exits = np.array([policy.exits[i] for i in active])[place]
     other = (got.exits != exits) | (got.classes != answers)
@@ -127,6 +129,6 @@ def _elsewhere(
         if threshold is not None and scoring.SCORES[policy.score].graded:
             close |= np.abs(scores[:, at] - threshold) <= TOLERANCE
     if logits.shape[-1] > 1:
-        best = np.sort(logits, axis=-1)
+        best = np.sort(said, axis=-1)
         close |= np.any(best[..., -1] - best[..., -2] <= 2 * TOLERANCE, axis=1)
     return other, close

@@ -343,7 +343,9 @@ class Bundle:
             sure, past = self._scoring.score(self.score, answer, stage.temperature, past)
             leaving = self._leaving(at, sure)
             if leaving.any():  # what goes on is made smaller, so that what left stops costing
-                gone = answer[leaving]
+                final = stage.threshold is None and at == len(self.stages) - 1
+                told = answer if final else self._scoring.said(self.score, answer, past)
+                gone = told[leaving]
                 warm = self._scoring.probabilities(gone, stage.temperature)
                 yield Left(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
                 staying = ~leaving

@@ -94,6 +94,7 @@ class Predictor:
         # On the device once, so that no call has to send them there.
         self._numbers = torch.tensor(policy.exits, device=device)
         self._shares = torch.tensor(shares, dtype=torch.float32, device=device)
+        self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
     @torch.inference_mode()
@@ -122,11 +123,14 @@ class Predictor:
         for step, at in enumerate(self._active):
             tensors = self._advance(reached, images, step)
             logits = _wide(self._stages.heads[step](*tensors))
-            row = _seen(row, logits, at)
-            if at == self._active[-1]:
+            threshold = self.policy.thresholds[at]
+            if at == self._active[-1] and threshold is None:  # the network's final exit
+                row = _seen(row, logits, at)
                 break
             found, past = self._score(at, logits, past)
-            threshold = self.policy.thresholds[at]
+            row = _seen(row, scoring.said(self.policy.score, logits, past), at)
+            if at == self._active[-1]:
+                break
             if threshold is None:  # run for the sake of later exits, as patience does
                 continue
             leaves = found >= threshold
@@ -151,10 +155,12 @@ class Predictor:
         told = None if forced is None else int(forced)
         for step, at in enumerate(self._active):
             seen = _wide(self._stages.heads[step](*self._advance(reached, images, step)))
-            if at == self._active[-1]:
+            if at == self._active[-1] and not (self._together and self.policy.takes_all is not None):
                 break
             leaves, past = self._decision(at, _host(seen), past)
-            if leaves if told is None else told == at:
+            if at == self._active[-1] or (leaves if told is None else told == at):
+                if self._together:
+                    seen = scoring.said(self.policy.score, _host(seen), past).to(seen.device)
                 break
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
         classes, sure = _answer(seen, warmth)

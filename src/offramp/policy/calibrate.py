@@ -245,7 +245,7 @@ def calibrate(
     times = None if measured is None else measured.costs
     found = candidates(validation, times or costs, search, target.loss)
     leaves = [policy.leaves(calibration.logits) for policy in found]
-    answers = scoring.answers(calibration.logits)
+    answers = scoring.answers(scoring.all_said(search.score, calibration.logits))
     lost = loss_of(target.loss, answers, calibration.labels)
     labeled = target.loss != "disagreement"
     wrong = loss_of("wrong", answers, calibration.labels) if labeled else None
@@ -262,7 +262,8 @@ def calibrate(
         elif chosen and target.confidence is not None:
             bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
         if not chosen and len(found) > 1:
-            seen = loss_of(target.loss, scoring.answers(validation.logits), validation.labels)
+            told = scoring.answers(scoring.all_said(search.score, validation.logits))
+            seen = loss_of(target.loss, told, validation.labels)
             first = taken(seen, found[1].leaves(validation.logits))
             rows = len(lose) if strata is None else int(strata.effective)
             remark = _too_small(target, rows, float(first.mean()))

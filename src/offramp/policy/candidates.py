@@ -77,7 +77,8 @@ def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss
     """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the
     full network, and all others are cheaper than it."""
     logits, exits = validation.logits, costs.exits
-    warmth = temperatures(validation) if search.temperature else None
+    said = SplitLogits(scoring.all_said(search.score, logits), validation.labels)
+    warmth = temperatures(said) if search.temperature else None
     full: tuple[float | None, ...] = (None,) * len(exits)
     early = _settings(validation, warmth, costs, search, kind)
     policies = [Policy(search.score, exits, thresholds, warmth) for thresholds in early]
@@ -103,7 +104,8 @@ def _settings(
         most = min(len(shared), POINTS)
         some = np.linspace(0, len(shared) - 1, most).round().astype(int)
         return [(*(float(shared[i]),) * last, None) for i in some]
-    lost = loss_of(kind, scoring.answers(validation.logits), validation.labels)
+    said = scoring.answers(scoring.all_said(search.score, validation.logits))
+    lost = loss_of(kind, said, validation.labels)
     cuts = [solve.cut_points(scores[:, exit], score.low) for exit in range(last)]
     points = [point.thresholds for point in solve.frontier(scores, lost, costs, POINTS, cuts)]
     first = next((setting for setting in points if any(t is not None for t in setting)), None)

@@ -71,7 +71,8 @@ class Evaluation:
 def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[str]) -> Evaluation:
     """Evaluate a policy. classes: names by label."""
     leaves = policy.leaves(rows.logits)
-    answers = scoring.answers(rows.logits)
+    said = scoring.all_said(policy.score, rows.logits)
+    answers = scoring.answers(said)
     right = answers == rows.labels[:, None]
     chosen = taken(right.astype(np.float64), leaves) > 0
     full, images = right[:, -1], len(leaves)
@@ -88,7 +89,7 @@ def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[
         quality.share(int((full & ~chosen).sum()), images),
         quality.share(int(differs.sum()), images),
         paired(spent, np.zeros(images)),
-        tuple(_exit(policy, i, rows.logits, right[:, i], leaves) for i in every),
+        tuple(_exit(policy, i, said, right[:, i], leaves) for i in every),
         _classes(classes, rows.labels, full, chosen),
         oracle(right, costs.leaving(list(every))),
         random_exit(right, alone, shares.tolist()),

@@ -65,6 +65,25 @@ def scores(name: str, logits: Array, temperatures: Sequence[float] | None = None
     return _module(logits).stack(found, axis=-1)
 
 
+def said(name: str, logits: Array, past: Past) -> Array:
+    """The logits by which an early exit answers: its own, but for a score that asks several exits.
+    logits: [..., C]; past: what `score` returned for this exit."""
+    return SCORES[name].says(logits, past)
+
+
+def all_said(name: str, logits: Array, final: bool = True) -> Array:
+    """`said` of every exit, all exits before it run. logits: [N, E, C]; final: whether the last is the
+    network's final exit, which answers by its own logits in any case. Returns [N, E, C]."""
+    past: Past = None
+    found = []
+    for exit in range(logits.shape[1]):
+        _, past = score(name, logits[:, exit], 1.0, past)
+        found.append(said(name, logits[:, exit], past))
+    if final:
+        found[-1] = logits[:, -1]
+    return _module(logits).stack(found, axis=1)
+
+
 def leaves(
     name: str,
     logits: Array,
@@ -143,6 +162,28 @@ def _patience(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
     return run, (answer, run)
 
 
+def _ensemble(logits: Array, temperature: float, past: Past) -> tuple[Array, Past]:
+    """past: sums of log-probabilities [..., C] of the exits so far that were sure of anything, and how
+    many they were [...]."""
+    xp, sure, shifted, _w, total = _softmax(logits, 1.0)
+    logs = xp.where(sure[..., None], shifted - xp.log(total)[..., None], 0.0)
+    one = xp.where(sure, xp.zeros_like(total) + 1, 0.0)
+    now = (logs, one) if past is None else (past[0] + logs, past[1] + one)
+    found, _ = _confidence(_mean(logits, now), temperature, None)
+    return xp.where(sure, found, NEVER), now
+
+
+def _mean(logits: Array, past: Past) -> Array:
+    """Of the exits' log-probabilities so far: the logits of their geometric mean."""
+    assert past is not None
+    xp = _module(logits)
+    return past[0] / xp.where(past[1] > 0, past[1], 1.0)[..., None]
+
+
+def _own(logits: Array, _: Past) -> Array:
+    return logits
+
+
 def _fixed(logits: Array, _: float, __: Past) -> tuple[Array, Past]:
     return _module(logits).zeros_like(logits[..., 0]), None
 
@@ -154,7 +195,7 @@ class Score:
     meaning: in words, for help.  rate: what `score` does.  low, high: the ends of a threshold's range,
     infinite where there is none; equal where the score is the same for every input.  history: whether
     it asks what exits before this one said, whose heads are then run too.  counts: whether it counts
-    exits, in whole numbers, so that it is at most n at the nth.
+    exits, in whole numbers, so that it is at most n at the nth.  says: what `said` does.
     """
 
     meaning: str
@@ -163,6 +204,12 @@ class Score:
     high: float = 1.0
     history: bool = False
     counts: bool = False
+    says: Callable[[Array, Past], Array] = _own
+
+    @property
+    def together(self) -> bool:
+        """Whether exits answer by what several of them say."""
+        return self.says is not _own
 
     @property
     def graded(self) -> bool:
@@ -176,6 +223,12 @@ SCORES = {
     "margin": Score("the largest softmax probability minus the second largest", _margin),
     "patience": Score(
         "how many exits in a row gave this answer", _patience, 1.0, float("inf"), True, True
+    ),
+    "ensemble": Score(
+        "the largest probability of the geometric mean of the exits so far, which is the answer too",
+        _ensemble,
+        history=True,
+        says=_mean,
     ),
     "fixed": Score("0 at every exit: all inputs leave at one", _fixed, high=0.0),
 }

@@ -130,7 +130,19 @@ export function score(name, logits, temperature, past) {
     const run = said < 0 ? 0 : past !== null && past[0] === said ? past[1] + 1 : 1;
     return [run, [said, run]];
   }
+  if (name === "ensemble") {
+    const own = probabilities(logits, 1);
+    const [sums, count] = past ?? [[...logits].map(() => 0), 0];
+    const now = own === null ? [sums, count] : [sums.map((sum, i) => sum + Math.log(own[i])), count + 1];
+    const together = probabilities(said(name, logits, now), temperature);
+    return [own === null ? -Infinity : SCORES.confidence(together), now];
+  }
   return [shares === null ? -Infinity : SCORES[name](shares), null];
+}
+
+/** The logits by which an early exit answers: its own, or of the exits so far. */
+function said(name, logits, past) {
+  return name === "ensemble" ? past[0].map((sum) => sum / Math.max(past[1], 1)) : logits;
 }
 
 /** The stages of a bundle, loaded. */
@@ -157,11 +169,12 @@ export async function* walk(ort, about, stages, input) {
     held.set(at, carried);
     let sure;
     [sure, past] = score(about.score, logits.data, stage.temperature, past);
-    const shares = probabilities(logits.data, stage.temperature);
     const last = at === stages.length - 1;
+    const told = last && stage.threshold === null ? logits.data : said(about.score, logits.data, past);
+    const shares = probabilities(told, stage.temperature);
     yield {
       exit: stage.exit,
-      class: answer(logits.data),
+      class: answer(told),
       confidence: shares === null ? 0 : Math.max(...shares),
       score: sure,
       leaves: last || (stage.threshold !== null && sure >= stage.threshold),
