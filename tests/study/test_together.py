@@ -104,7 +104,7 @@ STEP, CHECK, SAVE = "offramp.engine.fit:step", "offramp.engine.fit:evaluate", "o
     ("rank", "at", "call"),
     [
         pytest.param(1, STEP, 2, id="first steps"),
-        pytest.param(0, STEP, 11, id="leader in mid-epoch"),
+        pytest.param(0, STEP, 11, id="leader in mid-epoch", marks=pytest.mark.long),
         pytest.param(1, CHECK, 5, id="validation", marks=pytest.mark.long),
         pytest.param(0, SAVE, 30, id="leader at an end", marks=pytest.mark.long),
     ],
@@ -140,7 +140,8 @@ def test_what_fails_in_one_rank_fails_its_phase_in_all(data: Path, tmp_path: Pat
     check_sound(store)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ended_by_a_signal_it_saves_and_leaves_nobody(
     data: Path, undisturbed: Store, tmp_path: Path, number: signal.Signals
 ) -> None:
