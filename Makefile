@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 WEB := onnxruntime-web@1.30.0
+# Two processes, each with whole files, in our order: those that take long first (tests/conftest.py).
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo wheel docs test test-fast test-long test-cluster bench bench-quick house lint format clean
 
@@ -36,15 +38,15 @@ docs: $(READY)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet build/site/source build/site/html
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(TWO)
 
 # While working: what neither starts processes nor runs studies, and is not marked slow.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --fast
+	$(BIN)/python -m pytest $(TWO) --fast
 
 # With what takes minutes: numbers in docs/ over thousands of draws, doors over thousands of files.
 test-long: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --long
+	$(BIN)/python -m pytest $(TWO) --long
 
 # A cluster of Ray, and two ranks of one training, in processes of this machine: what becomes of a study
 # when parts of it die.

@@ -32,6 +32,20 @@ HERE = Path(__file__).parent
 MEMORY = 64 * 2**30  # bytes that a machine of the tests has free
 WHOLE = ("benchmarks", "bundle", "cli", "contract")
 """Folders of tests of the program as a whole: slow ones."""
+FIRST = (
+    *(
+        "together",
+        "concurrency",
+        "streaming",
+        "crash",
+        "resuming",
+        "contract",
+        "store_command",
+        "process",
+    ),
+    *("trackers", "page_browser", "build_command", "execution", "augmented", "runtime", "export"),
+)
+"""Files that take long, though their tests are few: begun last, they would keep one process waiting."""
 TRAINS = re.compile(
     r"^(?:import subprocess|from subprocess|from offramp\.study\.run\.run import .*\brun\b"
     r"|from \w+ import .*\b(?:run_all|browser|finished)\b|pytestmark = pytest\.mark\.slow$)",
@@ -64,6 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cluster = config.getoption("cluster")
     items[:] = [item for item in items if (item.get_closest_marker("cluster") is not None) == cluster]
     items[:] = [item for item in items if not out & {mark.name for mark in item.iter_markers()}]
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,19 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an MLflow server on a database of SQLite."""
+@pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
+def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where MLflow keeps runs: a database of SQLite, or a server before one."""
     pytest.importorskip("mlflow")
-    folder = tmp_path_factory.mktemp("mlflow")
+    if request.param == "database":
+        yield f"sqlite:///{tmp_path}/mlflow.db"
+        return
+    with serving(tmp_path) as address:
+        yield address
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -107,18 +116,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(60)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of its database
 def test_mlflow_has_runs_phases_and_files(
-    store: Store, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, mlflow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
 
-    address = f"mlflow:{server}#mine"
+    address = f"mlflow:{mlflow}#mine"
     monkeypatch.chdir(tmp_path)
     assert sent(store, address)[:2] == (2, 1)
     finish(store, tmp_path)
     assert sent(store, address)[:2] == (2, 2)
     assert sent(store, address)[2] == 0
-    client = MlflowClient(server)
+    client = MlflowClient(mlflow)
     known = client.get_experiment_by_name("mine")
     assert known is not None
     runs = client.search_runs([known.experiment_id])
