@@ -33,17 +33,8 @@ MEMORY = 64 * 2**30  # bytes that a machine of the tests has free
 WHOLE = ("benchmarks", "bundle", "cli", "contract")
 """Folders of tests of the program as a whole: slow ones."""
 FIRST = (
-    *(
-        "together",
-        "concurrency",
-        "streaming",
-        "crash",
-        "resuming",
-        "contract",
-        "store_command",
-        "process",
-    ),
-    *("trackers", "page_browser", "build_command", "execution", "augmented", "runtime", "export"),
+    *("together", "concurrency", "streaming", "crash", "resuming", "contract", "store_command"),
+    *("process", "trackers", "page_browser", "build_command", "execution", "augmented", "runtime"),
 )
 """Files that take long, though their tests are few: begun last, they would keep one process waiting."""
 TRAINS = re.compile(

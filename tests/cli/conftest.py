@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 from command import STUDY, Answer, Cli, call
 
+from offramp.study.plan import forecast
 from remembered_graphs import remembered_graphs
 
 __all__ = ["remembered_graphs"]
+
+
+@pytest.fixture(autouse=True)
+def _speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast trains each network for some steps, to see how fast: tests/study/test_schedule.py."""
+    monkeypatch.setattr(forecast, "macs_per_second", lambda *_, **__: 3e10)
 
 
 @pytest.fixture

@@ -348,7 +348,12 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     ("number", "workers"),
-    [(signal.SIGKILL, 2), (signal.SIGTERM, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 1)],
+    [
+        (signal.SIGKILL, 2),
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.long),
+        (signal.SIGHUP, 1),
+    ],
 )
 def test_nothing_goes_on_without_its_parent(
     tmp_path: Path, number: signal.Signals, workers: int

@@ -81,7 +81,16 @@ def child() -> Iterator[Popen[str]]:
         yield process
 
 
-@pytest.mark.parametrize("point", POINTS)
+ALIKE = {
+    *("first step", "between phases", "before a trial is written", "while a node's files are flushed"),
+    *("while a cache has one value", "between the caches of two splits"),
+}
+"""Points beside which others lie."""
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(p, marks=[pytest.mark.long] if p in ALIKE else []) for p in POINTS]
+)
 def test_killed_a_run_goes_on_to_the_same_bits(
     tmp_path: Path, whole: Store, child: Popen[str], point: str
 ) -> None:

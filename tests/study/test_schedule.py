@@ -64,6 +64,12 @@ def test_a_forecast_counts_the_devices_that_train_together(monkeypatch: pytest.M
     assert found == [1, 1, 1.5, 4, 4]
 
 
+def test_the_speed_of_a_machine_is_measured() -> None:
+    """By a step that is cut to size; a wild guess of what any machine does."""
+    found = forecast.measured(tiny_plan(tiny_study()), torch.device("cpu"), step_macs=1e6)
+    assert 1e5 < found < 1e15
+
+
 def test_what_is_done_counts_no_more(plan: Plan) -> None:
     first = next(iter(plan.nodes))
     assert Schedule(plan, frozenset([first])).total == plan.executed - plan.macs(first)
