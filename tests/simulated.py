@@ -14,7 +14,11 @@ MARKS = (pytest.mark.long,)
 COSTS = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 0, 0, 0), FOUR)
 # Every score there is, each exit with thresholds of its own; and the other ways of making candidates,
 # which stand for their scores where time is short.
-OTHERS = (Search("entropy", shared=True), Search("margin", temperature=True))
+OTHERS = (
+    Search("entropy", shared=True),
+    Search("margin", temperature=True),
+    Search("ensemble", survivors=True),
+)
 SEARCHES = [
     *(pytest.param(Search(s), marks=MARKS if s in {o.score for o in OTHERS} else ()) for s in SCORES),
     *OTHERS,

@@ -78,6 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("--max-accuracy-loss", "0.02"),
         ("--min-accuracy", "0.8", "--score", "entropy", "--temperature"),
         ("--max-mean-macs", "70%", "--shared"),
+        ("--max-accuracy-loss", "0.05", "--survivors", "--score", "ensemble"),
         ("--max-disagreement", "0.05", "--score", "patience"),
         ("--risk", "0.05"),
         ("--risk", "0.05", "--on-average", "--without-labels"),
@@ -91,7 +92,8 @@ def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tup
     trained = trial.read(store, "two")
     policy.check_fits(file, trained.id, trained.hash, trained.exits)
     leaves = file.leaves(trained.test.logits)
-    right = scoring.answers(trained.test.logits)[np.arange(500), leaves] == trained.test.labels
+    said = scoring.all_said(file.score, trained.test.logits)
+    right = scoring.answers(said)[np.arange(500), leaves] == trained.test.labels
     assert report["test"]["policy"]["value"] == pytest.approx(right.mean())
     assert report["statement"] == file.calibration.statement
     made = file.calibration.chosen

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from offramp.errors import OfframpError
+from offramp.policy import scoring
 from offramp.policy.candidates import (
     COLDEST,
     WARMEST,
@@ -58,3 +60,35 @@ def test_losses_by_hand() -> None:
     assert loss_of("harm", answers, labels).tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
     assert loss_of("disagreement", answers, labels).tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
     assert taken(loss_of("harm", answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
+
+
+def test_thresholds_exit_by_exit_are_for_those_who_get_there() -> None:
+    """At every exit, those who leave lose at most the same share, and no lower threshold does that."""
+    logits, labels = VALIDATION.logits, VALIDATION.labels
+    sure = scoring.scores("confidence", logits)
+    wrong = scoring.answers(logits) != labels[:, None]
+    found = candidates(VALIDATION, COSTS, Search(survivors=True), "wrong")[1:]
+    assert len(found) > 20
+    for policy in found[:: len(found) // 8]:
+        inside, shares = np.ones(len(labels), bool), []
+        for exit, threshold in enumerate(policy.thresholds[:-1]):
+            if threshold is not None:
+                leaving = inside & (sure[:, exit] >= threshold)
+                shares.append(wrong[leaving, exit].mean())
+                inside &= ~leaving
+        allowed, inside = max(shares), np.ones(len(labels), bool)
+        for exit, threshold in enumerate(policy.thresholds[:-1]):
+            lowest = -1.0 if threshold is None else threshold
+            for cut in np.unique(sure[inside, exit]):
+                leaving = inside & (sure[:, exit] >= cut)
+                if cut < lowest and leaving.sum() != (inside & (sure[:, exit] >= lowest)).sum():
+                    assert wrong[leaving, exit].mean() > allowed
+            if threshold is not None:
+                inside &= sure[:, exit] < threshold
+
+
+def test_shared_and_survivors_exclude_each_other() -> None:
+    with pytest.raises(OfframpError, match="exclude each other"):
+        Search(shared=True, survivors=True)
+    with pytest.raises(OfframpError, match="survivors means nothing for the score patience"):
+        Search("patience", survivors=True)

@@ -145,6 +145,7 @@ class Fitted:
         score: str = "confidence",
         *,
         shared: bool = False,
+        survivors: bool = False,
         temperature: bool = False,
         batch: int = 1,
         stage_times: str | Path | None = None,
@@ -157,6 +158,7 @@ class Fitted:
 
         score: see `Policy`.
         shared: one threshold for all exits instead of one each.
+        survivors: set thresholds exit by exit, each for the images that get there.
         temperature: give each exit a temperature, fitted on the validation split.
         batch: images at once, where it goes by time.
         stage_times: what stages take on the device that it is for, in place of MACs: the file of
@@ -188,7 +190,7 @@ class Fitted:
             raise OfframpError("max_p95_latency goes by times of a device; give stage_times")
         elif wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
-        search = Search(score, shared, temperature)
+        search = Search(score, shared, temperature, survivors)
         shares = known.training_shares if training_shares else None
         rows = (known.validation, known.calibration)
         found = calibrate(*rows, known.costs, wish, search, measured, shares)

@@ -35,21 +35,25 @@ class SplitLogits:
 @dataclass(frozen=True)
 class Search:
     """How candidates are made: the score; one threshold for all exits or one per exit; whether each
-    exit gets a temperature.
+    exit gets a temperature; whether thresholds are set exit by exit on those images that get there.
 
-    Raises OfframpError for an unknown score, and for a choice that means nothing for it.
+    Raises OfframpError for an unknown score, for a choice that means nothing for it, and for two that
+    exclude each other.
     """
 
     score: str = "confidence"
     shared: bool = False
     temperature: bool = False
+    survivors: bool = False
 
     def __post_init__(self) -> None:
         if self.score not in scoring.SCORES:
             raise OfframpError(f"no score '{self.score}'{nearest(self.score, scoring.SCORES)}")
-        if (self.shared or self.temperature) and not scoring.SCORES[self.score].graded:
-            flag = "shared" if self.shared else "temperature"
-            raise OfframpError(f"{flag} means nothing for the score {self.score}; leave it out")
+        asked = [flag for flag in ("shared", "survivors", "temperature") if getattr(self, flag)]
+        if asked and not scoring.SCORES[self.score].graded:
+            raise OfframpError(f"{asked[0]} means nothing for the score {self.score}; leave it out")
+        if self.shared and self.survivors:
+            raise OfframpError("shared and survivors exclude each other; leave one out")
 
 
 BY_CONFIDENCE = Search()
@@ -107,9 +111,35 @@ def _settings(
     said = scoring.answers(scoring.all_said(search.score, validation.logits))
     lost = loss_of(kind, said, validation.labels)
     cuts = [solve.cut_points(scores[:, exit], score.low) for exit in range(last)]
+    if search.survivors:
+        return _exit_by_exit(scores, lost, cuts)
     points = [point.thresholds for point in solve.frontier(scores, lost, costs, POINTS, cuts)]
     first = next((setting for setting in points if any(t is not None for t in setting)), None)
     return [*(_run_up(first, cuts) if first else ()), *points]
+
+
+def _exit_by_exit(
+    scores: Floats, lost: Floats, cuts: Sequence[Floats]
+) -> list[tuple[float | None, ...]]:
+    """For one share after another, from none up: at each exit the lowest threshold by which those who
+    leave lose at most that share, of the rows that get there (after CalexNet, arXiv 2509.08318).
+    scores, lost: [N, E]."""
+    most = float(lost[:, : len(cuts)].mean(axis=0).max(initial=0.0))
+    found = []
+    for share in np.linspace(0, most, POINTS):
+        inside = np.ones(len(scores), dtype=bool)
+        setting: list[float | None] = []
+        for exit, points in enumerate(cuts):
+            here = np.flatnonzero(inside)
+            order = here[np.argsort(-scores[here, exit], kind="stable")]
+            leaving = np.searchsorted(-scores[order, exit], -points, side="right")
+            spoiled = np.concatenate([[0.0], np.cumsum(lost[order, exit])])[leaving]
+            fits = np.flatnonzero((leaving > 0) & (spoiled <= share * leaving))
+            setting.append(float(points[fits[0]]) if len(fits) else None)
+            if setting[-1] is not None:
+                inside &= scores[:, exit] < setting[-1]
+        found.append((*setting, None))
+    return found
 
 
 def _run_up(

@@ -66,6 +66,10 @@ def calibrate(
         str, option("NAME", f"What decides whether an input leaves: {', '.join(SCORES)}.")
     ] = "confidence",
     shared: Annotated[bool, flag("--shared", "One threshold for all exits, not one per exit.")] = False,
+    survivors: Annotated[
+        bool,
+        flag("--survivors", "Set thresholds exit by exit, each for the images that get there."),
+    ] = False,
     temperature: Annotated[
         bool, flag("--temperature", "Fit a temperature for each exit, on validation.")
     ] = False,
@@ -124,7 +128,7 @@ def calibrate(
         raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
     if kind == "max-p95-latency" and stage_times is None:
         raise OfframpError("--max-p95-latency goes by times of a device; give them by --stage-times")
-    how = Search(score, shared, temperature)
+    how = Search(score, shared, temperature, survivors)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
     trained = trials.read(kept, trial, trust_code)
