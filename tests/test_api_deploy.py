@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,24 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
     found = Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy())
     made = fitted.predict(IMAGES, policy)
     assert (found.exits == made.exits.numpy()).all() and (found.classes == made.classes.numpy()).all()
+
+
+def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
+    from offramp.bundle.runtime import Bundle, measure
+
+    every = Policy("confidence", (1, 2, 3), (0.9, 0.9, None))
+    done = fitted.export(tmp_path / "bundle", every, measure=False, anyway=True, int8=0.2)
+    bundle = Bundle(done.folder)
+    assert bundle.precision == "int8" and done.card["int8"]["lost"] <= 0.2
+    found = bundle.predict(IMAGES.permute(0, 2, 3, 1).numpy())
+    assert (found.classes == fitted.predict(IMAGES, every).classes.numpy()).mean() > 0.8
+
+    (tmp_path / "times.json").write_text(json.dumps(measure(bundle, repeats=2, device="Pi 5")))
+    asked: Any = {"stage_times": tmp_path / "times.json", "anyway": True}
+    timed = fitted.calibrate(max_p95_latency=600.0, **asked)
+    assert "Solved for Pi 5" in timed.calibration.statement
+    with pytest.raises(OfframpError, match="give stage_times"):
+        fitted.calibrate(max_p95_latency=1.0)
 
 
 def test_a_policy_set_by_hand_is_timed_and_exported_too(fitted: Fitted, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class Fitted:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     _manifest: Manifest
-    _test: Split | FileSplit
+    _data: Data
 
     def table(self) -> pd.DataFrame:
         """A row for each exit: where it is, MACs of an image that leaves there, their share of the plain
@@ -269,6 +269,7 @@ class Fitted:
         measure: bool = True,
         force: bool = False,
         anyway: bool = False,
+        int8: bool | float = False,
     ) -> Exported:
         """Write a bundle: one ONNX graph for each exit, the policy, a card, and a runtime that needs
         numpy, onnxruntime and Pillow. `python FOLDER/run.py IMAGES` answers pictures.
@@ -277,10 +278,13 @@ class Fitted:
         measure: time its stages here.
         force: replace a bundle that is there.
         anyway: write what `calibrate` would refuse too; its card says "unreliable", and why.
+        int8: quantize the stages and solve the thresholds again; a number is the share of accuracy that
+            this may cost, True is 0.01.
 
         Returns its `folder` and its `card`, a mapping. Raises OfframpError where the training images
         came normalized, as no picture can be made like them; for images of other than 1 or 3 channels;
-        for a policy of another network; where the folder is taken; and as `calibrate` does.
+        for a policy of another network; where the folder is taken; where int8 costs more than it may;
+        and as `calibrate` does.
 
         >>> done = fitted.export("bundle", policy, measure=False)
         >>> sorted(path.name for path in done.folder.iterdir())[:3]
@@ -291,17 +295,25 @@ class Fitted:
                 "the training images were float32, normalized nobody knows how, so a bundle could not "
                 "prepare a picture; train on uint8 images"
             )
-        test = self._test
+        test = self._data.test
         pixels = (
             test.images if isinstance(test, Split) else test.read(torch.arange(len(test))[:COMPARED])
         )
         what = "the whole test split" if len(pixels) == len(test) else f"{len(pixels):,} test images"
         images = self.normalize(pixels).cpu(), what
         net = self.net.copy().eval().cpu()
-        asked = bundle.Asked(check=check, measure=measure, force=force, anyway=anyway)
+        allowed = (bundle.INT8_LOSS if int8 is True else float(int8)) if int8 is not False else None
+        asked = bundle.Asked(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
         rule = self._bound(policy)
-        steps = bundle.of_network(net, rule, self._trained, self._manifest, Path(folder), asked, images)
-        return finished(steps)
+        known = (self._trained, self._manifest, Path(folder), asked, images)
+        splits = None if allowed is None else self._splits()
+        return finished(bundle.of_network(net, rule, *known, splits))
+
+    def _splits(self) -> bundle.Splits:
+        """What int8 is calibrated, chosen and reported on."""
+        how = torch.tensor(self.mean), torch.tensor(self.std)
+        found = {name: self._data.splits[name] for name in trained.SPLITS}
+        return {name: (_images(split, len(split)), *how) for name, split in found.items()}
 
     @cached_property
     def _trained(self) -> Trained:
@@ -504,7 +516,7 @@ def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
 
 
 def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
-    (trial,), test = plan.trials, plan.data.test
+    (trial,) = plan.trials
     arrays = store.trial_logits(trial.id)
     scores = accuracy(arrays["test"], arrays["test_labels"])
     return Fitted(
@@ -516,5 +528,5 @@ def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
         plan.data.mean,
         plan.data.std,
         store.read_trial(trial.id),
-        test,
+        plan.data,
     )

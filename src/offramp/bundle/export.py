@@ -31,6 +31,8 @@ from offramp.study.trained import Trained
 
 RANDOM_IMAGES = 256
 INT8_LOSS = 0.01
+Splits = Mapping[str, tuple[Tensor, Tensor, Tensor]]
+"""By name: images, [N, C, H, W], and the mean and deviation that normalize them."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,11 @@ def of_network(
     out: Path,
     asked: Asked,
     images: tuple[Tensor, str] | None = None,
+    splits: Splits | None = None,
 ) -> Generator[str, None, Exported]:
     """As `export`, of a network at hand. net: in eval mode, on the CPU.  images: normalized ones to
-    compare on, and what they are; None reads the test split where it can be read."""
+    compare on, and what they are; None reads the test split where it can be read.  splits: those of
+    `trials.SPLITS`, for int8; None reads them."""
     graphs.check_installed()
     bundle.check_place(out, asked.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
@@ -142,7 +146,7 @@ def of_network(
         if asked.int8 is None:
             made = yield from _float32(folder, what, asked, images)
         else:
-            made = yield from _int8(folder, what, asked)
+            made = yield from _int8(folder, what, asked, splits)
         bundle.write_json(folder / "card.json", made)
         (folder / "card.md").write_text(card.markdown(made), encoding="utf-8")
         bundle.seal(folder)
@@ -181,14 +185,17 @@ def _times(folder: Path, asked: Asked) -> Mapping[str, Any]:
     return bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
 
 
-def _int8(folder: Path, what: _Bundle, asked: Asked) -> Generator[str, None, dict[str, Any]]:
+def _int8(
+    folder: Path, what: _Bundle, asked: Asked, given: Splits | None
+) -> Generator[str, None, dict[str, Any]]:
     """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
     images, and where that costs more accuracy than was allowed."""
     from offramp.bundle import int8, parity, runtime  # needs onnxruntime, an extra
 
     assert asked.int8 is not None
     yield "reading the images"
-    splits = {name: int8.Images(*found) for name, found in _splits(what.manifest, asked).items()}
+    given = given or _splits(what.manifest, asked)
+    splits = {name: int8.Images(*found) for name, found in given.items()}
     every = graphs.layout(what.net.trunk_of, what.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
@@ -304,7 +311,7 @@ def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor,
     return torch.from_numpy(noise.astype(np.float32)), f"random numbers, as {reason}"
 
 
-def _splits(manifest: Manifest, asked: Asked) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+def _splits(manifest: Manifest, asked: Asked) -> Splits:
     """`_split` of those that int8 is calibrated, chosen and reported on. Raises OfframpError where they
     cannot be read."""
     try:
