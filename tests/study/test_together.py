@@ -192,6 +192,7 @@ def test_torchrun_makes_the_same_ranks(data: Path, undisturbed: Store, tmp_path:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)  # two runs of all nine
 def test_strategies_are_the_same_plain_and_derived(data: Path, tmp_path: Path) -> None:
     """All nine, to the bit, with two ranks each."""
     described = study(data, strategies=list(STRATEGIES), recipe={"epochs": 1, "batch_size": 32})
