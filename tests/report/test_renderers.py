@@ -14,8 +14,8 @@ import pytest
 
 from offramp.escape import markdown as markdown_escape
 from offramp.report.model import Column, Table
+from offramp.report.render.latex import LINES, latex
 from offramp.report.render.latex import escape as latex_escape
-from offramp.report.render.latex import latex
 from offramp.report.render.markdown import markdown
 from offramp.report.render.tables import csv
 
@@ -93,7 +93,7 @@ def test_latex_is_balanced(rows: int) -> None:
             assert stack.pop() == name
     assert not stack
     assert text.count(r" \\") >= rows + 1
-    assert text.count(r"\begin{tabular}") == (1 if rows <= 45 else 2)
+    assert text.count(r"\begin{tabular}") == (1 if rows <= LINES else 3)
     assert r"\label{tab:nasty}" in text
     body = [line for line in bare.splitlines() if line.endswith(r"\\") and "caption" not in line]
     assert {line.count("&") for line in body} == {3}

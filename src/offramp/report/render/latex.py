@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from offramp.escape import printable
 from offramp.report.model import Table
 from offramp.report.render.cells import Cell, Layout, layout
 
-LONG = 45  # rows; what is left over goes into another float
-WIDE = 36  # characters; a wider column of words breaks between them
+# Sizes are counted in characters and lines, those of an article of 10 pt in one column: the narrowest
+# that a table of full width meets.
+LINES, PAGE = 38, 44  # of a table in one float; with what is said below it
+FLOATS = 12  # one after another: LaTeX holds few, so these are set before the next
+LINE = 74  # characters of `small` in the text's width
+COLUMN = 40  # and in a column of two
+GAP = 2.7  # between columns
+WORDY, LEAST = 24, 14  # a wider column of words breaks between them, and keeps this much
+FINE = 84  # characters of `footnotesize` in a line
 LEGEND = "Bold: the best. ≈: not significantly different from it."
 WORDS = {
     **{sign: f"\\{sign}" for sign in "{}&%$#_"},
@@ -26,52 +36,109 @@ PAIRS = {">>": r"$\gg$", "ω²": r"$\omega^2$", "η²": r"$\eta^2$"}
 BEGUN = re.compile(r"\A[\[*]")  # after a line break LaTeX would read it as an argument
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a table is set. kinds: of its columns, as `tabular` wants them.  widths: characters in a line
+    of each column.  wide: whether it takes both columns of a page that has two."""
+
+    kinds: str
+    widths: tuple[float, ...]
+    wide: bool
+
+
 def latex(table: Table) -> str:
-    r"""One `table`, or several where there are many rows, each scaled down where it is wider than the
-    line; \label{tab:NAME} is the first one's. Title as caption, what else there is to say below the
-    last. Ends with a line break."""
+    r"""One float, or several where there are many lines; \label{tab:NAME} is the first one's.
+
+    Columns of words break, so that the table is as wide as the line; what is still wider is scaled down.
+    A wide one takes both columns of a page with two. Title as caption, what else there is to say below
+    the last one, or in floats of its own where that is long. Ends with a line break.
+    """
     found = layout(table)
-    body = [f"{' & '.join(_cell(cell) for cell in row)} \\\\" for row in found.rows]
-    parts = [body[i : i + LONG] for i in range(0, len(body), LONG)] or [[]]
+    plan = _plan(found)
     words = [table.caption + (f" {LEGEND}" if found.marked else ""), *table.notes]
+    rows = [_lines(row, plan) for row in found.rows]
+    parts = _pages(rows)
+    bodies = [_tabular(found, plan, found.rows[part]) for part in parts]
+    if sum(rows[parts[-1]]) + sum(map(_fine, words)) <= PAGE:
+        bodies[-1] += _words(words)
+    else:
+        pieces = [piece for text in words for piece in textwrap.wrap(text, FINE * LINES // 2)]
+        bodies += [_words(pieces[part]) for part in _pages(list(map(_fine, pieces)))]
     lines = [r"% needs \usepackage{array,booktabs,graphicx}"]
-    for number, rows in enumerate(parts):
+    for number, body in enumerate(bodies):
         named = f"\\caption{{{escape(table.title)}}}\\label{{tab:{table.name}}}"
         again = f"Table~\\ref{{tab:{table.name}}}, continued\\par\\smallskip"
-        lines += _float(found, again if number else named, rows, words if rows is parts[-1] else [])
+        lines += [r"\clearpage"] if number and number % FLOATS == 0 else []
+        lines += _float(again if number else named, body, plan.wide)
     return "\n".join(lines) + "\n"
 
 
-def _float(found: Layout, head: str, rows: Sequence[str], words: Sequence[str]) -> list[str]:
+def _plan(found: Layout) -> Plan:
+    columns = range(len(found.titles))
+    widths = [max(len(found.titles[i]), *(len(r[i].text) for r in found.rows), 0) for i in columns]
+    broken = [widths[i] > WORDY and not found.numeric[i] for i in columns]
+    gaps = GAP * len(widths)
+    wide = sum(min(w, WORDY) for w in widths) + gaps > COLUMN
+    room = LINE - gaps - sum(w for w, breaks in zip(widths, broken, strict=True) if not breaks)
+    whole = sum(w for w, breaks in zip(widths, broken, strict=True) if breaks)
+    # Wordier columns get more, by the root: each then takes about as many lines as the next.
+    roots = sum(math.sqrt(w) for w, breaks in zip(widths, broken, strict=True) if breaks)
+    kinds, shown = [], []
+    for i, width in enumerate(widths):
+        if not broken[i] or whole <= room:
+            kinds.append("r" if found.numeric[i] else "l")
+            shown.append(float(width))
+            continue
+        shown.append(max(LEAST, room * math.sqrt(width) / roots))
+        kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{shown[i] / LINE:.3f}\\linewidth}}")
+    return Plan("".join(kinds), tuple(shown), wide or whole > room)
+
+
+def _lines(row: Sequence[Cell], plan: Plan) -> int:
+    """That a row takes. A broken line is seldom full."""
+    cells = zip(row, plan.widths, strict=True)
+    return max(
+        (math.ceil(1.15 * len(c.text) / w) if len(c.text) > w else 1 for c, w in cells), default=1
+    )
+
+
+def _fine(text: str) -> int:
+    """Lines of a text below the table."""
+    return math.ceil(len(text) / FINE)
+
+
+def _pages(lines: Sequence[int]) -> list[slice]:
+    """Things that take so many lines in runs of at most LINES."""
+    starts, used = [0], 0
+    for i, more in enumerate(lines):
+        if i > starts[-1] and used + more > LINES:
+            starts.append(i)
+            used = 0
+        used += more
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(lines)], strict=True)]
+
+
+def _float(head: str, body: Sequence[str], wide: bool) -> list[str]:
+    kind, place = ("table*", "tp") if wide else ("table", "htbp")
+    return [f"\\begin{{{kind}}}[{place}]", r"\centering\small", head, *body, f"\\end{{{kind}}}"]
+
+
+def _tabular(found: Layout, plan: Plan, rows: Sequence[Sequence[Cell]]) -> list[str]:
     titles = " & ".join(_begun(escape(title)) for title in found.titles)
     return [
-        r"\begin{table}[htbp]",
-        r"\centering\small",
-        head,
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        f"\\begin{{tabular}}{{{_columns(found)}}}",
+        f"\\begin{{tabular}}{{{plan.kinds}}}",
         r"\toprule",
         f"{titles} \\\\",
         r"\midrule",
-        *rows,
+        *(f"{' & '.join(_cell(cell) for cell in row)} \\\\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}}",
-        *([r"\par\smallskip\raggedright\footnotesize"] if words else []),
-        *(f"{escape(text)}\\par" for text in words),
-        r"\end{table}",
     ]
 
 
-def _columns(found: Layout) -> str:
-    """`l` for words, `r` for numbers, `p` for words that must break."""
-    kinds = []
-    for i, (title, numeric) in enumerate(zip(found.titles, found.numeric, strict=True)):
-        width = max(len(title), *(len(row[i].text) for row in found.rows)) if found.rows else 0
-        if width > WIDE and not numeric:
-            kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{WIDE / 2:g}em}}")
-        else:
-            kinds.append("r" if numeric else "l")
-    return "".join(kinds)
+def _words(texts: Sequence[str]) -> list[str]:
+    return [r"\par\smallskip\raggedright\footnotesize", *(f"{escape(text)}\\par" for text in texts)]
 
 
 def _cell(cell: Cell) -> str:

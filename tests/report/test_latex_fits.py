@@ -1,0 +1,70 @@
+"""Every table fits on the page of an article in one column and of one in two."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made import Made, Run, evidence
+
+from offramp.report.claims import claims_table
+from offramp.report.model import Column, Table
+from offramp.report.render.latex import LINES, latex
+from offramp.report.tables import make
+from typeset import needs_latex, trouble
+
+pytestmark = pytest.mark.slow
+BOTH = ("onecolumn", "twocolumn")
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """All tables of made runs, and the paper's claims on them."""
+    generator = np.random.default_rng(0)
+    trials = []
+    for label in ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-two-stage"):
+        exits = (3,) if label == "baseline" else (1, 2, 3)
+        for seed in (1, 2, 3):
+            loss = {k: (3 - 2 * generator.random(4)).tolist() for k in exits}
+            hits = {k: generator.random(4).tolist() for k in exits}
+            right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
+            trials.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
+    found = evidence(trials)
+    every = [*make(found), claims_table(list(found.judgments.values()))]
+    return {table.name: latex(table) for table in every}
+
+
+def wordy(rows: int = 70, notes: int = 60) -> Table:
+    text = "What the paper advises of this strategy where memory is short and images are many. " * 3
+    frame = pd.DataFrame({"a": ["joint-two-stage"] * rows, "b": [text] * rows, "c": [text] * rows})
+    columns = [Column(key, key) for key in frame]
+    return Table(
+        "wordy", "more", "Words", text, frame, columns, notes=[f"{n}: {text}" for n in range(notes)]
+    )
+
+
+@needs_latex()
+@pytest.mark.parametrize("columns", BOTH)
+def test_every_table_fits_on_the_page(texts: dict[str, str], tmp_path: Path, columns: str) -> None:
+    assert {"claims", "guidelines", "main-net-images", "tests-one-way-net-images"} <= set(texts)
+    assert trouble({**texts, "wordy": latex(wordy())}, tmp_path, columns) == {}
+
+
+@needs_latex()
+def test_what_does_not_fit_would_be_seen(tmp_path: Path) -> None:
+    wide = r"\begin{tabular}{l}" + "wide " * 60 + r"\end{tabular}"
+    tall = r"\begin{table}" + r"line\par " * 90 + r"\end{table}"
+    found = trouble({"wide": wide, "fits": "text", "tall": tall}, tmp_path, "twocolumn")
+    assert list(found) == ["wide", "tall"]
+    assert "Overfull" in found["wide"][0] and "Float too large" in found["tall"][0]
+
+
+def test_no_float_has_more_lines_than_a_page() -> None:
+    """Without any LaTeX: rows of words count as the lines that they take."""
+    floats = latex(wordy()).split(r"\begin{table")[1:]
+    rows = [part.count(r"\\" + "\n") - 1 for part in floats if "tabular" in part]
+    assert sum(rows) == 70 and max(rows) < LINES / 4
+    assert len(set(re.findall(r"\\label\{(.*?)\}", latex(wordy())))) == 1
