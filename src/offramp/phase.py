@@ -187,6 +187,8 @@ class Phase:
     backward: pairs (parts, factor): the gradient that such a part sends back to what it reads is
         multiplied by the factor. 0 stops it: the part trains, and what is below hears nothing of it.
     sample_weights: what each image counts for at each exit, from the logits of the step at hand.
+    carry: the share of the answer of the exit before that an exit adds to its head's logits, in training
+        (without a gradient to that exit) and whenever the network answers. 0: each answers alone.
 
     Raises OfframpError for an `init` or a `backward` that is not of such pairs.
 
@@ -206,6 +208,7 @@ class Phase:
     recipe: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     backward: tuple[tuple[Parts, float], ...] = ()
     sample_weights: SampleWeights | None = None
+    carry: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, list):
@@ -293,6 +296,12 @@ def check(program: Program, exits: int) -> None:
             raise OfframpError(
                 f"{where} weighs images by {phase.sample_weights!r}; give Unsolved() or Survivors()"
             )
+        if phase.carry:
+            _check_carry(phase, where)
+        if phase.carry != program[0].carry:
+            raise OfframpError(
+                f"{where} carries answers otherwise than the first phase; carry alike in all"
+            )
         if taught and phase.teacher is None:
             raise OfframpError(
                 f"{where} distils from nobody; give teacher= an earlier phase, BEFORE or LIVE"
@@ -300,3 +309,14 @@ def check(program: Program, exits: int) -> None:
         if taught and phase.teacher not in seen:
             raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
         seen.add(phase.name)
+
+
+def _check_carry(phase: Phase, where: str) -> None:
+    if not 0 < phase.carry <= 1:
+        raise OfframpError(f"{where} carries {phase.carry:g} of an answer; give a share from 0 to 1")
+    if phase.exits != tuple(range(1, phase.exits[-1] + 1)):
+        raise OfframpError(
+            f"{where} carries answers on, so its loss must read all exits before its last"
+        )
+    if phase.teacher not in (None, LIVE):
+        raise OfframpError(f"{where} carries answers on, and has a frozen teacher; use LIVE, or none")

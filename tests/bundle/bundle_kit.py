@@ -23,6 +23,7 @@ STRATEGIES = (
     "two-stage",
     "separate",
     {"name": "distillation", "students": "independent", "as": "students"},
+    "boosted",
 )
 
 
@@ -54,7 +55,8 @@ def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float 
     """A policy of those thresholds, as `offramp calibrate` keeps one."""
     trained = trial.read(store, prefix)
     made = Calibration(trained.id, trained.hash, len(trained.classes))
-    return Policy(score, trained.exits, tuple(thresholds), calibration=made)
+    carry = trained.costs.carry
+    return Policy(score, trained.exits, tuple(thresholds), carry=carry, calibration=made)
 
 
 QUICK = Asked(check=False, measure=False, anyway=True)

@@ -65,7 +65,7 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
     return bundle
 
 
-@pytest.mark.parametrize("strategy", ["joint", "two-stage", "separate", "students"])
+@pytest.mark.parametrize("strategy", ["joint", "two-stage", "separate", "students", "boosted"])
 def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
     rule = halving(store, strategy)
     timed = strategy == "separate"

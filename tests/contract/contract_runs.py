@@ -33,6 +33,7 @@ from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, attach
 from offramp.numerics import Numerics
 from offramp.parts import Part, path
+from offramp.policy import scoring
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, Trial, plan_trials
 from offramp.study.run import trials
@@ -188,7 +189,8 @@ def run_plain(plan: Plan) -> dict[str, TrialRecord]:
             digests = tuple(_digests(made[node.key]) for node in nodes)
             net = weights.assembled(trial.resolved.final, trial.resolved.owners)
             exits = list(trial.resolved.final)
-            logits = split_logits(net, images, "test", exits, EVALUATION_BATCH)
+            own = split_logits(net, images, "test", exits, EVALUATION_BATCH)
+            logits = scoring.all_carried(own, trial.resolved.carry)
             run = tuple(phases[node.key] for node in nodes)
             records[trial.label] = _finished(trial, run, digests, net, logits)
     return records

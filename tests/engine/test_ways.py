@@ -6,6 +6,7 @@ The reference runs the whole network once, by its own forward, and leaves the en
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ from offramp.engine.passes import Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, train_mode
+from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.parts import heads, segments
-from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved
+from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved, check
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity
 from support import NUMERICS, network, tiny_data
@@ -140,6 +142,19 @@ def survivors(z: Sequence[Tensor], y: Tensor) -> Tensor:
     return total
 
 
+def boosted(z: Sequence[Tensor], y: Tensor) -> Tensor:
+    """Without the scaled gradients."""
+    total, before = torch.zeros(()), torch.zeros_like(z[0])
+    for each in z:
+        answer = each + 0.5 * before
+        total, before = total + ce(answer, y).mean(), answer.detach()
+    return total
+
+
+def boosted_plainly() -> Program:
+    return tuple(replace(phase, backward=()) for phase in STRATEGIES["boosted"](K))
+
+
 WAYS: dict[str, tuple[Program, Loss]] = {
     "mixed": (STRATEGIES["mixed"](K), mixed),
     "self-distillation": (STRATEGIES["self-distillation"](K), self_distillation),
@@ -150,6 +165,7 @@ WAYS: dict[str, tuple[Program, Loss]] = {
         STRATEGIES["confidence-gated"](K, gate="hard", threshold=0.2),
         hard_gated,
     ),
+    "boosted": (boosted_plainly(), boosted),
     "survivors": (STRATEGIES["survivors"](K, threshold=0.3), survivors),
 }
 
@@ -256,3 +272,28 @@ def test_validation_is_weighed_as_training_is() -> None:
     weighed = objective(nodes[-1].terms, z, teacher, labels, None, 0.0, Survivors(0.4))
     plain = objective(nodes[-1].terms, z, teacher, labels)
     assert weighed < plain
+
+
+def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
+    (phase,), (plain,) = STRATEGIES["boosted"](K), STRATEGIES["gradient-equilibrium"](K)
+    assert replace(phase, carry=0.0) == plain and phase.carry == 0.5
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ((Phase("a", ALL, (CE(1), CE(3)), carry=0.5),), "must read all exits before its last"),
+        ((Phase("a", ALL, (CE(1),), carry=2.0),), "carries 2 of an answer"),
+        ((Phase("a", ALL, (CE(1),)), Phase("b", ALL, (CE(1),), carry=0.5)), "carry alike in all"),
+        (
+            (
+                Phase("a", ALL, (CE(1), CE(2)), carry=0.5),
+                Phase("b", ALL, (CE(1), KD(2, 2)), teacher="a", carry=0.5),
+            ),
+            "frozen teacher",
+        ),
+    ],
+)
+def test_programs_that_cannot_carry_answers(phases: Program, said: str) -> None:
+    with pytest.raises(OfframpError, match=said):
+        check(phases, K)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from offramp.errors import OfframpError
 from offramp.infer import predictor as module
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork, attach
@@ -30,18 +32,19 @@ ROWS = 37
 NOISE = torch.randn(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 IMAGES = 0.5 * NOISE + torch.linspace(-1.5, 1.5, ROWS).view(-1, 1, 1, 1)[(7 * torch.arange(ROWS)) % ROWS]
 SCORES = ("confidence", "entropy", "margin", "ensemble")
+EVERY = (*PAPER, "boosted")  # whose exits add to one another
 WARM = (0.7, 1.3, 2.0, 1.1)
 
 
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ExitNetwork, tuple[int, ...]]]:
     """The trained network of every strategy, and the exits it has."""
-    store, _ = run_all(tiny_plan(tiny_study()), tmp_path_factory.mktemp("predictor"))
+    store, _ = run_all(tiny_plan(tiny_study(EVERY)), tmp_path_factory.mktemp("predictor"))
     found = {}
     for trial in store.trials():
         manifest = store.read_trial(trial)
         found[manifest.strategy] = load_network(store, trial, CPU), manifest.exits
-    assert set(found) == set(PAPER)
+    assert set(found) == set(EVERY)
     return found
 
 
@@ -113,7 +116,7 @@ def check(policy: Policy, made: Prediction, logits: Tensor) -> int:
     return int((~sure).sum())
 
 
-@pytest.mark.parametrize("strategy", sorted(PAPER))
+@pytest.mark.parametrize("strategy", sorted(EVERY))
 def test_every_policy_on_every_strategy(strategy: str, nets: Any) -> None:
     net, exits = nets[strategy]
     warmths = (None, WARM[: len(exits)])
@@ -121,6 +124,7 @@ def test_every_policy_on_every_strategy(strategy: str, nets: Any) -> None:
     for warmth in warmths:
         logits = all_exits(net, exits, IMAGES)
         for policy in policies(logits, exits, warmth):
+            policy = replace(policy, carry=net.carry)
             predictor = Predictor(net, policy)
             for rows in (1, 2, 7, ROWS):
                 made = predictor(IMAGES[:rows])
@@ -410,3 +414,11 @@ def test_other_networks_are_refused(joint: ExitNetwork) -> None:
     net.train()
     refuses("train mode", predictor, IMAGES)
     refuses("no compiler", Predictor, joint, half(joint), "inducer")
+
+
+def test_a_policy_for_exits_that_answer_alone_does_not_fit_others(nets: Any) -> None:
+    net, exits = nets["boosted"]
+    rule = Policy("confidence", exits, (0.5, 0.5, 0.5, None))
+    with pytest.raises(OfframpError, match=r"network carry 0\.5"):
+        Predictor(net, rule)
+    assert replace(rule, thresholds=(None, None, 0.9, None), carry=0.5).active == (0, 1, 2, 3)

@@ -120,7 +120,9 @@ def _nothing_leaves(trained: Trained) -> Policy:
         chosen={"leaving": shares},
         statement="Nothing leaves early: the bundle is there to be measured.",
     )
-    return Policy("confidence", trained.exits, (None,) * len(trained.exits), calibration=made)
+    return Policy(
+        "confidence", trained.exits, (None,) * len(trained.exits), None, made, trained.costs.carry
+    )
 
 
 def of_network(
@@ -252,6 +254,7 @@ def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
         "unreliable": list(what.doubts),
         "precision": what.precision,
         "fixed_size": _fixed_size(flat),
+        **({"carry": rule.carry} if rule.carry else {}),
         "stages": stages,
     }
     bundle.write_json(folder / "stages.json", stages_json)

@@ -240,6 +240,7 @@ class Bundle:
         if self.score not in self._scoring.SCORES:
             raise policy.field("score").wrong(f"one of {', '.join(self._scoring.SCORES)}")
         self._plain_macs = layout.field("plain_macs").whole(1)
+        self.carry = layout.field("carry").number(0, 1) if "carry" in layout.value else 0.0
         self._fixed_size = layout.field("fixed_size").text()
         rules = {rule.field("exit").whole(1): rule for rule in policy.field("exits").items(1)}
         self.stages: tuple[Stage, ...] = ()
@@ -336,10 +337,12 @@ class Bundle:
         rows = np.arange(len(pixels))
         held: dict[int | None, list[Array]] = {None: [pixels]}
         past: Any = None
+        before: Array = None
         for at, stage in enumerate(self.stages):
             if not len(rows):
                 break
             answer, *held[at] = stage.run(held[stage.after])
+            before = answer = self._scoring.carried(answer, before, self.carry)
             sure, past = self._scoring.score(self.score, answer, stage.temperature, past)
             leaving = self._leaving(at, sure)
             if leaving.any():  # what goes on is made smaller, so that what left stops costing
@@ -351,6 +354,7 @@ class Bundle:
                 staying = ~leaving
                 rows = rows[staying]
                 past = None if past is None else tuple(known[staying] for known in past)
+                before = before[staying]
                 needed = {later.after for later in self.stages[at + 1 :]}
                 held = {k: [t[staying] for t in held[k]] for k in needed if k in held}
 
@@ -369,7 +373,7 @@ class Bundle:
         for at, stage in enumerate(self.stages):
             answer, *held[at] = stage.run(held[stage.after])
             found.append(answer)
-        return np.stack(found, axis=1)
+        return self._scoring.all_carried(np.stack(found, axis=1), self.carry)
 
     def _leaving(self, at: int, sure: Array) -> Array:
         """Which rows leave at stage `at`: [B] bool."""

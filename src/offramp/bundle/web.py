@@ -130,6 +130,7 @@ def _about(source: Path) -> dict[str, Any]:
         "unreliable": list(found.unreliable),
         "labels": list(found.labels),
         "score": found.score,
+        "carry": found.carry,
         "plain_macs": layout["plain_macs"],
         "preprocessing": found.preprocessing.as_json(),
         "stages": stages,

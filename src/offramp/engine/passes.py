@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -53,6 +54,14 @@ class Kept:
     short: int = 0
 
 
+def carried(logits: Logits, share: float) -> Logits:
+    """What exits answer, of which each adds a share of the answer before, without a gradient to it."""
+    if share:
+        for before, exit in pairwise(sorted(logits)):
+            logits[exit] = logits[exit] + share * logits[before].detach()
+    return logits
+
+
 class Pass(Protocol):
     """How the trainees of one group see the data. kept: where what they read again and again is."""
 
@@ -96,7 +105,7 @@ class Plain:
         done: dict[Point, Tensors | list[Tensors]] = {
             IMAGES: [(piece,) for piece in pad(read, self._batch)]
         }
-        mine = {k: self._walk(net, node, k, done, len(read)) for k in node.exits}
+        mine = carried({k: self._walk(net, node, k, done, len(read)) for k in node.exits}, node.carry)
         if node.live:
             return mine, mine
         theirs: Logits = {}
@@ -203,7 +212,8 @@ class Derived:
         self._asking.add(node.key)
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}
-        mine = {k: compute(net, known, Point("logits", k), scales=node.scales)[0] for k in node.exits}
+        own = {k: compute(net, known, Point("logits", k), scales=node.scales)[0] for k in node.exits}
+        mine = carried(own, node.carry)
         if node.live:
             return mine, mine
         theirs = {k: read[value][0] for k, value in self._teachers[node.key].items()}

@@ -57,7 +57,8 @@ class Setting:
 class Node:
     """One phase, ready to run.
 
-    exits: that the loss reads.  scales: of the gradients that parts send back.  start: the source of
+    exits: that the loss reads.  scales: of the gradients that parts send back.  carry: as of the phase.
+    start: the source of
     every part that the loss reads, trained parts included.  teacher: sources of the path of each exit
     of a frozen teacher.  live: whether the network itself is the teacher.  needs: keys of the nodes it
     starts from.
@@ -72,6 +73,7 @@ class Node:
     trained: frozenset[Part]
     scales: dict[Part, float] = field(compare=False)
     sample_weights: SampleWeights | None
+    carry: float
     recipe: Recipe
     start: dict[Part, Source] = field(compare=False)
     teacher: dict[int, Lineage] = field(compare=False)
@@ -88,12 +90,13 @@ class Resolved:
 
     final: for every exit that was trained, and the final one of a network that arrived trained, its
     path's sources.  owners: the trunk of each exit
-    1 … K: 0 is the shared one, n exit n's own.
+    1 … K: 0 is the shared one, n exit n's own.  carry: as of its phases.
     """
 
     nodes: tuple[Node, ...]
     final: dict[int, Lineage]
     owners: tuple[int, ...]
+    carry: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     if net.arrives_trained and untouched and net.exits not in owners:
         owners[net.exits] = 0  # the final exit that the network came with, as it was
     final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
-    return Resolved(tuple(nodes), final, tuple(owners.get(k, 0) for k in range(1, net.exits + 1)))
+    trunks = tuple(owners.get(k, 0) for k in range(1, net.exits + 1))
+    return Resolved(tuple(nodes), final, trunks, program[0].carry)
 
 
 def _node(
@@ -182,6 +186,8 @@ def _node(
         reads["backward"] = _scales(phase.scales, net)
     if phase.sample_weights is not None:
         reads["sample_weights"] = plain(phase.sample_weights)
+    if phase.carry:
+        reads["carry"] = phase.carry
     if setting.alone is not None:
         reads["alone"] = [setting.alone, index]
     sources = [*start.values(), *(s for lineage in teacher.values() for s in lineage)]
@@ -195,6 +201,7 @@ def _node(
         trained=trained,
         scales=phase.scales,
         sample_weights=phase.sample_weights,
+        carry=phase.carry,
         recipe=recipe,
         start=start,
         teacher=teacher,

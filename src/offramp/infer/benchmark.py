@@ -81,7 +81,8 @@ def of_network(
     calibration which share leaves where; without one, nothing leaves."""
     known = None if rule is None else _shares(rule)
     busy = busy_cores()
-    asking = rule or Policy("confidence", exits, (*(1.0,) * (len(exits) - 1), None))  # asks every head
+    every = (*(1.0,) * (len(exits) - 1), None)  # asks every head
+    asking = rule or Policy("confidence", exits, every, carry=net.carry)
     shares = known or (*(0.0,) * (len(exits) - 1), 1.0)
     lines, seconds = yield from _torch(net, asking, shares, asked)
     where = {**torch_timing.machine(next(net.parameters()).device), "threads": _threads(asked)}

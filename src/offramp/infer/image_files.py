@@ -96,7 +96,7 @@ def open_trial(
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
     exits = manifest.exits
-    rule = Policy("fixed", exits, (None,) * len(exits))
+    rule = Policy("fixed", exits, (None,) * len(exits), carry=manifest.carry)
     if policy_file is not None:
         rule = checked_policy(store, trial, policy_file)
     try:

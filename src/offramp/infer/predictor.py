@@ -81,6 +81,11 @@ class Predictor:
                     f"the policy names exit {exit} and the network has {net.exits}; "
                     "calibrate a policy for this network"
                 )
+        if policy.carry != net.carry:
+            raise OfframpError(
+                f"the policy is for exits that carry {policy.carry:g} of the answer before, those of "
+                f"the network carry {net.carry:g}; calibrate a policy for this network"
+            )
         self.policy = policy
         self._net = net
         self._active = policy.active
@@ -120,9 +125,11 @@ class Predictor:
         reached: dict[int, tuple[int, Tensors]] = {}  # by trunk: the last tap, and what crosses there
         row: _Row | None = None
         past: scoring.Past = None
+        before: Tensor | None = None
         for step, at in enumerate(self._active):
             tensors = self._advance(reached, images, step)
             logits = _wide(self._stages.heads[step](*tensors))
+            before = logits = scoring.carried(logits, before, self._net.carry)
             threshold = self.policy.thresholds[at]
             if at == self._active[-1] and threshold is None:  # the network's final exit
                 row = _seen(row, logits, at)
@@ -145,6 +152,7 @@ class Predictor:
                 reached = {t: (i, _packed(v, stay)) for t, (i, v) in reached.items() if t in later}
                 images = images[stay] if any(t not in reached for t in later) else images
                 past = None if past is None else tuple(known[stay] for known in past)
+                before = before[stay]
         assert row is not None
         return row
 
@@ -152,9 +160,11 @@ class Predictor:
         """The straight path: nothing is packed, and few numbers are looked at on the host."""
         reached: dict[int, tuple[int, Tensors]] = {}
         past: scoring.Past = None
+        before: Tensor | None = None
         told = None if forced is None else int(forced)
         for step, at in enumerate(self._active):
             seen = _wide(self._stages.heads[step](*self._advance(reached, images, step)))
+            before = seen = scoring.carried(seen, before, self._net.carry)
             if at == self._active[-1] and not (self._together and self.policy.takes_all is not None):
                 break
             leaves, past = self._decision(at, _host(seen), past)

@@ -54,6 +54,7 @@ class NetFacts:
     reasons: why each early exit is where it is, in words.
     from_images: weights of the trunk that follow from training images, which it has not seen yet.
     asked: for a network that was made by name, what a study says to get it.
+    carry: the share of the answer of the exit before that each exit adds to its head's logits.
     """
 
     early: tuple[Exit, ...]
@@ -66,6 +67,7 @@ class NetFacts:
     reasons: tuple[str, ...] = ()
     from_images: FromImages | None = None
     asked: Mapping[str, Any] | None = None
+    carry: float = 0.0
 
 
 class ExitNetwork(nn.Module):
@@ -121,7 +123,7 @@ class ExitNetwork(nn.Module):
         self.trunks = tuple(trunks)
         self.heads = tuple(heads)
         self.initial = facts.initial
-        self.reasons, self.asked = facts.reasons, facts.asked
+        self.reasons, self.asked, self.carry = facts.reasons, facts.asked, facts.carry
         self._facts = facts
         self._register()
 
@@ -260,6 +262,9 @@ class ExitNetwork(nn.Module):
                     logits[i] = self.heads[i - 1](tensors[0])
             if exits[-1] == self.exits:
                 logits[self.exits] = self.body(self.exits, trunk)(*tensors)
+        if self.carry:
+            for k in range(2, self.exits + 1):
+                logits[k] = logits[k] + self.carry * logits[k - 1]
         return tuple(logits[k] for k in range(1, self.exits + 1))
 
     # Parts
@@ -312,6 +317,15 @@ class ExitNetwork(nn.Module):
     def copy(self) -> ExitNetwork:
         """The same network with storage and a clock of its own."""
         return self._rebuilt(range(len(self.trunks)), self.trunk_of)
+
+    def carrying(self, share: float) -> ExitNetwork:
+        """This network, or a copy whose exits add that share of the answer before to their own."""
+        if share == self.carry:
+            return self
+        twin = self.copy()
+        twin._facts = replace(twin._facts, carry=share)
+        twin.carry = share
+        return twin
 
     def identified(self) -> ExitNetwork:
         """A copy for training that begins with the weights the trunk has now.

@@ -85,11 +85,11 @@ def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss
     warmth = temperatures(said) if search.temperature else None
     full: tuple[float | None, ...] = (None,) * len(exits)
     early = _settings(validation, warmth, costs, search, kind)
-    policies = [Policy(search.score, exits, thresholds, warmth) for thresholds in early]
+    policies = [Policy(search.score, exits, setting, warmth, carry=costs.carry) for setting in early]
     spent = {policy: _mean_macs(policy, logits, costs) for policy in dict.fromkeys(policies)}
     cheaper = [policy for policy in spent if spent[policy] < costs.full]
     cheaper.sort(key=lambda policy: -spent[policy])  # stable: equal costs keep their order
-    return (Policy(search.score, exits, full, warmth), *cheaper)
+    return (Policy(search.score, exits, full, warmth, carry=costs.carry), *cheaper)
 
 
 def _settings(

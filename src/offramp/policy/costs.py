@@ -14,13 +14,14 @@ class Costs:
 
     segments, heads: [K], head K being the classifier.  owners: [K], the trunk that each exit runs;
     all 0 when they share one.  exits: the numbers of the exits that the trial has, ascending; the
-    last is its final one.
+    last is its final one.  carry: see `Policy`.
     """
 
     segments: tuple[int, ...]
     heads: tuple[int, ...]
     owners: tuple[int, ...]
     exits: tuple[int, ...]
+    carry: float = 0.0
 
     def leaving(self, active: Sequence[int]) -> tuple[int, ...]:
         """MACs of an image that leaves at each exit of `active` (indices into `exits`, ascending).

@@ -52,6 +52,8 @@ class Policy:
     temperatures: one an exit, which its logits are divided by; None is 1 everywhere.
     calibration: what it was made for and what is promised of it; two policies that decide alike are
         equal.
+    carry: of a network whose exits add that share of the answer of the exit before to their heads'
+        logits, so that all heads before an exit are run; the logits here are such answers. 0: none.
 
     Raises OfframpError for thresholds out of the score's range.
 
@@ -68,6 +70,7 @@ class Policy:
     thresholds: tuple[float | None, ...]
     temperatures: tuple[float, ...] | None = None
     calibration: Calibration = field(default=Calibration(), compare=False, repr=False)
+    carry: float = 0.0
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -113,6 +116,8 @@ class Policy:
             for i, t in enumerate(self.thresholds[:final])
             if t is not None and not (score.counts and t > i + 1)  # a count is i + 1 at most
         ]
+        if self.carry:
+            return tuple(range(final + 1))
         if score.history:
             early = list(range(final if final < last else max(early, default=-1) + 1))
         return (*early, final)
@@ -155,6 +160,7 @@ class _File(BaseModel):
     classes: Annotated[int, Field(ge=2)]
     score: str
     exits: Annotated[list[_Exit], Field(min_length=1)]
+    carry: Annotated[float, Field(ge=0, le=1)] = 0.0
     target: dict[str, Any]
     chosen: dict[str, Any]
     statement: str
@@ -172,11 +178,13 @@ def to_json(policy: Policy) -> str:
         classes=made.classes,
         score=policy.score,
         exits=[_Exit(exit=k, threshold=t, temperature=w) for k, t, w in rows],
+        carry=policy.carry,
         target=dict(made.target),
         chosen=dict(made.chosen),
         statement=made.statement,
     )
-    return json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+    plain = value.model_dump(mode="json", exclude=None if policy.carry else {"carry"})
+    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
 
 def read(path: Path) -> Policy:
@@ -219,6 +227,7 @@ def parse(text: str) -> Policy:
         tuple(e.threshold for e in file.exits),
         None if all(w == 1.0 for w in warmth) else warmth,
         Calibration(file.trial, file.trial_hash, file.classes, file.target, file.chosen, file.statement),
+        file.carry,
     )
 
 

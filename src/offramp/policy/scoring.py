@@ -84,6 +84,20 @@ def all_said(name: str, logits: Array, final: bool = True) -> Array:
     return _module(logits).stack(found, axis=1)
 
 
+def carried(logits: Array, before: Array | None, share: float) -> Array:
+    """An exit's answer, where each adds a share of the answer before to its head's logits (boosting).
+    logits, before: [..., C]; before: None at the first exit."""
+    return logits if before is None or not share else logits + share * before
+
+
+def all_carried(logits: Array, share: float) -> Array:
+    """`carried` of every exit. logits: [N, E, C]; returns [N, E, C]."""
+    found: list[Array] = []
+    for exit in range(logits.shape[1]):
+        found.append(carried(logits[:, exit], found[-1] if found else None, share))
+    return _module(logits).stack(found, axis=1) if share else logits
+
+
 def leaves(
     name: str,
     logits: Array,

@@ -178,7 +178,7 @@ def _again(record: Mapping[str, Any], ending: str, costs: Costs) -> Costs:
         tuple(round(1e9 * seconds / record["batch"]) for seconds in record[f"{part}{ending}"])
         for part in ("segments", "heads")
     )
-    return Costs(segments, heads, costs.owners, costs.exits)
+    return Costs(segments, heads, costs.owners, costs.exits, costs.carry)
 
 
 def _seconds(costs: Costs, batch: int, ending: str) -> dict[str, list[float]]:
@@ -197,7 +197,7 @@ def _costs(rows: Sequence[Stage], costs: Costs, batch: int, of: str) -> Costs:
         before = sum(segments[newest.get(trunk, 0) : row.exit])
         segments[row.exit - 1] = max(round(1e9 * getattr(row, of) / batch) - before, 0)
         newest[trunk] = row.exit
-    return Costs(tuple(segments), (0,) * len(costs.heads), costs.owners, costs.exits)
+    return Costs(tuple(segments), (0,) * len(costs.heads), costs.owners, costs.exits, costs.carry)
 
 
 def _doubts(rows: Sequence[Stage], times: StageTimes) -> Iterator[str]:

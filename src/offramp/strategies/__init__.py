@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from offramp.phase import Program
 from offramp.strategies.baseline import baseline
+from offramp.strategies.boosted import boosted
 from offramp.strategies.branch_wise import branch_wise
 from offramp.strategies.confidence_gated import confidence_gated
 from offramp.strategies.distillation import distillation
@@ -47,6 +48,7 @@ GROUPS: dict[str, dict[str, Strategy]] = {
         "self-distillation": self_distillation,
         "exit-ensemble": exit_ensemble,
         "confidence-gated": confidence_gated,
+        "boosted": boosted,
     },
     "one after another": {
         "sequential": sequential,

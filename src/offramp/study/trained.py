@@ -15,7 +15,7 @@ from offramp.policy.calibrate import Calibrated, Target, calibrate, statement
 from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Calibration, Policy
-from offramp.policy.scoring import SCORES
+from offramp.policy.scoring import SCORES, all_carried
 from offramp.policy.stage_times import recorded
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -64,7 +64,10 @@ def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
     if is_attached(store, trial) and manifest.part_macs:  # nobody can make it, nor is that needed
         segments, heads = manifest.part_macs
         return _of_costs(
-            trial, Costs(segments, heads, manifest.owners, manifest.exits), manifest, arrays
+            trial,
+            Costs(segments, heads, manifest.owners, manifest.exits, manifest.carry),
+            manifest,
+            arrays,
         )
     return of_network(trial, blank_network(store, trial, trust_code), manifest, arrays)
 
@@ -73,7 +76,8 @@ def of_network(
     trial: str, net: ExitNetwork, manifest: Manifest, arrays: Mapping[str, np.ndarray]
 ) -> Trained:
     """A trial whose network is at hand; its weights are not read. Raises OfframpError as `read` does."""
-    return _of_costs(trial, network_costs(net, manifest.owners, manifest.exits), manifest, arrays)
+    costs = network_costs(net, manifest.owners, manifest.exits)
+    return _of_costs(trial, replace(costs, carry=manifest.carry), manifest, arrays)
 
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
@@ -100,8 +104,10 @@ def policy_of(trained: Trained, found: Calibrated) -> Policy:
 
 
 def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
-    """The trial with other answers, as quantized stages give them, for the images of each split."""
-    rows: Any = {name: SplitLogits(logits[name], getattr(trained, name).labels) for name in SPLITS}
+    """The trial with other logits of its heads, as quantized stages give them, for the images of each
+    split."""
+    said = {name: all_carried(logits[name], trained.costs.carry) for name in SPLITS}
+    rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in SPLITS}
     return replace(trained, **rows)
 
 

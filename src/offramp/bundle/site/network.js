@@ -160,6 +160,7 @@ export async function* walk(ort, about, stages, input) {
   const shape = [1, about.preprocessing.channels, ...about.preprocessing.size];
   const held = new Map([[null, [new ort.Tensor("float32", input, shape)]]]);
   let past = null;
+  let before = null;
   for (const [at, stage] of stages.entries()) {
     const began = performance.now();
     const { inputNames, outputNames } = stage.session;
@@ -167,10 +168,13 @@ export async function* walk(ort, about, stages, input) {
     const found = await stage.session.run(given);
     const [logits, ...carried] = outputNames.map((name) => found[name]);
     held.set(at, carried);
+    // Where exits were trained to add to one another, a share of the answer before comes on top.
+    const own = before === null ? logits.data : logits.data.map((z, i) => z + about.carry * before[i]);
+    before = own;
     let sure;
-    [sure, past] = score(about.score, logits.data, stage.temperature, past);
+    [sure, past] = score(about.score, own, stage.temperature, past);
     const last = at === stages.length - 1;
-    const told = last && stage.threshold === null ? logits.data : said(about.score, logits.data, past);
+    const told = last && stage.threshold === null ? own : said(about.score, own, past);
     const shares = probabilities(told, stage.temperature);
     yield {
       exit: stage.exit,

@@ -138,6 +138,7 @@ def _phases(program: Program) -> Any:
         notes += [
             f"{part} sends back {factor:.3g} of its gradient" for part, factor in row["backward"].items()
         ]
+        notes += [f"each exit adds {phase.carry:g} of the answer before"] if phase.carry else []
         notes += [f"images weighed by {row['sample_weights']}"] if row["sample_weights"] else []
         trained, frozen = _spans(row["trains"]), _spans(row["frozen"]) or "–"
         rows.append((row["name"] + trunk, trained, frozen, "\n".join([row["loss"], *notes])))
@@ -179,6 +180,7 @@ def _phase(phase: Phase) -> dict[str, Any]:
         "recipe": dict(phase.recipe),
         "trunk": phase.trunk,
         "backward": {str(part): factor for part, factor in phase.scales.items()},
+        "carry": phase.carry,
         "sample_weights": None if phase.sample_weights is None else str(phase.sample_weights),
     }
 

@@ -24,6 +24,7 @@ from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
 from offramp.nets.cut.spread import chained
 from offramp.nets.network import exit_macs
 from offramp.parts import Part, backbone, path
+from offramp.policy import scoring
 from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
@@ -48,7 +49,7 @@ def assemble(plan: Plan, trial: Trial, store: Store, device: torch.device) -> Ex
     """The finished network of a trial whose nodes are in the store."""
     layout = plan.numerics.memory_format
     weights = Weights(plan.net, trial.seed, store.node_weights, device, layout)
-    return weights.assembled(trial.resolved.final, trial.resolved.owners)
+    return weights.assembled(trial.resolved.final, trial.resolved.owners).carrying(trial.resolved.carry)
 
 
 Answers = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
@@ -76,7 +77,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         return split_logits(net, images, split, exits, EVALUATION_BATCH, mirrored)
 
     def flipped() -> dict[str, tuple[float, ...]]:
-        mirrored = asked("test", exits, True)
+        mirrored = scoring.all_carried(asked("test", exits, True), trial.resolved.carry)
         mean = (arrays["test"] + mirrored) / 2
         return {stored.FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
 
@@ -88,7 +89,8 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         if new:
             found = asked(split, new, False)
             answers |= {names[k]: found[:, i] for i, k in enumerate(new)}
-        logits = np.stack([answers[names[k]] for k in exits], axis=1)
+        own = np.stack([answers[names[k]] for k in exits], axis=1)
+        logits = scoring.all_carried(own, trial.resolved.carry)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
         uneven = imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
         metrics[split] = stored.Metrics(
@@ -149,6 +151,7 @@ def _manifest(
         places=tuple(net.places),
         final={str(k): tuple(stored.PartSource(**plain(source)) for source in way) for k, way in final},
         owners=tuple(trial.resolved.owners),
+        carry=trial.resolved.carry,
         macs=tuple(exit_macs(net, exits[: i + 1]) for i in range(len(exits))),
         backbone_macs=sum(net.macs(part) for part in backbone(net.exits)),
         part_macs=part_macs(net),
@@ -243,7 +246,7 @@ def load_network(
         int(k): tuple(Source(s.node, s.draw) for s in way) for k, way in manifest.final.items()
     }
     weights = Weights(net, manifest.seed, store.node_weights, device)
-    return weights.assembled(final, manifest.owners)
+    return weights.assembled(final, manifest.owners).carrying(manifest.carry)
 
 
 def is_attached(store: Store, trial: str) -> bool:

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from offramp.phase import Program
+from offramp.strategies.gradient_equilibrium import gradient_equilibrium
+
+
+def boosted(exits: int, *, carry: float = 0.5) -> Program:
+    """Each exit learns what the exits before it leave to be learned (Yu et al., arXiv 2211.16726).
+
+    1. joint training with gradient equilibrium, where exit n answers by
+       z_n = f_n + c · z_(n-1), f_n the logits of head n, z_(n-1) without a gradient
+       L = Σ CE(z_n), over the early exits and the final one
+
+    It answers so when it is used, too: heads before an exit are always run. carry: c.
+    """
+    (phase,) = gradient_equilibrium(exits)
+    return (replace(phase, carry=carry),)
