@@ -16,6 +16,8 @@ from offramp import (
     BEFORE,
     CE,
     KD,
+    LIVE,
+    MSE,
     Augment,
     Built,
     Calibration,
@@ -31,6 +33,8 @@ from offramp import (
     Predictor,
     Recipe,
     Results,
+    Survivors,
+    Unsolved,
     backbone,
     head,
     heads,
@@ -46,6 +50,23 @@ def mine(exits: int, *, temperature: float = 2.0) -> tuple[Phase, ...]:
         Phase("heads", train=heads(1, exits - 1), loss=learn, teacher="all"),
         Phase("one", train=segment(1) | head(1), loss=(CE(1),), init=((head(1), Init.FRESH),)),
         Phase("rest", train=segments(2, exits), loss=(CE(exits), KD(1, exits)), teacher=BEFORE),
+    )
+
+
+def live(exits: int) -> tuple[Phase, ...]:
+    everything = segments(1, exits) | heads(1, exits)
+    every = tuple(range(1, exits + 1))
+    return (
+        Phase(
+            "together",
+            train=everything,
+            loss=(*(CE(k) for k in every), MSE(1, teacher_exit=every), KD(1, teacher_exit=exits)),
+            teacher=LIVE,
+            backward=((heads(1, exits - 1), 0.5),),
+            sample_weights=Unsolved(hard=False),
+            carry=0.5,
+        ),
+        Phase("heads", heads(1, exits), (CE(1),), sample_weights=Survivors(threshold=0.9)),
     )
 
 
