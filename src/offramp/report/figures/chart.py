@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.4.1.json"
-WIDTH = 390  # of a whole chart, in pixels: a phone's, and a column's on paper
+WIDTH = 350  # of a whole chart, in pixels: a phone's without its margins, and a column's on paper
+LETTER = 5.5  # pixels a letter of a label takes, at 11 px
 DIGITS = 4  # significant ones, in the data of charts
 GRAY = "#808080"  # for what is no strategy: seen on white and on black
 # By exit: from light to dark, so that depth reads as ink, and the reverse on a dark page.
@@ -61,9 +63,10 @@ def marks(frame: pd.DataFrame, mark: Json, **encoding: Any) -> Json:
     return {"data": inline(frame), "mark": mark, "encoding": encoding}
 
 
-def panel(layers: Sequence[Json], width: float, height: float, title: str = "") -> Json:
-    """Layers over one another."""
-    named = {"title": title} if title else {}
+def panel(layers: Sequence[Json], width: float, height: float, title: str = "", below: str = "") -> Json:
+    """Layers over one another. below: what is said below the title, in as many lines as it takes."""
+    lines = textwrap.wrap(below, max(20, int(width / LETTER)))
+    named: Json = {"title": {"text": title, "subtitle": lines} if lines else title} if title else {}
     return {"layer": list(layers), "width": width, "height": height, **named}
 
 
@@ -83,6 +86,21 @@ def inline(frame: pd.DataFrame) -> Json:
     parse = {str(name): "number" if numeric(frame[name]) else "string" for name in frame.columns}
     values = texts.to_csv(index=False, lineterminator="\n")
     return {"values": values, "format": {"type": "csv", "parse": parse}}
+
+
+def coinciding(frame: pd.DataFrame) -> list[list[str]]:
+    """Strategies that are drawn alike, where there are several: each hides the others. frame: what is
+    drawn, a column of it the strategy."""
+    groups: dict[str, list[str]] = {}
+    for strategy, rows in frame.groupby("strategy", sort=False):
+        groups.setdefault(inline(rows.drop(columns="strategy"))["values"], []).append(str(strategy))
+    return [list(styles(same)) for same in groups.values() if len(same) > 1]
+
+
+def one(what: str, groups: Sequence[Sequence[str]]) -> str:
+    """What a chart says of strategies that hide each other; nothing where there are none."""
+    said = "; ".join(" = ".join(same) for same in groups)
+    return f"{what}: {said}" if said else ""
 
 
 def _texts(column: pd.Series) -> list[str]:
@@ -170,8 +188,8 @@ def _legend(found: Mapping[str, Any], symbol: str | None) -> Json | None:
         return None
     longest = max(map(len, found), default=1)
     wide = symbol == "stroke"
-    room = (WIDTH + 10) // (longest * 6 + (44 if wide else 30))  # 6 px a letter at 11 px, and the symbol
-    columns = max(1, min(len(found), room))
+    room = (WIDTH + 10) // (longest * LETTER + (40 if wide else 26))  # and the symbol
+    columns = max(1, min(len(found), int(room)))
     if wide:
         return {"columns": columns, "symbolSize": 300, "symbolType": symbol}
     return {"columns": columns, "symbolSize": 70, "symbolStrokeWidth": 0}

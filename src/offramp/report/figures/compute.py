@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 
@@ -11,6 +13,7 @@ from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
 HEIGHT = 300
+SMALL = {"fontSize": 11, "fontWeight": "normal"}
 APART = 2  # pixels between the intervals of strategies whose exits take the same MACs
 
 
@@ -31,6 +34,8 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
     )
     title, alt = "Accuracy against compute", _alt(exits, best)
     made = _chart(runs.strategies, exits, curve, best)
+    if said := _one_mark(exits):
+        made["title"] = {"text": said[0], "subtitle": said[1:], **SMALL}
     return chart.figure(runs, "accuracy-compute", "compute", title, caption, alt, made)
 
 
@@ -66,6 +71,14 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
     ordered = points.sort_values(["macs", "value"], ascending=[True, False], kind="stable")
     best = ordered["value"].cummax().shift(fill_value=-np.inf)
     return ordered[ordered["value"] > best]
+
+
+def _one_mark(exits: pd.DataFrame) -> list[str]:
+    """Exits that lie on one another, as lines above the chart."""
+    columns = ["strategy", "macs", "value"]
+    by_exit = exits.groupby("exit", sort=True)
+    said = [chart.one(f"exit {k}, one mark", chart.coinciding(part[columns])) for k, part in by_exit]
+    return [line for text in said for line in textwrap.wrap(text, int(WIDTH / chart.LETTER))]
 
 
 def _spread(found: pd.DataFrame) -> str:

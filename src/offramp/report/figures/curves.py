@@ -11,7 +11,19 @@ import pandas as pd
 
 from offramp.paper.families import CORE, PARENTS
 from offramp.report.figures import series
-from offramp.report.figures.chart import WIDTH, Json, color, dash, marks, number, panel, spec, ticks
+from offramp.report.figures.chart import (
+    WIDTH,
+    Json,
+    coinciding,
+    color,
+    dash,
+    marks,
+    number,
+    one,
+    panel,
+    spec,
+    ticks,
+)
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
@@ -81,12 +93,16 @@ def by_exit(runs: Runs) -> list[Figure]:
 
 def overall(runs: Runs) -> list[Figure]:
     """A figure for each group: loss and accuracy, train and validation, mean over exits."""
+    whole = [s for s in runs.strategies if all(t.exits == runs.exits for t in runs.of(s))]
     found = series.overall(runs)
+    found = found[found["strategy"].isin(whole)]
+    absent = [s for s in runs.strategies if s not in whole]
     figures = []
     for group in groups(runs.evidence.among(found["strategy"])):
         mine = found[found["strategy"].isin(group.strategies)]
         drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
-        figures.append(_overall(runs, drawn, group, series.per_strategy(mine)))
+        lacking = absent if group.key == "core" else []
+        figures.append(_overall(runs, drawn, group, series.per_strategy(mine), lacking))
     return figures
 
 
@@ -114,12 +130,21 @@ def _by_exit(
     )
 
 
-def _overall(runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, seeds: tuple[int, int]) -> Figure:
+def _overall(
+    runs: Runs,
+    drawn: pd.DataFrame,
+    group: StrategyGroup,
+    seeds: tuple[int, int],
+    absent: Sequence[str],
+) -> Figure:
     rows = []
     for metric in (LOSS, ACCURACY):
         mine = drawn[drawn["metric"] == metric.key]
         rows.append(_pair(mine, group, metric, "", first=metric is LOSS, last=metric is ACCURACY))
-    alone = " The baseline has its final exit only." if "baseline" in group.strategies else ""
+    lacks = "lacks" if len(absent) == 1 else "lack"
+    alone = (
+        f" {', '.join(absent)} {lacks} exits that others have, so no mean over them." if absent else ""
+    )
     return Figure(
         name=runs.name("overall", group.key),
         question="rq3" if group.key == "hybrid" else "rq1",
@@ -162,7 +187,7 @@ def _pair(
         y: Json = {
             "title": metric.axis if left else None,
             "scale": _scale(metric, low, high),
-            "axis": {"labels": left, "ticks": left, "labelFlush": True, **_ticks(metric, low, high)},
+            "axis": {"labels": left, "ticks": left, **_ticks(metric, low, high)},
         }
         x = number(
             "step",
@@ -193,7 +218,8 @@ def _pair(
             layers.append(marks(ends, dot, **place, color=color(group.strategies, None)))
         word = "train (running)" if left else split
         label = f"{title} · {word}" if title else word
-        panels.append(panel(layers, PANEL, 88, label if first or title else ""))
+        lines = one("one line", coinciding(rows))
+        panels.append(panel(layers, PANEL, 88, label if first or title or lines else "", lines))
     return {"hconcat": panels, "spacing": 8, "resolve": {"scale": {"y": "shared"}}}
 
 

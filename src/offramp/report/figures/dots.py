@@ -8,11 +8,21 @@ from dataclasses import dataclass
 import pandas as pd
 
 from offramp.report.figures import series
-from offramp.report.figures.chart import WIDTH, Json, color, grid, marks, number, shape, tips, word
+from offramp.report.figures.chart import (
+    LETTER,
+    WIDTH,
+    Json,
+    color,
+    grid,
+    marks,
+    number,
+    shape,
+    tips,
+    word,
+)
 from offramp.report.figures.chart import panel as layered
 
 STEP = 15  # pixels a strategy
-LETTER = 5.6  # pixels a letter of a label
 
 
 @dataclass(frozen=True, eq=False)

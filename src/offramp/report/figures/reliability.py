@@ -9,10 +9,21 @@ import pandas as pd
 
 from offramp.policy.quality import BINS
 from offramp.report.figures import chart, series
-from offramp.report.figures.chart import GRAY, WIDTH, Json, figure, grid, marks, number, panel
+from offramp.report.figures.chart import (
+    EXIT_COLORS,
+    GRAY,
+    WIDTH,
+    Json,
+    figure,
+    grid,
+    marks,
+    number,
+    panel,
+)
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
+SHADE = 0.8  # opacity at 100 %: text on it stays legible, in light and in dark
 FEWEST = 10  # images in a bin over all seeds: fewer say nothing
 
 
@@ -94,19 +105,22 @@ def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:
         {"type": "line", "stroke": GRAY, "opacity": 0.35, "strokeWidth": 5},
         **{"x": x, "y": y},
     )
-    side = (WIDTH - 100) // 2
-    return panel([lines, diagonal], side, side, title)
+    side = (WIDTH - 88) // 2
+    shown = found[["strategy", "confidence", "value", "images"]]
+    return panel([lines, diagonal], side, side, title, chart.one("one line", chart.coinciding(shown)))
 
 
 def _matrix(frame: pd.DataFrame, title: str) -> Json:
     axis = {"grid": False, "ticks": False, "domain": False, "labelAngle": 0}
     place = {"x": chart.rank("other", "exit", axis=axis), "y": chart.rank("exit", axis=axis)}
     # A scale of its own for each half would hide that 95 % is much: the same one everywhere, from 0.
-    shade = {"domain": [0, 100], "range": ["#5a94cc20", "#5a94cc"]}
-    cells = marks(frame, {"type": "rect"}, **place, color=number("value", scale=shade, legend=None))
+    # Of the strength and not of the color, which on a page is two: nothing lies between pairs of colors.
+    shade = {"domain": [0, 100], "range": [0, SHADE]}
+    depth = number("value", scale=shade, legend=None)
+    cells = marks(frame, {"type": "rect", "color": EXIT_COLORS[1]}, **place, opacity=depth)
     text = {"field": "value", "type": "quantitative", "format": ".0f"}
     return panel(
-        [cells, marks(frame, {"type": "text", "fontSize": 10}, **place, text=text)], 96, 72, title
+        [cells, marks(frame, {"type": "text"}, **place, text=text)], (WIDTH - 92) // 3, 72, title
     )
 
 

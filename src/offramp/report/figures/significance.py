@@ -14,13 +14,14 @@ from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs
 from offramp.paper.families import families
 from offramp.report.colors import styles
 from offramp.report.figures import series
-from offramp.report.figures.chart import GRAY, WIDTH, Json, figure, marks, number, panel, word
+from offramp.report.figures.chart import GRAY, LETTER, WIDTH, Json, figure, marks, number, panel, word
 from offramp.report.figures.curves import ACCURACY, LOSS, Metric
 from offramp.report.model import Figure, Question
 from offramp.report.runs import Runs
 
-RADIUS = {2: 50, 3: 66, 4: 84}  # of the ring of nodes, by their number; larger ones have 96
+RADIUS = {2: 46, 3: 54, 4: 64, 5: 74}  # of the ring of nodes, by their number; larger ones have 96
 NODE = 8  # radius of a node, in pixels
+TALL = 6  # half the height of a number
 BOTH = "both"
 Point = tuple[float, float]
 DEFAULT = "paired differences"
@@ -83,7 +84,7 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
 
 
 def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> list[Figure]:
-    charts, words = [], []
+    charts, words, lost = [], [], []
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
     seeds = 0
     for metric in (LOSS, ACCURACY):
@@ -95,15 +96,20 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         scaled = {key: metric.factor * values for key, values in images.items()}
         analysis = analyze_sample(read, ALPHA, images=scaled or None, looks=runs.looks)
         arrows = edges(analysis, metric.better)
-        charts.append(_graph(analysis, arrows, metric))
+        chart, crowded = _graph(analysis, arrows, metric)
+        charts.append(chart)
+        lost += [
+            f"{edge.winner} → {edge.loser} {edge.difference:.2g} ({metric.word})" for edge in crowded
+        ]
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
         notes += [note for note in analysis.notes if "identical" in note or "left out" in note]
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
     told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
+    crowd = f" (where others leave no room: {'; '.join(lost)})" if lost else ""
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
-        "arrow. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
+        f"arrow{crowd}. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
         f"{runs.where}, {series.counted(seeds)}; in brackets the means. Solid: Holm-adjusted paired "
         "differences over seeds and test images, both taken as drawn at random (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
@@ -124,8 +130,9 @@ def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 
 
-def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Json:
-    """Groups on a ring, the best on top and on clockwise, arrows between them."""
+def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> tuple[Json, list[Edge]]:
+    """Groups on a ring, the best on top and on clockwise, arrows between them; and the arrows that have
+    no room for their number."""
     order = sorted(
         analysis.means, key=lambda m: (m.mean if metric.better == "lower" else -m.mean, m.group)
     )
@@ -140,7 +147,9 @@ def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Json:
     left = nodes["x"] - WIDTH / 2 > -1
     found = styles(nodes["first"])
     hue = {"domain": list(found), "range": [style.color for style in found.values()]}
-    layers = _arrows(arrows, place, across, down) if arrows else []
+    numbers = [f"{edge.difference:.2g}" for edge in arrows]
+    ats = texts([(place[e.winner], place[e.loser]) for e in arrows], numbers)
+    layers = _arrows(arrows, place, numbers, ats, across, down) if arrows else []
     circle = {"type": "circle", "size": 4 * NODE**2, "opacity": 1}
     shade = word("first", scale=hue, legend=None)
     layers.append(marks(nodes[["first", "x", "y"]], circle, x=x, y=y, color=shade))
@@ -149,7 +158,9 @@ def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> Json:
             label = {"type": "text", "align": side, "dx": dx}
             layers.append(marks(mine[["text", "x", "y"]], label, x=x, y=y, text=word("text")))
     none = "" if arrows else " (no significant difference)"
-    return panel(layers, WIDTH - 6, height, f"test {metric.word}, {metric.better} is better{none}")
+    crowded = [edge for edge, at in zip(arrows, ats, strict=True) if at is None]
+    title = f"test {metric.word}, {metric.better} is better{none}"
+    return panel(layers, WIDTH - 6, height, title), crowded
 
 
 def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -162,74 +173,99 @@ def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
     }
 
 
-def _texts(lines: Sequence[tuple[Point, Point]]) -> list[Point]:
-    """Where the number of each arrow goes: beside it, of a few places the one with most room around."""
-    found: list[Point] = []
-    for i, (tail, head) in enumerate(lines):
-        length = math.dist(tail, head)
-        dx, dy = (head[0] - tail[0]) / length, (head[1] - tail[1]) / length
+def texts(lines: Sequence[tuple[Point, Point]], words: Sequence[str]) -> list[Point | None]:
+    """Where the number of each arrow stands: on it, where no other arrow and no other number comes near.
+    None where there is no such place.
+
+    lines: from tail to head.  words: what is written, one for each.
+    """
+    found: list[Point | None] = []
+    boxes: list[tuple[Point, float]] = []
+    for i, ((tail, head), word_) in enumerate(zip(lines, words, strict=True)):
         others = [line for k, line in enumerate(lines) if k != i]
+        wide = half(word_)
         best: tuple[float, Point] | None = None
-        for share in (0.3, 0.4, 0.22, 0.5, 0.6):
-            for side in (-9, 9):
-                along = share * length
-                at = (tail[0] + along * dx - side * dy, tail[1] + along * dy + side * dx)
-                rooms = [_distance(at, *line) for line in others]
-                room = min([12.0, *rooms, *(0.5 * math.dist(at, other) for other in found)])
-                if best is None or room > best[0] + 1e-6:
-                    best = (room, at)
+        for step in sorted(range(15, 86, 2), key=lambda step: abs(step - 45)):
+            at = (
+                tail[0] + step / 100 * (head[0] - tail[0]),
+                tail[1] + step / 100 * (head[1] - tail[1]),
+            )
+            if min(math.dist(at, tail), math.dist(at, head)) < NODE + 6 + wide:
+                continue
+            apart = [max(abs(at[0] - x) - wide - w, abs(at[1] - y) - 2 * TALL) for (x, y), w in boxes]
+            room = min([12.0, *(_room(at, wide, line) for line in others), *apart])
+            if room > 1 and (best is None or room > best[0] + 1e-6):
+                best = (room, at)
+        found.append(None if best is None else best[1])
         if best is not None:
-            found.append(best[1])
+            boxes.append((best[1], wide))
     return found
 
 
-def _distance(at: Point, tail: Point, head: Point) -> float:
-    """Of a point from a line between two others."""
-    length = math.dist(tail, head)
-    dx, dy = (head[0] - tail[0]) / length, (head[1] - tail[1]) / length
-    along = (at[0] - tail[0]) * dx + (at[1] - tail[1]) * dy
-    along = min(max(along, 0.0), length)
-    return math.dist(at, (tail[0] + along * dx, tail[1] + along * dy))
+def half(word_: str) -> float:
+    """Half the width of a number, in pixels."""
+    return LETTER * len(word_) / 2 + 2
 
 
-def _arrows(arrows: Sequence[Edge], place: Mapping[str, Point], across: Json, down: Json) -> list[Json]:
-    rows = []
-    texts_at = _texts([(place[e.winner], place[e.loser]) for e in arrows])
-    for edge, (tx, ty) in zip(arrows, texts_at, strict=True):
+def _room(at: Point, wide: float, line: tuple[Point, Point]) -> float:
+    """Between a line and a box around `at`, 2 * wide by 2 * TALL pixels; 0 or less where they meet."""
+    (x1, y1), (x2, y2) = line
+    steps = max(2, int(math.dist(*line) / 3))
+    return min(
+        max(
+            abs(x1 + k / steps * (x2 - x1) - at[0]) - wide,
+            abs(y1 + k / steps * (y2 - y1) - at[1]) - TALL,
+        )
+        for k in range(steps + 1)
+    )
+
+
+def _arrows(
+    arrows: Sequence[Edge],
+    place: Mapping[str, Point],
+    words: Sequence[str],
+    ats: Sequence[Point | None],
+    across: Json,
+    down: Json,
+) -> list[Json]:
+    rules, heads, numbers = [], [], []
+    for edge, text, at in zip(arrows, words, ats, strict=True):
         (x1, y1), (x2, y2) = place[edge.winner], place[edge.loser]
         length = math.hypot(x2 - x1, y2 - y1)
         dx, dy = (x2 - x1) / length, (y2 - y1) / length
-        start, end = NODE + 2, length - NODE - 4
-        rows.append(
-            {
-                **{"x": x1 + start * dx, "y": y1 + start * dy, "x2": x1 + end * dx, "y2": y1 + end * dy},
-                **{"tx": tx, "ty": ty, "angle": math.degrees(math.atan2(dx, -dy)) % 360},
-                "text": f"{edge.difference:.2g}",
-                "way": "solid" if edge.way in (BOTH, DEFAULT) else "dashed",
-            }
-        )
-    found = pd.DataFrame(rows)
+        stops = [NODE + 2, length - NODE - 4]
+        if at is not None:  # the arrow leaves room for its number
+            gap = min(half(text) / max(abs(dx), 1e-9), TALL / max(abs(dy), 1e-9))
+            middle = math.dist(at, (x1, y1))
+            stops[1:1] = [middle - gap, middle + gap]
+            numbers.append((*at, text))
+        way = "solid" if edge.way in (BOTH, DEFAULT) else "dashed"
+        for start, end in zip(stops[::2], stops[1::2], strict=True):
+            ends = (x1 + start * dx, y1 + start * dy, x1 + end * dx, y1 + end * dy)
+            rules.append((*ends, way))
+        tip = (x1 + stops[-1] * dx, y1 + stops[-1] * dy)
+        heads.append((*tip, math.degrees(math.atan2(dx, -dy)) % 360))
     strokes = {"domain": ["solid", "dashed"], "range": [[1, 0], [4, 3]]}
     turn = {"domain": [0, 360], "range": [0, 360]}
     head: Json = {"type": "point", "shape": "triangle", "filled": True, "opacity": 1}
     head |= {"size": 44, "color": GRAY}
     return [
         marks(
-            found[["x", "y", "x2", "y2", "way"]],
+            pd.DataFrame(rules, columns=["x", "y", "x2", "y2", "way"]),
             {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8},
             **{"x": number("x", **across), "y": number("y", **down)},
             **{"x2": {"field": "x2"}, "y2": {"field": "y2"}},
             strokeDash=word("way", scale=strokes, legend=None),
         ),
         marks(
-            found[["x2", "y2", "angle"]],
+            pd.DataFrame(heads, columns=["x2", "y2", "angle"]),
             {**head, "color": GRAY},
             **{"x": number("x2", **across), "y": number("y2", **down)},
             angle=number("angle", scale=turn),
         ),
         marks(
-            found[["tx", "ty", "text"]],
-            {"type": "text", "fontSize": 9},
+            pd.DataFrame(numbers, columns=["tx", "ty", "text"]),
+            {"type": "text"},
             **{"x": number("tx", **across), "y": number("ty", **down), "text": word("text")},
         ),
     ]

@@ -8,8 +8,19 @@ from typing import Literal
 import pandas as pd
 
 from offramp.report.figures import chart, series
-from offramp.report.figures.chart import GRAY, Json, Unit, figure, marks, number, tips, unit, word
-from offramp.report.figures.dots import LETTER, STEP, Panel, dots, read_out, spelled, spread
+from offramp.report.figures.chart import (
+    GRAY,
+    LETTER,
+    Json,
+    Unit,
+    figure,
+    marks,
+    number,
+    tips,
+    unit,
+    word,
+)
+from offramp.report.figures.dots import STEP, Panel, dots, read_out, spelled, spread
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 from offramp.store.record import PhaseRecord, TrialRecord, written_seconds

@@ -21,7 +21,7 @@ DARK: dict[str, str] = {
 
 
 def config(dark: bool = False) -> dict[str, Any]:
-    """Vega-Lite's `config`. Texts have 10 to 12 px at the width of a phone."""
+    """Vega-Lite's `config`. Texts have 11 or 12 px at the width of a phone, and stand at their ticks."""
     ink, soft, line = ("#e6e6e6", "#b5b5b5", "#3a3a3a") if dark else ("#1a1a1a", "#595959", "#dedede")
     return {
         "background": "transparent",
@@ -29,8 +29,13 @@ def config(dark: bool = False) -> dict[str, Any]:
         "view": {"stroke": None},
         "axis": {
             **{"labelColor": soft, "titleColor": ink, "domainColor": soft, "tickColor": soft},
-            **{"gridColor": line, "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"},
-            **{"labelOverlap": True, "labelSeparation": 4, "labelFontWeight": "normal"},
+            **{"gridColor": line, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"},
+            **{
+                "labelFlush": False,
+                "labelOverlap": True,
+                "labelSeparation": 4,
+                "labelFontWeight": "normal",
+            },
             **{"tickSize": 4, "labelLimit": 160, "gridWidth": 0.6},
         },
         "legend": {
@@ -40,10 +45,10 @@ def config(dark: bool = False) -> dict[str, Any]:
         },
         "header": {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11},
         "title": {
-            **{"color": ink, "subtitleColor": soft, "fontSize": 11, "fontWeight": "bold"},
-            **{"anchor": "start", "offset": 4, "frame": "group"},
+            **{"color": ink, "subtitleColor": soft, "fontSize": 12, "fontWeight": "bold"},
+            **{"anchor": "start", "offset": 4, "frame": "group", "subtitleFontSize": 11},
         },
-        "text": {"color": ink, "fontSize": 10},
+        "text": {"color": ink, "fontSize": 11},
         "rule": {"color": soft},
         "concat": {"spacing": 12},
     }
