@@ -276,7 +276,7 @@ def test_validation_is_weighed_as_training_is() -> None:
 
 def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
     (phase,), (plain,) = STRATEGIES["boosted"](K), STRATEGIES["gradient-equilibrium"](K)
-    assert replace(phase, carry=0.0) == plain and phase.carry == 0.5
+    assert replace(phase, carry=0.0, name=plain.name) == plain and phase.carry == 0.5
 
 
 @pytest.mark.parametrize(

@@ -16,4 +16,4 @@ def boosted(exits: int, *, carry: float = 0.5) -> Program:
     It answers so when it is used, too: heads before an exit are always run. carry: c.
     """
     (phase,) = gradient_equilibrium(exits)
-    return (replace(phase, carry=carry),)
+    return (replace(phase, name="boosted", carry=carry),)

@@ -19,4 +19,4 @@ def confidence_gated(
     gate: hard or soft. threshold: of the hard gate.
     """
     (phase,) = joint(exits, joint_weights="uniform")
-    return (replace(phase, sample_weights=Unsolved(gate == "hard", threshold)),)
+    return (replace(phase, name="gated", sample_weights=Unsolved(gate == "hard", threshold)),)

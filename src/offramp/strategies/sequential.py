@@ -6,7 +6,7 @@ from offramp.strategies.baseline import baseline
 
 
 def sequential(
-    exits: int, *, keep: float = 1.0, tau: float = 2.0, fine_tune_scale: float = 0.1
+    exits: int, *, keep: float = 1.0, tau: float = 2.0, fine_tune_scale: float = 1.0
 ) -> Program:
     """Exits added one after another, without forgetting those that are there (arXiv 2605.05358).
 
@@ -15,7 +15,8 @@ def sequential(
        L = CE(exit n) + λ · Σ τ² KL(before ∥ now) over the exits that were there before,
        `before` being the network as the last step left it (learning without forgetting)
 
-    keep, tau: λ and τ. fine_tune_scale: times the learning rate in step 2.
+    keep, tau: λ and τ. fine_tune_scale: times the learning rate in step 2; a new head starts untrained,
+    and a small rate leaves it so.
     """
     program = baseline(exits)
     for n in range(1, exits):
