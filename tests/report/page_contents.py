@@ -91,11 +91,16 @@ def contents(missing: bool = True) -> Contents:
     return Contents(
         title=f"made-up {NASTY}",
         lead="6 strategies · 2 networks · 3 seeds",
-        answer=["For accuracy take separate: 61.2 % at exit 1.", f"No significant difference: {NASTY}."],
+        answer=[
+            "For accuracy take separate: 61.2 % at exit 1.",
+            f"No significant difference: {NASTY}.",
+            *(f"Sentence {n}." for n in (3, 4, 5)),
+        ],
         figures=figures,
         tables=tables,
         claims=[claims],
         how=[Detail("Study", ["made-up"]), Detail("Versions", ["torch 2.13", "numpy 2.4"])],
+        first=["main", "panels-resnet18", "panels-digits-cnn"],
         missing=["joint on resnet18, cifar10: seed 44 is missing."] * 7 if missing else [],
     )
 

@@ -72,6 +72,9 @@ def test_letters_have_a_size_that_a_phone_shows() -> None:
     found = evidence([simple(label, seed) for label in ("joint", "mine") for seed in (1, 2, 3)])
     for figure in draw(found).figures:
         assert min(fonts(figure.spec), default=11) >= 11, figure.name
+        svg = rendered(figure, ["svg"])["svg"].decode()
+        (width,) = re.findall(r'^<svg[^>]*? width="([\d.]+)"', svg)
+        assert float(width) <= 384, figure.name  # a phone's card has 366: 10.5 px or more
 
 
 def fonts(value: Any) -> list[float]:
@@ -137,7 +140,7 @@ def test_marks_that_hide_each_other_are_named_in_the_chart() -> None:
     found = evidence([simple(label, seed) for label in ("joint", "two-stage") for seed in (1, 2)])
     (figure,) = compute.accuracy_compute(found.runs[0])
     title = figure.spec["title"]
-    assert title["text"] == "exit 1, one mark: joint = two-stage"
+    assert title["text"][0] == "exit 1, one mark: joint = two-stage"
     (other,) = compute.accuracy_compute(evidence([simple("joint", 1)]).runs[0])
     assert "title" not in other.spec
 

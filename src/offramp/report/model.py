@@ -91,7 +91,8 @@ class Contents:
 
     title: the study's name.  lead: its extent in a line.  answer: the first sentences, each whole.
     missing: what a partly finished study lacks, a sentence each.  wrong: where numbers do not agree with
-    one another, a sentence each.  claims: the table of claims.
+    one another, a sentence each.  claims: the table of claims.  first: names of figures and tables that
+    a reader sees first, of several of a kind the one that the filters choose.
     names of figures and tables are unique among each other.
     """
 
@@ -104,3 +105,4 @@ class Contents:
     how: Sequence[Detail] = ()
     missing: Sequence[str] = ()
     wrong: Sequence[str] = ()
+    first: Sequence[str] = ()

@@ -65,9 +65,14 @@ def marks(frame: pd.DataFrame, mark: Json, **encoding: Any) -> Json:
 
 def panel(layers: Sequence[Json], width: float, height: float, title: str = "", below: str = "") -> Json:
     """Layers over one another. below: what is said below the title, in as many lines as it takes."""
-    lines = textwrap.wrap(below, max(20, int(width / LETTER)))
-    named: Json = {"title": {"text": title, "subtitle": lines} if lines else title} if title else {}
+    said = lines(below, width)
+    named: Json = {"title": {"text": title, "subtitle": said} if said else title} if title else {}
     return {"layer": list(layers), "width": width, "height": height, **named}
+
+
+def lines(text: str, width: float) -> list[str]:
+    """A text in lines of so many pixels."""
+    return textwrap.wrap(text, max(20, int(width / LETTER)), break_on_hyphens=False)
 
 
 def grid(panels: Sequence[Json], columns: int, spacing: int = 10) -> Json:

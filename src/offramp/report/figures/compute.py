@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 
@@ -35,7 +33,7 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
     title, alt = "Accuracy against compute", _alt(exits, best)
     made = _chart(runs.strategies, exits, curve, best)
     if said := _one_mark(exits):
-        made["title"] = {"text": said[0], "subtitle": said[1:], **SMALL}
+        made["title"] = {"text": said, **SMALL}
     return chart.figure(runs, "accuracy-compute", "compute", title, caption, alt, made)
 
 
@@ -78,7 +76,7 @@ def _one_mark(exits: pd.DataFrame) -> list[str]:
     columns = ["strategy", "macs", "value"]
     by_exit = exits.groupby("exit", sort=True)
     said = [chart.one(f"exit {k}, one mark", chart.coinciding(part[columns])) for k, part in by_exit]
-    return [line for text in said for line in textwrap.wrap(text, int(WIDTH / chart.LETTER))]
+    return [line for text in said for line in chart.lines(text, WIDTH)]
 
 
 def _spread(found: pd.DataFrame) -> str:

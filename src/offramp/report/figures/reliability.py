@@ -105,7 +105,7 @@ def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:
         {"type": "line", "stroke": GRAY, "opacity": 0.35, "strokeWidth": 5},
         **{"x": x, "y": y},
     )
-    side = (WIDTH - 88) // 2
+    side = (WIDTH - 96) // 2
     shown = found[["strategy", "confidence", "value", "images"]]
     return panel([lines, diagonal], side, side, title, chart.one("one line", chart.coinciding(shown)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
 
 from offramp.report import figures, tables
@@ -39,17 +39,29 @@ def report(
 def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = None) -> Contents:
     """Everything that a report on `evidence` says. title: by default the names of the studies."""
     studies = sorted({t.manifest.study for t in evidence.trials if t.manifest.study})
+    made = tables.make(evidence)
     return Contents(
         title=title or ", ".join(studies) or "Strategies for early exits",
         lead=lead(evidence),
         answer=answer(evidence),
         figures=found,
-        tables=tables.make(evidence),
+        tables=made,
         claims=[claims_table(list(evidence.judgments.values()))] if evidence.trials else [],
         how=how.facts(evidence),
         missing=[_sentence(note) for note in evidence.missing],
         wrong=[_sentence(note) for note in evidence.disagreements],
+        first=first(evidence, [item.name for item in (*found, *made)]),
     )
+
+
+def first(evidence: Evidence, names: Collection[str]) -> list[str]:
+    """What answers in short: accuracy against compute of each network and data set, as a figure and as a
+    table; where there are several, the table over all of them. names: of what there is."""
+    figures = [runs.name("accuracy-compute") for runs in evidence.runs]
+    own = [runs.name("equal") for runs in evidence.runs]
+    main = [runs.name("main") for runs in evidence.runs]
+    wanted = next((kind for kind in (["overall"], own, main) if set(kind) & set(names)), [])
+    return [name for name in (*wanted, *figures) if name in names]
 
 
 def lead(evidence: Evidence) -> str:

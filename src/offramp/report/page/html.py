@@ -21,40 +21,47 @@ from offramp.report.model import Contents, Figure, Question, Table
 from offramp.report.render.cells import Layout, layout
 from offramp.report.render.charts import text
 from offramp.report.render.theme import both_colors, both_configs
+from offramp.units import counted
 
 # Section → short name for the navigation, heading, what it answers.
 HEADINGS: dict[str, tuple[str, str, str]] = {
-    "answer": ("Main table", "Strategies side by side", ""),
+    "answer": (
+        "Accuracy and time",
+        "How accurate is each exit, and how long does training take?",
+        "",
+    ),
     "compute": (
         "Accuracy and compute",
-        "Accuracy against compute",
+        "What accuracy does compute buy?",
         "What an exit, or a confidence threshold, gives for its multiply–accumulates (MACs).",
     ),
     "rq1": (
         "RQ1 · Learning",
-        "How each strategy learns",
+        "How does each strategy learn?",
         "Convergence, accuracy at each exit, and the gap between training and unseen data.",
     ),
     "rq2": (
         "RQ2 · Cost",
-        "What each strategy costs",
+        "What does each strategy cost?",
         "Time, memory, power and energy of training, and how steadily it goes.",
     ),
     "rq3": (
         "RQ3 · Hybrids",
-        "Whether hybrids help",
+        "Do hybrids help?",
         "Combinations of strategies beside the strategies that they are made of: overfitting at late "
         "exits, strength of early ones.",
     ),
     "more": (
         "Beyond the paper",
-        "Beyond the paper",
-        "Calibration, overthinking, agreement of exits, and costs counted in other ways.",
+        "What does the paper not ask?",
+        "Calibration, overthinking, agreement of exits, costs counted in other ways, tests in full.",
     ),
-    "claims": ("Claims", "Claims, checked", "Findings as statements, each tested on these runs."),
+    "claims": ("Claims", "Which findings hold?", "Findings as statements, each tested on these runs."),
 }
 
 FILTERS = MappingProxyType({"model": "Model", "data": "Data set", "exit": "Exit"})  # key → its label
+BROAD = 7  # columns of a table that fits beside a figure
+SENTENCES = 3  # of the answer, before the rest is unfolded
 SHORT = 160  # characters of a caption that are always shown
 
 
@@ -68,6 +75,17 @@ class Section:
     about: str
     figures: Sequence[Figure]
     tables: Sequence[tuple[Table, Layout]]
+
+    @property
+    def broad(self) -> bool:
+        """Whether a table has no room beside a figure."""
+        return any(len(words.titles) > BROAD for _, words in self.tables)
+
+    @property
+    def count(self) -> str:
+        """What is below it, in words."""
+        kinds = ((len(self.figures), "figure"), (len(self.tables), "table"))
+        return ", ".join(counted(number, noun) for number, noun in kinds if number)
 
 
 def page(contents: Contents, formats: Sequence[str]) -> str:
@@ -85,6 +103,8 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
     text: str = _template().render(
         contents=contents,
         sections=_sections(contents),
+        first=_first(contents),
+        sentences=SENTENCES,
         filters=[(key, FILTERS[key], values) for key, values in choices(items).items()],
         labels=FILTERS,
         formats=formats,
@@ -99,12 +119,20 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
     return text
 
 
+def _first(contents: Contents) -> Section:
+    """What a reader sees before any heading."""
+    tables = [(t, layout(t)) for t in contents.tables if t.name in contents.first]
+    figures = [f for f in contents.figures if f.name in contents.first]
+    return Section("first", "", "", "", figures, tables)
+
+
 def _sections(contents: Contents) -> list[Section]:
     """The headings that have something below them, in the reader's order."""
     found = []
     for key in (*(question for question in get_args(Question) if question != "how"), "claims"):
-        figures = [figure for figure in contents.figures if figure.question == key]
-        tables = [table for table in contents.tables if table.question == key]
+        shown_first = set(contents.first)
+        figures = [f for f in contents.figures if f.question == key and f.name not in shown_first]
+        tables = [t for t in contents.tables if t.question == key and t.name not in shown_first]
         if key == "claims":
             tables = list(contents.claims)
         if figures or tables:

@@ -7,8 +7,12 @@
   const filters = document.querySelector(".filters");
   const selects = filters ? $("select", filters) : [];
   const said = document.getElementById("said");
+  const main = document.getElementById("main");
 
-  // What the address keeps: #at=rq1&model=resnet18. A plain #rq1 works too.
+  const folds = $(".fold");
+  const key = (fold) => fold.parentElement.id;
+
+  // What the address keeps: #at=rq1&model=resnet18&open=rq1. A plain #rq1 works too.
   const kept = () => {
     const text = location.hash.slice(1);
     return new URLSearchParams(text.includes("=") ? text : { at: decodeURIComponent(text) });
@@ -32,7 +36,13 @@
     }
     for (const part of $(".part")) {
       const note = part.querySelector(".nothing");
-      if (note) note.hidden = $(".item:not([hidden])", part).length > 0;
+      const count = (kind) => $(`.item.${kind}:not([hidden])`, part).length;
+      const counts = [["figure", count("figure")], ["table", count("table")]].filter(([, n]) => n);
+      if (note) {
+        note.hidden = counts.length > 0;
+        part.querySelector(".count").textContent =
+          counts.map(([noun, n]) => `${n} ${noun}${n > 1 ? "s" : ""}`).join(", ") || "nothing for these filters";
+      }
     }
     look();
     return shown;
@@ -44,9 +54,23 @@
       select.value = $("option", select).some((option) => option.value === wanted) ? wanted : "";
     }
     apply();
+    const opened = (state.get("open") ?? "").split(".");
+    for (const fold of folds) fold.open = opened.includes(key(fold));
     const place = document.getElementById(state.get("at") ?? "");
-    if (place) place.scrollIntoView();
+    if (place) { reveal(place); place.scrollIntoView(); }
   };
+  const reveal = (place) => { // unfold what holds it, and what it holds
+    for (let at = place; at; at = at.parentElement) if (at.localName === "details") at.open = true;
+    const own = place.querySelector(":scope > .fold");
+    if (own) own.open = true;
+  };
+  for (const fold of folds) {
+    fold.addEventListener("toggle", () => {
+      const open = folds.filter((one) => one.open).map(key).join(".");
+      if (open !== (kept().get("open") ?? "")) keep({ open }, false);
+      look();
+    });
+  }
   const choose = () => {
     const shown = apply();
     keep(Object.fromEntries(selects.map(({ name, value }) => [name, value])), false);
@@ -71,8 +95,9 @@
     event.preventDefault();
     if (narrow.matches && menu.contains(link)) menu.open = false;
     if (place.id !== "main") keep({ at: place.id }, true);
+    reveal(place);
     place.scrollIntoView();
-    (place.querySelector("h2") ?? place).focus({ preventScroll: true });
+    (place.querySelector(":scope > .fold > summary") ?? place).focus({ preventScroll: true });
   });
   addEventListener("popstate", fromAddress);
   const links = new Map($('nav a[href^="#"]').map((a) => [a.getAttribute("href").slice(1), a]));
@@ -175,8 +200,17 @@
   };
 
   // Print: everything that the filters show is drawn first.
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = $("details:not([open])", main);
+    for (const one of closed) one.open = true;
+  });
+  addEventListener("afterprint", () => { for (const one of closed.splice(0)) one.open = false; });
   const print = async () => {
+    const shut = folds.filter((fold) => !fold.open);
+    for (const fold of shut) fold.open = true;
     for (const place of charts) await draw(place);
+    for (const fold of shut) fold.open = false;
     window.print();
   };
   document.getElementById("print").addEventListener("click", print);

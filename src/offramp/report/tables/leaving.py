@@ -57,7 +57,7 @@ def leaving(runs: Runs) -> list[Table]:
     )
     title = f"Where images leave: {runs.place}"
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    return [Table(runs.name("leaving"), "more", title, CAPTION, frame, columns, about=runs.about)]
+    return [Table(runs.name("leaving"), "compute", title, CAPTION, frame, columns, about=runs.about)]
 
 
 def _spread(key: str, values: list[float]) -> dict[str, float]:

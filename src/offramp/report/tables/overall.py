@@ -55,4 +55,4 @@ def overall(evidence: Evidence) -> list[Table]:
     )
     frame = pd.DataFrame.from_dict(rows, orient="index")
     title = f"Over {len(evidence.runs)} networks and data sets"
-    return [Table("overall", "more", title, CAPTION, frame, columns)]
+    return [Table("overall", "answer", title, CAPTION, frame, columns)]
