@@ -50,7 +50,7 @@ def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = No
         how=how.facts(evidence),
         missing=[_sentence(note) for note in evidence.missing],
         wrong=[_sentence(note) for note in evidence.disagreements],
-        first=first(evidence, [item.name for item in (*found, *made)]),
+        first=first(evidence, [*(f.name for f in found), *(t.name for t in made)]),
     )
 
 

@@ -60,7 +60,7 @@ HEADINGS: dict[str, tuple[str, str, str]] = {
 }
 
 FILTERS = MappingProxyType({"model": "Model", "data": "Data set", "exit": "Exit"})  # key → its label
-BROAD = 7  # columns of a table that fits beside a figure
+BROAD = 8  # columns of a table that fits beside a figure
 SENTENCES = 3  # of the answer, before the rest is unfolded
 SHORT = 160  # characters of a caption that are always shown
 
