@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
+from offramp.nets.cut.exported import quiet
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INLINE_BYTES = 2**30  # a graph file is a Protocol Buffer, which ends at 2 GiB; weights go beside it then
@@ -126,9 +126,7 @@ def _write(module: nn.Module, given: tuple[Tensor, ...], carried: int, path: Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(p.numel() * p.element_size() for p in module.state_dict().values())
     try:
-        with warnings.catch_warnings():
-            # The exporter still uses a class that its own library has deprecated.
-            warnings.filterwarnings("ignore", r".*treespec, LeafSpec.*", FutureWarning)
+        with quiet():  # the exporter tells of its failure at length; it uses what torch has deprecated
             program = torch.onnx.export(
                 module,
                 given,
@@ -139,10 +137,18 @@ def _write(module: nn.Module, given: tuple[Tensor, ...], carried: int, path: Pat
                 verbose=False,
             )
     except RuntimeError as error:  # OnnxExporterError, and what torch.export raises
-        reason = " ".join(str(error).split())[:200]
+        reason = _first(error)
         raise OfframpError(
             f"the layers up to exit {exit} cannot be an ONNX graph ({reason}); "
             "tap another place, or use another backbone"
         ) from error
     assert program is not None
     program.save(str(path), external_data=size > INLINE_BYTES)
+
+
+def _first(error: BaseException) -> str:
+    """What went wrong at first, in a line: what the exporter makes of it is advice to its own makers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

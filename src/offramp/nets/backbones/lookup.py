@@ -1,9 +1,10 @@
-"""What the name of a backbone stands for: the registry, timm, or a function of the user's."""
+"""What the name of a backbone stands for: the registry, timm, torchvision, a function of the user's."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,17 +20,21 @@ from offramp.nets.network import ExitNetwork, FromImages, Make, Shape
 from offramp.parts import Taps
 from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
 
-LOADING = ("checkpoint_path", "cache_dir")
-"""Options of `timm.create_model` that read files, beside those that begin with `pretrained`."""
+LOADING = {
+    "timm": re.compile(r"checkpoint_path|cache_dir|pretrained.*"),
+    "torchvision": re.compile(r"weights.*|pretrained.*|progress"),
+}
+"""Options of each library's models that read files or fetch them."""
 
 
 @dataclass(frozen=True)
 class NetSpec:
     """An early-exit network in words.
 
-    backbone: a name in `BACKBONES`, `timm/NAME`, or `path/file.py:function` (a function of any of
-        `classes`, `input_shape` and the options, that returns a module).
-    options: of the backbone, such as ("stem", "small"); of timm's or the user's function otherwise.
+    backbone: a name in `BACKBONES`, `timm/NAME`, `torchvision/NAME`, or `path/file.py:function` (a
+        function of any of `classes`, `input_shape` and the options, that returns a module).
+    options: of the backbone, such as ("stem", "small"); otherwise of the function that makes it, timm's,
+        torchvision's or the user's.
     taps: places of the early exits, by name or share of the MACs (`25%`); or how many, spread by MACs;
         None is the backbone's own choice (at most three spread by MACs, for one that is not registered).
         For a module that cannot be traced: the submodules of each segment, and of the classifier.
@@ -113,8 +118,12 @@ def origin_of(
         name = spec.backbone.rpartition(":")[2]
         identity |= {"backbone": name, "options": options, "file": own.sha256}
         return Origin(make, identity, foreign=True)
-    if spec.backbone.startswith("timm/"):
-        make = _timm_maker(spec.backbone, options, input_shape, classes)
+    library, _, model = spec.backbone.partition("/")
+    if model and library in LOADING:
+        _check_options(spec.backbone, options)
+        maker = _timm_maker if library == "timm" else _torchvision_maker
+        raw = maker(model, options, input_shape, classes)
+        make = partial(_made, spec.backbone, raw, options, input_shape)
         return Origin(make, identity | {"options": options}, foreign=True)
     return _registered(spec.backbone, options, identity, input_shape)
 
@@ -126,7 +135,7 @@ def _registered(
     if name not in BACKBONES:
         raise OfframpError(
             f"unknown backbone '{name}'{nearest(name, BACKBONES)} "
-            "(others: timm/NAME; your own: path/to/file.py:function)"
+            "(others: timm/NAME, torchvision/NAME; your own: path/to/file.py:function)"
         )
     backbone = BACKBONES[name]
     known = {**backbone.options, "reading": tuple(backbone.taps)}
@@ -145,38 +154,61 @@ def _registered(
     return replace(found, from_images=backbone.from_images)
 
 
-def _timm_maker(name: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raises OfframpError for an option by which a library would load weights."""
+    for option in options:
+        if LOADING[name.partition("/")[0]].fullmatch(option):
+            raise OfframpError(
+                f"{name} takes no option '{option}': files would be loaded by it, and some versions "
+                "unpickle them; give weights: FILE, or weights: imagenet"
+            )
+
+
+def _timm_maker(model: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
     """Makes a timm model without downloading or loading anything."""
     import timm  # late: it takes seconds to import
 
-    model = name.removeprefix("timm/")
-    for option in options:
-        if option in LOADING or option.startswith("pretrained"):
-            raise OfframpError(
-                f"{name} takes no option '{option}': timm would load files by it, and some of its "
-                "versions unpickle them; give weights: FILE, or weights: imagenet"
-            )
     if not timm.is_model(model):
-        hint = nearest(model, timm.list_models())
-        hint = hint if "did you mean" in hint else "; timm.list_models() lists them"
-        raise OfframpError(f"timm has no model '{model}'{hint}")
+        raise _unknown("timm", model, timm.list_models())
     arguments = {"num_classes": classes, "in_chans": input_shape[0], **options}
     config = timm.get_pretrained_cfg(model)
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", input_shape[1:])
+    return partial(timm.create_model, model, pretrained=False, **arguments)
 
-    def make() -> nn.Module:
-        try:
-            module: nn.Module = timm.create_model(model, pretrained=False, **arguments)
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise OfframpError(
-                f"{name} cannot be made for images of {'×'.join(map(str, input_shape))} with "
-                f"options {dict(options)}: {reason}; change the options or the images' size"
-            ) from error
-        return module
 
-    return make
+def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
+    """Makes a classifier of torchvision's without downloading or loading anything."""
+    from torchvision import models  # late: it takes seconds to import
+
+    known = models.list_models(module=models)
+    if model not in known:
+        raise _unknown("torchvision", model, known)
+    arguments: dict[str, Any] = {"num_classes": classes, **options}
+    if model.startswith("vit_") and input_shape[1] == input_shape[2]:
+        arguments.setdefault("image_size", input_shape[1])
+    if model in ("googlenet", "inception_v3"):  # who does not say how they begin is warned
+        arguments.setdefault("init_weights", True)
+    return partial(models.get_model, model, weights=None, **arguments)
+
+
+def _unknown(library: str, model: str, known: Collection[str]) -> OfframpError:
+    hint = nearest(model, known)
+    lists = "timm.list_models()" if library == "timm" else "torchvision.models.list_models()"
+    hint = hint if "did you mean" in hint else f"; {lists} lists them"
+    return OfframpError(f"{library} has no model '{model}'{hint}")
+
+
+def _made(name: str, make: Make, options: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+    """What a library makes. Raises OfframpError where it raises."""
+    try:
+        return make()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise OfframpError(
+            f"{name} cannot be made for images of {'×'.join(map(str, input_shape))} with "
+            f"options {dict(options)}: {reason}; change the options or the images' size"
+        ) from error
 
 
 def _user_maker(

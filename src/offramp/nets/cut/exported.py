@@ -25,7 +25,7 @@ def export(module: nn.Module, way: Way, images: Tensor) -> Traced:
     Raises whatever `torch.export` does where control flow depends on values, or the size of a batch.
     """
     batch = torch.export.Dim("batch")
-    with _quiet():
+    with quiet():
         program = torch.export.export(
             Plain(module, way), (images,), dynamic_shapes=({0: batch},), strict=False
         ).module()
@@ -87,7 +87,7 @@ def _ends(scopes: dict[fx.Node, str]) -> dict[str, fx.Node]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what a tracer tells of its failure at length."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

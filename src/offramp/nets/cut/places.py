@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, fx, nn
@@ -96,13 +96,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Site:
-    """A place before it is known to be a good one: the operation to cut after, in each mode."""
+    """A place before it is known to be a good one: the operation to cut after, in each mode.
+
+    clean: whether its tensor alone crosses the cut.  parts: whether no weights are used on both sides.
+    """
 
     name: str
     aliases: tuple[str, ...]
     train: fx.Node
     eval: fx.Node
     clean: bool
+    parts: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +117,9 @@ class Survey:
     train: Side
     eval: Side
     parameters: dict[str, int]  # their number of elements, by name
+    weights: dict[
+        str, frozenset[int]
+    ]  # numbers of the tensors of each leaf module and parameter, by path
     code: str  # what the module computes, as text that no cut changes
     way: Way = STRAIGHT  # how it takes images and gives logits
 
@@ -133,8 +140,15 @@ class Survey:
                 and side.facts[n].shape == self.eval.facts[e].shape
                 for side, n in ((self.train, t), (self.eval, e))
             )
-            sites.append(Site(first, tuple(rest), t, e, clean))
+            parts = not (self._torn[0][in_train[t]] or self._torn[1][in_eval[e]])
+            sites.append(Site(first, tuple(rest), t, e, clean, parts))
         return tuple(sorted(sites, key=lambda s: (in_eval[s.eval], in_train[s.train])))
+
+    @cached_property
+    def _torn(self) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+        """For each operation, in train and in eval mode: whether a cut after it parts two uses of one
+        tensor of weights, such as of a module that is called twice."""
+        return _torn(self.train, self.weights), _torn(self.eval, self.weights)
 
     def _shortest_first(self, names: list[str]) -> list[str]:
         traced, order = self.eval.traced, self.eval.order
@@ -174,7 +188,8 @@ class Survey:
                 )
             return site
         latest = self.eval.order[self._before_classifier()]
-        sites = [s for s in self.sites if s.clean and self.eval.order[s.eval] <= latest]
+        good = [s for s in self.sites if s.clean and s.parts]
+        sites = [s for s in good if self.eval.order[s.eval] <= latest]
         if not sites:
             raise OfframpError(
                 f"no single tensor feeds the classifier of {self.title} from a layer before it; "
@@ -190,7 +205,7 @@ class Survey:
         places, pooled = [], False
         for site in self.sites[: self.sites.index(end)]:
             shape = self.eval.facts[site.eval].shape
-            if not site.clean or shape is None:
+            if not (site.clean and site.parts) or shape is None:
                 continue
             upto = self.eval.order[site.eval]
             macs = sum(self.eval.facts[n].macs for n, i in self.eval.order.items() if i <= upto)
@@ -277,6 +292,7 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
         train=training,
         eval=evaluation,
         parameters={n: p.numel() for n, p in module.named_parameters(remove_duplicate=False)},
+        weights=_weights(module, called),
         code="\n".join(
             (*(g.python_code("self").src for g in graphs), repr(module), settings(module, names))
         ),
@@ -303,6 +319,35 @@ def under(paths: Iterable[str], names: Iterable[str]) -> frozenset[str]:
         for name in names
         if any(name[:i] in found for i, letter in enumerate(name + ".") if letter == ".")
     )
+
+
+def _weights(module: nn.Module, called: Set[str]) -> dict[str, frozenset[int]]:
+    """Numbers of the tensors of each module that is called and of each parameter, by path; a tensor of
+    two names has one number."""
+    found: dict[str, set[int]] = {}
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        steps = name.split(".")
+        paths = {".".join(steps[:n]) for n in range(1, len(steps))} & called
+        for path in paths | ({name} & parameters):
+            found.setdefault(path, set()).add(id(tensor))
+    return {path: frozenset(numbers) for path, numbers in found.items()}
+
+
+def _torn(side: Side, weights: Mapping[str, frozenset[int]]) -> tuple[bool, ...]:
+    """For each operation, whether a tensor of weights is used both up to it and after it."""
+    first, last = dict[int, int](), dict[int, int]()
+    for node, at in side.order.items():
+        read = [n for n in node.all_input_nodes if n.op == "get_attr"]
+        read += [node] if node.op == "call_module" else []
+        for number in frozenset[int]().union(*(weights.get(str(n.target), ()) for n in read)):
+            first.setdefault(number, at)
+            last[number] = at
+    inside = [0] * (len(side.order) + 1)  # how many tensors more are torn after it than before
+    for number, at in first.items():
+        inside[at] += 1
+        inside[last[number]] -= 1
+    return tuple(n > 0 for n in accumulate(inside))
 
 
 Tracer = Callable[[nn.Module, Way, Tensor], Traced]

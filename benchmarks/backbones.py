@@ -1,0 +1,274 @@
+"""Write docs/backbones.md: what becomes of many architectures with exits: python -m benchmarks.backbones
+
+    python -m benchmarks.backbones                    # all of them; minutes
+    python -m benchmarks.backbones timm/convnext_atto # one, shown and not written
+
+Each has random weights and small images. Its exits are those that nobody chose.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offramp.bundle import graphs, parity
+from offramp.errors import OfframpError
+from offramp.files import replacing
+from offramp.nets import ExitNetwork, NetSpec, build, list_places
+from offramp.nets.backbones.lookup import origin_of
+from offramp.parts import Part, Taps, path
+
+PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
+BRANCHING = Path(__file__).with_name("branching.py")
+CLASSES = 5
+COUNT = 3  # images; neither a batch that is traced nor one that is exported
+NORM, RATE = 1.0, 0.01  # of the step: few images on small maps have gradients that would end it
+
+
+@dataclass(frozen=True)
+class Case:
+    """name: of the network, as a study has it.  side: of its images, pixels; the smallest that it takes,
+    or near to it.  taps: as in `NetSpec`; None leaves them to offramp."""
+
+    family: str
+    name: str
+    side: int
+    taps: Taps = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.side, self.side
+
+    @property
+    def spec(self) -> NetSpec:
+        return NetSpec(self.name, taps=self.taps)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a case.
+
+    seconds: of processor time.  places: how many there are for exits.  exits: those that were chosen,
+    with the share of the MACs up to them, 0 to 1, and the kind of their heads.  equal: whether the final
+    exit answers as the plain network, to the bit, before and after the step.  trains: whether every
+    weight had a finite gradient in it.  gap: largest difference of a logit in ONNX Runtime; bound: what
+    it may be.
+    refused: why it has no exits.  kept: why it is no bundle.
+    """
+
+    case: Case
+    seconds: float = 0.0
+    places: int = 0
+    exits: tuple[tuple[str, float, str], ...] = ()
+    equal: bool = False
+    trains: bool = False
+    gap: float | None = None
+    bound: float = 0.0
+    refused: str = ""
+    kept: str = ""
+
+
+CASES = (
+    Case("ViT", "timm/vit_tiny_patch16_224", 32),
+    Case("DeiT", "timm/deit_tiny_distilled_patch16_224", 32),
+    Case("EVA", "timm/eva02_tiny_patch14_224", 28),
+    Case("XCiT", "timm/xcit_nano_12_p16_224", 32),
+    Case("Swin", "timm/swin_tiny_patch4_window7_224", 56),
+    Case("Swin", "torchvision/swin_t", 32),
+    Case("PVT", "timm/pvt_v2_b0", 32),
+    Case("CoaT", "timm/coat_lite_tiny", 64),
+    Case("CrossViT", "timm/crossvit_9_240", 240),
+    Case("LeViT", "timm/levit_128s", 224),
+    Case("MaxViT", "timm/maxvit_rmlp_pico_rw_256", 64),
+    Case("MobileViT", "timm/mobilevit_xxs", 64),
+    Case("MobileViT", "timm/mobilevitv2_050", 64),
+    Case("EfficientViT", "timm/efficientvit_b0", 64),
+    Case("EdgeNeXt", "timm/edgenext_xx_small", 64),
+    Case("FastViT", "timm/fastvit_t8", 64),
+    Case("PoolFormer", "timm/poolformer_s12", 32),
+    Case("FocalNet", "timm/focalnet_tiny_srf", 64),
+    Case("MambaOut", "timm/mambaout_femto", 64),
+    Case("MLP-Mixer", "timm/mixer_s32_224", 64),
+    Case("ResMLP", "timm/resmlp_12_224", 32),
+    Case("ConvNeXt", "timm/convnext_atto", 32),
+    Case("ConvNeXt", "timm/convnextv2_atto", 32),
+    Case("InceptionNeXt", "timm/inception_next_atto", 32),
+    Case("EfficientNet", "timm/efficientnet_b0", 64),
+    Case("MobileNet", "timm/mobilenetv3_small_050", 64),
+    Case("MobileNet", "timm/mobilenetv4_conv_small_035", 64),
+    Case("MobileNet", "torchvision/mobilenet_v3_small", 64),
+    Case("MNASNet", "torchvision/mnasnet0_5", 64),
+    Case("GhostNet", "timm/ghostnet_050", 64),
+    Case("ShuffleNet", "torchvision/shufflenet_v2_x0_5", 64),
+    Case("SqueezeNet", "torchvision/squeezenet1_1", 64),
+    Case("StarNet", "timm/starnet_s050", 64),
+    Case("RegNet", "timm/regnety_002", 32),
+    Case("RegNet", "torchvision/regnet_y_400mf", 32),
+    Case("ResNeXt", "timm/resnext26ts", 32),
+    Case("NFNet", "timm/eca_nfnet_l0", 64),
+    Case("RepVGG", "timm/repvgg_a0", 32),
+    Case("DenseNet", "torchvision/densenet121", 32),
+    Case("GoogLeNet", "torchvision/googlenet", 64),
+    Case("by hand", f"{BRANCHING}:by_size", 32),
+    Case("by hand", f"{BRANCHING}:by_value", 32),
+    Case(
+        "by hand",
+        f"{BRANCHING}:by_value",
+        32,
+        (("stem",), ("sharpen", "middle"), ("last",), ("pool", "fc")),
+    ),
+)
+
+
+def tried(case: Case) -> Row:
+    """Gives a network exits, exports it, trains it one step."""
+    began = time.process_time()
+    try:
+        places, _ = list_places(case.spec, case.shape, CLASSES)
+        net = build(case.spec, case.shape, CLASSES, seed=0)
+    except OfframpError as error:
+        return Row(case, time.process_time() - began, refused=str(error))
+    images = pictures(case.shape)
+    fresh = same(net, plain(case, net), images)
+    try:
+        gap, bound = exported(net, images)
+        kept = ""
+    except OfframpError as error:
+        gap, bound, kept = None, 0.0, str(error)
+    trains = step(net, images)
+    equal = fresh and same(net, plain(case, net), images)
+    return Row(
+        case, time.process_time() - began, len(places), exits(net), equal, trains, gap, bound, kept=kept
+    )
+
+
+def pictures(shape: tuple[int, int, int]) -> Tensor:
+    return torch.randn(COUNT, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def exits(net: ExitNetwork) -> tuple[tuple[str, float, str], ...]:
+    spent = list(accumulate(net.macs(part) for part in path(net.exits)))
+    kinds = [spec.kind for spec in net.head_specs]
+    return tuple((p, s / spent[-1], k) for p, s, k in zip(net.places, spent, kinds, strict=False))
+
+
+def plain(case: Case, net: ExitNetwork) -> nn.Module:
+    """The network as its library makes it, never traced, with the weights that `net` has now."""
+    make = origin_of(case.spec, case.shape, CLASSES).make
+    assert make is not None
+    module = make()
+    module.load_state_dict(net.backbone.state_dict())
+    return module
+
+
+def same(net: ExitNetwork, module: nn.Module, images: Tensor) -> bool:
+    """Whether the final exit answers as the module, to the bit, in eval mode."""
+    with torch.inference_mode():
+        found, expected = net.eval()(images)[-1], module.eval()(images)
+    return bool(found.isfinite().all()) and torch.equal(found, expected)
+
+
+def step(net: ExitNetwork, images: Tensor) -> bool:
+    """One step of SGD on the sum of all exits' losses. Whether it reached every weight."""
+    net.train()
+    parts = [*path(net.exits), *(Part("head", k) for k in range(1, net.exits))]
+    weights = [p for part in parts for p in net.parameters_of(part)]
+    labels = torch.arange(COUNT) % CLASSES
+    sum(nn.functional.cross_entropy(logits, labels) for logits in net(images)).backward()
+    reached = all(p.grad is not None and bool(p.grad.isfinite().all()) for p in weights)
+    nn.utils.clip_grad_norm_(weights, NORM)
+    torch.optim.SGD(weights, lr=RATE).step()
+    net.zero_grad()
+    return reached
+
+
+def exported(net: ExitNetwork, images: Tensor) -> tuple[float, float]:
+    """The largest difference of a logit between the stages in ONNX Runtime and the network, and what it
+    may be in a bundle. Raises OfframpError where the stages cannot be graphs."""
+    import onnxruntime  # an extra
+
+    with torch.inference_mode():
+        expected = [logits.numpy() for logits in net.eval()(images)]
+    stages = graphs.layout(net.trunk_of, range(1, net.exits + 1))
+    held: dict[int | None, list[np.ndarray]] = {None: [images.numpy()]}
+    gaps = []
+    with tempfile.TemporaryDirectory(prefix="offramp-") as folder:
+        for at, stage in enumerate(graphs.export(net, stages, Path(folder))):
+            run = onnxruntime.InferenceSession(Path(folder, stage.file))
+            names = [given.name for given in run.get_inputs()]
+            logits, *held[at] = run.run(None, dict(zip(names, held[stage.after], strict=True)))
+            gaps.append(float(np.abs(logits - expected[stage.exit - 1]).max()))
+    return max(gaps), parity.TOLERANCE + parity.RELATIVE * float(np.abs(expected).max())
+
+
+def row(found: Row) -> str:
+    """A line of the table."""
+    case = found.case
+    name = case.name.rpartition("/")[2] if case.name.startswith("/") else case.name
+    first = f"| {case.family} | `{name}` | {case.side} |"
+    if found.refused:
+        return f"{first} – | {told(found.refused)} | – | – | – | {found.seconds:.0f} |"
+    places = "; ".join(f"`{p}` {100 * share:.0f} %, {kind}" for p, share, kind in found.exits)
+    onnx = f"{found.gap:.0e}" if found.gap is not None else told(found.kept)
+    answers, trains = ("yes" if good else "**no**" for good in (found.equal, found.trains))
+    return f"{first} {found.places} | {places} | {answers} | {trains} | {onnx} | {found.seconds:.0f} |"
+
+
+def told(reason: str) -> str:
+    """A refusal in a cell: without the folder of this file, in one line."""
+    return "refused: " + " ".join(reason.replace(f"{BRANCHING.parent}/", "").replace("|", "\\|").split())
+
+
+def page(rows: Iterable[Row]) -> str:
+    return HEAD + "".join(f"{row(found)}\n" for found in rows)
+
+
+HEAD = """\
+# Backbones
+
+What becomes of architectures of timm and torchvision, and of two that are written by hand \
+(`benchmarks/branching.py`), when offramp gives them exits. Weights are random, images small: \
+the smallest that a network takes, or near to it. `python -m benchmarks.backbones` writes this \
+page; `make test-slow` holds every row of it.
+
+- **Exits** are those of `offramp taps NAME` that have a star: nobody chose them. Each with its \
+share of the multiply-accumulates before it, and the kind of its head. **Places** is how many \
+there were to choose from.
+- **Final exit**: its logits are those of the plain network, bit for bit, in eval mode, before \
+and after a step of training.
+- **Trains**: in one step on all exits, every weight had a finite gradient.
+- **ONNX**: the largest difference between a logit of the stages in ONNX Runtime and PyTorch's.
+- **Seconds** are of processor time, for all of that.
+
+What cannot be done is refused with the reason.
+
+| family | network | pixels | places | exits | final exit | trains | ONNX | seconds |
+|---|---|--:|--:|---|---|---|---|--:|
+"""
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    names = sys.argv[1:]
+    rows = []
+    for case in CASES:
+        if not names or case.name in names:
+            rows.append(tried(case))
+            print(row(rows[-1]), flush=True)
+    if not names:
+        with replacing(PAGE) as temporary:
+            temporary.write_text(page(rows))
+
+
+if __name__ == "__main__":
+    main()
