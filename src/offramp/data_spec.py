@@ -42,8 +42,8 @@ class DataSpec:
         place of the five settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.images.geometry`; what is None is the source's
         own choice, which for most is to leave images as they are.
-    normalize: by mean and deviation of the training images (`train`), or of ImageNet, which public
-        weights were trained with.
+    normalize: by mean and deviation of the training images (`train`), or by what public weights were
+        trained with: those of ImageNet, `half` (0.5 and 0.5), `clip`'s, or `unit` (0 and 1).
     on_error: `fail` at an image that is damaged, or `skip` it and count it.
     options: further arguments of the source, as (name, value) pairs.
     """
@@ -61,7 +61,7 @@ class DataSpec:
     resize: Side | None = None
     fit: Fit = "crop"
     channels: Literal[1, 3] | None = None
-    normalize: Literal["train", "imagenet"] = "train"
+    normalize: Literal["train", "imagenet", "half", "clip", "unit"] = "train"
     on_error: Literal["fail", "skip"] = "fail"
     options: tuple[tuple[str, Any], ...] = ()
     url: Text | None = field(default=None, metadata=YOUNGER)

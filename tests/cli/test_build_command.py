@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -15,12 +16,16 @@ import torch
 from command import Cli
 from PIL import Image
 from torchvision import models
+from torchvision.models import squeezenet1_1
 
 from offramp.bundle.runtime import Bundle
-from offramp.data import Data, DataSpec, load
+from offramp.data import Data, DataSpec, load, normalize
+from offramp.nets import NetSpec
+from offramp.nets.backbones.lookup import origin_of
 from offramp.store.store import Store
-from offramp.study.build import _held_out
+from offramp.study.build import BuildOptions, _held_out, choose
 from offramp.study.run.trials import load_network
+from support import run_all
 
 SHORT = ("--set", "recipe.epochs=2", "--set", "numerics=default")
 DIGITS = ("build", "--backbone", "digits-cnn", "--data", "digits")
@@ -199,6 +204,61 @@ def test_public_weights_that_are_here_are_the_start(
     assert f"ImageNet weights, {file}, are left out, as nobody asked for them: data.normalize" in left
     asked = cli(*gray, "--weights", "imagenet")
     assert asked.code == 2 and "data.normalize" in asked.err
+
+
+def test_a_published_network_is_kept_as_it_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pixels are those that it was trained on, whoever published it."""
+    from offramp.nets import pretrained
+
+    for name, said in {
+        "timm/test_vit": ("160x160", "pixels normalized by 'half'"),
+        "torchvision/squeezenet1_1": ("224x224", "pixels normalized by ImageNet's mean"),
+    }.items():
+        whole = origin_of(NetSpec(name), (3, *map(int, said[0].split("x"))), 10).make
+        monkeypatch.setattr(pretrained, "_public", lambda _, whole=whole: dict(whole().state_dict()))
+        words = ("build", "--backbone", name, "--data", "digits", "--pretrained", "--out", "b")
+        words = (*words, *SMALL, "--set", "data.channels=3", "--dry-run", "--exits", "1")
+        answer = cli(*words, "--strategy", "survivors")
+        assert answer.code == 0, answer.err
+        out = " ".join(answer.out.split())
+        assert f"images 3×{said[0].replace('x', '×')}" in out and said[1] in out
+        assert "drawn anew" not in out and "strategy survivors: as asked" in out
+        plan = json.loads(cli(*words, "--json").out)
+        (strategy,) = plan["study"]["strategies"]
+        assert strategy["options"] == {"backbone": "kept"} or strategy["backbone"] == "kept"
+    other = cli(*words, "--set", "data.options={}", "--weights", "mine.pth")
+    assert other.code == 2 and "--pretrained takes the public weights" in other.err
+    monkeypatch.setattr(pretrained, "_public", lambda _: dict(squeezenet1_1().state_dict()))
+    thousand = cli(*words)
+    assert (
+        thousand.code == 2 and "'backbone: kept' keeps weights that are random in part" in thousand.err
+    )
+    nobody = cli(*DIGITS, "--pretrained", "--out", "b")
+    assert nobody.code == 2 and "there are no public weights of 'digits-cnn'" in nobody.err
+
+
+@pytest.mark.parametrize("strategy", ["two-stage", "survivors"])
+def test_heads_alone_train_on_a_published_network(
+    strategy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its final exit answers as the published network, to the bit."""
+    from offramp.nets import pretrained
+
+    make = origin_of(NetSpec("timm/test_vit"), (3, 32, 32), 10).make
+    assert make is not None
+    torch.manual_seed(5)
+    module = make().eval()
+    monkeypatch.setattr(pretrained, "_public", lambda _: dict(module.state_dict()))
+    settings = ("data.train_images=100", "data.test_images=40", "data.channels=3", "recipe.epochs=1")
+    wish = BuildOptions("timm/test_vit", "digits", "1", strategy=strategy, size=32, settings=settings)
+    plan = choose(replace(wish, pretrained=True)).plan
+    assert plan.data.mean == (0.5, 0.5, 0.5) == plan.data.std
+    store, _ = run_all(plan, tmp_path / "runs")
+    (trial,) = store.trials()
+    images = normalize(plan.data.test.images, torch.tensor(plan.data.mean), torch.tensor(plan.data.std))
+    with torch.inference_mode():
+        expected = module(images.contiguous(memory_format=torch.channels_last)).numpy()
+    assert np.array_equal(store.trial_logits(trial)["test"][:, -1], expected)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from network_kit import (
     CLASSES,
     built,
@@ -226,6 +227,15 @@ def test_a_reading_is_no_part_of_the_identity():
     [
         (NetSpec("digits-cn"), "unknown backbone 'digits-cn'; did you mean 'digits-cnn'"),
         (NetSpec("timm/resnet8"), "timm has no model 'resnet8'"),
+        (
+            NetSpec("torchvision/resnet19"),
+            "torchvision has no model 'resnet19'; did you mean 'resnet18'",
+        ),
+        (NetSpec("torchvision/fcn_resnet50"), "torchvision has no model 'fcn_resnet50'"),
+        (
+            NetSpec("torchvision/resnet18"),
+            "takes images of 3 channels and these have 1; set data.channels",
+        ),
         (NetSpec("timm/resnet18", (("dorp_rate", 0.1),)), "timm/resnet18 cannot be made"),
         (NetSpec("nowhere.py:make"), "there is no file nowhere.py"),
         (NetSpec("digits-cnn", taps=("blocks.9",)), "no place 'blocks.9'"),
@@ -280,6 +290,25 @@ def test_timm_options_that_load_are_known():
     for name in loading:
         with pytest.raises(OfframpError, match=f"takes no option '{name}'"):
             build(NetSpec("timm/resnet18", ((name, "x"),)), (3, 32, 32), CLASSES, seed=1)
+
+
+@pytest.mark.parametrize("option", ["weights", "weights_backbone", "pretrained", "progress"])
+def test_torchvision_loads_nothing(option):
+    spec = NetSpec("torchvision/resnet18", ((option, "DEFAULT"),))
+    refuses(f"takes no option '{option}'.*give weights: ", build, spec, (3, 32, 32), CLASSES, seed=1)
+
+
+def test_a_network_of_torchvision_takes_its_options():
+    """And its public checkpoint has its names."""
+    spec = NetSpec("torchvision/squeezenet1_1", (("dropout", 0.1),))
+    net = build(spec, (3, 32, 32), CLASSES, seed=1)
+    assert net.backbone.classifier[0].p == 0.1 and net.exits == 4
+    assert net.identity["options"] == {"dropout": 0.1} and net.identity["code"]
+    with torch.device("meta"):
+        names = torchvision.models.squeezenet1_1().state_dict().keys()
+    assert net.backbone.state_dict().keys() == names
+    twin = build(spec, (3, 32, 32), CLASSES, seed=1)
+    assert same(net.state_dict(), twin.state_dict())
 
 
 def test_one_class_is_refused():

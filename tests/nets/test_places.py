@@ -14,6 +14,7 @@ from partition_cases import vit
 from torch import nn
 
 from offramp.errors import OfframpError
+from offramp.nets import attach
 from offramp.nets.cut.places import places, survey
 from refusal import refuses
 
@@ -148,3 +149,26 @@ def test_an_activation_written_in_place_without_a_name_is_a_place() -> None:
 
     # Cutting after `relu` leaves nothing else to carry: `x` itself is what was written.
     assert [p.name for p in places(Unassigned(), (4,))] == ["a", "relu", "b"]
+
+
+class Again(nn.Module):
+    """Calls `embed` twice, around `b`, and reads `scale` twice, around `d`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+        self.embed, self.fc = nn.Conv2d(3, 3, 1), nn.Linear(3, 2)
+        self.scale = nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.b(self.embed(self.a(x)))
+        x = self.c(self.embed(x)) * self.scale
+        return self.fc((self.d(x) * self.scale).mean((2, 3)))
+
+
+def test_no_exit_is_between_two_uses_of_the_same_weights() -> None:
+    found = survey(Again(), (3, 8, 8))
+    assert [p.name for p in found.places()] == ["a", "embed", "c"]
+    assert {"embed#1", "b", "mul#1", "d"} < {site.name for site in found.sites if site.clean}
+    assert attach(Again(), ["embed", "c"], (3, 8, 8)).places == ("embed", "c", "mul#2")
+    refuses("'embed.weight' of Again is used by segment 1 and by", attach, Again(), ["b"], (3, 8, 8))

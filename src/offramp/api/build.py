@@ -60,6 +60,7 @@ def build(
     exits: int | Sequence[str] | Literal["auto"] = "auto",
     weights: str | None = None,
     keep_frozen: bool = False,
+    pretrained: bool = False,
     goal: Goal = "accuracy",
     strategy: str | None = None,
     size: int | None = None,
@@ -85,10 +86,12 @@ def build(
     weights: what the backbone starts from: a file, "imagenet" or "random"; None takes public weights
         where they are on this machine, else draws them from the seed.
     keep_frozen: keep those weights as they are and train heads only.
+    pretrained: keep the public weights as they are, on images of the size that they were trained on.
     goal: what the strategy is chosen for: "accuracy", "latency" and so on, as in `offramp recommend`.
     strategy: in place of the one that the goal leads to.
     size: pixels of a side; None goes by the images.
-    normalize: "train" or "imagenet"; None is imagenet with its weights, else train.
+    normalize: "train", "imagenet", "half", "clip" or "unit", as in a study; None is what public weights
+        were trained with, else train.
     settings: `key=value` of a study file, such as "recipe.epochs=5"; they win.
     store: the folder that keeps the training; the same call again goes on from there.
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
@@ -127,7 +130,9 @@ def build(
     about = (backbone, data, places, weights, keep_frozen, goal, strategy)
     given = tuple(settings)
     wish = BuildOptions(*about, size=size, normalize=normalize, seed=seed, settings=given)
-    wish = replace(wish, calibration=useful.images_needed(limit.kind, limit.value))
+    wish = replace(
+        wish, pretrained=pretrained, calibration=useful.images_needed(limit.kind, limit.value)
+    )
     chosen, kept = choose(wish), Store(store)
     useful.check(resolved(chosen.plan, limit), anyway)
     conduct = Conduct(devices.chosen(device), cache_folder())

@@ -357,7 +357,7 @@ def fit(
     calibration: Any = None,
     test: Any = None,
     seed: int = 42,
-    normalize: Literal["train", "imagenet"] = "train",
+    normalize: Literal["train", "imagenet", "half", "clip", "unit"] = "train",
     recipe: Recipe | Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     augment: Augment | Mapping[str, Any] | Sequence[str] | None = None,

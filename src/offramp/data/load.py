@@ -34,7 +34,13 @@ from offramp.usercode import Recorded, is_user_code
 from offramp.usercode import load as load_code
 
 MOST_CLASSES = 100_000
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALIZED = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and deviation of each channel that public weights were trained with."""
 
 
 def load(
@@ -131,7 +137,7 @@ def from_dataset(
     classes: Sequence[str] | None = None,
     name: str = "custom",
     split_seed: int = 0,
-    normalize: Literal["train", "imagenet"] = "train",
+    normalize: Literal["train", "imagenet", "half", "clip", "unit"] = "train",
     shape: tuple[int, int, int] | None = None,
     augment: Augment | None = None,
 ) -> Data:
@@ -242,15 +248,15 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
     """Mean and deviation per channel."""
     if spec.normalize == "train":
         return train.mean, train.std
-    if spec.normalize != "imagenet":
-        hint = nearest(spec.normalize, ("train", "imagenet"))
+    if spec.normalize not in NORMALIZED:
+        hint = nearest(spec.normalize, ("train", *NORMALIZED))
         raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
     if train.split.dtype.is_floating_point or len(train.mean) != 3:
         raise OfframpError(
-            "data.normalize: imagenet is for 8-bit images of 3 channels; set data.channels to 3, or "
-            "leave it out"
+            f"data.normalize: {spec.normalize} is for 8-bit images of 3 channels; set data.channels to "
+            "3, or leave it out"
         )
-    return IMAGENET_MEAN, IMAGENET_STD
+    return NORMALIZED[spec.normalize]
 
 
 def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:

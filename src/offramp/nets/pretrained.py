@@ -61,6 +61,37 @@ class Initial:
         return "; ".join(words)
 
 
+@dataclass(frozen=True)
+class Published:
+    """What images a public checkpoint was trained on. mean, std: that pixels from 0 to 1 were normalized
+    with, a number a channel.  side: pixels."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    side: int
+
+
+def published(backbone: str) -> Published:
+    """Of the checkpoint that `imagenet` names, without fetching it.
+
+    Raises OfframpError where nobody publishes one.
+    """
+    library, _, name = _upstream(backbone).partition("/")
+    if not has_public(backbone):
+        raise _no_public(backbone)
+    if library == "torchvision":
+        from torchvision import models  # late: it takes seconds to import
+
+        seen = models.get_model_weights(name).DEFAULT.transforms()
+        return Published(tuple(seen.mean), tuple(seen.std), seen.crop_size[0])
+    import timm  # late: it takes seconds to import
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None:
+        raise _no_public(backbone)
+    return Published(tuple(config.mean), tuple(config.std), config.input_size[1])
+
+
 def read(source: str, backbone: str) -> Mapping[str, Tensors]:
     """The weights that `source` names: a file, or `imagenet` for the backbone's public checkpoint. Sets
     of tensors by their key in the file, as `read_file` finds them.
@@ -194,14 +225,18 @@ def has_public(backbone: str) -> bool:
     return _upstream(backbone).startswith(("torchvision/", "timm/"))
 
 
+def _no_public(backbone: str) -> OfframpError:
+    return OfframpError(
+        f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"
+    )
+
+
 def _public(backbone: str) -> dict[str, Tensor]:
     """The checkpoint that torchvision or timm publishes, through their own caches."""
     upstream = _upstream(backbone)
     library, _, name = upstream.partition("/")
     if not has_public(backbone):
-        raise OfframpError(
-            f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"
-        )
+        raise _no_public(backbone)
     file = at_hand(IMAGENET, backbone)
     if file is None:
         _check_reached(_server(upstream), upstream)

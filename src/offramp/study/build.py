@@ -14,11 +14,11 @@ from offramp import device as devices
 from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
-from offramp.data.load import read_source
+from offramp.data.load import NORMALIZED, read_source
 from offramp.errors import OfframpError, nearest
 from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
-from offramp.nets.pretrained import IMAGENET, at_hand, has_public
+from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
@@ -47,9 +47,10 @@ class BuildOptions:
     public ones where they are on this machine.  keep_frozen: train heads only.
     strategy: in place of the one that the goal leads to.  evidence: a strategy's name and options that
     runs of the same backbone put first for the goal, and what they are; None leaves it to the paper's
-    guidelines.  size: pixels of a side.  normalize: `train` or `imagenet`.  settings: `key=value` of a
+    guidelines.  size: pixels of a side.  normalize: as of `DataSpec`.  settings: `key=value` of a
     study file; they win.  device: its name, as `offramp.device.chosen` takes it.  calibration: how many
-    images of calibration the target needs.
+    images of calibration the target needs.  pretrained: the public weights, kept, and images as they
+    were trained on.
     """
 
     backbone: str
@@ -66,6 +67,7 @@ class BuildOptions:
     settings: tuple[str, ...] = ()
     device: str | None = None
     calibration: int = 0
+    pretrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def choose(wish: BuildOptions) -> BuildPlan:
 
     Raises OfframpError for whatever cannot be had.
     """
+    if wish.pretrained:
+        wish = _as_published(wish)
     if wish.weights == RANDOM:
         return _chosen(replace(wish, weights=None), "")
     if wish.weights is not None:
@@ -94,6 +98,17 @@ def choose(wish: BuildOptions) -> BuildPlan:
         found = _chosen(wish, "")
         why = f"ImageNet weights, {place}, are left out, as nobody asked for them: {error}"
         return replace(found, reasons=(*found.reasons, why))
+
+
+def _as_published(wish: BuildOptions) -> BuildOptions:
+    """The same in the words of other options."""
+    if wish.weights not in (None, IMAGENET):
+        raise OfframpError(
+            f"--pretrained takes the public weights, and --weights says '{wish.weights}'; leave one of "
+            "them out, or keep your own by --keep-frozen"
+        )
+    size = published(wish.backbone).side if wish.size is None else wish.size
+    return replace(wish, weights=IMAGENET, keep_frozen=True, size=size)
 
 
 def _chosen(wish: BuildOptions, source: str) -> BuildPlan:
@@ -211,9 +226,17 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
 def _normalize(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     if wish.normalize is not None:
         return {"normalize": wish.normalize}
-    if wish.weights == "imagenet":
-        reasons.append("pixels normalized by ImageNet's mean and deviation, as the weights expect")
-        return {"normalize": "imagenet"}
+    if wish.weights == IMAGENET:
+        seen = published(wish.backbone)
+        name = next((n for n, of in NORMALIZED.items() if of == (seen.mean, seen.std)), None)
+        if name is None:
+            raise OfframpError(
+                f"the public weights of {wish.backbone} expect pixels normalized by {seen.mean} and "
+                f"{seen.std}, which is none of {', '.join(NORMALIZED)}; say --normalize with the nearest"
+            )
+        whose = "ImageNet's mean and deviation" if name == "imagenet" else f"'{name}'"
+        reasons.append(f"pixels normalized by {whose}, as the weights expect")
+        return {"normalize": name}
     if wish.keep_frozen and not any(s.startswith("data.normalize=") for s in wish.settings):
         raise OfframpError(
             "--keep-frozen keeps the checkpoint's answers only if pixels are normalized as it was "

@@ -69,6 +69,10 @@ def build(
     keep_frozen: Annotated[
         bool, flag("--keep-frozen", "Train heads only. The final exit's answers stay as they are.")
     ] = False,
+    pretrained: Annotated[
+        bool,
+        flag("--pretrained", "Keep the public weights, on images of their size: --weights imagenet …"),
+    ] = False,
     goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "accuracy",
     evidence: Annotated[
         Place | None,
@@ -85,7 +89,10 @@ def build(
         int | None, option("N", "Pixels a side. By default as the images have.", min=1)
     ] = None,
     normalize: Annotated[
-        str | None, option("train|imagenet", "Normalize by the mean and deviation of these images.")
+        str | None,
+        option(
+            "NAME", "Normalize pixels by the mean and deviation of train, imagenet, half, clip, unit."
+        ),
     ] = None,
     seed: Annotated[int, option("N", "The seed of weights, order and dropout.", min=0)] = 42,
     store: options.TrainingStoreOption = options.RUNS / "build",
@@ -111,6 +118,7 @@ def build(
     \b
     Examples:
       offramp build --backbone resnet18 --data folder:photos --out bundle
+      offramp build --backbone timm/NAME --pretrained --data folder:photos --out bundle
       offramp build --backbone resnet18 --data folder:photos --out bundle \\
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
@@ -132,11 +140,13 @@ def build(
         raise OfframpError("a limit on latency goes by times of a device; give them by --stage-times")
     if stage_times is not None:
         read_times(stage_times)  # mistakes before the training
-    known = chosen_from(evidence, goal, backbone, keep_frozen) if evidence else None
+    kept = keep_frozen or pretrained
+    known = chosen_from(evidence, goal, backbone, kept) if evidence else None
     asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
     limit = target(targets, 1)
     needed = images_needed(limit.kind, limit.value)
-    wish = BuildOptions(*asked, size, normalize, seed, tuple(set_ or ()), device, needed)
+    given = tuple(set_ or ())
+    wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)
     aim = Goal(targets, out, force, anyway, budget, stage_times)
     with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
         start(wish, aim, store, dry_run, json, quiet, log)

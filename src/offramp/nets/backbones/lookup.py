@@ -184,6 +184,11 @@ def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shap
     known = models.list_models(module=models)
     if model not in known:
         raise _unknown("torchvision", model, known)
+    if input_shape[0] != 3:
+        raise OfframpError(
+            f"torchvision/{model} takes images of 3 channels and these have {input_shape[0]}; set "
+            "data.channels to 3, or take a network of timm"
+        )
     arguments: dict[str, Any] = {"num_classes": classes, **options}
     if model.startswith("vit_") and input_shape[1] == input_shape[2]:
         arguments.setdefault("image_size", input_shape[1])
