@@ -114,8 +114,6 @@ class TestControls:
         from offramp.bundle import graphs
 
         images, other, export = pictures(BY_SIZE.shape), net.copy().eval(), graphs.export
-        gap, bound = exported(net, images)
-        assert gap <= bound
         with torch.no_grad():
             other.fc.bias.add_(1e-3)
         monkeypatch.setattr(graphs, "export", lambda _, *rest: export(other, *rest))
