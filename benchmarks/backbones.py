@@ -244,7 +244,7 @@ there were to choose from.
 and after a step of training.
 - **Trains**: in one step on all exits, every weight had a finite gradient.
 - **ONNX**: the largest difference between a logit of the stages in ONNX Runtime and PyTorch's; \
-a dash where the run that wrote this page made no graphs (`--quick`).
+a dash where no graphs were made (`--quick`).
 - **Seconds** are of processor time, for all of that.
 
 What cannot be done is refused with the reason.
