@@ -149,8 +149,9 @@ class Driver:
 
     def _close_trials(self) -> Iterator[events.Event]:
         """Leave out trials that cannot be had, and those that are there."""
+        failed = self.ledger.failed.keys()
         for trial in list(self.open_trials.values()):
-            if any(key in self.ledger.failed for key in trial.keys):
+            if failed and not failed.isdisjoint(trial.keys):
                 del self.open_trials[trial.id]
             elif self.ledger.done.issuperset(trial.keys) and self._is_there(trial):
                 del self.open_trials[trial.id]

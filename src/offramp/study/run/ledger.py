@@ -85,8 +85,10 @@ class Ledger:
 
     def give_up(self, nodes: Iterable[Node]) -> Iterator[events.Event]:
         """Of `nodes`, in the plan's order, those that need one that failed."""
-        for node in nodes:
-            if cause := next((key for key in node.needs if key in self.failed), None):
+        failed = set(self.failed.keys())  # the disk is asked once, however many nodes there are
+        for node in nodes if failed else ():
+            if cause := next((key for key in node.needs if key in failed), None):
+                failed.add(node.key)
                 self.failed[node.key] = self.failed[cause]
                 yield events.Failed(
                     node.key, f"needs phase '{self.plan.nodes[cause].name}', which failed"
