@@ -186,7 +186,7 @@ def test_cards_and_readmes(found: Evidence) -> None:
         "training": {**training, "made_with": dict.fromkeys(("torch", "device", "finished"), HOSTILE)},
         "network": {"backbone": HOSTILE, "input_shape": [1, 8, 8], "classes": 2, "own_trunks": False},
         "test": {"images": 5, "mean_macs": 5.0, **dict.fromkeys(names, share)},
-        **{"calibration": {"statement": HOSTILE}, "intended": HOSTILE, "check": None},
+        **{"calibration": {"statement": HOSTILE, "device": HOSTILE}, "intended": HOSTILE, "check": None},
         "latency": {"reason": HOSTILE},
     }
     manifests = [trial.manifest for trial in found.trials]
