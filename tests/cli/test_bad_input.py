@@ -4,6 +4,7 @@ nothing written."""
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def refused(answer: Answer, where: str, *words: str) -> None:
     assert answer.code == 2, answer
     assert answer.out == ""
     *code, line = answer.err.splitlines()
-    assert [each.partition(":")[0] for each in code] in ([], ["Code that this runs"])
+    told = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", "", each) for each in code]
+    assert [each.partition(":")[0] for each in told] in ([], ["Code that this runs"])
     assert line.startswith(f"offramp: {where}: " if where else "offramp: ")
     assert line.count(f"{where}: ") == 1 or not where  # said once
     for word in words:

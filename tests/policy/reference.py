@@ -45,6 +45,9 @@ def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] |
             sums = [s + v - max(logits) - total for s, v in zip(sums, logits, strict=True)]
             sure += 1
             logits = [s / sure for s in sums]
+            if not math.isfinite(max(logits)):  # each class is impossible to some exit
+                found.append(-math.inf)
+                continue
         largest = max(logits)
         weights = [math.exp((v - largest) / warmth) for v in logits]
         odds = sorted((w / math.fsum(weights) for w in weights), reverse=True)
