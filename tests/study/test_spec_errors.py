@@ -55,7 +55,7 @@ WRONG = [
     ),
     (
         "recipe: {joint_weights: linar}",
-        "recipe.joint_weights must be linear, eq3, uniform or one number an exit"
+        "recipe.joint_weights must be linear, eq3, mean, uniform or one number an exit"
         "; did you mean 'linear'?",
     ),
     (

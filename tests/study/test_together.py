@@ -87,7 +87,8 @@ def together(described: dict[str, Any], root: Path, **more: Any) -> tuple[Store,
 
 def helpers() -> set[psutil.Process]:
     """Processes that ranks are: children of the server that forks them."""
-    return {p for child in psutil.Process().children() for p in child.children(recursive=True)}
+    servers = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
+    return {p for server in servers for p in server.children(recursive=True)}
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def build(
     ] = False,
     pretrained: Annotated[
         bool,
-        flag("--pretrained", "Keep the public weights, on images of their size: --weights imagenet …"),
+        flag("--pretrained", "Heads on the public weights, kept as they are, at their image size."),
     ] = False,
     goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "accuracy",
     evidence: Annotated[
@@ -118,7 +118,7 @@ def build(
     \b
     Examples:
       offramp build --backbone resnet18 --data folder:photos --out bundle
-      offramp build --backbone timm/NAME --pretrained --data folder:photos --out bundle
+      offramp build --backbone timm/NAME --pretrained --data folder:photos
       offramp build --backbone resnet18 --data folder:photos --out bundle \\
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
