@@ -37,6 +37,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     opened.quit()
 
 
+def blank(browser: Any, width: int, colors: str) -> None:
+    """An empty page and an empty log, at this width and in these colors of the system."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": colors}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get("about:blank")
+    browser.get_log("browser")
+
+
 def axe(browser: Any) -> list[list[Any]]:
     """Serious and critical violations, each with its rule and the places."""
     source = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")

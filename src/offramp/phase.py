@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
@@ -250,16 +250,16 @@ class Phase:
     @property
     def trained(self) -> Parts:
         """The parts that train and that the loss reaches."""
-        return self.train & frozenset(part for term in self.terms for part in self._reached(term.exit))
+        stops = {part for part, factor in self.scales.items() if factor == 0}
+        return self.train & frozenset(p for term in self.terms for p in _reached(term.exit, stops))
 
-    def _reached(self, exit: int) -> list[Part]:
-        """The parts on the path of `exit` that get a gradient of it."""
-        reached = []
-        for part in reversed(path(exit)):
-            reached.append(part)
-            if self.scales.get(part) == 0:
-                break
-        return reached
+
+def _reached(exit: int, stops: Collection[Part]) -> Iterator[Part]:
+    """The parts on the path of `exit` that get a gradient of it, where some send none back."""
+    for part in reversed(path(exit)):
+        yield part
+        if part in stops:
+            return
 
 
 Program = tuple[Phase, ...]

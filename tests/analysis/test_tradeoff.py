@@ -84,17 +84,3 @@ def test_area_is_the_mean_accuracy_over_compute() -> None:
     whole = found.area(0.5, 10.0)
     assert whole == pytest.approx((0.5 * hits[-1] + 9 * found.area(1.0, 10.0)) / 9.5)
     assert np.isnan(found.area(0.1, 0.9)) and np.isnan(found.area(3.0, 3.0))
-
-
-def test_regret_is_to_the_first_exit_that_is_right() -> None:
-    right = np.array(
-        [[True, True, True], [False, True, True], [False, False, False], [True, False, False]]
-    )
-    sure = np.array([[0.9, 0.9, 1], [0.5, 0.9, 1], [0.4, 0.5, 1], [0.3, 0.9, 1]])
-    found = Answers(sure, right, (1.0, 2.0, 4.0))
-    best, spent, regret = found.regret()
-    assert (best, spent) == (0.75, (1 + 2 + 4 + 1) / 4)
-    assert regret == pytest.approx(0.75 - float(found.accuracy(2.0))) and regret > 0
-    # Scores that know what is right have none.
-    knowing = Answers(right * 1.0 + [0, 0, 1], right, (1.0, 2.0, 4.0))
-    assert knowing.regret()[2] == pytest.approx(0)

@@ -17,7 +17,7 @@ import pytest
 from bundle_kit import export_to
 from PIL import Image
 
-from chromium import axe
+from chromium import axe, blank
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
@@ -60,12 +60,7 @@ def wait(browser: Any, script: str) -> None:
 
 
 def show(browser: Any, address: str, width: int = 1400, colors: str = "light") -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    media = {"features": [{"name": "prefers-color-scheme", "value": colors}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.get("about:blank")
-    browser.get_log("browser")
+    blank(browser, width, colors)
     browser.get(address)
     wait(browser, "document.documentElement.dataset.ready === 'yes'")
 

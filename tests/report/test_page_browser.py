@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from page_contents import NASTY
 
-from chromium import axe
+from chromium import axe, blank
 
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
@@ -33,12 +33,7 @@ SHOWN = (
 
 def show(browser: Any, page: Path, width: int = 1400, colors: str = "light", at: str = "") -> None:
     """Open the page anew, at this width and in these colors of the system."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    media = {"features": [{"name": "prefers-color-scheme", "value": colors}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.get("about:blank")
-    browser.get_log("browser")
+    blank(browser, width, colors)
     browser.get((page / "index.html").as_uri() + at)
     wait(lambda: browser.execute_script("return document.readyState") == "complete")
 

@@ -13,6 +13,7 @@ from made import evidence as phased
 from scipy import stats
 from table_evidence import Made, evidence, planted, shuffled
 
+from offramp.analysis.tradeoff import Answers
 from offramp.errors import OfframpError
 from offramp.report.model import Table
 from offramp.report.render.cells import layout
@@ -20,6 +21,7 @@ from offramp.report.render.latex import latex
 from offramp.report.render.markdown import markdown
 from offramp.report.render.tables import csv
 from offramp.report.tables import TABLES, make
+from offramp.report.tables.leaving import regret
 
 pytestmark = pytest.mark.slow
 
@@ -361,3 +363,17 @@ def test_interquartile_means_over_data_sets() -> None:
     assert row["final"] == pytest.approx(np.mean(finals[1:-1])) and row["runs"] == 6
     assert row["final_low"] < row["final"] < row["final_high"]
     assert not make(evidence([t for t in trials if t.data == "a"]), ["overall"])
+
+
+def test_regret_is_to_the_first_exit_that_is_right() -> None:
+    right = np.array(
+        [[True, True, True], [False, True, True], [False, False, False], [True, False, False]]
+    )
+    sure = np.array([[0.9, 0.9, 1], [0.5, 0.9, 1], [0.4, 0.5, 1], [0.3, 0.9, 1]])
+    found = Answers(sure, right, (1.0, 2.0, 4.0))
+    best, lost = regret(found)
+    assert (best.accuracy, best.macs) == (0.75, (1 + 2 + 4 + 1) / 4)
+    assert lost == pytest.approx(0.75 - float(found.accuracy(2.0))) and lost > 0
+    # Scores that know what is right have none.
+    knowing = Answers(right * 1.0 + [0, 0, 1], right, (1.0, 2.0, 4.0))
+    assert regret(knowing)[1] == pytest.approx(0)

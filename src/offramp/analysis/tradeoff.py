@@ -75,14 +75,6 @@ class Answers:
         at = np.concatenate([[low], inner, [high]])
         return float(np.trapezoid(np.interp(at, spent, hits), at) / (high - low))
 
-    def regret(self) -> tuple[float, float, float]:
-        """Accuracy and mean MACs of leaving at the first exit that is right, at the last where none is,
-        which no score knows; and how much less accurate thresholds are that spend as much."""
-        first = np.where(self.right.any(axis=1), self.right.argmax(axis=1), self.right.shape[1] - 1)
-        spent = float(np.asarray(self.macs, dtype=float)[first].mean())
-        best = float(self.right.any(axis=1).mean())
-        return best, spent, best - float(self.accuracy(max(spent, self.cheapest)))
-
     def on_images(self, macs: float) -> Floats:
         """What each image adds to `accuracy(macs)`, [N], whose mean it is.
 

@@ -58,10 +58,9 @@ class Node:
     """One phase, ready to run.
 
     exits: that the loss reads.  scales: of the gradients that parts send back.  carry: as of the phase.
-    start: the source of
-    every part that the loss reads, trained parts included.  teacher: sources of the path of each exit
-    of a frozen teacher.  live: whether the network itself is the teacher.  needs: keys of the nodes it
-    starts from.
+    start: the source of every part that the loss reads, trained parts included.  teacher: sources of
+    the path of each exit of a frozen teacher.  live: whether the network itself is the teacher.  needs:
+    keys of the nodes it starts from.
     """
 
     key: str

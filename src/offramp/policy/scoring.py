@@ -74,6 +74,8 @@ def said(name: str, logits: Array, past: Past) -> Array:
 def all_said(name: str, logits: Array, final: bool = True) -> Array:
     """`said` of every exit, all exits before it run. logits: [N, E, C]; final: whether the last is the
     network's final exit, which answers by its own logits in any case. Returns [N, E, C]."""
+    if not SCORES[name].together:
+        return logits
     past: Past = None
     found = []
     for exit in range(logits.shape[1]):

@@ -250,10 +250,10 @@ class Manifest(Record):
     an image that leaves there, every exit before it asked) and parameters (of the network cut off
     there) have one entry for each.  places: of every exit of the network, in order of their numbers.
     final: by exit, where the weights on its path come from.  owners: the trunk of each exit of the
-    network. carry: the share of the answer before that exits add to their heads' logits; logits and
-    metrics are of answers. backbone_macs: of the plain network. part_macs: of its segments, and of
-    all exits' heads; empty where it was trained before that was kept. metrics: by split. initial: a
-    hash of the weights that training began with, where they were given. input_shape: channels,
+    network.  carry: the share of the answer before that exits add to their heads' logits; logits and
+    metrics are of answers.  backbone_macs: of the plain network.  part_macs: of its segments, and of
+    all exits' heads; empty where it was trained before that was kept.  metrics: by split.  initial: a
+    hash of the weights that training began with, where they were given.  input_shape: channels,
     height, width. mean, std: one a channel.
     """
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from offramp.analysis.tradeoff import Answers
+from offramp.policy.quality import Bound, oracle
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at
@@ -37,11 +39,11 @@ def leaving(runs: Runs) -> list[Table]:
         trials = [t for t in chosen if t.strategy == name]
         row = rows[name] = {"strategy": name}
         row |= _spread("area", [found[t.id].answers.area(low, high) for t in trials])
-        chances = [found[t.id].answers.regret() for t in trials]
-        row |= _spread("best", [best for best, _, _ in chances])
+        chances = [regret(found[t.id].answers) for t in trials]
+        row |= _spread("best", [best.accuracy for best, _ in chances])
         pairs = zip(trials, chances, strict=True)
-        row |= _spread("compute", [spent / t.manifest.backbone_macs for t, (_, spent, _) in pairs])
-        row |= _spread("regret", [regret for _, _, regret in chances])
+        row |= _spread("compute", [best.macs / t.manifest.backbone_macs for t, (best, _) in pairs])
+        row |= _spread("regret", [lost for _, lost in chances])
         for exit in runs.exits:
             row |= _spread(f"aurc_{exit}", [v for t in trials for v in _aurc(runs, t, exit)])
     columns = (
@@ -58,6 +60,13 @@ def leaving(runs: Runs) -> list[Table]:
     title = f"Where images leave: {runs.place}"
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return [Table(runs.name("leaving"), "compute", title, CAPTION, frame, columns, about=runs.about)]
+
+
+def regret(answers: Answers) -> tuple[Bound, float]:
+    """The best choice of exits, which no score knows; and how much less accurate thresholds are that
+    spend as much."""
+    best = oracle(answers.right, answers.macs)
+    return best, best.accuracy - float(answers.accuracy(max(best.macs, answers.cheapest)))
 
 
 def _spread(key: str, values: list[float]) -> dict[str, float]:
