@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ BUSY = "503"
 SLOW = "slow"
 SKEWED = "403"
 IGNORES_CONDITIONS = "unconditional"
+SAYS_LESS = "412 alone"  # as Ceph and MinIO do, which do not name the condition that failed
 KINDS = (CUT, LOST, HALF, BROKEN, BUSY, SLOW)
 SLOW_S = 0.3
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
@@ -92,6 +94,8 @@ def before(upstream: str, port: int = 0) -> Iterator[Proxy]:
             if kind == LOST:
                 self._cut()
                 return
+            if kind == SAYS_LESS:
+                data = re.sub(rb"<Condition>.*</Condition>", b"", data)
             length = len(data) or int(answer.headers.get("Content-Length") or 0)
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP}
             self._answer(answer.status, kept, data, length, half=kind == HALF)

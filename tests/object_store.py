@@ -1,12 +1,18 @@
-"""A real S3 API on the loopback, in a process of its own that ends with this one."""
+"""A real S3 API on the loopback, in a process of its own that ends with this one.
+
+OFFRAMP_TEST_S3=http://127.0.0.1:7480 takes a server that is there, such as Ceph's gateway, with the keys
+of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.request import Request, urlopen
+
+from botocore.session import get_session
 
 SERVE = """
 import sys
@@ -16,9 +22,10 @@ server.start()
 print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
 """
+GIVEN = os.environ.get("OFFRAMP_TEST_S3")
 CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_ACCESS_KEY_ID": os.environ["AWS_ACCESS_KEY_ID"] if GIVEN else "testing",
+    "AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"] if GIVEN else "testing",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
@@ -26,7 +33,10 @@ CREDENTIALS = {
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """The address of a server that knows no bucket yet."""
+    """The address of a server that knows no bucket yet, or of the one that is given."""
+    if GIVEN:
+        yield GIVEN
+        return
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SERVE],
         stdin=subprocess.PIPE,
@@ -45,5 +55,12 @@ def serving() -> Iterator[str]:
 
 
 def make_bucket(endpoint: str, name: str) -> None:
-    with urlopen(Request(f"{endpoint}/{name}", method="PUT")) as answer:
-        assert answer.status == 200
+    client = get_session().create_client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    )
+    client.create_bucket(Bucket=name)
+    client.close()

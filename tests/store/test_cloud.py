@@ -20,7 +20,8 @@ import torch
 from store_kit import forked, node, record, trial
 
 import faulty_proxy
-from faulty_proxy import CUT, HALF, IGNORES_CONDITIONS, KINDS, LOST, SKEWED, Proxy, every
+import object_store
+from faulty_proxy import CUT, HALF, IGNORES_CONDITIONS, KINDS, LOST, SAYS_LESS, SKEWED, Proxy, every
 from offramp.store import cloud, local_cache, locks, remote
 from offramp.store import store as stores
 from offramp.store.archive import NODE
@@ -575,12 +576,25 @@ def test_an_address_of_no_kind() -> None:
     refuses("no store can lie at ftps3://x .*use s3://… or gs://…", Store, "ftps3://x")
 
 
+@pytest.mark.skipif(object_store.GIVEN is not None, reason="it checks signatures, so headers stay")
 def test_an_object_store_that_replaces_what_is_there_is_refused(s3: str, proxy: Proxy) -> None:
     proxy.fault = lambda *_: IGNORES_CONDITIONS
     store = Store(s3)
     refuses("makes an object although it is there", store.lock, "k")
     proxy.fault = lambda *_: None
     store.lock("k").release()
+
+
+def test_an_object_that_is_there_is_told_by_the_status_alone(s3: str, proxy: Proxy) -> None:
+    store = Store(s3)
+    store._begin()
+    write = partial(store._files.write_folder, over=False)
+    for kind in (None, SAYS_LESS):
+        proxy.fault = lambda *_, kind=kind: kind
+        assert write({"node.json": b"{}"}, NODE.folder, f"k{kind}")
+        assert not write({"node.json": b"[]"}, NODE.folder, f"k{kind}")
+    with store.lock("k"):
+        assert Store(s3).try_lock("k") is None
 
 
 def test_memory_is_a_store_too() -> None:

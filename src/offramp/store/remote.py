@@ -174,6 +174,8 @@ class Remote:
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:
+                if _condition_failed(error):
+                    raise FileExistsError(str(where)) from error
                 answers = False
                 spent = time.monotonic() - began
                 if not is_away(error):
@@ -216,6 +218,14 @@ class Remote:
     def _no_bucket(self) -> str:
         bucket = self._root.partition("/")[0]
         return f"there is no bucket '{bucket}' for {self.url}; make it first, or name another place"
+
+
+def _condition_failed(error: Exception) -> bool:
+    """Whether an object was not made because it is there (HTTP 412). s3fs knows that of Amazon's answers
+    alone, which name the condition; those of Ceph and MinIO do not."""
+    response = getattr(error.__cause__, "response", None)  # of botocore
+    said = response.get("ResponseMetadata") if isinstance(response, dict) else None
+    return isinstance(said, dict) and said.get("HTTPStatusCode") == 412
 
 
 def is_away(error: BaseException) -> bool:
