@@ -57,13 +57,14 @@ class Idle:
     """A cluster whose machines say that they have done what they have not."""
 
     cluster: clusters.Cluster
+    work: Any
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cluster, name)
 
     def submit(self, order: str, needs: clusters.Needs) -> Any:
         options = {"num_cpus": needs.cpus, "max_retries": 0, "num_returns": "streaming"}
-        return self.cluster.ray.remote(**options)(idle).remote(order)
+        return self.work.options(**options).remote(order)
 
 
 def idle(line: str) -> Iterator[str]:
@@ -81,7 +82,8 @@ def overhead(joined: clusters.Cluster, phases: int, rounds: int) -> Iterator[Res
     small = plan(replace(DEMO, seeds=tuple(range(10))))
     seeds = tuple(range(max(1, 10 * phases // len(small.nodes))))
     asked = plan(replace(DEMO, seeds=seeds))
-    times = [_driven(asked, Idle(joined)) / len(asked.nodes) for _ in range(1 + rounds)][1:]
+    nothing = Idle(joined, joined.ray.remote(idle))
+    times = [_driven(asked, nothing) / len(asked.nodes) for _ in range(1 + rounds)][1:]
     trials = len(asked.trials)
     note = f"seconds a phase: {len(asked.nodes)} phases and {trials} trials without work, two machines"
     yield middle("cluster: the driver's part of a phase", times, note=note)

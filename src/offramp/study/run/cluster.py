@@ -62,9 +62,11 @@ class Heard:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process has joined. own: whether this process started it."""
+    """A cluster that this process has joined. own: whether this process started it.
+    work: what a task does, sent to the machines once."""
 
     ray: Any = field(repr=False)
+    work: Any = field(repr=False)
     own: bool
     by_client: bool
 
@@ -88,17 +90,15 @@ class Cluster:
 
     def submit(self, order: str, needs: Needs) -> Any:
         """A task that does what an order says, as soon as there is room for it."""
-        from offramp.study.run import machine
-
-        options = {
+        options: dict[str, Any] = {
             "num_cpus": needs.cpus,
             "num_gpus": needs.gpus,
             "memory": needs.memory,
             "max_retries": 0,  # whoever listens starts it anew, and says so
         }
-        if self.by_client:  # which brings what a task says only when it has ended
-            return self.ray.remote(**options)(machine.work_through).remote(order)
-        return self.ray.remote(**options, num_returns="streaming")(machine.work).remote(order)
+        if not self.by_client:  # which brings what a task says only when it has ended
+            options["num_returns"] = "streaming"
+        return self.work.options(**options).remote(order)
 
     def hear(self, tasks: Sequence[Any], seconds: float) -> list[Heard]:
         """What tasks say next; nothing after so many seconds."""
@@ -147,6 +147,8 @@ def joined(where: str) -> Iterator[Cluster]:
 
     Raises OfframpError where Ray is not installed or too old, and where no cluster answers.
     """
+    from offramp.study.run import machine
+
     check_version()
     address = where if where.startswith(CLIENT) else os.environ.get("RAY_ADDRESS") or None
     with TemporaryDirectory(prefix="offramp-ray-", ignore_cleanup_errors=True) as folder:
@@ -167,7 +169,9 @@ def joined(where: str) -> Iterator[Cluster]:
                 "leave --on out"
             ) from None
         try:
-            yield Cluster(ray, own=address is None, by_client=(address or "").startswith(CLIENT))
+            by_client = (address or "").startswith(CLIENT)
+            work = ray.remote(machine.work_through if by_client else machine.work)
+            yield Cluster(ray, work, own=address is None, by_client=by_client)
         finally:
             ray.shutdown()
 
