@@ -35,7 +35,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def measure(quick: bool) -> Iterator[Result]:
     """Time of epochs of joint training; no bar: it is to know by."""
-    rounds, epochs, steps = (1, 2, 1) if quick else (5, 4, 6)
+    rounds, epochs, steps = (1, 2, 1) if quick else (3, 3, 4)
     with together({name: contender(trainer, AS_COMMAND, **how) for name, how in WAYS.items()}) as ways:
         for backbone in BACKBONES:
             times = in_turns(ways, rounds, backbone, epochs, steps)
