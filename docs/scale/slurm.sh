@@ -25,8 +25,8 @@ head=${nodes[0]}
 ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
 export RAY_ADDRESS=$ip:$port
 
-step() { # a node's part, as long as the job lasts
-  srun --nodes=1 --ntasks=1 --nodelist="$1" --overlap \
+step() { # a node's part, as long as the job lasts; what Ray says lies apart
+  srun --nodes=1 --ntasks=1 --nodelist="$1" --overlap --output="slurm-$SLURM_JOB_ID-%N.log" \
     ray start --block --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$gpus" --disable-usage-stats "${@:2}" &
 }
 
