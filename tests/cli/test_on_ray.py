@@ -141,7 +141,7 @@ def slurm(tmp_path: Path) -> subprocess.Popen[str]:
     given = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "n[1-3]"}
     return subprocess.Popen(
         ["bash", str(SCALE / "slurm.sh"), "study.yaml"],
-        env=os.environ | given | {"SLURM_CPUS_PER_TASK": "4"},
+        env=os.environ | given | {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4"},
         text=True,
     )
 
