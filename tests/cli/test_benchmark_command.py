@@ -136,6 +136,9 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
     for engine in ("eager", "onnxruntime"):
         for what in ("plain", "nothing leaves", "policy"):
             assert {(engine, what, 1), (engine, what, 8)} <= seen
+    taken = {(line["what"], line["batch"]): line["memory"] for line in report["lines"] if line["memory"]}
+    assert sorted(taken) == [("plain", 1), ("plain", 8), ("policy", 1), ("policy", 8)]
+    assert all(100_000 < memory < 500_000_000 for memory in taken.values())
     assert "not clearly better than chance" in report["unreliable"][0]
     status, out, _ = run(*words[:2], "--batch", "8", *QUICK, "--store", "elsewhere")
     assert status == 0 and "eager" not in out and "the plain backbone was not measured" in out

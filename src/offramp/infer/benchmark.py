@@ -17,11 +17,12 @@ from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
 from offramp.infer.image_files import checked_policy, doubts
 from offramp.infer.timing import Timing
-from offramp.meters import busy_cores
+from offramp.meters import busy_cores, not_measured
 from offramp.nets import ExitNetwork
 from offramp.policy import policy
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
+from offramp.study.run.costs import meter
 from offramp.study.run.trials import blank_network
 
 
@@ -84,10 +85,10 @@ def of_network(
     every = (*(1.0,) * (len(exits) - 1), None)  # asks every head
     asking = rule or Policy("confidence", exits, every, carry=net.carry)
     shares = known or (*(0.0,) * (len(exits) - 1), 1.0)
-    lines, seconds = yield from _torch(net, asking, shares, asked)
+    done = yield from _torch(net, asking, shares, asked)
     where = {**torch_timing.machine(next(net.parameters()).device), "threads": _threads(asked)}
-    notes = () if known is None else (_NOTE,)
-    return Benchmark(name, exits, known, lines, seconds, where, busy, notes)
+    notes = (*(() if known is None else (_NOTE,)), *done.notes)
+    return Benchmark(name, exits, known, done.lines, done.compile_seconds, where, busy, notes)
 
 
 def of_bundle(
@@ -121,9 +122,11 @@ def of_bundle(
             )
         )
     lines, seconds = list(found.lines), None
+    notes += found.notes
     if net is not None:
-        torch_lines, seconds = yield from _torch(net, rule, shares, asked)
-        lines += torch_lines
+        done = yield from _torch(net, rule, shares, asked)
+        lines += done.lines
+        seconds = done.compile_seconds
     where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
     parts = (tuple(lines), seconds, where, busy, tuple(notes), found.unreliable)
     return Benchmark(str(folder), rule.exits, shares, *parts)
@@ -139,27 +142,38 @@ def _threads(asked: BenchmarkOptions) -> int:
     return asked.threads or torch.get_num_threads()
 
 
+@dataclass(frozen=True)
+class _Torch:
+    """What was measured in torch. compile_seconds: of first calls.  notes: as of `Benchmark`."""
+
+    lines: tuple[Timing, ...]
+    compile_seconds: float | None
+    notes: tuple[str, ...]
+
+
 def _torch(
     net: ExitNetwork, rule: Policy, shares: Sequence[float], asked: BenchmarkOptions
-) -> Generator[str, None, tuple[tuple[Timing, ...], float | None]]:
+) -> Generator[str, None, _Torch]:
     before = torch.get_num_threads()
     lines: list[Timing] = []
     compiling: float | None = None
     try:
         if asked.threads is not None:
             torch.set_num_threads(asked.threads)
-        for backend in (None, asked.backend) if asked.backend else (None,):
-            for batch in asked.batches:
-                yield f"torch, {'eager' if backend is None else 'compiled'}, batch {batch}"
-                found = torch_timing.benchmark(
-                    net, rule, shares, batch, backend, asked.repeats, asked.seconds
-                )
-                lines += found.lines
-                if backend is not None:
-                    compiling = (compiling or 0.0) + found.first_calls
+        with meter(next(net.parameters()).device) as running:
+            for backend in (None, asked.backend) if asked.backend else (None,):
+                for batch in asked.batches:
+                    yield f"torch, {'eager' if backend is None else 'compiled'}, batch {batch}"
+                    found = torch_timing.benchmark(
+                        net, rule, shares, batch, backend, asked.repeats, asked.seconds, running
+                    )
+                    lines += found.lines
+                    if backend is not None:
+                        compiling = (compiling or 0.0) + found.first_calls
+            notes = tuple(not_measured(running))
     finally:
         torch.set_num_threads(before)
-    return tuple(lines), compiling
+    return _Torch(tuple(lines), compiling, notes)
 
 
 def _network(

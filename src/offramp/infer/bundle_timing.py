@@ -9,7 +9,7 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,20 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.infer.timing import Timing, interleaved, mixture, places, timing
+from offramp.infer.draw import Drawn, joules, peak, resident
+from offramp.infer.timing import (
+    PLAIN,
+    POLICY,
+    STAYS,
+    WARM_UP,
+    Runs,
+    Timing,
+    interleaved,
+    mixture,
+    places,
+    timing,
+)
+from offramp.meters import NO_GPU, Meter, Missing, find_packages, not_measured
 from offramp.policy import scoring
 
 ENGINE = "onnxruntime"
@@ -28,7 +41,7 @@ NEVER, ALWAYS = float("inf"), float("-inf")
 @dataclass(frozen=True)
 class BundleTask:
     """bundle: its folder.  plain: a graph of the backbone without exits, or None.  shares: of images
-    that leave at each of the bundle's stages."""
+    that leave at each of the bundle's stages.  alone: the one thing of which only memory is measured."""
 
     bundle: str
     plain: str | None
@@ -37,27 +50,42 @@ class BundleTask:
     threads: int
     repeats: int
     seconds: float
+    alone: str | None = None
 
 
 @dataclass(frozen=True)
 class BundleTimes:
-    """version: of onnxruntime.  unreliable: why the bundle's answers are not to be trusted, if so."""
+    """version: of onnxruntime.  unreliable: why the bundle's answers are not to be trusted, if so.
+    notes: what could not be measured, and why."""
 
     lines: tuple[Timing, ...]
     version: str
     unreliable: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def measure(asked: BundleTask) -> BundleTimes:
-    """Ask a new process. Raises OfframpError with what it said, such as a changed file's name."""
+    """Ask new processes: one for the times, and one more for the memory of each network and batch size.
+    Raises OfframpError with what they said, such as a changed file's name."""
+    answer = _asked(asked)
+    lines = [Timing(**each) for each in answer["lines"]]
+    early = any(line.what == POLICY for line in lines)
+    for at, line in enumerate(lines):
+        if line.what in ((PLAIN, POLICY) if early else (PLAIN, STAYS)):
+            told = _asked(replace(asked, alone=line.what, batches=(line.batch,)))
+            lines[at] = replace(line, memory=told["memory"])
+    unreliable, notes = tuple(answer["unreliable"]), tuple(answer["notes"])
+    return BundleTimes(tuple(lines), answer["version"], unreliable, notes)
+
+
+def _asked(task: BundleTask) -> dict[str, Any]:
     command = [sys.executable, "-m", "offramp.infer.bundle_timing"]
-    done = subprocess.run(command, input=json.dumps(asdict(asked)), capture_output=True, text=True)
+    done = subprocess.run(command, input=json.dumps(asdict(task)), capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines()
-        raise OfframpError(said[-1] if said else f"measuring {asked.bundle} failed without a word")
-    answer = json.loads(done.stdout)
-    lines = tuple(Timing(**each) for each in answer["lines"])
-    return BundleTimes(lines, answer["version"], tuple(answer["unreliable"]))
+        raise OfframpError(said[-1] if said else f"measuring {task.bundle} failed without a word")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def _measured(asked: BundleTask) -> dict[str, Any]:
@@ -65,48 +93,80 @@ def _measured(asked: BundleTask) -> dict[str, Any]:
 
     from offramp.bundle import runtime
 
+    before = resident()
+    plain = None if asked.plain is None else runtime.session(Path(asked.plain), asked.threads)
+    if asked.alone == PLAIN:
+        return {"memory": _memory(_plain_runs(plain, asked.batches[0]), before)}
     bundle = runtime.Bundle(asked.bundle, asked.threads)
     if len(asked.shares) != len(bundle.stages):
         raise runtime.BundleError(f"{asked.bundle} has {len(bundle.stages)} stages; give as many shares")
-    plain = None if asked.plain is None else runtime.session(Path(asked.plain), asked.threads)
+    if asked.alone is not None:
+        noise = _noise(asked.batches[0], (bundle.preprocessing.channels, *bundle.preprocessing.size))
+        return {"memory": _memory(_policy_runs(bundle, noise, asked), before)}
     lines: list[Timing] = []
-    for batch in asked.batches:
-        lines += _batch(bundle, plain, batch, asked)
-    about = {"version": onnxruntime.__version__, "unreliable": bundle.unreliable}
-    return {"lines": [asdict(each) for each in lines], **about}
+    with Meter(find_packages(), Missing(NO_GPU)) as meter:
+        for batch in asked.batches:
+            lines += _batch(bundle, plain, batch, asked, meter)
+        notes = not_measured(meter)
+    return {
+        "lines": [asdict(each) for each in lines],
+        "version": onnxruntime.__version__,
+        "unreliable": bundle.unreliable,
+        "notes": notes,
+    }
 
 
-def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask) -> list[Timing]:
-    height, width = bundle.preprocessing.size
-    shape = (batch, bundle.preprocessing.channels, height, width)
-    noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    stays = _ruled(bundle, [NEVER] * len(bundle.stages))
-    runs: dict[str, Callable[[], object]] = {"nothing leaves": partial(stays.run, noise)}
-    if plain is not None:
-        runs["plain"] = partial(plain.run, None, {plain.get_inputs()[0].name: noise})
-    early = any(share > 0 for share in asked.shares[:-1])
-    mean = None
-    if batch == 1 and early:
-        for at in _seen(asked):
-            alone = [ALWAYS if i == at else NEVER for i in range(len(bundle.stages))]
-            runs[f"policy {at}"] = partial(_ruled(bundle, alone).run, noise)
-    elif early:
-        policy = _with_shares(bundle, noise, asked.shares)
-        runs["policy"] = partial(policy.run, noise)
-        mean = float(policy.run(noise).compute.mean()) * bundle._plain_macs
-    runs |= _stage_runs(bundle, noise)
+def _memory(runs: Runs, before: int) -> int:
+    for _ in range(1 + WARM_UP):
+        for run in runs.values():
+            run()
+    return max(0, peak() - before)
+
+
+def _noise(batch: int, shape: Sequence[int]) -> Any:
+    return np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
+
+
+def _plain_runs(plain: Any, batch: int) -> Runs:
+    (given,) = plain.get_inputs()
+    return {PLAIN: partial(plain.run, None, {given.name: _noise(batch, given.shape[1:])})}
+
+
+def _policy_runs(bundle: Any, noise: Any, asked: BundleTask) -> Runs:
+    """The policy: for single images one run an exit that any leave at. Where none leaves early, the
+    network as it is when nothing leaves."""
+    if not any(share > 0 for share in asked.shares[:-1]):
+        return {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
+    if len(noise) > 1:
+        return {POLICY: partial(_with_shares(bundle, noise, asked.shares).run, noise)}
+    runs: Runs = {}
+    for at in _seen(asked):
+        alone = [ALWAYS if i == at else NEVER for i in range(len(bundle.stages))]
+        runs[f"policy {at}"] = partial(_ruled(bundle, alone).run, noise)
+    return runs
+
+
+def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask, meter: Meter) -> list[Timing]:
+    noise = _noise(batch, (bundle.preprocessing.channels, *bundle.preprocessing.size))
+    policy = _policy_runs(bundle, noise, asked)
+    stays: Runs = {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
+    whole = stays if plain is None else {**_plain_runs(plain, batch), **stays}
+    runs = {**whole, **policy, **_stage_runs(bundle, noise)}
     found = interleaved(runs, lambda: None, asked.repeats, asked.seconds)
+    drawn = {n: Drawn(joules(run, batch, meter)) for n, run in {**whole, **policy}.items()}
     spent = [stage.macs for stage in bundle.stages]
-    lines = [timing(ENGINE, "nothing leaves", batch, found["nothing leaves"], spent[-1])]
+    lines = [timing(ENGINE, STAYS, batch, found[STAYS], spent[-1], drawn[STAYS])]
     if plain is not None:
-        lines.insert(0, timing(ENGINE, "plain", batch, found["plain"], bundle._plain_macs))
-    if batch == 1 and early:
-        parts = [found[f"policy {at}"] for at in _seen(asked)]
+        plain_macs = bundle._plain_macs
+        lines.insert(0, timing(ENGINE, PLAIN, batch, found[PLAIN], plain_macs, drawn[PLAIN]))
+    if POLICY in policy:
+        mean = float(policy[POLICY]().compute.mean()) * bundle._plain_macs
+        lines.append(timing(ENGINE, POLICY, batch, found[POLICY], mean, drawn[POLICY]))
+    elif STAYS not in policy:
+        parts = [(found[f"policy {at}"], drawn[f"policy {at}"]) for at in _seen(asked)]
         shares = [asked.shares[at] for at in _seen(asked)]
         mean = sum(asked.shares[at] * spent[at] for at in _seen(asked))
-        lines.append(mixture(ENGINE, batch, parts, shares, mean))
-    elif early:
-        lines.append(timing(ENGINE, "policy", batch, found["policy"], mean))
+        lines.append(mixture(ENGINE, parts, shares, mean))
     for at, stage in enumerate(bundle.stages):
         own, name = spent[at] - (spent[at - 1] if at else 0), f"stage {stage.exit}"
         lines.append(timing(ENGINE, name, batch, found[name], own))
@@ -117,9 +177,9 @@ def _seen(asked: BundleTask) -> list[int]:
     return [at for at, share in enumerate(asked.shares) if share > 0]
 
 
-def _stage_runs(bundle: Any, noise: Any) -> dict[str, Callable[[], object]]:
+def _stage_runs(bundle: Any, noise: Any) -> Runs:
     held: dict[int | None, list[Any]] = {None: [noise]}
-    runs: dict[str, Callable[[], object]] = {}
+    runs: Runs = {}
     for at, stage in enumerate(bundle.stages):
         runs[f"stage {stage.exit}"] = partial(stage.run, held[stage.after])
         _, *held[at] = stage.run(held[stage.after])

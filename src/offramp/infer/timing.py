@@ -10,6 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from offramp.infer.draw import NOTHING, Drawn
+
+Runs = dict[str, Callable[[], Any]]
+PLAIN, STAYS, POLICY = WHOLE = ("plain", "nothing leaves", "policy")
 WARM_UP = 2
 LEAST = 5  # rounds, however long they take
 
@@ -90,7 +94,8 @@ def mixed(times: Sequence[Times], shares: Sequence[float]) -> Times:
 class Timing:
     """A measurement. engine: eager, compiled or onnxruntime.  what: plain, nothing leaves, policy, or a
     stage.  batch: images at once.  seconds: of a batch, by p50 and p95.  rate: images a second.  macs:
-    of an image on average; None where it is not known.  repeats: samples."""
+    of an image on average; None where it is not known.  repeats: samples.  joules: of an image;
+    memory: bytes that it takes beside libraries, where they were measured."""
 
     engine: str
     what: str
@@ -100,21 +105,30 @@ class Timing:
     rate: float
     macs: float | None
     repeats: int
+    joules: float | None = None
+    memory: int | None = None
 
 
-def timing(engine: str, what: str, batch: int, times: Times, macs: float | None) -> Timing:
-    return Timing(engine, what, batch, times.p50, times.p95, batch / times.p50, macs, len(times.samples))
+def timing(
+    engine: str, what: str, batch: int, times: Times, macs: float | None, drawn: Drawn = NOTHING
+) -> Timing:
+    parts = (times.p50, times.p95, batch / times.p50, macs, len(times.samples))
+    return Timing(engine, what, batch, *parts, drawn.joules, drawn.memory)
 
 
 def mixture(
-    engine: str, batch: int, parts: Sequence[Times], shares: Sequence[float], macs: float | None
+    engine: str, parts: Sequence[tuple[Times, Drawn]], shares: Sequence[float], macs: float | None
 ) -> Timing:
-    """The line of a policy for single images: parts, by exit, of images that leave there. Its rate is
-    that of the mean, which the share of slow images moves and a single slow call does not."""
-    all_of_it = mixed(parts, shares)
-    mean = sum(share * t.p50 for t, share in zip(parts, shares, strict=True) if share > 0)
-    count = min(len(t.samples) for t, share in zip(parts, shares, strict=True) if share > 0)
-    return Timing(engine, "policy", batch, all_of_it.p50, all_of_it.p95, batch / mean, macs, count)
+    """The line of a policy for single images: what was seen, by exit, of images that leave there. Its
+    rate is that of the mean, which the share of slow images moves and a single slow call does not."""
+    there = [(times, drawn, share) for (times, drawn), share in zip(parts, shares, strict=True) if share]
+    times = mixed([times for times, _, _ in there], [share for _, _, share in there])
+    mean = sum(share * times.p50 for times, _, share in there)
+    joules = [share * drawn.joules for _, drawn, share in there if drawn.joules is not None]
+    memory = max((drawn.memory for _, drawn, _ in there if drawn.memory is not None), default=None)
+    energy = sum(joules) if len(joules) == len(there) else None
+    count = min(len(times.samples) for times, _, _ in there)
+    return Timing(engine, POLICY, 1, times.p50, times.p95, 1 / mean, macs, count, energy, memory)
 
 
 def places(shares: Sequence[float], count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:

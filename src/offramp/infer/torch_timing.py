@@ -13,10 +13,23 @@ from typing import Any
 import torch
 
 from offramp import device as devices
+from offramp.infer.draw import NOTHING, Drawn, joules
 from offramp.infer.predictor import Predictor
 from offramp.infer.stages import stages
-from offramp.infer.timing import Times, Timing, interleaved, mixture, places, timing
-from offramp.meters import BUSY, busy_cores
+from offramp.infer.timing import (
+    PLAIN,
+    POLICY,
+    STAYS,
+    WHOLE,
+    Runs,
+    Times,
+    Timing,
+    interleaved,
+    mixture,
+    places,
+    timing,
+)
+from offramp.meters import BUSY, Meter, busy_cores
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, backbone
 from offramp.policy import scoring
@@ -26,7 +39,6 @@ from offramp.policy.policy import Policy
 from offramp.store.provenance import provenance
 from offramp.study.trained import network_costs
 
-Runs = dict[str, Callable[[], object]]
 SPREAD = 1.25  # of the median: what nine rounds of ten may take at most
 
 
@@ -167,24 +179,34 @@ def benchmark(
     backend: str | None = None,
     repeats: int = 50,
     seconds: float = 20.0,
+    meter: Meter | None = None,
 ) -> Measured:
     """The plain backbone, the network when nothing leaves, the policy, and every stage, side by side.
 
     shares: of images that leave at each of the policy's exits. What leaves where is laid down
     beforehand, with those shares and in random order; scores are computed and compared all the same.
+    meter: with one, energy is measured too.
     """
     device = next(net.parameters()).device
     images = noise(net, batch, device)
     began = perf_counter()
-    runs = {"plain": plain_run(net, images, backend), **stage_runs(net, images, None, backend)}
+    runs = {PLAIN: plain_run(net, images, backend), **stage_runs(net, images, None, backend)}
     runs |= policy_runs(Predictor(net, policy, backend), images, shares, repeats)
     for run in runs.values():
         run()
     devices.synchronize(device)
     first_calls = perf_counter() - began
-    found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
+    wait = partial(devices.synchronize, device)
+    found = interleaved(runs, wait, repeats, seconds)
+    drawn: dict[str, Drawn] = {}
+    if meter is not None:
+        for name in (name for name in runs if name.startswith(WHOLE)):
+            devices.peak_memory(device)
+            energy = joules(runs[name], batch, meter, wait)
+            runs[name]()
+            drawn[name] = Drawn(energy, devices.peak_memory(device))
     engine = "eager" if backend is None else "compiled"
-    return Measured(tuple(_lines(net, policy, shares, batch, engine, found)), first_calls)
+    return Measured(tuple(_lines(net, policy, shares, batch, engine, found, drawn)), first_calls)
 
 
 def policy_runs(
@@ -193,14 +215,14 @@ def policy_runs(
     """`nothing leaves`, and `policy`: for single images one run an exit that any leave at."""
     device, batch, last = images.device, len(images), len(shares) - 1
     stay = torch.full((batch,), last, device=device)
-    runs: Runs = {"nothing leaves": partial(predictor, images, stay)}
+    runs: Runs = {STAYS: partial(predictor, images, stay)}
     if batch == 1:
         for at, share in enumerate(shares):
             if share > 0:
                 runs[f"policy {at}"] = partial(predictor, images, torch.tensor([at], device=device))
     elif any(shares[:last]):
         drawn = [torch.from_numpy(places(shares, batch, turn)) for turn in range(repeats)]
-        runs["policy"] = _Turns(predictor, images, [one.to(device) for one in drawn])
+        runs[POLICY] = _Turns(predictor, images, [one.to(device) for one in drawn])
     return runs
 
 
@@ -224,21 +246,23 @@ def _lines(
     shares: Sequence[float],
     batch: int,
     engine: str,
-    found: dict[str, Times],
+    found: Mapping[str, Times],
+    drawn: Mapping[str, Drawn],
 ) -> list[Timing]:
     costs = network_costs(net, list(net.trunk_of), list(policy.exits))
     spent = policy.macs(costs)
     plain = sum(net.macs(part) for part in backbone(net.exits))
     mean = sum(share * each for share, each in zip(shares, spent, strict=True))
     lines = [
-        timing(engine, "plain", batch, found["plain"], plain),
-        timing(engine, "nothing leaves", batch, found["nothing leaves"], spent[policy.active[-1]]),
+        timing(engine, PLAIN, batch, found[PLAIN], plain, drawn.get(PLAIN, NOTHING)),
+        timing(engine, STAYS, batch, found[STAYS], spent[policy.active[-1]], drawn.get(STAYS, NOTHING)),
     ]
     if batch == 1 and any(share > 0 for share in shares[:-1]):
-        parts = [found.get(f"policy {at}", Times(())) for at in range(len(shares))]
-        lines.append(mixture(engine, batch, parts, shares, mean))
-    elif "policy" in found:
-        lines.append(timing(engine, "policy", batch, found["policy"], mean))
+        names = [f"policy {at}" for at in range(len(shares))]
+        parts = [(found.get(name, Times(())), drawn.get(name, NOTHING)) for name in names]
+        lines.append(mixture(engine, parts, shares, mean))
+    elif POLICY in found:
+        lines.append(timing(engine, POLICY, batch, found[POLICY], mean, drawn.get(POLICY, NOTHING)))
     for i in range(1, net.exits + 1):
         for kind in ("segment", "head"):
             macs = net.macs(Part("segment" if kind == "segment" else "head", i))

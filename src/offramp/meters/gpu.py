@@ -8,6 +8,7 @@ from typing import Any
 
 from offramp.meters.missing import Missing
 
+NO_GPU = "this runs on no GPU"
 Nvml = Any  # the module pynvml, or one with its functions
 
 
@@ -47,7 +48,7 @@ class Gpu:
 def find_gpu(uuid: str | None, nvml: Nvml | None = None) -> Gpu | Missing:
     """The GPU of this UUID (None: the run uses none)."""
     if uuid is None:
-        return Missing("this runs on no GPU")
+        return Missing(NO_GPU)
     if nvml is None:
         try:
             nvml = importlib.import_module("pynvml")

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from offramp.meters.gpu import Gpu
+from offramp.meters.gpu import NO_GPU, Gpu
 from offramp.meters.missing import Missing
 from offramp.meters.rapl import Packages
 
@@ -185,6 +185,15 @@ class Meter:
             gpu_watts=gpu.watts() if gpu else None,
             gpu_bytes=gpu.memory() if gpu else None,
         )
+
+
+def not_measured(meter: Meter) -> list[str]:
+    """A line for each meter that a user might expect and that is not there."""
+    return [
+        f"{name} is not measured: {missing}"
+        for name, missing in meter.missing.items()
+        if missing.reason != NO_GPU
+    ]
 
 
 def _resident(tree: psutil.Process) -> int:

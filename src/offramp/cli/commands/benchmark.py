@@ -16,7 +16,7 @@ from offramp.cli.render import emit, say
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.terminal import show, split, table
-from offramp.units import counted, duration, macs
+from offramp.units import counted, duration, macs, size
 
 if TYPE_CHECKING:
     from offramp.infer.benchmark import Benchmark
@@ -51,7 +51,8 @@ def benchmark(
     """Time a network with and without leaving early.
 
     Four things are timed in turns: the plain network, the network when nothing leaves, the network
-    under its policy, and each stage alone. MACs stand beside milliseconds. A bundle is timed in
+    under its policy, and each stage alone. MACs stand beside milliseconds, energy where there is a
+    meter, and of a bundle the memory that each takes beside libraries. A bundle is timed in
     onnxruntime, on the CPU, in a process of its own; where the store holds its trial, in torch too. Use
     a quiet machine.
 
@@ -136,23 +137,30 @@ def _show(found: Benchmark, figure: Path | None) -> None:
 
 
 def _whole(found: Benchmark, batch: int) -> None:
-    from offramp.report.figures.speed import WHOLE
+    from offramp.infer.timing import WHOLE
 
     lines = [line for line in found.lines if line.batch == batch and line.what in WHOLE]
     plain = {line.engine: line.rate for line in lines if line.what == "plain"}
+    drawn, taken = (
+        any(getattr(line, name) is not None for line in lines) for name in ("joules", "memory")
+    )
     rows = []
     for line in lines:
         spent = "–" if line.macs is None else macs(line.macs)
         faster = f"{line.rate / plain[line.engine]:.2f} ×" if line.engine in plain else "–"
         times = f"{1000 * line.p50:.4g}", f"{1000 * line.p95:.4g}", f"{line.rate:,.0f}"
-        rows.append((line.engine, line.what, spent, *times, faster))
+        energy = "–" if line.joules is None else f"{1000 * line.joules:.4g}"
+        memory = "–" if line.memory is None else size(line.memory)
+        more = [*([energy] if drawn else []), *([memory] if taken else [])]
+        rows.append((line.engine, line.what, spent, *times, faster, *more))
     titles = ["MACs", "p50 ms", "p95 ms", "images/s", "speed-up"]
+    titles += [*(["mJ/image"] if drawn else []), *(["memory"] if taken else [])]
     show(table(["engine", "network"], titles, rows), f"{counted(batch, 'image')} at once")
 
 
 def _stages(found: Benchmark) -> None:
     """Each stage alone: MACs, and the median at each batch size."""
-    from offramp.report.figures.speed import WHOLE
+    from offramp.infer.timing import WHOLE
 
     for engine in dict.fromkeys(line.engine for line in found.lines):
         lines = [one for one in found.lines if one.engine == engine and one.what not in WHOLE]

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from offramp.infer.timing import Timing
+from offramp.infer.timing import WHOLE, Timing
 from offramp.report.figures.chart import Json, inline, number, panel, spec, word
 from offramp.report.model import Figure
 
-WHOLE = ("plain", "nothing leaves", "policy")
 COLORS = ("#8c8c8c", "#b07c2a", "#1f6fb2")
 
 

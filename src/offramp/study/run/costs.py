@@ -22,7 +22,6 @@ USED = (
     *("energy_cpu_j", "energy_gpu_j"),
     *("power_cpu_mean_w", "power_gpu_mean_w", "power_cpu_peak_w", "power_gpu_peak_w"),
 )
-NO_GPU = "this runs on no GPU"
 
 
 @contextmanager
@@ -35,15 +34,6 @@ def meter(device: torch.device) -> Iterator[Meter]:
 def gpu_of(device: torch.device) -> Gpu | Missing:
     """The meters of the GPU that torch calls `device`, which NVML may count otherwise."""
     return find_gpu(devices.nvidia_uuid(device))
-
-
-def not_measured(meter: Meter) -> list[str]:
-    """A line for each meter that a user might expect and that is not there."""
-    return [
-        f"{name} is not measured: {missing}"
-        for name, missing in meter.missing.items()
-        if missing.reason != NO_GPU
-    ]
 
 
 def charge(trainees: Sequence[Trainee], meter: Meter) -> None:

@@ -28,7 +28,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
 from offramp.errors import Changed, OfframpError, Unwritable
 from offramp.hashing import plain
-from offramp.meters import Meter, usable_cores
+from offramp.meters import Meter, not_measured, usable_cores
 from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
@@ -149,7 +149,7 @@ class Run:
     def _rest(self) -> Iterator[events.Event]:
         """Once before training: what the machine draws meanwhile is known then."""
         if self.plan.study.execution.mode == "plain":  # where costs are results
-            yield from map(events.Note, costs.not_measured(self.meter))
+            yield from map(events.Note, not_measured(self.meter))
         self.meter.rest()
 
     def _wait(self, nodes: Sequence[Node]) -> events.Waiting:
