@@ -17,7 +17,7 @@ from offramp.bundle.runtime import Bundle
 from offramp.data import DataSpec, load
 from offramp.policy import policy as policies
 from offramp.policy.calibrate import calibrate, target
-from offramp.policy.candidates import SplitLogits
+from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
@@ -69,6 +69,19 @@ def test_what_costs_more_than_is_allowed_is_refused(store: Store, tmp_path: Path
         r"int8 costs -?\d+\.\d\d points .* --int8-loss", export_to, tmp_path / "b", store, rule, asked
     )
     assert not (tmp_path / "b").exists()
+
+
+def test_thresholds_are_solved_again_as_they_were(store: Store) -> None:
+    trained = trial.read(store, "joint")
+    rows = (trained.validation, trained.calibration)
+    limit = target(max_accuracy_loss=0.1)
+    found = [
+        trial.policy_of(trained, calibrate(*rows, trained.costs, limit, Search(survivors=survivors)))
+        for survivors in (False, True)
+    ]
+    assert found[0].thresholds != found[1].thresholds
+    for rule in found:
+        assert trial.solved_again(trained, rule).thresholds == rule.thresholds
 
 
 def test_without_the_images_there_is_no_int8(store: Store, tmp_path: Path) -> None:

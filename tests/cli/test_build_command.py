@@ -18,6 +18,7 @@ from PIL import Image
 from torchvision import models
 from torchvision.models import squeezenet1_1
 
+from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.data import Data, DataSpec, load, normalize
 from offramp.nets import NetSpec
@@ -92,9 +93,16 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 120
     again = cli(*words)
     assert again.code == 2 and "holds a bundle already" in again.err
-    forced = cli(*words, "--force", "--json")
+    engine = tmp_path / "ort" / "dist"
+    engine.mkdir(parents=True)
+    for name in web.RUNTIME:
+        (engine / name).write_text("")
+    small = ("--int8", "--int8-loss", "0.9", "--web", "site", "--onnxruntime-web", "ort")
+    forced = cli(*words, *small, "--force", "--json")
     assert forced.code == 0, forced.err  # found in the store
-    assert json.loads(forced.out)["card"]["trial"] == card["trial"]
+    made = json.loads(forced.out)
+    assert made["card"]["trial"] == card["trial"] and made["card"]["precision"] == "int8"
+    assert made["web"] == "site" and (tmp_path / "site" / "index.html").is_file()
 
 
 def _test_files(photos: Path) -> tuple[str, ...]:
@@ -274,6 +282,9 @@ def test_heads_alone_train_on_a_published_network(
         (("--backbone", "resnet"), "did you mean 'resnet"),
         (("--backbone", "torchvision/nope"), "nope"),
         (("--set", "seeds=[1,2]"), "one seed"),
+        (("--int8-loss", "0.1"), "--int8-loss is a share such as 0.01, and goes with --int8"),
+        (("--onnxruntime-web", "x"), "goes with --web"),
+        (("--web", "site", "--onnxruntime-web", "x"), "x has no onnxruntime-web"),
     ],
 )
 def test_mistakes_are_a_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], message: str) -> None:

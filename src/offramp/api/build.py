@@ -15,7 +15,7 @@ from offramp.analysis.recommend import Goal
 from offramp.api.steps import finished
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
-from offramp.bundle.export import Asked, export
+from offramp.bundle.export import Asked, export, int8_share
 from offramp.errors import OfframpError
 from offramp.policy import useful
 from offramp.policy.calibrate import OF_TIME, Limits, Target, calibrate, target
@@ -73,6 +73,7 @@ def build(
     measure: bool = True,
     force: bool = False,
     anyway: bool = False,
+    int8: bool | float = False,
     watch: Callable[[Event], None] | None = None,
     stage_times: str | Path | None = None,
     **limits: Unpack[Limits],
@@ -98,6 +99,7 @@ def build(
     check: compare the bundle's answers with PyTorch's.  measure: time its stages here.
     force: replace a bundle that is there.
     anyway: write one that is not to be trusted, marked as such.
+    int8: quantize the stages, as `Fitted.export` does.
     watch: is given every event of the training.
     stage_times: what stages take on a device, as `Fitted.calibrate` takes it; limits on latency need it.
     limits: as `Fitted.calibrate` takes them: exactly one, such as max_accuracy_loss=0.01.
@@ -142,7 +144,8 @@ def build(
                 watch(event)
             if isinstance(event, Failed):
                 raise OfframpError(event.reason)
-    asked = Asked(check=check, measure=measure, force=force, anyway=anyway)
+    allowed = int8_share(int8)
+    asked = Asked(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
     built = finished(deployed(chosen.plan, kept, limit, folder, asked, times))
     return replace(built, reasons=chosen.reasons)
 

@@ -302,7 +302,7 @@ class Fitted:
         what = "the whole test split" if len(pixels) == len(test) else f"{len(pixels):,} test images"
         images = self.normalize(pixels).cpu(), what
         net = self.net.copy().eval().cpu()
-        allowed = (bundle.INT8_LOSS if int8 is True else float(int8)) if int8 is not False else None
+        allowed = bundle.int8_share(int8)
         asked = bundle.Asked(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
         rule = self._bound(policy)
         known = (self._trained, self._manifest, Path(folder), asked, images)

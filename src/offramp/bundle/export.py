@@ -35,6 +35,11 @@ Splits = Mapping[str, tuple[Tensor, Tensor, Tensor]]
 """By name: images, [N, C, H, W], and the mean and deviation that normalize them."""
 
 
+def int8_share(int8: bool | float) -> float | None:
+    """The share of accuracy that int8 may cost: what is given, INT8_LOSS for True, None for False."""
+    return None if int8 is False else INT8_LOSS if int8 is True else float(int8)
+
+
 @dataclass(frozen=True)
 class Asked:
     """root: the folder of the data set's files, for the check, where the trial's is gone.  check:

@@ -152,6 +152,33 @@ StageTimesOption = Annotated[
         "--stage-times",
     ),
 ]
+Int8Option = Annotated[
+    bool,
+    flag("--int8", "Quantize the stages, and solve the thresholds again on what they answer."),
+]
+Int8LossOption = Annotated[
+    float | None,
+    option(
+        "SHARE",
+        "Accuracy that --int8 may cost on calibration images.  [default: 0.01]",
+        "--int8-loss",
+    ),
+]
+WebOption = Annotated[
+    Path | None,
+    option(
+        "FOLDER", "Also a page that answers images in a browser: static files, a new folder.", "--web"
+    ),
+]
+RuntimeOption = Annotated[
+    Path | None,
+    option(
+        "FOLDER",
+        "The npm package that the page runs on. By default node_modules/onnxruntime-web, here or in "
+        "a folder above.",
+        "--onnxruntime-web",
+    ),
+]
 P95Option = Annotated[
     str | None, option("TIME", "Time that 95 of 100 images keep, by --stage-times.", "--max-p95-latency")
 ]

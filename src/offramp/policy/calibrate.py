@@ -178,7 +178,7 @@ class Calibrated:
     confidence, what the chosen policy's risk is below; the full network's is 0 by definition.
     remark: where there is one, why nothing cheaper could be had, or how little the choice means.
     measured: the times that were given.  strata: how rows were weighted, where they were; measures are
-    then of the shares of classes that were asked for.
+    then of the shares of classes that were asked for.  survivors: as of the search.
     """
 
     target: Target
@@ -190,6 +190,7 @@ class Calibrated:
     remark: str | None
     measured: MeasuredCosts | None = None
     strata: risk.Strata | None = None
+    survivors: bool = False
 
     @property
     def policy(self) -> Policy:
@@ -211,6 +212,8 @@ class Calibrated:
         }
         if self.strata is not None:
             found["class_shares"] = list(self.strata.shares)
+        if self.survivors:
+            found["survivors"] = True
         if self.measured is not None:
             spent = self.policy.macs(self.measured.median)
             median = 1e-9 * sum(n * share for n, share in zip(spent, chosen.shares, strict=True))
@@ -275,7 +278,8 @@ def calibrate(
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
     rows = len(calibration.labels)
-    return Calibrated(target, found, measures, chosen, rows, bound, remark, measured, strata)
+    about = (bound, remark, measured, strata, search.survivors)
+    return Calibrated(target, found, measures, chosen, rows, *about)
 
 
 def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> risk.Strata:

@@ -113,7 +113,8 @@ def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
 
 def solved_again(trained: Trained, rule: Policy) -> Policy:
     """A policy for other logits, by the target, score, class shares and times of `rule`; `rule` itself
-    where it was calibrated for no target. Where one threshold served all exits, one does again.
+    where it was calibrated for no target. Where one threshold served all exits, one does again; where
+    they were set exit by exit, they are again.
 
     Raises OfframpError where no policy meets the target any more.
     """
@@ -123,8 +124,10 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
     chosen = made.chosen
     early = {threshold for threshold in rule.thresholds[:-1] if threshold is not None}
     graded = SCORES[rule.score].graded
+    survivors = chosen.get("survivors") is True
     shared = graded and len(early) == 1 and len(rule.exits) > 2 and None not in rule.thresholds[:-1]
-    search = Search(rule.score, shared, rule.temperatures is not None)
+    temperature = rule.temperatures is not None
+    search = Search(rule.score, shared and not survivors, temperature, survivors and graded)
     times = recorded(chosen["stages"], trained.costs) if "stages" in chosen else None
     rows = (trained.validation, trained.calibration)
     target = Target(**made.target)

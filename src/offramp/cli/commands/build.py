@@ -12,7 +12,7 @@ import typer
 from offramp import units
 from offramp.cli import options
 from offramp.cli.commands.calibrate import target
-from offramp.cli.commands.export import describe, told
+from offramp.cli.commands.export import Page, describe, int8_share, page_at, told
 from offramp.cli.commands.recommend import wish as wish_of
 from offramp.cli.forecast import show_forecast
 from offramp.cli.options import flag, option
@@ -94,6 +94,10 @@ def build(
             "NAME", "Normalize pixels by the mean and deviation of train, imagenet, half, clip, unit."
         ),
     ] = None,
+    int8: options.Int8Option = False,
+    int8_loss: options.Int8LossOption = None,
+    web: options.WebOption = None,
+    onnxruntime_web: options.RuntimeOption = None,
     seed: Annotated[int, option("N", "The seed of weights, order and dropout.", min=0)] = 42,
     store: options.TrainingStoreOption = options.RUNS / "build",
     device: options.DeviceOption = None,
@@ -123,6 +127,7 @@ def build(
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
     """
+    from offramp.bundle import graphs
     from offramp.policy.stage_times import read as read_times
     from offramp.policy.useful import images_needed
     from offramp.study.build import BuildOptions
@@ -147,7 +152,10 @@ def build(
     needed = images_needed(limit.kind, limit.value)
     given = tuple(set_ or ())
     wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)
-    aim = Goal(targets, out, force, anyway, budget, stage_times)
+    graphs.check_installed()
+    page = page_at(web, onnxruntime_web, force)
+    allowed = int8_share(int8, int8_loss)
+    aim = Goal(targets, out, force, anyway, budget, stage_times, allowed, page)
     with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
         start(wish, aim, store, dry_run, json, quiet, log)
 
@@ -156,7 +164,7 @@ def build(
 class Goal:
     """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder.  force: replace
     one that is there.  anyway: write what is not to be trusted.  budget: of the training, a time.
-    times: of stages, on the device."""
+    times: of stages, on the device.  int8: as of `bundle.export.Asked`.  page: for browsers."""
 
     target: Mapping[str, Any]
     out: Path
@@ -164,6 +172,8 @@ class Goal:
     anyway: bool
     budget: str | None = None
     times: Path | None = None
+    int8: float | None = None
+    page: Page | None = None
 
 
 def checked(goal: str) -> Priority:
@@ -202,12 +212,10 @@ def start(
     """Exits with 1 when training failed, 130 when interrupted."""
     from offramp import device as devices
     from offramp.bundle import folder as bundle
-    from offramp.bundle import graphs
     from offramp.store.store import Store
     from offramp.study.build import choose
 
     target(goal.target, 1)  # mistakes before the work
-    graphs.check_installed()
     bundle.check_place(goal.out, goal.force)
     store = Store(root)
     device = devices.chosen(wish.device)
@@ -230,10 +238,15 @@ def start(
         _show_plan(chosen, goal)
     _train(chosen.plan, store, device, log)
     done = _finish(chosen.plan, goal, store, silent, weak)
+    if goal.page is not None:
+        goal.page.write(done.path)
     if as_json:
-        emit({"bundle": str(done.path), "reasons": chosen.reasons, "card": done.card})
-    else:
-        describe(done.path, done.card)
+        page = {} if goal.page is None else {"web": str(goal.page.out)}
+        emit({"bundle": str(done.path), **page, "reasons": chosen.reasons, "card": done.card})
+        return
+    describe(done.path, done.card)
+    if goal.page is not None:
+        goal.page.say()
 
 
 def _train(plan: Plan, store: Store, device: torch.device, log: Log) -> None:
@@ -256,7 +269,7 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str,
 
     plain_macs = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
     wanted = target(goal.target, plain_macs)
-    asked = Asked(force=goal.force, anyway=goal.anyway, doubts=weak)
+    asked = Asked(force=goal.force, anyway=goal.anyway, doubts=weak, int8=goal.int8)
     return told(deployed(plan, store, wanted, goal.out, asked, goal.times), silent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,29 +26,14 @@ def export(
     ] = None,
     store: options.StoreArgument = None,
     store_: options.StoreOption = None,
-    int8: Annotated[
-        bool, flag("--int8", "Quantize the stages, and solve the thresholds again on what they answer.")
-    ] = False,
-    int8_loss: Annotated[
-        float | None,
-        option("SHARE", "Accuracy that --int8 may cost on calibration images.  [default: 0.01]"),
-    ] = None,
+    int8: options.Int8Option = False,
+    int8_loss: options.Int8LossOption = None,
     to_measure: Annotated[
         bool,
         flag("--to-measure", "Without a policy: a stage for every exit, to be timed on a device."),
     ] = False,
-    web: Annotated[
-        Path | None,
-        option("FOLDER", "Also a page that answers images in a browser: static files, a new folder."),
-    ] = None,
-    onnxruntime_web: Annotated[
-        Path | None,
-        option(
-            "FOLDER",
-            "The npm package that the page runs on. By default node_modules/onnxruntime-web, here or in "
-            "a folder above.",
-        ),
-    ] = None,
+    web: options.WebOption = None,
+    onnxruntime_web: options.RuntimeOption = None,
     root: Annotated[
         Path | None, option("FOLDER", "The folder of the data set's files, if they have moved.")
     ] = None,
@@ -84,38 +70,68 @@ def export(
         --web site
     """
     from offramp.bundle import graphs
-    from offramp.bundle.export import INT8_LOSS, Asked
+    from offramp.bundle.export import Asked
     from offramp.bundle.export import export as bundled
     from offramp.policy.policy import read
 
     if (policy is None) is not to_measure:
         raise OfframpError("give --policy FILE, of offramp calibrate; or --to-measure, without one")
-    if int8_loss is not None and not (int8 and 0 <= int8_loss < 1):
-        raise OfframpError("--int8-loss is a share such as 0.01, and goes with --int8")
-    if onnxruntime_web is not None and web is None:
-        raise OfframpError("--onnxruntime-web goes with --web; leave it out")
+    allowed = int8_share(int8, int8_loss)
     graphs.check_installed()
-    from offramp.bundle import web as pages  # needs onnxruntime, an extra
-
-    engine = None if web is None else pages.find_runtime(onnxruntime_web, Path.cwd())
-    if web is not None:  # mistakes before the work
-        pages.check_place(web, force)
-    allowed = (INT8_LOSS if int8_loss is None else int8_loss) if int8 else None
+    page = page_at(web, onnxruntime_web, force)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust, data=check or int8)
     where = None if root is None else str(root)
     asked = Asked(where, check, measure, force, trust_code, anyway, int8=allowed, every_exit=to_measure)
     rule = None if policy is None else read(policy)
     done = told(bundled(kept, trial, rule, out, asked), quiet or json)
-    if web is not None and engine is not None:
-        pages.write(done.folder, web, engine, force)
+    if page is not None:
+        page.write(done.folder)
     if json:
-        page = {} if web is None else {"web": str(web)}
-        emit({"bundle": str(done.folder), **page, "card": done.card})
+        there = {} if page is None else {"web": str(page.out)}
+        emit({"bundle": str(done.folder), **there, "card": done.card})
         return
     describe(done.folder, done.card)
-    if web is not None:
-        typer.echo(f"The page: python -m http.server --directory {web}, then http://localhost:8000")
+    if page is not None:
+        page.say()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page to be made of a bundle. runtime: of `offramp.bundle.web.find_runtime`."""
+
+    out: Path
+    runtime: Path
+    force: bool
+
+    def write(self, bundle: Path) -> None:
+        from offramp.bundle import web
+
+        web.write(bundle, self.out, self.runtime, self.force)
+
+    def say(self) -> None:
+        typer.echo(f"The page: python -m http.server --directory {self.out}, then http://localhost:8000")
+
+
+def page_at(out: Path | None, runtime: Path | None, force: bool) -> Page | None:
+    """What --web asks for. Raises OfframpError for what is not there or taken, before the work."""
+    if out is None:
+        if runtime is not None:
+            raise OfframpError("--onnxruntime-web goes with --web; leave it out")
+        return None
+    from offramp.bundle import web  # needs onnxruntime, an extra
+
+    web.check_place(out, force)
+    return Page(out, web.find_runtime(runtime, Path.cwd()), force)
+
+
+def int8_share(int8: bool, share: float | None) -> float | None:
+    """What --int8 and --int8-loss ask for, as `offramp.bundle.export.int8_share`."""
+    from offramp.bundle import export
+
+    if share is not None and not (int8 and 0 <= share < 1):
+        raise OfframpError("--int8-loss is a share such as 0.01, and goes with --int8")
+    return export.int8_share(int8 if share is None else share)
 
 
 T = TypeVar("T")
