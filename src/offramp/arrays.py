@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from offramp.errors import in_line
 from offramp.units import size
 
 LARGE, RATIO = 2**30, 200  # an array of more bytes, packed more tightly, is a trap and no data
@@ -46,7 +47,7 @@ def _read(
                     if names is None or name in names:
                         found[name] = _array(archive, entry, length, whole)
         except Exception as error:  # zip, zlib, lzma and numpy's header raise whatever they like
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = in_line(error)
             raise ValueError(reason) from error
     return found
 

@@ -39,6 +39,13 @@ class Changed(OfframpError):
     """Data that is not what it was when it was planned with: all that is at work on it is void."""
 
 
+def in_line(error: BaseException, most: int = 200) -> str:
+    """What an error of somebody else's says, in one line of so many characters; its kind where it says
+    nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint for a mistyped word: `; did you mean 'joint'?`, or the choices when none is near."""
     options = sorted(choices)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, in_line, nearest
 from offramp.hashing import digest
 
 
@@ -181,7 +181,7 @@ def failed(name: str, error: Exception) -> OfframpError:
         path, line = lines[-1]
         beside = "" if path == main else f" of {path.relative_to(main.parent).as_posix()}"
         where = f" at line {line}{beside}"
-    reason = " ".join(str(error).split())
+    reason = in_line(error)
     return OfframpError(f"{name} failed{where}: {type(error).__name__}: {reason}; correct the file")
 
 

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import fsspec
 import pytest
 import torch
 from store_kit import forked, node, record, trial
@@ -22,6 +21,7 @@ from store_kit import forked, node, record, trial
 import faulty_proxy
 import object_store
 from faulty_proxy import CUT, HALF, IGNORES_CONDITIONS, KINDS, LOST, SAYS_LESS, SKEWED, Proxy, every
+from offramp.errors import OfframpError
 from offramp.store import cloud, local_cache, locks, remote
 from offramp.store import store as stores
 from offramp.store.archive import NODE
@@ -39,7 +39,6 @@ def proxy(s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """Between everything and the server; `s3` is reached through it."""
     assert s3
     monkeypatch.setattr(remote, "LONGEST_S", 0.05)
-    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)  # ours are what is tested
     with faulty_proxy.before(s3_server) as made:
         monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
         yield made
@@ -613,3 +612,34 @@ def test_an_answer_that_is_cut_short_is_not_taken_for_whole(s3: str, proxy: Prox
     cut = iter([kind])
     proxy.fault = lambda method, _: next(cut, None) if method == "GET" else None
     assert store._files._remote.get("x") == data and proxy.faults == 1
+
+
+LARGE = 11 * 2**20
+
+
+def test_an_upload_in_parts_whose_end_is_not_answered_is_begun_again(
+    s3: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second request for its end meets an upload that is over, which looks like a lost bucket."""
+    store = Store(s3)
+    store._begin()
+    away = store._files._remote
+    put = away._fs.pipe_file
+    monkeypatch.setattr(away._fs, "pipe_file", partial(put, chunksize=5 * 2**20))
+    for make in (away.put, away.make):
+        lost = iter([LOST])
+        proxy.fault = lambda method, path, lost=lost: (
+            next(lost, None) if method == "POST" and "uploadId=" in path else None
+        )
+        data = os.urandom(LARGE)
+        name = ("blobs", make.__name__)
+        make(data, *name)
+        assert proxy.faults and away.get(*name) == data
+        proxy.faults = 0
+
+
+def test_no_password_is_named_wherever_the_store_is() -> None:
+    refuses("holds a password", Store, "sftp://me:secret@host/runs")
+    with pytest.raises(OfframpError) as caught:
+        Store("sftp://me:secret@host/runs")
+    assert "secret" not in str(caught.value)

@@ -189,7 +189,7 @@ def mishaps(machines: Machines, store: Store) -> See:
         machines.add()
 
     def is_loss(event: Event) -> bool:
-        return any("was lost" in text for text in notes([event]))
+        return any("it is given to a machine again" in text for text in notes([event]))
 
     lost: list[None] = []
     worker = once(second_epoch, kill_worker)
@@ -204,7 +204,7 @@ def mishaps(machines: Machines, store: Store) -> See:
 
 
 def check_mended(happened: list[Event]) -> None:
-    said = [text for text in notes(happened) if "was lost" in text]
+    said = [text for text in notes(happened) if "it is given to a machine again" in text]
     assert any("its process was killed" in text for text in said), said
     assert any("its machine is gone" in text for text in said), said
     assert all("given to a machine again" in text for text in said)

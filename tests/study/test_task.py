@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -222,17 +223,38 @@ def test_what_a_machine_lacks_may_be_had_later(
     assert broken.again == again and said in broken.text and broken.text.startswith(task.host())
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (FileNotFoundError("no such table"), "FileNotFoundError: no such table"),
+    ],
+)
 def test_what_users_code_raises_is_its_phase_s_end(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     def fail(*_: object) -> None:
-        raise ZeroDivisionError("by zero")
+        raise error
 
     store = begun(plan, tmp_path / "store")
     monkeypatch.setattr(task, "run_part", fail)
     key = next(iter(plan.nodes))
     (failed,) = done(replace(order(plan, store.root), keys=(key,)))
-    assert failed == events.Failed(key, f"ZeroDivisionError: by zero (on {task.host()})")
+    assert failed == events.Failed(key, f"{said} (on {task.host()})")
+
+
+def test_a_file_that_is_gone_with_its_store_is_no_fault_of_the_code(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = begun(plan, tmp_path / "store")
+
+    def fail(*_: object) -> None:
+        shutil.rmtree(tmp_path / "store")
+        raise FileNotFoundError("weights.safetensors")
+
+    monkeypatch.setattr(task, "run_part", fail)
+    (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
+    assert isinstance(broken, events.Broken) and broken.again
 
 
 ELSEWHERE = """\

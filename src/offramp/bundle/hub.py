@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.bundle import folder as bundle
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 
 PREFIX = "hf:"
 PLACE = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,200}))?", re.ASCII)
@@ -112,7 +112,7 @@ def push(
 
 
 def _failed(what: str, error: Exception) -> OfframpError:
-    said = " ".join(str(error).split())[:200] or type(error).__name__
+    said = in_line(error)
     return OfframpError(f"{what} ({said}); see to the name, the network and `hf auth login`")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from offramp.bundle.graphs import StageGraph
 from offramp.data import normalize
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.policy import scoring
 from offramp.policy.candidates import taken
 from offramp.policy.policy import Policy
@@ -131,7 +131,7 @@ def _quantize(source: Path, given: Iterator[dict[str, Any]], out: Path, exit: in
                 weight_type=quantization.QuantType.QInt8,
             )
         except Exception as error:  # the quantizer raises whatever its parts raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = in_line(error)
             raise OfframpError(
                 f"the layers up to exit {exit} cannot be quantized ({reason}); export without --int8"
             ) from error

@@ -47,7 +47,8 @@ def show_machines(found: dict[str, Any]) -> None:
     for row in rows:
         price = [f"{row['price']:,.2f}"] if priced else []
         listing.add_row(str(row["machines"]), duration(row["seconds"]), f"{row['faster']:.1f}", *price)
-    show(listing, "On machines like this one")
+    more = f", {found['at_once']} phases at once on each" if found["at_once"] > 1 else ""
+    show(listing, f"On machines like this one{more}")
     chain = ", ".join(found["chain"])
     say(
         f"Longest chain: {duration(found['shortest'])} ({chain}). No number of machines takes less: "

@@ -32,7 +32,7 @@ from urllib.request import Request, urlopen
 from offramp.data.images import cache
 from offramp.data.sources.tree import SPLITS
 from offramp.data_spec import DataSpec
-from offramp.errors import OfframpError, Unwritable
+from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import has_controls
 from offramp.files import new_folder, writing
 
@@ -214,7 +214,7 @@ def _unpack(path: Path, folder: Path, url: str) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise OfframpError(f"{url} holds {error.filename!r} twice; mend the archive") from None
     except BROKEN as error:
-        words = " ".join(str(error).split()) or type(error).__name__
+        words = in_line(error)
         raise OfframpError(f"{url} cannot be unpacked ({words}); mend the archive") from error
 
 

@@ -23,6 +23,7 @@ from offramp.seeding import derive
 
 FEW = 10_000  # values below which everybody sends everything to everybody: one message, not two
 PATIENCE = timedelta(days=30)  # of ranks that wait for orders: who is gone is known at once
+STEP = timedelta(minutes=30)  # of those at work together, where a machine may vanish without a word
 
 
 class Deserted(Exception):
@@ -228,10 +229,10 @@ def joined(seat: Seat, device: torch.device) -> Iterator[Ranks]:
             init_method=seat.meeting,
             rank=seat.rank,
             world_size=seat.count,
-            timeout=PATIENCE,
+            timeout=STEP,
             device_id=device if nccl else None,
         )
-        orders = dist.new_group(backend="gloo", timeout=PATIENCE) if nccl else None
+        orders = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         yield Ranks(seat.rank, seat.count, orders)
     finally:

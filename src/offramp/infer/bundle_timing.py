@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.infer.draw import Drawn, joules, peak, resident
 from offramp.infer.timing import (
     PLAIN,
@@ -221,7 +221,7 @@ def main() -> int:
         tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         print(json.dumps(_measured(BundleTask(**tuples))))
     except Exception as error:  # whoever started this shows it, in one line
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        print(in_line(error, 2000), file=sys.stderr)
         return 2
     return 0
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.files import inside
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -140,5 +140,5 @@ def _unpickled(path: Path) -> Any:
             "save its state_dict, best as .safetensors"
         ) from error
     except Exception as error:  # the unpickler raises whatever it likes on damaged bytes
-        reason = " ".join(str(error).split())[:150]
+        reason = in_line(error)
         raise OfframpError(f"{path} cannot be read as weights ({reason}); give another file") from error

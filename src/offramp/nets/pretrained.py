@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import torch
 from torch import Tensor, nn
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, in_line, nearest
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.checkpoint import Tensors, index_beside, read_file
 from offramp.nets.cut.partition import Trunk
@@ -253,7 +253,7 @@ def _public(backbone: str) -> dict[str, Tensor]:
         net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=given)
         return dict(net.state_dict())
     except Exception as error:  # a dozen kinds, of four libraries: no network, no such file, …
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        reason = in_line(error)
         raise OfframpError(f"the weights of {upstream} cannot be had ({reason}); {REMEDY}") from error
 
 

@@ -31,6 +31,7 @@ from starlette.routing import Route
 
 from offramp.bundle.preprocessing import FORMATS
 from offramp.bundle.runtime import Bundle
+from offramp.errors import in_line
 from offramp.serve.batching import Answer, Batcher
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -211,7 +212,7 @@ class _Service:
         except UnidentifiedImageError:
             raise Refused(415, f"the body is none of {', '.join(FORMATS)}") from None
         except Exception as error:  # decoders raise whatever they like on damaged bytes
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = in_line(error)
             raise Refused(422, f"the image cannot be answered: it {said}"[:300]) from None
         made: NDArray[np.float32] = self._bundle.preprocessing.normalized(pixels[None])[0]
         return made

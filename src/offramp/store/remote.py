@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from offramp.errors import OfframpError, Unwritable
+from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.store.place import Url
 from offramp.units import duration
 
@@ -67,6 +67,11 @@ class Remote:
     def __init__(self, url: Url) -> None:
         """Raises OfframpError where a library is missing, and for an address of no known kind."""
         self.url = url
+        if "@" in (server := url.text.partition("://")[2].partition("/")[0]) and ":" in server:
+            raise OfframpError(
+                "the address of a store holds a password, which would be printed wherever the store is "
+                "named; leave it out, and give it in the settings of fsspec (FSSPEC_CONFIG_DIR)"
+            )
         # One answer, not ranges of what another one may replace meanwhile; nor is its size asked first.
         self._whole = {"max_concurrency": 1} if url.scheme in ("s3", "s3a") else {}
         try:
@@ -81,6 +86,8 @@ class Remote:
             raise OfframpError(f"no store can lie at {url} ({error}); use s3://… or gs://…") from error
         except Exception as error:
             raise self._explained(error, url) from error
+        if url.scheme in ("s3", "s3a"):
+            self._fs.retries = 1  # of its own, which nobody would hear of
 
     def get(self, *name: str) -> bytes | None:
         """The bytes of an object; None where there is none."""
@@ -100,22 +107,37 @@ class Remote:
 
     def put(self, data: bytes, *name: str) -> None:
         """Make an object, or put it in the place of one that is there."""
-        try:
-            self._tried(partial(self._fs.pipe_file, self._path(name), data), name)
-        except FileNotFoundError as error:
-            raise Unwritable(self._no_bucket()) from error
+        self._written(partial(self._fs.pipe_file, self._path(name), data), name)
 
     def make(self, data: bytes, *name: str) -> bool:
         """Make an object; False where there is another one of that name. What was made by a try whose
         answer was lost is one's own."""
         make = partial(self._fs.pipe_file, self._path(name), data, mode="create")
         try:
-            self._tried(make, name)
+            self._written(make, name)
         except FileExistsError:
             return self.get(*name) == data
-        except FileNotFoundError as error:
-            raise Unwritable(self._no_bucket()) from error
         return True
+
+    def _written(self, write: Callable[[], object], name: Sequence[str]) -> None:
+        """What a server cannot find of a write is its bucket; or an upload in parts whose end it had
+        told of when the connection was cut, which is begun again."""
+        bucket = self._root.partition("/")[0]
+
+        def begun() -> None:
+            try:
+                write()
+            except FileNotFoundError as error:
+                if self.url.scheme not in LISTS_BY_PREFIX or not self._fs.exists(bucket):
+                    raise
+                raise ConnectionError(f"an upload was lost ({in_line(error)})") from error
+
+        try:
+            self._tried(begun, name)
+        except FileNotFoundError as error:
+            raise Unwritable(
+                f"there is no bucket '{bucket}' for {self.url}; make it first, or name another place"
+            ) from error
 
     def remove(self, *name: str) -> None:
         """Take an object away; nothing where there is none."""
@@ -182,13 +204,13 @@ class Remote:
                     raise self._explained(error, where) from error
                 if spent > PATIENCE_S:
                     raise Unwritable(
-                        f"{self.url} has not answered for {duration(spent)} ({_line(error)}); run the "
+                        f"{self.url} has not answered for {duration(spent)} ({in_line(error)}); run the "
                         "same command again when it is back"
                     ) from error
                 if not said and spent >= LONGEST_S:
                     log.warning(
                         "%s does not answer (%s); trying again for %s",
-                        *(self.url, _line(error), duration(PATIENCE_S)),
+                        *(self.url, in_line(error), duration(PATIENCE_S)),
                     )
                     said = True
             finally:
@@ -205,19 +227,15 @@ class Remote:
             how = "sign in (aws configure), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             if self.url.scheme in ("gs", "gcs"):
                 how = "sign in (gcloud auth application-default login)"
-            return Unwritable(f"no credentials for {self.url} ({_line(error)}); {how}")
+            return Unwritable(f"no credentials for {self.url} ({in_line(error)}); {how}")
         if isinstance(error, PermissionError):
             if "time" in str(error) and "too large" in str(error):
-                return Unwritable(f"{self.url}: {_line(error)}; set this machine's clock right")
+                return Unwritable(f"{self.url}: {in_line(error)}; set this machine's clock right")
             return Unwritable(
-                f"{where} may not be reached ({_line(error)}); allow it, use other credentials, or look "
-                "whether this machine's clock is right"
+                f"{where} may not be reached ({in_line(error)}); allow it, use other credentials, or "
+                "look whether this machine's clock is right"
             )
-        return Unwritable(f"{where} cannot be had ({_line(error)}); mend it and run again")
-
-    def _no_bucket(self) -> str:
-        bucket = self._root.partition("/")[0]
-        return f"there is no bucket '{bucket}' for {self.url}; make it first, or name another place"
+        return Unwritable(f"{where} cannot be had ({in_line(error)}); mend it and run again")
 
 
 def _condition_failed(error: Exception) -> bool:
@@ -266,8 +284,3 @@ def _seconds(time: Any) -> float | None:
     if isinstance(time, datetime):
         return time.timestamp()
     return float(time) if isinstance(time, int | float) else None
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "…"

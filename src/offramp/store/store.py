@@ -179,8 +179,8 @@ class Store:
     def write_trial(self, trial: str, manifest: Manifest, logits: Mapping[str, np.ndarray]) -> None:
         """Keep a finished trial and drop its plan.
 
-        An equal, intact trial stays; any other of that id is replaced. Raises TypeError for arrays
-        of Python objects.
+        An equal, intact trial stays; any other of that id is replaced, and said where it was made of the
+        same nodes and has other logits. Raises TypeError for arrays of Python objects.
         """
         if any(array.dtype.hasobject for array in logits.values()):
             raise TypeError("logits must be arrays of numbers, not of objects")
@@ -191,6 +191,8 @@ class Store:
         with self._write_lock(trial):
             there = self._intact(TRIAL, trial)
             if there is None or there["seal"] != document["seal"]:
+                if there is not None:
+                    compare_trials(trial, there, document)
                 sealed.write(self._files, TRIAL, trial, document, files, over=True)
             self._discard(*_plan(trial))
 
@@ -323,6 +325,18 @@ def compare(key: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
             "node %s was trained twice, and not to the same bits (%s and %s); the first is kept. What "
             "differs is in the provenance of the two machines: offramp show",
             *(key, one[:12], other[:12]),
+        )
+
+
+def compare_trials(trial: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Say where logits of the same nodes for the same images are not the same."""
+    read = [[said["manifest"][name] for name in ("phases", "data")] for said in (kept, made)]
+    one, other = (said["files"]["logits.npz"]["sha256"] for said in (kept, made))
+    if read[0] == read[1] and one != other:
+        log.warning(
+            "trial %s was made of the same phases before, and not to the same logits (%s and %s); the "
+            "new ones are kept. What differs is in the provenance of the two: offramp show",
+            *(trial, one[:12], other[:12]),
         )
 
 

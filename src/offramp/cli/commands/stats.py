@@ -11,7 +11,7 @@ import typer
 
 from offramp.cli.options import JsonOption, argument, flag, option
 from offramp.cli.render import emit
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, in_line, nearest
 from offramp.terminal import console, table
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def read(file: Path, value: str) -> pd.DataFrame:
     except OfframpError:
         raise
     except Exception as error:  # pandas and pyarrow raise whatever they like on damaged bytes
-        reason = " ".join(str(error).split())[:200]
+        reason = in_line(error)
         raise OfframpError(f"{file} cannot be read ({reason}); write it anew") from None
     raise OfframpError(f"{file} is neither .csv nor .parquet; convert it to one of them")
 

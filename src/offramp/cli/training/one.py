@@ -211,10 +211,12 @@ def spans_left(plan: Plan, how: How) -> Spans:
     from offramp.store.store import Store
     from offramp.study.plan.forecast import MACHINES
     from offramp.study.plan.schedule import Schedule, spans
+    from offramp.study.plan.workers import on_a_machine
 
     store = Store(how.root)
     there = [] if plan.provisional else [key for key in plan.nodes if store.has_node(key)]
-    return spans(Schedule(plan, frozenset(there)), MACHINES)
+    at_once = on_a_machine(plan, how.device)
+    return spans(Schedule(plan, frozenset(there)), MACHINES, at_once)
 
 
 def _power(plan: Plan, root: Place, difference: float) -> SeedsNeeded:

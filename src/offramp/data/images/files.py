@@ -14,7 +14,7 @@ from torch import Tensor
 
 from offramp.data.images import manifest
 from offramp.data.images.decode import in_threads
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -100,7 +100,7 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
             image = as_mode(of_eight_bits(stored), "RGB")
             image.load()
     except Exception as error:  # decoders raise whatever they like on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = in_line(error)
         if isinstance(error, UnidentifiedImageError):  # whose text is the path again
             reason = f"it is none of {', '.join(FORMATS)}"
         elif isinstance(error, OSError) and error.strerror:

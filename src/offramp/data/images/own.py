@@ -23,7 +23,7 @@ from torch import Tensor
 from offramp.augment import View
 from offramp.data.images.files import of_eight_bits
 from offramp.data.images.geometry import picture
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.seeding import derive
 
 EXIF_ORIENTATION = 0x0112
@@ -199,7 +199,7 @@ def read_sample(samples: Rows, row: int, seed: int, where: str) -> tuple[Tensor,
 def sample_failed(where: str, error: Exception) -> OfframpError:
     """What to tell when the user's Dataset raised `error`: the place, and the reason in one line."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    reason = " ".join(str(error).split())
+    reason = in_line(error)
     return OfframpError(
         f"{where} failed at line {frame.lineno} of {Path(frame.filename).name}: "
         f"{type(error).__name__}: {reason}; correct the Dataset"

@@ -14,7 +14,7 @@ from offramp.data.images.files import Files
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import tree
 from offramp.data.splits import by_hash, together
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 
 FETCH = (
     "Data_Entry_2017_v2020.csv and the images of https://nihcc.app.box.com/v/ChestXray-NIHCC so that it "
@@ -77,7 +77,7 @@ def _table(root: Path) -> tuple[pd.DataFrame, str]:
     try:
         table = pd.read_csv(found[-1], usecols=[IMAGE, FINDINGS, PATIENT], dtype=str)
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        reason = " ".join(str(error).split())
+        reason = in_line(error)
         raise OfframpError(f"{found[-1]} is not NIH's table ({reason}); fetch it again") from error
     findings = table[FINDINGS].fillna("").str.split("|")
     table["label"] = findings.map(lambda names: 1 if CLASSES[1] in names else 0)

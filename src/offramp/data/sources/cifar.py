@@ -17,7 +17,7 @@ import torch
 
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import parquet, tree
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.hashing import file_digest
 from offramp.units import size
 
@@ -128,7 +128,7 @@ def _unpacked(path: Path, binary: Binary) -> dict[str, bytes]:
                 if end.tell() > LARGEST:
                     raise ValueError(f"it unpacks to more than {size(LARGEST)}")
     except Exception as error:  # tar, gzip, zlib and lzma raise whatever they like on damaged bytes
-        reason = " ".join(str(error).split())  # tarfile takes a line for each compression it tries
+        reason = in_line(error)  # tarfile takes a line for each compression it tries
         raise OfframpError(f"{path} is no readable archive ({reason}); fetch it again") from error
     for name in wanted:
         if name not in found:

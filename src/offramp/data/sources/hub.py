@@ -14,7 +14,7 @@ from torch import Tensor
 from offramp.data.images.decode import in_threads
 from offramp.data.images.files import open_image, pixels
 from offramp.data.raw import RawData, RawSplit
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, in_line, nearest
 
 FETCH = "a data set of https://huggingface.co/datasets by giving its name as data.repo"
 
@@ -125,7 +125,7 @@ def _load(root: Path | None, repo: str | None, config: str | None, revision: str
         else:
             loaded = datasets.load_dataset(repo, config, revision=revision)
     except Exception as error:  # the library and its network raise all kinds
-        reason = " ".join(str(error).split())
+        reason = in_line(error)
         raise OfframpError(
             f"{repo or root} cannot be loaded ({reason}); correct the name, or fetch it while online"
         ) from error

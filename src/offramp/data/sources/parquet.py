@@ -24,7 +24,7 @@ from offramp.data.images.decode import decode
 from offramp.data.images.files import open_image
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.sources import tree
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.hashing import file_digest
 
 FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their shards
@@ -140,7 +140,7 @@ def _read_table(path: Path, columns: tuple[str, str]) -> Any:
     except OfframpError:
         raise
     except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
-        reason = " ".join(str(error).split())[:200]
+        reason = in_line(error)
         raise OfframpError(f"{path} is no readable Parquet file ({reason}); fetch it again") from error
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from offramp.data.images.files import SUFFIXES as IMAGES
 from offramp.data.sources import tree
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.units import counted
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson")
@@ -116,7 +116,7 @@ def read(path: Path, images: Images | None = None) -> pd.DataFrame:
             path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
     except (ValueError, KeyError, OSError, pa.ArrowException) as error:  # pandas' own are ValueErrors
-        reason = " ".join(str(error).split())[:200]
+        reason = in_line(error)
         raise OfframpError(
             f"{path} cannot be read as a table ({reason}); correct or restore it"
         ) from error

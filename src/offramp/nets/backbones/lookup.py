@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, in_line, nearest
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.backbone import MAP
 from offramp.nets.cut.spread import ASKED
@@ -209,7 +209,7 @@ def _made(name: str, make: Make, options: Mapping[str, Any], input_shape: Shape)
     try:
         return make()
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = in_line(error)
         raise OfframpError(
             f"{name} cannot be made for images of {'×'.join(map(str, input_shape))} with "
             f"options {dict(options)}: {reason}; change the options or the images' size"

@@ -156,7 +156,8 @@ def on_machines(plans: Sequence[tuple[Spans, float]], price: float | None = None
     MACs a second; in the types of JSON. price: of a machine an hour.
 
     shortest: seconds of the longest chain of phases, below which no number of machines comes; chain: the
-    phases of the plan whose chain is longest.  by_machines: seconds, how many times faster than one
+    phases of the plan whose chain is longest.  at_once: groups of phases on a machine, at most.
+    by_machines: seconds, how many times faster than one
     machine that is, how passes are shared (see `schedule.Passes`), and the price, as long as more
     machines gain anything.
     """
@@ -172,4 +173,5 @@ def on_machines(plans: Sequence[tuple[Spans, float]], price: float | None = None
         rows.append(row if price is None else {**row, "price": count * seconds / 3600 * price})
     longest, _ = max(plans, key=lambda one: one[0].critical / one[1])
     shortest = sum(found.critical / speed for found, speed in plans)
-    return {"shortest": shortest, "chain": list(longest.chain), "by_machines": rows}
+    chain, at_once = list(longest.chain), max(found.slots for found, _ in plans)
+    return {"shortest": shortest, "chain": chain, "at_once": at_once, "by_machines": rows}

@@ -137,20 +137,22 @@ class Schedule:
 @dataclass(frozen=True)
 class Spans:
     """What a schedule comes to, in MACs. critical: of the longest chain, which is of the phases `chain`.
-    by_machines: how passes are best shared on so many, and the time from the first phase to the last."""
+    by_machines: how passes are best shared on so many, and the time from the first phase to the last.
+    slots: groups of phases that a machine has room for at once."""
 
     critical: int
     chain: tuple[str, ...]
     by_machines: Mapping[int, tuple[Passes, int]]
+    slots: int = 1
 
 
-def spans(schedule: Schedule, most: int) -> Spans:
-    """On 1 to `most` machines."""
+def spans(schedule: Schedule, most: int, slots: int = 1) -> Spans:
+    """On 1 to `most` machines, each with room for so many groups at once."""
     found = {}
     for count in sizes(most):
-        passes = schedule.best(count)
-        found[count] = passes, schedule.makespan(count, passes)
-    return Spans(schedule.critical, tuple(node.name for node in schedule.chain()), found)
+        passes = schedule.best(count * slots)
+        found[count] = passes, schedule.makespan(count * slots, passes)
+    return Spans(schedule.critical, tuple(node.name for node in schedule.chain()), found, slots)
 
 
 def sizes(most: int) -> list[int]:

@@ -219,3 +219,10 @@ def widest(plan: Plan, there: Collection[str]) -> int:
         done |= {node.key for node in ready}
         waiting = [node for node in waiting if node.key not in done]
     return most
+
+
+def on_a_machine(plan: Plan, device: torch.device) -> int:
+    """How many groups of phases a machine of a cluster, equal to this one, trains at once."""
+    if device.type == "cpu":
+        return max(1, usable_cores() // plan.numerics.threads)
+    return max(1, int(devices.count(device) / plan.study.execution.gpus_per_trial))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,16 +18,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.meters import usable_cores
 from offramp.units import counted, size
 
 LEAST = (2, 52)  # before it, any page in a browser could run code in a cluster (CVE-2025-62593)
 CLIENT = "ray://"
-HERE = "ray"  # what starts Ray on this machine, or joins the cluster of RAY_ADDRESS
 OBJECTS = 80 * 2**20  # bytes of Ray's object store here: it holds lines of text
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOKEN_FILE = ".ray/auth_token"
+SHORT = 16  # characters of a folder in which there is room for Ray's sockets, 107 with all that follows
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class Cluster:
         return Room(sum(fits), sum(fit > 0 for fit in fits))
 
     def _resources(self) -> list[dict[str, float]]:
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        with self._reached():
+            nodes = self.ray.nodes()
+        return [node["Resources"] for node in nodes if node["Alive"]]
 
     def submit(self, order: str, needs: Needs) -> Any:
         """A task that does what an order says, as soon as there is room for it."""
@@ -105,8 +108,23 @@ class Cluster:
         if not tasks:
             time.sleep(seconds)
             return []
-        ready, _ = self.ray.wait(list(tasks), num_returns=1, timeout=seconds)
+        with self._reached():
+            ready, _ = self.ray.wait(list(tasks), num_returns=1, timeout=seconds)
         return [self._hear(task) for task in ready]
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Raises OfframpError where the cluster answers no more; Ray Client raises all kinds then."""
+        lost = (ConnectionError, self.ray.exceptions.RaySystemError)
+        kinds = Exception if self.by_client else lost
+        try:
+            yield
+        except kinds as error:
+            reason = in_line(error)
+            raise OfframpError(
+                f"the cluster is gone ({reason}); run the same command again when it is back: what is "
+                "finished stays"
+            ) from error
 
     def _hear(self, task: Any) -> Heard:
         try:
@@ -115,11 +133,9 @@ class Cluster:
             return Heard(task, (self.ray.get(next(task)),))
         except StopIteration:
             return Heard(task, ended=True)
-        except self.ray.exceptions.TaskCancelledError:
-            return Heard(task, ended=True)
         except self.ray.exceptions.RayError as error:
-            words = " ".join(str(error).split())
-            return Heard(task, ended=True, lost=LOST.get(type(error).__name__, words))
+            lost = LOST.get(type(error).__name__) or in_line(error)
+            return Heard(task, ended=True, lost=lost)
 
     def cancel(self, task: Any, force: bool = False) -> None:
         """Interrupt a task as Ctrl-C would; or kill it."""
@@ -128,16 +144,12 @@ class Cluster:
 
 
 LOST = {
+    "TaskCancelledError": "its process was told to end",
     "WorkerCrashedError": "its process was killed",
     "NodeDiedError": "its machine is gone",
     "LocalRayletDiedError": "its machine is gone",
     "OutOfMemoryError": "it was killed for lack of memory",
 }
-
-
-def is_address(where: str) -> bool:
-    """Whether `--on` names a cluster, or Ray on this machine."""
-    return where == HERE or where.startswith(CLIENT)
 
 
 @contextmanager
@@ -151,7 +163,7 @@ def joined(where: str) -> Iterator[Cluster]:
 
     check_version()
     address = where if where.startswith(CLIENT) else os.environ.get("RAY_ADDRESS") or None
-    with TemporaryDirectory(prefix="offramp-ray-", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(prefix="offramp-ray-", dir=_near(), ignore_cleanup_errors=True) as folder:
         if address is None:
             _protect()
         ray = _imported()
@@ -162,8 +174,8 @@ def joined(where: str) -> Iterator[Cluster]:
                 ray.init("local", include_dashboard=False, _temp_dir=folder, **mine, **quiet)
             else:
                 ray.init(address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            reason = " ".join(str(error).split())[:300]
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = in_line(error)
             raise OfframpError(
                 f"no cluster can be had at {address or 'this machine'} ({reason}); start Ray there, or "
                 "leave --on out"
@@ -174,6 +186,12 @@ def joined(where: str) -> Iterator[Cluster]:
             yield Cluster(ray, work, own=address is None, by_client=by_client)
         finally:
             ray.shutdown()
+
+
+def _near() -> str | None:
+    """Where Ray's files go: it makes sockets there, whose paths may have a hundred characters."""
+    given = tempfile.gettempdir()
+    return "/tmp" if len(given) > SHORT and os.access("/tmp", os.W_OK) else given
 
 
 def check_version() -> None:

@@ -53,18 +53,20 @@ class Given:
 @dataclass
 class Now:
     """What changes while it runs. room: of the cluster.  passes: how phases share them.  fresh: whether
-    there may be something to submit."""
+    there may be something to submit.  served: whether any machine has trained an epoch."""
 
     room: Room = field(default_factory=lambda: Room(-1, -1))  # not known yet
     passes: Passes = "shared"
     fresh: bool = True
+    served: bool = False
 
 
 @dataclass(frozen=True)
 class Driver:
-    """order: what all tasks have in common.  running: by task.  tries: lost ones, by what they were
-    given.  rests: until when nothing is done about a key or a trial.  elsewhere: keys that other
-    processes were seen at.  open_trials: by id."""
+    """order: what all tasks have in common.  running: by task.  tries: how often the task of a key or a
+    trial was lost since it last came further.  reached: the last epoch of a key.  rests: until when
+    nothing is done about a key or a trial.  elsewhere: keys that other processes were seen at.
+    open_trials: by id."""
 
     ledger: Ledger
     cluster: Cluster
@@ -72,7 +74,8 @@ class Driver:
     order: task.Order
     open_trials: dict[str, Trial]
     running: dict[Any, Given] = field(default_factory=dict)
-    tries: dict[tuple[str, ...], int] = field(default_factory=dict)
+    tries: dict[str, int] = field(default_factory=dict)
+    reached: dict[str, int] = field(default_factory=dict)
     rests: dict[str, float] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
     now: Now = field(default_factory=Now)
@@ -114,6 +117,11 @@ class Driver:
                 if passes != self.now.passes:
                     yield events.Note(f"With room for {room.tasks} at once, {SAID[passes]}.")
                 self.now.passes = passes
+            elif self.cluster.own:  # no other one will come
+                raise OfframpError(
+                    f"this machine has no room for a phase, which takes {self.needs}; train with fewer "
+                    "threads (numerics) or smaller batches, or join a cluster by RAY_ADDRESS"
+                )
             else:
                 yield events.Note(
                     f"No machine of the cluster has room for a phase, which takes {self.needs}; waiting "
@@ -187,9 +195,10 @@ class Driver:
         for line in heard.lines:
             event = events.loads(line)
             if isinstance(event, events.Broken):
-                if not event.again:
+                # A machine that lacks something ends nothing where others have what it takes.
+                if not (event.again or self.now.served):
                     raise OfframpError(event.text)
-                yield from self._again(given, event.text)
+                yield from self._again(given, f"{self._words(given)}: {event.text}")
                 continue
             self._note(event)
             if isinstance(event, events.Waiting):
@@ -200,13 +209,18 @@ class Driver:
             self.now.fresh = True
             yield events.Left(tuple(node.key for node in given.nodes))
             if heard.lost is not None:
-                yield from self._again(given, f"{self._words(given)} was lost: {heard.lost}")
+                yield from self._again(given, f"{self._words(given)}: {heard.lost}")
 
     def _note(self, event: events.Event) -> None:
         match event:
+            case events.Epoch(report):
+                self.now.served = True
+                if report.epoch > self.reached.get(report.key, -1):
+                    self.reached[report.key] = report.epoch
+                    self.tries.pop(report.key, None)
             case events.Finished(key) | events.Reused(key):
                 self.ledger.done.add(key)
-                self.now.fresh = True
+                self.now.fresh = self.now.served = True
             case events.Failed(key, reason):
                 self.ledger.failed[key] = reason
                 self.now.fresh = True
@@ -215,7 +229,8 @@ class Driver:
 
     def _again(self, given: Given, text: str) -> Iterator[events.Event]:
         """A task that was lost is started again after a pause; one that was too often is given up."""
-        count = self.tries[given.names] = self.tries.get(given.names, 0) + 1
+        count = 1 + max(self.tries.get(name, 0) for name in given.names)
+        self.tries.update(dict.fromkeys(given.names, count))
         left = [n for n in given.nodes if n.key not in self.ledger.done | self.ledger.failed.keys()]
         if count > RETRIES:
             if given.trials:
@@ -232,7 +247,8 @@ class Driver:
 
     def _words(self, given: Given) -> str:
         if not given.nodes:
-            return counted(len(given.trials), "trial")
+            seeds = {trial.seed for trial in self.plan.trials if trial.id in given.trials}
+            return f"{counted(len(given.trials), 'trial')} of seed {', '.join(map(str, sorted(seeds)))}"
         names = ", ".join(f"'{node.name}'" for node in given.nodes)
         return f"phase {names} of seed {given.nodes[0].seed}"
 

@@ -10,7 +10,7 @@ from offramp.engine.images import Images
 from offramp.engine.looks import reads_of
 from offramp.engine.placement import Speeds
 from offramp.engine.resolve import Node
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.process import leave_signals_to_parent
 from offramp.recipe import finished
 from offramp.study.run import events, trials
@@ -53,7 +53,7 @@ def _train(
                     conclude(trainee, passes, images, size)
     except (OfframpError, RuntimeError) as error:
         for key in [node.key for node in nodes if node.key not in failed]:
-            failed[key] = " ".join(str(error).split())
+            failed[key] = in_line(error, 2000)
             yield events.Failed(key, failed[key])
         images.ranks.disband()
     ledger.done.update(node.key for node in nodes)

@@ -26,7 +26,7 @@ from offramp.engine.ranks import ONLY, Seat, joined
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
-from offramp.errors import Changed, OfframpError, Unwritable
+from offramp.errors import Changed, OfframpError, Unwritable, in_line
 from offramp.hashing import plain
 from offramp.meters import Meter, not_measured, usable_cores
 from offramp.process import terminable, uninterrupted
@@ -213,7 +213,7 @@ class Run:
             raise
         except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
             for key in [key for key in locks if key not in self.failed]:  # some may have diverged before
-                yield self._fail(key, " ".join(str(error).split()))
+                yield self._fail(key, in_line(error, 2000))
             ranks.disband()
         finally:
             for lock in locks.values():

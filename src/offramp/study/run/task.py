@@ -7,11 +7,13 @@ planned mean other data, weights, code or versions, and nothing is trained then.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import socket
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -21,22 +23,21 @@ from typing import Any
 import torch
 
 from offramp import usercode
-from offramp.errors import OfframpError, Unwritable
+from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import printable
 from offramp.hashing import digest
-from offramp.meters import usable_cores
 from offramp.numerics import Numerics
 from offramp.store.store import Store
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, data_identity, make_plan
+from offramp.study.plan.workers import on_a_machine
 from offramp.study.run import events
 from offramp.study.run.run import Conduct, run_part
 from offramp.study.spec import record
 from offramp.study.spec.models import Study
 
-Files = dict[
-    str, str
-]  # text of each file, one character a byte, by its path from the named file's folder
+Files = dict[str, str]
+"""Text of each file, one character a byte, by its path from the named file's folder."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Order:
         return json.dumps(asdict(self))
 
 
+# OSErrors that are no fault of a machine; a store that is gone says so itself.
+MISTAKES = (
+    *(FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError),
+    UnicodeError,
+)
 # What torch says on a CPU and on a GPU; of the former it has no exception of its own.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
 
@@ -106,25 +112,29 @@ def carry_out(line: str) -> Iterator[str]:
                 told |= {event.key} if isinstance(event, (events.Finished, events.Failed)) else set()
                 yield events.dumps(_said_from(event, here))
     except (Unwritable, MemoryError, OSError) as error:
-        yield events.dumps(events.Broken(f"{here}: {_words(error)}", again=True))
+        if isinstance(error, MISTAKES) and not _is_away(order.store):
+            yield from _failed(order, told, error, here)
+            return
+        yield events.dumps(events.Broken(f"{here}: {in_line(error, 2000)}", again=True))
     except OfframpError as error:
         yield events.dumps(events.Broken(f"{here}: {error}", again=False))
-    except Exception as error:  # of the user's code: the same would happen anywhere
-        reason = f"{type(error).__name__}: {_words(error)} (on {here})"
-        for key in order.keys:
-            if key not in told:
-                yield events.dumps(events.Failed(key, reason))
-        if not order.keys:
-            yield events.dumps(events.Broken(reason, again=False))
+    except Exception as error:
+        yield from _failed(order, told, error, here)
+
+
+def _failed(order: Order, told: Collection[str], error: Exception, here: str) -> Iterator[str]:
+    """What the user's code raised: the same would happen anywhere."""
+    reason = f"{type(error).__name__}: {in_line(error, 2000)} (on {here})"
+    for key in order.keys:
+        if key not in told:
+            yield events.dumps(events.Failed(key, reason))
+    if not order.keys:
+        yield events.dumps(events.Broken(reason, again=False))
 
 
 def host() -> str:
     """What this machine calls itself."""
     return printable(socket.gethostname()) or "a machine without a name"
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _said_from(event: events.Event, here: str) -> events.Event:
@@ -138,7 +148,7 @@ def _said_from(event: events.Event, here: str) -> events.Event:
 
 def _events(order: Order) -> Generator[events.Event, None, None]:
     store = Store(order.store)
-    if _is_away(store):  # it was there when this was ordered: nothing is begun in its place
+    if _is_away(order.store):  # it was there when this was ordered: nothing is begun in its place
         raise Unwritable(f"there is no store at {order.store} now")
     sent, plan = _planned(
         order.study, json.dumps(order.numerics), order.device, order.folder, json.dumps(order.code)
@@ -152,23 +162,21 @@ def _events(order: Order) -> Generator[events.Event, None, None]:
             f"here the study is another one: its {' and '.join(unlike or ['recipe'])} differ from what "
             "was planned with; put the same data, weights and versions there"
         )
-    workers = max(1, usable_cores() // plan.numerics.threads)
     device = torch.device(order.device)
-    conduct = Conduct(
-        device, cache_folder(), order.checkpoint_seconds, workers if device.type == "cpu" else 1
-    )
+    workers = on_a_machine(plan, device)  # they share what this one takes
+    conduct = Conduct(device, cache_folder(), order.checkpoint_seconds, workers)
     with closing(run_part(plan, store, conduct, order.keys, order.trials)) as happened:
         for event in happened:
-            if isinstance(event, events.Failed) and _is_away(store):
+            if isinstance(event, events.Failed) and _is_away(order.store):
                 raise Unwritable(event.reason)
             if isinstance(event, events.Failed) and any(words in event.reason for words in NO_MEMORY):
                 raise MemoryError(event.reason)
             yield event
 
 
-def _is_away(store: Store) -> bool:
+def _is_away(root: str) -> bool:
     try:
-        return not store.archive.exists()
+        return not Store(root).archive.exists()
     except (OfframpError, OSError):
         return True
 
@@ -193,6 +201,7 @@ def _placed(code: Mapping[str, Any]) -> Iterator[str]:
     if all(usercode.is_recorded(name, usercode.Recorded(sha256)) for name, (sha256, _) in code.items()):
         return
     scratch = Path(tempfile.mkdtemp(prefix="offramp-code-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     for name, (_, files) in code.items():
         path = usercode.file_of(name)
         if path.is_absolute() or ".." in path.parts:

@@ -1,0 +1,160 @@
+"""The driver of a cluster against one that says what the test has it say: what is given out again, how
+often, and what ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_kit import study_file
+
+from offramp.engine.fit import EpochReport
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run import driver, events, task
+from offramp.study.run.cluster import Heard, Needs, Room
+from offramp.study.run.ledger import Failures, Ledger
+from offramp.study.spec.file import read
+from refusal import refuses
+from support import CPU
+
+Said = tuple[list[events.Event], str | None]
+"""What a task says, and why it was lost, if it was."""
+
+
+@dataclass
+class Scripted:
+    """A cluster of one machine. answer: what the n-th task of the same order says."""
+
+    answer: Callable[[task.Order, int], Said]
+    own: bool = False
+    tasks: int = 2
+    given: list[task.Order] = field(default_factory=list)
+    canceled: set[int] = field(default_factory=set)
+
+    def room(self, needs: Needs) -> Room:
+        assert needs.cpus == 1
+        return Room(self.tasks, 1)
+
+    def submit(self, order: str, needs: Needs) -> int:
+        assert needs.cpus == 1
+        self.given.append(task.loads(order))
+        return len(self.given) - 1
+
+    def hear(self, tasks: list[int], seconds: float) -> list[Heard]:
+        assert seconds > 0
+        if not tasks:
+            return []
+        if tasks[0] in self.canceled:
+            return [Heard(tasks[0], ended=True, lost="its process was told to end")]
+        order = self.given[tasks[0]]
+        turn = sum(o.keys == order.keys and o.trials == order.trials for o in self.given[: tasks[0]])
+        said, lost = self.answer(order, turn)
+        return [Heard(tasks[0], tuple(map(events.dumps, said)), ended=True, lost=lost)]
+
+    def cancel(self, task: int, force: bool = False) -> None:
+        assert not force
+        self.canceled.add(task)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return make_plan(read(study_file(tmp_path_factory.mktemp("study"), epochs=8)), CPU)
+
+
+@pytest.fixture
+def carried_out(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Scripted], Iterator[events.Event]]:
+    monkeypatch.setattr(driver, "PAUSE_S", 0.0)
+    (tmp_path / "failed").mkdir()
+    store = Store(tmp_path / "store")
+
+    def run(cluster: Any) -> Iterator[events.Event]:
+        order = driver.order_of(plan, store, 20.0)
+        ledger = Ledger(plan, store, Failures(tmp_path / "failed"))
+        there = {trial.id: trial for trial in plan.trials}
+        return driver.Driver(ledger, cluster, Needs(1, 0), order, there).work()
+
+    return run
+
+
+def done(order: task.Order) -> list[events.Event]:
+    return [
+        *(events.Finished(key, 1.0) for key in order.keys),
+        *(events.TrialDone(trial, False) for trial in order.trials),
+    ]
+
+
+def epoch(key: str, number: int) -> events.Epoch:
+    return events.Epoch(EpochReport(key, number, 0.5, 0.5, {1: 0.5}, {1: 0.5}, 1.0))
+
+
+def notes(happened: list[events.Event]) -> list[str]:
+    return [event.text for event in happened if isinstance(event, events.Note)]
+
+
+def test_a_task_that_comes_further_each_time_is_never_given_up(carried_out: Any, plan: Plan) -> None:
+    def answer(order: task.Order, turn: int) -> Said:
+        if order.keys and turn < 3 * driver.RETRIES:
+            return [epoch(key, turn + 1) for key in order.keys], "its machine is gone"
+        return done(order), None
+
+    happened = list(carried_out(Scripted(answer)))
+    assert {e.key for e in happened if isinstance(e, events.Finished)} == set(plan.nodes)
+    assert not [e for e in happened if isinstance(e, events.Failed)]
+
+
+@pytest.mark.parametrize("again", [0, 1], ids=["no epoch", "the same epoch"])
+def test_one_that_does_not_is_given_up_and_each_time_is_said(
+    carried_out: Any, plan: Plan, again: int
+) -> None:
+    first = next(iter(plan.nodes))
+
+    def answer(order: task.Order, _: int) -> Said:
+        if first in order.keys:
+            return [epoch(first, 3)] * (again and 1), "its process was told to end"
+        return done(order), None
+
+    cluster = Scripted(answer)
+    happened = list(carried_out(cluster))
+    tried = sum(first in order.keys for order in cluster.given)
+    assert tried == driver.RETRIES + 1
+    said = notes(happened)
+    assert len(set(said)) == len(said) == tried - 1
+    assert all("of seed 1: its process was told to end; it is given" in text for text in said)
+    failed = {event.key for event in happened if isinstance(event, events.Failed)}
+    assert first in failed and len(failed) < len(plan.nodes)
+    assert failed == {n.key for n in plan.nodes.values() if n.key == first or failed & set(n.needs)}
+
+
+def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(carried_out: Any) -> None:
+    refused = events.Broken("b: there is no data here", again=False)
+
+    def answer(order: task.Order, turn: int) -> Said:
+        if turn == 0 and len(cluster.given) > 3:
+            return [refused], None
+        return done(order), None
+
+    cluster = Scripted(answer)
+    happened = list(carried_out(cluster))
+    assert any(
+        "there is no data here; it is given to a machine again" in text for text in notes(happened)
+    )
+    assert not [e for e in happened if isinstance(e, events.Failed)]
+
+
+def test_what_no_machine_can_do_ends_the_run(carried_out: Any) -> None:
+    cluster = Scripted(lambda *_: ([events.Broken("no data", again=False)], None))
+    refuses("no data", lambda: list(carried_out(cluster)))
+    assert len(cluster.given) <= 3
+
+
+def test_a_machine_of_our_own_without_room_is_not_waited_for(carried_out: Any) -> None:
+    cluster = Scripted(lambda *_: ([], None), own=True, tasks=0)
+    refuses(
+        "this machine has no room for a phase, which takes 1 core", lambda: list(carried_out(cluster))
+    )
