@@ -31,7 +31,6 @@ from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee, enroll, pack
 from offramp.engine.weights import Weights
 from offramp.parts import heads, segments
-from offramp.strategies import STRATEGIES
 from support import EAGER, network, tiny_data
 
 META = torch.device("meta")
@@ -85,8 +84,17 @@ def ended_in(trainee: Trainee, passes: Pass, images: Images) -> list[str]:
     return [frame.name for frame in traceback.extract_tb(found.value.__traceback__)]
 
 
-@pytest.mark.parametrize("mode", ["plain", "derived"])
-@pytest.mark.parametrize("strategy", list(STRATEGIES))
+# Of each kind of loss, of frozen value and of gradient one.
+KINDS = (
+    *("joint", "two-stage", "distillation", "branch-wise", "self-distillation", "exit-ensemble"),
+    *("confidence-gated", "survivors", "gradient-equilibrium", "boosted"),
+)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "mode"),
+    [*((s, "derived") for s in KINDS), *((s, "plain") for s in ("joint", "distillation", "boosted"))],
+)
 def test_an_epoch_waits_for_the_device_at_its_end_alone(
     strategy: str, mode: str, tmp_path: Path
 ) -> None:

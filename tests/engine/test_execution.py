@@ -17,7 +17,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.values import Point
 from offramp.nets.clock import Clock
 from offramp.store.store import Store
-from offramp.strategies import STRATEGIES
+from offramp.strategies import PAPER
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Event, Failed
 from support import EAGER, network, run_all, tiny_plan, tiny_study
@@ -86,8 +86,8 @@ def own_strategy(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def studied(own: str, mode: str, labels: Sequence[str] = (), **more: Any) -> Plan:
-    """Of every strategy, or of some."""
-    named = [{"name": name} for name in STRATEGIES]
+    """Of phases in every arrangement, or of some; tests/contract runs all strategies both ways."""
+    named = [{"name": name} for name in PAPER]
     every = [*named, *VARIANTS, {"name": own, "as": "my own"}]
     strategies = [s for s in every if not labels or s.get("as", s["name"]) in labels]
     return tiny_plan(tiny_study(strategies, execution={"mode": mode, **more}))

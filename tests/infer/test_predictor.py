@@ -21,7 +21,6 @@ from offramp.nets import ExitNetwork, attach
 from offramp.parts import backbone
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
-from offramp.strategies import PAPER
 from offramp.study.run.trials import load_network
 from refusal import refuses
 from support import CPU, network, run_all, tiny_plan, tiny_study
@@ -32,7 +31,7 @@ ROWS = 37
 NOISE = torch.randn(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 IMAGES = 0.5 * NOISE + torch.linspace(-1.5, 1.5, ROWS).view(-1, 1, 1, 1)[(7 * torch.arange(ROWS)) % ROWS]
 SCORES = ("confidence", "entropy", "margin", "ensemble")
-EVERY = (*PAPER, "boosted")  # whose exits add to one another
+EVERY = ("baseline", "joint", "separate", "boosted")  # one exit, one trunk, several, exits that add up
 WARM = (0.7, 1.3, 2.0, 1.1)
 
 

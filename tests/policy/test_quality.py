@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import multinomial
@@ -46,6 +49,15 @@ def test_an_interval_of_a_loss_by_hand() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((-6 / 21, -0.508, -0.013), abs=5e-4)
 
 
+@cache
+def intervals(rows: int) -> tuple[Any, ...]:
+    """Every pair of counts, its interval, and the two of its shares."""
+    pairs = [(b, c) for b in range(31) for c in range(31) if b + c <= rows]
+    found = [quality.difference(b, c, rows) for b, c in pairs]
+    half = [(quality.share(b, rows, 0.975), quality.share(c, rows, 0.975)) for b, c in pairs]
+    return pairs, found, half
+
+
 @pytest.mark.parametrize("rows", [20, 50, 300])
 @pytest.mark.parametrize("gained", [0.0, 0.1, 0.25, 0.5])  # of the answers that differ
 @pytest.mark.parametrize("differing", [1, 4, 6, 10])  # on average
@@ -53,12 +65,10 @@ def test_an_interval_of_a_loss_covers_it_and_is_narrow(rows: int, gained: float,
     """Exactly: every pair of counts with its chance. Where nothing is gained, and only there, it may
     fall two points short."""
     up, down = differing * gained / rows, differing * (1 - gained) / rows
-    pairs = [(b, c) for b in range(31) for c in range(31) if b + c <= rows]
+    pairs, found, half = intervals(rows)
     chances = multinomial.pmf([(b, c, rows - b - c) for b, c in pairs], rows, [down, up, 1 - down - up])
-    found = [quality.difference(b, c, rows) for b, c in pairs]
     coverage = sum(p for p, d in zip(chances, found, strict=True) if d.low <= down - up <= d.high)
     assert coverage >= (0.95 if gained else 0.925)
-    half = [(quality.share(b, rows, 0.975), quality.share(c, rows, 0.975)) for b, c in pairs]
     joined = sum(p * (b.high - b.low + c.high - c.low) for p, (b, c) in zip(chances, half, strict=True))
     assert sum(p * (d.high - d.low) for p, d in zip(chances, found, strict=True)) < 0.75 * joined
     assert min(d.high - d.low for d in found) > 3 / (rows + 4)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from offramp.report.model import Column, Contents, Detail, Figure, Question, Table
+from offramp.report.page import folder
+from offramp.report.render import charts
 from offramp.store.table import COLUMNS
 
 STRATEGIES = ("baseline", "joint", "separate", "branch-wise", "two-stage", "distillation")
@@ -113,3 +117,15 @@ def numbers() -> pd.DataFrame:
         (*of_trial, pd.NA, None, pd.NA, "seconds_train", 0.5, *closing),
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"exit": "Int64", "epoch": "Int64"})
+
+
+def write(
+    contents: Contents, numbers: pd.DataFrame, out: Path, formats: Sequence[str], workers: int
+) -> Iterator[tuple[int, int]]:
+    """Write a report to `out` as `report` does; yields figures drawn so far and in total."""
+    with (
+        folder.staged(out) as place,
+        charts.started(contents.figures, place / "figures", formats, workers) as drawn,
+    ):
+        folder.fill(place, contents, numbers, formats)
+        yield from charts.progress(drawn)

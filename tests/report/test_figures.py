@@ -24,7 +24,7 @@ from offramp.report.figures import FIGURES, compute, curves, draw, quality, reli
 from offramp.report.figures.significance import edges, graphs, observations, ring, significance
 from offramp.report.model import Figure
 from offramp.report.render.charts import text
-from offramp.report.render.theme import themed
+from offramp.report.render.theme import both_colors, themed
 
 pytestmark = pytest.mark.slow
 
@@ -369,10 +369,11 @@ def test_a_strategy_has_one_color_in_every_figure(many: Evidence) -> None:
 
 def test_the_dark_theme_changes_colors_and_no_data(many: Evidence) -> None:
     figure = draw(many, ["accuracy-by-exit"]).figures[0]
-    dark, light = themed(figure.spec, dark=True), themed(figure.spec)
-    assert dark["datasets"] == light["datasets"] == figure.spec["datasets"]
-    assert KNOWN["joint"].color not in text(dark) and KNOWN["joint"].dark in text(dark)
-    assert light["config"]["background"] == dark["config"]["background"] == "transparent"
+    both, light = both_colors(figure.spec), themed(figure.spec)
+    assert both["datasets"] == light["datasets"] == figure.spec["datasets"]
+    pair = f"light-dark({KNOWN['joint'].color}, {KNOWN['joint'].dark})"
+    assert pair in text(both) and pair not in text(light)
+    assert light["config"]["background"] == "transparent"
 
 
 def test_an_unknown_figure_is_refused(many: Evidence) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from page_contents import contents, curve, figure, numbers
+from page_contents import contents, curve, figure, numbers, write
 
 from offramp.errors import OfframpError
 from offramp.report.model import Contents
@@ -25,8 +25,8 @@ def small() -> Contents:
     return replace(contents(), figures=contents().figures[:2])
 
 
-def write(out: Path, made: Contents | None = None, formats: tuple[str, ...] = ()) -> None:
-    for _ in folder.write(made or small(), numbers(), out, formats, workers=2):
+def written(out: Path, made: Contents | None = None, formats: tuple[str, ...] = ()) -> None:
+    for _ in write(made or small(), numbers(), out, formats, workers=2):
         pass
 
 
@@ -36,7 +36,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 def test_everything_is_there_and_named_in_the_marker(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    steps = list(folder.write(small(), numbers(), out, PICTURES, workers=2))
+    steps = list(write(small(), numbers(), out, PICTURES, workers=2))
     assert steps == [(1, 2), (2, 2)]
     found = files(out)
     figures = {f"figures/{n}.{f}" for n in ("all", "panels-resnet18") for f in PICTURES}
@@ -63,16 +63,16 @@ def test_everything_is_there_and_named_in_the_marker(tmp_path: Path) -> None:
 
 def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write(tmp_path / name)
+        written(tmp_path / name)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     other = replace(small(), title="other")
-    write(tmp_path / "c", other)
+    written(tmp_path / "c", other)
     assert files(tmp_path / "a") != files(tmp_path / "c")
 
 
 def test_links_of_the_page_lead_to_files(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    write(out, formats=("svg",))
+    written(out, formats=("svg",))
     page = (out / "index.html").read_text(encoding="utf-8")
     links = set(re.findall(r'href="((?:figures|tables|data)/[^"]+)"', page))
     assert len(links) == 2 + 2 + 1 + 3 * 4
@@ -83,9 +83,9 @@ def test_links_of_the_page_lead_to_files(tmp_path: Path) -> None:
 
 def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    write(out, contents())
+    written(out, contents())
     (out / ".DS_Store").touch()
-    write(out)
+    written(out)
     assert not (out / "data" / "hybrids.vl.json").exists()
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_report_is_never_removed(tmp_path: Path, there: Mapping[str, 
         (out / name).write_text(text)
     before = files(out)
     with pytest.raises(OfframpError, match=said):
-        write(out)
+        written(out)
     assert files(out) == before
 
 
@@ -112,19 +112,19 @@ def test_hidden_files_links_and_what_lies_beside_a_report_stay(tmp_path: Path) -
     out = tmp_path / "report"
     beside = tmp_path / ".report.tmp"
     beside.write_text("mine")
-    write(out)
+    written(out)
     (out / ".env").write_text("mine")
     with pytest.raises(OfframpError, match=r"holds \.env, which no report wrote"):
-        write(out)
+        written(out)
     (out / ".env").unlink()
     (out / "link").symlink_to(tmp_path)
     with pytest.raises(OfframpError, match="holds link, which no report wrote"):
-        write(out)
+        written(out)
     (out / "link").unlink()
     with pytest.raises(OfframpError, match=r"holds late\.txt"), folder.staged(out):
         (out / "late.txt").write_text("mine")
     (out / "late.txt").unlink()
-    write(out)
+    written(out)
     assert beside.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".report.tmp", "report"]
 
@@ -135,21 +135,21 @@ def test_a_file_and_a_link_are_no_places(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     for name in ("file", "link"):
         with pytest.raises(OfframpError, match="is not a folder"):
-            write(tmp_path / name)
-    write(tmp_path / "folder")  # an empty one is taken
+            written(tmp_path / name)
+    written(tmp_path / "folder")  # an empty one is taken
 
 
 @pytest.mark.parametrize("formats", [(), ("svg",)])
 def test_a_failure_leaves_the_earlier_report(tmp_path: Path, formats: tuple[str, ...]) -> None:
     out = tmp_path / "report"
-    write(out)
+    written(out)
     before = files(out)
     broken = replace(contents(), figures=[*contents().figures, figure("bad", "more", {"mark": 3})])
     if formats:  # drawing fails, in another process
         with pytest.raises(ValueError, match="conversion failed"):
-            write(out, broken, formats)
+            written(out, broken, formats)
     else:  # whoever reads the steps stops
-        steps = folder.write(broken, numbers(), out, ("svg",), workers=1)
+        steps = write(broken, numbers(), out, ("svg",), workers=1)
         next(steps)
         steps.close()
     assert files(out) == before
@@ -159,14 +159,14 @@ def test_a_failure_leaves_the_earlier_report(tmp_path: Path, formats: tuple[str,
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OfframpError, match="cannot be written"):
-        write(tmp_path / "file" / "report")
+        written(tmp_path / "file" / "report")
 
 
 def test_not_a_number_is_no_json(tmp_path: Path) -> None:
     spec = curve(1, 0)
     spec["data"]["values"][0]["loss"] = float("nan")
     out = tmp_path / "report"
-    write(out, replace(small(), figures=[figure("gap", "more", spec)]))
+    written(out, replace(small(), figures=[figure("gap", "more", spec)]))
     text = (out / "data" / "gap.vl.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["data"]["values"][0]["loss"] is None
 

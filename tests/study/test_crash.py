@@ -156,25 +156,14 @@ def test_a_checkpoint_of_another_state_would_be_noticed(
 # Damage.
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x10
     path.write_bytes(data)
 
 
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-OF_WEIGHTS = [("weights.safetensors", damage) for damage in (truncate, flip, empty, Path.unlink)]
-FLIPPED = [(file, flip) for file in ("node.json", "history.parquet", "cost.json")]
-
-
-@pytest.mark.parametrize(("file", "damage"), [*OF_WEIGHTS, *FLIPPED])
+# Every damage of every file: tests/store/test_store_damage.py.
+@pytest.mark.parametrize(("file", "damage"), [("weights.safetensors", flip), ("node.json", flip)])
 def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
     tmp_path: Path, whole: Store, file: str, damage: Callable[[Path], None]
 ) -> None:
@@ -194,9 +183,7 @@ def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
     check_tidy(store)
 
 
-@pytest.mark.parametrize(
-    ("file", "damage"), [("trial.json", flip), ("logits.npz", flip), ("logits.npz", Path.unlink)]
-)
+@pytest.mark.parametrize(("file", "damage"), [("trial.json", flip), ("logits.npz", Path.unlink)])
 def test_a_damaged_trial_is_named_and_it_alone_is_written_again(
     tmp_path: Path, whole: Store, file: str, damage: Callable[[Path], None]
 ) -> None:

@@ -95,19 +95,11 @@ class Strata:
         return high
 
 
-def p_value(failures: int, rows: int, risk: float) -> float:
-    """The chance of at most so many failures if the true risk were `risk`: small when it is lower.
-
-    Losses are 0 or 1, so their sum is binomial and its exact tail a valid p-value. It is never larger
-    than that of Hoeffding and Bentkus, whose second half is this tail times e.
-    """
-    return float(stats.binom.cdf(failures, rows, risk))
-
-
 def upper_bound(failures: int, rows: int, confidence: float) -> float:
     """The one-sided Clopper–Pearson bound: below the true risk in at most 1 - confidence of all draws.
 
-    It is under a risk exactly when `p_value` is under 1 - confidence.
+    Losses are 0 or 1, so their sum is binomial: the bound is under a risk exactly when the binomial tail
+    of that risk is under 1 - confidence.
     """
     return 1.0 if failures >= rows else float(stats.beta.ppf(confidence, failures + 1, rows - failures))
 

@@ -208,13 +208,12 @@ def _fixed(logits: Array, _: float, __: Past) -> tuple[Array, Past]:
 class Score:
     """A way of telling how sure an exit is.
 
-    meaning: in words, for help.  rate: what `score` does.  low, high: the ends of a threshold's range,
+    rate: what `score` does.  low, high: the ends of a threshold's range,
     infinite where there is none; equal where the score is the same for every input.  history: whether
     it asks what exits before this one said, whose heads are then run too.  counts: whether it counts
     exits, in whole numbers, so that it is at most n at the nth.  says: what `said` does.
     """
 
-    meaning: str
     rate: Callable[[Array, float, Past], tuple[Array, Past]]
     low: float = 0.0
     high: float = 1.0
@@ -234,17 +233,10 @@ class Score:
 
 
 SCORES = {
-    "confidence": Score("the largest softmax probability", _confidence),
-    "entropy": Score("1 - H / log C, H the entropy of the softmax", _entropy),
-    "margin": Score("the largest softmax probability minus the second largest", _margin),
-    "patience": Score(
-        "how many exits in a row gave this answer", _patience, 1.0, float("inf"), True, True
-    ),
-    "ensemble": Score(
-        "the largest probability of the geometric mean of the exits so far, which is the answer too",
-        _ensemble,
-        history=True,
-        says=_mean,
-    ),
-    "fixed": Score("0 at every exit: all inputs leave at one", _fixed, high=0.0),
+    "confidence": Score(_confidence),
+    "entropy": Score(_entropy),
+    "margin": Score(_margin),
+    "patience": Score(_patience, 1.0, float("inf"), True, True),
+    "ensemble": Score(_ensemble, history=True, says=_mean),
+    "fixed": Score(_fixed, high=0.0),
 }

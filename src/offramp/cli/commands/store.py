@@ -23,11 +23,6 @@ store = typer.Typer(
 )
 
 
-@store.callback()
-def group() -> None:
-    """Copy a store to or from an object store; index one."""
-
-
 @store.command()
 def index(
     root: Annotated[Place, argument("STORE", "The store: s3://BUCKET/NAME.", parser=place)],

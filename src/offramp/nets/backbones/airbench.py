@@ -113,6 +113,5 @@ AIRBENCH = Backbone(
     final="group3",
     heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True, width=64)),
     options={"width": tuple(WIDTHS)},
-    replaced=(),
     from_images=whitening,
 )

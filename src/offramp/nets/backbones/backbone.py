@@ -24,7 +24,6 @@ class Backbone:
     taps: module names of the early exits under each reading, the default reading first.
     final: the module whose output the classifier (head K) reads.
     heads: of the default early exits; exits beyond them take the last one.
-    replaced: prefixes of the names that upstream has too and this network defines in its own way.
     input_shape: (C, H, W) of a typical image.
     strides: total stride by stem, of a backbone that has several.
     from_images: weights that follow from the training images: `from_images(images, mean, std)` → tensors
@@ -39,7 +38,6 @@ class Backbone:
     final: str
     heads: tuple[HeadSpec, ...]
     options: Mapping[str, tuple[str, ...]]
-    replaced: tuple[str, ...]
     input_shape: Shape = (3, 32, 32)
     strides: Mapping[str, int] = field(default_factory=dict)
     from_images: FromImages | None = None

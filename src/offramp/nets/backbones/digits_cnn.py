@@ -63,6 +63,5 @@ DIGITS_CNN = Backbone(
     final="blocks",
     heads=(_head(8, 2), _head(8, 2), _head(16, 1)),
     options={},
-    replaced=(),
     input_shape=(1, 8, 8),
 )

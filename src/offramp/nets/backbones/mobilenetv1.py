@@ -39,5 +39,4 @@ MOBILENETV1 = Backbone(
     heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True), paper_head(3, gap=True)),
     options={"stem": tuple(STEM)},
     strides=STEM,
-    replaced=("classifier.",),
 )

@@ -47,7 +47,6 @@ RESNET18, RESNET50 = (
         heads=(paper_head(1), paper_head(2), paper_head(3)),
         options={"stem": tuple(STRIDES)},
         strides=STRIDES,
-        replaced=("fc.",),
     )
     for name in ("resnet18", "resnet50")
 )

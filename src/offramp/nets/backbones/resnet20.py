@@ -78,5 +78,4 @@ RESNET20 = Backbone(
     final="layer3",
     heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True, width=64)),
     options={},
-    replaced=(),
 )

@@ -68,5 +68,4 @@ VGG_16 = Backbone(
     final="features",
     heads=(paper_head(1), paper_head(2), paper_head(3)),
     options={},
-    replaced=("classifier.",),
 )

@@ -18,7 +18,7 @@ from offramp.units import counted
 def report(
     evidence: Evidence, out: Path, formats: Sequence[str], workers: int, title: str | None = None
 ) -> Generator[str, None, Contents]:
-    """Write the report on `evidence` to `out`, as `folder.write` does; yields what it is at, in words.
+    """Write the report on `evidence` to `out`, as `folder.staged` does; yields what it is at, in words.
 
     Figures are drawn by `workers` processes while this one makes tables, statistics and the page.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from offramp.errors import OfframpError, Unwritable
 from offramp.files import folder_at
 from offramp.report.model import Contents
 from offramp.report.page.html import page
-from offramp.report.render import charts, tables
+from offramp.report.render import tables
 from offramp.report.render.charts import text
 from offramp.report.render.theme import themed
 
@@ -44,24 +44,6 @@ def check(out: Path) -> None:
             f"{out} holds {other[0]}, which no report wrote and a new one would remove; move it away "
             "or choose another --out"
         )
-
-
-def write(
-    contents: Contents, numbers: pd.DataFrame, out: Path, formats: Sequence[str], workers: int
-) -> Generator[tuple[int, int]]:
-    """Write the report to `out`, whole or not at all; yields figures drawn so far and in total.
-
-    numbers: the tidy table, kept whole.  formats: of figures, among svg, pdf and png.  workers:
-    processes that draw.  An earlier report is replaced when the new one is complete: exhaust the
-    generator, or close it to leave things as they were.
-    Raises OfframpError as `staged` does.
-    """
-    with (
-        staged(out) as folder,
-        charts.started(contents.figures, folder / "figures", formats, workers) as drawn,
-    ):
-        fill(folder, contents, numbers, formats)
-        yield from charts.progress(drawn)
 
 
 @contextmanager

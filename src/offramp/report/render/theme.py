@@ -54,18 +54,9 @@ def config(dark: bool = False) -> dict[str, Any]:
     }
 
 
-def themed(spec: Mapping[str, Any], dark: bool = False) -> dict[str, Any]:
+def themed(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A figure's specification with the theme in it."""
-    colored = _recolored(dict(spec)) if dark else dict(spec)
-    return {**colored, "config": config(dark)}
-
-
-def _recolored(value: Any) -> Any:
-    if isinstance(value, str):
-        return DARK.get(value, value)
-    if isinstance(value, Mapping):
-        return {key: child if key == "datasets" else _recolored(child) for key, child in value.items()}
-    return [_recolored(child) for child in value] if isinstance(value, list) else value
+    return {**spec, "config": config()}
 
 
 def both_configs() -> dict[str, Any]:
