@@ -13,7 +13,6 @@ from torch import Tensor
 from offramp.errors import OfframpError
 from offramp.infer.stages import Tensors, stages
 from offramp.nets.network import ExitNetwork
-from offramp.parts import backbone
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.study.trained import network_costs
@@ -91,7 +90,7 @@ class Predictor:
         self._active = policy.active
         self._stages = stages(net, [policy.exits[i] for i in self._active], backend)
         costs = network_costs(net, list(net.trunk_of), list(policy.exits))
-        plain = sum(net.macs(part) for part in backbone(net.exits))
+        plain = net.plain_macs
         parameter = next(net.parameters())
         device, self._dtype = parameter.device, parameter.dtype
         shares = [spent / plain for spent in policy.macs(costs)]

@@ -31,7 +31,7 @@ from offramp.infer.timing import (
 )
 from offramp.meters import BUSY, Meter, busy_cores
 from offramp.nets.network import ExitNetwork
-from offramp.parts import Part, backbone
+from offramp.parts import Part
 from offramp.policy import scoring
 from offramp.policy.calibrate import MeasuredCosts
 from offramp.policy.costs import Costs
@@ -251,10 +251,9 @@ def _lines(
 ) -> list[Timing]:
     costs = network_costs(net, list(net.trunk_of), list(policy.exits))
     spent = policy.macs(costs)
-    plain = sum(net.macs(part) for part in backbone(net.exits))
     mean = sum(share * each for share, each in zip(shares, spent, strict=True))
     lines = [
-        timing(engine, PLAIN, batch, found[PLAIN], plain, drawn.get(PLAIN, NOTHING)),
+        timing(engine, PLAIN, batch, found[PLAIN], net.plain_macs, drawn.get(PLAIN, NOTHING)),
         timing(engine, STAYS, batch, found[STAYS], spent[policy.active[-1]], drawn.get(STAYS, NOTHING)),
     ]
     if batch == 1 and any(share > 0 for share in shares[:-1]):

@@ -16,7 +16,7 @@ from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.heads import Head, HeadSpec
 from offramp.nets.identity import state_digest
-from offramp.parts import Part, path
+from offramp.parts import Part, backbone, path
 from offramp.seeding import derive
 
 Shape = tuple[int, int, int]
@@ -307,6 +307,11 @@ class ExitNetwork(nn.Module):
     def macs(self, part: Part) -> int:
         """Multiply-accumulates of a part for one image."""
         return self._facts.costs[part]
+
+    @property
+    def plain_macs(self) -> int:
+        """Of the backbone without early exits."""
+        return sum(self.macs(part) for part in backbone(self.exits))
 
     def parameter_count(self, part: Part) -> int:
         """Parameters (numbers, not tensors) of a part."""

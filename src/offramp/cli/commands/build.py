@@ -24,7 +24,7 @@ from offramp.cli.training.how import How, conduct
 from offramp.cli.training.one import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS
-from offramp.parts import Part, backbone
+from offramp.parts import Part
 from offramp.store.place import Place, place
 from offramp.terminal import show, table
 from offramp.units import macs
@@ -267,8 +267,7 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str,
     from offramp.api.build import deployed
     from offramp.bundle.export import Asked
 
-    plain_macs = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
-    wanted = target(goal.target, plain_macs)
+    wanted = target(goal.target, plan.net.plain_macs)
     asked = Asked(force=goal.force, anyway=goal.anyway, doubts=weak, int8=goal.int8)
     return told(deployed(plan, store, wanted, goal.out, asked, goal.times), silent)
 
@@ -300,7 +299,7 @@ def _as_json(chosen: BuildPlan, goal: Goal) -> dict[str, Any]:
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:
     net = plan.net
-    plain = sum(net.macs(part) for part in backbone(net.exits))
+    plain = net.plain_macs
     rows = []
     for k, name in enumerate(net.places, start=1):
         head = net.macs(Part("head", k))

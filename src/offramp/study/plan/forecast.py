@@ -11,7 +11,7 @@ import torch
 
 from offramp.engine.speed import STEP_MACS, macs_per_second
 from offramp.meters import usable_cores
-from offramp.parts import Part, backbone
+from offramp.parts import Part
 from offramp.phase import describe
 from offramp.store.store import Store
 from offramp.study.plan import caching
@@ -78,7 +78,7 @@ def forecast(
     allowed = caching.limits(plan, device, cache_folder(), training=training)
     held = caching.forecast(plan, allowed, device)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
-    plain = sum(plan.net.macs(part) for part in backbone(plan.net.exits))
+    plain = plan.net.plain_macs
     upto = accumulate(plan.net.macs(Part("segment", k)) for k in range(1, plan.net.exits))
     exits = zip(plan.net.places, upto, plan.net.reasons, strict=False)
     return {

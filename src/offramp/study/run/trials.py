@@ -23,7 +23,7 @@ from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
 from offramp.nets.cut.spread import chained
 from offramp.nets.network import exit_macs
-from offramp.parts import Part, backbone, path
+from offramp.parts import Part, path
 from offramp.policy import scoring
 from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
@@ -153,7 +153,7 @@ def _manifest(
         owners=tuple(trial.resolved.owners),
         carry=trial.resolved.carry,
         macs=tuple(exit_macs(net, exits[: i + 1]) for i in range(len(exits))),
-        backbone_macs=sum(net.macs(part) for part in backbone(net.exits)),
+        backbone_macs=net.plain_macs,
         part_macs=part_macs(net),
         parameters=tuple(_parameters(net, exits[: i + 1]) for i in range(len(exits))),
         metrics=metrics,
