@@ -359,6 +359,7 @@ def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path)
         assert first.stderr is not None
         for line in first.stderr:
             if "[1/" in line:
+                assert heard_at(mark) == {"127.0.0.1"}, "nobody else reaches it"
                 first.send_signal(signal.SIGINT)
                 break
         said = first.stderr.read()
@@ -374,11 +375,23 @@ def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path)
 
 def left_behind(mark: str) -> list[str]:
     """Processes that have `mark` in their environment."""
+    return [process.name() for process in marked(mark)]
+
+
+def heard_at(mark: str) -> set[str]:
+    """The addresses at which processes with `mark` in their environment listen."""
+    found = set()
+    for process in marked(mark):
+        with suppress(psutil.Error):
+            sockets = process.net_connections("inet")
+            found |= {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
+    return found
+
+
+def marked(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):
             if mark in (f"{k}={v}" for k, v in process.environ().items()):
-                found.append(process.name())
-        except psutil.Error:
-            continue
+                found.append(process)
     return found

@@ -163,6 +163,8 @@ def joined(where: str) -> Iterator[Cluster]:
 
     check_version()
     address = where if where.startswith(CLIENT) else os.environ.get("RAY_ADDRESS") or None
+    if address == "local":  # Ray's word for a cluster of one's own
+        address = None
     with TemporaryDirectory(prefix="offramp-ray-", dir=_near(), ignore_cleanup_errors=True) as folder:
         if address is None:
             _protect()
