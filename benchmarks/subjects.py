@@ -33,7 +33,7 @@ class Setting:
     None for CIFAR-10 where it is, else MADE.  shape: of made images.  execution: further settings of it.
     numerics: a profile."""
 
-    backbone: str
+    backbone: str | Mapping[str, str]
     images: int
     epochs: int
     seeds: tuple[int, ...] = (42,)
@@ -67,7 +67,7 @@ def plan(setting: Setting, mode: Mode = "derived") -> Plan:
         {
             "seeds": list(setting.seeds),
             "strategies": list(setting.strategies),
-            "backbone": setting.backbone,
+            "backbone": setting.backbone if isinstance(setting.backbone, str) else {**setting.backbone},
             "data": data | {"test_images": setting.test_images} | ({"root": str(root)} if root else {}),
             "recipe": {"epochs": setting.epochs, "learning_rate": setting.learning_rate},
             "execution": {"mode": mode, **setting.execution},

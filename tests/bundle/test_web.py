@@ -21,6 +21,7 @@ from chromium import axe, blank
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
+from offramp.policy import scoring
 from refusal import refuses
 from support import run_all
 
@@ -116,6 +117,36 @@ def photos_bundle(folder: Path) -> Path:
 
     export_to(folder / "bundle", store, halving(store, "two-stage", "margin"))
     return folder / "bundle"
+
+
+SCORE = """
+const [address, rows, name, warmth, done] = arguments;
+import(address + "network.js").then((made) => done(rows.map((row) => {
+  let past = null;
+  return row.map((exit, at) => {
+    const logits = exit.map((value) => value === null ? NaN : value);
+    const [found, next] = made.score(name, logits, warmth[at], past);
+    past = next;
+    return found === -Infinity ? null : found;
+  });
+})));
+"""
+
+
+def test_every_score_is_that_of_python(browser: Any) -> None:
+    """Also of exits that are sure of nothing."""
+    logits = np.random.default_rng(0).normal(0, 2, (60, 4, 3)).round(2)
+    logits[::7, 1, 0] = np.nan
+    warmth = (1.0, 0.5, 2.0, 1.0)
+    rows = [[[None if np.isnan(v) else v for v in exit] for exit in row] for row in logits.tolist()]
+    with served(Path(web.__file__).with_name("site")) as (address, _):
+        blank(browser, 400, "light")
+        browser.get(address + "style.css")
+        for name in scoring.SCORES:
+            found = browser.execute_async_script(SCORE, address, rows, name, warmth)
+            made = np.array([[-np.inf if v is None else v for v in row] for row in found])
+            expected = scoring.scores(name, logits, warmth)
+            np.testing.assert_allclose(made, expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 @pytest.fixture

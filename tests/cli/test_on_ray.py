@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -68,11 +70,37 @@ def test_doctor_tells_of_a_cluster_without_a_token(cli: Cli, monkeypatch: pytest
     assert "with a token" in shut["found"] and shut["remedy"] == "" and "secret" not in str(shut)
 
 
+def test_doctor_tells_what_object_stores_lack(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from offramp.cli.commands import doctor
+
+    def told() -> dict[str, Any]:
+        return {f["what"]: f for f in data(cli("doctor", "--json"))["findings"]}
+
+    for name in doctor.SIGNED_IN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(doctor, "SIGNED_IN_FILE", Path("nowhere"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    found = told()["object stores"]
+    assert "s3://" in found["found"] and "at http://127.0.0.1:9000" in found["found"]
+    assert "no credentials" in found["found"] and "sign in" in found["remedy"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    assert told()["object stores"]["remedy"] == ""
+    assert "OFFRAMP_CACHE_SIZE" in told()["kept of them here"]["found"]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("s3fs", "gcsfs") else find(name)
+    )
+    missing = told()
+    assert "object stores" not in missing
+    assert "pip install 'offramp[cloud]'" in missing["extra cloud"]["remedy"]
+
+
 def test_one_machine_needs_no_ray() -> None:
-    """Nor does a forecast; a cluster does, which shows that it was refused."""
+    """Nor an object store's libraries; nor does a forecast. A cluster does, which shows that it was
+    refused."""
     dry = ["run", "study.yaml", "--dry-run", "--on", "ray"]
     local, forecast, there = without(
-        "ray", ["run", "study.yaml"], dry, ["run", "study.yaml", "--on", "ray"]
+        "ray s3fs aiobotocore gcsfs", ["run", "study.yaml"], dry, ["run", "study.yaml", "--on", "ray"]
     )
     assert local.code == 0 and "6 of 6 trials" in local.out
     assert forecast.code == 0 and "Longest chain" in forecast.out

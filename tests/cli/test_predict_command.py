@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import sys
@@ -109,6 +110,59 @@ def test_without_a_policy_all_go_to_the_final_exit_and_it_says_so(run: Command) 
     assert report["images"] == 1 and report["exits"][-1]["images"] == 1
     assert [row["exit"] for row in answers("a.csv")] == ["4"]
     assert float(answers("a.csv")[0]["compute_share"]) == pytest.approx(1)
+
+
+def sent(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_stream_is_answered_as_the_files_are(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("joint", "images", "--policy", "policy.json")[0] == 0
+    files = {row["file"]: row for row in answers()}
+    words = ("joint", "--policy", "policy.json", "--stream")
+    sent(monkeypatch, *files)
+    status, out, err = run(*words)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert status == 0 and [row["file"] for row in rows] == [*files]
+    for row in rows:
+        for name in ("class", "exit", "compute_share", "error"):
+            assert row[name] == files[row["file"]][name]
+        assert float(row["milliseconds"]) > 0
+    assert f"{COUNT} images · " in err and "left at exit 1: " in err
+    Path("broken.png").write_text("no image")
+    sent(monkeypatch, "broken.png", "", next(iter(files)), "nowhere.png")
+    status, out, _ = run(*words, "--json")
+    first, second, third = map(json.loads, out.splitlines())
+    assert status == 1 and "it is none of" in first["error"] and "class" not in first
+    assert second["exit"] == int(rows[0]["exit"]) and "error" not in second
+    assert third["file"] == "nowhere.png" and third["error"]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("held", "exit"), [("1us", 1), ("10s", 4)])
+def test_a_latency_that_is_held_moves_where_images_leave(
+    run: Command, monkeypatch: pytest.MonkeyPatch, held: str, exit: int
+) -> None:
+    sent(monkeypatch, *(f"images/{2 * (i % 6):02}.png" for i in range(240)))
+    words = ("joint", "--policy", "policy.json", "--stream", "--mean-latency", held)
+    status, out, err = run(*words)
+    assert status == 0 and "(held: " in err
+    lines = list(csv.DictReader(io.StringIO(out)))[-20:]
+    assert {int(row["exit"]) for row in lines} == {exit}
+
+
+@pytest.mark.usefixtures("place")
+def test_mistakes_with_streams(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent(monkeypatch)
+    for words, said in (
+        (("joint", "images", "--stream"), "leave the images out"),
+        (("joint", "images", "--mean-latency", "5ms"), "goes with --stream"),
+        (("joint",), "give images"),
+        (("joint", "--stream", "--mean-latency", "5ms"), "thresholds of fixed do not move by degrees"),
+    ):
+        status, _, err = run(*words)
+        assert status == 2 and said in err
 
 
 @pytest.mark.usefixtures("place")

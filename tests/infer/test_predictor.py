@@ -72,6 +72,7 @@ def policies(
                 yield Policy(score, exits, (None, *cuts[1:], None), warmth)
     for run in (1.0, 2.0, 3.0, 9.0):
         yield Policy("patience", exits, (*(run,) * early, None))
+        yield Policy("agreement", exits, (*(run,) * early, None))
     if early > 1:
         yield Policy("patience", exits, (None, *(2.0,) * (early - 1), None))
     for at in range(early):
@@ -137,7 +138,8 @@ def test_every_policy_on_every_strategy(strategy: str, nets: Any) -> None:
 def test_any_thresholds_and_rows(joint: ExitNetwork, data: st.DataObject) -> None:
     exits = data.draw(st.sampled_from([(1, 2, 3, 4), (1, 4), (2, 3, 4), (1, 3), (4,), (2,)]))
     score = data.draw(st.sampled_from(list(scoring.SCORES)))
-    ranges = {"patience": st.integers(1, 5).map(float), "fixed": st.just(0.0)}
+    counts = st.integers(1, 5).map(float)
+    ranges = {"patience": counts, "agreement": counts, "fixed": st.just(0.0)}
     threshold = st.none() | ranges.get(score, st.floats(0, 1, width=32))
     early = tuple(data.draw(threshold) for _ in exits[:-1])
     warm = data.draw(st.none() | st.tuples(*(st.floats(0.2, 5) for _ in exits)))

@@ -29,7 +29,7 @@ def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] |
             found.append(0.0)
             continue
         if any(math.isnan(v) for v in logits) or not math.isfinite(max(logits)):
-            found.append(0.0 if name == "patience" else -math.inf)
+            found.append(0.0 if name in ("patience", "agreement") else -math.inf)
             continue
         if name == "patience":
             same = (
@@ -38,6 +38,11 @@ def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] |
                 and reference_answer(row[exit - 1]) == reference_answer(logits)
             )
             found.append(found[-1] + 1 if same else 1.0)
+            continue
+        if name == "agreement":
+            told = [r for r in row[: exit + 1] if not np.isnan(r).any() and math.isfinite(max(r))]
+            said = [reference_answer(r) for r in told]
+            found.append(float(said.count(reference_answer(logits))))
             continue
         warmth = 1.0 if temperatures is None else temperatures[exit]
         if name == "ensemble":

@@ -100,6 +100,12 @@ def test_a_nan_logit_ends_a_run_of_equal_answers() -> None:
     assert scoring.scores("patience", logits).tolist() == [[1, 0, 1, 2]]
 
 
+def test_agreement_counts_equal_answers_wherever_they_were() -> None:
+    logits = np.array([[[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [NAN, 1.0], [0.0, 1.0], [1.0, 0.0]]])
+    assert scoring.scores("agreement", logits).tolist() == [[1, 1, 2, 0, 3, 2]]
+    assert scoring.scores("patience", logits).tolist() == [[1, 1, 1, 0, 1, 1]]
+
+
 @pytest.mark.parametrize("name", scoring.SCORES)
 def test_one_exit_takes_every_row(name: str) -> None:
     assert scoring.leaves(name, np.full((3, 1, 2), NAN), (None,)).tolist() == [0, 0, 0]
@@ -124,7 +130,8 @@ def test_an_unknown_score_is_refused() -> None:
 def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
     """As a predictor does it: rows that left are gone, the others' past goes on with them."""
     rows = simulated(400, 4).logits
-    thresholds = {"patience": (2.0,) * 3, "fixed": (None, 0.0, None)}.get(name, (0.6,) * 3)
+    counted = dict.fromkeys(("patience", "agreement"), (2.0,) * 3)
+    thresholds = {**counted, "fixed": (None, 0.0, None)}.get(name, (0.6,) * 3)
     expected = scoring.leaves(name, rows, (*thresholds, None))
     inside, past, found = np.arange(400), None, np.full(400, 3)
     for exit, threshold in enumerate(thresholds):
@@ -132,7 +139,7 @@ def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
         stays = np.ones(len(inside), bool) if threshold is None else scores < threshold
         found[inside[~stays]] = exit
         inside = inside[stays]
-        past = None if past is None else (past[0][stays], past[1][stays])
+        past = None if past is None else tuple(part[stays] for part in past)
     np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found)) > 1 or name == "fixed"
 

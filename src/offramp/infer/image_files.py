@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
 
+Run = Callable[[NDArray[np.float32]], Any]
 IN_PYTHON = "use offramp.predictor in Python"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SUMS = "SHA256SUMS"  # what a folder has that is a bundle
@@ -35,13 +37,17 @@ SUMS = "SHA256SUMS"  # what a folder has that is a bundle
 @dataclass(frozen=True, eq=False)
 class Network:
     """A trial run by torch, or a bundle run by onnxruntime. run: what it makes of normalized images.
+    score, thresholds: of its policy, one threshold an exit.  under: `run` with other thresholds.
     unreliable: why its answers are not to be trusted, where they are not."""
 
     name: str
     classes: tuple[str, ...]
     exits: tuple[int, ...]
     preprocessing: Preprocessing
-    run: Callable[[NDArray[np.float32]], Any]
+    run: Run
+    score: str
+    thresholds: tuple[float | None, ...]
+    under: Callable[[Sequence[float | None]], Run]
     unreliable: tuple[str, ...] = ()
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
@@ -76,7 +82,15 @@ def open_bundle(folder: Path) -> Network:
         raise OfframpError(str(error)) from None
     exits = tuple(stage.exit for stage in bundle.stages)
     how = preprocessing.from_json(bundle.preprocessing.as_json())
-    return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run, bundle.unreliable)
+
+    def under(thresholds: Sequence[float | None]) -> Run:
+        twin = copy.copy(bundle)
+        pairs = zip(bundle.stages, thresholds, strict=True)
+        twin.stages = tuple(replace(stage, threshold=threshold) for stage, threshold in pairs)
+        return twin.run
+
+    rule = (bundle.score, tuple(stage.threshold for stage in bundle.stages), under)
+    return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run, *rule, bundle.unreliable)
 
 
 def open_trial(
@@ -109,14 +123,19 @@ def open_trial(
         )
     net = load_network(store, trial, device, trust_code=trust_code)
     placed(net, device)
-    predictor = Predictor(net, rule, backend)
     weak = doubts(store, trial, None if policy_file is None else rule)
 
-    def run(images: NDArray[np.float32]) -> Prediction:
-        there = torch.from_numpy(images).to(device)
-        return predictor(there.contiguous(memory_format=torch.channels_last))
+    def under(thresholds: Sequence[float | None]) -> Run:
+        predictor = Predictor(net, replace(rule, thresholds=tuple(thresholds)), backend)
 
-    return Network(trial, manifest.classes, exits, how, run, weak)
+        def run(images: NDArray[np.float32]) -> Prediction:
+            there = torch.from_numpy(images).to(device)
+            return predictor(there.contiguous(memory_format=torch.channels_last))
+
+        return run
+
+    parts = (under(rule.thresholds), rule.score, rule.thresholds, under)
+    return Network(trial, manifest.classes, exits, how, *parts, weak)
 
 
 def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:

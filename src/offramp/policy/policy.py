@@ -46,7 +46,8 @@ class Policy:
     """Leave at the first exit whose score reaches its threshold, else at the last.
 
     score: `confidence` (largest softmax probability), `margin` (between the two largest), `entropy`
-        (1 - entropy / log classes), `patience` (exits in a row with one answer) or `fixed`.
+        (1 - entropy / log classes), `patience` (exits in a row with one answer), `agreement` (exits so
+        far with this answer), `ensemble` (of the exits so far) or `fixed`.
     exits: numbers of the network's exits, from 1, ascending.
     thresholds: one an exit; None never lets an input leave there, and the last is None.
     temperatures: one an exit, which its logits are divided by; None is 1 everywhere.

@@ -9,9 +9,9 @@ whatever their name.
 
 A row leaves at the first exit whose score reaches that exit's threshold (`>=`, so a tie leaves), and
 at the last exit otherwise. A threshold of None never lets a row leave. An exit with a NaN logit, or an
-infinite largest logit, is sure of nothing: its score is minus infinity, and for patience 0, a run of
-equal answers ending there. Only `fixed` does not look at the logits. With one class an exit is always
-sure.
+infinite largest logit, is sure of nothing: its score is minus infinity, and for patience and agreement
+0; a run of equal answers ends there. Only `fixed` does not look at the logits. With one class an exit
+is always sure.
 """
 
 from __future__ import annotations
@@ -178,6 +178,16 @@ def _patience(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
     return run, (answer, run)
 
 
+def _agreement(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
+    """past: how many exits so far gave each class as their answer, [..., C]."""
+    xp = _module(logits)
+    answer = xp.where(xp.isfinite(xp.amax(logits, axis=-1)), answers(logits), -1)
+    numbers = xp.cumsum(xp.ones_like(logits, dtype=answer.dtype), axis=-1) - 1
+    mine = numbers == answer[..., None]
+    votes = xp.where(mine, 1, 0) + (0 if past is None else past[0])
+    return xp.sum(xp.where(mine, votes, 0), axis=-1), (votes,)
+
+
 def _ensemble(logits: Array, temperature: float, past: Past) -> tuple[Array, Past]:
     """past: sums of log-probabilities [..., C] of the exits so far that were sure of anything, and how
     many they were [...]."""
@@ -208,10 +218,10 @@ def _fixed(logits: Array, _: float, __: Past) -> tuple[Array, Past]:
 class Score:
     """A way of telling how sure an exit is.
 
-    rate: what `score` does.  low, high: the ends of a threshold's range,
-    infinite where there is none; equal where the score is the same for every input.  history: whether
-    it asks what exits before this one said, whose heads are then run too.  counts: whether it counts
-    exits, in whole numbers, so that it is at most n at the nth.  says: what `said` does.
+    rate: what `score` does.  low, high: the ends of a threshold's range, infinite where there is none;
+    equal where the score is the same for every input.  history: whether it asks what exits before this
+    one said, whose heads are then run too.  counts: whether it counts exits, in whole numbers, so that
+    it is at most n at the nth.  says: what `said` does.
     """
 
     rate: Callable[[Array, float, Past], tuple[Array, Past]]
@@ -237,6 +247,7 @@ SCORES = {
     "entropy": Score(_entropy),
     "margin": Score(_margin),
     "patience": Score(_patience, 1.0, float("inf"), True, True),
+    "agreement": Score(_agreement, 1.0, float("inf"), True, True),
     "ensemble": Score(_ensemble, history=True, says=_mean),
     "fixed": Score(_fixed, high=0.0),
 }

@@ -108,7 +108,8 @@ export function answer(logits) {
   return best;
 }
 
-/** How sure an exit is, as scoring.py has it. past: for patience, [answer, run] of the exit before. */
+/** How sure an exit is, as scoring.py has it. past: for patience, [answer, run] of the exit before; for
+ * agreement, how many exits so far gave each class. */
 const SCORES = {
   confidence: (shares) => Math.max(...shares),
   margin: (shares) => {
@@ -129,6 +130,12 @@ export function score(name, logits, temperature, past) {
     const said = shares === null ? -1 : answer(logits);
     const run = said < 0 ? 0 : past !== null && past[0] === said ? past[1] + 1 : 1;
     return [run, [said, run]];
+  }
+  if (name === "agreement") {
+    const votes = past === null ? [...logits].map(() => 0) : [...past];
+    const own = shares === null ? -1 : answer(logits);
+    if (own >= 0) votes[own] += 1;
+    return [own < 0 ? 0 : votes[own], votes];
   }
   if (name === "ensemble") {
     const own = probabilities(logits, 1);

@@ -71,6 +71,9 @@ EXTRAS = {
     "energy": ("pynvml", "measure a GPU's power"),
     "ray": ("ray", "train on many machines"),
     "cloud": ("s3fs", "keep a store in an object store"),
+    "serve": ("starlette", "answer over HTTP"),
+    "track": ("tensorboard", "show runs in TensorBoard or MLflow"),
+    "search": ("optuna", "search for settings"),
 }
 
 

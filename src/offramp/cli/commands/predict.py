@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+import sys
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp import units
 from offramp.cli import options
-from offramp.cli.options import argument, option
+from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.store.place import Place
 from offramp.terminal import console, show, table
-from offramp.units import counted
+from offramp.units import counted, duration
 
 if TYPE_CHECKING:
     from offramp.infer.image_files import Network, Unreadable
@@ -29,10 +34,24 @@ def predict(
     network: Annotated[
         str, argument("TRIAL|BUNDLE", "A trial's id, a bundle's folder, or hf:USER/NAME.")
     ],
-    images: Annotated[list[Path], argument("IMAGES", "Files, and folders of them.")],
+    images: Annotated[list[Path] | None, argument("IMAGES", "Files, and folders of them.")] = None,
     policy: options.PolicyOption = None,
     out: Annotated[Path, option("FILE", "The table of answers to write.")] = Path("answers.csv"),
     batch: Annotated[int, option("N", "Images at a time.", min=1)] = 64,
+    stream: Annotated[
+        bool,
+        flag(
+            "--stream",
+            "Read a path a line from standard input; answer each at once, on standard output.",
+        ),
+    ] = False,
+    mean_latency: Annotated[
+        str | None,
+        option(
+            "TIME",
+            "Hold this time an image on average, such as 5ms, by moving thresholds. With --stream.",
+        ),
+    ] = None,
     store: options.StoreOption = None,
     device: options.DeviceOption = None,
     trust: options.TrustOption = None,
@@ -44,6 +63,11 @@ def predict(
     against those of the plain network. An image that has left costs nothing more. Without a policy, all
     images go to the final exit. A file that has no answer has a line that says why.
 
+    With --stream there is no table: lines go to standard output, as CSV or, with --json, as JSON, with
+    the milliseconds that each took. A path is read when the one before is answered, so whoever sends
+    them waits. How many leave at each exit lately is said on standard error. What --mean-latency moves
+    has no guarantee any more.
+
     Exit codes: 0; 1 if files had no answer (named, and skipped); 2 for a mistake; 130 if interrupted.
 
     \b
@@ -51,9 +75,22 @@ def predict(
       offramp predict two-stage-resnet18-cifar10-s42 photos/ --policy policy.json
       offramp predict bundle/ photo.png --out answers.csv
       offramp predict hf:me/flowers photos/
+      ls -d camera/* | offramp predict bundle/ --stream --mean-latency 5ms
     """
     from offramp.infer import image_files
 
+    if stream:
+        if images:
+            raise OfframpError("--stream reads paths from standard input; leave the images out")
+        target = (
+            None if mean_latency is None else units.parse(mean_latency, units.TIME, "--mean-latency")
+        )
+        _stream(_opened(network, policy, options.named(store), device, trust), target, json)
+        return
+    if mean_latency is not None:
+        raise OfframpError("--mean-latency goes with --stream")
+    if not images:
+        raise OfframpError("give images: files, or folders of them")
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
@@ -138,6 +175,106 @@ def _answer(
                 told = zip(read, *(part.tolist() for part in parts), strict=True)
                 rows += [Answer(file, network.classes[label], *rest) for file, label, *rest in told]
             progress.advance(task, len(asked))
+
+
+LATELY = 256  # images of which it is said where they left
+PACE_S = 5.0  # between two such lines
+
+
+def _stream(network: Network, target: float | None, as_json: bool) -> None:
+    """Answer what comes on standard input. target: seconds an image, on average."""
+    from offramp.infer import image_files
+    from offramp.infer.stream import Hold, moved
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    hold = None if target is None else Hold(target)
+    runs: dict[int, Network] = {0: network}
+    count = 0
+    lately: deque[tuple[int, float]] = deque(maxlen=LATELY)
+    broken = False
+    if hold is not None:
+        try:
+            moved(network.score, network.thresholds, 0)
+        except ValueError as error:
+            raise OfframpError(f"--mean-latency cannot be held: {error}") from None
+    if not as_json:
+        writer.writerow((*COLUMNS, "milliseconds"))
+    said = time.monotonic()
+    interrupted = False
+    try:
+        for line in sys.stdin:
+            file = Path(line.rstrip("\n"))
+            pixels = image_files.read(file, network.preprocessing) if line.strip() else None
+            if pixels is None:
+                continue
+            if isinstance(pixels, image_files.Unreadable):
+                broken = True
+                _say(writer, as_json, file, None, None, pixels.reason)
+                continue
+            step = 0 if hold is None else hold.step
+            if step not in runs:
+                run = network.under(moved(network.score, network.thresholds, step))
+                runs[step] = replace(network, run=run)
+            began = time.perf_counter()
+            made = runs[step].answer(pixels[None])
+            seconds = time.perf_counter() - began
+            hold = None if hold is None else hold.after(seconds)
+            label, exit = network.classes[int(made.classes[0])], int(made.exits[0])
+            row = Answer(file, label, float(made.confidence[0]), exit, float(made.compute[0]))
+            count += 1
+            lately.append((exit, seconds))
+            _say(writer, as_json, file, row, seconds, "")
+            if time.monotonic() - said > PACE_S:
+                said = time.monotonic()
+                typer.echo(_lately(network, lately, count, target), err=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    if count:
+        typer.echo(_lately(network, lately, count, target), err=True)
+    for reason in network.unreliable:
+        typer.echo(f"Unreliable: {reason}.", err=True)
+    if interrupted:
+        raise typer.Exit(130)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _say(
+    writer: Any, as_json: bool, file: Path, row: Answer | None, seconds: float | None, error: str
+) -> None:
+    """A line at once. row: None where there is no answer."""
+    from offramp.escape import cell
+
+    if as_json:
+        told = {} if row is None else {"class": row.label, **_rest(row)}
+        took = {} if seconds is None else {"milliseconds": 1000 * seconds}
+        print(dumps({"file": str(file), **told, **took, **({"error": error} if error else {})}))
+    elif row is None:
+        writer.writerow((cell(str(file)), "", "", "", "", cell(error), ""))
+    else:
+        share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
+        writer.writerow((cell(str(file)), cell(row.label), *share, "", f"{1000 * (seconds or 0):.3f}"))
+    sys.stdout.flush()
+
+
+def _rest(row: Answer) -> dict[str, Any]:
+    return {"confidence": row.confidence, "exit": row.exit, "compute_share": row.compute}
+
+
+def _lately(
+    network: Network, lately: Collection[tuple[int, float]], count: int, target: float | None
+) -> str:
+    """How many came, what they took and where they left."""
+    mean = sum(seconds for _, seconds in lately) / len(lately)
+    held = "" if target is None else f" (held: {duration(target)})"
+    left = ", ".join(
+        f"{exit}: {100 * sum(e == exit for e, _ in lately) / len(lately):.0f} %"
+        for exit in network.exits
+    )
+    return (
+        f"{counted(count, 'image')} · {1000 * mean:.3g} ms each lately{held} · left at exit {left} "
+        f"(of the last {len(lately)})"
+    )
 
 
 def _write(out: Path, rows: Sequence[Answer], damaged: Sequence[Unreadable]) -> None:

@@ -1,0 +1,57 @@
+"""A held latency, on images that become harder, by a clock that the test makes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from offramp.infer.stream import STEPS, Hold, moved
+
+SECONDS = np.array([1.0, 2.5, 5.0])  # of an image that leaves at each exit
+THRESHOLDS = (0.7, 0.6, None)
+
+
+def streamed(target: float | None, images: int = 4000) -> np.ndarray:
+    """[images] seconds; from the middle on images are harder. target: held, or nothing is."""
+    chance = np.random.default_rng(0)
+    hold = Hold(1.0 if target is None else target)
+    taken = []
+    for i in range(images):
+        hard = 2.0 if i < images / 2 else 5.0
+        sure = chance.beta(5.0, hard, 2) ** (1.0, 0.7)  # deeper exits are surer
+        thresholds = moved("confidence", THRESHOLDS, 0 if target is None else hold.step)
+        leaves = [k for k in (0, 1) if (t := thresholds[k]) is not None and sure[k] >= t]
+        taken.append(SECONDS[leaves[0] if leaves else 2] * chance.uniform(0.9, 1.1))
+        hold = hold.after(taken[-1])
+    return np.array(taken)
+
+
+@pytest.mark.parametrize("target", [1.6, 2.5, 3.5])
+def test_the_mean_is_held_before_and_after_images_become_harder(target: float) -> None:
+    found = streamed(target)
+    for settled in (found[500:2000], found[2500:]):
+        assert settled.mean() == pytest.approx(target, rel=0.06)
+
+
+def test_without_it_the_mean_drifts() -> None:
+    """The control."""
+    found = streamed(None)
+    assert found[2500:].mean() > 1.4 * found[500:2000].mean()
+
+
+@pytest.mark.parametrize(("target", "end"), [(0.5, -1.0), (50.0, 1.0)])
+def test_what_cannot_be_had_ends_at_an_end(target: float, end: float) -> None:
+    hold = Hold(target)
+    for _ in range(1000):
+        hold = hold.after(SECONDS[0 if hold.position == -1.0 else 1])
+    assert hold.position == end
+    assert Hold(target).after(1.0).mean == 1.0
+
+
+def test_thresholds_go_from_everybody_over_the_policy_to_nobody() -> None:
+    lowest, own, highest = (moved("margin", THRESHOLDS, step) for step in (-STEPS, 0, STEPS))
+    assert lowest == (0.0, 0.0, None) and own == THRESHOLDS and highest == (None, None, None)
+    steps = [moved("margin", THRESHOLDS, step)[0] for step in range(-STEPS, STEPS)]
+    assert steps == sorted(steps)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="do not move by degrees"):
+        moved("patience", (1.0, None), 1)
