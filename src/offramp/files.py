@@ -129,6 +129,17 @@ def _moved(path: Path, staging: Path) -> Path:
     return grave
 
 
+def home(variable: str, usual: str) -> Path:
+    """offramp's folder of a kind, by the XDG specification: below what `variable` names, else below
+    `usual` in the user's own. Relative paths are ignored, as the specification has it.
+
+    >>> home("XDG_CACHE_HOME", ".cache").name
+    'offramp'
+    """
+    given = Path(os.environ.get(variable, ""))
+    return (given if given.is_absolute() else Path.home() / usual) / "offramp"
+
+
 def unlinked(root: Path, *parts: str) -> Path:
     """`root/part/…`, whether it exists or not; `root` itself may be a link.
 

@@ -384,7 +384,8 @@ def heard_at(mark: str) -> set[str]:
     for process in marked(mark):
         with suppress(psutil.Error):
             sockets = process.net_connections("inet")
-            found |= {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
+            heard = (one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN)
+            found |= {ip.removeprefix("::ffff:") for ip in heard}
     return found
 
 

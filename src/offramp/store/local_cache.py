@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from offramp import units
+from offramp.files import home
 
 USUAL = "10GB"
 KEPT = 0.9  # of the limit, when it was passed
@@ -92,7 +93,7 @@ def own() -> LocalCache:
 
     Raises OfframpError for a size that is none.
     """
-    given, home = os.environ.get("OFFRAMP_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    folder = Path(given) if given else (Path(home) if home else Path.home() / ".cache") / "offramp"
+    given = os.environ.get("OFFRAMP_CACHE")
+    folder = Path(given) if given else home("XDG_CACHE_HOME", ".cache")
     size = os.environ.get("OFFRAMP_CACHE_SIZE", USUAL)
     return LocalCache(folder / "store", int(units.parse(size, units.SIZE, "OFFRAMP_CACHE_SIZE")))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from offramp.files import replacing
+from offramp.files import home, replacing
 from offramp.hashing import is_sealed_text, text, with_seal
 
 log = logging.getLogger(__name__)
@@ -24,8 +23,7 @@ VERSION = 2  # of the layout of every document
 
 def folder() -> Path:
     """Where offramp keeps what it can make again."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "offramp"
+    return home("XDG_CACHE_HOME", ".cache")
 
 
 def read(path: Path) -> dict[str, Any] | None:

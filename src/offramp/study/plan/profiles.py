@@ -6,7 +6,6 @@ A file's own name means nothing to keys, which are made of what it says (`offram
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
-from offramp.files import replacing
+from offramp.files import home, replacing
 from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
 from offramp.study.spec import places
 from offramp.study.spec.fields import Section
@@ -63,8 +62,7 @@ class ProfileFile(Section):
 
 def folder() -> Path:
     """Where the user's own profiles lie."""
-    home = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(home) if home else Path.home() / ".config") / "offramp" / "profiles"
+    return home("XDG_CONFIG_HOME", ".config") / "profiles"
 
 
 def find(name: str, device: str) -> Numerics:
