@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from offramp.meters import Gpu, Meter, Missing, Packages, find_gpu, find_packages
-from offramp.meters.meter import Usage, _resident
+from offramp.meters.meter import PERIOD, Family, Usage
 
 RANGE = 262_143_328_850
 
@@ -235,14 +235,33 @@ def test_memory_that_processes_share_counts_once():
     child = forked.Process(target=touch, args=(there,))
     child.start()
     try:
-        before = _resident(psutil.Process())
+        before = Family(psutil.Process()).resident()
         here.send("go")
         assert here.recv() == "done" and shared[:: mmap.PAGESIZE].all()
-        both = _resident(psutil.Process())
+        both = Family(psutil.Process()).resident()
     finally:
         here.send("end")
         child.join()
     assert 180_000_000 < both - before < 260_000_000
+
+
+def test_children_are_looked_at_once_a_period():
+    now, looked = [0.0], []
+
+    class Process:
+        def memory_info(self):
+            return SimpleNamespace(rss=100)
+
+        def children(self, recursive):
+            assert recursive
+            looked.append(now[0])
+            return [SimpleNamespace(memory_full_info=lambda: SimpleNamespace(uss=10 * len(looked)))]
+
+    family = Family(Process(), lambda: now[0])
+    found = []
+    for now[0] in (0.0, PERIOD / 2, PERIOD, 1.5 * PERIOD, 3 * PERIOD):
+        found.append(family.resident())
+    assert found == [110, 110, 120, 120, 130] and looked == [0.0, PERIOD, 3 * PERIOD]
 
 
 def test_parts_of_a_fused_phase_add_up_to_the_whole():

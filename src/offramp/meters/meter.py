@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -93,7 +95,7 @@ class Meter:
         self._packages = packages
         self._gpu = gpu
         self._clock = clock
-        self._tree = psutil.Process()
+        self._family = Family(psutil.Process(), clock)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="offramp-meter", daemon=True)
@@ -179,7 +181,7 @@ class Meter:
         gpu = self._gpu if isinstance(self._gpu, Gpu) else None
         return Reading(
             at=self._clock(),
-            rss=_resident(self._tree),
+            rss=self._family.resident(),
             cpu_joules=joules,
             gpu_joules=gpu.joules() if gpu else None,
             gpu_watts=gpu.watts() if gpu else None,
@@ -196,16 +198,26 @@ def not_measured(meter: Meter) -> list[str]:
     ]
 
 
-def _resident(tree: psutil.Process) -> int:
-    """What children share (libraries, batches that they hand over, all that a fork has not written to)
-    is their parent's: it counts once."""
-    total = int(tree.memory_info().rss)
-    for child in tree.children(recursive=True):
-        try:
-            total += _own(child)
-        except psutil.Error:  # it ended meanwhile
-            continue
-    return total
+class Family:
+    """The memory of a process and of its children, whose pages the kernel counts one by one: some
+    milliseconds for each child, so they are looked at once a PERIOD and not at every lap."""
+
+    def __init__(self, process: psutil.Process, clock: Callable[[], float] = time.monotonic) -> None:
+        self._process = process
+        self._clock = clock
+        self._children = 0
+        self._looked = -math.inf
+
+    def resident(self) -> int:
+        """Bytes. What children share (libraries, batches that they hand over, all that a fork has not
+        written to) is their parent's: it counts once."""
+        now = self._clock()
+        if now - self._looked >= PERIOD:
+            self._looked, self._children = now, 0
+            for child in self._process.children(recursive=True):
+                with suppress(psutil.Error):  # it ended meanwhile
+                    self._children += _own(child)
+        return int(self._process.memory_info().rss) + self._children
 
 
 def _own(process: psutil.Process) -> int:
