@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from offramp.infer import bundle_timing
+from offramp.infer.bundle_timing import BundleTask, measure
 from offramp.infer.draw import joules
+from offramp.infer.timing import WHOLE, Timing
 from offramp.meters import NO_GPU, Meter, Missing, find_packages
 
 
@@ -51,3 +56,20 @@ def test_memory_is_the_most_that_was_taken() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 190_000_000 < int(found.stdout) < 260_000_000
+
+
+def test_what_memory_is_measured_of_is_loaded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[BundleTask] = []
+
+    def answer(task: BundleTask) -> dict[str, Any]:
+        asked.append(task)
+        if task.alone is not None:
+            return {"memory": 7}
+        whole = [asdict(Timing("onnxruntime", what, 4, 1.0, 1.0, 4.0, 1.0, 5)) for what in WHOLE]
+        return {"lines": whole, "version": "1", "unreliable": [], "notes": []}
+
+    monkeypatch.setattr(bundle_timing, "_asked", answer)
+    found = measure(BundleTask("b", "plain.onnx", (0.5, 0.5), (4,), 1, 5, 0.0))
+    assert [line.memory for line in found.lines] == [7, None, 7]
+    alone = [(task.alone, task.plain) for task in asked[1:]]
+    assert alone == [("plain", "plain.onnx"), ("policy", None)]

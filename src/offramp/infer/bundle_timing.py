@@ -72,7 +72,8 @@ def measure(asked: BundleTask) -> BundleTimes:
     early = any(line.what == POLICY for line in lines)
     for at, line in enumerate(lines):
         if line.what in ((PLAIN, POLICY) if early else (PLAIN, STAYS)):
-            told = _asked(replace(asked, alone=line.what, batches=(line.batch,)))
+            alone = replace(asked, alone=line.what, batches=(line.batch,))
+            told = _asked(alone if line.what == PLAIN else replace(alone, plain=None))
             lines[at] = replace(line, memory=told["memory"])
     unreliable, notes = tuple(answer["unreliable"]), tuple(answer["notes"])
     return BundleTimes(tuple(lines), answer["version"], unreliable, notes)
@@ -186,12 +187,18 @@ def _stage_runs(bundle: Any, noise: Any) -> Runs:
     return runs
 
 
-def _ruled(bundle: Any, thresholds: Sequence[float]) -> Any:
-    """The same sessions under other thresholds. Scores that count, or say nothing, cannot be cut where
-    one likes, so confidence stands for them."""
+def with_thresholds(bundle: Any, thresholds: Sequence[float | None]) -> Any:
+    """The same sessions under other thresholds, one a stage."""
     twin = copy.copy(bundle)
     pairs = zip(bundle.stages, thresholds, strict=True)
     twin.stages = tuple(replace(stage, threshold=threshold) for stage, threshold in pairs)
+    return twin
+
+
+def _ruled(bundle: Any, thresholds: Sequence[float]) -> Any:
+    """The same sessions under other thresholds. Scores that count, or say nothing, cannot be cut where
+    one likes, so confidence stands for them."""
+    twin = with_thresholds(bundle, thresholds)
     score = scoring.SCORES.get(bundle.score)  # the bundle's own may be one that is not here any more
     alone = score is not None and score.graded and not score.history
     twin.score = bundle.score if alone else "confidence"

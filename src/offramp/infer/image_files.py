@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
+from offramp.infer.bundle_timing import with_thresholds
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.policy import policy as policies
 from offramp.policy import useful
@@ -84,10 +84,8 @@ def open_bundle(folder: Path) -> Network:
     how = preprocessing.from_json(bundle.preprocessing.as_json())
 
     def under(thresholds: Sequence[float | None]) -> Run:
-        twin = copy.copy(bundle)
-        pairs = zip(bundle.stages, thresholds, strict=True)
-        twin.stages = tuple(replace(stage, threshold=threshold) for stage, threshold in pairs)
-        return twin.run
+        run: Run = with_thresholds(bundle, thresholds).run
+        return run
 
     rule = (bundle.score, tuple(stage.threshold for stage in bundle.stages), under)
     return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run, *rule, bundle.unreliable)
