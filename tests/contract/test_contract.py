@@ -14,6 +14,7 @@ from contract_runs import (
     LAST_ONLY,
     OWN_DATA,
     SMALLEST,
+    TEXT,
     UNTRACEABLE,
     TrialRecord,
     contract_plan,
@@ -45,7 +46,7 @@ class Runs:
         return self.plain, self.derived
 
 
-@pytest.fixture(scope="module", params=[*BACKBONES, UNTRACEABLE, OWN_DATA])
+@pytest.fixture(scope="module", params=[*BACKBONES, UNTRACEABLE, OWN_DATA, TEXT])
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""

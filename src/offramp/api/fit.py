@@ -472,8 +472,7 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
         raise OfframpError("the network's parameters are not all float32; give net.float()")
     if data.shape != net.input_shape:
-        height, width, channels = data.shape
-        last = net.input_shape == (channels, height, width)
+        last = net.input_shape == (*data.shape[2:], *data.shape[:2])
         remedy = "permute to [C, H, W]" if last else "attach with the images' shape"
         raise OfframpError(
             f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; {remedy}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError
+from offramp.inputs import blank
 from offramp.nets import ExitNetwork
 from offramp.nets.cut.exported import quiet
 
@@ -76,12 +77,14 @@ def flattened(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
 def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[StageGraph]:
     """Write the graph of each stage to `folder / stage.file`, and yield the stage.
 
-    Inputs and outputs are float tensors with a free batch: the images [B, C, H, W] or what the stage
-    before carried → logits [B, classes], then what is carried. net: in eval mode, on the CPU.
+    Inputs and outputs have a free batch: the images [B, C, H, W] in float32, texts [B, T] in int64, or
+    what the stage before carried → logits [B, classes], then what is carried. net: in eval mode, on the
+    CPU.
 
     Raises OfframpError for a stage that cannot be a graph.
     """
-    held: dict[int | None, tuple[Tensor, ...]] = {None: (torch.zeros(TRACED_BATCH, *net.input_shape),)}
+    first = blank(net.input_shape, TRACED_BATCH, torch.empty(0))
+    held: dict[int | None, tuple[Tensor, ...]] = {None: (first,)}
     for at, stage in enumerate(stages):
         module, given = _module(net, stage), held[stage.after]
         with torch.no_grad():

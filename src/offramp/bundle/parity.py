@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.bundle.runtime import Bundle
+from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.policy import scoring
@@ -45,7 +46,7 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, images: Tensor, wh
     largest, near, strays = 0.0, 0, 0
     for pixels in torch.split(images, BATCH):
         with torch.inference_mode():
-            found = net(pixels.contiguous(memory_format=torch.channels_last))
+            found = net(laid_out(pixels, "channels_last"))
         numbers = [stage.exit for stage in bundle.stages]
         theirs = np.stack([found[k - 1].numpy() for k in numbers], axis=1)
         batch = pixels.numpy()

@@ -21,15 +21,17 @@ from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
 from offramp.data.loading.views import cut_out
 from offramp.errors import OfframpError
+from offramp.inputs import Shape, is_text
 
 SPLITS = ("train", "validation", "calibration", "test")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Images and their labels. Treat the tensors as read-only: the digest is computed once.
+    """Images, or texts, and their labels. Treat the tensors as read-only: the digest is computed once.
 
-    images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized.
+    images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T] int64,
+        ids of tokens, padded with zeros at the end.
     labels: [N] int64.
 
     Raises OfframpError for other shapes or types, no images, or values that are not finite.
@@ -40,8 +42,12 @@ class Split:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dim() != 4 or images.dtype not in (torch.uint8, torch.float32):
-            raise OfframpError(f"images are {_described(images)}; give [N, C, H, W] as uint8 or float32")
+        kinds = {2: (torch.int64,), 4: (torch.uint8, torch.float32)}.get(images.dim(), ())
+        if images.dtype not in kinds:
+            raise OfframpError(
+                f"images are {_described(images)}; give [N, C, H, W] as uint8 or float32, or ids of "
+                "tokens [N, T] as int64"
+            )
         if labels.dim() != 1 or labels.dtype != torch.int64:
             raise OfframpError(f"labels are {_described(labels)}; give [N] as int64 class numbers")
         if len(images) != len(labels):
@@ -52,6 +58,8 @@ class Split:
             raise OfframpError("a split holds no images; give it at least one")
         if images.is_floating_point() and not bool(images.isfinite().all()):
             raise OfframpError("images hold NaN or infinity; clean the data")
+        if images.dim() == 2 and int(images.min()) < 0:
+            raise OfframpError("ids of tokens are below 0; give 0 for padding, and 1 or more for tokens")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,10 +76,9 @@ class Split:
         return sha.hexdigest()
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+    def shape(self) -> Shape:
+        """(C, H, W) of one image, (T,) of one text."""
+        return tuple(self.images.shape[1:])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,7 +122,7 @@ class FileSplit:
     rows: Tensor
     geometry: Geometry
     labels: Tensor
-    shape: tuple[int, int, int]
+    shape: Shape
     digest: str
     content: str | None = None
     held: tuple[Image.Image, ...] | None = None
@@ -228,9 +235,10 @@ class Data:
                 f"the train split of data set '{self.name}' shows one class only; "
                 "give images of two or more"
             )
-        if not len(self.mean) == len(self.std) == like.shape[0] or min(self.std) <= 0:
+        channels = 0 if is_text(like.shape) else like.shape[0]
+        if not len(self.mean) == len(self.std) == channels or min(self.std, default=1.0) <= 0:
             raise OfframpError(
-                f"mean and std of data set '{self.name}' must be {like.shape[0]} numbers each, "
+                f"mean and std of data set '{self.name}' must be {channels} numbers each, "
                 "one a channel, std above zero"
             )
         if self.augment is not None:
@@ -242,8 +250,8 @@ class Data:
         return {name: getattr(self, name) for name in SPLITS}
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+    def shape(self) -> Shape:
+        """(C, H, W) of one image, (T,) of one text."""
         return self.train.shape
 
     def sample(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -263,11 +271,13 @@ class Data:
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (of the population) per channel, of pixels scaled to [0, 1].
 
-    images: [N, C, H, W]; uint8, or float32, which is already normalized: zeros and ones.
+    images: [N, C, H, W]; uint8, or float32, which is already normalized: zeros and ones. Of texts: none.
     A channel that is constant has a deviation of 1, so that normalizing it gives zeros.
 
     Exact integer sums: no order of summation, number of threads or device changes a bit.
     """
+    if is_text(tuple(images.shape[1:])):
+        return (), ()
     if images.is_floating_point():
         return (0.0,) * images.shape[1], (1.0,) * images.shape[1]
     return moments(value_counts(images).tolist())
@@ -292,11 +302,12 @@ def moments(counts: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], tuple[f
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Pixels of [B, C, H, W] uint8 as float32 `(x / 255 - mean) / std`, on the device and in the
-    memory format they are in. Float images are already normalized and come back as they are.
+    memory format they are in. Float images, which are already normalized, and texts come back as they
+    are.
 
     mean, std: [C] float32, in units of [0, 1], on the same device.
     """
-    if images.is_floating_point():
+    if images.dtype != torch.uint8:
         return images
     scale = (255 * std).reciprocal()
     shift = -mean / std
@@ -310,6 +321,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _check(augment: Augment, train: Split | FileSplit) -> None:
+    if is_text(train.shape):
+        raise OfframpError("augment is for images, and these are texts; leave it out")
     if found := clash(augment):
         raise OfframpError(f"augment.{found[0]} {found[1]}")
     for name in ("jitter", "resized_crop"):

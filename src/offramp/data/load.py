@@ -29,6 +29,7 @@ from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest
+from offramp.inputs import Shape
 from offramp.units import counted
 from offramp.usercode import Recorded, is_user_code
 from offramp.usercode import load as load_code
@@ -138,7 +139,7 @@ def from_dataset(
     name: str = "custom",
     split_seed: int = 0,
     normalize: Literal["train", "imagenet", "half", "clip", "unit"] = "train",
-    shape: tuple[int, int, int] | None = None,
+    shape: Shape | None = None,
     augment: Augment | None = None,
 ) -> Data:
     """Data from Datasets of (image, label), or pairs of arrays (images, labels).
@@ -184,6 +185,8 @@ def assemble(
             and (source.pictures if isinstance(source, Own) else isinstance(source, Opened))
         )
         own = source if isinstance(source, Own) and source.drawn is not None and trains else None
+        if own and own.texts:
+            raise OfframpError("texts take no random transform; leave `plain` out")
         if own or whole or streams(part, geometry, loader, whole):
             hold = not (own or streams(part, geometry, loader, whole))
             taken[key] = take_files(part, geometry, spec.on_error, whole, hold)

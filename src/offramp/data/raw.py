@@ -20,7 +20,8 @@ from offramp.errors import OfframpError
 
 
 class ImageRows(Protocol):
-    """Images that can be counted and read by row: a tensor [N, C, H, W], or something lazy."""
+    """Images that can be counted and read by row: a tensor [N, C, H, W], or something lazy; or texts,
+    [N, T]."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +75,7 @@ class RawSplit:
         the images would have to be made for that."""
         if isinstance(self.images, Opened):
             return self.images.digests(rows)
-        if isinstance(self.images, Tensor) and self.images.dim() == 4:
+        if isinstance(self.images, Tensor) and self.images.dim() in (2, 4):
             return [pixel_digest(image) for image in self.read(rows)]
         return None
 

@@ -55,6 +55,8 @@ def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bo
     source = part.source.images
     if not isinstance(source, Opened) or loader == "resident":
         return False
+    if isinstance(source, Own) and source.texts:
+        return False  # they are small
     if loader == "streaming" or whole:
         return True
     if not isinstance(source, (Files, Own)) and geometry == Geometry():

@@ -34,6 +34,7 @@ from offramp.data.labels import numbered
 from offramp.data.pace import Pace
 from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.errors import OfframpError, nearest
+from offramp.inputs import Shape
 from offramp.seeding import derive
 from offramp.usercode import Loaded, failed, file_of
 
@@ -49,14 +50,15 @@ def read_samples(
     given: Mapping[str, Samples],
     plain: Samples = None,
     classes: Sequence[str] | None = None,
-    shape: tuple[int, int, int] | None = None,
+    shape: Shape | None = None,
 ) -> RawData:
     """The splits of a user's own, `train` among them; one that is None is as good as not given.
 
     A split is a Dataset of (image, label) that has a length, map-style or iterable; or a pair of arrays
-    (images [N, C, H, W], [N, H, W, C] or [N, H, W]; labels [N]). An image is a PIL image, a tensor
-    [C, H, W] or [H, W], or an array [H, W, C], [C, H, W] or [H, W]; uint8, or floating point taken as
-    already normalized. Labels: see `offramp.data.labels.numbered`.
+    (images [N, C, H, W], [N, H, W, C] or [N, H, W], or texts [N, T]; labels [N]). An image is a PIL
+    image, a tensor [C, H, W] or [H, W], or an array [H, W, C], [C, H, W] or [H, W]; uint8, or floating
+    point taken as already normalized. A text is ids of tokens [T], whole numbers, padded with zeros at
+    the end. Labels: see `offramp.data.labels.numbered`.
 
     Each sample is read once, and kept where all are small; else it is read again when it is needed (an
     iterable's goes to a temporary file). Python's, NumPy's and torch's generators are seeded for it. A
@@ -279,7 +281,7 @@ def _forms(images: ImageRows) -> set[Form]:
     return set(images.forms) if isinstance(images, Own) else set()
 
 
-def _geometry(forms: set[Form], shape: tuple[int, int, int] | None) -> Geometry:
+def _geometry(forms: set[Form], shape: Shape | None) -> Geometry:
     """What pictures that differ are made to: gray beside color is color, as of any source.
 
     Raises OfframpError where several sizes are to be made to what is no square.

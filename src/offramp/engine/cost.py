@@ -20,6 +20,7 @@ from offramp.engine.values import (
     route,
     teacher_logits,
 )
+from offramp.inputs import blank
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, path
 
@@ -54,8 +55,7 @@ def _sizes(net: ExitNetwork) -> dict[Point, int]:
     points = [p for k in range(1, net.exits + 1) for p in (Point("tap", k), *route(k)[-2:])]
     net = net.copy().eval()
     with torch.no_grad():
-        device = next(net.parameters()).device
-        images = torch.zeros(2, *net.input_shape, device=device)
+        images = blank(net.input_shape, 2, next(net.parameters()))
         known: dict[Point, Tensors] = {IMAGES: (images,)}
         return {p: sum(4 * t[0].numel() for t in compute(net, known, p)) for p in points}
 

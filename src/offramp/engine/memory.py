@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from offramp.device import random_kept
+from offramp.engine.settings import laid_out
+from offramp.inputs import blank
 from offramp.nets.network import ExitNetwork
 
 SAMPLE = 2  # images: the fewest that batch normalization takes
@@ -30,8 +32,7 @@ def saved_bytes(net: ExitNetwork) -> int:
             alive.append(tensor)
         return tensor
 
-    images = torch.zeros(SAMPLE, *net.input_shape, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = laid_out(blank(net.input_shape, SAMPLE, next(copy.parameters())), "channels_last")
     with random_kept(device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         logits = copy(images)
     del logits

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from offramp import device as devices
 from offramp.engine.settings import applied, laid_out, placed
+from offramp.inputs import noise
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import DEFAULTS, MemoryFormat
 from offramp.process import keep_freed_memory
@@ -60,7 +61,7 @@ def stepper(net: ExitNetwork, batch: int, way: Way, device: torch.device) -> Cal
     copy.requires_grad_(True)
     optimizer = torch.optim.SGD(copy.parameters(), lr=1e-3, momentum=0.9, fused=True)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, *net.input_shape, generator=generator).to(device)
+    images = noise(net.input_shape, batch, generator=generator).to(device)
     images = laid_out(images, way.memory_format)
     labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
 

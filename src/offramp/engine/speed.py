@@ -9,6 +9,7 @@ import torch
 from offramp import device as devices
 from offramp.engine.cost import BACKWARD
 from offramp.engine.settings import applied, laid_out, placed
+from offramp.inputs import noise
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
 from offramp.parts import heads, segments
@@ -35,7 +36,7 @@ def macs_per_second(
     copy.train()
     copy.requires_grad_(True)
     with applied(numerics):
-        images = torch.randn(batch, *net.input_shape, device=device)
+        images = noise(net.input_shape, batch).to(device)
         images = laid_out(images, numerics.memory_format)
         times = []
         for _ in range(repeats + 1):

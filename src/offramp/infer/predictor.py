@@ -12,6 +12,7 @@ from torch import Tensor
 
 from offramp.errors import OfframpError
 from offramp.infer.stages import Tensors, stages
+from offramp.inputs import is_text
 from offramp.nets.network import ExitNetwork
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
@@ -203,17 +204,21 @@ class Predictor:
 
     def _check(self, images: Tensor) -> None:
         shape = self._net.input_shape
-        if images.dim() != 4 or tuple(images.shape[1:]) != shape:
+        if images.dim() != len(shape) + 1 or tuple(images.shape[1:]) != shape:
             wanted = ", ".join(map(str, shape))
             raise OfframpError(
                 f"the images are {list(images.shape)}; the network takes [B, {wanted}], normalized"
             )
+        if self._net.training:
+            raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
+        if is_text(shape):
+            if images.dtype != torch.int64:
+                raise OfframpError(f"the texts are {images.dtype}; give ids of tokens as torch.int64")
+            return
         if not images.is_floating_point():
             raise OfframpError(f"the images are {images.dtype}; normalize them as in training first")
         if images.dtype == torch.float64 != self._dtype:
             raise OfframpError(f"the images are {images.dtype}; give {self._dtype}, as the network is")
-        if self._net.training:
-            raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
 
     def _nothing(self) -> Prediction:
         none = self._numbers[:0]

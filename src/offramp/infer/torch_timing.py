@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from offramp import device as devices
+from offramp import inputs
+from offramp.engine.settings import laid_out
 from offramp.infer.draw import NOTHING, Drawn, joules
 from offramp.infer.predictor import Predictor
 from offramp.infer.stages import stages
@@ -270,9 +272,9 @@ def _lines(
 
 
 def noise(net: ExitNetwork, batch: int, device: torch.device) -> torch.Tensor:
-    """[B, C, H, W] of normal numbers, channels-last, as normalized images are."""
-    images = torch.randn(batch, *net.input_shape, generator=torch.Generator().manual_seed(0))
-    return images.to(device).contiguous(memory_format=torch.channels_last)
+    """Examples [B, *shape] that mean nothing, images channels-last, as normalized ones are."""
+    made = inputs.noise(net.input_shape, batch, generator=torch.Generator().manual_seed(0))
+    return laid_out(made.to(device), "channels_last")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

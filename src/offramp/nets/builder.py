@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.hashing import digest
+from offramp.inputs import Shape, blank, is_text
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Place, places, survey
@@ -23,7 +24,6 @@ from offramp.nets.network import (
     Exit,
     ExitNetwork,
     NetFacts,
-    Shape,
     drawn_head,
     drawn_module,
 )
@@ -40,10 +40,10 @@ def build(
     recorded: Recorded | None = None,
     heads: Mapping[str, HeadSpec] | None = None,
 ) -> ExitNetwork:
-    """The network that `spec` describes, for images of `input_shape` (C, H, W), with the initial
-    weights of `seed`, in train mode. recorded: where a store's record names the backbone, and not the
-    user; code of the user's runs only if it is what was recorded, and trusted. heads: of exits by place,
-    where they are known.
+    """The network that `spec` describes, for examples of `input_shape` (see `offramp.inputs`), with the
+    initial weights of `seed`, in train mode. recorded: where a store's record names the backbone, and
+    not the user; code of the user's runs only if it is what was recorded, and trusted. heads: of exits
+    by place, where they are known.
 
     Raises OfframpError for an unknown name or option, images that are too small, fewer than two
     classes, a tap that is not there, a head that does not fit its tap, or weights that do not fit or
@@ -115,7 +115,7 @@ def attach(
     exits: the places of the early exits (names of submodules, say), in the order they run; one place;
         or how many, spread evenly over the compute. For a module that cannot be traced: the names of
         the submodules of each segment, in the order they run, and a last list for the classifier.
-    input_shape: (C, H, W) of one image.
+    input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64.
     classes: to check against the module's; None takes what it has. To be given with a name.
     head: a kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`:
         `linear`: the mean over a map or over tokens, then one linear layer. Costs next to nothing.
@@ -137,8 +137,7 @@ def attach(
     [(2, 1000), (2, 1000), (2, 1000)]
     """
     _check_arguments(module, exits, input_shape, classes, head, seed)
-    channels, height, width = input_shape
-    input_shape = (channels, height, width)
+    input_shape = tuple(input_shape)
     exits = [exits] if isinstance(exits, str) else exits
     overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
     if isinstance(exits, int) or all(isinstance(place, str) for place in exits):
@@ -171,10 +170,10 @@ def _check_arguments(
         raise OfframpError(
             f"exits: cannot be {exits!r}; name places, such as ['layer1'], or say how many"
         )
-    if not (_listed(input_shape, int) and len(input_shape) == 3 and min(input_shape) > 0):
+    if not (_listed(input_shape, int) and len(input_shape) in (1, 3) and min(input_shape) > 0):
         raise OfframpError(
             f"input_shape: cannot be {input_shape!r}; give channels, height and width of one image, "
-            "such as (3, 32, 32)"
+            "such as (3, 32, 32), or the number of tokens of a text, such as (64,)"
         )
     if not (classes is None or whole(classes)):
         raise OfframpError(f"classes: cannot be {classes!r}; use a whole number, or None")
@@ -229,14 +228,14 @@ def _assembled(
     costs: dict[Part, int] = {}
     why = list(heads.why)
     reference = next(trunk.module.parameters())
-    values: tuple[Tensor, ...] = (reference.new_zeros(1, *input_shape),)
+    values: tuple[Tensor, ...] = (blank(input_shape, 1, reference),)
     for i, segment in enumerate(trunk.segments, start=1):
         segment.train(False)
         values, costs[Part("segment", i)] = count_macs(partial(segment, *values))
         if i < len(trunk.segments):
             shape, place = tuple(values[0].shape[1:]), trunk.places[i - 1]
             default = origin.heads[min(i, len(origin.heads)) - 1] if origin.heads else paper_head(i)
-            square = input_shape[1] == input_shape[2]
+            square = is_text(input_shape) or input_shape[1] == input_shape[2]
             where = f"exit {i} at '{place}'"
             spec = heads.known.get(place) or resolve(default, heads.overrides, shape, where, square)
             early.append(Exit(place, spec, shape))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -17,9 +18,22 @@ def count_macs(run: Callable[[], T]) -> tuple[T, int]:
     Normalization, activations, pooling and additions count nothing: for the convolutional networks
     here they are a few per cent, and no two tools agree on them.
     """
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+    with torch.no_grad(), _layer_by_layer(), counter:
         result = run()
     return result, counter.get_total_flops() // 2
+
+
+@contextmanager
+def _layer_by_layer() -> Iterator[None]:
+    """torch runs its own encoder layers, in eval mode, as one operation of which nobody counts the
+    products."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _attention(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from offramp.device import seeded
 from offramp.errors import OfframpError
+from offramp.inputs import Shape
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.heads import Head, HeadSpec
@@ -19,7 +20,6 @@ from offramp.nets.identity import state_digest
 from offramp.parts import Part, backbone, path
 from offramp.seeding import derive
 
-Shape = tuple[int, int, int]
 Make = Callable[[], nn.Module]
 FromImages = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]  # images, mean, std → weights
 

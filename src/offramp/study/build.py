@@ -16,6 +16,7 @@ from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
 from offramp.data.load import NORMALIZED, read_source
 from offramp.errors import OfframpError, nearest
+from offramp.inputs import Shape
 from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
@@ -281,7 +282,7 @@ def _with_exits(
     wish: BuildOptions,
     given: dict[str, Any],
     study: Study,
-    shape: tuple[int, int, int],
+    shape: Shape,
     classes: int,
     reasons: list[str],
 ) -> tuple[Study, ExitNetwork]:

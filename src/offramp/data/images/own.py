@@ -24,6 +24,7 @@ from offramp.augment import View
 from offramp.data.images.files import of_eight_bits
 from offramp.data.images.geometry import picture
 from offramp.errors import OfframpError, in_line
+from offramp.inputs import is_text
 from offramp.seeding import derive
 
 EXIF_ORIENTATION = 0x0112
@@ -82,6 +83,11 @@ class Own:
     def pictures(self) -> bool:
         """Whether all images can be scaled and cut."""
         return all(form.picture for form in set(self.forms))
+
+    @property
+    def texts(self) -> bool:
+        """Whether these are ids of tokens."""
+        return any(is_text(form.shape) for form in set(self.forms))
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """rows: [n] int64. Returns [n, C, H, W]. Raises OfframpError when sizes differ."""
@@ -182,7 +188,7 @@ def view_seed(view: View, index: int) -> int:
 
 
 def read_sample(samples: Rows, row: int, seed: int, where: str) -> tuple[Tensor, Any]:
-    """An image [C, H, W], uint8 or float32, and its label as it was given.
+    """An image [C, H, W], uint8 or float32, or a text [T] int64, and its label as it was given.
 
     Raises OfframpError, calling it `where`, for what is no (image, label), and where the Dataset fails.
     """
@@ -214,7 +220,10 @@ def taken_apart(sample: Any, where: str) -> tuple[Tensor, Any]:
 
 
 def pixels_of(images: Tensor, where: str) -> Tensor:
-    """Pixels of any type as uint8 or float32. Raises OfframpError for other whole numbers."""
+    """Pixels [N, …] of any type as uint8 or float32, ids of tokens [N, T] as int64. Raises OfframpError
+    for other whole numbers."""
+    if is_text(tuple(images.shape[1:])) and images.dtype in (torch.int32, torch.int64):
+        return images.to(torch.int64)
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise OfframpError(f"{where} has {images.dtype} pixels; give uint8, or floats normalized")
     return images if images.dtype == torch.uint8 else images.to(torch.float32)
@@ -246,9 +255,11 @@ def _image(image: Any, where: str) -> Tensor:
             f"{where} has a {type(image).__name__} for an image; give a PIL image, tensor or array"
         )
     image = image[None] if image.dim() == 2 else image
-    if image.dim() != 3:
-        raise OfframpError(f"{where} has an image of shape {list(image.shape)}; give [C, H, W]")
-    return pixels_of(image.detach().as_subclass(Tensor), where)
+    if image.dim() not in (1, 3):
+        raise OfframpError(
+            f"{where} has an image of shape {list(image.shape)}; give [C, H, W], or ids of tokens [T]"
+        )
+    return pixels_of(image.detach().as_subclass(Tensor)[None], where)[0]
 
 
 def _array(image: Image.Image, where: str) -> np.ndarray:

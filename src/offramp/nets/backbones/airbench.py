@@ -14,9 +14,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from offramp.inputs import Shape
 from offramp.nets.backbones.backbone import Backbone, check_size
 from offramp.nets.heads import paper_head
-from offramp.nets.network import Shape
 
 WIDTHS = {"94": (64, 256, 256), "93": (64, 128, 128), "medium": (48, 96, 96), "small": (32, 64, 64)}
 LOGITS_SCALE = 1 / 9

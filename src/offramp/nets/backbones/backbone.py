@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from offramp.errors import OfframpError
+from offramp.inputs import Shape
 from offramp.nets.heads import HeadSpec
-from offramp.nets.network import FromImages, Shape
+from offramp.nets.network import FromImages
 
 
 @dataclass(frozen=True)

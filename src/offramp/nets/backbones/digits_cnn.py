@@ -10,9 +10,9 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from offramp.inputs import Shape
 from offramp.nets.backbones.backbone import Backbone, check_size
 from offramp.nets.heads import HeadSpec
-from offramp.nets.network import Shape
 
 WIDTHS_AND_STRIDES = ((4, 1), (8, 1), (16, 2), (32, 1), (32, 2), (64, 1))
 

@@ -12,11 +12,12 @@ from typing import Any
 from torch import nn
 
 from offramp.errors import OfframpError, in_line, nearest
+from offramp.inputs import Shape
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.backbone import MAP
 from offramp.nets.cut.spread import ASKED
 from offramp.nets.heads import HeadSpec
-from offramp.nets.network import ExitNetwork, FromImages, Make, Shape
+from offramp.nets.network import ExitNetwork, FromImages, Make
 from offramp.parts import Taps
 from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
 

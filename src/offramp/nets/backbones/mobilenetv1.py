@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from offramp.inputs import Shape
 from offramp.nets.backbones.backbone import STEM, Backbone, stem_stride
 from offramp.nets.heads import paper_head
-from offramp.nets.network import Shape
 
 
 def mobilenetv1(classes: int, input_shape: Shape, stem: str = "imagenet") -> nn.Module:

@@ -10,9 +10,9 @@ from functools import partial
 
 from torch import nn
 
+from offramp.inputs import Shape
 from offramp.nets.backbones.backbone import Backbone, convolution_like, stem_stride
 from offramp.nets.heads import paper_head
-from offramp.nets.network import Shape
 
 STRIDES = {"imagenet": 32, "medium": 16, "small": 8}  # of the whole network, by stem
 

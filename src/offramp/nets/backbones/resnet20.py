@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from offramp.inputs import Shape
 from offramp.nets.backbones.backbone import Backbone, check_size
 from offramp.nets.heads import paper_head
-from offramp.nets.network import Shape
 
 WIDTHS = (16, 32, 64)
 BLOCKS = 3  # in each stage

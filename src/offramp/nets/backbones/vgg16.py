@@ -14,9 +14,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from offramp.inputs import Shape
 from offramp.nets.backbones.backbone import Backbone, check_size, convolution_like
 from offramp.nets.heads import paper_head
-from offramp.nets.network import Shape
 
 
 class VGG16(nn.Module):

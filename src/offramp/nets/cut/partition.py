@@ -16,7 +16,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, fx, nn
 
+from offramp.device import seeded
 from offramp.errors import OfframpError, nearest
+from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
 from offramp.nets.cut.places import Place, Side, Site, Survey, hold, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
@@ -248,7 +250,7 @@ def chain_places(
     before it: the places where it could be cut."""
     *row, last = [name for names in names[:-1] for name in names]
     trunk = cut_by_names(module, [*([name] for name in row), [last, *names[-1]]], input_shape)
-    values: tuple[Tensor, ...] = (next(module.parameters()).new_zeros(1, *input_shape),)
+    values: tuple[Tensor, ...] = (blank(input_shape, 1, next(module.parameters())),)
     rows, macs, params = [], 0, 0
     for segment in (*trunk.segments, trunk.classifier):
         segment.train(False)
@@ -303,8 +305,8 @@ def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[Way, tuple[tu
     title = type(probe).__name__
     like = next(probe.parameters(), torch.empty(0))
     with torch.no_grad():
-        x = torch.ones(2, *input_shape, device=like.device, dtype=like.dtype)
-        x = x * torch.linspace(-1, 1, x[0].numel(), device=x.device, dtype=x.dtype).view(x[0].shape)
+        with seeded(0):
+            x = noise(input_shape, 2, like=like)
         try:
             way, expected = way_of(probe, x)
             shapes = []

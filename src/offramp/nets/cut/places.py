@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from offramp.device import seeded
 from offramp.errors import OfframpError
+from offramp.inputs import is_text, noise
 from offramp.nets.cut.chain import chain
 from offramp.nets.cut.exported import export
 from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, Untraceable, observe, trace
@@ -93,12 +94,23 @@ class Side:
             (constant if is_constant else reads)[node] = names
         return reads
 
+    @cached_property
+    def unlearned(self) -> frozenset[fx.Node]:
+        """The operations that no weights lead to: the input, and what is made of it alone."""
+        found = set[fx.Node]()
+        for node in self.order:
+            before = (n for n in node.all_input_nodes if n in self.weights)
+            if self.weights.get(node) == frozenset() and all(n in found for n in before):
+                found.add(node)
+        return frozenset(found)
+
 
 @dataclass(frozen=True)
 class Site:
     """A place before it is known to be a good one: the operation to cut after, in each mode.
 
-    clean: whether its tensor alone crosses the cut.  parts: whether no weights are used on both sides.
+    clean: whether its tensor alone crosses the cut; of a text, with what is made of the ids alone, such
+        as a mask.  parts: whether no weights are used on both sides.
     """
 
     name: str
@@ -122,6 +134,7 @@ class Survey:
     ]  # numbers of the tensors of each leaf module and parameter, by path
     code: str  # what the module computes, as text that no cut changes
     way: Way = STRAIGHT  # how it takes images and gives logits
+    text: bool = False  # whether it reads ids of tokens
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -136,7 +149,7 @@ class Survey:
             first, *rest = self._shortest_first(names)
             clean = all(
                 side.facts[n].shape is not None
-                and set(side.crossing[side.order[n]]) <= {n}
+                and set(side.crossing[side.order[n]]) <= {n} | (side.unlearned if self.text else set())
                 and side.facts[n].shape == self.eval.facts[e].shape
                 for side, n in ((self.train, t), (self.eval, e))
             )
@@ -276,7 +289,7 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
     title = type(module).__name__
     reference = next(module.parameters(), torch.empty(0))
     with seeded(_SEED), torch.no_grad():
-        x = torch.randn(3, *input_shape).to(reference.device, reference.dtype)
+        x = noise(input_shape, 3, like=reference)
         try:
             way, evaluation, training = _sides(module, x, trace)
         except Untraceable as error:
@@ -297,6 +310,7 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
             (*(g.python_code("self").src for g in graphs), repr(module), settings(module, names))
         ),
         way=way,
+        text=is_text(input_shape),
     )
 
 

@@ -20,6 +20,7 @@ from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError, Unwritable
 from offramp.hashing import digest, plain
+from offramp.inputs import Shape
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.lookup import fitting_stem, shrunk
 from offramp.nets.cut.spread import chained
@@ -93,11 +94,11 @@ class Plan:
         return work.executed if self.study.execution.cache else work.written
 
 
-def net_spec(study: Study, shape: tuple[int, int, int]) -> NetSpec:
+def net_spec(study: Study, shape: Shape) -> NetSpec:
     """The network that a study asks for, for images of `shape` (C, H, W): with the stem that fits them,
     where it begins from scratch and the study names none."""
     options = dict(study.backbone.options)
-    stem = fitting_stem(study.backbone.name, min(shape[1:]))
+    stem = fitting_stem(study.backbone.name, min(shape[1:], default=0))
     if stem is not None and study.backbone.weights is None:
         options.setdefault("stem", stem)
     return NetSpec(

@@ -271,9 +271,8 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
         )
     if not chained(spec.taps):  # where they were put, whatever would be chosen today
         spec = replace(spec, taps=manifest.places[:-1])
-    channels, height, width = manifest.input_shape
     recorded = Recorded(trained.get("file"), trust_code)
-    size, heads = (channels, height, width), _heads(store, manifest)
+    size, heads = tuple(manifest.input_shape), _heads(store, manifest)
     net = build(spec, size, len(manifest.classes), manifest.seed, recorded, heads)
     same = canonical(net.identity) == canonical(trained)
     if not same or net.places != manifest.places:
