@@ -22,12 +22,14 @@ from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.data import Data, Split, from_dataset, normalize
 from offramp.data.dataset import FileSplit
+from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.escape import html
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.infer.stages import check_backend
 from offramp.infer.torch_timing import measured_costs
+from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
@@ -114,7 +116,8 @@ class Fitted:
         return f"{self._manifest.strategy}: test accuracy at each exit"
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """What `net` takes, on its device: uint8 [B, C, H, W] → float32 of the same shape.
+        """What `net` takes, on its device: uint8 [B, C, H, W] → float32 of the same shape. Ids of tokens
+        [B, T] stay as they are.
 
         Raises OfframpError for other images than uint8 of the network's shape, and where training
         images were float32: those go into the network as they are.
@@ -127,14 +130,16 @@ class Fitted:
                 "the training images were float32, taken as normalized; give such images to the network"
             )
         shape = self.net.input_shape
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
-            kind = str(images.dtype).removeprefix("torch.")
+        stored = "int64" if is_text(shape) else "uint8"
+        kind = str(images.dtype).removeprefix("torch.")
+        if kind != stored or tuple(images.shape[1:]) != shape:
             wanted = ", ".join(map(str, shape))
-            raise OfframpError(f"the images are {list(images.shape)} {kind}; give uint8 [B, {wanted}]")
+            raise OfframpError(
+                f"the images are {list(images.shape)} {kind}; give {stored} [B, {wanted}]"
+            )
         device = next(self.net.parameters()).device
         mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
-        pixels = normalize(images.to(device), mean, std)
-        return pixels.contiguous(memory_format=torch.channels_last)
+        return laid_out(normalize(images.to(device), mean, std), "channels_last")
 
     @property
     def _normalized(self) -> bool:
@@ -201,7 +206,8 @@ class Fitted:
     def predict(self, images: torch.Tensor, policy: Policy | str | Path) -> Prediction:
         """Answers for a batch; images that leave early cost nothing more.
 
-        images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32.
+        images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32; or ids of
+            tokens [B, T] int64.
         policy: one, or the path of a policy file.  To answer many batches, make a `predictor` once.
 
         Raises OfframpError for a policy of another network, and for images that `net` cannot take.
@@ -282,7 +288,8 @@ class Fitted:
             this may cost, True is 0.01.
 
         Returns its `folder` and its `card`, a mapping. Raises OfframpError where the training images
-        came normalized, as no picture can be made like them; for images of other than 1 or 3 channels;
+        came normalized, as no picture can be made like them; for texts, and images of other than 1 or 3
+        channels;
         for a policy of another network; where the folder is taken; where int8 costs more than it may;
         and as `calibrate` does.
 

@@ -19,6 +19,7 @@ from offramp.bundle.preprocessing import Preprocessing
 from offramp.data import Data, DataSpec, Split, load, normalize
 from offramp.data.fetch import kept
 from offramp.errors import OfframpError
+from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.policy import policy, useful
 from offramp.policy.evaluate import evaluate
@@ -146,6 +147,10 @@ def of_network(
     graphs.check_installed()
     bundle.check_place(out, asked.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
+    try:
+        preprocessing(manifest)
+    except ValueError as error:
+        raise OfframpError(f"a bundle answers pictures: {error}") from None
     doubts = (*asked.doubts, *_doubts(rule, trained, asked))
     useful.check(doubts, asked.anyway)
     what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)
@@ -265,11 +270,7 @@ def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
     bundle.write_json(folder / "stages.json", stages_json)
     (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
-    try:
-        pictures = preprocessing(manifest).as_json()
-    except ValueError as error:
-        raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
-    bundle.write_json(folder / "preprocessing.json", pictures)
+    bundle.write_json(folder / "preprocessing.json", preprocessing(manifest).as_json())
     bundle.copy_sources(folder)
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
@@ -291,8 +292,10 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
     """What the training data's geometry does, for a picture. Means nothing where the images came
     normalized.
 
-    Raises ValueError for a network of other channels than pictures have.
+    Raises ValueError for a network of other channels than pictures have, and one that reads texts.
     """
+    if is_text(manifest.input_shape):
+        raise ValueError("this network reads texts; use offramp.predictor in Python")
     channels, height, width = manifest.input_shape
     geometry = manifest.data.provenance.geometry or GeometryRecord()
     resize: int | tuple[int, int] | None = None

@@ -1,0 +1,150 @@
+"""Texts as examples: from ids of tokens to a network that answers at its exits."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import offramp
+from offramp import Recipe
+from offramp.augment import Augment
+from offramp.data import from_dataset
+from offramp.inputs import blank, noise
+from offramp.nets.macs import count_macs
+from refusal import refuses
+
+LENGTH, VOCABULARY, CLASSES = 8, 20, 3
+HEAD = {"kind": "linear", "tokens": "class"}
+STUDY = Path(__file__).parents[1] / "studies" / "languages.py"
+
+
+class Encoder(nn.Module):
+    """Ids [B, T] → logits [B, classes]; padding is what is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(VOCABULARY, 16)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True) for _ in range(3)
+        )
+        self.classifier = nn.Linear(16, CLASSES)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, padding = self.embed(ids), ids == 0
+        for layer in self.layers:
+            x = layer(x, src_key_padding_mask=padding)
+        logits: Tensor = self.classifier(x[:, 0])
+        return logits
+
+
+def texts(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The first token tells the class of all but every tenth."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(4, VOCABULARY, (count, LENGTH), generator=generator)
+    ids[torch.arange(LENGTH) >= torch.randint(2, LENGTH + 1, (count, 1), generator=generator)] = 0
+    labels = torch.arange(count) % CLASSES
+    ids[:, 0] = labels + 1
+    labels[::10] = (labels[::10] + 1) % CLASSES
+    return ids, labels
+
+
+@pytest.fixture(scope="module")
+def net() -> offramp.ExitNetwork:
+    return offramp.attach(Encoder(), exits=2, input_shape=(LENGTH,), head=HEAD)
+
+
+def test_exits_lie_between_layers_and_the_mask_passes_them_by(net: offramp.ExitNetwork) -> None:
+    assert net.places == ("layers.0", "layers.1", "layers.2")
+    ids, _ = texts(16)
+    with torch.inference_mode():
+        torch.testing.assert_close(net.eval()(ids)[-1], Encoder().eval()(ids), rtol=0, atol=1e-6)
+        padded = torch.cat([ids[:, :4], torch.zeros_like(ids[:, 4:])], 1)
+        other = torch.cat([ids[:, :4], torch.full_like(ids[:, 4:], 5)], 1)
+        assert not torch.allclose(net(padded)[0], net(other)[0])  # what is no padding counts
+
+
+def test_the_products_of_torchs_own_attention_are_counted() -> None:
+    layer = nn.MultiheadAttention(64, 4, batch_first=True).eval()
+    x = torch.randn(1, 32, 64)
+    _, macs = count_macs(lambda: layer(x, x, x, need_weights=False))
+    assert macs == 32 * 64 * 64 * 4 + 2 * 32 * 32 * 64  # four projections; scores, and what they weigh
+    assert torch.backends.mha.get_fastpath_enabled()  # as it was
+
+
+def test_fitted_it_answers_and_saves(net: offramp.ExitNetwork, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=4, batch_size=32, learning_rate=0.1)
+    fitted = offramp.fit(net, "two-stage", train=texts(600), recipe=recipe)
+    assert min(fitted.accuracy.values()) > 0.8
+    policy = fitted.calibrate(max_accuracy_loss=0.1, anyway=True)
+    ids, labels = texts(64, seed=1)
+    found = fitted.predict(ids, policy)
+    assert (found.classes == labels).float().mean() > 0.8
+    assert torch.equal(found.exits - 1, policy.leaves(torch.stack(fitted.net(ids), 1)))
+    refuses("int32; give int64", fitted.predict, ids.to(torch.int32), policy)
+    told = "a bundle answers pictures: this network reads texts; use offramp.predictor"
+    refuses(told, fitted.export, tmp_path / "bundle", policy, anyway=True)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_what_is_for_images_alone_is_refused() -> None:
+    ids, labels = texts(60)
+    refuses("augment is for images", from_dataset, (ids, labels), augment=Augment(flip=True))
+    refuses("ids of tokens are below 0", from_dataset, (ids - 1, labels))
+    refuses("for 8-bit images", from_dataset, (ids, labels), normalize="imagenet")
+
+
+def test_a_dataset_of_texts_reads_as_arrays_do() -> None:
+    ids, labels = texts(60)
+    one = from_dataset((ids, labels))
+    other = from_dataset([(row, int(label)) for row, label in zip(ids, labels, strict=True)])
+    third = from_dataset((ids.to(torch.int32).numpy(), labels.numpy()))
+    assert one.shape == other.shape == (LENGTH,) and one.mean == one.std == ()
+    for data in (other, third):
+        assert {n: s.digest for n, s in data.splits.items()} == {
+            n: s.digest for n, s in one.splits.items()
+        }
+
+
+def test_examples_that_mean_nothing() -> None:
+    made = noise((LENGTH,), 5)
+    assert made.dtype == torch.int64 and made[:, 0].eq(1).all() and set(made.unique().tolist()) == {0, 1}
+    assert blank((LENGTH,), 2, torch.empty(0)).eq(1).all()  # nothing is padded
+    assert noise((3, 4, 4), 5).shape == blank((3, 4, 4), 5, torch.empty(0)).shape == (5, 3, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def languages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("languages", STUDY)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["languages"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_a_bert_of_transformers_is_cut_between_its_layers(languages: ModuleType) -> None:
+    module = languages.Encoder(5).eval()
+    net = offramp.attach(module, exits=3, input_shape=(languages.LENGTH,), head=HEAD).eval()
+    assert [place.rpartition(".")[2] for place in net.places[:3]] == ["0", "1", "2"]
+    ids = torch.from_numpy(
+        np.stack([languages.ids(text) for text in ("Norwegen", "Île-de-France", "x")])
+    )
+    with torch.inference_mode():
+        assert torch.equal(net(ids)[-1], module(ids))
+
+
+@pytest.mark.slow
+def test_no_place_is_in_two_splits_of_the_names(languages: ModuleType) -> None:
+    made = languages.data()
+    train, test = ({tuple(row) for row in made[split][0].tolist()} for split in ("train", "test"))
+    assert len(train) > 4000 and len(test) > 1000 and not train & test
+    assert len(set(made["train"][1].tolist())) == len(languages.LANGUAGES)
