@@ -101,12 +101,12 @@ class Features:
     differences, or their `sum`, which is the square of the L2 norm.
 
     Features are what an exit's last linear layer reads, [B, D]; of the final exit, what its classifier
-    reads, averaged over the map or the tokens. The adapter is a linear layer onto as many features as the
-    teacher has. It trains with the phase and ends with it: no network has it, and no answer needs it.
+    reads, averaged over the map or the tokens. The adapter is a linear layer onto as many features as
+    the teacher has. It trains with the phase and ends with it: no network has it, no answer needs it.
 
-    Of several teacher exits the mean teaches, each through its own adapter onto the deepest of them, which
-    has none. So the teacher is then LIVE, and all but the deepest learn so too. Raises OfframpError as
-    `CE` does, and for another `over`.
+    Of several teacher exits the mean teaches, each through its own adapter onto the deepest of them,
+    which has none. So the teacher is then LIVE, and all but the deepest learn so too. Raises
+    OfframpError as `CE` does, and for another `over`.
 
     >>> from offramp import CE, LIVE, Features, Phase, heads, segments
     >>> loss = (CE(1), CE(2), CE(3), Features(1, teacher_exit=3), Features(2, teacher_exit=3))
@@ -224,8 +224,9 @@ class Phase:
     loss: the terms to add up. A term of weight zero reads nothing and is dropped.
     trunk: 0 is the shared trunk; n is exit n's own. An own trunk starts as a copy of the shared one.
     init: parts that do not simply keep their weights.
-    teacher: the earlier phase whose resulting weights the KD, MSE and Features terms read, frozen; or `BEFORE`:
-        the weights the network had before training; or `LIVE`: the network as it is in the same step.
+    teacher: the earlier phase whose resulting weights the KD, MSE and Features terms read, frozen; or
+        `BEFORE`: the weights the network had before training; or `LIVE`: the network as it is in the
+        same step.
     recipe: fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
     backward: pairs (parts, factor): the gradient that such a part sends back to what it reads is
         multiplied by the factor. 0 stops it: the part trains, and what is below hears nothing of it.

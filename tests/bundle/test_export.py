@@ -332,3 +332,20 @@ def test_pillow_images_and_arrays_are_one(store: Store, pictures: np.ndarray, tm
     assert (bundle.pixels(pictures) == pixels).all()  # to the bit
     floats = bundle.predict(pixels[:9].transpose(0, 2, 3, 1))
     assert (floats.logits == listed.logits).all()
+
+
+def test_a_bundle_holds_nothing_of_what_training_alone_has(tmp_path: Path) -> None:
+    """Trained with a loss between features or without, it is the same files of the same operations."""
+    bare = {"name": "exit-ensemble", "as": "bare", "features": 0.0}
+    store = digits_store(tmp_path / "runs", ({"name": "exit-ensemble", "as": "taught"}, bare))
+    found = []
+    for label in ("taught", "bare"):
+        rule = policy_of(store, label, "confidence", (0.5, 0.5, None))
+        export_to(tmp_path / label, store, rule)
+        files = sorted(p.relative_to(tmp_path / label) for p in (tmp_path / label).rglob("*"))
+        models = [onnx.load(tmp_path / label / name).graph for name in files if name.suffix == ".onnx"]
+        weights = [[tuple(t.dims) for t in graph.initializer] for graph in models]
+        found.append((files, [[n.op_type for n in graph.node] for graph in models], weights))
+    assert found[0] == found[1] and len(found[0][1]) == 3
+    one, other = (trial.read(store, label).test.logits for label in ("taught", "bare"))
+    assert not np.array_equal(one, other), "the control: they were trained otherwise"

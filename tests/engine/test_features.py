@@ -5,9 +5,11 @@ The reference runs the network by its own forward and reads what its last linear
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack, unpack
 from offramp.nets import ExitNetwork, attach
 from offramp.parts import backbone, heads, path
-from offramp.phase import BEFORE, CE, LIVE, Features, Phase, Program, Unsolved
+from offramp.phase import BEFORE, CE, LIVE, Features, Phase, Program, Unsolved, check, describe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from support import NUMERICS, network, run_all, tiny_plan, tiny_study
@@ -152,7 +154,17 @@ def hints(exits: int):
 """
 
 
-def runs_of(folder: Path, strategy: str, **execution: object) -> list[dict[str, Tensor]]:
+def test_the_example_of_the_docs_is_a_program() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", guide, re.S) if "Features" in b]
+    given: dict[str, Any] = {}
+    exec(block, given)
+    first, second = given["hinted"](K)
+    check((first, second), K)
+    assert describe(second.loss).endswith("0.03·features(4→3, sum)")
+
+
+def runs_of(folder: Path, strategy: str, **execution: Any) -> list[dict[str, Tensor]]:
     """What each phase hands on."""
     plan = tiny_plan(tiny_study([strategy], execution=execution))
     store, _ = run_all(plan, folder)

@@ -1,7 +1,7 @@
-"""What a loss between features trains besides the network: a linear layer from one exit's onto another's.
+"""What a loss between features trains besides the network: linear layers from exit to exit.
 
-Adapters are drawn for a phase, belong to its trainee, and end with it. No part, network or store has them,
-so nothing that answers can need them.
+Adapters are drawn for a phase, belong to its trainee, and end with it. No part, network or finished node
+has them, so nothing that answers can need them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from offramp.nets.network import ExitNetwork
 from offramp.phase import Features, Loss, adapters, teachers
 from offramp.seeding import derive
 
-Adapters = Mapping[
-    tuple[int, int], nn.Linear
-]  # by the exit that learns, and that whose features it learns
+Adapters = Mapping[tuple[int, int], nn.Linear]  # by the exit that learns and the one it learns from
 
 
 def drawn(node: Node, net: ExitNetwork) -> Adapters:

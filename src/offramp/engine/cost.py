@@ -108,7 +108,8 @@ def live_macs(
 
 def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
     """How a phase's time divides over the exits that it reads, by MACs: each part is charged to the
-    first exit that needs it, an adapter to the exit that learns through it, three times over where a backward pass runs through it too."""
+    first exit that needs it, an adapter to the exit that learns through it; three times over where a
+    backward pass runs through it too."""
     frozen = _parts(frozen_inputs(node).values())
     charged: set[Part] = set()
     macs: dict[int, int] = {}

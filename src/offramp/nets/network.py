@@ -268,7 +268,8 @@ class ExitNetwork(nn.Module):
         """How many features exit k has."""
         if k < self.exits:
             *_, last = self.heads[k - 1].body.children()
-            return int(last.in_features)
+            assert isinstance(last, nn.Linear)  # whatever the kind of head
+            return last.in_features
         shape = self.trunks[0].shapes[-1]
         return next(n for dim, n in enumerate(shape, start=1) if dim not in self._positions)
 
