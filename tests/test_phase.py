@@ -13,7 +13,7 @@ from offramp.augment import Augment
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.parts import Part, backbone, head, heads, path, segment, segments
-from offramp.phase import CE, KD, Init, Phase, Program, check, describe
+from offramp.phase import CE, KD, LIVE, Features, Init, Phase, Program, adapters, check, describe
 from offramp.policy.policy import Policy
 from offramp.recipe import Recipe
 
@@ -47,6 +47,13 @@ def test_a_loss_in_words() -> None:
     assert describe(loss) == "0.3·CE(1) + 0.9·KD(4→1, τ=3) + CE(4)"
 
 
+def test_features_in_words_and_their_adapters() -> None:
+    every = (1, 2, 4)
+    loss = (Features(2, 4, 0.03, "sum"), *(Features(k, every) for k in every), Features(1, 4))
+    words = "0.03·features(4→2, sum) + features(1,2,4→1, mean)"
+    assert describe(loss[:2]) == words and adapters(loss) == ((1, 4), (2, 4))
+
+
 def test_phases_are_values() -> None:
     assert replace(GOOD) == GOOD and hash(GOOD) == hash(replace(GOOD))
     assert digest(GOOD) == digest(replace(GOOD)) != digest(replace(GOOD, trunk=1))
@@ -70,6 +77,19 @@ BAD: dict[str, tuple[Program, str]] = {
     "itself as teacher": (
         (replace(GOOD, loss=(KD(1, 4),), teacher="first"),),
         "distils from 'first'.*no earlier phase",
+    ),
+    "features of nobody": ((replace(GOOD, loss=(Features(1, 4),)),), "distils from nobody"),
+    "features of several, frozen": (
+        (GOOD, replace(GOOD, name="b", loss=(Features(1, (1, 4)),), teacher="first")),
+        "several exits of a frozen teacher, which has no adapters",
+    ),
+    "an adapter that nothing trains": (
+        (replace(GOOD, loss=(CE(1), Features(1, (1, 2, 4))), teacher=LIVE),),
+        r"features of exit 2 through an adapter that nothing trains; add Features\(2, \(1, 2, 4\)\)",
+    ),
+    "features of the final exit, for its head": (
+        (replace(GOOD, train=head(4), loss=(Features(4, 1),), teacher="before training"),),
+        "trains nothing that its loss reads",
     ),
     "teacher exit 5": (
         (GOOD, replace(GOOD, name="b", loss=(KD(1, 5),), teacher="first")),
@@ -96,6 +116,7 @@ def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
             lambda: KD(1, 4, temperature=0.0),
             "KD(temperature=0.0): input should be greater than or equal to 0.01",
         ),
+        (lambda: Features(1, 4, over="max"), "input should be 'mean' or 'sum'"),
         (lambda: Recipe(epochs=-1), "Recipe(epochs=-1): input should be greater than or equal to 1"),
         (lambda: Recipe(epochs="3"), "Recipe(epochs='3'): input should be a valid integer"),
         (lambda: Recipe(epochs=2.5), "Recipe(epochs=2.5): input should be a valid integer"),

@@ -40,7 +40,7 @@ REFERENCE = {
     ],
     "How to train": ["Recipe", "Augment"],
     "A strategy of your own": [
-        *("Phase", "CE", "KD", "MSE", "Init", "Survivors", "Unsolved", "BEFORE", "LIVE"),
+        *("Phase", "CE", "KD", "MSE", "Features", "Init", "Survivors", "Unsolved", "BEFORE", "LIVE"),
         *("backbone", "segment", "segments", "head", "heads"),
     ],
     "Mistakes": ["OfframpError"],

@@ -29,7 +29,7 @@ if _typing.TYPE_CHECKING:
     from offramp.infer.predictor import Prediction, Predictor
     from offramp.nets import ExitNetwork, attach
     from offramp.parts import backbone, head, heads, segment, segments
-    from offramp.phase import BEFORE, CE, KD, LIVE, MSE, Init, Phase, Survivors, Unsolved
+    from offramp.phase import BEFORE, CE, KD, LIVE, MSE, Features, Init, Phase, Survivors, Unsolved
     from offramp.policy.policy import Calibration, Policy
     from offramp.recipe import Recipe
 
@@ -47,6 +47,7 @@ __all__ = [
     "Chart",
     "ExitNetwork",
     "Exported",
+    "Features",
     "Fitted",
     "Init",
     "OfframpError",
@@ -83,7 +84,7 @@ _HOMES = {
     "infer.predictor": ("Prediction", "Predictor"),
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),
-    "phase": ("BEFORE", "CE", "KD", "LIVE", "MSE", "Init", "Phase", "Survivors", "Unsolved"),
+    "phase": ("BEFORE", "CE", "KD", "LIVE", "MSE", "Features", "Init", "Phase", "Survivors", "Unsolved"),
     "policy.policy": ("Calibration", "Policy"),
     "recipe": ("Recipe",),
 }

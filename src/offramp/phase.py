@@ -6,12 +6,12 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields
-from offramp.parts import Part, Parts, path
+from offramp.parts import Part, Parts, head, path
 
 Count = Annotated[int, Ge(1)]
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
@@ -94,7 +94,36 @@ class MSE:
         check_fields(self)
 
 
-Term = CE | KD | MSE
+@dataclass(frozen=True)
+class Features:
+    """The features of exit `exit`, through an adapter, learn those of `teacher_exit` of the phase's
+    teacher: the squared difference, mean over images, times `weight`. over: the `mean` of the features'
+    differences, or their `sum`, which is the square of the L2 norm.
+
+    Features are what an exit's last linear layer reads, [B, D]; of the final exit, what its classifier
+    reads, averaged over the map or the tokens. The adapter is a linear layer onto as many features as
+    the teacher has. It trains with the phase and ends with it: no network has it, no answer needs it.
+
+    Of several teacher exits the mean teaches, each through its own adapter onto the deepest of them,
+    which has none. So the teacher is then LIVE, and all but the deepest learn so too. Raises
+    OfframpError as `CE` does, and for another `over`.
+
+    >>> from offramp import CE, LIVE, Features, Phase, heads, segments
+    >>> loss = (CE(1), CE(2), CE(3), Features(1, teacher_exit=3), Features(2, teacher_exit=3))
+    >>> Phase("together", train=segments(1, 3) | heads(1, 3), loss=loss, teacher=LIVE).exits
+    (1, 2, 3)
+    """
+
+    exit: Count
+    teacher_exit: Exits
+    weight: Weight = 1.0
+    over: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+Term = CE | KD | MSE | Features
 Loss = tuple[Term, ...]
 
 
@@ -103,6 +132,18 @@ def teachers(term: Term) -> tuple[int, ...]:
     if isinstance(term, CE):
         return ()
     return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
+
+
+def featured(loss: Loss) -> frozenset[int]:
+    """The exits whose features a loss reads, of the network that trains and of its teacher."""
+    return frozenset(k for t in loss if isinstance(t, Features) for k in (t.exit, *teachers(t)))
+
+
+def adapters(loss: Loss) -> tuple[tuple[int, int], ...]:
+    """The adapters that a loss trains, in order: from which exit's features, onto which exit's. An exit
+    that learns from itself has none."""
+    pairs = {(t.exit, max(teachers(t))) for t in loss if isinstance(t, Features)}
+    return tuple(sorted(pair for pair in pairs if pair[0] != pair[1]))
 
 
 @dataclass(frozen=True)
@@ -169,6 +210,8 @@ def describe(loss: Loss) -> str:
                 words.append(f"{weight}KD({taught}, τ={term.temperature:g})")
             case MSE():
                 words.append(f"{weight}MSE({taught})")
+            case Features():
+                words.append(f"{weight}features({taught}, {term.over})")
     return " + ".join(words)
 
 
@@ -181,8 +224,9 @@ class Phase:
     loss: the terms to add up. A term of weight zero reads nothing and is dropped.
     trunk: 0 is the shared trunk; n is exit n's own. An own trunk starts as a copy of the shared one.
     init: parts that do not simply keep their weights.
-    teacher: the earlier phase whose resulting weights the KD and MSE terms read, frozen; or `BEFORE`:
-        the weights the network had before training; or `LIVE`: the network as it is in the same step.
+    teacher: the earlier phase whose resulting weights the KD, MSE and Features terms read, frozen; or
+        `BEFORE`: the weights the network had before training; or `LIVE`: the network as it is in the
+        same step.
     recipe: fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
     backward: pairs (parts, factor): the gradient that such a part sends back to what it reads is
         multiplied by the factor. 0 stops it: the part trains, and what is below hears nothing of it.
@@ -278,7 +322,7 @@ def check(program: Program, exits: int) -> None:
         if phase.name in seen:
             raise OfframpError(f"{where} appears twice; give each phase a name of its own")
         if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
-            raise OfframpError(f"{where} has no tuple of CE, KD and MSE as loss; write loss=(CE(1),)")
+            raise OfframpError(f"{where} has no tuple of CE, KD, MSE and Features; write loss=(CE(1),)")
         if not phase.terms:
             raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
         taught = {exit for term in phase.terms for exit in teachers(term)}
@@ -286,7 +330,9 @@ def check(program: Program, exits: int) -> None:
         numbers |= {p.index for parts, _ in (*phase.init, *phase.backward) for p in parts}
         if not numbers <= set(range(1, exits + 1)):
             raise OfframpError(f"{where} names an exit outside 1 to {exits}")
-        if not phase.trained:
+        # The features of the final exit are what its head reads, so they teach that head nothing.
+        deaf = all(isinstance(t, Features) for t in phase.terms if t.exit == exits)
+        if not phase.trained - (head(exits) if deaf else frozenset()):
             raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
         if not all(0 <= factor < math.inf for factor in phase.scales.values()):
             raise OfframpError(
@@ -308,7 +354,27 @@ def check(program: Program, exits: int) -> None:
             )
         if taught and phase.teacher not in seen:
             raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
+        _check_features(phase, where)
         seen.add(phase.name)
+
+
+def _check_features(phase: Phase, where: str) -> None:
+    for term in phase.terms:
+        onto = max(teachers(term), default=0)
+        needed = {(k, onto) for k in teachers(term) if k != onto}
+        if not isinstance(term, Features) or not needed:
+            continue
+        if phase.teacher != LIVE:
+            raise OfframpError(
+                f"{where} learns from the features of several exits of a frozen teacher, which has no "
+                "adapters; name one teacher_exit, or use LIVE"
+            )
+        if lacking := needed - set(adapters(phase.terms)):
+            k = min(lacking)[0]
+            raise OfframpError(
+                f"{where} learns from the features of exit {k} through an adapter that nothing trains; "
+                f"add Features({k}, {term.teacher_exit})"
+            )
 
 
 def _check_carry(phase: Phase, where: str) -> None:

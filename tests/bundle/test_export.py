@@ -332,3 +332,19 @@ def test_pillow_images_and_arrays_are_one(store: Store, pictures: np.ndarray, tm
     assert (bundle.pixels(pictures) == pixels).all()  # to the bit
     floats = bundle.predict(pixels[:9].transpose(0, 2, 3, 1))
     assert (floats.logits == listed.logits).all()
+
+
+@pytest.mark.long  # tests/engine/test_features.py counts parts and tensors
+def test_a_bundle_holds_nothing_of_what_training_alone_has(store: Store, tmp_path: Path) -> None:
+    """Of a trial with a loss between features it is the same files of the same operations as of one
+    without."""
+    taught = digits_store(tmp_path / "runs", ("exit-ensemble",))
+    found = []
+    for kept, label in ((store, "joint"), (taught, "exit-ensemble")):
+        out = tmp_path / label
+        export_to(out, kept, policy_of(kept, label, "confidence", (0.5, 0.5, None)))
+        files = sorted(path.relative_to(out) for path in out.rglob("*"))
+        models = [onnx.load(out / name).graph for name in files if name.suffix == ".onnx"]
+        weights = [[tuple(t.dims) for t in graph.initializer] for graph in models]
+        found.append((files, [[n.op_type for n in graph.node] for graph in models], weights))
+    assert found[0] == found[1] and len(found[0][1]) == 3

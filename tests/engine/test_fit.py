@@ -20,7 +20,7 @@ import offramp.engine.fit
 from offramp.augment import View
 from offramp.data import Data, from_dataset, order
 from offramp.engine.fit import EpochReport, conclude, evaluate, fit
-from offramp.engine.passes import Derived, Images, Logits, Plain
+from offramp.engine.passes import Answers, Derived, Images, Plain
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, trained_state
@@ -79,8 +79,8 @@ class Watch:
             self.asked.append((split, rows.tolist()))
             yield read
 
-    def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
-        return self._inner.logits(node, net, read)
+    def answers(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Answers, Answers]:
+        return self._inner.answers(node, net, read)
 
 
 def rows_by_pass(asked: Sequence[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:
@@ -272,7 +272,7 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
         for epoch in range(2):
             trainee.net.clock.tick(42, epoch, 0)
             read = next(passes.reads("train", [rows], None, [node]))
-            targets.append(passes.logits(node, trainee.net, read)[1][4])
+            targets.append(passes.answers(node, trainee.net, read)[1].logits[4])
     assert torch.equal(*targets)
 
 

@@ -119,6 +119,7 @@ def test_normalization_is_that_of_the_whole_batch(asked: Asked, rows: int, ranks
         ("joint", "plain", 45, 2),
         ("two-stage", "weighted", 45, 3),
         ("distillation", "plain", 33, 2),
+        ("exit-ensemble", "averaged", 33, 2),
         ("branch-wise", "averaged", 22, 2),
     ],
 )

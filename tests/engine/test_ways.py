@@ -1,6 +1,7 @@
 """What strategies beyond the paper ask of a step: losses and gradients against ones written out here.
 
-The reference runs the whole network once, by its own forward, and leaves the engine out. K is 4.
+The reference runs the whole network once, by its own forward, and leaves the engine out. K is 4. Losses
+between features are left to test_features.
 """
 
 from __future__ import annotations
@@ -10,80 +11,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fit_runs import USUAL, begin, program_nodes
+from fit_runs import program_nodes
+from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
 from torch import Tensor
 
 from offramp.engine.losses import objective, sample_weights
-from offramp.engine.passes import Plain
-from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, train_mode
 from offramp.errors import OfframpError
-from offramp.nets import ExitNetwork
-from offramp.parts import heads, segments
+from offramp.parts import heads
 from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved, check
 from offramp.strategies import STRATEGIES
-from offramp.study.plan.plan import data_identity
-from support import NUMERICS, network, tiny_data
+from support import NUMERICS, network
 
-K = 4
-ALL = segments(1, K) | heads(1, K)
-Gradients = dict[str, Tensor]
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # logits of exits 1 … K, labels → a scalar
-
-
-def node_of(program: Program) -> Node:
-    """Its last phase."""
-    setting = Setting(data_identity(tiny_data()), USUAL, NUMERICS, seed=42)
-    return resolve(program, network("digits-cnn"), setting).nodes[-1]
-
-
-def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
-    """A trainee with all drawn weights, its passes, 16 images and their labels."""
-    drawn = network("digits-cnn")
-    made = {name: tensor for part in ALL for name, tensor in drawn.state(part).items()}
-    trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, made))
-    train_mode(trainee, True)
-    rows = torch.arange(16)
-    (pixels,) = images.reads("train", [rows])
-    return trainee, passes, pixels, images.labels("train", rows)
-
-
-def gradients_of(net: ExitNetwork, value: Tensor) -> tuple[float, Gradients]:
-    value.backward()  # type: ignore[no-untyped-call]
-    return value.item(), {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
-
-
-def by_the_engine(node: Node) -> tuple[float, Gradients]:
-    with applied(NUMERICS):
-        trainee, passes, pixels, labels = first_step(node)
-        logits, teacher = passes.logits(node, trainee.net, pixels)
-        weights = node.sample_weights
-        value = objective(node.terms, logits, teacher, labels, None, 0.0, weights)
-        return gradients_of(trainee.net, value)
 
 
 def by_hand(node: Node, loss: Loss) -> tuple[float, Gradients]:
     with applied(NUMERICS):
         trainee, _, pixels, labels = first_step(node)
-        return gradients_of(trainee.net, loss(trainee.net(pixels), labels))
-
-
-def close(one: Gradients, other: Gradients) -> bool:
-    assert one.keys() == other.keys()
-    scale = max(float(g.abs().max()) for g in other.values())
-    return all(torch.allclose(one[n], other[n], rtol=1e-4, atol=1e-6 * scale) for n in one)
-
-
-def ce(z: Tensor, y: Tensor) -> Tensor:
-    """[B]."""
-    return -(z - z.exp().sum(1, keepdim=True).log()).gather(1, y[:, None])[:, 0]
-
-
-def kl(z: Tensor, target: Tensor, t: float) -> Tensor:
-    """[B], τ² times."""
-    p = (target.detach() / t).softmax(1)
-    return t * t * (p * (p.log() - (z / t).softmax(1).log())).sum(1)
+        return gradients_of(trainee, loss(trainee.net(pixels), labels))
 
 
 def every(z: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -157,9 +104,9 @@ def boosted_plainly() -> Program:
 
 WAYS: dict[str, tuple[Program, Loss]] = {
     "mixed": (STRATEGIES["mixed"](K), mixed),
-    "self-distillation": (STRATEGIES["self-distillation"](K), self_distillation),
+    "self-distillation": (STRATEGIES["self-distillation"](K, features=0.0), self_distillation),
     "imta": (STRATEGIES["imta"](K), imta),
-    "exit-ensemble": (STRATEGIES["exit-ensemble"](K), exit_ensemble),
+    "exit-ensemble": (STRATEGIES["exit-ensemble"](K, features=0.0), exit_ensemble),
     "confidence-gated, soft": (STRATEGIES["confidence-gated"](K), confidence_gated),
     "confidence-gated, hard": (
         STRATEGIES["confidence-gated"](K, gate="hard", threshold=0.2),

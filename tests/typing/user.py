@@ -24,6 +24,7 @@ from offramp import (
     Chart,
     ExitNetwork,
     Exported,
+    Features,
     Fitted,
     Init,
     OfframpError,
@@ -60,7 +61,11 @@ def live(exits: int) -> tuple[Phase, ...]:
         Phase(
             "together",
             train=everything,
-            loss=(*(CE(k) for k in every), MSE(1, teacher_exit=every), KD(1, teacher_exit=exits)),
+            loss=(
+                *(CE(k) for k in every),
+                *(MSE(1, teacher_exit=every), KD(1, teacher_exit=exits)),
+                Features(1, teacher_exit=exits, weight=0.03, over="sum"),
+            ),
             teacher=LIVE,
             backward=((heads(1, exits - 1), 0.5),),
             sample_weights=Unsolved(hard=False),

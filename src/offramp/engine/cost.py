@@ -23,6 +23,7 @@ from offramp.engine.values import (
 from offramp.inputs import blank
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, path
+from offramp.phase import adapters
 
 BACKWARD = 2  # a backward pass costs about two forward passes of the same layers
 
@@ -52,7 +53,8 @@ _SIZES: WeakKeyDictionary[ExitNetwork, dict[Point, int]] = WeakKeyDictionary()
 
 
 def _sizes(net: ExitNetwork) -> dict[Point, int]:
-    points = [p for k in range(1, net.exits + 1) for p in (Point("tap", k), *route(k)[-2:])]
+    exits = range(1, net.exits + 1)
+    points = [p for k in exits for p in (Point("tap", k), *route(k)[-2:], Point("answer", k))]
     net = net.copy().eval()
     with torch.no_grad():
         images = blank(net.input_shape, 2, next(net.parameters()))
@@ -99,13 +101,15 @@ def live_macs(
     backward with their validation, and `closings` passes over train in eval mode at the end."""
     on_path = {part for exit in node.exits for part in path(exit)}
     above = sum(net.macs(part) for part in on_path - _parts(frozen_inputs(node).values()))
+    above += sum(_adapter(net, pair) for pair in adapters(node.terms))
     train, validation = images["train"], images["validation"]
     return above * (epochs * (train + validation) + closings * train + BACKWARD * train * epochs)
 
 
 def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
     """How a phase's time divides over the exits that it reads, by MACs: each part is charged to the
-    first exit that needs it, three times over where a backward pass runs through it too."""
+    first exit that needs it, an adapter to the exit that learns through it; three times over where a
+    backward pass runs through it too."""
     frozen = _parts(frozen_inputs(node).values())
     charged: set[Part] = set()
     macs: dict[int, int] = {}
@@ -113,8 +117,15 @@ def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
         own = set(path(exit)) - charged
         charged |= own
         macs[exit] = sum(net.macs(part) * (1 if part in frozen else 1 + BACKWARD) for part in own)
+        adapted = (_adapter(net, pair) for pair in adapters(node.terms) if pair[0] == exit)
+        macs[exit] += sum(adapted) * (1 + BACKWARD)
     total = sum(macs.values())
     return {exit: value / total for exit, value in macs.items()}
+
+
+def _adapter(net: ExitNetwork, pair: tuple[int, int]) -> int:
+    """MACs of the adapter from one exit's features onto another's, for one image."""
+    return net.width(pair[0]) * net.width(pair[1])
 
 
 def _below(node: Node, net: ExitNetwork) -> int:

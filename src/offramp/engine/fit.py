@@ -14,7 +14,6 @@ from offramp import device as devices
 from offramp.data import bounds, order
 from offramp.engine.images import Images
 from offramp.engine.looks import reads_cached
-from offramp.engine.losses import objective
 from offramp.engine.norms import normalizing
 from offramp.engine.passes import Pass
 from offramp.engine.tally import Tally, measured
@@ -23,6 +22,8 @@ from offramp.engine.trainee import (
     Row,
     Trainee,
     averaged,
+    handed_on,
+    loss_of,
     outcome,
     restore,
     step,
@@ -149,7 +150,7 @@ def _train_epoch(
             for trainee, tally in zip(active, tallies, strict=True):
                 trainee.net.clock.tick(ranks.noise(trainee.node.seed), epoch, number)
                 try:
-                    logits, teacher = passes.logits(trainee.node, trainee.net, read)
+                    mine, theirs = passes.answers(trainee.node, trainee.net, read)
                 except ValueError as error:  # BatchNorm's word on a single value per channel
                     if share.total > 1:
                         raise
@@ -159,7 +160,7 @@ def _train_epoch(
                     ) from error
                 class_weights = images.class_weights(trainee.node.recipe)
                 taken = (number, len(limits), class_weights, ranks, share.weight)
-                tally.add(step(trainee, logits, teacher, labels, *taken), share.total)
+                tally.add(step(trainee, mine, theirs, labels, *taken), share.total)
     for trainee in active:
         trainee.net.clock.stop()
         train_mode(trainee, False)
@@ -179,13 +180,11 @@ def evaluate(
     for number, read in enumerate(passes.reads(split, pieces, None, nodes)):
         labels = images.labels(split, pieces[number])
         for trainee in trainees:
-            logits, teacher = passes.logits(trainee.node, trainee.net, read)
-            class_weights = images.class_weights(trainee.node.recipe)
             node = trainee.node
-            treated = (class_weights, 0.0, node.sample_weights)
-            loss = objective(node.terms, logits, teacher, labels, *treated)
-            found = measured(node.exits, loss, logits, labels)
-            tallies[trainee.node.key].add(found, len(labels))
+            mine, theirs = passes.answers(node, trainee.net, read)
+            loss = loss_of(trainee, mine, theirs, labels, images.class_weights(node.recipe))
+            found = measured(node.exits, loss, mine.logits, labels)
+            tallies[node.key].add(found, len(labels))
     for tally in tallies.values():
         tally.sums, tally.images = images.ranks.sum(tally.sums), images.count(split)
     return tallies
@@ -248,4 +247,4 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
     chosen = states[trainee.selected_epoch]
     restore(trainee, chosen)
     trainee.spend("evaluation", perf_counter() - began)
-    return chosen
+    return handed_on(trainee, chosen)

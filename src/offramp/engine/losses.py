@@ -1,14 +1,15 @@
-"""The terms of a phase's loss, on logits."""
+"""The terms of a phase's loss, on logits and features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.phase import CE, KD, Loss, SampleWeights, Survivors, Term, teachers
+from offramp.phase import CE, KD, Features, Loss, SampleWeights, Survivors, Term, teachers
 
 
 def distance(student: Tensor, teacher: Tensor, temperature: float, each: Tensor | None = None) -> Tensor:
@@ -26,8 +27,8 @@ def distance(student: Tensor, teacher: Tensor, temperature: float, each: Tensor 
 
 
 def squared(student: Tensor, teacher: Tensor, each: Tensor | None = None) -> Tensor:
-    """The squared difference of logits [B, C], mean over images and classes; the teacher is detached.
-    each: [B], weights of images."""
+    """The squared difference of logits or features [B, C], mean over images and columns; the teacher is
+    detached. each: [B], weights of images."""
     if each is None:
         return F.mse_loss(student, teacher.detach())
     return (F.mse_loss(student, teacher.detach(), reduction="none").mean(1) * each).mean()
@@ -95,10 +96,11 @@ def objective(
     class_weights: Tensor | None = None,
     smoothing: float = 0.0,
     weights: SampleWeights | None = None,
+    features: Mapping[Features, tuple[Tensor, Tensor]] = MappingProxyType({}),
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
     labels: [B]; class_weights: [C] and smoothing: of the cross-entropies; weights: of images, over the
-    exits of `logits`."""
+    exits of `logits`; features: [B, D], adapted and to be learned, by term."""
     each: dict[int, Tensor] = {}
     if weights is not None:
         exits = sorted(logits)
@@ -109,6 +111,10 @@ def objective(
         student, counts = logits[term.exit], each.get(term.exit)
         if isinstance(term, CE):
             return cross_entropy(student, labels, class_weights, smoothing, counts)
+        if isinstance(term, Features):
+            adapted, wanted = features[term]
+            found = squared(adapted, wanted, counts)
+            return found if term.over == "mean" else found * adapted.shape[1]
         several = [teacher[k] for k in teachers(term)]
         target = several[0] if len(several) == 1 else torch.stack(several).mean(0)
         if isinstance(term, KD):

@@ -1,4 +1,4 @@
-"""Logits for a batch of a phase: as written, or from its cuts.
+"""What exits answer to a batch of a phase: as written, or from its cuts.
 
 Both give the same bits. `Plain` runs the whole path of every exit each time and decides module by
 module whether something trains; it derives nothing and is the oracle. `Derived` starts at the cuts.
@@ -28,6 +28,7 @@ from offramp.engine.values import (
     Tensors,
     advance,
     compute,
+    end,
     frozen_inputs,
     join,
     pad,
@@ -39,6 +40,14 @@ from offramp.engine.weights import Weights
 from offramp.nets.network import ExitNetwork
 
 Logits = dict[int, Tensor]  # [B, classes] by exit
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What exits say of a batch. features: [B, D] of those whose features the loss reads."""
+
+    logits: Logits
+    features: dict[int, Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,12 @@ def carried(logits: Logits, share: float) -> Logits:
     return logits
 
 
+def answers(ends: Mapping[int, Tensors], carry: float = 0.0) -> Answers:
+    """ends: by exit, the value at which its path ends."""
+    logits = carried({exit: value[0] for exit, value in ends.items()}, carry)
+    return Answers(logits, {exit: value[1] for exit, value in ends.items() if len(value) > 1})
+
+
 class Pass(Protocol):
     """How the trainees of one group see the data. kept: where what they read again and again is."""
 
@@ -72,8 +87,8 @@ class Pass(Protocol):
     ) -> Iterator[Any]:
         """For each of `chunks` of rows, what `nodes` of the group read of them, each value once."""
 
-    def logits(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Logits, Logits]:
-        """The exits that the node's loss reads, and its teacher's, which may be the same."""
+    def answers(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Answers, Answers]:
+        """Of the exits that the node's loss reads, and of its teacher's, which may be the same."""
 
     def take(self, key: str) -> float:
         """MACs of frozen layers that were run for a node since they were last asked for."""
@@ -101,14 +116,15 @@ class Plain:
     ) -> Iterator[Tensor]:
         return self._images.reads(split, chunks, view)
 
-    def logits(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[Logits, Logits]:
+    def answers(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[Answers, Answers]:
         done: dict[Point, Tensors | list[Tensors]] = {
             IMAGES: [(piece,) for piece in pad(read, self._batch)]
         }
-        mine = carried({k: self._walk(net, node, k, done, len(read)) for k in node.exits}, node.carry)
+        ends = {k: self._walk(net, node, k, done, len(read)) for k in node.exits}
+        mine = answers(ends, node.carry)
         if node.live:
             return mine, mine
-        theirs: Logits = {}
+        theirs: dict[int, Tensors] = {}
         for teacher, values in self._teachers[node.key]:
             for value in values:
                 with torch.no_grad():
@@ -116,9 +132,9 @@ class Plain:
                         compute(teacher, {IMAGES: (piece,)}, value.point)
                         for piece in pad(read, self._batch)
                     ]
-                theirs[value.point.index] = join(pieces, len(read))[0]
+                theirs[value.point.index] = join(pieces, len(read))
                 self._macs[node.key] += len(read) * sum(teacher.macs(part) for part in value.parts)
-        return mine, theirs
+        return mine, answers(theirs)
 
     def take(self, key: str) -> float:
         macs, self._macs[key] = self._macs[key], 0
@@ -131,9 +147,10 @@ class Plain:
         exit: int,
         done: dict[Point, Tensors | list[Tensors]],
         rows: int,
-    ) -> Tensor:
+    ) -> Tensors:
         """Point by point: padded and without gradient until something trains, then as it is."""
-        for point in route(exit):
+        last = end(node, exit)
+        for point in route(exit, last):
             if point in done:
                 continue
             value = done[point.before]
@@ -144,8 +161,8 @@ class Plain:
             else:
                 live = join(value, rows) if isinstance(value, list) else value
                 done[point] = advance(net, point, live, scales=node.scales)
-        result = done[Point("logits", exit)]
-        return (join(result, rows) if isinstance(result, list) else result)[0]
+        result = done[last]
+        return join(result, rows) if isinstance(result, list) else result
 
 
 class Derived:
@@ -206,18 +223,17 @@ class Derived:
                 known |= self._compute(net, live, split, rows, view, images)
             yield known
 
-    def logits(
+    def answers(
         self, node: Node, net: ExitNetwork, read: Mapping[Frozen, Tensors]
-    ) -> tuple[Logits, Logits]:
+    ) -> tuple[Answers, Answers]:
         self._asking.add(node.key)
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}
-        own = {k: compute(net, known, Point("logits", k), scales=node.scales)[0] for k in node.exits}
-        mine = carried(own, node.carry)
+        ends = {k: compute(net, known, end(node, k), scales=node.scales) for k in node.exits}
+        mine = answers(ends, node.carry)
         if node.live:
             return mine, mine
-        theirs = {k: read[value][0] for k, value in self._teachers[node.key].items()}
-        return mine, theirs
+        return mine, answers({k: read[value] for k, value in self._teachers[node.key].items()})
 
     def take(self, key: str) -> float:
         self._charge()

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from offramp.engine.adapters import Adapters, adapted, drawn, state
 from offramp.engine.losses import objective
-from offramp.engine.passes import Logits
+from offramp.engine.passes import Answers
 from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
@@ -47,6 +48,7 @@ class Trainee:
     it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
     checkpoint was read.  tally: of the epoch at hand; None between two.
     average: of the trained parts, where the recipe keeps one; the network holds what trains.
+    adapters: of the loss between features, which train and are averaged as the parts do.
     """
 
     node: Node
@@ -63,6 +65,7 @@ class Trainee:
     resumed: bool = False
     tally: Tally | None = None
     average: dict[str, Tensor] = field(default_factory=dict)
+    adapters: Adapters = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -86,14 +89,16 @@ class Trainee:
 
 def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
     """A trainee at its start: exactly the trained parts take gradients, in the optimizer's order of
-    parts; all else is frozen and in eval mode."""
+    parts, and after them adapters; all else is frozen and in eval mode."""
     net.requires_grad_(False)
     net.eval()
     parameters = [p for part in sorted(node.trained) for p in net.parameters_of(part)]
     for parameter in parameters:
         parameter.requires_grad_(True)
+    held = drawn(node, net)
+    parameters += [parameter for layer in held.values() for parameter in layer.parameters()]
     treated = groups(parameters, net, node.recipe)
-    trainee = Trainee(node, net, optimizer(treated, node.recipe, numerics_fused))
+    trainee = Trainee(node, net, optimizer(treated, node.recipe, numerics_fused), adapters=held)
     if node.recipe.average != "none":
         trainee.average = trained_state(trainee)
     return trainee
@@ -147,10 +152,25 @@ def train_mode(trainee: Trainee, mode: bool) -> None:
         trainee.net.train_part(part, mode)
 
 
+def loss_of(
+    trainee: Trainee,
+    mine: Answers,
+    theirs: Answers,
+    labels: Tensor,
+    class_weights: Tensor | None,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """The node's loss, a scalar: see `objective`."""
+    terms, weights = trainee.node.terms, trainee.node.sample_weights
+    features = adapted(trainee.adapters, terms, mine, theirs)
+    treated = (class_weights, smoothing, weights, features)
+    return objective(terms, mine.logits, theirs.logits, labels, *treated)
+
+
 def step(
     trainee: Trainee,
-    logits: Logits,
-    teacher: Logits,
+    mine: Answers,
+    theirs: Answers,
     labels: Tensor,
     number: int,
     steps: int,
@@ -160,14 +180,12 @@ def step(
 ) -> Tensor:
     """One update by the gradients of all ranks; returns what `measured` says of the whole batch, still
     on the device. number: of the epoch's `steps`, from 0. class_weights: [C].  weight: of this rank's
-    part of the batch, to which logits and labels belong."""
+    part of the batch, to which answers and labels belong."""
     node = trainee.node
-    smoothing = node.recipe.label_smoothing
-    treated = (class_weights, smoothing, node.sample_weights)
-    loss = objective(node.terms, logits, teacher, labels, *treated)
+    loss = loss_of(trainee, mine, theirs, labels, class_weights, node.recipe.label_smoothing)
     trainee.optimizer.zero_grad(set_to_none=True)
     (loss if ranks.count == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
-    found = measured(node.exits, loss.detach(), logits, labels) * (weight > 0)
+    found = measured(node.exits, loss.detach(), mine.logits, labels) * (weight > 0)
     gradients = [p.grad for p in _parameters(trainee) if p.grad is not None]
     found = ranks.sum_(gradients, found)
     update(trainee.optimizer, trainee.node.recipe.rate(trainee.epoch + number / steps))
@@ -204,9 +222,10 @@ def _follow(trainee: Trainee, done: int, steps: int) -> None:
 
 
 def _live(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers that the node trains, by their original names."""
+    """Parameters and buffers that the node trains, by their original names; then adapters."""
     for part in sorted(trainee.node.trained):
         yield from trainee.net.state(part).items()
+    yield from state(trainee.adapters, trainee.net).items()
 
 
 def trained_state(trainee: Trainee) -> dict[str, Tensor]:
@@ -215,8 +234,14 @@ def trained_state(trainee: Trainee) -> dict[str, Tensor]:
 
 
 def outcome(trainee: Trainee) -> dict[str, Tensor]:
-    """A copy of what is validated and handed on: the average of the recipe, or what trains."""
+    """A copy of what is validated: the average of the recipe, or what trains."""
     return _copies(trainee.average) if trainee.average else trained_state(trainee)
+
+
+def handed_on(trainee: Trainee, outcome: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of an `outcome`, what the network keeps."""
+    parts = (trainee.net.state(part) for part in sorted(trainee.node.trained))
+    return {name: outcome[name] for named in parts for name in named}
 
 
 def _copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

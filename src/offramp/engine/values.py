@@ -1,7 +1,8 @@
 """The tensors a network computes, by name, and the cut below which a phase trains nothing.
 
 Along the path of exit k the values are: tap 0 (the images), tap 1 … tap k (what segments 1 … k put
-out), the head's pooled input, and the logits. All strategies, inference and costs speak of these.
+out), the head's pooled input, and the logits, or where a loss reads them, the answer: logits and
+features. All strategies, inference and costs speak of these.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from offramp.engine.resolve import Lineage, Node
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
+from offramp.phase import featured
 
 Tensors = tuple[Tensor, ...]  # a value: what crosses a cut; the first tensor is the tapped one
 
 
 @dataclass(frozen=True)
 class Point:
-    """A value's place: `tap` i, or the `pooled` input or the `logits` of exit i."""
+    """A value's place: `tap` i, or the `pooled` input or the `logits` of exit i, or its `answer`, which
+    is the logits and the features."""
 
-    kind: Literal["tap", "pooled", "logits"]
+    kind: Literal["tap", "pooled", "logits", "answer"]
     index: int
 
     @property
@@ -34,24 +37,34 @@ class Point:
         """The part that computes it from the point before; None where no parameter is involved."""
         if self.kind == "tap":
             return Part("segment", self.index)
-        return Part("head", self.index) if self.kind == "logits" else None
+        return Part("head", self.index) if self.is_last else None
 
     @property
     def before(self) -> Point:
         """The point that it is computed from (not defined for tap 0)."""
         if self.kind == "tap":
             return Point("tap", self.index - 1)
-        return Point("pooled" if self.kind == "logits" else "tap", self.index)
+        return Point("pooled" if self.is_last else "tap", self.index)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the path of its exit ends here."""
+        return self.kind in ("logits", "answer")
 
 
 IMAGES = Point("tap", 0)
 UNSCALED: Mapping[Part, float] = MappingProxyType({})
 
 
-def route(exit: int) -> tuple[Point, ...]:
-    """The points of exit `exit` after the images, in order."""
+def route(exit: int, last: Point | None = None) -> tuple[Point, ...]:
+    """The points of exit `exit` after the images, in order. last: None ends at the logits."""
     taps = (Point("tap", i) for i in range(1, exit + 1))
-    return (*taps, Point("pooled", exit), Point("logits", exit))
+    return (*taps, Point("pooled", exit), last or Point("logits", exit))
+
+
+def end(node: Node, exit: int) -> Point:
+    """What a node's loss reads of an exit, its own or its teacher's."""
+    return Point("answer" if exit in featured(node.terms) else "logits", exit)
 
 
 Scales = Mapping[Part, float]  # of the gradients that parts send back to what they read
@@ -60,11 +73,15 @@ Scales = Mapping[Part, float]  # of the gradients that parts send back to what t
 def advance(
     net: ExitNetwork, point: Point, value: Tensors, trunk: int = 0, scales: Scales = UNSCALED
 ) -> Tensors:
-    """The value at `point`, from the value at the point before it; logits are float32 in any case."""
+    """The value at `point`, from the value at the point before it; logits and features are float32 in
+    any case."""
     if point.part is not None and point.part in scales:
         value = tuple(_sending_back(tensor, scales[point.part]) for tensor in value)
     if point.kind == "tap":
         return tuple(net.segment(point.index, trunk)(*value))
+    if point.kind == "answer":
+        logits, features = net.answer(point.index, trunk)(*value)
+        return logits.float(), features.float()
     if point.index == net.exits:  # the backbone's own classifier has no pool of ours
         if point.kind == "pooled":
             return value
@@ -113,7 +130,7 @@ def cut(node: Node, exit: int) -> Point:
     for i in range(1, exit + 1):
         if Part("segment", i) in node.trained:
             return Point("tap", i - 1)
-    return Point("pooled" if Part("head", exit) in node.trained else "logits", exit)
+    return Point("pooled", exit) if Part("head", exit) in node.trained else end(node, exit)
 
 
 @dataclass(frozen=True)
@@ -147,14 +164,15 @@ def frozen_inputs(node: Node) -> dict[int, Frozen]:
     for exit in node.exits:
         point = cut(node, exit)
         lineage = node.lineage(exit)
-        passed = lineage if point.kind == "logits" else lineage[: point.index]
+        passed = lineage if point.is_last else lineage[: point.index]
         inputs[exit] = Frozen(point, node.seed, passed)
     return inputs
 
 
 def teacher_logits(node: Node) -> dict[int, Frozen]:
-    """For every teacher exit that the node's loss reads: the frozen logits."""
-    return {k: Frozen(Point("logits", k), node.seed, way) for k, way in node.teacher.items()}
+    """For every teacher exit that the node's loss reads: the frozen logits, with features where it reads
+    them."""
+    return {k: Frozen(end(node, k), node.seed, way) for k, way in node.teacher.items()}
 
 
 def pad(rows: Tensor, batch: int) -> list[Tensor]:

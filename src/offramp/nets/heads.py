@@ -130,7 +130,7 @@ def resolve(
             hint = nearest(name, SETTINGS[kind])
             raise OfframpError(f"{where}: a {kind} head has no setting '{name}'{hint}")
     base = default if kind == default.kind else HeadSpec(kind)
-    if len(shape) == 3 and square and shape[0] == shape[1] != shape[2]:
+    if len(shape) == 3 and is_channels_last(shape, square):
         base = dataclasses.replace(base, layout="hwc")
     spec = dataclasses.replace(base, **overrides)
     unread: dict[str, Any] = {
@@ -142,6 +142,11 @@ def resolve(
         return spec
     side = min(_map(shape, spec)[1:])
     return dataclasses.replace(spec, pools=min(spec.pools, side.bit_length() - 1))
+
+
+def is_channels_last(shape: tuple[int, ...], square: bool) -> bool:
+    """Whether a map of `shape`, without the batch, is [H, W, C] for sure. square: of the images."""
+    return square and shape[0] == shape[1] != shape[2]
 
 
 class Head(nn.Module):

@@ -15,7 +15,7 @@ from offramp.errors import OfframpError
 from offramp.inputs import Shape
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
-from offramp.nets.heads import Head, HeadSpec
+from offramp.nets.heads import Head, HeadSpec, is_channels_last
 from offramp.nets.identity import state_digest
 from offramp.parts import Part, backbone, path
 from offramp.seeding import derive
@@ -243,6 +243,48 @@ class ExitNetwork(nn.Module):
             return self.heads[k - 1].body
         classifier = self.trunks[trunk].classifier
         return lambda *tensors: classifier(*tensors)[0]
+
+    def answer(self, k: int, trunk: int = 0) -> Callable[..., tuple[Tensor, Tensor]]:
+        """The rest of head k: what `pool(k)` returns → its logits [B, classes], bit for bit those of
+        `body`, and its features [B, `width(k)`].
+
+        Features are what the last linear layer reads. What that is in the final exit's classifier is
+        not known: there they are what the classifier reads, averaged over the map or the tokens.
+        """
+        if k == self.exits:
+            classifier = self.body(k, trunk)
+            return lambda *tensors: (classifier(*tensors), self._averaged(tensors[0]))
+        *below, last = self.heads[k - 1].body.children()
+
+        def run(pooled: Tensor) -> tuple[Tensor, Tensor]:
+            features = pooled
+            for module in below:
+                features = module(features)
+            return last(features), features
+
+        return run
+
+    def width(self, k: int) -> int:
+        """How many features exit k has."""
+        if k < self.exits:
+            *_, last = self.heads[k - 1].body.children()
+            assert isinstance(last, nn.Linear)  # whatever the kind of head
+            return last.in_features
+        shape = self.trunks[0].shapes[-1]
+        return next(n for dim, n in enumerate(shape, start=1) if dim not in self._positions)
+
+    @property
+    def _positions(self) -> tuple[int, ...]:
+        """The dimensions over which what the final classifier reads, [B, …], is averaged."""
+        shape = self.trunks[0].shapes[-1]
+        if len(shape) == 2:
+            return (1,)
+        if len(shape) == 3 and is_channels_last(shape, self.input_shape[1] == self.input_shape[2]):
+            return (1, 2)
+        return tuple(range(2, len(shape) + 1))
+
+    def _averaged(self, values: Tensor) -> Tensor:
+        return values.mean(self._positions) if self._positions else values
 
     def path(self, k: int) -> tuple[Callable[..., Any], ...]:
         """What exit k runs, in order: segments 1 … k, the head's pool and its body."""

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
 from offramp.parts import heads, segments
-from offramp.phase import CE, LIVE, MSE, Phase, Program
+from offramp.phase import CE, LIVE, MSE, Features, Phase, Program
 
 
-def exit_ensemble(exits: int, *, weight: float = 1.0) -> Program:
+def exit_ensemble(exits: int, *, weight: float = 1.0, features: float = 1.0) -> Program:
     """All exits together, each drawn to the mean of them all (Lee and Lee, arXiv 2104.00299).
 
     1. train every layer and every head on
-       L = Σ CE(exit n) + w · Σ MSE(z_n, mean of z_1 … z_K), z the logits, the mean as it is
+       L = Σ CE(exit n) + w · Σ MSE(z_n, mean of z_1 … z_K) + v · Σ MSE(g_n, mean of g_1 … g_K),
+       z the logits, g_n = A_n f_n the adapted features of exit n, g_K = f_K; the means as they are
 
-    The source has a like loss of features too; here there is none. weight: w.
+    A_n is a linear layer that training alone has. weight, features: w and v.
     """
-    every = range(1, exits + 1)
+    every = tuple(range(1, exits + 1))
+    answers = tuple(MSE(n, every, weight) for n in every)
+    hints = tuple(Features(n, every, features) for n in every)
     return (
         Phase(
             "together",
             train=segments(1, exits) | heads(1, exits),
-            loss=(*(CE(n) for n in every), *(MSE(n, tuple(every), weight) for n in every)),
+            loss=(*(CE(n) for n in every), *answers, *hints),
             teacher=LIVE,
         ),
     )

@@ -1,0 +1,69 @@
+"""One step of the small network, by the engine, to be compared with what is written out. K is 4."""
+
+from __future__ import annotations
+
+import torch
+from fit_runs import USUAL, begin
+from torch import Tensor
+
+from offramp.engine import adapters
+from offramp.engine.passes import Plain
+from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.settings import applied
+from offramp.engine.trainee import Trainee, loss_of, train_mode
+from offramp.parts import heads, segments
+from offramp.phase import Program
+from offramp.study.plan.plan import data_identity
+from support import NUMERICS, network, tiny_data
+
+K = 4
+ALL = segments(1, K) | heads(1, K)
+Gradients = dict[str, Tensor]
+
+
+def node_of(program: Program) -> Node:
+    """Its last phase."""
+    setting = Setting(data_identity(tiny_data()), USUAL, NUMERICS, seed=42)
+    return resolve(program, network("digits-cnn"), setting).nodes[-1]
+
+
+def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
+    """A trainee with all drawn weights, its passes, 16 images and their labels."""
+    drawn = network("digits-cnn")
+    made = {name: tensor for part in ALL for name, tensor in drawn.state(part).items()}
+    trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, made))
+    train_mode(trainee, True)
+    rows = torch.arange(16)
+    (pixels,) = images.reads("train", [rows])
+    return trainee, passes, pixels, images.labels("train", rows)
+
+
+def gradients_of(trainee: Trainee, value: Tensor) -> tuple[float, Gradients]:
+    """Of the network and of the adapters, by name."""
+    value.backward()  # type: ignore[no-untyped-call]
+    named = dict(trainee.net.named_parameters()) | adapters.state(trainee.adapters, trainee.net)
+    return value.item(), {name: p.grad for name, p in named.items() if p.grad is not None}
+
+
+def by_the_engine(node: Node) -> tuple[float, Gradients]:
+    with applied(NUMERICS):
+        trainee, passes, pixels, labels = first_step(node)
+        mine, theirs = passes.answers(node, trainee.net, pixels)
+        return gradients_of(trainee, loss_of(trainee, mine, theirs, labels, None))
+
+
+def close(one: Gradients, other: Gradients) -> bool:
+    assert one.keys() == other.keys()
+    scale = max(float(g.abs().max()) for g in other.values())
+    return all(torch.allclose(one[n], other[n], rtol=1e-4, atol=1e-6 * scale) for n in one)
+
+
+def ce(z: Tensor, y: Tensor) -> Tensor:
+    """[B]."""
+    return -(z - z.exp().sum(1, keepdim=True).log()).gather(1, y[:, None])[:, 0]
+
+
+def kl(z: Tensor, target: Tensor, t: float) -> Tensor:
+    """[B], τ² times."""
+    p = (target.detach() / t).softmax(1)
+    return t * t * (p * (p.log() - (z / t).softmax(1).log())).sum(1)

@@ -1,0 +1,351 @@
+"""The loss between features and its adapters, against one that is written out here. K is 4.
+
+The reference runs the network by its own forward and reads what its last linear layers are given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fit_runs import USUAL, begin, equal
+from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
+from torch import Tensor, nn
+
+from offramp.engine import adapters
+from offramp.engine.cost import exit_shares, live_macs
+from offramp.engine.fit import conclude, fit
+from offramp.engine.losses import objective
+from offramp.engine.resolve import Node
+from offramp.engine.settings import applied
+from offramp.engine.trainee import Trainee, pack, unpack
+from offramp.nets import ExitNetwork, attach
+from offramp.parts import backbone, heads, path
+from offramp.phase import BEFORE, CE, LIVE, Features, Phase, Program, Unsolved, check, describe
+from offramp.store.store import Store
+from offramp.strategies import STRATEGIES
+from support import NUMERICS, network, run_all, tiny_plan, tiny_study
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of exits 1 … K: logits, features, and features through the adapters (the last exit has none)."""
+
+    z: Sequence[Tensor]
+    f: Sequence[Tensor]
+    g: Sequence[Tensor]
+
+
+Loss = Callable[[Seen, Tensor], Tensor]
+
+
+def seen(trainee: Trainee, pixels: Tensor) -> Seen:
+    net, given = trainee.net, dict[int, Tensor]()
+    layers = [*(head.body.classifier for head in net.heads), net.get_submodule("classifier")]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, n=n: given.update({n: args[0]}))
+        for n, layer in enumerate(layers)
+    ]
+    z = net(pixels)
+    for hook in hooks:
+        hook.remove()
+    f = [given[n] for n in range(K)]
+    held = [trainee.adapters.get((n + 1, K)) for n in range(K)]
+    g = [x if a is None else x @ a.weight.T + a.bias for x, a in zip(f, held, strict=True)]
+    return Seen(z, f, g)
+
+
+def by_hand(node: Node, loss: Loss) -> tuple[float, Gradients]:
+    with applied(NUMERICS):
+        trainee, _, pixels, labels = first_step(node)
+        return gradients_of(trainee, loss(seen(trainee, pixels), labels))
+
+
+def self_distillation(s: Seen, y: Tensor) -> Tensor:
+    early = sum((0.7 * ce(z, y) + 0.3 * kl(z, s.z[-1], 3.0)).mean() for z in s.z[:-1])
+    hints = sum(((g - s.f[-1].detach()) ** 2).sum(1).mean() for g in s.g[:-1])
+    return early + ce(s.z[-1], y).mean() + 0.03 * hints
+
+
+def exit_ensemble(s: Seen, y: Tensor) -> Tensor:
+    answer, feature = (sum(values).detach() / K for values in (s.z, s.g))
+    every = [
+        ce(z, y).mean() + ((z - answer) ** 2).mean() + ((g - feature) ** 2).mean()
+        for z, g in zip(s.z, s.g, strict=True)
+    ]
+    return torch.stack(every).sum()
+
+
+def heard_by_the_teacher(s: Seen, y: Tensor) -> Tensor:
+    early = sum((0.7 * ce(z, y) + 0.3 * kl(z, s.z[-1], 3.0)).mean() for z in s.z[:-1])
+    hints = sum(((g - s.f[-1]) ** 2).sum(1).mean() for g in s.g[:-1])
+    return early + ce(s.z[-1], y).mean() + 0.03 * hints
+
+
+def averaged_over_features(s: Seen, y: Tensor) -> Tensor:
+    early = sum((0.7 * ce(z, y) + 0.3 * kl(z, s.z[-1], 3.0)).mean() for z in s.z[:-1])
+    hints = sum(((g - s.f[-1].detach()) ** 2).mean() for g in s.g[:-1])
+    return early + ce(s.z[-1], y).mean() + 0.03 * hints
+
+
+WAYS: dict[str, Loss] = {"self-distillation": self_distillation, "exit-ensemble": exit_ensemble}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_step_is_the_one_written_out(name: str) -> None:
+    node = node_of(STRATEGIES[name](K))
+    found, gradients = by_the_engine(node)
+    value, expected = by_hand(node, WAYS[name])
+    assert found == pytest.approx(value, rel=1e-5)
+    assert close(gradients, expected)
+    assert sum(gradient.startswith("adapter/") for gradient in gradients) == 2 * (K - 1)
+
+
+@pytest.mark.parametrize("other", [heard_by_the_teacher, averaged_over_features])
+def test_another_loss_is_noticed(other: Loss) -> None:
+    """The control: a teacher that hears its students, and a mean where the source has a sum."""
+    node = node_of(STRATEGIES["self-distillation"](K))
+    assert not close(by_the_engine(node)[1], by_hand(node, other)[1])
+
+
+def test_an_image_counts_as_much_as_its_exit_says() -> None:
+    term, labels = Features(2, 4), torch.tensor([0, 1])
+    z = {1: torch.tensor([[9.0, 0.0], [9.0, 0.0]]), 2: torch.zeros(2, 2)}  # exit 1 solves image 0
+    features = {term: (torch.tensor([[1.0, 1.0], [2.0, 0.0]]), torch.zeros(2, 2))}
+    plain = objective((term,), z, {}, labels, features=features)
+    weighed = objective((term,), z, {}, labels, weights=Unsolved(), features=features)
+    assert plain.item() == pytest.approx((1 + 2) / 2) and weighed.item() == pytest.approx(2 / 2)
+    summed = replace(term, over="sum")
+    assert objective((summed,), z, {}, labels, features={summed: features[term]}).item() == 3
+
+
+# Frozen teachers, and exits of which nothing trains
+
+FROZEN = """
+from offramp import BEFORE, CE, LIVE, Features, KD, Phase, backbone, head, heads, segment
+
+
+def hints(exits: int):
+    \"\"\"Features of frozen teachers and of frozen exits, early and final.\"\"\"
+    early = range(1, exits)
+    return (
+        Phase("start", backbone(exits) | head(2), (CE(2), CE(exits)), recipe=(("epochs", 1),)),
+        Phase(
+            "taught",
+            train=heads(1, exits - 1),
+            loss=tuple(term for k in early for term in (CE(k), Features(k, exits, 0.1, "sum"))),
+            teacher="start",
+        ),
+        Phase(
+            "alive",
+            train=head(1) | segment(3),
+            loss=(CE(1), KD(1, 2), Features(1, 2, 0.5), Features(2, 3), CE(3), Features(3, (2, 3))),
+            teacher=LIVE,
+        ),
+        Phase("still", train=head(1), loss=(CE(1), Features(1, exits)), teacher=LIVE),
+        Phase("again", head(3), (CE(3), Features(3, 2), Features(3, 1)), teacher="taught"),
+        Phase("before", head(1), (CE(1), Features(1, 2), Features(2, exits)), teacher=BEFORE),
+    )
+"""
+
+
+def test_the_example_of_the_docs_is_a_program() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", guide, re.S) if "Features" in b]
+    given: dict[str, Any] = {}
+    exec(block, given)
+    first, second = given["hinted"](K)
+    check((first, second), K)
+    assert describe(second.loss).endswith("0.03·features(4→3, sum)")
+
+
+def runs_of(folder: Path, strategy: str, **execution: Any) -> list[dict[str, Tensor]]:
+    """What each phase hands on."""
+    plan = tiny_plan(tiny_study([strategy], execution=execution))
+    store, _ = run_all(plan, folder)
+    return [store.node_weights(node.key) for node in plan.trials[0].resolved.nodes]
+
+
+def test_frozen_features_are_the_same_bits_however_they_are_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hinted.py").write_text(FROZEN)
+    strategy = f"{tmp_path / 'hinted.py'}:hints"
+    plain = runs_of(tmp_path / "plain", strategy, mode="plain")
+    for name, more in {"cached": {}, "live": {"cache": False}}.items():
+        derived = runs_of(tmp_path / name, strategy, mode="derived", **more)
+        assert all(map(equal, plain, derived)), name
+    right = adapters.drawn
+
+    def nudged(node: Node, net: ExitNetwork) -> adapters.Adapters:
+        found = right(node, net)
+        for layer in found.values():
+            layer.weight.data.mul_(1.01)
+        return found
+
+    monkeypatch.setattr("offramp.engine.trainee.drawn", nudged)
+    other = runs_of(tmp_path / "other", strategy, mode="derived")
+    alike = [equal(a, b) for a, b in zip(plain, other, strict=True)]
+    assert alike == [True, *[False] * 5], "the control: other adapters, other bits"
+
+
+# What adapters are, and what is left of them
+
+
+def test_an_adapter_is_drawn_by_seed_and_places() -> None:
+    def drawn(program: Program, seed: int = 42) -> dict[str, Tensor]:
+        node = replace(node_of(program), seed=seed)
+        net = network("digits-cnn")
+        return adapters.state(adapters.drawn(node, net), net)
+
+    def phase(*terms: Features) -> Program:
+        return (Phase("p", ALL, (CE(K), *terms), teacher=LIVE),)
+
+    state = torch.get_rng_state()
+    one, more = drawn(phase(Features(1, 4))), drawn(phase(Features(3, 4), Features(1, 4)))
+    assert torch.equal(state, torch.get_rng_state())
+    assert one and equal(one, {name: more[name] for name in one})
+    other = drawn(phase(Features(1, 4)), seed=7)
+    assert not any(torch.equal(one[name], other[name]) for name in one)
+    first, third = (more[f"adapter/blocks.{n}/blocks/weight"] for n in (0, 4))
+    assert first.shape == third.shape == (64, 32) and not torch.equal(first, third)
+    assert not drawn(phase(Features(4, 4)))
+
+
+def test_keys() -> None:
+    """Without features, the two strategies are what they were before there were any."""
+
+    def key(*terms: Features, teacher: str = LIVE) -> str:
+        start = STRATEGIES["baseline"](K)
+        return node_of((*start, Phase("next", ALL, (CE(K), *terms), teacher=teacher))).key
+
+    keys = [
+        key(),
+        key(Features(1, 4)),
+        key(Features(1, 3)),
+        key(Features(1, 4, over="sum")),
+        key(Features(1, 4), teacher=BEFORE),
+        key(Features(1, 4), teacher="backbone"),
+    ]
+    assert len(set(keys)) == len(keys) and key(Features(1, 4, weight=0.0)) == keys[0]
+    for name in WAYS:
+        (bare,) = STRATEGIES[name](K, features=0.0)
+        kept = replace(bare, loss=tuple(t for t in bare.loss if not isinstance(t, Features)))
+        assert node_of((bare,)).key == node_of((kept,)).key != node_of(STRATEGIES[name](K)).key
+
+
+@pytest.mark.parametrize("average", ["none", "ema"])
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_checkpoint_holds_the_adapters(after: int, average: str, tmp_path: Path) -> None:
+    recipe = replace(USUAL, epochs=3, select="best", average=average, average_every=1)
+    node = replace(node_of(STRATEGIES["exit-ensemble"](K)), recipe=recipe)
+    store = Store(tmp_path)
+
+    def gone_on(damage: float = 1.0) -> tuple[dict[str, Tensor], list[object]]:
+        again, passes, images = begin(node)
+        saved = store.read_checkpoint(node.key)
+        assert saved is not None
+        tensors = {n: t * damage if "adapter/" in n else t for n, t in saved[0].items()}
+        unpack(again, tensors, saved[1])
+        for _ in fit([again], passes, images, 16):
+            pass
+        return conclude(again, passes, images, 16), list(again.rows)
+
+    with applied(NUMERICS):
+        trainee, passes, images = begin(node)
+        for number, _ in enumerate(fit([trainee], passes, images, 16), start=1):
+            if number == after:
+                store.write_checkpoint(node.key, *pack(trainee))
+        whole, rows = conclude(trainee, passes, images, 16), list(trainee.rows)
+        resumed, resumed_rows = gone_on()
+        assert equal(whole, resumed) and rows == resumed_rows
+        assert not equal(whole, gone_on(1.01)[0]), "the control: adapters matter to the bits"
+
+
+def test_nothing_is_left_of_adapters(tmp_path: Path) -> None:
+    """What is kept, counted and answered with is of the same shape as without features."""
+    with_them = {"name": "exit-ensemble", "as": "with"}
+    without = {"name": "exit-ensemble", "as": "without", "features": 0.0}
+    plan = tiny_plan(tiny_study([with_them, without]))
+    store, _ = run_all(plan, tmp_path)
+    one, other = plan.trials
+    mine, theirs = (store.node_weights(trial.keys[0]) for trial in (one, other))
+    assert {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}
+    assert not equal(mine, theirs), "the control: they did train"
+    said, unsaid = (store.read_trial(trial.id) for trial in (one, other))
+    for field in ("macs", "backbone_macs", "part_macs", "parameters"):
+        assert getattr(said, field) == getattr(unsaid, field)
+    costs = [store.node_cost(trial.keys[0]) for trial in (one, other)]
+    assert costs[0].macs_written > costs[1].macs_written
+
+
+def test_training_pays_for_adapters() -> None:
+    net, images = network("digits-cnn"), {"train": 100, "validation": 20}
+    node = node_of(STRATEGIES["self-distillation"](K))
+    bare = node_of(STRATEGIES["self-distillation"](K, features=0.0))
+    more = live_macs(node, net, images, 5, 1) - live_macs(bare, net, images, 5, 1)
+    assert [net.width(k) for k in range(1, K + 1)] == [32, 32, 32, 64]
+    assert more == 3 * 32 * 64 * (3 * 5 * 100 + 5 * 20 + 100)
+    shares, parts = exit_shares(node, net), {p for k in range(1, K + 1) for p in path(k)}
+    assert sum(shares.values()) == pytest.approx(1)
+    total = sum(map(net.macs, parts)) + 3 * 32 * 64
+    own = sum(net.macs(part) for part in path(1)) + 32 * 64
+    assert shares[1] == pytest.approx(own / total)
+
+
+# Features of other networks
+
+
+class Tokens(nn.Module):
+    """[B, 3, 8, 8] → 16 tokens of 6, or with `last` a map [B, 4, 4, 6]; then a mean and a classifier."""
+
+    def __init__(self, last: bool) -> None:
+        super().__init__()
+        self.last = last
+        self.patches, self.mix = nn.Conv2d(3, 6, 2, 2), nn.Linear(6, 6)
+        self.norm, self.classifier = nn.LayerNorm(6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x)
+        x = x.permute(0, 2, 3, 1) if self.last else x.flatten(2).transpose(1, 2)
+        x = self.norm(self.mix(x))
+        return self.classifier(x.mean((1, 2) if self.last else 1))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+def test_answers_are_the_logits_and_what_the_last_layer_reads(head: str, last: bool) -> None:
+    net = attach(Tokens(last), ["mix"], (3, 8, 8), head=head).eval()
+    images = torch.randn(3, 3, 8, 8)
+    (tap,) = net.segment(1)(images)
+    pooled = net.pool(1)(tap)
+    logits, features = net.answer(1)(pooled)
+    assert torch.equal(logits, net.body(1)(pooled)) and features.shape == (3, net.width(1))
+    assert torch.equal(net.heads[0].body.classifier(features), logits)
+    (final,) = net.segment(2)(tap)
+    logits, features = net.answer(2)(final)
+    assert torch.equal(logits, net.body(2)(final)) and features.shape == (3, net.width(2)) == (3, 6)
+    assert torch.equal(net.get_submodule("classifier")(features), logits)
+
+
+def test_a_vector_is_its_own_features() -> None:
+    layers = (nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 3))
+    net = attach(nn.Sequential(*layers), ["2"], (3, 2, 2), head="linear").eval()
+    (tap,) = net.segment(1)(torch.randn(5, 3, 2, 2))
+    assert torch.equal(net.answer(1)(tap)[1], tap) and net.width(1) == 7
+    (final,) = net.segment(2)(tap)
+    assert torch.equal(net.answer(2)(final)[1], final) and net.width(2) == 4
+
+
+def test_the_backbone_can_learn_from_features_alone() -> None:
+    """As hints: no answer of exit 1 is asked for, and its last layer stays as it was."""
+    loss = (CE(K), Features(1, K, 0.1, "sum"))
+    phase = Phase("hints", backbone(K) | heads(1, 1), loss, teacher=LIVE)
+    _, gradients = by_the_engine(node_of((phase,)))
+    early = {name for name in gradients if name.startswith("exit_heads.")}
+    assert early and not any("classifier" in name for name in early)
