@@ -36,6 +36,7 @@ ON_REQUEST = {
     "machines": "the paper's studies on 1 to 256 machines, by the cost model",
     "ranks": "one training on two ranks of one thread against one of two threads",
     "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
+    "single": "one image: the predictor, when nothing leaves, against the network's bare forward pass",
     "serve": "latency under load of offramp serve, a policy against the plain network",
     "spin": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",

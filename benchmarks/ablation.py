@@ -59,6 +59,7 @@ BACKBONES = {"mobilenetv1": 6, "mobilenetv2": 6, "resnet18": 4, "resnet50": 1, "
 
 def measure(quick: bool) -> Iterator[Result]:
     cases = [Case(b, 32, 128, max(1, n // 3) if quick else n) for b, n in BACKBONES.items()]
+    cases.append(Case("airbench", 32, 128, 1 if quick else 3, (("width", "medium"),)))
     yield from of_steps(cases, 1 if quick else 5)
     for backbone in BACKBONES:
         yield from of_images(backbone, 400 if quick else 512, 1 if quick else 3)
