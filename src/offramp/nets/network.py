@@ -279,7 +279,7 @@ class ExitNetwork(nn.Module):
         shape = self.trunks[0].shapes[-1]
         if len(shape) == 2:
             return (1,)
-        if len(shape) == 3 and is_channels_last(shape, self.input_shape[1] == self.input_shape[2]):
+        if len(shape) == 3 and is_channels_last(shape, len(set(self.input_shape[1:])) < 2):
             return (1, 2)
         return tuple(range(2, len(shape) + 1))
 
