@@ -58,7 +58,7 @@ def first_node(recipe: Recipe, strategy: str = "joint") -> Node:
 def begin(node: Node) -> tuple[Trainee, Plain, Images]:
     images = Images(tiny_data(), CPU)
     weights = Weights(network("digits-cnn"), node.seed, {}.__getitem__, CPU)
-    trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+    trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
     return trainee, Plain(images, [node], weights, 64), images
 
 
@@ -297,7 +297,7 @@ def test_a_checkpoint_fits_the_same_node_under_other_taps() -> None:
         setting = Setting(data_identity(tiny_data()), RECIPES["sgd"], NUMERICS, seed=42)
         node = resolve(STRATEGIES["baseline"](net.exits), net, setting).nodes[0]
         weights = Weights(net, node.seed, {}.__getitem__, CPU)
-        trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+        trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
         images = Images(tiny_data(), CPU)
         if not kept:
             next(fit([trainee], Plain(images, [node], weights, 64), images, 16))

@@ -146,6 +146,7 @@ def of_network(
     graphs.check_installed()
     bundle.check_place(out, asked.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
+    policy.check_carry(rule, net.carry)
     doubts = (*asked.doubts, *_doubts(rule, trained, asked))
     useful.check(doubts, asked.anyway)
     what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)
@@ -259,7 +260,8 @@ def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
         "unreliable": list(what.doubts),
         "precision": what.precision,
         "fixed_size": _fixed_size(flat),
-        **({"carry": rule.carry} if rule.carry else {}),
+        # What heads have learned to add is in their graphs.
+        **({"carry": rule.carry} if rule.carry and not isinstance(rule.carry, str) else {}),
         "stages": stages,
     }
     bundle.write_json(folder / "stages.json", stages_json)

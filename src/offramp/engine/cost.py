@@ -98,7 +98,7 @@ def live_macs(
     """MACs of what runs live in any case, from the first trained layer up: so many epochs forward and
     backward with their validation, and `closings` passes over train in eval mode at the end."""
     on_path = {part for exit in node.exits for part in path(exit)}
-    above = sum(net.macs(part) for part in on_path - _parts(frozen_inputs(node).values()))
+    above = sum(net.macs(part, node.carry) for part in on_path - _parts(frozen_inputs(node).values()))
     train, validation = images["train"], images["validation"]
     return above * (epochs * (train + validation) + closings * train + BACKWARD * train * epochs)
 
@@ -112,7 +112,9 @@ def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
     for exit in sorted(node.exits):
         own = set(path(exit)) - charged
         charged |= own
-        macs[exit] = sum(net.macs(part) * (1 if part in frozen else 1 + BACKWARD) for part in own)
+        macs[exit] = sum(
+            net.macs(part, node.carry) * (1 if part in frozen else 1 + BACKWARD) for part in own
+        )
     total = sum(macs.values())
     return {exit: value / total for exit, value in macs.items()}
 

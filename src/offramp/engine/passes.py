@@ -54,11 +54,10 @@ class Kept:
     short: int = 0
 
 
-def carried(logits: Logits, share: float) -> Logits:
-    """What exits answer, of which each adds a share of the answer before, without a gradient to it."""
-    if share:
-        for before, exit in pairwise(sorted(logits)):
-            logits[exit] = logits[exit] + share * logits[before].detach()
+def answers(net: ExitNetwork, logits: Logits) -> Logits:
+    """What exits answer, from their heads' logits: no gradient goes to the answer before."""
+    for before, exit in pairwise(sorted(logits)):
+        logits[exit] = net.answer(exit, logits[exit], logits[before].detach())
     return logits
 
 
@@ -105,7 +104,7 @@ class Plain:
         done: dict[Point, Tensors | list[Tensors]] = {
             IMAGES: [(piece,) for piece in pad(read, self._batch)]
         }
-        mine = carried({k: self._walk(net, node, k, done, len(read)) for k in node.exits}, node.carry)
+        mine = answers(net, {k: self._walk(net, node, k, done, len(read)) for k in node.exits})
         if node.live:
             return mine, mine
         theirs: Logits = {}
@@ -213,7 +212,7 @@ class Derived:
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}
         own = {k: compute(net, known, Point("logits", k), scales=node.scales)[0] for k in node.exits}
-        mine = carried(own, node.carry)
+        mine = answers(net, own)
         if node.live:
             return mine, mine
         theirs = {k: read[value][0] for k, value in self._teachers[node.key].items()}

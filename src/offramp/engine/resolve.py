@@ -17,8 +17,20 @@ from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
-from offramp.parts import Part, heads, path, segments
-from offramp.phase import BEFORE, LIVE, Init, Loss, Phase, Program, SampleWeights, Term, check, teachers
+from offramp.parts import Carry, Part, heads, path, segments
+from offramp.phase import (
+    BEFORE,
+    LIVE,
+    Init,
+    Loss,
+    Phase,
+    Program,
+    SampleWeights,
+    Term,
+    carry_of,
+    check,
+    teachers,
+)
 from offramp.recipe import Recipe, clash
 
 KEY_VERSION = 1
@@ -72,7 +84,7 @@ class Node:
     trained: frozenset[Part]
     scales: dict[Part, float] = field(compare=False)
     sample_weights: SampleWeights | None
-    carry: float
+    carry: Carry
     recipe: Recipe
     start: dict[Part, Source] = field(compare=False)
     teacher: dict[int, Lineage] = field(compare=False)
@@ -95,7 +107,7 @@ class Resolved:
     nodes: tuple[Node, ...]
     final: dict[int, Lineage]
     owners: tuple[int, ...]
-    carry: float = 0.0
+    carry: Carry = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,7 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
         owners[net.exits] = 0  # the final exit that the network came with, as it was
     final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
     trunks = tuple(owners.get(k, 0) for k in range(1, net.exits + 1))
-    return Resolved(tuple(nodes), final, trunks, program[0].carry)
+    return Resolved(tuple(nodes), final, trunks, carry_of(program))
 
 
 def _node(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from offramp.parts import path
+from offramp.parts import Carry, path
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Costs:
     heads: tuple[int, ...]
     owners: tuple[int, ...]
     exits: tuple[int, ...]
-    carry: float = 0.0
+    carry: Carry = 0.0
 
     def leaving(self, active: Sequence[int]) -> tuple[int, ...]:
         """MACs of an image that leaves at each exit of `active` (indices into `exits`, ascending).

@@ -104,9 +104,11 @@ def policy_of(trained: Trained, found: Calibrated) -> Policy:
 
 
 def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
-    """The trial with other logits of its heads, as quantized stages give them, for the images of each
-    split."""
-    said = {name: all_carried(logits[name], trained.costs.carry) for name in SPLITS}
+    """The trial with other logits, as quantized stages give them, for the images of each split. What
+    heads have learned to add of the answer before is in them; a share of it is not."""
+    carry = trained.costs.carry
+    share = 0.0 if isinstance(carry, str) else carry
+    said = {name: all_carried(logits[name], share) for name in SPLITS}
     rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in SPLITS}
     return replace(trained, **rows)
 
