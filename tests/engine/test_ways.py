@@ -411,3 +411,9 @@ def test_a_cascade_may_learn_from_the_final_exit() -> None:
     joint = Phase("joint", ALL, (CE(1), CE(2), CE(K)), carry="learned")
     check((first, taught), K)
     check((joint,), K)
+
+
+def test_a_cascade_without_a_final_exit_is_refused() -> None:
+    (phase,) = STRATEGIES["cascade"](K)[1:]
+    with pytest.raises(OfframpError, match="end in the final one, which nothing trains here"):
+        node_of((phase,))

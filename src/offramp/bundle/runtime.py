@@ -267,13 +267,13 @@ class Bundle:
         graph = session(self._file(name), *how)
         given = 2 if begins is None else len(self.stages[begins].session.get_outputs())
         size = (self.preprocessing.channels, *self.preprocessing.size)
-        adds = graph.get_inputs()[-1].name == BEFORE
-        if len(graph.get_inputs()) - adds != given - 1:
+        inputs = graph.get_inputs()
+        adds = bool(inputs) and inputs[-1].name == BEFORE
+        if len(inputs) - adds != given - 1:
             raise BundleError(f"{after.where} does not fit {name}; {AGAIN}")
-        known = _fits(graph.get_inputs()[-1].shape, (len(self.labels),))
-        if adds and not (known and self.stages):
+        if adds and not (self.stages and _fits(inputs[-1].shape, (len(self.labels),))):
             raise BundleError(f"{name} adds to an answer that no stage before it gives; {AGAIN}")
-        if begins is None and not _fits(graph.get_inputs()[0].shape, size):
+        if begins is None and not _fits(inputs[0].shape, size):
             wrong = after.where if self.stages else f"{self.path / 'preprocessing.json'}: size"
             raise BundleError(f"{wrong} does not fit {name}; {AGAIN}")
         if not _fits(graph.get_outputs()[0].shape, (len(self.labels),)):

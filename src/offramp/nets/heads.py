@@ -177,7 +177,7 @@ class Head(nn.Module):
 def adding(classes: int) -> nn.Linear:
     """A matrix for `Head.before`. It begins at zero: a cascade begins as heads that answer alone, and
     draws what they draw."""
-    layer = nn.utils.skip_init(nn.Linear, classes, classes, bias=False)
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, classes, classes, bias=False)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         layer.weight.zero_()
     return layer

@@ -76,8 +76,7 @@ def of_network(
     trial: str, net: ExitNetwork, manifest: Manifest, arrays: Mapping[str, np.ndarray]
 ) -> Trained:
     """A trial whose network is at hand; its weights are not read. Raises OfframpError as `read` does."""
-    costs = network_costs(net, manifest.owners, manifest.exits)
-    return _of_costs(trial, replace(costs, carry=manifest.carry), manifest, arrays)
+    return _of_costs(trial, network_costs(net, manifest.owners, manifest.exits), manifest, arrays)
 
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
@@ -139,7 +138,7 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:
     """The costs of a network's parts. owners: the trunk of each of its exits."""
-    return Costs(*part_macs(net), tuple(owners), tuple(exits))
+    return Costs(*part_macs(net), tuple(owners), tuple(exits), net.carry)
 
 
 def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> SplitLogits:
