@@ -68,10 +68,13 @@ def test_a_cascade_in_int8(store: Store, tmp_path: Path) -> None:
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
     every = graphs.layout(net.trunk_of, rule.exits)
     list(graphs.export(net, every, tmp_path / "float"))
-    images = load(DataSpec("digits", train_images=300, test_images=100)).test.images[:9].float()
-    given = int8.Layers(every, tmp_path / "float").inputs(1, images.numpy())
+    data = load(DataSpec("digits", train_images=300, test_images=100))
+    split = int8.Images(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
+    pixels = next(split.batches(9))
+    given = int8.Layers(every, tmp_path / "float").inputs(1, pixels)
     with torch.inference_mode():
-        np.testing.assert_allclose(given[graphs.BEFORE], net(images)[0].numpy(), atol=1e-4)
+        expected = net(torch.from_numpy(pixels))[0].numpy()
+    np.testing.assert_allclose(given[graphs.BEFORE], expected, atol=1e-4)
     card = export_to(tmp_path / "b", store, rule, ASKED).card
     bundle = Bundle(tmp_path / "b")
     assert [stage.adds for stage in bundle.stages[:2]] == [False, True]
