@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Final, Literal
 
 from offramp.errors import OfframpError
 
@@ -28,6 +28,11 @@ Parts = frozenset[Part]
 
 Chain = tuple[tuple[str, ...], ...]
 """Of a module that cannot be traced: the submodules of each segment, and of the classifier."""
+
+LEARNED: Final = "learned"
+Carry = float | Literal["learned"]
+"""What exits add of the answer before: a share of it, 0 for none; or "learned": each early exit after
+the first a matrix of its own times it, and the final exit nothing."""
 
 Taps = tuple[str, ...] | Chain | int | None
 """Where early exits read: names of places or shares of the MACs, a chain, how many, or no wish."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields
-from offramp.parts import Part, Parts, head, path
+from offramp.parts import LEARNED, Carry, Part, Parts, head, path
 
 Count = Annotated[int, Ge(1)]
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
@@ -233,6 +233,8 @@ class Phase:
     sample_weights: what each image counts for at each exit, from the logits of the step at hand.
     carry: the share of the answer of the exit before that an exit adds to its head's logits, in training
         (without a gradient to that exit) and whenever the network answers. 0: each answers alone.
+        "learned": each early exit after the first adds that answer times a matrix [classes, classes],
+        which is a part of its head and begins at zero; the final exit answers alone.
 
     Raises OfframpError for an `init` or a `backward` that is not of such pairs.
 
@@ -252,7 +254,7 @@ class Phase:
     recipe: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     backward: tuple[tuple[Parts, float], ...] = ()
     sample_weights: SampleWeights | None = None
-    carry: float = 0.0
+    carry: Carry = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, list):
@@ -317,6 +319,7 @@ def check(program: Program, exits: int) -> None:
     if not program:
         raise OfframpError("the strategy has no phases; return at least one Phase")
     seen = {BEFORE, LIVE}
+    carry = carry_of(program)
     for phase in program:
         where = f"phase '{phase.name}'"
         if phase.name in seen:
@@ -343,11 +346,10 @@ def check(program: Program, exits: int) -> None:
                 f"{where} weighs images by {phase.sample_weights!r}; give Unsolved() or Survivors()"
             )
         if phase.carry:
-            _check_carry(phase, where)
-        if phase.carry != program[0].carry:
-            raise OfframpError(
-                f"{where} carries answers otherwise than the first phase; carry alike in all"
-            )
+            _check_carry(phase, where, exits)
+        alone = carry == LEARNED and phase.exits == (exits,)  # the final exit, which adds nothing
+        if phase.carry != carry and not alone:
+            raise OfframpError(f"{where} carries answers otherwise than others; carry alike in all")
         if taught and phase.teacher is None:
             raise OfframpError(
                 f"{where} distils from nobody; give teacher= an earlier phase, BEFORE or LIVE"
@@ -377,12 +379,23 @@ def _check_features(phase: Phase, where: str) -> None:
             )
 
 
-def _check_carry(phase: Phase, where: str) -> None:
-    if not 0 < phase.carry <= 1:
-        raise OfframpError(f"{where} carries {phase.carry:g} of an answer; give a share from 0 to 1")
-    if phase.exits != tuple(range(1, phase.exits[-1] + 1)):
+def carry_of(program: Program) -> Carry:
+    """What exits add of the answer before, once the program has run."""
+    return next((phase.carry for phase in program if phase.carry), 0.0)
+
+
+def _check_carry(phase: Phase, where: str, exits: int) -> None:
+    learned = phase.carry == LEARNED
+    if not learned and (isinstance(phase.carry, str) or not 0 < phase.carry <= 1):
+        raise OfframpError(
+            f"{where} carries {phase.carry} of an answer; give a share from 0 to 1, or 'learned'"
+        )
+    apart = {exits} if learned else set()  # answers alone, in training and as a teacher
+    read = [k for k in phase.exits if k not in apart]
+    if read != [*range(1, len(read) + 1)]:
         raise OfframpError(
             f"{where} carries answers on, so its loss must read all exits before its last"
         )
-    if phase.teacher not in (None, LIVE):
+    taught = {exit for term in phase.terms for exit in teachers(term)}
+    if phase.teacher not in (None, LIVE) and not taught <= apart:
         raise OfframpError(f"{where} carries answers on, and has a frozen teacher; use LIVE, or none")

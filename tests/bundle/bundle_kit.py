@@ -24,6 +24,7 @@ STRATEGIES = (
     "separate",
     {"name": "distillation", "students": "independent", "as": "students"},
     "boosted",
+    "cascade",
 )
 
 

@@ -16,7 +16,8 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of digits by which about half of the images leave at each exit that they reach; treat it
     as read-only."""
     folder = tmp_path_factory.mktemp("leaving")
-    store = digits_store(folder / "runs", ("two-stage",))
+    store = digits_store(folder / "runs", ("two-stage", "cascade"))
     export_to(folder / "bundle", store, halving(store, "two-stage"))
     export_to(folder / "together", store, halving(store, "two-stage", "ensemble"))
+    export_to(folder / "cascade", store, halving(store, "cascade"))
     return folder / "bundle"

@@ -18,8 +18,8 @@ from PIL import Image
 
 from offramp.bundle import graphs, parity
 from offramp.bundle.export import Asked
-from offramp.bundle.folder import SOURCES, writing
-from offramp.bundle.runtime import Bundle
+from offramp.bundle.folder import SOURCES, seal, writing
+from offramp.bundle.runtime import Bundle, BundleError
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
@@ -65,7 +65,9 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
     return bundle
 
 
-@pytest.mark.parametrize("strategy", ["joint", "two-stage", "separate", "students", "boosted"])
+@pytest.mark.parametrize(
+    "strategy", ["joint", "two-stage", "separate", "students", "boosted", "cascade"]
+)
 def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
     rule = halving(store, strategy)
     timed = strategy == "separate"
@@ -119,6 +121,40 @@ def test_every_policy_and_only_the_heads_it_needs(
         not gone
         or f"Left out, as by these thresholds no image reaches or leaves them: {gone[0]}" in text
     )
+
+
+def test_a_cascade_in_a_bundle(store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
+    """A graph takes the answer before where its head has learned to add to it, and nowhere else; heads
+    that no image can leave by go, and what is left of them at the end as well."""
+    rule = halving(store, "cascade", "ensemble")
+    export_to(tmp_path / "b", store, rule)
+    bundle = check_answers(tmp_path / "b", store, rule, pictures)
+    assert [stage.adds for stage in bundle.stages] == [False, True, False]
+    layout = json.loads((tmp_path / "b" / "stages.json").read_text())
+    assert "carry" not in layout
+    for thresholds, left in (((0.6, None, None), [1, 3]), ((None, 0.6, None), [1, 2, 3])):
+        some = policy_of(store, "cascade", "confidence", thresholds)
+        export_to(tmp_path / "c", store, some, replace(QUICK, force=True))
+        assert [s.exit for s in check_answers(tmp_path / "c", store, some, pictures).stages] == left
+    # The control: another answer before is noticed, and the same one is not.
+    pixels = bundle.pixels(pictures)
+    first, *carried = bundle.stages[0].run([pixels])
+    second = bundle.all_exits(pixels)[:, 1]
+    assert (bundle.stages[1].run(carried, first)[0] == second).all()
+    assert np.abs(bundle.stages[1].run(carried, 0 * first)[0] - second).max() > 1e-2
+    refuses(
+        "the policy is for exits that carry 0 of",
+        export_to,
+        tmp_path / "d",
+        store,
+        replace(rule, carry=0.0),
+    )
+    layout["stages"] = layout["stages"][1:]  # nobody gives the first graph an answer
+    layout["stages"][0]["after"] = None
+    (tmp_path / "b" / "stages.json").write_text(json.dumps(layout))
+    seal(tmp_path / "b")
+    with pytest.raises(BundleError, match="no stage before it gives"):
+        Bundle(tmp_path / "b")
 
 
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ ASKED = Asked(measure=False, anyway=True, int8=0.05)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint",))
+    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", "cascade"))
 
 
 def solved(store: Store, strategy: str) -> Policy:
@@ -60,6 +60,31 @@ def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -
     assert card["check"]["images"] == 100 and card["check"]["share"] <= parity.SHARE
     said = (tmp_path / "b" / "card.md").read_text()
     assert "## In int8" in said and "| bytes of all stages |" in said
+
+
+def test_a_cascade_in_int8(store: Store, tmp_path: Path) -> None:
+    """A head is quantized on the answers that it adds to, and exits answer as they were calibrated."""
+    rule = solved(store, "cascade")
+    net = load_network(store, rule.calibration.trial, torch.device("cpu"))
+    every = graphs.layout(net.trunk_of, rule.exits)
+    list(graphs.export(net, every, tmp_path / "float"))
+    data = load(DataSpec("digits", train_images=300, test_images=100))
+    split = int8.Images(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
+    pixels = next(split.batches(9))
+    given = int8.Layers(every, tmp_path / "float").inputs(1, pixels)
+    with torch.inference_mode():
+        expected = torch.stack(net(torch.from_numpy(pixels)), dim=1).numpy()
+    np.testing.assert_allclose(given[graphs.BEFORE], expected[:, 0], atol=1e-4)
+    card = export_to(tmp_path / "b", store, rule, replace(ASKED, every_exit=True)).card
+    bundle = Bundle(tmp_path / "b")
+    assert [stage.adds for stage in bundle.stages] == [False, True, False]
+    gap = np.abs(bundle.all_exits(pixels) - expected).max(axis=(0, 2))
+    assert (gap > 1e-3).all() and (gap < 0.2 * np.abs(expected).max()).all(), gap
+    assert card["check"]["images"] == 100 and card["check"]["share"] <= parity.SHARE
+    (tmp_path / "joined").mkdir()
+    int8.join(every, tmp_path / "float", graphs.layout(net.trunk_of, [1, 3]), tmp_path / "joined")
+    last = onnx.load(tmp_path / "joined" / "stages" / "exit-3.onnx").graph
+    assert not [tensor for tensor in last.input if graphs.BEFORE in tensor.name]
 
 
 def test_what_costs_more_than_is_allowed_is_refused(store: Store, tmp_path: Path) -> None:

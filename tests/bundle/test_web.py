@@ -155,7 +155,13 @@ def together(leaving: Path) -> Path:
     return leaving.with_name("together")
 
 
-@pytest.mark.parametrize("kind", ["leaving", "together", "colored"])
+@pytest.fixture
+def cascade(leaving: Path) -> Path:
+    """A network whose exits have learned to add to the answer before."""
+    return leaving.with_name("cascade")
+
+
+@pytest.mark.parametrize("kind", ["leaving", "together", "cascade", "colored"])
 def test_it_answers_as_predict_does(
     kind: str, browser: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

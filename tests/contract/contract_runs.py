@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from offramp.data import Data, DataSpec, from_dataset, samples
 from offramp.data.load import assemble
 from offramp.device import seeded
-from offramp.engine.evaluate import split_logits
+from offramp.engine.evaluate import answered, split_logits
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.passes import Images, Plain
 from offramp.engine.resolve import Node
@@ -35,7 +35,6 @@ from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, attach
 from offramp.numerics import Numerics
 from offramp.parts import Part, path
-from offramp.policy import scoring
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, Trial, plan_trials
 from offramp.study.run import trials
@@ -234,10 +233,11 @@ def run_plain(plan: Plan) -> dict[str, TrialRecord]:
                 if node.key not in made:
                     phases[node.key], made[node.key] = train_phase(plan, images, weights, node)
             digests = tuple(_digests(made[node.key]) for node in nodes)
-            net = weights.assembled(trial.resolved.final, trial.resolved.owners)
+            found = trial.resolved
+            net = weights.assembled(found.final, found.owners, found.carry)
             exits = list(trial.resolved.final)
             own = split_logits(net, images, "test", exits, EVALUATION_BATCH)
-            logits = scoring.all_carried(own, trial.resolved.carry)
+            logits = answered(net, own, exits)
             run = tuple(phases[node.key] for node in nodes)
             records[trial.label] = _finished(trial, run, digests, net, logits)
     return records
@@ -253,7 +253,8 @@ def run_derived(plan: Plan) -> dict[str, TrialRecord]:
         for trial in plan.trials:
             digests = tuple(_digests(store.node_weights(n.key)) for n in trial.resolved.nodes)
             weights = Weights(plan.net, trial.seed, store.node_weights, CPU)
-            net = weights.assembled(trial.resolved.final, trial.resolved.owners)
+            found = trial.resolved
+            net = weights.assembled(found.final, found.owners, found.carry)
             logits = store.trial_logits(trial.id)["test"]
             records[trial.label] = _finished(trial, (), digests, net, logits)
     return records
@@ -263,7 +264,7 @@ def train_phase(
     plan: Plan, images: Images, weights: Weights, node: Node
 ) -> tuple[PhaseRecord, dict[str, Tensor]]:
     """Train one phase on the plain pass; what it did, and the weights it hands on."""
-    net = weights.network(node.start)
+    net = weights.network(node.start, node.carry)
     trainee = enroll(node, net, plan.numerics.fused_optimizer)
     before = {name: tensor.clone() for name, tensor in _tensors(net).items()}
     batch = max(node.recipe.batch_size, plan.numerics.frozen_batch)

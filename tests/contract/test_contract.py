@@ -30,7 +30,7 @@ from offramp.nets.backbones import BACKBONES
 from offramp.parts import Part
 from offramp.study.plan.plan import Plan
 
-KEEP_BASELINE = ("two-stage", "distillation", HEADS_ONLY, LAST_ONLY)
+KEEP_BASELINE = ("two-stage", "distillation", "survivors", "cascade", HEADS_ONLY, LAST_ONLY)
 KEEP_JOINT = ("joint-branch", "joint-two-stage")
 
 

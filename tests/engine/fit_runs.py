@@ -33,7 +33,7 @@ def begin(
 ) -> tuple[Trainee, Plain, Images]:
     images = Images(data or tiny_data(), CPU)
     weights = Weights(network("digits-cnn"), node.seed, (made or {}).__getitem__, CPU)
-    trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+    trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
     return trainee, Plain(images, [node], weights, 64), images
 
 

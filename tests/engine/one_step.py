@@ -29,9 +29,14 @@ def node_of(program: Program) -> Node:
 
 def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
     """A trainee with all drawn weights, its passes, 16 images and their labels."""
-    drawn = network("digits-cnn")
+    drawn = network("digits-cnn").carrying(node.carry)
     made = {name: tensor for part in ALL for name, tensor in drawn.state(part).items()}
     trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, made))
+    chance = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # what is added of the answer before begins at zero, which would hide it
+        for head in trainee.net.heads:
+            if head.before is not None:
+                head.before.weight.normal_(generator=chance)
     train_mode(trainee, True)
     rows = torch.arange(16)
     (pixels,) = images.reads("train", [rows])

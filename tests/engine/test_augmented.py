@@ -134,7 +134,7 @@ def watched(kind: str, augment: Augment, cache: Cache | None = None) -> Recorded
     node = replace(node, start={part: joint.start[part] for part in node.start})
     with applied(NUMERICS):
         weights = Weights(network("digits-cnn"), 42, {}.__getitem__, CPU)
-        trainee = enroll(node, weights.network(node.start), True)
+        trainee = enroll(node, weights.network(node.start, node.carry), True)
         passes = (
             Plain(images, [node], weights, 64)
             if kind == "plain"

@@ -70,7 +70,8 @@ def begun(
         return {name: tensor for state in parts for name, tensor in state.items()}
 
     weights = Weights(drawn, node.seed, made, META)
-    trainee = enroll(node, weights.network(node.start), False)  # no fused kernel is made for meta
+    net = weights.network(node.start, node.carry)
+    trainee = enroll(node, net, False)  # no fused kernel is made for meta
     if mode == "plain":
         return trainee, Plain(images, [node], weights, 64), images
     cache = Cache(2**30, 0, folder)
@@ -87,7 +88,7 @@ def ended_in(trainee: Trainee, passes: Pass, images: Images) -> list[str]:
 # Of each kind of loss, of frozen value and of gradient one.
 KINDS = (
     *("joint", "two-stage", "distillation", "branch-wise", "self-distillation", "exit-ensemble"),
-    *("confidence-gated", "survivors", "gradient-equilibrium", "boosted"),
+    *("confidence-gated", "survivors", "gradient-equilibrium", "boosted", "cascade"),
 )
 
 

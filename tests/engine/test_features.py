@@ -324,11 +324,11 @@ def test_answers_are_the_logits_and_what_the_last_layer_reads(head: str, last: b
     images = torch.randn(3, 3, 8, 8)
     (tap,) = net.segment(1)(images)
     pooled = net.pool(1)(tap)
-    logits, features = net.answer(1)(pooled)
+    logits, features = net.with_features(1)(pooled)
     assert torch.equal(logits, net.body(1)(pooled)) and features.shape == (3, net.width(1))
     assert torch.equal(net.heads[0].body.classifier(features), logits)
     (final,) = net.segment(2)(tap)
-    logits, features = net.answer(2)(final)
+    logits, features = net.with_features(2)(final)
     assert torch.equal(logits, net.body(2)(final)) and features.shape == (3, net.width(2)) == (3, 6)
     assert torch.equal(net.get_submodule("classifier")(features), logits)
 
@@ -337,9 +337,9 @@ def test_a_vector_is_its_own_features() -> None:
     layers = (nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 3))
     net = attach(nn.Sequential(*layers), ["2"], (3, 2, 2), head="linear").eval()
     (tap,) = net.segment(1)(torch.randn(5, 3, 2, 2))
-    assert torch.equal(net.answer(1)(tap)[1], tap) and net.width(1) == 7
+    assert torch.equal(net.with_features(1)(tap)[1], tap) and net.width(1) == 7
     (final,) = net.segment(2)(tap)
-    assert torch.equal(net.answer(2)(final)[1], final) and net.width(2) == 4
+    assert torch.equal(net.with_features(2)(final)[1], final) and net.width(2) == 4
 
 
 def test_the_backbone_can_learn_from_features_alone() -> None:

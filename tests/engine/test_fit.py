@@ -132,7 +132,7 @@ def test_training_reads_neither_calibration_nor_test(kind: type[Plain] | type[De
     images = Recorded(tiny_data())
     with applied(NUMERICS):
         weights = Weights(network("digits-cnn"), 42, {}.__getitem__, CPU)
-        trainee = enroll(node, weights.network(node.start), True)
+        trainee = enroll(node, weights.network(node.start, node.carry), True)
         more: tuple[Any, ...] = (None,) if kind is Derived else ()
         passes = kind(images, [node], weights, 64, *more)
         for _ in fit([trainee], passes, images, 16):
@@ -245,7 +245,7 @@ def test_a_teacher_is_frozen_in_eval_mode_and_apart(
     with applied(NUMERICS):
         weights = Weights(network("digits-cnn"), 42, made.__getitem__, CPU)
         node = rest[0]
-        net = weights.network(node.start)
+        net = weights.network(node.start, node.carry)
         trainee = enroll(node, net, True)
         images = Images(tiny_data(), CPU)
         more: tuple[Any, ...] = (None,) if kind is Derived else ()

@@ -19,7 +19,8 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, outcome, pack, trained_state, unpack
 from offramp.engine.weights import Weights
 from offramp.nets import attach
-from offramp.parts import head, segment
+from offramp.parts import head, heads, segment, segments
+from offramp.phase import CE, Phase
 from offramp.recipe import Recipe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
@@ -58,7 +59,7 @@ def first_node(recipe: Recipe, strategy: str = "joint") -> Node:
 def begin(node: Node) -> tuple[Trainee, Plain, Images]:
     images = Images(tiny_data(), CPU)
     weights = Weights(network("digits-cnn"), node.seed, {}.__getitem__, CPU)
-    trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+    trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
     return trainee, Plain(images, [node], weights, 64), images
 
 
@@ -106,6 +107,20 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(name: str, after: int,
     assert weights.keys() == resumed.keys()
     assert not [n for n in weights if not torch.equal(weights[n], resumed[n])]
     assert history == resumed_history
+
+
+def test_what_heads_learn_to_carry_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    everything, loss = segments(1, 4) | heads(1, 4), tuple(CE(k) for k in range(1, 5))
+    program = (Phase("all", everything, loss, carry="learned"),)
+    setting = Setting(data_identity(tiny_data()), RECIPES["adam"], NUMERICS, seed=42)
+    (node,) = resolve(program, network("digits-cnn"), setting).nodes
+    with applied(NUMERICS):
+        weights, history = whole_run(node)
+        resumed, resumed_history = interrupted_run(node, 1, Store(tmp_path))
+    matrices = [name for name in weights if name.endswith("before.weight")]
+    assert len(matrices) == 2 and all(weights[name].any() for name in matrices)
+    assert weights.keys() == resumed.keys() and history == resumed_history
+    assert not [n for n in weights if not torch.equal(weights[n], resumed[n])]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "ema", "lookahead"])
@@ -297,7 +312,7 @@ def test_a_checkpoint_fits_the_same_node_under_other_taps() -> None:
         setting = Setting(data_identity(tiny_data()), RECIPES["sgd"], NUMERICS, seed=42)
         node = resolve(STRATEGIES["baseline"](net.exits), net, setting).nodes[0]
         weights = Weights(net, node.seed, {}.__getitem__, CPU)
-        trainee = enroll(node, weights.network(node.start), NUMERICS.fused_optimizer)
+        trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
         images = Images(tiny_data(), CPU)
         if not kept:
             next(fit([trainee], Plain(images, [node], weights, 64), images, 16))

@@ -11,26 +11,43 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fit_runs import program_nodes
+from fit_runs import USUAL, program_nodes
 from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
 from torch import Tensor
 
 from offramp.engine.losses import objective, sample_weights
-from offramp.engine.resolve import Node
+from offramp.engine.resolve import Node, Setting, Source, resolve
 from offramp.engine.settings import applied
+from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
+from offramp.nets import ExitNetwork
 from offramp.parts import heads
 from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved, check
 from offramp.strategies import STRATEGIES
-from support import NUMERICS, network
+from offramp.study.plan.plan import data_identity
+from support import NUMERICS, network, tiny_data
 
-Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # logits of exits 1 … K, labels → a scalar
+Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # logits of heads 1 … K, labels → a scalar
+Run = Callable[[ExitNetwork, Tensor, Tensor], Tensor]  # a network, images and labels → a scalar
 
 
 def by_hand(node: Node, loss: Loss) -> tuple[float, Gradients]:
+    return by_hand_from(node, lambda net, pixels, labels: loss(own_logits(net, pixels), labels))
+
+
+def by_hand_from(node: Node, run: Run) -> tuple[float, Gradients]:
     with applied(NUMERICS):
         trainee, _, pixels, labels = first_step(node)
-        return gradients_of(trainee, loss(trainee.net(pixels), labels))
+        return gradients_of(trainee, run(trainee.net, pixels, labels))
+
+
+def own_logits(net: ExitNetwork, pixels: Tensor) -> list[Tensor]:
+    """Of every exit's head, nothing carried."""
+    tensors, found = (pixels,), []
+    for k in range(1, K):
+        tensors = net.segment(k)(*tensors)
+        found.append(net.heads[k - 1].body(net.heads[k - 1].pool(tensors[0])))
+    return [*found, net.body(K)(*net.segment(K)(*tensors))]
 
 
 def every(z: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -100,6 +117,76 @@ def boosted(z: Sequence[Tensor], y: Tensor) -> Tensor:
 
 def boosted_plainly() -> Program:
     return tuple(replace(phase, backward=()) for phase in STRATEGIES["boosted"](K))
+
+
+def cascade(detach: bool = True, told: bool = True) -> Run:
+    """As the source writes it: the last layer of a head reads its features and the answer before."""
+
+    def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
+        tensors, total, before = (pixels,), torch.zeros(()), torch.zeros(0)
+        for k, head in enumerate(net.heads, start=1):
+            tensors = net.segment(k)(*tensors)
+            assert isinstance(head.body, torch.nn.Sequential)
+            *layers, last = head.body
+            assert isinstance(last, torch.nn.Linear)
+            features, weight = head.pool(tensors[0]), last.weight
+            for layer in layers:
+                features = layer(features)
+            if head.before is not None and told:
+                features = torch.cat([features, before.detach() if detach else before], dim=1)
+                weight = torch.cat([weight, head.before.weight], dim=1)
+            before = features @ weight.T + last.bias
+            total = total + ce(before, y).mean()
+        return total
+
+    return run
+
+
+def one_after_another() -> Program:
+    """The last head of a cascade alone, on earlier ones that stand still."""
+    *start, phase = STRATEGIES["cascade"](K)
+    return (*start, phase, replace(phase, name="again", train=heads(K - 1, K - 1)))
+
+
+@pytest.mark.parametrize("program", [STRATEGIES["cascade"](K), one_after_another()], ids=["all", "last"])
+def test_a_cascade_is_heads_that_read_the_answer_before(program: Program) -> None:
+    node = node_of(program)
+    found, gradients = by_the_engine(node)
+    value, expected = by_hand_from(node, cascade())
+    assert found == pytest.approx(value, rel=1e-5)
+    assert close(gradients, expected)
+    matrices = [name for name in gradients if name.endswith("before.weight")]
+    assert len(matrices) == (K - 2 if node.trained == heads(1, K - 1) else 1)
+    assert all(gradients[name].abs().max() > 0 for name in matrices)
+
+
+def test_a_cascade_that_is_not_one_is_noticed() -> None:
+    """The controls: a gradient to the answer before, and heads that are not told it."""
+    node = node_of(STRATEGIES["cascade"](K))
+    found, gradients = by_the_engine(node)
+    value, heard = by_hand_from(node, cascade(detach=False))
+    assert found == pytest.approx(value, rel=1e-5) and not close(gradients, heard)
+    assert by_hand_from(node, cascade(told=False))[0] != pytest.approx(found, rel=1e-3)
+
+
+def test_a_cascade_begins_as_heads_that_answer_alone() -> None:
+    """Its matrices are zeros, its heads are drawn as others, and its backbone is everybody's."""
+    setting = Setting(data_identity(tiny_data()), USUAL, NUMERICS, seed=42)
+    net = network("digits-cnn")
+    programs = [STRATEGIES[name](K) for name in ("cascade", "baseline")]
+    (backbone, node), (alone,) = (resolve(program, net, setting).nodes for program in programs)
+    assert backbone.key == alone.key
+    plain = Phase("heads", heads(1, K - 1), node.terms)
+    assert node.key != node_of((*programs[1], plain)).key
+    weights = Weights(net, 42, lambda _: {}, torch.device("cpu"))
+    drawn = {part: Source() for part in ALL}
+    begun, usual = weights.network(drawn, "learned"), weights.network(drawn)
+    added = dict(begun.named_parameters()).keys() - dict(usual.named_parameters()).keys()
+    assert len(added) == K - 2
+    assert all(
+        torch.equal(t, usual.state_dict()[n]) for n, t in begun.state_dict().items() if n not in added
+    )
+    assert all(not t.any() for n, t in begun.named_parameters() if n in added)
 
 
 WAYS: dict[str, tuple[Program, Loss]] = {
@@ -230,7 +317,22 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
     ("phases", "said"),
     [
         ((Phase("a", ALL, (CE(1), CE(3)), carry=0.5),), "must read all exits before its last"),
-        ((Phase("a", ALL, (CE(1),), carry=2.0),), "carries 2 of an answer"),
+        ((Phase("a", ALL, (CE(1),), carry=2.0),), "carries 2.0 of an answer"),
+        ((Phase("a", ALL, (CE(1),), carry="all"),), "carries all of an answer"),  # type: ignore[arg-type]
+        ((Phase("a", ALL, (CE(1), CE(3)), carry="learned"),), "must read all exits before its last"),
+        ((Phase("a", ALL, (CE(1), CE(K)), carry=0.5),), "must read all exits before its last"),
+        (
+            (Phase("a", ALL, (CE(1),)), Phase("b", ALL, (CE(1),), carry="learned")),
+            "carry alike in all",
+        ),
+        ((Phase("a", ALL, (CE(K),)), Phase("b", ALL, (CE(1),), carry=0.5)), "carry alike in all"),
+        (
+            (
+                Phase("a", ALL, (CE(1), CE(2)), carry="learned"),
+                Phase("b", ALL, (CE(1), KD(1, 2)), teacher="a", carry="learned"),
+            ),
+            "frozen teacher",
+        ),
         ((Phase("a", ALL, (CE(1),)), Phase("b", ALL, (CE(1),), carry=0.5)), "carry alike in all"),
         (
             (
@@ -244,3 +346,18 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
 def test_programs_that_cannot_carry_answers(phases: Program, said: str) -> None:
     with pytest.raises(OfframpError, match=said):
         check(phases, K)
+
+
+def test_a_cascade_may_learn_from_the_final_exit() -> None:
+    """Which answers alone, whether it trains or teaches."""
+    first = Phase("backbone", segments(1, K) | heads(K, K), (CE(K),))
+    taught = Phase("heads", heads(1, 2), (KD(1, K), KD(2, K)), teacher="backbone", carry="learned")
+    joint = Phase("joint", ALL, (CE(1), CE(2), CE(K)), carry="learned")
+    check((first, taught), K)
+    check((joint,), K)
+
+
+def test_a_cascade_without_a_final_exit_is_refused() -> None:
+    (phase,) = STRATEGIES["cascade"](K)[1:]
+    with pytest.raises(OfframpError, match="end in the final one, which nothing trains here"):
+        node_of((phase,))

@@ -31,7 +31,8 @@ ROWS = 37
 NOISE = torch.randn(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 IMAGES = 0.5 * NOISE + torch.linspace(-1.5, 1.5, ROWS).view(-1, 1, 1, 1)[(7 * torch.arange(ROWS)) % ROWS]
 SCORES = ("confidence", "entropy", "margin", "ensemble")
-EVERY = ("baseline", "joint", "separate", "boosted")  # one exit, one trunk, several, exits that add up
+# One exit, one trunk, several, exits that add up, and that have learned to.
+EVERY = ("baseline", "joint", "separate", "boosted", "cascade")
 WARM = (0.7, 1.3, 2.0, 1.1)
 
 
@@ -423,3 +424,21 @@ def test_a_policy_for_exits_that_answer_alone_does_not_fit_others(nets: Any) -> 
     with pytest.raises(OfframpError, match=r"network carry 0\.5"):
         Predictor(net, rule)
     assert replace(rule, thresholds=(None, None, 0.9, None), carry=0.5).active == (0, 1, 2, 3)
+
+
+def test_a_policy_of_learned_answers_asks_the_heads_before_and_the_final_exit_alone(nets: Any) -> None:
+    net, exits = nets["cascade"]
+    alone, rule = (
+        Policy("confidence", exits, (None, 0.5, None, None), carry=c) for c in (0.0, "learned")
+    )
+    refuses("network have learned what to carry", Predictor, net, alone)
+    assert alone.active == (1, 3) and rule.active == (0, 1, 3)
+    assert replace(rule, thresholds=(None,) * 4).active == (3,)
+    assert replace(rule, thresholds=(None, 0.0, 0.5, None)).active == (0, 1)
+    refuses("policy is for exits that have learned", Predictor, nets["joint"][0], rule)
+    # The control: heads that are not told the answer before say something else.
+    own = all_exits(net.carrying(0.0), exits, IMAGES)
+    theirs = all_exits(net, exits, IMAGES)
+    assert torch.equal(own[:, [0, 3]], theirs[:, [0, 3]])
+    assert not torch.allclose(own[:, 1], theirs[:, 1], atol=1e-3)
+    assert not torch.allclose(own[:, 2], theirs[:, 2], atol=1e-3)

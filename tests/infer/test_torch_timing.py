@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from offramp.infer import torch_timing
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.infer.timing import Times, interleaved
 from offramp.nets import ExitNetwork
+from offramp.parts import Part
 from offramp.policy import useful
 from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target, calibrate
 from offramp.policy.candidates import Search, SplitLogits
@@ -40,6 +42,38 @@ def test_every_part_is_measured(net: ExitNetwork, batch: int, score: str | None)
     found = torch_timing.stage_times(net, batch, score, repeats=5, seconds=0.0)
     assert len(found.segments) == len(found.heads) == 4
     assert all(len(t.samples) == 5 and t.p50 > 0 for t in (*found.segments, *found.heads, found.plain))
+
+
+@torch.inference_mode()
+def test_a_head_is_timed_with_what_it_adds_to_the_answer_before(net: ExitNetwork) -> None:
+    twin = cascade(net)
+    images = torch_timing.noise(twin, 3, torch.device("cpu"))
+    runs = torch_timing.stage_runs(twin, images)
+    for k, answer in enumerate(twin(images), start=1):
+        made = runs[f"head {k}"]()
+        assert isinstance(made, torch.Tensor)
+        torch.testing.assert_close(made, answer, rtol=1e-4, atol=1e-5)
+    policy = replace(POLICY, carry="learned")
+    found = torch_timing.benchmark(twin, policy, (0.5, 0.25, 0.0, 0.25), 6, repeats=5, seconds=0.0)
+    (head,) = (line for line in found.lines if line.what == "head 2")
+    assert head.macs == net.macs(Part("head", 2)) + net.classes**2
+
+
+def cascade(net: ExitNetwork) -> ExitNetwork:
+    """A copy whose heads add to the answer before."""
+    twin = net.carrying("learned").eval()
+    for head in twin.heads[1:]:
+        assert head.before is not None
+        head.before.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return twin
+
+
+@pytest.mark.parametrize("carry", [0.0, 0.5, "learned"])
+def test_times_are_of_exits_that_carry_as_the_network_does(carry: Any) -> None:
+    """Else a policy that is chosen by them is refused by the network that it was made for."""
+    times = torch_timing.StageTimes(1, *((Times((1.0,)),) * 4,) * 2, Times((4.0,)))
+    found = torch_timing.measured(times, replace(COSTS, carry=carry), 0.0, {})
+    assert found.costs.carry == found.median.carry == carry
 
 
 def test_costs_are_nanoseconds_an_image() -> None:

@@ -327,3 +327,41 @@ def test_head_settings_reach_every_exit(kind):
     net = build(NetSpec("digits-cnn", head=(("kind", kind),)), (1, 8, 8), CLASSES, seed=1)
     assert [spec.kind for spec in net.head_specs] == [kind] * 3
     assert all(z.shape == (4, CLASSES) for z in net(images(net)))
+
+
+def test_heads_that_have_learned_what_to_add_of_the_answer_before():
+    plain = network("digits-cnn").copy().eval()
+    net = plain.carrying("learned")
+    x = images(net)
+    assert all(torch.equal(a, b) for a, b in zip(net(x), plain(x), strict=True)), "they begin at zero"
+    matrices = [head.before.weight for head in net.heads[1:]]
+    assert net.heads[0].before is None and len(matrices) == net.exits - 2
+    with torch.no_grad():
+        for matrix in matrices:
+            matrix.copy_(torch.randn(matrix.shape, generator=torch.Generator().manual_seed(1)))
+    own, found = plain(x), net(x)
+    expected = [own[0]]
+    for logits, matrix in zip(own[1:-1], matrices, strict=True):
+        expected.append(logits + expected[-1] @ matrix.T)
+    for one, other in zip(found, [*expected, own[-1]], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[1], own[1], atol=1e-3), "the control"
+    for part in parts(net):
+        adds = part.kind == "head" and 1 < part.index < net.exits
+        more = net.classes**2 if adds else 0
+        assert net.macs(part) == plain.macs(part, "learned") == plain.macs(part) + more
+        assert net.macs(part, 0.0) == plain.macs(part)
+        assert net.parameter_count(part) == plain.parameter_count(part) + more
+    for twin in (net.copy(), net.with_trunks([0] * net.exits), net.carrying("learned")):
+        assert all(torch.equal(a, b) for a, b in zip(twin(x), found, strict=True))
+    loaded = plain.carrying("learned")
+    loaded.load_state_dict(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(loaded(x), found, strict=True))
+    assert set(net.head_keys) - set(plain.head_keys) == {
+        key for key in net.state_dict() if key.endswith("before.weight")
+    }
+    assert all(torch.equal(a, b) for a, b in zip(net.carrying(0.0)(x), own, strict=True))
+    assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
+    drawn, usual = net.redrawn(7), plain.redrawn(7)
+    assert not any(head.before.weight.any() for head in drawn.heads[1:])
+    assert all(torch.equal(drawn.state_dict()[k], v) for k, v in usual.state_dict().items())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,21 @@ def test_trunks_of_their_own_are_paid_for_when_they_are_run() -> None:
     assert own.full == 41
     pairs = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 0, 1, 1), FOUR)
     assert pairs.leaving([0, 1, 2, 3]) == (11, 22, 53, 64)
+
+
+def test_exits_that_have_learned_what_to_carry_pay_for_the_heads_before() -> None:
+    """The final exit does not: it answers alone."""
+    plain = Costs((10, 10, 10, 10), (1, 2, 3, 4), (0,) * 4, FOUR)
+    learned = replace(plain, carry="learned")
+    assert learned.leaving([2]) == (30 + 1 + 2 + 3,) and plain.leaving([2]) == (30 + 3,)
+    assert learned.full == plain.full == 44
+    assert learned.leaving(range(4)) == plain.leaving(range(4))
+    for thresholds in ((None, None, 0.5, None), (0.5, None, None, None), (None,) * 4):
+        rule = Policy("confidence", FOUR, thresholds, carry="learned")
+        again = Policy("ensemble", FOUR, thresholds)  # which asks all heads before an early exit, too
+        assert rule.active == again.active
+        assert [m for m in rule.macs(learned) if m] == list(learned.leaving(rule.active))
+    assert parse(to_json(replace(rule, calibration=MADE))).carry == "learned"
+    bad = to_json(replace(rule, calibration=MADE)).replace('"learned"', '"some"')
+    with pytest.raises(OfframpError, match="carry"):
+        parse(bad)

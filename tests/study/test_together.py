@@ -28,7 +28,8 @@ from support import CPU
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]  # ranks that wait for each other hang
 
-EVERY = (*PAPER, "survivors", "boosted")  # with images that are weighed, and exits that add up
+# With images that are weighed, exits that add up, and that learn to.
+EVERY = (*PAPER, "survivors", "boosted", "cascade")
 
 DATA = """
 import importlib, multiprocessing, os, signal

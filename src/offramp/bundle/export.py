@@ -151,6 +151,7 @@ def of_network(
         preprocessing(manifest)
     except ValueError as error:
         raise OfframpError(f"a bundle answers pictures: {error}") from None
+    policy.check_carry(rule, net.carry)
     doubts = (*asked.doubts, *_doubts(rule, trained, asked))
     useful.check(doubts, asked.anyway)
     what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)
@@ -264,7 +265,8 @@ def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
         "unreliable": list(what.doubts),
         "precision": what.precision,
         "fixed_size": _fixed_size(flat),
-        **({"carry": rule.carry} if rule.carry else {}),
+        # What heads have learned to add is in their graphs.
+        **({"carry": rule.carry} if rule.carry and not isinstance(rule.carry, str) else {}),
         "stages": stages,
     }
     bundle.write_json(folder / "stages.json", stages_json)

@@ -17,6 +17,7 @@ from offramp.nets.cut.exported import quiet
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INLINE_BYTES = 2**30  # a graph file is a Protocol Buffer, which ends at 2 GiB; weights go beside it then
+BEFORE = "before"  # the input of a stage that adds to the answer of the stage before
 TRACED_BATCH = 2  # the exporter would take a batch of one for a constant
 
 
@@ -78,8 +79,9 @@ def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iter
     """Write the graph of each stage to `folder / stage.file`, and yield the stage.
 
     Inputs and outputs have a free batch: the images [B, C, H, W] in float32, texts [B, T] in int64, or
-    what the stage before carried → logits [B, classes], then what is carried. net: in eval mode, on the
-    CPU.
+    what the stage before carried → logits [B, classes], then what is carried. Where the exit has learned
+    what to add of the answer before, that is the last input, BEFORE [B, classes], and the logits are its
+    answer. net: in eval mode, on the CPU.
 
     Raises OfframpError for a stage that cannot be a graph.
     """
@@ -87,6 +89,8 @@ def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iter
     held: dict[int | None, tuple[Tensor, ...]] = {None: (first,)}
     for at, stage in enumerate(stages):
         module, given = _module(net, stage), held[stage.after]
+        if module.adds is not None:
+            given = (*given, torch.zeros(TRACED_BATCH, net.classes))
         with torch.no_grad():
             _, *carried = module(*given)
         for tensor in carried:
@@ -101,19 +105,34 @@ def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iter
 
 
 class _StageModule(nn.Module):
-    """Segments one after another, then the exit: tensors → logits, and what is carried."""
+    """Segments one after another, then the exit: tensors → logits, and what is carried.
 
-    def __init__(self, segments: Sequence[nn.Module], head: nn.Module, early: bool, carries: bool):
+    adds: what the exit adds of the answer before, which is the last tensor then; None for nothing."""
+
+    adds: nn.Module | None
+
+    def __init__(
+        self,
+        segments: Sequence[nn.Module],
+        head: nn.Module,
+        early: bool,
+        carries: bool,
+        adds: nn.Module | None,
+    ) -> None:
         super().__init__()
         self.segments = nn.ModuleList(segments)
         self.head = head
         self.early = early
         self.carries = carries
+        self.adds = adds
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        before = tensors[-1]
+        tensors = tensors if self.adds is None else tensors[:-1]
         for segment in self.segments:
             tensors = segment(*tensors)
         logits: Tensor = self.head(tensors[0]) if self.early else self.head(*tensors)[0]
+        logits = logits if self.adds is None else logits + self.adds(before)
         return (logits, *tensors) if self.carries else (logits,)
 
 
@@ -121,11 +140,14 @@ def _module(net: ExitNetwork, stage: StageGraph) -> _StageModule:
     segments = [net.segment(i, stage.trunk).as_module() for i in range(stage.first, stage.exit + 1)]
     early = stage.exit < net.exits
     head = net.heads[stage.exit - 1] if early else net.trunks[stage.trunk].classifier.as_module()
-    return _StageModule(segments, head, early, stage.carries).eval()
+    adds = net.heads[stage.exit - 1].before if early else None
+    return _StageModule(segments, head, early, stage.carries, adds).eval()
 
 
-def _write(module: nn.Module, given: tuple[Tensor, ...], carried: int, path: Path, exit: int) -> None:
+def _write(module: _StageModule, given: tuple[Tensor, ...], carried: int, path: Path, exit: int) -> None:
     batch = torch.export.Dim("batch")
+    names = [f"in_{i}" for i in range(len(given))]
+    names[-1] = names[-1] if module.adds is None else BEFORE
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(p.numel() * p.element_size() for p in module.state_dict().values())
     try:
@@ -135,7 +157,7 @@ def _write(module: nn.Module, given: tuple[Tensor, ...], carried: int, path: Pat
                 given,
                 dynamo=True,
                 dynamic_shapes=(tuple({0: batch} for _ in given),),
-                input_names=[f"in_{i}" for i in range(len(given))],
+                input_names=names,
                 output_names=["logits", *(f"out_{i}" for i in range(carried))],
                 verbose=False,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offramp.bundle.graphs import StageGraph
+from offramp.bundle.graphs import BEFORE, StageGraph
 from offramp.data import normalize
 from offramp.errors import OfframpError, in_line
 from offramp.policy import scoring
@@ -65,27 +65,35 @@ class Layers:
 
     def inputs(self, at: int, pixels: Floats) -> dict[str, Any]:
         """What stage `at` takes, by name, of images [B, C, H, W]; the stages before it run."""
-        after = self._stages[at].after
-        given = [pixels] if after is None else self._run(after, self.inputs(after, pixels))[1:]
-        names = (one.name for one in self._sessions[at].get_inputs())
-        return dict(zip(names, given, strict=True))
+        *_, last = self._walk(pixels, self._needed(at))
+        return last[0]
 
     def logits(self, batches: Iterator[Floats]) -> Floats:
         """[N, stages, classes] of batches of images, nobody leaving."""
-        found = []
-        for pixels in batches:
-            held: dict[int | None, list[Any]] = {None: [pixels]}
-            answers = []
-            for at, stage in enumerate(self._stages):
-                names = (one.name for one in self._sessions[at].get_inputs())
-                answer, *held[at] = self._run(at, dict(zip(names, held[stage.after], strict=True)))
-                answers.append(answer)
-            found.append(np.stack(answers, axis=1))
-        return np.concatenate(found)
+        every = range(len(self._stages))
+        found = [[answer for _, answer in self._walk(pixels, every)] for pixels in batches]
+        return np.concatenate([np.stack(answers, axis=1) for answers in found])
 
-    def _run(self, at: int, given: dict[str, Any]) -> list[Any]:
-        found: list[Any] = self._sessions[at].run(None, given)
-        return found
+    def _needed(self, at: int) -> Sequence[int]:
+        """The stages up to `at` without which it cannot run."""
+        if any(BEFORE in self._names(i) for i in range(at + 1)):
+            return range(at + 1)
+        after = self._stages[at].after
+        return [*([] if after is None else self._needed(after)), at]
+
+    def _names(self, at: int) -> list[str]:
+        return [one.name for one in self._sessions[at].get_inputs()]
+
+    def _walk(self, pixels: Floats, needed: Iterable[int]) -> Iterator[tuple[dict[str, Any], Floats]]:
+        """What each of some stages takes, by name, and its logits."""
+        held: dict[int | None, list[Any]] = {None: [pixels]}
+        before: Any = None
+        for at in needed:
+            names = self._names(at)
+            tensors = (*held[self._stages[at].after], *([before] if BEFORE in names else []))
+            given = dict(zip(names, tensors, strict=True))
+            before, *held[at] = self._sessions[at].run(None, given)
+            yield given, before
 
 
 def quantize(
@@ -193,6 +201,8 @@ def _joined(files: Sequence[Path], carries: bool, out: Path) -> None:
         logits, *carried = [tensor.name for tensor in graph.graph.output]
         wanted = carried if at < last else [logits, *(carried if carries else [])]
         given = [tensor.name for tensor in graph.graph.input]
+        if at < last:  # its head is cut off, and with it what that adds of the answer before
+            given = [name for name in given if name.removeprefix(f"part{at}_") != BEFORE]
         if made is None:
             made = Extractor(graph).extract_model(given, wanted)
             continue

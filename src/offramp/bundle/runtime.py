@@ -44,6 +44,7 @@ ROUNDS = 100  # of a stage, for a file that a policy is chosen by
 
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
 AGAIN = "export the bundle again"
+BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
 WHOLE = 2**63 - 1  # the largest whole number that is believed
 
 
@@ -160,7 +161,8 @@ class Stage:
 
     file: of the graph.  exit: its number.  after: which stage's tensors it goes on from; None begins at
     the images.  threshold: None where nothing leaves.  macs: of an image that leaves here, from the
-    start.  classes: how many it tells apart.
+    start.  classes: how many it tells apart.  adds: whether the graph takes the answer of the stage
+    before, and adds what it has learned to add of it.
     """
 
     file: Path
@@ -171,13 +173,15 @@ class Stage:
     macs: int
     classes: int
     session: Any
+    adds: bool = False
 
-    def run(self, tensors: Sequence[Array]) -> list[Array]:
-        """[B, …] each → the logits [B, C], then what the next stage needs. Raises BundleError where the
-        graph gives something else."""
+    def run(self, tensors: Sequence[Array], before: Array = None) -> list[Array]:
+        """[B, …] each → the logits [B, C], then what the next stage needs. before: the answer of the
+        stage before, [B, C]. Raises BundleError where the graph gives something else."""
         names = (given.name for given in self.session.get_inputs())
+        given = (*tensors, before) if self.adds else tensors
         try:
-            found: list[Array] = self.session.run(None, dict(zip(names, tensors, strict=True)))
+            found: list[Array] = self.session.run(None, dict(zip(names, given, strict=True)))
         except Exception as error:  # onnxruntime raises classes of its own that it does not name
             raise BundleError(f"{self.file} fails ({_line(error)}); {AGAIN}") from error
         if found[0].shape != (len(tensors[0]), self.classes):
@@ -263,16 +267,21 @@ class Bundle:
         graph = session(self._file(name), *how)
         given = 2 if begins is None else len(self.stages[begins].session.get_outputs())
         size = (self.preprocessing.channels, *self.preprocessing.size)
-        if len(graph.get_inputs()) != given - 1:
+        inputs = graph.get_inputs()
+        adds = bool(inputs) and inputs[-1].name == BEFORE
+        if len(inputs) - adds != given - 1:
             raise BundleError(f"{after.where} does not fit {name}; {AGAIN}")
-        if begins is None and not _fits(graph.get_inputs()[0].shape, size):
+        if adds and not (self.stages and _fits(inputs[-1].shape, (len(self.labels),))):
+            raise BundleError(f"{name} adds to an answer that no stage before it gives; {AGAIN}")
+        if begins is None and not _fits(inputs[0].shape, size):
             wrong = after.where if self.stages else f"{self.path / 'preprocessing.json'}: size"
             raise BundleError(f"{wrong} does not fit {name}; {AGAIN}")
         if not _fits(graph.get_outputs()[0].shape, (len(self.labels),)):
             told = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
             raise BundleError(f"{self.path / 'labels.json'} has {told}; {AGAIN}")
         macs = said.field("macs").whole(1)
-        return Stage(self._file(name), exit, begins, least, warmth, macs, len(self.labels), graph)
+        about = (exit, begins, least, warmth, macs, len(self.labels))
+        return Stage(self._file(name), *about, graph, adds)
 
     def predict(self, images: Any) -> Answers:
         """Answer a batch; images that have left cost nothing any more.
@@ -341,7 +350,7 @@ class Bundle:
         for at, stage in enumerate(self.stages):
             if not len(rows):
                 break
-            answer, *held[at] = stage.run(held[stage.after])
+            answer, *held[at] = stage.run(held[stage.after], before)
             before = answer = self._scoring.carried(answer, before, self.carry)
             sure, past = self._scoring.score(self.score, answer, stage.temperature, past)
             leaving = self._leaving(at, sure)
@@ -369,11 +378,13 @@ class Bundle:
     def all_exits(self, pixels: Array) -> Array:
         """Logits [B, stages, C] of every stage, nobody leaving; pixels as for `run`."""
         held: dict[int | None, list[Array]] = {None: [pixels]}
+        before: Array = None
         found = []
         for at, stage in enumerate(self.stages):
-            answer, *held[at] = stage.run(held[stage.after])
-            found.append(answer)
-        return self._scoring.all_carried(np.stack(found, axis=1), self.carry)
+            answer, *held[at] = stage.run(held[stage.after], before)
+            before = self._scoring.carried(answer, before, self.carry)
+            found.append(before)
+        return np.stack(found, axis=1)
 
     def _leaving(self, at: int, sure: Array) -> Array:
         """Which rows leave at stage `at`: [B] bool."""
@@ -500,12 +511,14 @@ def measure(
         shape = (batch, bundle.preprocessing.channels, height, width)
         noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         held: dict[int | None, list[Array]] = {None: [noise]}
+        before: Array = None
         for at, stage in enumerate(bundle.stages):
-            _, *held[at] = stage.run(held[stage.after])
+            given = held[stage.after], before
+            before, *held[at] = stage.run(*given)
             taken = []
             for _ in range(repeats):
                 began = time.perf_counter()
-                stage.run(held[stage.after])
+                stage.run(*given)
                 taken.append(1000 * (time.perf_counter() - began))
             ordered = sorted(taken)
             late = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]

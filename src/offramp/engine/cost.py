@@ -54,7 +54,7 @@ _SIZES: WeakKeyDictionary[ExitNetwork, dict[Point, int]] = WeakKeyDictionary()
 
 def _sizes(net: ExitNetwork) -> dict[Point, int]:
     exits = range(1, net.exits + 1)
-    points = [p for k in exits for p in (Point("tap", k), *route(k)[-2:], Point("answer", k))]
+    points = [p for k in exits for p in (Point("tap", k), *route(k)[-2:], Point("features", k))]
     net = net.copy().eval()
     with torch.no_grad():
         images = blank(net.input_shape, 2, next(net.parameters()))
@@ -100,7 +100,7 @@ def live_macs(
     """MACs of what runs live in any case, from the first trained layer up: so many epochs forward and
     backward with their validation, and `closings` passes over train in eval mode at the end."""
     on_path = {part for exit in node.exits for part in path(exit)}
-    above = sum(net.macs(part) for part in on_path - _parts(frozen_inputs(node).values()))
+    above = sum(net.macs(part, node.carry) for part in on_path - _parts(frozen_inputs(node).values()))
     above += sum(_adapter(net, pair) for pair in adapters(node.terms))
     train, validation = images["train"], images["validation"]
     return above * (epochs * (train + validation) + closings * train + BACKWARD * train * epochs)
@@ -116,7 +116,9 @@ def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
     for exit in sorted(node.exits):
         own = set(path(exit)) - charged
         charged |= own
-        macs[exit] = sum(net.macs(part) * (1 if part in frozen else 1 + BACKWARD) for part in own)
+        macs[exit] = sum(
+            net.macs(part, node.carry) * (1 if part in frozen else 1 + BACKWARD) for part in own
+        )
         adapted = (_adapter(net, pair) for pair in adapters(node.terms) if pair[0] == exit)
         macs[exit] += sum(adapted) * (1 + BACKWARD)
     total = sum(macs.values())

@@ -1,4 +1,4 @@
-"""The logits of a finished network on whole splits."""
+"""The logits and answers of a finished network on whole splits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def split_logits(
     batch: int,
     mirrored: bool = False,
 ) -> np.ndarray:
-    """[N, len(exits), classes] float32, in eval mode; each trunk's layers run once a batch.
-    mirrored: of the images with left and right exchanged. Each rank answers every so many batches; all
-    get all of it."""
+    """[N, len(exits), classes] float32 of the exits' heads, in eval mode; each trunk's layers run once a
+    batch. mirrored: of the images with left and right exchanged. Each rank answers every so many
+    batches; all get all of it."""
     ranks, count = images.ranks, images.count(split)
     every = torch.split(torch.arange(count, device=images.device), batch)
     pieces = every[ranks.rank :: ranks.count]
@@ -40,3 +40,15 @@ def split_logits(
         place[: len(piece)] = torch.stack([join([value], len(piece))[0] for value in logits], dim=1)
     answers = ranks.gather(mine).transpose(0, 1).reshape(-1, len(exits), net.classes)[:count]
     return np.asarray(answers.cpu().numpy())
+
+
+@torch.no_grad()
+def answered(net: ExitNetwork, own: np.ndarray, exits: Sequence[int]) -> np.ndarray:
+    """What exits answer, from `split_logits` of all of them: both are [N, len(exits), classes]."""
+    if not net.carry:
+        return own
+    logits = torch.from_numpy(own).to(next(net.parameters()).device)
+    found: list[torch.Tensor] = []
+    for at, exit in enumerate(exits):
+        found.append(net.answer(exit, logits[:, at], found[-1] if found else None))
+    return np.asarray(torch.stack(found, dim=1).cpu().numpy())

@@ -63,18 +63,21 @@ class Kept:
     short: int = 0
 
 
-def carried(logits: Logits, share: float) -> Logits:
-    """What exits answer, of which each adds a share of the answer before, without a gradient to it."""
-    if share:
-        for before, exit in pairwise(sorted(logits)):
-            logits[exit] = logits[exit] + share * logits[before].detach()
+def carried(net: ExitNetwork, logits: Logits) -> Logits:
+    """What exits answer, from their heads' logits: no gradient goes to the answer before."""
+    for before, exit in pairwise(sorted(logits)):
+        logits[exit] = net.answer(exit, logits[exit], logits[before].detach())
     return logits
 
 
-def answers(ends: Mapping[int, Tensors], carry: float = 0.0) -> Answers:
-    """ends: by exit, the value at which its path ends."""
-    logits = carried({exit: value[0] for exit, value in ends.items()}, carry)
-    return Answers(logits, {exit: value[1] for exit, value in ends.items() if len(value) > 1})
+def answers(ends: Mapping[int, Tensors], net: ExitNetwork | None = None) -> Answers:
+    """ends: by exit, the value at which its path ends.  net: whose exits add what they carry; None where
+    each answers alone."""
+    logits = {exit: value[0] for exit, value in ends.items()}
+    return Answers(
+        logits if net is None else carried(net, logits),
+        {exit: value[1] for exit, value in ends.items() if len(value) > 1},
+    )
 
 
 class Pass(Protocol):
@@ -120,8 +123,7 @@ class Plain:
         done: dict[Point, Tensors | list[Tensors]] = {
             IMAGES: [(piece,) for piece in pad(read, self._batch)]
         }
-        ends = {k: self._walk(net, node, k, done, len(read)) for k in node.exits}
-        mine = answers(ends, node.carry)
+        mine = answers({k: self._walk(net, node, k, done, len(read)) for k in node.exits}, net)
         if node.live:
             return mine, mine
         theirs: dict[int, Tensors] = {}
@@ -230,7 +232,7 @@ class Derived:
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}
         ends = {k: compute(net, known, end(node, k), scales=node.scales) for k in node.exits}
-        mine = answers(ends, node.carry)
+        mine = answers(ends, net)
         if node.live:
             return mine, mine
         return mine, answers({k: read[value] for k, value in self._teachers[node.key].items()})

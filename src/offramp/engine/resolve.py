@@ -17,8 +17,20 @@ from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
-from offramp.parts import Part, heads, path, segments
-from offramp.phase import BEFORE, LIVE, Init, Loss, Phase, Program, SampleWeights, Term, check, teachers
+from offramp.parts import LEARNED, Carry, Part, heads, path, segments
+from offramp.phase import (
+    BEFORE,
+    LIVE,
+    Init,
+    Loss,
+    Phase,
+    Program,
+    SampleWeights,
+    Term,
+    carry_of,
+    check,
+    teachers,
+)
 from offramp.recipe import Recipe, clash
 
 KEY_VERSION = 1
@@ -72,7 +84,7 @@ class Node:
     trained: frozenset[Part]
     scales: dict[Part, float] = field(compare=False)
     sample_weights: SampleWeights | None
-    carry: float
+    carry: Carry
     recipe: Recipe
     start: dict[Part, Source] = field(compare=False)
     teacher: dict[int, Lineage] = field(compare=False)
@@ -95,7 +107,7 @@ class Resolved:
     nodes: tuple[Node, ...]
     final: dict[int, Lineage]
     owners: tuple[int, ...]
-    carry: float = 0.0
+    carry: Carry = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,8 +132,8 @@ class _Weights:
 def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     """The nodes of `program` on `net`.
 
-    Raises OfframpError for a program that does not fit the network, or a recipe override that names no
-    phase or no field.
+    Raises OfframpError for a program that does not fit the network, for exits that learn what to carry
+    without a final exit, or a recipe override that names no phase or no field.
     """
     check(program, net.exits)
     for pattern, _ in setting.overrides:
@@ -145,7 +157,13 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
         owners[net.exits] = 0  # the final exit that the network came with, as it was
     final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
     trunks = tuple(owners.get(k, 0) for k in range(1, net.exits + 1))
-    return Resolved(tuple(nodes), final, trunks, program[0].carry)
+    carry = carry_of(program)
+    if carry == LEARNED and net.exits not in final:  # policies take the last exit for it
+        raise OfframpError(
+            "exits that learn what to add of the answer before end in the final one, which nothing "
+            "trains here; train it in a phase, or bring a network with its weights"
+        )
+    return Resolved(tuple(nodes), final, trunks, carry)
 
 
 def _node(

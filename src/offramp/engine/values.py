@@ -1,7 +1,7 @@
 """The tensors a network computes, by name, and the cut below which a phase trains nothing.
 
 Along the path of exit k the values are: tap 0 (the images), tap 1 … tap k (what segments 1 … k put
-out), the head's pooled input, and the logits, or where a loss reads them, the answer: logits and
+out), the head's pooled input, and the logits, or where a loss reads them, logits with
 features. All strategies, inference and costs speak of these.
 """
 
@@ -26,10 +26,10 @@ Tensors = tuple[Tensor, ...]  # a value: what crosses a cut; the first tensor is
 
 @dataclass(frozen=True)
 class Point:
-    """A value's place: `tap` i, or the `pooled` input or the `logits` of exit i, or its `answer`, which
-    is the logits and the features."""
+    """A value's place: `tap` i, or the `pooled` input or the `logits` of exit i, or its `features`,
+    which are with the logits."""
 
-    kind: Literal["tap", "pooled", "logits", "answer"]
+    kind: Literal["tap", "pooled", "logits", "features"]
     index: int
 
     @property
@@ -49,7 +49,7 @@ class Point:
     @property
     def is_last(self) -> bool:
         """Whether the path of its exit ends here."""
-        return self.kind in ("logits", "answer")
+        return self.kind in ("logits", "features")
 
 
 IMAGES = Point("tap", 0)
@@ -64,7 +64,7 @@ def route(exit: int, last: Point | None = None) -> tuple[Point, ...]:
 
 def end(node: Node, exit: int) -> Point:
     """What a node's loss reads of an exit, its own or its teacher's."""
-    return Point("answer" if exit in featured(node.terms) else "logits", exit)
+    return Point("features" if exit in featured(node.terms) else "logits", exit)
 
 
 Scales = Mapping[Part, float]  # of the gradients that parts send back to what they read
@@ -79,8 +79,8 @@ def advance(
         value = tuple(_sending_back(tensor, scales[point.part]) for tensor in value)
     if point.kind == "tap":
         return tuple(net.segment(point.index, trunk)(*value))
-    if point.kind == "answer":
-        logits, features = net.answer(point.index, trunk)(*value)
+    if point.kind == "features":
+        logits, features = net.with_features(point.index, trunk)(*value)
         return logits.float(), features.float()
     if point.index == net.exits:  # the backbone's own classifier has no pool of ours
         if point.kind == "pooled":

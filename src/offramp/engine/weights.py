@@ -13,7 +13,7 @@ from offramp.engine.settings import placed
 from offramp.engine.values import Frozen
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import MemoryFormat
-from offramp.parts import Part, path
+from offramp.parts import Carry, Part, path
 
 NodeWeights = Callable[[str], Mapping[str, Tensor]]
 
@@ -34,18 +34,21 @@ class Weights:
         self._nodes = functools.cache(nodes)
         self._device = device
         self._memory_format = memory_format
-        self._drawn: dict[str, ExitNetwork] = {}
+        self._drawn: dict[tuple[str, Carry], ExitNetwork] = {}
 
-    def network(self, sources: Mapping[Part, Source]) -> ExitNetwork:
-        """A network of its own storage whose parts hold what `sources` say, frozen, in eval mode."""
-        net = self._template.copy()
+    def network(self, sources: Mapping[Part, Source], carry: Carry = 0.0) -> ExitNetwork:
+        """A network of its own storage whose parts hold what `sources` say, frozen, in eval mode.
+        carry: of the phase that trains it."""
+        net = self._template.copy().carrying(carry)
         for part, source in sources.items():
             self._fill(net, part, source, trunk=0)
         return self._ready(net)
 
-    def assembled(self, final: Mapping[int, Lineage], owners: tuple[int, ...]) -> ExitNetwork:
+    def assembled(
+        self, final: Mapping[int, Lineage], owners: tuple[int, ...], carry: Carry = 0.0
+    ) -> ExitNetwork:
         """The finished network: every trained exit's path, in the trunk that it owns."""
-        net = self._template.copy()
+        net = self._template.copy().carrying(carry)
         if any(owners):  # trunks are numbered anew, without gaps
             numbers = {owner: i for i, owner in enumerate(sorted(set(owners)))}
             net = net.with_trunks([numbers[owner] for owner in owners])
@@ -78,9 +81,10 @@ class Weights:
         if source.node is not None:
             held = self._nodes(source.node)
         else:
-            if source.draw not in self._drawn:
-                self._drawn[source.draw] = self._template.redrawn(self.seed, source.draw)
-            held = self._drawn[source.draw].state(part)
+            draw = source.draw, net.carry
+            if draw not in self._drawn:
+                self._drawn[draw] = self._template.carrying(net.carry).redrawn(self.seed, source.draw)
+            held = self._drawn[draw].state(part)
         with torch.no_grad():
             for name, tensor in net.state(part, trunk).items():
                 tensor.copy_(held[name])

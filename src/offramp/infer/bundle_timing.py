@@ -180,10 +180,11 @@ def _seen(asked: BundleTask) -> list[int]:
 
 def _stage_runs(bundle: Any, noise: Any) -> Runs:
     held: dict[int | None, list[Any]] = {None: [noise]}
+    before: Any = None
     runs: Runs = {}
     for at, stage in enumerate(bundle.stages):
-        runs[f"stage {stage.exit}"] = partial(stage.run, held[stage.after])
-        _, *held[at] = stage.run(held[stage.after])
+        runs[f"stage {stage.exit}"] = run = partial(stage.run, held[stage.after], before)
+        before, *held[at] = run()
     return runs
 
 

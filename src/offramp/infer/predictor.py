@@ -15,7 +15,7 @@ from offramp.infer.stages import Tensors, stages
 from offramp.inputs import is_text
 from offramp.nets.network import ExitNetwork
 from offramp.policy import scoring
-from offramp.policy.policy import Policy
+from offramp.policy.policy import Policy, check_carry
 from offramp.study.trained import network_costs
 
 NEAR = 1e-4  # far above the rounding of a softmax in float32
@@ -81,11 +81,7 @@ class Predictor:
                     f"the policy names exit {exit} and the network has {net.exits}; "
                     "calibrate a policy for this network"
                 )
-        if policy.carry != net.carry:
-            raise OfframpError(
-                f"the policy is for exits that carry {policy.carry:g} of the answer before, those of "
-                f"the network carry {net.carry:g}; calibrate a policy for this network"
-            )
+        check_carry(policy, net.carry)
         self.policy = policy
         self._net = net
         self._active = policy.active
@@ -128,8 +124,7 @@ class Predictor:
         before: Tensor | None = None
         for step, at in enumerate(self._active):
             tensors = self._advance(reached, images, step)
-            logits = _wide(self._stages.heads[step](*tensors))
-            before = logits = scoring.carried(logits, before, self._net.carry)
+            before = logits = self._stages.heads[step](tensors, before)
             threshold = self.policy.thresholds[at]
             if at == self._active[-1] and threshold is None:  # the network's final exit
                 row = _seen(row, logits, at)
@@ -163,8 +158,8 @@ class Predictor:
         before: Tensor | None = None
         told = None if forced is None else int(forced)
         for step, at in enumerate(self._active):
-            seen = _wide(self._stages.heads[step](*self._advance(reached, images, step)))
-            before = seen = scoring.carried(seen, before, self._net.carry)
+            tensors = self._advance(reached, images, step)
+            before = seen = self._stages.heads[step](tensors, before)
             if at == self._active[-1] and not (self._together and self.policy.takes_all is not None):
                 break
             leaves, past = self._decision(at, _host(seen), past)
@@ -280,8 +275,3 @@ def _packed(tensors: Tensors, stay: Tensor) -> Tensors:
             "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
         )
     return tuple(t[stay] for t in tensors)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """float32 at least, so that exits under autocast go into one tensor."""
-    return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -14,7 +14,7 @@ from offramp.nets.network import ExitNetwork
 
 Tensors = tuple[Tensor, ...]
 Segment = Callable[..., Tensors]
-Head = Callable[..., Tensor]
+Head = Callable[[Tensors, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Stages:
 
     exits: their numbers, ascending.  trunks: the one that each of them reads.  segments: by (trunk,
     number): what crossed the cut before it → what crosses the next, [B, ...] each, the tap first.
-    heads: one an exit: what crosses its cut → logits [B, classes].
+    heads: one an exit: what crosses its cut, and the answer of the exit before, or None → its answer
+    [B, classes], float32 at least.
     """
 
     exits: tuple[int, ...]
@@ -69,6 +70,16 @@ def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
 
 
 def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Head:
+    own = _own(net, k, trunk, backend)
+    return lambda tensors, before: net.answer(k, _wide(own(*tensors)), before)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """float32 at least, so that exits under autocast go into one tensor."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+def _own(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Callable[..., Tensor]:
     if k == net.exits:
         if backend is None:
             return net.body(k, trunk)

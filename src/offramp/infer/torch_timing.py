@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
@@ -84,7 +84,8 @@ def measured(times: StageTimes, costs: Costs, busy: float, where: Mapping[str, A
     """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. costs: MACs
     of the network.  busy: cores that others kept busy.  where: the machine."""
     median, upper, mean = (
-        times.costs(costs.owners, costs.exits, attrgetter(of)) for of in ("p50", "p90", "mean")
+        replace(times.costs(costs.owners, costs.exits, attrgetter(of)), carry=costs.carry)
+        for of in ("p50", "p90", "mean")
     )
     record = {
         "batch": times.batch,
@@ -151,16 +152,19 @@ def stage_runs(
     made = stages(net, range(1, net.exits + 1), backend)
     trunk = net.trunk_of[-1]
     tensors: tuple[torch.Tensor, ...] = (images,)
+    before: torch.Tensor | None = None
     runs: Runs = {}
     for i in range(1, net.exits + 1):
         segment, head = made.segments[trunk, i], made.heads[i - 1]
         runs[f"segment {i}"] = partial(segment, *tensors)
         tensors = tuple(segment(*tensors))
+        run = partial(head, tensors, before)
         if score is None:
-            runs[f"head {i}"] = partial(head, *tensors)
+            runs[f"head {i}"] = run
         else:
             finish = partial(_decide, score) if i < net.exits else _answer
-            runs[f"head {i}"] = partial(_finished, head, finish, tensors)
+            runs[f"head {i}"] = partial(_finished, run, finish)
+        before = run()
     return runs
 
 
@@ -289,12 +293,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _finished(
-    head: Callable[..., torch.Tensor],
-    finish: Callable[[torch.Tensor], object],
-    tensors: tuple[torch.Tensor, ...],
-) -> object:
-    return finish(head(*tensors))
+def _finished(head: Callable[[], torch.Tensor], finish: Callable[[torch.Tensor], object]) -> object:
+    return finish(head())
 
 
 def _decide(score: str, logits: torch.Tensor) -> int:

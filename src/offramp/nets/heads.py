@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError, nearest
@@ -153,13 +154,17 @@ class Head(nn.Module):
     """One early exit: `pool`, then `body`. Reads a tap of `shape`, returns logits [B, classes].
 
     `spec` must be what `resolve` returned for `shape`. `name` ("exits.layer1") and `clock` decide
-    what the dropout draws from.
+    what the dropout draws from. `before`: what the exit adds of the answer before to these logits, a
+    matrix; None where there is none (see `Carry`).
     """
+
+    before: nn.Linear | None
 
     def __init__(
         self, spec: HeadSpec, shape: tuple[int, ...], classes: int, name: str, clock: Clock
     ) -> None:
         super().__init__()
+        self.before = None
         dropout = ClockedDropout(spec.dropout, f"{name}.dropout", clock)
         self.pool: nn.Module
         self.body: nn.Module
@@ -172,6 +177,15 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, *shape] → logits [B, classes]."""
         return self.body(self.pool(x))  # type: ignore[no-any-return]
+
+
+def adding(classes: int) -> nn.Linear:
+    """A matrix for `Head.before`. It begins at zero: a cascade begins as heads that answer alone, and
+    draws what they draw."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, classes, classes, bias=False)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        layer.weight.zero_()
+    return layer
 
 
 class ClockedDropout(nn.Module):

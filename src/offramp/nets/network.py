@@ -15,9 +15,9 @@ from offramp.errors import OfframpError
 from offramp.inputs import Shape
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
-from offramp.nets.heads import Head, HeadSpec, is_channels_last
+from offramp.nets.heads import Head, HeadSpec, adding, is_channels_last
 from offramp.nets.identity import state_digest
-from offramp.parts import Part, backbone, path
+from offramp.parts import LEARNED, Carry, Part, backbone, path
 from offramp.seeding import derive
 
 Make = Callable[[], nn.Module]
@@ -49,12 +49,12 @@ class NetFacts:
     identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
     make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
         module that came with its weights.
-    costs: multiply-accumulates of each part for one image.
+    costs: multiply-accumulates of each part for one image, without what it adds of the answer before.
     initial: what became of weights that were given for the trunk, in words.
     reasons: why each early exit is where it is, in words.
     from_images: weights of the trunk that follow from training images, which it has not seen yet.
     asked: for a network that was made by name, what a study says to get it.
-    carry: the share of the answer of the exit before that each exit adds to its head's logits.
+    carry: what each exit adds of the answer of the exit before to its head's logits.
     """
 
     early: tuple[Exit, ...]
@@ -67,7 +67,7 @@ class NetFacts:
     reasons: tuple[str, ...] = ()
     from_images: FromImages | None = None
     asked: Mapping[str, Any] | None = None
-    carry: float = 0.0
+    carry: Carry = 0.0
 
 
 class ExitNetwork(nn.Module):
@@ -244,7 +244,7 @@ class ExitNetwork(nn.Module):
         classifier = self.trunks[trunk].classifier
         return lambda *tensors: classifier(*tensors)[0]
 
-    def answer(self, k: int, trunk: int = 0) -> Callable[..., tuple[Tensor, Tensor]]:
+    def with_features(self, k: int, trunk: int = 0) -> Callable[..., tuple[Tensor, Tensor]]:
         """The rest of head k: what `pool(k)` returns → its logits [B, classes], bit for bit those of
         `body`, and its features [B, `width(k)`].
 
@@ -304,10 +304,19 @@ class ExitNetwork(nn.Module):
                     logits[i] = self.heads[i - 1](tensors[0])
             if exits[-1] == self.exits:
                 logits[self.exits] = self.body(self.exits, trunk)(*tensors)
-        if self.carry:
-            for k in range(2, self.exits + 1):
-                logits[k] = logits[k] + self.carry * logits[k - 1]
+        for k in range(2, self.exits + 1):
+            logits[k] = self.answer(k, logits[k], logits[k - 1])
         return tuple(logits[k] for k in range(1, self.exits + 1))
+
+    def answer(self, k: int, own: Tensor, before: Tensor | None) -> Tensor:
+        """What exit k answers, [B, classes]: its head's logits `own`, and what it adds of `before`, the
+        answer of the exit before it; None at the first."""
+        if before is None or not self.carry:
+            return own
+        if not isinstance(self.carry, str):
+            return own + self.carry * before
+        adds = self.heads[k - 1].before if k < self.exits else None
+        return own if adds is None else own + adds(before)
 
     # Parts
 
@@ -346,9 +355,11 @@ class ExitNetwork(nn.Module):
             head.train(mode)
         return self
 
-    def macs(self, part: Part) -> int:
-        """Multiply-accumulates of a part for one image."""
-        return self._facts.costs[part]
+    def macs(self, part: Part, carry: Carry | None = None) -> int:
+        """Multiply-accumulates of a part for one image; with `carry`, as if its exits carried so."""
+        learned = (self.carry if carry is None else carry) == LEARNED
+        adds = learned and part.kind == "head" and 1 < part.index < self.exits
+        return self._facts.costs[part] + (self.classes**2 if adds else 0)
 
     @property
     def plain_macs(self) -> int:
@@ -365,14 +376,12 @@ class ExitNetwork(nn.Module):
         """The same network with storage and a clock of its own."""
         return self._rebuilt(range(len(self.trunks)), self.trunk_of)
 
-    def carrying(self, share: float) -> ExitNetwork:
-        """This network, or a copy whose exits add that share of the answer before to their own."""
-        if share == self.carry:
+    def carrying(self, carry: Carry) -> ExitNetwork:
+        """This network, or a copy whose exits add that of the answer before to their own. Matrices are
+        zero where this network has none."""
+        if carry == self.carry:
             return self
-        twin = self.copy()
-        twin._facts = replace(twin._facts, carry=share)
-        twin.carry = share
-        return twin
+        return self._rebuilt(range(len(self.trunks)), self.trunk_of, carry)
 
     def identified(self) -> ExitNetwork:
         """A copy for training that begins with the weights the trunk has now.
@@ -419,6 +428,7 @@ class ExitNetwork(nn.Module):
         twin = self.copy()
         for k, exit in enumerate(self._facts.early, start=1):
             head = drawn_head(exit, self.classes, self.clock, seed, draw)
+            head.before = None if self.heads[k - 1].before is None else adding(self.classes)
             twin.heads[k - 1].load_state_dict(head.state_dict())
         if self._facts.from_images is not None:
             raise OfframpError(
@@ -462,14 +472,25 @@ class ExitNetwork(nn.Module):
         """Whether the trunk has weights to draw; an attached module has only those it came with."""
         return self._facts.make is not None
 
-    def _rebuilt(self, sources: Sequence[int], trunk_of: Sequence[int]) -> ExitNetwork:
-        """A copy whose trunk n is a copy of trunk `sources[n]`, in the same modes."""
+    def _rebuilt(
+        self, sources: Sequence[int], trunk_of: Sequence[int], carry: Carry | None = None
+    ) -> ExitNetwork:
+        """A copy whose trunk n is a copy of trunk `sources[n]`, in the same modes. carry: None keeps
+        what there is."""
         clock = Clock()
+        carry = self.carry if carry is None else carry
+        heads = [copy.deepcopy(head, {id(self.clock): clock}) for head in self.heads]
+        for k, head in enumerate(heads, start=1):
+            if carry != LEARNED or k == 1:
+                head.before = None
+            elif head.before is None:
+                like = next(head.parameters())
+                head.before = adding(self.classes).to(like.device, like.dtype)
         twin = ExitNetwork(
             [self.trunks[s].on(copy.deepcopy(self.trunks[s].module), clock) for s in sources],
             trunk_of,
-            [copy.deepcopy(head, {id(self.clock): clock}) for head in self.heads],
-            replace(self._facts, identity=self.identity),
+            heads,
+            replace(self._facts, identity=self.identity, carry=carry),
         )
         twin.training = self.training
         for trunk, source in enumerate(sources):

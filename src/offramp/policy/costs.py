@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from offramp.parts import path
+from offramp.parts import LEARNED, Carry, path
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,22 @@ class Costs:
     heads: tuple[int, ...]
     owners: tuple[int, ...]
     exits: tuple[int, ...]
-    carry: float = 0.0
+    carry: Carry = 0.0
 
     def leaving(self, active: Sequence[int]) -> tuple[int, ...]:
         """MACs of an image that leaves at each exit of `active` (indices into `exits`, ascending).
 
         It has run the heads of the active exits up to there, and every segment below them; a head that
-        is not active costs nothing, nor does a trunk that only such a head reads.
+        is not active costs nothing, nor does a trunk that only such a head reads. An early exit that has
+        learned what to add of the answer before needs all heads before it.
         """
         passed: set[tuple[int, str, int]] = set()
         spent = []
         for index in active:
-            exit = self.exits[index]
-            trunk = self.owners[exit - 1]
-            passed |= {(trunk, part.kind, part.index) for part in path(exit)}
+            told = self.carry == LEARNED and index < len(self.exits) - 1
+            for exit in self.exits[0 if told else index : index + 1]:
+                trunk = self.owners[exit - 1]
+                passed |= {(trunk, part.kind, part.index) for part in path(exit)}
             spent.append(sum(self._of(kind, i) for _, kind, i in passed))
         return tuple(spent)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offramp.errors import OfframpError
 from offramp.files import replacing
+from offramp.parts import Carry
 from offramp.policy import scoring
 from offramp.policy.costs import Costs
 
@@ -54,7 +55,8 @@ class Policy:
     calibration: what it was made for and what is promised of it; two policies that decide alike are
         equal.
     carry: of a network whose exits add that share of the answer of the exit before to their heads'
-        logits, so that all heads before an exit are run; the logits here are such answers. 0: none.
+        logits, so that all heads before an exit are run; the logits here are such answers. "learned":
+        early exits add what their heads have learned to add, and the final exit nothing. 0: none.
 
     Raises OfframpError for thresholds out of the score's range.
 
@@ -71,7 +73,7 @@ class Policy:
     thresholds: tuple[float | None, ...]
     temperatures: tuple[float, ...] | None = None
     calibration: Calibration = field(default=Calibration(), compare=False, repr=False)
-    carry: float = 0.0
+    carry: Carry = 0.0
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -109,7 +111,8 @@ class Policy:
     @property
     def active(self) -> tuple[int, ...]:
         """Indices of the exits whose heads must be run: those where an input can leave, the last one
-        that an input can reach, and for a score with a history all before them as well."""
+        that an input can reach, and for a score with a history, or exits that add to the answer before,
+        all before them as well."""
         last, score = len(self.exits) - 1, scoring.SCORES[self.score]
         final = last if self.takes_all is None else self.takes_all  # nothing goes beyond
         early = [
@@ -117,9 +120,9 @@ class Policy:
             for i, t in enumerate(self.thresholds[:final])
             if t is not None and not (score.counts and t > i + 1)  # a count is i + 1 at most
         ]
-        if self.carry:
+        if self.carry and not isinstance(self.carry, str):
             return tuple(range(final + 1))
-        if score.history:
+        if self.carry or score.history:
             early = list(range(final if final < last else max(early, default=-1) + 1))
         return (*early, final)
 
@@ -161,7 +164,7 @@ class _File(BaseModel):
     classes: Annotated[int, Field(ge=2)]
     score: str
     exits: Annotated[list[_Exit], Field(min_length=1)]
-    carry: Annotated[float, Field(ge=0, le=1)] = 0.0
+    carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned"] = 0.0
     target: dict[str, Any]
     chosen: dict[str, Any]
     statement: str
@@ -246,6 +249,21 @@ def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]
             f"the policy was made for trial {made.trial} (hash {made.trial_hash[:12]}), not for "
             f"{trial} (hash {trial_hash[:12]}); calibrate that trial"
         )
+
+
+def check_carry(policy: Policy, carry: Carry) -> None:
+    """Raise OfframpError when the exits of a network carry answers otherwise than those of a policy."""
+    if policy.carry != carry:
+        raise OfframpError(
+            f"the policy is for exits that {_carrying(policy.carry)}, those of the network "
+            f"{_carrying(carry)}; calibrate a policy for this network"
+        )
+
+
+def _carrying(carry: Carry) -> str:
+    if isinstance(carry, str):
+        return "have learned what to carry of the answer before"
+    return f"carry {carry:g} of the answer before"
 
 
 def _problem(policy: Policy) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import (
@@ -250,8 +250,8 @@ class Manifest(Record):
     an image that leaves there, every exit before it asked) and parameters (of the network cut off
     there) have one entry for each.  places: of every exit of the network, in order of their numbers.
     final: by exit, where the weights on its path come from.  owners: the trunk of each exit of the
-    network.  carry: the share of the answer before that exits add to their heads' logits; logits and
-    metrics are of answers.  backbone_macs: of the plain network.  part_macs: of its segments, and of
+    network.  carry: what exits add of the answer before to their heads' logits (see `Phase`); logits
+    and metrics are of answers.  backbone_macs: of the plain network.  part_macs: of its segments, and of
     all exits' heads; empty where it was trained before that was kept.  metrics: by split.  initial: a
     hash of the weights that training began with, where they were given.  input_shape: channels,
     height, width. mean, std: one a channel.
@@ -269,7 +269,7 @@ class Manifest(Record):
     places: Many[Name]
     final: dict[str, Many[PartSource]]
     owners: Many[int]
-    carry: Annotated[float, Field(ge=0, le=1)] = 0.0
+    carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned"] = 0.0
     macs: Many[Count]
     backbone_macs: Count
     part_macs: Many[Many[int]] = ()

@@ -8,6 +8,7 @@ from offramp.phase import Program
 from offramp.strategies.baseline import baseline
 from offramp.strategies.boosted import boosted
 from offramp.strategies.branch_wise import branch_wise
+from offramp.strategies.cascade import cascade
 from offramp.strategies.confidence_gated import confidence_gated
 from offramp.strategies.distillation import distillation
 from offramp.strategies.exit_ensemble import exit_ensemble
@@ -40,6 +41,7 @@ GROUPS: dict[str, dict[str, Strategy]] = {
     },
     "frozen trunk": {
         "survivors": survivors,
+        "cascade": cascade,
     },
     "all at once": {
         "mixed": mixed,

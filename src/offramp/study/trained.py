@@ -76,8 +76,7 @@ def of_network(
     trial: str, net: ExitNetwork, manifest: Manifest, arrays: Mapping[str, np.ndarray]
 ) -> Trained:
     """A trial whose network is at hand; its weights are not read. Raises OfframpError as `read` does."""
-    costs = network_costs(net, manifest.owners, manifest.exits)
-    return _of_costs(trial, replace(costs, carry=manifest.carry), manifest, arrays)
+    return _of_costs(trial, network_costs(net, manifest.owners, manifest.exits), manifest, arrays)
 
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
@@ -104,9 +103,11 @@ def policy_of(trained: Trained, found: Calibrated) -> Policy:
 
 
 def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
-    """The trial with other logits of its heads, as quantized stages give them, for the images of each
-    split."""
-    said = {name: all_carried(logits[name], trained.costs.carry) for name in SPLITS}
+    """The trial with other logits, as quantized stages give them, for the images of each split. What
+    heads have learned to add of the answer before is in them; a share of it is not."""
+    carry = trained.costs.carry
+    share = 0.0 if isinstance(carry, str) else carry
+    said = {name: all_carried(logits[name], share) for name in SPLITS}
     rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in SPLITS}
     return replace(trained, **rows)
 
@@ -137,7 +138,7 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:
     """The costs of a network's parts. owners: the trunk of each of its exits."""
-    return Costs(*part_macs(net), tuple(owners), tuple(exits))
+    return Costs(*part_macs(net), tuple(owners), tuple(exits), net.carry)
 
 
 def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> SplitLogits:

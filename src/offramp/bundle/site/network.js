@@ -171,11 +171,15 @@ export async function* walk(ort, about, stages, input) {
   for (const [at, stage] of stages.entries()) {
     const began = performance.now();
     const { inputNames, outputNames } = stage.session;
-    const given = Object.fromEntries(inputNames.map((name, i) => [name, held.get(stage.after)[i]]));
+    const answered = before && new ort.Tensor("float32", Float32Array.from(before), [1, before.length]);
+    const given = Object.fromEntries(
+      inputNames.map((name, i) => [name, name === "before" ? answered : held.get(stage.after)[i]]),
+    );
     const found = await stage.session.run(given);
     const [logits, ...carried] = outputNames.map((name) => found[name]);
     held.set(at, carried);
-    // Where exits were trained to add to one another, a share of the answer before comes on top.
+    // Where exits were trained to add to one another, a share of the answer before comes on top; what a
+    // head has learned to add is in its graph, which takes that answer.
     const own = before === null ? logits.data : logits.data.map((z, i) => z + about.carry * before[i]);
     before = own;
     let sure;

@@ -15,7 +15,7 @@ from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit, ranges
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
-from offramp.parts import path
+from offramp.parts import Carry, path
 from offramp.phase import Phase, Program, check, describe
 from offramp.terminal import console, show, table
 
@@ -138,11 +138,17 @@ def _phases(program: Program) -> Any:
         notes += [
             f"{part} sends back {factor:.3g} of its gradient" for part, factor in row["backward"].items()
         ]
-        notes += [f"each exit adds {phase.carry:g} of the answer before"] if phase.carry else []
+        notes += [_carrying(phase.carry)] if phase.carry else []
         notes += [f"images weighed by {row['sample_weights']}"] if row["sample_weights"] else []
         trained, frozen = _spans(row["trains"]), _spans(row["frozen"]) or "–"
         rows.append((row["name"] + trunk, trained, frozen, "\n".join([row["loss"], *notes])))
     return table(["phase", "trains", "frozen", "loss"], rows=rows)
+
+
+def _carrying(carry: Carry) -> str:
+    if isinstance(carry, str):
+        return "each early exit adds a learned matrix times the answer before"
+    return f"each exit adds {carry:g} of the answer before"
 
 
 def _summary(doc: str) -> str:

@@ -125,5 +125,5 @@ def _answers(plan: Plan) -> int:
     total = 0
     for resolved in (trial.resolved for trial in plan.trials):
         run = {(resolved.owners[k - 1], part) for k in resolved.final for part in path(k)}
-        total += sum(plan.net.macs(part) for _, part in run)
+        total += sum(plan.net.macs(part, resolved.carry) for _, part in run)
     return total

@@ -14,6 +14,7 @@ from offramp.analysis import imbalance
 from offramp.analysis.exits import accuracy, cross_entropy
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
+from offramp.engine.evaluate import answered as answers_of
 from offramp.engine.evaluate import split_logits
 from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Source
@@ -24,7 +25,6 @@ from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
 from offramp.nets.cut.spread import chained
 from offramp.nets.network import exit_macs
 from offramp.parts import Part, path
-from offramp.policy import scoring
 from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
@@ -49,7 +49,8 @@ def assemble(plan: Plan, trial: Trial, store: Store, device: torch.device) -> Ex
     """The finished network of a trial whose nodes are in the store."""
     layout = plan.numerics.memory_format
     weights = Weights(plan.net, trial.seed, store.node_weights, device, layout)
-    return weights.assembled(trial.resolved.final, trial.resolved.owners).carrying(trial.resolved.carry)
+    made = trial.resolved
+    return weights.assembled(made.final, made.owners, made.carry)
 
 
 Answers = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
@@ -77,7 +78,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         return split_logits(net, images, split, exits, EVALUATION_BATCH, mirrored)
 
     def flipped() -> dict[str, tuple[float, ...]]:
-        mirrored = scoring.all_carried(asked("test", exits, True), trial.resolved.carry)
+        mirrored = answers_of(net, asked("test", exits, True), exits)
         mean = (arrays["test"] + mirrored) / 2
         return {stored.FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
 
@@ -90,7 +91,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
             found = asked(split, new, False)
             answers |= {names[k]: found[:, i] for i, k in enumerate(new)}
         own = np.stack([answers[names[k]] for k in exits], axis=1)
-        logits = scoring.all_carried(own, trial.resolved.carry)
+        logits = answers_of(net, own, exits)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
         uneven = imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
         metrics[split] = stored.Metrics(
@@ -246,7 +247,7 @@ def load_network(
         int(k): tuple(Source(s.node, s.draw) for s in way) for k, way in manifest.final.items()
     }
     weights = Weights(net, manifest.seed, store.node_weights, device)
-    return weights.assembled(final, manifest.owners).carrying(manifest.carry)
+    return weights.assembled(final, manifest.owners, manifest.carry)
 
 
 def is_attached(store: Store, trial: str) -> bool:
@@ -280,7 +281,7 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
             f"the backbone '{spec.backbone}' is not what trial {trial} was trained on; "
             "bring back its code as it was, or train again"
         )
-    return net
+    return net.carrying(manifest.carry)
 
 
 def _heads(store: Store, manifest: stored.Manifest) -> dict[str, HeadSpec]:

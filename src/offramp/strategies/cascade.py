@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from typing import Literal
+
+from offramp.parts import LEARNED, heads
+from offramp.phase import CE, Phase, Program
+from offramp.strategies.baseline import baseline
+
+
+def cascade(exits: int, *, backbone: Literal["trained", "kept"] = "trained") -> Program:
+    """Heads on a frozen backbone, each reading the answer before (Zero Time Waste, arXiv 2106.05409).
+
+    1. train the backbone with the final exit
+    2. freeze it; train all early heads together on Σ CE(z_n), where exit n answers by
+       z_n = f_n + U_n · z_(n-1), f_n the logits of head n, z_(n-1) without a gradient,
+       U_n a matrix [classes, classes] that begins at zero and trains with head n; z_1 = f_1
+
+    A head whose last layer reads its features and z_(n-1) side by side is the same. It answers so when
+    it is used, too: heads before an early exit are always run. The final exit answers alone. Exits that
+    answer by the geometric mean of those so far, the second half of the source, belong to the policy
+    (`offramp calibrate --score ensemble`).
+    backbone: `kept` leaves step 1 out: it stays as the weights that it came with.
+    """
+    before = baseline(exits) if backbone == "trained" else ()
+    if exits == 1:
+        return before
+    loss = tuple(CE(n) for n in range(1, exits))
+    return (*before, Phase("heads", train=heads(1, exits - 1), loss=loss, carry=LEARNED))
