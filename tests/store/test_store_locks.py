@@ -299,10 +299,10 @@ def test_collect_waits_until_it_knows_who_is_there(
 
     locks.time.sleep = sleep  # type: ignore[assignment]  # of the stand-in
     began = clock.s
-    other.collect(dry_run=False)
+    other.collect()
     assert other.nodes() == [loose] and clock.s - began == 3 * LOOK_S, "it was heard of"
     began = clock.s
-    other.collect(dry_run=False)
+    other.collect()
     assert other.nodes() == [] and clock.s - began == EXPIRES_S
     assert lock_files(store) == [] and other.at_work() is None
 
@@ -320,7 +320,7 @@ def test_collect_ends_where_others_go_on_without_it(
 
     monkeypatch.setattr(store._files, "size", slow)
     with pytest.raises(OfframpError, match=r"others are at work on .* by now; run it again"):
-        store.collect(dry_run=False)
+        store.collect()
     assert len(store.nodes()) == len(kept) - 1
 
 

@@ -262,11 +262,11 @@ class Store:
             found = self._unneeded(abandon)
             return [(self._files.path(*name), self._files.size(*name)) for name in found]
 
-    def collect(self, dry_run: bool, abandon: bool = False) -> int:
-        """Remove what is `unneeded`, or with `dry_run` only add it up; the bytes freed."""
-        if dry_run or not self.archive.exists():
-            return sum(size for _, size in self.unneeded(abandon))
+    def collect(self, abandon: bool = False) -> int:
+        """Remove what is `unneeded`; the bytes freed."""
         self.archive.refuse_links()
+        if not self.archive.exists():
+            return 0
         freed = 0
         self._files.watch_locks()
         with self._files.gate() as shut:
