@@ -94,11 +94,8 @@ def program(
 
 def _check_recipe(where: str, fields: dict[str, Any]) -> None:
     """A phase's overrides are held to what a study's recipe is held to."""
-    try:
-        _recipes().validate_python(fields)
-    except ValidationError as error:
-        lines: places.Places = {(field,): where for field in fields}
-        raise OfframpError(places.message(error, {(): where, **lines})) from None
+    lines: places.Places = {(field,): where for field in fields}
+    places.validated(_recipes().validate_python, fields, {(): where, **lines})
 
 
 @cache

@@ -1,7 +1,7 @@
 """Checks of the study file's values, one function a kind of value.
 
 Each takes what stands in the file and returns what the study keeps, or raises `fail(...)`, which
-`spec_places.message` turns into one line.
+`places.validated` turns into one line.
 """
 
 from __future__ import annotations
