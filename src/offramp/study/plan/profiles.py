@@ -17,7 +17,7 @@ from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import home, replacing
 from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
-from offramp.study.spec.fields import Section
+from offramp.sections import Section
 from offramp.study.spec.places import validated
 from offramp.study.spec.yaml_lines import parse, text_of
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from offramp.errors import OfframpError, nearest
-from offramp.study.spec.fields import shown
+from offramp.sections import shown
 from offramp.study.spec.yaml_lines import Path, parse
 
 T = TypeVar("T")
