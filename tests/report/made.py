@@ -13,6 +13,7 @@ import records
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence, gather
 from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.record import read
 from offramp.store.table import tidy
 
 PLACES = ("p1", "p2", "p3")
@@ -160,7 +161,8 @@ def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:
             fixed = {c: frame[c].iloc[0] for c in ("trial", "strategy", "model", "data", "seed")}
             frame = pd.concat([frame, pd.DataFrame(extra).assign(**fixed)], ignore_index=True)
         frames[trial] = frame
-    return gather(memory, {t: memory.read_trial(t) for t in memory.made}, frames, (), study)
+    trials = {t: read(memory, t, memory.read_trial(t)) for t in memory.made}
+    return gather(memory, trials, frames, (), study)
 
 
 def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> Made:
