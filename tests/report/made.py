@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Run:
     comparable: bool = True
     key: str = ""  # of the node, where trials share it
     meters: Mapping[str, float] = field(default_factory=dict)
-    shares: Mapping[int, float] = field(default_factory=dict)  # of its time, by exit
+    shares: Mapping[int, float] = field(default_factory=dict)  # of its time, by exit; as their MACs
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Memory:
             comparable=run.comparable,
             seconds={"train": run.seconds, "evaluation": 0.5},
             **{"macs_executed": run.executed, "macs_written": run.written},
-            exit_shares={PLACES[k - 1]: share for k, share in run.shares.items()},
+            exit_shares={PLACES[k - 1]: share for k, share in (run.shares or _shares(run)).items()},
         )
 
     def node_history(self, key: str) -> pd.DataFrame:
@@ -144,6 +145,13 @@ class Memory:
                     (epoch, place, "validation", "accuracy", hit),
                 ]
         return pd.DataFrame(rows, columns=["epoch", "exit", "split", "metric", "value"])
+
+
+def _shares(run: Run) -> dict[int, float]:
+    """Of a phase's time, by exit: as their MACs."""
+    exits = sorted(run.loss)
+    new = [MACS[k - 1] - (MACS[before - 1] if before else 0) for before, k in pairwise([0, *exits])]
+    return {k: macs / sum(new) for k, macs in zip(exits, new, strict=True)}
 
 
 def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:

@@ -166,9 +166,9 @@ def test_time_of_an_exit_is_that_of_the_phases_that_train_it() -> None:
     runs = [Run("joint", {1: [1.0], 2: [1.0], 3: [1.0]}, seconds=6.0), Run("b", {1: [1.0]}, seconds=1.0)]
     found = evidence([Made("joint-branch", 1, runs)])
     # 10, 20 and 30 MACs are new at exits 1, 2 and 3.
-    exits, seconds, how = zip(*times.trial_exits(found.trials[0]), strict=True)
-    assert exits == (1, 2, 3) and seconds == pytest.approx((2.0, 2.0, 3.0))
-    assert set(how) == {"attributed or estimated"}
+    bars = times.exit_seconds(found.runs[0])
+    assert bars["exit"].tolist() == [1, 2, 3] and bars["seconds"].tolist() == pytest.approx([2, 2, 3])
+    assert set(bars["how"]) == {"attributed or estimated"}
     assert found.trials[0].seconds.written == pytest.approx(7.0)
 
 
@@ -176,11 +176,13 @@ def test_times_are_measured_where_every_phase_ran_alone() -> None:
     alone = [Run("exit 1", {1: [1.0]}, seconds=2.0), Run("exit 3", {3: [1.0]}, seconds=3.0)]
     shared = [Run("exit 1", {1: [1.0]}, seconds=2.0, comparable=False, written=300), alone[1]]
     exact = evidence([Made("two-stage", 1, alone, exits=(1, 3))])
-    assert times.trial_exits(exact.trials[0]) == [(1, 2.0, "measured"), (3, 3.0, "measured")]
+    bars = times.exit_seconds(exact.runs[0])[["exit", "seconds", "how"]]
+    assert bars.to_numpy().tolist() == [[1, 2.0, "measured"], [3, 3.0, "measured"]]
     assert "Measured:" in draw(exact, ["time-total"]).figures[0].caption
     rough = evidence([Made("two-stage", 1, shared, exits=(1, 3))])
-    first = (1, pytest.approx(2.0 + 200 * 0.02), "attributed or estimated")
-    assert times.trial_exits(rough.trials[0])[0] == first
+    bars = times.exit_seconds(rough.runs[0])[["exit", "seconds", "how"]]
+    first = [1, pytest.approx(2.0 + 200 * 0.02), "attributed or estimated"]
+    assert bars.to_numpy().tolist() == [first, [3, 3.0, "measured"]]
     assert "Estimated (~)" in draw(rough, ["time-total"]).figures[0].caption
     assert "~ s" in text(draw(rough, ["time-total"]).figures[0].spec)
     assert "~" not in text(draw(exact, ["time-total"]).figures[0].spec)
