@@ -45,9 +45,7 @@ LISTED_S = 300.0
 AHEAD = 256  # manifests that are fetched at a time, where one after another is read
 MANY = 64  # manifests that are not at hand, from which on an index is asked for
 UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError)
-INDEX_ROOM = (
-    64 * 2**20
-)  # bytes of an index, unpacked, beside twice those of the manifests that are there
+INDEX_ROOM = 64 * 2**20  # bytes of an index, unpacked, beside twice those of the manifests there
 
 Name = tuple[str, ...]
 Indexed = dict[str, tuple[str, int, bytes]]  # by folder: tag and size of a manifest, and the manifest

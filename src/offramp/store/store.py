@@ -58,17 +58,10 @@ class Store:
         self._was_there = archive.exists()
         self._files = archive.files
         # What is read only, the archive reads.
-        self.nodes, self.has_node, self.verify_node = (
-            archive.nodes,
-            archive.has_node,
-            archive.verify_node,
-        )
-        self.read_node, self.node_history = archive.read_node, archive.node_history
-        self.node_cost, self.trials, self.has_trial = (
-            archive.node_cost,
-            archive.trials,
-            archive.has_trial,
-        )
+        self.nodes, self.has_node = archive.nodes, archive.has_node
+        self.verify_node, self.read_node = archive.verify_node, archive.read_node
+        self.node_history, self.node_cost = archive.node_history, archive.node_cost
+        self.trials, self.has_trial = archive.trials, archive.has_trial
         self.find_trial, self.read_trial = archive.find_trial, archive.read_trial
         self.trial_logits = archive.trial_logits
 
