@@ -22,7 +22,7 @@ import faulty_proxy
 import object_store
 from faulty_proxy import CUT, HALF, IGNORES_CONDITIONS, KINDS, LOST, SAYS_LESS, SKEWED, Proxy, every
 from offramp.errors import OfframpError
-from offramp.store import cloud, local_cache, locks, remote
+from offramp.store import cloud, local_cache, remote
 from offramp.store import store as stores
 from offramp.store.archive import NODE
 from offramp.store.cloud import Cloud
@@ -281,29 +281,6 @@ def test_a_multipart_upload_that_stops_half_way_is_not_there(s3: str, proxy: Pro
 
 
 # Locks
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """As in test_store_locks.py: what time it is, which sleeping changes."""
-    now = SimpleNamespace(s=1000.0)
-
-    def sleep(seconds: float) -> None:
-        now.s += seconds
-
-    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now.s, sleep=sleep))
-    monkeypatch.setattr(locks, "BEAT_S", 1e6)
-    monkeypatch.setattr(locks, "POLL_S", LOOK_S)
-    return now
-
-
-@pytest.fixture
-def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def move(name: str) -> None:
-        monkeypatch.setattr(locks, "_machine", lambda: name)
-        monkeypatch.setattr(locks.socket, "gethostname", lambda: name)
-
-    return move
 
 
 def lock_objects(store: Store) -> list[str]:
