@@ -16,7 +16,7 @@ from pydantic import Field
 from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import home, replacing
-from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
+from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, made_for, profile
 from offramp.sections import Section
 from offramp.study.spec.places import validated
 from offramp.study.spec.yaml_lines import parse, text_of
@@ -81,13 +81,7 @@ def find(name: str, device: str) -> Numerics:
     else:
         hint = nearest(name, [*PROFILES, *own])
         raise OfframpError(f"unknown numerics profile '{name}'{hint}")
-    chosen = read(path).profile
-    if chosen.device != device:
-        raise OfframpError(
-            f"numerics profile '{name}' is for {chosen.device}, but this run is on {device}; "
-            f"set numerics: default"
-        )
-    return chosen
+    return made_for(device, read(path).profile, name)
 
 
 def read(path: Path) -> ProfileFile:
