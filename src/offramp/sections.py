@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from offramp.errors import nearest
+from offramp.errors import OfframpError, nearest
 
 EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -38,6 +38,15 @@ def shown(value: Any) -> str:
         return "a mapping"
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def typed(kind: Any, value: Any, what: str) -> Any:
+    """A value of exactly the type that an annotation says. Raises OfframpError. what: it is of."""
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
+        raise OfframpError(f"{what} cannot be {value!r}: {reason}") from None
 
 
 class Section(BaseModel):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter
 
 from offramp import usercode
 from offramp.errors import OfframpError, nearest
 from offramp.phase import Phase, Program
+from offramp.sections import typed
 from offramp.strategies import STRATEGIES, Strategy
 from offramp.study.spec import places
 from offramp.study.spec.models import RecipeSpec, read_recipe
@@ -106,10 +107,4 @@ def _recipes() -> TypeAdapter[RecipeSpec]:
 def _checked(name: str, option: Option, value: Any) -> Any:
     if isinstance(value, list):
         value = tuple(value)
-    try:
-        return TypeAdapter(option.annotation).validate_python(value, strict=True)
-    except ValidationError as error:
-        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
-        raise OfframpError(
-            f"option '{option.name}' of strategy '{name}' cannot be {value!r}: {reason}"
-        ) from None
+    return typed(option.annotation, value, f"option '{option.name}' of strategy '{name}'")
