@@ -180,5 +180,19 @@ def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> Made:
     return Made(label, seed, [Run("all", loss, hits)], **more)
 
 
+def at_random(labels: Sequence[str]) -> list[Made]:
+    """Trials of three seeds each, with numbers at random; a baseline has the final exit alone."""
+    generator = np.random.default_rng(0)
+    found = []
+    for label in labels:
+        exits = (3,) if label == "baseline" else (1, 2, 3)
+        for seed in (1, 2, 3):
+            loss = {k: (3 - 2 * generator.random(4)).tolist() for k in exits}
+            hits = {k: generator.random(4).tolist() for k in exits}
+            right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
+            found.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
+    return found
+
+
 def _key(made: Made, run: Run) -> str:
     return digest([run.key]) if run.key else digest([made.id, run.name])
