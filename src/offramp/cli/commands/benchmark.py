@@ -166,11 +166,7 @@ def _stages(found: Benchmark) -> None:
 
 
 def _draw(found: Benchmark, figure: Path) -> None:
-    from offramp.files import replacing, writing
+    from offramp.api.chart import Chart
     from offramp.report.figures.speed import speed_figure
-    from offramp.report.render.charts import rendered
 
-    ending = figure.suffix[1:]
-    drawn = rendered(speed_figure(found.lines, found.name), [ending])
-    with writing(figure), replacing(figure) as temporary:
-        temporary.write_bytes(drawn[ending])
+    Chart(speed_figure(found.lines, found.name)).save(figure)
