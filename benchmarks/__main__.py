@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.contest import BUSY, Result
 from offramp.files import replacing
-from offramp.meters.load import busy_cores
+from offramp.meters import busy_cores
 
 HERE = Path(__file__).parent
 PARTS = {

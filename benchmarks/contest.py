@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import psutil
 
-from offramp.meters.load import busy_cores
+from offramp.meters import busy_cores
 from offramp.process import GIVEN, SPINS
 
 BUSY = 0.25  # cores that others use, from which on a time is not to be trusted

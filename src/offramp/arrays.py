@@ -3,6 +3,7 @@ for more than the file can hold."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import zipfile
@@ -33,6 +34,12 @@ def read(source: Path | bytes, names: Collection[str] | None = None) -> dict[str
     [0, 1, 2]
     """
     return {name: array for name, (_, array) in _read(source, names, whole=True).items()}
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256, in hex, of its type, shape and numbers."""
+    header = f"{array.dtype.str} {array.shape}\n".encode()
+    return hashlib.sha256(header + array.tobytes()).hexdigest()
 
 
 def _read(

@@ -78,6 +78,11 @@ def profile(name: str, device: str) -> Numerics:
     chosen = PROFILES.get(device if name == "default" else name)
     if chosen is None:
         raise OfframpError(f"unknown numerics profile '{name}'{nearest(name, PROFILES)}")
+    return made_for(device, chosen, name)
+
+
+def made_for(device: str, chosen: Numerics, name: str) -> Numerics:
+    """`chosen`. Raises OfframpError where it was made for another class of devices."""
     if chosen.device != device:
         raise OfframpError(
             f"numerics profile '{name}' is for {chosen.device}, but this run is on {device}; "

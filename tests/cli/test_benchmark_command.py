@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+from command import call
 
-from offramp.cli import main
 from offramp.policy import policy as policies
 from offramp.store.store import Store
 from support import run_all, tiny_plan, tiny_study
@@ -28,17 +28,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(place)
-
-    def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["offramp", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return command
+    return lambda *words: astuple(call(*words))
 
 
 @pytest.mark.parametrize("batch", ["1", "8"])

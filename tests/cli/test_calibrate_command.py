@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import call
 
-from offramp.cli import main
 from offramp.errors import OfframpError
 from offramp.policy import policy, scoring
 from offramp.store.manifest import Manifest
@@ -59,17 +59,9 @@ def store(tmp_path: Path, trained: Store, manifests: dict[str, Manifest]) -> Sto
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(tmp_path)
-
-    def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["offramp", "calibrate", *words, "--store", "runs"])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return command
+    return lambda *words: astuple(call("calibrate", *words, "--store", "runs"))
 
 
 @pytest.mark.parametrize(

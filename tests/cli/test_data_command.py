@@ -190,7 +190,7 @@ def test_damaged_images_are_not_on_the_sheet(cli: Cli, photos: Path) -> None:
 def test_a_sheet_that_cannot_be_written_is_one_line(cli: Cli, photos: Path) -> None:
     Path("taken").mkdir()
     answer = cli("data", "describe", f"folder:{photos}", "--sheet", "taken")
-    assert answer.code == 2 and "taken cannot be written" in answer.err
+    assert answer.code == 2 and "cannot write taken" in answer.err
 
 
 def test_a_saved_split_is_the_one_that_a_study_gets(cli: Cli, photos: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_split_is_told_to_programs_with_what_it_leaves_out(cli: Cli, photos: P
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--out", "taken"), "taken cannot be written"),
+        (("--out", "taken"), "cannot write taken"),
         (("--out", "s.json", "--train-images", "999"), "ask for 1 to 28"),
         (("--out", "s.json", "--set", "data.split_file=old.json"), "saved already (old.json)"),
     ],

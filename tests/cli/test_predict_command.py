@@ -8,17 +8,18 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command import call
 from PIL import Image
 
 import offramp
 from ghostscript import EPS, trap
 from offramp.bundle.preprocessing import Preprocessing
-from offramp.cli import main
 from offramp.infer import image_files
 from offramp.infer.image_files import Network
 from offramp.policy import policy as policies
@@ -63,15 +64,8 @@ def write_policy(
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["offramp", "predict", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return command
+def run() -> Command:
+    return lambda *words: astuple(call("predict", *words))
 
 
 def answers(path: str = "answers.csv") -> list[dict[str, str]]:

@@ -311,7 +311,7 @@ def test_what_ends_a_command_is_the_last_line_of_its_file(tmp_path: Path) -> Non
         log.say("it begins")
         raise OfframpError("the disk is full")
     assert untimed(file.read_text()) == ["it begins", "the disk is full"]
-    with pytest.raises(OfframpError, match=r"--log-file .* cannot be written"), opened(Wish(tmp_path)):
+    with pytest.raises(OfframpError, match="cannot write"), opened(Wish(tmp_path)):
         pass
 
 

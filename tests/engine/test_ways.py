@@ -21,7 +21,7 @@ from offramp.engine.settings import applied
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
-from offramp.parts import heads
+from offramp.parts import heads, segments
 from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved, check
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity

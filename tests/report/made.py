@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import records
 from offramp.hashing import digest
 from offramp.report.evidence import Evidence, gather
 from offramp.store.manifest import Cost, Manifest, NodeRecord
+from offramp.store.record import read
 from offramp.store.table import tidy
 
 PLACES = ("p1", "p2", "p3")
@@ -34,7 +36,7 @@ class Run:
     comparable: bool = True
     key: str = ""  # of the node, where trials share it
     meters: Mapping[str, float] = field(default_factory=dict)
-    shares: Mapping[int, float] = field(default_factory=dict)  # of its time, by exit
+    shares: Mapping[int, float] = field(default_factory=dict)  # of its time, by exit; as their MACs
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Memory:
             comparable=run.comparable,
             seconds={"train": run.seconds, "evaluation": 0.5},
             **{"macs_executed": run.executed, "macs_written": run.written},
-            exit_shares={PLACES[k - 1]: share for k, share in run.shares.items()},
+            exit_shares={PLACES[k - 1]: share for k, share in (run.shares or _shares(run)).items()},
         )
 
     def node_history(self, key: str) -> pd.DataFrame:
@@ -145,6 +147,13 @@ class Memory:
         return pd.DataFrame(rows, columns=["epoch", "exit", "split", "metric", "value"])
 
 
+def _shares(run: Run) -> dict[int, float]:
+    """Of a phase's time, by exit: as their MACs."""
+    exits = sorted(run.loss)
+    new = [MACS[k - 1] - (MACS[before - 1] if before else 0) for before, k in pairwise([0, *exits])]
+    return {k: macs / sum(new) for k, macs in zip(exits, new, strict=True)}
+
+
 def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:
     """The evidence of made trials, in the order given."""
     memory = Memory(trials)
@@ -160,7 +169,8 @@ def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:
             fixed = {c: frame[c].iloc[0] for c in ("trial", "strategy", "model", "data", "seed")}
             frame = pd.concat([frame, pd.DataFrame(extra).assign(**fixed)], ignore_index=True)
         frames[trial] = frame
-    return gather(memory, {t: memory.read_trial(t) for t in memory.made}, frames, (), study)
+    trials = {t: read(memory, t, memory.read_trial(t)) for t in memory.made}
+    return gather(memory, trials, frames, (), study)
 
 
 def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> Made:
@@ -168,6 +178,20 @@ def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> Made:
     loss = {k: [3.0 + shift, 2.0 + shift, 1.0 + shift] for k in (1, 2, 3)}
     hits = {k: [0.2, 0.4, 0.6] for k in (1, 2, 3)}
     return Made(label, seed, [Run("all", loss, hits)], **more)
+
+
+def at_random(labels: Sequence[str]) -> list[Made]:
+    """Trials of three seeds each, with numbers at random; a baseline has the final exit alone."""
+    generator = np.random.default_rng(0)
+    found = []
+    for label in labels:
+        exits = (3,) if label == "baseline" else (1, 2, 3)
+        for seed in (1, 2, 3):
+            loss = {k: (3 - 2 * generator.random(4)).tolist() for k in exits}
+            hits = {k: generator.random(4).tolist() for k in exits}
+            right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
+            found.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
+    return found
 
 
 def _key(made: Made, run: Run) -> str:

@@ -12,7 +12,7 @@ import pytest
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from jsonschema import ValidationError
-from made import MACS, PLAIN, Made, Run, evidence, simple
+from made import MACS, PLAIN, Made, Run, at_random, evidence, simple
 from scipy import stats
 from specs import tables, views, with_columns
 
@@ -33,20 +33,7 @@ LABELS = ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-br
 
 @pytest.fixture(scope="module")
 def many() -> Evidence:
-    return evidence(trials())
-
-
-def trials() -> list[Made]:
-    generator = np.random.default_rng(0)
-    found = []
-    for label in LABELS:
-        exits = (3,) if label == "baseline" else (1, 2, 3)
-        for seed in (1, 2, 3):
-            loss = {k: (3 - 2 * generator.random(4)).tolist() for k in exits}
-            hits = {k: generator.random(4).tolist() for k in exits}
-            right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
-            found.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
-    return found
+    return evidence(at_random(LABELS))
 
 
 def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
@@ -166,9 +153,9 @@ def test_time_of_an_exit_is_that_of_the_phases_that_train_it() -> None:
     runs = [Run("joint", {1: [1.0], 2: [1.0], 3: [1.0]}, seconds=6.0), Run("b", {1: [1.0]}, seconds=1.0)]
     found = evidence([Made("joint-branch", 1, runs)])
     # 10, 20 and 30 MACs are new at exits 1, 2 and 3.
-    exits, seconds, how = zip(*times.trial_exits(found.trials[0]), strict=True)
-    assert exits == (1, 2, 3) and seconds == pytest.approx((2.0, 2.0, 3.0))
-    assert set(how) == {"attributed or estimated"}
+    bars = times.exit_seconds(found.runs[0])
+    assert bars["exit"].tolist() == [1, 2, 3] and bars["seconds"].tolist() == pytest.approx([2, 2, 3])
+    assert set(bars["how"]) == {"attributed or estimated"}
     assert found.trials[0].seconds.written == pytest.approx(7.0)
 
 
@@ -176,11 +163,13 @@ def test_times_are_measured_where_every_phase_ran_alone() -> None:
     alone = [Run("exit 1", {1: [1.0]}, seconds=2.0), Run("exit 3", {3: [1.0]}, seconds=3.0)]
     shared = [Run("exit 1", {1: [1.0]}, seconds=2.0, comparable=False, written=300), alone[1]]
     exact = evidence([Made("two-stage", 1, alone, exits=(1, 3))])
-    assert times.trial_exits(exact.trials[0]) == [(1, 2.0, "measured"), (3, 3.0, "measured")]
+    bars = times.exit_seconds(exact.runs[0])[["exit", "seconds", "how"]]
+    assert bars.to_numpy().tolist() == [[1, 2.0, "measured"], [3, 3.0, "measured"]]
     assert "Measured:" in draw(exact, ["time-total"]).figures[0].caption
     rough = evidence([Made("two-stage", 1, shared, exits=(1, 3))])
-    first = (1, pytest.approx(2.0 + 200 * 0.02), "attributed or estimated")
-    assert times.trial_exits(rough.trials[0])[0] == first
+    bars = times.exit_seconds(rough.runs[0])[["exit", "seconds", "how"]]
+    first = [1, pytest.approx(2.0 + 200 * 0.02), "attributed or estimated"]
+    assert bars.to_numpy().tolist() == [first, [3, 3.0, "measured"]]
     assert "Estimated (~)" in draw(rough, ["time-total"]).figures[0].caption
     assert "~ s" in text(draw(rough, ["time-total"]).figures[0].spec)
     assert "~" not in text(draw(exact, ["time-total"]).figures[0].spec)
@@ -228,7 +217,7 @@ def test_exits_have_intervals_over_three_seeds_or_more(many: Evidence) -> None:
     half = stats.t.ppf(0.975, 2) * mine.std() / np.sqrt(3)
     assert (row["low"], row["high"]) == pytest.approx((mine.mean() - half, mine.mean() + half), rel=1e-3)
     assert "95 % intervals" in figure.caption and "front ignores uncertainty" in figure.caption
-    two = compute.accuracy_compute(evidence([t for t in trials() if t.seed < 3]).runs[0])[0]
+    two = compute.accuracy_compute(evidence([t for t in at_random(LABELS) if t.seed < 3]).runs[0])[0]
     assert not with_columns(dict(two.spec), "strategy", "exit", "macs", "low", "high")
     assert "too few for an interval" in two.caption
 
@@ -307,7 +296,7 @@ def test_nodes_stand_apart_on_a_ring() -> None:
 @pytest.mark.parametrize("labels", [("joint",), ("mine",), ("baseline",)])
 @pytest.mark.parametrize("seeds", [(1,), (1, 2, 3)])
 def test_one_strategy_and_one_seed_are_enough(labels: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-    kept = [t for t in trials() if t.label in labels and t.seed in seeds]
+    kept = [t for t in at_random(LABELS) if t.label in labels and t.seed in seeds]
     drawn = draw(evidence(kept))
     names = {f.name for f in drawn.figures}
     assert {"accuracy-by-exit-net-images", "time-total-net-images"} <= names
@@ -348,7 +337,7 @@ def check(figure: Figure) -> None:
 
 
 def test_order_of_trials_and_repetition_change_nothing(many: Evidence) -> None:
-    mixed = trials()
+    mixed = at_random(LABELS)
     random.Random(1).shuffle(mixed)
     one, other = draw(many).figures, draw(evidence(mixed)).figures
     assert [(f.name, f.caption, f.alt, text(f.spec)) for f in one] == [

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from made import Made, Run, evidence
+from made import at_random, evidence
 
 from offramp.report.claims import claims_table
 from offramp.report.model import Column, Table
@@ -23,16 +22,8 @@ BOTH = ("onecolumn", "twocolumn")
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
     """All tables of made runs, and the paper's claims on them."""
-    generator = np.random.default_rng(0)
-    trials = []
-    for label in ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-two-stage"):
-        exits = (3,) if label == "baseline" else (1, 2, 3)
-        for seed in (1, 2, 3):
-            loss = {k: (3 - 2 * generator.random(4)).tolist() for k in exits}
-            hits = {k: generator.random(4).tolist() for k in exits}
-            right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
-            trials.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
-    found = evidence(trials)
+    labels = ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-two-stage")
+    found = evidence(at_random(labels))
     every = [*make(found), claims_table(list(found.judgments.values()))]
     return {table.name: latex(table) for table in every}
 

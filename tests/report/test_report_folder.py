@@ -158,7 +158,7 @@ def test_a_failure_leaves_the_earlier_report(tmp_path: Path, formats: tuple[str,
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OfframpError, match="cannot be written"):
+    with pytest.raises(OfframpError, match="cannot write"):
         written(tmp_path / "file" / "report")
 
 

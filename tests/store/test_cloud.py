@@ -22,7 +22,7 @@ import faulty_proxy
 import object_store
 from faulty_proxy import CUT, HALF, IGNORES_CONDITIONS, KINDS, LOST, SAYS_LESS, SKEWED, Proxy, every
 from offramp.errors import OfframpError
-from offramp.store import cloud, local_cache, locks, remote
+from offramp.store import cloud, local_cache, remote
 from offramp.store import store as stores
 from offramp.store.archive import NODE
 from offramp.store.cloud import Cloud
@@ -131,9 +131,9 @@ def test_a_writer_that_dies_before_its_manifest_has_written_nothing(
         assert reader.nodes() == [] and not reader.has_node(key, whole=False)
         with pytest.raises(Damaged, match="is missing"):
             reader.read_node(key)
-    assert store.collect(dry_run=False) == 0 and len(objects(store)) == 4, "it may be at work"
+    assert store.collect() == 0 and len(objects(store)) == 4, "it may be at work"
     monkeypatch.setattr(stores, "STALE_S", -1.0)
-    assert store.collect(dry_run=False) > 0 and objects(store) == ["store.json"]
+    assert store.collect() > 0 and objects(store) == ["store.json"]
     assert node(store) == key and Store(s3).has_node(key)
 
 
@@ -283,29 +283,6 @@ def test_a_multipart_upload_that_stops_half_way_is_not_there(s3: str, proxy: Pro
 # Locks
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """As in test_store_locks.py: what time it is, which sleeping changes."""
-    now = SimpleNamespace(s=1000.0)
-
-    def sleep(seconds: float) -> None:
-        now.s += seconds
-
-    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now.s, sleep=sleep))
-    monkeypatch.setattr(locks, "BEAT_S", 1e6)
-    monkeypatch.setattr(locks, "POLL_S", LOOK_S)
-    return now
-
-
-@pytest.fixture
-def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def move(name: str) -> None:
-        monkeypatch.setattr(locks, "_machine", lambda: name)
-        monkeypatch.setattr(locks.socket, "gethostname", lambda: name)
-
-    return move
-
-
 def lock_objects(store: Store) -> list[str]:
     return [name for name in store._files._lock_files.names() if ".lock" in name]
 
@@ -395,9 +372,9 @@ def test_a_server_whose_clock_is_wrong_by_an_hour(
         }
 
     monkeypatch.setattr(store._files._remote, "below", shifted)
-    assert store.collect(dry_run=False) == 0
+    assert store.collect() == 0
     older["of"] = 3700.0
-    assert store.collect(dry_run=False) == 4
+    assert store.collect() == 4
 
 
 # What is fetched, and how often
@@ -473,8 +450,9 @@ def test_an_index_that_is_old_is_believed_where_it_still_holds(
     assert [store.read_node(key).key for key in store.nodes() if key != other]
     refuses(rf"{other}/node.json does not match", store.read_node, other)
     assert proxy.count("GET", "node.json") == 2
-    assert Store(s3).index() == 5 and Store(s3).collect(dry_run=True) >= 0
-    assert "index/nodes.json.gz" in objects(Store(s3)), "it is no leftover"
+    assert Store(s3).index() == 5
+    assert "index/nodes.json.gz" in objects(Store(s3))
+    assert not [place for place, _ in Store(s3).unneeded() if "index" in str(place)]
 
 
 UNREADABLE = (

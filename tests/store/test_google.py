@@ -132,9 +132,9 @@ def test_what_a_dead_writer_left_is_collected(gs: str, monkeypatch: pytest.Monke
     store = Store(gs)
     key = node(store)
     store._files._remote.remove("nodes", key, "node.json")
-    assert store.collect(dry_run=False) == 0, "it may be at work"
+    assert store.collect() == 0, "it may be at work"
     monkeypatch.setattr(stores, "STALE_S", -1.0)
-    assert store.collect(dry_run=False) > 0
+    assert store.collect() > 0
     assert [n for n in store._files._remote.below() if n[0] != "locks"] == [("store.json",)]
 
 

@@ -87,7 +87,7 @@ def test_trials(store: Store) -> None:
 def test_no_trial_yet(store: Store) -> None:
     with pytest.raises(OfframpError, match="run a study first"):
         store.find_trial("a")
-    assert store.unneeded() == [] and store.collect(dry_run=False) == 0
+    assert store.unneeded() == [] and store.collect() == 0
     assert not store.root.exists(), "reading creates nothing"
 
 

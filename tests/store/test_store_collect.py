@@ -34,9 +34,8 @@ def test_collect_keeps_what_is_needed(store: Store) -> None:
         store.write_checkpoint(key, {"w": torch.zeros(3)}, {})
     assert left(store) == {f"nodes/{loose}", f"work/{child}"}
     expected = sum(size for _, size in store.unneeded())
-    assert expected > 100 and store.collect(dry_run=True) == expected
     assert set(store.nodes()) == {ancestor, parent, child, planned, loose}
-    assert store.collect(dry_run=False) == expected
+    assert store.collect() == expected > 100
     assert set(store.nodes()) == {ancestor, parent, child, planned}
     for key in store.nodes():
         store.verify_node(key)
@@ -45,7 +44,7 @@ def test_collect_keeps_what_is_needed(store: Store) -> None:
     assert left(store, abandon=True) == {f"nodes/{planned}", "plans/later.json", "work/unfinished"}
     trial(store, "later", planned)
     assert left(store, abandon=True) == {"work/unfinished"}
-    store.collect(dry_run=False, abandon=True)
+    store.collect(abandon=True)
     assert set(store.nodes()) == {ancestor, parent, child, planned}
     with store.lock("again"):  # its file was removed and is made anew
         assert store.try_lock("again") is None
@@ -57,12 +56,12 @@ def test_collect_leaves_a_run_at_work_alone(store: Store) -> None:
         store.write_checkpoint(key, {"w": torch.zeros(3)}, {})
     with store.lock(locked):
         assert left(store, abandon=True) == {f"work/{loose}"}
-        store.collect(dry_run=False, abandon=True)
+        store.collect(abandon=True)
         assert set(store.nodes()) == {loose, locked}
         assert store.read_checkpoint(locked) is not None
         assert store.try_lock(locked) is None, "looking must not break a lock"
     assert left(store) == {f"nodes/{loose}", f"nodes/{locked}", f"work/{locked}"}
-    store.collect(dry_run=False)
+    store.collect()
     assert files(store.root) == []
 
 
@@ -84,7 +83,7 @@ def test_collect_takes_old_leftovers_only(store: Store) -> None:
     for path in store.root.rglob("*"):
         os.utime(path, (then, then))
     assert len(left(store)) == 2
-    assert store.collect(dry_run=False) > 0
+    assert store.collect() > 0
     assert [p for p in files(store.root) if not p.startswith("trials/")] == []
     assert store.has_trial("t")
 
@@ -94,7 +93,7 @@ def test_collect_refuses_when_a_trial_cannot_be_read(store: Store) -> None:
     trial(store, "t", key)
     truncate(store.root / "trials" / "t" / "trial.json")
     with pytest.raises(Damaged, match=r"trial\.json"):
-        store.collect(dry_run=False)
+        store.collect()
     assert store.has_node(key)
 
 
@@ -130,9 +129,9 @@ def test_collect_refuses_when_a_plan_is_not_what_was_written(
     path.write_text(json.dumps(plan))  # another layout is no damage
     assert left(store) == set()
     path.write_text(json.dumps(harm(plan)))
-    for dry_run in (True, False):
+    for look in (store.unneeded, store.collect):
         with pytest.raises(Damaged, match=f"{said}.*; run its study again, or .*gc --abandon") as caught:
-            store.collect(dry_run=dry_run)
+            look()
         assert caught.value.path == path and "\n" not in str(caught.value)
     store.verify_node(key)
     assert path.exists()
@@ -140,7 +139,7 @@ def test_collect_refuses_when_a_plan_is_not_what_was_written(
     assert left(store) == set()
     path.write_text(json.dumps(harm(plan)))
     assert left(store, abandon=True) == {f"nodes/{key}", "plans/later.json"}
-    store.collect(dry_run=False, abandon=True)
+    store.collect(abandon=True)
     assert files(store.root) == []
 
 

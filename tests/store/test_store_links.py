@@ -77,9 +77,9 @@ def everything(store: Store) -> list[Callable[[], object]]:
         lambda: store.read_trial("t"),
         lambda: store.trial_logits("t"),
         lambda: store.read_checkpoint("unfinished"),
-        lambda: store.collect(dry_run=True),
-        lambda: store.collect(dry_run=False),
-        lambda: store.collect(dry_run=False, abandon=True),
+        store.unneeded,
+        store.collect,
+        lambda: store.collect(abandon=True),
         lambda: store.write_trial("t", records.manifest((KEY,), seed=2), logits),
         lambda: store.plan_trial("later", []),
         lambda: store.drop_plan("later"),
@@ -92,7 +92,7 @@ def everything(store: Store) -> list[Callable[[], object]]:
         lambda: store.lock(LOOSE).release(),
         lambda: store.discard_node(KEY),
         lambda: store.discard_node(LOOSE),
-        lambda: store.collect(dry_run=False, abandon=True),
+        lambda: store.collect(abandon=True),
     ]
 
 
@@ -107,7 +107,7 @@ def test_a_folder_that_is_a_link_is_refused(full: Store, name: str, tmp_path: Pa
         assert str(place) in str(caught.value) and "\n" not in str(caught.value)
     for abandon in (False, True):  # of a store that was opened before the link was there
         with pytest.raises(OfframpError, match="is a link"):
-            full.collect(dry_run=False, abandon=abandon)
+            full.collect(abandon=abandon)
     for call in everything(full):
         with suppress(OfframpError):
             call()
@@ -156,7 +156,7 @@ def test_a_lock_that_is_a_link_is_refused(full: Store, name: str, tmp_path: Path
     place.symlink_to(tmp_path / "mine.txt")
     for abandon in (False, True):
         with pytest.raises(OfframpError, match="is a link"):
-            full.collect(dry_run=False, abandon=abandon)
+            full.collect(abandon=abandon)
     for call in everything(full):
         with suppress(OfframpError):
             call()
@@ -173,7 +173,7 @@ def test_links_among_leftovers_go_and_what_they_lead_to_stays(full: Store, tmp_p
         os.utime(full.root / name, (0, 0), follow_symlinks=False)
     age(full.root / "staging" / "left")
     os.utime(full.root / "staging" / "left", (0, 0))
-    full.collect(dry_run=False)
+    full.collect()
     assert content(outside) == {"mine.txt": b"years of work"}
     assert not [name for name in links if (full.root / name).is_symlink()]
     assert full.nodes() == [KEY] and list((full.root / "staging").iterdir()) == []
@@ -182,7 +182,7 @@ def test_links_among_leftovers_go_and_what_they_lead_to_stays(full: Store, tmp_p
 def test_the_root_may_be_a_link(full: Store, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(full.root)
     store = Store(tmp_path / "link")
-    assert store.collect(dry_run=False) > 0 and store.nodes() == [KEY]
+    assert store.collect() > 0 and store.nodes() == [KEY]
     store.verify_node(KEY)
     trial(store, "u", KEY)
     assert full.has_trial("u")

@@ -33,33 +33,6 @@ from offramp.store.store import Store
 HERE = locks._machine()
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What time it is, which sleeping changes; nobody writes into their files unasked. There is no other
-    clock: who compared those of two machines would fail here."""
-    now = SimpleNamespace(s=1000.0)
-
-    def sleep(seconds: float) -> None:
-        now.s += seconds
-
-    stand_in = SimpleNamespace(monotonic=lambda: now.s, sleep=sleep)
-    monkeypatch.setattr(locks, "time", stand_in)
-    monkeypatch.setattr(locks, "BEAT_S", 1e6)
-    monkeypatch.setattr(locks, "POLL_S", LOOK_S)
-    return now
-
-
-@pytest.fixture
-def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """From now on this process is on that machine."""
-
-    def move(name: str) -> None:
-        monkeypatch.setattr(locks, "_machine", lambda: name)
-        monkeypatch.setattr(locks.socket, "gethostname", lambda: name)
-
-    return move
-
-
 def lock_files(store: Store) -> list[str]:
     return sorted(path.name for path in (store.root / "locks").iterdir())
 
@@ -299,10 +272,10 @@ def test_collect_waits_until_it_knows_who_is_there(
 
     locks.time.sleep = sleep  # type: ignore[assignment]  # of the stand-in
     began = clock.s
-    other.collect(dry_run=False)
+    other.collect()
     assert other.nodes() == [loose] and clock.s - began == 3 * LOOK_S, "it was heard of"
     began = clock.s
-    other.collect(dry_run=False)
+    other.collect()
     assert other.nodes() == [] and clock.s - began == EXPIRES_S
     assert lock_files(store) == [] and other.at_work() is None
 
@@ -320,7 +293,7 @@ def test_collect_ends_where_others_go_on_without_it(
 
     monkeypatch.setattr(store._files, "size", slow)
     with pytest.raises(OfframpError, match=r"others are at work on .* by now; run it again"):
-        store.collect(dry_run=False)
+        store.collect()
     assert len(store.nodes()) == len(kept) - 1
 
 

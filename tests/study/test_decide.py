@@ -34,7 +34,7 @@ def test_the_rule_is_kept_before_the_first_look_and_does_not_change(tmp_path: Pa
     for other in ({"most": 8}, {"difference": 0.01}):
         with pytest.raises(OfframpError, match="cannot change after a look: --max-seeds 6 --difference"):
             decide.begin(store, study, **other)  # type: ignore[arg-type]
-    assert store.collect(dry_run=False, abandon=True) == 0
+    assert store.collect(abandon=True) == 0
     assert Store(tmp_path).archive.read_seed_log(name) == log
 
 

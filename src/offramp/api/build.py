@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -27,7 +26,7 @@ from offramp.study import trained as trials
 from offramp.study.build import BuildOptions, choose
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan
-from offramp.study.run.events import Event, Failed
+from offramp.study.run.events import Event, watched
 from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
 from offramp.study.run.trials import recorded_code
@@ -138,12 +137,7 @@ def build(
     chosen, kept = choose(wish), Store(store)
     useful.check(resolved(chosen.plan, limit), anyway)
     conduct = Conduct(devices.chosen(device), cache_folder())
-    with closing(run_plan(chosen.plan, kept, conduct)) as events:
-        for event in events:
-            if watch is not None:
-                watch(event)
-            if isinstance(event, Failed):
-                raise OfframpError(event.reason)
+    watched(run_plan(chosen.plan, kept, conduct), watch)
     allowed = int8_share(int8)
     asked = Asked(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
     built = finished(deployed(chosen.plan, kept, limit, folder, asked, times))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +46,7 @@ from offramp.study import trained
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run import trials
-from offramp.study.run.events import Event, Failed
+from offramp.study.run.events import Event, watched
 from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import file as spec
@@ -459,12 +458,7 @@ def fit(
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(store if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=cache_folder())
-        with closing(run_plan(plan, kept, conduct)) as events:
-            for event in events:
-                if watch is not None:
-                    watch(event)
-                if isinstance(event, Failed):
-                    raise OfframpError(event.reason)
+        watched(run_plan(plan, kept, conduct), watch)
         return _fitted(plan, kept, place)
 
 

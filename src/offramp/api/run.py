@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from offramp.store.table import tidy
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, check_data, plans
 from offramp.study.plan.workers import suited
-from offramp.study.run.events import Event, Failed
+from offramp.study.run.events import Event, watched
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import Conduct
 from offramp.study.spec import file as spec
@@ -162,13 +161,7 @@ def _run(
         raise OfframpError(f"workers must be at least 1, or 'auto'; got {workers!r}")
     device = devices.chosen()
     count = suited(plan, store, device).count if workers == "auto" else workers
-    failed: dict[str, str] = {}
     conduct = Conduct(device, cache_folder(), workers=count)
-    with closing(run_pooled(plan, store, conduct)) as events:
-        for event in events:
-            if watch is not None:
-                watch(event)
-            if isinstance(event, Failed):
-                failed[event.key] = event.reason
+    failed = watched(run_pooled(plan, store, conduct), watch, go_on=True)
     done = tuple(t.id for t in plan.trials if store.has_trial(t.id))
     return Results(store, done, tuple(by_strategy(store, done)), failed)

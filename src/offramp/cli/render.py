@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import typer
 
 from offramp.hashing import finite
 from offramp.terminal import console, show, table
+
+T = TypeVar("T")
 
 
 def emit(value: Any) -> None:
@@ -49,6 +51,13 @@ def folded(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(
         text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     ) or [""]
+
+
+def told(steps: Generator[str, None, T], quiet: bool) -> T:
+    """Run to the end, each step a line on standard error."""
+    from offramp.api.steps import finished
+
+    return finished(steps, None if quiet else lambda step: typer.echo(f"{step} …", err=True))
 
 
 def notes(missing: Sequence[str], most: int = 4) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 from pathlib import Path
 
 import torch
@@ -19,7 +17,7 @@ from offramp.data.images import manifest
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.load import geometry_of, read_source
-from offramp.data.pace import Pace
+from offramp.data.pace import Pace, pool
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
 from offramp.data.remarks import remarks
@@ -184,8 +182,8 @@ def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]
             return (0, 0), None, str(error)
         return _size(image), _counts(image, geometry), None
 
-    with ThreadPoolExecutor(min(len(rows), cpu_count() or 1, 16)) as pool:
-        yield from pool.map(look, rows.tolist())
+    with pool(len(rows)) as threads:
+        yield from threads.map(look, rows.tolist())
 
 
 def _size(image: Image.Image | Tensor) -> Size:

@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from offramp.augment import Augment
 from offramp.data import split_file
 from offramp.data.dataset import SPLITS, Data
@@ -30,6 +28,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest
 from offramp.inputs import Shape
+from offramp.sections import typed
 from offramp.units import counted
 from offramp.usercode import Recorded, is_user_code
 from offramp.usercode import load as load_code
@@ -115,7 +114,7 @@ def _read(spec: DataSpec, recorded: Recorded | None) -> RawData:
     arguments = _arguments(source, spec, shared_folder(spec.name))
     hints = get_type_hints(source)
     for option, value in spec.options:
-        arguments[option] = _checked(option, hints[option], value)
+        arguments[option] = typed(hints[option], value, f"data.{option}")
     return as_asked(source(**arguments), spec)
 
 
@@ -297,14 +296,6 @@ def notes(provenance: Mapping[str, Any]) -> list[str]:
         twin = f"one of {other}" if other else "another of it"
         found.append(f"{counted(count, 'image')} of {split} equal to {twin}, byte for byte.")
     return [*found, *(f"{line}." for line in provenance.get("remarks", ()))]
-
-
-def _checked(option: str, kind: Any, value: Any) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value, strict=True)
-    except ValidationError as error:
-        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
-        raise OfframpError(f"data.{option} cannot be {value!r}: {reason}") from None
 
 
 def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | None) -> dict[str, Any]:

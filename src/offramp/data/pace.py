@@ -1,10 +1,13 @@
-"""Progress of long work over images, as messages of a logger below `offramp.data`."""
+"""Long work over images: by how many threads, and its progress, as messages of a logger below
+`offramp.data`."""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
@@ -12,6 +15,11 @@ log = logging.getLogger(__name__)
 PERIOD = 1.0  # seconds from one message to the next
 
 T = TypeVar("T")
+
+
+def pool(count: int) -> ThreadPoolExecutor:
+    """Threads for so many images or files: one a core at most, and 16."""
+    return ThreadPoolExecutor(max(1, min(count, os.cpu_count() or 1, 16)))
 
 
 class Pace:

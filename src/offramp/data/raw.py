@@ -6,7 +6,6 @@ lazy: only the rows that a study uses are asked for, once each, after the labels
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from offramp.data.images.files import Opened
+from offramp.data.images.files import Opened, pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.errors import OfframpError
 
@@ -78,11 +77,6 @@ class RawSplit:
         if isinstance(self.images, Tensor) and self.images.dim() in (2, 4):
             return [pixel_digest(image) for image in self.read(rows)]
         return None
-
-
-def pixel_digest(image: Tensor) -> str:
-    """SHA-256, in hex, of an image [C, H, W]."""
-    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from offramp.augment import View
 from offramp.data.dataset import SPLITS
+from offramp.data.images.files import pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import (
     Form,
@@ -26,7 +27,6 @@ from offramp.data.images.own import (
     read_sample,
     sample_failed,
     seeded,
-    sha256,
     taken_apart,
     view_seed,
 )
@@ -160,10 +160,10 @@ def _read_train(samples: Samples, plain: Samples) -> Read:
             raise OfframpError(
                 f"{name} has the label {label!r}, in plain {labels[row]!r}; give both the same samples"
             )
-        views.append(sha256(image))
+        views.append(pixel_digest(image))
     for row in _probes(len(images)):
         again, _ = read_sample(samples, row, view_seed(FIRST, row), images.name(row))
-        if sha256(again) != views[row]:
+        if pixel_digest(again) != views[row]:
             raise _unseeded(images.name(row))
     return replace(images, drawn=samples, views=tuple(views)), labels
 
@@ -182,7 +182,7 @@ def _read(samples: Samples, split: str) -> Read:
     size = 0
     for image, label in Pace(f"reading {split} samples", total).over(passed):
         forms.append(form_of(image))
-        shas.append(sha256(image))
+        shas.append(pixel_digest(image))
         labels.append(label)
         size += image.nbytes
         if isinstance(kept, list) and size > KEPT:
@@ -242,7 +242,7 @@ def _check_rows(samples: Rows, split: str, shas: Sequence[str]) -> None:
         where = f"{split} sample {row}"
 
         def sha(seed: int, row: int = row, where: str = where) -> str:
-            return sha256(read_sample(samples, row, seed, where)[0])
+            return pixel_digest(read_sample(samples, row, seed, where)[0])
 
         if sha(derive(1, "sample", row)) != shas[row]:
             raise _changing(split, where) if sha(plain_seed(row)) == shas[row] else _unseeded(where)
@@ -251,7 +251,7 @@ def _check_rows(samples: Rows, split: str, shas: Sequence[str]) -> None:
 def _check_order(samples: Any, split: str, shas: Sequence[str]) -> None:
     """Raises OfframpError where a second pass gives other samples than the first."""
     for number, (image, _) in enumerate(_in_order(samples, split, min(len(shas), PROBED), 1)):
-        if sha256(image) != shas[number]:
+        if pixel_digest(image) != shas[number]:
             raise OfframpError(
                 f"{split} sample {number} is another one in the next pass; leave shuffling out, which "
                 "offramp does, and random transforms, in place of which there is `augment`"

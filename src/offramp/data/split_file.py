@@ -19,7 +19,7 @@ from offramp.data.raw import RawData, RawSplit
 from offramp.data.read import Taken, digests_of
 from offramp.data.splits import Splits, Subset
 from offramp.errors import OfframpError
-from offramp.files import replacing
+from offramp.files import replacing, writing
 
 VERSION = 1
 
@@ -30,7 +30,7 @@ def save(path: Path, raw: RawData, chosen: Splits) -> None:
         name: dict(zip(_ids(raw, part), digests_of(part), strict=True))
         for name, part in chosen.parts.items()
     }
-    with replacing(path) as temporary:
+    with writing(path), replacing(path) as temporary:
         temporary.write_text(json.dumps({"version": VERSION, "splits": splits}, indent=1))
 
 

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from offramp.bundle import preprocessing
 from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
+from offramp.data.images.files import SUFFIXES
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer.bundle_timing import with_thresholds
@@ -30,7 +31,6 @@ from offramp.study.run.trials import load_network
 
 Run = Callable[[NDArray[np.float32]], Any]
 IN_PYTHON = "use offramp.predictor in Python"
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SUMS = "SHA256SUMS"  # what a folder has that is a bundle
 
 
@@ -176,7 +176,7 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise OfframpError(
-                    f"the folder {path} holds no image ({', '.join(SUFFIXES)}); give another"
+                    f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}); give another"
                 )
             found |= dict.fromkeys(inside)
         elif path.exists():

@@ -3,9 +3,15 @@
 A meter that cannot be read is `Missing` with its reason; no value is ever made up in its place.
 """
 
-from offramp.meters.capacity import free_addresses, free_memory, killed_for_memory, usable_cores
+from offramp.meters.capacity import (
+    BUSY,
+    busy_cores,
+    free_addresses,
+    free_memory,
+    killed_for_memory,
+    usable_cores,
+)
 from offramp.meters.gpu import NO_GPU, Gpu, find_gpu
-from offramp.meters.load import BUSY, busy_cores
 from offramp.meters.meter import Meter, Usage, not_measured
 from offramp.meters.missing import Missing
 from offramp.meters.rapl import Packages, find_packages

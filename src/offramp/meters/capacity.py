@@ -1,5 +1,5 @@
 """What a process may use of this machine: cores and memory, by the limits set on it and not only by
-what is built in."""
+what is built in; and how many cores others keep busy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ GROUPS = Path("/sys/fs/cgroup")  # where Linux shows control groups: one tree, o
 MINE = Path("/proc/self/cgroup")
 KILLS = ("memory.events", "memory.oom_control")  # of version 2 and of version 1
 MACHINE = Path("/proc/vmstat")
+BUSY = 0.5  # cores kept by other processes, from which on times that are measured mislead
 
 
 def usable_cores(groups: Path = GROUPS, mine: Path = MINE) -> int:
@@ -111,3 +112,8 @@ def _reclaimable(folder: Path) -> int:
         return 0
     found = dict(line.split(maxsplit=1) for line in lines if " " in line)
     return int(found.get("total_inactive_file", found.get("inactive_file", 0)))
+
+
+def busy_cores(seconds: float = 0.5) -> float:
+    """Cores that other processes keep busy, over a stretch in which this one waits."""
+    return float(psutil.cpu_percent(interval=seconds)) / 100 * (psutil.cpu_count() or 1)

@@ -8,16 +8,14 @@ from importlib import resources
 from pathlib import Path
 
 import pandas as pd
-from pydantic import ValidationError
 
 from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Regime
 from offramp.analysis.claims.words import RULE, difference, found, name, why
-from offramp.errors import OfframpError
 from offramp.report.model import Column, Question, Table
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
-from offramp.study.spec.places import Places, message
-from offramp.study.spec.yaml_lines import parse
+from offramp.study.spec.places import validated
+from offramp.study.spec.yaml_lines import parse, text_of
 
 PAPER = "claims.yaml"
 
@@ -31,26 +29,14 @@ def paper(anywhere: bool = False) -> Sequence[Claim]:
 
 def read(path: Path, anywhere: bool = False) -> Sequence[Claim]:
     """The claims of a file. Raises OfframpError, `<file>:<line>: ...`, for the first mistake in it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise OfframpError(f"{path}: no such claims file; docs/claims.md shows one") from None
-    except UnicodeDecodeError:
-        raise OfframpError(f"{path}: not a text file; save it as UTF-8") from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OfframpError(f"{path}: cannot be read ({reason}); give a readable file") from None
+    text = text_of(path, "no such claims file; docs/claims.md shows one")
     return parse_claims(text, str(path), anywhere)
 
 
 def parse_claims(text: str, source: str, anywhere: bool = False) -> Sequence[Claim]:
     """The claims of a file's text. source: its name, for messages."""
     document = parse(text, source)
-    places: Places = {path: f"{source}:{line}" for path, line in document.lines.items()} | {(): source}
-    try:
-        return Claims.model_validate(document.value).bound(anywhere)
-    except ValidationError as error:
-        raise OfframpError(message(error, places)) from None
+    return validated(Claims.model_validate, document.value, document.places(source)).bound(anywhere)
 
 
 def regimes(trials: Iterable[TrialRecord]) -> dict[tuple[str, str], Regime]:

@@ -192,34 +192,23 @@ def join(found: Sequence[Evidence]) -> Evidence:
     for one in (part for whole in found for part in (whole, *whole.budgets)):
         for trial in one.trials:
             owners.setdefault(trial.id, one)
-    selected = chosen({id: owner.by_id[id].manifest for id, owner in owners.items()})
+    trials = {id: owner.by_id[id] for id, owner in owners.items()}
+    frames = {
+        str(trial): part
+        for one in dict.fromkeys(owners.values())
+        for trial, part in one.table.groupby("trial", sort=False)
+        if owners[str(trial)] is one
+    }
+    places = {id: owner.records for id, owner in owners.items()}
+    records = Several(places, {p.node: places[t.id] for t in trials.values() for p in t.phases})
     own = [
         note
         for one in found
         for note in one.missing
         if note not in {*gaps(one.trials), *machines.notes(one.trials)}
     ]
-    whole = _of(owners, selected.kept)
-    unlike = machines.notes(whole.trials)
-    notes = tuple(dict.fromkeys([*own, *selected.notes, *gaps(whole.trials), *unlike]))
     logs = {name: log for one in found for name, log in one.logs.items()}
-    budgets = tuple(_of(owners, ids) for ids in selected.budgets)
-    return replace(whole, missing=notes, logs=logs, budgets=budgets)
-
-
-def _of(owners: Mapping[str, Evidence], ids: Collection[str]) -> Evidence:
-    """Trials of several evidences. owners: where each is."""
-    trials = sorted((owners[id].by_id[id] for id in ids), key=_order)
-    parts = []
-    for one in dict.fromkeys(owners.values()):
-        mine = {t.id for t in trials if owners[t.id] is one}
-        parts.append(one.table[one.table["trial"].isin(mine)])
-    records = Several(
-        {t.id: owners[t.id].records for t in trials},
-        {p.node: owners[t.id].records for t in trials for p in t.phases},
-    )
-    kept, table = machines.compared(trials, pd.concat(parts, ignore_index=True))
-    return Evidence(table, kept, (), records)
+    return gather(records, trials, frames, own, logs=logs)
 
 
 def from_store(path: Place, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
@@ -229,18 +218,17 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
     """
     archive = Archive(path)
     wanted = archive.trials() if trials is None else sorted(trials)
-    manifests: dict[str, Manifest] = {}
+    records: dict[str, TrialRecord] = {}
     frames: dict[str, pd.DataFrame] = {}
     begun = sorted(set(archive.begun()) - set(archive.trials())) if trials is None else []
     missing = [f"trial {trial} was begun and is not finished" for trial in begun]
     for trial in wanted:
         try:
             archive.verify_trial(trial)
-            manifests[trial] = archive.read_trial(trial)
-            read(archive, trial, manifests[trial])
+            record = read(archive, trial, archive.read_trial(trial))
             frames[trial] = tidy(archive, [trial])
+            records[trial] = record
         except Damaged as error:
-            manifests.pop(trial, None)
             where = str(error.path).removeprefix(f"{path}/")
             missing.append(f"trial {trial} is left out: {where} {error.reason}")
     logs: dict[str, SeedLog] = {}
@@ -248,38 +236,38 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
         logs = archive.seed_logs()
     except Damaged as error:
         missing.append(f"how seeds were added is not known, and p is not adjusted: {error}")
-    return gather(archive, manifests, frames, missing, study, logs)
+    return gather(archive, records, frames, missing, study, logs)
 
 
 def from_pack(path: Path, study: str | None = None) -> Evidence:
     """The evidence in a folder that `offramp pack` wrote. Raises OfframpError where it is damaged."""
     pack = packed.read(path)
     frames = {str(trial): part for trial, part in pack.table.groupby("trial", sort=False)}
-    manifests = {trial: pack.read_trial(trial) for trial in pack.trials()}
+    trials = {trial: read(pack, trial, pack.read_trial(trial)) for trial in pack.trials()}
     logs = pack.document.seed_logs
-    return gather(pack, manifests, frames, list(pack.document.missing), study, logs)
+    return gather(pack, trials, frames, list(pack.document.missing), study, logs)
 
 
 def gather(
     records: Records,
-    manifests: Mapping[str, Manifest],
+    trials: Mapping[str, TrialRecord],
     frames: Mapping[str, pd.DataFrame],
     missing: Sequence[str] = (),
     study: str | None = None,
     logs: Mapping[str, SeedLog] = packed.NO_LOGS,
 ) -> Evidence:
-    """The evidence of trials at hand. manifests, frames (tidy tables): by id of the trial."""
+    """The evidence of trials at hand. trials, frames (tidy tables): by id of the trial."""
     if study is not None:
-        names = ", ".join(sorted({str(m.study) for m in manifests.values()})) or "none"
-        manifests = {trial: m for trial, m in manifests.items() if m.study == study}
-        if not manifests:
+        names = ", ".join(sorted({str(t.manifest.study) for t in trials.values()})) or "none"
+        trials = {id: t for id, t in trials.items() if t.manifest.study == study}
+        if not trials:
             raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
-    selected = chosen(manifests)
+    selected = chosen({id: t.manifest for id, t in trials.items()})
 
     def made(ids: Collection[str]) -> Evidence:
-        trials = sorted((read(records, trial, manifests[trial]) for trial in ids), key=_order)
-        parts = [frames[t.id] for t in trials] or [pd.DataFrame(columns=list(COLUMNS))]
-        found, table = machines.compared(trials, pd.concat(parts, ignore_index=True))
+        ordered = sorted((trials[id] for id in ids), key=_order)
+        parts = [frames[t.id] for t in ordered] or [pd.DataFrame(columns=list(COLUMNS))]
+        found, table = machines.compared(ordered, pd.concat(parts, ignore_index=True))
         return Evidence(table, found, (), records)
 
     whole = made(selected.kept)

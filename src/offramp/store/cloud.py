@@ -29,7 +29,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from offramp.errors import OfframpError
 from offramp.store import local_cache
 from offramp.store.lock_objects import LockObjects, loose_beats
 from offramp.store.locks import Held, Locks
@@ -45,9 +44,7 @@ LISTED_S = 300.0
 AHEAD = 256  # manifests that are fetched at a time, where one after another is read
 MANY = 64  # manifests that are not at hand, from which on an index is asked for
 UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError)
-INDEX_ROOM = (
-    64 * 2**20
-)  # bytes of an index, unpacked, beside twice those of the manifests that are there
+INDEX_ROOM = 64 * 2**20  # bytes of an index, unpacked, beside twice those of the manifests there
 
 Name = tuple[str, ...]
 Indexed = dict[str, tuple[str, int, bytes]]  # by folder: tag and size of a manifest, and the manifest
@@ -76,7 +73,6 @@ class Cloud:
         self._blobs_listed: set[str] = set()
         self._indexes: dict[str, Indexed] = {}  # as far as they were asked for
         self._clock: float | None = None  # the server's, less this process's
-        self._creates_once = False
 
     def path(self, *name: str) -> Url:
         return self._remote.url.joinpath(*name)
@@ -295,13 +291,11 @@ class Cloud:
     # Locks
 
     def lock(self, name: str) -> Held:
-        self._check_creates()
         held = self._locks.take(name)
         self._forget_all()
         return held
 
     def try_lock(self, name: str) -> Held | None:
-        self._check_creates()
         held = self._locks.try_take(name)
         if held is not None:
             self._forget_all()
@@ -312,7 +306,6 @@ class Cloud:
 
     @contextmanager
     def gate(self) -> Iterator[Held]:
-        self._check_creates()
         with self._locks.gate() as held:
             self._forget_all()
             yield held
@@ -324,19 +317,6 @@ class Cloud:
         held, free = self._locks.survey()
         loose = loose_beats(self._lock_files.names())
         return held, [(LOCKS, file) for file in (*free, *loose)]
-
-    def _check_creates(self) -> None:
-        """Raises OfframpError where an object that is there is made once more: no lock would hold."""
-        if self._creates_once:
-            return
-        probe = (LOCKS, ".creates-once")
-        self._remote.put(b"1", *probe)
-        if self._remote.make(b"2", *probe):
-            raise OfframpError(
-                f"{self.path()} makes an object although it is there (no conditional create, If-None-"
-                "Match), so nobody could work on it safely; take a store that does, or a folder"
-            )
-        self._creates_once = True
 
     # What is known
 

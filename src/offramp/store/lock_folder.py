@@ -52,7 +52,7 @@ class LockFolder:
 
     def make(self, name: str, owner: Owner) -> Owner:
         path = self._folder / name
-        with writing(path):
+        with writing(path), suppress(FileExistsError):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
                 made = replace(owner, place=_place(path), inode=os.fstat(handle).st_ino)
@@ -62,7 +62,8 @@ class LockFolder:
                 with suppress(OSError):
                     path.unlink()
                 raise
-        return made
+            return made
+        raise FileExistsError(name)
 
     def renew(self, name: str, owner: Owner) -> bool:
         path = self._folder / name

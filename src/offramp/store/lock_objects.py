@@ -24,9 +24,20 @@ class LockObjects:
     def __init__(self, remote: Remote, folder: str) -> None:
         self._remote, self._folder = remote, folder
         self._beaten: set[str] = set()
+        self._creates_once = False
 
     def begin(self) -> None:
-        pass
+        """Raises OfframpError where an object that is there is made once more: no lock would hold."""
+        if self._creates_once:
+            return
+        probe = (self._folder, ".creates-once")
+        self._remote.put(b"1", *probe)
+        if self._remote.make(b"2", *probe):
+            raise OfframpError(
+                f"{self._remote.url} makes an object although it is there (no conditional create, "
+                "If-None-Match), so nobody could work on it safely; take a store that does, or a folder"
+            )
+        self._creates_once = True
 
     def names(self) -> list[str]:
         return [name[-1] for name in self._remote.below(self._folder) if len(name) == 2]

@@ -78,7 +78,7 @@ class LockFiles(Protocol):
     """Between two looks of whoever waits, at least."""
 
     def begin(self) -> None:
-        """Make the place that they lie in."""
+        """Make the place that they lie in, and see that locks hold there."""
 
     def names(self) -> list[str]: ...
 

@@ -6,7 +6,6 @@ written again; a field that only a later one knows is kept. No torch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from offramp import arrays
 from offramp.escape import has_controls
 from offramp.hashing import canonical, digest, plain
 from offramp.store.place import Place
@@ -341,13 +341,8 @@ class Manifest(Record):
         """SHA-256 that ties a policy to a network: of what the network is made of, and of its answers
         on validation and calibration. No label of any split and no test image enters it."""
         known = self.as_json()
-        answers = {name: _bytes_digest(logits[name]) for name in ("validation", "calibration")}
+        answers = {name: arrays.digest(logits[name]) for name in ("validation", "calibration")}
         return digest([{key: known[key] for key in IDENTITY}, answers])
-
-
-def _bytes_digest(array: np.ndarray) -> str:
-    header = f"{array.dtype.str} {array.shape}\n".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 class HeadReads(Record):

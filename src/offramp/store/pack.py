@@ -263,8 +263,8 @@ def portable(value: Any) -> Any:
     return PurePath(value).name if whole else value
 
 
-def _add(arrays: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Put a trial's logits and labels among `arrays`; the names they have there."""
+def _add(held: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Put a trial's logits and labels among those `held`; the names they have there."""
     places: dict[str, Any] = {}
     for split in SPLITS:
         if split not in found:
@@ -274,25 +274,24 @@ def _add(arrays: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict
         largest = float(np.finfo(np.float16).max)
         half = np.clip(logits, -largest, largest).astype(np.float16)
         exits = [np.ascontiguousarray(half[:, k]) for k in range(half.shape[1])]
-        kept = [_keep(arrays, "logits", exit) for exit in exits]
-        places[split] = {"exits": kept, "labels": _keep(arrays, "labels", small)}
+        kept = [_keep(held, "logits", exit) for exit in exits]
+        places[split] = {"exits": kept, "labels": _keep(held, "labels", small)}
     return places
 
 
-def _keep(arrays: dict[str, np.ndarray], kind: str, array: np.ndarray) -> str:
-    header = f"{array.dtype.str} {array.shape}\n".encode()
-    name = f"{kind}-{hashlib.sha256(header + array.tobytes()).hexdigest()[:24]}"
-    arrays[name] = array
+def _keep(held: dict[str, np.ndarray], kind: str, array: np.ndarray) -> str:
+    name = f"{kind}-{arrays.digest(array)[:24]}"
+    held[name] = array
     return name
 
 
-def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _archive(held: Mapping[str, np.ndarray]) -> bytes:
     """As `numpy.savez_compressed`, in an order and with a date that never change."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(arrays):
+        for name in sorted(held):
             content = io.BytesIO()
-            np.lib.format.write_array(content, arrays[name], allow_pickle=False)
+            np.lib.format.write_array(content, held[name], allow_pickle=False)
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content.getvalue(), compresslevel=9)

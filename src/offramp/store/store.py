@@ -58,17 +58,10 @@ class Store:
         self._was_there = archive.exists()
         self._files = archive.files
         # What is read only, the archive reads.
-        self.nodes, self.has_node, self.verify_node = (
-            archive.nodes,
-            archive.has_node,
-            archive.verify_node,
-        )
-        self.read_node, self.node_history = archive.read_node, archive.node_history
-        self.node_cost, self.trials, self.has_trial = (
-            archive.node_cost,
-            archive.trials,
-            archive.has_trial,
-        )
+        self.nodes, self.has_node = archive.nodes, archive.has_node
+        self.verify_node, self.read_node = archive.verify_node, archive.read_node
+        self.node_history, self.node_cost = archive.node_history, archive.node_cost
+        self.trials, self.has_trial = archive.trials, archive.has_trial
         self.find_trial, self.read_trial = archive.find_trial, archive.read_trial
         self.trial_logits = archive.trial_logits
 
@@ -262,11 +255,11 @@ class Store:
             found = self._unneeded(abandon)
             return [(self._files.path(*name), self._files.size(*name)) for name in found]
 
-    def collect(self, dry_run: bool, abandon: bool = False) -> int:
-        """Remove what is `unneeded`, or with `dry_run` only add it up; the bytes freed."""
-        if dry_run or not self.archive.exists():
-            return sum(size for _, size in self.unneeded(abandon))
+    def collect(self, abandon: bool = False) -> int:
+        """Remove what is `unneeded`; the bytes freed."""
         self.archive.refuse_links()
+        if not self.archive.exists():
+            return 0
         freed = 0
         self._files.watch_locks()
         with self._files.gate() as shut:

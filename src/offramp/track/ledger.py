@@ -27,7 +27,6 @@ class Ledger:
     def remember(self, key: str, epoch: int = 1) -> None:
         """key: of a phase, or CLOSED."""
         self.known[key] = epoch
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as new:
             new.write_text(json.dumps(self.known), encoding="utf-8")
 

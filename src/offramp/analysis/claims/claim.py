@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from offramp.analysis.claims.regime import (
-    STRICT,
-    DataSet,
-    Names,
-    Word,
-    fail,
-    listed,
-    refuse_unknown,
-)
+from offramp.analysis.claims.regime import DataSet, Names, Word, listed
 from offramp.analysis.measures import MEASURES
 from offramp.errors import nearest
+from offramp.sections import Section, fail
 
 SIDES = ("against", "order", "against_exits", "against_models", "against_data")
 
@@ -61,7 +54,7 @@ def _exits_or_overall(value: Any) -> Any:
 Exits = Annotated[tuple[Exit, ...], BeforeValidator(_exits), Field(strict=False)]
 
 
-class Claim(BaseModel):
+class Claim(Section):
     """A statement: `measure` of `strategies` is higher than that of what stands `against`, or lower, or
     within a margin of it.
 
@@ -78,8 +71,6 @@ class Claim(BaseModel):
     a model and a data set in the store that is meant must hold.  contradicts: ids of claims that say the
     reverse, of these data or of others.
     """
-
-    model_config = STRICT
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
     section: Word
@@ -101,11 +92,6 @@ class Claim(BaseModel):
     contradicts: Ids = ()
     note: str = ""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_unknown_keys(cls, value: Any) -> Any:
-        return refuse_unknown(value, [f.alias or name for name, f in cls.model_fields.items()])
-
     @model_validator(mode="after")
     def _one_comparison(self) -> Self:
         given = [side for side in SIDES if getattr(self, side) is not None]
@@ -125,20 +111,13 @@ class Claim(BaseModel):
         return self
 
 
-class Claims(BaseModel):
+class Claims(Section):
     """A claims file. data_sets: what a name in it stands for.  data: what claims are about that do not
     say it themselves."""
 
-    model_config = STRICT
-
-    data_sets: dict[Word, DataSet] = {}
+    data_sets: dict[Word, DataSet] = Field({})
     data: DataSets = (DataSet(),)
     claims: Annotated[tuple[Claim, ...], Field(strict=False, min_length=1, max_length=1000)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_unknown_keys(cls, value: Any) -> Any:
-        return refuse_unknown(value, list(cls.model_fields))
 
     @model_validator(mode="after")
     def _ids(self) -> Self:
@@ -161,11 +140,11 @@ class Claims(BaseModel):
         meant = claim.data if "data" in claim.model_fields_set else self.data
         if anywhere and set(self.data) <= set(meant) and claim.against_data is None:
             return claim.model_copy(update={"data": (DataSet(),)})
-        found: dict[str, object] = {"data": self._known(meant)}
+        found: dict[str, object] = {"data": self._meant(meant)}
         if claim.against_data is not None:
-            found["against_data"] = self._known(claim.against_data)
+            found["against_data"] = self._meant(claim.against_data)
         return claim.model_copy(update=found)
 
-    def _known(self, sets: Sequence[DataSet]) -> tuple[DataSet, ...]:
+    def _meant(self, sets: Sequence[DataSet]) -> tuple[DataSet, ...]:
         known = {name: one.named_as(name) for name, one in self.data_sets.items()}
         return tuple(known.get(one.name, one) if one.plain else one for one in sets)

@@ -7,28 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
 
-from offramp.errors import nearest
+from offramp.sections import Section, fail
 
-STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 Start = Literal["random", "pretrained"]
-
-
-def fail(what: str, *path: str | int) -> PydanticCustomError:
-    """`what` completes the sentence that begins with the setting's name; `path` leads to it."""
-    return PydanticCustomError("setting", "{what}", {"what": what, "path": path})
-
-
-def refuse_unknown(value: Any, known: list[str]) -> Any:
-    if not isinstance(value, Mapping):
-        raise fail("must be a mapping of keys; docs/claims.md shows one")
-    for key in value:
-        if key not in known:
-            hint = nearest(str(key), known)
-            raise PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (str(key),)})
-    return value
 
 
 def listed(value: Any) -> Any:
@@ -83,14 +66,12 @@ class Regime:
         return len(self.named)
 
 
-class DataSet(BaseModel):
+class DataSet(Section):
     """Runs that a claim is about: those that have all that is given here.
 
     name: a pattern of the data's name in a store.  models: patterns of networks.  named: names that are
     among those of the classes.  Of numbers: one, or the least and the most.  title: for messages.
     """
-
-    model_config = STRICT
 
     name: Word = "*"
     title: str = ""
@@ -103,11 +84,6 @@ class DataSet(BaseModel):
     channels: Span | None = None
     epochs: Span | None = None
     weights: Start | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_unknown_keys(cls, value: Any) -> Any:
-        return refuse_unknown(value, list(cls.model_fields))
 
     @property
     def plain(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.render import emit, say
+from offramp.cli.render import emit, say, told
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.terminal import show, split, table
@@ -74,6 +73,7 @@ def benchmark(
         raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
     if figure is not None and not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
+    quiet = not sys.stderr.isatty()
     batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
     backend = "inductor" if compile_ else None
     asked = BenchmarkOptions(batches, backend, threads, repeats, seconds)
@@ -84,11 +84,11 @@ def benchmark(
         trial = policies.read(Path(network) / "policy.json").calibration.trial
         if kept is not None and trial in kept.trials():
             asked = replace(asked, trust_code=trusted(kept, trial, trust))
-        found = _run(of_bundle(kept, Path(network), asked))
+        found = told(of_bundle(kept, Path(network), asked), quiet)
     else:
         kept = opened(root)
         asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
-        found = _run(of_trial(kept, network, policy, devices.chosen(device), asked))
+        found = told(of_trial(kept, network, policy, devices.chosen(device), asked), quiet)
     if figure is not None:
         _draw(found, figure)
     if json:
@@ -98,14 +98,6 @@ def benchmark(
 
 
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
-
-
-def _run(work: Generator[str, None, Benchmark]) -> Benchmark:
-    """Drive the work, saying what it does on standard error where that is a terminal."""
-    from offramp.api.steps import finished
-
-    shown = sys.stderr.isatty()
-    return finished(work, (lambda said: typer.echo(f"measuring: {said}", err=True)) if shown else None)
 
 
 def _show(found: Benchmark, figure: Path | None) -> None:
@@ -174,11 +166,7 @@ def _stages(found: Benchmark) -> None:
 
 
 def _draw(found: Benchmark, figure: Path) -> None:
-    from offramp.files import replacing, writing
+    from offramp.api.chart import Chart
     from offramp.report.figures.speed import speed_figure
-    from offramp.report.render.charts import rendered
 
-    ending = figure.suffix[1:]
-    drawn = rendered(speed_figure(found.lines, found.name), [ending])
-    with writing(figure), replacing(figure) as temporary:
-        temporary.write_bytes(drawn[ending])
+    Chart(speed_figure(found.lines, found.name)).save(figure)

@@ -12,13 +12,13 @@ import typer
 from offramp import units
 from offramp.cli import options
 from offramp.cli.commands.calibrate import target
-from offramp.cli.commands.export import Page, describe, int8_share, page_at, told
+from offramp.cli.commands.export import Page, describe, int8_share, page_at
 from offramp.cli.commands.recommend import wish as wish_of
 from offramp.cli.forecast import show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log, Wish, opened
-from offramp.cli.render import emit, say
+from offramp.cli.render import emit, say, told
 from offramp.cli.training.fitting import fitting
 from offramp.cli.training.how import How, conduct
 from offramp.cli.training.one import say_interrupted

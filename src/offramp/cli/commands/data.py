@@ -164,13 +164,9 @@ def split_(
             f"data.split_file names splits that are saved already ({study.data.split_file}); copy that "
             "file, or leave the setting out"
         )
-    try:
-        with reading_shown():
-            sources = open_sources(study.data)
-            save(out, sources.raw, sources.chosen)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OfframpError(f"{out} cannot be written ({reason}); choose another --out") from None
+    with reading_shown():
+        sources = open_sources(study.data)
+        save(out, sources.raw, sources.chosen)
     parts = sources.chosen.parts
     counts = {name: len(parts[name].rows) for name in SPLITS}
     if json:
@@ -213,16 +209,12 @@ def _opened(
 
 def _draw(study: Study, sources: Sources, path: Path) -> None:
     from offramp.data.images.sheet import sheet
-    from offramp.files import replacing
+    from offramp.files import replacing, writing
 
     augment = study.augment
     made = sheet(sources, _title(study), augment, study.seeds[0])
-    try:
-        with replacing(path) as temporary:
-            made.save(temporary, format="PNG")
-    except OSError as error:
-        reason = error.strerror or error
-        raise OfframpError(f"{path} cannot be written ({reason}); choose another --sheet") from None
+    with writing(path), replacing(path) as temporary:
+        made.save(temporary, format="PNG")
 
 
 def _print(study: Study, audit: Audit) -> None:

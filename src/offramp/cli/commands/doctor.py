@@ -16,6 +16,7 @@ import typer
 from offramp.cli.options import DeviceOption, JsonOption, flag, option
 from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
+from offramp.files import writing
 from offramp.process import GIVEN, SPINS, bound_spinning, keep_freed_memory
 from offramp.terminal import show, table
 from offramp.units import counted, size
@@ -323,13 +324,9 @@ def _tune(device: torch.device, name: str, out: Path | None, anyway: bool, as_js
 
 def _check_writable(path: Path) -> None:
     """Now, not after minutes of measuring."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise OfframpError(f"{path} cannot be written ({reason}); give another --out") from None
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def machine(device: torch.device) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.render import emit, say
+from offramp.cli.render import emit, say, told
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
@@ -132,16 +131,6 @@ def int8_share(int8: bool, share: float | None) -> float | None:
     if share is not None and not (int8 and 0 <= share < 1):
         raise OfframpError("--int8-loss is a share such as 0.01, and goes with --int8")
     return export.int8_share(int8 if share is None else share)
-
-
-T = TypeVar("T")
-
-
-def told(steps: Generator[str, None, T], quiet: bool) -> T:
-    """Run to the end, each step a line on standard error."""
-    from offramp.api.steps import finished
-
-    return finished(steps, None if quiet else lambda step: typer.echo(f"{step} …", err=True))
 
 
 def describe(folder: Path, made: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def export_table(
       offramp export-table runs/demo --out table.parquet
     """
     from offramp.escape import cells
-    from offramp.files import replacing
+    from offramp.files import replacing, writing
     from offramp.store.table import tidy
 
     if out.suffix not in (".parquet", ".csv"):
@@ -40,15 +40,11 @@ def export_table(
     archive = archived(store, store_)
     trials = archive.trials()
     frame = tidy(archive, trials)
-    try:
-        with replacing(out) as temporary:
-            if out.suffix == ".csv":
-                cells(frame).to_csv(temporary, index=False)
-            else:
-                frame.to_parquet(temporary, index=False)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OfframpError(f"{out} cannot be written ({reason}); choose another --out") from None
+    with writing(out), replacing(out) as temporary:
+        if out.suffix == ".csv":
+            cells(frame).to_csv(temporary, index=False)
+        else:
+            frame.to_parquet(temporary, index=False)
     if json:
         emit({"out": str(out), "rows": len(frame), "trials": len(trials)})
         return

@@ -34,7 +34,7 @@ def gc(
     unneeded = kept.unneeded(abandon)
     freed = sum(count for _, count in unneeded)
     if not dry_run:
-        freed = kept.collect(dry_run=False, abandon=abandon)
+        freed = kept.collect(abandon)
     holder = kept.at_work()
     if json:
         paths = [str(path) for path, _ in unneeded]

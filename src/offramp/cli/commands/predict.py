@@ -279,19 +279,16 @@ def _lately(
 
 def _write(out: Path, rows: Sequence[Answer], damaged: Sequence[Unreadable]) -> None:
     from offramp.escape import cell
-    from offramp.files import replacing
+    from offramp.files import replacing, writing
 
-    try:
-        with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for row in rows:
-                share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
-                writer.writerow((cell(str(row.file)), cell(row.label), *share, ""))
-            for one in damaged:
-                writer.writerow((cell(str(one.file)), "", "", "", "", cell(one.reason)))
-    except OSError as error:
-        raise OfframpError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+    with writing(out), replacing(out) as made, made.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
+            writer.writerow((cell(str(row.file)), cell(row.label), *share, ""))
+        for one in damaged:
+            writer.writerow((cell(str(one.file)), "", "", "", "", cell(one.reason)))
 
 
 def _report(

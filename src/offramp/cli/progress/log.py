@@ -15,6 +15,7 @@ from typing import IO, Any, cast, final
 from offramp.cli.render import folded
 from offramp.errors import OfframpError
 from offramp.escape import printable
+from offramp.files import writing
 from offramp.hashing import finite
 from offramp.terminal import console
 
@@ -180,10 +181,5 @@ def opened(wish: Wish, as_json: bool = False) -> Iterator[Log]:
 
 
 def _appended(path: Path) -> IO[str]:
-    try:
+    with writing(path):
         return path.open("a", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OfframpError(
-            f"--log-file {path} cannot be written ({reason}); name a file in a folder that is there"
-        ) from None

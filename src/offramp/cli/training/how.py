@@ -129,10 +129,9 @@ def conduct(device: torch.device, workers: int) -> Conduct:
 def staff(plan: Plan, how: How) -> Workers:
     """The workers of a run: as many as were asked for, else as many as suit."""
     from offramp.store.store import Store
-    from offramp.study.plan.workers import asked, suited
+    from offramp.study.plan.workers import Workers, asked, suited
 
     if how.cluster is not None:
-        from offramp.study.plan.workers import Workers
         from offramp.study.run.driver import needs_of
 
         room = how.cluster.room(needs_of(plan))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from offramp.data.pace import Pace
+from offramp.data.pace import Pace, pool
 from offramp.errors import OfframpError
 
 SMALL_BYTES = 4096  # below, decoding is so short that threads only fight for the interpreter
@@ -27,8 +25,8 @@ def decode(files: Sequence[bytes], names: Sequence[str]) -> Tensor:
     if small:
         images = [_decode(file, name) for file, name in zip(files, names, strict=True)]
     else:
-        with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1, 16)) as pool:
-            images = list(pool.map(_decode, files, names))
+        with pool(len(files)) as threads:
+            images = list(threads.map(_decode, files, names))
     return stack(images, names)
 
 
@@ -41,8 +39,8 @@ def in_threads(
     name: what to call a row in an error. Raises what `make` raises, at the first row (in order) that
     fails, and OfframpError when two shapes differ or no row is left; no more images are made then.
     """
-    with ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1, 16)) as pool:
-        made = Pace("reading images", len(rows)).over(pool.map(make, rows))
+    with pool(len(rows)) as threads:
+        made = Pace("reading images", len(rows)).over(threads.map(make, rows))
         kept: list[int] = []
         images = torch.empty(0)
         try:
@@ -54,7 +52,7 @@ def in_threads(
                 images[len(kept)] = _like(image, row, images[0] if kept else image, rows[0], name)
                 kept.append(row)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)
             raise
     if not kept:
         raise OfframpError(f"none of {len(rows)} images can be read, the first is {name(rows[0])}")

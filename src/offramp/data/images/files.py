@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,3 +130,8 @@ def pixels(image: Image.Image) -> Tensor:
     """An RGB or L image as [3 or 1, H, W] uint8."""
     array = torch.from_numpy(np.array(image))
     return array[None] if array.dim() == 2 else array.permute(2, 0, 1).contiguous()
+
+
+def pixel_digest(image: Tensor) -> str:
+    """SHA-256, in hex, of an image [C, H, W]."""
+    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()

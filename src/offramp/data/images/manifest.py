@@ -8,15 +8,13 @@ no user can set back.
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from offramp.data.images import cache
-from offramp.data.pace import Pace
+from offramp.data.pace import Pace, pool
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 
@@ -84,8 +82,8 @@ def changed(root: Path, shas: Mapping[str, str], key: str) -> str | None:
 
 
 def _hashed(root: Path, names: Sequence[str]) -> Iterator[str]:
-    with ThreadPoolExecutor(max(1, min(len(names), os.cpu_count() or 1, 16))) as pool:
-        yield from pool.map(lambda name: _digest(root / name), names)
+    with pool(len(names)) as threads:
+        yield from threads.map(lambda name: _digest(root / name), names)
 
 
 def _stamp(path: Path) -> Stamp:

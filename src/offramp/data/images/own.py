@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import tempfile
@@ -21,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from offramp.augment import View
-from offramp.data.images.files import of_eight_bits
+from offramp.data.images.files import of_eight_bits, pixel_digest
 from offramp.data.images.geometry import picture
 from offramp.errors import OfframpError, in_line
 from offramp.inputs import is_text
@@ -125,7 +124,7 @@ class Own:
             return kept
         with self._one:
             image, _ = read_sample(self.samples, row, plain_seed(row), self.name(row))
-        if sha256(image) != self.shas[row]:
+        if pixel_digest(image) != self.shas[row]:
             raise OfframpError(
                 f"{self.name(row)} is not what it was when it was first read; have the Dataset give the "
                 "same image whenever it is asked, and open files anew in every process"
@@ -231,11 +230,6 @@ def pixels_of(images: Tensor, where: str) -> Tensor:
 
 def form_of(image: Tensor) -> Form:
     return Form(tuple(image.shape), image.dtype)
-
-
-def sha256(image: Tensor) -> str:
-    """Of the pixels [C, H, W] alone, in hex."""
-    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()
 
 
 def _opened(image: Tensor) -> Image.Image | Tensor:

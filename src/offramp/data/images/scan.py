@@ -7,9 +7,7 @@ makes pixels of them, so that it is done once.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +20,7 @@ from offramp.data.images import cache
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
-from offramp.data.pace import Pace
+from offramp.data.pace import Pace, pool
 from offramp.data.splits import Subset
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
@@ -94,9 +92,10 @@ def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     first = source.name(int(part.rows[0]))
     sha, counts, damaged = hashlib.sha256(), torch.zeros(0), []
     pace = Pace("looking through images, once", len(part.rows))
-    with ThreadPoolExecutor(min(len(part.rows), os.cpu_count() or 1, 16)) as pool:
+    with pool(len(part.rows)) as threads:
         for rows in torch.split(part.rows, BLOCK):
-            images = list(pace.over(pool.map(partial(made_of, source, geometry, skip), rows.tolist())))
+            make = partial(made_of, source, geometry, skip)
+            images = list(pace.over(threads.map(make, rows.tolist())))
             for row, image in zip(rows.tolist(), images, strict=True):
                 if image is None:
                     damaged.append(row)

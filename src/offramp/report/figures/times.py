@@ -7,6 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
+from offramp.analysis.measures import MEASURES
 from offramp.report.figures import chart, series
 from offramp.report.figures.chart import (
     GRAY,
@@ -23,7 +24,7 @@ from offramp.report.figures.chart import (
 from offramp.report.figures.dots import STEP, Panel, dots, read_out, spelled, spread
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
-from offramp.store.record import PhaseRecord, TrialRecord, written_seconds
+from offramp.store.record import TrialRecord
 
 ESTIMATED = (
     "Estimated (~): phases were cached, shared or not alone on the machine, so work that did not run is "
@@ -31,7 +32,6 @@ ESTIMATED = (
     "--execution plain to measure it."
 )
 MEASURED = "Measured: each phase ran in full, alone on the machine."
-How = Literal["measured", "attributed or estimated"]
 Way = Literal["written", "executed", "marginal"]
 WAYS: dict[Way, str] = {
     **{"written": "as written", "executed": "as executed", "marginal": "added by the trial"}
@@ -42,7 +42,9 @@ WRITTEN = "Time as written: every phase in full, as the paper runs it."
 def by_exit(runs: Runs) -> list[Figure]:
     """Training time as stacked bars."""
     found = exit_seconds(runs)
-    labels = runs.strategies
+    labels = runs.evidence.among(found["strategy"])
+    if not labels:
+        return []
     whole = found.groupby("strategy")["seconds"].sum()
     scale = unit(float(whole.max()), "s")
     ends = runs.by_trial(lambda t: t.seconds.written / scale.factor)
@@ -92,47 +94,12 @@ def costs(runs: Runs) -> list[Figure]:
     return figure(runs, "costs", "more", "Cost, three ways", caption, alt, made)
 
 
-def trial_exits(trial: TrialRecord) -> list[tuple[int, float, How]]:
-    """Seconds as written for each exit that the trial trained.
-
-    A phase that trained one exit counts for that exit; of one that trained several, each segment is
-    charged to the first exit that needs it, by its share of the MACs, and so is each head: attributed.
-    What was cached, shared or not alone on the machine is an estimate (see `Seconds.written`).
-    """
-    written = written_seconds({phase.node: phase.cost for phase in trial.phases})
-    found: dict[int, float] = {}
-    exact: dict[int, bool] = {}
-    for phase in trial.phases:
-        for exit, share in _shares(trial, phase).items():
-            found[exit] = found.get(exit, 0.0) + share * written[phase.node]
-            exact[exit] = exact.get(exit, True) and trial.comparable and len(phase.exits) == 1
-    return [
-        (exit, found[exit], "measured" if exact[exit] else "attributed or estimated")
-        for exit in sorted(found)
-    ]
-
-
-def _shares(trial: TrialRecord, phase: PhaseRecord) -> dict[int, float]:
-    """Of a phase's time, by exit; they add up to 1."""
-    if len(phase.exits) == 1:
-        return {phase.exits[0]: 1.0}
-    if kept := phase.cost.exit_shares:
-        return {trial.manifest.places.index(place) + 1: share for place, share in kept.items()}
-    spent = dict(zip(trial.exits, trial.macs, strict=True))
-    numbers = [exit for exit in phase.exits if exit in spent]
-    before, added = 0, {}
-    for exit in numbers:
-        added[exit] = spent[exit] - before
-        before = spent[exit]
-    return {exit: macs / before for exit, macs in added.items()}
-
-
 def exit_seconds(runs: Runs) -> pd.DataFrame:
-    """Means over seeds: columns strategy, exit, seconds, how."""
-    rows = [(t.strategy, *found) for t in runs.trials for found in trial_exits(t)]
-    found = pd.DataFrame(rows, columns=["strategy", "exit", "seconds", "how"])
-    grouped = found.groupby(["strategy", "exit"], sort=True)
-    return grouped.agg(seconds=("seconds", "mean"), how=("how", "min")).reset_index()
+    """Means over seeds of the measure `seconds-written`: columns strategy, exit, seconds, how."""
+    found = runs.observations(MEASURES["seconds-written"]).dropna(subset=["exit"])
+    grouped = found.astype({"exit": int}).groupby(["strategy", "exit"], sort=True)
+    means = grouped.agg(seconds=("value", "mean"), how=("measured", "all")).reset_index()
+    return means.assign(how=means["how"].map({True: "measured", False: "attributed or estimated"}))
 
 
 def trial_macs(trial: TrialRecord, way: Way) -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from offramp.errors import OfframpError, Unwritable
-from offramp.files import folder_at
+from offramp.errors import OfframpError
+from offramp.files import folder_at, writing
 from offramp.report.model import Contents
 from offramp.report.page.html import page
 from offramp.report.render import tables
@@ -54,16 +54,12 @@ def staged(out: Path) -> Iterator[Path]:
     Raises OfframpError as `check` does, and where `out` cannot be written.
     """
     check(out)
-    try:
-        with folder_at(out) as folder:
-            for name in ("figures", "tables", "data"):
-                (folder / name).mkdir()
-            yield folder
-            _mark(folder)
-            check(out)  # again: somebody may have put a file there meanwhile
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise Unwritable(f"{out} cannot be written ({reason}); choose another --out") from error
+    with writing(out), folder_at(out) as folder:
+        for name in ("figures", "tables", "data"):
+            (folder / name).mkdir()
+        yield folder
+        _mark(folder)
+        check(out)  # again: somebody may have put a file there meanwhile
 
 
 def fill(folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Sequence[str]) -> None:

@@ -81,8 +81,6 @@ def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
 
 def save(figure: Figure, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write a figure into `folder` in each format; the paths. Raises OfframpError where it cannot."""
-    if folder.exists() and not folder.is_dir():
-        raise OfframpError(f"cannot write {folder} (it is a file); choose another folder")
     paths = []
     for format, data in rendered(figure, formats).items():
         path = folder / f"{figure.name}.{format}"

@@ -88,8 +88,8 @@ def _row(phase: Phase, words: list[str], exits: int, top: int) -> Iterator[str]:
         yield _line(middle, top + HEAD[1], middle, bottom, head in read)
         name = "FE" if k == exits else str(k)
         label = f"{name} new" if head in fresh else name
-        yield from _box(middle, top, HEAD, head, phase, read, label, 8)
-        yield from _box(middle, bottom, BOX, segment, phase, read, f"L{k}", 3)
+        yield from _box(middle, top, HEAD, head, _state(head, phase, read), label, 8)
+        yield from _box(middle, bottom, BOX, segment, _state(segment, phase, read), f"L{k}", 3)
     yield "</g>"
 
 
@@ -98,17 +98,9 @@ def _state(part: Part, phase: Phase, read: set[Part]) -> str:
 
 
 def _box(
-    middle: float,
-    top: int,
-    size: tuple[int, int],
-    part: Part,
-    phase: Phase,
-    read: set[Part],
-    label: str,
-    radius: int,
+    middle: float, top: int, size: tuple[int, int], part: Part, state: str, label: str, radius: int
 ) -> Iterator[str]:
-    state, (width, height) = _state(part, phase, read), size
-    width = max(width, 8 + 7 * len(label))
+    width, height = max(size[0], 8 + 7 * len(label)), size[1]
     dash = ' stroke-dasharray="3 3"' if state == "unread" else ""
     yield (
         f'<rect x="{middle - width / 2:g}" y="{top}" width="{width}" height="{height}" rx="{radius}" '

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from offramp.errors import OfframpError, nearest
 from offramp.escape import cells
-from offramp.files import replacing
+from offramp.files import replacing, writing
 from offramp.report.model import Table
 from offramp.report.render.latex import latex
 from offramp.report.render.markdown import markdown
@@ -49,16 +49,13 @@ def write(tables: Sequence[Table], folder: Path, chosen: Sequence[str]) -> tuple
     a file or cannot be written.
     """
     paths = []
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for table in tables:
-            for name in formats(chosen):
-                ending, render = FORMATS[name]
-                path = folder / f"{table.name}.{ending}"
-                with replacing(path) as temporary:
-                    temporary.write_text(render(table), encoding="utf-8", newline="\n")
-                paths.append(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OfframpError(f"tables cannot be written to {folder} ({reason}); choose another") from error
+    for table in tables:
+        for name in formats(chosen):
+            ending, render = FORMATS[name]
+            path = folder / f"{table.name}.{ending}"
+            with writing(path), replacing(path) as temporary:
+                temporary.write_text(render(table), encoding="utf-8", newline="\n")
+            paths.append(path)
     return tuple(paths)

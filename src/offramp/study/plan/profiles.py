@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import home, replacing
-from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, profile
-from offramp.study.spec import places
-from offramp.study.spec.fields import Section
-from offramp.study.spec.yaml_lines import parse
+from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, made_for, profile
+from offramp.sections import Section
+from offramp.study.spec.places import validated
+from offramp.study.spec.yaml_lines import parse, text_of
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -81,29 +81,14 @@ def find(name: str, device: str) -> Numerics:
     else:
         hint = nearest(name, [*PROFILES, *own])
         raise OfframpError(f"unknown numerics profile '{name}'{hint}")
-    chosen = read(path).profile
-    if chosen.device != device:
-        raise OfframpError(
-            f"numerics profile '{name}' is for {chosen.device}, but this run is on {device}; "
-            f"set numerics: default"
-        )
-    return chosen
+    return made_for(device, read(path).profile, name)
 
 
 def read(path: Path) -> ProfileFile:
     """A profile's file. Raises OfframpError, one line that names the place, for anything wrong in it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        made = "offramp doctor --tune writes one"
-        raise OfframpError(f"{path}: no numerics profile can be read ({reason}); {made}") from None
+    text = text_of(path, "no such numerics profile; offramp doctor --tune writes one")
     document = parse(text, str(path))
-    where = {at: f"{path}:{line}" for at, line in document.lines.items()} | {(): str(path)}
-    try:
-        return ProfileFile.model_validate(document.value)
-    except ValidationError as error:
-        raise OfframpError(places.message(error, where)) from None
+    return validated(ProfileFile.model_validate, document.value, document.places(str(path)))
 
 
 def listed() -> Mapping[str, ProfileFile]:

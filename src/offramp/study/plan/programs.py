@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter
 
 from offramp import usercode
 from offramp.errors import OfframpError, nearest
 from offramp.phase import Phase, Program
+from offramp.sections import typed
 from offramp.strategies import STRATEGIES, Strategy
 from offramp.study.spec import places
 from offramp.study.spec.models import RecipeSpec, read_recipe
@@ -94,11 +95,8 @@ def program(
 
 def _check_recipe(where: str, fields: dict[str, Any]) -> None:
     """A phase's overrides are held to what a study's recipe is held to."""
-    try:
-        _recipes().validate_python(fields)
-    except ValidationError as error:
-        lines: places.Places = {(field,): where for field in fields}
-        raise OfframpError(places.message(error, {(): where, **lines})) from None
+    lines: places.Places = {(field,): where for field in fields}
+    places.validated(_recipes().validate_python, fields, {(): where, **lines})
 
 
 @cache
@@ -109,10 +107,4 @@ def _recipes() -> TypeAdapter[RecipeSpec]:
 def _checked(name: str, option: Option, value: Any) -> Any:
     if isinstance(value, list):
         value = tuple(value)
-    try:
-        return TypeAdapter(option.annotation).validate_python(value, strict=True)
-    except ValidationError as error:
-        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
-        raise OfframpError(
-            f"option '{option.name}' of strategy '{name}' cannot be {value!r}: {reason}"
-        ) from None
+    return typed(option.annotation, value, f"option '{option.name}' of strategy '{name}'")

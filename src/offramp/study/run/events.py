@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from offramp.engine.fit import EpochReport
+from offramp.errors import OfframpError
 
 
 @dataclass(frozen=True)
@@ -114,3 +117,22 @@ def loads(line: str) -> Event:
     fields = {field: tuple(v) if isinstance(v, list) else v for field, v in said.items()}
     event: Event = KINDS[name](**fields)
     return event
+
+
+def watched(
+    events: Generator[Event, None, None], watch: Callable[[Event], None] | None, go_on: bool = False
+) -> dict[str, str]:
+    """Train to the end; why phases failed, by key. watch: is given each event.
+
+    Raises OfframpError for the first that fails, unless the others are to go on.
+    """
+    failed: dict[str, str] = {}
+    with closing(events):
+        for event in events:
+            if watch is not None:
+                watch(event)
+            if isinstance(event, Failed):
+                if not go_on:
+                    raise OfframpError(event.reason)
+                failed[event.key] = event.reason
+    return failed

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from offramp.augment import Augment, clash
-from offramp.study.spec import fields
+from offramp.sections import fail, mapping, shown, unknown
+from offramp.study.spec.fields import reader
 
 # What a name that stands in a list, or `name: true`, means.
 USUAL: Mapping[str, Any] = {
@@ -15,7 +16,7 @@ USUAL: Mapping[str, Any] = {
     **{"rotate": 10.0, "jitter": 0.2, "alternating_flip": True},
 }
 SAID = tuple(name for name in Augment.__dataclass_fields__ if name != "own")  # which is found
-_read = fields.reader(Augment)
+_read = reader(Augment)
 
 
 def read_augment(value: Any) -> Augment | None:
@@ -26,10 +27,10 @@ def read_augment(value: Any) -> Augment | None:
     if isinstance(value, (list, tuple)):
         for name in value:
             if not isinstance(name, str):
-                what = f"must list names such as flip and crop, got {fields.shown(name)} among them"
-                raise fields.fail(f"{what}; with numbers, write a mapping: {{crop: 4}}")
+                what = f"must list names such as flip and crop, got {shown(name)} among them"
+                raise fail(f"{what}; with numbers, write a mapping: {{crop: 4}}")
             if name not in USUAL:
-                raise fields.unknown(name, USUAL)
+                raise unknown(name, USUAL)
         value = dict.fromkeys(value, True)
     value = asdict(value) if isinstance(value, Augment) else value
     if isinstance(value, Mapping):
@@ -40,9 +41,9 @@ def read_augment(value: Any) -> Augment | None:
             name: (USUAL[name] if given else getattr(off, name))
             if isinstance(given, bool) and name in USUAL
             else given
-            for name, given in fields.mapping(value, SAID).items()
+            for name, given in mapping(value, SAID).items()
         }
     )
     if wrong := clash(found):
-        raise fields.fail(wrong[1], wrong[0])
+        raise fail(wrong[1], wrong[0])
     return found

@@ -1,82 +1,30 @@
-"""Checks of the study file's values, one function a kind of value.
-
-Each takes what stands in the file and returns what the study keeps, or raises `fail(...)`, which
-`spec_places.message` turns into one line.
-"""
+"""Checks of the study file's values, one function a kind of value: see `offramp.sections`."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 from offramp import units
 from offramp.errors import nearest
 from offramp.hashing import canonical
 from offramp.parts import Taps
+from offramp.sections import EXACT, fail, mapping, shown
 from offramp.strategies.weights import JointWeights
 from offramp.usercode import is_user_code
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
 T = TypeVar("T", bound="DataclassInstance")
 _ROOTED = re.compile(r"[a-z0-9_]+:.+")
 _SCHEMES = get_args(get_args(JointWeights)[0])
-
-
-def fail(what: str, *path: str | int) -> PydanticCustomError:
-    """`what` completes the sentence that begins with the setting's name. `path` leads from the
-    thing being checked to the setting."""
-    return PydanticCustomError("setting", "{what}", {"what": what, "path": path})
-
-
-def unknown(key: str, choices: Iterable[str]) -> PydanticCustomError:
-    """A key that the thing being checked does not have."""
-    hint = nearest(key, choices)
-    return PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (key,)})
-
-
-def shown(value: Any) -> str:
-    """A value as the file spells it, short and on one line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "a mapping"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-class Section(BaseModel):
-    """A part of a file: a mapping, or a dataclass that stands for one, with its fields as keys."""
-
-    model_config = ConfigDict(**EXACT, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return mapping(value, cls.model_fields)
-
-
-def mapping(value: Any, known: Iterable[str]) -> dict[str, Any]:
-    """A mapping, or a dataclass that stands for one, with no other keys than those that are known."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if not isinstance(value, Mapping):
-        raise fail(f"must be a mapping of keys, got {shown(value)}; fill it or remove it")
-    for key in value:
-        if key not in known:
-            raise unknown(str(key), known)
-    return dict(value)
 
 
 def reader(kind: type[T]) -> Callable[[Any], T]:

@@ -8,8 +8,6 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from offramp.errors import OfframpError, nearest
 from offramp.files import inside
 from offramp.study.spec import places, yaml_lines
@@ -135,29 +133,14 @@ def _listed(path: Path, document: Document) -> Iterator[tuple[Path, Document]]:
 
 
 def _document(path: Path) -> Document:
-    return yaml_lines.parse(_text(path), str(path))
-
-
-def _text(path: Path) -> str:
-    """A study file's text. Raises OfframpError where there is none to read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise OfframpError(
-            f"{path}: no such study file; give the path of one, such as studies/demo.yaml"
-        ) from None
-    except UnicodeDecodeError:
-        raise OfframpError(f"{path}: not a text file; save it as UTF-8") from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OfframpError(f"{path}: cannot be read ({reason}); give a readable file") from None
+    missing = "no such study file; give the path of one, such as studies/demo.yaml"
+    return yaml_lines.parse(yaml_lines.text_of(path, missing), str(path))
 
 
 def _read(document: Document, source: str, overrides: Sequence[str]) -> Study:
     if document.value is None:
         raise OfframpError(f"{source}: the file is empty; write strategies, backbone and data in it")
-    where = {at: f"{source}:{line}" for at, line in document.lines.items()} | {(): source}
-    return _study(places.expanded(document.value, source), where, overrides)
+    return _study(places.expanded(document.value, source), document.places(source), overrides)
 
 
 def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> Study:
@@ -177,9 +160,6 @@ def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> St
 
 
 def _validated(value: dict[str, Any], where: Places) -> Study:
-    try:
-        study = Study.model_validate(value)
-    except ValidationError as error:
-        raise OfframpError(places.message(error, where)) from None
+    study = places.validated(Study.model_validate, value, where)
     study._places = where
     return study

@@ -28,11 +28,11 @@ from offramp.hashing import plain
 from offramp.parts import Taps
 from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
+from offramp.sections import Section, fail, mapping, shown
 from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.augment import read_augment
-from offramp.study.spec.fields import Section
 from offramp.study.spec.yaml_lines import Path
 
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
@@ -72,7 +72,7 @@ def _overrides(value: Any) -> dict[str, Any]:
     read = read_recipe(value)
     for name in value:
         if name not in RECIPE_FIELDS:
-            raise fields.fail("belongs to the whole study; set it under 'recipe'", name)
+            raise fail("belongs to the whole study; set it under 'recipe'", name)
     return {name: getattr(read, name) for name in RECIPE_FIELDS if name in value}
 
 
@@ -96,7 +96,7 @@ class StrategySpec(Section):
         gathered = fields.gather_options(value, {"name", "as", "phases"})
         if callable(own := gathered.get("name")):
             if not hasattr(own, "__name__"):
-                raise fields.fail("must be a function with a name; write it with def", "name")
+                raise fail("must be a function with a name; write it with def", "name")
             name = f"{own.__module__}.{own.__qualname__}"
             return {"as": own.__name__, **gathered, "name": name, "own": own}
         return {"as": gathered["name"], **gathered} if "name" in gathered else gathered
@@ -131,12 +131,12 @@ def _head(value: Any) -> dict[str, Any]:
     from offramp.nets import heads  # it brings torch, which a study that names no head can do without
 
     names: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(heads.HeadSpec)}
-    given = {k: v for k, v in fields.mapping(value, names).items() if v is not None}
+    given = {k: v for k, v in mapping(value, names).items() if v is not None}
     for name, setting in given.items():
         if not heads.allowed(name, setting):
             hint = nearest(str(setting), heads.SETTINGS) if name == "kind" else ""
             hint = hint if "did you mean" in hint else ""
-            raise fields.fail(f"must be {heads.must_be(name)}, got {fields.shown(setting)}{hint}", name)
+            raise fail(f"must be {heads.must_be(name)}, got {shown(setting)}{hint}", name)
     # 0 and 0.0 are one dropout and must be one key.
     return {k: type(default)(given[k]) for k, default in names.items() if k in given}
 
@@ -191,7 +191,7 @@ class ExecutionSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:
-        value = fields.mapping(value, cls.model_fields)
+        value = mapping(value, cls.model_fields)
         off = dict.fromkeys(("cache", "fuse", "share"), False)
         return {**off, **value} if value.get("mode") == "plain" else value
 
@@ -199,7 +199,7 @@ class ExecutionSpec(Section):
     def _consistent(self) -> ExecutionSpec:
         for name in ("cache", "fuse", "share"):
             if self.mode == "plain" and getattr(self, name):
-                raise fields.fail(f"must be off where the mode is plain; remove '{name}'", name)
+                raise fail(f"must be off where the mode is plain; remove '{name}'", name)
         return self
 
 
@@ -249,15 +249,15 @@ class Study(Section):
     @classmethod
     def _known(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and "studies" in value:
-            raise fields.fail("is a list of study files; name one of them", "studies")
-        return fields.mapping(value, cls.model_fields)
+            raise fail("is a list of study files; name one of them", "studies")
+        return mapping(value, cls.model_fields)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         fields.refuse_repeated_seeds(self.seeds)
         fields.refuse_repeated_labels([s.label for s in self.strategies])
         if found := clash(self.recipe.recipe):
-            raise fields.fail(found[1], "recipe", found[0])
+            raise fail(found[1], "recipe", found[0])
         if self.search is not None:
             self._refuse_other_settings(self.search)
         return self
@@ -270,8 +270,8 @@ class Study(Section):
                 name = key.removeprefix("recipe.")
                 now = getattr(self.recipe, name, value) if label == ALL else own.get(name, value)
                 if name != key and now != value:
-                    raise fields.fail(
-                        f"found {key} {fields.shown(value)}, and the study has {fields.shown(now)}; "
+                    raise fail(
+                        f"found {key} {shown(value)}, and the study has {shown(now)}; "
                         "remove 'search' where settings were changed since",
                         "search",
                     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from offramp.errors import OfframpError, nearest
-from offramp.study.spec.fields import shown
+from offramp.sections import shown
 from offramp.study.spec.yaml_lines import Path, parse
 
+T = TypeVar("T")
 Places = dict[Path, str]  # of every setting that was written, and () for the whole
 
 # What a section that is no mapping stands for.
@@ -125,8 +126,16 @@ def dotted(path: Path) -> str:
     return "".join(steps).removeprefix(".")
 
 
-def message(error: ValidationError, places: Places) -> str:
-    """One line for the first thing that is wrong."""
+def validated(check: Callable[[Any], T], value: Any, places: Places) -> T:
+    """What pydantic's `check` makes of a value. Raises OfframpError, one line, for the first thing that
+    is wrong."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise OfframpError(_message(error, places)) from None
+
+
+def _message(error: ValidationError, places: Places) -> str:
     first = error.errors(include_url=False)[0]
     context = first.get("ctx", {})
     path: Path = (*first["loc"], *context.get("path", ()))

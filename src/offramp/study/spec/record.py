@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import ValidationError
-
 from offramp.errors import OfframpError
 from offramp.study.spec import places
 from offramp.study.spec.models import Study
@@ -29,10 +27,7 @@ def dumps(study: Study) -> str:
 def loads(text: str) -> Study:
     """The study that `dumps` wrote. Raises OfframpError for anything else."""
     where: places.Places = {(): "the study"}
-    try:
-        study = Study.model_validate(json.loads(text))
-    except ValidationError as error:
-        raise OfframpError(places.message(error, where)) from None
+    study = places.validated(Study.model_validate, json.loads(text), where)
     study._places = where
     return study
 

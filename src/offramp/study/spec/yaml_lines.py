@@ -7,6 +7,7 @@ looks like.
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,24 @@ class Document:
 
     value: Any
     lines: dict[Path, int]
+
+    def places(self, source: str) -> dict[Path, str]:
+        """Where each key or list entry stands, `source:line`; the top, (), is `source`."""
+        return {path: f"{source}:{line}" for path, line in self.lines.items()} | {(): source}
+
+
+def text_of(path: pathlib.Path, missing: str) -> str:
+    """A file that somebody wrote. Raises OfframpError where it cannot be read as text. missing: what to
+    say where it is not there."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise OfframpError(f"{path}: {missing}") from None
+    except UnicodeDecodeError:
+        raise OfframpError(f"{path}: not a text file; save it as UTF-8") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OfframpError(f"{path}: cannot be read ({reason}); give a readable file") from None
 
 
 def parse(text: str, source: str, numbered: bool = True) -> Document:

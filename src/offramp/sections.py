@@ -1,0 +1,72 @@
+"""Sections of a file that somebody writes: mappings of known keys, checked strictly.
+
+A check takes what stands in the file and returns what is kept, or raises `fail(...)`, which
+`study.spec.places.validated` turns into one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from offramp.errors import OfframpError, nearest
+
+EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def fail(what: str, *path: str | int) -> PydanticCustomError:
+    """`what` completes the sentence that begins with the setting's name. `path` leads from the
+    thing being checked to the setting."""
+    return PydanticCustomError("setting", "{what}", {"what": what, "path": path})
+
+
+def unknown(key: str, choices: Iterable[str]) -> PydanticCustomError:
+    """A key that the thing being checked does not have."""
+    hint = nearest(key, choices)
+    return PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (key,)})
+
+
+def shown(value: Any) -> str:
+    """A value as the file spells it, short and on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def typed(kind: Any, value: Any, what: str) -> Any:
+    """A value of exactly the type that an annotation says. Raises OfframpError. what: it is of."""
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
+        raise OfframpError(f"{what} cannot be {value!r}: {reason}") from None
+
+
+class Section(BaseModel):
+    """A part of a file: a mapping, or a dataclass that stands for one, with its fields as keys."""
+
+    model_config = ConfigDict(**EXACT, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return mapping(value, [field.alias or name for name, field in cls.model_fields.items()])
+
+
+def mapping(value: Any, known: Iterable[str]) -> dict[str, Any]:
+    """A mapping, or a dataclass that stands for one, with no other keys than those that are known."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if not isinstance(value, Mapping):
+        raise fail(f"must be a mapping of keys, got {shown(value)}; fill it or remove it")
+    for key in value:
+        if key not in known:
+            raise unknown(str(key), known)
+    return dict(value)
