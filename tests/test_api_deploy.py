@@ -155,7 +155,9 @@ def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:
 
 def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:
     rows = repr(fitted).splitlines()
-    assert len(rows) == 2 + 1 + 3 and rows[0].endswith("test accuracy at each exit")
+    assert len(rows) == 1 + 1 + 3 and rows[0].endswith("test accuracy at each exit")
+    assert rows[1].split()[:3] == ["exit", "place", "MACs"]
+    assert fitted._repr_html_().count("<tr") == 1 + 3
     shown = f"{100 * fitted.accuracy[3]:.1f}%"
     assert shown in rows[-1] and shown in fitted._repr_html_()
     assert np.isclose(fitted.table().loc[3, "accuracy"], fitted.accuracy[3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import assemble  # noqa: E402
 from docstrings import as_rst  # noqa: E402
 
 from offramp.strategies import STRATEGIES  # noqa: E402
+from test_pages import COLUMN  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.md"))
 
@@ -50,6 +52,15 @@ def test_the_reference_names_what_is_public_and_commands_say_their_help(source: 
     assert ".. autofunction:: fit" in reference and ".. autoclass:: Recipe" in reference
     commands = (source / "reference" / "commands.md").read_text()
     assert "## offramp data check" in commands and "--log-format" in commands
+    assert max(len(line) for line in commands.splitlines()) <= COLUMN
+
+
+def test_code_in_docstrings_can_be_copied(source: Path) -> None:
+    """Quotes stay straight; the site's style sheet lies where its configuration names it."""
+    settings = runpy.run_path(str(source / "conf.py"))
+    assert settings["smartquotes"] is False
+    (static,), (sheet,) = settings["html_static_path"], settings["html_css_files"]
+    assert (source / static / sheet).is_file()
 
 
 def test_a_link_that_leads_nowhere_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

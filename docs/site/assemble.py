@@ -57,6 +57,8 @@ def main(target: Path) -> None:
         place.write_text(titled, encoding="utf-8")
     for name in ("conf.py", "docstrings.py", "index.md"):
         shutil.copy(HERE / name, target / name)
+    (target / "_static").mkdir()
+    shutil.copy(HERE / "site.css", target / "_static" / "site.css")
     for name, text in {**strategies(), **reference()}.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(text, encoding="utf-8")

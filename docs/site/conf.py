@@ -24,6 +24,9 @@ html_title = f"offramp {release}"
 html_show_sphinx = html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+smartquotes = False  # docstrings have code in plain words, such as {"backbone": "kept"}, to be copied
 default_role = "code"
 
 myst_heading_anchors = 4

@@ -4,6 +4,7 @@ no code that steers it but rich's own."""
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import (
     Console,
     ConsoleOptions,
@@ -85,7 +87,8 @@ class _Spelled:
 
 
 def table(left: Sequence[str], right: Sequence[str] = (), rows: Iterable[Sequence[str]] = ()) -> Table:
-    """Columns of words, which fold when there is no room, then columns of numbers, which never do."""
+    """Columns of words, which fold when there is no room (at spaces, else behind hyphens, as names of
+    trials have), then columns of numbers, which never do."""
     made = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), expand=False
     )
@@ -94,8 +97,45 @@ def table(left: Sequence[str], right: Sequence[str] = (), rows: Iterable[Sequenc
     for title in right:
         made.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(_Folded, row[: len(left)]), *row[len(left) :])
     return made
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A cell of words."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("\n".join(folded(self.text, options.max_width)))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, Text(self.text))
+
+
+def folded(text: str, width: int) -> list[str]:
+    """A text in lines of so many letters: broken at spaces, where a word is longer behind its hyphens,
+    and anywhere where a part of it is longer still.
+
+    >>> folded("joint of joint-airbench-cifar10-s42", 18)
+    ['joint of joint-', 'airbench-cifar10-', 's42']
+    """
+    return [line for part in text.split("\n") for line in _folded(part, width)]
+
+
+def _folded(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in re.findall(r"\s*\S+", text):
+        parts = re.findall(r"\s*[^-]*-*", word) if cell_len(word.strip()) > width else [word]
+        for part in parts:
+            if lines[-1] and cell_len(lines[-1] + part) > width:
+                lines.append("")
+            lines[-1] += part if lines[-1] else part.lstrip()
+            while cell_len(lines[-1]) > width and len(lines[-1]) > 1:
+                fits = max(1, len(set_cell_size(lines[-1], width).rstrip()))
+                lines[-1:] = [lines[-1][:fits], lines[-1][fits:]]
+    return lines
 
 
 def show(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from offramp import terminal
 from offramp.cli import render
 from offramp.report import summary
 from offramp.store.record import Seconds
@@ -85,6 +86,26 @@ def test_a_long_label_is_folded_not_cut(screen) -> None:  # type: ignore[no-unty
     for word in label.split():
         assert any(word in row for row in shown)  # brackets are text, not markup
     assert sum(row.count("±") for row in shown) >= 8
+
+
+def test_names_of_trials_are_folded_where_they_are_joined(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    trial = "pretrained-branch-airbench-cifar10-s42-fd16ab14"
+    terminal.show(terminal.table(["trial"], ["test, %"], [(trial, "79.0 82.1 84.6 86.4")]))
+    shown = capsys.readouterr().out.splitlines()
+    name = [row[:39].strip() for row in shown[2:] if row.strip()]
+    assert "".join(name) == trial and len(name) == 2 and name[0].endswith("-")
+    assert max(map(len, shown)) <= 60
+
+
+def test_words_are_folded_at_spaces_then_hyphens_then_anywhere() -> None:
+    assert terminal.folded("joint of joint-net-s1", 9) == ["joint of", "joint-", "net-s1"]
+    assert terminal.folded("wholly-unbreakable", 8) == ["wholly-", "unbreaka", "ble"]
+    assert terminal.folded("two\nlines", 80) == ["two", "lines"] and terminal.folded("", 8) == [""]
+    assert terminal.folded("ネットワーク", 4) == ["ネッ", "トワ", "ーク"]  # two columns a letter
+    assert terminal.folded("joint", 1) == [*"joint"]
 
 
 def test_missing_seeds_are_counted(screen) -> None:  # type: ignore[no-untyped-def]

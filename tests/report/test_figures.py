@@ -4,11 +4,14 @@ import json
 import math
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from jsonschema import ValidationError
@@ -18,10 +21,12 @@ from specs import tables, views, with_columns
 
 from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
+from offramp.infer.timing import WHOLE, Timing
 from offramp.report.colors import KNOWN, styles
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, compute, curves, draw, quality, reliability, times
 from offramp.report.figures.significance import edges, graphs, observations, ring, significance
+from offramp.report.figures.speed import speed_figure
 from offramp.report.model import Figure
 from offramp.report.render.charts import text
 from offramp.report.render.theme import both_colors, themed
@@ -71,6 +76,36 @@ def test_curves_say_which_lines_coincide() -> None:
     loss = curves.by_exit(evidence(two).runs[0])[0]
     assert "two-stage = distillation (exit 3)" in loss.caption
     assert "exit 1" not in loss.caption
+
+
+def test_panels_and_their_titles_stand_in_rows_and_columns(many: Evidence) -> None:
+    for figure in curves.by_exit(many.runs[0]):
+        spec = dict(figure.spec)
+        rows = [titles(spec, f"exit {exit} · ") for exit in (1, 2, 3)]
+        for left, right in rows:
+            assert left[1] == pytest.approx(right[1], abs=0.5), figure.name
+        for side in (0, 1):
+            assert len({row[side][0] for row in rows}) == 1, figure.name
+        pushed = text(spec).replace('"labelExpr":"\'\'"', '"labels":false')  # as they were: seen
+        left, right = titles(json.loads(pushed), "exit 2 · ")
+        assert figure.name.startswith("loss") or right[1] - left[1] > 1
+
+
+def titles(spec: dict[str, Any], start: str) -> list[tuple[float, float]]:
+    """Where texts that begin so stand in a drawn chart, from the left."""
+    found = []
+
+    def walk(part: dict[str, Any], x: float, y: float) -> None:
+        for item in part.get("items", []):
+            at = (x + item.get("x", 0.0), y + item.get("y", 0.0))
+            words = item.get("text")
+            if isinstance(words, str) and words.startswith(start):
+                found.append(at)
+            walk(item, *(at if part.get("marktype") == "group" else (x, y)))
+
+    scene = vl_convert.vegalite_to_scenegraph(themed(spec))
+    walk({"items": [scene["scenegraph"]]}, 0.0, 0.0)
+    return sorted(found)
 
 
 def test_hybrids_are_drawn_with_their_parents(many: Evidence) -> None:
@@ -328,12 +363,43 @@ def test_the_schema_refuses_what_vega_lite_does_not_know(many: Evidence) -> None
         validate_jsonschema(broken, {"$ref": "#/definitions/TopLevelSpec"}, load_schema())
 
 
+def test_layers_agree_whether_a_channel_has_a_legend(many: Evidence) -> None:
+    """Vega-Lite takes one legend a channel, warns of a second, and may drop both."""
+    for figure in draw(many).figures:
+        assert disagreeing(figure.spec) == [], figure.name
+    odd = {"layer": [{"encoding": {"color": {"legend": None}}}, {"encoding": {"color": {"legend": {}}}}]}
+    assert disagreeing({"hconcat": [odd]}) == ["color"]
+
+
+def disagreeing(spec: Any) -> list[str]:
+    """The channels of layered views that have a legend in one layer and none in another."""
+    if isinstance(spec, list):
+        return [channel for child in spec for channel in disagreeing(child)]
+    if not isinstance(spec, Mapping):
+        return []
+    found: dict[str, set[bool]] = {}
+    for layer in spec.get("layer", []):
+        for channel, encoding in layer.get("encoding", {}).items():
+            if isinstance(encoding, dict) and "legend" in encoding:
+                found.setdefault(channel, set()).add(encoding["legend"] is None)
+    odd = [channel for channel, ways in found.items() if len(ways) > 1]
+    return odd + [channel for child in spec.values() for channel in disagreeing(child)]
+
+
 def check(figure: Figure) -> None:
     assert re.fullmatch(r"[a-z0-9-]+", figure.name)
     assert figure.caption.endswith(".") and figure.title and figure.alt
     assert set(figure.about) >= {"model", "data"}
     assert "config" not in figure.spec
     assert all("encoding" in view for view in views(dict(figure.spec)))
+
+
+def test_a_chart_of_speed_does_not_say_where_a_bundle_lies() -> None:
+    lines = [Timing("onnxruntime", what, 1, 0.002, 0.003, 500.0, 1e6, 9) for what in WHOLE]
+    drawn = speed_figure(lines, "/home/somebody/flowers")
+    assert drawn.title == drawn.spec["title"]["text"] == "flowers"
+    assert "somebody" not in text(drawn.spec)
+    assert speed_figure(lines, "joint-net-s1").title == "joint-net-s1"
 
 
 def test_order_of_trials_and_repetition_change_nothing(many: Evidence) -> None:
@@ -349,7 +415,7 @@ def test_a_strategy_has_one_color_in_every_figure(many: Evidence) -> None:
     known = {label: style.color for label, style in styles(many.strategies).items()}
     for figure in draw(many).figures:
         for view in views(dict(figure.spec)):
-            for channel in ("color", "fill"):
+            for channel in ("color", "fill", "stroke"):
                 scale = view["encoding"].get(channel, {}).get("scale", {})
                 for label, color in zip(scale.get("domain", []), scale.get("range", []), strict=False):
                     if label in known:

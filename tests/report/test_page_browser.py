@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
-from page_contents import NASTY
+from page_contents import NASTY, STRATEGIES, contents, numbers, write
+from PIL import Image
 
 from chromium import axe, blank
+from offramp.report.model import Column, Table
 
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
@@ -150,6 +156,48 @@ def test_the_answer_is_on_the_first_screen(browser: Any, made_up: Path) -> None:
         "(w) => w.scrollWidth > w.clientWidth).length"
     )
     assert browser.execute_script(cut) == 0
+
+
+def test_the_first_table_fits_a_phone(browser: Any, tmp_path: Path) -> None:
+    """Accuracy at equal compute has five columns of one number each."""
+    rows = pd.DataFrame({"strategy": [*STRATEGIES, "pretrained-branch"]})
+    shown = [Column("strategy", "strategy")]
+    for k, macs in enumerate(("28.3 M", "47.1 M", "65.8 M", "84.6 M", "103 M")):
+        rows[f"at_{k}"] = 0.876
+        shown.append(Column(f"at_{k}", f"{macs} MACs", "percent", 1))
+    equal = Table("equal", "answer", "Accuracy at equal compute", "Mean.", rows, shown)
+    page = tmp_path / "page"
+    list(write(replace(contents(), tables=[equal], first=["equal"]), numbers(), page, (), 0))
+    show(browser, page, 390)
+    across = (
+        "const w = document.querySelector('.first .wide');"
+        "return [w.scrollWidth - w.clientWidth, w.querySelector('th.n').offsetHeight]"
+    )
+    over, height = browser.execute_script(across)
+    assert over <= 0
+    assert height < 3 * 24  # two lines: a number stays with its unit
+
+
+def test_what_must_be_scrolled_to_is_shaded_at_its_edge(browser: Any, made_up: Path) -> None:
+    show(browser, made_up, at="#table-wide-resnet18")
+    edge = (
+        "const w = document.querySelector('#table-wide-resnet18 .wide');"
+        "w.scrollIntoView({ behavior: 'instant', block: 'center' }); w.scrollLeft = arguments[0];"
+        "const r = w.getBoundingClientRect();"
+        "return [w.scrollWidth > w.clientWidth, r.right, r.top, r.bottom, innerWidth]"
+    )
+
+    def ink(left: int) -> float:
+        """How dark the last column of pixels is, most of it."""
+        over, right, top, bottom, width = browser.execute_script(edge, left)
+        assert over and right < width
+        picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("L")
+        last = int(right) - 1
+        column = np.asarray(picture.crop((last, max(60, int(top)), last + 1, int(bottom))))
+        return 255.0 - float(np.median(column))
+
+    assert ink(0) > 20
+    assert ink(10**6) < 5
 
 
 def test_filters_choose_the_first_figure(browser: Any, made_up: Path) -> None:

@@ -37,12 +37,15 @@ def test_texts_and_boxes_lie_inside() -> None:
     for name, strategy in STRATEGIES.items():
         drawn = ElementTree.fromstring(picture(strategy(4), 4, name))
         width, height = (float(drawn.get(side) or 0) for side in ("width", "height"))
+        assert width <= 350  # a phone's: scaled down, its words could not be read
         for box in drawn.iter(f"{SVG}rect"):
             if box.get("x") is not None:
                 right = float(box.get("x") or 0) + float(box.get("width") or 0)
                 assert 0 < right <= width and float(box.get("y") or 0) + 12 <= height
         for text in drawn.iter(f"{SVG}text"):
             assert 0 < float(text.get("y") or 0) <= height
+            if text.get("text-anchor") is None:
+                assert float(text.get("x") or 0) + 5.5 * len(text.text or "") <= width
 
 
 def test_what_a_reader_cannot_see_is_said() -> None:

@@ -24,6 +24,7 @@ def test_a_figure_is_saved_in_every_format(figure: Figure, tmp_path: Path) -> No
         f"time-total-net-images.{k}" for k in ("svg", "pdf", "png", "json")
     ]
     svg, pdf, png, spec = (p.read_bytes() for p in paths)
+    assert svg.partition(b">")[2].startswith(b'<rect width="100%" height="100%" fill="white"/>')
     assert svg.startswith(b"<svg") and b"separate" in svg and b"training time" in svg
     assert pdf.startswith(b"%PDF-") and b"%%EOF" in pdf[-10:]
     with Image.open(paths[2]) as image:

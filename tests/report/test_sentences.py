@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_curves() -> None:
 def test_a_goal_with_a_winner() -> None:
     text = sentence(advice("accuracy", facts(1, FOUR, BETTER)))
     assert text.startswith("For accuracy: joint (test accuracy, mean over exits 7")
-    assert "; better than every other, p at most " in text and text.endswith(", 5 seeds.")
+    assert "). Better than every other, p at most " in text and text.endswith(", 5 seeds.")
     assert sentence(advice("accuracy", facts(1, FOUR, BETTER)), several=True).startswith(
         "For accuracy on cifar100: joint"
     )
@@ -66,12 +67,12 @@ def test_a_goal_with_no_winner_names_none() -> None:
     assert text.endswith(" points would have been found in 80 % of such runs.")
     fast = sentence(advice("latency", facts(2, FOUR, EQUAL), 0.6))
     assert "no significant difference between any of 4 strategies (per image " in fast
-    assert ", for 60.0 % on test); " in fast and "points at equal compute would have been found" in fast
+    assert ", for 60.0 % on test). " in fast and "points at equal compute would have been found" in fast
 
 
 def test_a_goal_with_some_that_are_alike() -> None:
     text = sentence(advice("accuracy", facts(1, FOUR, WORSE)))
-    assert "; no significant difference from " in text and "joint" not in text
+    assert "). No significant difference from " in text and "joint" not in text
     assert "would have been found" in text
 
 
@@ -80,12 +81,12 @@ def test_who_may_reach_a_target_is_open() -> None:
     best = max(a.right[:, -1].mean() for k, a in known.answers.items() if k[2] == "separate")
     text = sentence(advice("latency", known, float(best)))
     assert text.startswith("For few MACs at inference: joint (per image ")
-    assert "whether " in text and text.endswith(" can reach it is open.")
+    assert ". Whether " in text and re.search(r" can reach \d\d\.\d % is open\.$", text)
 
 
 def test_who_alone_reaches_a_target_is_told_so() -> None:
     text = sentence(advice("latency", facts(1, FOUR, BETTER), 0.85))
-    assert text.endswith("distillation, separate and two-stage do not reach it.")
+    assert text.endswith("distillation, separate and two-stage do not reach 85.0 %.")
 
 
 @pytest.mark.parametrize("measured", [True, False])
@@ -97,15 +98,15 @@ def test_costs(measured: bool) -> None:
         known = replace(known, numbers=replace(known.numbers, phases=phases))
     text = sentence(advice("training-time", known))
     assert text.startswith("For short training: joint (training time as the paper runs it ")
-    assert text.endswith("estimated, not tested.") is not measured
-    assert ("better than every other" in text) is measured
+    assert text.endswith(". Estimated, not tested.") is not measured
+    assert (". Better than every other" in text) is measured
 
 
 def test_a_balance_of_all() -> None:
     cheap = Planted(seconds={"joint": -60}, meters={"joint": -60})
     text = sentence(advice("balanced", facts(1, FOUR, BETTER, cheap)))
     assert text.startswith("For a balance of all: joint (distance from the best ")
-    assert "better than every other" in text
+    assert ". Better than every other" in text
 
 
 def test_memory_is_told_in_the_unit_that_fits() -> None:

@@ -105,10 +105,15 @@ class Fitted:
         )
 
     def __repr__(self) -> str:
-        return f"{self._title}\n{self.table().to_string(formatters=_FORMATS)}"
+        return f"{self._title}\n{self._shown.to_string(formatters=_FORMATS)}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{html(self._title)}</p>{self.table().to_html(formatters=_FORMATS)}"
+        return f"<p>{html(self._title)}</p>{self._shown.to_html(formatters=_FORMATS)}"
+
+    @property
+    def _shown(self) -> pd.DataFrame:
+        """The table, `exit` in one row with the other titles: below them it has a row for itself."""
+        return self.table().rename_axis(index=None, columns="exit")
 
     @property
     def _title(self) -> str:

@@ -58,10 +58,11 @@ def chosen(courses: Sequence[Course], wanted: Wanted, sort: Column) -> list[dict
 
 def show_trials(rows: Iterable[Mapping[str, Any]]) -> None:
     """A line each."""
-    listing = table(["trial", "finished"], ["seed", "phases", "test, %"])
+    listing = []
     for row in rows:
         accuracies = " ".join(f"{100 * value:.1f}" for value in row["accuracy"]) or "-"
         phases = f"{row['phases_finished']}/{row['phases']}"
         when = (row["finished"] or "-").partition("+")[0].replace("T", " ")
-        listing.add_row(row["trial"], when, str(row["seed"]), phases, accuracies)
-    show(listing, "", "test: accuracy of each exit, the final one last.")
+        listing.append((row["trial"], when, str(row["seed"]), phases, accuracies))
+    shown = table(["trial", "finished"], ["seed", "phases", "test, %"], listing)
+    show(shown, "", "test: accuracy of each exit, the final one last.")

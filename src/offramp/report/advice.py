@@ -100,7 +100,8 @@ def _measured(advice: Advice) -> bool:
 
 
 def sentence(advice: Advice, several: bool = False) -> str:
-    """What one goal comes to. several: there is more than one data set, so it is named."""
+    """What one goal comes to, a thing a sentence. several: there is more than one data set, so it is
+    named."""
     best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
@@ -114,7 +115,7 @@ def sentence(advice: Advice, several: bool = False) -> str:
     value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
     if advice.goal == "balanced":
         value = f"{value}; {advice.notes[0].rstrip('.')[:1].lower()}{advice.notes[0].rstrip('.')[1:]}"
-    return f"{start}{best.name} ({value}); {sure(advice)}{_shown(advice)}{_left_out(advice)}."
+    return f"{start}{best.name} ({value}). {_begun(sure(advice))}{_shown(advice)}{_left_out(advice)}."
 
 
 def _left_out(advice: Advice) -> str:
@@ -123,9 +124,16 @@ def _left_out(advice: Advice) -> str:
         return ""
     misses = [out.name for out in advice.ruled_out if out.why.startswith("it reaches")]
     unsure = [out.name for out in advice.ruled_out if out.why.startswith(OPEN)]
-    parts = [f"{listed(misses)} {'does' if len(misses) == 1 else 'do'} not reach it"] if misses else []
-    parts += [f"whether {listed(unsure)} can reach it is open"] if unsure else []
-    return "".join(f"; {part}" for part in parts)
+    target = f"{100 * advice.target:.1f} %"
+    do = "does" if len(misses) == 1 else "do"
+    parts = [f"{listed(misses)} {do} not reach {target}"] if misses else []
+    parts += [f"Whether {listed(unsure)} can reach {target} is open"] if unsure else []
+    return "".join(f". {part}" for part in parts)
+
+
+def _begun(words: str) -> str:
+    """As a sentence begins."""
+    return words[:1].upper() + words[1:]
 
 
 def title(advice: Advice) -> str:
@@ -179,13 +187,13 @@ def compared(made: Sequence[Level], place: str = "") -> str:
     if crossed := [f"{a} and {b}" for a, b in crossings(made)]:
         parts.append(f"curves that cross: {', '.join(crossed)}")
     first, *rest = parts
-    words = ". ".join([first, *(part[:1].upper() + part[1:] for part in rest)])
+    words = ". ".join([first, *map(_begun, rest)])
     return f"At equal compute{where}, by MACs of an image (test accuracy, adjusted p < 0.05): {words}."
 
 
 def _found(difference: str) -> str:
     """A difference that would probably have been found."""
-    return f"; a difference of {difference} would have been found in {100 * POWER:.0f} % of such runs"
+    return f". A difference of {difference} would have been found in {100 * POWER:.0f} % of such runs"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -77,7 +77,7 @@ def _lines(frame: pd.DataFrame, labels: list[str], field: str, axis: str, more: 
     line = {"type": "line", "strokeWidth": 1.6}
     point = {"type": "point", "filled": True, "opacity": 1, "size": 44}
     layers = [
-        marks(rows, line, x=x, y=y, color=color(labels, None), strokeDash=dash(labels, None)),
+        marks(rows, line, x=x, y=y, stroke=color(labels, None), strokeDash=dash(labels, None)),
         marks(rows, point, x=x, y=y, color=color(labels), shape=shape(labels), tooltip=told),
     ]
     return panel(layers, WIDE, HIGH)

@@ -159,7 +159,8 @@ def unit(largest: float, shown: str) -> Unit:
 
 
 def color(labels: Iterable[str], legend: str | None = "circle") -> Json:
-    """Strategies by color. legend: the symbol in it, such as `stroke`; None for no legend."""
+    """Strategies by color. legend: the symbol in it, such as `stroke`; None for no legend: then beside
+    layers that have one give it as `stroke` or `fill`, as Vega-Lite takes one legend a channel."""
     return _styled(labels, lambda style: style.color, legend)
 
 

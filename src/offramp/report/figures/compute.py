@@ -111,7 +111,7 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
         curve[["strategy", "threshold", "at", "macs", "value"]],
         {"type": "line", "strokeWidth": 1.4},
         **{"x": x, "y": y, "order": {"field": "at", "type": "quantitative"}},
-        **{"color": color(labels, None), "strokeDash": chart.dash(labels, None)},
+        **{"stroke": color(labels, None), "strokeDash": chart.dash(labels, None)},
         tooltip=tips(("strategy", "strategy"), ("threshold", "threshold"), *told),
     )
     right = pd.DataFrame({"macs": [edge[1]], "value": [best["value"].max()]})
@@ -135,7 +135,7 @@ def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Jso
     told = tips(("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to"))
     rule = {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8, "clip": True}
     columns = ["strategy", "exit", "macs", "low", "high"]
-    seen: Json = {**ranges, "color": color(labels, None), "tooltip": told}
+    seen: Json = {**ranges, "stroke": color(labels, None), "tooltip": told}
     return [
         marks(mine[columns], {**rule, "xOffset": float(pixels)}, **seen)
         for pixels, mine in ordered.groupby(beside, sort=True)

@@ -27,7 +27,10 @@ from offramp.report.figures.chart import (
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
-PANEL = (WIDTH - 66) // 2
+PANEL = (WIDTH - 84) // 2
+# Vertical axes by whether they are the left one. Labels have the same room in every row, so that panels
+# stand below each other; empty ones are as high as those at the left, so that titles stand in a line.
+AXES: dict[bool, Json] = {True: {"minExtent": 34}, False: {"labelExpr": "''", "ticks": False}}
 POINTS = 80  # a line: two pixels apart
 RUNNING = "Lines of train are running means over an epoch, in train mode (dropout on)."
 EVALUATED = "Dots are the training split in eval mode after the last epoch: what the network can do."
@@ -187,7 +190,7 @@ def _pair(
         y: Json = {
             "title": metric.axis if left else None,
             "scale": _scale(metric, low, high),
-            "axis": {"labels": left, "ticks": left, **_ticks(metric, low, high)},
+            "axis": {**AXES[left], **_ticks(metric, low, high)},
         }
         x = number(
             "step",
@@ -215,12 +218,16 @@ def _pair(
             ends = ends.assign(value=ends["value"] * metric.factor)
             dot = {"type": "point", "filled": True, "size": 18}
             place = {"x": x, "y": number("value", **y)}
-            layers.append(marks(ends, dot, **place, color=color(group.strategies, None)))
+            layers.append(marks(ends, dot, **place, fill=color(group.strategies, None)))
         word = "train (running)" if left else split
         label = f"{title} · {word}" if title else word
         lines = one("one line", coinciding(rows))
         panels.append(panel(layers, PANEL, 88, label if first or title or lines else "", lines))
-    return {"hconcat": panels, "spacing": 8, "resolve": {"scale": {"y": "shared"}}}
+    # Flush: the labels of the last row's ticks, which stand out, move no panel of it.
+    return {
+        **{"hconcat": panels, "spacing": 14, "bounds": "flush"},
+        "resolve": {"scale": {"y": "shared"}},
+    }
 
 
 def _scale(metric: Metric, low: float, high: float) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +15,11 @@ COLORS = ("#8c8c8c", "#b07c2a", "#1f6fb2")
 
 
 def speed_figure(lines: Sequence[Timing], name: str) -> Figure:
-    """Milliseconds an image of the plain network, of one that nothing leaves, and of the policy."""
+    """Milliseconds an image of the plain network, of one that nothing leaves, and of the policy.
+
+    name: of the trial, or a bundle's folder, of which the last part is shown: the rest is private.
+    """
+    title = Path(name).name
     caption = (
         "Milliseconds an image, by engine and number of images at once. Bars: typical, which for single "
         "images under a policy is the mean; ticks: the 95th percentile. Shorter is better."
@@ -22,7 +27,7 @@ def speed_figure(lines: Sequence[Timing], name: str) -> Figure:
     fastest = max((line for line in lines if line.what in WHOLE), key=lambda line: line.rate)
     where = f"{fastest.what}, {fastest.engine}, batch {fastest.batch}"
     alt_text = f"Bars of time an image; the shortest is {where}."
-    return Figure("speed", "more", name, caption, alt_text, spec(_chart(lines, name)))
+    return Figure("speed", "more", title, caption, alt_text, spec(_chart(lines, title)))
 
 
 def _chart(lines: Sequence[Timing], title: str) -> Json:

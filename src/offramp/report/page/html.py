@@ -167,6 +167,11 @@ def begun(caption: str) -> tuple[str, str]:
     return first, ""
 
 
+def bound(title: str) -> str:
+    """A column's title whose units stay on the line of what they are of: `28.3 M`, `written, s`."""
+    return re.sub(r"(?<=\d) (?=[kMGT]\b)|(?<=,) (?=\S{1,2}$)", "\N{NO-BREAK SPACE}", title)
+
+
 @functools.cache
 def _template() -> Any:
     environment = Environment(
@@ -180,6 +185,7 @@ def _template() -> Any:
     environment.filters["packed"] = _packed
     environment.filters["colored"] = both_colors
     environment.filters["begun"] = begun
+    environment.filters["bound"] = bound
     return environment.from_string(_file("page.html"))
 
 

@@ -55,8 +55,8 @@ def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:
 
 
 def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
-    """A specification's files, by format: without a background of their own, but for PNG's white. The
-    chart is laid out once: PDF and PNG are made from its SVG.
+    """A specification's files, by format: pictures on white, since a dark page would swallow their ink;
+    PDF without a ground, for paper and slides. The chart is laid out once, as SVG.
 
     The same figure gives the same bytes on one machine (its fonts decide where letters end), but for
     PDF, whose writer numbers its fonts in no fixed order.
@@ -64,18 +64,18 @@ def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
     import vl_convert  # a tenth of a second to load, which only drawing needs
 
     svg = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+    end = svg.index(">") + 1
+    paper = f'{svg[:end]}<rect width="100%" height="100%" fill="white"/>{svg[end:]}'
     found: dict[str, bytes] = {}
     for format in formats:
         if format == "json":
             found[format] = (spec + "\n").encode()
         elif format == "png":
-            end = svg.index(">") + 1
-            paper = f'{svg[:end]}<rect width="100%" height="100%" fill="white"/>{svg[end:]}'
             found[format] = bytes(vl_convert.svg_to_png(paper, scale=SCALE))
         elif format == "pdf":
             found[format] = bytes(vl_convert.svg_to_pdf(svg))
         else:
-            found[format] = svg.encode()
+            found[format] = paper.encode()
     return found
 
 

@@ -9,7 +9,8 @@ from offramp.escape import html
 from offramp.parts import Part, path
 from offramp.phase import Init, Phase, Program, check, describe
 
-LABELS, COLUMN, LINE, MARGIN = 270, 74, 15, 14  # pixels: labels' width, a segment's, a line's height
+COLUMN, LINE, MARGIN = 74, 15, 14  # pixels: a segment's width, a line's height
+WIDTH = 340  # pixels, at least: a phone's, where words beside the boxes would be too small to read
 BOX, HEAD = (56, 24), (34, 16)  # of a segment, of a head
 INK, SOFT, PAPER = "#1a1a1a", "#595959", "#ffffff"
 FILLS = {"trains": "#1f5fbf", "frozen": "#cfd6de", "unread": PAPER}
@@ -34,12 +35,13 @@ def picture(program: Program, exits: int, title: str) -> str:
     for phase in program:
         words = _words(phase)
         rows += _row(phase, words, exits, top)
-        top += max(HEAD[1] + BOX[1] + 26, LINE * (len(words) + 1) + 14)
-    width = LABELS + COLUMN * exits + 2 * MARGIN
+        top = _boxes(words, top) + HEAD[1] + BOX[1] + 30
+    width = max(WIDTH, COLUMN * exits + 2 * MARGIN)
+    height = top + 2 * LINE + MARGIN
     said = "; ".join(f"{phase.name} trains {_parts(phase)}" for phase in program)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top + 30}" width="{width}" '
-        f'height="{top + 30}" role="img" font-family="Helvetica, Arial, sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" font-family="Helvetica, Arial, sans-serif" font-size="12">',
         f"<title>{html(title)}</title>",
         f"<desc>{html(said)}</desc>",
         f'<rect width="100%" height="100%" rx="6" fill="{PAPER}"/>',
@@ -62,6 +64,11 @@ def _words(phase: Phase) -> list[str]:
     return lines
 
 
+def _boxes(words: list[str], top: int) -> int:
+    """Where a phase's boxes begin, below its name and these words."""
+    return top + LINE * (len(words) + 1) + 8
+
+
 def _parts(phase: Phase) -> str:
     return " and ".join(str(part) for part in sorted(phase.trained))
 
@@ -72,11 +79,12 @@ def _row(phase: Phase, words: list[str], exits: int, top: int) -> Iterator[str]:
     for number, line in enumerate(words, start=1):
         y = top + 14 + LINE * number
         yield _text(MARGIN, y, line)
+    top = _boxes(words, top)
     read = {part for k in phase.exits for part in path(k)}
     fresh = {part for parts, init in phase.init for part in parts if init is Init.FRESH}
     for k in range(1, exits + 1):
         segment, head = Part("segment", k), Part("head", k)
-        middle, bottom = LABELS + COLUMN * k - COLUMN / 2 + MARGIN, top + HEAD[1] + 12
+        middle, bottom = MARGIN + COLUMN * (k - 0.5), top + HEAD[1] + 12
         if k > 1:
             yield _line(
                 middle - COLUMN + BOX[0] / 2,
@@ -131,6 +139,6 @@ def _legend(top: int) -> Iterator[str]:
             f'stroke="{SOFT}" stroke-width="0.8"{dash}/>'
         )
         yield _text(x + 24, top + 16, words)
-        x += 40 + 7 * len(words)
-    yield _text(x, top + 16, "L1 …: layers; 1 …, FE: exits")
+        x += 36 + 6 * len(words)
+    yield _text(MARGIN, top + 16 + LINE, "L1 …: layers; 1 …, FE: exits")
     yield "</g>"

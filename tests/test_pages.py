@@ -1,0 +1,87 @@
+"""Pages of the documentation, as their readers see them."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from offramp.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = (
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("[dn]*/*.md")),
+    ROOT / "docs" / "results" / "README.md",
+)
+COLUMN = 96  # letters of code beside each other, on the site and on a code host
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_code_is_cut(page: Path) -> None:
+    assert too_long(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_long_line_would_be_seen() -> None:
+    long = "x" * (COLUMN + 1)
+    assert too_long(f"{long}\n\n    {long}\n\n```python\n{long}\n```\n{long}\n") == [long, long]
+    assert too_long(f"    {long[1:]}\n") == []
+
+
+def too_long(text: str) -> list[str]:
+    """The lines of code, indented or fenced, that a column cuts."""
+    found, fenced = [], False
+    for line in text.splitlines():
+        if re.match(r"\s*(```|~~~)", line):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            code = line if fenced else line[4:]
+            found += [code] if len(code) > COLUMN else []
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
+    assert [line for line in commands(page.read_text(encoding="utf-8")) if not known(line)] == []
+
+
+def test_commands_that_do_not_exist_would_be_seen() -> None:
+    text = "Ask `offramp runs x` or:\n\n    $ offramp run a.yaml --sets b \\\n        --dry  # --no\n"
+    shown = [*commands(text)]
+    assert shown == ["offramp run a.yaml --sets b --dry", "offramp runs x"]
+    assert not any(map(known, shown))
+    assert known("offramp store copy a b") and known("offramp run a.yaml --dry-run -q")
+
+
+def commands(text: str) -> Iterator[str]:
+    """Every call of offramp on a page, without its comment."""
+    whole = re.sub(r"\\\n\s*", "", text)
+    for line in re.findall(r"^\s+(?:\$ )?(offramp [a-z].*)$", whole, re.MULTILINE):
+        yield re.split(r"\s+#\s", line)[0].strip()
+    yield from re.findall(r"`(offramp [a-z][^`]*)`", whole)
+
+
+@functools.cache
+def offramp() -> Any:
+    """The command line, put together once."""
+    return get_command(app)
+
+
+def known(line: str) -> bool:
+    """Whether there is such a command, with such options."""
+    words = shlex.split(line.replace("…", ""))[1:]
+    command = offramp()
+    while hasattr(command, "commands"):
+        if not words or words[0] not in command.commands:
+            return not words
+        command = command.commands[words.pop(0)]
+    options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    return given <= options | {"--help", "-h"}
