@@ -1,8 +1,8 @@
 """What the predictor adds to a network for a single image that goes all the way.
 
 Contenders are the network called for the answers of all its exits, and the predictor with thresholds
-that no image reaches, so that every exit's score is computed. They answer in turns, image by image, in one
-process; the ratio is the bare call's time over the predictor's.
+that no image reaches, so that the score of every exit is computed. They answer in turns, image by image,
+in one process; the ratio is the bare call's time over the predictor's.
 """
 
 from __future__ import annotations
