@@ -100,6 +100,8 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
         ("ensemble", (None, 0.0, None), [1, 2]),
         ("confidence", (0.0, 0.5, None), [1]),
         ("margin", (0.5, 0.0, None), [1, 2]),
+        ("gate", (0.5, 0.6, None), [1, 2, 3]),
+        ("gate", (None, 0.5, None), [2, 3]),
     ],
 )
 def test_every_policy_and_only_the_heads_it_needs(
