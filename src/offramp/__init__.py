@@ -29,7 +29,7 @@ if _typing.TYPE_CHECKING:
     from offramp.infer.predictor import Prediction, Predictor
     from offramp.nets import ExitNetwork, attach
     from offramp.parts import backbone, head, heads, segment, segments
-    from offramp.phase import BEFORE, CE, KD, LIVE, MSE, Init, Phase, Survivors, Unsolved
+    from offramp.phase import BEFORE, CE, KD, LIVE, MSE, Gated, Gates, Init, Phase, Survivors, Unsolved
     from offramp.policy.policy import Calibration, Policy
     from offramp.recipe import Recipe
 
@@ -48,6 +48,8 @@ __all__ = [
     "ExitNetwork",
     "Exported",
     "Fitted",
+    "Gated",
+    "Gates",
     "Init",
     "OfframpError",
     "Phase",
@@ -83,7 +85,19 @@ _HOMES = {
     "infer.predictor": ("Prediction", "Predictor"),
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),
-    "phase": ("BEFORE", "CE", "KD", "LIVE", "MSE", "Init", "Phase", "Survivors", "Unsolved"),
+    "phase": (
+        "BEFORE",
+        "CE",
+        "KD",
+        "LIVE",
+        "MSE",
+        "Gated",
+        "Gates",
+        "Init",
+        "Phase",
+        "Survivors",
+        "Unsolved",
+    ),
     "policy.policy": ("Calibration", "Policy"),
     "recipe": ("Recipe",),
 }

@@ -60,9 +60,11 @@ def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float 
 
 
 def gates_of(trained: trial.Trained, score: str) -> gates.Gates | None:
-    """Learned on validation, as calibration does."""
+    """The trial's own, or learned on validation, as calibration does."""
     if not scoring.SCORES[score].learned:
         return None
+    if trained.gates is not None:
+        return trained.gates
     rows = trained.validation
     return gates.learned(rows.logits, rows.labels, gates.shares(trained.costs))
 

@@ -123,6 +123,16 @@ def test_every_policy_and_only_the_heads_it_needs(
     )
 
 
+def test_a_trial_is_left_by_the_gates_that_it_learned(pictures: np.ndarray, tmp_path: Path) -> None:
+    store = digits_store(tmp_path / "runs", ("gated",))
+    rule = halving(store, "gated", "gate")
+    assert rule.gates == trial.read(store, "gated").gates
+    export_to(tmp_path / "b", store, rule, Asked(measure=False))
+    bundle = check_answers(tmp_path / "b", store, rule, pictures)
+    assert [stage.gate for stage in bundle.stages] == list(rule.gates or ())
+    assert len(set(bundle.predict(pictures).exits.tolist())) > 1
+
+
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:
     rule = policy_of(store, "joint", "confidence", (0.0, 0.5, None))
     with pytest.raises(OfframpError, match=r"every image leaves at exit 1, .* --anyway") as caught:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from offramp import device as devices
 from offramp.data import bounds, order
+from offramp.engine.gates import gating
 from offramp.engine.images import Images
 from offramp.engine.looks import reads_cached
 from offramp.engine.losses import objective
@@ -183,7 +184,8 @@ def evaluate(
             class_weights = images.class_weights(trainee.node.recipe)
             node = trainee.node
             treated = (class_weights, 0.0, node.sample_weights)
-            loss = objective(node.terms, logits, teacher, labels, *treated)
+            gates = gating(trainee.net, logits) if node.gated else None
+            loss = objective(node.terms, logits, teacher, labels, *treated, gates)
             found = measured(node.exits, loss, logits, labels)
             tallies[trainee.node.key].add(found, len(labels))
     for tally in tallies.values():

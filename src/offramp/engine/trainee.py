@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from offramp.engine.gates import gating
 from offramp.engine.losses import objective
 from offramp.engine.passes import Logits
 from offramp.engine.ranks import ALONE, Ranks
@@ -86,7 +87,8 @@ class Trainee:
 
 def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
     """A trainee at its start: exactly the trained parts take gradients, in the optimizer's order of
-    parts; all else is frozen and in eval mode."""
+    parts; all else is frozen and in eval mode. A network without gates is copied where they train."""
+    net = net.gated() if node.gated else net
     net.requires_grad_(False)
     net.eval()
     parameters = [p for part in sorted(node.trained) for p in net.parameters_of(part)]
@@ -164,7 +166,8 @@ def step(
     node = trainee.node
     smoothing = node.recipe.label_smoothing
     treated = (class_weights, smoothing, node.sample_weights)
-    loss = objective(node.terms, logits, teacher, labels, *treated)
+    gates = gating(trainee.net, logits) if node.gated else None
+    loss = objective(node.terms, logits, teacher, labels, *treated, gates)
     trainee.optimizer.zero_grad(set_to_none=True)
     (loss if ranks.count == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
     found = measured(node.exits, loss.detach(), logits, labels) * (weight > 0)

@@ -152,6 +152,7 @@ def _manifest(
         final={str(k): tuple(stored.PartSource(**plain(source)) for source in way) for k, way in final},
         owners=tuple(trial.resolved.owners),
         carry=trial.resolved.carry,
+        **({"gates": tuple(net.gates[k - 1] for k in exits)} if any(net.gates) else {}),
         macs=tuple(exit_macs(net, exits[: i + 1]) for i in range(len(exits))),
         backbone_macs=net.plain_macs,
         part_macs=part_macs(net),
