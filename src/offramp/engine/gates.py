@@ -26,7 +26,8 @@ def statistics(logits: Tensor) -> Tensor:
     """`offramp.policy.scoring.statistics` of finite logits: [B, C] → [B, 4]."""
 
     def sure(odds: Tensor) -> Tensor:
-        return (1 - torch.special.entr(odds).sum(1) / math.log(odds.shape[1])).clamp(min=0)
+        entropy: Tensor = torch.special.entr(odds).sum(1)
+        return (1 - entropy / math.log(odds.shape[1])).clamp(min=0)
 
     odds = logits.softmax(1)
     first, second = odds.topk(2, dim=1).values.unbind(1)

@@ -88,7 +88,7 @@ def of_network(
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
     """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
-    splits = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
+    splits: Any = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
     for one, other in combinations(SPLITS, 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
             raise OfframpError(

@@ -138,6 +138,9 @@ def _manifest(
     exits = list(trial.resolved.final)
     final, augment = trial.resolved.final.items(), data.augment
     changed = {} if augment is None else plain(augment.changes)
+    rare: dict[str, Any] = dict(_search(study, trial.label))
+    if any(net.gates):
+        rare["gates"] = tuple(net.gates[k - 1] for k in exits)
     return stored.Manifest(
         strategy=trial.label,
         program=trial.strategy.name,
@@ -152,7 +155,6 @@ def _manifest(
         final={str(k): tuple(stored.PartSource(**plain(source)) for source in way) for k, way in final},
         owners=tuple(trial.resolved.owners),
         carry=trial.resolved.carry,
-        **({"gates": tuple(net.gates[k - 1] for k in exits)} if any(net.gates) else {}),
         macs=tuple(exit_macs(net, exits[: i + 1]) for i in range(len(exits))),
         backbone_macs=net.plain_macs,
         part_macs=part_macs(net),
@@ -175,7 +177,7 @@ def _manifest(
         execution=stored.ExecutionRecord(**study.execution.model_dump(mode="json")),
         numerics=stored.NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),
-        **_search(study, trial.label),
+        **rare,
     )
 
 
