@@ -29,7 +29,20 @@ if _typing.TYPE_CHECKING:
     from offramp.infer.predictor import Prediction, Predictor
     from offramp.nets import ExitNetwork, attach
     from offramp.parts import backbone, head, heads, segment, segments
-    from offramp.phase import BEFORE, CE, KD, LIVE, MSE, Features, Init, Phase, Survivors, Unsolved
+    from offramp.phase import (
+        BEFORE,
+        CE,
+        KD,
+        LIVE,
+        MSE,
+        Features,
+        Gated,
+        Gates,
+        Init,
+        Phase,
+        Survivors,
+        Unsolved,
+    )
     from offramp.policy.policy import Calibration, Policy
     from offramp.recipe import Recipe
 
@@ -49,6 +62,8 @@ __all__ = [
     "Exported",
     "Features",
     "Fitted",
+    "Gated",
+    "Gates",
     "Init",
     "OfframpError",
     "Phase",
@@ -84,7 +99,20 @@ _HOMES = {
     "infer.predictor": ("Prediction", "Predictor"),
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),
-    "phase": ("BEFORE", "CE", "KD", "LIVE", "MSE", "Features", "Init", "Phase", "Survivors", "Unsolved"),
+    "phase": (
+        "BEFORE",
+        "CE",
+        "KD",
+        "LIVE",
+        "MSE",
+        "Features",
+        "Gated",
+        "Gates",
+        "Init",
+        "Phase",
+        "Survivors",
+        "Unsolved",
+    ),
     "policy.policy": ("Calibration", "Policy"),
     "recipe": ("Recipe",),
 }

@@ -123,13 +123,37 @@ class Features:
         check_fields(self)
 
 
-Term = CE | KD | MSE | Features
+@dataclass(frozen=True)
+class Gates:
+    """The gates of all exits but the last of `exits` learn where an image is best left.
+
+    An image's best exit is the one of least cross-entropy + cost · (MACs up to there / MACs up to the
+    last). A gate sees four statistics of its exit's answer, without a gradient to it, and learns by
+    binary cross-entropy whether the best exit is its own or an earlier one; leaving counts (stays /
+    leaves) times, over all gates of the batch. A gate trains with its head (JEI-DNN, arXiv 2310.09163).
+    Raises OfframpError for fewer than two exits, and a cost that is negative or not finite.
+
+    >>> from offramp import CE, Gated, Gates, Phase, heads
+    >>> loss = (CE(1), CE(2), Gates(exits=(1, 2, 3)))
+    >>> Phase("together", heads(1, 2), loss, sample_weights=Gated()).exits
+    (1, 2, 3)
+    """
+
+    exits: Annotated[tuple[Count, ...], Len(2)]
+    cost: Weight = 0.15
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+Term = CE | KD | MSE | Features | Gates
 Loss = tuple[Term, ...]
 
 
 def teachers(term: Term) -> tuple[int, ...]:
-    """The exits that a term learns from; none of a cross-entropy."""
-    if isinstance(term, CE):
+    """The exits that a term learns from; none of a cross-entropy, and of gates."""
+    if isinstance(term, CE | Gates):
         return ()
     return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
 
@@ -146,6 +170,11 @@ def adapters(loss: Loss) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(pair for pair in pairs if pair[0] != pair[1]))
 
 
+def _own(term: Term) -> tuple[int, ...]:
+    """The exits whose answers a term is about."""
+    return term.exits if isinstance(term, Gates) else (term.exit,)
+
+
 @dataclass(frozen=True)
 class Unsolved:
     """Weights of images: at each exit those count that no earlier one of the loss has solved.
@@ -157,7 +186,7 @@ class Unsolved:
 
     >>> from offramp import CE, Phase, Unsolved, heads, segments
     >>> everything = segments(1, 3) | heads(1, 3)
-    >>> Phase("gated", everything, (CE(1), CE(2), CE(3)), sample_weights=Unsolved()).exits
+    >>> Phase("together", everything, (CE(1), CE(2), CE(3)), sample_weights=Unsolved()).exits
     (1, 2, 3)
     """
 
@@ -189,7 +218,20 @@ class Survivors:
         check_fields(self)
 
 
-SampleWeights = Unsolved | Survivors
+@dataclass(frozen=True)
+class Gated:
+    """Weights of images: at each exit the probability by its gate that an image leaves there.
+
+    That is what the gate says, from 0 to 1, at most what the gates before left over; the final exit gets
+    the rest (JEI-DNN, arXiv 2310.09163).
+
+    >>> from offramp import CE, Gated, Gates, Phase, heads
+    >>> Phase("together", heads(1, 1), (CE(1), Gates((1, 2))), sample_weights=Gated()).exits
+    (1, 2)
+    """
+
+
+SampleWeights = Unsolved | Survivors | Gated
 
 BEFORE = "before training"
 """As a phase's `teacher`: the weights that the network had before training."""
@@ -202,8 +244,10 @@ def describe(loss: Loss) -> str:
     words = []
     for term in loss:
         weight = "" if term.weight == 1 else f"{term.weight:.4g}·"
-        taught = f"{','.join(map(str, teachers(term)))}→{term.exit}"
+        taught = f"{','.join(map(str, teachers(term)))}→{_own(term)[-1]}"
         match term:
+            case Gates():
+                words.append(f"{weight}Gates({','.join(map(str, term.exits))}, λ={term.cost:g})")
             case CE():
                 words.append(f"{weight}CE({term.exit})")
             case KD():
@@ -285,7 +329,7 @@ class Phase:
     def exits(self) -> tuple[int, ...]:
         """The exits of the network that trains which the loss reads, in order."""
         live = (k for term in self.terms if self.teacher == LIVE for k in teachers(term))
-        return tuple(sorted({*(term.exit for term in self.terms), *live}))
+        return tuple(sorted({*(k for term in self.terms for k in _own(term)), *live}))
 
     @property
     def scales(self) -> dict[Part, float]:
@@ -297,7 +341,21 @@ class Phase:
     def trained(self) -> Parts:
         """The parts that train and that the loss reaches."""
         stops = {part for part, factor in self.scales.items() if factor == 0}
-        return self.train & frozenset(p for term in self.terms for p in _reached(term.exit, stops))
+        reached = {part for term in self.terms for part in _reached_by(term, stops)}
+        return self.train & frozenset(reached)
+
+    @property
+    def gated(self) -> bool:
+        """Whether it asks the gates of exits."""
+        return isinstance(self.sample_weights, Gated) or any(isinstance(t, Gates) for t in self.terms)
+
+
+def _reached_by(term: Term, stops: Collection[Part]) -> Iterator[Part]:
+    """The parts that get a gradient of a term; of gates, the heads that they are part of."""
+    if isinstance(term, Gates):
+        yield from (Part("head", exit) for exit in term.exits[:-1])
+    else:
+        yield from _reached(term.exit, stops)
 
 
 def _reached(exit: int, stops: Collection[Part]) -> Iterator[Part]:
@@ -325,7 +383,12 @@ def check(program: Program, exits: int) -> None:
         if phase.name in seen:
             raise OfframpError(f"{where} appears twice; give each phase a name of its own")
         if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
-            raise OfframpError(f"{where} has no tuple of CE, KD, MSE and Features; write loss=(CE(1),)")
+            raise OfframpError(
+                f"{where} has no tuple of CE, KD, MSE, Features and Gates; write loss=(CE(1),)"
+            )
+        for term in phase.terms:
+            if isinstance(term, Gates) and list(term.exits) != sorted(set(term.exits)):
+                raise OfframpError(f"{where} has gates of exits {term.exits}; name each once, ascending")
         if not phase.terms:
             raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
         taught = {exit for term in phase.terms for exit in teachers(term)}
@@ -334,7 +397,7 @@ def check(program: Program, exits: int) -> None:
         if not numbers <= set(range(1, exits + 1)):
             raise OfframpError(f"{where} names an exit outside 1 to {exits}")
         # The features of the final exit are what its head reads, so they teach that head nothing.
-        deaf = all(isinstance(t, Features) for t in phase.terms if t.exit == exits)
+        deaf = all(isinstance(t, Features) for t in phase.terms if exits in _own(t))
         if not phase.trained - (head(exits) if deaf else frozenset()):
             raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
         if not all(0 <= factor < math.inf for factor in phase.scales.values()):
@@ -343,7 +406,8 @@ def check(program: Program, exits: int) -> None:
             )
         if phase.sample_weights is not None and not isinstance(phase.sample_weights, SampleWeights):
             raise OfframpError(
-                f"{where} weighs images by {phase.sample_weights!r}; give Unsolved() or Survivors()"
+                f"{where} weighs images by {phase.sample_weights!r}; give Unsolved(), Survivors() or "
+                "Gated()"
             )
         if phase.carry:
             _check_carry(phase, where, exits)

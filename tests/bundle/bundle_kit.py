@@ -10,7 +10,7 @@ import numpy as np
 
 from offramp.api.steps import finished
 from offramp.bundle.export import Asked, Exported, export
-from offramp.policy import scoring
+from offramp.policy import gates, scoring
 from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
@@ -47,7 +47,7 @@ def halving(store: Store, prefix: str, score: str = "confidence") -> Policy:
     """A policy by which about half of the calibration images leave at each exit that they reach."""
     trained = trial.read(store, prefix)
     logits = trained.calibration.logits
-    found = scoring.scores(score, logits)
+    found = scoring.scores(score, logits, None, gates_of(trained, score))
     early = [float(np.float32(np.median(found[:, i]))) for i in range(len(trained.exits) - 1)]
     return policy_of(store, prefix, score, (*early, None))
 
@@ -56,8 +56,18 @@ def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float 
     """A policy of those thresholds, as `offramp calibrate` keeps one."""
     trained = trial.read(store, prefix)
     made = Calibration(trained.id, trained.hash, len(trained.classes))
-    carry = trained.costs.carry
-    return Policy(score, trained.exits, tuple(thresholds), carry=carry, calibration=made)
+    carry, learned = trained.costs.carry, gates_of(trained, score)
+    return Policy(score, trained.exits, tuple(thresholds), carry=carry, calibration=made, gates=learned)
+
+
+def gates_of(trained: trial.Trained, score: str) -> gates.Gates | None:
+    """The trial's own, or learned on validation, as calibration does."""
+    if not scoring.SCORES[score].learned:
+        return None
+    if trained.gates is not None:
+        return trained.gates
+    rows = trained.validation
+    return gates.learned(rows.logits, rows.labels, gates.shares(trained.costs))
 
 
 QUICK = Asked(check=False, measure=False, anyway=True)

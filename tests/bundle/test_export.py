@@ -102,6 +102,8 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
         ("ensemble", (None, 0.0, None), [1, 2]),
         ("confidence", (0.0, 0.5, None), [1]),
         ("margin", (0.5, 0.0, None), [1, 2]),
+        ("gate", (0.5, 0.6, None), [1, 2, 3]),
+        ("gate", (None, 0.5, None), [2, 3]),
     ],
 )
 def test_every_policy_and_only_the_heads_it_needs(
@@ -155,6 +157,16 @@ def test_a_cascade_in_a_bundle(store: Store, pictures: np.ndarray, tmp_path: Pat
     seal(tmp_path / "b")
     with pytest.raises(BundleError, match="no stage before it gives"):
         Bundle(tmp_path / "b")
+
+
+def test_a_trial_is_left_by_the_gates_that_it_learned(pictures: np.ndarray, tmp_path: Path) -> None:
+    store = digits_store(tmp_path / "runs", ("gated",))
+    rule = halving(store, "gated", "gate")
+    assert rule.gates == trial.read(store, "gated").gates
+    export_to(tmp_path / "b", store, rule, Asked(measure=False))
+    bundle = check_answers(tmp_path / "b", store, rule, pictures)
+    assert [stage.gate for stage in bundle.stages] == list(rule.gates or ())
+    assert len(set(bundle.predict(pictures).exits.tolist())) > 1
 
 
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:

@@ -120,12 +120,12 @@ def photos_bundle(folder: Path) -> Path:
 
 
 SCORE = """
-const [address, rows, name, warmth, done] = arguments;
+const [address, rows, name, warmth, gates, done] = arguments;
 import(address + "network.js").then((made) => done(rows.map((row) => {
   let past = null;
   return row.map((exit, at) => {
     const logits = exit.map((value) => value === null ? NaN : value);
-    const [found, next] = made.score(name, logits, warmth[at], past);
+    const [found, next] = made.score(name, logits, warmth[at], past, gates[at]);
     past = next;
     return found === -Infinity ? null : found;
   });
@@ -138,14 +138,16 @@ def test_every_score_is_that_of_python(browser: Any) -> None:
     logits = np.random.default_rng(0).normal(0, 2, (60, 4, 3)).round(2)
     logits[::7, 1, 0] = np.nan
     warmth = (1.0, 0.5, 2.0, 1.0)
+    steep = (90.0, 90.0, -900.0, 9.0, 9.0)
+    gates = ((3.0, -1.0, 2.0, 0.5, -2.0), (-4.0, 1.0, 2.0, 3.0, 0.0), steep, None)
     rows = [[[None if np.isnan(v) else v for v in exit] for exit in row] for row in logits.tolist()]
     with served(Path(web.__file__).with_name("site")) as (address, _):
         blank(browser, 400, "light")
         browser.get(address + "style.css")
         for name in scoring.SCORES:
-            found = browser.execute_async_script(SCORE, address, rows, name, warmth)
+            found = browser.execute_async_script(SCORE, address, rows, name, warmth, gates)
             made = np.array([[-np.inf if v is None else v for v in row] for row in found])
-            expected = scoring.scores(name, logits, warmth)
+            expected = scoring.scores(name, logits, warmth, gates)
             np.testing.assert_allclose(made, expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
@@ -161,7 +163,13 @@ def cascade(leaving: Path) -> Path:
     return leaving.with_name("cascade")
 
 
-@pytest.mark.parametrize("kind", ["leaving", "together", "cascade", "colored"])
+@pytest.fixture
+def gated(leaving: Path) -> Path:
+    """The same network, left by what its gates learned."""
+    return leaving.with_name("gated")
+
+
+@pytest.mark.parametrize("kind", ["leaving", "together", "cascade", "gated", "colored"])
 def test_it_answers_as_predict_does(
     kind: str, browser: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork, attach
 from offramp.parts import backbone
 from offramp.policy import scoring
+from offramp.policy.gates import Gates
 from offramp.policy.policy import Policy
 from offramp.study.run.trials import load_network
 from refusal import refuses
@@ -30,7 +31,7 @@ ROWS = 37
 # Of every brightness between those of two classes, so that scores are spread.
 NOISE = torch.randn(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 IMAGES = 0.5 * NOISE + torch.linspace(-1.5, 1.5, ROWS).view(-1, 1, 1, 1)[(7 * torch.arange(ROWS)) % ROWS]
-SCORES = ("confidence", "entropy", "margin", "ensemble")
+SCORES = ("confidence", "entropy", "margin", "ensemble", "gate")
 # One exit, one trunk, several, exits that add up, and that have learned to.
 EVERY = ("baseline", "joint", "separate", "boosted", "cascade")
 WARM = (0.7, 1.3, 2.0, 1.1)
@@ -59,18 +60,24 @@ def all_exits(net: ExitNetwork, exits: tuple[int, ...], images: Tensor) -> Tenso
     return torch.stack([found[k - 1] for k in exits], dim=1)
 
 
+def gates_of(score: str, early: int) -> Gates | None:
+    """Some gates, for a score that reads them."""
+    return (*((3.0, 1.0, 2.0, 0.5, -4.0),) * early, None) if scoring.SCORES[score].learned else None
+
+
 def policies(
     logits: Tensor, exits: tuple[int, ...], warmth: tuple[float, ...] | None
 ) -> Iterator[Policy]:
     """Of every score; thresholds at which all, none, one and some of the rows leave."""
     early = len(exits) - 1
     for score in SCORES:
-        found = scoring.scores(score, logits, warmth)
+        gates = gates_of(score, early)
+        found = scoring.scores(score, logits, warmth, gates)
         for leaving in (ROWS, ROWS - 1, ROWS // 2, 1, 0):
             cuts = [above(found[:, i], leaving) for i in range(early)]
-            yield Policy(score, exits, (*cuts, None), warmth)
+            yield Policy(score, exits, (*cuts, None), warmth, gates=gates)
             if early > 1:
-                yield Policy(score, exits, (None, *cuts[1:], None), warmth)
+                yield Policy(score, exits, (None, *cuts[1:], None), warmth, gates=gates)
     for run in (1.0, 2.0, 3.0, 9.0):
         yield Policy("patience", exits, (*(run,) * early, None))
         yield Policy("agreement", exits, (*(run,) * early, None))
@@ -94,7 +101,7 @@ def near(policy: Policy, logits: Tensor) -> Tensor:
     """[N]: where rounding may decide: a score beside its threshold, or two largest logits alike."""
     top = scoring.all_said(policy.score, logits).topk(2, dim=-1).values
     tie = (top[..., 0] - top[..., 1]).abs().amin(dim=1) < NEAR
-    found = scoring.scores(policy.score, logits, policy.temperatures)
+    found = scoring.scores(policy.score, logits, policy.temperatures, policy.gates)
     for at, threshold in enumerate(policy.thresholds):
         if threshold is not None and policy.score in SCORES:
             tie |= (found[:, at] - threshold).abs() < NEAR
@@ -144,7 +151,7 @@ def test_any_thresholds_and_rows(joint: ExitNetwork, data: st.DataObject) -> Non
     threshold = st.none() | ranges.get(score, st.floats(0, 1, width=32))
     early = tuple(data.draw(threshold) for _ in exits[:-1])
     warm = data.draw(st.none() | st.tuples(*(st.floats(0.2, 5) for _ in exits)))
-    policy = Policy(score, exits, (*early, None), warm)
+    policy = Policy(score, exits, (*early, None), warm, gates=gates_of(score, len(early)))
     rows = data.draw(st.integers(0, ROWS))
     logits = all_exits(joint, exits, IMAGES)[:rows]
     check(policy, Predictor(joint, policy)(IMAGES[:rows]), logits)
@@ -359,19 +366,22 @@ def test_a_single_image_is_decided_as_the_scores_say(
     joint: ExitNetwork, row: list[float], score: str, warmth: float, beside: float
 ) -> None:
     logits = torch.tensor([row])
-    exact = float(scoring.score(score, logits, warmth)[0])
+    gates = gates_of(score, 1)
+    gate = None if gates is None else gates[0]
+    exact = float(scoring.score(score, logits, warmth, gate=gate)[0])
     threshold = min(max(exact + beside, 0.0), 1.0)
-    policy = Policy(score, (1, 4), (threshold, None), (warmth, 1.0))
+    policy = Policy(score, (1, 4), (threshold, None), (warmth, 1.0), gates=gates)
     leaves, _ = Predictor(joint, policy)._decision(0, logits, None)
-    assert leaves == bool(scoring.score(score, logits, warmth)[0] >= threshold)
+    assert leaves == bool(scoring.score(score, logits, warmth, gate=gate)[0] >= threshold)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
 def test_a_single_image_with_odd_logits(joint: ExitNetwork, odd: float) -> None:
     logits = torch.tensor([[0.3, odd, 0.1]])
     for score in SCORES:
-        predictor = Predictor(joint, Policy(score, (1, 4), (0.0, None)))
-        sure = scoring.score(score, logits)[0]
+        gates = gates_of(score, 1)
+        predictor = Predictor(joint, Policy(score, (1, 4), (0.0, None), gates=gates))
+        sure = scoring.score(score, logits, gate=None if gates is None else gates[0])[0]
         assert predictor._decision(0, logits, None)[0] == bool(sure >= 0)
     found = module._answer(logits, 1.0)
     assert torch.equal(found[0], scoring.answers(logits))

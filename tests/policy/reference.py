@@ -19,7 +19,12 @@ def reference_answer(row: Sequence[float]) -> int:
     return at
 
 
-def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] | None) -> list[float]:
+def reference_scores(
+    name: str,
+    row: np.ndarray,
+    temperatures: Sequence[float] | None,
+    gates: Sequence[Sequence[float] | None] | None = None,
+) -> list[float]:
     """row: [E, C] → a score for each exit."""
     found: list[float] = []
     sums, sure = [0.0] * len(row[0]), 0  # of log-probabilities, over exits that are sure of anything
@@ -53,6 +58,10 @@ def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] |
             if not math.isfinite(max(logits)):  # each class is impossible to some exit
                 found.append(-math.inf)
                 continue
+        if name == "gate":
+            gate = None if gates is None else gates[exit]
+            found.append(-math.inf if gate is None else reference_gate(logits, gate))
+            continue
         largest = max(logits)
         weights = [math.exp((v - largest) / warmth) for v in logits]
         odds = sorted((w / math.fsum(weights) for w in weights), reverse=True)
@@ -68,15 +77,29 @@ def reference_scores(name: str, row: np.ndarray, temperatures: Sequence[float] |
     return found
 
 
+def reference_gate(logits: Sequence[float], gate: Sequence[float]) -> float:
+    """The sigmoid of weighted largest probability, 1 - H / log C, margin, and 1 - H / log C of the
+    squared probabilities, scaled to sum to 1, and a constant."""
+    weights = [math.exp(v - max(logits)) for v in logits]
+    odds = sorted((w / math.fsum(weights) for w in weights), reverse=True)
+    squared = [p * p / math.fsum(q * q for q in odds) for p in odds]
+    flat = [
+        1 + math.fsum(p * math.log(p) for p in ps if p > 0) / math.log(len(ps)) for ps in (odds, squared)
+    ]
+    seen = (odds[0], max(0.0, flat[0]), odds[0] - odds[1], max(0.0, flat[1]), 1.0)
+    return 1 / (1 + math.exp(-math.fsum(w * s for w, s in zip(gate, seen, strict=True))))
+
+
 def reference_leave(
     name: str,
     row: np.ndarray,
     thresholds: Sequence[float | None],
     temperatures: Sequence[float] | None,
     near: float,
+    gates: Sequence[Sequence[float] | None] | None = None,
 ) -> int | None:
     """Where a row leaves; None where a score is so near its threshold that rounding decides."""
-    scores = reference_scores(name, row, temperatures)
+    scores = reference_scores(name, row, temperatures, gates)
     exact = not scoring.SCORES[name].graded
     for exit, score in enumerate(scores[:-1]):
         threshold = thresholds[exit]

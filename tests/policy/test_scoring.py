@@ -14,6 +14,7 @@ from simulated import simulated
 
 NAN, INF = float("nan"), float("inf")
 THRESHOLDED = ("confidence", "entropy", "margin")
+GATES = ((3.0, -1.0, 2.0, 0.5, -2.0), (-4.0, 1.0, 2.0, 3.0, 0.0), (9.0, 9.0, 9.0, 9.0, -20.0), None)
 
 
 @st.composite
@@ -30,34 +31,37 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     thresholds = [*draw(st.lists(st.none() | level, min_size=exits - 1, max_size=exits - 1)), None]
     warmth = st.lists(st.floats(0.25, 4), min_size=exits, max_size=exits)
     logits = np.array(flat, dtype=np.float64).reshape(rows, exits, classes)
-    return name, logits, thresholds, draw(st.none() | warmth)
+    gate = st.lists(st.floats(-9, 9), min_size=5, max_size=5)
+    gates = draw(st.lists(st.none() | gate, min_size=exits, max_size=exits)) if score.learned else None
+    return name, logits, thresholds, draw(st.none() | warmth), gates
 
 
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_every_policy_is_the_row_by_row_reference(case: tuple[Any, ...]) -> None:
-    name, logits, thresholds, temperatures = case
+    name, logits, thresholds, temperatures, gates = case
     for array, near in (
         (logits, 1e-9),
         (logits.astype(np.float32), 1e-5),
         (torch.from_numpy(logits), 1e-9),
         (torch.from_numpy(logits).float(), 1e-5),
     ):
-        found = scoring.leaves(name, array, thresholds, temperatures)
+        found = scoring.leaves(name, array, thresholds, temperatures, gates)
         assert type(found) is type(array)
         plain = np.asarray(array, dtype=np.float64)
         for row, leave in zip(plain, np.asarray(found), strict=True):
-            expected = reference_leave(name, row, thresholds, temperatures, near)
+            expected = reference_leave(name, row, thresholds, temperatures, near, gates)
             assert expected is None or leave == expected
 
 
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_scores_and_answers(case: tuple[Any, ...]) -> None:
-    name, logits, _, temperatures = case
-    expected = np.array([reference_scores(name, row, temperatures) for row in logits])
+    name, logits, _, temperatures, gates = case
+    expected = np.array([reference_scores(name, row, temperatures, gates) for row in logits])
     for array in (logits, torch.from_numpy(logits)):
-        np.testing.assert_allclose(scoring.scores(name, array, temperatures), expected, atol=1e-9)
+        found = scoring.scores(name, array, temperatures, gates)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
         said = [[reference_answer(exit) for exit in row] for row in logits]
         assert np.asarray(scoring.answers(array)).tolist() == said
 
@@ -65,8 +69,8 @@ def test_scores_and_answers(case: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("name", scoring.SCORES)
 def test_numpy_and_torch_agree_on_many_rows(name: str) -> None:
     logits = simulated(3000, 3).logits
-    mine = scoring.scores(name, logits)
-    theirs = scoring.scores(name, torch.from_numpy(logits)).numpy()
+    mine = scoring.scores(name, logits, None, GATES)
+    theirs = scoring.scores(name, torch.from_numpy(logits), None, GATES).numpy()
     np.testing.assert_allclose(mine, theirs, atol=2e-6)
     assert mine.dtype == theirs.dtype
 
@@ -132,10 +136,10 @@ def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
     rows = simulated(400, 4).logits
     counted = dict.fromkeys(("patience", "agreement"), (2.0,) * 3)
     thresholds = {**counted, "fixed": (None, 0.0, None)}.get(name, (0.6,) * 3)
-    expected = scoring.leaves(name, rows, (*thresholds, None))
+    expected = scoring.leaves(name, rows, (*thresholds, None), None, GATES)
     inside, past, found = np.arange(400), None, np.full(400, 3)
     for exit, threshold in enumerate(thresholds):
-        scores, past = scoring.score(name, rows[inside, exit], 1.0, past)
+        scores, past = scoring.score(name, rows[inside, exit], 1.0, past, GATES[exit])
         stays = np.ones(len(inside), bool) if threshold is None else scores < threshold
         found[inside[~stays]] = exit
         inside = inside[stays]
@@ -166,3 +170,16 @@ def test_an_exit_that_is_sure_of_nothing_adds_nothing_to_an_ensemble() -> None:
     np.testing.assert_allclose(said[:, 1], said[:, 0])
     np.testing.assert_allclose(said[:, 2], same[:, 1])
     assert scoring.scores("ensemble", whole)[0, 1] == -INF
+
+
+def test_a_gate_that_was_never_learned_is_sure_of_nothing() -> None:
+    logits = np.array([[[9.0, 0.0], [9.0, 0.0]]])
+    assert scoring.scores("gate", logits).tolist() == [[-INF, -INF]]
+    assert scoring.leaves("gate", logits, (0.0, None)).tolist() == [1]
+
+
+def test_a_gate_that_is_very_sure_overflows_nowhere() -> None:
+    logits = np.array([[[9.0, 0.0]] * 2], np.float32)
+    with np.errstate(over="raise", invalid="raise"):
+        found = scoring.scores("gate", logits, None, ((0, 0, 0, 0, -200.0), (0, 0, 0, 0, 200.0)))
+    assert found.tolist() == [[0.0, 1.0]]

@@ -199,7 +199,7 @@ class Fitted:
             raise OfframpError("max_p95_latency goes by times of a device; give stage_times")
         elif wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
-        search = Search(score, shared, temperature, survivors)
+        search = known.search(Search(score, shared, temperature, survivors))
         shares = known.training_shares if training_shares else None
         rows = (known.validation, known.calibration)
         found = calibrate(*rows, known.costs, wish, search, measured, shares)

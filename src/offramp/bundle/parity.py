@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,18 +118,26 @@ def _elsewhere(
     active = [policy.exits.index(stage.exit) for stage in bundle.stages]
     warmth = None if policy.temperatures is None else [policy.temperatures[i] for i in active]
     thresholds = [policy.thresholds[i] for i in active]
-    place = scoring.leaves(policy.score, logits, thresholds, warmth)
+    gates = None if policy.gates is None else [policy.gates[i] for i in active]
+    place = scoring.leaves(policy.score, logits, thresholds, warmth, gates)
     said = scoring.all_said(policy.score, logits, policy.takes_all is None)
     answers = scoring.answers(said[np.arange(len(said)), place])
     got = bundle.run(pixels)
     exits = np.array([policy.exits[i] for i in active])[place]
     other = (got.exits != exits) | (got.classes != answers)
-    scores = scoring.scores(policy.score, logits, warmth)
+    scores = scoring.scores(policy.score, logits, warmth, gates)
     close = np.zeros(len(logits), bool)
     for at, threshold in enumerate(thresholds):
         if threshold is not None and scoring.SCORES[policy.score].graded:
-            close |= np.abs(scores[:, at] - threshold) <= TOLERANCE
+            close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * _steepness(gates, at)
     if logits.shape[-1] > 1:
         best = np.sort(said, axis=-1)
         close |= np.any(best[..., -1] - best[..., -2] <= 2 * TOLERANCE, axis=1)
     return other, close
+
+
+def _steepness(gates: Sequence[scoring.Gate] | None, at: int) -> float:
+    """How much more than what it looks at a score may move, at most: a gate by a quarter of the sum of
+    its weights, sigmoid's slope being a quarter at most."""
+    gate = None if gates is None else gates[at]
+    return 1.0 if gate is None else max(1.0, sum(map(abs, gate[:-1])) / 4)

@@ -162,7 +162,7 @@ class Stage:
     file: of the graph.  exit: its number.  after: which stage's tensors it goes on from; None begins at
     the images.  threshold: None where nothing leaves.  macs: of an image that leaves here, from the
     start.  classes: how many it tells apart.  adds: whether the graph takes the answer of the stage
-    before, and adds what it has learned to add of it.
+    before, and adds what it has learned to add of it.  gate: the exit's, where the score is learned.
     """
 
     file: Path
@@ -174,6 +174,7 @@ class Stage:
     classes: int
     session: Any
     adds: bool = False
+    gate: tuple[float, ...] | None = None
 
     def run(self, tensors: Sequence[Array], before: Array = None) -> list[Array]:
         """[B, …] each → the logits [B, C], then what the next stage needs. before: the answer of the
@@ -281,7 +282,19 @@ class Bundle:
             raise BundleError(f"{self.path / 'labels.json'} has {told}; {AGAIN}")
         macs = said.field("macs").whole(1)
         about = (exit, begins, least, warmth, macs, len(self.labels))
-        return Stage(self._file(name), *about, graph, adds)
+        return Stage(self._file(name), *about, graph, adds, self._gate(rule, kind.learned, least))
+
+    def _gate(self, rule: Said, learned: bool, threshold: float | None) -> tuple[float, ...] | None:
+        """An exit's gate; one that nothing leaves by may have none."""
+        if not learned or ("gate" not in rule.value and threshold is None):
+            return None
+        gate = rule.field("gate")
+        if gate.value is None and threshold is None:
+            return None
+        numbers = gate.items(self._scoring.STATISTICS + 1)
+        if len(numbers) > self._scoring.STATISTICS + 1:
+            raise gate.wrong(f"a list of {self._scoring.STATISTICS + 1}")
+        return tuple(number.number(-WHOLE, WHOLE) for number in numbers)
 
     def predict(self, images: Any) -> Answers:
         """Answer a batch; images that have left cost nothing any more.
@@ -352,7 +365,7 @@ class Bundle:
                 break
             answer, *held[at] = stage.run(held[stage.after], before)
             before = answer = self._scoring.carried(answer, before, self.carry)
-            sure, past = self._scoring.score(self.score, answer, stage.temperature, past)
+            sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
             leaving = self._leaving(at, sure)
             if leaving.any():  # what goes on is made smaller, so that what left stops costing
                 final = stage.threshold is None and at == len(self.stages) - 1

@@ -108,6 +108,7 @@ def _about(source: Path) -> dict[str, Any]:
             "after": stage.after,
             "threshold": stage.threshold,
             "temperature": stage.temperature,
+            "gate": stage.gate,
             "macs": stage.macs,
         }
         for row, stage in zip(layout["stages"], found.stages, strict=True)

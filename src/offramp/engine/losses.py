@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.phase import CE, KD, Features, Loss, SampleWeights, Survivors, Term, teachers
+from offramp.engine.gates import Gating
+from offramp.phase import CE, KD, Features, Gated, Gates, Loss, SampleWeights, Survivors, Term, teachers
 
 
 def distance(student: Tensor, teacher: Tensor, temperature: float, each: Tensor | None = None) -> Tensor:
@@ -63,10 +64,42 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
     return (len(labels) / (classes * counts)).where(counts > 0, 0.0).float()
 
 
+def gate_loss(
+    exits: Sequence[int], cost: float, logits: Mapping[int, Tensor], labels: Tensor, gating: Gating
+) -> Tensor:
+    """Binary cross-entropy of the gates of all but the last exit to whether an image's best exit is
+    theirs or an earlier one, mean over images and gates. The best exit is that of least cross-entropy +
+    cost · spent. Leaving counts (stays / leaves) times, over all gates of the batch."""
+    with torch.no_grad():
+        entropies = [F.cross_entropy(logits[k], labels, reduction="none") for k in exits]
+        spent = torch.tensor([cost * gating.spent[k] for k in exits], device=labels.device)
+        best = (torch.stack(entropies, dim=1) + spent).argmin(1)
+        goal = (best[:, None] <= torch.arange(len(exits) - 1, device=labels.device)).float()
+        ones = goal.sum()
+        ratio = torch.where((ones > 0) & (ones < goal.numel()), (goal.numel() - ones) / ones, 1.0)
+    said = torch.stack([gating.logits[k] for k in exits[:-1]], dim=1)
+    return F.binary_cross_entropy_with_logits(said, goal, torch.where(goal > 0, ratio, 1.0))
+
+
 @torch.no_grad()
-def sample_weights(kind: SampleWeights, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """What each image counts for at each exit: [B, K], 0 to 1, all 1 at the first. logits: [B, C] of
-    each exit, in order; labels: [B]. No gradient comes of it.
+def leaving(said: Sequence[Tensor | None], rows: Tensor) -> Tensor:
+    """The probability [B, K] by gates that an image leaves at each exit: what its gate says, of what
+    those before leave over. said: [B] logits of gates; None takes all that is left.  rows: [B]."""
+    passed = torch.zeros_like(rows, dtype=torch.float32)
+    found = []
+    for each in said:
+        own = torch.ones_like(passed) if each is None else torch.sigmoid(each)
+        found.append(torch.minimum(own, 1 - passed).clamp(min=0))
+        passed = passed + own
+    return torch.stack(found, dim=1)
+
+
+@torch.no_grad()
+def sample_weights(
+    kind: SampleWeights, logits: Sequence[Tensor], labels: Tensor, said: Sequence[Tensor | None] = ()
+) -> Tensor:
+    """What each image counts for at each exit: [B, K], 0 to 1; but for gates all 1 at the first. logits:
+    [B, C] of each exit, in order; labels: [B]; said: of `leaving`, for gates. No gradient comes of it.
 
     >>> import torch
     >>> from offramp.phase import Unsolved
@@ -74,6 +107,8 @@ def sample_weights(kind: SampleWeights, logits: Sequence[Tensor], labels: Tensor
     >>> sample_weights(Unsolved(), [sure, unsure, unsure], torch.tensor([0])).tolist()
     [[1.0, 0.0, 0.0]]
     """
+    if isinstance(kind, Gated):
+        return leaving(said, labels)
     passed = [torch.ones_like(labels, dtype=torch.float32)]
     for each in logits[:-1]:
         probabilities = each.softmax(1)
@@ -97,17 +132,23 @@ def objective(
     smoothing: float = 0.0,
     weights: SampleWeights | None = None,
     features: Mapping[Features, tuple[Tensor, Tensor]] = MappingProxyType({}),
+    gating: Gating | None = None,
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
     labels: [B]; class_weights: [C] and smoothing: of the cross-entropies; weights: of images, over the
-    exits of `logits`; features: [B, D], adapted and to be learned, by term."""
+    exits of `logits`; features: [B, D], adapted and to be learned, by term; gating: what the network's
+    gates say, where the phase asks them."""
     each: dict[int, Tensor] = {}
     if weights is not None:
         exits = sorted(logits)
-        found = sample_weights(weights, [logits[k] for k in exits], labels)
+        said = [] if gating is None else [gating.logits.get(k) for k in exits]
+        found = sample_weights(weights, [logits[k] for k in exits], labels, said)
         each = dict(zip(exits, found.unbind(1), strict=True))
 
     def value(term: Term) -> Tensor:
+        if isinstance(term, Gates):
+            assert gating is not None
+            return gate_loss(term.exits, term.cost, logits, labels, gating)
         student, counts = logits[term.exit], each.get(term.exit)
         if isinstance(term, CE):
             return cross_entropy(student, labels, class_weights, smoothing, counts)

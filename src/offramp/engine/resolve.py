@@ -21,6 +21,7 @@ from offramp.parts import LEARNED, Carry, Part, heads, path, segments
 from offramp.phase import (
     BEFORE,
     LIVE,
+    Gates,
     Init,
     Loss,
     Phase,
@@ -72,7 +73,7 @@ class Node:
     exits: that the loss reads.  scales: of the gradients that parts send back.  carry: as of the phase.
     start: the source of every part that the loss reads, trained parts included.  teacher: sources of
     the path of each exit of a frozen teacher.  live: whether the network itself is the teacher.  needs:
-    keys of the nodes it starts from.
+    keys of the nodes it starts from.  gated: whether heads have gates.
     """
 
     key: str
@@ -90,6 +91,7 @@ class Node:
     teacher: dict[int, Lineage] = field(compare=False)
     live: bool
     needs: tuple[str, ...]
+    gated: bool = False
 
     def lineage(self, exit: int) -> Lineage:
         return tuple(self.start[part] for part in path(exit))
@@ -224,6 +226,7 @@ def _node(
         teacher=teacher,
         live=live,
         needs=tuple(dict.fromkeys(s.node for s in sources if s.node is not None)),
+        gated=phase.gated,
     )
 
 
@@ -265,6 +268,8 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
 def _term(term: Term, net: ExitNetwork) -> dict[str, Any]:
     """A loss term with exits named by where they are, not by number."""
     fields = plain(term)
+    if isinstance(term, Gates):
+        return {**fields, "exits": [net.places[exit - 1] for exit in term.exits]}
     fields["exit"] = net.places[term.exit - 1]
     if taught := [net.places[exit - 1] for exit in teachers(term)]:
         fields["teacher_exit"] = taught if isinstance(fields["teacher_exit"], list) else taught[0]

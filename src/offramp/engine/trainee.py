@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.engine.adapters import Adapters, adapted, drawn, state
+from offramp.engine.gates import gating
 from offramp.engine.losses import objective
 from offramp.engine.passes import Answers
 from offramp.engine.ranks import ALONE, Ranks
@@ -89,7 +90,9 @@ class Trainee:
 
 def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
     """A trainee at its start: exactly the trained parts take gradients, in the optimizer's order of
-    parts, and after them adapters; all else is frozen and in eval mode."""
+    parts, and after them adapters; all else is frozen and in eval mode. A network without gates is copied
+    where they train."""
+    net = net.gated() if node.gated else net
     net.requires_grad_(False)
     net.eval()
     parameters = [p for part in sorted(node.trained) for p in net.parameters_of(part)]
@@ -163,7 +166,8 @@ def loss_of(
     """The node's loss, a scalar: see `objective`."""
     terms, weights = trainee.node.terms, trainee.node.sample_weights
     features = adapted(trainee.adapters, terms, mine, theirs)
-    treated = (class_weights, smoothing, weights, features)
+    gates = gating(trainee.net, mine.logits) if trainee.node.gated else None
+    treated = (class_weights, smoothing, weights, features, gates)
     return objective(terms, mine.logits, theirs.logits, labels, *treated)
 
 

@@ -15,6 +15,7 @@ from offramp.nets.network import ExitNetwork
 from offramp.numerics import MemoryFormat
 from offramp.parts import Carry, Part, path
 
+GATES = (".gate.weight", ".gate.bias")  # how the tensors of a head's gate end
 NodeWeights = Callable[[str], Mapping[str, Tensor]]
 
 
@@ -39,7 +40,7 @@ class Weights:
     def network(self, sources: Mapping[Part, Source], carry: Carry = 0.0) -> ExitNetwork:
         """A network of its own storage whose parts hold what `sources` say, frozen, in eval mode.
         carry: of the phase that trains it."""
-        net = self._template.copy().carrying(carry)
+        net = self._blank(sources.values(), carry)
         for part, source in sources.items():
             self._fill(net, part, source, trunk=0)
         return self._ready(net)
@@ -48,7 +49,7 @@ class Weights:
         self, final: Mapping[int, Lineage], owners: tuple[int, ...], carry: Carry = 0.0
     ) -> ExitNetwork:
         """The finished network: every trained exit's path, in the trunk that it owns."""
-        net = self._template.copy().carrying(carry)
+        net = self._blank((source for lineage in final.values() for source in lineage), carry)
         if any(owners):  # trunks are numbered anew, without gaps
             numbers = {owner: i for i, owner in enumerate(sorted(set(owners)))}
             net = net.with_trunks([numbers[owner] for owner in owners])
@@ -56,6 +57,13 @@ class Weights:
             for part, source in zip(path(exit), lineage, strict=True):
                 self._fill(net, part, source, trunk=net.trunk_of[exit - 1])
         return self._ready(net)
+
+    def _blank(self, sources: Iterable[Source], carry: Carry) -> ExitNetwork:
+        """A network to fill, with gates where a source has some."""
+        nodes = {source.node for source in sources if source.node is not None}
+        gated = any(name.endswith(GATES) for node in nodes for name in self._nodes(node))
+        net = self._template.copy().carrying(carry)
+        return net.gated() if gated else net
 
     def _ready(self, net: ExitNetwork) -> ExitNetwork:
         net.requires_grad_(False)
@@ -87,4 +95,5 @@ class Weights:
             held = self._drawn[draw].state(part)
         with torch.no_grad():
             for name, tensor in net.state(part, trunk).items():
-                tensor.copy_(held[name])
+                if name in held or not name.endswith(GATES):  # a head may have had no gate before
+                    tensor.copy_(held[name])

@@ -214,7 +214,7 @@ def _with_shares(bundle: Any, noise: Any, shares: Sequence[float]) -> Any:
     inside = np.arange(len(noise))
     thresholds = []
     for at, stage in enumerate(stays.stages):
-        sure, _ = scoring.score(stays.score, logits[inside, at], stage.temperature)
+        sure, _ = scoring.score(stays.score, logits[inside, at], stage.temperature, gate=stage.gate)
         order = np.sort(sure)[::-1]
         leaving = int(counts[at])
         threshold = float(order[leaving - 1]) if leaving and len(order) else NEVER

@@ -195,7 +195,8 @@ class Predictor:
 
     def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
-        return scoring.score(self.policy.score, logits, warmth, past)
+        gate = None if self.policy.gates is None else self.policy.gates[at]
+        return scoring.score(self.policy.score, logits, warmth, past, gate)
 
     def _check(self, images: Tensor) -> None:
         shape = self._net.input_shape

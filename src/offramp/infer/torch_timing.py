@@ -298,7 +298,7 @@ def _finished(head: Callable[[], torch.Tensor], finish: Callable[[torch.Tensor],
 
 
 def _decide(score: str, logits: torch.Tensor) -> int:
-    found, _ = scoring.score(score, logits)
+    found, _ = scoring.score(score, logits, gate=(0.0,) * (scoring.STATISTICS + 1))
     return len((found < 2).nonzero())
 
 

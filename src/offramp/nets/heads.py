@@ -168,6 +168,7 @@ class Head(nn.Module):
         dropout = ClockedDropout(spec.dropout, f"{name}.dropout", clock)
         self.pool: nn.Module
         self.body: nn.Module
+        self.gate: nn.Linear | None = None  # given to those that learn when to leave
         if spec.kind == "paper":
             self.pool, self.body = _paper(spec, _map(shape, spec), classes, dropout)
         else:

@@ -21,6 +21,7 @@ from offramp.parts import LEARNED, Carry, Part, backbone, path
 from offramp.seeding import derive
 
 Make = Callable[[], nn.Module]
+STATISTICS = 4  # that a gate reads of an exit's answer
 FromImages = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]  # images, mean, std → weights
 
 
@@ -382,6 +383,34 @@ class ExitNetwork(nn.Module):
         if carry == self.carry:
             return self
         return self._rebuilt(range(len(self.trunks)), self.trunk_of, carry)
+
+    def gated(self) -> ExitNetwork:
+        """This network, or a copy whose early heads have a gate: five numbers, 0 at first, that say
+        from statistics of the exit's answer whether an image leaves there. A gate is a part of its head,
+        and no logits depend on it."""
+        if all(head.gate is not None for head in self.heads):
+            return self
+        twin = self.copy()
+        for head in twin.heads:
+            if head.gate is None:
+                like = next(iter(head.parameters()))
+                head.gate = nn.Linear(STATISTICS, 1).to(like.device)
+                nn.init.zeros_(head.gate.weight)
+                nn.init.zeros_(head.gate.bias)
+                head.gate.requires_grad_(False)
+        return twin._rebuilt(range(len(twin.trunks)), twin.trunk_of)
+
+    @property
+    def gates(self) -> tuple[tuple[float, ...] | None, ...]:
+        """The numbers of each exit's gate, the constant last; None where there is none, as at the final
+        exit."""
+        found: list[tuple[float, ...] | None] = []
+        for head in self.heads:
+            numbers = None
+            if head.gate is not None:
+                numbers = (*head.gate.weight[0].tolist(), *head.gate.bias.tolist())
+            found.append(numbers)
+        return (*found, None)
 
     def identified(self) -> ExitNetwork:
         """A copy for training that begins with the weights the trunk has now.

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from offramp.errors import OfframpError, nearest
-from offramp.policy import scoring, solve
+from offramp.policy import gates, scoring, solve
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 
@@ -36,6 +36,7 @@ class SplitLogits:
 class Search:
     """How candidates are made: the score; one threshold for all exits or one per exit; whether each
     exit gets a temperature; whether thresholds are set exit by exit on those images that get there.
+    gates: for the score gate, those that the network learned; None learns them on validation.
 
     Raises OfframpError for an unknown score, for a choice that means nothing for it, and for two that
     exclude each other.
@@ -45,6 +46,7 @@ class Search:
     shared: bool = False
     temperature: bool = False
     survivors: bool = False
+    gates: gates.Gates | None = None
 
     def __post_init__(self) -> None:
         if self.score not in scoring.SCORES:
@@ -83,26 +85,44 @@ def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss
     logits, exits = validation.logits, costs.exits
     said = SplitLogits(scoring.all_said(search.score, logits), validation.labels)
     warmth = temperatures(said) if search.temperature else None
+    learned = _gates(validation, costs, search, kind)
+    scores = scoring.scores(search.score, logits, warmth, learned)
     full: tuple[float | None, ...] = (None,) * len(exits)
-    early = _settings(validation, warmth, costs, search, kind)
-    policies = [Policy(search.score, exits, setting, warmth, carry=costs.carry) for setting in early]
-    spent = {policy: _mean_macs(policy, logits, costs) for policy in dict.fromkeys(policies)}
-    cheaper = [policy for policy in spent if spent[policy] < costs.full]
-    cheaper.sort(key=lambda policy: -spent[policy])  # stable: equal costs keep their order
-    return (Policy(search.score, exits, full, warmth, carry=costs.carry), *cheaper)
+
+    def policy(setting: tuple[float | None, ...]) -> Policy:
+        return Policy(search.score, exits, setting, warmth, carry=costs.carry, gates=learned)
+
+    policies = [policy(setting) for setting in _settings(validation, scores, costs, search, kind)]
+    spent = {one: _mean_macs(one, logits, costs) for one in dict.fromkeys(policies)}
+    cheaper = [one for one in spent if spent[one] < costs.full]
+    cheaper.sort(key=lambda one: -spent[one])  # stable: equal costs keep their order
+    return (policy(full), *cheaper)
+
+
+def _gates(
+    validation: SplitLogits, costs: Costs, search: Search, kind: Loss
+) -> tuple[tuple[float, ...] | None, ...] | None:
+    """Of a score that is learned; where no labels are to be read, the full network's answers stand for
+    them."""
+    if not scoring.SCORES[search.score].learned:
+        return None
+    if search.gates is not None:
+        return search.gates
+    final = scoring.answers(validation.logits[:, -1])
+    labels = final if kind == "disagreement" else validation.labels
+    return gates.learned(validation.logits, labels, gates.shares(costs))
 
 
 def _settings(
-    validation: SplitLogits, warmth: tuple[float, ...] | None, costs: Costs, search: Search, kind: Loss
+    validation: SplitLogits, scores: Floats, costs: Costs, search: Search, kind: Loss
 ) -> list[tuple[float | None, ...]]:
-    """Thresholds worth a look, safest first where they have an order of their own."""
+    """Thresholds worth a look, safest first where they have an order of their own. scores: [N, E]."""
     last, score = validation.logits.shape[1] - 1, scoring.SCORES[search.score]
     if score.counts:
         return [(*(float(k),) * last, None) for k in range(last, 0, -1)]
     if not score.graded:
         places = reversed(range(last))
         return [tuple(score.low if i == at else None for i in range(last + 1)) for at in places]
-    scores = scoring.scores(search.score, validation.logits, warmth)
     if search.shared:
         shared = solve.cut_points(scores[:, :last].reshape(-1), score.low)[::-1]
         most = min(len(shared), POINTS)

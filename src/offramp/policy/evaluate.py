@@ -105,7 +105,10 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
     confidence = scoring.probabilities(logits[:, at], warmth).max(axis=1)
     score = scoring.SCORES[policy.score]
     alone = score.graded and not score.history  # else it says nothing of how sure a single exit is
-    scores, _ = scoring.score(policy.score if alone else "confidence", logits[:, at], warmth)
+    gate = None if policy.gates is None else policy.gates[at]
+    alone = alone and (gate is not None or not score.learned)
+    name = policy.score if alone else "confidence"
+    scores, _ = scoring.score(name, logits[:, at], warmth, gate=gate)
     here = leaves == at
     return ExitEvaluation(
         policy.exits[at],

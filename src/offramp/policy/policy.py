@@ -48,7 +48,7 @@ class Policy:
 
     score: `confidence` (largest softmax probability), `margin` (between the two largest), `entropy`
         (1 - entropy / log classes), `patience` (exits in a row with one answer), `agreement` (exits so
-        far with this answer), `ensemble` (of the exits so far) or `fixed`.
+        far with this answer), `ensemble` (of the exits so far), `gate` (learned) or `fixed`.
     exits: numbers of the network's exits, from 1, ascending.
     thresholds: one an exit; None never lets an input leave there, and the last is None.
     temperatures: one an exit, which its logits are divided by; None is 1 everywhere.
@@ -57,8 +57,10 @@ class Policy:
     carry: of a network whose exits add that share of the answer of the exit before to their heads'
         logits, so that all heads before an exit are run; the logits here are such answers. "learned":
         early exits add what their heads have learned to add, and the final exit nothing. 0: none.
+    gates: for the score `gate`, one an exit: weights of confidence, entropy, margin and the entropy of
+        the squared probabilities, then a constant; the last exit has None.
 
-    Raises OfframpError for thresholds out of the score's range.
+    Raises OfframpError for thresholds out of the score's range, and for gates that do not fit the score.
 
     >>> from offramp import Policy
     >>> policy = Policy("confidence", exits=(1, 2, 3), thresholds=(0.9, 0.8, None))
@@ -74,6 +76,7 @@ class Policy:
     temperatures: tuple[float, ...] | None = None
     calibration: Calibration = field(default=Calibration(), compare=False, repr=False)
     carry: Carry = 0.0
+    gates: tuple[tuple[float, ...] | None, ...] | None = None
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -97,7 +100,7 @@ class Policy:
         if len(logits.shape) != 3 or logits.shape[1] != len(self.exits):
             shape = tuple(logits.shape)
             raise OfframpError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
-        found = scoring.leaves(self.score, logits, self.thresholds, self.temperatures)
+        found = scoring.leaves(self.score, logits, self.thresholds, self.temperatures, self.gates)
         if self.takes_all is None:
             return found
         return scoring._module(found).where(found > self.takes_all, self.takes_all, found)
@@ -154,6 +157,7 @@ class _Exit(BaseModel):
     exit: Annotated[int, Field(ge=1)]
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    gate: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
 
 
 class _File(BaseModel):
@@ -174,20 +178,29 @@ def to_json(policy: Policy) -> str:
     """The text of a policy file: the same for the same policy, to the byte."""
     made = policy.calibration
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
-    rows = zip(policy.exits, policy.thresholds, warmth, strict=True)
+    gates = policy.gates or (None,) * len(policy.exits)
+    rows = zip(policy.exits, policy.thresholds, warmth, gates, strict=True)
     value = _File(
         format=1,
         trial=made.trial,
         trial_hash=made.trial_hash,
         classes=made.classes,
         score=policy.score,
-        exits=[_Exit(exit=k, threshold=t, temperature=w) for k, t, w in rows],
+        exits=[
+            _Exit(exit=k, threshold=t, temperature=w, gate=None if g is None else list(g))
+            for k, t, w, g in rows
+        ],
         carry=policy.carry,
         target=dict(made.target),
         chosen=dict(made.chosen),
         statement=made.statement,
     )
-    plain = value.model_dump(mode="json", exclude=None if policy.carry else {"carry"})
+    plain = value.model_dump(mode="json")
+    if not policy.carry:  # files without what is newer stay as they were, to the byte
+        del plain["carry"]
+    if policy.gates is None:
+        for exit in plain["exits"]:
+            del exit["gate"]
     return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
 
@@ -225,6 +238,7 @@ def parse(text: str) -> Policy:
         where = ".".join(str(part) for part in first["loc"])
         raise OfframpError(f"{where or 'policy'}: {first['msg'].lower()}") from None
     warmth = tuple(e.temperature for e in file.exits)
+    gates = tuple(None if e.gate is None else tuple(e.gate) for e in file.exits)
     return Policy(
         file.score,
         tuple(e.exit for e in file.exits),
@@ -232,6 +246,7 @@ def parse(text: str) -> Policy:
         None if all(w == 1.0 for w in warmth) else warmth,
         Calibration(file.trial, file.trial_hash, file.classes, file.target, file.chosen, file.statement),
         file.carry,
+        None if all(gate is None for gate in gates) else gates,
     )
 
 
@@ -288,4 +303,20 @@ def _problem(policy: Policy) -> str | None:
         return f"{len(exits)} exits need as many temperatures, got {len(warmth)}"
     if warmth is not None and not all(0 < w < math.inf for w in warmth):
         return f"temperatures must be above 0, got {list(warmth)}"
+    return _problem_of_gates(policy)
+
+
+def _problem_of_gates(policy: Policy) -> str | None:
+    gates, exits = policy.gates, policy.exits
+    if not scoring.SCORES[policy.score].learned:
+        return None if gates is None else f"gates go with the score gate, not with {policy.score}"
+    gates = (None,) * len(exits) if gates is None else gates
+    if len(gates) != len(exits):
+        return f"{len(exits)} exits need as many gates, got {len(gates)}"
+    size = scoring.STATISTICS + 1
+    for exit, threshold, gate in zip(exits, policy.thresholds, gates, strict=True):
+        if gate is None and threshold is not None:
+            return f"exit {exit} has a threshold and no gate; calibrate gives one"
+        if gate is not None and not (len(gate) == size and all(map(math.isfinite, gate))):
+            return f"the gate of exit {exit} must be {size} finite numbers, got {list(gate)}"
     return None

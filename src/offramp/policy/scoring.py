@@ -11,7 +11,7 @@ A row leaves at the first exit whose score reaches that exit's threshold (`>=`, 
 at the last exit otherwise. A threshold of None never lets a row leave. An exit with a NaN logit, or an
 infinite largest logit, is sure of nothing: its score is minus infinity, and for patience and agreement
 0; a run of equal answers ends there. Only `fixed` does not look at the logits. With one class an exit
-is always sure.
+is always sure. A gate that was never learned is sure of nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from typing import Any
 
 Array = Any  # of numpy or torch
 Past = tuple[Array, ...] | None  # [B, ...] each: what a score with a history knows of the exits before
+Gate = Sequence[float] | None  # of an exit: a weight for each of its `statistics`, then a constant
 
 NEVER = float("-inf")
+STATISTICS = 4
 
 
 def answers(logits: Array) -> Array:
@@ -42,25 +44,33 @@ def probabilities(logits: Array, temperature: float = 1.0) -> Array:
     return xp.where(sure, weights / xp.sum(weights, axis=-1, keepdims=True), float("nan"))
 
 
-def score(name: str, logits: Array, temperature: float = 1.0, past: Past = None) -> tuple[Array, Past]:
+def score(
+    name: str, logits: Array, temperature: float = 1.0, past: Past = None, gate: Gate = None
+) -> tuple[Array, Past]:
     """How sure one exit is, and what the next exit needs to know.
 
-    logits: [..., C]; past: what the exit before returned, for the same rows; None at the first.
-    Returns the scores [...] and the new past, which is None but for a score with a history. Raises
-    ValueError for an unknown name.
+    logits: [..., C]; past: what the exit before returned, for the same rows; None at the first; gate:
+    the exit's, for a score that is learned. Returns the scores [...] and the new past, which is None but
+    for a score with a history. Raises ValueError for an unknown name.
     """
     if name not in SCORES:
         raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
-    return SCORES[name].rate(logits, temperature, past)
+    return SCORES[name].rate(logits, temperature, past, gate)
 
 
-def scores(name: str, logits: Array, temperatures: Sequence[float] | None = None) -> Array:
-    """`score` of every exit. logits: [N, E, C]; temperatures: [E]; returns [N, E]."""
+def scores(
+    name: str,
+    logits: Array,
+    temperatures: Sequence[float] | None = None,
+    gates: Sequence[Gate] | None = None,
+) -> Array:
+    """`score` of every exit. logits: [N, E, C]; temperatures, gates: [E]; returns [N, E]."""
     past: Past = None
     found = []
     for exit in range(logits.shape[1]):
         warmth = 1.0 if temperatures is None else temperatures[exit]
-        now, past = score(name, logits[:, exit], warmth, past)
+        gate = None if gates is None else gates[exit]
+        now, past = score(name, logits[:, exit], warmth, past, gate)
         found.append(now)
     return _module(logits).stack(found, axis=-1)
 
@@ -105,11 +115,12 @@ def leaves(
     logits: Array,
     thresholds: Sequence[float | None],
     temperatures: Sequence[float] | None = None,
+    gates: Sequence[Gate] | None = None,
 ) -> Array:
     """Where each row leaves, counted from 0. logits: [N, E, C]; thresholds: [E], of which the last is
-    not read; temperatures: [E]; returns [N] int."""
+    not read; temperatures, gates: [E]; returns [N] int."""
     xp = _module(logits)
-    found = scores(name, logits, temperatures)
+    found = scores(name, logits, temperatures, gates)
     last = logits.shape[1] - 1
     place = xp.zeros_like(answers(logits[:, last])) + last
     for exit in reversed(range(last)):
@@ -117,6 +128,19 @@ def leaves(
         if threshold is not None:
             place = xp.where(found[:, exit] >= threshold, exit, place)
     return place
+
+
+def statistics(logits: Array) -> Array:
+    """What a gate looks at, [..., C] → [..., 4]: confidence, entropy and margin as those scores have
+    them, and the entropy of the squared probabilities, which is that at half the temperature. Minus
+    infinity where a row has no finite largest logit."""
+    found = (
+        _confidence(logits, 1.0, None, None),
+        _entropy(logits, 1.0, None, None),
+        _margin(logits, 1.0, None, None),
+        _entropy(logits, 0.5, None, None),
+    )
+    return _module(logits).stack([each for each, _ in found], axis=-1)
 
 
 def _module(array: Array) -> Any:
@@ -144,19 +168,19 @@ def _softmax(logits: Array, temperature: float) -> tuple[Any, Array, Array, Arra
     return xp, sure[..., 0], shifted, weights, xp.sum(weights, axis=-1)
 
 
-def _confidence(logits: Array, temperature: float, _: Past) -> tuple[Array, Past]:
+def _confidence(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:
     xp, sure, _z, _w, total = _softmax(logits, temperature)
     return xp.where(sure, 1 / total, NEVER), None
 
 
-def _margin(logits: Array, temperature: float, _: Past) -> tuple[Array, Past]:
+def _margin(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:
     xp, sure, shifted, _w, total = _softmax(logits, temperature)
     tied = xp.sum(shifted == 0, axis=-1) > 1
     second = xp.where(tied, 0.0, xp.amax(xp.where(shifted == 0, NEVER, shifted), axis=-1))
     return xp.where(sure, (1 - xp.exp(second)) / total, NEVER), None
 
 
-def _entropy(logits: Array, temperature: float, _: Past) -> tuple[Array, Past]:
+def _entropy(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:
     xp, sure, shifted, weights, total = _softmax(logits, temperature)
     classes = shifted.shape[-1]
     if classes < 2:
@@ -169,7 +193,7 @@ def _entropy(logits: Array, temperature: float, _: Past) -> tuple[Array, Past]:
     return xp.where(sure, found, NEVER), None
 
 
-def _patience(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
+def _patience(logits: Array, _: float, past: Past, __: Gate) -> tuple[Array, Past]:
     xp = _module(logits)
     answer = xp.where(xp.isfinite(xp.amax(logits, axis=-1)), answers(logits), -1)
     run = xp.where(answer < 0, 0, 1)
@@ -178,7 +202,7 @@ def _patience(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
     return run, (answer, run)
 
 
-def _agreement(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
+def _agreement(logits: Array, _: float, past: Past, __: Gate) -> tuple[Array, Past]:
     """past: how many exits so far gave each class as their answer, [..., C]."""
     xp = _module(logits)
     answer = xp.where(xp.isfinite(xp.amax(logits, axis=-1)), answers(logits), -1)
@@ -188,14 +212,14 @@ def _agreement(logits: Array, _: float, past: Past) -> tuple[Array, Past]:
     return xp.sum(xp.where(mine, votes, 0), axis=-1), (votes,)
 
 
-def _ensemble(logits: Array, temperature: float, past: Past) -> tuple[Array, Past]:
+def _ensemble(logits: Array, temperature: float, past: Past, _: Gate) -> tuple[Array, Past]:
     """past: sums of log-probabilities [..., C] of the exits so far that were sure of anything, and how
     many they were [...]."""
     xp, sure, shifted, _w, total = _softmax(logits, 1.0)
     logs = xp.where(sure[..., None], shifted - xp.log(total)[..., None], 0.0)
     one = xp.where(sure, xp.zeros_like(total) + 1, 0.0)
     now = (logs, one) if past is None else (past[0] + logs, past[1] + one)
-    found, _ = _confidence(_mean(logits, now), temperature, None)
+    found, _ = _confidence(_mean(logits, now), temperature, None, None)
     return xp.where(sure, found, NEVER), now
 
 
@@ -210,8 +234,21 @@ def _own(logits: Array, _: Past) -> Array:
     return logits
 
 
-def _fixed(logits: Array, _: float, __: Past) -> tuple[Array, Past]:
+def _fixed(logits: Array, _: float, __: Past, ___: Gate) -> tuple[Array, Past]:
     return _module(logits).zeros_like(logits[..., 0]), None
+
+
+def _gate(logits: Array, _: float, __: Past, gate: Gate) -> tuple[Array, Past]:
+    xp = _module(logits)
+    found = statistics(logits)
+    sure = xp.isfinite(found[..., 0])
+    if gate is None:
+        return xp.zeros_like(found[..., 0]) + NEVER, None
+    total = gate[STATISTICS] + xp.zeros_like(found[..., 0])
+    for at in range(STATISTICS):
+        total = total + gate[at] * xp.where(sure, found[..., at], 0.0)
+    small = xp.exp(-xp.abs(total))  # so that nothing overflows
+    return xp.where(sure, xp.where(total < 0, small, 1.0) / (1 + small), NEVER), None
 
 
 @dataclass(frozen=True)
@@ -221,15 +258,16 @@ class Score:
     rate: what `score` does.  low, high: the ends of a threshold's range, infinite where there is none;
     equal where the score is the same for every input.  history: whether it asks what exits before this
     one said, whose heads are then run too.  counts: whether it counts exits, in whole numbers, so that
-    it is at most n at the nth.  says: what `said` does.
+    it is at most n at the nth.  says: what `said` does.  learned: whether it reads a gate.
     """
 
-    rate: Callable[[Array, float, Past], tuple[Array, Past]]
+    rate: Callable[[Array, float, Past, Gate], tuple[Array, Past]]
     low: float = 0.0
     high: float = 1.0
     history: bool = False
     counts: bool = False
     says: Callable[[Array, Past], Array] = _own
+    learned: bool = False
 
     @property
     def together(self) -> bool:
@@ -249,5 +287,6 @@ SCORES = {
     "patience": Score(_patience, 1.0, float("inf"), True, True),
     "agreement": Score(_agreement, 1.0, float("inf"), True, True),
     "ensemble": Score(_ensemble, history=True, says=_mean),
+    "gate": Score(_gate, learned=True),
     "fixed": Score(_fixed, high=0.0),
 }

@@ -251,10 +251,11 @@ class Manifest(Record):
     there) have one entry for each.  places: of every exit of the network, in order of their numbers.
     final: by exit, where the weights on its path come from.  owners: the trunk of each exit of the
     network.  carry: what exits add of the answer before to their heads' logits (see `Phase`); logits
-    and metrics are of answers.  backbone_macs: of the plain network.  part_macs: of its segments, and of
-    all exits' heads; empty where it was trained before that was kept.  metrics: by split.  initial: a
-    hash of the weights that training began with, where they were given.  input_shape: channels,
-    height, width. mean, std: one a channel.
+    and metrics are of answers.  gates: the numbers of each exit's gate, where gates were trained.
+    backbone_macs: of the plain network.  part_macs: of its segments, and of all exits' heads; empty
+    where it was trained before that was kept.  metrics: by split.  initial: a hash of the weights that
+    training began with, where they were given.  input_shape: channels, height, width. mean, std: one a
+    channel.
     """
 
     strategy: Name
@@ -270,6 +271,7 @@ class Manifest(Record):
     final: dict[str, Many[PartSource]]
     owners: Many[int]
     carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned"] = 0.0
+    gates: Many[Many[float] | None] = ()
     macs: Many[Count]
     backbone_macs: Count
     part_macs: Many[Many[int]] = ()

@@ -12,6 +12,7 @@ from offramp.strategies.cascade import cascade
 from offramp.strategies.confidence_gated import confidence_gated
 from offramp.strategies.distillation import distillation
 from offramp.strategies.exit_ensemble import exit_ensemble
+from offramp.strategies.gated import gated
 from offramp.strategies.gradient_equilibrium import gradient_equilibrium
 from offramp.strategies.imta import imta
 from offramp.strategies.joint import joint
@@ -42,6 +43,7 @@ GROUPS: dict[str, dict[str, Strategy]] = {
     "frozen trunk": {
         "survivors": survivors,
         "cascade": cascade,
+        "gated": gated,
     },
     "all at once": {
         "mixed": mixed,

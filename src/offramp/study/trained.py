@@ -14,6 +14,7 @@ from offramp.nets.network import ExitNetwork
 from offramp.policy.calibrate import Calibrated, Target, calibrate, statement
 from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
+from offramp.policy.gates import Gates
 from offramp.policy.policy import Calibration, Policy
 from offramp.policy.scoring import SCORES, all_carried
 from offramp.policy.stage_times import recorded
@@ -28,7 +29,7 @@ SPLITS = ("validation", "calibration", "test")
 class Trained:
     """A trial. hash: see `Manifest.hash`.  exits: their numbers.  classes: their names.  plain_macs: of
     the backbone without early exits.  by_class: images of each class, by split; empty where it was
-    trained before that was kept."""
+    trained before that was kept.  gates: what its exits learned of when to leave, where they did."""
 
     id: str
     hash: str
@@ -40,6 +41,11 @@ class Trained:
     calibration: SplitLogits
     test: SplitLogits
     by_class: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    gates: Gates | None = None
+
+    def search(self, search: Search) -> Search:
+        """That, by the gates that the trial learned, if it did."""
+        return replace(search, gates=self.gates) if SCORES[search.score].learned else search
 
     @property
     def training_shares(self) -> tuple[float, ...]:
@@ -81,7 +87,7 @@ def of_network(
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
     """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
-    splits = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
+    splits: Any = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
     for one, other in combinations(SPLITS, 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
             raise OfframpError(
@@ -90,9 +96,8 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
             )
     hash, plain = manifest.hash(arrays), manifest.backbone_macs
     counts = manifest.data.provenance.by_class
-    return Trained(
-        trial, hash, manifest.exits, manifest.classes, plain, costs, **splits, by_class=counts
-    )
+    about = (trial, hash, manifest.exits, manifest.classes, plain, costs)
+    return Trained(*about, **splits, by_class=counts, gates=manifest.gates or None)
 
 
 def policy_of(trained: Trained, found: Calibrated) -> Policy:
@@ -132,7 +137,8 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
     times = recorded(chosen["stages"], trained.costs) if "stages" in chosen else None
     rows = (trained.validation, trained.calibration)
     target = Target(**made.target)
-    found = calibrate(*rows, trained.costs, target, search, times, chosen.get("class_shares"))
+    shares = chosen.get("class_shares")
+    found = calibrate(*rows, trained.costs, target, trained.search(search), times, shares)
     return policy_of(trained, found)
 
 

@@ -109,7 +109,7 @@ export function answer(logits) {
 }
 
 /** How sure an exit is, as scoring.py has it. past: for patience, [answer, run] of the exit before; for
- * agreement, how many exits so far gave each class. */
+ * agreement, how many exits so far gave each class. gate: the exit's, where the score is learned. */
 const SCORES = {
   confidence: (shares) => Math.max(...shares),
   margin: (shares) => {
@@ -123,8 +123,14 @@ const SCORES = {
   },
 };
 
-export function score(name, logits, temperature, past) {
+export function score(name, logits, temperature, past, gate = null) {
   const shares = probabilities(logits, temperature);
+  if (name === "gate") {
+    const [own, squared] = [probabilities(logits, 1), probabilities(logits, 0.5)];
+    if (own === null || gate === null) return [-Infinity, null];
+    const seen = [SCORES.confidence(own), SCORES.entropy(own), SCORES.margin(own), SCORES.entropy(squared), 1];
+    return [1 / (1 + Math.exp(-seen.reduce((sum, value, i) => sum + value * gate[i], 0))), null];
+  }
   if (name === "fixed") return [0, null];
   if (name === "patience") {
     const said = shares === null ? -1 : answer(logits);
@@ -183,7 +189,7 @@ export async function* walk(ort, about, stages, input) {
     const own = before === null ? logits.data : logits.data.map((z, i) => z + about.carry * before[i]);
     before = own;
     let sure;
-    [sure, past] = score(about.score, own, stage.temperature, past);
+    [sure, past] = score(about.score, own, stage.temperature, past, stage.gate);
     const last = at === stages.length - 1;
     const told = last && stage.threshold === null ? own : said(about.score, own, past);
     const shares = probabilities(told, stage.temperature);

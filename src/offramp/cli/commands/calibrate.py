@@ -141,6 +141,7 @@ def calibrate(
         placed(net, devices.chosen(device))
         measured = measured_costs(net, trained.costs, batch or 1, how.score)
     shares = trained.training_shares if training_shares else None
+    how = trained.search(how)
     found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured, shares)
     policy = trials.policy_of(trained, found)
     weak = doubts(policy, trained.calibration, found.remark)

@@ -139,6 +139,9 @@ def _manifest(
     exits = list(trial.resolved.final)
     final, augment = trial.resolved.final.items(), data.augment
     changed = {} if augment is None else plain(augment.changes)
+    rare: dict[str, Any] = dict(_search(study, trial.label))
+    if any(net.gates):
+        rare["gates"] = tuple(net.gates[k - 1] for k in exits)
     return stored.Manifest(
         strategy=trial.label,
         program=trial.strategy.name,
@@ -175,7 +178,7 @@ def _manifest(
         execution=stored.ExecutionRecord(**study.execution.model_dump(mode="json")),
         numerics=stored.NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),
-        **_search(study, trial.label),
+        **rare,
     )
 
 

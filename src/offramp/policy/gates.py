@@ -1,0 +1,88 @@
+"""Gates that learn, from an exit's own answer, whether an image should leave there.
+
+After JEI-DNN (Regol et al., arXiv 2310.09163): the best exit of an image is the one of least
+cross-entropy + λ · cost, and the gate of an exit learns whether the best exit is this one or an earlier
+one, from four statistics of its answer. A gate says one number from 0 to 1; thresholds on it are then
+solved as on any other score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax
+
+from offramp.policy import scoring
+from offramp.policy.costs import Costs
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Gates = tuple[tuple[float, ...] | None, ...]
+
+COST = 0.15  # λ, nats for the whole network
+DECAY = 5e-4  # of the weights, as the source trains; a gate that is right of every image stays finite
+
+
+def shares(costs: Costs) -> tuple[float, ...]:
+    """What leaving at each exit costs, all heads before it run: 1 at the last exit."""
+    spent = costs.leaving(range(len(costs.exits)))
+    return tuple(each / spent[-1] for each in spent)
+
+
+def best_exits(logits: Floats, labels: Ints, spent: Sequence[float], cost: float = COST) -> Ints:
+    """The exit of least cross-entropy + cost · spent, the first of a tie; counted from 0.
+
+    logits: [N, E, C], all finite.  labels: [N].  spent: of `shares`.  Returns [N].
+
+    >>> import numpy as np
+    >>> logits = np.array([[[2.0, 0.0], [3.0, 0.0]], [[0.0, 2.0], [3.0, 0.0]]])
+    >>> best_exits(logits, np.array([0, 0]), (0.2, 1.0)).tolist()
+    [0, 1]
+    """
+    rows = np.arange(len(labels))
+    entropies = -log_softmax(np.asarray(logits, np.float64), axis=2)[rows, :, labels]
+    return np.asarray(np.argmin(entropies + cost * np.asarray(spent), axis=1))
+
+
+def learned(logits: Floats, labels: Ints, spent: Sequence[float], cost: float = COST) -> Gates:
+    """The gates of all exits but the last, which has none. logits: [N, E, C].  labels: [N].
+
+    Each gate minimizes the mean over images of its binary cross-entropy, in which an image that should
+    leave counts (stays / leaves) times, both counted over all gates, plus the decay of its weights. That
+    is convex, so the minimum found is the minimum. Rows with a logit that is not finite are left out;
+    where none is left nothing is learned, and a gate says one half of every image.
+
+    >>> import numpy as np
+    >>> sure, torn = [4.0, 0.0], [0.1, 0.0]
+    >>> logits = np.array([[sure, sure], [torn, sure]] * 50)
+    >>> first, last = learned(logits, np.zeros(100, int), (0.3, 1.0))
+    >>> len(first), last
+    (5, None)
+    """
+    whole = np.isfinite(logits).all(axis=(1, 2))
+    kept, truth = np.asarray(logits[whole], np.float64), labels[whole]
+    early = logits.shape[1] - 1
+    if not len(kept) or not early:
+        return (*((0.0,) * (scoring.STATISTICS + 1),) * early, None)
+    goal = best_exits(kept, truth, spent, cost)[:, None] <= np.arange(early)
+    ones = int(goal.sum())
+    weight = np.where(goal, (goal.size - ones) / ones if 0 < ones < goal.size else 1.0, 1.0)
+    return (*(_gate(kept[:, k], goal[:, k], weight[:, k]) for k in range(early)), None)
+
+
+def _gate(logits: Floats, goal: NDArray[np.bool_], weight: Floats) -> tuple[float, ...]:
+    """logits: [N, C].  goal: [N], whether to leave.  weight: [N]."""
+    seen = np.column_stack([scoring.statistics(logits), np.ones(len(logits))])
+    sign = np.where(goal, 1.0, -1.0)
+
+    def loss(gate: Floats) -> tuple[float, Floats]:
+        distance = sign * (seen @ gate)
+        value = (weight * np.logaddexp(0, -distance)).mean() + DECAY / 2 * gate @ gate
+        slope = -(weight * sign * expit(-distance)) @ seen / len(seen) + DECAY * gate
+        return float(value), slope
+
+    found = minimize(loss, np.zeros(seen.shape[1]), jac=True, method="BFGS", options={"gtol": 1e-7})
+    return tuple(round(float(number), 6) for number in found.x)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import Literal
+
+from offramp.parts import heads
+from offramp.phase import CE, Gated, Gates, Phase, Program
+from offramp.strategies.baseline import baseline
+
+
+def gated(
+    exits: int, *, cost: float = 0.15, backbone: Literal["trained", "kept"] = "trained"
+) -> Program:
+    """Heads on a frozen backbone, and gates that learn when to leave (JEI-DNN, arXiv 2310.09163).
+
+    1. train the backbone with the final exit
+    2. freeze it; train all early heads together on CE(exit n)
+    3. train heads and gates together, neither through the other:
+       heads on CE(exit n), where image i counts at exit n as likely as it leaves there by the gates
+       gates on whether the exit of least CE + cost * (its share of MACs) is theirs or an earlier one
+
+    Leaving by these gates belongs to it (`offramp calibrate --score gate`).
+    cost: what the whole network costs beside its cross-entropy. backbone: `kept` leaves step 1 out: it
+    stays as the weights that it came with.
+    """
+    before = baseline(exits) if backbone == "trained" else ()
+    if exits == 1:
+        return before
+    early = heads(1, exits - 1)
+    loss = tuple(CE(n) for n in range(1, exits))
+    gates = Gates(tuple(range(1, exits + 1)), cost)
+    return (
+        *before,
+        Phase("heads", train=early, loss=loss),
+        Phase("heads and gates", train=early, loss=(*loss, gates), sample_weights=Gated()),
+    )

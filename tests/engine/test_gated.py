@@ -1,0 +1,226 @@
+"""Heads and gates that train together, against the formulas of their source written out. K is 4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fit_runs import begin, equal, program_nodes
+from torch import Tensor
+
+from offramp.engine.fit import fit
+from offramp.engine.gates import Gating, gating, statistics
+from offramp.engine.losses import gate_loss, leaving, objective
+from offramp.engine.settings import applied
+from offramp.engine.trainee import pack, trained_state, unpack
+from offramp.errors import OfframpError
+from offramp.nets import ExitNetwork
+from offramp.nets.network import exit_macs
+from offramp.parts import heads
+from offramp.phase import CE, Gated, Gates, Phase, check, describe
+from offramp.policy import gates as fitted
+from offramp.policy import scoring
+from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.candidates import Search
+from offramp.strategies import STRATEGIES
+from offramp.study import trained
+from offramp.study.run.trials import load_network
+from support import CPU, NUMERICS, network, run_all, tiny_plan, tiny_study
+
+K = 4
+TERM = Gates((1, 2, 3, 4), cost=0.15)
+
+
+def drawn(rows: int = 64) -> tuple[dict[int, Tensor], Tensor]:
+    """Logits by exit, better with depth, and labels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (rows,), generator=generator)
+    noise = torch.randn(rows, K, 3, generator=generator)
+    return {k: noise[:, k - 1] + k * F.one_hot(labels, 3) for k in range(1, K + 1)}, labels
+
+
+def with_gates(net: ExitNetwork) -> ExitNetwork:
+    """Its gates say something."""
+    generator = torch.Generator().manual_seed(1)
+    made = net.gated()
+    with torch.no_grad():
+        for head in made.heads:
+            assert head.gate is not None
+            head.gate.weight.copy_(torch.randn(1, 4, generator=generator))
+            head.gate.bias.copy_(torch.randn(1, generator=generator))
+    return made
+
+
+def test_what_gates_see_in_training_is_what_they_see_in_use() -> None:
+    logits, _ = drawn()
+    net = with_gates(network("digits-cnn"))
+    for k in range(1, K):
+        np.testing.assert_allclose(
+            statistics(logits[k]), scoring.statistics(logits[k].numpy()), atol=1e-6
+        )
+        used, _ = scoring.score("gate", logits[k].numpy(), gate=net.gates[k - 1])
+        said = gating(net, logits).logits[k].detach()
+        np.testing.assert_allclose(torch.sigmoid(said), used, atol=1e-6)
+    assert net.gates[-1] is None and set(gating(net, logits).logits) == {1, 2, 3}
+
+
+def test_a_network_s_answers_do_not_depend_on_its_gates() -> None:
+    net = network("digits-cnn")
+    images = torch.rand(3, 1, 8, 8)
+    for one, other in zip(net.copy().eval()(images), with_gates(net).eval()(images), strict=True):
+        assert torch.equal(one, other)
+    assert not any("gate" in name for name in net.state_dict())
+    twin = with_gates(net)
+    assert twin.gated() is twin and twin.copy().gates == twin.gates != net.gated().gates
+
+
+def source_probabilities(said: Tensor) -> Tensor:
+    """P of the source, image by image: what a gate says, at most what earlier ones left over."""
+    rows = []
+    for gates in torch.sigmoid(said).tolist():
+        row = [max(0.0, min(g, 1 - sum(gates[:k]))) for k, g in enumerate(gates)]
+        rows.append([*row, 1 - sum(row)])
+    return torch.tensor(rows)
+
+
+def test_images_count_where_they_leave_by_the_gates() -> None:
+    said = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
+    found = leaving([*said.unbind(1), None], torch.zeros(50))
+    torch.testing.assert_close(found, source_probabilities(said))
+    torch.testing.assert_close(found.sum(1), torch.ones(50))
+    survivors = torch.cat([torch.ones(50, 1), (1 - torch.sigmoid(said)).cumprod(1)], 1)
+    assert not torch.allclose(found, survivors, atol=0.1)  # it is not who gets there
+
+
+def source_gate_loss(said: Tensor, logits: Tensor, labels: Tensor, spent: Tensor) -> Tensor:
+    """As the source trains gates: said [B, K - 1], logits [B, K, C]."""
+    entropies = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits.unbind(1)], 1)
+    goal = F.one_hot((entropies + 0.15 * spent).argmin(1), K)[:, :-1].cumsum(1).float()
+    ratio = (goal == 0).sum() / (goal == 1).sum()
+    every = F.binary_cross_entropy_with_logits(said, goal, reduction="none")
+    return (every * torch.where(goal == 1, ratio, 1.0)).mean()
+
+
+def engine_loss(net: ExitNetwork, logits: dict[int, Tensor], labels: Tensor) -> Tensor:
+    loss = (CE(1), CE(2), CE(3), TERM)
+    return objective(loss, logits, {}, labels, None, 0.0, Gated(), gating(net, logits))
+
+
+def test_the_step_is_the_source_s() -> None:
+    """Heads learn by P · CE and nothing of gates; gates by their targets and nothing of heads."""
+    logits, labels = drawn()
+    net = with_gates(network("digits-cnn")).requires_grad_(True)
+    own = {k: z.clone().requires_grad_(True) for k, z in logits.items()}
+    value = engine_loss(net, own, labels)
+    value.backward()
+    theirs = {k: z.clone().requires_grad_(True) for k, z in logits.items()}
+    spent = torch.tensor([exit_macs(net, range(1, k + 1)) for k in range(1, K + 1)])
+    numbers = [torch.tensor(g, requires_grad=True) for g in net.gates[:-1] if g is not None]
+    said = torch.stack(
+        [statistics(theirs[k].detach()) @ numbers[k - 1][:4] + numbers[k - 1][4] for k in range(1, K)],
+        1,
+    )
+    odds = source_probabilities(said.detach())
+    entropies = [F.cross_entropy(theirs[k], labels, reduction="none") for k in range(1, K)]
+    expected = sum((odds[:, k] * entropies[k]).mean() for k in range(K - 1))
+    stacked = torch.stack([theirs[k].detach() for k in range(1, K + 1)], 1)
+    expected = expected + source_gate_loss(said, stacked, labels, spent / spent[-1])
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    for k in range(1, K):
+        torch.testing.assert_close(own[k].grad, theirs[k].grad)
+        gate, grad = net.heads[k - 1].gate, numbers[k - 1].grad
+        assert gate is not None and grad is not None and gate.weight.grad is not None
+        torch.testing.assert_close(gate.weight.grad[0], grad[:4])
+        torch.testing.assert_close(gate.bias.grad, grad[4:])
+        assert gate.weight.grad.abs().max() > 1e-4
+    assert own[K].grad is None  # the final exit learns nothing
+
+
+def test_a_step_by_other_weights_is_another() -> None:
+    logits, labels = drawn()
+    net = with_gates(network("digits-cnn"))
+    value = engine_loss(net, logits, labels)
+    loss = (CE(1), CE(2), CE(3), TERM)
+    assert abs(value - objective(loss, logits, {}, labels, gating=gating(net, logits))) > 0.1
+
+
+def test_a_batch_that_always_stays_or_always_leaves_has_a_loss() -> None:
+    logits, labels = drawn()
+    said = {k: torch.zeros(64) for k in range(1, K)}
+    for cost in (1e9, -1e9):
+        spent = {k: k / K for k in logits}
+        found = gate_loss((1, 2, 3, 4), cost, logits, labels, Gating(said, spent))
+        torch.testing.assert_close(found, torch.tensor(2.0).log())
+
+
+def test_gates_that_were_trained_go_on_in_the_next_phase_and_before_it_say_nothing() -> None:
+    nodes = program_nodes("gated")
+    assert [node.gated for node in nodes] == [False, False, True]
+    trainee, _, _ = begin(nodes[-1], made=dict.fromkeys(nodes[-1].needs, states(network("digits-cnn"))))
+    assert trainee.net.gates == (*((0.0,) * 5,) * 3, None)
+    taught = with_gates(network("digits-cnn"))
+    trainee, _, _ = begin(nodes[-1], made=dict.fromkeys(nodes[-1].needs, states(taught)))
+    assert trainee.net.gates == taught.gates
+
+
+def states(net: ExitNetwork) -> dict[str, Tensor]:
+    from offramp.parts import path
+
+    return {n: t for k in range(1, K + 1) for part in path(k) for n, t in net.state(part).items()}
+
+
+def test_a_checkpoint_within_brings_gates_and_their_moments_back() -> None:
+    node = program_nodes("gated")[-1]
+    made = dict.fromkeys(node.needs, states(network("digits-cnn")))
+    with applied(NUMERICS):
+        whole, passes, images = begin(node, made=made)
+        epochs = fit([whole], passes, images, node.recipe.batch_size)
+        next(epochs)
+        tensors, state = (
+            {n: t.clone() for n, t in pack(whole)[0].items()},
+            pack(whole)[1],
+        )
+        assert any(n.startswith("optimizer/") and "gate.weight" in n for n in tensors)
+        list(epochs)
+        again, passes, images = begin(node, made=made)
+        unpack(again, tensors, state)
+        list(fit([again], passes, images, node.recipe.batch_size))
+    assert again.epoch == whole.epoch > 1 and any(any(g) for g in again.net.gates if g is not None)
+    assert equal(trained_state(again), trained_state(whole))
+
+
+def test_programs_that_cannot_be() -> None:
+    with pytest.raises(OfframpError, match="name each once, ascending"):
+        check((Phase("p", heads(1, 2), (CE(1), Gates((2, 1)))),), 3)
+    with pytest.raises(OfframpError):
+        Gates((1,))
+    with pytest.raises(OfframpError, match="outside 1 to 3"):
+        check((Phase("p", heads(1, 2), (CE(1), Gates((1, 4)))),), 3)
+    assert describe((CE(1), TERM)) == "CE(1) + Gates(1,2,3,4, λ=0.15)"
+    assert STRATEGIES["gated"](1) == STRATEGIES["baseline"](1)
+
+
+@pytest.mark.parametrize("mode", ["plain", "derived"])
+def test_a_trial_is_calibrated_by_its_own_gates(mode: str, tmp_path: Path) -> None:
+    weights = {}
+    for other in dict.fromkeys(("derived", mode)):
+        plan = tiny_plan(tiny_study(("gated",), execution={"mode": other}))
+        store, _ = run_all(plan, tmp_path / other)
+        weights[other] = [store.node_weights(n.key) for n in plan.trials[0].resolved.nodes]
+    for one, same in zip(weights["derived"], weights[mode], strict=True):
+        assert equal(one, same)
+    assert not any("gate" in name for name in weights[mode][1])
+    assert sum("gate" in name for name in weights[mode][2]) == 6
+    found = trained.read(store, "gated")
+    net = load_network(store, found.id, CPU)
+    assert found.gates == net.gates and any(found.gates[0] or ())
+    rows = (found.validation, found.calibration, found.costs, Target("max-mean-macs", 1e12))
+    search = found.search(Search("gate"))
+    assert calibrate(*rows, search).policy.gates == found.gates
+    assert found.search(Search("margin")) == Search("margin")
+    shares = fitted.shares(found.costs)
+    assert fitted.learned(found.validation.logits, found.validation.labels, shares) != found.gates

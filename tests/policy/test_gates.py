@@ -1,0 +1,148 @@
+"""Gates that calibration learns, against the formulas of their source written out."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from offramp.errors import OfframpError
+from offramp.policy import gates, quality, scoring
+from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.candidates import Search, SplitLogits, candidates
+from offramp.policy.policy import Calibration, Policy, parse, to_json
+from refusal import refuses
+from simulated import COSTS, FOUR, simulated
+
+ROWS = simulated(1500, 1)
+SHARES = gates.shares(COSTS)
+LEARNED = gates.learned(ROWS.logits, ROWS.labels, SHARES)
+
+
+def test_costs_are_shares_of_all_that_is_run() -> None:
+    assert list(SHARES) == pytest.approx([11 / 44, 22 / 44, 33 / 44, 1])
+
+
+def test_the_best_exit_is_that_of_least_entropy_and_cost() -> None:
+    found = gates.best_exits(ROWS.logits, ROWS.labels, SHARES, cost=0.5)
+    for row, label, best in zip(ROWS.logits[:200], ROWS.labels, found, strict=False):
+        total = [
+            math.log(sum(math.exp(float(z)) for z in exit)) - float(exit[label]) + 0.5 * share
+            for exit, share in zip(row, SHARES, strict=True)
+        ]
+        assert best == total.index(min(total))
+    assert set(found) == {0, 1, 2, 3}
+
+
+def source_loss(learned: torch.Tensor, cost: float = gates.COST) -> torch.Tensor:
+    """The gates' loss as the source has it, in torch: binary cross-entropies to the cumulative one-hot
+    of the best exit, ones counting zeros / ones times; and the decay of weights. learned: [K - 1, 5]."""
+    logits, labels = torch.from_numpy(ROWS.logits).double(), torch.from_numpy(ROWS.labels)
+    entropies = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits.unbind(1)], 1)
+    best = (entropies + cost * torch.tensor(SHARES)).argmin(1)
+    goal = F.one_hot(best, 4)[:, :-1].cumsum(1).double()
+    said = []
+    for k in range(3):
+        odds = logits[:, k].softmax(1)
+        squared = odds**2 / (odds**2).sum(1, keepdim=True)
+        top = odds.topk(2).values
+        flat = [1 - torch.special.entr(p).sum(1) / math.log(10) for p in (odds, squared)]
+        seen = torch.stack([top[:, 0], flat[0], top[:, 0] - top[:, 1], flat[1], torch.ones(len(top))], 1)
+        said.append(seen @ learned[k])
+    weight = torch.where(goal > 0, (goal == 0).sum() / goal.sum(), 1.0)
+    every = F.binary_cross_entropy_with_logits(torch.stack(said, 1), goal, weight, reduction="none")
+    return every.mean(0).sum() + gates.DECAY / 2 * (learned**2).sum()
+
+
+def test_what_is_learned_is_the_least_of_the_source_s_loss() -> None:
+    learned = torch.tensor(LEARNED[:-1], dtype=torch.float64, requires_grad=True)
+    source_loss(learned).backward()
+    assert learned.grad is not None and learned.grad.abs().max() < 1e-5
+    other = torch.tensor(LEARNED[:-1], dtype=torch.float64, requires_grad=True)
+    source_loss(other, cost=2 * gates.COST).backward()  # it is of this cost, and of no other
+    assert other.grad is not None and other.grad.abs().max() > 1e-3
+
+
+def test_a_dearer_network_is_left_earlier() -> None:
+    def at_half(cost: float) -> float:
+        learned = gates.learned(ROWS.logits, ROWS.labels, SHARES, cost)
+        return float(scoring.leaves("gate", ROWS.logits, (0.5,) * 3 + (None,), None, learned).mean())
+
+    assert at_half(0.0) > at_half(0.5) > at_half(5.0)
+
+
+def test_a_gate_tells_better_than_chance_where_it_should_be_left() -> None:
+    other = simulated(1500, 2)
+    goal = gates.best_exits(other.logits, other.labels, SHARES)[:, None] <= np.arange(3)
+    said = scoring.scores("gate", other.logits, None, LEARNED)
+    found = [quality.auroc(said[:, k], goal[:, k]) for k in range(3)]
+    assert min(f or 0.0 for f in found) > 0.6, found
+    chance = [quality.auroc(said[:, k], np.roll(goal[:, k], 1)) for k in range(3)]
+    assert max(f or 1.0 for f in chance) < 0.55
+
+
+def test_splits_that_teach_nothing() -> None:
+    broken = np.full((3, 2, 2), np.nan)
+    assert gates.learned(broken, np.zeros(3, int), (0.5, 1.0)) == ((0.0,) * 5, None)
+    assert gates.learned(ROWS.logits[:, :1], ROWS.labels, (1.0,)) == (None,)
+    alike = gates.learned(ROWS.logits, ROWS.labels, SHARES, cost=1e9)  # all leave at once
+    assert (scoring.scores("gate", ROWS.logits, None, alike)[:, :3] > 0.5).all()
+
+
+def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration() -> None:
+    found = calibrate(ROWS, simulated(2000, 3), COSTS, Target("risk", 0.05, 0.95), Search("gate"))
+    policy = found.policy
+    assert policy.gates == LEARNED and found.chosen > 0
+    fresh = simulated(20_000, 4)
+    place = policy.leaves(fresh.logits)
+    right = scoring.answers(fresh.logits) == fresh.labels[:, None]
+    harm = right[:, -1] & ~right[np.arange(len(place)), place]
+    assert 0 < harm.mean() <= 0.05 and found.bound is not None and found.bound <= 0.05
+
+
+def test_calibration_images_teach_no_gate() -> None:
+    target = Target("max-accuracy-loss", 0.02)
+    one, other = (calibrate(ROWS, simulated(900, s), COSTS, target, Search("gate")) for s in (5, 6))
+    assert one.candidates == other.candidates and one.measures != other.measures
+
+
+def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
+    shuffled = SplitLogits(ROWS.logits, np.roll(ROWS.labels, 1))
+    made = candidates(ROWS, COSTS, Search("gate"), "disagreement")
+    assert made == candidates(shuffled, COSTS, Search("gate"), "disagreement")
+    assert made != candidates(shuffled, COSTS, Search("gate"), "wrong")
+
+
+def test_gates_that_a_network_learned_are_taken_as_they_are() -> None:
+    own = ((1.0, 2.0, 3.0, 4.0, -5.0),) * 3 + (None,)
+    assert {p.gates for p in candidates(ROWS, COSTS, Search("gate", gates=own), "wrong")} == {own}
+
+
+def test_a_policy_file_keeps_gates_to_the_bit() -> None:
+    made = Calibration("t-1", "ab" * 32, 10)
+    policy = Policy("gate", FOUR, (0.5, None, 0.25, None), None, made, gates=LEARNED)
+    assert parse(to_json(policy)) == policy
+    rows = json.loads(to_json(policy))["exits"]
+    assert tuple(rows[0]["gate"]) == LEARNED[0] and rows[3]["gate"] is None
+    assert "gate" not in to_json(Policy("margin", FOUR, (0.5, None, 0.25, None), None, made))
+
+
+@pytest.mark.parametrize(
+    ("score", "given", "said"),
+    [
+        ("gate", None, "exit 1 has a threshold and no gate"),
+        ("gate", (*LEARNED[:2], None, None), "exit 3 has a threshold and no gate"),
+        ("gate", LEARNED[1:], "4 exits need as many gates, got 3"),
+        ("gate", ((1.0, 2.0), *LEARNED[1:]), "the gate of exit 1 must be 5 finite numbers"),
+        ("gate", ((math.inf,) * 5, *LEARNED[1:]), "the gate of exit 1 must be 5 finite numbers"),
+        ("margin", LEARNED, "gates go with the score gate, not with margin"),
+    ],
+)
+def test_gates_that_do_not_fit_are_refused(score: str, given: gates.Gates | None, said: str) -> None:
+    refuses(said, Policy, score, FOUR, (0.5, None, 0.25, None), gates=given)
+    with pytest.raises(OfframpError):
+        Policy(score, FOUR, (0.5, None, 0.25, None), gates=given)
