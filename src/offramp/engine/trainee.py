@@ -90,8 +90,8 @@ class Trainee:
 
 def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
     """A trainee at its start: exactly the trained parts take gradients, in the optimizer's order of
-    parts, and after them adapters; all else is frozen and in eval mode. A network without gates is copied
-    where they train."""
+    parts, and after them adapters; all else is frozen and in eval mode. A network without gates is
+    copied where they train."""
     net = net.gated() if node.gated else net
     net.requires_grad_(False)
     net.eval()
