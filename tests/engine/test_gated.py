@@ -106,7 +106,7 @@ def source_gate_loss(said: Tensor, logits: Tensor, labels: Tensor, spent: Tensor
 
 def engine_loss(net: ExitNetwork, logits: dict[int, Tensor], labels: Tensor) -> Tensor:
     loss = (CE(1), CE(2), CE(3), TERM)
-    return objective(loss, logits, {}, labels, None, 0.0, Gated(), gating(net, logits))
+    return objective(loss, logits, {}, labels, weights=Gated(), gating=gating(net, logits))
 
 
 def test_the_step_is_the_source_s() -> None:
