@@ -40,8 +40,8 @@ REFERENCE = {
     ],
     "How to train": ["Recipe", "Augment"],
     "A strategy of your own": [
-        *("Phase", "CE", "KD", "MSE", "Features", "Gates", "Init", "Survivors", "Unsolved", "Gated"),
-        *("BEFORE", "LIVE"),
+        *("Phase", "CE", "KD", "MSE", "Features", "Gates", "EWC", "Init", "Survivors", "Unsolved"),
+        *("Gated", "BEFORE", "LIVE"),
         *("backbone", "segment", "segments", "head", "heads"),
     ],
     "Mistakes": ["OfframpError"],

@@ -32,6 +32,7 @@ if _typing.TYPE_CHECKING:
     from offramp.phase import (
         BEFORE,
         CE,
+        EWC,
         KD,
         LIVE,
         MSE,
@@ -51,6 +52,7 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "BEFORE",
     "CE",
+    "EWC",
     "KD",
     "LIVE",
     "MSE",
@@ -102,6 +104,7 @@ _HOMES = {
     "phase": (
         "BEFORE",
         "CE",
+        "EWC",
         "KD",
         "LIVE",
         "MSE",

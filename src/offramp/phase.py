@@ -147,13 +147,34 @@ class Gates:
         check_fields(self)
 
 
-Term = CE | KD | MSE | Features | Gates
+@dataclass(frozen=True)
+class EWC:
+    """Elastic weight consolidation: every weight that trains is held where it is when the phase begins,
+    as firmly as it matters to `exits` then: Σ F (θ - θ*)², times `weight`. F is the mean over `images`
+    training images, evenly spread, of the squared derivative of the sum of these exits' cross-entropies
+    (Kirkpatrick et al., arXiv 1612.00796, whose weight is λ / 2). On one device alone. Raises
+    OfframpError for a weight that is negative or not finite.
+
+    >>> from offramp import CE, EWC, Phase, heads, segments
+    >>> Phase("exit 1", segments(1, 3) | heads(1, 3), (CE(1), EWC(exits=(3,), weight=100.0))).exits
+    (1, 3)
+    """
+
+    exits: Annotated[tuple[Count, ...], Len(1)]
+    weight: Weight = 1.0
+    images: Count = 512
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+Term = CE | KD | MSE | Features | Gates | EWC
 Loss = tuple[Term, ...]
 
 
 def teachers(term: Term) -> tuple[int, ...]:
-    """The exits that a term learns from; none of a cross-entropy, and of gates."""
-    if isinstance(term, CE | Gates):
+    """The exits that a term learns from; only distillation has some."""
+    if isinstance(term, CE | Gates | EWC):
         return ()
     return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
 
@@ -172,7 +193,7 @@ def adapters(loss: Loss) -> tuple[tuple[int, int], ...]:
 
 def _own(term: Term) -> tuple[int, ...]:
     """The exits whose answers a term is about."""
-    return term.exits if isinstance(term, Gates) else (term.exit,)
+    return term.exits if isinstance(term, Gates | EWC) else (term.exit,)
 
 
 @dataclass(frozen=True)
@@ -248,6 +269,8 @@ def describe(loss: Loss) -> str:
         match term:
             case Gates():
                 words.append(f"{weight}Gates({','.join(map(str, term.exits))}, λ={term.cost:g})")
+            case EWC():
+                words.append(f"{weight}EWC({','.join(map(str, term.exits))})")
             case CE():
                 words.append(f"{weight}CE({term.exit})")
             case KD():
@@ -351,10 +374,11 @@ class Phase:
 
 
 def _reached_by(term: Term, stops: Collection[Part]) -> Iterator[Part]:
-    """The parts that get a gradient of a term; of gates, the heads that they are part of."""
+    """The parts that get a gradient of a term; of gates, the heads that they are part of. What holds
+    weights where they are teaches them nothing."""
     if isinstance(term, Gates):
         yield from (Part("head", exit) for exit in term.exits[:-1])
-    else:
+    elif not isinstance(term, EWC):
         yield from _reached(term.exit, stops)
 
 
@@ -384,11 +408,14 @@ def check(program: Program, exits: int) -> None:
             raise OfframpError(f"{where} appears twice; give each phase a name of its own")
         if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
             raise OfframpError(
-                f"{where} has no tuple of CE, KD, MSE, Features and Gates; write loss=(CE(1),)"
+                f"{where} has no tuple of CE, KD, MSE, Features, Gates and EWC; write loss=(CE(1),)"
             )
         for term in phase.terms:
-            if isinstance(term, Gates) and list(term.exits) != sorted(set(term.exits)):
-                raise OfframpError(f"{where} has gates of exits {term.exits}; name each once, ascending")
+            if isinstance(term, Gates | EWC) and list(term.exits) != sorted(set(term.exits)):
+                kind = type(term).__name__
+                raise OfframpError(
+                    f"{where} has {kind} of exits {term.exits}; name each once, ascending"
+                )
         if not phase.terms:
             raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
         taught = {exit for term in phase.terms for exit in teachers(term)}

@@ -44,6 +44,7 @@ from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_study
 LAST_ONLY = "joint, last exit only"
 """Joint training with all weight on the last exit."""
 HEADS_ONLY = "pretrained-branch, scope head"
+CONSOLIDATED = "sequential, against ewc"
 SMALLEST = "digits-cnn"
 """The backbone that runs every strategy."""
 UNTRACEABLE = "attached by lists of submodules"
@@ -102,14 +103,15 @@ class TrialRecord:
 def contract_plan(
     backbone: str, mode: str, strategies: tuple[str, ...] = (), numerics: Numerics = NUMERICS
 ) -> Plan:
-    """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of two
+    """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of three
     more that the contract has a word about."""
     own = {UNTRACEABLE: untraceable, TEXT: encoder}
     net = own[backbone]() if backbone in own else network(LIKE.get(backbone, backbone))
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
+    held = {"name": "sequential", "as": CONSOLIDATED, "against": "ewc", "keep": 100.0}
     study = tiny_study(
-        strategies or ([*STRATEGIES, last, heads] if backbone == SMALLEST else KINDS),
+        strategies or ([*STRATEGIES, last, heads, held] if backbone == SMALLEST else KINDS),
         backbone,
         recipe={"epochs": 1, "batch_size": BATCH},
         execution={"mode": mode},

@@ -23,7 +23,7 @@ from offramp.engine.values import (
 from offramp.inputs import blank
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, path
-from offramp.phase import adapters
+from offramp.phase import EWC, adapters
 
 BACKWARD = 2  # a backward pass costs about two forward passes of the same layers
 
@@ -103,7 +103,9 @@ def live_macs(
     above = sum(net.macs(part, node.carry) for part in on_path - _parts(frozen_inputs(node).values()))
     above += sum(_adapter(net, pair) for pair in adapters(node.terms))
     train, validation = images["train"], images["validation"]
-    return above * (epochs * (train + validation) + closings * train + BACKWARD * train * epochs)
+    anchors = sum(min(term.images, train) for term in node.terms if isinstance(term, EWC))
+    forward = epochs * (train + validation) + closings * train + anchors
+    return above * (forward + BACKWARD * (train * epochs + anchors))
 
 
 def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:

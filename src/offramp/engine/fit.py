@@ -21,6 +21,7 @@ from offramp.engine.trainee import (
     OBJECTIVE,
     Row,
     Trainee,
+    anchor,
     averaged,
     handed_on,
     loss_of,
@@ -82,6 +83,9 @@ def fit(
     active = [t for t in trainees if not finished(t.validation_losses, t.node.recipe)]
     count = images.count("train")
     limits = bounds(count, batch_size)
+    for trainee in active:
+        if not trainee.anchors:
+            anchor(trainee, passes, images)
     while active:
         images.take_seconds()
         began = perf_counter()

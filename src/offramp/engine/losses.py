@@ -10,7 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.engine.gates import Gating
-from offramp.phase import CE, KD, Features, Gated, Gates, Loss, SampleWeights, Survivors, Term, teachers
+from offramp.phase import (
+    CE,
+    EWC,
+    KD,
+    Features,
+    Gated,
+    Gates,
+    Loss,
+    SampleWeights,
+    Survivors,
+    Term,
+    teachers,
+)
 
 
 def distance(student: Tensor, teacher: Tensor, temperature: float, each: Tensor | None = None) -> Tensor:
@@ -133,11 +145,12 @@ def objective(
     weights: SampleWeights | None = None,
     features: Mapping[Features, tuple[Tensor, Tensor]] = MappingProxyType({}),
     gating: Gating | None = None,
+    penalties: Mapping[EWC, Tensor] = MappingProxyType({}),
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
     labels: [B]; class_weights: [C] and smoothing: of the cross-entropies; weights: of images, over the
     exits of `logits`; features: [B, D], adapted and to be learned, by term; gating: what the network's
-    gates say, where the phase asks them."""
+    gates say, where the phase asks them; penalties: scalars by term."""
     each: dict[int, Tensor] = {}
     if weights is not None:
         exits = sorted(logits)
@@ -149,6 +162,8 @@ def objective(
         if isinstance(term, Gates):
             assert gating is not None
             return gate_loss(term.exits, term.cost, logits, labels, gating)
+        if isinstance(term, EWC):
+            return penalties[term]
         student, counts = logits[term.exit], each.get(term.exit)
         if isinstance(term, CE):
             return cross_entropy(student, labels, class_weights, smoothing, counts)

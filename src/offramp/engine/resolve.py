@@ -20,6 +20,7 @@ from offramp.numerics import Numerics
 from offramp.parts import LEARNED, Carry, Part, heads, path, segments
 from offramp.phase import (
     BEFORE,
+    EWC,
     LIVE,
     Gates,
     Init,
@@ -268,7 +269,7 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
 def _term(term: Term, net: ExitNetwork) -> dict[str, Any]:
     """A loss term with exits named by where they are, not by number."""
     fields = plain(term)
-    if isinstance(term, Gates):
+    if isinstance(term, Gates | EWC):
         return {**fields, "exits": [net.places[exit - 1] for exit in term.exits]}
     fields["exit"] = net.places[term.exit - 1]
     if taught := [net.places[exit - 1] for exit in teachers(term)]:

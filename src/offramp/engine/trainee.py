@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from offramp.engine.adapters import Adapters, adapted, drawn, state
+from offramp.engine.anchors import Anchor, Anchors, anchored, penalties
 from offramp.engine.gates import gating
+from offramp.engine.images import Images
 from offramp.engine.losses import objective
-from offramp.engine.passes import Answers
+from offramp.engine.passes import Answers, Pass
 from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
@@ -50,6 +52,7 @@ class Trainee:
     checkpoint was read.  tally: of the epoch at hand; None between two.
     average: of the trained parts, where the recipe keeps one; the network holds what trains.
     adapters: of the loss between features, which train and are averaged as the parts do.
+    anchors: of a loss that holds weights where they were; see `anchor`.
     """
 
     node: Node
@@ -67,6 +70,7 @@ class Trainee:
     tally: Tally | None = None
     average: dict[str, Tensor] = field(default_factory=dict)
     adapters: Adapters = field(default_factory=dict)
+    anchors: Anchors = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -155,6 +159,19 @@ def train_mode(trainee: Trainee, mode: bool) -> None:
         trainee.net.train_part(part, mode)
 
 
+def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
+    """Before the first step: anchors are of the weights that the phase begins with. Raises OfframpError
+    as `anchored` does."""
+    train_mode(trainee, False)
+    trainee.anchors = anchored(trainee.node, trainee.net, _named(trainee), passes, images)
+
+
+def _named(trainee: Trainee) -> dict[str, nn.Parameter]:
+    """The network's parameters that train, by their original names."""
+    parts = (trainee.net.state(part) for part in sorted(trainee.node.trained))
+    return {n: t for named in parts for n, t in named.items() if isinstance(t, nn.Parameter)}
+
+
 def loss_of(
     trainee: Trainee,
     mine: Answers,
@@ -167,7 +184,8 @@ def loss_of(
     terms, weights = trainee.node.terms, trainee.node.sample_weights
     features = adapted(trainee.adapters, terms, mine, theirs)
     gates = gating(trainee.net, mine.logits) if trainee.node.gated else None
-    treated = (class_weights, smoothing, weights, features, gates)
+    held = penalties(trainee.anchors, trainee.node, _named(trainee)) if trainee.anchors else {}
+    treated = (class_weights, smoothing, weights, features, gates, held)
     return objective(terms, mine.logits, theirs.logits, labels, *treated)
 
 
@@ -282,6 +300,9 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {f"last/{k}": t for k, t in trained_state(trainee).items()}
     tensors |= {f"best/{k}": t for k, t in trainee.best.items()}
     tensors |= {f"average/{k}": t for k, t in trainee.average.items()}
+    for number, known in trainee.anchors.items():
+        tensors |= {f"anchor/{number}/{k}": t for k, t in known.start.items()}
+        tensors |= {f"fisher/{number}/{k}": t for k, t in known.fisher.items()}
     names = _names(trainee)
     for index, fields in trainee.optimizer.state_dict()["state"].items():
         for moment, value in fields.items():
@@ -325,6 +346,8 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.best = under("best/")
     for name, held in trainee.average.items():
         held.copy_(tensors[f"average/{name}"])
+    terms = sorted({int(name.partition("/")[0]) for name in under("anchor/")})
+    trainee.anchors = {n: Anchor(under(f"anchor/{n}/"), under(f"fisher/{n}/")) for n in terms}
     fields: dict[int, dict[str, Tensor]] = {}
     parameters = _parameters(trainee)
     numbers = {name: index for index, name in enumerate(_names(trainee))}

@@ -1,32 +1,44 @@
 from __future__ import annotations
 
+from typing import Literal
+
 from offramp.parts import heads, segments
-from offramp.phase import CE, KD, Phase, Program
+from offramp.phase import CE, EWC, KD, Phase, Program, Term
 from offramp.strategies.baseline import baseline
 
 
 def sequential(
-    exits: int, *, keep: float = 1.0, tau: float = 2.0, fine_tune_scale: float = 1.0
+    exits: int,
+    *,
+    against: Literal["lwf", "ewc"] = "lwf",
+    keep: float = 1.0,
+    tau: float = 2.0,
+    fine_tune_scale: float = 1.0,
 ) -> Program:
     """Exits added one after another, without forgetting those that are there (arXiv 2605.05358).
 
     1. train the backbone with the final exit
     2. for n = 1 … N: add exit n; train all layers and the heads that are there by now on
-       L = CE(exit n) + λ · Σ τ² KL(before ∥ now) over the exits that were there before,
-       `before` being the network as the last step left it (learning without forgetting)
+       lwf: L = CE(exit n) + λ · Σ τ² KL(before ∥ now) over the exits that were there before,
+            `before` being the network as the last step left it (learning without forgetting)
+       ewc: L = CE(exit n) + λ · Σ F (θ - θ*)², θ* the weights as the last step left them, F how much
+            they matter to the exits that were there before (elastic weight consolidation)
 
-    keep, tau: λ and τ. fine_tune_scale: times the learning rate in step 2; a new head starts untrained,
-    and a small rate leaves it so.
+    against: what holds off forgetting. keep, tau: λ and τ; for ewc λ is in the thousands.
+    fine_tune_scale: times the learning rate in step 2; a new head starts untrained, and a small rate
+    leaves it so.
     """
     program = baseline(exits)
     for n in range(1, exits):
         there = [*range(1, n), exits]
-        kept = tuple(KD(k, k, tau, weight=keep) for k in there)
+        kept: tuple[Term, ...] = tuple(KD(k, k, tau, weight=keep) for k in there)
+        if against == "ewc":
+            kept = (EWC(tuple(there), weight=keep),)
         added = Phase(
             f"exit {n}",
             train=segments(1, exits) | heads(1, n) | heads(exits, exits),
             loss=(CE(n), *kept),
-            teacher=program[-1].name,
+            teacher=None if against == "ewc" else program[-1].name,
             recipe=(("learning_rate_scale", fine_tune_scale),),
         )
         program = (*program, added)

@@ -1,0 +1,92 @@
+"""Elastic weight consolidation: how much each weight mattered when a phase began, and what it costs to
+move it (Kirkpatrick et al., arXiv 1612.00796)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offramp.engine.images import Images
+from offramp.engine.passes import Pass
+from offramp.engine.resolve import Node
+from offramp.errors import OfframpError
+from offramp.nets.network import ExitNetwork
+from offramp.phase import EWC
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """By the name of each parameter that trains: where it was, and the mean over images of the squared
+    derivative of the cross-entropy (the diagonal of the empirical Fisher matrix)."""
+
+    start: Mapping[str, Tensor]
+    fisher: Mapping[str, Tensor]
+
+
+Anchors = Mapping[int, Anchor]  # by the number of the term in the loss
+
+
+def anchored(
+    node: Node, net: ExitNetwork, named: Mapping[str, nn.Parameter], passes: Pass, images: Images
+) -> Anchors:
+    """Those of a node, from the weights that `net` has now, in eval mode and not augmented.
+
+    named: the parameters that train.  Raises OfframpError on several devices.
+    """
+    found = {}
+    for number, term in enumerate(node.terms):
+        if not isinstance(term, EWC):
+            continue
+        if images.ranks.count > 1:
+            raise OfframpError(
+                f"phase '{node.name}' consolidates weights (EWC), which works on one device; set "
+                "execution.devices: 1"
+            )
+        start = {name: parameter.detach().clone() for name, parameter in named.items()}
+        found[number] = Anchor(start, _fisher(term, node, net, named, passes, images))
+    return found
+
+
+def _fisher(
+    term: EWC,
+    node: Node,
+    net: ExitNetwork,
+    named: Mapping[str, nn.Parameter],
+    passes: Pass,
+    images: Images,
+) -> dict[str, Tensor]:
+    """Image by image, since the square of a mean is not the mean of squares."""
+    count = images.count("train")
+    few = min(term.images, count)
+    rows = (torch.arange(few, device=images.device) * count // few).split(1)
+    sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+    for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
+        mine, _ = passes.answers(node, net, read)
+        labels = images.labels("train", row)
+        loss = torch.stack([F.cross_entropy(mine.logits[k], labels) for k in term.exits]).sum()
+        for total, slope in zip(sums.values(), _slopes(loss, list(named.values())), strict=True):
+            if slope is not None:
+                total.addcmul_(slope, slope)
+    return {name: total / few for name, total in sums.items()}
+
+
+def _slopes(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
+    return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+
+def penalties(anchors: Anchors, node: Node, named: Mapping[str, nn.Parameter]) -> dict[EWC, Tensor]:
+    """By term, Σ F (θ - θ*)², a scalar with a gradient."""
+    found = {}
+    for number, anchor in anchors.items():
+        term = node.terms[number]
+        assert isinstance(term, EWC)
+        moved = [
+            (anchor.fisher[name] * (parameter - anchor.start[name]).square()).sum()
+            for name, parameter in named.items()
+        ]
+        found[term] = torch.stack(moved).sum()
+    return found
