@@ -103,8 +103,8 @@ class TrialRecord:
 def contract_plan(
     backbone: str, mode: str, strategies: tuple[str, ...] = (), numerics: Numerics = NUMERICS
 ) -> Plan:
-    """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of three
-    more that the contract has a word about."""
+    """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of
+    three more that the contract has a word about."""
     own = {UNTRACEABLE: untraceable, TEXT: encoder}
     net = own[backbone]() if backbone in own else network(LIKE.get(backbone, backbone))
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}

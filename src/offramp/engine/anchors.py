@@ -62,7 +62,7 @@ def _fisher(
     """Image by image, since the square of a mean is not the mean of squares."""
     count = images.count("train")
     few = min(term.images, count)
-    rows = (torch.arange(few, device=images.device) * count // few).split(1)
+    rows = torch.split(torch.arange(few, device=images.device) * count // few, 1)
     sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
     for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
         mine, _ = passes.answers(node, net, read)
