@@ -179,10 +179,11 @@ def test_exactly_the_trained_parts_take_gradients_and_are_optimized() -> None:
         setting = Setting(data_identity(tiny_data()), Recipe(), NUMERICS, seed=42)
         program = STRATEGIES[strategy](4)
         for node in resolve(program, network("digits-cnn"), setting).nodes:
-            net = network("digits-cnn").copy()
-            trainee = enroll(node, net, True)
+            trainee = enroll(node, network("digits-cnn").copy(), True)
+            net = trainee.net
             wanted = {id(p) for part in node.trained for p in net.parameters_of(part)}
             assert {id(p) for p in net.parameters() if p.requires_grad} == wanted
+            wanted |= {id(p) for layer in trainee.adapters.values() for p in layer.parameters()}
             optimized = [id(p) for group in trainee.optimizer.param_groups for p in group["params"]]
             assert set(optimized) == wanted and len(optimized) == len(wanted)
 

@@ -48,6 +48,14 @@ ResultsArgument = Annotated[
     Place | None,
     argument("STORE", "A store, or a folder of offramp pack.  [default: runs]", parser=place),
 ]
+SeveralArgument = Annotated[
+    list[Place] | None,
+    argument(
+        "STORE",
+        "Stores, or folders of offramp pack. Several count as one.  [default: runs]",
+        parser=place,
+    ),
+]
 TrainingStoreOption = Annotated[
     Place,
     option(
@@ -214,6 +222,16 @@ def named(*given: Place | None) -> Place:
     if len(found) > 1:
         raise OfframpError(f"two stores are named, {' and '.join(map(str, found))}; leave one out")
     return next(iter(found), RUNS)
+
+
+def several(sources: list[Place] | None, store: Place | None) -> list[Place]:
+    """The places that were named, as arguments or with --store; `runs` without either.
+
+    Raises OfframpError for a --store that is not among several.
+    """
+    if sources and store not in (None, *sources):
+        raise OfframpError(f"--store {store} is not among the stores before it; name all as arguments")
+    return sources or [named(store)]
 
 
 def check_bundle_options(policy: Path | None, device: str | None) -> None:

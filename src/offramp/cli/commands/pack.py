@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import JsonOption, StoreArgument, StoreOption, StudyOption, named, option
+from offramp.cli.options import JsonOption, SeveralArgument, StoreOption, StudyOption, option, several
 from offramp.cli.progress.reading import moving
 from offramp.cli.render import emit, tell_missing
 from offramp.units import counted, size
@@ -15,7 +15,7 @@ from offramp.units import counted, size
 
 def pack(
     out: Annotated[Path, option("FOLDER", "Where the packed results go.")],
-    store: StoreArgument = None,
+    sources: SeveralArgument = None,
     store_: StoreOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -23,18 +23,19 @@ def pack(
     """Pack results into a small folder, without the weights.
 
     It holds every number, the records of trials and phases, and the logits of every exit (float16).
-    Commands that make figures, tables and reports read it in place of the store. Equal results give
-    equal bytes.
+    Commands that make figures, tables and reports read it in place of the store. Several stores and
+    packs become one. Equal results give equal bytes.
 
     \b
     Examples:
       offramp pack runs/demo --out results/demo
       offramp figures results/demo --out figures
+      offramp pack results/42 results/43 --out results/both
     """
     from offramp.report import evidence
     from offramp.store import pack as packed
 
-    found = evidence.open(named(store, store_), study)
+    found = evidence.open_all(several(sources, store_), study)
     trials = [trial.id for trial in found.trials]
     with moving(f"packing {counted(len(trials), 'trial')}"):
         sizes = packed.write(out, found.records, trials, found.table, found.missing, found.logs)

@@ -11,23 +11,15 @@ from typing import Annotated
 import typer
 
 from offramp.cli import options
-from offramp.cli.options import argument, option
+from offramp.cli.options import option
 from offramp.cli.render import emit, tell_missing
 from offramp.errors import OfframpError, nearest
-from offramp.store.place import Place, place
 from offramp.terminal import console
 from offramp.units import counted, duration, size
 
 
 def report(
-    sources: Annotated[
-        list[Place] | None,
-        argument(
-            "STORE",
-            "Stores, or folders of offramp pack. Several count as one.  [default: runs]",
-            parser=place,
-        ),
-    ] = None,
+    sources: options.SeveralArgument = None,
     store_: options.StoreOption = None,
     out: Annotated[Path, option("FOLDER", "Where the report goes; an earlier one is replaced.")] = Path(
         "report"
@@ -65,11 +57,9 @@ def report(
     from offramp.report.page import folder
     from offramp.report.page.assemble import report as report_on
 
-    if sources and store_ not in (None, *sources):
-        raise OfframpError(f"--store {store_} is not among the stores before it; name all as arguments")
     began = time.monotonic()
     formats = _formats(format_)
-    sources = sources or [options.named(store_)]
+    sources = options.several(sources, store_)
     folder.check(out)  # before the work, not after it
     screen = console(stderr=True)
     with screen.status("reading the runs") as status:
