@@ -61,13 +61,8 @@ def test_several_stores_count_as_one(studied: Cli) -> None:
     page = Path("report/index.html").read_text(encoding="utf-8")
     assert "3 seeds · 9 trials" in page  # seed 2, which both have, counts once
     assert "<dd>1, 2, 3</dd>" in page
-    for out, sources in (
-        ("a", ("runs",)),
-        ("b", ("more",)),
-        ("all", ("runs", "more")),
-        ("ab", ("a", "b")),
-    ):
-        answer = studied("pack", *sources, "--out", out)
+    for out, sources in (("a", "runs"), ("b", "more"), ("all", "runs more"), ("ab", "a b")):
+        answer = studied("pack", *sources.split(), "--out", out)
         assert answer.code == 0, answer.err
     assert answer.out.startswith("9 trials packed")
     assert files("ab") == files("all") != files("a")

@@ -70,6 +70,23 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
     assert shown == 33
 
 
+def test_numbers_of_seeds_that_were_packed_one_by_one() -> None:
+    page = (DOCS / "README.md").read_text()
+    section = page[page.index("([cifar10](") :].partition("\n## ")[0]
+    results = evidence.open_all(sorted((DOCS / "cifar10").iterdir()))
+    study = spec.read(STUDIES / "cifar10.yaml")
+    assert results.missing == ()
+    assert {t.strategy for t in results.trials} == {strategy.label for strategy in study.strategies}
+    assert {t.seed for t in results.trials} < set(study.seeds)
+    told = rows(section, results.strategies)
+    (main,) = make(results, ["main"])
+    assert told == rows(markdown(main), results.strategies)
+    assert sum("±" in cell for cells in told.values() for cell in cells) == 33
+    for cells in told.values():  # as the page says
+        means = [float(cell.strip("* ≈").split()[0]) for cell in cells if "±" in cell]
+        assert means == sorted(means)
+
+
 def rows(text: str, strategies: Sequence[str]) -> dict[str, list[str]]:
     """What a Markdown table says of each strategy's four exits."""
     found = {}
