@@ -27,13 +27,13 @@ ROWS = 70  # full batches and a ragged one
 @torch.no_grad()
 def values(net: ExitNetwork, images: Tensor, batch: int) -> dict[Point, Tensor]:
     """Everything the network computes of `images`, in padded batches."""
-    points = [p for k in range(1, net.exits + 1) for p in (*route(k), Point("answer", k))]
+    points = [p for k in range(1, net.exits + 1) for p in (*route(k), Point("features", k))]
     pieces: list[dict[Point, Tensors]] = [{IMAGES: (piece,)} for piece in pad(images, batch)]
     for known in pieces:
         for point in points:
             compute(net, known, point)
     joined = {p: join([known[p] for known in pieces], len(images)) for p in points}
-    return {p: value[-1 if p.kind == "answer" else 0] for p, value in joined.items()}
+    return {p: value[-1 if p.kind == "features" else 0] for p, value in joined.items()}
 
 
 def check(backbone: str, batch: int, numerics: Numerics) -> None:

@@ -42,7 +42,7 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "perf_counter", lambda: now[0])
     monkeypatch.setattr(Images, "read", takes(READ, Images.read))
     monkeypatch.setattr(engine_fit, "step", takes(TRAIN, engine_fit.step))
-    monkeypatch.setattr(engine_fit, "objective", takes(CHECK, engine_fit.objective))
+    monkeypatch.setattr(engine_fit, "loss_of", takes(CHECK, engine_fit.loss_of))
 
 
 def run(trainees: list[Trainee], passes: Pass, images: Images) -> list[float]:

@@ -15,6 +15,7 @@ import offramp
 from offramp import (
     BEFORE,
     CE,
+    EWC,
     KD,
     LIVE,
     MSE,
@@ -26,6 +27,8 @@ from offramp import (
     Exported,
     Features,
     Fitted,
+    Gated,
+    Gates,
     Init,
     OfframpError,
     Phase,
@@ -72,6 +75,8 @@ def live(exits: int) -> tuple[Phase, ...]:
             carry=0.5,
         ),
         Phase("heads", heads(1, exits), (CE(1),), sample_weights=Survivors(threshold=0.9)),
+        Phase("gates", heads(1, exits), (CE(1), Gates(every, cost=0.2)), sample_weights=Gated()),
+        Phase("held", heads(1, exits), (CE(1), EWC((exits,), weight=100.0))),
     )
 
 

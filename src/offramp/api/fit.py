@@ -70,8 +70,8 @@ class Fitted:
 
     >>> fitted
     two-stage: test accuracy at each exit
-           place    MACs  of plain  accuracy
-    exit...
+    exit place    MACs of plain accuracy
+    1...
     >>> fitted.net(fitted.normalize(images[:2]))[0].shape
     torch.Size([2, 10])
     """
