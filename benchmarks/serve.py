@@ -183,7 +183,13 @@ class Client:
         body = self._images[number]
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
-        told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        try:
+            told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        except (asyncio.IncompleteReadError, ConnectionError):  # idle for so long that it was closed
+            writer.close()
+            self._free.clear()
+            await self.ask(number)
+            return
         length = int(told.partition("content-length:")[2].partition("\r\n")[0])
         answer = json.loads(await reader.readexactly(length))
         label, exit, sure = self._expected[number]

@@ -21,7 +21,7 @@ from offramp.policy.policy import Policy
 from offramp.process import keep_freed_memory
 
 CASES = (("resnet50", 32), ("resnet18", 32), ("mobilenetv2", 32), ("mobilenetv2", 224))
-THREADS = 2
+THREADS = 2  # as many as the machine of the numbers in docs has cores
 WARM_UP = 20  # images
 NEVER = 1.0  # a confidence that random weights do not reach
 

@@ -19,6 +19,7 @@ from offramp.policy.policy import Policy, check_carry
 from offramp.study.trained import network_costs
 
 NEAR = 1e-4  # far above the rounding of a softmax in float32
+FEW = 200  # classes; of more, a loop takes longer than kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,7 @@ class Predictor:
         # On the device once, so that no call has to send them there.
         self._numbers = torch.tensor(policy.exits, device=device)
         self._shares = torch.tensor(shares, dtype=torch.float32, device=device)
+        self._places = list(zip(self._numbers.split(1), self._shares.split(1), strict=True))
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
@@ -169,7 +171,7 @@ class Predictor:
                 break
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
         classes, sure = _answer(seen, warmth)
-        return Prediction(classes, sure, self._numbers[at : at + 1], self._shares[at : at + 1], seen)
+        return Prediction(classes, sure, *self._places[at], seen)
 
     def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
         """Whether a single image leaves. logits: [1, C] on the host. Two or three kernels tell how sure
@@ -246,22 +248,26 @@ def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 
 def _nearly(score: str, logits: Tensor, temperature: float) -> float:
     """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
-    finite number. logits: [1, C]."""
-    if score not in _SHORTCUTS:
+    finite number. logits: [1, C]. Between convolutions every kernel of torch is a cold one, so a few
+    numbers are quicker without."""
+    if score not in _SHORTCUTS or logits.shape[-1] > FEW:
         return math.nan
-    return _SHORTCUTS[score](torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1))
+    row = logits[0].tolist()
+    most = max(row)
+    odds = [math.exp((each - most) / temperature) for each in row] if math.isfinite(most) else [math.nan]
+    return _SHORTCUTS[score](odds)
 
 
-def _lead(odds: Tensor) -> float:
-    if odds.shape[-1] < 2:
+def _lead(odds: list[float]) -> float:
+    if len(odds) < 2:
         return math.nan
-    first, second = odds[0].topk(2).values.tolist()
-    return float(first - second)
+    second = sorted(odds)[-2]
+    return (1 - second) / sum(odds)
 
 
-# Scores that one softmax gives. They are only quicker; one that is not here is computed in full.
-_SHORTCUTS: dict[str, Callable[[Tensor], float]] = {
-    "confidence": lambda odds: float(odds.amax()),
+# Scores by odds against the best class. They are only quicker; one that is not here is computed in full.
+_SHORTCUTS: dict[str, Callable[[list[float]], float]] = {
+    "confidence": lambda odds: 1 / sum(odds),
     "margin": _lead,
 }
 
