@@ -96,7 +96,9 @@ class Predictor:
         # On the device once, so that no call has to send them there.
         self._numbers = torch.tensor(policy.exits, device=device)
         self._shares = torch.tensor(shares, dtype=torch.float32, device=device)
-        self._places = list(zip(self._numbers.split(1), self._shares.split(1), strict=True))
+        self._places = list(
+            zip(torch.split(self._numbers, 1), torch.split(self._shares, 1), strict=True)
+        )
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
