@@ -31,6 +31,7 @@ from offramp.study.run.trials import data_code, load_network
 from offramp.study.trained import Trained
 
 RANDOM_IMAGES = 256
+IN_PYTHON = "use offramp.predictor in Python"
 INT8_LOSS = 0.01
 Splits = Mapping[str, tuple[Tensor, Tensor, Tensor]]
 """By name: images, [N, C, H, W], and the mean and deviation that normalize them."""
@@ -150,7 +151,8 @@ def of_network(
     try:
         preprocessing(manifest)
     except ValueError as error:
-        raise OfframpError(f"a bundle answers pictures: {error}") from None
+        remedy = IN_PYTHON if is_text(manifest.input_shape) else "train on gray or RGB images"
+        raise OfframpError(f"a bundle answers pictures: {error}; {remedy}") from None
     policy.check_carry(rule, net.carry)
     doubts = (*asked.doubts, *_doubts(rule, trained, asked))
     useful.check(doubts, asked.anyway)
@@ -297,7 +299,7 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
     Raises ValueError for a network of other channels than pictures have, and one that reads texts.
     """
     if is_text(manifest.input_shape):
-        raise ValueError("this network reads texts; use offramp.predictor in Python")
+        raise ValueError("this network reads texts")
     channels, height, width = manifest.input_shape
     geometry = manifest.data.provenance.geometry or GeometryRecord()
     resize: int | tuple[int, int] | None = None

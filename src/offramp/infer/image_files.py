@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from offramp.bundle import preprocessing
+from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.data.images.files import SUFFIXES
@@ -30,7 +31,6 @@ from offramp.store.store import Store
 from offramp.study.run.trials import load_network
 
 Run = Callable[[NDArray[np.float32]], Any]
-IN_PYTHON = "use offramp.predictor in Python"
 SUMS = "SHA256SUMS"  # what a folder has that is a bundle
 
 
