@@ -14,6 +14,11 @@ def is_text(shape: Shape) -> bool:
     return len(shape) == 1
 
 
+def is_square(shape: Shape) -> bool:
+    """Whether the sides of an example are alike; a text has none that differ."""
+    return len(set(shape[1:])) < 2
+
+
 def noise(
     shape: Shape,
     count: int,

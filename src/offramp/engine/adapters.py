@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from offramp.device import seeded
+from offramp.engine.losses import mean_of
 from offramp.engine.passes import Answers
 from offramp.engine.resolve import Node
 from offramp.nets.network import ExitNetwork
@@ -56,7 +56,6 @@ def adapted(
         several = [
             (theirs.features[k] if k == onto else through[k, onto]).detach() for k in teachers(term)
         ]
-        target = several[0] if len(several) == 1 else torch.stack(several).mean(0)
         own = mine.features[onto] if term.exit == onto else through[term.exit, onto]
-        found[term] = own, target
+        found[term] = own, mean_of(several)
     return found

@@ -3,7 +3,7 @@ move it (Kirkpatrick et al., arXiv 1612.00796)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -63,19 +63,16 @@ def _fisher(
     count = images.count("train")
     few = min(term.images, count)
     rows = torch.split(torch.arange(few, device=images.device) * count // few, 1)
-    sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+    weights = list(named.values())
+    sums = [torch.zeros_like(parameter) for parameter in weights]
     for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
         mine, _ = passes.answers(node, net, read)
         labels = images.labels("train", row)
         loss = torch.stack([F.cross_entropy(mine.logits[k], labels) for k in term.exits]).sum()
-        for total, slope in zip(sums.values(), _slopes(loss, list(named.values())), strict=True):
-            if slope is not None:
-                total.addcmul_(slope, slope)
-    return {name: total / few for name, total in sums.items()}
-
-
-def _slopes(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
+        slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        for total, slope in zip(sums, slopes, strict=True):
+            total.addcmul_(slope, slope)
+    return {name: total / few for name, total in zip(named, sums, strict=True)}
 
 
 def penalties(anchors: Anchors, node: Node, named: Mapping[str, nn.Parameter]) -> dict[EWC, Tensor]:

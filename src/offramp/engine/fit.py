@@ -84,8 +84,7 @@ def fit(
     count = images.count("train")
     limits = bounds(count, batch_size)
     for trainee in active:
-        if not trainee.anchors:
-            anchor(trainee, passes, images)
+        anchor(trainee, passes, images)
     while active:
         images.take_seconds()
         began = perf_counter()

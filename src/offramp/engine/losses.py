@@ -25,6 +25,11 @@ from offramp.phase import (
 )
 
 
+def mean_of(several: Sequence[Tensor]) -> Tensor:
+    """What one exit says, or several on average: of [B, C] each."""
+    return several[0] if len(several) == 1 else torch.stack(tuple(several)).mean(0)
+
+
 def distance(student: Tensor, teacher: Tensor, temperature: float, each: Tensor | None = None) -> Tensor:
     """τ²·KL(teacher ∥ student) of softened logits, both [B, C]; mean over the batch, sum over classes.
     each: [B], weights of images.
@@ -171,8 +176,7 @@ def objective(
             adapted, wanted = features[term]
             found = squared(adapted, wanted, counts)
             return found if term.over == "mean" else found * adapted.shape[1]
-        several = [teacher[k] for k in teachers(term)]
-        target = several[0] if len(several) == 1 else torch.stack(several).mean(0)
+        target = mean_of([teacher[k] for k in teachers(term)])
         if isinstance(term, KD):
             return distance(student, target, term.temperature, counts)
         return squared(student, target, counts)

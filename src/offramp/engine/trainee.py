@@ -21,6 +21,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
 from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork
+from offramp.phase import EWC
 from offramp.process import uninterrupted
 from offramp.recipe import Recipe, best_epoch
 
@@ -160,16 +161,21 @@ def train_mode(trainee: Trainee, mode: bool) -> None:
 
 
 def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
-    """Before the first step: anchors are of the weights that the phase begins with. Raises OfframpError
-    as `anchored` does."""
-    train_mode(trainee, False)
-    trainee.anchors = anchored(trainee.node, trainee.net, _named(trainee), passes, images)
+    """Before the first step of a phase that holds weights: where they begin, unless that is known.
+    Raises OfframpError as `anchored` does."""
+    if not trainee.anchors and any(isinstance(term, EWC) for term in trainee.node.terms):
+        trainee.anchors = anchored(trainee.node, trainee.net, _weights(trainee), passes, images)
 
 
-def _named(trainee: Trainee) -> dict[str, nn.Parameter]:
-    """The network's parameters that train, by their original names."""
+def _kept(trainee: Trainee) -> dict[str, Tensor]:
+    """Parameters and buffers of the network that the node trains, by their original names."""
     parts = (trainee.net.state(part) for part in sorted(trainee.node.trained))
-    return {n: t for named in parts for n, t in named.items() if isinstance(t, nn.Parameter)}
+    return {name: tensor for named in parts for name, tensor in named.items()}
+
+
+def _weights(trainee: Trainee) -> dict[str, nn.Parameter]:
+    """The parameters among them."""
+    return {n: t for n, t in _kept(trainee).items() if isinstance(t, nn.Parameter)}
 
 
 def loss_of(
@@ -184,7 +190,7 @@ def loss_of(
     terms, weights = trainee.node.terms, trainee.node.sample_weights
     features = adapted(trainee.adapters, terms, mine, theirs)
     gates = gating(trainee.net, mine.logits) if trainee.node.gated else None
-    held = penalties(trainee.anchors, trainee.node, _named(trainee)) if trainee.anchors else {}
+    held = penalties(trainee.anchors, trainee.node, _weights(trainee)) if trainee.anchors else {}
     treated = (class_weights, smoothing, weights, features, gates, held)
     return objective(terms, mine.logits, theirs.logits, labels, *treated)
 
@@ -245,8 +251,7 @@ def _follow(trainee: Trainee, done: int, steps: int) -> None:
 
 def _live(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers that the node trains, by their original names; then adapters."""
-    for part in sorted(trainee.node.trained):
-        yield from trainee.net.state(part).items()
+    yield from _kept(trainee).items()
     yield from state(trainee.adapters, trainee.net).items()
 
 
@@ -262,8 +267,7 @@ def outcome(trainee: Trainee) -> dict[str, Tensor]:
 
 def handed_on(trainee: Trainee, outcome: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of an `outcome`, what the network keeps."""
-    parts = (trainee.net.state(part) for part in sorted(trainee.node.trained))
-    return {name: outcome[name] for named in parts for name in named}
+    return {name: outcome[name] for name in _kept(trainee)}
 
 
 def _copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -176,9 +176,9 @@ class Predictor:
         return Prediction(classes, sure, *self._places[at], seen)
 
     def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
-        """Whether a single image leaves. logits: [1, C] on the host. Two or three kernels tell how sure
-        an exit is nearly; only where that is too near to the threshold are all those of `scoring` run,
-        which take longer than some stages."""
+        """Whether a single image leaves. logits: [1, C] on the host. `_nearly` tells how sure an exit is
+        without a kernel; only where that is too near to the threshold are those of `scoring` run, which
+        take longer than some stages."""
         threshold = self.policy.thresholds[at]
         if threshold is not None:
             warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.hashing import digest
-from offramp.inputs import Shape, blank
+from offramp.inputs import Shape, blank, is_square
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Place, places, survey
@@ -235,7 +235,7 @@ def _assembled(
         if i < len(trunk.segments):
             shape, place = tuple(values[0].shape[1:]), trunk.places[i - 1]
             default = origin.heads[min(i, len(origin.heads)) - 1] if origin.heads else paper_head(i)
-            square = len(set(input_shape[1:])) < 2
+            square = is_square(input_shape)
             where = f"exit {i} at '{place}'"
             spec = heads.known.get(place) or resolve(default, heads.overrides, shape, where, square)
             early.append(Exit(place, spec, shape))

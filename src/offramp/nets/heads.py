@@ -180,12 +180,13 @@ class Head(nn.Module):
         return self.body(self.pool(x))  # type: ignore[no-any-return]
 
 
-def adding(classes: int) -> nn.Linear:
-    """A matrix for `Head.before`. It begins at zero: a cascade begins as heads that answer alone, and
-    draws what they draw."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, classes, classes, bias=False)  # type: ignore[no-untyped-call]
+def zeros(columns: int, rows: int, bias: bool) -> nn.Linear:
+    """A layer for `Head.before` or `Head.gate`. It begins at zero and draws nothing: the head begins as
+    one without it, and draws what that draws."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, columns, rows, bias=bias)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        layer.weight.zero_()
+        for parameter in layer.parameters():
+            parameter.zero_()
     return layer
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from offramp.device import seeded
 from offramp.errors import OfframpError
-from offramp.inputs import Shape
+from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
-from offramp.nets.heads import Head, HeadSpec, adding, is_channels_last
+from offramp.nets.heads import Head, HeadSpec, is_channels_last, zeros
 from offramp.nets.identity import state_digest
 from offramp.parts import LEARNED, Carry, Part, backbone, path
 from offramp.seeding import derive
@@ -280,7 +280,7 @@ class ExitNetwork(nn.Module):
         shape = self.trunks[0].shapes[-1]
         if len(shape) == 2:
             return (1,)
-        if len(shape) == 3 and is_channels_last(shape, len(set(self.input_shape[1:])) < 2):
+        if len(shape) == 3 and is_channels_last(shape, is_square(self.input_shape)):
             return (1, 2)
         return tuple(range(2, len(shape) + 1))
 
@@ -390,15 +390,7 @@ class ExitNetwork(nn.Module):
         and no logits depend on it."""
         if all(head.gate is not None for head in self.heads):
             return self
-        twin = self.copy()
-        for head in twin.heads:
-            if head.gate is None:
-                like = next(iter(head.parameters()))
-                head.gate = nn.Linear(STATISTICS, 1).to(like.device)
-                nn.init.zeros_(head.gate.weight)
-                nn.init.zeros_(head.gate.bias)
-                head.gate.requires_grad_(False)
-        return twin._rebuilt(range(len(twin.trunks)), twin.trunk_of)
+        return self._rebuilt(range(len(self.trunks)), self.trunk_of, gated=True)
 
     @property
     def gates(self) -> tuple[tuple[float, ...] | None, ...]:
@@ -457,7 +449,7 @@ class ExitNetwork(nn.Module):
         twin = self.copy()
         for k, exit in enumerate(self._facts.early, start=1):
             head = drawn_head(exit, self.classes, self.clock, seed, draw)
-            head.before = None if self.heads[k - 1].before is None else adding(self.classes)
+            head.before = None if self.heads[k - 1].before is None else self._matrix
             twin.heads[k - 1].load_state_dict(head.state_dict())
         if self._facts.from_images is not None:
             raise OfframpError(
@@ -502,19 +494,25 @@ class ExitNetwork(nn.Module):
         return self._facts.make is not None
 
     def _rebuilt(
-        self, sources: Sequence[int], trunk_of: Sequence[int], carry: Carry | None = None
+        self,
+        sources: Sequence[int],
+        trunk_of: Sequence[int],
+        carry: Carry | None = None,
+        gated: bool = False,
     ) -> ExitNetwork:
         """A copy whose trunk n is a copy of trunk `sources[n]`, in the same modes. carry: None keeps
-        what there is."""
+        what there is.  gated: give early heads gates that have none."""
         clock = Clock()
         carry = self.carry if carry is None else carry
         heads = [copy.deepcopy(head, {id(self.clock): clock}) for head in self.heads]
         for k, head in enumerate(heads, start=1):
+            like = next(head.parameters())
             if carry != LEARNED or k == 1:
                 head.before = None
             elif head.before is None:
-                like = next(head.parameters())
-                head.before = adding(self.classes).to(like.device, like.dtype)
+                head.before = self._matrix.to(like.device, like.dtype)
+            if gated and head.gate is None:
+                head.gate = zeros(STATISTICS, 1, bias=True).to(like.device).requires_grad_(False)
         twin = ExitNetwork(
             [self.trunks[s].on(copy.deepcopy(self.trunks[s].module), clock) for s in sources],
             trunk_of,
@@ -526,6 +524,11 @@ class ExitNetwork(nn.Module):
             for part in path(self.exits):
                 twin._piece(part, trunk).training = self._piece(part, source).training
         return twin
+
+    @property
+    def _matrix(self) -> nn.Linear:
+        """What an exit adds of the answer before, at first."""
+        return zeros(self.classes, self.classes, bias=False)
 
     def _is_early(self, part: Part) -> bool:
         return part.kind == "head" and part.index < self.exits
