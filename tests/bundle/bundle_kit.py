@@ -10,7 +10,7 @@ import numpy as np
 
 from offramp.api.steps import finished
 from offramp.bundle.export import Asked, Exported, export
-from offramp.policy import gates, scoring
+from offramp.policy import candidates, gates, scoring
 from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
@@ -64,10 +64,10 @@ def gates_of(trained: trial.Trained, score: str) -> gates.Gates | None:
     """The trial's own, or learned on validation, as calibration does."""
     if not scoring.SCORES[score].learned:
         return None
-    if trained.gates is not None:
+    if score == "gate" and trained.gates is not None:
         return trained.gates
     rows = trained.validation
-    return gates.learned(rows.logits, rows.labels, gates.shares(trained.costs))
+    return candidates.LEARNERS[score](rows.logits, rows.labels, trained.costs)
 
 
 QUICK = Asked(check=False, measure=False, anyway=True)

@@ -21,4 +21,5 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     export_to(folder / "together", store, halving(store, "two-stage", "ensemble"))
     export_to(folder / "cascade", store, halving(store, "cascade"))
     export_to(folder / "gated", store, halving(store, "two-stage", "gate"))
+    export_to(folder / "classwise", store, halving(store, "two-stage", "classwise"))
     return folder / "bundle"

@@ -104,6 +104,7 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
         ("margin", (0.5, 0.0, None), [1, 2]),
         ("gate", (0.5, 0.6, None), [1, 2, 3]),
         ("gate", (None, 0.5, None), [2, 3]),
+        ("classwise", (0.5, 0.6, None), [1, 2, 3]),
     ],
 )
 def test_every_policy_and_only_the_heads_it_needs(
@@ -167,6 +168,26 @@ def test_a_trial_is_left_by_the_gates_that_it_learned(pictures: np.ndarray, tmp_
     bundle = check_answers(tmp_path / "b", store, rule, pictures)
     assert [stage.gate for stage in bundle.stages] == list(rule.gates or ())
     assert len(set(bundle.predict(pictures).exits.tolist())) > 1
+
+
+def test_a_bundle_is_left_class_by_class(store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
+    rule = halving(store, "two-stage", "classwise")
+    offsets = (tuple(np.linspace(-2, 2, 10).tolist()), tuple(np.linspace(3, -3, 10).tolist()), None)
+    rule = replace(rule, gates=offsets)
+    export_to(tmp_path / "b", store, rule, Asked(measure=False))
+    bundle = check_answers(tmp_path / "b", store, rule, pictures)
+    assert [stage.gate for stage in bundle.stages] == list(offsets)
+    plain = replace(rule, score="confidence", gates=None)
+    export_to(tmp_path / "c", store, plain)
+    exits = (Bundle(tmp_path / name).predict(pictures).exits for name in ("b", "c"))
+    assert (next(exits) != next(exits)).any()
+    made = json.loads((tmp_path / "b" / "policy.json").read_text())
+    for size in (9, 11):
+        made["exits"][0]["gate"] = [0.0] * size
+        (tmp_path / "b" / "policy.json").write_text(json.dumps(made))
+        seal(tmp_path / "b")
+        with pytest.raises(BundleError, match=r"exits.0.gate must be a list of 10"):
+            Bundle(tmp_path / "b")
 
 
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:

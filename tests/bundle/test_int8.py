@@ -105,8 +105,13 @@ def test_thresholds_are_solved_again_as_they_were(store: Store) -> None:
         for survivors in (False, True)
     ]
     assert found[0].thresholds != found[1].thresholds
+    found.append(trial.policy_of(trained, calibrate(*rows, trained.costs, limit, Search("classwise"))))
     for rule in found:
-        assert trial.solved_again(trained, rule).thresholds == rule.thresholds
+        assert trial.solved_again(trained, rule) == rule
+    # Offsets are learned again of what int8 says.
+    other = {name: getattr(trained, name).logits[:, :, ::-1] for name in trial.SPLITS}
+    again = trial.solved_again(trial.with_logits(trained, other), found[-1])
+    assert again.gates != found[-1].gates is not None
 
 
 def test_without_the_images_there_is_no_int8(store: Store, tmp_path: Path) -> None:

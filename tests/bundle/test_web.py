@@ -140,14 +140,16 @@ def test_every_score_is_that_of_python(browser: Any) -> None:
     warmth = (1.0, 0.5, 2.0, 1.0)
     steep = (90.0, 90.0, -900.0, 9.0, 9.0)
     gates = ((3.0, -1.0, 2.0, 0.5, -2.0), (-4.0, 1.0, 2.0, 3.0, 0.0), steep, None)
+    by_class = ((0.5, -1.0, 2.0), (-30.0, 0.0, 30.0), (0.0, 0.0, 0.0), None)
     rows = [[[None if np.isnan(v) else v for v in exit] for exit in row] for row in logits.tolist()]
     with served(Path(web.__file__).with_name("site")) as (address, _):
         blank(browser, 400, "light")
         browser.get(address + "style.css")
         for name in scoring.SCORES:
-            found = browser.execute_async_script(SCORE, address, rows, name, warmth, gates)
+            read = by_class if name == "classwise" else gates
+            found = browser.execute_async_script(SCORE, address, rows, name, warmth, read)
             made = np.array([[-np.inf if v is None else v for v in row] for row in found])
-            expected = scoring.scores(name, logits, warmth, gates)
+            expected = scoring.scores(name, logits, warmth, read)
             np.testing.assert_allclose(made, expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
@@ -169,7 +171,13 @@ def gated(leaving: Path) -> Path:
     return leaving.with_name("gated")
 
 
-@pytest.mark.parametrize("kind", ["leaving", "together", "cascade", "gated", "colored"])
+@pytest.fixture
+def classwise(leaving: Path) -> Path:
+    """The same network, left by confidence class by class."""
+    return leaving.with_name("classwise")
+
+
+@pytest.mark.parametrize("kind", ["leaving", "together", "cascade", "gated", "classwise", "colored"])
 def test_it_answers_as_predict_does(
     kind: str, browser: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

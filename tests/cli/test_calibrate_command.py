@@ -72,6 +72,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         ("--max-mean-macs", "70%", "--shared"),
         ("--max-accuracy-loss", "0.05", "--survivors", "--score", "ensemble"),
         ("--max-accuracy-loss", "0.05", "--score", "gate"),
+        ("--max-accuracy-loss", "0.05", "--score", "classwise"),
         ("--max-disagreement", "0.05", "--score", "patience"),
         ("--risk", "0.05"),
         ("--risk", "0.05", "--on-average", "--without-labels"),

@@ -31,7 +31,7 @@ ROWS = 37
 # Of every brightness between those of two classes, so that scores are spread.
 NOISE = torch.randn(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 IMAGES = 0.5 * NOISE + torch.linspace(-1.5, 1.5, ROWS).view(-1, 1, 1, 1)[(7 * torch.arange(ROWS)) % ROWS]
-SCORES = ("confidence", "entropy", "margin", "ensemble", "gate")
+SCORES = ("confidence", "entropy", "margin", "ensemble", "gate", "classwise")
 # One exit, one trunk, several, exits that add up, and that have learned to.
 EVERY = ("baseline", "joint", "separate", "boosted", "cascade")
 WARM = (0.7, 1.3, 2.0, 1.1)
@@ -61,8 +61,11 @@ def all_exits(net: ExitNetwork, exits: tuple[int, ...], images: Tensor) -> Tenso
 
 
 def gates_of(score: str, early: int) -> Gates | None:
-    """Some gates, for a score that reads them."""
-    return (*((3.0, 1.0, 2.0, 0.5, -4.0),) * early, None) if scoring.SCORES[score].learned else None
+    """Some gates, or offsets of three classes, for a score that reads them."""
+    if not scoring.SCORES[score].learned:
+        return None
+    gate = (1.0, -0.5, 0.0) if score == "classwise" else (3.0, 1.0, 2.0, 0.5, -4.0)
+    return (*(gate,) * early, None)
 
 
 def policies(
@@ -155,6 +158,11 @@ def test_any_thresholds_and_rows(joint: ExitNetwork, data: st.DataObject) -> Non
     rows = data.draw(st.integers(0, ROWS))
     logits = all_exits(joint, exits, IMAGES)[:rows]
     check(policy, Predictor(joint, policy)(IMAGES[:rows]), logits)
+
+
+def test_offsets_of_other_classes_are_refused(joint: ExitNetwork) -> None:
+    policy = Policy("classwise", (1, 4), (0.5, None), gates=((1.0, 2.0), None))
+    refuses("offsets of 2 classes and the network tells 3 apart", Predictor, joint, policy)
 
 
 def test_no_images_at_all(joint: ExitNetwork) -> None:
@@ -357,7 +365,7 @@ def test_logits_that_are_no_numbers(joint: ExitNetwork) -> None:
 
 @given(
     st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=9),
-    st.sampled_from(SCORES),
+    st.sampled_from([score for score in SCORES if score != "classwise"]),  # of three classes alone
     st.floats(0.2, 5),
     st.floats(-3e-4, 3e-4),
 )

@@ -139,7 +139,7 @@ def test_a_policy_file_keeps_gates_to_the_bit() -> None:
         ("gate", LEARNED[1:], "4 exits need as many gates, got 3"),
         ("gate", ((1.0, 2.0), *LEARNED[1:]), "the gate of exit 1 must be 5 finite numbers"),
         ("gate", ((math.inf,) * 5, *LEARNED[1:]), "the gate of exit 1 must be 5 finite numbers"),
-        ("margin", LEARNED, "gates go with the score gate, not with margin"),
+        ("margin", LEARNED, "gates go with the scores gate and classwise, not with margin"),
     ],
 )
 def test_gates_that_do_not_fit_are_refused(score: str, given: gates.Gates | None, said: str) -> None:

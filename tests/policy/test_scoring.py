@@ -17,6 +17,14 @@ THRESHOLDED = ("confidence", "entropy", "margin")
 GATES = ((3.0, -1.0, 2.0, 0.5, -2.0), (-4.0, 1.0, 2.0, 3.0, 0.0), (9.0, 9.0, 9.0, 9.0, -20.0), None)
 
 
+def some_gates(name: str) -> Any:
+    """Of four exits, for a score that reads any; of ten classes."""
+    if name != "classwise":
+        return GATES
+    offsets = np.random.default_rng(8).normal(0, 2, (3, 10)).round(3)
+    return (*map(tuple, offsets.tolist()), None)
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     """A score, logits with ties and values that are no numbers, thresholds and temperatures."""
@@ -31,7 +39,8 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     thresholds = [*draw(st.lists(st.none() | level, min_size=exits - 1, max_size=exits - 1)), None]
     warmth = st.lists(st.floats(0.25, 4), min_size=exits, max_size=exits)
     logits = np.array(flat, dtype=np.float64).reshape(rows, exits, classes)
-    gate = st.lists(st.floats(-9, 9), min_size=5, max_size=5)
+    size = score.numbers(classes)
+    gate = st.lists(st.floats(-9, 9), min_size=size, max_size=size)
     gates = draw(st.lists(st.none() | gate, min_size=exits, max_size=exits)) if score.learned else None
     return name, logits, thresholds, draw(st.none() | warmth), gates
 
@@ -69,8 +78,9 @@ def test_scores_and_answers(case: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("name", scoring.SCORES)
 def test_numpy_and_torch_agree_on_many_rows(name: str) -> None:
     logits = simulated(3000, 3).logits
-    mine = scoring.scores(name, logits, None, GATES)
-    theirs = scoring.scores(name, torch.from_numpy(logits), None, GATES).numpy()
+    gates = some_gates(name)
+    mine = scoring.scores(name, logits, None, gates)
+    theirs = scoring.scores(name, torch.from_numpy(logits), None, gates).numpy()
     np.testing.assert_allclose(mine, theirs, atol=2e-6)
     assert mine.dtype == theirs.dtype
 
@@ -136,10 +146,11 @@ def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
     rows = simulated(400, 4).logits
     counted = dict.fromkeys(("patience", "agreement"), (2.0,) * 3)
     thresholds = {**counted, "fixed": (None, 0.0, None)}.get(name, (0.6,) * 3)
-    expected = scoring.leaves(name, rows, (*thresholds, None), None, GATES)
+    gates = some_gates(name)
+    expected = scoring.leaves(name, rows, (*thresholds, None), None, gates)
     inside, past, found = np.arange(400), None, np.full(400, 3)
     for exit, threshold in enumerate(thresholds):
-        scores, past = scoring.score(name, rows[inside, exit], 1.0, past, GATES[exit])
+        scores, past = scoring.score(name, rows[inside, exit], 1.0, past, gates[exit])
         stays = np.ones(len(inside), bool) if threshold is None else scores < threshold
         found[inside[~stays]] = exit
         inside = inside[stays]
@@ -172,10 +183,11 @@ def test_an_exit_that_is_sure_of_nothing_adds_nothing_to_an_ensemble() -> None:
     assert scoring.scores("ensemble", whole)[0, 1] == -INF
 
 
-def test_a_gate_that_was_never_learned_is_sure_of_nothing() -> None:
+@pytest.mark.parametrize("name", [name for name, score in scoring.SCORES.items() if score.learned])
+def test_what_was_never_learned_is_sure_of_nothing(name: str) -> None:
     logits = np.array([[[9.0, 0.0], [9.0, 0.0]]])
-    assert scoring.scores("gate", logits).tolist() == [[-INF, -INF]]
-    assert scoring.leaves("gate", logits, (0.0, None)).tolist() == [1]
+    assert scoring.scores(name, logits).tolist() == [[-INF, -INF]]
+    assert scoring.leaves(name, logits, (0.0, None)).tolist() == [1]
 
 
 def test_a_gate_that_is_very_sure_overflows_nowhere() -> None:
@@ -183,3 +195,32 @@ def test_a_gate_that_is_very_sure_overflows_nowhere() -> None:
     with np.errstate(over="raise", invalid="raise"):
         found = scoring.scores("gate", logits, None, ((0, 0, 0, 0, -200.0), (0, 0, 0, 0, 200.0)))
     assert found.tolist() == [[0.0, 1.0]]
+
+
+def test_offsets_are_a_threshold_on_confidence_for_each_class() -> None:
+    """Of score t and offset o: confidence reaches the sigmoid of logit(t) - o; without offsets, t."""
+    logits = simulated(2000, 5).logits
+    confidence, said = scoring.scores("confidence", logits), scoring.answers(logits)
+    offsets = np.linspace(-2, 3, 10)
+    at = 1 / (1 + np.exp(offsets - np.log(0.7 / 0.3)))
+    found = scoring.scores("classwise", logits, None, (tuple(offsets),) * 4)
+    reached, margin = confidence >= at[said], np.abs(confidence - at[said])
+    np.testing.assert_array_equal((found >= 0.7)[margin > 1e-6], reached[margin > 1e-6])
+    same = scoring.scores("classwise", logits, None, ((0.0,) * 10,) * 4)
+    np.testing.assert_allclose(same, confidence, atol=2e-7)
+
+
+def test_offsets_lose_no_digits_near_confidence_1() -> None:
+    logits = np.array([[[16.5, 0.0, 0.0]] * 2, [[19.0, 0.0, 0.0]] * 2])
+    gates = ((-8.0, 0.0, 0.0), None)
+    for array in (logits.astype(np.float32), torch.from_numpy(logits).float()):
+        found = np.asarray(scoring.scores("classwise", array, None, gates))[:, 0]
+        np.testing.assert_allclose(found, 1 / (1 + 2 * np.exp(8 - logits[:, 0, 0])), rtol=3e-7)
+    assert scoring.scores("confidence", logits.astype(np.float32))[1, 0] == 1  # where it is 1 already
+
+
+def test_offsets_of_any_size_overflow_nowhere() -> None:
+    logits = np.array([[[900.0, 0.0]] * 2, [[0.0, 0.0]] * 2], np.float32)
+    with np.errstate(over="raise", invalid="raise"):
+        found = scoring.scores("classwise", logits, None, ((-1e30, 0.0), (1e30, 0.0)))
+    assert found[0].tolist() == [1, 1] and 0 < found[1, 0] < 1e-3 < 0.999 < found[1, 1] < 1

@@ -129,15 +129,15 @@ def _elsewhere(
     close = np.zeros(len(logits), bool)
     for at, threshold in enumerate(thresholds):
         if threshold is not None and scoring.SCORES[policy.score].graded:
-            close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * _steepness(gates, at)
+            close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * _steepness(policy.score, gates, at)
     if logits.shape[-1] > 1:
         best = np.sort(said, axis=-1)
         close |= np.any(best[..., -1] - best[..., -2] <= 2 * TOLERANCE, axis=1)
     return other, close
 
 
-def _steepness(gates: Sequence[scoring.Gate] | None, at: int) -> float:
+def _steepness(score: str, gates: Sequence[scoring.Gate] | None, at: int) -> float:
     """How much more than what it looks at a score may move, at most: a gate by a quarter of the sum of
-    its weights, sigmoid's slope being a quarter at most."""
-    gate = None if gates is None else gates[at]
+    its weights, sigmoid's slope being a quarter at most; offsets of classes stretch nothing."""
+    gate = None if gates is None or score != "gate" else gates[at]
     return 1.0 if gate is None else max(1.0, sum(map(abs, gate[:-1])) / 4)

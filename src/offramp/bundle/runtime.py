@@ -162,7 +162,8 @@ class Stage:
     file: of the graph.  exit: its number.  after: which stage's tensors it goes on from; None begins at
     the images.  threshold: None where nothing leaves.  macs: of an image that leaves here, from the
     start.  classes: how many it tells apart.  adds: whether the graph takes the answer of the stage
-    before, and adds what it has learned to add of it.  gate: the exit's, where the score is learned.
+    before, and adds what it has learned to add of it.  gate: what the exit has learned, for a
+    score that reads it.
     """
 
     file: Path
@@ -282,18 +283,19 @@ class Bundle:
             raise BundleError(f"{self.path / 'labels.json'} has {told}; {AGAIN}")
         macs = said.field("macs").whole(1)
         about = (exit, begins, least, warmth, macs, len(self.labels))
-        return Stage(self._file(name), *about, graph, adds, self._gate(rule, kind.learned, least))
+        return Stage(self._file(name), *about, graph, adds, self._gate(rule, kind, least))
 
-    def _gate(self, rule: Said, learned: bool, threshold: float | None) -> tuple[float, ...] | None:
-        """An exit's gate; one that nothing leaves by may have none."""
-        if not learned or ("gate" not in rule.value and threshold is None):
+    def _gate(self, rule: Said, kind: Any, threshold: float | None) -> tuple[float, ...] | None:
+        """What the exit has learned; one that nothing leaves by may have nothing. kind: of the score."""
+        if not kind.learned or ("gate" not in rule.value and threshold is None):
             return None
         gate = rule.field("gate")
         if gate.value is None and threshold is None:
             return None
-        numbers = gate.items(self._scoring.STATISTICS + 1)
-        if len(numbers) > self._scoring.STATISTICS + 1:
-            raise gate.wrong(f"a list of {self._scoring.STATISTICS + 1}")
+        size = kind.numbers(len(self.labels))
+        numbers = gate.items(size)
+        if len(numbers) > size:
+            raise gate.wrong(f"a list of {size}")
         return tuple(number.number(-WHOLE, WHOLE) for number in numbers)
 
     def predict(self, images: Any) -> Answers:

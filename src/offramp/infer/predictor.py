@@ -15,7 +15,7 @@ from offramp.infer.stages import Tensors, stages
 from offramp.inputs import is_text
 from offramp.nets.network import ExitNetwork
 from offramp.policy import scoring
-from offramp.policy.policy import Policy, check_carry
+from offramp.policy.policy import Policy, check_carry, check_classes
 from offramp.study.trained import network_costs
 
 NEAR = 1e-4  # far above the rounding of a softmax in float32
@@ -83,6 +83,7 @@ class Predictor:
                     "calibrate a policy for this network"
                 )
         check_carry(policy, net.carry)
+        check_classes(policy, net.classes)
         self.policy = policy
         self._net = net
         self._active = policy.active

@@ -298,7 +298,8 @@ def _finished(head: Callable[[], torch.Tensor], finish: Callable[[torch.Tensor],
 
 
 def _decide(score: str, logits: torch.Tensor) -> int:
-    found, _ = scoring.score(score, logits, gate=(0.0,) * (scoring.STATISTICS + 1))
+    numbers = scoring.SCORES[score].numbers(logits.shape[-1])
+    found, _ = scoring.score(score, logits, gate=(0.0,) * numbers)
     return len((found < 2).nonzero())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from offramp.errors import OfframpError, nearest
-from offramp.policy import gates, scoring, solve
+from offramp.policy import classwise, gates, scoring, solve
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 
@@ -85,7 +85,7 @@ def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss
     logits, exits = validation.logits, costs.exits
     said = SplitLogits(scoring.all_said(search.score, logits), validation.labels)
     warmth = temperatures(said) if search.temperature else None
-    learned = _gates(validation, costs, search, kind)
+    learned = _learned(validation, costs, search, kind)
     scores = scoring.scores(search.score, logits, warmth, learned)
     full: tuple[float | None, ...] = (None,) * len(exits)
 
@@ -99,7 +99,7 @@ def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss
     return (policy(full), *cheaper)
 
 
-def _gates(
+def _learned(
     validation: SplitLogits, costs: Costs, search: Search, kind: Loss
 ) -> tuple[tuple[float, ...] | None, ...] | None:
     """Of a score that is learned; where no labels are to be read, the full network's answers stand for
@@ -110,7 +110,22 @@ def _gates(
         return search.gates
     final = scoring.answers(validation.logits[:, -1])
     labels = final if kind == "disagreement" else validation.labels
-    return gates.learned(validation.logits, labels, gates.shares(costs))
+    return LEARNERS[search.score](validation.logits, labels, costs)
+
+
+def _learned_gates(logits: Floats, labels: Ints, costs: Costs) -> gates.Gates:
+    return gates.learned(logits, labels, gates.shares(costs))
+
+
+def _learned_offsets(logits: Floats, labels: Ints, _: Costs) -> gates.Gates:
+    return classwise.learned(logits, labels)
+
+
+LEARNERS: Mapping[str, Callable[[Floats, Ints, Costs], gates.Gates]] = {
+    "gate": _learned_gates,
+    "classwise": _learned_offsets,
+}
+"""Of each score that is learned, how."""
 
 
 def _settings(

@@ -48,7 +48,8 @@ class Policy:
 
     score: `confidence` (largest softmax probability), `margin` (between the two largest), `entropy`
         (1 - entropy / log classes), `patience` (exits in a row with one answer), `agreement` (exits so
-        far with this answer), `ensemble` (of the exits so far), `gate` (learned) or `fixed`.
+        far with this answer), `ensemble` (of the exits so far), `gate` (learned), `classwise`
+        (confidence, by an offset learned for each class) or `fixed`.
     exits: numbers of the network's exits, from 1, ascending.
     thresholds: one an exit; None never lets an input leave there, and the last is None.
     temperatures: one an exit, which its logits are divided by; None is 1 everywhere.
@@ -57,8 +58,9 @@ class Policy:
     carry: of a network whose exits add that share of the answer of the exit before to their heads'
         logits, so that all heads before an exit are run; the logits here are such answers. "learned":
         early exits add what their heads have learned to add, and the final exit nothing. 0: none.
-    gates: for the score `gate`, one an exit: weights of confidence, entropy, margin and the entropy of
-        the squared probabilities, then a constant; the last exit has None.
+    gates: for a score that is learned, what each exit has learned; the last has None. For `gate` weights
+        of confidence, entropy, margin and the entropy of the squared probabilities, then a constant;
+        for `classwise` an offset a class.
 
     Raises OfframpError for thresholds out of the score's range, and for gates that do not fit the score.
 
@@ -100,6 +102,7 @@ class Policy:
         if len(logits.shape) != 3 or logits.shape[1] != len(self.exits):
             shape = tuple(logits.shape)
             raise OfframpError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
+        check_classes(self, logits.shape[2])
         found = scoring.leaves(self.score, logits, self.thresholds, self.temperatures, self.gates)
         if self.takes_all is None:
             return found
@@ -275,6 +278,16 @@ def check_carry(policy: Policy, carry: Carry) -> None:
         )
 
 
+def check_classes(policy: Policy, classes: int) -> None:
+    """Raise OfframpError when the exits of a policy have learned of another number of classes."""
+    known = next((len(gate) for gate in policy.gates or () if gate is not None), classes)
+    if scoring.SCORES[policy.score].by_class and known != classes:
+        raise OfframpError(
+            f"the policy has offsets of {known} classes and the network tells {classes} apart; "
+            "calibrate a policy for this network"
+        )
+
+
 def _carrying(carry: Carry) -> str:
     if isinstance(carry, str):
         return "have learned what to carry of the answer before"
@@ -307,13 +320,15 @@ def _problem(policy: Policy) -> str | None:
 
 
 def _problem_of_gates(policy: Policy) -> str | None:
-    gates, exits = policy.gates, policy.exits
-    if not scoring.SCORES[policy.score].learned:
-        return None if gates is None else f"gates go with the score gate, not with {policy.score}"
+    gates, exits, score = policy.gates, policy.exits, scoring.SCORES[policy.score]
+    if not score.learned:
+        learned = " and ".join(name for name, other in scoring.SCORES.items() if other.learned)
+        return None if gates is None else f"gates go with the scores {learned}, not with {policy.score}"
     gates = (None,) * len(exits) if gates is None else gates
     if len(gates) != len(exits):
         return f"{len(exits)} exits need as many gates, got {len(gates)}"
-    size = scoring.STATISTICS + 1
+    longest = max((len(gate) for gate in gates if gate is not None), default=0)
+    size = score.numbers(policy.calibration.classes or longest)
     for exit, threshold, gate in zip(exits, policy.thresholds, gates, strict=True):
         if gate is None and threshold is not None:
             return f"exit {exit} has a threshold and no gate; calibrate gives one"

@@ -11,7 +11,7 @@ A row leaves at the first exit whose score reaches that exit's threshold (`>=`, 
 at the last exit otherwise. A threshold of None never lets a row leave. An exit with a NaN logit, or an
 infinite largest logit, is sure of nothing: its score is minus infinity, and for patience and agreement
 0; a run of equal answers ends there. Only `fixed` does not look at the logits. With one class an exit
-is always sure. A gate that was never learned is sure of nothing.
+is always sure. A score that reads what was learned is sure of nothing where nothing was.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from typing import Any
 
 Array = Any  # of numpy or torch
 Past = tuple[Array, ...] | None  # [B, ...] each: what a score with a history knows of the exits before
-Gate = Sequence[float] | None  # of an exit: a weight for each of its `statistics`, then a constant
+Gate = Sequence[float] | None  # of an exit: the numbers that a learned score reads
 
 NEVER = float("-inf")
 STATISTICS = 4
+FARTHEST = 8.0  # that an offset of a class moves log-odds; numbers beyond are taken as this
 
 
 def answers(logits: Array) -> Array:
@@ -239,6 +240,7 @@ def _fixed(logits: Array, _: float, __: Past, ___: Gate) -> tuple[Array, Past]:
 
 
 def _gate(logits: Array, _: float, __: Past, gate: Gate) -> tuple[Array, Past]:
+    """gate: a weight for each of `statistics`, then a constant."""
     xp = _module(logits)
     found = statistics(logits)
     sure = xp.isfinite(found[..., 0])
@@ -251,6 +253,19 @@ def _gate(logits: Array, _: float, __: Past, gate: Gate) -> tuple[Array, Past]:
     return xp.where(sure, xp.where(total < 0, small, 1.0) / (1 + small), NEVER), None
 
 
+def _classwise(logits: Array, _: float, __: Past, offsets: Gate) -> tuple[Array, Past]:
+    """Confidence whose log-odds are moved by the offset of the class that is said."""
+    xp, sure, shifted, weights, total = _softmax(logits, 1.0)
+    if offsets is None:
+        return xp.zeros_like(total) + NEVER, None
+    where = {} if xp.__name__ == "numpy" else {"device": logits.device}  # numpy 1 knows no devices
+    by_class = xp.clip(xp.asarray(offsets, dtype=weights.dtype, **where), -FARTHEST, FARTHEST)
+    largest = shifted == 0  # several in a tie; summed apart, what is small beside 1 keeps its digits
+    others = xp.sum(xp.where(largest, 0.0, weights), axis=-1)
+    others = others + (xp.sum(xp.where(largest, weights, 0.0), axis=-1) - 1)
+    return xp.where(sure, 1 / (1 + others * xp.exp(-by_class[answers(logits)])), NEVER), None
+
+
 @dataclass(frozen=True)
 class Score:
     """A way of telling how sure an exit is.
@@ -258,7 +273,8 @@ class Score:
     rate: what `score` does.  low, high: the ends of a threshold's range, infinite where there is none;
     equal where the score is the same for every input.  history: whether it asks what exits before this
     one said, whose heads are then run too.  counts: whether it counts exits, in whole numbers, so that
-    it is at most n at the nth.  says: what `said` does.  learned: whether it reads a gate.
+    it is at most n at the nth.  says: what `said` does.  learned: whether it reads what each exit has
+    learned.  by_class: whether that is a number for each class.
     """
 
     rate: Callable[[Array, float, Past, Gate], tuple[Array, Past]]
@@ -268,6 +284,11 @@ class Score:
     counts: bool = False
     says: Callable[[Array, Past], Array] = _own
     learned: bool = False
+    by_class: bool = False
+
+    def numbers(self, classes: int) -> int:
+        """How many numbers of an exit it reads, where it is learned."""
+        return classes if self.by_class else STATISTICS + 1
 
     @property
     def together(self) -> bool:
@@ -288,5 +309,6 @@ SCORES = {
     "agreement": Score(_agreement, 1.0, float("inf"), True, True),
     "ensemble": Score(_ensemble, history=True, says=_mean),
     "gate": Score(_gate, learned=True),
+    "classwise": Score(_classwise, learned=True, by_class=True),
     "fixed": Score(_fixed, high=0.0),
 }

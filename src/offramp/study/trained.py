@@ -45,7 +45,7 @@ class Trained:
 
     def search(self, search: Search) -> Search:
         """That, by the gates that the trial learned, if it did."""
-        return replace(search, gates=self.gates) if SCORES[search.score].learned else search
+        return replace(search, gates=self.gates) if search.score == "gate" else search
 
     @property
     def training_shares(self) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 // An early-exit network in stages, as run.py runs it: pixels, scores, and where an image leaves.
 
 const PRECISION = 22; // bits of Pillow's coefficients for 8-bit pixels
+const FARTHEST = 8; // as scoring.py has it
 
 /** Pillow's bilinear filter, stretched over what is made smaller: for each place, where it begins, and whole weights. */
 function weights(from, to) {
@@ -109,7 +110,8 @@ export function answer(logits) {
 }
 
 /** How sure an exit is, as scoring.py has it. past: for patience, [answer, run] of the exit before; for
- * agreement, how many exits so far gave each class. gate: the exit's, where the score is learned. */
+ * agreement, how many exits so far gave each class. gate: what the exit has learned, for scores
+ * that read it. */
 const SCORES = {
   confidence: (shares) => Math.max(...shares),
   margin: (shares) => {
@@ -130,6 +132,14 @@ export function score(name, logits, temperature, past, gate = null) {
     if (own === null || gate === null) return [-Infinity, null];
     const seen = [SCORES.confidence(own), SCORES.entropy(own), SCORES.margin(own), SCORES.entropy(squared), 1];
     return [1 / (1 + Math.exp(-seen.reduce((sum, value, i) => sum + value * gate[i], 0))), null];
+  }
+  if (name === "classwise") {
+    const own = probabilities(logits, 1);
+    if (own === null || gate === null) return [-Infinity, null];
+    const best = answer(logits);
+    const others = own.reduce((sum, p, i) => (i === best ? sum : sum + p), 0);
+    const offset = Math.min(Math.max(gate[best], -FARTHEST), FARTHEST);
+    return [own[best] / (own[best] + others * Math.exp(-offset)), null];
   }
   if (name === "fixed") return [0, null];
   if (name === "patience") {
