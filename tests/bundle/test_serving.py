@@ -72,10 +72,12 @@ def ask(
     return answer.status, json.loads(text) if "json" in answer.headers["content-type"] else text.decode()
 
 
-def test_no_answer_is_lost_or_mixed_up(leaving: Path, pictures: list[np.ndarray]) -> None:
-    expected = Bundle(leaving, threads=1).predict([Image.fromarray(each) for each in pictures])
+@pytest.mark.parametrize("kind", ["bundle", "classwise"])
+def test_no_answer_is_lost_or_mixed_up(kind: str, leaving: Path, pictures: list[np.ndarray]) -> None:
+    folder = leaving.with_name(kind)
+    expected = Bundle(folder, threads=1).predict([Image.fromarray(each) for each in pictures])
     assert len(set(expected.exits.tolist())) > 1
-    with serving(leaving, batch=8, wait=0.005) as port:
+    with serving(folder, batch=8, wait=0.005) as port:
 
         def client(number: int) -> list[tuple[int, int, Any]]:
             mine = range(number, len(pictures), CLIENTS)

@@ -48,10 +48,11 @@ def test_what_cannot_be_had_ends_at_an_end(target: float, end: float) -> None:
     assert Hold(target).after(1.0).mean == 1.0
 
 
-def test_thresholds_go_from_everybody_over_the_policy_to_nobody() -> None:
-    lowest, own, highest = (moved("margin", THRESHOLDS, step) for step in (-STEPS, 0, STEPS))
+@pytest.mark.parametrize("score", ["margin", "classwise"])
+def test_thresholds_go_from_everybody_over_the_policy_to_nobody(score: str) -> None:
+    lowest, own, highest = (moved(score, THRESHOLDS, step) for step in (-STEPS, 0, STEPS))
     assert lowest == (0.0, 0.0, None) and own == THRESHOLDS and highest == (None, None, None)
-    steps = [moved("margin", THRESHOLDS, step)[0] for step in range(-STEPS, STEPS)]
+    steps = [moved(score, THRESHOLDS, step)[0] for step in range(-STEPS, STEPS)]
     assert steps == sorted(steps)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="do not move by degrees"):
         moved("patience", (1.0, None), 1)

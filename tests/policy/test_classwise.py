@@ -59,11 +59,9 @@ def test_offsets_are_those_of_the_truth(slope: float) -> None:
     np.testing.assert_allclose(found - found.mean(), np.array(UNLIKE) / slope, atol=0.25)
 
 
-def test_classes_that_are_alike_have_next_to_none() -> None:
+def test_classes_that_are_alike_have_none_but_by_chance() -> None:
     found = np.array([offsets_of(made(1000, seed, ALIKE)) for seed in range(40)])
-    assert np.abs(found).mean() < 0.1 and np.abs(found).max() < 0.9
-    nothing = (found == 0).all(axis=1)
-    assert nothing.mean() > 0.4
+    assert (found == 0).all(axis=1).mean() > 0.8 and np.abs(found).max() < 0.5
     # The control: as many images tell classes apart that are.
     assert np.abs(offsets_of(made(1000, 0))).min() > 0.5
 
@@ -188,14 +186,12 @@ def test_calibration_images_teach_no_offset() -> None:
 
 
 def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
-    rows = simulated(500, 1, exits=2)
+    rows = made(500, 1)
     shuffled = SplitLogits(rows.logits, np.roll(rows.labels, 1))
-    costs = Costs((10, 10), (1, 1), (0, 0), (1, 2))
-    found = candidates(rows, costs, SEARCHES[1], "disagreement")
-    assert found == candidates(shuffled, costs, SEARCHES[1], "disagreement")
-    assert {rule.gates for rule in found} != {
-        rule.gates for rule in candidates(rows, costs, SEARCHES[1], "harm")
-    }
+    found = candidates(rows, COSTS, SEARCHES[1], "disagreement")
+    assert found == candidates(shuffled, COSTS, SEARCHES[1], "disagreement")
+    assert {rule.gates for rule in found} == {classwise.learned(rows.logits, rows.labels)}
+    assert classwise.learned(shuffled.logits, shuffled.labels) not in {rule.gates for rule in found}
 
 
 # --- the policy -------------------------------------------------------------------------------------

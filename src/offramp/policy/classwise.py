@@ -66,8 +66,8 @@ def _log_odds(logits: Floats) -> Floats:
 def _offsets(odds: Floats, said: Ints, safe: Bools, classes: int) -> tuple[float, ...]:
     """odds: [N], log-odds of confidence.  said: [N] classes.  safe: [N], whether leaving loses nothing.
 
-    The variance of classes is the one by moments: what squared residuals of classes have beyond chance
-    under the common curve.
+    The variance of classes is one by moments: what their squared residuals under the common curve have
+    beyond what chance gives them, and beyond a standard error of that, as a few rare losses go far.
     """
     none = (0.0,) * classes
     if safe.all() or not safe.any():
@@ -75,8 +75,10 @@ def _offsets(odds: Floats, said: Ints, safe: Bools, classes: int) -> tuple[float
     constant, slope, _ = _curve(odds, said, safe, classes, 0.0)
     chance = expit(constant + slope * odds)
     residual = np.bincount(said, safe - chance, classes)
-    information = np.bincount(said, chance * (1 - chance), classes)
-    variance = (residual @ residual - information.sum()) / (information @ information)
+    each = chance * (1 - chance)
+    information = np.bincount(said, each, classes)
+    error = math.sqrt(2 * information @ information + each @ (1 - 6 * each))
+    variance = (residual @ residual - information.sum() - error) / (information @ information)
     if not variance > 0:
         return none
     _, slope, own = _curve(odds, said, safe, classes, math.sqrt(min(variance, WIDEST)))
