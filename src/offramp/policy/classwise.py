@@ -77,7 +77,8 @@ def _offsets(odds: Floats, said: Ints, safe: Bools, classes: int) -> tuple[float
     residual = np.bincount(said, safe - chance, classes)
     each = chance * (1 - chance)
     information = np.bincount(said, each, classes)
-    error = math.sqrt(2 * information @ information + each @ (1 - 6 * each))
+    spread = 2 * information @ information + each @ (1 - 6 * each)
+    error = math.sqrt(max(spread, 0.0))  # a class of one even row has none, up to rounding
     variance = (residual @ residual - information.sum() - error) / (information @ information)
     if not variance > 0:
         return none
