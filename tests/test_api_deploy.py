@@ -38,6 +38,7 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
     assert (found.exits == made.exits.numpy()).all() and (found.classes == made.classes.numpy()).all()
 
 
+@pytest.mark.parametrize("fitted", ["separate"], indirect=True)
 def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
     from offramp.bundle.runtime import Bundle, measure
 
