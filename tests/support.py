@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from offramp.data import Data, from_dataset
@@ -30,6 +31,14 @@ NUMERICS: Numerics = replace(profile("default", "cpu"), threads=1)
 EAGER = Speeds(macs=1e6, memory=1e15, disk=1e15, pixels=1e6)
 
 SHAPES = {"digits-cnn": (1, 8, 8)}
+
+LARGE = frozenset({"mobilenetv1", "resnet20", "resnet50", "vgg16"})
+"""Backbones on which a test of all repeats, for many seconds, what it shows on the others."""
+
+
+def backbones(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test of each: those of LARGE with --long."""
+    return [pytest.param(n, marks=pytest.mark.long) if n in LARGE else n for n in names]
 
 
 @cache

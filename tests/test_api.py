@@ -19,6 +19,8 @@ from offramp.policy.policy import Policy
 from offramp.strategies.two_stage import two_stage
 from offramp.study.run.events import Began, Epoch, Reused
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02}
 
 

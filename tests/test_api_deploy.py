@@ -16,6 +16,8 @@ import offramp
 from offramp import Fitted, OfframpError, Policy
 from test_api import Tensors, attached
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {"epochs": 6, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
 IMAGES = torch.stack([Tensors(60, seed=1)[i][0] for i in range(60)])
 
@@ -38,6 +40,7 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
     assert (found.exits == made.exits.numpy()).all() and (found.classes == made.classes.numpy()).all()
 
 
+@pytest.mark.parametrize("fitted", ["separate"], indirect=True)
 def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
     from offramp.bundle.runtime import Bundle, measure
 

@@ -15,6 +15,8 @@ from torch import nn
 import offramp
 from offramp import OfframpError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FIRST = ("fit", "run", "build")  # later examples go on with what these make

@@ -17,6 +17,8 @@ from offramp.paper.families import COSTS
 from offramp.report.claims import paper
 from simulate import CIFAR100, NINE, Planted, tidy_table
 
+pytestmark = pytest.mark.slow
+
 STORES = 40
 MOST = 0.05 + 3 * np.sqrt(0.05 * 0.95 / STORES)  # 15.3 %
 

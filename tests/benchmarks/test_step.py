@@ -11,7 +11,7 @@ from benchmarks.step import CASES, agreement
 from benchmarks.step_by_hand import Case, Epoch, by_hand, defaults, engine, equal_settings, network
 
 from benchmarks import step_by_hand
-from support import NUMERICS
+from support import LARGE, NUMERICS
 
 TINY = Case("mobilenetv2", 32, batch=8, steps=2)
 
@@ -57,7 +57,11 @@ def test_the_loop_at_defaults_learns() -> None:
     assert min(losses[6:]) < losses[0]
 
 
-@pytest.mark.parametrize("case", CASES[:5], ids=lambda case: case.backbone)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.long) if c.backbone in LARGE else c for c in CASES[:5]],
+    ids=lambda case: case.backbone,
+)
 @torch.no_grad()
 def test_the_network_by_hand_is_the_network(case: Case) -> None:
     images = torch.randn(2, 3, case.pixels, case.pixels)

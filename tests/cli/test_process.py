@@ -135,7 +135,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         assert process.stderr.read() == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_interrupted(number: signal.Signals) -> None:
     """What is finished is shown and kept; it says how to go on."""
     Path("s.yaml").write_text(LONG)

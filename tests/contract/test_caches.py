@@ -33,7 +33,7 @@ from offramp.phase import Phase, Program
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity
-from support import CPU, EAGER, NUMERICS, network
+from support import CPU, EAGER, NUMERICS, backbones, network
 
 EPOCHS = 2
 ROOM = 2**30  # bytes, more than any of these runs needs
@@ -228,7 +228,7 @@ def compared(backbone: str, scale: Scale, cache: Watched, *, full: bool) -> list
     return differences(nodes, plain, run_cached(backbone, nodes, scale, begun, cache))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", backbones(BACKBONES))
 def test_training_from_caches_gives_the_bits_of_plain_training(backbone: str, tmp_path: Path) -> None:
     cache = Watched(tmp_path)
     assert not compared(backbone, TINY, cache, full=backbone in WHOLE)
@@ -236,7 +236,7 @@ def test_training_from_caches_gives_the_bits_of_plain_training(backbone: str, tm
     assert LAYOUTS.get(backbone, set()) <= cache.layouts
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "resnet18"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("mobilenetv2", marks=pytest.mark.long)])
 def test_so_it_does_on_two_threads_with_every_setting_as_shipped(backbone: str, tmp_path: Path) -> None:
     assert SHIPPED.numerics.threads == 2
     assert not compared(backbone, SHIPPED, Watched(tmp_path), full=False)

@@ -29,6 +29,7 @@ from offramp.engine.trainee import Trainee
 from offramp.nets.backbones import BACKBONES
 from offramp.parts import Part
 from offramp.study.plan.plan import Plan
+from support import backbones
 
 KEEP_BASELINE = ("two-stage", "distillation", "survivors", "cascade", HEADS_ONLY, LAST_ONLY)
 KEEP_JOINT = ("joint-branch", "joint-two-stage")
@@ -46,7 +47,7 @@ class Runs:
         return self.plain, self.derived
 
 
-@pytest.fixture(scope="module", params=[*BACKBONES, UNTRACEABLE, OWN_DATA, TEXT])
+@pytest.fixture(scope="module", params=[*backbones(BACKBONES), UNTRACEABLE, OWN_DATA, TEXT])
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""

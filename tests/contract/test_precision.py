@@ -38,7 +38,11 @@ def test_plain_and_derived_give_the_same_bits_and_others_than_usual(numerics: Nu
     assert not set(plain.nodes) & set(contract_plan("digits-cnn", "plain").nodes)
 
 
-@OTHERS
+@pytest.mark.parametrize(
+    "numerics",
+    [BF16, pytest.param(CONTIGUOUS, marks=pytest.mark.long)],
+    ids=["bfloat16", "contiguous"],
+)
 def test_so_they_do_on_a_network_of_depthwise_convolutions(numerics: Numerics) -> None:
     plain, derived = (
         contract_plan("mobilenetv2", mode, FROZEN, numerics) for mode in ("plain", "derived")

@@ -90,6 +90,7 @@ def my_data(root: Path, side: int = 8) -> RawData:
 '''
 
 
+@pytest.mark.long
 def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
     """In a copy of the package; the tests above then run on it, and so does the command line."""
     package = tmp_path / "src" / "offramp"

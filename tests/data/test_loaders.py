@@ -189,7 +189,7 @@ for batch in images.reads("train", torch.split(torch.arange(len(data.train)), 4)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends workers with their parent")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_nothing_is_left_of_a_reader_that_is_killed(how: signal.Signals, photos: Path) -> None:
     command = [sys.executable, "-c", READER, str(photos)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}

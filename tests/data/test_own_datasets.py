@@ -30,6 +30,8 @@ from offramp.study.plan.plan import data_identity
 from refusal import refuses
 from support import CPU
 
+pytestmark = pytest.mark.slow
+
 SIDE = 8
 GENERATOR = np.random.default_rng(5)
 SIZED = [

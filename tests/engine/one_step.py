@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from fit_runs import USUAL, begin
 from torch import Tensor
@@ -21,9 +23,9 @@ ALL = segments(1, K) | heads(1, K)
 Gradients = dict[str, Tensor]
 
 
-def node_of(program: Program) -> Node:
+def node_of(program: Program, ranks: int = 1) -> Node:
     """Its last phase."""
-    setting = Setting(data_identity(tiny_data()), USUAL, NUMERICS, seed=42)
+    setting = Setting(data_identity(tiny_data()), USUAL, replace(NUMERICS, ranks=ranks), seed=42)
     return resolve(program, network("digits-cnn"), setting).nodes[-1]
 
 

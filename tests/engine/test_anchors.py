@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from fit_runs import USUAL, begin, equal
 from one_step import ALL, K, node_of
 from torch import Tensor, nn
 
-from offramp.engine import anchors
 from offramp.engine.cost import live_macs
 from offramp.engine.fit import conclude, fit
 from offramp.engine.resolve import Node
@@ -158,8 +156,8 @@ def test_programs_with_it() -> None:
     assert len({usual.key, other.key, node_of((Phase("p", ALL, (CE(1),)),)).key}) == 3
     refuses("EWC of exits", check, (Phase("p", ALL, (CE(1), EWC((4, 2)))),), K)
     refuses("trains nothing that its loss reads", check, (Phase("p", ALL, (EWC((2,)),)),), K)
-    several: Any = SimpleNamespace(ranks=SimpleNamespace(count=2))
-    refuses("works on one device", anchors.anchored, usual, None, {}, None, several)
+    refuses("works on one device", node_of, (Phase("p", ALL, (CE(1), TERM)),), 2)
+    node_of((Phase("p", ALL, (CE(1),)),), 2)
 
 
 def test_it_is_counted() -> None:

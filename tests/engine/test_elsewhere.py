@@ -33,6 +33,8 @@ from offramp.engine.weights import Weights
 from offramp.parts import heads, segments
 from support import EAGER, network, tiny_data
 
+pytestmark = pytest.mark.slow
+
 META = torch.device("meta")
 RECIPES = {
     "sgd": replace(USUAL, class_weights="balanced", label_smoothing=0.1),

@@ -287,7 +287,10 @@ def test_channels_last_is_kept() -> None:
     assert not lost.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("strategy", "backend"), [("joint", "aot_eager"), ("separate", "eager")])
+@pytest.mark.parametrize(
+    ("strategy", "backend"),
+    [pytest.param("joint", "aot_eager", marks=pytest.mark.long), ("separate", "eager")],
+)
 def test_compiled_stages_answer_alike(strategy: str, backend: str, nets: Any) -> None:
     net, exits = nets[strategy][0], (1, 4)
     logits = all_exits(net, exits, IMAGES)

@@ -17,6 +17,7 @@ from offramp.errors import OfframpError
 from offramp.nets import BACKBONES, NetSpec, build
 from offramp.nets.network import drawn_module
 from offramp.parts import Part, path
+from support import LARGE
 
 pytestmark = pytest.mark.slow
 CLASSES = 7
@@ -29,8 +30,15 @@ VARIANTS = [
         *(tuple((option, value) for value in values) for option, values in backbone.options.items())
     )
 ]
+FIRSTS = dict(reversed(VARIANTS))
+# Large networks have their other shapes with --long.
 every_variant = pytest.mark.parametrize(
-    ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else "-".join(x for _, x in v)
+    ("name", "options"),
+    [
+        pytest.param(*v, marks=pytest.mark.long) if v[0] in LARGE and v[1] != FIRSTS[v[0]] else v
+        for v in VARIANTS
+    ],
+    ids=lambda v: v if isinstance(v, str) else "-".join(x for _, x in v),
 )
 
 

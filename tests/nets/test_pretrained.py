@@ -23,6 +23,8 @@ from offramp.nets import NetSpec, build, pretrained
 from offramp.nets.pretrained import read
 from refusal import refuses
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (1, 8, 8)
 REAL = "mobilenet_v2-b0353104.pth"
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of the 1,000, by sorted WordNet id

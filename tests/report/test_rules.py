@@ -15,6 +15,8 @@ from offramp.report.model import Table
 from offramp.report.tables import make
 from offramp.report.tables.exits import rise_and_jitter, trend
 
+pytestmark = pytest.mark.slow
+
 
 def only(trials: list[Made], name: str) -> Table:
     (found,) = make(evidence(trials), [name])

@@ -33,6 +33,8 @@ from offramp.store.sealed import Damaged
 from offramp.store.store import Store
 from refusal import refuses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def proxy(s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:

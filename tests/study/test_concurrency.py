@@ -350,7 +350,7 @@ if __name__ == "__main__":
     ("number", "workers"),
     [
         (signal.SIGKILL, 2),
-        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, 1, marks=pytest.mark.long),
         (signal.SIGHUP, 1),
     ],

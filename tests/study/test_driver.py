@@ -70,6 +70,7 @@ def carried_out(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Scripted], Iterator[events.Event]]:
     monkeypatch.setattr(driver, "PAUSE_S", 0.0)
+    monkeypatch.setattr(driver, "LOOK_S", 0.001)  # a script never waits
     (tmp_path / "failed").mkdir()
     store = Store(tmp_path / "store")
 

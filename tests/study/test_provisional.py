@@ -20,6 +20,8 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
 from support import CPU
 
+pytestmark = pytest.mark.slow
+
 STUDY: dict[str, Any] = {
     "seeds": [1],
     "strategies": ["two-stage"],

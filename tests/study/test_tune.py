@@ -16,6 +16,7 @@ from support import CPU
 TINY = Subject("digits-cnn", (1, 8, 8), 8)
 
 
+@pytest.mark.long
 def test_a_machine_is_measured_and_no_process_is_left() -> None:
     before = set(psutil.Process().children())  # other tests keep some
     events = list(measure("cpu", 2, seconds=0.05, subjects=[TINY]))

@@ -13,6 +13,8 @@ from offramp.cli.commands.watch import shown
 from offramp.store.live import COLUMNS, Reader
 from offramp.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_is_under_way_is_seen(store: Store, tmp_path: Path) -> None:
     reader = Reader(store.archive)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from offramp.engine.images import Images
 from offramp.engine.passes import Pass
 from offramp.engine.resolve import Node
-from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 from offramp.phase import EWC
 
@@ -35,17 +34,12 @@ def anchored(
 ) -> Anchors:
     """Those of a node, from the weights that `net` has now, in eval mode and not augmented.
 
-    named: the parameters that train.  Raises OfframpError on several devices.
+    named: the parameters that train.
     """
     found = {}
     for number, term in enumerate(node.terms):
         if not isinstance(term, EWC):
             continue
-        if images.ranks.count > 1:
-            raise OfframpError(
-                f"phase '{node.name}' consolidates weights (EWC), which works on one device; set "
-                "execution.devices: 1"
-            )
         start = {name: parameter.detach().clone() for name, parameter in named.items()}
         found[number] = Anchor(start, _fisher(term, node, net, named, passes, images))
     return found

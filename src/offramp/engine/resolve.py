@@ -136,7 +136,8 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     """The nodes of `program` on `net`.
 
     Raises OfframpError for a program that does not fit the network, for exits that learn what to carry
-    without a final exit, or a recipe override that names no phase or no field.
+    without a final exit, for consolidated weights on several devices, or a recipe override that names
+    no phase or no field.
     """
     check(program, net.exits)
     for pattern, _ in setting.overrides:
@@ -187,6 +188,11 @@ def _node(
             teacher[exit] = tuple(then.of(trunk, part) for part in path(exit))
     recipe = phase_recipe(phase, setting, phases)
     trained = phase.trained
+    if setting.numerics.ranks > 1 and any(isinstance(term, EWC) for term in phase.terms):
+        raise OfframpError(
+            f"phase '{phase.name}' consolidates weights (EWC), which works on one device; set "
+            "execution.devices: 1"
+        )
     reads = {
         "version": KEY_VERSION,
         "network": net.identity,

@@ -161,8 +161,7 @@ def train_mode(trainee: Trainee, mode: bool) -> None:
 
 
 def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
-    """Before the first step of a phase that holds weights: where they begin, unless that is known.
-    Raises OfframpError as `anchored` does."""
+    """Before the first step of a phase that holds weights: where they begin, unless that is known."""
     if not trainee.anchors and any(isinstance(term, EWC) for term in trainee.node.terms):
         trainee.anchors = anchored(trainee.node, trainee.net, _weights(trainee), passes, images)
 
