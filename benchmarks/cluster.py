@@ -34,7 +34,7 @@ def measure(quick: bool) -> Iterator[Result]:
     with two_machines() as joined:
         yield from overhead(joined, PHASES // 10 if quick else PHASES, 1 if quick else 3)
         if not quick:
-            yield from beside(joined, "CIFAR-10 quick", CIFAR, 1)
+            yield from beside(joined, "ResNet-18, 10,000 images", CIFAR, 1)
         yield from beside(joined, "demo", replace(DEMO, epochs=2) if quick else DEMO, 1 if quick else 3)
 
 

@@ -12,12 +12,13 @@ from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Preference, recommend, sure
 from offramp.analysis.stats.analyze import OverBlocks
 from offramp.analysis.stats.pairwise import Pair
-from offramp.report import evidence
+from offramp.report import claims, evidence
 from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
+from offramp.strategies import PAPER, STRATEGIES
 from offramp.study.spec import file as spec
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"
 
 @pytest.fixture(scope="module")
 def cifar() -> Evidence:
-    return evidence.open(DOCS / "cifar10-quick")
+    return evidence.open_all(sorted((DOCS / "cifar10").iterdir()))
 
 
 def test_every_figure(cifar: Evidence) -> None:
@@ -45,7 +46,7 @@ def test_every_table(cifar: Evidence) -> None:
             assert any(found.startswith(name) for found in made), name
 
 
-@pytest.mark.parametrize("name", [*sorted(p.name for p in DOCS.glob("*-quick")), "chest-xray"])
+@pytest.mark.parametrize("name", ["imagenette-quick", "chest-xray"])
 def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
     """Each accuracy in docs/results/README.md, from the tidy table; deviations and marks, from the main
     one, which rounds."""
@@ -70,10 +71,10 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
     assert shown == 33
 
 
-def test_numbers_of_seeds_that_were_packed_one_by_one() -> None:
+def test_numbers_of_seeds_that_were_packed_one_by_one(cifar: Evidence) -> None:
     page = (DOCS / "README.md").read_text()
     section = page[page.index("([cifar10](") :].partition("\n## ")[0]
-    results = evidence.open_all(sorted((DOCS / "cifar10").iterdir()))
+    results = cifar
     study = spec.read(STUDIES / "cifar10.yaml")
     assert results.missing == ()
     assert {t.strategy for t in results.trials} == {strategy.label for strategy in study.strategies}
@@ -119,3 +120,12 @@ def test_what_was_once_concluded_from_these_runs_no_longer_is() -> None:
     )  # the final exit has 92.3 %: it says what it is a mean of
     (main,) = make(found, ["main"])
     assert f"{100 * main.frame.at['distillation', 'mean']:.1f}" == "74.9"
+
+
+def test_findings_of_the_field_are_about_every_strategy_beyond_the_paper() -> None:
+    """Or the file says why not."""
+    file = ROOT / "docs" / "field-claims.yaml"
+    found = {name for claim in claims.read(file) for name in claim.strategies}
+    assert found < set(STRATEGIES) - set(PAPER)
+    head = file.read_text().partition("\nclaims:")[0]
+    assert all(f"`{name}`" in head for name in set(STRATEGIES) - set(PAPER) - found)

@@ -165,6 +165,18 @@ def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
         reading.open(tmp_path)
 
 
+def test_a_folder_of_packs_is_all_of_them(store: Store, tmp_path: Path) -> None:
+    found = reading.open(store.root)
+    for seed in (42, 43):
+        its = [t.id for t in found.trials if t.seed == seed]
+        table = found.table[found.table["trial"].isin(its)]
+        packed.write(tmp_path / "packs" / str(seed), found.records, its, table, ())
+    (tmp_path / "packs" / "notes").mkdir()
+    whole = reading.open(tmp_path / "packs")
+    assert {t.id for t in whole.trials} == {t.id for t in found.trials}
+    assert len(whole.table) == len(found.table)
+
+
 def test_an_altered_pack_is_refused(store: Store, tmp_path: Path) -> None:
     pack(reading.open(store.root), tmp_path / "pack")
     (tmp_path / "pack" / "table.parquet").write_bytes(b"harmed")
@@ -195,7 +207,7 @@ def test_one_digit_changed_in_a_pack_is_refused(store: Store, tmp_path: Path) ->
 
 def test_the_committed_packs_read() -> None:
     results = Path(__file__).parents[2] / "docs" / "results"
-    found = [packed.read(path.parent) for path in sorted(results.glob("*/trials.json"))]
+    found = [packed.read(path.parent) for path in sorted(results.rglob("trials.json"))]
     assert len(found) >= 5 and all(pack.trials() for pack in found)
 
 

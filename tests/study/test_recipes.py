@@ -124,7 +124,7 @@ def test_every_study_can_be_planned(path: Path, monkeypatch: pytest.MonkeyPatch)
     if asked.data.name == "folder" or dict(asked.data.options).get("wnids") == "all":
         with pytest.raises(OfframpError, match="needs its folder"):  # nobody knows what is in there
             read_data(asked, provisional=True)
-        asked = asked.model_copy(update={"data": spec.read(STUDIES / "cifar10-quick.yaml").data})
+        asked = asked.model_copy(update={"data": spec.read(STUDIES / "cifar10.yaml").data})
     data = read_data(asked, provisional=True)
     record = asked.model_dump(mode="json", exclude_defaults=True, include={"exits"})
     backbone = {"name": asked.backbone.name, **asked.backbone.options}

@@ -161,14 +161,17 @@ class Evidence:
 
 
 def open(path: Place, study: str | None = None) -> Evidence:
-    """The evidence in a store or in a folder that `offramp pack` wrote. study: only trials that a study
-    of that name made.
+    """The evidence in a store, in a folder that `offramp pack` wrote, or in a folder of such folders.
+    study: only trials that a study of that name made.
 
-    Raises OfframpError where `path` is neither, and where there is no such study.
+    Raises OfframpError where `path` is none of these, and where there is no such study.
     """
     if isinstance(path, Path) and packed.is_pack(path):
         return from_pack(path, study)
     if not is_store(path):
+        packs = sorted(filter(packed.is_pack, path.glob("*"))) if isinstance(path, Path) else []
+        if packs:
+            return open_all(packs, study)
         raise OfframpError(
             f"there is neither a store nor packed results at {path}; run a study first, or name "
             "another folder"
