@@ -241,11 +241,14 @@ def _host(logits: Tensor) -> Tensor:
 
 
 def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them."""
-    if logits.device.type == "cpu":  # elsewhere the question below would make the host wait
-        sure = torch.softmax(logits / temperature, dim=-1).amax(dim=-1)
-        if not math.isnan(sure):
-            return logits.argmax(dim=-1), sure
+    """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them, up to rounding.
+    Without kernels as `_nearly`, but where the host would have to wait for the device."""
+    if logits.device.type == "cpu" and logits.shape[-1] <= FEW:
+        row = logits[0].tolist()
+        if math.isfinite(sum(row)):
+            odds = _odds(row, temperature)
+            place, sure = row.index(max(row)), 1 / sum(odds)
+            return torch.tensor([place]), torch.tensor([sure], dtype=logits.dtype)
     return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
 
 
@@ -255,10 +258,13 @@ def _nearly(score: str, logits: Tensor, temperature: float) -> float:
     numbers are quicker without."""
     if score not in _SHORTCUTS or logits.shape[-1] > FEW:
         return math.nan
-    row = logits[0].tolist()
+    return _SHORTCUTS[score](_odds(logits[0].tolist(), temperature))
+
+
+def _odds(row: list[float], temperature: float) -> list[float]:
+    """Against the best class; NaN alone where that one's logit is no finite number."""
     most = max(row)
-    odds = [math.exp((each - most) / temperature) for each in row] if math.isfinite(most) else [math.nan]
-    return _SHORTCUTS[score](odds)
+    return [math.exp((each - most) / temperature) for each in row] if math.isfinite(most) else [math.nan]
 
 
 def _lead(odds: list[float]) -> float:
