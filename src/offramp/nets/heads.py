@@ -208,11 +208,11 @@ class Head(nn.Module):
     """One early exit: `pool`, then `body`. Reads a tap of `shape`, returns logits [B, classes].
 
     `spec` must be what `resolve` returned for `shape`. `name` ("exits.layer1") and `clock` decide
-    what the dropout draws from. `before`: what the exit adds of the answer before to these logits, a
-    matrix; None where there is none (see `Carry`).
+    what the dropout draws from. `before`: the answer before [B, classes] → what the exit adds of it to
+    these logits; None where that is nothing (see `Carry`).
     """
 
-    before: nn.Linear | None
+    before: nn.Module | None
 
     def __init__(
         self, spec: HeadSpec, shape: tuple[int, ...], classes: int, name: str, clock: Clock
@@ -244,6 +244,16 @@ def zeros(columns: int, rows: int, bias: bool) -> nn.Linear:
         for parameter in layer.parameters():
             parameter.zero_()
     return layer
+
+
+def through(classes: int, hidden: int) -> nn.Sequential:
+    """For `Head.before`: `hidden` units, BatchNorm, ReLU, and a matrix that begins at zero."""
+    return _sequence(
+        dense=nn.Linear(classes, hidden, bias=False),
+        norm=nn.BatchNorm1d(hidden),
+        relu=nn.ReLU(),
+        matrix=zeros(hidden, classes, bias=False),
+    )
 
 
 class ClockedDropout(nn.Module):

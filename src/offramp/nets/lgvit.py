@@ -63,7 +63,8 @@ class Sampled(nn.Module):
         self.leading, self.rows, self.columns, self.stride = leading, rows, columns, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        lying = x[:, self.leading :].unflatten(1, (self.rows, self.columns))
+        size = self.rows, self.columns
+        lying: Tensor = x[:, self.leading :].unflatten(1, size)  # type: ignore[no-untyped-call]
         some = lying[:, :: self.stride, :: self.stride].flatten(1, 2)
         return torch.cat((x[:, :1], some), 1) if self.leading else some
 
@@ -103,9 +104,9 @@ class LocalPerception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()  # kernels go by how values lie, and cached ones may lie otherwise
-        lying = x[:, 1:] if self.leads else x
-        lying = lying.transpose(1, 2).unflatten(2, self.size)
-        mean = (lying + self.mix(lying)).mean((2, 3))
+        tokens = x[:, 1:] if self.leads else x
+        lying = tokens.transpose(1, 2).unflatten(2, self.size)  # type: ignore[no-untyped-call]
+        mean: Tensor = (lying + self.mix(lying)).mean((2, 3))
         return mean + x[:, 0] if self.leads else mean
 
 
