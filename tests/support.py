@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from offramp.data import Data, from_dataset
 from offramp.engine.placement import Speeds
@@ -90,3 +91,23 @@ def run_all(plan: Plan, store: Path, **conduct: Any) -> tuple[Store, list[Event]
     """Run a plan in this process; the store and what happened."""
     kept = Store(store)
     return kept, list(run(plan, kept, Conduct(CPU, store / "caches", **conduct)))
+
+
+class Vision(nn.Module):
+    """Images [B, 3, side, side] → logits [B, classes]: patches of 4×4 px behind a class token, then five
+    layers of attention, `blocks.0` to `blocks.4`."""
+
+    def __init__(self, side: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, stride=4)
+        self.first = nn.Parameter(torch.randn(1, 1, width))
+        self.place = nn.Parameter(torch.randn(1, 1 + (side // 4) ** 2, width))
+        self.blocks = nn.Sequential(
+            *(nn.TransformerEncoderLayer(width, 2, 24, 0.1, "gelu", batch_first=True) for _ in range(5))
+        )
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lying = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat((self.first.expand(lying.shape[0], -1, -1), lying), 1) + self.place
+        return self.classifier(self.blocks(x)[:, 0])  # type: ignore[no-any-return]

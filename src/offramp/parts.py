@@ -30,9 +30,11 @@ Chain = tuple[tuple[str, ...], ...]
 """Of a module that cannot be traced: the submodules of each segment, and of the classifier."""
 
 LEARNED: Final = "learned"
-Carry = float | Literal["learned"]
-"""What exits add of the answer before: a share of it, 0 for none; or "learned": each early exit after
-the first a matrix of its own times it, and the final exit nothing."""
+HIDDEN: Final = "hidden"
+Carry = float | Literal["learned", "hidden"]
+"""What exits add of the answer before: a share of it, 0 for none; or what each early exit after the
+first has learned to make of it, and the final exit nothing: a matrix times it ("learned"), the same
+through a hidden layer ("hidden")."""
 
 Taps = tuple[str, ...] | Chain | int | None
 """Where early exits read: names of places or shares of the MACs, a chain, how many, or no wish."""

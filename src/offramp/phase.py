@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields
-from offramp.parts import LEARNED, Carry, Part, Parts, head, path
+from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, path
 
 Count = Annotated[int, Ge(1)]
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
@@ -301,7 +301,9 @@ class Phase:
     carry: the share of the answer of the exit before that an exit adds to its head's logits, in training
         (without a gradient to that exit) and whenever the network answers. 0: each answers alone.
         "learned": each early exit after the first adds that answer times a matrix [classes, classes],
-        which is a part of its head and begins at zero; the final exit answers alone.
+        which is a part of its head and begins at zero; the final exit answers alone. "hidden": the same,
+        through a hidden layer with BatchNorm and ReLU, as wide as the exit's features. Phases before the
+        first that learns so need not carry.
 
     Raises OfframpError for an `init` or a `backward` that is not of such pairs.
 
@@ -401,7 +403,7 @@ def check(program: Program, exits: int) -> None:
     if not program:
         raise OfframpError("the strategy has no phases; return at least one Phase")
     seen = {BEFORE, LIVE}
-    carry = carry_of(program)
+    carry, begun = carry_of(program), False
     for phase in program:
         where = f"phase '{phase.name}'"
         if phase.name in seen:
@@ -438,7 +440,9 @@ def check(program: Program, exits: int) -> None:
             )
         if phase.carry:
             _check_carry(phase, where, exits)
-        alone = carry == LEARNED and phase.exits == (exits,)  # the final exit, which adds nothing
+        begun = begun or bool(phase.carry)
+        # What is learned adds nothing at first, nor ever to the final exit.
+        alone = isinstance(carry, str) and not phase.carry and (not begun or phase.exits == (exits,))
         if phase.carry != carry and not alone:
             raise OfframpError(f"{where} carries answers otherwise than others; carry alike in all")
         if taught and phase.teacher is None:
@@ -476,10 +480,11 @@ def carry_of(program: Program) -> Carry:
 
 
 def _check_carry(phase: Phase, where: str, exits: int) -> None:
-    learned = phase.carry == LEARNED
+    learned = phase.carry in (LEARNED, HIDDEN)
     if not learned and (isinstance(phase.carry, str) or not 0 < phase.carry <= 1):
         raise OfframpError(
-            f"{where} carries {phase.carry} of an answer; give a share from 0 to 1, or 'learned'"
+            f"{where} carries {phase.carry} of an answer; give a share from 0 to 1, 'learned' "
+            "or 'hidden'"
         )
     apart = {exits} if learned else set()  # answers alone, in training and as a teacher
     read = [k for k in phase.exits if k not in apart]

@@ -25,6 +25,7 @@ STRATEGIES = (
     {"name": "distillation", "students": "independent", "as": "students"},
     "boosted",
     "cascade",
+    "imta",
 )
 
 

@@ -66,7 +66,7 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
 
 
 @pytest.mark.parametrize(
-    "strategy", ["joint", "two-stage", "separate", "students", "boosted", "cascade"]
+    "strategy", ["joint", "two-stage", "separate", "students", "boosted", "cascade", "imta"]
 )
 def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
     rule = halving(store, strategy)

@@ -29,7 +29,7 @@ ASKED = Asked(measure=False, anyway=True, int8=0.05)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", "cascade"))
+    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", "cascade", "imta"))
 
 
 def solved(store: Store, strategy: str) -> Policy:
@@ -62,9 +62,10 @@ def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -
     assert "## In int8" in said and "| bytes of all stages |" in said
 
 
-def test_a_cascade_in_int8(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["cascade", pytest.param("imta", marks=pytest.mark.long)])
+def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     """A head is quantized on the answers that it adds to, and exits answer as they were calibrated."""
-    rule = solved(store, "cascade")
+    rule = solved(store, strategy)
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
     every = graphs.layout(net.trunk_of, rule.exits)
     list(graphs.export(net, every, tmp_path / "float"))

@@ -39,7 +39,7 @@ from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, Trial, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Failed
-from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_study
+from support import CPU, NUMERICS, Vision, network, run_all, tiny_data, tiny_study
 
 LAST_ONLY = "joint, last exit only"
 """Joint training with all weight on the last exit."""
@@ -53,6 +53,8 @@ OWN_DATA = "a Dataset of one's own"
 """SMALLEST on images that a Dataset makes as they are needed, under a random transform."""
 TEXT = "a text encoder"
 """Two layers of attention with a mask, over ids of tokens."""
+VISION = "a vision transformer"
+"""Five layers of attention over 16 tokens and a class token, with LGViT's heads: one of each kind."""
 LIKE = {OWN_DATA: SMALLEST}
 KINDS = ("baseline", "joint", "branch-wise", "distillation")
 """What other backbones run. Among these are phases of every kind: a whole network, all exits at once,
@@ -105,7 +107,7 @@ def contract_plan(
 ) -> Plan:
     """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of
     three more that the contract has a word about."""
-    own = {UNTRACEABLE: untraceable, TEXT: encoder}
+    own = {UNTRACEABLE: untraceable, TEXT: encoder, VISION: vision}
     net = own[backbone]() if backbone in own else network(LIKE.get(backbone, backbone))
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
@@ -166,6 +168,13 @@ def encoder() -> ExitNetwork:
     with seeded(0):
         module = TextEncoder()
     return attach(module, ["layers.0", "layers.1"], (8,), head={"kind": "linear", "tokens": "class"})
+
+
+@cache
+def vision() -> ExitNetwork:
+    with seeded(0):
+        module = Vision(16, 8, 3)
+    return attach(module, [f"blocks.{n}" for n in range(4)], (3, 16, 16), head="lgvit")
 
 
 @cache

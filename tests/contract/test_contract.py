@@ -16,6 +16,7 @@ from contract_runs import (
     SMALLEST,
     TEXT,
     UNTRACEABLE,
+    VISION,
     TrialRecord,
     contract_plan,
     run_derived,
@@ -47,7 +48,7 @@ class Runs:
         return self.plain, self.derived
 
 
-@pytest.fixture(scope="module", params=[*backbones(BACKBONES), UNTRACEABLE, OWN_DATA, TEXT])
+@pytest.fixture(scope="module", params=[*backbones(BACKBONES), UNTRACEABLE, OWN_DATA, TEXT, VISION])
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""

@@ -37,8 +37,8 @@ def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():  # what is added of the answer before begins at zero, which would hide it
         for head in trainee.net.heads:
-            if head.before is not None:
-                head.before.weight.normal_(generator=chance)
+            for parameter in () if head.before is None else head.before.parameters():
+                parameter.normal_(generator=chance)
     train_mode(trainee, True)
     rows = torch.arange(16)
     (pixels,) = images.reads("train", [rows])

@@ -109,16 +109,19 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(name: str, after: int,
     assert history == resumed_history
 
 
-def test_what_heads_learn_to_carry_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("carry", "each"), [("learned", 1), ("hidden", 7)])
+def test_what_heads_learn_to_carry_goes_on_to_the_same_bits(
+    carry: Any, each: int, tmp_path: Path
+) -> None:
     everything, loss = segments(1, 4) | heads(1, 4), tuple(CE(k) for k in range(1, 5))
-    program = (Phase("all", everything, loss, carry="learned"),)
+    program = (Phase("all", everything, loss, carry=carry),)
     setting = Setting(data_identity(tiny_data()), RECIPES["adam"], NUMERICS, seed=42)
     (node,) = resolve(program, network("digits-cnn"), setting).nodes
     with applied(NUMERICS):
         weights, history = whole_run(node)
         resumed, resumed_history = interrupted_run(node, 1, Store(tmp_path))
-    matrices = [name for name in weights if name.endswith("before.weight")]
-    assert len(matrices) == 2 and all(weights[name].any() for name in matrices)
+    added = [name for name in weights if ".before." in name]
+    assert len(added) == 2 * each and all(weights[name].any() for name in added)
     assert weights.keys() == resumed.keys() and history == resumed_history
     assert not [n for n in weights if not torch.equal(weights[n], resumed[n])]
 

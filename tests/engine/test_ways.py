@@ -148,6 +148,66 @@ def one_after_another() -> Program:
     return (*start, phase, replace(phase, name="again", train=heads(K - 1, K - 1)))
 
 
+def collaborating(detach: bool = True, told: bool = True) -> Run:
+    """As the source of IMTA writes it: the last layer of a head reads its features and what a layer with
+    BatchNorm and ReLU makes of the answer before. The source lets the gradient pass, too."""
+
+    def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
+        tensors, z, before = (pixels,), [], torch.zeros(0)
+        for k, head in enumerate(net.heads, start=1):
+            tensors = net.segment(k)(*tensors)
+            assert isinstance(head.body, torch.nn.Sequential)
+            *layers, last = head.body
+            assert isinstance(last, torch.nn.Linear)
+            features, weight = head.pool(tensors[0]), last.weight
+            for layer in layers:
+                features = layer(features)
+            if head.before is not None and told:
+                assert isinstance(head.before, torch.nn.Sequential)
+                dense, norm, _, matrix = head.before
+                read = (before.detach() if detach else before) @ dense.weight.T
+                assert read.shape == features.shape
+                spread = (read.var(0, unbiased=False) + 1e-5).sqrt()
+                read = (read - read.mean(0)) / spread * norm.weight + norm.bias
+                features = torch.cat([features, read.clamp(min=0)], dim=1)
+                weight = torch.cat([weight, matrix.weight], dim=1)
+            before = features @ weight.T + last.bias
+            z.append(before)
+        return imta([*z, net.body(K)(*net.segment(K)(*tensors))], y)
+
+    return run
+
+
+def test_collaborating_heads_read_the_answer_before_through_a_layer() -> None:
+    node = node_of(STRATEGIES["imta"](K))
+    found, gradients = by_the_engine(node)
+    value, expected = by_hand_from(node, collaborating())
+    assert found == pytest.approx(value, rel=1e-5)
+    assert close(gradients, expected)
+    added = [name for name in gradients if ".before." in name]
+    assert len(added) == 4 * (K - 2) and all(gradients[name].abs().max() > 0 for name in added)
+    assert not close(gradients, by_hand_from(node, collaborating(detach=False))[1]), "a control"
+    assert by_hand_from(node, collaborating(told=False))[0] != pytest.approx(found, rel=1e-3), "another"
+
+
+def test_collaboration_begins_as_heads_that_answer_alone() -> None:
+    """The phase before carries nothing: what is added is drawn by the seed, behind a matrix of zeros."""
+    *_, node = nodes = program_nodes("imta")
+    assert [n.carry for n in nodes] == [0.0, "hidden"] and len(node.needs) == 1
+    net = network("digits-cnn")
+    left = net.redrawn(5)
+    made = {name: tensor for part in ALL for name, tensor in left.state(part).items()}
+    begun, other = (
+        Weights(net, seed, lambda _: made, torch.device("cpu")).network(node.start, "hidden")
+        for seed in (42, 43)
+    )
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    for one, alone in zip(begun(x), left.eval()(x), strict=True):
+        torch.testing.assert_close(one, alone, rtol=1e-4, atol=1e-5)
+    layers = [head.before.dense.weight for n in (begun, other) for head in n.heads[1:]]
+    assert len({tuple(layer.flatten().tolist()) for layer in layers}) == 2 * (K - 2)
+
+
 @pytest.mark.parametrize("program", [STRATEGIES["cascade"](K), one_after_another()], ids=["all", "last"])
 def test_a_cascade_is_heads_that_read_the_answer_before(program: Program) -> None:
     node = node_of(program)
@@ -192,7 +252,7 @@ def test_a_cascade_begins_as_heads_that_answer_alone() -> None:
 WAYS: dict[str, tuple[Program, Loss]] = {
     "mixed": (STRATEGIES["mixed"](K), mixed),
     "self-distillation": (STRATEGIES["self-distillation"](K, features=0.0), self_distillation),
-    "imta": (STRATEGIES["imta"](K), imta),
+    "imta": (STRATEGIES["imta"](K, collaboration=False), imta),
     "exit-ensemble": (STRATEGIES["exit-ensemble"](K, features=0.0), exit_ensemble),
     "confidence-gated, soft": (STRATEGIES["confidence-gated"](K), confidence_gated),
     "confidence-gated, hard": (
@@ -322,7 +382,7 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
         ((Phase("a", ALL, (CE(1), CE(3)), carry="learned"),), "must read all exits before its last"),
         ((Phase("a", ALL, (CE(1), CE(K)), carry=0.5),), "must read all exits before its last"),
         (
-            (Phase("a", ALL, (CE(1),)), Phase("b", ALL, (CE(1),), carry="learned")),
+            (Phase("a", ALL, (CE(1),), carry="learned"), Phase("b", ALL, (CE(1),))),
             "carry alike in all",
         ),
         ((Phase("a", ALL, (CE(K),)), Phase("b", ALL, (CE(1),), carry=0.5)), "carry alike in all"),
@@ -354,6 +414,7 @@ def test_a_cascade_may_learn_from_the_final_exit() -> None:
     taught = Phase("heads", heads(1, 2), (KD(1, K), KD(2, K)), teacher="backbone", carry="learned")
     joint = Phase("joint", ALL, (CE(1), CE(2), CE(K)), carry="learned")
     check((first, taught), K)
+    check((Phase("alone", ALL, (CE(1), CE(2))), joint), K)
     check((joint,), K)
 
 

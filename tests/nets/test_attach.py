@@ -167,7 +167,7 @@ def test_attaching_to_a_transformer_keeps_its_weights():
         ({"module": None}, "module: None is no network"),
         ({"input_shape": 16}, "input_shape: cannot be 16; give channels, height and width"),
         ({"input_shape": (3, 16)}, r"input_shape: cannot be \(3, 16\)"),
-        ({"head": 3}, "head: cannot be 3; use paper, linear or mlp"),
+        ({"head": 3}, "head: cannot be 3; use paper, linear, mlp, local, global or lgvit, or"),
         ({"exits": None}, "exits: cannot be None; name places"),
         ({"exits": ["stem", ["head"]]}, "exits: cannot be"),
         ({"exits": "nowhere"}, "no place 'nowhere'; use one of "),

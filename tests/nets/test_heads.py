@@ -18,8 +18,8 @@ VECTORS = [(24,)]
 PAPER = HeadSpec()
 
 
-def make(shape, default=PAPER, classes=7, clock=None, square=True, **overrides):
-    spec = resolve(default, overrides, shape, "exit 1", square)
+def make(shape, default=PAPER, classes=7, clock=None, **overrides):
+    spec = resolve(default, overrides, shape, "exit 1")
     return Head(spec, shape, classes, "exits.x", clock or Clock())
 
 
@@ -28,10 +28,12 @@ def kinds(module: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("shape", MAPS + TOKENS + VECTORS, ids=str)
-@pytest.mark.parametrize("kind", ["paper", "linear", "mlp"])
+@pytest.mark.parametrize("kind", ["paper", "linear", "mlp", "local", "global"])
 def test_logits_of_every_tap(shape, kind):
     if kind == "paper" and len(shape) != 3:
         pytest.skip("the paper's head reads maps")
+    if kind in ("local", "global") and len(shape) == 1:
+        pytest.skip("LGViT's heads read tokens and maps")
     head = make(shape, kind=kind)
     for mode in (True, False):
         logits = head.train(mode)(torch.randn(5, *shape))
@@ -92,7 +94,7 @@ def test_channels_last_maps_are_recognized():
     assert head.body.conv.weight.shape[1] == 96
     assert head(torch.randn(2, 8, 8, 96)).shape == (2, 7)
     assert resolve(HeadSpec(), {}, (8, 8, 8), "exit 1").layout == "chw"
-    assert resolve(HeadSpec(), {}, (8, 8, 16), "exit 1", square=False).layout == "chw"
+    assert resolve(HeadSpec(), {}, (8, 8, 16), "exit 1", (16, 24)).layout == "chw"
     assert resolve(HeadSpec(), {"layout": "chw"}, (8, 8, 96), "exit 1").layout == "chw"
 
 

@@ -329,6 +329,37 @@ def test_head_settings_reach_every_exit(kind):
     assert all(z.shape == (4, CLASSES) for z in net(images(net)))
 
 
+def test_heads_that_add_through_a_hidden_layer():
+    plain = network("digits-cnn").copy().eval()
+    net = plain.carrying("hidden")
+    x = images(net)
+    assert all(torch.equal(a, b) for a, b in zip(net(x), plain(x), strict=True)), "they begin at zero"
+    with torch.no_grad():
+        for head in net.heads[1:]:
+            for tensor in head.before.state_dict().values():
+                tensor.copy_(1 + torch.rand(tensor.shape))
+    found, expected = net(x), [*plain(x)]
+    for k, head in enumerate(net.heads[1:], start=1):
+        dense, norm, _, matrix = head.before
+        read = (expected[k - 1] @ dense.weight.T - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
+        expected[k] = expected[k] + (read * norm.weight + norm.bias).clamp(min=0) @ matrix.weight.T
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[1], plain(x)[1], atol=1e-3), "the control"
+    for k, width in ((1, 0), (2, net.width(2)), (net.exits, 0)):
+        part, more = Part("head", k), 2 * width * net.classes
+        assert net.macs(part) == plain.macs(part, "hidden") == plain.macs(part) + more
+    for twin in (net.copy(), net.with_trunks([0] * net.exits)):
+        assert all(torch.equal(a, b) for a, b in zip(twin(x), found, strict=True))
+    loaded = plain.carrying("hidden")
+    loaded.load_state_dict(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(loaded(x), found, strict=True))
+    one, same_seed, other = (net.redrawn(seed).heads[1].before.dense.weight for seed in (7, 7, 8))
+    assert torch.equal(one, same_seed) and not torch.equal(one, other)
+    assert all(head.before.weight.shape == (5, 5) for head in net.carrying("learned").heads[1:])
+    assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
+
+
 def test_heads_that_have_learned_what_to_add_of_the_answer_before():
     plain = network("digits-cnn").copy().eval()
     net = plain.carrying("learned")

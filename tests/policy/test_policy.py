@@ -155,19 +155,20 @@ def test_trunks_of_their_own_are_paid_for_when_they_are_run() -> None:
     assert pairs.leaving([0, 1, 2, 3]) == (11, 22, 53, 64)
 
 
-def test_exits_that_have_learned_what_to_carry_pay_for_the_heads_before() -> None:
+@pytest.mark.parametrize("carry", ["learned", "hidden"])
+def test_exits_that_have_learned_what_to_carry_pay_for_the_heads_before(carry: Any) -> None:
     """The final exit does not: it answers alone."""
     plain = Costs((10, 10, 10, 10), (1, 2, 3, 4), (0,) * 4, FOUR)
-    learned = replace(plain, carry="learned")
+    learned = replace(plain, carry=carry)
     assert learned.leaving([2]) == (30 + 1 + 2 + 3,) and plain.leaving([2]) == (30 + 3,)
     assert learned.full == plain.full == 44
     assert learned.leaving(range(4)) == plain.leaving(range(4))
     for thresholds in ((None, None, 0.5, None), (0.5, None, None, None), (None,) * 4):
-        rule = Policy("confidence", FOUR, thresholds, carry="learned")
+        rule = Policy("confidence", FOUR, thresholds, carry=carry)
         again = Policy("ensemble", FOUR, thresholds)  # which asks all heads before an early exit, too
         assert rule.active == again.active
         assert [m for m in rule.macs(learned) if m] == list(learned.leaving(rule.active))
-    assert parse(to_json(replace(rule, calibration=MADE))).carry == "learned"
-    bad = to_json(replace(rule, calibration=MADE)).replace('"learned"', '"some"')
+    assert parse(to_json(replace(rule, calibration=MADE))).carry == carry
+    bad = to_json(replace(rule, calibration=MADE)).replace(f'"{carry}"', '"some"')
     with pytest.raises(OfframpError, match="carry"):
         parse(bad)

@@ -85,7 +85,8 @@ WRONG = [
     ("exits: {tap: 2}", "unknown key 'exits.tap'; did you mean 'taps'?"),
     (
         "exits: {head: linea}",
-        "exits.head must be paper, linear or mlp, got 'linea'; did you mean 'linear'?",
+        "exits.head must be paper, linear, mlp, local, global or lgvit, got 'linea'; "
+        "did you mean 'linear'?",
     ),
     ("exits: {head: {widht: 3}}", "unknown key 'exits.head.widht'; did you mean 'width'?"),
     ("exits: {head: {kernel: 2}}", "exits.head.kernel must be an odd number, got 2"),

@@ -255,7 +255,7 @@ def _size(folder: Path, what: _Bundle) -> int:
 def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
     """What a bundle has beside its stages, which are there; returns the card without check and times."""
     rule, trained, manifest = what.rule, what.trained, what.manifest
-    flat = graphs.flattened(what.net, what.numbers)
+    flat = graphs.one_size(what.net, what.numbers)
     spent = trained.costs.leaving([rule.exits.index(number) for number in what.numbers])
     stages = [
         {"file": p.file, "exit": p.exit, "after": p.after, "macs": macs}
@@ -289,7 +289,7 @@ def _fixed_size(flat: tuple[int, ...]) -> str:
     if not flat:
         return "its stages were exported for that size"
     exits = f"exit {flat[0]}" if len(flat) == 1 else f"exits {', '.join(map(str, flat))}"
-    return f"the head of {exits} flattens its map, which fits one size only"
+    return f"the head of {exits} fits one size only"
 
 
 def preprocessing(manifest: Manifest) -> Preprocessing:

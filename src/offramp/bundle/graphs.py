@@ -66,13 +66,9 @@ def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[StageGraph, .
     return tuple(found)
 
 
-def flattened(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
-    """Those of the early exits whose heads flatten their map, and so fit images of one size only."""
-    return tuple(
-        k
-        for k in exits
-        if k < net.exits and net.head_specs[k - 1].kind == "paper" and net.head_specs[k - 1].flatten
-    )
+def one_size(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
+    """Those of the early exits whose heads fit images of one size only, as one that flattens its map."""
+    return tuple(k for k in exits if k < net.exits and net.head_specs[k - 1].one_size)
 
 
 def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[StageGraph]:

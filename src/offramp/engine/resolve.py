@@ -17,7 +17,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 from offramp.nets.network import ExitNetwork
 from offramp.numerics import Numerics
-from offramp.parts import LEARNED, Carry, Part, heads, path, segments
+from offramp.parts import Carry, Part, heads, path, segments
 from offramp.phase import (
     BEFORE,
     EWC,
@@ -162,7 +162,7 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
     trunks = tuple(owners.get(k, 0) for k in range(1, net.exits + 1))
     carry = carry_of(program)
-    if carry == LEARNED and net.exits not in final:  # policies take the last exit for it
+    if isinstance(carry, str) and net.exits not in final:  # policies take the last exit for it
         raise OfframpError(
             "exits that learn what to add of the answer before end in the final one, which nothing "
             "trains here; train it in a phase, or bring a network with its weights"

@@ -16,6 +16,7 @@ from offramp.numerics import MemoryFormat
 from offramp.parts import Carry, Part, path
 
 GATES = (".gate.weight", ".gate.bias")  # how the tensors of a head's gate end
+ADDS = ".before."  # in the names of what a head adds of the answer before
 NodeWeights = Callable[[str], Mapping[str, Tensor]]
 
 
@@ -86,14 +87,17 @@ class Weights:
         return [(self.network(held) if held else self._template, members) for held, members in groups]
 
     def _fill(self, net: ExitNetwork, part: Part, source: Source, trunk: int) -> None:
-        if source.node is not None:
-            held = self._nodes(source.node)
-        else:
-            draw = source.draw, net.carry
-            if draw not in self._drawn:
-                self._drawn[draw] = self._template.carrying(net.carry).redrawn(self.seed, source.draw)
-            held = self._drawn[draw].state(part)
+        state = net.state(part, trunk)
+        drawn = source.node is None
+        held = self._draw(source.draw, net.carry, part) if drawn else self._nodes(source.node)
+        if any(ADDS in name and name not in held for name in state):  # no earlier phase added anything
+            held = {**self._draw("initial", net.carry, part), **held}
         with torch.no_grad():
-            for name, tensor in net.state(part, trunk).items():
+            for name, tensor in state.items():
                 if name in held or not name.endswith(GATES):  # a head may have had no gate before
                     tensor.copy_(held[name])
+
+    def _draw(self, draw: str, carry: Carry, part: Part) -> Mapping[str, Tensor]:
+        if (draw, carry) not in self._drawn:
+            self._drawn[draw, carry] = self._template.carrying(carry).redrawn(self.seed, draw)
+        return self._drawn[draw, carry].state(part)

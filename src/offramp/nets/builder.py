@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.hashing import digest
-from offramp.inputs import Shape, blank, is_square
+from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Place, places, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
-from offramp.nets.heads import SETTINGS, HeadSpec, Kind, paper_head, resolve, whole
+from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
 from offramp.nets.identity import sources, state_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import (
@@ -123,8 +123,14 @@ def attach(
         `paper`, for maps alone: a convolution of `width` channels and size `kernel` between 0 to 2
             max-`pools`, then flattened (`flatten`) into a dense layer of `hidden` units. On a small
             network its convolution can cost more than the network itself; `print(net)` says.
+        `local`: neighboring tokens mixed by convolutions of `hidden` channels, one of them depthwise and
+            of size `kernel`, then the mean, plus the class token, and a linear layer.
+        `global`: every `stride`-th token, mixed by attention, then the same.
+        `lgvit`: `local` in the first half of the exits, `global` in the second, as LGViT has it for
+            transformers. These three read tokens of images, and maps.
         Settings of the other kinds: `tokens` (`mean`, or `class` for the first token) and `layout` of
-        a map (`chw`, `hwc`). By default `paper` for maps, otherwise `mlp`.
+        a map (`chw`, `hwc`); of the last three, how tokens lie, where images do not tell (`rows`,
+        `columns`). By default `paper` for maps, otherwise `mlp`.
     seed: a whole number.
 
     Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
@@ -179,7 +185,7 @@ def _check_arguments(
         raise OfframpError(f"classes: cannot be {classes!r}; use a whole number, or None")
     if not (head is None or isinstance(head, (str, Mapping))):
         raise OfframpError(
-            f"head: cannot be {head!r}; use paper, linear or mlp, or settings such as "
+            f"head: cannot be {head!r}; use {must_be('kind')}, or settings such as "
             "{'kind': 'mlp', 'hidden': 64}"
         )
     if not whole(seed):
@@ -235,9 +241,10 @@ def _assembled(
         if i < len(trunk.segments):
             shape, place = tuple(values[0].shape[1:]), trunk.places[i - 1]
             default = origin.heads[min(i, len(origin.heads)) - 1] if origin.heads else paper_head(i)
-            square = is_square(input_shape)
-            where = f"exit {i} at '{place}'"
-            spec = heads.known.get(place) or resolve(default, heads.overrides, shape, where, square)
+            where, nth = f"exit {i} at '{place}'", (i, len(trunk.segments) - 1)
+            spec = heads.known.get(place) or resolve(
+                default, heads.overrides, shape, where, input_shape[1:], nth
+            )
             early.append(Exit(place, spec, shape))
     trunk.classifier.train(False)
     (logits, *_), final_cost = count_macs(partial(trunk.classifier, *values))

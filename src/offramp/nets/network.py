@@ -15,9 +15,9 @@ from offramp.errors import OfframpError
 from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
-from offramp.nets.heads import Head, HeadSpec, is_channels_last, zeros
+from offramp.nets.heads import Head, HeadSpec, is_channels_last, through, zeros
 from offramp.nets.identity import state_digest
-from offramp.parts import LEARNED, Carry, Part, backbone, path
+from offramp.parts import HIDDEN, Carry, Part, backbone, path
 from offramp.seeding import derive
 
 Make = Callable[[], nn.Module]
@@ -358,9 +358,10 @@ class ExitNetwork(nn.Module):
 
     def macs(self, part: Part, carry: Carry | None = None) -> int:
         """Multiply-accumulates of a part for one image; with `carry`, as if its exits carried so."""
-        learned = (self.carry if carry is None else carry) == LEARNED
-        adds = learned and part.kind == "head" and 1 < part.index < self.exits
-        return self._facts.costs[part] + (self.classes**2 if adds else 0)
+        carry = self.carry if carry is None else carry
+        adds = isinstance(carry, str) and part.kind == "head" and 1 < part.index < self.exits
+        each = (2 * self.width(part.index) if carry == HIDDEN else self.classes) if adds else 0
+        return self._facts.costs[part] + self.classes * each
 
     @property
     def plain_macs(self) -> int:
@@ -378,8 +379,8 @@ class ExitNetwork(nn.Module):
         return self._rebuilt(range(len(self.trunks)), self.trunk_of)
 
     def carrying(self, carry: Carry) -> ExitNetwork:
-        """This network, or a copy whose exits add that of the answer before to their own. Matrices are
-        zero where this network has none."""
+        """This network, or a copy whose exits add that of the answer before to their own. What they have
+        yet to learn adds nothing at first."""
         if carry == self.carry:
             return self
         return self._rebuilt(range(len(self.trunks)), self.trunk_of, carry)
@@ -449,7 +450,7 @@ class ExitNetwork(nn.Module):
         twin = self.copy()
         for k, exit in enumerate(self._facts.early, start=1):
             head = drawn_head(exit, self.classes, self.clock, seed, draw)
-            head.before = None if self.heads[k - 1].before is None else self._matrix
+            head.before = self._adds(k, self.carry, seed, draw)
             twin.heads[k - 1].load_state_dict(head.state_dict())
         if self._facts.from_images is not None:
             raise OfframpError(
@@ -507,10 +508,11 @@ class ExitNetwork(nn.Module):
         heads = [copy.deepcopy(head, {id(self.clock): clock}) for head in self.heads]
         for k, head in enumerate(heads, start=1):
             like = next(head.parameters())
-            if carry != LEARNED or k == 1:
-                head.before = None
-            elif head.before is None:
-                head.before = self._matrix.to(like.device, like.dtype)
+            if carry != self.carry:
+                adds = self._adds(k, carry, 0, "initial")
+                if adds is not None:
+                    adds.to(like.device, like.dtype).train(head.training)
+                head.before = adds
             if gated and head.gate is None:
                 head.gate = zeros(STATISTICS, 1, bias=True).to(like.device).requires_grad_(False)
         twin = ExitNetwork(
@@ -525,10 +527,14 @@ class ExitNetwork(nn.Module):
                 twin._piece(part, trunk).training = self._piece(part, source).training
         return twin
 
-    @property
-    def _matrix(self) -> nn.Linear:
-        """What an exit adds of the answer before, at first."""
-        return zeros(self.classes, self.classes, bias=False)
+    def _adds(self, k: int, carry: Carry, seed: int, draw: str) -> nn.Module | None:
+        """What early exit k makes of the answer before, at first: zeros, of whatever is drawn below."""
+        if k == 1 or not isinstance(carry, str):
+            return None
+        if carry != HIDDEN:
+            return zeros(self.classes, self.classes, bias=False)
+        with seeded(derive(seed, f"{self._facts.early[k - 1].name}.before", draw)):
+            return through(self.classes, self.width(k))
 
     def _is_early(self, part: Part) -> bool:
         return part.kind == "head" and part.index < self.exits

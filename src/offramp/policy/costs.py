@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from offramp.parts import LEARNED, Carry, path
+from offramp.parts import Carry, path
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Costs:
         passed: set[tuple[int, str, int]] = set()
         spent = []
         for index in active:
-            told = self.carry == LEARNED and index < len(self.exits) - 1
+            told = isinstance(self.carry, str) and index < len(self.exits) - 1
             for exit in self.exits[0 if told else index : index + 1]:
                 trunk = self.owners[exit - 1]
                 passed |= {(trunk, part.kind, part.index) for part in path(exit)}

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offramp.errors import OfframpError
 from offramp.files import replacing
-from offramp.parts import Carry
+from offramp.parts import HIDDEN, Carry
 from offramp.policy import scoring
 from offramp.policy.costs import Costs
 
@@ -56,8 +56,9 @@ class Policy:
     calibration: what it was made for and what is promised of it; two policies that decide alike are
         equal.
     carry: of a network whose exits add that share of the answer of the exit before to their heads'
-        logits, so that all heads before an exit are run; the logits here are such answers. "learned":
-        early exits add what their heads have learned to add, and the final exit nothing. 0: none.
+        logits, so that all heads before an exit are run; the logits here are such answers. "learned" or
+        "hidden": early exits add what their heads have learned to add, and the final exit nothing. 0:
+        none.
     gates: for a score that is learned, what each exit has learned; the last has None. For `gate` weights
         of confidence, entropy, margin and the entropy of the squared probabilities, then a constant;
         for `classwise` an offset a class.
@@ -171,7 +172,7 @@ class _File(BaseModel):
     classes: Annotated[int, Field(ge=2)]
     score: str
     exits: Annotated[list[_Exit], Field(min_length=1)]
-    carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned"] = 0.0
+    carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned", "hidden"] = 0.0
     target: dict[str, Any]
     chosen: dict[str, Any]
     statement: str
@@ -290,7 +291,8 @@ def check_classes(policy: Policy, classes: int) -> None:
 
 def _carrying(carry: Carry) -> str:
     if isinstance(carry, str):
-        return "have learned what to carry of the answer before"
+        layer = " through a hidden layer" if carry == HIDDEN else ""
+        return f"have learned what to carry of the answer before{layer}"
     return f"carry {carry:g} of the answer before"
 
 

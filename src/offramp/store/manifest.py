@@ -270,7 +270,7 @@ class Manifest(Record):
     places: Many[Name]
     final: dict[str, Many[PartSource]]
     owners: Many[int]
-    carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned"] = 0.0
+    carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned", "hidden"] = 0.0
     gates: Many[Many[float] | None] = ()
     macs: Many[Count]
     backbone_macs: Count

@@ -15,7 +15,7 @@ from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit, ranges
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
-from offramp.parts import Carry, path
+from offramp.parts import HIDDEN, Carry, path
 from offramp.phase import Phase, Program, check, describe
 from offramp.terminal import console, show, table
 
@@ -147,7 +147,8 @@ def _phases(program: Program) -> Any:
 
 def _carrying(carry: Carry) -> str:
     if isinstance(carry, str):
-        return "each early exit adds a learned matrix times the answer before"
+        layer = " through a hidden layer" if carry == HIDDEN else ""
+        return f"each early exit adds a learned matrix times the answer before{layer}"
     return f"each exit adds {carry:g} of the answer before"
 
 
