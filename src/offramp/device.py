@@ -1,7 +1,8 @@
 """The device that networks run on: which one it is, and all that differs from one to the next.
 
 Another class of device that torch knows, such as `xpu`, is one more name in `DeviceClass`: its default
-numerics profile follows, and torch's module of that name answers what is asked below.
+numerics profile follows, and torch's module of that name answers what is asked below. That of `mps`
+lacks some of it: `_module` would have to answer for it.
 """
 
 from __future__ import annotations

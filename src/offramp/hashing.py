@@ -14,7 +14,8 @@ from typing import Any
 
 _MARK = "younger than the first keys"
 YOUNGER: Mapping[str, Any] = MappingProxyType({_MARK: True})
-"""The metadata of a dataclass field that is left out of keys while it stands at its default."""
+"""The metadata of a dataclass field that is left out of keys while it stands at its default.
+That default never changes: finished work of the old one would be taken for the new one's."""
 
 _LEAVES = (str, int, float, bool, type(None))
 

@@ -174,7 +174,7 @@ Loss = tuple[Term, ...]
 
 def teachers(term: Term) -> tuple[int, ...]:
     """The exits that a term learns from; only distillation has some."""
-    if isinstance(term, CE | Gates | EWC):
+    if not isinstance(term, KD | MSE | Features):
         return ()
     return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
 

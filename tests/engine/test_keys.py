@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from offramp.data import Data, Split
+from offramp.data import Data, DataSpec, Split
 from offramp.engine.resolve import Node, Setting, resolve
-from offramp.hashing import digest
+from offramp.hashing import YOUNGER, digest, plain
 from offramp.nets import ExitNetwork, NetSpec, attach, build
 from offramp.nets.backbones.digits_cnn import DigitsCNN
 from offramp.numerics import Numerics
@@ -359,3 +359,23 @@ def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
     (node, *_) = nodes("two-stage", recipe=Recipe(epochs=2, label_smoothing=0.1))
     assert node.reads["recipe"]["label_smoothing"] == 0.1
     assert "label_smoothing" not in nodes("two-stage")[0].reads["recipe"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        DataSpec("digits", test="test", url=None, sha256=None),
+        replace(NUMERICS, ranks=1),
+        Recipe(
+            **{"class_weights": "none", "label_smoothing": 0.0, "decoupled_decay": False},
+            **{"norm_weight_decay": None, "norm_bias_rate_scale": 1.0, "peak_at": 0.3},
+            **{"start_factor": 0.04, "end_factor": 0.0, "average": "none", "average_every": 5},
+            **{"average_decay": 0.9, "average_ramp": 0.0},
+        ),
+    ],
+    ids=lambda kept: type(kept).__name__,
+)
+def test_the_default_of_a_younger_field_never_changes(kept: Any) -> None:
+    """Work of the old default has no word of it in its keys, so it would be taken for the new one's."""
+    younger = [f.name for f in dataclasses.fields(kept) if f.metadata == YOUNGER]
+    assert younger and not set(younger) & set(plain(kept))
