@@ -246,8 +246,8 @@ def test_a_head_that_flattens_refuses_another_resolution(made: Path) -> None:
     with pytest.raises(BundleError) as raised:
         Bundle(made).predict(np.zeros((1, 16, 16, 1), np.uint8))
     assert str(raised.value) == (
-        "the images are 16×16 pixels and the network takes 8×8: the head of exits 1, 2 flattens its "
-        "map, which fits one size only; resize them as the training images were"
+        "the images are 16×16 pixels and the network takes 8×8: the head of exits 1, 2 fits one size "
+        "only; resize them as the training images were"
     )
 
 
