@@ -38,6 +38,9 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
     found = Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy())
     made = fitted.predict(IMAGES, policy)
     assert (found.exits == made.exits.numpy()).all() and (found.classes == made.classes.numpy()).all()
+    assert repr(made).startswith(f"Prediction of {len(IMAGES)} images: ") and "logits" not in repr(made)
+    assert repr(fitted.predict(IMAGES[:0], policy)) == "Prediction of 0 images: none"
+    assert repr(done) == f"Exported(folder={done.folder!r})"
 
 
 @pytest.mark.parametrize("fitted", ["separate"], indirect=True)
@@ -64,6 +67,10 @@ def test_a_policy_set_by_hand_is_timed_and_exported_too(fitted: Fitted, tmp_path
     times = fitted.benchmark(by_hand, batches=[4], repeats=2, seconds=0.1)
     assert {"plain", "nothing leaves", "policy", "segment 1"} <= set(times["what"])
     assert times.attrs["machine"]["device"] and set(times["batch"]) == {4}
+    rows = times.set_index("what")
+    assert rows["speedup"]["plain"] == 1
+    assert rows["speedup"]["policy"] == rows["rate"]["policy"] / rows["rate"]["plain"]
+    assert not times.isna().all().any()  # such as joules that nothing here can read
     with pytest.raises(OfframpError, match="every image leaves at exit 1"):
         fitted.export(tmp_path / "bundle", by_hand, check=False, measure=False)
     done = fitted.export(tmp_path / "bundle", by_hand, check=False, measure=False, anyway=True)
@@ -96,8 +103,13 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
         ({"max_acc": 0.01}, "unknown limit 'max_acc'; did you mean 'max_accuracy_loss'?"),
         ({"maxloss": 1, "risk": 0.1}, "unknown limit 'maxloss'; did you mean 'max_accuracy_loss'?"),
         (
-            {"max_mean_macs": "40%"},
-            "max-mean-macs must be a number of MACs, such as 1.5M or 2e6; got '40%'",
+            {"max_mean_macs": "lots"},
+            "max-mean-macs must be a share such as 40% or a number of MACs, such as 1.5M or 2e6; "
+            "got 'lots'",
+        ),
+        (
+            {"max_mean_macs": 0.4},
+            "max-mean-macs is a number of MACs, got 0.4; for a share of the plain network's write '40%'",
         ),
         ({"risk": [1]}, r"risk must be a number, got [1]"),
         ({"max_accuracy_loss": 0.1, "batch": 0}, "batch must be at least 1, got 0"),
@@ -112,6 +124,9 @@ def test_a_limit_that_is_none_is_refused(fitted: Fitted, limits: Any, message: s
 def test_a_limit_may_be_text(fitted: Fitted) -> None:
     pairs: Any = ({"max_accuracy_loss": "2%"}, {"max_accuracy_loss": 0.02})
     text, number = (fitted.calibrate(**limits, anyway=True) for limits in pairs)
+    assert text == number
+    plain = fitted.net.plain_macs
+    text, number = (fitted.calibrate(max_mean_macs=m, anyway=True) for m in ("80%", 0.8 * plain))
     assert text == number
 
 

@@ -36,7 +36,7 @@ def solved(store: Store, strategy: str) -> Policy:
     """The policy of `offramp calibrate --max-accuracy-loss 0.1`."""
     trained = trial.read(store, strategy)
     rows = (trained.validation, trained.calibration)
-    return trial.policy_of(trained, calibrate(*rows, trained.costs, target(max_accuracy_loss=0.1)))
+    return trial.policy_of(trained, calibrate(*rows, trained.costs, target(1, max_accuracy_loss=0.1)))
 
 
 def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_what_costs_more_than_is_allowed_is_refused(store: Store, tmp_path: Path
 def test_thresholds_are_solved_again_as_they_were(store: Store) -> None:
     trained = trial.read(store, "joint")
     rows = (trained.validation, trained.calibration)
-    limit = target(max_accuracy_loss=0.1)
+    limit = target(1, max_accuracy_loss=0.1)
     found = [
         trial.policy_of(trained, calibrate(*rows, trained.costs, limit, Search(survivors=survivors)))
         for survivors in (False, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,9 +173,11 @@ def changed(index: int, sample: Any) -> Listed:
     [
         (Stream(), "a Stream without a length; give a map-style Dataset"),
         (DataLoader(labelled(PIXELS)), r"a DataLoader; give its dataset"),
+        ("photos", "the train data is a str; give a Dataset"),
+        (Path("photos"), "the train data is a PosixPath; give a Dataset"),
         (Listed([]), "train data holds no samples"),
         (changed(3, PIXELS[3]), r"train sample 3 is a ndarray; give \(image, label\)"),
-        (changed(3, (PIXELS[3], 1, 2)), "train sample 3"),
+        (changed(3, (PIXELS[3], 1, 2)), r"train sample 3 is a tuple of 3; give \(image, label\)"),
         (changed(3, ("a.png", 1)), "sample 3 has a str for an image"),
         (changed(3, (PIXELS[3], 0.5)), "sample 3 has the label 0.5"),
         (changed(3, (PIXELS[3], "cat")), "sample 3 has the label 'cat' among numbers"),

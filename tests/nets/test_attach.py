@@ -183,4 +183,5 @@ def test_mistakes_in_attaching(arguments, message):
 def test_one_place_and_a_size_will_do():
     net = attach(Residual(), "stem", torch.ones(3, 16, 16).shape)
     assert net.places[0] == "stem" and net.input_shape == (3, 16, 16)
-    assert "(leaving here costs more than the plain network)" in repr(net)
+    dear = "leaving here costs more than the plain network"
+    assert f"paper ({dear} with this head, and less with mlp or linear)" in repr(net)

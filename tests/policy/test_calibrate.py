@@ -180,13 +180,16 @@ def test_a_class_that_is_hurt_is_seen() -> None:
 
 
 def test_limits_by_keyword() -> None:
-    assert target(max_accuracy_loss=0.01, risk=None) == Target("max-accuracy-loss", 0.01)
-    assert target(max_mean_latency=5e-3) == Target("max-mean-latency", 5e-3)
-    assert target(risk=0.01) == Target("risk", 0.01, 0.95)
-    assert target(risk=0.01, on_average=True, without_labels=True) == Target("risk", 0.01, labels=False)
+    assert target(100, max_accuracy_loss=0.01, risk=None) == Target("max-accuracy-loss", 0.01)
+    assert target(100, max_mean_latency=5e-3) == Target("max-mean-latency", 5e-3)
+    assert target(100, risk=0.01) == Target("risk", 0.01, 0.95)
+    assert target(100, risk=0.01, on_average=True, without_labels=True) == Target(
+        "risk", 0.01, labels=False
+    )
+    assert target(200, max_mean_macs="40%").value == target(200, max_mean_macs=80).value == 80
     for limits, said in (
         ({}, "got none"),
         ({"max_mean_macs": 0.0}, "max-mean-macs must be above 0"),
         ({"risk": 0.1, "confidence": 1.0}, "confidence must be a share between 0 and 1"),
     ):
-        refuses(said, target, **limits)
+        refuses(said, target, 100, **limits)

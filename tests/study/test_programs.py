@@ -137,7 +137,9 @@ def test_a_strategy_of_ones_own_from_a_file(own: str) -> None:
     trunk, one = program(f"{own}:mine", first=2)
     assert trunk.name == "trunk" and one.loss == (CE(2),)
     assert program(f"{own}:mine", mode="b") == program(f"{own}:mine")
-    assert program(f"{own}:with_alpha")[0].loss == (CE(1, weight=0.1),)  # the study's alpha
+    for alpha, weight in ((0.1, 0.5), (0.25, 0.25)):  # a recipe that is silent, and one that is not
+        (phase,) = programs.program(f"{own}:with_alpha", 4, {}, DEFAULTS | {"alpha": alpha})
+        assert phase.loss == (CE(1, weight=weight),)
     assert [o.name for o in programs.options(programs.find(f"{own}:mine"))] == ["first", "mode"]
 
 
@@ -157,7 +159,7 @@ def test_a_strategy_of_ones_own_shares_nodes_with_others(own: str) -> None:
         ("{own}:mien", {}, "own.py has no function 'mien'; did you mean 'mine'"),
         ("{own}:mine", {"second": 1}, "has no option 'second'.*first"),
         ("{own}:mine", {"first": "x"}, "option 'first' of strategy '.*own.py:mine' cannot be 'x'"),
-        ("{own}:Phase", {}, "failed"),
+        ("{own}:Phase", {}, "own.py:Phase' cannot be called with the number of exits"),
     ],
 )
 def test_what_is_wrong_with_naming_ones_own_strategy(
@@ -176,7 +178,10 @@ def test_what_is_wrong_with_naming_ones_own_strategy(
             r"bad\.py:f failed at line 1: ModuleNotFoundError: .*; correct the file",
         ),
         ("def f(exits):\n    return 1 / 0\n", r"bad\.py:f failed at line 2: ZeroDivisionError"),
-        ("def f():\n    return ()\n", r"bad\.py:f failed: TypeError"),
+        (
+            "def f():\n    return ()\n",
+            r"too many positional arguments\); write it as def f\(exits\)",
+        ),
         ("def f(exits):\n    return [1]\n", "returned no phases; return a tuple of Phase"),
         ("def f(exits):\n    return None\n", "returned no phases; return a tuple of Phase"),
         ("f = 3\n", "has no function 'f'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -46,7 +46,7 @@ class Built:
 
     path: Path
     policy: Policy
-    card: dict[str, Any]
+    card: dict[str, Any] = field(repr=False)  # pages
     trial: str
     reasons: tuple[str, ...] = ()
 
@@ -118,7 +118,7 @@ def build(
     >>> built.path, built.card["network"]["classes"]
     (PosixPath('built'), 10)
     """
-    limit = target(**limits)  # mistakes before the work
+    limit = target(1, **limits)  # mistakes before the work
     times = None if stage_times is None else Path(stage_times)
     if times is not None:
         read_times(times)
@@ -140,6 +140,7 @@ def build(
     watched(run_plan(chosen.plan, kept, conduct), watch)
     allowed = int8_share(int8)
     asked = Asked(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
+    limit = target(chosen.plan.net.plain_macs, **limits)
     built = finished(deployed(chosen.plan, kept, limit, folder, asked, times))
     return replace(built, reasons=chosen.reasons)
 

@@ -175,9 +175,9 @@ class Fitted:
         training_shares: weigh calibration images so that each class counts as it does in training.
         anyway: return a policy that is not to be trusted too.
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
-            max_mean_macs, max_mean_latency (seconds an image, measured here or by stage_times),
-            max_p95_latency (by stage_times) and risk (a share, with a guarantee); with risk also
-            confidence (0.95), on_average and without_labels.
+            max_mean_macs (a number, or "40%" of the plain network's), max_mean_latency (seconds an
+            image, measured here or by stage_times), max_p95_latency (by stage_times) and risk (a share,
+            with a guarantee); with risk also confidence (0.95), on_average and without_labels.
 
         Raises OfframpError for a limit that no policy keeps, and where two splits are the same images;
         and unless `anyway`, for a network near chance, calibration images that are too few for the
@@ -189,7 +189,7 @@ class Fitted:
         >>> policy.calibration.statement[:13]
         'No guarantee:'
         """
-        wish, known = target(**limits), self._trained
+        wish, known = target(self.net.plain_macs, **limits), self._trained
         if batch < 1:
             raise OfframpError(f"batch must be at least 1, got {batch}")
         measured = None
@@ -250,7 +250,9 @@ class Fitted:
         repeats, seconds: rounds at most, and the time after which they are cut short, for each batch.
 
         Columns: engine, what, batch, macs (of an image), p50 and p95 (seconds a batch), rate (images a
-        second). `attrs` has the machine, notes, and how many cores other processes kept busy.
+        second), speedup (rate over the plain network's), repeats; and where they can be measured,
+        joules (of an image) and memory (bytes). `attrs` has the machine, notes, and how many cores other
+        processes kept busy.
 
         >>> times = fitted.benchmark(policy, batches=[8], repeats=3, seconds=0.5)
         >>> times.set_index("what").loc[["plain", "policy"], "batch"].tolist()
@@ -267,6 +269,10 @@ class Fitted:
         steps = benchmark.of_network(self.trial, self.net, tuple(self.accuracy), rule, asked)
         found = finished(steps)
         table = pd.DataFrame([asdict(line) for line in found.lines])
+        plain = {(line.engine, line.batch): line.rate for line in found.lines if line.what == "plain"}
+        faster = [line.rate / plain[line.engine, line.batch] for line in found.lines]
+        table.insert(list(table).index("rate") + 1, "speedup", faster)
+        table = table.dropna(axis="columns", how="all")  # what was not measured
         table.attrs = {"machine": found.machine, "busy": found.busy, "notes": found.notes}
         return table
 
@@ -386,18 +392,20 @@ def fit(
     train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
         arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). Pictures of several sizes
         are scaled and cropped to the network's. A split that is not given is held out of train. A
-        network of float32 images can be exported for no pictures. With a kept backbone, give validation
-        and calibration images that it was not trained on.
+        network of float32 images can be exported for no pictures. With a kept backbone, give validation,
+        calibration and test images that it was not trained on.
     plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
-    normalize: pixels by mean and deviation of the training images (`train`), or of ImageNet, which
-        public weights were trained with.
+    normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
+        was trained with: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1). For others give
+        float32 images that are normalized.
     seed: of weights, order, dropout and augmentation.
     recipe: a `Recipe`, or a mapping as in a study file.
     options: of the strategy, such as {"students": "shared"}.
     augment: an `Augment`, a mapping, or names such as ["flip", "crop"].
     store: a folder in which work is kept and found again; by default a temporary one.
-    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
+    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one. A CPU trains with
+        two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
     watch: is given every event of the training.
 
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Exported:
     """
 
     folder: Path
-    card: dict[str, Any]
+    card: dict[str, Any] = field(repr=False)  # pages
 
 
 @dataclass(frozen=True)

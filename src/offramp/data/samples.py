@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -173,6 +174,11 @@ def _read(samples: Samples, split: str) -> Read:
         return _read_arrays(samples, split)
     if isinstance(samples, DataLoader):
         raise OfframpError(f"the {split} data is a DataLoader; give its dataset: loader.dataset")
+    if isinstance(samples, str | os.PathLike):
+        raise OfframpError(
+            f"the {split} data is a {type(samples).__name__}; give a Dataset of (image, label), such as "
+            "torchvision's ImageFolder, or a pair of arrays"
+        )
     total, rows = _length(samples, split), _by_row(samples)
     passed = _by_rows(samples, split, total) if rows else _in_order(samples, split, total, 0)
     kept: list[Tensor] | Spool | None = [] if rows else Spool()

@@ -17,6 +17,7 @@ from offramp.nets.network import ExitNetwork
 from offramp.policy import scoring
 from offramp.policy.policy import Policy, check_carry, check_classes
 from offramp.study.trained import network_costs
+from offramp.units import counted
 
 NEAR = 1e-4  # far above the rounding of a softmax in float32
 FEW = 200  # classes; of more, a loop takes longer than kernels
@@ -34,8 +35,11 @@ class Prediction:
         heads, or trunks, of earlier exits come on top.
     logits: [B, classes] of that exit, float32 at least.
 
-    >>> fitted.predict(images[:3], policy).logits.shape
+    >>> made = fitted.predict(images[:3], policy)
+    >>> made.logits.shape
     torch.Size([3, 10])
+    >>> made
+    Prediction of 3 images: ... at exit ...; on average ...% of the plain network's MACs
     """
 
     classes: Tensor
@@ -43,6 +47,13 @@ class Prediction:
     exits: Tensor
     compute: Tensor
     logits: Tensor
+
+    def __repr__(self) -> str:
+        """How many images left at each exit; the tensors would be pages of numbers."""
+        rows = torch.bincount(self.exits).tolist()
+        left = ", ".join(f"{n:,} at exit {k}" for k, n in enumerate(rows) if n)
+        share = f"; on average {self.compute.mean():.1%} of the plain network's MACs" if left else ""
+        return f"Prediction of {counted(len(self.exits), 'image')}: {left or 'none'}{share}"
 
 
 @dataclass(frozen=True, eq=False)

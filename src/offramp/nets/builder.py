@@ -115,7 +115,8 @@ def attach(
     exits: the places of the early exits (names of submodules, say), in the order they run; one place;
         or how many, spread evenly over the compute. For a module that cannot be traced: the names of
         the submodules of each segment, in the order they run, and a last list for the classifier.
-    input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64.
+    input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. What
+        the module's forward decides by the sizes of its input is decided once, for this shape.
     classes: to check against the module's; None takes what it has. To be given with a name.
     head: a kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`:
         `linear`: the mean over a map or over tokens, then one linear layer. Costs next to nothing.

@@ -219,7 +219,8 @@ class ExitNetwork(nn.Module):
             spent = exit_macs(self, range(1, k + 1))
             head = self.head_specs[k - 1].kind if k < self.exits else "its own classifier"
             dear = k < self.exits and spent > whole
-            note = " (leaving here costs more than the plain network)" if dear else ""
+            lighter = " with this head, and less with mlp or linear" if head == "paper" else ""
+            note = f" (leaving here costs more than the plain network{lighter})" if dear else ""
             rows.append((str(k), place, f"{spent / whole:.1%}", head + note))
         wide, narrow = (max(len(row[n]) for row in rows) for n in (1, 2))
         lines = [f"  {row[0]:<4}  {row[1]:<{wide}}  {row[2]:>{narrow}}  {row[3]}" for row in rows]

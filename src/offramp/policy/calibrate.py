@@ -69,17 +69,17 @@ class Limits(TypedDict, total=False):
     """What may be asked of a policy, by keyword: one of the first seven; the last three go with `risk`.
 
     max_accuracy_loss: against the final exit; 0.01 is one point in a hundred.  min_accuracy: 0 to 1.
-    max_mean_macs: MACs an image.  max_mean_latency: seconds an image, on this machine, or by stage
-    times of another.  max_p95_latency: seconds that 95 of 100 images keep, by such stage times.
-    max_disagreement: share of answers that may differ from the final exit's.  risk: with a guarantee,
-    the share of inputs that the full network has right and the policy wrong; or without labels, those
-    that they answer differently.  confidence: of that guarantee, over draws of a calibration split;
-    0.95 by default.  on_average: bound the mean risk over such draws instead.
+    max_mean_macs: MACs an image, or "40%" of the plain network's.  max_mean_latency: seconds an image,
+    on this machine, or by stage times of another.  max_p95_latency: seconds that 95 of 100 images keep,
+    by such stage times.  max_disagreement: share of answers that may differ from the final exit's.
+    risk: with a guarantee, the share of inputs that the full network has right and the policy wrong; or
+    without labels, those that they answer differently.  confidence: of that guarantee, over draws of a
+    calibration split; 0.95 by default.  on_average: bound the mean risk over such draws instead.
     """
 
     max_accuracy_loss: float | None
     min_accuracy: float | None
-    max_mean_macs: float | None
+    max_mean_macs: float | str | None
     max_mean_latency: float | None
     max_p95_latency: float | None
     max_disagreement: float | None
@@ -89,11 +89,13 @@ class Limits(TypedDict, total=False):
     without_labels: bool
 
 
-def target(**limits: Unpack[Limits]) -> Target:
-    """What is asked for, checked: `target(max_accuracy_loss=0.01)`; None counts as not given.
+def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
+    """What is asked for, checked: `target(net.plain_macs, max_accuracy_loss=0.01)`; None counts as not
+    given.
 
-    A value may be a text, such as "1%", "2M" or "5ms". Raises OfframpError unless exactly one target is
-    given, for a name that is none, and for a value out of its range.
+    A value may be a text, such as "1%", "2M" or "5ms". plain_macs: of the network without early exits,
+    which a percentage of MACs is of. Raises OfframpError unless exactly one target is given, for a name
+    that is none, and for a value out of its range.
     """
     for name in limits:
         if name not in Limits.__annotations__:
@@ -101,7 +103,11 @@ def target(**limits: Unpack[Limits]) -> Target:
     given = {str(name).replace("_", "-"): value for name, value in limits.items()}
     confidence, on_average = limits.get("confidence"), limits.get("on_average", False)
     labels = not limits.get("without_labels", False)
-    found = {kind: _number(kind, given[kind]) for kind in get_args(Kind) if given.get(kind) is not None}
+    found = {
+        kind: _number(kind, given[kind], plain_macs)
+        for kind in get_args(Kind)
+        if given.get(kind) is not None
+    }
     if len(found) != 1:
         got = " and ".join(found) or "none"
         raise OfframpError(f"give exactly one target of {', '.join(get_args(Kind))}; got {got}")
@@ -121,15 +127,29 @@ def target(**limits: Unpack[Limits]) -> Target:
     return Target(cast(Kind, kind), value, confidence, labels)
 
 
-def _number(kind: str, value: Any) -> float:
+def _number(kind: str, value: Any, plain_macs: int) -> float:
     """A limit as a number, where it may have been given as text."""
     if isinstance(value, str):
-        named = {"max-mean-macs": units.MACS, **dict.fromkeys(OF_TIME, units.TIME)}
-        quantity = named.get(kind, units.PERCENT)
+        if kind == "max-mean-macs":
+            return macs(value, plain_macs, kind)
+        quantity = units.TIME if kind in OF_TIME else units.PERCENT
         return units.parse(value, quantity, kind) / (100 if quantity is units.PERCENT else 1)
     if not isinstance(value, int | float | np.number):
         raise OfframpError(f"{kind} must be a number, got {value!r}")
+    if kind == "max-mean-macs" and 0 < value <= 1:
+        raise OfframpError(
+            f"{kind} is a number of MACs, got {value:g}; for a share of the plain network's "
+            f"write '{100 * value:g}%'"
+        )
     return float(value)
+
+
+def macs(text: str, plain_macs: int, name: str) -> float:
+    """MACs, or a share of the plain network's. Raises OfframpError for a text that is neither."""
+    percent = units.read(text, units.PERCENT)
+    if percent is not None:
+        return percent * (plain_macs / 100)
+    return units.parse(text, units.MACS, name, also="a share such as 40%")
 
 
 def _check_share(name: str, value: float, least_excluded: bool) -> None:

@@ -66,7 +66,7 @@ def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:
     return (
         f"{rows:,} calibration images cannot tell a {'loss' if 'loss' in kind else 'disagreement'} of "
         f"{value:g}, as one of them is {100 / rows:.2g} points; it takes {needed:,} "
-        f"(data.held_out_images says how many are held out), or a limit of {least:g}",
+        f"(give more of them, or set data.held_out_images in a study), or a limit of {least:g}",
     )
 
 

@@ -159,27 +159,10 @@ def calibrate(
 
 def target(given: Mapping[str, Any], plain_macs: int) -> Target:
     """What is asked for, checked. given: `Limits`, where MACs and time are text. Raises OfframpError."""
-    from offramp import units
     from offramp.policy.calibrate import Limits
     from offramp.policy.calibrate import target as checked
 
-    limits = dict(given)
-    if given.get("max_mean_macs") is not None:
-        limits["max_mean_macs"] = _macs(given["max_mean_macs"], plain_macs, "--max-mean-macs")
-    for name in ("max_mean_latency", "max_p95_latency"):
-        if given.get(name) is not None:
-            limits[name] = units.parse(given[name], units.TIME, f"--{name.replace('_', '-')}")
-    return checked(**cast(Limits, limits))
-
-
-def _macs(text: str, plain_macs: int, name: str) -> float:
-    """MACs, or a share of the plain network's."""
-    from offramp import units
-
-    percent = units.read(text, units.PERCENT)
-    if percent is not None:
-        return percent * (plain_macs / 100)
-    return units.parse(text, units.MACS, name, also="a share such as 40%")
+    return checked(plain_macs, **cast(Limits, given))
 
 
 def _json(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) -> dict[str, Any]:

@@ -214,7 +214,8 @@ def sample_failed(where: str, error: Exception) -> OfframpError:
 def taken_apart(sample: Any, where: str) -> tuple[Tensor, Any]:
     """As `read_sample`, of a sample at hand."""
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-        raise OfframpError(f"{where} is a {type(sample).__name__}; give (image, label)")
+        count = f" of {len(sample)}" if isinstance(sample, (tuple, list)) else ""
+        raise OfframpError(f"{where} is a {type(sample).__name__}{count}; give (image, label)")
     return _image(sample[0], where), sample[1]
 
 

@@ -63,7 +63,8 @@ def program(
     """The phases of a strategy on a network with `exits` exits.
 
     source: a name, or the function.  given: the strategy's own options in the study.  defaults: what the
-    study's recipe says for options that a strategy may have (loss weights, temperature, alpha).
+    study's recipe says for options that a strategy may have (loss weights, temperature, alpha);
+    what all recipes say that are silent leaves a function its own default.
 
     Raises OfframpError for an option that the strategy has not or of a wrong value, and for a user's
     function that fails or returns no phases.
@@ -75,8 +76,10 @@ def program(
         if key not in known:
             hint = nearest(key, known) or "; it has no options"
             raise OfframpError(f"strategy '{name}' has no option '{key}'{hint}")
-    chosen = {k: v for k, v in defaults.items() if k in known} | dict(given)
+    said = {k: v for k, v in defaults.items() if k in known and not _silent(known[k], v)}
+    chosen = said | dict(given)
     checked = {key: _checked(name, known[key], value) for key, value in chosen.items()}
+    _check_called(name, strategy, exits, checked)
     try:
         phases = strategy(exits, **checked)
     except OfframpError:
@@ -91,6 +94,22 @@ def program(
     for phase in phases:
         _check_recipe(f"strategy '{name}', phase '{phase.name}'", dict(phase.recipe))
     return phases
+
+
+def _silent(option: Option, said: Any) -> bool:
+    """Whether a strategy goes by its own default, since the recipe changes nothing about the option."""
+    return option.default is not inspect.Parameter.empty and said == getattr(RecipeSpec(), option.name)
+
+
+def _check_called(name: str, strategy: Strategy, exits: int, chosen: Mapping[str, Any]) -> None:
+    """Refuse a function that cannot be called as strategies are."""
+    try:
+        inspect.signature(strategy).bind(exits, **chosen)
+    except TypeError as error:
+        raise OfframpError(
+            f"strategy '{name}' cannot be called with the number of exits ({error}); write it as "
+            f"def {strategy.__name__}(exits), with its options by keyword, each with a default"
+        ) from None
 
 
 def _check_recipe(where: str, fields: dict[str, Any]) -> None:
