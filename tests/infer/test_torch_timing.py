@@ -18,7 +18,7 @@ from offramp.nets import ExitNetwork
 from offramp.parts import Part
 from offramp.policy import useful
 from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target, calibrate
-from offramp.policy.candidates import Search, SplitLogits
+from offramp.policy.candidates import Search, SplitLogits, taken
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Calibration, Policy
 from offramp.study.trained import network_costs
@@ -153,8 +153,10 @@ def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
     spent = np.asarray(found.policy.macs(TIMES))[leaves].mean()
     assert chosen.seconds == pytest.approx(1e-9 * spent)
     assert chosen.macs == pytest.approx(np.asarray(found.policy.macs(COSTS))[leaves].mean())
-    dearer = [m.seconds for m in found.measures[: found.chosen]]
-    assert all(seconds is not None and seconds > 70e-6 for seconds in dearer)
+    answers = validation.logits.argmax(2) == validation.labels[:, None]
+    right = [taken(answers, policy.leaves(validation.logits)).mean() for policy in found.candidates]
+    fits = [i for i, m in enumerate(found.measures) if m.seconds is not None and m.seconds <= 70e-6]
+    assert right[found.chosen] == max(right[i] for i in fits) > right[fits[0]]
 
 
 def test_the_order_is_that_of_time_not_of_macs() -> None:
@@ -229,7 +231,9 @@ def test_the_upper_end_keeps_the_mean_that_was_asked_for() -> None:
     for seed in range(5):
         found = chosen(measured(Machine(seed, jitter=0.1)))
         assert found.measured is not None and not found.measured.record["doubts"]
-        assert 0.8 * 80e-6 < spent(found, seed + 100) <= 80e-6
+        assert spent(found, seed + 100) <= 80e-6
+        fits = [s for m in found.measures if (s := m.seconds) is not None and s <= 80e-6]
+        assert max(fits) > 0.8 * 80e-6  # no more was held back than the noise asks for
         record = found.record(40)
         assert record["median_seconds"] < record["mean_seconds"] <= 80e-6
 

@@ -55,6 +55,24 @@ def test_targets_are_met_on_calibration(search: Search) -> None:
     assert same.measures[same.chosen].loss <= 0.05 and same.measures[0].accuracy is None
 
 
+def test_a_budget_buys_what_validation_finds_most_accurate() -> None:
+    """Where early exits are better than the final one, more MACs are worse, and not to be spent."""
+    worse = (replace(rows, logits=np.array(rows.logits)) for rows in (VALIDATION, CALIBRATION))
+    rows = []
+    for split in worse:
+        split.logits[::3, -1] *= -1  # the final exit forgets a third of what it knew
+        rows.append(split)
+    for budget in (0.9 * COSTS.full, 10 * COSTS.full):
+        found = calibrate(*rows, COSTS, Target("max-mean-macs", budget))
+        known = [taken(_wrong(rows[0]), p.leaves(rows[0].logits)).mean() for p in found.candidates]
+        fits = [i for i, m in enumerate(found.measures) if m.macs <= budget]
+        assert known[found.chosen] == min(known[i] for i in fits) < known[0]
+
+
+def _wrong(rows: SplitLogits) -> Any:
+    return (scoring.answers(rows.logits) != rows.labels[:, None]).astype(float)
+
+
 def test_thresholds_per_exit_save_more_than_a_shared_one() -> None:
     each, one = (chosen("max-accuracy-loss", 0.02, Search(shared=s)) for s in (False, True))
     assert each.measures[each.chosen].macs < 0.9 * one.measures[one.chosen].macs

@@ -254,7 +254,8 @@ def calibrate(
     measured: MeasuredCosts | None = None,
     shares: Sequence[float] | None = None,
 ) -> Calibrated:
-    """Make candidates on validation; choose on calibration the cheapest that meets the target.
+    """Make candidates on validation; choose the cheapest that meets the target on calibration, or of
+    those that keep within a budget there the one that loses least on validation.
 
     measured: for limits on latency; candidates are then those that lose least for their time.
     shares: of each class, 0 to 1: calibration rows are weighted so that classes count by them.
@@ -285,16 +286,18 @@ def calibrate(
         elif chosen and target.confidence is not None:
             bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
         if not chosen and len(found) > 1:
-            told = scoring.answers(scoring.all_said(search.score, validation.logits))
-            seen = loss_of(target.loss, told, validation.labels)
-            first = taken(seen, found[1].leaves(validation.logits))
+            (first,) = _seen(found[1:2], validation, target, search)
             rows = len(lose) if strata is None else int(strata.effective)
-            remark = _too_small(target, rows, float(first.mean()))
+            remark = _too_small(target, rows, first)
     elif target.kind in AGAINST_FULL:
         more = np.column_stack([taken(lost, out) - lost[:, -1] for out in leaves])
         chosen = risk.met_on_average(more[:, 1:], target.value, strata)
-    else:
+    elif target.kind == "min-accuracy":
         chosen = _cheapest(measures, target)
+    else:
+        fits = _within(measures, target)
+        seen = _seen([found[i] for i in fits], validation, target, search)
+        chosen = fits[int(np.argmin(seen))]  # of those that lose alike the first, the dearest
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
     rows = len(calibration.labels)
@@ -356,9 +359,17 @@ def _certified(lose: Floats, target: Target, strata: risk.Strata | None) -> int:
     return risk.learn_then_test(bolder, target.value, target.confidence, strata)
 
 
-def _cheapest(measures: Sequence[Performance], target: Target) -> int:
-    """The last, and so by validation the cheapest, candidate that meets the target on calibration; for
-    a bound on MACs or time the dearest, which by validation is the most accurate."""
+def _seen(
+    policies: Sequence[Policy], validation: SplitLogits, target: Target, search: Search
+) -> list[float]:
+    """What each loses on validation, in the mean."""
+    told = scoring.answers(scoring.all_said(search.score, validation.logits))
+    lost = loss_of(target.loss, told, validation.labels)
+    return [float(taken(lost, policy.leaves(validation.logits)).mean()) for policy in policies]
+
+
+def _within(measures: Sequence[Performance], target: Target) -> list[int]:
+    """The candidates that keep within a budget of MACs or time on calibration."""
     if target.kind == "max-mean-macs":
         fits = [i for i, m in enumerate(measures) if m.macs <= target.value]
         if not fits:
@@ -367,17 +378,20 @@ def _cheapest(measures: Sequence[Performance], target: Target) -> int:
                 f"no policy costs at most {target.value:,.0f} MACs an image; the cheapest costs "
                 f"{least:,.0f}, so allow that or place an exit earlier"
             )
-        return fits[0]
-    if target.kind in OF_TIME:
-        late = target.kind == "max-p95-latency"
-        spent = [s for m in measures if (s := m.late if late else m.seconds) is not None]
-        fits = [i for i, seconds in enumerate(spent) if seconds <= target.value]
-        if not fits:
-            raise OfframpError(
-                f"no policy takes at most {1000 * target.value:.4g} ms an image; the fastest takes "
-                f"{1000 * min(spent):.4g} ms, so allow that, place an exit earlier or take another batch"
-            )
-        return fits[0]
+        return fits
+    late = target.kind == "max-p95-latency"
+    spent = [s for m in measures if (s := m.late if late else m.seconds) is not None]
+    fits = [i for i, seconds in enumerate(spent) if seconds <= target.value]
+    if not fits:
+        raise OfframpError(
+            f"no policy takes at most {1000 * target.value:.4g} ms an image; the fastest takes "
+            f"{1000 * min(spent):.4g} ms, so allow that, place an exit earlier or take another batch"
+        )
+    return fits
+
+
+def _cheapest(measures: Sequence[Performance], target: Target) -> int:
+    """The last, and so by validation the cheapest, candidate that meets the target on calibration."""
     floor = target.value - 1e-12
     fits = [i for i, m in enumerate(measures) if m.accuracy is not None and m.accuracy >= floor]
     if not fits:
