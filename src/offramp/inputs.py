@@ -14,9 +14,9 @@ def is_text(shape: Shape) -> bool:
     return len(shape) == 1
 
 
-def is_square(shape: Shape) -> bool:
-    """Whether the sides of an example are alike; a text has none that differ."""
-    return len(set(shape[1:])) < 2
+def is_square(sides: Shape) -> bool:
+    """Whether the sides of an example, (H, W), are alike; a text has none, (), that differ."""
+    return len(set(sides)) < 2
 
 
 def noise(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import YOUNGER
+from offramp.inputs import is_square
 from offramp.nets import lgvit
 from offramp.nets.clock import Clock
 
@@ -159,7 +160,7 @@ def resolve(
         overrides = {**overrides, **lgvit.chosen(*place)}
         kind = overrides["kind"]
     base = default if kind == default.kind else HeadSpec(kind)
-    if len(shape) == 3 and is_channels_last(shape, len(set(sides)) < 2):
+    if len(shape) == 3 and is_channels_last(shape, is_square(sides)):
         base = dataclasses.replace(base, layout="hwc")
     spec = dataclasses.replace(base, **overrides)
     if kind in ("local", "global"):

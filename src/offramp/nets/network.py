@@ -281,7 +281,7 @@ class ExitNetwork(nn.Module):
         shape = self.trunks[0].shapes[-1]
         if len(shape) == 2:
             return (1,)
-        if len(shape) == 3 and is_channels_last(shape, is_square(self.input_shape)):
+        if len(shape) == 3 and is_channels_last(shape, is_square(self.input_shape[1:])):
             return (1, 2)
         return tuple(range(2, len(shape) + 1))
 
