@@ -131,7 +131,7 @@ def _number(kind: str, value: Any, plain_macs: int) -> float:
     """A limit as a number, where it may have been given as text."""
     if isinstance(value, str):
         if kind == "max-mean-macs":
-            return macs(value, plain_macs, kind)
+            return _macs(value, plain_macs, kind)
         quantity = units.TIME if kind in OF_TIME else units.PERCENT
         return units.parse(value, quantity, kind) / (100 if quantity is units.PERCENT else 1)
     if not isinstance(value, int | float | np.number):
@@ -144,7 +144,7 @@ def _number(kind: str, value: Any, plain_macs: int) -> float:
     return float(value)
 
 
-def macs(text: str, plain_macs: int, name: str) -> float:
+def _macs(text: str, plain_macs: int, name: str) -> float:
     """MACs, or a share of the plain network's. Raises OfframpError for a text that is neither."""
     percent = units.read(text, units.PERCENT)
     if percent is not None:
