@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -37,9 +37,9 @@ LARGE = frozenset({"mobilenetv1", "resnet20", "resnet50", "vgg16"})
 """Backbones on which a test of all repeats, for many seconds, what it shows on the others."""
 
 
-def backbones(names: Iterable[str]) -> list[Any]:
-    """Parameters of a test of each: those of LARGE with --long."""
-    return [pytest.param(n, marks=pytest.mark.long) if n in LARGE else n for n in names]
+def backbones(cases: Iterable[Any], name: Callable[[Any], str] = str) -> list[Any]:
+    """Parameters of a test of each: those of LARGE with --long. name: the backbone of a case."""
+    return [pytest.param(c, marks=pytest.mark.long) if name(c) in LARGE else c for c in cases]
 
 
 @cache

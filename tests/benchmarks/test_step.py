@@ -11,7 +11,7 @@ from benchmarks.step import CASES, agreement
 from benchmarks.step_by_hand import Case, Epoch, by_hand, defaults, engine, equal_settings, network
 
 from benchmarks import step_by_hand
-from support import LARGE, NUMERICS
+from support import NUMERICS, backbones
 
 TINY = Case("mobilenetv2", 32, batch=8, steps=2)
 
@@ -59,7 +59,7 @@ def test_the_loop_at_defaults_learns() -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, marks=pytest.mark.long) if c.backbone in LARGE else c for c in CASES[:5]],
+    backbones(CASES[:5], lambda case: case.backbone),
     ids=lambda case: case.backbone,
 )
 @torch.no_grad()

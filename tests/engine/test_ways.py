@@ -21,6 +21,7 @@ from offramp.engine.settings import applied
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
+from offramp.nets.heads import Head
 from offramp.parts import heads, segments
 from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved, check
 from offramp.strategies import STRATEGIES
@@ -119,6 +120,17 @@ def boosted_plainly() -> Program:
     return tuple(replace(phase, backward=()) for phase in STRATEGIES["boosted"](K))
 
 
+def last_read(head: Head, tap: Tensor) -> tuple[Tensor, torch.nn.Linear]:
+    """What the last layer of a head reads, and that layer."""
+    assert isinstance(head.body, torch.nn.Sequential)
+    *layers, last = head.body
+    assert isinstance(last, torch.nn.Linear)
+    features = head.pool(tap)
+    for layer in layers:
+        features = layer(features)
+    return features, last
+
+
 def cascade(detach: bool = True, told: bool = True) -> Run:
     """As the source writes it: the last layer of a head reads its features and the answer before."""
 
@@ -126,12 +138,8 @@ def cascade(detach: bool = True, told: bool = True) -> Run:
         tensors, total, before = (pixels,), torch.zeros(()), torch.zeros(0)
         for k, head in enumerate(net.heads, start=1):
             tensors = net.segment(k)(*tensors)
-            assert isinstance(head.body, torch.nn.Sequential)
-            *layers, last = head.body
-            assert isinstance(last, torch.nn.Linear)
-            features, weight = head.pool(tensors[0]), last.weight
-            for layer in layers:
-                features = layer(features)
+            features, last = last_read(head, tensors[0])
+            weight = last.weight
             if head.before is not None and told:
                 features = torch.cat([features, before.detach() if detach else before], dim=1)
                 weight = torch.cat([weight, head.before.weight], dim=1)
@@ -156,12 +164,8 @@ def collaborating(detach: bool = True, told: bool = True) -> Run:
         tensors, z, before = (pixels,), [], torch.zeros(0)
         for k, head in enumerate(net.heads, start=1):
             tensors = net.segment(k)(*tensors)
-            assert isinstance(head.body, torch.nn.Sequential)
-            *layers, last = head.body
-            assert isinstance(last, torch.nn.Linear)
-            features, weight = head.pool(tensors[0]), last.weight
-            for layer in layers:
-                features = layer(features)
+            features, last = last_read(head, tensors[0])
+            weight = last.weight
             if head.before is not None and told:
                 assert isinstance(head.before, torch.nn.Sequential)
                 dense, norm, _, matrix = head.before
