@@ -85,6 +85,14 @@ def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     first, *others = best.ranking
     assert first.name == "joint-branch"
     assert {r.name for r in others if not r.behind} == {"separate", "two-stage"}
+    (fewest,) = recommend(cifar.facts, Preference("latency"))  # at a point less than the plain network
+    first, *others = fewest.ranking
+    assert first.name == "joint-branch"
+    assert f"{first.mean / cifar.trials[0].manifest.backbone_macs:.0%}" == "64%"  # README says so too
+    assert {r.name for r in others if not r.behind} == {"joint-two-stage", "two-stage"}
+    assert first.accuracy is not None
+    less = {r.name: f"{100 * (first.accuracy - (r.accuracy or 0)):.1f}" for r in others if r.behind}
+    assert less == {"joint": "0.5", "distillation": "1.0", "separate": "3.6"}
     (main,) = make(cifar, ["main"])
     final = {name: cells[3] for name, cells in rows(markdown(main), cifar.strategies).items()}
     behind = {name for name, cell in final.items() if "**" not in cell and "≈" not in cell}
