@@ -343,6 +343,9 @@ def test_taps_by_number_and_splits_by_hand() -> None:
         ({"net": attached(Net().requires_grad_(False))}, "options={'backbone': 'kept'}"),
         ({"strategy": None}, "the strategy is None; give a name"),
         ({"normalize": "imgenet"}, "data.normalize cannot be 'imgenet'; did you mean 'imagenet'"),
+        ({"normalize": ([0.5] * 3, [0, 1, 1])}, "data.normalize cannot be .* should be greater than 0"),
+        ({"normalize": ([124.0] * 3, [1] * 3)}, "data.normalize cannot be .* less than or equal to 1"),
+        ({"normalize": ([0.5], [0.5])}, "these are for images of 1 channel, and these have 3"),
         ({"seed": -1}, "seeds"),
         (
             {"recipe": {"epochs": 9, "batch_size": 5, "learning_rate": 1e30}},
@@ -357,18 +360,24 @@ def test_what_fit_cannot_do_is_said_in_one_line(more: dict[str, Any], message: s
     assert "\n" not in str(caught.value)
 
 
-def test_heads_alone_train_on_a_frozen_backbone_with_imagenet_s_pixels() -> None:
+OWN = ([0.5, 0.4, 0.3], [0.25, 0.2, 1])
+
+
+@pytest.mark.parametrize(
+    ("asked", "mean", "std"),
+    [("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (OWN, (0.5, 0.4, 0.3), (0.25, 0.2, 1))],
+)
+def test_heads_alone_train_on_a_frozen_backbone_with_the_pixels_that_it_knows(
+    asked: Any, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
     net = attached(Net().requires_grad_(False))
-    fitted = offramp.fit(
-        net,
-        "two-stage",
-        (IMAGES, LABELS),
-        recipe={"epochs": 1},
-        options={"backbone": "kept"},
-        normalize="imagenet",
-    )
+    about = {"recipe": {"epochs": 1}, "options": {"backbone": "kept"}, "normalize": asked}
+    fitted = offramp.fit(net, "two-stage", (IMAGES, LABELS), **about)
     assert equal(copies(fitted.net.backbone), copies(net.backbone))
-    assert fitted.mean == (0.485, 0.456, 0.406)
+    assert fitted.mean == mean and fitted.std == std
+    seen = fitted.normalize(IMAGES[:2]).cpu()
+    by_hand = (IMAGES[:2] / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(seen, by_hand)
 
 
 def test_images_and_classes_must_be_the_networks() -> None:

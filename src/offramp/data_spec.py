@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, Lt, Predicate
+from annotated_types import Ge, Gt, Le, Lt, Predicate
 
 from offramp.errors import OfframpError
 from offramp.hashing import YOUNGER
@@ -17,6 +17,10 @@ Side = Annotated[int, Ge(1), Le(16_384)]
 Natural = Annotated[int, Ge(0), Lt(2**63)]
 Sha256 = Annotated[str, Predicate(lambda text: re.fullmatch("[0-9a-fA-F]{64}", text) is not None)]
 Text = Annotated[str, Predicate(lambda text: bool(text.strip()) and text.isprintable())]
+Means = tuple[Annotated[float, Ge(0), Le(1)], ...]
+Deviations = tuple[Annotated[float, Gt(0), Le(1)], ...]
+Normalization = Literal["train", "imagenet", "half", "clip", "unit"] | tuple[Means, Deviations]
+"""By name, or a mean and a deviation for each channel, as shares of 255."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class DataSpec:
         place of the five settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.images.geometry`; what is None is the source's
         own choice, which for most is to leave images as they are.
-    normalize: by mean and deviation of the training images (`train`), or by what public weights were
-        trained with: those of ImageNet, `half` (0.5 and 0.5), `clip`'s, or `unit` (0 and 1).
+    normalize: by mean and deviation of the training images (`train`), or by what weights were trained
+        with: those of ImageNet, `half` (0.5 and 0.5), `clip`'s, `unit` (0 and 1), or a mean and a
+        deviation for each channel, as shares of 255.
     on_error: `fail` at an image that is damaged, or `skip` it and count it.
     options: further arguments of the source, as (name, value) pairs.
     """
@@ -61,7 +66,7 @@ class DataSpec:
     resize: Side | None = None
     fit: Fit = "crop"
     channels: Literal[1, 3] | None = None
-    normalize: Literal["train", "imagenet", "half", "clip", "unit"] = "train"
+    normalize: Normalization = "train"
     on_error: Literal["fail", "skip"] = "fail"
     options: tuple[tuple[str, Any], ...] = ()
     url: Text | None = field(default=None, metadata=YOUNGER)

@@ -231,6 +231,14 @@ def test_a_published_network_is_kept_as_it_is(cli: Cli, monkeypatch: pytest.Monk
         out = " ".join(answer.out.split())
         assert f"images 3×{said[0].replace('x', '×')}" in out and said[1] in out
         assert "drawn anew" not in out and "strategy survivors: as asked" in out
+    from offramp.study import build
+
+    odd = pretrained.Published((0.5, 0.4, 0.3), (0.2, 0.2, 0.25), 64)  # as no name has them
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "published", lambda _: odd)
+        answer = cli(*words, "--strategy", "survivors")
+    said = " ".join(answer.out.split())
+    assert answer.code == 0 and "pixels normalized by (0.5, 0.4, 0.3) and (0.2, 0.2, 0.25)" in said
     other = cli(*words, "--set", "data.options={}", "--weights", "mine.pth")
     assert other.code == 2 and "--pretrained takes the public weights" in other.err
     monkeypatch.setattr(pretrained, "_public", lambda _: dict(squeezenet1_1().state_dict()))
@@ -258,6 +266,9 @@ def test_heads_alone_train_on_a_published_network(
     wish = BuildOptions("timm/test_vit", "digits", "1", strategy=strategy, size=32, settings=settings)
     plan = choose(replace(wish, pretrained=True)).plan
     assert plan.data.mean == (0.5, 0.5, 0.5) == plan.data.std
+    own = (0.5, 0.4, 0.3), (0.2, 0.2, 1.0)
+    data = choose(replace(wish, pretrained=True, normalize=own)).plan.data
+    assert (data.mean, data.std) == own
     store, _ = run_all(plan, tmp_path / "runs")
     (trial,) = store.trials()
     images = normalize(plan.data.test.images, torch.tensor(plan.data.mean), torch.tensor(plan.data.std))

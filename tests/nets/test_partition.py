@@ -204,6 +204,7 @@ def test_a_network_without_taps_is_one_segment_and_a_classifier() -> None:
     [
         (["layer9"], "ResNet has no place 'layer9'; use one of layer"),
         (["zzz"], "ResNet has no place 'zzz'; use one of "),
+        (["25"], "ResNet has no place '25'; use one of .*; of its MACs, 25 per cent is '25%'"),
         (["layer2", "layer1"], "the tap 'layer1' runs before 'layer2'; list taps in the order"),
         (["layer1", "layer1.1"], "the tap 'layer1.1' is the same place as 'layer1'; name it once"),
         (["layer1", "layer4"], "the tap 'layer4' is not before the classifier of ResNet"),

@@ -187,6 +187,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("recipe.warmup_epochs=8", "recipe.warmup_epochs must be at most the 5 epochs, got 8"),
         ("seeds=[1, 1]", "seeds[1] repeats the seed 1; give each seed once"),
         (
+            "data.normalize=imagent",
+            "data.normalize must be 'train', 'imagenet', 'half', 'clip' or 'unit', got 'imagent'; "
+            "did you mean 'imagenet'?",
+        ),
+        ("data.normalize=[[0.3]]", "'data.normalize[1]' is missing; add it"),
+        ("data.normalize=[[120], [2]]", "data.normalize[0][0] must be at most 1, got 120"),
+        ("data.normalize=[[0.3], [0]]", "data.normalize[1][0] must be greater than 0, got 0"),
+        ("data.normalize=[0.3, 0.4]", "data.normalize[0] must be a list, such as [a, b], got 0.3"),
+        (
             "seeds=[1",
             "not valid YAML (expected ',' or ']', but got '<stream end>'); mend it",
         ),

@@ -15,6 +15,7 @@ from offramp.api.steps import finished
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import Asked, export, int8_share
+from offramp.data_spec import Normalization
 from offramp.errors import OfframpError
 from offramp.policy import useful
 from offramp.policy.calibrate import OF_TIME, Limits, Target, calibrate, target
@@ -63,7 +64,7 @@ def build(
     goal: Goal = "accuracy",
     strategy: str | None = None,
     size: int | None = None,
-    normalize: str | None = None,
+    normalize: Normalization | None = None,
     seed: int = 42,
     settings: Sequence[str] = (),
     store: str | Path = "runs",
@@ -90,8 +91,8 @@ def build(
     goal: what the strategy is chosen for: "accuracy", "latency" and so on, as in `offramp recommend`.
     strategy: in place of the one that the goal leads to.
     size: pixels of a side; None goes by the images.
-    normalize: "train", "imagenet", "half", "clip" or "unit", as in a study; None is what public weights
-        were trained with, else train.
+    normalize: "train", "imagenet", "half", "clip", "unit", or (mean, deviation) by channel, as in a
+        study; None is what public weights were trained with, else train.
     settings: `key=value` of a study file, such as "recipe.epochs=5"; they win.
     store: the folder that keeps the training; the same call again goes on from there.
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.data import Data, Split, from_dataset, normalize
 from offramp.data.dataset import FileSplit
+from offramp.data_spec import Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.escape import html
@@ -374,7 +375,7 @@ def fit(
     calibration: Any = None,
     test: Any = None,
     seed: int = 42,
-    normalize: Literal["train", "imagenet", "half", "clip", "unit"] = "train",
+    normalize: Normalization = "train",
     recipe: Recipe | Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     augment: Augment | Mapping[str, Any] | Sequence[str] | None = None,
@@ -397,8 +398,8 @@ def fit(
     plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
-        was trained with: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1). For others give
-        float32 images that are normalized.
+        was trained with: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1), or (mean,
+        deviation), each a share of 255 for every channel.
     seed: of weights, order, dropout and augmentation.
     recipe: a `Recipe`, or a mapping as in a study file.
     options: of the strategy, such as {"students": "shared"}.

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from offramp.augment import Augment
 from offramp.data import split_file
@@ -23,7 +23,7 @@ from offramp.data.remarks import remarks
 from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.splits import Subset, as_asked, by_class, choose
-from offramp.data_spec import DataSpec
+from offramp.data_spec import DataSpec, Deviations, Means, Normalization
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest
@@ -137,7 +137,7 @@ def from_dataset(
     classes: Sequence[str] | None = None,
     name: str = "custom",
     split_seed: int = 0,
-    normalize: Literal["train", "imagenet", "half", "clip", "unit"] = "train",
+    normalize: Normalization = "train",
     shape: Shape | None = None,
     augment: Augment | None = None,
 ) -> Data:
@@ -248,17 +248,29 @@ def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> No
 
 def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel."""
-    if spec.normalize == "train":
+    asked = spec.normalize
+    if asked == "train":
         return train.mean, train.std
-    if spec.normalize not in NORMALIZED:
-        hint = nearest(spec.normalize, ("train", *NORMALIZED))
-        raise OfframpError(f"data.normalize cannot be '{spec.normalize}'{hint}")
-    if train.split.dtype.is_floating_point or len(train.mean) != 3:
+    if isinstance(asked, str):
+        if asked not in NORMALIZED:
+            raise OfframpError(
+                f"data.normalize cannot be '{asked}'{nearest(asked, ('train', *NORMALIZED))}"
+            )
+        (mean, std), means = NORMALIZED[asked], f"{asked} is"
+    else:
+        pair = tuple(tuple(numbers) for numbers in asked)
+        (mean, std), means = typed(tuple[Means, Deviations], pair, "data.normalize"), "these are"
+    if train.split.dtype.is_floating_point:
         raise OfframpError(
-            f"data.normalize: {spec.normalize} is for 8-bit images of 3 channels; set data.channels to "
-            "3, or leave it out"
+            f"data.normalize: {means} for 8-bit images, and these are floats, which are taken as "
+            "normalized; leave it out"
         )
-    return NORMALIZED[spec.normalize]
+    if {len(mean), len(std)} != {len(train.mean)}:
+        raise OfframpError(
+            f"data.normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
+            f"{len(train.mean)}; set data.channels, or leave it out"
+        )
+    return mean, std
 
 
 def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:

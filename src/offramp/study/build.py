@@ -15,6 +15,7 @@ from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
 from offramp.data.load import NORMALIZED, read_source
+from offramp.data_spec import Normalization
 from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape
 from offramp.nets import BACKBONES, ExitNetwork, build
@@ -63,7 +64,7 @@ class BuildOptions:
     strategy: str | None = None
     evidence: tuple[str, Mapping[str, Any], str] | None = None
     size: int | None = None
-    normalize: str | None = None
+    normalize: str | Normalization | None = None
     seed: int = 42
     settings: tuple[str, ...] = ()
     device: str | None = None
@@ -226,22 +227,20 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
 
 def _normalize(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     if wish.normalize is not None:
-        return {"normalize": wish.normalize}
+        asked = wish.normalize
+        return {"normalize": asked if isinstance(asked, str) else [list(numbers) for numbers in asked]}
     if wish.weights == IMAGENET:
         seen = published(wish.backbone)
         name = next((n for n, of in NORMALIZED.items() if of == (seen.mean, seen.std)), None)
-        if name is None:
-            raise OfframpError(
-                f"the public weights of {wish.backbone} expect pixels normalized by {seen.mean} and "
-                f"{seen.std}, which is none of {', '.join(NORMALIZED)}; say --normalize with the nearest"
-            )
-        whose = "ImageNet's mean and deviation" if name == "imagenet" else f"'{name}'"
+        whose = f"'{name}'" if name else f"{seen.mean} and {seen.std}"
+        whose = "ImageNet's mean and deviation" if name == "imagenet" else whose
         reasons.append(f"pixels normalized by {whose}, as the weights expect")
-        return {"normalize": name}
+        return {"normalize": name or [list(seen.mean), list(seen.std)]}
     if wish.keep_frozen and not any(s.startswith("data.normalize=") for s in wish.settings):
         raise OfframpError(
             "--keep-frozen keeps the checkpoint's answers only if pixels are normalized as it was "
-            "trained; say --normalize imagenet or --normalize train"
+            "trained; say --normalize imagenet or --normalize train, or give mean and deviation by "
+            "channel, as --set 'data.normalize=[[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]]'"
         )
     return {}
 

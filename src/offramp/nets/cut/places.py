@@ -181,9 +181,10 @@ class Survey:
             near = sorted(
                 dict.fromkeys(s.name for s in self.sites if s.clean), key=lambda n: n.count(".")
             )
+        share = f"; of its MACs, {name} per cent is '{name}%'" if name.isdecimal() else ""
         raise OfframpError(
             f"{self.title} has no place '{name}'; use one of "
-            f"{', '.join(near[:8])}{', …' if len(near) > 8 else ''}"
+            f"{', '.join(near[:8])}{', …' if len(near) > 8 else ''}{share}"
         )
 
     def final(self, name: str | None = None) -> Site:

@@ -35,10 +35,15 @@ def reader(kind: type[T]) -> Callable[[Any], T]:
 
     def read(value: Any) -> T:
         given = mapping(value, names)
-        made = strict(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        made = strict(**{key: _tuples(one) for key, one in given.items()})
         return kind(**{name: getattr(made, name) for name in names})
 
     return read
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of a file, and those in them, as the tuples that a frozen dataclass holds."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def gather_options(value: Any, known: set[str]) -> dict[str, Any]:

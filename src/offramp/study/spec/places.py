@@ -136,9 +136,13 @@ def validated(check: Callable[[Any], T], value: Any, places: Places) -> T:
 
 
 def _message(error: ValidationError, places: Places) -> str:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # Of what may be a name or numbers, whoever wrote no name is told what is wrong with the numbers.
+    others = (e for e in found if e["type"] != "literal_error" or isinstance(e["input"], str))
+    first = next(others, found[0])
     context = first.get("ctx", {})
-    path: Path = (*first["loc"], *context.get("path", ()))
+    within = (step for step in first["loc"] if not str(step).startswith("tuple["))  # of a union: which
+    path: Path = (*within, *context.get("path", ()))
     where = place(places, path)
     if first["type"] == "unknown_key":
         return f"{where}: unknown key '{dotted(path)}'{context['hint']}"
