@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from pictures import REAL, read, real
+from scipy import stats
 
 from offramp.data.load import notes
-from offramp.data.remarks import remarks
+from offramp.data.remarks import alike, remarks
 
 CLASSES = ("normal", "pneumonia")
 
@@ -34,6 +37,14 @@ def test_false_alarms_are_rare() -> None:
     labels = (torch.rand(1000, 600, generator=draw) < 0.2).sum(1)
     alarms = sum(bool(said((2000, 8000), (int(n), 600 - int(n)))) for n in labels)
     assert alarms <= 5
+
+
+def test_p_is_that_of_scipy() -> None:
+    draw = np.random.default_rng(0)
+    for classes in (2, 3, 40):
+        table = draw.integers(1, 300, (2, classes)).astype(float)
+        expected = stats.chi2_contingency(table, correction=False).pvalue
+        assert math.isclose(alike(table), expected, rel_tol=1e-9)
 
 
 def test_few_images_are_told_with_what_follows() -> None:

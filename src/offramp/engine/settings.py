@@ -22,14 +22,14 @@ def applied(numerics: Numerics) -> Iterator[None]:
     In bfloat16 torch's autocast chooses the operations; nothing but networks has any that it changes.
     """
     threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    # Not use_deterministic_algorithms, which imports torch's compiler, a second in every process.
+    strictness = torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     precision = torch.get_float32_matmul_precision()
     benchmark, cudnn_tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
     devices.want_determinism(numerics.device)
     torch.set_num_threads(numerics.threads)
-    torch.use_deterministic_algorithms(numerics.deterministic)
+    torch.set_deterministic_debug_mode("error" if numerics.deterministic else "default")
     # Memory is filled by default so that reading it unwritten shows; no kernel here does.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("high" if numerics.tf32 else "highest")
@@ -41,7 +41,7 @@ def applied(numerics: Numerics) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(strictness)
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,60 @@
+"""MACs of a computation are those that torch's own counter finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from offramp.nets.macs import count_macs
+
+X = torch.randn(2, 3, 32, 32)
+
+
+def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+
+
+class Products(nn.Module):
+    """Products of every kind, and convolutions in groups, with holes, and transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(3, 6, 3, groups=3, dilation=2)
+        self.back = nn.ConvTranspose2d(6, 4, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.back(self.grouped(x)).flatten(2)
+        return torch.einsum("bij,bkj->bik", maps, maps) @ maps.mean(2, keepdim=True)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Products,
+        lambda: timm.create_model("test_vit", img_size=32),
+        lambda: timm.create_model("mobilenetv3_small_050"),
+        lambda: timm.create_model("test_convnext"),
+    ],
+)
+def test_counted_as_torch_counts(make: Callable[[], nn.Module], train: bool) -> None:
+    net = make().train(train)
+    answer, macs = count_macs(lambda: net(X))
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+        net(X)
+    assert macs == counter.get_total_flops() // 2 > 0
+    assert not answer.requires_grad
+
+
+def test_by_hand() -> None:
+    assert count_macs(lambda: nn.functional.relu(X) + 1)[1] == 0
+    assert count_macs(lambda: nn.Linear(5, 7)(torch.ones(3, 5)))[1] == 3 * 5 * 7
+    assert count_macs(lambda: nn.Conv2d(3, 4, 3, padding=1)(X))[1] == 2 * 32 * 32 * 3 * 4 * 9
