@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from offramp.study.spec import file as spec
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"
+VERDICTS = "supported|contradicted|not significant|identical by construction|cannot be tested"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,22 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
         assert f"{100 * value:.1f} ±" in told[strategy][exit - 1]
         shown += 1
     assert shown == 33
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenette-quick", "chest-xray"])
+def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
+    """How many of the paper's findings hold as statements on these runs, whatever their training."""
+    page = (DOCS / "README.md").read_text()
+    section = page[page.index(f"([{name}](") :].partition("\n## ")[0].replace("none", "0")
+    said = re.search(r"\(`--anywhere`\), (.*?)\. ", section)
+    assert said is not None
+    counts = Counter(
+        judgment.verdict for judgment in evidence.open(DOCS / name).judge(claims.paper(True))
+    )
+    assert sum(counts.values()) == 111
+    counts["cannot be tested"] = counts.pop("not testable here")
+    found = re.findall(rf"(\d+) (?:is |are )?({VERDICTS})", said[1].replace("of 111 ", ""))
+    assert {verdict: int(number) for number, verdict in found if number != "0"} == +counts
 
 
 def test_accuracy_on_cifar10_rises_with_depth(cifar: Evidence) -> None:
