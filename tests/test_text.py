@@ -131,6 +131,7 @@ def languages() -> ModuleType:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_bert_of_transformers_is_cut_between_its_layers(languages: ModuleType) -> None:
     module = languages.Encoder(5).eval()
     net = offramp.attach(module, exits=3, input_shape=(languages.LENGTH,), head=HEAD).eval()

@@ -18,6 +18,8 @@ from offramp.policy.policy import Calibration, Policy, parse, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
+pytestmark = pytest.mark.slow
+
 ROWS = simulated(1500, 1)
 SHARES = gates.shares(COSTS)
 LEARNED = gates.learned(ROWS.logits, ROWS.labels, SHARES)

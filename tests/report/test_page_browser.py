@@ -19,6 +19,8 @@ from PIL import Image
 from chromium import axe, blank
 from offramp.report.model import Column, Table
 
+pytestmark = pytest.mark.slow
+
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
     for (const fold of document.querySelectorAll("details.fold")) fold.open = true;

@@ -148,6 +148,7 @@ def test_an_accuracy_that_the_logits_do_not_give_is_said(mine: Path) -> None:
     assert abs(float(second.split()[4]) - rounded) < 0.005
 
 
+@pytest.mark.slow
 def test_the_page_says_whether_the_numbers_of_a_pack_are_its_own(mine: Path) -> None:
     def said() -> tuple[list[str], list[str], str]:
         contents = assemble(evidence.open(mine), [])

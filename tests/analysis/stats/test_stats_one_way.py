@@ -94,6 +94,7 @@ def test_games_howell_gives_what_pingouin_does() -> None:
 
 
 @pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.slow
 def test_all_pairs_agree_with_scipy_and_statsmodels(equal: bool) -> None:
     generator = np.random.default_rng(5)
     sizes, spreads = (5, 7, 4, 9), (1.0, 4.0, 0.5, 2.0)
