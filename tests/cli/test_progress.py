@@ -176,6 +176,25 @@ def test_for_whom_a_run_waits(
     assert untimed(capsys.readouterr().err) == ["something"]
 
 
+def test_a_run_of_which_one_worker_waits_for_another_is_at_work(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = Progress(plan, Log())
+    key = keys(plan, "joint")[0]
+    progress.see(events.Began((key,), 0, ""))
+    (began,) = untimed(capsys.readouterr().err)
+    before = moving(progress)
+    for at in range(70):
+        now[0] = float(at)
+        progress.see(events.Waiting((key,), f"process 7 on node1, at it for {at} s"))
+    assert moving(progress) == before and not capsys.readouterr().err
+    progress.see(events.Left((key,)))
+    progress.see(events.Waiting((key,), "process 8 on node2"))
+    assert moving(progress)[1] == "waiting for process 8 on node2" and "begins" in began
+
+
 def test_quiet_says_only_what_must_be_said(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(plan, Log(shown=False))
     with progress:

@@ -80,7 +80,7 @@ class Progress:
             case events.Failed(key, reason):
                 text = f"failed: {self.state.describe(key)}: {reason}"
                 self._log.write(Line(text, "failed", {**self.state.named(key), "reason": reason}))
-            case events.Waiting(_, holder):
+            case events.Waiting(_, holder) if not self.state.at_work:  # else the run goes on
                 self._wait(holder or "another process on this store")
             case events.Note(text) if text not in self._notes:
                 self._notes.add(text)
