@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from offramp.engine.resolve import Node
 from offramp.study.plan import forecast
 from offramp.study.plan.forecast import on_machines, times_faster
 from offramp.study.plan.plan import Plan
@@ -83,6 +84,33 @@ def test_the_longest_chains_begin_first(plan: Plan) -> None:
     groups = schedule.groups(ready, 1, "shared")
     tails = [max(schedule.tails[node.key] for node in group) for group in groups]
     assert tails == sorted(tails, reverse=True)
+
+
+def test_workers_that_each_take_the_most_urgent_node_idle_less() -> None:
+    """The longest chain comes last in the study. Seeds come one after another all the same."""
+    plan = tiny_plan(tiny_study(["joint", "gradient-equilibrium", "sequential"], seeds=(1, 2)))
+    schedule = Schedule(plan)
+
+    def ends(nodes: list[Node]) -> list[int]:
+        """When each of two workers is done, that take the first node that is ready."""
+        done: dict[str, int] = {}
+        free = [0, 0]
+        while nodes:
+            at = min(range(2), key=free.__getitem__)
+            ready = [n for n in nodes if all(done.get(k, free[at] + 1) <= free[at] for k in n.needs)]
+            if not ready:
+                free[at] = min(time for time in [*done.values(), *free] if time > free[at])
+                continue
+            nodes.remove(ready[0])
+            free[at] += plan.macs(ready[0].key)
+            done[ready[0].key] = free[at]
+        return free
+
+    one = [node for node in plan.nodes.values() if node.seed == 1]
+    assert max(ends(schedule.by_urgency(one))) < 0.9 * max(ends(list(one)))
+    ordered = schedule.by_urgency(plan.nodes.values())
+    assert [node.seed for node in ordered] == sorted(node.seed for node in ordered)
+    assert sorted(node.key for node in ordered) == sorted(plan.nodes)
 
 
 def test_the_price_is_of_all_machines_and_stops_where_more_gain_nothing(plan: Plan) -> None:

@@ -49,6 +49,12 @@ class Schedule:
             found[key] = self.plan.macs(key) + max((found[k] for k in after[key]), default=0)
         return found
 
+    def by_urgency(self, nodes: Iterable[Node]) -> list[Node]:
+        """In the order in which processes that each take the first should find them: seed by seed, the
+        longest chains first. In the plan's order the longest may begin last, and all but one wait."""
+        order = {seed: at for at, seed in enumerate(self.plan.study.seeds)}
+        return sorted(nodes, key=lambda node: (order[node.seed], -self.tails[node.key]))
+
     @property
     def critical(self) -> int:
         """MACs of the longest chain: no number of machines takes less."""

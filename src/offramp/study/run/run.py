@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,6 +38,7 @@ from offramp.store.store import Damaged, Held, Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
+from offramp.study.plan.schedule import Schedule
 from offramp.study.run import costs, events, trials
 from offramp.study.run.follow import follow
 from offramp.study.run.group import enlist, passing, weights_of
@@ -93,6 +95,10 @@ class Run:
     def plan(self) -> Plan:
         return self.ledger.plan
 
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return Schedule(self.plan)
+
     @property
     def store(self) -> Store:
         return self.ledger.store
@@ -115,7 +121,7 @@ class Run:
             yield from self._close_trials(open_trials)
             if not open_trials:
                 return
-            locks = self._claim(self.ledger.open())
+            locks = self._claim(self._next())
             if locks:
                 if not told:
                     yield from self._rest()
@@ -155,6 +161,11 @@ class Run:
     def _wait(self, nodes: Sequence[Node]) -> events.Waiting:
         keys = tuple(node.key for node in nodes)
         return events.Waiting(keys, next(filter(None, map(self.store.holder, keys)), None))
+
+    def _next(self) -> Sequence[Node]:
+        """What is left, as it is to be taken up; alone, in the order of the plan."""
+        left = self.ledger.open()
+        return self._schedule.by_urgency(left) if self.conduct.workers > 1 else left
 
     def _claim(self, nodes: Sequence[Node]) -> dict[str, Held]:
         """The lock of the first of `nodes` that is ready and free, and of all that can share its pass
