@@ -35,6 +35,21 @@ def test_answers_for_programs(studied: Cli) -> None:
     }
 
 
+def test_a_pack_of_some_strategies(studied: Cli) -> None:
+    """Has their trials and phases, no others, and what the whole pack says of them."""
+    whole, some = Path("whole"), Path("some")
+    assert studied("pack", "runs", "--out", whole).code == 0
+    packing = studied("pack", whole, "--strategy", "joint", "--strategy", "baseline", "--out", some)
+    assert packing.out.startswith("4 trials packed into some"), packing
+    one, other = (json.loads((folder / "trials.json").read_text()) for folder in (whole, some))
+    labels = {id: trial["manifest"]["strategy"] for id, trial in one["trials"].items()}
+    assert sorted(set(labels.values())) == ["baseline", "joint", "two-stage"]
+    assert other["trials"] == {id: one["trials"][id] for id in labels if labels[id] != "two-stage"}
+    assert other["nodes"].items() < one["nodes"].items()
+    told = studied("tables", some, "--show", "main")
+    assert told.code == 0 and "joint" in told.out and "two-stage" not in told.out
+
+
 def test_mistakes_are_one_line(studied: Cli) -> None:
     for words, said in (
         (("figures", "nowhere"), "neither a store nor packed results at nowhere"),
@@ -42,6 +57,10 @@ def test_mistakes_are_one_line(studied: Cli) -> None:
         (("figures", "runs", "--format", "gif"), "there is no format 'gif'"),
         (("figures", "runs", "--study", "other"), "no trial was made by a study 'other'"),
         (("pack", "runs", "--out", "."), "holds something else already"),
+        (
+            ("pack", "runs", "--out", "p", "--strategy", "jont"),
+            "there is no trial of a strategy 'jont'; did you mean 'joint'",
+        ),
     ):
         answer = studied(*words)
         assert answer.code == 2 and said in answer.err, (words, answer.err)

@@ -21,7 +21,7 @@ from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, obser
 from offramp.analysis.recommend import Facts
 from offramp.analysis.recommend.goals import Key
 from offramp.analysis.tradeoff import Answers
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
 from offramp.report import machines
 from offramp.report.claims import paper, regimes
@@ -212,6 +212,20 @@ def join(found: Sequence[Evidence]) -> Evidence:
     ]
     logs = {name: log for one in found for name, log in one.logs.items()}
     return gather(records, trials, frames, own, logs=logs)
+
+
+def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
+    """The trials of these strategies alone. Raises OfframpError for one that has none."""
+    for label in labels:
+        if label not in found.strategies:
+            hint = nearest(label, found.strategies)
+            raise OfframpError(f"there is no trial of a strategy '{label}'{hint}")
+    some = {t.id for t in found.trials if t.strategy in labels}
+    trials = tuple(t for t in found.trials if t.id in some)
+    logs = {name: log for name, log in found.logs.items() if some.issuperset(log.trials)}
+    table = found.table[found.table["trial"].isin(some)]
+    own = tuple(note for note in found.missing if note not in gaps(found.trials))
+    return join([Evidence(table, trials, own, found.records, logs)])
 
 
 def from_store(path: Place, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:

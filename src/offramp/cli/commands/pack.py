@@ -18,6 +18,9 @@ def pack(
     sources: SeveralArgument = None,
     store_: StoreOption = None,
     study: StudyOption = None,
+    strategy: Annotated[
+        list[str] | None, option("NAME", "Only the trials of this strategy. May be repeated.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Pack results into a small folder, without the weights.
@@ -31,11 +34,14 @@ def pack(
       offramp pack runs/demo --out results/demo
       offramp figures results/demo --out figures
       offramp pack results/42 results/43 --out results/both
+      offramp pack runs/all --strategy joint --strategy separate --out results/two
     """
     from offramp.report import evidence
     from offramp.store import pack as packed
 
     found = evidence.open_all(several(sources, store_), study)
+    if strategy:
+        found = evidence.of_strategies(found, strategy)
     trials = [trial.id for trial in found.trials]
     with moving(f"packing {counted(len(trials), 'trial')}"):
         sizes = packed.write(out, found.records, trials, found.table, found.missing, found.logs)
