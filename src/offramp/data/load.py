@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
+
 from offramp.augment import Augment
 from offramp.data import split_file
 from offramp.data.dataset import SPLITS, Data
@@ -260,10 +262,10 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
     else:
         pair = tuple(tuple(numbers) for numbers in asked)
         (mean, std), means = typed(tuple[Means, Deviations], pair, "data.normalize"), "these are"
-    if train.split.dtype.is_floating_point:
+    if train.split.dtype != torch.uint8:
+        kinds = "floats, taken as normalized" if train.split.dtype.is_floating_point else "no images"
         raise OfframpError(
-            f"data.normalize: {means} for 8-bit images, and these are floats, which are taken as "
-            "normalized; leave it out"
+            f"data.normalize: {means} for 8-bit images, and these are {kinds}; leave it out"
         )
     if {len(mean), len(std)} != {len(train.mean)}:
         raise OfframpError(
