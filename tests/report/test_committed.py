@@ -117,6 +117,18 @@ def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     assert behind == {"branch-wise", "pretrained-branch"}
 
 
+def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
+    page = (DOCS / "README.md").read_text()
+    found = evidence.open(DOCS / "airbench93")
+    (trial,) = found.trials
+    study = spec.read(STUDIES / "airbench93.yaml")
+    assert trial.manifest.recipe.epochs == study.recipe.epochs == 11 and trial.seed == study.seeds[0]
+    test = found.table[(found.table["phase"] == "final") & (found.table["split"] == "test")]
+    told = {row.metric: f"{100 * row.value:.1f} %" for row in test.itertuples()}
+    said = f"right on {told['accuracy']} of these test images, on {told['accuracy_flipped']} with"
+    assert said in page
+
+
 def rows(text: str, strategies: Sequence[str]) -> dict[str, list[str]]:
     """What a Markdown table says of each strategy's four exits."""
     found = {}
