@@ -290,11 +290,17 @@ def test_phases_at_work_together_share_the_pace(
     progress = Progress(plan, Log())
     progress.see(events.Began((backbone,), 0))
     progress.see(events.Began((joint,), 0))
+    capsys.readouterr()
+    told = []
     for epoch in range(1, 10):
         now[0] += 5
         progress.see(report(backbone, epoch, 4))
         progress.see(report(joint, epoch, 4))
-    assert len(untimed(capsys.readouterr().err)) == 2 + 4  # in 45 seconds
+        lines = untimed(capsys.readouterr().err)
+        told.append([line.split(" · epoch")[0].split(" · ")[-1] for line in lines])
+    # A line every ten seconds, of one as often as of the other.
+    assert [len(lines) for lines in told] == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    assert [name for lines in told for name in lines] == ["backbone", "joint"] * 2
 
 
 def test_verbose_tells_every_epoch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, final
 
@@ -44,6 +44,8 @@ class Progress:
         self._waited: float | None = None  # since when nothing but waiting happens
         self._patience = PACE
         self._said: dict[str, float] = {}  # when a phase last had a line
+        self._untold: dict[str, EpochReport] = {}  # the last epoch of phases that had none since
+        self._told = time.monotonic()  # when a phase began, or an epoch had a line
         self._at: dict[str, list[str]] = {}  # by the first key of a group at work on a cluster
         self._live = Live(
             console=log.console, refresh_per_second=4, transient=True, get_renderable=self._screen
@@ -71,6 +73,7 @@ class Progress:
                 self._epoch(report)
             case events.Left(keys):
                 self._at = {key: at for key, at in self._at.items() if key not in keys}
+                self._forget(keys)
             case events.Room(groups, machines):
                 text = f"room for {groups} at once, on {counted(machines, 'machine')}"
                 fields = {"groups": groups, "machines": machines}
@@ -78,6 +81,7 @@ class Progress:
             case events.Finished(key, seconds):
                 self._finish(key, seconds)
             case events.Failed(key, reason):
+                self._forget([key])
                 text = f"failed: {self.state.describe(key)}: {reason}"
                 self._log.write(Line(text, "failed", {**self.state.named(key), "reason": reason}))
             case events.Waiting(_, holder) if not self.state.at_work:  # else the run goes on
@@ -93,7 +97,8 @@ class Progress:
         self._now = [name, f"epoch {epoch + 1}"]
         if where:
             self._at[keys[0]] = [place, self._now[1]]
-        self._said |= dict.fromkeys(keys, time.monotonic())
+        self._told = time.monotonic()
+        self._said |= dict.fromkeys(keys, self._told)
         fields = {"epoch": epoch, "epochs": self.state.epochs(keys[0]), "where": where or None}
         again = f", from epoch {epoch + 1} on" if epoch else ""
         about = {**self.state.named(keys[0]), **fields, "nodes": list(keys)}
@@ -104,20 +109,36 @@ class Progress:
         self._now = [self.state.describe(key), describe_epoch(report, epochs)]
         if key in self._at:
             self._at[key][1] = self._now[1]
-        if not self._log.logs or not self._is_time(key):
-            return
-        far = self._far()
-        text = " · ".join([*self._now, duration(report.seconds), *far[0]])
+        self._untold[key] = report
+        if report.epoch == epochs and not self._log.verbose:  # the line of the finished phase has it
+            self._forget([key])
+        if self._log.logs and (told := self._to_tell()) is not None:
+            self._tell(told)
+
+    def _to_tell(self) -> EpochReport | None:
+        """The epoch that gets a line of the log now, at one pace for all phases: of those that have news
+        the one whose last line is the oldest."""
+        now = time.monotonic()
+        if not self._untold or (now - self._told < PACE and not self._log.verbose):
+            return None
+        key = min(self._untold, key=lambda key: self._said.get(key, 0.0))
+        self._said[key] = self._told = now
+        return self._untold.pop(key)
+
+    def _tell(self, report: EpochReport) -> None:
+        key, epochs, far = report.key, self.state.epochs(report.key), self._far()
+        words = [self.state.describe(key), describe_epoch(report, epochs), duration(report.seconds)]
         fields = {
             **self.state.named(key),
             **_fields(report, epochs),
             "seconds": report.seconds,
             **far[1],
         }
-        self._log.write(Line(text, "epoch", fields, brief=""))
+        self._log.write(Line(" · ".join([*words, *far[0]]), "epoch", fields, brief=""))
 
     def _finish(self, key: str, seconds: float) -> None:
         """With the last epoch's numbers in a log."""
+        self._forget([key])
         name, took = f"[{self.state.phases}] {self.state.describe(key)}", duration(seconds)
         report, epochs, far = self.state.latest.get(key), self.state.epochs(key), self._far()
         last = [] if report is None else [describe_epoch(report, epochs)]
@@ -126,6 +147,10 @@ class Progress:
         fields = {**self.state.named(key), **fields, "seconds": seconds, **far[1]}
         self._log.write(Line(text, "finished", fields, brief=f"{name} · {took}"))
 
+    def _forget(self, keys: Iterable[str]) -> None:
+        """What no line is to be about any more."""
+        self._untold = {key: report for key, report in self._untold.items() if key not in keys}
+
     def _far(self) -> tuple[list[str], dict[str, Any]]:
         """How far the run is, in words and for programs."""
         share, left = self.state.share, self.state.seconds_left
@@ -133,15 +158,6 @@ class Progress:
         if left is not None and share < 1:
             words.append(f"{duration(left)} left")
         return words, {"share_done": share, "seconds_left": left}
-
-    def _is_time(self, key: str) -> bool:
-        """Whether a phase's epoch gets a line of the log."""
-        now = time.monotonic()
-        pace = 0.0 if self._log.verbose else PACE * max(1, len(self.state.at_work))
-        if now - self._said.get(key, -pace) < pace:
-            return False
-        self._said[key] = now
-        return True
 
     def _wait(self, holder: str) -> None:
         """Say for whom; a line stays where that takes long, and another one each time as long again."""
