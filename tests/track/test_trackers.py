@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from watched import finish
+from watched import at_epoch_zero, finish
 
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
@@ -155,6 +155,20 @@ def test_mlflow_has_runs_phases_and_files(
     mine.attach(["report"], "runs")
     (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
     assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    address, kept = f"sqlite:///{tmp_path}/mlflow.db", Store(tmp_path / "runs")
+    with at_epoch_zero(kept, tmp_path):
+        sent(kept, f"mlflow:{address}")
+    finish(kept, tmp_path)
+    assert sent(kept, f"mlflow:{address}")[:2] == (2, 2)
+    client = mlflow.MlflowClient(address)
+    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
+    names = {run.info.run_name for run in runs if "offramp.node" in run.data.tags}
+    assert names == {"backbone", "exit 1", "exit 2", "exit 3"}
 
 
 def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

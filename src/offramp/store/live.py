@@ -18,10 +18,10 @@ _SEED = re.compile(r"-s(\d+)-[0-9a-f]{8}$")
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """A phase of a trial. name: empty where it was not begun, or saved nothing yet.  epoch: of `epochs`,
-    None where that is not known.  history: columns COLUMNS, as `Archive.node_history` gives them, up to
-    the last checkpoint.  holder: who trains it, in words, where that is known.  failed: why it failed
-    when it was last trained, where nobody trains it now."""
+    """A phase of a trial. name: empty where an earlier offramp planned it, and nothing was saved yet.
+    epoch: of `epochs`, None where that is not known.  history: columns COLUMNS, as
+    `Archive.node_history` gives them, up to the last checkpoint.  holder: who trains it, in words, where
+    that is known.  failed: why it failed when it was last trained, where nobody trains it now."""
 
     key: str
     name: str = ""
@@ -115,7 +115,9 @@ class Reader:
                     manifest = self._manifest(trial)
                     names = {phase.node: phase.name for phase in manifest.phases}
                 else:
-                    manifest, names = None, dict.fromkeys(self.archive.planned(trial), "")
+                    manifest, plan = None, self.archive.planned(trial)
+                    known = {phase.node: phase.name for phase in plan.phases}
+                    names = {key: known.get(key, "") for key in plan.nodes}
                 phases = tuple(self._phase(key, name, found, failures) for key, name in names.items())
             except Damaged:
                 continue
@@ -137,18 +139,19 @@ class Reader:
                 name = name or record.labels.phase
                 self._phases[key] = Phase(key, name, epochs, epochs, True, history[COLUMNS])
                 return self._phases[key]
-            phase = _under_way(key, self.archive.checkpoint_note(key), self.archive)
+            phase = _under_way(key, name, self.archive.checkpoint_note(key), self.archive)
             reason = failures.get(key) if phase.holder is None else None
             found[key] = replace(phase, failed=reason)
         return found[key]
 
 
-def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> Phase:
+def _under_way(key: str, name: str, note: Mapping[str, Any], archive: Archive) -> Phase:
     holder = archive.files.holder(key)
     try:
         history = pd.DataFrame(note.get("rows", []), columns=COLUMNS)
         epoch, epochs = int(note.get("epoch", 0)), note.get("epochs")
     except (ValueError, TypeError):  # an altered one
-        return Phase(key, holder=holder)
+        return Phase(key, name, holder=holder)
     known = epochs if isinstance(epochs, int) else None
-    return Phase(key, str(note.get("phase", "")), epoch, known, history=history, holder=holder)
+    name = name or str(note.get("phase", ""))
+    return Phase(key, name, epoch, known, history=history, holder=holder)

@@ -86,6 +86,14 @@ class PhaseKey(Record):
     node: str
 
 
+class Planned(Record):
+    """What is said of a trial before it is finished. nodes: keys of those that it needs.  phases: as in
+    its `Manifest`; none where an earlier offramp wrote it."""
+
+    nodes: Many[str]
+    phases: Many[PhaseKey] = ()
+
+
 class PartSource(Record):
     """Where a part's weights come from: the node that trained them, or a draw."""
 

@@ -59,15 +59,23 @@ class Server:
                 self.client.log_artifact(run, str(file))
         self.client.set_terminated(run)
 
-    def run(self, tags: Mapping[str, str]) -> Run:
-        """The run with these tags, which is made where there is none."""
+    def find(self, tags: Mapping[str, str]) -> Run | None:
+        """The run with these tags, whatever its name."""
         asked = " and ".join(f"tags.`{k}` = {_quoted(v)}" for k, v in tags.items() if k != NAME)
         try:
             found = self.client.search_runs([self.experiment], asked, max_results=1)
-            made = found[0] if found else self.client.create_run(self.experiment, tags=dict(tags))
         except MlflowException as error:
             raise OfframpError(f"MLflow refuses: {_first(error)}") from None
-        return made
+        return found[0] if found else None
+
+    def run(self, tags: Mapping[str, str]) -> Run:
+        """The run with these tags, which is made where there is none."""
+        if (found := self.find(tags)) is not None:
+            return found
+        try:
+            return self.client.create_run(self.experiment, tags=dict(tags))
+        except MlflowException as error:
+            raise OfframpError(f"MLflow refuses: {_first(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,12 @@ class Trial:
         return bool(self.run.info.status == "FINISHED")
 
     def sent(self, phase: Phase) -> int:
-        return int(self._phase(phase).data.tags.get(EPOCH, 0))
+        run = self.server.find(self._tags(phase))
+        return 0 if run is None else int(run.data.tags.get(EPOCH, 0))
 
     def send(self, phase: Phase, steps: Steps) -> None:
-        run = self._phase(phase).info.run_id
+        # Made with the first numbers: until then a phase that an earlier offramp planned has no name.
+        run = self.server.run(self._tags(phase)).info.run_id
         points = [(name, value, epoch) for epoch, all_ in steps.items() for name, value in all_.items()]
         self._log(run, points)
         self._log(self.run.info.run_id, [(f"{phase.title}/{n}", v, e) for n, v, e in points])
@@ -95,8 +105,8 @@ class Trial:
         self._log(self.run.info.run_id, [(name, value, 0) for name, value in results.items()])
         self.server.client.set_terminated(self.run.info.run_id)
 
-    def _phase(self, phase: Phase) -> Run:
-        return self.server.run({PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title})
+    def _tags(self, phase: Phase) -> dict[str, str]:
+        return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
 
     def _log(self, run: str, points: list[tuple[str, float, int]]) -> None:
         now = int(1000 * time.time())

@@ -132,6 +132,11 @@ def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
             )
 
 
+def known(trial: Trial) -> dict[str, Any]:
+    """What a trial's manifest will say, as far as it is known before any phase is trained."""
+    return {"phases": [{"name": node.name, "node": node.key} for node in trial.resolved.nodes]}
+
+
 def _manifest(
     plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, stored.Metrics]
 ) -> stored.Manifest:
