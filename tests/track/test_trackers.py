@@ -118,7 +118,11 @@ def serving(folder: Path) -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of its database
 def test_mlflow_has_runs_phases_and_files(
-    store: Store, tmp_path: Path, mlflow: str, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    tmp_path: Path,
+    mlflow: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from mlflow import MlflowClient
 
@@ -155,6 +159,7 @@ def test_mlflow_has_runs_phases_and_files(
     mine.attach(["report"], "runs")
     (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
     assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
+    assert capsys.readouterr().out == "", "standard output is the command's"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -169,6 +174,18 @@ def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(tmp_path:
     runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
     names = {run.info.run_name for run in runs if "offramp.node" in run.data.tags}
     assert names == {"backbone", "exit 1", "exit 2", "exit 3"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_mlflow_prints_nothing(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = pytest.importorskip("mlflow.tracking._tracking_service.client")
+    monkeypatch.setattr(client, "RestStore", object)  # of a server's runs it prints links
+    monkeypatch.setattr(client, "get_workspace_url", lambda: "http://127.0.0.1")
+    sent(store, f"mlflow:sqlite:///{tmp_path}/mlflow.db")
+    assert capsys.readouterr().out == ""
+    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
 
 
 def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from offramp.track.send import Steps
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
 BATCH = 1000  # metrics that the API takes at once
+SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 _REFUSED = re.compile(r"[^\w\-./ ]")  # in names of metrics
 
 
@@ -57,7 +60,11 @@ class Server:
                 self.client.log_artifacts(run, str(file), file.name)
             else:
                 self.client.log_artifact(run, str(file))
-        self.client.set_terminated(run)
+        self.end(run)
+
+    def end(self, run: str) -> None:
+        with _silent():
+            self.client.set_terminated(run)
 
     def find(self, tags: Mapping[str, str]) -> Run | None:
         """The run with these tags, whatever its name."""
@@ -99,11 +106,11 @@ class Trial:
         self._log(self.run.info.run_id, [(f"{phase.title}/{n}", v, e) for n, v, e in points])
         self.server.client.set_tag(run, EPOCH, str(max(steps)))
         if phase.finished:
-            self.server.client.set_terminated(run)
+            self.server.end(run)
 
     def close(self, results: Mapping[str, float]) -> None:
         self._log(self.run.info.run_id, [(name, value, 0) for name, value in results.items()])
-        self.server.client.set_terminated(self.run.info.run_id)
+        self.server.end(self.run.info.run_id)
 
     def _tags(self, phase: Phase) -> dict[str, str]:
         return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
@@ -117,6 +124,20 @@ class Trial:
         ]
         for first in range(0, len(metrics), BATCH):
             self.server.client.log_batch(run, metrics=metrics[first : first + BATCH])
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """While MLflow prints no links where a run ends: standard output is the command's."""
+    before = os.environ.get(SILENT)
+    os.environ[SILENT] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SILENT]
+        else:
+            os.environ[SILENT] = before
 
 
 def _quoted(text: str) -> str:
