@@ -177,6 +177,21 @@ def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(tmp_path:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_mlflow_has_the_times_of_training(store: Store, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    address, here = f"sqlite:///{tmp_path}/mlflow.db", time.time()
+    time.sleep(1.1)  # the store has whole seconds
+    sent(store, f"mlflow:{address}")
+    client = mlflow.MlflowClient(address)
+    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
+    assert len(runs) == 2 + 1 + 4
+    for run in runs:
+        assert run.info.start_time < 1000 * here, run.info.run_name
+        if run.info.status == "FINISHED":
+            assert run.info.start_time <= run.info.end_time < 1000 * here
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_prints_nothing(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

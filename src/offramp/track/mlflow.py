@@ -11,15 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from offramp.errors import OfframpError
-from offramp.store.live import Phase
-from offramp.track.send import Steps
+from offramp.store.live import Course, Phase
+from offramp.track.send import Steps, settings
 
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
@@ -47,11 +46,12 @@ class Server:
     client: MlflowClient
     experiment: str
 
-    def open(self, trial: str, settings: Mapping[str, Any]) -> Trial:
-        run = self.run({TRIAL: trial, NAME: trial})
-        new = {k: v for k, v in settings.items() if k not in run.data.params and v is not None}
+    def open(self, course: Course) -> Trial:
+        run = self.run({TRIAL: course.trial, NAME: course.trial}, course.began)
+        known = settings(course).items()
+        new = {k: v for k, v in known if k not in run.data.params and v is not None}
         self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
-        return Trial(self, run, trial)
+        return Trial(self, run, course.ended)
 
     def attach(self, files: Iterable[str], store: str) -> None:
         run = self.run({FILES: store, NAME: f"files of {store}"}).info.run_id
@@ -62,9 +62,9 @@ class Server:
                 self.client.log_artifact(run, str(file))
         self.end(run)
 
-    def end(self, run: str) -> None:
+    def end(self, run: str, ended: float | None = None) -> None:
         with _silent():
-            self.client.set_terminated(run)
+            self.client.set_terminated(run, end_time=_milliseconds(ended))
 
     def find(self, tags: Mapping[str, str]) -> Run | None:
         """The run with these tags, whatever its name."""
@@ -75,12 +75,12 @@ class Server:
             raise OfframpError(f"MLflow refuses: {_first(error)}") from None
         return found[0] if found else None
 
-    def run(self, tags: Mapping[str, str]) -> Run:
-        """The run with these tags, which is made where there is none."""
+    def run(self, tags: Mapping[str, str], began: float | None = None) -> Run:
+        """The run with these tags, which is made where there is none. began: by default now."""
         if (found := self.find(tags)) is not None:
             return found
         try:
-            return self.client.create_run(self.experiment, tags=dict(tags))
+            return self.client.create_run(self.experiment, _milliseconds(began), dict(tags))
         except MlflowException as error:
             raise OfframpError(f"MLflow refuses: {_first(error)}") from None
 
@@ -89,7 +89,7 @@ class Server:
 class Trial:
     server: Server
     run: Run
-    trial: str
+    ended: float | None
 
     def closed(self) -> bool:
         return bool(self.run.info.status == "FINISHED")
@@ -100,25 +100,29 @@ class Trial:
 
     def send(self, phase: Phase, steps: Steps) -> None:
         # Made with the first numbers: until then a phase that an earlier offramp planned has no name.
-        run = self.server.run(self._tags(phase)).info.run_id
+        began = phase.ended if phase.began is None else phase.began
+        run = self.server.run(self._tags(phase), began).info.run_id
         points = [(name, value, epoch) for epoch, all_ in steps.items() for name, value in all_.items()]
-        self._log(run, points)
-        self._log(self.run.info.run_id, [(f"{phase.title}/{n}", v, e) for n, v, e in points])
+        self._log(run, points, phase.ended)
+        points = [(f"{phase.title}/{name}", value, epoch) for name, value, epoch in points]
+        self._log(self.run.info.run_id, points, phase.ended)
         self.server.client.set_tag(run, EPOCH, str(max(steps)))
         if phase.finished:
-            self.server.end(run)
+            self.server.end(run, phase.ended)
 
     def close(self, results: Mapping[str, float]) -> None:
-        self._log(self.run.info.run_id, [(name, value, 0) for name, value in results.items()])
-        self.server.end(self.run.info.run_id)
+        points = [(name, value, 0) for name, value in results.items()]
+        self._log(self.run.info.run_id, points, self.ended)
+        self.server.end(self.run.info.run_id, self.ended)
 
     def _tags(self, phase: Phase) -> dict[str, str]:
         return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
 
-    def _log(self, run: str, points: list[tuple[str, float, int]]) -> None:
-        now = int(1000 * time.time())
+    def _log(self, run: str, points: list[tuple[str, float, int]], when: float | None) -> None:
+        """when: by default now."""
+        at = _milliseconds(time.time() if when is None else when)
         metrics = [
-            Metric(_REFUSED.sub("_", name), value, now, step)
+            Metric(_REFUSED.sub("_", name), value, at, step)
             for name, value, step in points
             if math.isfinite(value)  # a database may refuse others
         ]
@@ -138,6 +142,10 @@ def _silent() -> Iterator[None]:
             del os.environ[SILENT]
         else:
             os.environ[SILENT] = before
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(1000 * seconds)
 
 
 def _quoted(text: str) -> str:

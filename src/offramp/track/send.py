@@ -31,8 +31,8 @@ class Tracked(Protocol):
 class Tracker(Protocol):
     """Where trials go. Raises OfframpError where it cannot be reached."""
 
-    def open(self, trial: str, settings: Mapping[str, Any]) -> Tracked:
-        """A trial, begun or continued. settings: by name, of plain values, as far as they are known."""
+    def open(self, course: Course) -> Tracked:
+        """A trial, begun or continued, with its `settings`."""
 
 
 @runtime_checkable
@@ -61,7 +61,7 @@ def send(courses: Iterable[Course], tracker: Tracker) -> Sent:
     whole = Sent()
     for course in courses:
         if any(phase.begun for phase in course.phases):
-            whole += _send(course, tracker.open(course.trial, settings(course)))
+            whole += _send(course, tracker.open(course))
     return whole
 
 
@@ -92,7 +92,7 @@ def steps_of(phase: Phase, after: int = 0) -> Steps:
 
 
 def settings(course: Course) -> dict[str, Any]:
-    """What a tracker filters by."""
+    """What a tracker filters by: plain values by name, as far as they are known."""
     known: dict[str, Any] = {"trial": course.trial, "seed": course.seed}
     if (manifest := course.manifest) is None:
         return known
