@@ -20,7 +20,7 @@ from watched import at_epoch_zero, finish
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
 from offramp.store.store import Store
-from offramp.track.send import Keeper, results, send, steps_of
+from offramp.track.send import Keeper, results, send, settings, steps_of
 from offramp.track.trackers import tracker
 
 pytest.importorskip("tensorboard")
@@ -37,7 +37,7 @@ def expected(store: Store) -> dict[str, dict[tuple[str, int], float]]:
         course.trial: {
             (f"{phase.title}/{name}", epoch): value
             for phase in course.phases
-            for epoch, numbers in steps_of(phase).items()
+            for epoch, numbers in steps_of(phase, course.plan.places).items()
             for name, value in numbers.items()
         }
         for course in Reader(store.archive).courses()
@@ -75,6 +75,26 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         assert {key: [pytest.approx(value)] for key, value in numbers.items()} == read
         told = results(store.read_trial(trial))
         assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
+
+
+def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
+    for course in Reader(store.archive).courses():
+        curves = {
+            name for p in course.phases for of in steps_of(p, course.plan.places).values() for name in of
+        }
+        exits = {name for name in curves if name.startswith("validation/accuracy/")}
+        assert exits and all(name.rpartition("/")[2].startswith("exit ") for name in exits)
+        if course.manifest is not None:
+            assert exits <= results(course.manifest).keys()
+
+
+def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> None:
+    _, before = Reader(store.archive).courses()
+    finish(store, tmp_path)
+    _, after = Reader(store.archive).courses()
+    assert before.manifest is None and after.manifest is not None
+    assert settings(before) == settings(after)
+    assert settings(before)["strategy"] == "two-stage" and settings(before)["recipe.epochs"] == 2
 
 
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])

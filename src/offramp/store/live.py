@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from offramp.store.archive import Archive, Damaged
-from offramp.store.manifest import Manifest
+from offramp.store.manifest import Manifest, Planned
 
 COLUMNS = ["epoch", "split", "exit", "metric", "value"]
 _SEED = re.compile(r"-s(\d+)-[0-9a-f]{8}$")
@@ -57,10 +57,11 @@ class Phase:
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """A trial, finished or not. manifest: of a finished one."""
+    """A trial, finished or not. plan: what is known of both.  manifest: of a finished one."""
 
     trial: str
     phases: tuple[Phase, ...]
+    plan: Planned
     manifest: Manifest | None = None
 
     @property
@@ -130,15 +131,14 @@ class Reader:
             try:
                 if trial in finished:
                     manifest = self._manifest(trial)
-                    names = {phase.node: phase.name for phase in manifest.phases}
+                    plan = manifest.planned
                 else:
                     manifest, plan = None, self.archive.planned(trial)
-                    known = {phase.node: phase.name for phase in plan.phases}
-                    names = {key: known.get(key, "") for key in plan.nodes}
+                names = dict.fromkeys(plan.nodes, "") | {p.node: p.name for p in plan.phases}
                 phases = tuple(self._phase(key, name, found, failures) for key, name in names.items())
             except Damaged:
                 continue
-            yield Course(trial, phases, manifest)
+            yield Course(trial, phases, plan, manifest)
 
     def _manifest(self, trial: str) -> Manifest:
         if trial not in self._manifests:

@@ -48,8 +48,7 @@ class Server:
 
     def open(self, course: Course) -> Trial:
         run = self.run({TRIAL: course.trial, NAME: course.trial}, course.began)
-        known = settings(course).items()
-        new = {k: v for k, v in known if k not in run.data.params and v is not None}
+        new = {k: v for k, v in settings(course).items() if k not in run.data.params}
         self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
         return Trial(self, run, course.ended)
 
