@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from offramp.track.send import Keeper, results, send, settings, steps_of
 from offramp.track.trackers import tracker
 
 pytest.importorskip("tensorboard")
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies.md"
 
 
 def sent(store: Store, address: str) -> tuple[int, int, int]:
@@ -106,6 +109,14 @@ def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     with serving(tmp_path) as address:
         yield address
+
+
+def test_the_documented_server_has_these_options() -> None:
+    """Those of `serving`, which one test starts."""
+    (line,) = re.findall(r"^    (mlflow server .*)$", STUDIES.read_text(), re.MULTILINE)
+    options = dict(zip(line.split()[2::2], line.split()[3::2], strict=True))
+    assert options.keys() == {"--backend-store-uri", "--host", "--port"}
+    assert f"mlflow:http://{options['--host']}:{options['--port']}" in STUDIES.read_text()
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class Trial:
 
     def _log(self, run: str, points: list[tuple[str, float, int]], when: float | None) -> None:
         """when: by default now."""
-        at = _milliseconds(time.time() if when is None else when)
+        at = int(1000 * (time.time() if when is None else when))
         metrics = [
             Metric(_REFUSED.sub("_", name), value, at, step)
             for name, value, step in points
