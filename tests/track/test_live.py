@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from watched import finish
+from watched import at_epoch_zero, finish
 
 from offramp.cli.commands.watch import shown
+from offramp.hashing import text, with_seal
 from offramp.store.live import COLUMNS, Reader
 from offramp.store.store import Store
 
@@ -42,6 +44,28 @@ def test_it_is_shown_in_eighty_columns(store: Store) -> None:
     assert "1 of 2 trials finished, 1 of 4 phases" in text
     assert "exit 1 of" in text and "1/2" in text and "nobody, saved" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_phase_has_its_name_before_its_first_checkpoint(tmp_path: Path) -> None:
+    kept = Store(tmp_path / "runs")
+    with at_epoch_zero(kept, tmp_path):
+        courses = list(Reader(kept.archive).courses())
+        phases = courses[-1].phases
+        assert [(p.title, p.epoch, p.begun) for p in phases[1:]] == [
+            (f"exit {k}", 0, True) for k in (1, 2, 3)
+        ]
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(shown("Store runs", courses))
+        assert "exit 1 of two-stage" in console.export_text()
+
+
+def test_a_plan_of_an_earlier_offramp_is_read(store: Store) -> None:
+    (path,) = store.root.glob("plans/*.json")  # type: ignore[union-attr]
+    said = json.loads(path.read_bytes())
+    path.write_bytes(text(with_seal({name: said[name] for name in ("name", "nodes")})))
+    _, two_stage = Reader(store.archive).courses()
+    assert [p.title for p in two_stage.phases[1:]] == ["exit 1", "exit 2", "exit 3"]
+    assert not [path for path, _ in store.unneeded() if path.parent.name == "nodes"]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"no checkpoint", b"\x08\0\0\0\0\0\0\0[1, 2]\n\n"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from watched import finish
+from watched import at_epoch_zero, finish
 
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
 from offramp.store.store import Store
-from offramp.track.send import Keeper, results, send, steps_of
+from offramp.track.send import Keeper, results, send, settings, steps_of
 from offramp.track.trackers import tracker
 
 pytest.importorskip("tensorboard")
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies.md"
 
 
 def sent(store: Store, address: str) -> tuple[int, int, int]:
@@ -37,7 +40,7 @@ def expected(store: Store) -> dict[str, dict[tuple[str, int], float]]:
         course.trial: {
             (f"{phase.title}/{name}", epoch): value
             for phase in course.phases
-            for epoch, numbers in steps_of(phase).items()
+            for epoch, numbers in steps_of(phase, course.plan.places).items()
             for name, value in numbers.items()
         }
         for course in Reader(store.archive).courses()
@@ -77,6 +80,26 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
 
 
+def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
+    for course in Reader(store.archive).courses():
+        curves = {
+            name for p in course.phases for of in steps_of(p, course.plan.places).values() for name in of
+        }
+        exits = {name for name in curves if name.startswith("validation/accuracy/")}
+        assert exits and all(name.rpartition("/")[2].startswith("exit ") for name in exits)
+        if course.manifest is not None:
+            assert exits <= results(course.manifest).keys()
+
+
+def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> None:
+    _, before = Reader(store.archive).courses()
+    finish(store, tmp_path)
+    _, after = Reader(store.archive).courses()
+    assert before.manifest is None and after.manifest is not None
+    assert settings(before) == settings(after)
+    assert settings(before)["strategy"] == "two-stage" and settings(before)["recipe.epochs"] == 2
+
+
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
 def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where MLflow keeps runs: a database of SQLite, or a server before one."""
@@ -86,6 +109,14 @@ def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     with serving(tmp_path) as address:
         yield address
+
+
+def test_the_documented_server_has_these_options() -> None:
+    """Those of `serving`, which one test starts."""
+    (line,) = re.findall(r"^    (mlflow server .*)$", STUDIES.read_text(), re.MULTILINE)
+    options = dict(zip(line.split()[2::2], line.split()[3::2], strict=True))
+    assert options.keys() == {"--backend-store-uri", "--host", "--port"}
+    assert f"mlflow:http://{options['--host']}:{options['--port']}" in STUDIES.read_text()
 
 
 @contextmanager
@@ -118,7 +149,11 @@ def serving(folder: Path) -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of its database
 def test_mlflow_has_runs_phases_and_files(
-    store: Store, tmp_path: Path, mlflow: str, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    tmp_path: Path,
+    mlflow: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from mlflow import MlflowClient
 
@@ -155,6 +190,48 @@ def test_mlflow_has_runs_phases_and_files(
     mine.attach(["report"], "runs")
     (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
     assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
+    assert capsys.readouterr().out == "", "standard output is the command's"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    address, kept = f"sqlite:///{tmp_path}/mlflow.db", Store(tmp_path / "runs")
+    with at_epoch_zero(kept, tmp_path):
+        sent(kept, f"mlflow:{address}")
+    finish(kept, tmp_path)
+    assert sent(kept, f"mlflow:{address}")[:2] == (2, 2)
+    client = mlflow.MlflowClient(address)
+    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
+    names = {run.info.run_name for run in runs if "offramp.node" in run.data.tags}
+    assert names == {"backbone", "exit 1", "exit 2", "exit 3"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_mlflow_has_the_times_of_training(store: Store, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    address, here = f"sqlite:///{tmp_path}/mlflow.db", time.time()
+    time.sleep(1.1)  # the store has whole seconds
+    sent(store, f"mlflow:{address}")
+    client = mlflow.MlflowClient(address)
+    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
+    assert len(runs) == 2 + 1 + 4
+    for run in runs:
+        assert run.info.start_time < 1000 * here, run.info.run_name
+        if run.info.status == "FINISHED":
+            assert run.info.start_time <= run.info.end_time < 1000 * here
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_mlflow_prints_nothing(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = pytest.importorskip("mlflow.tracking._tracking_service.client")
+    monkeypatch.setattr(client, "RestStore", object)  # of a server's runs it prints links
+    monkeypatch.setattr(client, "get_workspace_url", lambda: "http://127.0.0.1")
+    sent(store, f"mlflow:sqlite:///{tmp_path}/mlflow.db")
+    assert capsys.readouterr().out == ""
+    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
 
 
 def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from offramp.store.store import Store
-from offramp.study.run.events import Epoch
+from offramp.study.run.events import Began, Epoch
 from offramp.study.run.run import Conduct, run
 from support import CPU, tiny_plan, tiny_study
 
@@ -18,3 +20,13 @@ def finish(kept: Store, folder: Path, first_epoch: bool = False) -> None:
         if first_epoch and isinstance(event, Epoch):
             events.close()
             return
+
+
+@contextmanager
+def at_epoch_zero(kept: Store, folder: Path) -> Iterator[None]:
+    """While the heads of two-stage are at work and have saved nothing."""
+    plan = tiny_plan(tiny_study(["baseline", "two-stage"]))
+    with closing(run(plan, kept, Conduct(CPU, folder / "caches"))) as events:
+        while not isinstance(event := next(events), Began) or len(event.keys) < 3:
+            pass
+        yield

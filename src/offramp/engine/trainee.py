@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from time import time
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class Row:
 class Trainee:
     """Mutable on purpose: this is the state of a training run, and what a checkpoint holds.
 
-    epoch: finished epochs.  best: the trained parts at the lowest validation loss so far.
+    began: when, in seconds since 1970; None where a checkpoint does not say.  epoch: finished epochs.
+    best: the trained parts at the lowest validation loss so far.
     validation_losses: of the phase's own loss, one a finished epoch.  epoch_seconds: what each of those
     took, validation and waiting for images included.  frozen_macs: that were run for
     it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
@@ -72,6 +74,7 @@ class Trainee:
     average: dict[str, Tensor] = field(default_factory=dict)
     adapters: Adapters = field(default_factory=dict)
     anchors: Anchors = field(default_factory=dict)
+    began: float | None = field(default_factory=time)
 
     @property
     def steps(self) -> int:
@@ -317,6 +320,7 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "epoch": trainee.epoch,
         "seconds": trainee.seconds,
         "epoch_seconds": trainee.epoch_seconds,
+        "began": trainee.began,
         "frozen_macs": trainee.frozen_macs,
         "usage": asdict(trainee.usage),
         "rows": [[r.epoch, r.split, r.exit, r.metric, r.value] for r in trainee.rows],
@@ -365,6 +369,7 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.epoch = int(state["epoch"])
     trainee.seconds = dict(state["seconds"])
     trainee.epoch_seconds = list(state.get("epoch_seconds", []))
+    trainee.began = state.get("began")
     trainee.frozen_macs = float(state.get("frozen_macs", 0))
     trainee.usage = Usage(**state.get("usage", {}))
     trainee.resumed = True

@@ -17,7 +17,7 @@ from offramp import arrays
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.filesystem import FileSystem, file_system
-from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
+from offramp.store.manifest import Cost, Manifest, NodeRecord, Planned, SeedLog
 from offramp.store.place import Place, place
 from offramp.store.sealed import Damaged, Kind
 
@@ -202,12 +202,11 @@ class Archive:
 
     # What is under way
 
-    def planned(self, trial: str) -> list[str]:
-        """The nodes that an unfinished trial needs. Raises Damaged: what an altered plan does not name
-        would be collected."""
-        plan = sealed.read_alone(self.files, "plans", checked(trial), ABANDON)
-        nodes: list[str] = plan["nodes"]
-        return nodes
+    def planned(self, trial: str) -> Planned:
+        """What an unfinished trial needs. Raises Damaged: what an altered plan does not name would be
+        collected."""
+        said = sealed.read_alone(self.files, "plans", checked(trial), ABANDON)
+        return manifest.read(Planned, said, self.files.path("plans", f"{trial}.json"), ABANDON)
 
     def failures(self) -> dict[str, str]:
         """Why phases failed when they were last trained, by key. What is damaged is left out: the next

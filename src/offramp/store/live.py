@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
 from offramp.store.archive import Archive, Damaged
-from offramp.store.manifest import Manifest
+from offramp.store.manifest import Manifest, Planned
 
 COLUMNS = ["epoch", "split", "exit", "metric", "value"]
 _SEED = re.compile(r"-s(\d+)-[0-9a-f]{8}$")
@@ -18,10 +20,11 @@ _SEED = re.compile(r"-s(\d+)-[0-9a-f]{8}$")
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """A phase of a trial. name: empty where it was not begun, or saved nothing yet.  epoch: of `epochs`,
-    None where that is not known.  history: columns COLUMNS, as `Archive.node_history` gives them, up to
-    the last checkpoint.  holder: who trains it, in words, where that is known.  failed: why it failed
-    when it was last trained, where nobody trains it now."""
+    """A phase of a trial. name: empty where an earlier offramp planned it, and nothing was saved yet.
+    epoch: of `epochs`, None where that is not known.  history: columns COLUMNS, as
+    `Archive.node_history` gives them, up to the last checkpoint.  holder: who trains it, in words, where
+    that is known.  failed: why it failed when it was last trained, where nobody trains it now.  began,
+    ended: in seconds since 1970, where that is known; earlier offramps kept no beginning."""
 
     key: str
     name: str = ""
@@ -31,6 +34,8 @@ class Phase:
     history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     holder: str | None = None
     failed: str | None = None
+    began: float | None = None
+    ended: float | None = None
 
     @property
     def title(self) -> str:
@@ -52,10 +57,11 @@ class Phase:
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """A trial, finished or not. manifest: of a finished one."""
+    """A trial, finished or not. plan: what is known of both.  manifest: of a finished one."""
 
     trial: str
     phases: tuple[Phase, ...]
+    plan: Planned
     manifest: Manifest | None = None
 
     @property
@@ -69,6 +75,18 @@ class Course:
             return self.manifest.seed
         found = _SEED.search(self.trial)
         return int(found[1]) if found else None
+
+    @property
+    def began(self) -> float | None:
+        """When the first of its phases was begun, or finished where no more is known, in seconds since
+        1970."""
+        times = (time for phase in self.phases for time in (phase.began, phase.ended))
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def ended(self) -> float | None:
+        """When it was finished."""
+        return None if self.manifest is None else _seconds(self.manifest.provenance.get("finished"))
 
     @property
     def failed(self) -> str | None:
@@ -113,13 +131,14 @@ class Reader:
             try:
                 if trial in finished:
                     manifest = self._manifest(trial)
-                    names = {phase.node: phase.name for phase in manifest.phases}
+                    plan = manifest.planned
                 else:
-                    manifest, names = None, dict.fromkeys(self.archive.planned(trial), "")
+                    manifest, plan = None, self.archive.planned(trial)
+                names = dict.fromkeys(plan.nodes, "") | {p.node: p.name for p in plan.phases}
                 phases = tuple(self._phase(key, name, found, failures) for key, name in names.items())
             except Damaged:
                 continue
-            yield Course(trial, phases, manifest)
+            yield Course(trial, phases, plan, manifest)
 
     def _manifest(self, trial: str) -> Manifest:
         if trial not in self._manifests:
@@ -135,20 +154,33 @@ class Reader:
                 record = self.archive.read_node(key)
                 epochs, history = record.summary.epochs, self.archive.node_history(key)
                 name = name or record.labels.phase
-                self._phases[key] = Phase(key, name, epochs, epochs, True, history[COLUMNS])
+                times = [_seconds(record.provenance.get(name)) for name in ("began", "finished")]
+                phase = Phase(key, name, epochs, epochs, True, history[COLUMNS])
+                self._phases[key] = replace(phase, began=times[0], ended=times[1])
                 return self._phases[key]
-            phase = _under_way(key, self.archive.checkpoint_note(key), self.archive)
+            phase = _under_way(key, name, self.archive.checkpoint_note(key), self.archive)
             reason = failures.get(key) if phase.holder is None else None
             found[key] = replace(phase, failed=reason)
         return found[key]
 
 
-def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> Phase:
+def _under_way(key: str, name: str, note: Mapping[str, Any], archive: Archive) -> Phase:
     holder = archive.files.holder(key)
     try:
         history = pd.DataFrame(note.get("rows", []), columns=COLUMNS)
         epoch, epochs = int(note.get("epoch", 0)), note.get("epochs")
     except (ValueError, TypeError):  # an altered one
-        return Phase(key, holder=holder)
+        return Phase(key, name, holder=holder)
     known = epochs if isinstance(epochs, int) else None
-    return Phase(key, str(note.get("phase", "")), epoch, known, history=history, holder=holder)
+    name = name or str(note.get("phase", ""))
+    began = note.get("began")
+    began = began if isinstance(began, float) and math.isfinite(began) else None
+    return Phase(key, name, epoch, known, history=history, holder=holder, began=began)
+
+
+def _seconds(text: object) -> float | None:
+    """Since 1970, of a time as provenance has it; None for what is none."""
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return None

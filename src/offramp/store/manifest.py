@@ -212,6 +212,21 @@ class NumericsRecord(Record):
     ranks: int = 1
 
 
+class Planned(Record):
+    """What is known of a trial before it is finished. nodes: keys of those that it needs.  backbone,
+    data: their labels.  All others are as in its `Manifest`; an earlier offramp wrote nodes alone."""
+
+    nodes: Many[str]
+    phases: Many[PhaseKey] = ()
+    strategy: Name | None = None
+    options: dict[str, Any] = {}
+    study: Name | None = None
+    places: Many[Name] = ()
+    backbone: Name | None = None
+    data: Name | None = None
+    recipe: RecipeRecord | None = None
+
+
 class SearchRecord(Record):
     """How a trial's settings were found, on validation. over: where each was looked for, by its key.
     trials: how many were tried.  per: `strategy` where each strategy has its own.  found: of this
@@ -321,6 +336,21 @@ class Manifest(Record):
     def keys(self) -> tuple[str, ...]:
         """The nodes that it reads, in order."""
         return tuple(phase.node for phase in self.phases)
+
+    @property
+    def planned(self) -> Planned:
+        """What was known of it before."""
+        return Planned(
+            nodes=self.keys,
+            phases=self.phases,
+            strategy=self.strategy,
+            options=self.options,
+            study=self.study,
+            places=self.places,
+            backbone=self.network.backbone,
+            data=self.data.label,
+            recipe=self.recipe,
+        )
 
     @property
     def normalized(self) -> bool:

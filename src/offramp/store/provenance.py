@@ -17,18 +17,24 @@ from offramp.escape import printable
 from offramp.store.archive import LIBRARIES
 
 
-def provenance(device: torch.device) -> dict[str, str | int | None]:
+def provenance(device: torch.device, began: float | None = None) -> dict[str, str | int | None]:
     """Library versions, the machine's name, its device and cores, time (UTC) and the git revision of the
-    working folder."""
+    working folder. began: when it was begun, where that is known, in seconds since 1970."""
+    begun = {} if began is None else {"began": _time(datetime.fromtimestamp(began, UTC))}
     return {
         **_versions(),
         "python": platform.python_version(),
         "machine": printable(socket.gethostname()),
         "device": devices.name(device),
         "cores": os.cpu_count(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **begun,
+        "finished": _time(datetime.now(UTC)),
         "git": _revision(),
     }
+
+
+def _time(when: datetime) -> str:
+    return when.isoformat(timespec="seconds")
 
 
 @functools.cache

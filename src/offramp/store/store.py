@@ -4,7 +4,7 @@
     <root>/nodes/<key>/    a finished phase: node.json history.parquet cost.json weights.safetensors
     <root>/trials/<id>/    a finished trial: trial.json logits.npz
     <root>/seeds/<id>.json how seeds were added to a study until it was decided, sealed
-    <root>/plans/<id>.json the nodes that an unfinished trial will need, sealed
+    <root>/plans/<id>.json the nodes that an unfinished trial will need, and their names, sealed
     <root>/work/<key>/     checkpoint.safetensors of a phase under way
     <root>/failures/<key>.json why a phase failed when it was last trained, sealed
     <root>/locks/          who is at work
@@ -21,6 +21,7 @@ import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -154,9 +155,12 @@ class Store:
 
     # Trials
 
-    def plan_trial(self, trial: str, nodes: Iterable[str]) -> None:
-        """Say which nodes a trial will need, so that they are kept if the run is cut short."""
-        plan = sealed.with_seal({"name": trial, "nodes": [checked(key) for key in nodes]})
+    def plan_trial(
+        self, trial: str, nodes: Iterable[str], known: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Say which nodes a trial will need, so that they are kept if the run is cut short. known: what
+        else a `Planned` says of it, for those who watch."""
+        plan = sealed.with_seal({**known, "name": trial, "nodes": [checked(key) for key in nodes]})
         self._files.path(*_plan(trial))
         self._begin()
         with self._files.gate():
@@ -294,8 +298,9 @@ class Store:
     def _needed(self, plans: list[str]) -> set[str]:
         """Nodes that trials and plans name, and nodes that those started from."""
         present = set(self.nodes())
-        roots = [self.read_trial(trial).as_json() for trial in self.trials()]
-        waiting = set(_strings([*roots, *map(self.archive.planned, plans)])) & present
+        roots: list[Any] = [self.read_trial(trial).as_json() for trial in self.trials()]
+        roots += [list(self.archive.planned(trial).nodes) for trial in plans]
+        waiting = set(_strings(roots)) & present
         needed: set[str] = set()
         while waiting:
             key = waiting.pop()

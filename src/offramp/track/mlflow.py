@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from offramp.errors import OfframpError
-from offramp.store.live import Phase
-from offramp.track.send import Steps
+from offramp.store.live import Course, Phase
+from offramp.track.send import Steps, settings
 
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
 BATCH = 1000  # metrics that the API takes at once
+SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 _REFUSED = re.compile(r"[^\w\-./ ]")  # in names of metrics
 
 
@@ -44,11 +46,11 @@ class Server:
     client: MlflowClient
     experiment: str
 
-    def open(self, trial: str, settings: Mapping[str, Any]) -> Trial:
-        run = self.run({TRIAL: trial, NAME: trial})
-        new = {k: v for k, v in settings.items() if k not in run.data.params and v is not None}
+    def open(self, course: Course) -> Trial:
+        run = self.run({TRIAL: course.trial, NAME: course.trial}, course.began)
+        new = {k: v for k, v in settings(course).items() if k not in run.data.params}
         self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
-        return Trial(self, run, trial)
+        return Trial(self, run, course.ended)
 
     def attach(self, files: Iterable[str], store: str) -> None:
         run = self.run({FILES: store, NAME: f"files of {store}"}).info.run_id
@@ -57,56 +59,92 @@ class Server:
                 self.client.log_artifacts(run, str(file), file.name)
             else:
                 self.client.log_artifact(run, str(file))
-        self.client.set_terminated(run)
+        self.end(run)
 
-    def run(self, tags: Mapping[str, str]) -> Run:
-        """The run with these tags, which is made where there is none."""
+    def end(self, run: str, ended: float | None = None) -> None:
+        with _silent():
+            self.client.set_terminated(run, end_time=_milliseconds(ended))
+
+    def find(self, tags: Mapping[str, str]) -> Run | None:
+        """The run with these tags, whatever its name."""
         asked = " and ".join(f"tags.`{k}` = {_quoted(v)}" for k, v in tags.items() if k != NAME)
         try:
             found = self.client.search_runs([self.experiment], asked, max_results=1)
-            made = found[0] if found else self.client.create_run(self.experiment, tags=dict(tags))
         except MlflowException as error:
             raise OfframpError(f"MLflow refuses: {_first(error)}") from None
-        return made
+        return found[0] if found else None
+
+    def run(self, tags: Mapping[str, str], began: float | None = None) -> Run:
+        """The run with these tags, which is made where there is none. began: by default now."""
+        if (found := self.find(tags)) is not None:
+            return found
+        try:
+            return self.client.create_run(self.experiment, _milliseconds(began), dict(tags))
+        except MlflowException as error:
+            raise OfframpError(f"MLflow refuses: {_first(error)}") from None
 
 
 @dataclass(frozen=True)
 class Trial:
     server: Server
     run: Run
-    trial: str
+    ended: float | None
 
     def closed(self) -> bool:
         return bool(self.run.info.status == "FINISHED")
 
     def sent(self, phase: Phase) -> int:
-        return int(self._phase(phase).data.tags.get(EPOCH, 0))
+        run = self.server.find(self._tags(phase))
+        return 0 if run is None else int(run.data.tags.get(EPOCH, 0))
 
     def send(self, phase: Phase, steps: Steps) -> None:
-        run = self._phase(phase).info.run_id
+        # Made with the first numbers: until then a phase that an earlier offramp planned has no name.
+        began = phase.ended if phase.began is None else phase.began
+        run = self.server.run(self._tags(phase), began).info.run_id
         points = [(name, value, epoch) for epoch, all_ in steps.items() for name, value in all_.items()]
-        self._log(run, points)
-        self._log(self.run.info.run_id, [(f"{phase.title}/{n}", v, e) for n, v, e in points])
+        self._log(run, points, phase.ended)
+        points = [(f"{phase.title}/{name}", value, epoch) for name, value, epoch in points]
+        self._log(self.run.info.run_id, points, phase.ended)
         self.server.client.set_tag(run, EPOCH, str(max(steps)))
         if phase.finished:
-            self.server.client.set_terminated(run)
+            self.server.end(run, phase.ended)
 
     def close(self, results: Mapping[str, float]) -> None:
-        self._log(self.run.info.run_id, [(name, value, 0) for name, value in results.items()])
-        self.server.client.set_terminated(self.run.info.run_id)
+        points = [(name, value, 0) for name, value in results.items()]
+        self._log(self.run.info.run_id, points, self.ended)
+        self.server.end(self.run.info.run_id, self.ended)
 
-    def _phase(self, phase: Phase) -> Run:
-        return self.server.run({PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title})
+    def _tags(self, phase: Phase) -> dict[str, str]:
+        return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
 
-    def _log(self, run: str, points: list[tuple[str, float, int]]) -> None:
-        now = int(1000 * time.time())
+    def _log(self, run: str, points: list[tuple[str, float, int]], when: float | None) -> None:
+        """when: by default now."""
+        at = int(1000 * (time.time() if when is None else when))
         metrics = [
-            Metric(_REFUSED.sub("_", name), value, now, step)
+            Metric(_REFUSED.sub("_", name), value, at, step)
             for name, value, step in points
             if math.isfinite(value)  # a database may refuse others
         ]
         for first in range(0, len(metrics), BATCH):
             self.server.client.log_batch(run, metrics=metrics[first : first + BATCH])
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """While MLflow prints no links where a run ends: standard output is the command's."""
+    before = os.environ.get(SILENT)
+    os.environ[SILENT] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SILENT]
+        else:
+            os.environ[SILENT] = before
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(1000 * seconds)
 
 
 def _quoted(text: str) -> str:

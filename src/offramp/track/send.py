@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from offramp.store.live import Course, Phase
 from offramp.store.manifest import Manifest
 
 Steps = Mapping[int, Mapping[str, float]]
-"""Numbers by epoch of a phase, from 1, and by name, such as `validation/accuracy/layer1`."""
+"""Numbers by epoch of a phase, from 1, and by name, such as `validation/accuracy/exit 1`."""
 
 
 class Tracked(Protocol):
@@ -31,8 +31,8 @@ class Tracked(Protocol):
 class Tracker(Protocol):
     """Where trials go. Raises OfframpError where it cannot be reached."""
 
-    def open(self, trial: str, settings: Mapping[str, Any]) -> Tracked:
-        """A trial, begun or continued. settings: by name, of plain values, as far as they are known."""
+    def open(self, course: Course) -> Tracked:
+        """A trial, begun or continued, with its `settings`."""
 
 
 @runtime_checkable
@@ -61,7 +61,7 @@ def send(courses: Iterable[Course], tracker: Tracker) -> Sent:
     whole = Sent()
     for course in courses:
         if any(phase.begun for phase in course.phases):
-            whole += _send(course, tracker.open(course.trial, settings(course)))
+            whole += _send(course, tracker.open(course))
     return whole
 
 
@@ -70,7 +70,7 @@ def _send(course: Course, tracked: Tracked) -> Sent:
         return Sent(1, 1)
     points = 0
     for phase in course.phases:
-        steps = steps_of(phase, tracked.sent(phase))
+        steps = steps_of(phase, course.plan.places, tracked.sent(phase))
         if steps:
             tracked.send(phase, steps)
             points += sum(map(len, steps.values()))
@@ -80,33 +80,34 @@ def _send(course: Course, tracked: Tracked) -> Sent:
     return Sent(1, 1, points)
 
 
-def steps_of(phase: Phase, after: int = 0) -> Steps:
-    """The numbers of the epochs behind `after`."""
+def steps_of(phase: Phase, places: Sequence[str], after: int = 0) -> Steps:
+    """The numbers of the epochs behind `after`. places: of the network's exits, in order."""
+    numbers = {place: f"exit {number}" for number, place in enumerate(places, start=1)}
     found: dict[int, dict[str, float]] = {}
     rows = phase.history[phase.history["epoch"] > after]
     columns = (rows[name] for name in ("epoch", "split", "exit", "metric", "value"))
     for epoch, split, exit, metric, value in zip(*columns, strict=True):
-        name = "/".join(str(part) for part in (split, metric, exit) if part != "")
+        parts = (split, metric, numbers.get(exit, exit))
+        name = "/".join(str(part) for part in parts if part != "")
         found.setdefault(int(epoch), {})[name] = float(value)
     return found
 
 
 def settings(course: Course) -> dict[str, Any]:
-    """What a tracker filters by."""
-    known: dict[str, Any] = {"trial": course.trial, "seed": course.seed}
-    if (manifest := course.manifest) is None:
-        return known
-    recipe = {f"recipe.{name}": value for name, value in manifest.recipe.as_json().items()}
-    options = {f"strategy.{name}": value for name, value in manifest.options.items()}
-    return {
-        **known,
-        "strategy": manifest.strategy,
-        "study": manifest.study,
-        "backbone": manifest.network.backbone,
-        "data": manifest.data.label,
-        **options,
-        **{k: v for k, v in recipe.items() if isinstance(v, (str, int, float, bool))},
+    """What a tracker filters by: plain values by name, as far as they are known."""
+    plan = course.plan
+    recipe = {} if plan.recipe is None else plan.recipe.as_json()
+    known = {
+        "trial": course.trial,
+        "seed": course.seed,
+        "strategy": plan.strategy,
+        "study": plan.study,
+        "backbone": plan.backbone,
+        "data": plan.data,
+        **{f"strategy.{name}": value for name, value in plan.options.items()},
+        **{f"recipe.{k}": v for k, v in recipe.items() if isinstance(v, (str, int, float, bool))},
     }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def results(manifest: Manifest) -> dict[str, float]:

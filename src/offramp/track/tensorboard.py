@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import OfframpError
-from offramp.store.live import Phase
+from offramp.store.live import Course, Phase
 from offramp.track.ledger import CLOSED, Ledger, ledger
-from offramp.track.send import Steps
+from offramp.track.send import Steps, settings
 
 
 def tensorboard(address: str) -> Board:
@@ -27,12 +26,13 @@ def tensorboard(address: str) -> Board:
 class Board:
     folder: Path
 
-    def open(self, trial: str, settings: Mapping[str, Any]) -> Events:
-        place = self.folder / trial
+    def open(self, course: Course) -> Events:
+        place = self.folder / course.trial
         events = Events(place, ledger(place / "offramp.json"))
         if not events.ledger.known:
             with events.writer() as writer:
-                writer.add_text("settings", "\n\n".join(f"{k}: {v}" for k, v in settings.items()))
+                lines = (f"{name}: {value}" for name, value in settings(course).items())
+                writer.add_text("settings", "\n\n".join(lines))
         return events
 
 

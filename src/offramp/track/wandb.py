@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from offramp.hashing import digest
-from offramp.store.live import Phase
+from offramp.store.live import Course, Phase
 from offramp.track.ledger import CLOSED, Ledger, ledger
-from offramp.track.send import Steps
+from offramp.track.send import Steps, settings
 
 LEDGERS = Path("offramp-track")  # what was sent, a file for each trial, where this runs
 
@@ -37,9 +37,9 @@ class Project:
     library: Any
     more: Mapping[str, Any]
 
-    def open(self, trial: str, settings: Mapping[str, Any]) -> Logged:
-        name = digest([self.name, dict(self.more), trial])[:16]
-        return Logged(self, trial, settings, ledger(LEDGERS / f"{self.kind}-{name}.json"))
+    def open(self, course: Course) -> Logged:
+        name = digest([self.name, dict(self.more), course.trial])[:16]
+        return Logged(self, course.trial, settings(course), ledger(LEDGERS / f"{self.kind}-{name}.json"))
 
     def log(self, trial: str, settings: Mapping[str, Any], lines: Iterable[Mapping[str, float]]) -> None:
         own = {"id": digest([trial])[:16]} if self.kind == "wandb" else {}

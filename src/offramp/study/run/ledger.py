@@ -47,7 +47,7 @@ class Ledger:
         checked; a damaged node is named and made anew."""
         for trial in self.plan.trials:
             if not self.store.has_trial(trial.id):
-                self.store.plan_trial(trial.id, trial.keys)
+                self.store.plan_trial(trial.id, trial.keys, trials.planned(self.plan, trial))
         for key in self.plan.nodes:
             if self.store.has_node(key, whole=False):
                 yield from self.check(key)

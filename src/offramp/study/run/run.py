@@ -333,7 +333,7 @@ class Run:
                 trains=tuple(str(part) for part in sorted(node.trained)),
                 strategies=tuple(self.plan.users[node.key]),
             ),
-            provenance=provenance(self.conduct.device),
+            provenance=provenance(self.conduct.device, trainee.began),
             summary=NodeSummary(
                 epochs=trainee.epoch,
                 best_epoch=trainee.best_epoch,

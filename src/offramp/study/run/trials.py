@@ -132,6 +132,30 @@ def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
             )
 
 
+def planned(plan: Plan, trial: Trial) -> dict[str, Any]:
+    """What a trial's manifest will say, as far as it is known before any phase is trained."""
+    study, data = plan.study, plan.data
+    return stored.Planned(
+        nodes=trial.keys,
+        phases=_phases(trial),
+        strategy=trial.label,
+        options=plain(trial.strategy.options),
+        study=study.name,
+        places=tuple(plan.net.places),
+        backbone=study.backbone.name,
+        data=data.name if data.augment is None else f"{data.name} ({data.augment})",
+        recipe=_recipe(study),
+    ).as_json()
+
+
+def _phases(trial: Trial) -> tuple[stored.PhaseKey, ...]:
+    return tuple(stored.PhaseKey(name=node.name, node=node.key) for node in trial.resolved.nodes)
+
+
+def _recipe(study: Study) -> stored.RecipeRecord:
+    return stored.RecipeRecord(**study.model_dump(mode="json", include={"recipe"})["recipe"])
+
+
 def _manifest(
     plan: Plan, trial: Trial, net: ExitNetwork, metrics: dict[str, stored.Metrics]
 ) -> stored.Manifest:
@@ -149,7 +173,7 @@ def _manifest(
         study=study.name,
         seed=trial.seed,
         asked=study.seeds,
-        phases=tuple(stored.PhaseKey(name=n.name, node=n.key) for n in trial.resolved.nodes),
+        phases=_phases(trial),
         marginal=tuple(trial.marginal),
         exits=tuple(exits),
         places=tuple(net.places),
@@ -174,7 +198,7 @@ def _manifest(
             provenance=stored.DataProvenance(**plain(data.provenance)),
             **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
         ),
-        recipe=stored.RecipeRecord(**study.model_dump(mode="json", include={"recipe"})["recipe"]),
+        recipe=_recipe(study),
         execution=stored.ExecutionRecord(**study.execution.model_dump(mode="json")),
         numerics=stored.NumericsRecord(**plain(plan.numerics)),
         provenance=provenance(next(net.parameters()).device),
