@@ -40,6 +40,14 @@ def test_every_page_has_a_place_in_the_contents(source: Path) -> None:
     assert below == {f"strategies/{name}" for name in STRATEGIES}
 
 
+def test_no_two_pages_have_one_title(source: Path) -> None:
+    """README is titled as the site is, and is its second page."""
+    texts = [assemble.FENCE.sub("", page.read_text()) for page in source.rglob("*.md")]
+    firsts = [re.findall(r"^# (.*)$", text, re.MULTILINE)[0] for text in texts]
+    assert len(set(firsts)) == len(firsts)
+    assert (source / "README.md").read_text().startswith("# Start\n\nAn **early-exit network**")
+
+
 def test_a_page_of_a_strategy_has_its_box_its_options_and_its_picture(source: Path) -> None:
     page = (source / "strategies" / "distillation.md").read_text()
     assert "1. train the teacher: the backbone with the final exit" in page

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 EXITS = 4  # of the pictures, the final one included
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/results.md")
-TITLES = {"benchmarks/results.md": "Benchmarks"}  # of pages that have none
+TITLES = {"benchmarks/results.md": "Benchmarks", "README.md": "Start"}  # that pages have here alone
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 INSTEAD = {"src/offramp/strategies": "strategies/index.md", "LICENSE": None}
@@ -53,9 +53,7 @@ def main(target: Path) -> None:
     for page in pages():
         place = target / page
         place.parent.mkdir(parents=True, exist_ok=True)
-        text = relinked(page, target)
-        titled = text if re.search(r"^# ", text, re.MULTILINE) else f"# {TITLES[str(page)]}\n\n{text}"
-        place.write_text(titled, encoding="utf-8")
+        place.write_text(titled(page, relinked(page, target)), encoding="utf-8")
     for name in ("conf.py", "docstrings.py", "index.md"):
         shutil.copy(HERE / name, target / name)
     (target / "_static").mkdir()
@@ -71,6 +69,13 @@ def pages() -> list[Path]:
     own = HERE.relative_to(ROOT)
     found = [path for path in docs if own not in path.parents and not _packed(path)]
     return [*map(Path, TOP), *found]
+
+
+def titled(page: Path, text: str) -> str:
+    """A page under its title of TITLES, or else its own."""
+    title = TITLES.get(page.as_posix())
+    own = re.compile(r"\A# .*\n+")
+    return text if title is None else f"# {title}\n\n{own.sub('', text)}"
 
 
 def _packed(page: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -203,6 +204,10 @@ def test_it_answers_as_predict_does(
     with served(tmp_path / "site") as (address, asked):
         show(browser, address, 768, "dark" if kind == "leaving" else "light")
         found = answers(browser, files)
+        said = browser.execute_script("return document.getElementById('said').textContent")
+        assert re.search(r"at exit \d(, the last|: \d+ % of the computation was not needed)\.$", said)
+        lefts = "return [...document.querySelectorAll('#path li')].map((i) => i.offsetLeft)"
+        assert len(set(browser.execute_script(lefts))) == 1
         assert browser.get_log("browser") == []
         assert axe(browser) == []
     assert len(set(told.exits.tolist())) > 1
@@ -264,3 +269,18 @@ def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> 
     refuses("holds other files", web.write, leaving, tmp_path / "site", dist, force=True)
     listed = json.loads((tmp_path / "site" / "bundle.json").read_text())
     assert [stage["exit"] for stage in listed["stages"]] == [1, 2, 3]
+    assert listed["title"] == "digits-cnn with early exits, on digits"
+
+
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        ({"name": "cifar10", "provenance": {"root": "x/files"}}, "cifar10"),
+        ({"name": "folder", "provenance": {"root": "pictures/photos"}}, "photos"),
+        ({"name": "table", "provenance": {"root": "."}}, "3 classes of images"),
+        ({"name": "folder", "provenance": {"root": "x/files", "url": "x"}}, "3 classes of images"),
+        ({"name": "folder"}, "3 classes of images"),
+    ],
+)
+def test_a_page_says_what_its_images_are(data: dict[str, Any], title: str) -> None:
+    assert web._data(data, 3) == title

@@ -20,7 +20,8 @@ def test_a_report_with_torch_out_of_reach(studied: Cli) -> None:
     last = answer.out.splitlines()[-1]
     assert last.startswith("Open report/index.html (")
     page = Path("report/index.html").read_text(encoding="utf-8")
-    assert "3 strategies · digits-cnn on digits · 2 seeds · 6 trials" in page
+    early = "2 strategies with early exits, baseline without"
+    assert f"{early} · digits-cnn on digits · 2 seeds · 6 trials" in page
     assert "Nothing: every strategy has every seed." in page
     for section in ("answer", "compute", "rq1", "rq2", "more", "claims", "how"):
         assert f'<section id="{section}"' in page

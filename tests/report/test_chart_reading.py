@@ -136,13 +136,12 @@ def test_lines_that_hide_each_other_are_named_in_the_chart() -> None:
     assert {" ".join(title["subtitle"]) for title in said} == {"one line: two-stage = distillation"}
 
 
-def test_marks_that_hide_each_other_are_named_in_the_chart() -> None:
+def test_marks_that_hide_each_other_are_named_in_the_caption() -> None:
     found = evidence([simple(label, seed) for label in ("joint", "two-stage") for seed in (1, 2)])
     (figure,) = compute.accuracy_compute(found.runs[0])
-    title = figure.spec["title"]
-    assert title["text"][0] == "exit 1, one mark: joint = two-stage"
+    assert "Marks that lie on one another: joint = two-stage (exit 1), " in figure.caption
     (other,) = compute.accuracy_compute(evidence([simple("joint", 1)]).runs[0])
-    assert "title" not in other.spec
+    assert "on one another" not in other.caption
 
 
 def parts(spec: Any) -> list[dict[str, Any]]:

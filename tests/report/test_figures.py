@@ -25,6 +25,7 @@ from offramp.infer.timing import WHOLE, Timing
 from offramp.report.colors import KNOWN, styles
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, compute, curves, draw, quality, reliability, times
+from offramp.report.figures.chart import color, marks, spec
 from offramp.report.figures.significance import edges, graphs, observations, ring, significance
 from offramp.report.figures.speed import speed_figure
 from offramp.report.model import Figure
@@ -144,8 +145,54 @@ def test_thresholds_trace_a_curve_from_the_first_exit_to_the_last() -> None:
 
 def test_the_front_holds_what_nothing_beats() -> None:
     values = [10.0, 30.0, 20.0, 25.0, 30.0, 40.0]
-    points = pd.DataFrame({"macs": [1.0, 2.0, 2.0, 3.0, 4.0, 5.0], "value": values})
-    assert compute.front(points)[["macs", "value"]].to_numpy().tolist() == [[1, 10], [2, 30], [5, 40]]
+    macs = [1.0, 2.0, 2.0, 3.0, 4.0, 5.0]
+    points = pd.DataFrame({"strategy": "a", "macs": macs, "value": values})
+    best = compute.envelope(points, points.head(0))
+    on = compute.on_front(points, best)
+    assert on[["macs", "value"]].to_numpy().tolist() == [[1, 10], [2, 30], [5, 40]]
+    curve = pd.DataFrame({"strategy": "a", "macs": [1.0, 4.0], "value": [20.0, 40.0]})
+    both = compute.envelope(points, curve)
+    on = compute.on_front(pd.concat([points, curve]), both)
+    assert on[["macs", "value"]].to_numpy().tolist() == [[1, 20], [2, 30], [4, 40]]  # 2: on the line
+
+
+def test_the_front_lies_below_no_curve_that_is_drawn(many: Evidence) -> None:
+    (figure,) = compute.accuracy_compute(many.runs[0])
+    (best,) = with_columns(dict(figure.spec), "macs", "value")
+    (curve,) = with_columns(dict(figure.spec), "strategy", "threshold", "at", "macs", "value")
+    at = np.linspace(np.log(curve["macs"].min()), np.log(curve["macs"].max()), 1000)
+    highest = np.interp(at, np.log(best["macs"]), best["value"])
+    for _, line in curve.groupby("strategy"):
+        drawn = np.interp(at, np.log(line["macs"]), line["value"], left=0, right=0)
+        assert (drawn <= highest + 0.1).all()  # data have four digits
+    assert best["value"].is_monotonic_increasing
+    assert (np.diff(highest) > 0).any()
+    points = next(v for v in views(dict(figure.spec)) if v["mark"]["type"] == "point")
+    assert points["encoding"]["color"]["scale"]["domain"][-1] == compute.FRONT
+
+
+def test_the_axis_of_accuracy_ends_at_all() -> None:
+    right = {1: [True, False, False, False], 2: [True, True, False, False], 3: [True] * 4}
+    joint = [Made("joint", seed, simple("joint", seed).runs, right=right) for seed in (1, 2, 3)]
+    (figure,) = compute.accuracy_compute(evidence(joint).runs[0])
+    vega: Any = vl_convert.vegalite_to_vega(text(themed(figure.spec)), vl_version="6.4")
+    (scale,) = [scale for scale in vega["scales"] if scale["name"] == "y"]
+    assert 0 < scale["domain"][0] < 25 and scale["domain"][1] == 100
+
+
+def test_charts_are_drawn_without_a_warning_of_legends(
+    many: Evidence, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def said(spec: Mapping[str, Any]) -> str:
+        vl_convert.vegalite_to_vega(text(themed(spec)), vl_version="6.4", show_warnings=True)
+        return "".join(capfd.readouterr())
+
+    for figure in draw(many).figures:
+        assert "legend" not in said(figure.spec), figure.name
+    shown, hidden = color("ab"), {**color("ab"), "legend": None}
+    frame = pd.DataFrame({"strategy": ["a", "b"]})
+    layers = [marks(frame, {"type": "point"}, color=shown), marks(frame, {"type": "area"}, fill=hidden)]
+    assert "Conflicting legend property" in said(spec({"layer": layers}))
 
 
 def test_overthinking_counts_what_the_last_exit_spoils() -> None:
@@ -417,9 +464,9 @@ def test_a_strategy_has_one_color_in_every_figure(many: Evidence) -> None:
         for view in views(dict(figure.spec)):
             for channel in ("color", "fill", "stroke"):
                 scale = view["encoding"].get(channel, {}).get("scale", {})
-                for label, color in zip(scale.get("domain", []), scale.get("range", []), strict=False):
+                for label, look in zip(scale.get("domain", []), scale.get("range", []), strict=False):
                     if label in known:
-                        assert color == known[label], (figure.name, label)
+                        assert look == known[label], (figure.name, label)
 
 
 def test_the_dark_theme_changes_colors_and_no_data(many: Evidence) -> None:

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made import Made, Run, evidence, simple
 
 from answers import DATA, MODEL, Skill, facts
-from offramp.analysis.recommend import Advice, Facts, Goal, Preference, recommend
+from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
 from offramp.analysis.recommend.equal import equal_compute
 from offramp.report.advice import compared, sentence
+from offramp.report.page.assemble import lead
 from simulate import Planted
 
 FOUR = ("joint", "two-stage", "separate", "distillation")
@@ -68,6 +70,20 @@ def test_a_goal_with_no_winner_names_none() -> None:
     fast = sentence(advice("latency", facts(2, FOUR, EQUAL), 0.6))
     assert "no significant difference between any of 4 strategies (per image " in fast
     assert ", for 60.0 % on test). " in fast and "points at equal compute would have been found" in fast
+
+
+def test_who_has_no_early_exits_is_named_as_left_out() -> None:
+    found = advice("accuracy", facts(1, FOUR, EQUAL))
+    alone = replace(found, ruled_out=(RuledOut("baseline", "it has no early exits"),))
+    assert "any of 4 strategies with early exits, which baseline lacks (" in sentence(alone)
+
+
+def test_the_extent_of_the_runs_says_who_has_no_early_exits() -> None:
+    joint = simple("joint", 1)
+    alone = Made("baseline", 1, [Run("backbone", {3: [2.0, 1.0]})], exits=(3,))
+    assert lead(evidence([joint, alone])).startswith("1 strategy with early exits, baseline without · ")
+    assert lead(evidence([joint])).startswith("1 strategy · ")
+    assert lead(evidence([alone])).startswith("1 strategy · ")
 
 
 def test_a_goal_with_some_that_are_alike() -> None:

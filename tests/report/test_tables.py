@@ -143,6 +143,7 @@ def test_captions_tell_the_direction_and_the_assumptions() -> None:
     assert "higher (worse)" in found["order-loss"].caption
     assert "higher (worse)" in found["order-costs"].caption
     assert "independent" in found["anova"].caption
+    assert TABLES["order-accuracy"].paper == TABLES["order-loss"].paper == "Fig. 11"
     assert "belong together" in found["tests-net-images"].caption
     assert "joint" in found["order-costs"].caption and "J = joint" in found["order-costs"].caption
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ PACKAGE = "onnxruntime-web"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PAGE = ("index.html", "style.css", "app.js", "network.js", "icon.svg")
 INSTALL = f"npm install {PACKAGE}"
+READERS = ("folder", "table")  # of any images: their names say nothing of the data
 
 
 def find_runtime(given: Path | None, near: Path) -> Path:
@@ -114,7 +116,7 @@ def _about(source: Path) -> dict[str, Any]:
         for row, stage in zip(layout["stages"], found.stages, strict=True)
     ]
     test = card["test"]
-    name, data = card["network"]["backbone"], card["data"]["name"]
+    name, data = card["network"]["backbone"], _data(card["data"], len(found.labels))
     bytes_ = sum((source / row["file"]).stat().st_size for row in layout["stages"])
     return {
         "title": f"{name} with early exits, on {data}",
@@ -136,3 +138,16 @@ def _about(source: Path) -> dict[str, Any]:
         "preprocessing": found.preprocessing.as_json(),
         "stages": stages,
     }
+
+
+def _data(data: Mapping[str, Any], classes: int) -> str:
+    """What the images are called. data: of a card.
+
+    >>> _data({"name": "folder", "provenance": {"root": "pictures/photos"}}, 10)
+    'photos'
+    """
+    if data["name"] not in READERS:
+        return str(data["name"])
+    said = data.get("provenance", {})
+    own = "" if "url" in said else Path(said.get("root", "")).name  # what was fetched lies under a hash
+    return own or f"{classes} classes of images"

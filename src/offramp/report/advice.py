@@ -110,7 +110,10 @@ def sentence(advice: Advice, several: bool = False) -> str:
     if others and len(ties) == len(others):
         low, high = sorted((best.mean, others[-1].mean))
         spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
-        every = f"no significant difference between any of {len(others) + 1} strategies"
+        alone = [out.name for out in advice.ruled_out if out.why == "it has no early exits"]
+        lacks = "lacks" if len(alone) == 1 else "lack"
+        whose = f" with early exits, which {listed(alone)} {lacks}" if alone else ""
+        every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
         return f"{start}{every} ({spread}{target}){_shown(advice)}{_left_out(advice)}."
     value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
     if advice.goal == "balanced":

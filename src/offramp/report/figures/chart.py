@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +176,11 @@ def shape(labels: Iterable[str], legend: str | None = "circle") -> Json:
 
 def _styled(labels: Iterable[str], shown: Callable[[Style], Any], legend: str | None) -> Json:
     found = styles(labels)
-    scale = {"domain": list(found), "range": [shown(style) for style in found.values()]}
-    return word("strategy", scale=scale, legend=_legend(found, legend))
+    # Without a legend in the reverse order: Vega-Lite merges the legends of one domain, and warns where
+    # one of them is hidden.
+    order = list(found) if legend else list(found)[::-1]
+    scale = {"domain": order, "range": [shown(found[label]) for label in order]}
+    return word("strategy", scale=scale, legend=legend_of(found, legend))
 
 
 def exit_color(exits: Iterable[int]) -> Json:
@@ -188,7 +191,7 @@ def exit_color(exits: Iterable[int]) -> Json:
     return rank("exit", "exit", scale={"domain": numbers, "range": colors}, legend=legend)
 
 
-def _legend(found: Mapping[str, Any], symbol: str | None) -> Json | None:
+def legend_of(found: Collection[str], symbol: str | None) -> Json | None:
     """In as many rows as it takes, above the chart, where it hides no data."""
     if symbol is None:
         return None

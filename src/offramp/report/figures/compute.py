@@ -11,7 +11,8 @@ from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
 HEIGHT = 300
-SMALL = {"fontSize": 11, "fontWeight": "normal"}
+FRONT = "Pareto front"
+BAR = "M-1.4,-0.35L1.4,-0.35L1.4,0.35L-1.4,0.35Z"  # its symbol
 APART = 2  # pixels between the intervals of strategies whose exits take the same MACs
 
 
@@ -21,19 +22,16 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
     exits = found.groupby(["strategy", "exit"], sort=True)[["macs"]].mean().reset_index()
     exits = exits.merge(series.means(found, ["strategy", "exit"]), on=["strategy", "exit"])
     curve = threshold_points(runs)
-    everything = pd.concat([curve, exits])[["strategy", "threshold", "exit", "macs", "value"]]
-    best = front(everything)
+    best = envelope(exits, curve)
     caption = (
         f"Test accuracy and the mean MACs an image, {runs.where}; up and to the left is better. Symbols "
         "are exits: an image leaves there whatever it is, every exit before it asked. Lines are what "
         "confidence thresholds give, the same one at all exits, from 0 to never. The gray line is the "
-        "Pareto front of the means: nothing here is more accurate for as little; the front ignores "
-        f"uncertainty. {_spread(found)}"
+        f"{FRONT} of the means, along the highest of what is drawn: nothing here is more accurate for "
+        f"as little; the front ignores uncertainty. {_spread(found)}{_one_mark(exits)}"
     )
-    title, alt = "Accuracy against compute", _alt(exits, best)
+    title, alt = "Accuracy against compute", _alt(exits, on_front(pd.concat([exits, curve]), best))
     made = _chart(runs.strategies, exits, curve, best)
-    if said := _one_mark(exits):
-        made["title"] = {"text": said, **SMALL}
     return chart.figure(runs, "accuracy-compute", "compute", title, caption, alt, made)
 
 
@@ -64,19 +62,39 @@ def threshold_points(runs: Runs) -> pd.DataFrame:
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def front(points: pd.DataFrame) -> pd.DataFrame:
-    """The rows that no other row beats: none with at most their `macs` has more `value`. By macs."""
+def envelope(exits: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
+    """The most accuracy that is drawn at up to so many MACs, on points or on lines between them, a pixel
+    apart: columns macs, value."""
+    places = [frame["macs"].to_numpy(float) for frame in (exits, curve)]
+    drawn = np.log(np.concatenate(places))
+    at = np.unique(np.concatenate([drawn, np.linspace(drawn.min(), drawn.max(), WIDTH)]))
+    best = np.full(len(at), -np.inf)
+    np.maximum.at(best, np.searchsorted(at, np.log(places[0])), exits["value"].to_numpy(float))
+    for _, line in curve.groupby("strategy", sort=False):
+        most = line.groupby("macs", sort=True)["value"].max()
+        x, y = np.log(most.index.to_numpy(float)), most.to_numpy(float)
+        best = np.maximum(best, np.interp(at, x, y, left=-np.inf, right=-np.inf))
+    found = pd.DataFrame({"macs": np.exp(at), "value": np.maximum.accumulate(best)})
+    flat = found["value"].eq(found["value"].shift()) & found["value"].eq(found["value"].shift(-1))
+    return found.loc[~flat]
+
+
+def on_front(points: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """The rows that reach an `envelope`, by macs; of equal ones the first, and none that spends more for
+    as much."""
     ordered = points.sort_values(["macs", "value"], ascending=[True, False], kind="stable")
-    best = ordered["value"].cummax().shift(fill_value=-np.inf)
-    return ordered[ordered["value"] > best]
+    ordered = ordered.loc[ordered["value"] > ordered["value"].cummax().shift(fill_value=-np.inf)]
+    highest = np.interp(np.log(ordered["macs"].astype(float)), np.log(best["macs"]), best["value"])
+    found: pd.DataFrame = ordered.loc[ordered["value"] >= highest - 1e-9]
+    return found
 
 
-def _one_mark(exits: pd.DataFrame) -> list[str]:
-    """Exits that lie on one another, as lines above the chart."""
+def _one_mark(exits: pd.DataFrame) -> str:
+    """Exits that lie on one another, as a sentence for the caption."""
     columns = ["strategy", "macs", "value"]
-    by_exit = exits.groupby("exit", sort=True)
-    said = [chart.one(f"exit {k}, one mark", chart.coinciding(part[columns])) for k, part in by_exit]
-    return [line for text in said for line in chart.lines(text, WIDTH)]
+    alike = [(k, chart.coinciding(part[columns])) for k, part in exits.groupby("exit", sort=True)]
+    said = [f"{' = '.join(same)} (exit {k})" for k, groups in alike for same in groups]
+    return f" Marks that lie on one another: {', '.join(said)}." if said else ""
 
 
 def _spread(found: pd.DataFrame) -> str:
@@ -96,7 +114,7 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
     spent = pd.concat([exits["macs"], curve["macs"]]).astype(float)
     low, high = float(spent.min()), float(spent.max())
     edge = [float(f"{0.93 * low:.3g}"), float(f"{1.07 * high:.3g}")]
-    y = number("value", "test accuracy, %", scale={"zero": False, "padding": 6})
+    y = number("value", "test accuracy, %", scale={"zero": False, "domain": _heights(exits, curve)})
     scale = {"type": "log", "domain": edge, "nice": False}
     axis = {"values": chart.ticks(edge[0], edge[1]), "format": "~g"}
     x = number("macs", "MACs an image, % of the plain network", scale=scale, axis=axis)
@@ -104,7 +122,8 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
     points = marks(
         exits[["strategy", "exit", "macs", "value"]],
         {"type": "point", "filled": True, "size": 46, "opacity": 1},
-        **{"x": x, "y": y, "color": color(labels), "shape": chart.shape(labels)},
+        **{"x": x, "y": y, "color": _and_front(color(labels), GRAY)},
+        shape=_and_front(chart.shape(labels), BAR),
         tooltip=tips(("strategy", "strategy"), ("exit", "exit"), *told),
     )
     lines = marks(
@@ -115,15 +134,33 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
         tooltip=tips(("strategy", "strategy"), ("threshold", "threshold"), *told),
     )
     right = pd.DataFrame({"macs": [edge[1]], "value": [best["value"].max()]})
-    steps = marks(
-        pd.concat([best[["macs", "value"]], right]),
-        {"type": "line", "interpolate": "step-after", "stroke": GRAY, "strokeWidth": 5, "opacity": 0.35},
+    highest = marks(
+        pd.concat([best, right]),
+        {"type": "line", "stroke": GRAY, "strokeWidth": 5, "opacity": 0.35},
         **{"x": x, "y": y},
     )
     ranges = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
     spread = _intervals(labels, exits.dropna(subset=["low"]), ranges)
-    layers = [points, *spread, *([lines] if len(curve) else []), steps]
+    layers = [points, *spread, *([lines] if len(curve) else []), highest]
     return panel(layers, WIDTH - 50, HEIGHT)
+
+
+def _heights(exits: pd.DataFrame, curve: pd.DataFrame) -> list[float]:
+    """From the lowest to the highest that is drawn and a bit around it, within 0 and 100 %."""
+    every = pd.concat([*(exits[name] for name in ("value", "low", "high")), curve["value"]]).astype(
+        float
+    )
+    low, high = max(every.min(), 0.0), min(every.max(), 100.0)
+    room = 0.02 * (high - low) or 1.0
+    return [float(f"{max(low - room, 0.0):.4g}"), float(f"{min(high + room, 100.0):.4g}")]
+
+
+def _and_front(encoding: Json, look: str) -> Json:
+    """Strategies by color or shape, and the front in their legend."""
+    scale = encoding["scale"]
+    domain = [*scale["domain"], FRONT]
+    looks = {"domain": domain, "range": [*scale["range"], look]}
+    return {**encoding, "scale": looks, "legend": chart.legend_of(domain, "circle")}
 
 
 def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Json]:

@@ -194,7 +194,7 @@ def _pair(
         }
         x = number(
             "step",
-            "epochs that trained the exit" if last else None,
+            "epochs of the exit" if last else None,
             scale={"nice": False, "zero": False},
             axis={"grid": False, "labels": last, "ticks": last, "tickCount": 5, "tickMinStep": 1},
         )

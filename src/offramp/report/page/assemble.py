@@ -6,7 +6,7 @@ from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
 
 from offramp.report import figures, tables
-from offramp.report.advice import answer
+from offramp.report.advice import answer, listed
 from offramp.report.claims import claims_table
 from offramp.report.evidence import Evidence
 from offramp.report.model import Contents, Figure
@@ -71,7 +71,11 @@ def lead(evidence: Evidence) -> str:
         models, data = {r.model for r in evidence.runs}, {r.data for r in evidence.runs}
         places = [counted(len(models), "network"), counted(len(data), "data set")]
     seeds = len({trial.seed for trial in evidence.trials})
-    strategies = counted(len(evidence.strategies), "strategy", "strategies")
+    early = {trial.strategy for trial in evidence.trials if len(trial.exits) > 1}
+    alone = [name for name in evidence.strategies if name not in early]
+    strategies = counted(len(early or alone), "strategy", "strategies")
+    if early and alone:
+        strategies += f" with early exits, {listed(alone)} without"
     trials = counted(len(evidence.trials), "trial")
     return " · ".join((strategies, *places, counted(seeds, "seed"), trials))
 

@@ -31,7 +31,8 @@ TABLES: Mapping[str, Family] = MappingProxyType({
     "anova": Family(
         "anova:anova", "F tests of the core strategies: loss and accuracy", "Table 2", whole=True),
     "order-accuracy": Family(
-        "orders:order_accuracy", "who is more accurate than whom, in one line each", whole=True),
+        "orders:order_accuracy", "who is more accurate than whom, in one line each", "Fig. 11",
+        whole=True),
     "order-loss": Family(
         "orders:order_loss", "whose loss is higher than whose, in one line each", "Fig. 11", whole=True),
     "epochs": Family("epochs:epochs", "epoch metrics of every strategy and exit", "Table 3"),

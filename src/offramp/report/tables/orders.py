@@ -25,7 +25,7 @@ WAYS = (
 
 
 def order_accuracy(evidence: Evidence) -> list[Table]:
-    """Who is more accurate than whom, in one line each."""
+    """Who is more accurate than whom, in one line each (Fig. 11)."""
     return _orders(
         evidence, "order-accuracy", "rq1", "Who is more accurate than whom", common.named(*ACCURACIES)
     )
