@@ -74,6 +74,7 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
         "9 images each for validation and calibration",
         "Check: ",
         "python bundle/run.py",
+        "  offramp benchmark bundle --store runs/build",
     ):
         assert said in answer.out
     card = json.loads((tmp_path / "bundle" / "card.json").read_text())
@@ -91,6 +92,8 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     run = [sys.executable, "-I", "-B", "bundle/run.py", str(photos)]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 120
+    following = [line.split() for line in answer.out.splitlines() if line.startswith("  offramp show")]
+    assert len(following) == 1 and cli(*following[0][1:]).code == 0
     again = cli(*words)
     assert again.code == 2 and "holds a bundle already" in again.err
     engine = tmp_path / "ort" / "dist"

@@ -29,7 +29,7 @@ SHOWN_CLASSES = 10
 
 
 def calibrate(
-    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
+    trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
     store: options.StoreArgument = None,
     store_: options.StoreOption = None,
     max_accuracy_loss: Annotated[

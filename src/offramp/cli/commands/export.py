@@ -18,7 +18,7 @@ from offramp.units import macs, size
 
 
 def export(
-    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
+    trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
     out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
     policy: Annotated[
         Path | None, option("FILE", "The policy that offramp calibrate wrote for this trial.")
