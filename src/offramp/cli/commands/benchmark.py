@@ -109,7 +109,7 @@ def _elsewhere(root: Place, trial: str) -> Iterator[str]:
     for store in stores_in(root):
         with suppress(OfframpError):
             if trial in Archive(store).trials():
-                yield f"It is in {store}: --store {store}"
+                yield f"--store {store} has it."
 
 
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
@@ -136,7 +136,7 @@ def _show(found: Benchmark, figure: Path | None) -> None:
     for reason in found.unreliable:
         say(f"Unreliable: {reason}.")
     for note in found.notes:
-        say(f"{note[0].upper()}{note[1:]}")
+        say(f"{note[0].upper()}{note[1:].removesuffix('.')}.")
     if found.busy > QUIET:
         typer.echo(f"Warning: other processes kept {found.busy:.1f} cores busy; trust no number here.")
     if figure is not None:
