@@ -8,17 +8,17 @@ WEB := onnxruntime-web@1.30.0
 # Two processes, each with whole files, in our order: those that take long first (tests/conftest.py).
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo wheel docs test test-fast test-long test-slow test-cluster bench bench-quick house lint format clean
+.PHONY: setup demo wheel docs docs-quick test test-fast test-long test-slow test-cluster bench bench-quick house lint format clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("offramp needs Python 3.11 or newer; give one as make PYTHON=…" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit("offramp needs Python 3.11 or newer; give one as make PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	# For the page of `export --web`. Where there is no npm, its tests skip and say so.
-	command -v npm >/dev/null && npm install --prefix . --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --silent $(WEB) || echo "no $(WEB): the page of export --web is not opened in the tests" >&2
-	touch $(READY)
+	@# For the page of `export --web`. Where there is no npm, its tests skip and say so.
+	@command -v npm >/dev/null && npm install --prefix . --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --silent $(WEB) || echo "no $(WEB): the page of export --web is not opened in the tests" >&2
+	@touch $(READY)
 
 demo: $(READY)
 	$(BIN)/offramp run studies/demo.yaml --store runs/demo
@@ -36,6 +36,12 @@ wheel: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/site/assemble.py build/site/source
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet build/site/source build/site/html
+
+# The same with the notebooks as they lie there, for a look at pages. Sphinx then warns that it finds no
+# lexer of their code; a link that leads nowhere is a warning too.
+docs-quick: $(READY)
+	$(BIN)/python docs/site/assemble.py build/site/source
+	$(BIN)/python -m sphinx --keep-going --quiet -D nb_execution_mode=off build/site/source build/site/html
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TWO)

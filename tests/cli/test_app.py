@@ -43,6 +43,15 @@ def test_a_store_is_named_before_or_behind_an_option(studied: Cli) -> None:
         assert "there is no store at runs" in studied(*words).err
 
 
+def test_a_store_below_the_folder_is_named(studied: Cli) -> None:
+    Path("runs").rename("build")
+    Path("runs").mkdir()
+    assert "name one with --store, or run" in studied("status").err
+    Path("build").rename("runs/build")
+    answer = studied("status")
+    assert answer.code == 2 and "name one with --store, such as runs/build, or run" in answer.err
+
+
 def test_a_device_that_is_not_here_is_one_line(studied: Cli) -> None:
     trial, device = "two-stage-digits-cnn-digits-s1", ("--device", "abacus")
     for words in (

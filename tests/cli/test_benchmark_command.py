@@ -134,6 +134,9 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
     assert "not clearly better than chance" in report["unreliable"][0]
     status, out, _ = run(*words[:2], "--batch", "8", *QUICK, "--store", "elsewhere")
     assert status == 0 and "eager" not in out and "the plain backbone was not measured" in out
+    above = ("--store", str(place))
+    out = " ".join(run(*words[:2], "--batch", "8", *QUICK, *above)[1].split())
+    assert f"--store {place / 'runs'} has it." in out
     shutil.copytree(bundle, tmp_path / "changed")
     (tmp_path / "changed" / "scoring.py").write_text("")
     status, _, err = run("benchmark", str(tmp_path / "changed"), *QUICK)

@@ -20,6 +20,7 @@ from torchvision.models import squeezenet1_1
 
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
+from offramp.cli.commands.export import _check
 from offramp.data import Data, DataSpec, load, normalize
 from offramp.nets import NetSpec
 from offramp.nets.backbones.lookup import origin_of
@@ -69,11 +70,12 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
         "strategy distillation: where accuracy and generalization count most",
         "size 48: images differ",
         "3 early exits: blocks.",
-        "starts from random weights: 78 training images will hardly do; give --weights",
+        "starts from random weights; with 78 training images, given weights often do",
         "4 epochs a phase of 78 training images, 16 a step",
         "9 images each for validation and calibration",
         "Check: ",
         "python bundle/run.py",
+        "  offramp benchmark bundle --store runs/build",
     ):
         assert said in answer.out
     card = json.loads((tmp_path / "bundle" / "card.json").read_text())
@@ -91,6 +93,8 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     run = [sys.executable, "-I", "-B", "bundle/run.py", str(photos)]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 120
+    following = [line.split() for line in answer.out.splitlines() if line.startswith("  offramp show")]
+    assert len(following) == 1 and cli(*following[0][1:]).code == 0
     again = cli(*words)
     assert again.code == 2 and "holds a bundle already" in again.err
     engine = tmp_path / "ort" / "dist"
@@ -194,7 +198,8 @@ def test_public_weights_that_are_here_are_the_start(
     assert random.code == 0, random.err
     said = " ".join(random.out.split())
     assert (
-        "starts from random weights: 948 training images will hardly do; give --weights imagenet" in said
+        "starts from random weights; with 948 training images, given weights often do better: "
+        "--weights FILE or --weights imagenet, which fetches" in said
     )
     weights = models.get_model_weights("mobilenet_v2").DEFAULT
     file = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
@@ -412,3 +417,9 @@ def test_a_table_of_images_of_several_sizes_is_given_one(cli: Cli, photos: Path)
     words = ("--backbone", "resnet18", "--data", f"table:{photos}/labels.csv", "--out", "bundle")
     out = cli("build", *words, "--dry-run").out
     assert "columns of labels.csv: image is 'file', label is 'class'." in out and "few images" in out
+
+
+def test_a_check_that_agrees_wholly() -> None:
+    check = {"images": 500, "what": "the whole test split", "differing": 0, "share": 0.0}
+    assert _check({**check, "accuracy": 0.0}).endswith("), shares of exits and accuracy as calibrated.")
+    assert "accuracy within 0.2." in _check({**check, "accuracy": 0.002})

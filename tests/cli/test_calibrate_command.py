@@ -179,6 +179,18 @@ def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: S
     assert policy.read(Path("policy.json")).active == (3,)
 
 
+def test_a_budget_that_the_full_network_keeps(run: Command, store: Store) -> None:
+    arrays = logits(4)
+    for split in ("validation", "calibration"):
+        arrays[split][:, :-1] *= -1  # early exits that are wrong
+    store.write_trial("two", store.read_trial("two"), arrays)
+    for limit, unit in (("--max-mean-macs", "500%"), "MACs"), (("--max-mean-latency", "1h"), "ms"):
+        status, out, err = run("two", *limit)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert "nothing is saved: the full network takes" in err
+        assert f" {unit}, within " in err and ": ask for less. --anyway" in err
+
+
 def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> None:
     """Forty images for one point of loss; and a network that guesses."""
     manifest, few = store.read_trial("two"), logits(4, calibration=40)

@@ -29,7 +29,9 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     layout = json.loads(Path("probe/stages.json").read_text())
     assert [stage["exit"] for stage in layout["stages"]] == [1, 2, 3]
     command = [sys.executable, "-I", "probe/run.py", "--measure", "--out", "pi.json", "--device", "Pi 5"]
-    subprocess.run([*command, "--threads", "1", "--batch", "4"], check=True)
+    told = subprocess.run([*command, "--threads", "1", "--batch", "4"], check=True, capture_output=True)
+    assert told.stderr.decode() == "run.py: stage times of Pi 5: pi.json (100 rounds)\n"
+    assert told.stdout == b""
     times = json.loads(Path("pi.json").read_text())
     assert times["device"] == "Pi 5" and {row["batch"] for row in times["stages"]} == {1, 4, 32}
     for row in times["stages"]:  # a device on which time passes evenly
@@ -39,6 +41,8 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     done = studied(*asked, "--max-p95-latency", "3ms", "--batch", "1")
     assert done.code == 0, done.err
     assert "Solved for Pi 5, by 95th percentiles" in " ".join(done.out.split())
+    assert "Note: times of stages alone leave out what happens" in done.out
+    assert "MACs are without the heads that a policy leaves out" in " ".join(done.out.split())
     rule = policies.read(Path("policy.json"))
     late = np.cumsum([1.0, 2.0, 3.0])[
         np.searchsorted(np.cumsum(rule.calibration.chosen["leaving"]), 0.95)
@@ -59,10 +63,16 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
         "--quiet",
     )
     assert done.code == 0, done.err
-    assert "Solved for Pi 5." in done.out and "In int8:" in done.out
+    words = " ".join(done.out.split())
+    assert "Solved for Pi 5, and promised there: " in words and "In int8:" in words
+    assert "times of stages alone leave out what happens between them" in words
+    assert "Time here: not measured" in words
     again = policies.read(Path("bundle/policy.json"))
     assert again.calibration.chosen["p95_seconds"] <= 3e-3  # solved again by the same times
-    assert "**Solved for Pi 5**" in Path("bundle/card.md").read_text()
+    card, late = Path("bundle/card.md").read_text(), again.calibration.chosen["p95_seconds"]
+    assert "**Solved for Pi 5**" in card and "times of stages alone leave out" in card
+    assert f"95 of 100 images within {1000 * late:.3g} ms" in card
+    assert json.loads(Path("bundle/card.json").read_text())["calibration"]["promised"]
 
 
 def test_options_that_do_not_go_together(studied: Cli) -> None:

@@ -49,6 +49,10 @@ def test_show_asks_for_more_of_an_id(studied: Cli) -> None:
     assert len([line for line in several.out.splitlines() if line.startswith("joint-digits-cnn-")]) == 2
     programs = studied("show", "joint", "--json")
     assert programs.code == 2 and programs.out == "" and "give more of one of joint-" in programs.err
+    (trial, *_) = several.out.splitlines()[2].split()
+    ending = trial.rpartition("-")[2]
+    assert studied("show", ending).out.startswith(f"{trial}\n")
+    assert data(studied("show", ending, "--json"))["trial"] == trial
     none = studied("show", "joined")
     assert none.code == 2 and "no trial 'joined' in runs; it holds 6, such as baseline-" in none.err
     near = studied("show", "joint-digits-cnn-digit-s1")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from command import Cli
+
+from offramp import terminal
+from offramp.cli.commands.watch import shown
+from offramp.cli.trials import show_trials
+from offramp.store.live import COLUMNS, Course, Phase
 
 
 def test_trials_are_listed(studied: Cli) -> None:
@@ -17,7 +24,38 @@ def test_trials_are_listed(studied: Cli) -> None:
     assert [row["accuracy"][-1] for row in listed] == sorted(accuracies, reverse=True)
     text = studied("status", "runs", "--trials").out
     assert max(map(len, text.splitlines())) <= 80
-    assert all(row["trial"][:20] in text for row in rows)
+    assert all(f"{row['trial']}  " in text for row in rows)  # whole, to be copied
+    assert "For seed: a wider screen, or --json." in " ".join(text.split())
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(140, 5), (95, 4), (72, 2), (60, 2)])
+def test_a_narrow_screen_spares_columns(
+    columns: int, kept: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    id = "joint-branch-mobilenetv2-cifar10-s42-2aaa974f"
+    row = {"trial": id, "finished": "2026-11-28T04:52:05+00:00", "seed": 42, "phases": 3}
+    show_trials([{**row, "phases_finished": 3, "accuracy": [0.912] * 5}])
+    text = capsys.readouterr().out
+    head, _, first, *_ = text.splitlines()
+    assert first.startswith(f"{id}  ") and max(map(len, text.splitlines())) <= columns
+    assert len(head.replace("test, %", "test").split()) == kept and text.count("91.2") == 5
+    assert ("2026-11-28 04:52  " in text) is (columns == 140)
+    assert ("2026-11-28 " in text) is (columns > 90)
+
+
+def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    id = "joint-branch-mobilenetv2-cifar10-s42-2aaa974f"
+    rows = [(3, "validation", exit, "accuracy", 0.8) for exit in range(4)]
+    history, holder = pd.DataFrame(rows, columns=COLUMNS), "process 29097 on vm, at it for 20.7 s"
+    phase = Phase("k" * 64, "branch 1", 3, 20, history=history, holder=holder)
+    file = io.StringIO()
+    terminal.console(file).print(shown("Store runs", [Course(id, (phase,), None)] * 2))
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    (row,) = [line for line in lines if line.startswith(f"{id}  ") and "3/20" in line]
+    assert lines[lines.index(row) + 1] == "branch 1, of 1 more, by 29097 on vm, 20.7 s"
 
 
 def test_they_are_filtered(studied: Cli) -> None:

@@ -109,6 +109,22 @@ def test_a_reason_that_calibration_knows_is_told() -> None:
     assert reason.endswith("nothing is saved: it takes 299 images")
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "chosen", "said"),
+    [
+        ("max-mean-latency", 5e-3, {"mean_seconds": 1.98e-4}, "takes 0.198 ms, within 5 ms"),
+        ("max-p95-latency", 8e-3, {"p95_seconds": 2e-3}, "takes 2 ms, within 8 ms"),
+        ("max-mean-macs", 2e6, {"mean_macs": 1.2e6}, "takes 1.2 M MACs, within 2 M"),
+    ],
+)
+def test_a_budget_that_the_full_network_keeps(
+    kind: str, value: float, chosen: dict[str, float], said: str
+) -> None:
+    made = Calibration(target={"kind": kind, "value": value}, chosen=chosen)
+    (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
+    assert reason.endswith(f"nothing is saved: the full network {said}: ask for less")
+
+
 def test_what_is_refused_is_a_line_and_may_be_forced() -> None:
     refuses(
         "one; also, two. --anyway .* goes on and marks the result unreliable",

@@ -76,6 +76,12 @@ def test_trials(store: Store) -> None:
     assert store.find_trial("joint-43") == "joint-43"
     with pytest.raises(OfframpError, match=r"begins 3 trials; .*joint-42-ab, joint-43, joint-43-cd"):
         store.find_trial("joint-4")
+    trial(store, "two-43-cd", key)
+    assert store.find_trial("42-ab") == "joint-42-ab"
+    with pytest.raises(OfframpError, match=r"'43-cd' ends 2 trials; give more of one of joint-.*two-"):
+        store.find_trial("43-cd")
+    with pytest.raises(OfframpError, match="no trial '-ab'"):  # too short to stand for one
+        store.find_trial("-ab")
     with pytest.raises(OfframpError, match="did you mean 'joint-42-ab'"):
         store.find_trial("jiont-42-ab")
     trial(store, "joint-43")

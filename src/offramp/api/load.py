@@ -28,7 +28,7 @@ def load(
     """The trained network of a trial, in eval mode, ready to call: normalized images [B, C, H, W] →
     logits [B, classes] of every exit.
 
-    trial: its id, or the beginning of it.
+    trial: its id, the beginning or the ending of it.
     store: the folder of the run, or its address ("s3://bucket/runs").
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
     net: for a trial of `fit`, the network attached in the same way (the module with the weights it had
@@ -63,8 +63,8 @@ def predictor(
     """What answers batch after batch of normalized images [B, C, H, W]; images that leave early cost
     nothing more.
 
-    net: a network in eval mode, as `load` and `fit` give it, used where it is; or a trial's id, or the
-        beginning of one, in `store`, to be put on `device`.
+    net: a network in eval mode, as `load` and `fit` give it, used where it is; or a trial's id, its
+        beginning or its ending, in `store`, to be put on `device`.
     policy: a Policy, or the path of a policy file. If the net is given as a trial, the policy must be
         that trial's.
     backend: of torch.compile, such as "inductor", for each stage alone; None runs eagerly.

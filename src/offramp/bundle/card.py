@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from offramp.bundle.parity import TOLERANCE, Likeness, Parity
 from offramp.escape import markdown as escape
+from offramp.policy.calibrate import BETWEEN
 from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
@@ -84,9 +85,21 @@ def card(
             "chosen": made.chosen,
             "statement": made.statement,
             "device": made.chosen.get("stages", {}).get("device"),
+            "promised": promised(made.chosen),
         },
         "intended": INTENDED,
     }
+
+
+def promised(chosen: Mapping[str, Any]) -> str | None:
+    """The time of an image on the device that a policy was solved for, in words; None where there is no
+    such device. chosen: of its calibration."""
+    if "device" not in chosen.get("stages", {}):
+        return None
+    late, mean = chosen.get("p95_seconds"), chosen.get("mean_seconds")
+    if late is not None:
+        return f"95 of 100 images within {1000 * late:.3g} ms"
+    return None if mean is None else f"{1000 * mean:.3g} ms an image on average"
 
 
 def with_check(made: dict[str, Any], parity: Parity | Likeness | None) -> dict[str, Any]:
@@ -148,4 +161,4 @@ def markdown(made: Mapping[str, Any]) -> str:
     )
     images = made["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
-    return template.from_string(text).render(made, counts=counts)
+    return template.from_string(text).render(made, counts=counts, between=BETWEEN)

@@ -561,11 +561,12 @@ def measure(
 def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> None:
     """Raises BundleError where the file cannot be written."""
     batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
-    times = json.dumps(measure(bundle, batches, ROUNDS, device), indent=1)
+    found = measure(bundle, batches, ROUNDS, device)
     try:
-        out.write_text(f"{times}\n", encoding="utf-8")
+        out.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
     except OSError as error:
         raise BundleError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+    _say(f"stage times of {found['device']}: {out} ({ROUNDS} rounds)")
 
 
 def _processor() -> str:

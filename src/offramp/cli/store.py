@@ -23,12 +23,14 @@ def archived(*given: Place | None) -> Archive:
 
     Raises OfframpError where there is none.
     """
-    from offramp.store.archive import Archive
+    from offramp.store.archive import Archive, stores_in
 
     archive = Archive(named(*given))
     if not archive.exists():
+        below = " or ".join(map(str, stores_in(archive.root)[:3]))
+        such = f", such as {below}" if below else ""
         raise OfframpError(
-            f"there is no store at {archive.root}; name one with --store, or run a study first"
+            f"there is no store at {archive.root}; name one with --store{such}, or run a study first"
         )
     return archive
 

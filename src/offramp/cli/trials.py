@@ -8,10 +8,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError, nearest
-from offramp.terminal import show, table
+from offramp.terminal import GAP, console, folded, show, table
 
 if TYPE_CHECKING:
     from offramp.store.live import Course
+
+
+TEST = "test, %"
+SPARED = ("seed", "finished", "phases")  # what a narrow screen goes without, in this order
+DAY = len("2026-11-28")
+NARROWEST = 10  # letters of accuracies beside each other
 
 
 class Column(StrEnum):
@@ -57,12 +63,36 @@ def chosen(courses: Sequence[Course], wanted: Wanted, sort: Column) -> list[dict
 
 
 def show_trials(rows: Iterable[Mapping[str, Any]]) -> None:
-    """A line each."""
-    listing = []
+    """A line each, with the columns that the screen has room for: ids stay whole, to be copied."""
+    columns: dict[str, list[str]] = {name: [] for name in ("trial", "finished", "seed", "phases", TEST)}
     for row in rows:
-        accuracies = " ".join(f"{100 * value:.1f}" for value in row["accuracy"]) or "-"
-        phases = f"{row['phases_finished']}/{row['phases']}"
-        when = (row["finished"] or "-").partition("+")[0].replace("T", " ")
-        listing.append((row["trial"], when, str(row["seed"]), phases, accuracies))
-    shown = table(["trial", "finished"], ["seed", "phases", "test, %"], listing)
-    show(shown, "", "test: accuracy of each exit, the final one last.")
+        columns["trial"].append(row["trial"])
+        columns["finished"].append((row["finished"] or "-")[:16].replace("T", " "))
+        columns["seed"].append(str(row["seed"]))
+        columns["phases"].append(f"{row['phases_finished']}/{row['phases']}")
+        columns[TEST].append(accuracies(row["accuracy"]))
+    screen, left_out = console().width, []
+    for name in SPARED:
+        if _width(columns) > screen and name == "finished":
+            columns[name] = [when[:DAY] for when in columns[name]]
+        if _width(columns) > screen:
+            del columns[name]
+            left_out.append(name)
+    if _width(columns) > screen:
+        room = max(screen - GAP - max(map(len, columns["trial"])), NARROWEST)
+        columns[TEST] = ["\n".join(folded(text, room)) for text in columns[TEST]]
+    left = [name for name in columns if name in ("trial", "finished")]
+    right = [name for name in columns if name not in left]
+    rest = f" For {', '.join(left_out)}: a wider screen, or --json." if left_out else ""
+    note = f"test: accuracy of each exit, the final one last.{rest}"
+    show(table(left, right, zip(*columns.values(), strict=True)), "", "\n".join(folded(note, screen)))
+
+
+def accuracies(values: Iterable[float]) -> str:
+    """Of each exit, in percent."""
+    return " ".join(f"{100 * value:.1f}" for value in values) or "-"
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Of a table on the screen."""
+    return sum(GAP + max(map(len, (name, *cells))) for name, cells in columns.items()) - GAP

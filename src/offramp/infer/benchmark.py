@@ -111,7 +111,10 @@ def of_bundle(
         owners = store.read_trial(trial).owners
         net = _network(store, trial, owners, device, asked)
     else:
-        notes.append("The bundle's trial is not in the store, so the plain backbone was not measured.")
+        notes.append(
+            "The bundle's trial is not in the store, so the plain backbone was not measured; name the "
+            "store that has it by --store."
+        )
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         plain = None if net is None else _plain_graph(net, Path(scratch))

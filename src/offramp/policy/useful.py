@@ -13,10 +13,16 @@ from offramp.policy import scoring
 from offramp.policy.calibrate import AGAINST_FULL
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.guarantees import rows_needed_on_average
-from offramp.policy.policy import Policy
+from offramp.policy.policy import Calibration, Policy
 from offramp.policy.quality import p_of_chance
+from offramp.units import macs
 
 LEVEL = 0.05  # of the test against chance, one-sided
+BUDGETS = {  # limits that the full network may keep, and what it then took on the calibration images
+    "max-mean-macs": "mean_macs",
+    "max-mean-latency": "mean_seconds",
+    "max-p95-latency": "p95_seconds",
+}
 MORE = "more epochs, pretrained weights or more images would help"
 
 
@@ -80,7 +86,8 @@ def check(reasons: Sequence[str], anyway: bool) -> None:
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
     """Where all calibration images leave at one exit without a look at them. images: by exit."""
     if images[-1] == sum(images):
-        why = remark or "a larger loss, longer training or more calibration images would help"
+        more = "a larger loss, longer training or more calibration images would help"
+        why = remark or _ample(policy.calibration) or more
         return (f"no calibration image leaves early, so nothing is saved: {why}",)
     all_at = policy.takes_all
     if all_at is None or policy.score == "fixed" or images[all_at] < sum(images):
@@ -90,3 +97,17 @@ def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[st
         f"every image leaves at exit {exit}, whose threshold is the lowest there is ({bound:g}), so the "
         "policy decides nothing; ask for a smaller loss, or for this exit alone with the score fixed",
     )
+
+
+def _ample(made: Calibration) -> str | None:
+    """Where all images take the full network within a limit on MACs or time: what it takes. None for
+    other limits."""
+    kind, limit = made.target.get("kind"), float(made.target.get("value", 0))
+    spent = made.chosen.get(BUDGETS.get(str(kind), ""))
+    if spent is None:
+        return None
+    if kind == "max-mean-macs":
+        said = f"{macs(spent)} MACs, within {macs(limit)}"
+    else:
+        said = f"{1000 * spent:.3g} ms, within {1000 * limit:.4g} ms"
+    return f"the full network takes {said}: ask for less"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from offramp.store.sealed import Damaged, Kind
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
 FORMAT, VERSION = 1, "store.json"
+ENDING = 4  # letters of an id's end, its hash, that may stand for it
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging", "seeds", "failures")
 NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
@@ -153,24 +155,26 @@ class Archive:
         """Check every byte of a trial. Raises Damaged naming the first bad file."""
         sealed.verify(self.files, TRIAL, checked(trial))
 
-    def matching(self, prefix: str) -> list[str]:
-        """The trials whose id is, or begins with, `prefix`, sorted; one whose id it is alone."""
+    def matching(self, part: str) -> list[str]:
+        """The trials whose id is, begins with, or else ends with `part` (ENDING letters at least),
+        sorted; one whose id it is alone."""
         trials = self.trials()
-        return [prefix] if prefix in trials else [t for t in trials if t.startswith(prefix)]
+        begun = [part] if part in trials else [t for t in trials if t.startswith(part)]
+        return begun or [t for t in trials if len(part) >= ENDING and t.endswith(part)]
 
-    def find_trial(self, prefix: str) -> str:
-        """The one trial whose id is, or begins with, `prefix`. Raises OfframpError otherwise."""
-        trials, found = self.trials(), self.matching(prefix)
+    def find_trial(self, part: str) -> str:
+        """The one trial of `matching`. Raises OfframpError otherwise."""
+        trials, found = self.trials(), self.matching(part)
         if len(found) > 1:
             some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-            raise OfframpError(f"'{prefix}' begins {len(found)} trials; give more of one of {some}")
+            raise OfframpError(f"{several(part, found)}; give more of one of {some}")
         if not found:
-            hint = nearest(prefix, trials)
+            hint = nearest(part, trials)
             if "did you mean" not in hint:  # ids are long, and many
                 hint = "; run a study first"
                 if trials:
                     hint = f"; it holds {len(trials)}, such as {trials[0]}"
-            raise OfframpError(f"no trial '{prefix}' in {self.root}{hint}")
+            raise OfframpError(f"no trial '{part}' in {self.root}{hint}")
         return found[0]
 
     def read_trial(self, trial: str) -> Manifest:
@@ -258,11 +262,27 @@ def checked(name: str) -> str:
     return name
 
 
+def several(part: str, trials: Sequence[str]) -> str:
+    """`'joint' begins 2 trials`. trials: of `Archive.matching`."""
+    return f"'{part}' {'begins' if trials[0].startswith(part) else 'ends'} {len(trials)} trials"
+
+
 def is_store(root: str | Place) -> bool:
     """Whether a store is at `root`."""
     where = place(root)
     is_file = isinstance(where, Path) and where.is_file()
     return not is_file and file_system(where).exists(VERSION)
+
+
+def stores_in(folder: str | Place) -> list[Path]:
+    """The stores directly below a folder of this machine, sorted."""
+    where = place(folder)
+    if not isinstance(where, Path):
+        return []
+    try:
+        return sorted(found.parent for found in where.glob(f"*/{VERSION}") if found.is_file())
+    except OSError:
+        return []
 
 
 def _format(files: FileSystem) -> int:

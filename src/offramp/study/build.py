@@ -149,10 +149,10 @@ def _told(source: str, backbone: str, images: int) -> str:
         return f"starts from {source}"
     if images >= ENOUGH:
         return "starts from random weights"
-    public = "imagenet, which fetches public ones, or " if has_public(backbone) else ""
+    public = " or --weights imagenet, which fetches public ones" if has_public(backbone) else ""
     return (
-        f"starts from random weights: {images:,} training images will hardly do; give --weights "
-        f"{public}a file"
+        f"starts from random weights; with {images:,} training images, given weights often do better: "
+        f"--weights FILE{public}"
     )
 
 

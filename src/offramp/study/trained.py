@@ -60,7 +60,7 @@ class Trained:
 
 
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
-    """The trial whose id begins with `prefix`. trust_code: see `blank_network`.
+    """The trial whose id `prefix` begins, or else ends. trust_code: see `blank_network`.
 
     Raises OfframpError when there is not one, when it lacks logits, or when two of its splits are the
     same images.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +16,7 @@ from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit, say, told
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
+from offramp.store.place import Place
 from offramp.terminal import show, split, table
 from offramp.units import counted, duration, macs, size
 
@@ -85,6 +88,8 @@ def benchmark(
         if kept is not None and trial in kept.trials():
             asked = replace(asked, trust_code=trusted(kept, trial, trust))
         found = told(of_bundle(kept, Path(network), asked), quiet)
+        if kept is None or trial not in kept.trials():
+            found = replace(found, notes=(*found.notes, *_elsewhere(root, trial)))
     else:
         kept = opened(root)
         asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
@@ -95,6 +100,16 @@ def benchmark(
         emit({**asdict(found), "lines": [asdict(line) for line in found.lines]})
     else:
         _show(found, figure)
+
+
+def _elsewhere(root: Place, trial: str) -> Iterator[str]:
+    """Which store directly below a folder has a trial."""
+    from offramp.store.archive import Archive, stores_in
+
+    for store in stores_in(root):
+        with suppress(OfframpError):
+            if trial in Archive(store).trials():
+                yield f"--store {store} has it."
 
 
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
@@ -121,7 +136,7 @@ def _show(found: Benchmark, figure: Path | None) -> None:
     for reason in found.unreliable:
         say(f"Unreliable: {reason}.")
     for note in found.notes:
-        say(f"{note[0].upper()}{note[1:]}")
+        say(f"{note[0].upper()}{note[1:].removesuffix('.')}.")
     if found.busy > QUIET:
         typer.echo(f"Warning: other processes kept {found.busy:.1f} cores busy; trust no number here.")
     if figure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -247,6 +248,21 @@ def start(
     describe(done.path, done.card)
     if goal.page is not None:
         goal.page.say()
+    for line in _next(done, root):
+        typer.echo(line)
+
+
+def _next(done: Built, store: Place) -> list[str]:
+    """Commands that go on from here, with the store that they read."""
+    trial = done.trial.rpartition("-")[2]  # the hash
+    bundle, where = shlex.quote(str(done.path)), f"--store {shlex.quote(str(store))}"
+    return [
+        "Next, with its trial and store:",
+        f"  offramp show {trial} {where}",
+        f"  offramp benchmark {bundle} {where}",
+        f"  offramp calibrate {trial} {where} --max-mean-macs 40%",
+        f"  offramp export {trial} {where} --policy policy.json --out other",
+    ]
 
 
 def _train(plan: Plan, store: Store, device: torch.device, log: Log) -> None:

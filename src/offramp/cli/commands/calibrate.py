@@ -11,7 +11,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.render import emit, say
+from offramp.cli.render import emit, folded, say
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.policy.scoring import SCORES
@@ -29,7 +29,7 @@ SHOWN_CLASSES = 10
 
 
 def calibrate(
-    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
+    trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
     store: options.StoreArgument = None,
     store_: options.StoreOption = None,
     max_accuracy_loss: Annotated[
@@ -228,6 +228,8 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
 
 def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
     """The mean time of a test image, by what its stages keep and by medians."""
+    from offramp.policy.calibrate import BETWEEN
+
     record, where = measured.record, measured.record["machine"]
     upper, median = (
         sum(exit.share * each for exit, each in zip(tested.exits, policy.macs(costs), strict=True)) / 1e6
@@ -242,6 +244,8 @@ def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
         f"                     of stages measured apart, {record['repeats']:,} rounds at batch "
         f"{record['batch']} on {where['device']}, {where['threads']} threads"
     )
+    if "device" in record:
+        say(f"Note: {BETWEEN}.")
 
 
 def _interval(share: Any) -> str:
@@ -270,7 +274,13 @@ def _curve(trained: Trained, found: Calibrated) -> None:
                 *([] if measure.seconds is None else [f"{1000 * measure.seconds:.4g}"]),
             )
     title = f"What can be had, on {found.rows:,} calibration images"
-    show(listing, title, "Candidates were made on validation. * is the chosen one.")
+    note = "Candidates were made on validation. * is the chosen one."
+    if timed and found.measured is not None and "device" in found.measured.record:
+        note += (
+            " MACs are without the heads that a policy leaves out, ms of stages that were timed with "
+            "theirs."
+        )
+    show(listing, title, "\n".join(folded(note)))
 
 
 def _shown(found: Calibrated) -> set[int]:

@@ -18,7 +18,7 @@ from offramp.units import macs, size
 
 
 def export(
-    trial: Annotated[str, argument("TRIAL", "A trial's id, or the beginning of one.")],
+    trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
     out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
     policy: Annotated[
         Path | None, option("FILE", "The policy that offramp calibrate wrote for this trial.")
@@ -148,8 +148,7 @@ def describe(folder: Path, made: dict[str, Any]) -> None:
         )
     used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     show(listing, f"{made['trial']} in {folder}, {size(used)}")
-    for line in _lines(made):
-        typer.echo(line)
+    say(*_lines(made))
     typer.echo(f"Run it, without torch: python {folder}/run.py IMAGES")
 
 
@@ -158,6 +157,8 @@ def _check(check: dict[str, Any] | None) -> str:
         return "Check: left out."
     said = f"Check: {check['images']:,} images ({check['what']}), "
     if "differing" in check:
+        if check["share"] == check["accuracy"] == 0:
+            return f"{said}shares of exits and accuracy as calibrated."
         return (
             f"{said}shares of exits within {100 * check['share']:.2g} points of what was calibrated, "
             f"accuracy within {100 * check['accuracy']:.2g}."
@@ -184,11 +185,22 @@ def _lines(made: dict[str, Any]) -> list[str]:
         if None not in times:
             lines[-1] += f" {times[0]:.3g} ms an image, float32 {times[1]:.3g}."
     if made["calibration"]["device"] is not None:
-        lines.append(f"Solved for {made['calibration']['device']}.")
+        lines += _promised(made["calibration"])
     if "reason" in latency:
-        lines.append(f"Time: not measured ({latency['reason']}).")
+        lines.append(f"Time here: not measured ({latency['reason']}).")
     else:
         lines.append(
-            f"Time: {latency['mean_milliseconds_batch_1']:.2f} ms an image, one at a time, on average."
+            f"Time here: {latency['mean_milliseconds_batch_1']:.2f} ms an image, one at a time, on "
+            "average."
         )
     return lines
+
+
+def _promised(calibration: dict[str, Any]) -> list[str]:
+    """For which device the policy was solved, and the time that is promised there."""
+    from offramp.policy.calibrate import BETWEEN
+
+    device, promised = calibration["device"], calibration["promised"]
+    if promised is None:
+        return [f"Solved for {device}."]
+    return [f"Solved for {device}, and promised there: {promised}. These {BETWEEN}."]

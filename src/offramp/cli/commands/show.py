@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def show(
     trial: Annotated[
         str,
-        argument("TRIAL", "A trial's id, or the beginning of one.", autocompletion=completing.trials),
+        argument(
+            "TRIAL", "A trial's id, its beginning or its ending.", autocompletion=completing.trials
+        ),
     ],
     store: StoreArgument = None,
     store_: StoreOption = None,
@@ -33,21 +35,23 @@ def show(
 ) -> None:
     """Show one trial: its exits, phases and time.
 
-    A beginning that several ids have lists them.
+    A beginning or an ending that several ids have lists them.
 
     \b
     Examples:
       offramp show joint-branch-digits-cnn-digits-s42
       offramp show joint-branch runs/demo
+      offramp show 2aaa974f
     """
     archive = archived(store, store_)
     matches = archive.matching(trial)
     if len(matches) > 1 and not json:
+        from offramp.store.archive import several
         from offramp.store.live import Reader
 
         courses = [c for c in Reader(archive).courses() if c.trial in matches]
         show_trials(chosen(courses, Wanted(), Column.trial))
-        raise OfframpError(f"'{trial}' begins {len(matches)} trials; give more of one of these")
+        raise OfframpError(f"{several(trial, matches)}; give more of one of these")
     show_trial(archive, archive.find_trial(trial), json)
 
 

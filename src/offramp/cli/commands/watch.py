@@ -13,6 +13,7 @@ from offramp import terminal
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
 from offramp.cli.render import emit
 from offramp.cli.store import archived
+from offramp.cli.trials import TEST, accuracies
 from offramp.terminal import table
 from offramp.units import counted
 
@@ -92,14 +93,14 @@ def shown(title: str, courses: Sequence[Course]) -> Group:
     working = [p for p in phases.values() if p.begun and not p.finished]
     if working:
         rows = [_working(phase, courses) for phase in working]
-        parts += ["", table(["under way", "by"], ["epoch", "validation, %"], rows)]
+        parts += ["", table(["under way"], ["epoch", "validation, %"], rows)]
     waiting = [c for c in courses if c.manifest is None]
     if waiting:
         far = [(c.trial, f"{sum(p.finished for p in c.phases)}/{len(c.phases)}") for c in waiting]
         parts += ["", table(["begun"], ["phases"], far)]
     if done:
         latest = sorted(done, key=_finished)[-LATEST:]
-        parts += ["", table(["finished"], ["test, %"], [(c.trial, _accuracies(c)) for c in latest])]
+        parts += ["", table(["finished"], [TEST], [(c.trial, _accuracies(c)) for c in latest])]
     return Group(*parts)  # type: ignore[arg-type]  # text, strings and tables
 
 
@@ -108,13 +109,13 @@ def _as_json(phase: Phase) -> dict[str, Any]:
     return {"node": phase.key, "phase": phase.name, **far, "holder": phase.holder}
 
 
-def _working(phase: Phase, courses: Sequence[Course]) -> tuple[str, str, str, str]:
+def _working(phase: Phase, courses: Sequence[Course]) -> tuple[str, str, str]:
     users = [c.trial for c in courses if any(p.key == phase.key for p in c.phases)]
-    more = f" and {len(users) - 1} more" if len(users) > 1 else ""
-    name = f"{phase.title} of {users[0]}{more}"
+    more = f", of {len(users) - 1} more" if len(users) > 1 else ""
+    holder = (phase.holder or "nobody, saved").removeprefix("process ").replace("at it for ", "")
+    name = f"{users[0]}\n{phase.title}{more}, by {holder}"  # an id has a line of its own
     epochs = f"{phase.epoch}/{phase.epochs}" if phase.epochs else str(phase.epoch)
-    accuracies = " ".join(f"{100 * value:.1f}" for _, value in phase.validation) or "-"
-    return name, phase.holder or "nobody, saved", epochs, accuracies
+    return name, epochs, accuracies(value for _, value in phase.validation)
 
 
 def _finished(course: Course) -> str:
@@ -124,4 +125,4 @@ def _finished(course: Course) -> str:
 
 def _accuracies(course: Course) -> str:
     assert course.manifest is not None
-    return " ".join(f"{100 * value:.1f}" for value in course.manifest.metrics["test"].accuracy)
+    return accuracies(course.manifest.metrics["test"].accuracy)
