@@ -11,7 +11,7 @@ from made import at_random, evidence
 
 from offramp.report.claims import claims_table
 from offramp.report.model import Column, Table
-from offramp.report.render.latex import LINES, latex
+from offramp.report.render.latex import LINE, LINES, latex
 from offramp.report.tables import make
 from typeset import needs_latex, trouble
 
@@ -51,6 +51,14 @@ def test_what_does_not_fit_would_be_seen(tmp_path: Path) -> None:
     found = trouble({"wide": wide, "fits": "text", "tall": tall}, tmp_path, "twocolumn")
     assert list(found) == ["wide", "tall"]
     assert "Overfull" in found["wide"][0] and "Float too large" in found["tall"][0]
+
+
+def test_a_column_of_words_that_breaks_alone_breaks_no_short_text(texts: dict[str, str]) -> None:
+    """Sizes are those of characters: as many as the longest text that is not wordy."""
+    for name in ("tests-net-images", "tests-one-way-net-images", "anova-costs"):
+        (share,) = set(re.findall(r"p\{([\d.]+)\\linewidth\}", texts[name]))
+        assert float(share) * LINE == pytest.approx(len("Validation cross-entropy"), abs=0.1)
+    assert len(set(re.findall(r"p\{([\d.]+)\\linewidth\}", texts["order-costs"]))) > 1
 
 
 def test_no_float_has_more_lines_than_a_page() -> None:

@@ -19,7 +19,7 @@ FLOATS = 12  # one after another: LaTeX holds few, so these are set before the n
 LINE = 74  # characters of `small` in the text's width
 COLUMN = 40  # and in a column of two
 GAP = 2.7  # between columns
-WORDY, LEAST = 24, 14  # a wider column of words breaks between them, and keeps this much
+WORDY, LEAST = 24, 14  # a wider column of words breaks between them; one of several keeps this much
 FINE = 84  # characters of `footnotesize` in a line
 LEGEND = "Bold: the best. ≈: not significantly different from it."
 WORDS = {
@@ -83,13 +83,14 @@ def _plan(found: Layout) -> Plan:
     whole = sum(w for w, breaks in zip(widths, broken, strict=True) if breaks)
     # Wordier columns get more, by the root: each then takes about as many lines as the next.
     roots = sum(math.sqrt(w) for w, breaks in zip(widths, broken, strict=True) if breaks)
+    least = LEAST if sum(broken) > 1 else WORDY  # alone, it breaks no text that is not wordy
     kinds, shown = [], []
     for i, width in enumerate(widths):
         if not broken[i] or whole <= room:
             kinds.append("r" if found.numeric[i] else "l")
             shown.append(float(width))
             continue
-        shown.append(max(LEAST, room * math.sqrt(width) / roots))
+        shown.append(max(least, room * math.sqrt(width) / roots))
         kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{shown[i] / LINE:.3f}\\linewidth}}")
     return Plan("".join(kinds), tuple(shown), wide or whole > room)
 
