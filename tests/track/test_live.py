@@ -42,7 +42,8 @@ def test_it_is_shown_in_eighty_columns(store: Store) -> None:
     console.print(shown("Store runs", list(Reader(store.archive).courses())))
     text = console.export_text()
     assert "1 of 2 trials finished, 1 of 4 phases" in text
-    assert "exit 1 of" in text and "1/2" in text and "nobody, saved" in text
+    assert "two-stage-digits-cnn" in text and "1/2" in text
+    assert "exit 1, by nobody, saved" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -56,7 +57,7 @@ def test_a_phase_has_its_name_before_its_first_checkpoint(tmp_path: Path) -> Non
         ]
         console = Console(width=200, record=True, file=io.StringIO())
         console.print(shown("Store runs", courses))
-        assert "exit 1 of two-stage" in console.export_text()
+        assert "exit 1, by " in console.export_text()
 
 
 def test_a_plan_of_an_earlier_offramp_is_read(store: Store) -> None:
