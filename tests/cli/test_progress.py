@@ -114,9 +114,7 @@ def test_the_moving_lines_say_what_where_and_how_long(plan: Plan) -> None:
     assert f" {share} % · " in bar and bar.endswith(" s left · 0/5 phases")
 
 
-def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, now: list[float]) -> None:
     (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
     progress = Progress(plan, Log())
     progress.see(events.Reused(backbone))
@@ -157,12 +155,16 @@ def test_lines_that_stay(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None
     )
 
 
-def test_for_whom_a_run_waits(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock's seconds."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    return clock
+
+
+def test_for_whom_a_run_waits(plan: Plan, now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """On the moving line at once; as one that stays after ten seconds, then seldom."""
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
     progress = Progress(plan, Log())
     for at in range(70):
         now[0] = float(at)
@@ -177,10 +179,8 @@ def test_for_whom_a_run_waits(
 
 
 def test_a_run_of_which_one_worker_waits_for_another_is_at_work(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plan: Plan, now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
     progress = Progress(plan, Log())
     key = keys(plan, "joint")[0]
     progress.see(events.Began((key,), 0, ""))
@@ -256,14 +256,6 @@ def steps(
         now[0] += seconds
         progress.see(report(key, epoch, 4))
     progress.see(events.Finished(key, epochs * seconds))
-
-
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock's seconds."""
-    clock = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    return clock
 
 
 def test_a_log_has_a_steady_pace(

@@ -204,12 +204,7 @@ def join(found: Sequence[Evidence]) -> Evidence:
     }
     places = {id: owner.records for id, owner in owners.items()}
     records = Several(places, {p.node: places[t.id] for t in trials.values() for p in t.phases})
-    own = [
-        note
-        for one in found
-        for note in one.missing
-        if note not in {*gaps(one.trials), *machines.notes(one.trials)}
-    ]
+    own = [note for one in found for note in _own(one)]
     logs = {name: log for one in found for name, log in one.logs.items()}
     return gather(records, trials, frames, own, logs=logs)
 
@@ -224,8 +219,13 @@ def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
     trials = tuple(t for t in found.trials if t.id in some)
     logs = {name: log for name, log in found.logs.items() if some.issuperset(log.trials)}
     table = found.table[found.table["trial"].isin(some)]
-    own = tuple(note for note in found.missing if note not in gaps(found.trials))
-    return join([Evidence(table, trials, own, found.records, logs)])
+    return join([Evidence(table, trials, _own(found), found.records, logs)])
+
+
+def _own(found: Evidence) -> tuple[str, ...]:
+    """What is missing that does not follow from the trials at hand."""
+    follows = {*gaps(found.trials), *machines.notes(found.trials)}
+    return tuple(note for note in found.missing if note not in follows)
 
 
 def from_store(path: Place, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:

@@ -154,10 +154,12 @@ class Reader:
                 record = self.archive.read_node(key)
                 epochs, history = record.summary.epochs, self.archive.node_history(key)
                 name = name or record.labels.phase
-                times = [_seconds(record.provenance.get(name)) for name in ("began", "finished")]
-                phase = Phase(key, name, epochs, epochs, True, history[COLUMNS])
-                self._phases[key] = replace(phase, began=times[0], ended=times[1])
-                return self._phases[key]
+                began, ended = (_seconds(record.provenance.get(when)) for when in ("began", "finished"))
+                phase = Phase(
+                    key, name, epochs, epochs, True, history[COLUMNS], began=began, ended=ended
+                )
+                self._phases[key] = phase
+                return phase
             phase = _under_way(key, name, self.archive.checkpoint_note(key), self.archive)
             reason = failures.get(key) if phase.holder is None else None
             found[key] = replace(phase, failed=reason)

@@ -154,6 +154,11 @@ class DataProvenance(Record):
         return found if isinstance(found, str) else None
 
 
+def labeled(data: str, augment: object | None) -> str:
+    """`cifar10`, or `cifar10 (crop 4, flip)` where images were augmented: that is another recipe."""
+    return data if augment is None else f"{data} ({augment})"
+
+
 class DataRecord(Record):
     """A trial's data. train, validation, calibration, test: a digest of each split; equal ones are the
     same images.  spec: how the study asked for them."""
@@ -169,8 +174,7 @@ class DataRecord(Record):
 
     @property
     def label(self) -> str:
-        """`cifar10`, or `cifar10 (crop 4, flip)` where images were augmented: that is another recipe."""
-        return self.name if self.augment is None else f"{self.name} ({self.augment.label})"
+        return labeled(self.name, self.augment and self.augment.label)
 
     @property
     def splits(self) -> dict[str, str]:

@@ -85,10 +85,11 @@ def benchmark(
     if image_files.is_bundle(network):
         options.check_bundle_options(policy, device)
         trial = policies.read(Path(network) / "policy.json").calibration.trial
-        if kept is not None and trial in kept.trials():
+        here = kept is not None and trial in kept.trials()
+        if kept is not None and here:
             asked = replace(asked, trust_code=trusted(kept, trial, trust))
         found = told(of_bundle(kept, Path(network), asked), quiet)
-        if kept is None or trial not in kept.trials():
+        if not here:
             found = replace(found, notes=(*found.notes, *_elsewhere(root, trial)))
     else:
         kept = opened(root)

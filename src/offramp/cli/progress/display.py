@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, final
 
@@ -44,7 +44,7 @@ class Progress:
         self._waited: float | None = None  # since when nothing but waiting happens
         self._patience = PACE
         self._said: dict[str, float] = {}  # when a phase last had a line
-        self._untold: dict[str, EpochReport] = {}  # the last epoch of phases that had none since
+        self._untold: dict[str, None] = {}  # phases with an epoch since, in order
         self._told = time.monotonic()  # when a phase began, or an epoch had a line
         self._at: dict[str, list[str]] = {}  # by the first key of a group at work on a cluster
         self._live = Live(
@@ -73,7 +73,7 @@ class Progress:
                 self._epoch(report)
             case events.Left(keys):
                 self._at = {key: at for key, at in self._at.items() if key not in keys}
-                self._forget(keys)
+                self._untold = dict.fromkeys(k for k in self._untold if k not in keys)
             case events.Room(groups, machines):
                 text = f"room for {groups} at once, on {counted(machines, 'machine')}"
                 fields = {"groups": groups, "machines": machines}
@@ -81,7 +81,7 @@ class Progress:
             case events.Finished(key, seconds):
                 self._finish(key, seconds)
             case events.Failed(key, reason):
-                self._forget([key])
+                self._untold.pop(key, None)
                 text = f"failed: {self.state.describe(key)}: {reason}"
                 self._log.write(Line(text, "failed", {**self.state.named(key), "reason": reason}))
             case events.Waiting(_, holder) if not self.state.at_work:  # else the run goes on
@@ -109,24 +109,22 @@ class Progress:
         self._now = [self.state.describe(key), describe_epoch(report, epochs)]
         if key in self._at:
             self._at[key][1] = self._now[1]
-        self._untold[key] = report
+        self._untold[key] = None
         if report.epoch == epochs and not self._log.verbose:  # the line of the finished phase has it
-            self._forget([key])
-        if self._log.logs and (told := self._to_tell()) is not None:
-            self._tell(told)
+            self._untold.pop(key, None)
+        if self._log.logs:
+            self._tell()
 
-    def _to_tell(self) -> EpochReport | None:
-        """The epoch that gets a line of the log now, at one pace for all phases: of those that have news
-        the one whose last line is the oldest."""
+    def _tell(self) -> None:
+        """An epoch in the log, at one pace for all phases: of those that have news the last one of the
+        phase whose last line is the oldest."""
         now = time.monotonic()
         if not self._untold or (now - self._told < PACE and not self._log.verbose):
-            return None
+            return
         key = min(self._untold, key=lambda key: self._said.get(key, 0.0))
         self._said[key] = self._told = now
-        return self._untold.pop(key)
-
-    def _tell(self, report: EpochReport) -> None:
-        key, epochs, far = report.key, self.state.epochs(report.key), self._far()
+        self._untold.pop(key, None)
+        report, epochs, far = self.state.latest[key], self.state.epochs(key), self._far()
         words = [self.state.describe(key), describe_epoch(report, epochs), duration(report.seconds)]
         fields = {
             **self.state.named(key),
@@ -138,7 +136,7 @@ class Progress:
 
     def _finish(self, key: str, seconds: float) -> None:
         """With the last epoch's numbers in a log."""
-        self._forget([key])
+        self._untold.pop(key, None)
         name, took = f"[{self.state.phases}] {self.state.describe(key)}", duration(seconds)
         report, epochs, far = self.state.latest.get(key), self.state.epochs(key), self._far()
         last = [] if report is None else [describe_epoch(report, epochs)]
@@ -146,10 +144,6 @@ class Progress:
         text = " · ".join([name, *last, took, *far[0]])
         fields = {**self.state.named(key), **fields, "seconds": seconds, **far[1]}
         self._log.write(Line(text, "finished", fields, brief=f"{name} · {took}"))
-
-    def _forget(self, keys: Iterable[str]) -> None:
-        """What no line is to be about any more."""
-        self._untold = {key: report for key, report in self._untold.items() if key not in keys}
 
     def _far(self) -> tuple[list[str], dict[str, Any]]:
         """How far the run is, in words and for programs."""

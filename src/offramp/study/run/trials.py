@@ -143,7 +143,7 @@ def planned(plan: Plan, trial: Trial) -> dict[str, Any]:
         study=study.name,
         places=tuple(plan.net.places),
         backbone=study.backbone.name,
-        data=data.name if data.augment is None else f"{data.name} ({data.augment})",
+        data=stored.labeled(data.name, data.augment),
         recipe=_recipe(study),
     ).as_json()
 
