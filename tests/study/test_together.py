@@ -39,7 +39,8 @@ import torch
 
 
 def make_data(*, at: str = "", call: int = 0, rank: int = 0, how: str = "killed"):
-    \"\"\"Images that can be learned. In rank `rank`, the `call`-th call of `at` is its end.\"\"\"
+    \"\"\"Images that can be learned. In rank `rank`, the `call`-th call of `at` is its end, or that of all
+    processes that a signal named `how` ends.\"\"\"
     if at and multiprocessing.parent_process() is not None:
         name, function = at.split(":")
         module, once = importlib.import_module(name), Path(__file__).with_name("once")
@@ -50,7 +51,9 @@ def make_data(*, at: str = "", call: int = 0, rank: int = 0, how: str = "killed"
                 once.touch()
                 if how == "fails":
                     raise RuntimeError("this rank alone has had enough")
-                os.kill(os.getpid(), signal.SIGKILL)
+                if how == "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os.killpg(0, getattr(signal, how))
             return original(*args, **kwargs)
         setattr(module, function, fatal)
     labels = torch.arange(130) % 3
@@ -149,16 +152,14 @@ def test_what_fails_in_one_rank_fails_its_phase_in_all(data: Path, tmp_path: Pat
 def test_ended_by_a_signal_it_saves_and_leaves_nobody(
     data: Path, undisturbed: Store, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """As a terminal or a scheduler sends it: to all processes."""
-    file = tmp_path / "study.yaml"
-    file.write_text(json.dumps(study(data)))
+    """As a terminal or a scheduler sends it: to all processes, while the second phase trains."""
+    file, made = tmp_path / "study.yaml", tmp_path / data.name
+    made.write_text(DATA)
+    ended = {"name": f"{made}:make_data", "at": STEP, "call": 20, "how": number.name}
+    file.write_text(json.dumps(study(data, data=ended)))
     command = [sys.executable, "-m", "offramp", "run", str(file), "--store", str(tmp_path / "store")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if "[2/8]" in line:
-                break
-        os.killpg(process.pid, number)
         process.stderr.read()
     assert process.returncode == 128 + number
     while _group(process.pid):  # the server that forked them ends by itself
