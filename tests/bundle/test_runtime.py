@@ -9,6 +9,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 
 from fuzz_kit import cases, changed
 from ghostscript import EPS, trap
+from offramp.bundle import runtime
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError, main
 from offramp.data import DataSpec, load
@@ -189,6 +191,30 @@ def test_it_measures_itself(made: Path) -> None:
         (b, k) for b in (1, 32) for k in (1, 2, 3)
     ]
     assert all(0 < stage["p50"] <= stage["p95"] for stage in found["stages"])
+
+
+def test_a_stage_takes_what_predict_does_in_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an answer costs once is in the first stage. The clock moves by what is listed here alone."""
+    now, bundle = [0.0], Bundle(made)
+    assert any(stage.threshold is not None for stage in bundle.stages), "and still all go on to the last"
+
+    def takes(place: Any, name: str, seconds: float) -> None:
+        original = getattr(place, name)
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            now[0] += seconds
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(place, name, slow)
+
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: now[0])
+    takes(runtime.Bundle, "pixels", 1000)
+    takes(runtime.Stage, "run", 1)
+    takes(bundle._scoring, "score", 10)
+    takes(bundle._scoring, "answers", 100)
+    noise = np.zeros((4, 8, 8, 1), np.uint8)
+    assert bundle.times(noise) == [1111, 11, 11]
+    assert [stage["p95"] for stage in runtime.measure(bundle, (4,), 3)["stages"]] == [1111e3, 11e3, 11e3]
 
 
 def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, tmp_path: Path) -> None:

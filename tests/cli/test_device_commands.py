@@ -41,7 +41,6 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     done = studied(*asked, "--max-p95-latency", "3ms", "--batch", "1")
     assert done.code == 0, done.err
     assert "Solved for Pi 5, by 95th percentiles" in " ".join(done.out.split())
-    assert "Note: times of stages alone leave out what happens" in done.out
     assert "MACs are without the heads that a policy leaves out" in " ".join(done.out.split())
     rule = policies.read(Path("policy.json"))
     late = np.cumsum([1.0, 2.0, 3.0])[
@@ -65,12 +64,11 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     assert done.code == 0, done.err
     words = " ".join(done.out.split())
     assert "Solved for Pi 5, and promised there: " in words and "In int8:" in words
-    assert "times of stages alone leave out what happens between them" in words
     assert "Time here: not measured" in words
     again = policies.read(Path("bundle/policy.json"))
     assert again.calibration.chosen["p95_seconds"] <= 3e-3  # solved again by the same times
     card, late = Path("bundle/card.md").read_text(), again.calibration.chosen["p95_seconds"]
-    assert "**Solved for Pi 5**" in card and "times of stages alone leave out" in card
+    assert "**Solved for Pi 5**" in card
     assert f"95 of 100 images within {1000 * late:.3g} ms" in card
     assert json.loads(Path("bundle/card.json").read_text())["calibration"]["promised"]
 

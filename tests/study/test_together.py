@@ -39,8 +39,8 @@ import torch
 
 
 def make_data(*, at: str = "", call: int = 0, rank: int = 0, how: str = "killed"):
-    \"\"\"Images that can be learned. In rank `rank`, the `call`-th call of `at` is its end, or that of all
-    processes that a signal named `how` ends.\"\"\"
+    \"\"\"Images that can be learned. In rank `rank`, the `call`-th call of `at` is its end; a signal as
+    `how` goes to all processes.\"\"\"
     if at and multiprocessing.parent_process() is not None:
         name, function = at.split(":")
         module, once = importlib.import_module(name), Path(__file__).with_name("once")

@@ -11,7 +11,6 @@ from jinja2 import Environment, StrictUndefined
 
 from offramp.bundle.parity import TOLERANCE, Likeness, Parity
 from offramp.escape import markdown as escape
-from offramp.policy.calibrate import BETWEEN
 from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
@@ -161,4 +160,4 @@ def markdown(made: Mapping[str, Any]) -> str:
     )
     images = made["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
-    return template.from_string(text).render(made, counts=counts, between=BETWEEN)
+    return template.from_string(text).render(made, counts=counts)

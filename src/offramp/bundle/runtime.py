@@ -13,6 +13,8 @@ their hashes, and a bundle of which one is missing or changed is refused. Nothin
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,7 +23,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -338,11 +340,47 @@ class Bundle:
 
     def run(self, pixels: Array) -> Answers:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
-        count = len(pixels)
+        return self._answers(len(pixels), self.leaving(pixels))
+
+    def leaving(self, pixels: Array) -> Iterator[Left]:
+        """Those images of a batch that leave together, as soon as they have left: a server need not
+        wait for the last. pixels as for `run`."""
+        return (left for left in self._stages(pixels) if left is not None)
+
+    def _stages(self, pixels: Array) -> Iterator[Left | None]:
+        """What leaves at each stage, as long as there is anything left."""
+        rows = np.arange(len(pixels))
+        held: dict[int | None, list[Array]] = {None: [pixels]}
+        past: Any = None
+        before: Array = None
+        for at, stage in enumerate(self.stages):
+            if not len(rows):
+                break
+            answer, *held[at] = stage.run(held[stage.after], before)
+            before = answer = self._scoring.carried(answer, before, self.carry)
+            sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
+            leaving = self._leaving(at, sure)
+            if not leaving.any():
+                yield None
+                continue
+            final = stage.threshold is None and at == len(self.stages) - 1
+            told = answer if final else self._scoring.said(self.score, answer, past)
+            gone = told[leaving]
+            warm = self._scoring.probabilities(gone, stage.temperature)
+            yield Left(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
+            staying = ~leaving  # what goes on is made smaller, so that what left stops costing
+            rows = rows[staying]
+            past = None if past is None else tuple(known[staying] for known in past)
+            before = before[staying]
+            needed = {later.after for later in self.stages[at + 1 :]}
+            held = {k: [t[staying] for t in held[k]] for k in needed if k in held}
+
+    def _answers(self, count: int, leaving: Iterable[Left]) -> Answers:
+        """What a batch of `count` images came to, all of which leave."""
         place = np.zeros(count, np.int64)
         logits = np.zeros((count, len(self.labels)), np.float32)
         confidence = np.zeros(count, np.float32)
-        for left in self.leaving(pixels):
+        for left in leaving:
             place[left.rows], logits[left.rows] = left.stage, left.logits
             confidence[left.rows] = left.confidence
         classes = self.classes(logits)
@@ -355,32 +393,25 @@ class Bundle:
             np.array([self.compute(at) for at in range(len(self.stages))], np.float32)[place],
         )
 
-    def leaving(self, pixels: Array) -> Iterator[Left]:
-        """Those images of a batch that leave together, as soon as they have left: a server need not
-        wait for the last. pixels as for `run`."""
-        rows = np.arange(len(pixels))
-        held: dict[int | None, list[Array]] = {None: [pixels]}
-        past: Any = None
-        before: Array = None
-        for at, stage in enumerate(self.stages):
-            if not len(rows):
-                break
-            answer, *held[at] = stage.run(held[stage.after], before)
-            before = answer = self._scoring.carried(answer, before, self.carry)
-            sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
-            leaving = self._leaving(at, sure)
-            if leaving.any():  # what goes on is made smaller, so that what left stops costing
-                final = stage.threshold is None and at == len(self.stages) - 1
-                told = answer if final else self._scoring.said(self.score, answer, past)
-                gone = told[leaving]
-                warm = self._scoring.probabilities(gone, stage.temperature)
-                yield Left(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
-                staying = ~leaving
-                rows = rows[staying]
-                past = None if past is None else tuple(known[staying] for known in past)
-                before = before[staying]
-                needed = {later.after for later in self.stages[at + 1 :]}
-                held = {k: [t[staying] for t in held[k]] for k in needed if k in held}
+    def times(self, images: Array) -> list[float]:
+        """Seconds of each stage as `predict` runs it for images that all go on to the last: the graph,
+        its score and who leaves. The first has in it what an answer costs once: normalizing the array,
+        and putting the answers together. images: an array as for `predict`."""
+        through = copy.copy(self)
+        through.stages = tuple(dataclasses.replace(stage, threshold=None) for stage in self.stages)
+        ends: list[float] = []
+
+        def ending(stages: Iterator[Left | None]) -> Iterator[Left]:
+            for left in stages:
+                ends.append(time.perf_counter())
+                if left is not None:
+                    yield left
+
+        began = time.perf_counter()
+        through._answers(len(images), ending(through._stages(through.pixels(images))))
+        once = time.perf_counter() - ends[-1]
+        taken = [end - start for start, end in zip((began, *ends), ends, strict=False)]
+        return [taken[0] + once, *taken[1:]]
 
     def classes(self, logits: Array) -> Array:
         """Numbers of classes, [L], of logits [L, C]."""
@@ -517,28 +548,23 @@ def measure(
     repeats: int = 30,
     device: str | None = None,
 ) -> Any:
-    """Milliseconds of each stage on noise, by batch size, as JSON: mean, median and 95th percentile.
-    What a stage takes does not depend on the image, so this needs none. device: its name, by default
-    the processor's."""
+    """Milliseconds of each stage on noise, by batch size, as JSON: mean, median and 95th percentile,
+    of `Bundle.times`. What a stage takes does not depend on the image, so this needs none. device: its
+    name, by default the processor's."""
     height, width = bundle.preprocessing.size
     found: list[dict[str, Any]] = []
     for batch in batches:
-        shape = (batch, bundle.preprocessing.channels, height, width)
+        shape = (batch, height, width, bundle.preprocessing.channels)
         noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        held: dict[int | None, list[Array]] = {None: [noise]}
-        before: Array = None
-        for at, stage in enumerate(bundle.stages):
-            given = held[stage.after], before
-            before, *held[at] = stage.run(*given)
-            taken = []
-            for _ in range(repeats):
-                began = time.perf_counter()
-                stage.run(*given)
-                taken.append(1000 * (time.perf_counter() - began))
-            ordered = sorted(taken)
+        if not bundle.normalized:
+            noise = (noise * 64 + 128).clip(0, 255).astype(np.uint8)
+        bundle.times(noise)  # the first is for the start
+        rounds = [bundle.times(noise) for _ in range(repeats)]
+        for stage, taken in zip(bundle.stages, zip(*rounds, strict=True), strict=True):
+            ordered = sorted(1000 * seconds for seconds in taken)
             late = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
             about = {"batch": batch, "exit": stage.exit, "macs": stage.macs}
-            times = {"mean": statistics.fmean(taken), "p50": statistics.median(taken), "p95": late}
+            times = {"mean": statistics.fmean(ordered), "p50": statistics.median(ordered), "p95": late}
             found.append({**about, **times})
     machine = {
         "processor": _processor(),

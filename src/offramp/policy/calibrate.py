@@ -40,10 +40,6 @@ Kind = Literal[
     "risk",
 ]
 OF_TIME = ("max-mean-latency", "max-p95-latency")  # these need times of stages
-BETWEEN = (
-    "times of stages alone leave out what happens between them: some tenths of a millisecond an image, "
-    "which counts where the network is very small"
-)
 AGAINST_FULL = ("max-accuracy-loss", "max-disagreement")  # the full network meets these
 
 

@@ -228,8 +228,6 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
 
 def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
     """The mean time of a test image, by what its stages keep and by medians."""
-    from offramp.policy.calibrate import BETWEEN
-
     record, where = measured.record, measured.record["machine"]
     upper, median = (
         sum(exit.share * each for exit, each in zip(tested.exits, policy.macs(costs), strict=True)) / 1e6
@@ -244,8 +242,6 @@ def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
         f"                     of stages measured apart, {record['repeats']:,} rounds at batch "
         f"{record['batch']} on {where['device']}, {where['threads']} threads"
     )
-    if "device" in record:
-        say(f"Note: {BETWEEN}.")
 
 
 def _interval(share: Any) -> str:

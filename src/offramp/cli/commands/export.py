@@ -198,9 +198,7 @@ def _lines(made: dict[str, Any]) -> list[str]:
 
 def _promised(calibration: dict[str, Any]) -> list[str]:
     """For which device the policy was solved, and the time that is promised there."""
-    from offramp.policy.calibrate import BETWEEN
-
     device, promised = calibration["device"], calibration["promised"]
     if promised is None:
         return [f"Solved for {device}."]
-    return [f"Solved for {device}, and promised there: {promised}. These {BETWEEN}."]
+    return [f"Solved for {device}, and promised there: {promised}."]
