@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import functools
 import hashlib
 import json
@@ -24,7 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -393,12 +392,18 @@ class Bundle:
             np.array([self.compute(at) for at in range(len(self.stages))], np.float32)[place],
         )
 
+    def with_thresholds(self, thresholds: Sequence[float | None]) -> Bundle:
+        """The same sessions under other thresholds, one a stage."""
+        twin = copy.copy(self)
+        pairs = zip(self.stages, thresholds, strict=True)
+        twin.stages = tuple(replace(stage, threshold=threshold) for stage, threshold in pairs)
+        return twin
+
     def times(self, images: Array) -> list[float]:
         """Seconds of each stage as `predict` runs it for images that all go on to the last: the graph,
         its score and who leaves. The first has in it what an answer costs once: normalizing the array,
         and putting the answers together. images: an array as for `predict`."""
-        through = copy.copy(self)
-        through.stages = tuple(dataclasses.replace(stage, threshold=None) for stage in self.stages)
+        through = self.with_thresholds([None] * len(self.stages))
         ends: list[float] = []
 
         def ending(stages: Iterator[Left | None]) -> Iterator[Left]:

@@ -5,7 +5,6 @@ input; answers with JSON, or with one line on standard error and exit code 2.
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import sys
@@ -188,18 +187,10 @@ def _stage_runs(bundle: Any, noise: Any) -> Runs:
     return runs
 
 
-def with_thresholds(bundle: Any, thresholds: Sequence[float | None]) -> Any:
-    """The same sessions under other thresholds, one a stage."""
-    twin = copy.copy(bundle)
-    pairs = zip(bundle.stages, thresholds, strict=True)
-    twin.stages = tuple(replace(stage, threshold=threshold) for stage, threshold in pairs)
-    return twin
-
-
 def _ruled(bundle: Any, thresholds: Sequence[float]) -> Any:
     """The same sessions under other thresholds. Scores that count, or say nothing, cannot be cut where
     one likes, so confidence stands for them."""
-    twin = with_thresholds(bundle, thresholds)
+    twin = bundle.with_thresholds(thresholds)
     score = scoring.SCORES.get(bundle.score)  # the bundle's own may be one that is not here any more
     alone = score is not None and score.graded and not score.history
     twin.score = bundle.score if alone else "confidence"

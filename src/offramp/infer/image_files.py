@@ -21,7 +21,6 @@ from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.data.images.files import SUFFIXES
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
-from offramp.infer.bundle_timing import with_thresholds
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.policy import policy as policies
 from offramp.policy import useful
@@ -84,7 +83,7 @@ def open_bundle(folder: Path) -> Network:
     how = preprocessing.from_json(bundle.preprocessing.as_json())
 
     def under(thresholds: Sequence[float | None]) -> Run:
-        run: Run = with_thresholds(bundle, thresholds).run
+        run: Run = bundle.with_thresholds(thresholds).run
         return run
 
     rule = (bundle.score, tuple(stage.threshold for stage in bundle.stages), under)
