@@ -66,7 +66,7 @@ def test_they_are_filtered(studied: Cli) -> None:
     assert json.loads(studied("status", "--trials", "--seed", "7", "--json").out)["trials"] == []
     assert studied("status", "--trials", "--unfinished").out == "no such trial\n"
     for words, said in (
-        (("--trials", "--strategy", "jiont"), "no finished trial is of 'jiont'"),
+        (("--trials", "--strategy", "jiont"), "no trial is of 'jiont'"),
         (("--seed", "7"), "add --trials"),
     ):
         answer = studied("status", *words)

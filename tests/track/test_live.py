@@ -22,7 +22,7 @@ def test_what_is_under_way_is_seen(store: Store, tmp_path: Path) -> None:
     reader = Reader(store.archive)
     baseline, two_stage = reader.courses()
     assert baseline.manifest is not None and [p.finished for p in baseline.phases] == [True]
-    assert two_stage.manifest is None and two_stage.seed == baseline.seed == 42
+    assert two_stage.manifest is None and two_stage.plan.seed == baseline.plan.seed == 42
     backbone, *heads = two_stage.phases
     assert backbone.key == baseline.phases[0].key and backbone.finished
     assert [(p.name, p.epoch, p.epochs, p.finished) for p in heads] == [

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import pytest
 from watched import at_epoch_zero, finish
 
 from offramp.errors import OfframpError
-from offramp.store.live import Reader
+from offramp.store.live import Course, Phase, Reader
 from offramp.store.store import Store
-from offramp.track.send import Keeper, results, send, settings, steps_of
+from offramp.track.send import Keeper, Steps, results, send, settings, steps_of
 from offramp.track.trackers import tracker
 
 pytest.importorskip("tensorboard")
@@ -98,6 +99,35 @@ def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> 
     assert before.manifest is None and after.manifest is not None
     assert settings(before) == settings(after)
     assert settings(before)["strategy"] == "two-stage" and settings(before)["recipe.epochs"] == 2
+
+
+def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store) -> None:
+    """A tracker ends a phase's record when it gets that epoch, and asks nothing more."""
+    course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
+    saved = replace(course.phases[0], finished=False)  # as between its last checkpoint and its end
+    under_way = replace(course, phases=(saved,), manifest=None)
+    seen: list[tuple[bool, list[int]]] = []
+
+    class Seen:
+        def closed(self) -> bool:
+            return False
+
+        def sent(self, _: Phase) -> int:
+            return max((epochs[-1] for _, epochs in seen), default=0)
+
+        def send(self, phase: Phase, steps: Steps) -> None:
+            seen.append((phase.finished, list(steps)))
+
+        def close(self, results: Mapping[str, float]) -> None: ...
+
+        def open(self, _: Course) -> Seen:
+            return self
+
+    last = saved.epoch
+    assert last == saved.epochs and send([under_way], Seen()).trials == 1
+    assert seen == [(False, list(range(1, last)))]
+    send([course], Seen())
+    assert seen[1] == (True, [last])
 
 
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])

@@ -40,16 +40,14 @@ class Wanted:
 
 def chosen(courses: Sequence[Course], wanted: Wanted, sort: Column) -> list[dict[str, Any]]:
     """What is known of them, for programs. Raises OfframpError for a strategy that no trial is of."""
-    known = sorted({c.strategy for c in courses if c.strategy is not None})
+    known = sorted({c.plan.strategy for c in courses if c.plan.strategy is not None})
     if wanted.strategy is not None and known and wanted.strategy not in known:
-        raise OfframpError(
-            f"no finished trial is of '{wanted.strategy}'{nearest(wanted.strategy, known)}"
-        )
+        raise OfframpError(f"no trial is of '{wanted.strategy}'{nearest(wanted.strategy, known)}")
     rows = [
         c.as_json()
         for c in courses
-        if (wanted.strategy is None or c.strategy == wanted.strategy)
-        and (wanted.seed is None or c.seed == wanted.seed)
+        if (wanted.strategy is None or c.plan.strategy == wanted.strategy)
+        and (wanted.seed is None or c.plan.seed == wanted.seed)
         and not (wanted.unfinished and c.manifest is not None)
         and not (wanted.failed and c.failed is None)
     ]

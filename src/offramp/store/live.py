@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +14,6 @@ from offramp.store.archive import Archive, Damaged
 from offramp.store.manifest import Manifest, Planned
 
 COLUMNS = ["epoch", "split", "exit", "metric", "value"]
-_SEED = re.compile(r"-s(\d+)-[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,18 +63,6 @@ class Course:
     manifest: Manifest | None = None
 
     @property
-    def strategy(self) -> str | None:
-        """Known of a finished one."""
-        return None if self.manifest is None else self.manifest.strategy
-
-    @property
-    def seed(self) -> int | None:
-        if self.manifest is not None:
-            return self.manifest.seed
-        found = _SEED.search(self.trial)
-        return int(found[1]) if found else None
-
-    @property
     def began(self) -> float | None:
         """When the first of its phases was begun, or finished where no more is known, in seconds since
         1970."""
@@ -98,8 +84,8 @@ class Course:
         manifest = self.manifest
         return {
             "trial": self.trial,
-            "strategy": self.strategy,
-            "seed": self.seed,
+            "strategy": self.plan.strategy,
+            "seed": self.plan.seed,
             "phases": len(self.phases),
             "phases_finished": sum(phase.finished for phase in self.phases),
             "accuracy": [] if manifest is None else list(manifest.metrics["test"].accuracy),

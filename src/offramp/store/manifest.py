@@ -223,6 +223,7 @@ class Planned(Record):
     nodes: Many[str]
     phases: Many[PhaseKey] = ()
     strategy: Name | None = None
+    seed: Count | None = None
     options: dict[str, Any] = {}
     study: Name | None = None
     places: Many[Name] = ()
@@ -348,6 +349,7 @@ class Manifest(Record):
             nodes=self.keys,
             phases=self.phases,
             strategy=self.strategy,
+            seed=self.seed,
             options=self.options,
             study=self.study,
             places=self.places,

@@ -71,6 +71,8 @@ def _send(course: Course, tracked: Tracked) -> Sent:
     points = 0
     for phase in course.phases:
         steps = steps_of(phase, course.plan.places, tracked.sent(phase))
+        if not phase.finished:  # its last epoch goes with the word that it is finished
+            steps = {epoch: numbers for epoch, numbers in steps.items() if epoch != phase.epochs}
         if steps:
             tracked.send(phase, steps)
             points += sum(map(len, steps.values()))
@@ -99,7 +101,7 @@ def settings(course: Course) -> dict[str, Any]:
     recipe = {} if plan.recipe is None else plan.recipe.as_json()
     known = {
         "trial": course.trial,
-        "seed": course.seed,
+        "seed": plan.seed,
         "strategy": plan.strategy,
         "study": plan.study,
         "backbone": plan.backbone,

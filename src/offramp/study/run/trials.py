@@ -139,6 +139,7 @@ def planned(plan: Plan, trial: Trial) -> dict[str, Any]:
         nodes=trial.keys,
         phases=_phases(trial),
         strategy=trial.label,
+        seed=trial.seed,
         options=plain(trial.strategy.options),
         study=study.name,
         places=tuple(plan.net.places),
