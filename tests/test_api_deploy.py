@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import offramp
@@ -133,7 +134,12 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda f, p: f.predict(IMAGES.numpy(), p), "the images are a ndarray; give a tensor"),
+        (lambda f, p: f.predict(Image.new("L", (8, 8)), p), "are a Image; give a tensor, an array of"),
+        (lambda f, p: f.predict([IMAGES[0]], p), "image 0 is a Tensor; give Pillow images"),
+        (lambda f, p: f.predict([Image.new("L", (8, 9))], p), "image 0 is 8×9 pixels and the network"),
+        (lambda f, p: f.predict(IMAGES.numpy()[0], p), r"the images are \[3, 12, 12\] uint8; give"),
+        (lambda f, p: f.predict(IMAGES.numpy().astype(int), p), "int64; give uint8"),
+        (lambda f, p: f.predict(np.array(["a"]), p), "the images are a ndarray; give a tensor"),
         (lambda f, p: f.predict(f.normalize(IMAGES).double(), p), "the images are torch.float64; give"),
         (lambda f, p: f.predict(IMAGES / 255, p), "images look like 0…1 pixels"),
         (
@@ -153,6 +159,16 @@ def test_what_cannot_be_used_is_said_in_one_line(fitted: Fitted, call: Any, mess
     with pytest.raises(OfframpError, match=message) as caught:
         call(fitted, Policy("confidence", (1, 2, 3), (0.5, 0.5, None)))
     assert "\n" not in str(caught.value)
+
+
+def test_images_of_any_kind_have_the_same_answers(fitted: Fitted) -> None:
+    policy, array = Policy("confidence", (1, 2, 3), (0.5, 0.5, None)), IMAGES.numpy()
+    pictures = [Image.fromarray(image.transpose(1, 2, 0)) for image in array]
+    wanted = fitted.predict(IMAGES, policy)
+    assert set(wanted.exits.tolist()) != {3}
+    for images in (array, array.transpose(0, 2, 3, 1), pictures):
+        found = fitted.predict(images, policy)
+        assert torch.equal(found.logits, wanted.logits) and torch.equal(found.exits, wanted.exits)
 
 
 def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:

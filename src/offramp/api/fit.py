@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from offramp import device as devices
 from offramp.analysis.exits import accuracy
@@ -208,11 +209,14 @@ class Fitted:
         useful.check(useful.doubts(policy, known.calibration, found.remark), anyway)
         return policy
 
-    def predict(self, images: torch.Tensor, policy: Policy | str | Path) -> Prediction:
+    def predict(
+        self, images: torch.Tensor | np.ndarray | Sequence[Image.Image], policy: Policy | str | Path
+    ) -> Prediction:
         """Answers for a batch; images that leave early cost nothing more.
 
         images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32; or ids of
-            tokens [B, T] int64.
+            tokens [B, T] int64. An array may have its channels last, [B, H, W, C]. Pillow's images are
+            resized and cropped as in training, where the data did that.
         policy: one, or the path of a policy file.  To answer many batches, make a `predictor` once.
 
         Raises OfframpError for a policy of another network, and for images that `net` cannot take.
@@ -224,12 +228,27 @@ class Fitted:
         rule = given(policy)
         if rule.calibration.trial_hash:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
-        if not isinstance(images, torch.Tensor):
-            kind = type(images).__name__
-            raise OfframpError(f"the images are a {kind}; give a tensor, as torch.as_tensor makes one")
-        _check_normalized(images)
-        ready = images if images.is_floating_point() else self.normalize(images)
-        return Predictor(self.net, rule)(ready)
+        ready = self._tensor(images)
+        _check_normalized(ready)
+        return Predictor(self.net, rule)(ready if ready.is_floating_point() else self.normalize(ready))
+
+    def _tensor(self, images: Any) -> torch.Tensor:
+        """[B, C, H, W] or [B, T] of what `predict` takes."""
+        if isinstance(images, torch.Tensor):
+            return images
+        if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
+            shape = self.net.input_shape
+            last = images.shape[1:] != shape and images.shape[1:] == (*shape[1:], *shape[:1])
+            return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1) if last else images))
+        if not isinstance(images, (list, tuple)) or self._normalized:
+            raise OfframpError(
+                f"the images are a {type(images).__name__}; give a tensor, an array of numbers"
+                f"{'' if self._normalized else ' or a list of Pillow images'}"
+            )
+        try:
+            return torch.from_numpy(bundle.preprocessing(self._manifest).batch(images))
+        except ValueError as error:
+            raise OfframpError(f"{error}; or give a tensor") from None
 
     def benchmark(
         self,

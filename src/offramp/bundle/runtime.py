@@ -316,26 +316,15 @@ class Bundle:
             return self._array(images)
         if isinstance(images, Image.Image):
             raise BundleError("that is one image; give a list of them, as [image]")
-        pictures = list(images)
         if self.normalized:
             raise BundleError(
                 "the network was trained on numbers that were normalized beforehand, and how is not "
                 "known; give such an array [B, H, W, C] of float32"
             )
-        made = []
-        for number, picture in enumerate(pictures):
-            if not isinstance(picture, Image.Image):
-                kind = type(picture).__name__
-                raise BundleError(f"image {number} is a {kind}; give Pillow images, or one array")
-            try:
-                made.append(self.preprocessing.pixels(picture))
-            except ValueError as error:
-                raise BundleError(f"image {number} {error}") from None
-            except (OSError, SyntaxError) as error:  # a file that Pillow reads only now
-                raise BundleError(f"image {number} cannot be read ({error})") from None
-        height, width = self.preprocessing.size
-        empty = np.zeros((0, self.preprocessing.channels, height, width), np.uint8)
-        return self.preprocessing.normalized(np.stack(made) if made else empty)
+        try:
+            return self.preprocessing.normalized(self.preprocessing.batch(images))
+        except ValueError as error:
+            raise BundleError(str(error)) from None
 
     def run(self, pixels: Array) -> Answers:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
