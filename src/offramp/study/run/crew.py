@@ -69,7 +69,7 @@ def check_own(study: Study) -> None:
 def start(crew: Crew, task: Task) -> ForkServerProcess:
     """One more process, which is returned. A signal counts only when it is one of the crew, which
     `end` ends."""
-    SERVER.set_forkserver_preload([__name__])
+    SERVER.set_forkserver_preload([__name__, "torch._dynamo"])  # which any optimizer imports as it steps
     events, theirs = SERVER.Pipe(duplex=False)
     # No daemon: those may not start processes of their own, which read images.
     worker = SERVER.Process(target=_work, args=(dict(os.environ), task, theirs))
