@@ -18,8 +18,10 @@ from hypothesis import HealthCheck, settings
 
 import object_store
 from offramp.meters import capacity
+from offramp.process import look_less_for_garbage
 
 torch.set_num_threads(1)
+look_less_for_garbage()  # as commands do
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so would the commands under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,6 +25,7 @@ from offramp.process import (
     Terminated,
     exit_code,
     keep_freed_memory,
+    look_less_for_garbage,
     terminable,
     uninterrupted,
     watch_parent,
@@ -106,7 +107,8 @@ def end(crew: Crew) -> None:
 def _work(environment: dict[str, str], task: Task, told: Connection) -> None:
     os.environ.clear()  # it is that of the day when the first worker was asked for
     os.environ.update(environment)
-    keep_freed_memory()  # as the process that started this one
+    look_less_for_garbage()  # this and the next as the process that started this one
+    keep_freed_memory()
     try:
         with terminable():
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING[1:])
