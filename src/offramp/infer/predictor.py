@@ -216,7 +216,7 @@ class Predictor:
 
     def _check(self, images: Tensor) -> None:
         shape = self._net.input_shape
-        if images.dim() != len(shape) + 1 or tuple(images.shape[1:]) != shape:
+        if images.shape[1:] != shape:
             wanted = ", ".join(map(str, shape))
             raise OfframpError(
                 f"the images are {list(images.shape)}; the network takes [B, {wanted}], normalized"
@@ -227,7 +227,7 @@ class Predictor:
             if images.dtype != torch.int64:
                 raise OfframpError(f"the texts are {images.dtype}; give ids of tokens as torch.int64")
             return
-        if not images.is_floating_point():
+        if not images.dtype.is_floating_point:
             raise OfframpError(f"the images are {images.dtype}; normalize them as in training first")
         if images.dtype == torch.float64 != self._dtype:
             raise OfframpError(f"the images are {images.dtype}; give {self._dtype}, as the network is")
@@ -248,18 +248,18 @@ def _seen(row: _Row | None, logits: Tensor, at: int) -> _Row:
 
 def _host(logits: Tensor) -> Tensor:
     """On the CPU; the host waits for the device."""
-    return logits.cpu()
+    return logits if logits.is_cpu else logits.cpu()
 
 
 def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them, up to rounding.
     Without kernels as `_nearly`, but where the host would have to wait for the device."""
-    if logits.device.type == "cpu" and logits.shape[-1] <= FEW:
-        row = logits[0].tolist()
+    if logits.is_cpu and logits.size(-1) <= FEW:
+        (row,) = logits.tolist()
         if math.isfinite(sum(row)):
             odds = _odds(row, temperature)
             place, sure = row.index(max(row)), 1 / sum(odds)
-            return torch.tensor([place]), torch.tensor([sure], dtype=logits.dtype)
+            return logits.new_full((1,), place, dtype=torch.int64), logits.new_full((1,), sure)
     return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
 
 
@@ -267,9 +267,10 @@ def _nearly(score: str, logits: Tensor, temperature: float) -> float:
     """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
     finite number. logits: [1, C]. Between convolutions every kernel of torch is a cold one, so a few
     numbers are quicker without."""
-    if score not in _SHORTCUTS or logits.shape[-1] > FEW:
+    if score not in _SHORTCUTS or logits.size(-1) > FEW:
         return math.nan
-    return _SHORTCUTS[score](_odds(logits[0].tolist(), temperature))
+    (row,) = logits.tolist()  # as quick as can be: taking the row out first is a kernel more
+    return _SHORTCUTS[score](_odds(row, temperature))
 
 
 def _odds(row: list[float], temperature: float) -> list[float]:
