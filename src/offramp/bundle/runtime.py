@@ -341,9 +341,9 @@ class Bundle:
         held: dict[int | None, list[Array]] = {None: [pixels]}
         past: Any = None
         before: Array = None
+        if not len(rows):
+            return
         for at, stage in enumerate(self.stages):
-            if not len(rows):
-                break
             answer, *held[at] = stage.run(held[stage.after], before)
             before = answer = self._scoring.carried(answer, before, self.carry)
             sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
@@ -358,6 +358,8 @@ class Bundle:
             yield Left(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
             staying = ~leaving  # what goes on is made smaller, so that what left stops costing
             rows = rows[staying]
+            if not len(rows):
+                return
             past = None if past is None else tuple(known[staying] for known in past)
             before = before[staying]
             needed = {later.after for later in self.stages[at + 1 :]}
