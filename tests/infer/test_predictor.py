@@ -225,6 +225,15 @@ def test_a_single_image_waits_for_its_logits_alone(
         assert len(brought) == min(exit, 3)
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("name", ["classes", "confidence", "exits", "compute", "logits"])
+def test_an_answer_cannot_be_changed_in_place(joint: ExitNetwork, rows: int, name: str) -> None:
+    """Of a single image, some of it is the predictor's own."""
+    made = Predictor(joint, half(joint))(IMAGES[:rows])
+    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+        getattr(made, name).add_(1)
+
+
 def test_the_count_of_waits_can_fail() -> None:
     with Calls() as calls:
         IMAGES[torch.ones(ROWS, dtype=torch.bool)]
