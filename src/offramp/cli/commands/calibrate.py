@@ -239,7 +239,7 @@ def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> None:
     typer.echo(
         f"  time an image      {upper:.4g} ms {rounds} "
         f"(median {median:.4g}); full network {full:.4g} ({usual:.4g}),\n"
-        f"                     of stages measured apart, {record['repeats']:,} rounds at batch "
+        f"                     by the times of its stages, {record['repeats']:,} rounds at batch "
         f"{record['batch']} on {where['device']}, {where['threads']} threads"
     )
 
