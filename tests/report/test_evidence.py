@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.charts import text
 from offramp.store import pack as packed
+from offramp.store.record import PhaseRecord
 from offramp.store.store import Damaged, Store
 from offramp.store.table import COLUMNS, tidy
 from support import run_all, tiny_plan, tiny_study
@@ -287,3 +290,18 @@ def test_studies_can_be_told_apart() -> None:
     assert [t.manifest.study for t in found.trials] == ["short"] and found.missing == ()
     with pytest.raises(OfframpError, match="choose among: made, short"):
         evidence(both, study="long")
+
+
+@pytest.mark.parametrize(
+    ("phases", "heads"),
+    [
+        ([((3,), ("segment 1", "head 3")), ((1,), ("head 1",))], True),
+        ([((1,), ("head 1",)), ((2,), ("head 2",))], True),  # of a network that came trained
+        ([((1,), ("segment 1", "head 1")), ((2,), ("head 2",))], False),
+        ([((3,), ("segment 1", "head 3")), ((1,), ("segment 1", "head 1"))], False),
+    ],
+)
+def test_a_given_backbone_stays_where_heads_alone_train(phases: list[Any], heads: bool) -> None:
+    (trial,) = evidence([simple("two-stage", 1)]).trials
+    made = tuple(PhaseRecord("", "", *phase, trial.phases[0].cost) for phase in phases)
+    assert replace(trial, phases=made).heads_only is heads
