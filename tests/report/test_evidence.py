@@ -20,6 +20,7 @@ from offramp.store import pack as packed
 from offramp.store.record import PhaseRecord
 from offramp.store.store import Damaged, Store
 from offramp.store.table import COLUMNS, tidy
+from records import seed_log
 from support import run_all, tiny_plan, tiny_study
 
 STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]
@@ -290,6 +291,14 @@ def test_studies_can_be_told_apart() -> None:
     assert [t.manifest.study for t in found.trials] == ["short"] and found.missing == ()
     with pytest.raises(OfframpError, match="choose among: made, short"):
         evidence(both, study="long")
+
+
+def test_seeds_of_some_strategies_were_added_by_the_rule_of_all() -> None:
+    trials = [simple(label, seed) for label in ("joint", "separate", "two-stage") for seed in (1, 2, 3)]
+    whole = replace(evidence(trials), logs={"log": seed_log(trials=[trial.id for trial in trials])})
+    some = reading.of_strategies(whole, ["joint", "separate"])
+    assert some.logs == whole.logs
+    assert some.runs[0].looks == whole.runs[0].looks is not None
 
 
 @pytest.mark.parametrize(

@@ -228,11 +228,9 @@ def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
         table = one.table[one.table["trial"].isin([t.id for t in trials])]
         return Evidence(table, trials, (), one.records)
 
-    chosen_ = some(found)
-    here = {t.id for t in chosen_.trials}
-    logs = {name: log for name, log in found.logs.items() if here.issuperset(log.trials)}
+    # Seeds were added to some strategies as to all of them, so p of some pays for the looks too.
     budgets = tuple(map(some, found.budgets))
-    return join([replace(chosen_, missing=_own(found), logs=logs, budgets=budgets)])
+    return join([replace(some(found), missing=_own(found), logs=found.logs, budgets=budgets)])
 
 
 def _own(found: Evidence) -> tuple[str, ...]:
