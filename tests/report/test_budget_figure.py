@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,12 @@ from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from made import Made, evidence, simple
 
-from offramp.report.evidence import Evidence, join
+from offramp.cli.commands.pack import pack
+from offramp.report.evidence import Evidence, join, of_strategies
+from offramp.report.evidence import open as opened
 from offramp.report.figures import draw
 from offramp.report.render.charts import rendered
+from offramp.store.pack import write
 
 # Right answers of 4 images, by epochs: joint leads early, separate late.
 RIGHT = {
@@ -77,6 +81,20 @@ def test_parts_join(three: Evidence) -> None:
     by_budget = [evidence(budget(epochs)) for epochs in (2, 1, 4)]
     for found in (join(parts), join(by_budget), join([join(by_budget[:2]), by_budget[2]])):
         assert drawn(found).equals(drawn(three))
+
+
+def test_a_pack_has_all_numbers_of_epochs(three: Evidence, tmp_path: Path) -> None:
+    write(tmp_path / "whole", three.records, *three.packed, three.missing)
+    pack(tmp_path / "again", [tmp_path / "whole"])
+    found = opened(tmp_path / "again")
+    assert drawn(found).equals(drawn(three)) and found.missing == three.missing
+    assert [t.id for t in found.trials] == [t.id for t in three.trials]
+
+
+def test_some_strategies_keep_their_numbers_of_epochs(three: Evidence) -> None:
+    some = of_strategies(three, ["joint", "separate"])
+    assert [{t.strategy for t in one.trials} for one in some.budgets] == [{"joint", "separate"}] * 2
+    assert some.missing == tuple(note.replace("6 trials", "4 trials") for note in three.missing)
 
 
 def test_another_recipe_is_no_budget() -> None:

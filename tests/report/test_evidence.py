@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,10 @@ from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.charts import text
 from offramp.store import pack as packed
+from offramp.store.record import PhaseRecord
 from offramp.store.store import Damaged, Store
 from offramp.store.table import COLUMNS, tidy
+from records import seed_log
 from support import run_all, tiny_plan, tiny_study
 
 STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]
@@ -287,3 +291,26 @@ def test_studies_can_be_told_apart() -> None:
     assert [t.manifest.study for t in found.trials] == ["short"] and found.missing == ()
     with pytest.raises(OfframpError, match="choose among: made, short"):
         evidence(both, study="long")
+
+
+def test_seeds_of_some_strategies_were_added_by_the_rule_of_all() -> None:
+    trials = [simple(label, seed) for label in ("joint", "separate", "two-stage") for seed in (1, 2, 3)]
+    whole = replace(evidence(trials), logs={"log": seed_log(trials=[trial.id for trial in trials])})
+    some = reading.of_strategies(whole, ["joint", "separate"])
+    assert some.logs == whole.logs
+    assert some.runs[0].looks == whole.runs[0].looks is not None
+
+
+@pytest.mark.parametrize(
+    ("phases", "heads"),
+    [
+        ([((3,), ("segment 1", "head 3")), ((1,), ("head 1",))], True),
+        ([((1,), ("head 1",)), ((2,), ("head 2",))], True),  # of a network that came trained
+        ([((1,), ("segment 1", "head 1")), ((2,), ("head 2",))], False),
+        ([((3,), ("segment 1", "head 3")), ((1,), ("segment 1", "head 1"))], False),
+    ],
+)
+def test_a_given_backbone_stays_where_heads_alone_train(phases: list[Any], heads: bool) -> None:
+    (trial,) = evidence([simple("two-stage", 1)]).trials
+    made = tuple(PhaseRecord("", "", *phase, trial.phases[0].cost) for phase in phases)
+    assert replace(trial, phases=made).heads_only is heads

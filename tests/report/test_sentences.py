@@ -12,7 +12,7 @@ from made import Made, Run, evidence, simple
 from answers import DATA, MODEL, Skill, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
 from offramp.analysis.recommend.equal import equal_compute
-from offramp.report.advice import compared, sentence
+from offramp.report.advice import answer, compared, sentence
 from offramp.report.page.assemble import lead
 from simulate import Planted
 
@@ -148,3 +148,17 @@ def test_numbers_are_written_as_people_do(name: str, value: float, text: str) ->
     from offramp.analysis.measures import MEASURES
 
     assert MEASURES[name].text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("exits", "said"),
+    [((3,), "no early exits"), ((1, 3), "one strategy with exits, nothing to compare it with")],
+)
+def test_one_strategy_alone_is_no_more_than_it_is(
+    exits: tuple[int, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Made images are of one class, which is no chance to beat.
+    monkeypatch.setattr("offramp.report.advice.chance", lambda _: "")
+    run = Run("all", {k: [2.0, 1.0] for k in exits})
+    found = evidence([Made("mine", seed, [run], exits) for seed in (1, 2, 3)])
+    assert answer(found)[0] == f"images: {said}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from watched import at_epoch_zero, finish
 
 from offramp.cli.commands.watch import shown
 from offramp.hashing import text, with_seal
-from offramp.store.live import COLUMNS, Reader
+from offramp.store.live import COLUMNS, Reader, distinct
 from offramp.store.store import Store
+from offramp.study.run.events import Began
+from offramp.study.run.run import Conduct, run
+from support import CPU, tiny_plan, tiny_study
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +39,23 @@ def test_what_is_under_way_is_seen(store: Store, tmp_path: Path) -> None:
     assert two_stage.manifest is not None and all(p.finished for p in two_stage.phases)
     key = two_stage.phases[1].key
     assert two_stage.phases[1].history.equals(store.node_history(key)[COLUMNS])
+
+
+def test_a_shared_phase_has_the_name_that_each_trial_gives_it(tmp_path: Path) -> None:
+    """The plain network is the baseline's `backbone` and the last network of separate training."""
+    kept = Store(tmp_path / "runs")
+    plan = tiny_plan(tiny_study(["baseline", "separate"]))
+    with closing(run(plan, kept, Conduct(CPU, tmp_path / "caches"))) as events:
+        while not isinstance(next(events), Began):
+            pass
+        under_way = list(Reader(kept.archive).courses())
+        for _ in events:
+            pass
+    for baseline, separate in (under_way, list(Reader(kept.archive).courses())):
+        assert [p.title for p in baseline.phases] == ["backbone"]
+        assert [p.title for p in separate.phases] == [f"exit {k}" for k in (1, 2, 3, 4)]
+        assert separate.phases[-1].key == baseline.phases[0].key
+        assert distinct([baseline, separate])[baseline.phases[0].key].title == "backbone"
 
 
 def test_it_is_shown_in_eighty_columns(store: Store) -> None:

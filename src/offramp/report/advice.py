@@ -56,9 +56,9 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
     for advice in (a for given in advised.values() for a in given if a.withheld is not None):
         few[advice.data] = max(few.get(advice.data, ""), advice.withheld or "", key=len)
     several = {a.data for given in advised.values() for a in given if len(a.ranking) > 1}
-    sentences = [
-        f"{d}: one strategy with exits, nothing to compare it with." for d in sorted(data - several)
-    ]
+    early = {t.data for t in evidence.trials if len(t.exits) > 1}
+    alone = "one strategy with exits, nothing to compare it with"
+    sentences = [f"{d}: {alone if d in early else 'no early exits'}." for d in sorted(data - several)]
     for runs in (r for r in learned if r.data not in few):
         text = compared(runs.levels, runs.where if len(evidence.runs) > 1 else "")
         sentences += [text] if text else []

@@ -107,6 +107,13 @@ class Evidence:
                         found.append(f"{table}, and its record {said:.4f}")
         return tuple(found)
 
+    @property
+    def packed(self) -> tuple[list[str], pd.DataFrame]:
+        """Ids and tidy table of all trials that are compared, those of other numbers of epochs too."""
+        every = (self, *self.budgets)
+        ids = [trial.id for one in every for trial in one.trials]
+        return ids, pd.concat([one.table for one in every], ignore_index=True)
+
     @cached_property
     def by_id(self) -> Mapping[str, TrialRecord]:
         """Trials by their id."""
@@ -215,16 +222,21 @@ def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
         if label not in found.strategies:
             hint = nearest(label, found.strategies)
             raise OfframpError(f"there is no trial of a strategy '{label}'{hint}")
-    some = {t.id for t in found.trials if t.strategy in labels}
-    trials = tuple(t for t in found.trials if t.id in some)
-    logs = {name: log for name, log in found.logs.items() if some.issuperset(log.trials)}
-    table = found.table[found.table["trial"].isin(some)]
-    return join([Evidence(table, trials, _own(found), found.records, logs)])
+
+    def some(one: Evidence) -> Evidence:
+        trials = tuple(t for t in one.trials if t.strategy in labels)
+        table = one.table[one.table["trial"].isin([t.id for t in trials])]
+        return Evidence(table, trials, (), one.records)
+
+    # Seeds were added to some strategies as to all of them, so p of some pays for the looks too.
+    budgets = tuple(map(some, found.budgets))
+    return join([replace(some(found), missing=_own(found), logs=found.logs, budgets=budgets)])
 
 
 def _own(found: Evidence) -> tuple[str, ...]:
     """What is missing that does not follow from the trials at hand."""
-    follows = {*gaps(found.trials), *machines.notes(found.trials)}
+    every = {t.id: t.manifest for one in (found, *found.budgets) for t in one.trials}
+    follows = {*gaps(found.trials), *machines.notes(found.trials), *chosen(every).notes}
     return tuple(note for note in found.missing if note not in follows)
 
 

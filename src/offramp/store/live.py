@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -121,17 +121,20 @@ class Reader:
                 else:
                     manifest, plan = None, self.archive.planned(trial)
                 names = dict.fromkeys(plan.nodes, "") | {p.node: p.name for p in plan.phases}
-                phases = tuple(self._phase(key, name, found, failures) for key, name in names.items())
+                phases = [self._phase(key, found, failures) for key in names]
             except Damaged:
                 continue
-            yield Course(trial, phases, plan, manifest)
+            # A phase that trials share may have a name of its own in each.
+            own = zip(phases, names.values(), strict=True)
+            named = tuple(replace(phase, name=name or phase.name) for phase, name in own)
+            yield Course(trial, named, plan, manifest)
 
     def _manifest(self, trial: str) -> Manifest:
         if trial not in self._manifests:
             self._manifests[trial] = self.archive.read_trial(trial)
         return self._manifests[trial]
 
-    def _phase(self, key: str, name: str, found: dict[str, Phase], failures: Mapping[str, str]) -> Phase:
+    def _phase(self, key: str, found: dict[str, Phase], failures: Mapping[str, str]) -> Phase:
         """found: what this look has read already, since trials share phases.  failures: of the store."""
         if key in self._phases:
             return self._phases[key]
@@ -139,28 +142,36 @@ class Reader:
             if self.archive.has_node(key):
                 record = self.archive.read_node(key)
                 epochs, history = record.summary.epochs, self.archive.node_history(key)
-                name = name or record.labels.phase
+                name = record.labels.phase
                 began, ended = (_seconds(record.provenance.get(when)) for when in ("began", "finished"))
                 phase = Phase(
                     key, name, epochs, epochs, True, history[COLUMNS], began=began, ended=ended
                 )
                 self._phases[key] = phase
                 return phase
-            phase = _under_way(key, name, self.archive.checkpoint_note(key), self.archive)
+            phase = _under_way(key, self.archive.checkpoint_note(key), self.archive)
             reason = failures.get(key) if phase.holder is None else None
             found[key] = replace(phase, failed=reason)
         return found[key]
 
 
-def _under_way(key: str, name: str, note: Mapping[str, Any], archive: Archive) -> Phase:
+def distinct(courses: Iterable[Course]) -> dict[str, Phase]:
+    """Every phase once, by its key, as the first trial that has it calls it."""
+    found: dict[str, Phase] = {}
+    for phase in (phase for course in courses for phase in course.phases):
+        found.setdefault(phase.key, phase)
+    return found
+
+
+def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> Phase:
     holder = archive.files.holder(key)
     try:
         history = pd.DataFrame(note.get("rows", []), columns=COLUMNS)
         epoch, epochs = int(note.get("epoch", 0)), note.get("epochs")
     except (ValueError, TypeError):  # an altered one
-        return Phase(key, name, holder=holder)
+        return Phase(key, holder=holder)
     known = epochs if isinstance(epochs, int) else None
-    name = name or str(note.get("phase", ""))
+    name = str(note.get("phase", ""))
     began = note.get("began")
     began = began if isinstance(began, float) and math.isfinite(began) else None
     return Phase(key, name, epoch, known, history=history, holder=holder, began=began)

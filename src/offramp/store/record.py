@@ -101,12 +101,13 @@ class TrialRecord:
 
     @property
     def heads_only(self) -> bool:
-        """Whether, but for training the plain network first, it trains heads alone."""
+        """Whether, but for training the plain network first where none was given, it trains heads
+        alone."""
         if not self.phases:
             return False
-        plain, *rest = self.phases
-        early = [part for phase in rest for part in phase.parts]
-        return plain.exits == self.exits[-1:] and all(part.startswith("head ") for part in early)
+        first, *rest = self.phases
+        early = rest if first.exits == self.exits[-1:] else self.phases
+        return all(part.startswith("head ") for phase in early for part in phase.parts)
 
     @cached_property
     def seconds(self) -> Seconds:

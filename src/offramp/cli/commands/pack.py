@@ -42,9 +42,9 @@ def pack(
     found = evidence.open_all(several(sources, store_), study)
     if strategy:
         found = evidence.of_strategies(found, strategy)
-    trials = [trial.id for trial in found.trials]
+    trials, table = found.packed
     with moving(f"packing {counted(len(trials), 'trial')}"):
-        sizes = packed.write(out, found.records, trials, found.table, found.missing, found.logs)
+        sizes = packed.write(out, found.records, trials, table, found.missing, found.logs)
     if json:
         emit({"out": str(out), "trials": len(trials), "bytes": sizes, "missing": list(found.missing)})
         return

@@ -47,18 +47,18 @@ def watch(
     """
     from rich.live import Live
 
-    from offramp.store.live import Reader
+    from offramp.store.live import Reader, distinct
 
     reader = Reader(archived(store, store_))
     title = f"Store {reader.archive.root}"
     if json:
         courses = list(reader.courses())
-        phases = {p.key: p for c in courses for p in c.phases if p.begun and not p.finished}
+        phases = [p for p in distinct(courses).values() if p.begun and not p.finished]
         emit(
             {
                 "store": str(reader.archive.root),
                 "trials": [course.as_json() for course in courses],
-                "under_way": [_as_json(phase) for phase in phases.values()],
+                "under_way": [_as_json(phase) for phase in phases],
             }
         )
         return
@@ -82,8 +82,10 @@ def shown(title: str, courses: Sequence[Course]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
+    from offramp.store.live import distinct
+
     done = [c for c in courses if c.manifest is not None]
-    phases = {phase.key: phase for course in courses for phase in course.phases}
+    phases = distinct(courses)
     finished = sum(phase.finished for phase in phases.values())
     parts: list[object] = [
         Text(title, style="bold"),
