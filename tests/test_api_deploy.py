@@ -187,6 +187,20 @@ def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:
         fitted.export(tmp_path / "bundle", policy)
 
 
+def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -> None:
+    from offramp.bundle.runtime import Bundle
+
+    train = IMAGES, torch.arange(60) % 3
+    fitted = offramp.fit(attached(), "joint", train=train, normalize="unit", recipe={"epochs": 1})
+    assert torch.equal(fitted.normalize(IMAGES).cpu(), IMAGES / 255)
+    policy = Policy("confidence", (1, 2, 3), (0.4, 0.4, None))
+    done = fitted.export(tmp_path / "bundle", policy, measure=False, anyway=True)
+    found = Bundle(done.folder).predict(
+        [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in IMAGES]
+    )
+    assert (found.classes == fitted.predict(IMAGES, policy).classes.numpy()).all()
+
+
 def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:
     rows = repr(fitted).splitlines()
     assert len(rows) == 1 + 1 + 3 and rows[0].endswith("test accuracy at each exit")

@@ -456,6 +456,21 @@ def test_a_policy_for_exits_that_answer_alone_does_not_fit_others(nets: Any) -> 
     assert replace(rule, thresholds=(None, None, 0.9, None), carry=0.5).active == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("strategy", ["boosted", "cascade", "imta"])
+def test_exits_that_carry_answers_on_are_not_left_out(strategy: str, nets: Any) -> None:
+    net, exits = nets[strategy]
+    carry = net.carry
+    learned = isinstance(carry, str)
+    for some in ((1, 3), (2, 4), (3,), *(((1, 2, 3),) if learned else ())):
+        rule = Policy("confidence", some, (*(0.5,) * (len(some) - 1), None), carry=carry)
+        refuses("name all exits", Predictor, net, rule)
+    for some in (exits, (4,) if learned else (1, 2)):
+        rule = Policy("confidence", some, (None,) * len(some), carry=carry)
+        torch.testing.assert_close(
+            Predictor(net, rule)(IMAGES).logits, all_exits(net, some, IMAGES)[:, -1]
+        )
+
+
 def test_a_policy_of_learned_answers_asks_the_heads_before_and_the_final_exit_alone(nets: Any) -> None:
     net, exits = nets["cascade"]
     alone, rule = (

@@ -149,7 +149,7 @@ class Fitted:
 
     @property
     def _normalized(self) -> bool:
-        return not any(self.mean) and set(self.std) == {1.0}
+        return self._manifest.normalized
 
     def calibrate(
         self,
@@ -486,6 +486,8 @@ def fit(
     about = {"plain": plain, "shape": net.input_shape, "augment": study.augment}
     data = from_dataset(train, validation, calibration, test, normalize=normalize, **about)
     _check_fit(net, data)
+    # Recorded, as 0 and 1 that were asked for look like those of floats.
+    study = study.model_copy(update={"data": replace(study.data, normalize=normalize)})
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
     _check_frozen(net, plan)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:

@@ -153,7 +153,7 @@ def of_network(
     except ValueError as error:
         remedy = IN_PYTHON if is_text(manifest.input_shape) else "train on gray or RGB images"
         raise OfframpError(f"a bundle answers pictures: {error}; {remedy}") from None
-    policy.check_carry(rule, net.carry)
+    policy.check_carry(rule, net.carry, net.exits)
     doubts = (*asked.doubts, *_doubts(rule, trained, asked))
     useful.check(doubts, asked.anyway)
     what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)

@@ -93,7 +93,7 @@ class Predictor:
                     f"the policy names exit {exit} and the network has {net.exits}; "
                     "calibrate a policy for this network"
                 )
-        check_carry(policy, net.carry)
+        check_carry(policy, net.carry, net.exits)
         check_classes(policy, net.classes)
         self.policy = policy
         self._net = net

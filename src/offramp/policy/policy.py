@@ -270,12 +270,21 @@ def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]
         )
 
 
-def check_carry(policy: Policy, carry: Carry) -> None:
-    """Raise OfframpError when the exits of a network carry answers otherwise than those of a policy."""
+def check_carry(policy: Policy, carry: Carry, final: int) -> None:
+    """Raise OfframpError when the exits of a network carry answers otherwise than those of a policy, or
+    on from an exit that the policy leaves out. final: the network's last exit."""
     if policy.carry != carry:
         raise OfframpError(
             f"the policy is for exits that {_carrying(policy.carry)}, those of the network "
             f"{_carrying(carry)}; calibrate a policy for this network"
+        )
+    alone = {final} if isinstance(carry, str) else set()  # it adds nothing
+    read = [k for k in policy.exits if k not in alone]
+    cut = alone and policy.exits[-1] != final  # policies take the last exit for the final one
+    if carry and (cut or read != [*range(1, len(read) + 1)]):
+        raise OfframpError(
+            f"the policy names exits {', '.join(map(str, policy.exits))}, and those of the network "
+            f"{_carrying(carry)}; name all exits, with None where nothing may leave"
         )
 
 

@@ -361,8 +361,10 @@ class Manifest(Record):
     @property
     def normalized(self) -> bool:
         """Whether the images were float32, normalized before they came here, nobody knows how: no
-        picture can be made like them."""
-        return not any(self.mean) and set(self.std) == {1.0}
+        picture can be made like them. Pixels may have been asked to be normalized by 0 and 1 as well,
+        which floats never are."""
+        by_hand = (self.data.spec or {}).get("normalize", "train") != "train"
+        return not by_hand and not any(self.mean) and set(self.std) == {1.0}
 
     @cached_property
     def sources(self) -> Mapping[int, str]:
