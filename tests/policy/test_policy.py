@@ -43,6 +43,29 @@ def test_thresholds_keep_every_bit() -> None:
     assert parse(to_json(policy)).thresholds == (threshold, None)
 
 
+def test_numbers_of_numpy_and_lists_are_as_good() -> None:
+    """They were refused, or served until the policy was compared with a network or written as JSON."""
+    gate = (0.5, 1.0, 2.0, 0.25, -1.0)
+    plain = Policy(
+        "gate", FOUR, (0.25, None, 0.1, None), gates=(gate, gate, gate, None), calibration=MADE
+    )
+    given: Any = {
+        "exits": list(np.array(FOUR)),
+        "thresholds": [np.float32(0.25), None, np.float64(0.1), None],
+        "gates": [np.array(gate, np.float32)] * 3 + [None],
+    }
+    found = replace(plain, **given)
+    assert found == plain and parse(to_json(found)) == plain and isinstance(found.exits, tuple)
+
+
+@pytest.mark.parametrize("score", ["patience", "agreement"])
+def test_a_threshold_that_is_never_reached_is_none(score: str) -> None:
+    """An infinite one is no number of JSON."""
+    for threshold in (float("inf"), float("nan")):
+        refuses("at least 1 and finite", Policy, score, (1, 2), (threshold, None))
+    assert Policy(score, (1, 2), (1e9, None)).thresholds[0] == 1e9
+
+
 def test_thresholds_set_by_hand_promise_nothing_and_make_no_file(tmp_path: Path) -> None:
     policy = Policy("confidence", (1, 2), (0.5, None))
     assert "No guarantee" in policy.calibration.statement
@@ -71,7 +94,7 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
         (changed(exits=[{**EXIT, "temperature": 0.0}, LAST]), "exits.0.temperature"),
         (changed(exits=[EXIT, {**LAST, "threshold": 0.5}]), "exit 2 is the last and has no threshold"),
         (changed(exits=[LAST, EXIT]), "exits must be ascending"),
-        (changed(score="patience", exits=[EXIT, LAST]), "must be at least 1 for patience"),
+        (changed(score="patience", exits=[EXIT, LAST]), "must be at least 1 and finite for patience"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -230,7 +230,9 @@ class Fitted:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
         _check_normalized(ready)
-        return Predictor(self.net, rule)(ready if ready.is_floating_point() else self.normalize(ready))
+        place = next(self.net.parameters()).device
+        floats = ready.is_floating_point()
+        return Predictor(self.net, rule)(ready.to(place) if floats else self.normalize(ready))
 
     def _tensor(self, images: Any) -> torch.Tensor:
         """[B, C, H, W] or [B, T] of what `predict` takes."""

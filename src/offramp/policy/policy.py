@@ -82,6 +82,8 @@ class Policy:
     gates: tuple[tuple[float, ...] | None, ...] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("exits", "thresholds", "temperatures", "gates"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         problem = _problem(self)
         if problem is not None:
             raise OfframpError(problem)
@@ -305,6 +307,13 @@ def _carrying(carry: Carry) -> str:
     return f"carry {carry:g} of the answer before"
 
 
+def _plain(value: Any) -> Any:
+    """Tuples of Python's own numbers, of lists, arrays and their numbers: what compares and is written
+    as JSON."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
 def _problem(policy: Policy) -> str | None:
     """What is wrong with a policy, in one line; None when nothing is."""
     exits, thresholds = policy.exits, policy.thresholds
@@ -319,8 +328,8 @@ def _problem(policy: Policy) -> str | None:
         return f"exit {exits[-1]} is the last and has no threshold (null), got {thresholds[-1]}"
     low, high = scoring.SCORES[policy.score].low, scoring.SCORES[policy.score].high
     for exit, threshold in zip(exits, thresholds, strict=True):
-        if threshold is not None and not low <= threshold <= high:
-            span = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+        if threshold is not None and not (low <= threshold <= high and threshold < math.inf):
+            span = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g} and finite"
             return f"threshold of exit {exit} must be {span} for {policy.score}, got {threshold:g}"
     warmth = policy.temperatures
     if warmth is not None and len(warmth) != len(exits):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,7 +170,7 @@ class _Service:
         self._metrics.requests.labels(200).inc()
         said = {
             "class": answer.label,
-            "confidence": answer.confidence,
+            "confidence": answer.confidence if math.isfinite(answer.confidence) else None,
             "exit": answer.exit,
             "compute_share": answer.compute,
             "milliseconds": 1000 * spent,
