@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from watched import at_epoch_zero, finish
 
-from offramp.cli.commands.watch import shown
+from offramp.cli.commands.watch import shown, watch
 from offramp.hashing import text, with_seal
 from offramp.store.live import COLUMNS, Reader, distinct
 from offramp.store.store import Store
@@ -88,6 +89,26 @@ def test_a_plan_of_an_earlier_offramp_is_read(store: Store) -> None:
     _, two_stage = Reader(store.archive).courses()
     assert [p.title for p in two_stage.phases[1:]] == ["exit 1", "exit 2", "exit 3"]
     assert not [path for path, _ in store.unneeded() if path.parent.name == "nodes"]  # type: ignore[union-attr]
+
+
+def test_what_failed_is_over_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Watching waited for it without end."""
+    diverging = {"name": "joint", "phases": {"joint": {"optimizer": "sgd", "learning_rate": 1e30}}}
+    plan, kept = tiny_plan(tiny_study(["baseline", diverging])), Store(tmp_path / "runs")
+    with closing(run(plan, kept, Conduct(CPU, tmp_path / "caches"))) as events:
+        for event in events:
+            if isinstance(event, Began):
+                assert not all(course.over for course in Reader(kept.archive).courses())
+    baseline, joint = Reader(kept.archive).courses()
+    assert joint.manifest is None and joint.over and baseline.over
+    under_way = replace(joint, phases=(replace(joint.phases[0], holder="process 1"),))
+    assert not under_way.over, "what is at work may still be kept"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    watch(str(kept.root), every=3600.0)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"failed {joint.trial}: " in said and "is not finite" in said and "begun" not in said
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"no checkpoint", b"\x08\0\0\0\0\0\0\0[1, 2]\n\n"])

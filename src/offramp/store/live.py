@@ -79,6 +79,13 @@ class Course:
         """Why it cannot be had, where a phase of it failed."""
         return next((phase.failed for phase in self.phases if phase.failed is not None), None)
 
+    @property
+    def over(self) -> bool:
+        """Whether no more comes of it unless it is begun again: it is finished, or a phase failed and
+        nobody is at work on the others."""
+        at_work = any(phase.holder is not None for phase in self.phases)
+        return self.manifest is not None or (self.failed is not None and not at_work)
+
     def as_json(self) -> dict[str, Any]:
         """What it is and how far, for programs. accuracy: of each exit on test, once it is finished."""
         manifest = self.manifest

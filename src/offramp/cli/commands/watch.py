@@ -36,8 +36,8 @@ def watch(
 
     Shows the phases at work, their epoch and accuracy on validation, who trains them, and how far each
     trial is. It only reads, so it may run on any machine that sees the store. An epoch shows once it is
-    saved, which happens every twenty seconds or so. It ends when nothing is left to train, or with
-    Ctrl-C.
+    saved, which happens every twenty seconds or so. It ends when nothing is left to train, or what
+    is left failed, or with Ctrl-C.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def watch(
             while True:
                 courses = list(reader.courses())
                 live.update(shown(title, courses), refresh=True)
-                if all(course.manifest is not None for course in courses):
+                if all(course.over for course in courses):
                     return
                 time.sleep(every)
     except KeyboardInterrupt:
@@ -96,10 +96,13 @@ def shown(title: str, courses: Sequence[Course]) -> Group:
     if working:
         rows = [_working(phase, courses) for phase in working]
         parts += ["", table(["under way"], ["epoch", "validation, %"], rows)]
-    waiting = [c for c in courses if c.manifest is None]
+    waiting = [c for c in courses if c.manifest is None and c.failed is None]
     if waiting:
         far = [(c.trial, f"{sum(p.finished for p in c.phases)}/{len(c.phases)}") for c in waiting]
         parts += ["", table(["begun"], ["phases"], far)]
+    failed = [f"{c.trial}: {c.failed}" for c in courses if c.manifest is None and c.failed is not None]
+    if failed:
+        parts += ["", "failed", *failed]
     if done:
         latest = sorted(done, key=_finished)[-LATEST:]
         parts += ["", table(["finished"], [TEST], [(c.trial, _accuracies(c)) for c in latest])]
