@@ -83,8 +83,20 @@ def test_parts_join(three: Evidence) -> None:
         assert drawn(found).equals(drawn(three))
 
 
+def test_what_one_part_left_out_may_be_what_is_compared_of_all() -> None:
+    """Of two settings the one with most trials is compared, wherever they were read."""
+    one = [trained(4, strategy, 1) for strategy in RIGHT[4]]
+    other = [trained(4, strategy, 1, learning_rate=0.5) for strategy in ("joint", "separate")]
+    more = [trained(4, strategy, 2, learning_rate=0.5) for strategy in ("joint", "separate")]
+    whole, parts = evidence([*one, *other, *more]), [evidence([*one, *other]), evidence(more)]
+    assert [len(part.trials) for part in (*parts, whole)] == [3, 2, 4]
+    for found in (join(parts), join(parts[::-1]), join([join(parts)])):
+        assert [t.id for t in found.trials] == [t.id for t in whole.trials]
+        assert found.missing == whole.missing
+
+
 def test_a_pack_has_all_numbers_of_epochs(three: Evidence, tmp_path: Path) -> None:
-    write(tmp_path / "whole", three.records, *three.packed, three.missing)
+    write(tmp_path / "whole", three.found.records, *three.packed, three.missing)
     pack(tmp_path / "again", [tmp_path / "whole"])
     found = opened(tmp_path / "again")
     assert drawn(found).equals(drawn(three)) and found.missing == three.missing

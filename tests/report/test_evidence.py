@@ -38,7 +38,9 @@ def copied(store: Store, tmp_path: Path) -> Path:
 
 
 def pack(found: Evidence, out: Path) -> dict[str, int]:
-    return packed.write(out, found.records, [t.id for t in found.trials], found.table, found.missing)
+    return packed.write(
+        out, found.found.records, [t.id for t in found.trials], found.table, found.missing
+    )
 
 
 def test_the_table_and_the_records_say_what_the_store_says(store: Store) -> None:
@@ -106,7 +108,7 @@ def test_packing_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> Non
     found = reading.open(store.root)
     pack(found, tmp_path / "one")
     ids = [t.id for t in found.trials][::-1]
-    packed.write(tmp_path / "two", found.records, ids, found.table, found.missing)
+    packed.write(tmp_path / "two", found.found.records, ids, found.table, found.missing)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     pack(reading.open(tmp_path / "one"), tmp_path / "three")  # a pack of a pack
@@ -174,7 +176,7 @@ def test_a_folder_of_packs_is_all_of_them(store: Store, tmp_path: Path) -> None:
     for seed in (42, 43):
         its = [t.id for t in found.trials if t.seed == seed]
         table = found.table[found.table["trial"].isin(its)]
-        packed.write(tmp_path / "packs" / str(seed), found.records, its, table, ())
+        packed.write(tmp_path / "packs" / str(seed), found.found.records, its, table, ())
     (tmp_path / "packs" / "notes").mkdir()
     whole = reading.open(tmp_path / "packs")
     assert {t.id for t in whole.trials} == {t.id for t in found.trials}
@@ -295,7 +297,8 @@ def test_studies_can_be_told_apart() -> None:
 
 def test_seeds_of_some_strategies_were_added_by_the_rule_of_all() -> None:
     trials = [simple(label, seed) for label in ("joint", "separate", "two-stage") for seed in (1, 2, 3)]
-    whole = replace(evidence(trials), logs={"log": seed_log(trials=[trial.id for trial in trials])})
+    found = evidence(trials).found
+    whole = reading.gather(replace(found, logs={"log": seed_log(trials=[trial.id for trial in trials])}))
     some = reading.of_strategies(whole, ["joint", "separate"])
     assert some.logs == whole.logs
     assert some.runs[0].looks == whole.runs[0].looks is not None

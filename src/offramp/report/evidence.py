@@ -38,21 +38,35 @@ from offramp.store.table import COLUMNS, tidy
 
 
 @dataclass(frozen=True, eq=False)
+class Found:
+    """What was read, before what is compared is chosen of it.
+
+    trials, frames (tidy tables): by id of the trial.  missing: what could not be read, and what a pack
+    says of itself.  logs: how seeds were added to studies until pairs were decided, by name.
+    """
+
+    records: Records
+    trials: Mapping[str, TrialRecord] = field(default_factory=dict)
+    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    logs: Mapping[str, SeedLog] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """Everything that figures, tables, claims and advice read.
 
     table: the tidy table (`store.table.COLUMNS`) of `trials`.  trials: by model, data, strategy and
-    seed, strategies in the paper's order.  missing: what is not here and why, a sentence each.  logs:
-    how seeds were added to studies until pairs were decided, by name.  budgets: the same trials trained
-    for other numbers of epochs, one Evidence for each. What is worked out is kept, so equal questions
-    get the same object; nothing else changes.
+    seed, strategies in the paper's order.  missing: what is not here and why, a sentence each.  found:
+    what they were chosen of.  budgets: the same trials trained for other numbers of epochs, one
+    Evidence for each. What is worked out is kept, so equal questions get the same object; nothing else
+    changes.
     """
 
     table: pd.DataFrame
     trials: tuple[TrialRecord, ...]
     missing: tuple[str, ...]
-    records: Records = field(repr=False)
-    logs: Mapping[str, SeedLog] = field(default_factory=dict, repr=False)
+    found: Found = field(repr=False)
     budgets: tuple[Evidence, ...] = field(default=(), repr=False)
     _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
         default_factory=dict, repr=False
@@ -63,7 +77,7 @@ class Evidence:
 
         Raises OfframpError (Damaged) when they were harmed since the evidence was read.
         """
-        arrays = self.records.trial_logits(trial)
+        arrays = self.found.records.trial_logits(trial)
         return arrays[split], arrays[f"{split}_labels"]
 
     @cached_property
@@ -93,7 +107,7 @@ class Evidence:
         told = {(trial, split, exit): value for trial, split, exit, value in zip(*columns, strict=True)}
         found = []
         for trial in self.trials:
-            arrays = self.records.trial_logits(trial.id)
+            arrays = self.found.records.trial_logits(trial.id)
             for split, metrics in trial.manifest.metrics.items():
                 known = (arrays[split], arrays[f"{split}_labels"]) if split in arrays else None
                 for k, (exit, said) in enumerate(zip(trial.exits, metrics.accuracy, strict=True)):
@@ -106,6 +120,12 @@ class Evidence:
                         table = f"the table says accuracy {listed:.4f} of trial {trial.id} {where}"
                         found.append(f"{table}, and its record {said:.4f}")
         return tuple(found)
+
+    @property
+    def logs(self) -> Mapping[str, SeedLog]:
+        """How seeds were added to the studies that any of `trials` are of, by name."""
+        here = self.by_id.keys()
+        return {name: log for name, log in self.found.logs.items() if not here.isdisjoint(log.trials)}
 
     @property
     def packed(self) -> tuple[list[str], pd.DataFrame]:
@@ -197,23 +217,19 @@ def open_all(paths: Sequence[Place], study: str | None = None) -> Evidence:
 
 
 def join(found: Sequence[Evidence]) -> Evidence:
-    """Several as one: what is comparable is chosen anew over all of them, and so is what is missing."""
-    owners: dict[str, Evidence] = {}
-    for one in (part for whole in found for part in (whole, *whole.budgets)):
-        for trial in one.trials:
-            owners.setdefault(trial.id, one)
-    trials = {id: owner.by_id[id] for id, owner in owners.items()}
-    frames = {
-        str(trial): part
-        for one in dict.fromkeys(owners.values())
-        for trial, part in one.table.groupby("trial", sort=False)
-        if owners[str(trial)] is one
-    }
+    """Several as one. What is compared is chosen anew of all that was read, and so is what is
+    missing."""
+    owners: dict[str, Found] = {}
+    for one in found:
+        for id in one.found.trials:
+            owners.setdefault(id, one.found)
+    trials = {id: owner.trials[id] for id, owner in owners.items()}
+    frames = {id: owner.frames[id] for id, owner in owners.items()}
     places = {id: owner.records for id, owner in owners.items()}
-    records = Several(places, {p.node: places[t.id] for t in trials.values() for p in t.phases})
-    own = [note for one in found for note in _own(one)]
-    logs = {name: log for one in found for name, log in one.logs.items()}
-    return gather(records, trials, frames, own, logs=logs)
+    records = Several(places, {p.node: places[id] for id, t in trials.items() for p in t.phases})
+    own = tuple(note for one in found for note in _own(one.found.missing, one))
+    logs = {name: log for one in found for name, log in one.found.logs.items()}
+    return gather(Found(records, trials, frames, own, logs))
 
 
 def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
@@ -222,22 +238,16 @@ def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
         if label not in found.strategies:
             hint = nearest(label, found.strategies)
             raise OfframpError(f"there is no trial of a strategy '{label}'{hint}")
-
-    def some(one: Evidence) -> Evidence:
-        trials = tuple(t for t in one.trials if t.strategy in labels)
-        table = one.table[one.table["trial"].isin([t.id for t in trials])]
-        return Evidence(table, trials, (), one.records)
-
+    some = {t.id: t for one in (found, *found.budgets) for t in one.trials if t.strategy in labels}
     # Seeds were added to some strategies as to all of them, so p of some pays for the looks too.
-    budgets = tuple(map(some, found.budgets))
-    return join([replace(some(found), missing=_own(found), logs=found.logs, budgets=budgets)])
+    return gather(replace(found.found, trials=some, missing=_own(found.missing, found)))
 
 
-def _own(found: Evidence) -> tuple[str, ...]:
-    """What is missing that does not follow from the trials at hand."""
+def _own(notes: Iterable[str], found: Evidence) -> tuple[str, ...]:
+    """Those that do not follow from the trials that are compared."""
     every = {t.id: t.manifest for one in (found, *found.budgets) for t in one.trials}
     follows = {*gaps(found.trials), *machines.notes(found.trials), *chosen(every).notes}
-    return tuple(note for note in found.missing if note not in follows)
+    return tuple(note for note in notes if note not in follows)
 
 
 def from_store(path: Place, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
@@ -265,7 +275,7 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
         logs = archive.seed_logs()
     except Damaged as error:
         missing.append(f"how seeds were added is not known, and p is not adjusted: {error}")
-    return gather(archive, records, frames, missing, study, logs)
+    return gather(Found(archive, records, frames, tuple(missing), logs), study)
 
 
 def from_pack(path: Path, study: str | None = None) -> Evidence:
@@ -273,38 +283,31 @@ def from_pack(path: Path, study: str | None = None) -> Evidence:
     pack = packed.read(path)
     frames = {str(trial): part for trial, part in pack.table.groupby("trial", sort=False)}
     trials = {trial: read(pack, trial, pack.read_trial(trial)) for trial in pack.trials()}
-    logs = pack.document.seed_logs
-    return gather(pack, trials, frames, list(pack.document.missing), study, logs)
+    document = pack.document
+    return gather(Found(pack, trials, frames, document.missing, document.seed_logs), study)
 
 
-def gather(
-    records: Records,
-    trials: Mapping[str, TrialRecord],
-    frames: Mapping[str, pd.DataFrame],
-    missing: Sequence[str] = (),
-    study: str | None = None,
-    logs: Mapping[str, SeedLog] = packed.NO_LOGS,
-) -> Evidence:
-    """The evidence of trials at hand. trials, frames (tidy tables): by id of the trial."""
+def gather(found: Found, study: str | None = None) -> Evidence:
+    """The evidence in what was read; of the trials of one study, if that is named."""
     if study is not None:
-        names = ", ".join(sorted({str(t.manifest.study) for t in trials.values()})) or "none"
-        trials = {id: t for id, t in trials.items() if t.manifest.study == study}
-        if not trials:
+        names = ", ".join(sorted({str(t.manifest.study) for t in found.trials.values()})) or "none"
+        found = replace(
+            found, trials={id: t for id, t in found.trials.items() if t.manifest.study == study}
+        )
+        if not found.trials:
             raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
-    selected = chosen({id: t.manifest for id, t in trials.items()})
+    selected = chosen({id: t.manifest for id, t in found.trials.items()})
 
     def made(ids: Collection[str]) -> Evidence:
-        ordered = sorted((trials[id] for id in ids), key=_order)
-        parts = [frames[t.id] for t in ordered] or [pd.DataFrame(columns=list(COLUMNS))]
-        found, table = machines.compared(ordered, pd.concat(parts, ignore_index=True))
-        return Evidence(table, found, (), records)
+        ordered = sorted((found.trials[id] for id in ids), key=_order)
+        parts = [found.frames[t.id] for t in ordered] or [pd.DataFrame(columns=list(COLUMNS))]
+        trials, table = machines.compared(ordered, pd.concat(parts, ignore_index=True))
+        return Evidence(table, trials, (), found)
 
     whole = made(selected.kept)
     unlike = machines.notes(whole.trials)
-    notes = tuple(dict.fromkeys([*missing, *selected.notes, *gaps(whole.trials), *unlike]))
-    here = {name: log for name, log in logs.items() if set(selected.kept) & set(log.trials)}
-    budgets = tuple(map(made, selected.budgets))
-    return replace(whole, missing=notes, logs=here, budgets=budgets)
+    notes = tuple(dict.fromkeys([*found.missing, *selected.notes, *gaps(whole.trials), *unlike]))
+    return replace(whole, missing=notes, budgets=tuple(map(made, selected.budgets)))
 
 
 def _order(trial: TrialRecord) -> tuple[Any, ...]:
