@@ -298,3 +298,11 @@ def test_every_shape_of_the_page_is_described(
     found = audit(open_sources(parse(said, "page").data))
     assert not found.wrong and len(found.classes) == 2
     assert all(split.images for split in found.splits.values())
+
+
+def test_json_lines_hold_any_text_and_may_begin_with_a_mark(photos: Path) -> None:
+    made = rows(note=["one\u2028two"] * N).to_dict("records")
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in made)
+    (photos / "labels.jsonl").write_text(text, encoding="utf-8-sig", newline="")
+    found = read("table", photos / "labels.jsonl")
+    assert digests(found) == digests(read("table", write(rows(), photos / "labels.csv")))

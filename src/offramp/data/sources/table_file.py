@@ -150,7 +150,9 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 
 def _lines(path: Path) -> pd.DataFrame:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Not `splitlines`: JSON's text may hold other ends of lines, such as U+2028, as they are.
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    rows = [json.loads(line) for line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
     simple = [{k: _text(v) for k, v in row.items() if not isinstance(v, (dict, list))} for row in rows]
