@@ -306,3 +306,10 @@ def test_json_lines_hold_any_text_and_may_begin_with_a_mark(photos: Path) -> Non
     (photos / "labels.jsonl").write_text(text, encoding="utf-8-sig", newline="")
     found = read("table", photos / "labels.jsonl")
     assert digests(found) == digests(read("table", write(rows(), photos / "labels.csv")))
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl"])
+def test_endings_in_capitals_mean_the_same(photos: Path, kind: str) -> None:
+    write(rows(), photos / f"labels{kind}").rename(photos / f"LABELS{kind.upper()}")
+    assert read("table", photos / f"LABELS{kind.upper()}").classes == ("cat", "dog")
+    assert read("table", photos).classes == ("cat", "dog")

@@ -105,9 +105,9 @@ def read(path: Path, images: Images | None = None) -> pd.DataFrame:
     Raises OfframpError naming the file, where it cannot be read.
     """
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return _parquet(path)
-        if path.suffix in (".jsonl", ".ndjson"):
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
             return _lines(path)
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline()
