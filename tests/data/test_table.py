@@ -313,3 +313,15 @@ def test_endings_in_capitals_mean_the_same(photos: Path, kind: str) -> None:
     write(rows(), photos / f"labels{kind}").rename(photos / f"LABELS{kind.upper()}")
     assert read("table", photos / f"LABELS{kind.upper()}").classes == ("cat", "dog")
     assert read("table", photos).classes == ("cat", "dog")
+
+
+def test_names_that_several_columns_have(photos: Path) -> None:
+    path = photos / "labels.csv"
+    for header, more in (("image,label,label", {}), ("image,mark,mark", {"label": "mark"})):
+        path.write_text(f"{header}\nimages/0.png,dog,cat\n")
+        message = rf"labels\.csv has several columns called '{header.split(',')[1]}'; give each"
+        refuses(message, read, "table", path, **more)
+    lines = [f"images/{i}.png,{'dog' if i % 4 else 'cat'},," for i in range(N)]
+    for header in ("image,label,,", "image,what,,"):  # empty ones at the end, of a spreadsheet
+        path.write_text("\n".join([header, *lines]))
+        assert read("table", path).classes == ("cat", "dog")
