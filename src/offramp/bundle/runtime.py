@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 
 Array = Any  # of numpy
 
@@ -624,7 +624,7 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
     it."""
     try:
         with Image.open(path, formats=_beside("preprocessing").FORMATS) as file:
-            image = ImageOps.exif_transpose(file)
+            image = _beside("preprocessing").upright(file)
         bundle.preprocessing.check(image.mode, *image.size)
         return image
     except ValueError as error:

@@ -197,7 +197,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
             with Image.open(file, formats=FORMATS) as image:
                 turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: on its side
                 width, height = image.size[::-1] if turned else image.size
-                how.check(image.mode, width, height)
+                how.check(preprocessing.mode_of(image), width, height)
         except Exception as error:  # decoders raise whatever they like on damaged bytes
             damaged.append(Unreadable(file, _reason(file, error)))
             if isinstance(error, ValueError):
