@@ -601,7 +601,8 @@ def _processor() -> str:
 
 
 def find_images(paths: Sequence[Path]) -> Iterator[Path]:
-    """The paths themselves, and for a folder the images anywhere in it, sorted.
+    """The paths themselves, and for a folder the images anywhere in it, sorted; hidden ones are passed
+    over, as in training.
 
     Raises BundleError for a path that is not there, and for a folder without images.
     """
@@ -613,10 +614,15 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
             continue
         if not path.is_dir():
             raise BundleError(f"{path} is no file and no folder; give images or folders of images")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        inside = sorted(p for p in images if _shown(p.relative_to(path)))
         if not inside:
             raise BundleError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
         yield from inside
+
+
+def _shown(below: Path) -> bool:
+    return not any(part.startswith((".", "__")) for part in below.parts)
 
 
 def opened(path: Path, bundle: Bundle) -> Image.Image:
