@@ -434,3 +434,18 @@ def test_a_page_and_a_bundle_have_folders_of_their_own(cli: Cli, tmp_path: Path,
     words = ("--web", page, "--onnxruntime-web", str(engine.parent), "--dry-run")
     answer = cli(*DIGITS, "--out", "b", *words)
     assert answer.code == 2 and f"--web {page} and --out b are one folder" in answer.err
+
+
+def test_photos_on_their_side_differ_in_size(cli: Cli, tmp_path: Path) -> None:
+    """Phones store every photo in one size, and say which way it is up."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    noise = np.random.default_rng(0)
+    for i in range(60):
+        path = tmp_path / "phone" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        how = {"exif": turned} if i % 3 == 0 else {}
+        Image.fromarray(noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(path, **how)
+    words = ("build", "--backbone", "digits-cnn", "--data", "folder:phone", "--out", "b", "--dry-run")
+    answer = cli(*words)
+    assert answer.code == 0 and "size 48: images differ" in answer.out, answer.err
