@@ -53,6 +53,7 @@ def files() -> dict[str, bytes]:
         "16 bits": (Image.fromarray(deep), "PNG", {}),
         "16 bits, TIFF": (Image.fromarray(deep), "TIFF", {}),
         "16 bits, the other end first": (Image.fromarray(deep.astype(">u2")), "TIFF", {}),
+        "16 bits, PGM": (Image.fromarray(deep), "PPM", {}),
         "CMYK": (picture("CMYK"), "JPEG", {}),
         "CMYK, TIFF": (picture("CMYK"), "TIFF", {}),
         "palette": (picture("RGB").quantize(16), "PNG", {}),
@@ -92,9 +93,11 @@ def test_every_road_makes_the_same_pixels_of_a_file(name: str, channels: Any, tm
     assert np.array_equal(how.pixels(runtime.opened(path, bundle)), trained)
 
 
-def test_of_sixteen_bits_the_upper_eight_are_taken() -> None:
+def test_of_sixteen_bits_the_upper_eight_are_taken(tmp_path: Path) -> None:
     deep = np.arange(48, dtype=np.uint16).reshape(8, 6) * 1300
     assert np.array_equal(GRAY.pixels(Image.fromarray(deep))[0], deep >> 8)
+    Image.fromarray(deep).save(tmp_path / "a.pgm")  # `I` to Pillow, as numbers of 32 bits are
+    assert np.array_equal(np.array(open_image(tmp_path / "a.pgm", "a"))[..., 0], deep >> 8)
 
 
 def test_normalized_as_training_does_to_the_bit() -> None:

@@ -423,3 +423,29 @@ def test_a_check_that_agrees_wholly() -> None:
     check = {"images": 500, "what": "the whole test split", "differing": 0, "share": 0.0}
     assert _check({**check, "accuracy": 0.0}).endswith("), shares of exits and accuracy as calibrated.")
     assert "accuracy within 0.2." in _check({**check, "accuracy": 0.002})
+
+
+@pytest.mark.parametrize("page", ["b", "b/site", "."])
+def test_a_page_and_a_bundle_have_folders_of_their_own(cli: Cli, tmp_path: Path, page: str) -> None:
+    engine = tmp_path.parent / f"{tmp_path.name}-ort" / "dist"
+    engine.mkdir(parents=True)
+    for name in web.RUNTIME:
+        (engine / name).write_text("")
+    words = ("--web", page, "--onnxruntime-web", str(engine.parent), "--dry-run")
+    answer = cli(*DIGITS, "--out", "b", *words)
+    assert answer.code == 2 and f"--web {page} and --out b are one folder" in answer.err
+
+
+def test_photos_on_their_side_differ_in_size(cli: Cli, tmp_path: Path) -> None:
+    """Phones store every photo in one size, and say which way it is up."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    noise = np.random.default_rng(0)
+    for i in range(60):
+        path = tmp_path / "phone" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        how = {"exif": turned} if i % 3 == 0 else {}
+        Image.fromarray(noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(path, **how)
+    words = ("build", "--backbone", "digits-cnn", "--data", "folder:phone", "--out", "b", "--dry-run")
+    answer = cli(*words)
+    assert answer.code == 0 and "size 48: images differ" in answer.out, answer.err

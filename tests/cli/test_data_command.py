@@ -288,3 +288,24 @@ def test_a_cache_that_was_altered_is_said_in_one_line(cli: Cli, photos: Path, tm
     assert answer.code == 0 and "nothing wrong" in answer.out
     assert answer.err == f"{kept} does not match its seal; what it held is found out anew\n"
     assert cli("data", "check", f"folder:{photos}").err == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1], "the test split of data set 'npz' has label 3, outside 0 to 1; correct the labels"),
+        ([-1, 1], "the train split of data set 'npz' has label -1, outside 0 to 1; correct the labels"),
+        ([0, 0], "data set 'npz' has 1 class; it needs two or more"),
+    ],
+)
+def test_labels_that_name_no_class_are_one_line(
+    cli: Cli, tmp_path: Path, labels: list[int], message: str
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    train = np.array(labels * 30)
+    arrays = {"train_images": images, "train_labels": train}
+    arrays |= {"test_images": images[:8], "test_labels": np.arange(8) % 4}
+    np.savez(tmp_path / "cells.npz", **arrays)
+    for command in ("describe", "check"):
+        answer = cli("data", command, f"npz:{tmp_path / 'cells.npz'}")
+        assert answer.code == 2 and message in answer.err

@@ -20,6 +20,7 @@ from PIL import Image
 import offramp
 from ghostscript import EPS, trap
 from offramp.bundle.preprocessing import Preprocessing
+from offramp.bundle.runtime import find_images
 from offramp.infer import image_files
 from offramp.infer.image_files import Network
 from offramp.policy import policy as policies
@@ -334,11 +335,14 @@ def test_what_is_there_is_kept_on_ctrl_c(run: Command, monkeypatch: pytest.Monke
 
 def test_files_are_found_once_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("b.png", "a.JPG", "deep/c.webp", "notes.txt"):
+    hidden = ("._b.png", ".trash/d.png", "__MACOSX/deep/._c.webp")  # as a Mac's archives have them
+    for name in ("b.png", "a.JPG", "deep/c.webp", "notes.txt", *hidden):
         Path("d", name).parent.mkdir(parents=True, exist_ok=True)
         Path("d", name).touch()
     names = [str(p) for p in image_files.find([Path("d"), Path("d/b.png"), Path("d/notes.txt")])]
     assert names == ["d/a.JPG", "d/b.png", "d/deep/c.webp", "d/notes.txt"]
+    assert [str(p) for p in find_images([Path("d")])] == names[:3]
+    assert image_files.find([Path("d/._b.png")]) == (Path("d/._b.png"),)  # one that is named
 
 
 def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:

@@ -272,3 +272,18 @@ def test_real_chest_x_rays() -> None:
     plain = read("folder", REAL / "chest_xray", size=96, channels=1)
     assert sum(counts(plain).values()) == 800
     assert plain.test.digest == data.test.digest
+
+
+def test_classes_of_one_image_make_no_test_split(tmp_path: Path) -> None:
+    for i, label in enumerate(("cat", "dog")):
+        save(tmp_path / "few" / label / "1.png", noise(i))
+        for k in range(2):
+            save(tmp_path / "one" / label / f"{label}{k}.png", noise(9 + 2 * i + k))
+    refuses(
+        r"no test split can be made of .*few: each class has one image only",
+        read,
+        "folder",
+        tmp_path / "few",
+    )
+    message = r"no test split can be made of .*one: each class has images of one group only; add more"
+    refuses(message, read, "folder", tmp_path / "one", group="[a-z]+")

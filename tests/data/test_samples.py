@@ -204,3 +204,15 @@ def changed(index: int, sample: Any) -> Listed:
 )
 def test_refuses(samples: Any, message: str) -> None:
     refuses(message, from_dataset, samples)
+
+
+@pytest.mark.parametrize("last", [1, 3, 4])
+def test_pictures_whose_channels_are_last_are_not_taken_for_many_channels(last: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (80, 9, 8, last), dtype=np.uint8)
+    given = images if last == 4 else torch.from_numpy(images)  # of arrays, the last axis is found
+    message = rf"has pictures of shape \[9, 8, {last}\], which as \[C, H, W\] have 9 channels; give"
+    refuses(message, from_dataset, labelled(given))
+    refuses(message, from_dataset, (given, [0, 1] * 40))
+    many = torch.zeros(80, 9, 5, 5, dtype=torch.uint8)
+    many[::2] = 200
+    assert from_dataset((many, [0, 1] * 40)).shape == (9, 5, 5)

@@ -298,3 +298,30 @@ def test_every_shape_of_the_page_is_described(
     found = audit(open_sources(parse(said, "page").data))
     assert not found.wrong and len(found.classes) == 2
     assert all(split.images for split in found.splits.values())
+
+
+def test_json_lines_hold_any_text_and_may_begin_with_a_mark(photos: Path) -> None:
+    made = rows(note=["one\u2028two"] * N).to_dict("records")
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in made)
+    (photos / "labels.jsonl").write_text(text, encoding="utf-8-sig", newline="")
+    found = read("table", photos / "labels.jsonl")
+    assert digests(found) == digests(read("table", write(rows(), photos / "labels.csv")))
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl"])
+def test_endings_in_capitals_mean_the_same(photos: Path, kind: str) -> None:
+    write(rows(), photos / f"labels{kind}").rename(photos / f"LABELS{kind.upper()}")
+    assert read("table", photos / f"LABELS{kind.upper()}").classes == ("cat", "dog")
+    assert read("table", photos).classes == ("cat", "dog")
+
+
+def test_names_that_several_columns_have(photos: Path) -> None:
+    path = photos / "labels.csv"
+    for header, more in (("image,label,label", {}), ("image,mark,mark", {"label": "mark"})):
+        path.write_text(f"{header}\nimages/0.png,dog,cat\n")
+        message = rf"labels\.csv has several columns called '{header.split(',')[1]}'; give each"
+        refuses(message, read, "table", path, **more)
+    lines = [f"images/{i}.png,{'dog' if i % 4 else 'cat'},," for i in range(N)]
+    for header in ("image,label,,", "image,what,,"):  # empty ones at the end, of a spreadsheet
+        path.write_text("\n".join([header, *lines]))
+        assert read("table", path).classes == ("cat", "dog")

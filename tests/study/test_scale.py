@@ -51,6 +51,14 @@ def test_what_is_smaller_already_stays_and_what_a_flag_sets_wins() -> None:
     assert (won.recipe.epochs, won.seeds, won.data.train_images) == (7, (1,), 100)
 
 
+def test_a_flag_that_sets_a_whole_section_wins_with_what_it_says() -> None:
+    flags = ["recipe={epochs: 7}", "data={name: digits, train_images: 1300}"]
+    found = spec.parse({**DIGITS, "scale": "small"}, None, flags)
+    assert (found.recipe.epochs, found.data.train_images) == (7, 1300)
+    named = spec.parse({**CHEST, "scale": "small"}, None, ["data=cifar100"])  # says nothing of counts
+    assert named.data.train_images == 1000
+
+
 def test_a_small_study_has_the_keys_of_one_that_is_written_so() -> None:
     scaled = make_plan(spec.parse({**DIGITS, "scale": "small"}), CPU)
     written = {**DIGITS, "seeds": [42, 43], "data": {"name": "digits", "train_images": 1000}}

@@ -24,6 +24,19 @@ EXTREME = 1e12  # of mean and 1 / std: beyond, float32 has no room for what they
 FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
+def mode_of(image: Image.Image) -> str:
+    """Pillow's mode of a picture just opened; of a PGM of 16 bits, which it calls `I` as numbers of 32
+    bits, `I;16`."""
+    return "I;16" if image.mode == "I" and image.format == "PPM" else image.mode
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture just opened, in memory, turned as its EXIF data says."""
+    mode = mode_of(image)
+    image = ImageOps.exif_transpose(image)  # a copy, which no longer says what it was read from
+    return image if image.mode == mode else image.convert(mode)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """What happens to a picture before a network sees it, in this order.
@@ -75,7 +88,7 @@ class Preprocessing:
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """[C, H, W] of a picture, to be stacked and normalized. Raises ValueError as `check` does, and
         OSError for a damaged picture."""
-        image = ImageOps.exif_transpose(image)
+        image = upright(image)
         self.check(image.mode, *image.size)
         # As training does: transparency is dropped, not blended, and gray is made of RGB.
         if image.mode in DEEP:

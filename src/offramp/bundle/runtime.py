@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 
 Array = Any  # of numpy
 
@@ -601,7 +601,8 @@ def _processor() -> str:
 
 
 def find_images(paths: Sequence[Path]) -> Iterator[Path]:
-    """The paths themselves, and for a folder the images anywhere in it, sorted.
+    """The paths themselves, and for a folder the images anywhere in it, sorted; hidden ones are passed
+    over, as in training.
 
     Raises BundleError for a path that is not there, and for a folder without images.
     """
@@ -613,10 +614,15 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
             continue
         if not path.is_dir():
             raise BundleError(f"{path} is no file and no folder; give images or folders of images")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        inside = sorted(p for p in images if _shown(p.relative_to(path)))
         if not inside:
             raise BundleError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
         yield from inside
+
+
+def _shown(below: Path) -> bool:
+    return not any(part.startswith((".", "__")) for part in below.parts)
 
 
 def opened(path: Path, bundle: Bundle) -> Image.Image:
@@ -624,7 +630,7 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
     it."""
     try:
         with Image.open(path, formats=_beside("preprocessing").FORMATS) as file:
-            image = ImageOps.exif_transpose(file)
+            image = _beside("preprocessing").upright(file)
         bundle.preprocessing.check(image.mode, *image.size)
         return image
     except ValueError as error:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.data import split_file
-from offramp.data.dataset import SPLITS, moments, value_counts
+from offramp.data.dataset import SPLITS, check_labels, moments, value_counts
 from offramp.data.images import manifest
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
@@ -100,9 +100,13 @@ def open_sources(spec: DataSpec) -> Sources:
     with its folders, labels or counts."""
     raw = read_source(spec)
     if spec.split_file is None:
-        return Sources(raw, choose(raw, spec), geometry_of(raw, spec))
-    path = Path(spec.split_file).expanduser()
-    return Sources(raw, split_file.choose(path, split_file.read(path), raw), geometry_of(raw, spec))
+        chosen = choose(raw, spec)
+    else:
+        path = Path(spec.split_file).expanduser()
+        chosen = split_file.choose(path, split_file.read(path), raw)
+    found = Sources(raw, chosen, geometry_of(raw, spec))
+    check_labels(spec.name, found.classes, {n: part.labels for n, part in found.parts.items()})
+    return found
 
 
 def rehash(sources: Sources, before: Mapping[Path, Mapping[str, str]]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -91,6 +91,20 @@ class Split:
     def to(self, device: torch.device | str) -> Split:
         """The same split with its tensors on `device`."""
         return Split(self.images.to(device), self.labels.to(device))
+
+
+def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]) -> None:
+    """Raises OfframpError for fewer than two classes, and for a label that names none. name: of the data
+    set.  labels: [N] int64, by split."""
+    if len(classes) < 2:
+        raise OfframpError(f"data set '{name}' has {len(classes)} class; it needs two or more")
+    for split, found in labels.items():
+        low, high = int(found.min()), int(found.max())
+        if low < 0 or high >= len(classes):
+            raise OfframpError(
+                f"the {split} split of data set '{name}' has label {low if low < 0 else high}, outside "
+                f"0 to {len(classes) - 1}; correct the labels or name every class"
+            )
 
 
 @dataclass(frozen=True)
@@ -212,10 +226,7 @@ class Data:
     augment: Augment | None = None
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            raise OfframpError(
-                f"data set '{self.name}' has {len(self.classes)} class; it needs two or more"
-            )
+        check_labels(self.name, self.classes, {n: s.labels for n, s in self.splits.items()})
         like = self.train
         for name, split in self.splits.items():
             where = f"the {name} split of data set '{self.name}'"
@@ -223,12 +234,6 @@ class Data:
                 raise OfframpError(
                     f"{where} has images {_described(split)} where train has {_described(like)}; "
                     "make all splits alike"
-                )
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= len(self.classes):
-                raise OfframpError(
-                    f"{where} has label {low if low < 0 else high}, outside 0 to "
-                    f"{len(self.classes) - 1}; correct the labels or name every class"
                 )
         if int(self.train.labels.min()) == int(self.train.labels.max()):
             raise OfframpError(

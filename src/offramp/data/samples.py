@@ -22,6 +22,7 @@ from offramp.data.images.own import (
     Own,
     Rows,
     Spool,
+    check_channels_first,
     form_of,
     pixels_of,
     plain_seed,
@@ -326,4 +327,5 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
             f"the {split} data has {len(images)} images but {len(labels)} labels; "
             "give one label for each image"
         )
+    check_channels_first(images, f"the {split} data")
     return pixels_of(images, f"the {split} data"), labels

@@ -166,13 +166,15 @@ class Unreadable:
 
 def find(paths: Iterable[Path]) -> tuple[Path, ...]:
     """The files themselves, and the images anywhere in folders, in order of their names; each once.
+    Hidden ones, such as those that a Mac puts into archives, are passed over, as in training.
 
     Raises OfframpError for a path that is not there and for a folder without images.
     """
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = sorted(p for p in images if _shown(p.relative_to(path)))
             if not inside:
                 raise OfframpError(
                     f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}); give another"
@@ -183,6 +185,10 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
         else:
             raise OfframpError(f"there is no image {path}; give files or folders")
     return tuple(found)
+
+
+def _shown(below: Path) -> bool:
+    return not any(part.startswith((".", "__")) for part in below.parts)
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
@@ -197,7 +203,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
             with Image.open(file, formats=FORMATS) as image:
                 turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: on its side
                 width, height = image.size[::-1] if turned else image.size
-                how.check(image.mode, width, height)
+                how.check(preprocessing.mode_of(image), width, height)
         except Exception as error:  # decoders raise whatever they like on damaged bytes
             damaged.append(Unreadable(file, _reason(file, error)))
             if isinstance(error, ValueError):

@@ -14,6 +14,7 @@ from offramp import device as devices
 from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
+from offramp.data.images.own import EXIF_ORIENTATION
 from offramp.data.load import NORMALIZED, read_source
 from offramp.data_spec import Normalization
 from offramp.errors import OfframpError, nearest
@@ -269,10 +270,11 @@ def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
 
 
 def _size_of(path: Path) -> tuple[int, int] | None:
-    """Width and height; None where the file is damaged, which reading the data reports."""
+    """Width and height, upright; None where the file is damaged, which reading the data reports."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return image.size
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5  # on its side
+            return image.size[::-1] if turned else image.size
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
 

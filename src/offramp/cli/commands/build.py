@@ -154,7 +154,7 @@ def build(
     given = tuple(set_ or ())
     wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)
     graphs.check_installed()
-    page = page_at(web, onnxruntime_web, force)
+    page = page_at(web, onnxruntime_web, force, out)
     allowed = int8_share(int8, int8_loss)
     aim = Goal(targets, out, force, anyway, budget, stage_times, allowed, page)
     with opened(Wish(log_file, log_format, verbose, quiet), json) as log:

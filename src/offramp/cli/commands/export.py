@@ -77,7 +77,7 @@ def export(
         raise OfframpError("give --policy FILE, of offramp calibrate; or --to-measure, without one")
     allowed = int8_share(int8, int8_loss)
     graphs.check_installed()
-    page = page_at(web, onnxruntime_web, force)
+    page = page_at(web, onnxruntime_web, force, out)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust, data=check or int8)
     where = None if root is None else str(root)
@@ -112,8 +112,9 @@ class Page:
         typer.echo(f"The page: python -m http.server --directory {self.out}, then http://localhost:8000")
 
 
-def page_at(out: Path | None, runtime: Path | None, force: bool) -> Page | None:
-    """What --web asks for. Raises OfframpError for what is not there or taken, before the work."""
+def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -> Page | None:
+    """What --web asks for beside a bundle that is to be at `bundle`. Raises OfframpError for what is not
+    there or taken, before the work."""
     if out is None:
         if runtime is not None:
             raise OfframpError("--onnxruntime-web goes with --web; leave it out")
@@ -121,6 +122,11 @@ def page_at(out: Path | None, runtime: Path | None, force: bool) -> Page | None:
     from offramp.bundle import web  # needs onnxruntime, an extra
 
     web.check_place(out, force)
+    page, other = out.resolve(), bundle.resolve()
+    if page.is_relative_to(other) or other.is_relative_to(page):  # each replaces all of its folder
+        raise OfframpError(
+            f"--web {out} and --out {bundle} are one folder, or one in the other; part them"
+        )
     return Page(out, web.find_runtime(runtime, Path.cwd()), force)
 
 

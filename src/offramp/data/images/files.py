@@ -96,7 +96,7 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     try:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(source, formats=FORMATS) as stored:
-            mode = stored.mode
+            mode = mode_of(stored)
             ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
             image = as_mode(of_eight_bits(stored), "RGB")
             image.load()
@@ -114,11 +114,17 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
 
 def of_eight_bits(image: Image.Image) -> Image.Image:
     """Of 16 bits the upper eight; a palette with transparency as colors with it."""
-    if image.mode.startswith("I;16"):
+    if mode_of(image).startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")  # Pillow warns where this step is left out
     return image
+
+
+def mode_of(image: Image.Image) -> str:
+    """Pillow's mode of an image; of a PGM of 16 bits, which it calls `I` as numbers of 32 bits, `I;16`.
+    A bundle takes it so too: `offramp.bundle.preprocessing.mode_of`."""
+    return "I;16" if image.mode == "I" and image.format == "PPM" else image.mode
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from offramp.augment import View
-from offramp.data.images.files import of_eight_bits, pixel_digest
+from offramp.data.images.files import mode_of, of_eight_bits, pixel_digest
 from offramp.data.images.geometry import picture
 from offramp.errors import OfframpError, in_line
 from offramp.inputs import is_text
@@ -229,6 +229,20 @@ def pixels_of(images: Tensor, where: str) -> Tensor:
     return images if images.dtype == torch.uint8 else images.to(torch.float32)
 
 
+def check_channels_first(images: Tensor, where: str) -> None:
+    """Raises OfframpError for pictures whose channels look to be last: their rows would be taken for
+    channels, and a network would learn something of that. images: [N, C, H, W] or other."""
+    if images.dim() != 4 or images.dtype != torch.uint8:
+        return
+    first, middle, last = images.shape[1:]
+    if first not in (1, 3) and last in (1, 3, 4) and min(first, middle) > 4:
+        remedy = "[H, W, 3], or PIL images" if last == 4 else "[C, H, W], as permute(2, 0, 1) does"
+        raise OfframpError(
+            f"{where} has pictures of shape {[first, middle, last]}, which as [C, H, W] have {first} "
+            f"channels; give {remedy}"
+        )
+
+
 def form_of(image: Tensor) -> Form:
     return Form(tuple(image.shape), image.dtype)
 
@@ -254,11 +268,13 @@ def _image(image: Any, where: str) -> Tensor:
         raise OfframpError(
             f"{where} has an image of shape {list(image.shape)}; give [C, H, W], or ids of tokens [T]"
         )
-    return pixels_of(image.detach().as_subclass(Tensor)[None], where)[0]
+    image = image.detach().as_subclass(Tensor)[None]
+    check_channels_first(image, where)
+    return pixels_of(image, where)[0]
 
 
 def _array(image: Image.Image, where: str) -> np.ndarray:
-    if image.mode in ("F", "I"):
+    if mode_of(image) in ("F", "I"):
         raise OfframpError(f"{where} has PIL mode {image.mode}; give 8 or 16 bits a channel")
     if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)

@@ -146,9 +146,11 @@ def _named(held: pd.DataFrame, path: Path, key: str, given: str | Sequence[str] 
         for name in found:
             if name not in held:
                 raise OfframpError(f"{path} has no column '{name}'{nearest(name, _names(held))}")
+        _refuse_repeated(held, path, found)
         return found
     usual = USUAL[key].split()
     found = tuple(c for c in _names(held) if "_".join(c.lower().replace("-", " ").split()) in usual)
+    _refuse_repeated(held, path, found)
     if key == "image" and len(found) > 1:
         return ()  # what is in them says which
     if len(found) > 1:
@@ -156,13 +158,24 @@ def _named(held: pd.DataFrame, path: Path, key: str, given: str | Sequence[str] 
     return found
 
 
+def _refuse_repeated(held: pd.DataFrame, path: Path, names: Columns) -> None:
+    """Raises OfframpError for a name that several columns have: it says none of them."""
+    if twice := next((name for name in names if list(held.columns).count(name) > 1), None):
+        raise OfframpError(f"{path} has several columns called '{twice}'; give each a name of its own")
+
+
 def _names(held: pd.DataFrame) -> list[str]:
     return [str(name) for name in held.columns]
 
 
+def _single(held: pd.DataFrame) -> list[str]:
+    """The names that one column has, such as those of no trailing, empty ones."""
+    return [str(name) for name in held.columns[~held.columns.duplicated(keep=False)]]
+
+
 def _by_content(held: pd.DataFrame, path: Path, images: table_file.Images) -> Columns:
     """The column whose first cells name images."""
-    found = [name for name in _names(held) if len(held) and all(map(images.of, held[name].head(20)))]
+    found = [name for name in _single(held) if len(held) and all(map(images.of, held[name].head(20)))]
     full = [name for name in found if held[name].map(table_file.has_ending).all()]
     usual = [name for name in found if _named(held[[name]], path, "image", None)]
     sure = next((each for each in (found, full, usual) if len(each) == 1), None)
@@ -177,7 +190,7 @@ def _by_content(held: pd.DataFrame, path: Path, images: table_file.Images) -> Co
 
 def _the_rest(held: pd.DataFrame, path: Path, taken: dict[str, Columns]) -> Columns:
     """The columns of classes, where none has a usual name: several of 0 and 1, or what is left over."""
-    left = [c for c in _names(held) if c not in {name for found in taken.values() for name in found}]
+    left = [c for c in _single(held) if c not in {name for found in taken.values() for name in found}]
     truth = [c for c in left if held[c].isin(ONE_HOT).all()]
     ones = held[truth].isin(ONE_HOT[1::2]).sum(axis=1)
     if len(truth) > 1 and (ones <= 1).all() and ones.mean() > 0.5:

@@ -105,9 +105,9 @@ def read(path: Path, images: Images | None = None) -> pd.DataFrame:
     Raises OfframpError naming the file, where it cannot be read.
     """
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return _parquet(path)
-        if path.suffix in (".jsonl", ".ndjson"):
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
             return _lines(path)
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline()
@@ -150,7 +150,9 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 
 def _lines(path: Path) -> pd.DataFrame:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Not `splitlines`: JSON's text may hold other ends of lines, such as U+2028, as they are.
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    rows = [json.loads(line) for line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
     simple = [{k: _text(v) for k, v in row.items() if not isinstance(v, (dict, list))} for row in rows]

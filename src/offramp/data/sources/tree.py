@@ -97,6 +97,12 @@ def split_off(train: RawSplit, share: float) -> dict[str, RawSplit]:
     assert isinstance(files, Files)
     contents = files.digests(rows)
     test = by_hash(train.labels, together(train.groups or contents, contents), share)
+    if not test.any():
+        kind = "images of one group" if train.groups else "one image"
+        raise OfframpError(
+            f"no test split can be made of {files.root}: each class has {kind} only; add more, or a "
+            "test split"
+        )
 
     def only(chosen: Tensor) -> RawSplit:
         groups = train.groups and tuple(train.groups[row] for row in chosen.tolist())

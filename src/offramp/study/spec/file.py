@@ -152,9 +152,10 @@ def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> St
         return study
     from offramp.study.spec.scale import small  # it knows data sets, which reading does not need
 
-    given = {setting.partition("=")[0].strip() for setting in overrides}
+    # By place, not by flag: `--set 'recipe={epochs: 10}'` sets recipe.epochs too.
+    given = {path for path, flag in where.items() if flag.startswith("--set ")}
     for setting in small(study):
-        if setting.partition("=")[0] not in given:
+        if tuple(setting.partition("=")[0].split(".")) not in given:
             value, where = places.overridden(value, where, setting, "scale: small,")
     return _validated(value, where)
 
