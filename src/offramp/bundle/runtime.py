@@ -630,7 +630,7 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
     it."""
     try:
         with Image.open(path, formats=_beside("preprocessing").FORMATS) as file:
-            image = _beside("preprocessing").upright(file)
+            image: Image.Image = _beside("preprocessing").upright(file)
         bundle.preprocessing.check(image.mode, *image.size)
         return image
     except ValueError as error:
