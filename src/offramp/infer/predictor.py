@@ -162,7 +162,9 @@ class Predictor:
             if len(stay) < len(leaves):
                 row = _Row(stay if row.left is None else row.left[stay], row.logits, row.place)
                 later = self._stages.trunks[step + 1 :]
-                reached = {t: (i, _packed(v, stay)) for t, (i, v) in reached.items() if t in later}
+                reached = {
+                    t: (i, self._packed(t, i, v, stay)) for t, (i, v) in reached.items() if t in later
+                }
                 images = images[stay] if any(t not in reached for t in later) else images
                 past = None if past is None else tuple(known[stay] for known in past)
                 before = before[stay]
@@ -210,6 +212,18 @@ class Predictor:
             tensors = tuple(self._stages.segments[trunk, i](*tensors))
         reached[trunk] = exit, tensors
         return tensors
+
+    def _packed(self, trunk: int, segment: int, tensors: Tensors, stay: Tensor) -> Tensors:
+        """The rows that stay of what a segment handed on. Indexing keeps channels_last, which
+        index_select does not.
+
+        Raises OfframpError where a tensor has no row for each image.
+        """
+        if segment in self._net.trunks[trunk].loose:  # its size may be that of the batch by chance
+            raise OfframpError(
+                "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
+            )
+        return tuple(t[stay] for t in tensors)
 
     def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
@@ -293,15 +307,3 @@ _SHORTCUTS: dict[str, Callable[[list[float]], float]] = {
     "confidence": lambda odds: 1 / sum(odds),
     "margin": _lead,
 }
-
-
-def _packed(tensors: Tensors, stay: Tensor) -> Tensors:
-    """The rows that stay. Indexing keeps channels_last, which index_select does not.
-
-    Raises OfframpError for a tensor that has no row for each image.
-    """
-    if any(t.dim() == 0 or len(t) != len(tensors[0]) for t in tensors):
-        raise OfframpError(
-            "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
-        )
-    return tuple(t[stay] for t in tensors)
