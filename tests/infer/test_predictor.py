@@ -455,10 +455,19 @@ def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
         (torch.zeros(2, 1, 9, 8), r"\[2, 1, 9, 8\]"),
         (torch.zeros(1, 8, 8), "takes"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "normalize"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.float16), "float16 .* weights are torch.float32"),
+        (np.zeros((2, 1, 8, 8), np.float32), "a ndarray"),
     ],
 )
 def test_other_images_are_refused(joint: ExitNetwork, images: Tensor, said: str) -> None:
     refuses(said, Predictor(joint, half(joint)), images)
+
+
+def test_a_network_of_another_precision_says_what_it_is(joint: ExitNetwork) -> None:
+    net = joint.copy().half()
+    for some in (IMAGES, IMAGES[:1]):
+        refuses("float32 .* weights are torch.float16", Predictor(net, half(joint)), some)
+    assert Predictor(net, half(joint))(IMAGES.half()).logits.dtype == torch.float32
 
 
 def test_other_networks_are_refused(joint: ExitNetwork) -> None:

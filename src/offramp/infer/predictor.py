@@ -122,9 +122,22 @@ class Predictor:
         measurements: [B] int64, the index into the policy's exits at which each image leaves whatever
         its score; scores are computed all the same.
 
-        Raises OfframpError for images of another shape, and for a network put in train mode since.
+        Raises OfframpError for images of another shape, for those of another type or on another device
+        that the network does not take, and for a network put in train mode since.
         """
         self._check(images)
+        try:
+            return self._answered(images, forced)
+        except RuntimeError as error:  # not before: some networks, and autocast, take other types
+            given = (images.device,) if is_text(self._net.input_shape) else (images.device, images.dtype)
+            if given == (self._numbers.device, self._dtype)[: len(given)]:
+                raise
+            raise OfframpError(
+                f"the images are {images.dtype} on {images.device}, which the network does not take; "
+                f"its weights are {self._dtype} on {self._numbers.device}"
+            ) from error
+
+    def _answered(self, images: Tensor, forced: Tensor | None) -> Prediction:
         if len(images) < 2:
             return self._single(images, forced) if len(images) else self._nothing()
         row = self._walk(images, forced)
@@ -232,6 +245,11 @@ class Predictor:
 
     def _check(self, images: Tensor) -> None:
         shape = self._net.input_shape
+        if not isinstance(images, Tensor):
+            raise OfframpError(
+                f"the images are a {type(images).__name__}; give a torch.Tensor, or let fitted.predict "
+                "take them"
+            )
         if images.shape[1:] != shape:
             wanted = ", ".join(map(str, shape))
             raise OfframpError(
