@@ -71,6 +71,45 @@ def test_exits_lie_between_layers_and_the_mask_passes_them_by(net: offramp.ExitN
         assert not torch.allclose(net(padded)[0], net(other)[0])  # what is no padding counts
 
 
+class Causal(nn.Module):
+    """Whose tokens look at those before them alone, by a mask [T, T] that all layers read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.layers = nn.Embedding(VOCABULARY, 8), nn.ModuleList()
+        for _ in range(3):
+            self.layers.append(nn.Linear(8, 8))
+        self.classifier = nn.Linear(8, CLASSES)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        size = ids.shape[1]
+        mask = torch.triu(torch.full((size, size), -1e9, device=ids.device), diagonal=1)
+        x = self.embed(ids)
+        for layer in self.layers:
+            x = x + (layer(x) @ x.transpose(1, 2) + mask).softmax(-1) @ x
+        logits: Tensor = self.classifier(x[:, -1])
+        return logits
+
+
+@pytest.mark.parametrize("count", [LENGTH, 2 * LENGTH + 1])  # as many texts as a text has tokens, too
+def test_a_causal_mask_is_made_again_behind_an_exit(count: int) -> None:
+    torch.manual_seed(0)
+    net = offramp.attach(Causal(), ["add#2", "add#4"], (LENGTH,), head="linear").eval()
+    ids, _ = texts(count)
+    with torch.inference_mode():
+        logits = net(ids)
+        assert len(net.segment(1)(ids)) == 1
+        sure = logits[0].softmax(1).amax(1).sort().values
+        for stay in (1, count // 2):
+            policy = offramp.Policy(
+                "confidence", (1, 3), (float(sure[stay - 1 : stay + 1].mean()), None)
+            )
+            answer = offramp.predictor(net, policy)(ids)
+            wanted = torch.where((answer.exits == 1)[:, None], logits[0], logits[2])
+            assert int((answer.exits == 3).sum()) == stay
+            torch.testing.assert_close(answer.logits, wanted)
+
+
 def test_the_products_of_torchs_own_attention_are_counted() -> None:
     layer = nn.MultiheadAttention(64, 4, batch_first=True).eval()
     x = torch.randn(1, 32, 64)

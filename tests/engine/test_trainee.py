@@ -25,6 +25,7 @@ from offramp.recipe import Recipe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity
+from refusal import refuses
 from support import CPU, NUMERICS, network, tiny_data
 
 pytestmark = pytest.mark.slow
@@ -291,6 +292,21 @@ def test_what_is_handed_on_is_the_average_of_what_trained(kind: Any) -> None:
         engine.update = original
     assert done == steps and worst < 1e-5
     assert apart > 1e-4, "the average is what trained last, so this shows nothing"
+
+
+@pytest.mark.parametrize("kind", ["ema", "lookahead"])
+def test_an_average_that_no_step_updates_is_refused(kind: Any) -> None:
+    """What the phase began with would be handed on."""
+    steps = -(-len(tiny_data().train) // 16)
+    recipe = replace(RECIPES["ema"], average=kind, average_every=steps, epochs=1)
+    trainee, passes, images = begin(first_node(recipe))
+    before = outcome(trainee)
+    with applied(NUMERICS):
+        list(epochs(trainee, passes, images))
+    assert any(not torch.equal(before[name], held) for name, held in outcome(trainee).items())
+    late = begin(first_node(replace(recipe, average_every=steps + 1)))
+    with applied(NUMERICS):
+        refuses(f"average_every to {steps} or less", list, epochs(*late))
 
 
 class Backwards(torch.nn.Module):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from offramp.engine.values import IMAGES as IMAGE
+from offramp.engine.values import Point, compute, join
 from offramp.errors import OfframpError
 from offramp.infer import predictor as module
 from offramp.infer.predictor import Prediction, Predictor
@@ -426,16 +428,46 @@ def test_a_tap_without_rows_is_named() -> None:
     refuses("without a batch dimension", Predictor(net, policy), IMAGES)
 
 
+def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            shades = x.mean((0, 1, 3))  # [8] of all images together
+            y = self.first(x)
+            return self.last(y.mean((2, 3)) * shades.sum())
+
+    net = attach(Odd(), exits=["first"], input_shape=(1, 8, 8)).eval()
+    images = IMAGES[:8]
+    found = scoring.scores("confidence", all_exits(net, (1, 2), images))[:, 0]
+    policy = Policy("confidence", (1, 2), (above(found, 3), None))
+    refuses("without a batch dimension", Predictor(net, policy), images)
+    tap = Point("tap", 1)
+    values = compute(net, {IMAGE: (images,)}, tap)
+    refuses("without a batch dimension", join, net, tap, [values], len(images))
+
+
 @pytest.mark.parametrize(
     ("images", "said"),
     [
         (torch.zeros(2, 1, 9, 8), r"\[2, 1, 9, 8\]"),
         (torch.zeros(1, 8, 8), "takes"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "normalize"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.float16), "float16 .* weights are torch.float32"),
+        (np.zeros((2, 1, 8, 8), np.float32), "a ndarray"),
     ],
 )
 def test_other_images_are_refused(joint: ExitNetwork, images: Tensor, said: str) -> None:
     refuses(said, Predictor(joint, half(joint)), images)
+
+
+def test_a_network_of_another_precision_says_what_it_is(joint: ExitNetwork) -> None:
+    net = joint.copy().half()
+    for some in (IMAGES, IMAGES[:1]):
+        refuses("float32 .* weights are torch.float16", Predictor(net, half(joint)), some)
+    assert Predictor(net, half(joint))(IMAGES.half()).logits.dtype == torch.float32
 
 
 def test_other_networks_are_refused(joint: ExitNetwork) -> None:

@@ -256,6 +256,33 @@ def test_heads_are_a_submodule_of_their_own():
         assert all(map(torch.allclose, found, exported(x)))
 
 
+class Block(nn.Sequential):
+    """Whose parts are named as those of a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.body = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+
+def test_heads_are_apart_at_places_that_are_named_as_parts_of_a_head():
+    module = nn.Sequential()
+    module.stem, module.block = nn.Conv2d(3, 4, 3), Block()
+    module.last, module.mean = nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1)
+    module.flatten, module.fc = nn.Flatten(), nn.Linear(4, 3)
+    module.block.append(nn.ReLU())
+    net = attach(module, ["block.pool", "block.body", "block"], (3, 32, 32), head="linear")
+    assert set(net.head_keys) <= net.state_dict().keys()
+    assert len(set(net.head_keys)) == len(net.head_keys) == 6
+    assert {id(p) for p in net.head_parameters()} <= {id(p) for p in net.parameters()}
+    net.double()
+    assert {p.dtype for p in net.head_parameters()} == {torch.float64}
+    assert all(len(head.body) == 1 for head in net.heads)
+    twin = net.copy()
+    shift(twin)
+    twin.load_state_dict(net.state_dict())
+    assert same(net.state_dict(), twin.state_dict())
+
+
 def test_a_network_is_not_pickled(tmp_path):
     with pytest.raises(OfframpError, match=r"save net\.state_dict\(\)"):
         torch.save(made("resnet18")[1], tmp_path / "net.pth")

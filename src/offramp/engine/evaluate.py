@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from offramp.engine.images import Images
-from offramp.engine.values import IMAGES, Point, Tensors, compute, join, pad
+from offramp.engine.values import IMAGES, Point, Tensors, compute, pad
 from offramp.nets.network import ExitNetwork
 
 
@@ -37,7 +37,7 @@ def split_logits(
             trunk = net.trunk_of[exit - 1]
             values = known.setdefault(trunk, {IMAGES: (pixels,)})
             logits.append(compute(net, values, Point("logits", exit), trunk))
-        place[: len(piece)] = torch.stack([join([value], len(piece))[0] for value in logits], dim=1)
+        place[: len(piece)] = torch.stack([value[: len(piece)] for (value,) in logits], dim=1)
     answers = ranks.gather(mine).transpose(0, 1).reshape(-1, len(exits), net.classes)[:count]
     return np.asarray(answers.cpu().numpy())
 

@@ -34,6 +34,7 @@ from offramp.engine.trainee import (
 from offramp.errors import OfframpError
 from offramp.process import uninterrupted
 from offramp.recipe import finished
+from offramp.units import counted
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def fit(
     optimizer and stops on its own. The order of samples is a function of (seed, epoch), the view of an
     augmented image of (seed, epoch, image), noise of (seed, operation, epoch, step), so nothing
     depends on who else is in the group. Nothing but this training is augmented. A diverged trainee
-    leaves.
+    leaves. Raises OfframpError for an average of weights that no step would update.
 
     Between two steps, and while images are read or validated, it may be interrupted (KeyboardInterrupt):
     each trainee's `tally` then tells where in the epoch it stands.
@@ -84,6 +85,7 @@ def fit(
     count = images.count("train")
     limits = bounds(count, batch_size)
     for trainee in active:
+        _check_average(trainee, len(limits))
         anchor(trainee, passes, images)
     while active:
         images.take_seconds()
@@ -123,6 +125,16 @@ def fit(
         each = sum(spent.values()) / len(reports)
         yield [r if isinstance(r, Diverged) else replace(r, seconds=each) for r in reports]
         active = [t for t in active if not finished(t.validation_losses, t.node.recipe)]
+
+
+def _check_average(trainee: Trainee, steps: int) -> None:
+    """An average that is never updated is what the phase began with, and would be handed on as such."""
+    recipe, most = trainee.node.recipe, steps * trainee.node.recipe.epochs
+    if recipe.average != "none" and recipe.average_every > most:
+        raise OfframpError(
+            f"phase '{trainee.node.name}' has {counted(most, 'step')} and updates its average "
+            f"every {recipe.average_every}; set recipe.average_every to {most} or less"
+        )
 
 
 def _train_epoch(

@@ -13,6 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from offramp.engine.ranks import Ranks, Share
 
+# What `F.batch_norm` calls; a network that torch.export has traced calls it by itself.
+_ATEN = (torch.batch_norm, torch.ops.aten.batch_norm.default)
+
 
 def normalizing(ranks: Ranks, share: Share) -> AbstractContextManager[object]:
     """`GlobalBatchNorm` for a step on such a share of a batch; with one rank its rows are the batch."""
@@ -35,7 +38,24 @@ class GlobalBatchNorm(TorchFunctionMode):
     ) -> Any:
         if func is F.batch_norm:
             return self._normalized(*args, **(kwargs or {}))
+        if func in _ATEN:
+            return self._of_aten(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+    def _of_aten(
+        self,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        cudnn_enabled: bool,  # noqa: ARG002
+    ) -> Any:
+        """As `torch.batch_norm`."""
+        return self._normalized(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
     def _normalized(
         self,

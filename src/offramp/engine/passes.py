@@ -134,7 +134,7 @@ class Plain:
                         compute(teacher, {IMAGES: (piece,)}, value.point)
                         for piece in pad(read, self._batch)
                     ]
-                theirs[value.point.index] = join(pieces, len(read))
+                theirs[value.point.index] = join(teacher, value.point, pieces, len(read))
                 self._macs[node.key] += len(read) * sum(teacher.macs(part) for part in value.parts)
         return mine, answers(theirs)
 
@@ -161,10 +161,11 @@ class Plain:
                     done[point] = [advance(net, point, piece) for piece in value]
                 self._macs[node.key] += 0 if point.part is None else rows * net.macs(point.part)
             else:
-                live = join(value, rows) if isinstance(value, list) else value
+                joined = isinstance(value, list)
+                live = join(net, point.before, value, rows) if joined else value
                 done[point] = advance(net, point, live, scales=node.scales)
         result = done[last]
-        return join(result, rows) if isinstance(result, list) else result
+        return join(net, last, result, rows) if isinstance(result, list) else result
 
 
 class Derived:
@@ -301,7 +302,7 @@ class Derived:
             part = value.point.part
             if part is not None and value.point in known and value.point not in there:
                 self._ran[value] = self._ran.get(value, 0) + len(rows) * net.macs(part)
-        return {v: join([known[v.point] for known in pieces], len(rows)) for v in values}
+        return {v: join(net, v.point, [known[v.point] for known in pieces], len(rows)) for v in values}
 
     def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> Kept:
         """Decide what is worth holding, and fill it in, look by look."""

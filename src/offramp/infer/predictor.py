@@ -122,9 +122,22 @@ class Predictor:
         measurements: [B] int64, the index into the policy's exits at which each image leaves whatever
         its score; scores are computed all the same.
 
-        Raises OfframpError for images of another shape, and for a network put in train mode since.
+        Raises OfframpError for images of another shape, for those of another type or on another device
+        that the network does not take, and for a network put in train mode since.
         """
         self._check(images)
+        try:
+            return self._answered(images, forced)
+        except RuntimeError as error:  # not before: some networks, and autocast, take other types
+            given = (images.device,) if is_text(self._net.input_shape) else (images.device, images.dtype)
+            if given == (self._numbers.device, self._dtype)[: len(given)]:
+                raise
+            raise OfframpError(
+                f"the images are {images.dtype} on {images.device}, which the network does not take; "
+                f"its weights are {self._dtype} on {self._numbers.device}"
+            ) from error
+
+    def _answered(self, images: Tensor, forced: Tensor | None) -> Prediction:
         if len(images) < 2:
             return self._single(images, forced) if len(images) else self._nothing()
         row = self._walk(images, forced)
@@ -162,7 +175,9 @@ class Predictor:
             if len(stay) < len(leaves):
                 row = _Row(stay if row.left is None else row.left[stay], row.logits, row.place)
                 later = self._stages.trunks[step + 1 :]
-                reached = {t: (i, _packed(v, stay)) for t, (i, v) in reached.items() if t in later}
+                reached = {
+                    t: (i, self._packed(t, i, v, stay)) for t, (i, v) in reached.items() if t in later
+                }
                 images = images[stay] if any(t not in reached for t in later) else images
                 past = None if past is None else tuple(known[stay] for known in past)
                 before = before[stay]
@@ -211,6 +226,18 @@ class Predictor:
         reached[trunk] = exit, tensors
         return tensors
 
+    def _packed(self, trunk: int, segment: int, tensors: Tensors, stay: Tensor) -> Tensors:
+        """The rows that stay of what a segment handed on. Indexing keeps channels_last, which
+        index_select does not.
+
+        Raises OfframpError where a tensor has no row for each image.
+        """
+        if segment in self._net.trunks[trunk].loose:  # its size may be that of the batch by chance
+            raise OfframpError(
+                "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
+            )
+        return tuple(t[stay] for t in tensors)
+
     def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
         gate = None if self.policy.gates is None else self.policy.gates[at]
@@ -218,6 +245,11 @@ class Predictor:
 
     def _check(self, images: Tensor) -> None:
         shape = self._net.input_shape
+        if not isinstance(images, Tensor):
+            raise OfframpError(
+                f"the images are a {type(images).__name__}; give a torch.Tensor, or let fitted.predict "
+                "take them"
+            )
         if images.shape[1:] != shape:
             wanted = ", ".join(map(str, shape))
             raise OfframpError(
@@ -293,15 +325,3 @@ _SHORTCUTS: dict[str, Callable[[list[float]], float]] = {
     "confidence": lambda odds: 1 / sum(odds),
     "margin": _lead,
 }
-
-
-def _packed(tensors: Tensors, stay: Tensor) -> Tensors:
-    """The rows that stay. Indexing keeps channels_last, which index_select does not.
-
-    Raises OfframpError for a tensor that has no row for each image.
-    """
-    if any(t.dim() == 0 or len(t) != len(tensors[0]) for t in tensors):
-        raise OfframpError(
-            "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
-        )
-    return tuple(t[stay] for t in tensors)

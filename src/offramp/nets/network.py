@@ -79,7 +79,8 @@ class ExitNetwork(nn.Module):
     several there are more, and `trunk_of[k - 1]` is the one that exit k runs.
 
     To PyTorch it is the backbone with heads added. Parameters, buffers and submodules go by the
-    backbone's own names, those of an early exit by `exit_heads.<place>.…` (`head_keys` lists them). So a
+    backbone's own names, those of an early exit by `exit_heads.<place>.…` (`head_keys` lists them; an
+    exit at `block.body` beside one at `block`, whose head has a `body`, is `block.body_`). So a
     checkpoint of the backbone loads as it is, and `backbone.load_state_dict(net.state_dict(),
     strict=False)` fills the plain backbone. Of several trunks, the final exit's goes by the plain names
     and trunk n by `other_trunks.<n>.…`.
@@ -142,12 +143,13 @@ class ExitNetwork(nn.Module):
         self._non_persistent_buffers_set = root._non_persistent_buffers_set
         self._modules.update(root._modules)
         others, heads = nn.Module(), nn.Module()
+        self._shown = _shown_names([exit.place for exit in self._facts.early], self.heads)
         for n, trunk in enumerate(self.trunks):
             if n != self.trunk_of[-1]:
                 others._modules[str(n)] = trunk.module
-        for exit, head in zip(self._facts.early, self.heads, strict=True):
+        for shown, head in zip(self._shown, self.heads, strict=True):
             node = heads
-            for step in exit.place.split("."):
+            for step in shown.split("."):
                 node = node._modules.setdefault(step, nn.Module())  # type: ignore[assignment]
             node._modules.update(head._modules)
         added = {_free("other_trunks", root): others, _free("exit_heads", root): heads}
@@ -169,8 +171,8 @@ class ExitNetwork(nn.Module):
         return [parameter for head in self.heads for parameter in head.parameters()]
 
     def _head_state(self, k: int, prefix: str) -> dict[str, Tensor]:
-        place = self._facts.early[k - 1].place
-        return self.heads[k - 1].state_dict(prefix=f"{prefix}{self._heads_name}.{place}.")
+        shown = self._shown[k - 1]
+        return self.heads[k - 1].state_dict(prefix=f"{prefix}{self._heads_name}.{shown}.")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """What `load_state_dict` does here, wherever this network is a part: the backbone loads by its
@@ -559,6 +561,24 @@ def _free(name: str, module: nn.Module) -> str:
     while name in module._modules:
         name += "_"
     return name
+
+
+def _shown_names(places: Sequence[str], heads: Sequence[Head]) -> tuple[str, ...]:
+    """The names under which heads stand in the tree of modules: those of their places, but that
+    `block.body` beside `block`, whose head has a `body` of its own, is `block.body_`."""
+    found: dict[str, str] = {}
+    taken = set[str]()  # by what is in a head
+    for place, head in sorted(zip(places, heads, strict=True), key=lambda pair: pair[0].count(".")):
+        name = ""
+        for step in place.split("."):
+            name = f"{name}.{step}" if name else step
+            while name in taken:
+                name += "_"
+        while name in taken or name in found.values():
+            name += "_"
+        found[place] = name
+        taken |= {f"{name}.{part}" for part in head._modules}
+    return tuple(found[place] for place in places)
 
 
 def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:

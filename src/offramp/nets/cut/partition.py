@@ -131,6 +131,7 @@ class Trunk:
     segments: K of them, each ending at its place. classifier: from the last place to the logits.
     code: what the module computes, as text in which no cut shows.
     way: how the module takes images and gives logits, in eval mode.
+    loose: numbers, from 1, of the segments that hand on a tensor without a row for each image.
     """
 
     module: nn.Module
@@ -141,6 +142,7 @@ class Trunk:
     code: str
     clock: Clock
     way: Way = STRAIGHT
+    loose: frozenset[int] = frozenset()
 
     @property
     def plain(self) -> nn.Module:
@@ -198,8 +200,8 @@ def cut(
     sites = _ordered(seen, taps, seen.final(final))
     graphs = [
         (
-            _traced_graph(seen.train, a.train if a else None, b.train if b else None),
-            _traced_graph(seen.eval, a.eval if a else None, b.eval if b else None),
+            _traced_graph(seen, seen.train, a.train if a else None, b.train if b else None),
+            _traced_graph(seen, seen.eval, a.eval if a else None, b.eval if b else None),
         )
         for a, b in zip((None, *sites), (*sites, None), strict=True)
     ]
@@ -208,7 +210,13 @@ def cut(
     constants = seen.train.traced.constants | seen.eval.traced.constants
     hold(module, constants)
     pieces = _pieces(module, graphs)
-    return Trunk(module, names, shapes, pieces, constants, seen.code, Clock(), seen.way)
+    side = seen.eval
+    loose = frozenset(
+        i
+        for i, site in enumerate(sites, start=1)
+        if not all(side.facts[n].rows for n in _crossing(seen, side, site.eval))
+    )
+    return Trunk(module, names, shapes, pieces, constants, seen.code, Clock(), seen.way, loose)
 
 
 def cut_by_names(
@@ -282,7 +290,7 @@ def _ordered(seen: Survey, taps: Sequence[str], end: Site) -> list[Site]:
             )
     for site in sites:
         train, evaluation = (
-            [side.traced.names.get(n, "the images") for n in _crossing(side, node)[1:]]
+            [side.traced.names.get(n, "the images") for n in _crossing(seen, side, node)[1:]]
             for side, node in ((seen.train, site.train), (seen.eval, site.eval))
         )
         if train != evaluation:
@@ -336,12 +344,14 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def _crossing(side: Side, node: fx.Node) -> tuple[fx.Node, ...]:
-    """What crosses a cut right after `node`: its own tensor, then the others in order."""
-    return (node, *(n for n in side.crossing[side.order[node]] if n is not node))
+def _crossing(seen: Survey, side: Side, node: fx.Node) -> tuple[fx.Node, ...]:
+    """What crosses a cut right after `node`: its own tensor, then the others in order. What can be made
+    again does not: it has no rows, by which tensors are kept and images leave."""
+    others = (n for n in side.crossing[side.order[node]] if n not in seen.again)
+    return (node, *(n for n in others if n is not node))
 
 
-def _traced_graph(side: Side, start: fx.Node | None, end: fx.Node | None) -> fx.Graph:
+def _traced_graph(seen: Survey, side: Side, start: fx.Node | None, end: fx.Node | None) -> fx.Graph:
     """The operations after `start` (None: from the images) up to `end` (None: to the logits).
 
     Operations keep their order, so random draws keep theirs. A tensor that comes in and would be
@@ -352,7 +362,7 @@ def _traced_graph(side: Side, start: fx.Node | None, end: fx.Node | None) -> fx.
     nodes = list(side.order)
     graph = fx.Graph()
     clock = graph.placeholder("clock")
-    inputs = _crossing(side, start) if start else tuple(nodes[:1])
+    inputs = _crossing(seen, side, start) if start else tuple(nodes[:1])
     first = side.order[start] + 1 if start else 1
     stop = side.order[end] + 1 if end else len(nodes) - 1
     body = nodes[first:stop]
@@ -362,8 +372,8 @@ def _traced_graph(side: Side, start: fx.Node | None, end: fx.Node | None) -> fx.
         copies[node] = graph.call_method("clone", (copies[node],))
 
     def copied(node: fx.Node) -> Any:
-        if node not in copies and node.op == "get_attr":
-            copies[node] = graph.node_copy(node)
+        if node not in copies and (node.op == "get_attr" or side.facts[node].fixed):
+            copies[node] = graph.node_copy(node, copied)
         elif node not in copies:
             copies[node] = _again(graph, tap, side.facts[node].value, side.traced.names[node])
         return copies[node]
@@ -374,7 +384,7 @@ def _traced_graph(side: Side, start: fx.Node | None, end: fx.Node | None) -> fx.
         if side.facts[node].random:
             graph.call_method("reseed", (clock, side.traced.names[node]))
         copies[node] = graph.node_copy(node, copied)
-    outputs = _crossing(side, end) if end else (nodes[-1].args[0],)
+    outputs = _crossing(seen, side, end) if end else (nodes[-1].args[0],)
     graph.output(tuple(copied(n) for n in outputs if isinstance(n, fx.Node)))
     return graph
 

@@ -163,6 +163,15 @@ class Survey:
         tensor of weights, such as of a module that is called twice."""
         return _torn(self.train, self.weights), _torn(self.eval, self.weights)
 
+    @cached_property
+    def again(self) -> frozenset[fx.Node]:
+        """The operations whose output any segment can make again: sizes and constants decide it, in both
+        modes."""
+        sides = (self.train, self.eval)
+        train, evaluation = ({s.traced.names[n] for n, f in s.facts.items() if f.fixed} for s in sides)
+        names = train & evaluation
+        return frozenset(n for s in sides for n in s.facts if s.traced.names.get(n) in names)
+
     def _shortest_first(self, names: list[str]) -> list[str]:
         traced, order = self.eval.traced, self.eval.order
         modules = traced.ends.keys() & self.train.traced.ends.keys()

@@ -213,6 +213,9 @@ class Observed:
     untouched: the input whose very tensor it returns, unchanged (identity, dropout in eval mode).
     overwrites: the input whose very tensor it returns after writing on it (`relu_`).
     writes: storages that it wrote on; storage: the one its output lives in. Numbers of one run.
+    rows: whether the output is a tensor with a row for each image.
+    fixed: whether it is a tensor that sizes and constants alone decide, such as a causal mask: the same
+        for every batch, so it can be made again anywhere.
     """
 
     shape: tuple[int, ...] | None
@@ -224,6 +227,8 @@ class Observed:
     overwrites: fx.Node | None
     writes: frozenset[int]
     storage: int | None
+    rows: bool
+    fixed: bool
 
 
 @dataclass(frozen=True)
@@ -246,6 +251,7 @@ def observe(
     """
     two, three = (_run(graph, module, x) for x in batches)
     count = len(batches[0])
+    fixed = _fixed(two, three)
     facts = {}
     for node, seen in two.items():
         a, b = seen.output, three[node].output
@@ -259,9 +265,36 @@ def observe(
             overwrites=seen.returns if seen.writes else None,
             writes=seen.writes,
             storage=_storage(a) if isinstance(a, Tensor) else None,
+            rows=isinstance(a, Tensor) and a.ndim > 0 and (len(a), len(b)) == _BATCHES,
+            fixed=node in fixed,
         )
     output = next(n for n in graph.nodes if n.op == "output")
     return facts, two[output].output
+
+
+def _fixed(two: dict[fx.Node, _Seen], three: dict[fx.Node, _Seen]) -> set[fx.Node]:
+    """The operations whose output sizes and constants alone decide; weights may train, and are none."""
+    written = frozenset[int]().union(*(seen.writes for seen in two.values()))
+
+    def constant(node: fx.Node) -> bool:
+        made = two[node].output
+        if not isinstance(made, Tensor):
+            return scaled(made, three[node].output) is not UNKNOWN
+        kept = node.op == "get_attr" and not isinstance(made, nn.Parameter)
+        return node in found or (kept and _storage(made) not in written)
+
+    found = set[fx.Node]()
+    for node, seen in two.items():
+        a, b = seen.output, three[node].output
+        if (
+            node.op in ("call_function", "call_method")
+            and isinstance(a, Tensor)
+            and not (seen.random or seen.writes or _storage(a) in written)
+            and all(map(constant, node.all_input_nodes))
+            and torch.equal(a, b)
+        ):
+            found.add(node)
+    return found
 
 
 def scaled(two: Any, three: Any) -> Any:
