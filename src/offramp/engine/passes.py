@@ -161,8 +161,7 @@ class Plain:
                     done[point] = [advance(net, point, piece) for piece in value]
                 self._macs[node.key] += 0 if point.part is None else rows * net.macs(point.part)
             else:
-                joined = isinstance(value, list)
-                live = join(net, point.before, value, rows) if joined else value
+                live = value if isinstance(value, tuple) else join(net, point.before, value, rows)
                 done[point] = advance(net, point, live, scales=node.scales)
         result = done[last]
         return join(net, last, result, rows) if isinstance(result, list) else result
