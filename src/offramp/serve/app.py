@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import math
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from starlette.routing import Route
 from offramp.bundle.preprocessing import FORMATS
 from offramp.bundle.runtime import Bundle
 from offramp.errors import in_line
+from offramp.hashing import finite
 from offramp.serve.batching import Answer, Batcher
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -170,13 +170,13 @@ class _Service:
         self._metrics.requests.labels(200).inc()
         said = {
             "class": answer.label,
-            "confidence": answer.confidence if math.isfinite(answer.confidence) else None,
+            "confidence": answer.confidence,
             "exit": answer.exit,
             "compute_share": answer.compute,
             "milliseconds": 1000 * spent,
         }
         marked = {"unreliable": list(self._bundle.unreliable)} if self._bundle.unreliable else {}
-        return JSONResponse({**said, **marked})
+        return JSONResponse(finite({**said, **marked}))
 
     async def _answer(self, request: Request) -> Answer:
         body = await self._body(request)

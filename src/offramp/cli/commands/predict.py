@@ -244,11 +244,13 @@ def _say(
 ) -> None:
     """A line at once. row: None where there is no answer."""
     from offramp.escape import cell
+    from offramp.hashing import finite
 
     if as_json:
         told = {} if row is None else {"class": row.label, **_rest(row)}
         took = {} if seconds is None else {"milliseconds": 1000 * seconds}
-        print(dumps({"file": str(file), **told, **took, **({"error": error} if error else {})}))
+        found = {"file": str(file), **told, **took, **({"error": error} if error else {})}
+        print(dumps(finite(found)))
     elif row is None:
         writer.writerow((cell(str(file)), "", "", "", "", cell(error), ""))
     else:
