@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,12 @@ COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 LARGEST = 16_384  # pixels a side: an image of float32 is 3 GB then
 EXTREME = 1e12  # of mean and 1 / std: beyond, float32 has no room for what they make
 FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
+def shown(below: Path) -> bool:
+    """Whether a file is one that training reads, by its path below a folder: not hidden, nor what a Mac
+    puts into archives."""
+    return not any(part.startswith((".", "__")) for part in below.parts)
 
 
 def mode_of(image: Image.Image) -> str:

@@ -615,14 +615,10 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
         if not path.is_dir():
             raise BundleError(f"{path} is no file and no folder; give images or folders of images")
         images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        inside = sorted(p for p in images if _shown(p.relative_to(path)))
+        inside = sorted(p for p in images if _beside("preprocessing").shown(p.relative_to(path)))
         if not inside:
             raise BundleError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
         yield from inside
-
-
-def _shown(below: Path) -> bool:
-    return not any(part.startswith((".", "__")) for part in below.parts)
 
 
 def opened(path: Path, bundle: Bundle) -> Image.Image:

@@ -174,7 +174,7 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
     for path in paths:
         if path.is_dir():
             images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            inside = sorted(p for p in images if _shown(p.relative_to(path)))
+            inside = sorted(p for p in images if preprocessing.shown(p.relative_to(path)))
             if not inside:
                 raise OfframpError(
                     f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}); give another"
@@ -185,10 +185,6 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
         else:
             raise OfframpError(f"there is no image {path}; give files or folders")
     return tuple(found)
-
-
-def _shown(below: Path) -> bool:
-    return not any(part.startswith((".", "__")) for part in below.parts)
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
