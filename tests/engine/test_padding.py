@@ -32,7 +32,7 @@ def values(net: ExitNetwork, images: Tensor, batch: int) -> dict[Point, Tensor]:
     for known in pieces:
         for point in points:
             compute(net, known, point)
-    joined = {p: join([known[p] for known in pieces], len(images)) for p in points}
+    joined = {p: join(net, p, [known[p] for known in pieces], len(images)) for p in points}
     return {p: value[-1 if p.kind == "features" else 0] for p, value in joined.items()}
 
 
@@ -69,7 +69,7 @@ def test_padding_fills_the_last_piece_and_is_cut_off_again() -> None:
     pieces = pad(rows, 64)
     assert [len(p) for p in pieces] == [64, 64]
     assert torch.equal(pieces[1][:6], rows[64:]) and (pieces[1][6:] == rows[64]).all()
-    (back,) = join([(p,) for p in pieces], 70)
+    (back,) = join(network("digits-cnn"), IMAGES, [(p,) for p in pieces], 70)
     assert torch.equal(back, rows)
 
 
