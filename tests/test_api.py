@@ -335,7 +335,7 @@ def test_taps_by_number_and_splits_by_hand() -> None:
             {"train": (IMAGES, 5)},
             "the train labels are a int; give a list of one label for each image",
         ),
-        ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"permute to \[C, H, W\]"),
+        ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"\[C, H, W\], as permute"),
         ({"train": (IMAGES / 255, LABELS)}, r"images look like 0…1 pixels; give uint8 \[B, C, H, W\]"),
         ({"train": (IMAGES.float(), LABELS)}, "images look like 0…255 pixels"),
         ({"net": Net()}, "the net is a Net; attach exits first: offramp.attach"),
