@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from offramp.engine.resolve import Lineage, Node
-from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
 from offramp.phase import featured
@@ -197,10 +196,8 @@ def join(net: ExitNetwork, point: Point, pieces: Sequence[Tensors], rows: int) -
 
     Raises OfframpError for a value that carries a tensor without a batch dimension across a cut.
     """
-    if point.kind == "tap" and point.index in net.trunks[0].loose:  # all trunks are cut alike
-        raise OfframpError(
-            "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
-        )
+    if point.kind == "tap":
+        net.trunks[0].check_rows(point.index)  # all trunks are cut alike
     if len(pieces) == 1:
         return tuple(t[:rows] for t in pieces[0])
     return tuple(torch.cat(tensors)[:rows] for tensors in zip(*pieces, strict=True))

@@ -19,6 +19,7 @@ from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.data.images.files import SUFFIXES
+from offramp.data.images.own import upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer.predictor import Prediction, Predictor
@@ -197,9 +198,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
     for file in files:
         try:
             with Image.open(file, formats=FORMATS) as image:
-                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: on its side
-                width, height = image.size[::-1] if turned else image.size
-                how.check(preprocessing.mode_of(image), width, height)
+                how.check(preprocessing.mode_of(image), *upright_size(image))
         except Exception as error:  # decoders raise whatever they like on damaged bytes
             damaged.append(Unreadable(file, _reason(file, error)))
             if isinstance(error, ValueError):

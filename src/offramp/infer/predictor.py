@@ -232,10 +232,7 @@ class Predictor:
 
         Raises OfframpError where a tensor has no row for each image.
         """
-        if segment in self._net.trunks[trunk].loose:  # its size may be that of the batch by chance
-            raise OfframpError(
-                "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
-            )
+        self._net.trunks[trunk].check_rows(segment)
         return tuple(t[stay] for t in tensors)
 
     def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:

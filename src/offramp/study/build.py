@@ -14,7 +14,7 @@ from offramp import device as devices
 from offramp.analysis.recommend import GOALS, Goal, guidelines
 from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
-from offramp.data.images.own import EXIF_ORIENTATION
+from offramp.data.images.own import upright_size
 from offramp.data.load import NORMALIZED, read_source
 from offramp.data_spec import Normalization
 from offramp.errors import OfframpError, nearest
@@ -273,8 +273,7 @@ def _size_of(path: Path) -> tuple[int, int] | None:
     """Width and height, upright; None where the file is damaged, which reading the data reports."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5  # on its side
-            return image.size[::-1] if turned else image.size
+            return upright_size(image)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
 

@@ -27,6 +27,7 @@ from offramp.inputs import is_text
 from offramp.seeding import derive
 
 EXIF_ORIENTATION = 0x0112
+ON_ITS_SIDE = 5  # and more, of orientations
 
 
 class Rows(Protocol):
@@ -241,6 +242,12 @@ def check_channels_first(images: Tensor, where: str) -> None:
             f"{where} has pictures of shape {[first, middle, last]}, which as [C, H, W] have {first} "
             f"channels; give {remedy}"
         )
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture turned as its EXIF data says; reads no pixel."""
+    turned = image.getexif().get(EXIF_ORIENTATION, 1) >= ON_ITS_SIDE
+    return image.size[::-1] if turned else image.size
 
 
 def form_of(image: Tensor) -> Form:

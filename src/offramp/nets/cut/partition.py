@@ -144,6 +144,14 @@ class Trunk:
     way: Way = STRAIGHT
     loose: frozenset[int] = frozenset()
 
+    def check_rows(self, segment: int) -> None:
+        """Raises OfframpError where a segment hands on a tensor without a row for each image, whose size
+        may be that of a batch by chance."""
+        if segment in self.loose:
+            raise OfframpError(
+                "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
+            )
+
     @property
     def plain(self) -> nn.Module:
         """The module as a whole, images `[B, C, H, W]` → logits `[B, classes]`, without a cut."""
