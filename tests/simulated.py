@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
+from longer import long_where
 from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.scoring import SCORES
 
 FOUR = (1, 2, 3, 4)
-MARKS = (pytest.mark.long,)
 COSTS = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 0, 0, 0), FOUR)
 # Every score there is, each exit with thresholds of its own; and the other ways of making candidates,
 # which stand for their scores where time is short.
@@ -19,8 +18,10 @@ OTHERS = (
     Search("margin", temperature=True),
     Search("ensemble", survivors=True),
 )
+# Gates and thresholds by class have files of their own.
+ELSEWHERE = {*(search.score for search in OTHERS), "gate", "classwise"}
 SEARCHES = [
-    *(pytest.param(Search(s), marks=MARKS if s in {o.score for o in OTHERS} else ()) for s in SCORES),
+    *long_where(map(Search, SCORES), lambda search: search.score in ELSEWHERE),
     *OTHERS,
 ]
 

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
+from longer import long_where
 from offramp.data import Data, from_dataset
 from offramp.engine.placement import Speeds
 from offramp.nets import ExitNetwork, NetSpec, build
@@ -33,13 +33,13 @@ EAGER = Speeds(macs=1e6, memory=1e15, disk=1e15, pixels=1e6)
 
 SHAPES = {"digits-cnn": (1, 8, 8)}
 
-LARGE = frozenset({"mobilenetv1", "resnet20", "resnet50", "vgg16"})
+LARGE = frozenset({"mobilenetv1", "mobilenetv2", "resnet20", "resnet50", "vgg16"})
 """Backbones on which a test of all repeats, for many seconds, what it shows on the others."""
 
 
 def backbones(cases: Iterable[Any], name: Callable[[Any], str] = str) -> list[Any]:
     """Parameters of a test of each: those of LARGE with --long. name: the backbone of a case."""
-    return [pytest.param(c, marks=pytest.mark.long) if name(c) in LARGE else c for c in cases]
+    return long_where(cases, lambda case: name(case) in LARGE)
 
 
 @cache

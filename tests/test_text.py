@@ -169,6 +169,7 @@ def languages() -> ModuleType:
     return module
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.slow
 def test_a_bert_of_transformers_is_cut_between_its_layers(languages: ModuleType) -> None:

@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import offramp
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +26,7 @@ def test_the_users_file_has_every_public_name_and_is_checked() -> None:
     assert (ROOT / "src" / "offramp" / "py.typed").exists()
 
 
+@pytest.mark.long
 def test_pyright_has_nothing_to_say() -> None:
     command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

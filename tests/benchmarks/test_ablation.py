@@ -62,6 +62,7 @@ def test_images_are_read_as_asked(tmp_path: Path, plans: list[Plan]) -> None:
     assert isinstance(kept, Split) and isinstance(read, FileSplit) and len(kept) == len(read)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("plans")
 def test_a_contender_may_have_its_images_read_by_processes() -> None:
     (result,) = ablation.of_images("digits-cnn", 160, 1)

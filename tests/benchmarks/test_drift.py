@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from benchmarks.subjects import MADE, Setting
 
 from benchmarks import drift
@@ -16,6 +17,7 @@ def test_the_worst_group_is_told() -> None:
     assert "an epoch of them all 1.67" in result.note
 
 
+@pytest.mark.long
 def test_epochs_alternate_between_alone_and_beside() -> None:
     setting = Setting("digits-cnn", 100, 5, strategies=("joint",), data=MADE, shape=(1, 8, 8))
     alone, busy = drift.contended(setting)

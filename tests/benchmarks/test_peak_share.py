@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from benchmarks.peak_share import convolution_flops, flops_of, peaks
 from benchmarks.step_by_hand import Case, network
@@ -32,5 +33,6 @@ def test_zeros_of_padding_are_not_counted() -> None:
         assert convolution_flops(images.shape, (1, 1, 3, 3), None, *settings) == 2 * int(out.sum())
 
 
+@pytest.mark.long
 def test_peaks_are_measured() -> None:
     assert min(peaks(CPU)) > 0

@@ -20,6 +20,7 @@ TINY = subjects.Setting(
 )
 
 
+@pytest.mark.long
 def test_executed_and_as_written_give_equal_logits() -> None:
     seconds, trials = study.compare(TINY)
     assert trials == 2

@@ -16,6 +16,7 @@ import torch
 from bundle_kit import QUICK, digits_store, export_to, halving, policy_of
 from PIL import Image
 
+from longer import long
 from offramp.bundle import graphs, parity
 from offramp.bundle.export import Asked
 from offramp.bundle.folder import SOURCES, seal, writing
@@ -66,7 +67,7 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
 
 
 @pytest.mark.parametrize(
-    "strategy", ["joint", "two-stage", "separate", "students", "boosted", "cascade", "imta"]
+    "strategy", ["joint", "separate", "cascade", *long("two-stage", "students", "boosted", "imta")]
 )
 def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
     rule = halving(store, strategy)
@@ -330,6 +331,7 @@ def test_without_the_extra(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
         export_to(tmp_path / "b", store, halving(store, "joint"))
 
 
+@pytest.mark.long
 def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> None:
     store = run_all(tiny_plan(tiny_study(("joint",), recipe={"epochs": 1})), tmp_path / "runs")[0]
     done = export_to(tmp_path / "b", store, halving(store, "joint"), Asked(measure=False, anyway=True))
@@ -363,7 +365,7 @@ def test_stages(trunk_of: Any, exits: Any, expected: list[Any]) -> None:
     assert [(s.first, s.after, s.carries) for s in found] == expected
 
 
-@pytest.mark.parametrize("name", ["resnet18", "timm/vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["resnet18", *long("timm/vit_tiny_patch16_224")])
 def test_other_backbones(name: str, tmp_path: Path) -> None:
     """Channels-last convolutions, and tokens; exits skipped, batches of 1 and 5."""
     options = (("img_size", 32), ("patch_size", 8)) if "vit" in name else ()

@@ -62,6 +62,7 @@ def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -
     assert "## In int8" in said and "| bytes of all stages |" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["cascade", pytest.param("imta", marks=pytest.mark.long)])
 def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     """A head is quantized on the answers that it adds to, and exits answer as they were calibrated."""

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import offramp
+from longer import long
 
 RECIPE = {"epochs": 4, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
 NET = """
@@ -58,7 +59,7 @@ def test_a_module_at_hand_is_calibrated_reported_and_predicted_with(cli: Cli, tm
 
 
 @pytest.mark.parametrize(
-    "exits", [["2"], [["0", "1", "2"], ["3", "4"], ["5", "6"]]], ids=["place", "lists"]
+    "exits", [[["0", "1", "2"], ["3", "4"], ["5", "6"]], *long(["2"])], ids=["lists", "place"]
 )
 def test_a_module_with_a_name_goes_all_the_way(cli: Cli, tmp_path: Path, exits: object) -> None:
     Path("my.py").write_text(NET)

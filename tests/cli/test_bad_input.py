@@ -194,6 +194,7 @@ def test_a_corrupt_file_is_named(cli: Cli) -> None:
     refused(run(cli, data), "s.yaml:5", "test-*.parquet", "fetch")
 
 
+@pytest.mark.long
 def test_the_folder_may_be_given_beside_the_study(cli: Cli) -> None:
     parquet("pictures", [picture(32)] * 40)
     data = {"data": "data: {name: cifar10, root: elsewhere, official: false}"}

@@ -33,6 +33,7 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     return lambda *words: astuple(call(*words))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch", [pytest.param("1", marks=pytest.mark.long), "8"])
 def test_a_policy_from_measured_times(run: Command, batch: str) -> None:
     asked = (

@@ -18,6 +18,7 @@ from PIL import Image
 from torchvision import models
 from torchvision.models import squeezenet1_1
 
+from longer import long
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.cli.commands.export import _check
@@ -138,6 +139,7 @@ def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path) -> None:
     assert found["totals"]["nodes"] == 4 and found["target"] == {"max-accuracy-loss": 0.01}
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     """Its final answer is the file's, to the bit, in the trial, and within rounding in the bundle."""
     before = ("train", "--strategy", "baseline", "--backbone", "digits-cnn", "--data", "digits")
@@ -187,6 +189,7 @@ def test_a_bundle_of_too_short_a_training_is_marked(
     assert "Unreliable: --budget 1s is too short" in answer.out
 
 
+@pytest.mark.long
 def test_public_weights_that_are_here_are_the_start(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -255,7 +258,7 @@ def test_a_published_network_is_kept_as_it_is(cli: Cli, monkeypatch: pytest.Monk
     assert nobody.code == 2 and "there are no public weights of 'digits-cnn'" in nobody.err
 
 
-@pytest.mark.parametrize("strategy", ["two-stage", "survivors"])
+@pytest.mark.parametrize("strategy", ["two-stage", *long("survivors")])
 def test_heads_alone_train_on_a_published_network(
     strategy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -409,6 +412,7 @@ def test_as_many_are_held_out_as_the_target_needs(
     assert _held_out(needed, data) == held
 
 
+@pytest.mark.long
 def test_a_table_of_images_of_several_sizes_is_given_one(cli: Cli, photos: Path) -> None:
     """And what was understood of the data is told."""
     paths = [(p, p.parent.name) for p in sorted(photos.glob("*/*.*"))]

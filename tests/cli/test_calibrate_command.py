@@ -179,6 +179,7 @@ def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: S
     assert policy.read(Path("policy.json")).active == (3,)
 
 
+@pytest.mark.long
 def test_a_budget_that_the_full_network_keeps(run: Command, store: Store) -> None:
     arrays = logits(4)
     for split in ("validation", "calibration"):

@@ -95,6 +95,7 @@ def test_doctor_tells_what_object_stores_lack(cli: Cli, monkeypatch: pytest.Monk
     assert "pip install 'offramp[cloud]'" in missing["extra cloud"]["remedy"]
 
 
+@pytest.mark.long
 def test_one_machine_needs_no_ray() -> None:
     """Nor an object store's libraries; nor does a forecast. A cluster does, which shows that it was
     refused."""

@@ -226,6 +226,7 @@ def test_ctrl_c_reaches_several_workers_as_one() -> None:
     assert "Interrupted." in after and "Traceback" not in after
 
 
+@pytest.mark.long
 def test_a_dumb_terminal_has_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     Path("s.yaml").write_text(STUDY)
@@ -235,6 +236,7 @@ def test_a_dumb_terminal_has_lines_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\x1b" not in text and "  [4/4] seed 1" in text
 
 
+@pytest.mark.long
 def test_torchvision_and_timm_are_imported_where_they_are_used() -> None:
     Path("s.yaml").write_text(STUDY.replace("seeds: [1, 2]", "seeds: [1]"))
     own, theirs = without("torchvision timm", ["run", "s.yaml"], ["taps", "resnet18"])

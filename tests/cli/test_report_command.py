@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from command import Cli, without
 
 
@@ -12,6 +13,7 @@ def files(folder: str) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+@pytest.mark.long
 def test_a_report_with_torch_out_of_reach(studied: Cli) -> None:
     """In a process of its own, figures drawn in others."""
     assert studied("--version").code == 0  # the folder is a copy of a finished study's
@@ -52,6 +54,7 @@ def test_what_is_missing_is_said(studied: Cli) -> None:
     assert '<h1 id="title">Half &amp; half</h1>' in page
 
 
+@pytest.mark.long
 def test_several_stores_count_as_one(studied: Cli) -> None:
     more = studied("run", "s.yaml", "--store", "more", "--set", "seeds=[2, 3]")
     assert more.code == 0, more.err

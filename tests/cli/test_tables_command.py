@@ -24,6 +24,7 @@ def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> Non
     assert frame["exit_3"]["baseline"] == frame["exit_3"]["two-stage"]
 
 
+@pytest.mark.long
 def test_twice_gives_the_same_bytes(studied: Cli, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         assert studied("tables", "runs", "--out", folder).code == 0

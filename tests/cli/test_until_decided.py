@@ -44,6 +44,7 @@ def fresh(cli: Cli) -> Cli:
     return cli
 
 
+@pytest.mark.long
 def test_seeds_are_added_until_they_are_spent(decided: tuple[Path, Answer]) -> None:
     folder, answer = decided
     assert answer.code == 0
@@ -89,6 +90,7 @@ def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch)
     assert answer.code == 0 and "The budget of 4 seeds is spent" in answer.out
 
 
+@pytest.mark.long
 def test_strategies_that_are_alike_enough_need_no_more_seeds(fresh: Cli) -> None:
     answer = fresh("run", "s.yaml", "--until-decided", "--difference", "99")
     assert answer.code == 0 and "All is decided after 3 seeds." in answer.out

@@ -38,6 +38,7 @@ def test_plain_and_derived_give_the_same_bits_and_others_than_usual(numerics: Nu
     assert not set(plain.nodes) & set(contract_plan("digits-cnn", "plain").nodes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "numerics",
     [BF16, pytest.param(CONTIGUOUS, marks=pytest.mark.long)],

@@ -93,6 +93,7 @@ def test_what_is_missing_is_said(root: Path, tmp_path: Path) -> None:
     refuses(r"there is no folder .*val; fetch", chosen, root, *WNIDS)
 
 
+@pytest.mark.long
 @real("imagenette")
 def test_imagenette() -> None:
     data = read("imagenet100", REAL / "imagenette", wnids="all", size=64)

@@ -280,6 +280,7 @@ class TestRealCifar10:
         # Color statistics of natural images, close to the published (0.491, 0.482, 0.447).
         assert torch.tensor(data.mean).allclose(torch.tensor([0.491, 0.482, 0.447]), atol=0.02)
 
+    @pytest.mark.long
     @pytest.mark.slow
     def test_whole(self) -> None:
         data = load(spec(REAL / "cifar10"))

@@ -12,6 +12,7 @@ import torch
 from test_execution import differences, finished
 from torch import Tensor
 
+from longer import long
 from offramp.augment import Augment, View
 from offramp.data import Data
 from offramp.engine.cache import Cache
@@ -62,7 +63,7 @@ def oracles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-@pytest.mark.parametrize("name", ["fresh", "views"])
+@pytest.mark.parametrize("name", ["views", *long("fresh")])
 def test_no_arrangement_changes_a_bit(
     name: str, arrangement: str, oracles: dict[str, Kept], tmp_path: Path
 ) -> None:

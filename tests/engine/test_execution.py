@@ -12,6 +12,7 @@ import torch
 
 import offramp.engine.cache
 import offramp.engine.values
+from longer import long_where
 from offramp.data import Data, from_dataset
 from offramp.engine.resolve import Node
 from offramp.engine.values import Point
@@ -125,7 +126,7 @@ def differences(one: tuple[Plan, Store], other: tuple[Plan, Store]) -> list[str]
     return found
 
 
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("arrangement", long_where(ARRANGEMENTS, lambda name: name.startswith("no ")))
 def test_no_arrangement_changes_a_bit(
     arrangement: str, oracle: tuple[Plan, Store], own_strategy: str, tmp_path: Path
 ) -> None:

@@ -116,11 +116,11 @@ def test_normalization_is_that_of_the_whole_batch(asked: Asked, rows: int, ranks
 @pytest.mark.parametrize(
     ("strategy", "recipe", "images", "ranks"),
     [
-        ("joint", "plain", 45, 2),
+        pytest.param("joint", "plain", 45, 2, marks=pytest.mark.long),
         ("two-stage", "weighted", 45, 3),
-        ("distillation", "plain", 33, 2),
+        pytest.param("distillation", "plain", 33, 2, marks=pytest.mark.long),
         ("exit-ensemble", "averaged", 33, 2),
-        ("branch-wise", "averaged", 22, 2),
+        pytest.param("branch-wise", "averaged", 22, 2, marks=pytest.mark.long),
     ],
 )
 def test_several_ranks_train_what_one_does(

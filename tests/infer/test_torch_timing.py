@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from longer import long
 from offramp.errors import OfframpError
 from offramp.infer import torch_timing
 from offramp.infer.predictor import Prediction, Predictor
@@ -90,9 +91,7 @@ def max_of(times: Times) -> float:
     return max(times.samples)
 
 
-@pytest.mark.parametrize(
-    ("batch", "backend"), [(1, None), (6, None), pytest.param(6, "eager", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("batch", "backend"), [(1, None), (6, None), *long((6, "eager"))])
 def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str | None) -> None:
     shares = (0.5, 0.25, 0.0, 0.25)
     torch._dynamo.reset()
@@ -217,6 +216,7 @@ def spent(found: Calibrated, seed: int) -> float:
     return machine.now / len(leaves)
 
 
+@pytest.mark.long
 def test_calls_on_a_machine_that_is_busy_at_times_choose_alike_or_say_so() -> None:
     quiet = chosen(measured(Machine(0, 0.05))).policy
     found = [measured(Machine(seed, 0.05, busy=0.06)) for seed in range(25)]

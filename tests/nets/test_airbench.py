@@ -62,6 +62,7 @@ def test_pixels_and_normalized_floats_give_one_weight_whatever_the_threads() -> 
         torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 def test_a_trial_trains_from_its_whitening_and_comes_back_with_it(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["joint", "two-stage"], "airbench"))
     expected = whitening(*plan.data.sample(2000))[WHITENING]

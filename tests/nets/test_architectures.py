@@ -24,10 +24,7 @@ from offramp.nets import ExitNetwork, build
 
 pytestmark = pytest.mark.slow
 
-HERE = (
-    *("torchvision/squeezenet1_1", "timm/convnext_atto", "timm/vit_tiny_patch16_224"),
-    *(f"{BRANCHING}:by_size", f"{BRANCHING}:by_value"),
-)
+HERE = (*("torchvision/squeezenet1_1", "timm/convnext_atto", f"{BRANCHING}:by_value"),)
 """What `make test` looks at, without graphs, which take seconds: they are for `make test-slow`."""
 REFUSED = {
     "timm/crossvit_9_240": "no single tensor feeds the classifier of CrossVit",

@@ -13,6 +13,7 @@ import torchvision
 from network_kit import every_backbone, parts
 from torch import nn
 
+from longer import long_where
 from offramp.errors import OfframpError
 from offramp.nets import BACKBONES, NetSpec, build
 from offramp.nets.network import drawn_module
@@ -34,10 +35,7 @@ FIRSTS = dict(reversed(VARIANTS))
 # Large networks have their other shapes with --long.
 every_variant = pytest.mark.parametrize(
     ("name", "options"),
-    [
-        pytest.param(*v, marks=pytest.mark.long) if v[0] in LARGE and v[1] != FIRSTS[v[0]] else v
-        for v in VARIANTS
-    ],
+    long_where(VARIANTS, lambda variant: variant[0] in LARGE and variant[1] != FIRSTS[variant[0]]),
     ids=lambda v: v if isinstance(v, str) else "-".join(x for _, x in v),
 )
 

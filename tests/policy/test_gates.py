@@ -112,6 +112,7 @@ def test_calibration_images_teach_no_gate() -> None:
     assert one.candidates == other.candidates and one.measures != other.measures
 
 
+@pytest.mark.long
 def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
     shuffled = SplitLogits(ROWS.logits, np.roll(ROWS.labels, 1))
     made = candidates(ROWS, COSTS, Search("gate"), "disagreement")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from longer import long
 from offramp.policy import guarantees as risk
 from offramp.policy import scoring
 from offramp.policy.candidates import Search, candidates, loss_of, taken
@@ -196,7 +197,7 @@ def losses_of_accuracy(request: pytest.FixtureRequest) -> np.ndarray:
     return np.column_stack(lose).astype(np.int8)
 
 
-@pytest.mark.parametrize(("rows", "target"), [(200, 0.02), (1000, 0.01), (5000, 0.01)])
+@pytest.mark.parametrize(("rows", "target"), [(1000, 0.01), *long((200, 0.02), (5000, 0.01))])
 def test_a_target_is_met_on_average(losses_of_accuracy: np.ndarray, rows: int, target: float) -> None:
     losses = true_losses(losses_of_accuracy, rows, target, risk.met_on_average)
     assert losses.mean() <= target
@@ -207,7 +208,7 @@ def test_a_target_is_met_on_average(losses_of_accuracy: np.ndarray, rows: int, t
     assert rows > 1000 or hopeful.mean() > target
 
 
-@pytest.mark.parametrize("rows", [200, 1000, 5000])
+@pytest.mark.parametrize("rows", [200, 1000, *long(5000)])
 def test_the_best_of_many_equals_looks_better_than_it_is(rows: int) -> None:
     losses, target = nearly_bad(200).astype(np.int8), 0.048
     assert true_losses(losses, rows, target, risk.met_on_average).mean() < target / 2

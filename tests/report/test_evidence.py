@@ -92,6 +92,7 @@ def test_a_pack_gives_the_same_up_to_rounding(store: Store, tmp_path: Path) -> N
             assert np.allclose(x, y, rtol=2**-11, atol=2**-24)
 
 
+@pytest.mark.long
 def test_figures_of_a_pack_are_those_of_the_store(store: Store, tmp_path: Path) -> None:
     whole = reading.open(store.root)
     pack(whole, tmp_path / "pack")

@@ -79,6 +79,7 @@ def test_curves_say_which_lines_coincide() -> None:
     assert "exit 1" not in loss.caption
 
 
+@pytest.mark.long
 def test_panels_and_their_titles_stand_in_rows_and_columns(many: Evidence) -> None:
     for figure in curves.by_exit(many.runs[0]):
         spec = dict(figure.spec)

@@ -70,6 +70,7 @@ def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
     assert files(tmp_path / "a") != files(tmp_path / "c")
 
 
+@pytest.mark.long
 def test_links_of_the_page_lead_to_files(tmp_path: Path) -> None:
     out = tmp_path / "report"
     written(out, formats=("svg",))
@@ -139,7 +140,7 @@ def test_a_file_and_a_link_are_no_places(tmp_path: Path) -> None:
     written(tmp_path / "folder")  # an empty one is taken
 
 
-@pytest.mark.parametrize("formats", [(), ("svg",)])
+@pytest.mark.parametrize("formats", [(), pytest.param(("svg",), marks=pytest.mark.long)])
 def test_a_failure_leaves_the_earlier_report(tmp_path: Path, formats: tuple[str, ...]) -> None:
     out = tmp_path / "report"
     written(out)

@@ -13,6 +13,7 @@ from made import evidence as phased
 from scipy import stats
 from table_evidence import Made, evidence, planted, shuffled
 
+from longer import long
 from offramp.analysis.tradeoff import Answers
 from offramp.errors import OfframpError
 from offramp.report.model import Table
@@ -282,10 +283,12 @@ def test_constant_groups_give_no_infinite_f() -> None:
     [
         [],
         planted(seeds=1)[:1],
-        planted(shift={"joint": 0.0, "two-stage": 0.1}),
-        planted(shift={"my own": 0.0, "another": 0.1}),
+        *long(
+            planted(shift={"joint": 0.0, "two-stage": 0.1}),
+            planted(shift={"my own": 0.0, "another": 0.1}),
+        ),
         [Made("baseline", 1, {4: 0.9})],
-        [Made("baseline", s, {4: 0.9 + s / 100}) for s in (1, 2)] + planted(exits=4),
+        *long([Made("baseline", s, {4: 0.9 + s / 100}) for s in (1, 2)] + planted(exits=4)),
         [*planted(), *(replace(t, data="other") for t in planted(seeds=1))],
         [Made("joint", 1, {1: float("nan"), 2: 0.5}), Made("joint", 2, {1: 0.4, 2: 0.5})],
         [Made(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")],
@@ -304,6 +307,7 @@ def test_partial_stores_give_tables_that_can_be_written(trials: list[Made]) -> N
 # The same store, the same bytes
 
 
+@pytest.mark.long
 def test_order_of_seeds_and_trials_does_not_matter() -> None:
     other_net = planted(seeds=3, exits=2, shift={"joint": 0, "two-stage": 0.1})
     trials = planted(seeds=3, exits=2) + planted(seeds=3, exits=2, shift={"joint-branch": 0.1})

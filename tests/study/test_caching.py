@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kit import failed, notes
 
+from longer import long
 from offramp.engine.cache import Cache
 from offramp.store.store import Store
 from offramp.study.plan import caching
@@ -63,7 +64,8 @@ def kept(plan: Plan, store: Store) -> list[dict[str, int]]:
 
 
 @pytest.mark.parametrize(
-    ("memory", "disk"), [(0, 0), (7_000, 0), (30_000, 20_000), (0, 60_000), (10**9, 0), (10**9, 10**9)]
+    ("memory", "disk"),
+    [(0, 0), (30_000, 20_000), (10**9, 10**9), *long((7_000, 0), (0, 60_000), (10**9, 0))],
 )
 def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
     memory: int, disk: int, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
@@ -103,6 +105,7 @@ def test_plain_runs_and_runs_without_caches_hold_nothing(tmp_path: Path, watch: 
         assert not [text for text in notes(events) if "cache" in text]
 
 
+@pytest.mark.long
 def test_limits_that_leave_values_live_are_said(tmp_path: Path) -> None:
     _, events = ran(plan_of(cache_memory=0, cache_disk=0), tmp_path / "none")
     texts = {text for text in notes(events) if "caches" in text}

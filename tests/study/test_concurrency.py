@@ -400,6 +400,7 @@ def check_shielded(processes: list[psutil.Process]) -> None:
         assert all(held & 1 << (number - 1) for number in ENDING)
 
 
+@pytest.mark.long
 def test_workers_of_a_run_that_nobody_reads_on_end_with_it(tmp_path: Path) -> None:
     plan = make_plan(spec.parse(POOLED), CPU)
     running = run_pooled(plan, Store(tmp_path), conduct(tmp_path, workers=2, checkpoint_seconds=0))

@@ -131,6 +131,7 @@ def test_the_study_builds_caches(whole: Store) -> None:
     assert len(set(cut)) == 6 and len(whole.nodes()) == PHASES
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_state_would_be_noticed(
     tmp_path: Path, whole: Store, child: Popen[str]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from longer import long
 from offramp.data import DataSpec
 from offramp.data.declared import DECLARED, counts_of, declared_data, missing
 from offramp.errors import OfframpError
@@ -117,12 +118,13 @@ def test_at_scale_small_absent_weights_are_left_out_and_it_says_so() -> None:
     ("backbone", "size", "stem", "remark"),
     [
         ("resnet18", 32, "small", None),
-        ("resnet18", 96, "medium", None),
-        ("mobilenetv2", 224, "imagenet", None),
+        *long(("resnet18", 96, "medium", None), ("mobilenetv2", 224, "imagenet", None)),
         ("mobilenetv2", 32, "small", "maps of 2×2 px of images of 32×32 px"),
         ({"name": "resnet18", "stem": "imagenet"}, 32, "imagenet", "1×1 px .* or backbone.stem: small"),
-        ({"name": "resnet18", "weights": "imagenet"}, 32, "imagenet", "1×1 px"),
-        ("vgg16", 32, None, "1×1 px .* use larger images$"),
+        *long(
+            ({"name": "resnet18", "weights": "imagenet"}, 32, "imagenet", "1×1 px"),
+            ("vgg16", 32, None, "1×1 px .* use larger images$"),
+        ),
         ("airbench", 32, None, None),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from longer import long_where
 from offramp.cli.commands.recipes import snippet, study_file
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
@@ -105,6 +106,12 @@ def test_all_lists_every_study(folder: Path) -> None:
     assert found == [f"{name}.yaml" for name in RECIPES]
 
 
+def costly(study: Path) -> bool:
+    """Studies whose network and data others have too, or that wait for a library of texts."""
+    same = "cost" in study.parts and study.stem != "mobilenetv1-cifar100"
+    return same or study.stem == "languages"
+
+
 @cache
 def network(words: str, shape: tuple[int, int, int], classes: int) -> ExitNetwork:
     """A network of a study, its weights random, made once: `words` is the study's record of it."""
@@ -113,7 +120,9 @@ def network(words: str, shape: tuple[int, int, int], classes: int) -> ExitNetwor
 
 
 @pytest.mark.parametrize(
-    "path", sorted(STUDIES.rglob("*.yaml")), ids=lambda p: str(p.relative_to(STUDIES))
+    "path",
+    long_where(sorted(STUDIES.rglob("*.yaml")), costly),
+    ids=lambda p: str(p.relative_to(STUDIES)),
 )
 def test_every_study_can_be_planned(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)

@@ -28,6 +28,7 @@ from kit import (
 )
 from running_kit import by_phase, small_plan
 
+from longer import long
 from offramp.engine import fit as engine_fit
 from offramp.engine.trainee import Trainee, pack
 from offramp.errors import OfframpError
@@ -51,7 +52,7 @@ def interrupted(plan: Plan, store: Store, after: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("recipe", ["adam", "patience", "lookahead"])
+@pytest.mark.parametrize("recipe", ["lookahead", *long("adam", "patience")])
 def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(tmp_path: Path, recipe: str) -> None:
     plan = small_plan(recipe)
     whole, _ = finish(plan, tmp_path / "whole")
@@ -76,7 +77,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # What is at work when the signal comes, and for which time: training, validation, the closing pass.
-POINTS = [("step", 1), ("step", 8), ("step", 21), ("evaluate", 2), ("evaluate", 4), ("evaluate", 9)]
+POINTS = [
+    *(("step", 8), ("evaluate", 4)),
+    *long(("step", 1), ("step", 21), ("evaluate", 2), ("evaluate", 9)),
+]
 
 
 @pytest.mark.parametrize(("what", "call"), POINTS)

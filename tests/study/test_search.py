@@ -157,6 +157,7 @@ def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
         list(searched(study, store, asked))
 
 
+@pytest.mark.long
 def test_what_is_worse_than_the_median_is_given_up(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

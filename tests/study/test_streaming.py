@@ -18,6 +18,7 @@ import pytest
 from kit import check_equal
 from PIL import Image
 
+from longer import long
 from offramp.data.dataset import FileSplit
 from offramp.engine import fit
 from offramp.errors import Changed
@@ -88,7 +89,7 @@ def resident(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return finished(study(photos, "resident"), tmp_path_factory.mktemp("resident"))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [2, *long(0)])
 def test_a_study_ends_in_the_same_bits_with_both_loaders(
     workers: int, photos: Path, resident: Store, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_study_ends_in_the_same_bits_with_both_loaders(
     check_equal(resident, finished(described, tmp_path / "store"))
 
 
+@pytest.mark.long
 def test_plain_execution_too(photos: Path, tmp_path: Path) -> None:
     stores = []
     for loader in ("resident", "streaming"):

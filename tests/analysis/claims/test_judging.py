@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from longer import long
 from offramp.analysis.claims import Claim, Judgment, check, index, judge
 from offramp.analysis.claims.parts import Location
 from offramp.analysis.claims.regime import DataSet, Regime
@@ -203,7 +204,10 @@ def test_likeness_is_two_one_sided_tests() -> None:
 
 @pytest.mark.parametrize(
     ("difference", "supported", "contradicted"),
-    [(0.0, (0.95, 1.0), (0.0, 0.0)), (0.01, (0.0, 0.05), (0.0, 0.05)), (0.03, (0.0, 0.0), (0.95, 1.0))],
+    [
+        (0.01, (0.0, 0.05), (0.0, 0.05)),
+        *long((0.0, (0.95, 1.0), (0.0, 0.0)), (0.03, (0.0, 0.0), (0.95, 1.0))),
+    ],
 )
 def test_likeness_errs_seldom_and_is_found(
     difference: float, supported: tuple[float, float], contradicted: tuple[float, float]
