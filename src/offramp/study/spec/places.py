@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -40,6 +41,7 @@ _MUST = {
 def everywhere(value: Any, path: Path, where: str) -> Places:
     """`where` for `value` and all that is in it."""
     places = {path: where}
+    value = vars(value) if is_dataclass(value) else value  # a Recipe at hand
     if isinstance(value, Mapping):
         children: list[tuple[str | int, Any]] = [(str(k), v) for k, v in value.items()]
     else:
