@@ -38,7 +38,7 @@ def recipes(
     if name is None:
         _list(json)
     elif name in OTHERS and json:
-        emit({"name": name, "study": OTHERS[name]})
+        emit(_other(name))
     elif name in OTHERS:
         typer.echo(study_file(OTHERS[name]), nl=False)
     elif name not in RECIPES:
@@ -59,11 +59,17 @@ def _record(recipe: PaperRecipe) -> dict[str, object]:
     return {"name": recipe.name, **asdict(recipe), "study": recipe.study}
 
 
+def _other(name: str) -> dict[str, object]:
+    from offramp.paper.recipes import OTHERS
+
+    return {"name": name, "study": OTHERS[name]}
+
+
 def _list(as_json: bool) -> None:
     from offramp.paper.recipes import OTHERS, RECIPES
 
     if as_json:
-        emit([_record(recipe) for recipe in RECIPES.values()])
+        emit([*map(_record, RECIPES.values()), *map(_other, OTHERS)])
         return
     steps = table(["recipe", "optimizer"], ["rate", "momentum", "decay", "epochs", "batch"])
     start = table(["recipe", "schedule", "patience", "from", "augmentation"])
