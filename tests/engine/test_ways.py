@@ -107,6 +107,10 @@ def survivors(z: Sequence[Tensor], y: Tensor) -> Tensor:
     return total
 
 
+def all_survive(z: Sequence[Tensor], _: Tensor) -> Tensor:
+    return torch.stack([kl(each, z[-1], 3.0).mean() for each in z[:-1]]).sum()
+
+
 def boosted(z: Sequence[Tensor], y: Tensor) -> Tensor:
     """Without the scaled gradients."""
     total, before = torch.zeros(()), torch.zeros_like(z[0])
@@ -278,11 +282,35 @@ def test_the_last_step_is_the_one_written_out(name: str) -> None:
     assert close(gradients, expected)
 
 
-@pytest.mark.parametrize("name", [name for name in WAYS if name not in ("mixed", "survivors")])
+@pytest.mark.parametrize("name", WAYS)
 def test_another_loss_is_noticed(name: str) -> None:
-    """The control: the sum of all cross-entropies trains the same parts otherwise."""
+    """The control: the sum of all cross-entropies trains the same parts otherwise; of survivors, all
+    images at all exits."""
     node = node_of(WAYS[name][0])
-    assert not close(by_the_engine(node)[1], by_hand(node, every)[1])
+    other = all_survive if name == "survivors" else every
+    assert not close(by_the_engine(node)[1], by_hand(node, other)[1])
+
+
+def added(tau: float, keep: float = 1.0) -> Run:
+    """Exit 3 is learned, exits 1, 2 and 4 answer as they did before the step, in eval mode."""
+
+    def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
+        before, z = own_logits(net.copy().eval(), pixels), own_logits(net, pixels)
+        held = torch.stack([kl(z[k], before[k], tau).mean() for k in (0, 1, 3)]).sum()
+        return ce(z[2], y).mean() + keep * held
+
+    return run
+
+
+def test_an_exit_is_added_and_those_before_answer_as_they_did() -> None:
+    node = node_of(STRATEGIES["sequential"](K))
+    assert node.name == "exit 3" and node.trained == ALL
+    found, gradients = by_the_engine(node)
+    value, expected = by_hand_from(node, added(2.0))
+    assert found == pytest.approx(value, rel=1e-5)
+    assert close(gradients, expected)
+    for control in (added(3.0), added(2.0, keep=0.0)):
+        assert not close(gradients, by_hand_from(node, control)[1])
 
 
 def test_gradient_equilibrium_is_the_mean_of_the_exits_above() -> None:
