@@ -60,6 +60,26 @@ def test_commands_that_do_not_exist_would_be_seen() -> None:
     assert known("offramp store copy a b") and known("offramp run a.yaml --dry-run -q")
 
 
+def test_examples_of_help_can_be_run() -> None:
+    """With every option that their command needs."""
+    shown = [line for command in leaves(offramp()) for line in commands(f"\n{command.help or ''}")]
+    assert len(shown) > 30 and [line for line in shown if not known(line) or lacks(line)] == []
+    assert lacks("offramp build --backbone resnet18 --data digits") == {"--out"}, "the control"
+
+
+def leaves(command: Any) -> Iterator[Any]:
+    """A command, or all that a group of them has."""
+    inside = getattr(command, "commands", None)
+    yield from (leaf for each in inside.values() for leaf in leaves(each)) if inside else (command,)
+
+
+def lacks(line: str) -> set[str]:
+    """The options that its command needs and a call does not give."""
+    command, words = called(line)
+    needed = {option.opts[0] for option in command.params if option.required}
+    return {name for name in needed if name.startswith("--")} - set(words)
+
+
 def commands(text: str) -> Iterator[str]:
     """Every call of offramp on a page, without its comment."""
     whole = re.sub(r"\\\n\s*", "", text)
@@ -76,12 +96,18 @@ def offramp() -> Any:
 
 def known(line: str) -> bool:
     """Whether there is such a command, with such options."""
-    words = shlex.split(line.replace("…", ""))[1:]
-    command = offramp()
-    while hasattr(command, "commands"):
-        if not words or words[0] not in command.commands:
-            return not words
-        command = command.commands[words.pop(0)]
+    command, words = called(line)
+    if hasattr(command, "commands"):
+        return not words
     options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
     given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     return given <= options | {"--help", "-h"}
+
+
+def called(line: str) -> tuple[Any, list[str]]:
+    """The command that a call names, or a group of them, and the words behind it."""
+    words = shlex.split(line.replace("…", ""))[1:]
+    command = offramp()
+    while words and words[0] in getattr(command, "commands", ()):
+        command = command.commands[words.pop(0)]
+    return command, words

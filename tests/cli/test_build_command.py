@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -26,8 +27,10 @@ from offramp.data import Data, DataSpec, load, normalize
 from offramp.nets import NetSpec
 from offramp.nets.backbones.lookup import origin_of
 from offramp.store.store import Store
-from offramp.study.build import BuildOptions, _held_out, choose
+from offramp.strategies import STRATEGIES
+from offramp.study.build import BuildOptions, _held_out, _strategy, choose
 from offramp.study.run.trials import load_network
+from refusal import refuses
 from support import run_all
 
 SHORT = ("--set", "recipe.epochs=2", "--set", "numerics=default")
@@ -350,6 +353,15 @@ def test_a_keep_frozen_strategy_that_trains_the_backbone(cli: Cli) -> None:
     words = ("--weights", "w.pth", "--keep-frozen", "--strategy", "joint")
     answer = cli(*DIGITS, "--out", "b", *words)
     assert answer.code == 2 and "'joint' trains the backbone" in answer.err
+
+
+def test_every_strategy_that_can_keep_a_backbone_may() -> None:
+    wish = BuildOptions("digits-cnn", "digits", weights="w.pth", keep_frozen=True)
+    keeping = {n for n, s in STRATEGIES.items() if "backbone" in inspect.signature(s).parameters}
+    assert keeping >= {"two-stage", "cascade", "gated"} and "joint" not in keeping
+    for name in keeping:
+        assert _strategy(replace(wish, strategy=name), []) == {"name": name, "backbone": "kept"}
+    refuses("unknown strategy 'cascad'", _strategy, replace(wish, strategy="cascad"), [])
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_the_tables_show_what_matters(run: Command) -> None:
         "Exits, on test",
         "ECE",
         "AUROC",
+        "AURC",
         "Loss of accuracy by class",
         "oracle",
         "random exit",

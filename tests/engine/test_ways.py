@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from offramp.engine.losses import objective, sample_weights
 from offramp.engine.resolve import Node, Setting, Source, resolve
 from offramp.engine.settings import applied
+from offramp.engine.trainee import loss_of
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
@@ -105,6 +107,10 @@ def survivors(z: Sequence[Tensor], y: Tensor) -> Tensor:
         highest = each.detach().softmax(1).amax(1)
         left = left * (1 - 1 / (1 + torch.exp(-(highest - 0.3) / 0.05)))
     return total
+
+
+def all_survive(z: Sequence[Tensor], _: Tensor) -> Tensor:
+    return torch.stack([kl(each, z[-1], 3.0).mean() for each in z[:-1]]).sum()
 
 
 def boosted(z: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -278,11 +284,57 @@ def test_the_last_step_is_the_one_written_out(name: str) -> None:
     assert close(gradients, expected)
 
 
-@pytest.mark.parametrize("name", [name for name in WAYS if name not in ("mixed", "survivors")])
+@pytest.mark.parametrize("name", WAYS)
 def test_another_loss_is_noticed(name: str) -> None:
-    """The control: the sum of all cross-entropies trains the same parts otherwise."""
+    """The control: the sum of all cross-entropies trains the same parts otherwise; of survivors, all
+    images at all exits."""
     node = node_of(WAYS[name][0])
-    assert not close(by_the_engine(node)[1], by_hand(node, every)[1])
+    other = all_survive if name == "survivors" else every
+    assert not close(by_the_engine(node)[1], by_hand(node, other)[1])
+
+
+def added(tau: float, keep: float = 1.0) -> Run:
+    """Exit 3 is learned, exits 1, 2 and 4 answer as they did before the step, in eval mode."""
+
+    def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
+        before, z = own_logits(net.copy().eval(), pixels), own_logits(net, pixels)
+        held = torch.stack([kl(z[k], before[k], tau).mean() for k in (0, 1, 3)]).sum()
+        return ce(z[2], y).mean() + keep * held
+
+    return run
+
+
+def test_an_exit_is_added_and_those_before_answer_as_they_did() -> None:
+    node = node_of(STRATEGIES["sequential"](K))
+    assert node.name == "exit 3" and node.trained == ALL
+    found, gradients = by_the_engine(node)
+    value, expected = by_hand_from(node, added(2.0))
+    assert found == pytest.approx(value, rel=1e-5)
+    assert close(gradients, expected)
+    for control in (added(3.0), added(2.0, keep=0.0)):
+        assert not close(gradients, by_hand_from(node, control)[1])
+
+
+def test_the_final_exit_may_teach_as_it_was_before_heads_went_on() -> None:
+    def stepped(name: Literal["live", "before"], taught: bool = True) -> tuple[float, Gradients]:
+        """Of a final exit that has gone on; by the engine, or else as the source writes it."""
+        node = node_of(STRATEGIES["imta"](K, collaboration=False, teacher=name))
+        with applied(NUMERICS):
+            trainee, passes, pixels, labels = first_step(node)
+            target = own_logits(trainee.net.copy().eval(), pixels)[-1]
+            with torch.no_grad():
+                trainee.net.get_parameter("classifier.weight").mul_(0.5)
+            if taught:
+                answers = passes.answers(node, trainee.net, pixels)
+                return gradients_of(trainee, loss_of(trainee, *answers, labels, None))
+            z = own_logits(trainee.net, pixels)
+            early = sum((0.9 * ce(e, labels) + 0.1 * kl(e, target, 1.0)).mean() for e in z[:-1])
+            return gradients_of(trainee, early + ce(z[-1], labels).mean())
+
+    (found, gradients), (value, expected) = stepped("before"), stepped("before", taught=False)
+    assert found == pytest.approx(value, rel=1e-5) and close(gradients, expected)
+    assert not close(stepped("live")[1], expected), "the control"
+    check(STRATEGIES["imta"](K, teacher="before"), K)
 
 
 def test_gradient_equilibrium_is_the_mean_of_the_exits_above() -> None:

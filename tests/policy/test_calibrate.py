@@ -184,6 +184,19 @@ def test_an_outcome_adds_up() -> None:
     assert all(e.ece is not None and e.ece < 0.1 and (e.auroc or 0) > 0.6 for e in result.exits)
 
 
+def test_failure_prediction_is_of_the_score() -> None:
+    found, test = chosen("max-accuracy-loss", 0.03, Search("margin")), simulated(3000, 8)
+    wrong = scoring.answers(test.logits) != test.labels[:, None]
+
+    def area(score: str, k: int) -> float:
+        order = np.argsort(-scoring.scores(score, test.logits)[:, k])
+        return float((np.cumsum(wrong[order, k]) / np.arange(1, 3001)).mean())
+
+    shown = [exit.aurc for exit in evaluate(found.policy, test, COSTS, CLASSES).exits]
+    assert shown == pytest.approx([area("margin", k) for k in range(len(shown))], abs=1e-6)
+    assert shown != pytest.approx([area("confidence", k) for k in range(len(shown))], abs=1e-6)
+
+
 def test_a_class_that_is_hurt_is_seen() -> None:
     """Exit 1 always takes class 0 for class 1, surely."""
     splits = [simulated(1500, seed) for seed in (21, 22, 23)]

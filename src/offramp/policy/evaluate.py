@@ -22,8 +22,8 @@ Bools = NDArray[np.bool_]
 @dataclass(frozen=True)
 class ExitEvaluation:
     """An exit under a policy. share: of inputs that leave here.  accuracy: of those; None where there
-    are none.  accuracy_all: of the exit on every input.  ece, auroc: of the exit's confidence, with the
-    policy's temperature, and of its score's telling right from wrong, on every input."""
+    are none.  accuracy_all: of the exit on every input.  ece: of the exit's confidence, with the
+    policy's temperature; auroc, aurc: of its score's telling right from wrong; on every input."""
 
     exit: int
     threshold: float | None
@@ -32,6 +32,7 @@ class ExitEvaluation:
     accuracy_all: float
     ece: float | None
     auroc: float | None
+    aurc: float
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
         float(right.mean()),
         quality.calibration_error(confidence, right),
         quality.auroc(scores, right),
+        quality.aurc(scores, right),
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image, UnidentifiedImageError
 
@@ -23,12 +23,11 @@ from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
 from offramp.strategies import STRATEGIES
-from offramp.study.plan import profiles
+from offramp.study.plan import profiles, programs
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 
-HEADS_ONLY = ("distillation", "two-stage", "survivors")  # what can leave a given backbone as it is
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
 RANDOM = "random"
@@ -202,8 +201,8 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
         raise OfframpError(f"no goal '{wish.goal}'{nearest(wish.goal, GOALS)}")
     kept = {"backbone": "kept"} if wish.keep_frozen else {}
     if wish.strategy is not None:
-        if wish.keep_frozen and wish.strategy not in HEADS_ONLY:
-            choices = " or ".join(HEADS_ONLY)
+        if wish.keep_frozen and not _keeps(wish.strategy):
+            choices = " or ".join(filter(_keeps, STRATEGIES))
             raise OfframpError(
                 f"'{wish.strategy}' trains the backbone; with --keep-frozen choose {choices}"
             )
@@ -217,13 +216,19 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
         reasons.append(f"strategy {name}: first for the goal '{wish.goal}' in runs of {why}")
         return {"name": name, **options, **kept}
     advised, _ = guidelines(wish.goal, wish.keep_frozen)
-    name = next(n for g in advised for n in g.strategies if not wish.keep_frozen or n in HEADS_ONLY)
+    name = next(n for g in advised for n in g.strategies if not wish.keep_frozen or _keeps(n))
     first = next(g for g in advised if name in g.strategies)
     reasons.append(
         f"strategy {name}: {first.text} (the paper's guidelines for the goal '{wish.goal}', section "
         f"{first.section}; runs of your own can say more: --evidence)"
     )
     return {"name": name, **kept}
+
+
+def _keeps(strategy: str) -> bool:
+    """Whether a strategy can leave a given backbone as it is."""
+    known = programs.options(programs.find(strategy))
+    return any(o.name == "backbone" and "kept" in get_args(o.annotation) for o in known)
 
 
 def _normalize(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:

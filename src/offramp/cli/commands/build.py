@@ -123,7 +123,8 @@ def build(
     \b
     Examples:
       offramp build --backbone resnet18 --data folder:photos --out bundle
-      offramp build --backbone timm/NAME --pretrained --data folder:photos
+      offramp build --backbone timm/NAME --pretrained --data folder:photos \\
+        --out bundle
       offramp build --backbone resnet18 --data folder:photos --out bundle \\
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle

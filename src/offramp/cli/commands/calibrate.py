@@ -290,7 +290,9 @@ def _shown(found: Calibrated) -> set[int]:
 
 
 def _exits(tested: Evaluation) -> None:
-    listing = table(["exit"], ["threshold", "leave", "right here", "right of all", "ECE", "AUROC"])
+    listing = table(
+        ["exit"], ["threshold", "leave", "right here", "right of all", "ECE", "AUROC", "AURC"]
+    )
     for exit in tested.exits:
         listing.add_row(
             str(exit.exit),
@@ -300,9 +302,11 @@ def _exits(tested: Evaluation) -> None:
             f"{100 * exit.accuracy_all:.1f} %",
             "–" if exit.ece is None else f"{exit.ece:.3f}",
             "–" if exit.auroc is None else f"{exit.auroc:.3f}",
+            f"{exit.aurc:.3f}",
         )
     note = (
-        "right here: of those that leave there; ECE of the confidence and AUROC of the score over all."
+        "right here: of those that leave there; ECE of the confidence, AUROC and AURC of\n"
+        "the score over all. AURC: mistakes among the surest, lower is better."
     )
     show(listing, "Exits, on test", note)
 
