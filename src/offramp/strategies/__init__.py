@@ -43,6 +43,8 @@ GROUPS: dict[str, dict[str, Strategy]] = {
     "frozen trunk": {
         "survivors": survivors,
         "cascade": cascade,
+    },
+    "gated": {
         "gated": gated,
     },
     "all at once": {
