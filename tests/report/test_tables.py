@@ -366,6 +366,17 @@ def test_interquartile_means_over_data_sets() -> None:
     assert not make(evidence([t for t in trials if t.data == "a"]), ["overall"])
 
 
+def test_the_baseline_may_be_all_that_data_sets_share() -> None:
+    trials = [Made("baseline", s, {2: 0.8}, data=data) for data in "ab" for s in (1, 2, 3)]
+    trials += [
+        Made(n, s, {1: 0.5, 2: 0.7}, data=d)
+        for n, d in (("joint", "a"), ("separate", "b"))
+        for s in (1, 2, 3)
+    ]
+    (row,) = layout(only(trials, "overall")).rows
+    assert [cell.text for cell in row[:5]] == ["baseline", "–", "–", "–", "80.0"]
+
+
 def test_regret_is_to_the_first_exit_that_is_right() -> None:
     right = np.array(
         [[True, True, True], [False, True, True], [False, False, False], [True, False, False]]
