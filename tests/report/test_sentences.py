@@ -11,7 +11,8 @@ from made import Made, Run, evidence, simple
 
 from answers import DATA, MODEL, Skill, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
-from offramp.analysis.recommend.equal import equal_compute
+from offramp.analysis.recommend.equal import Level, equal_compute
+from offramp.analysis.stats.pairwise import Pair
 from offramp.report.advice import answer, compared, sentence
 from offramp.report.page.assemble import lead
 from simulate import Planted
@@ -47,6 +48,24 @@ def test_curves() -> None:
     assert compared([]) == ""
     named = compared(equal_compute(facts(1, FOUR), DATA, NAMES), "resnet50 on cifar100")
     assert named.startswith("At equal compute (resnet50 on cifar100), no two")
+
+
+def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike() -> None:
+    known = facts(1, FOUR, BETTER)
+    apart = {(*k[:3], k[3] + 100 * (k[2] == "joint")): a for k, a in known.answers.items()}
+    found = equal_compute(replace(known, answers=apart), DATA, NAMES)
+    assert found[0].untested == tuple(name for name in found[0].means if name != "joint")
+    text = compared(found)
+    assert "not tested against the best: " in text.lower() and "no two strategies differ" not in text
+
+
+def test_that_none_differ_is_said_of_all_pairs_and_not_of_the_best_alone() -> None:
+    pairs = (Pair("a", "b", 0.1, -0.1, 0.3, 0.5), Pair("a", "c", 0.2, -0.1, 0.5, 0.5))
+    means = {"a": 0.8, "b": 0.7, "c": 0.6}
+    level = Level(1e6, means, (*pairs, Pair("b", "c", 0.1, 0.05, 0.15, 0.001)))
+    assert compared([level]).startswith("At equal compute, no strategy is significantly behind the best")
+    level = Level(1e6, means, (*pairs, Pair("b", "c", 0.1, -0.05, 0.25, 0.1)))
+    assert compared([level]).startswith("At equal compute, no two strategies differ significantly")
 
 
 def test_a_goal_with_a_winner() -> None:
