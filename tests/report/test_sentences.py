@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made import Made, Run, evidence, simple
+from table_evidence import Made as ByNumber
+from table_evidence import evidence as by_number
 
 from answers import DATA, MODEL, Skill, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
@@ -89,6 +91,21 @@ def test_a_goal_with_no_winner_names_none() -> None:
     fast = sentence(advice("latency", facts(2, FOUR, EQUAL), 0.6))
     assert "no significant difference between any of 4 strategies (per image " in fast
     assert ", for 60.0 % on test). " in fast and "points at equal compute would have been found" in fast
+
+
+def test_the_first_may_vary_too_much_where_others_differ() -> None:
+    values = {"joint": (0.6, 0.9, 0.66, 0.95, 0.64), "separate": (0.7, 0.701, 0.7, 0.702, 0.7)}
+    values["two-stage"] = tuple(v - 0.02 + 0.001 * (i % 2) for i, v in enumerate(values["separate"]))
+    trials = [
+        ByNumber(name, seed, dict.fromkeys((1, 2), v))
+        for name, some in values.items()
+        for seed, v in enumerate(some)
+    ]
+    text = sentence(advice("accuracy", Facts(by_number(trials).numbers, {})))
+    assert text.startswith(
+        "For accuracy: joint (test accuracy, mean over exits 75.0 %). No significant "
+    )
+    assert "difference from any other with 5 seeds" in text and "between any of" not in text
 
 
 def test_who_has_no_early_exits_is_named_as_left_out() -> None:

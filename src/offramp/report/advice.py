@@ -105,9 +105,8 @@ def sentence(advice: Advice, several: bool = False) -> str:
     best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
-    ties = [r for r in advice.first if r is not best]
     target = "" if advice.target is None else f", for {100 * advice.target:.1f} % on test"
-    if others and len(ties) == len(others):
+    if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
         spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
         alone = [out.name for out in advice.ruled_out if out.why == "it has no early exits"]
