@@ -222,6 +222,15 @@ def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     assert reliability.reliability_bins(evidence(both[:1]).runs[0]).empty  # eight images
 
 
+def test_one_early_exit_has_its_agreement_with_the_last() -> None:
+    runs = [Run("all", {2: [2.0, 1.0], 3: [2.0, 1.0]})]
+    right = {2: (True, True, False, False), 3: (True, True, True, False)}
+    found = draw(evidence([Made("joint", 1, runs, exits=(2, 3), right=right)]), ["agreement"])
+    assert not found.missing
+    (figure,) = found.figures
+    assert "joint 75 %" in figure.alt and "3,2,75" in str(figure.spec)
+
+
 def test_calibration_error_and_auroc_of_known_answers() -> None:
     right = {k: [True, True, True, False] for k in (1, 2, 3)}
     found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])

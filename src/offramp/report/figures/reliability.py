@@ -62,7 +62,7 @@ def reliability_bins(runs: Runs) -> pd.DataFrame:
 def agreement(runs: Runs) -> list[Figure]:
     """How often two exits give one answer, a matrix for each strategy."""
     frames = {s: agreement_matrix(runs, s) for s in runs.strategies}
-    frames = {s: frame for s, frame in frames.items() if len(frame) > 1}
+    frames = {s: frame for s, frame in frames.items() if len(frame)}
     if not frames:
         return []
     spelled = ", ".join(f"{s} {frame['value'].min():.0f} %" for s, frame in frames.items())
