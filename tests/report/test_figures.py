@@ -220,6 +220,8 @@ def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     assert found["confidence"].tolist() == pytest.approx([90.0] * 3)
     assert found["value"].tolist() == [75.0] * 3
     assert reliability.reliability_bins(evidence(both[:1]).runs[0]).empty  # eight images
+    drawn = draw(evidence(both[:1]), ["reliability"])
+    assert not drawn.figures and drawn.missing[0].endswith(": there are too few test images")
 
 
 def test_one_early_exit_has_its_agreement_with_the_last() -> None:

@@ -30,6 +30,8 @@ FEWEST = 10  # images in a bin over all seeds: fewer say nothing
 def reliability(runs: Runs) -> list[Figure]:
     """Accuracy against confidence in bins, a panel for each exit."""
     found = reliability_bins(runs)
+    if found.empty:
+        return []
     labels = runs.evidence.among(found["strategy"])
     exits = sorted(int(k) for k in found["exit"].unique())
     panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
