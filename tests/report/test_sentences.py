@@ -173,6 +173,9 @@ def test_memory_is_told_in_the_unit_that_fits() -> None:
     [
         ("accuracy-test", 0.7492, "74.9 %"),
         ("accuracy-test", -5.6e-17, "0.0 %"),
+        ("accuracy-test", -0.0004, "0.0 %"),
+        ("seconds-written", -20.0, "−20.0 s"),
+        ("seconds-written", -0.01, "0.0 s"),
         ("memory-cpu-max", 1.76e9, "1.8 GB"),
         ("seconds-written", 200.0, "3 min 20 s"),
         ("loss-test", -0.5, "−0.5 nats"),

@@ -11,6 +11,7 @@ import pandas as pd
 from offramp.analysis.measures import Measure
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
+from offramp.report.render.cells import signed
 from offramp.report.runs import Runs
 from offramp.report.tables.anova import reasons
 from offramp.report.tables.common import EPOCHS, SHORT, at, gathered, spelled
@@ -123,7 +124,7 @@ def _depth(runs: Runs, measure: Measure) -> str:
 
 
 def _text(value: float, measure: Measure) -> str:
-    return f"{value * measure.scale:.{max(measure.digits, 1)}f}".replace("-", "−")
+    return signed(f"{value * measure.scale:.{max(measure.digits, 1)}f}")
 
 
 def _letters(evidence: Evidence, names: Collection[str]) -> str:
