@@ -377,6 +377,14 @@ def test_at_equal_compute_who_was_not_tested_is_not_marked() -> None:
     assert table.notes[0].endswith("not tested against the best: two-stage, joint.")
 
 
+def test_captions_end_in_a_sentence_where_no_strategy_has_a_letter() -> None:
+    trials = [Made(n, s, {1: 0.5 + s / 100, 2: 0.6}) for n in ("mine", "yours") for s in (1, 2, 3)]
+    for table in make(
+        evidence(trials), ["order-accuracy", "order-loss", "order-costs", "epochs-digest"]
+    ):
+        assert " ." not in table.caption and "  " not in table.caption
+
+
 def test_the_baseline_may_be_all_that_data_sets_share() -> None:
     trials = [Made("baseline", s, {2: 0.8}, data=data) for data in "ab" for s in (1, 2, 3)]
     trials += [
