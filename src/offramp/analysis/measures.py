@@ -115,7 +115,9 @@ class Measure:
                 return f"{units.macs(size)} MACs"
             case "%":
                 return f"{100 * size:.1f} %"
-        return f"{size * self.scale if size > 1e-12 else 0.0:.3g} {self.unit}".strip()
+        number = f"{size * self.scale if size > 1e-12 else 0.0:.3g}"
+        unit = self.unit.removesuffix("s") if number == "1" else self.unit
+        return f"{number} {unit}".strip()
 
     def gap(self, value: float) -> str:
         """A difference of two values, in the same words: `0.41 points`, `−20 s`."""
