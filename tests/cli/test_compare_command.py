@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command import Cli, data, narrow
+
+import records
+from offramp.cli.commands.compare import compare
+from offramp.errors import OfframpError
 
 
 def test_compare_strategies_seed_by_seed(studied: Cli) -> None:
@@ -61,6 +66,20 @@ def test_compare_with_one_seed_has_no_interval(studied: Cli) -> None:
     text = narrow(studied("compare", "joint", "two-stage"))
     assert "–" in text and "One seed allows no interval" in text
     assert data(studied("compare", "joint", "two-stage", "--json"))["exits"][0]["low"] is None
+
+
+def test_compare_refuses_what_has_no_exit_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = {"joint": "layer1", "separate": "blocks.1"}
+    trials = {s: records.manifest(("k",), strategy=s, places=[place]) for s, place in sides.items()}
+    archive = SimpleNamespace(
+        root="runs",
+        trials=lambda: list(trials),
+        read_trial=trials.get,
+        read_node=lambda _: records.node({}),
+    )
+    monkeypatch.setattr("offramp.cli.commands.compare.archived", lambda *_: archive)
+    with pytest.raises(OfframpError, match="'joint' and 'separate' have no exit in common"):
+        compare("joint", "separate")
 
 
 def test_compare_names_what_is_not_there(studied: Cli) -> None:

@@ -61,7 +61,7 @@ def test_ranks_are_those_of_the_accuracies(three: Evidence) -> None:
         order = sorted(right, key=lambda s: -right[s])
         assert found.loc[epochs].to_dict() == {s: order.index(s) + 1 for s in right}
     (figure,) = draw(three, ["budget"]).figures
-    assert "1 epochs: joint, two-stage, separate." in figure.alt
+    assert "1 epoch: joint, two-stage, separate." in figure.alt
     assert "2 seeds" in figure.caption
 
 

@@ -221,6 +221,17 @@ def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     assert found["confidence"].tolist() == pytest.approx([90.0] * 3)
     assert found["value"].tolist() == [75.0] * 3
     assert reliability.reliability_bins(evidence(both[:1]).runs[0]).empty  # eight images
+    drawn = draw(evidence(both[:1]), ["reliability"])
+    assert not drawn.figures and drawn.missing[0].endswith(": there are too few test images")
+
+
+def test_one_early_exit_has_its_agreement_with_the_last() -> None:
+    runs = [Run("all", {2: [2.0, 1.0], 3: [2.0, 1.0]})]
+    right = {2: (True, True, False, False), 3: (True, True, True, False)}
+    found = draw(evidence([Made("joint", 1, runs, exits=(2, 3), right=right)]), ["agreement"])
+    assert not found.missing
+    (figure,) = found.figures
+    assert "joint 75 %" in figure.alt and "3,2,75" in str(figure.spec)
 
 
 def test_calibration_error_and_auroc_of_known_answers() -> None:

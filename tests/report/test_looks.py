@@ -4,6 +4,7 @@ import pytest
 
 from offramp.report.colors import KNOWN, styles
 from offramp.report.figures.chart import short, ticks, unit
+from offramp.strategies import STRATEGIES
 
 
 def test_styles_differ_in_more_than_color() -> None:
@@ -11,6 +12,12 @@ def test_styles_differ_in_more_than_color() -> None:
     assert len({s.color for s in found}) == len({s.dark for s in found}) == 11
     assert len({(s.dash, s.shape) for s in found}) == 11
     assert len({s.shape for s in KNOWN.values()}) == len({s.dash for s in KNOWN.values()}) == 9
+
+
+def test_no_two_of_the_strategies_that_come_with_offramp_look_alike() -> None:
+    found = list(styles(STRATEGIES).values())
+    assert len({(s.color, s.dash) for s in found}) == len({(s.color, s.shape) for s in found})
+    assert len({(s.color, s.dash) for s in found}) == len(STRATEGIES)
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -71,6 +71,7 @@ def test_latex_escapes_every_special_sign() -> None:
     assert latex_escape("a_b & 5 % #1 {x} $y$") == r"a\_b \& 5 \% \#1 \{x\} \$y\$"
     assert latex_escape("~^\\") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
     assert latex_escape("J >> D > B ≈ S") == r"J $\gg$ D $>$ B $\approx$ S"
+    assert latex_escape("run --until-decided – a-b") == "run -{}-until-decided -- a-b"
     assert latex_escape("4.64e-96") == r"$4.64\times10^{-96}$"
     assert latex_escape("< 1e-12") == r"$<$ $1\times10^{-12}$"
     assert latex_escape("ab551e9") == "ab551e9"  # a key is no number

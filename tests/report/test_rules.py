@@ -92,6 +92,15 @@ def test_decision_doubts_words_without_a_significant_difference() -> None:
     assert all(word.endswith(" ?") for word in here["time"])
 
 
+def test_decision_doubts_words_where_the_baseline_alone_differs() -> None:
+    generator = np.random.default_rng(1)
+    trials = [Made("baseline", s, {2: 0.8}, seconds=5 + s / 100) for s in range(5)]
+    for name in ("joint", "separate"):
+        trials += [Made(name, s, {1: 0.6, 2: 0.7}, seconds=20 + generator.random()) for s in range(5)]
+    frame = only(trials, "decision").frame
+    assert set(frame.loc[frame["by"] == "here", "time"]) == {"high ?", "low ?"}
+
+
 def test_epoch_metrics_in_short_by_hand() -> None:
     fast, slow = (1.0, 0.5, 0.6, 0.7), (1.0, 0.9, 0.8, 0.7)
     jitter = (0, 1, 0)

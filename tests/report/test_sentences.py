@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made import Made, Run, evidence, simple
+from table_evidence import Made as ByNumber
+from table_evidence import evidence as by_number
 
 from answers import DATA, MODEL, Skill, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
-from offramp.analysis.recommend.equal import equal_compute
+from offramp.analysis.recommend.equal import Level, equal_compute
+from offramp.analysis.stats.pairwise import Pair
 from offramp.report.advice import answer, compared, sentence
 from offramp.report.page.assemble import lead
 from simulate import Planted
@@ -49,6 +52,24 @@ def test_curves() -> None:
     assert named.startswith("At equal compute (resnet50 on cifar100), no two")
 
 
+def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike() -> None:
+    known = facts(1, FOUR, BETTER)
+    apart = {(*k[:3], k[3] + 100 * (k[2] == "joint")): a for k, a in known.answers.items()}
+    found = equal_compute(replace(known, answers=apart), DATA, NAMES)
+    assert found[0].untested == tuple(name for name in found[0].means if name != "joint")
+    text = compared(found)
+    assert "not tested against the best: " in text.lower() and "no two strategies differ" not in text
+
+
+def test_that_none_differ_is_said_of_all_pairs_and_not_of_the_best_alone() -> None:
+    pairs = (Pair("a", "b", 0.1, -0.1, 0.3, 0.5), Pair("a", "c", 0.2, -0.1, 0.5, 0.5))
+    means = {"a": 0.8, "b": 0.7, "c": 0.6}
+    level = Level(1e6, means, (*pairs, Pair("b", "c", 0.1, 0.05, 0.15, 0.001)))
+    assert compared([level]).startswith("At equal compute, no strategy is significantly behind the best")
+    level = Level(1e6, means, (*pairs, Pair("b", "c", 0.1, -0.05, 0.25, 0.1)))
+    assert compared([level]).startswith("At equal compute, no two strategies differ significantly")
+
+
 def test_a_goal_with_a_winner() -> None:
     text = sentence(advice("accuracy", facts(1, FOUR, BETTER)))
     assert text.startswith("For accuracy: joint (test accuracy, mean over exits 7")
@@ -70,6 +91,21 @@ def test_a_goal_with_no_winner_names_none() -> None:
     fast = sentence(advice("latency", facts(2, FOUR, EQUAL), 0.6))
     assert "no significant difference between any of 4 strategies (per image " in fast
     assert ", for 60.0 % on test). " in fast and "points at equal compute would have been found" in fast
+
+
+def test_the_first_may_vary_too_much_where_others_differ() -> None:
+    values = {"joint": (0.6, 0.9, 0.66, 0.95, 0.64), "separate": (0.7, 0.701, 0.7, 0.702, 0.7)}
+    values["two-stage"] = tuple(v - 0.02 + 0.001 * (i % 2) for i, v in enumerate(values["separate"]))
+    trials = [
+        ByNumber(name, seed, dict.fromkeys((1, 2), v))
+        for name, some in values.items()
+        for seed, v in enumerate(some)
+    ]
+    text = sentence(advice("accuracy", Facts(by_number(trials).numbers, {})))
+    assert text.startswith(
+        "For accuracy: joint (test accuracy, mean over exits 75.0 %). No significant "
+    )
+    assert "difference from any other with 5 seeds" in text and "between any of" not in text
 
 
 def test_who_has_no_early_exits_is_named_as_left_out() -> None:
@@ -137,6 +173,9 @@ def test_memory_is_told_in_the_unit_that_fits() -> None:
     [
         ("accuracy-test", 0.7492, "74.9 %"),
         ("accuracy-test", -5.6e-17, "0.0 %"),
+        ("accuracy-test", -0.0004, "0.0 %"),
+        ("seconds-written", -20.0, "−20.0 s"),
+        ("seconds-written", -0.01, "0.0 s"),
         ("memory-cpu-max", 1.76e9, "1.8 GB"),
         ("seconds-written", 200.0, "3 min 20 s"),
         ("loss-test", -0.5, "−0.5 nats"),

@@ -370,6 +370,36 @@ def test_interquartile_means_over_data_sets() -> None:
     assert not make(evidence([t for t in trials if t.data == "a"]), ["overall"])
 
 
+def test_at_equal_compute_who_was_not_tested_is_not_marked() -> None:
+    right = {n: {k: [i < n for i in range(100)] for k in (1, 2, 3)} for n in (60, 61, 90)}
+    runs = [Run("all", {k: [2.0, 1.0] for k in (1, 2, 3)})]
+    seeds = [(n, s) for n, some in ((60, (1, 2, 3)), (90, (4, 5, 6))) for s in some]
+    trials = [Phased("joint" if n == 60 else "separate", s, runs, right=right[n]) for n, s in seeds]
+    trials += [Phased("two-stage", s, runs, right=right[61]) for s in (1, 2, 3)]
+    (table,) = make(phased(trials), ["equal"])
+    assert {name for name, _ in table.best} == {"separate"} and not table.alike
+    assert table.notes[0].endswith("not tested against the best: two-stage, joint.")
+
+
+def test_captions_end_in_a_sentence_where_no_strategy_has_a_letter() -> None:
+    trials = [Made(n, s, {1: 0.5 + s / 100, 2: 0.6}) for n in ("mine", "yours") for s in (1, 2, 3)]
+    for table in make(
+        evidence(trials), ["order-accuracy", "order-loss", "order-costs", "epochs-digest"]
+    ):
+        assert " ." not in table.caption and "  " not in table.caption
+
+
+def test_the_baseline_may_be_all_that_data_sets_share() -> None:
+    trials = [Made("baseline", s, {2: 0.8}, data=data) for data in "ab" for s in (1, 2, 3)]
+    trials += [
+        Made(n, s, {1: 0.5, 2: 0.7}, data=d)
+        for n, d in (("joint", "a"), ("separate", "b"))
+        for s in (1, 2, 3)
+    ]
+    (row,) = layout(only(trials, "overall")).rows
+    assert [cell.text for cell in row[:5]] == ["baseline", "–", "–", "–", "80.0"]
+
+
 def test_regret_is_to_the_first_exit_that_is_right() -> None:
     right = np.array(
         [[True, True, True], [False, True, True], [False, False, False], [True, False, False]]

@@ -102,18 +102,22 @@ class Measure:
 
     def text(self, value: float) -> str:
         """A value, as stored, as people write it: `74.9 %`, `1.8 GB`, `3 min 20 s`."""
-        size = abs(value)
-        sign = "−" if value < 0 and size > 1e-12 else ""
+        text = self._text(abs(value))
+        return f"−{text}" if value < 0 and any(digit in text for digit in "123456789") else text
+
+    def _text(self, size: float) -> str:
         match self.unit:
             case "MB":
-                return sign + units.size(size)
+                return units.size(size)
             case "s":
-                return sign + units.duration(size)
+                return units.duration(size)
             case "MMAC" | "GMAC":
-                return f"{sign}{units.macs(size)} MACs"
+                return f"{units.macs(size)} MACs"
             case "%":
-                return f"{sign}{100 * size:.1f} %"
-        return f"{sign}{size * self.scale if size > 1e-12 else 0.0:.3g} {self.unit}".strip()
+                return f"{100 * size:.1f} %"
+        number = f"{size * self.scale if size > 1e-12 else 0.0:.3g}"
+        unit = self.unit.removesuffix("s") if number == "1" else self.unit
+        return f"{number} {unit}".strip()
 
     def gap(self, value: float) -> str:
         """A difference of two values, in the same words: `0.41 points`, `−20 s`."""

@@ -105,9 +105,8 @@ def sentence(advice: Advice, several: bool = False) -> str:
     best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
-    ties = [r for r in advice.first if r is not best]
     target = "" if advice.target is None else f", for {100 * advice.target:.1f} % on test"
-    if others and len(ties) == len(others):
+    if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
         spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
         alone = [out.name for out in advice.ruled_out if out.why == "it has no early exits"]
@@ -166,7 +165,7 @@ def compared(made: Sequence[Level], place: str = "") -> str:
         return ""
     where = f" ({place})" if place else ""
     low, high = macs(made[0].macs), macs(made[-1].macs)
-    if all(len(level.leading) == len(level.means) for level in made):
+    if all(level.even for level in made):
         shown = [p.detectable for level in made for p in level.pairs if isinstance(p, Pair)]
         most = _found(MEASURES["accuracy-test"].gap(max((d for d in shown if d), default=0.0)))
         return (
@@ -189,6 +188,13 @@ def compared(made: Sequence[Level], place: str = "") -> str:
     parts += ["; ".join(behind)] if behind else []
     if crossed := [f"{a} and {b}" for a, b in crossings(made)]:
         parts.append(f"curves that cross: {', '.join(crossed)}")
+    if untested := list(dict.fromkeys(name for level in made for name in level.untested)):
+        parts.append(f"not tested against the best: {listed(untested)}")
+    if not parts:
+        return (
+            f"At equal compute{where}, no strategy is significantly behind the best in test accuracy, "
+            f"from {low} to {high} MACs an image."
+        )
     first, *rest = parts
     words = ". ".join([first, *map(_begun, rest)])
     return f"At equal compute{where}, by MACs of an image (test accuracy, adjusted p < 0.05): {words}."

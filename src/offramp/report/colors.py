@@ -9,7 +9,7 @@ print without color.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offramp.strategies import STRATEGIES
 
@@ -40,7 +40,7 @@ KNOWN = {
     "joint-two-stage": Style("#6c004f", "#e078b3", (4, 2, 1, 2), "triangle-left"),
     "pretrained-branch": Style("#e863a3", "#81656f", (7, 2, 1, 2, 1, 2), STAR),
 }
-OTHERS = (  # for a user's own labels, in turn
+OTHERS = (  # for all other labels, in turn
     Style("#1f7f95", "#4fc3dc", (12, 3), "circle"),
     Style("#a3541f", "#e59a68", (3, 3), "square"),
     Style("#4d6b1f", "#b5cf6b", (7, 2), "diamond"),
@@ -60,7 +60,11 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     """The style of each label, in order of `rank`. A strategy of the paper always has the same one."""
     ordered = sorted(set(labels), key=rank)
     own = [label for label in ordered if label not in KNOWN]
-    return {
-        label: KNOWN[label] if label in KNOWN else OTHERS[own.index(label) % len(OTHERS)]
-        for label in ordered
-    }
+    return {label: KNOWN[label] if label in KNOWN else _other(own.index(label)) for label in ordered}
+
+
+def _other(number: int) -> Style:
+    """Where colors come again, they do with another dash and another shape."""
+    turn, place = divmod(number, len(OTHERS))
+    lines = OTHERS[(place + turn) % len(OTHERS)]
+    return replace(OTHERS[place], dash=lines.dash, shape=lines.shape)

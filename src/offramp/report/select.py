@@ -43,24 +43,26 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
         where = f"of {pair[0]} on {pair[1]}"
         for trials in others:
             one, known = manifests[trials[0]], manifests[first[0]]
+            are = "is" if len(trials) == 1 else "are"
             if _setting(one, one.recipe.epochs) == _setting(known, one.recipe.epochs):
                 budgets.append(_unique(manifests, trials)[0])
                 notes.append(
                     f"{counted(len(trials), 'trial')} {where} that trained for "
-                    f"{counted(one.recipe.epochs, 'epoch')} are in the figure budget alone"
+                    f"{counted(one.recipe.epochs, 'epoch')} {are} in the figure budget alone"
                 )
                 continue
             studies = ", ".join(sorted({manifests[t].study or "offramp train" for t in trials}))
             notes.append(
                 f"{counted(len(trials), 'trial')} {where} of another setting (study {studies}) "
-                "are left out: name a study to see them"
+                f"{are} left out: name a study to see {'it' if are == 'is' else 'them'}"
             )
         unique, repeated = _unique(manifests, first)
         kept += unique
         if repeated:
+            verbs = ("repeats", "is") if len(repeated) == 1 else ("repeat", "are")
             notes.append(
-                f"{counted(len(repeated), 'trial')} {where} repeat a strategy and seed with other "
-                f"options and are left out: {', '.join(repeated)}"
+                f"{counted(len(repeated), 'trial')} {where} {verbs[0]} a strategy and seed with other "
+                f"options and {verbs[1]} left out: {', '.join(repeated)}"
             )
     return Selection(kept, budgets, notes)
 

@@ -135,7 +135,7 @@ def test_estimates_single_seeds_and_constants_are_not_tested() -> None:
     apart = frame[(frame["strategy"] == "a") == (frame["seed"] < 2)]
     assert "seeds: none in common" in outcome(claim(), apart).missing[0]
     constant = outcome(claim(), observed(a=[3.0, 4.0], b=[1.0, 2.0]))
-    assert constant.missing == ("variation: the difference is 200.0 % in every seed",)
+    assert constant.missing == ("variation: the difference is 200 points in every seed",)
     assert constant.p is None
     assert outcome(claim(), frame.iloc[:0]).missing == ("values of accuracy-test",)
 
@@ -282,5 +282,5 @@ def test_a_class_that_differs_is_named(here: tuple[str, ...], said: str) -> None
 
 def test_margins_are_told_in_points() -> None:
     assert claimed(claim(margin=0.0025)) == "higher by 0.25 points at least"
-    assert claimed(claim(margin=-0.01)) == "lower by 1 points at most"
-    assert claimed(claim(**{"is": "within", "margin": 0.01})) == "within 1 points of each other"
+    assert claimed(claim(margin=-0.01)) == "lower by 1 point at most"
+    assert claimed(claim(**{"is": "within", "margin": 0.01})) == "within 1 point of each other"

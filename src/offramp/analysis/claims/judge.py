@@ -137,7 +137,7 @@ def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
     found = over_blocks(differences) if both.images is None else crossed(both.images)
     if found.error == 0 or (both.images is None and same(differences, scale)):
         measure = MEASURES[claim.measure]
-        size = measure.text(float(differences.mean()))
+        size = measure.gap(float(differences.mean()))
         return f"variation: the difference is {size} in every seed"
     n, mean = len(differences), float(differences.mean())
     far = _beyond(claim, mean)

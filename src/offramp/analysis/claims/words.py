@@ -67,7 +67,7 @@ def found(outcome: Judgment, tested: Tested) -> str:
 
 
 def claimed(claim: Claim) -> str:
-    """`higher`, `lower by 2 s at least`, `within 1 points of each other`"""
+    """`higher`, `lower by 2 s at least`, `within 1 point of each other`"""
     margin = MEASURES[claim.measure].gap(abs(claim.margin))
     if claim.is_ == "within":
         return f"within {margin} of each other"

@@ -29,6 +29,18 @@ class Level:
         return found.get((one, other), 0.0) > 0 or found.get((other, one), 0.0) < 0
 
     @property
+    def even(self) -> bool:
+        """Whether every pair was tested, and none was found to differ."""
+        return self.why is None and all(isinstance(p, Pair) and p.p >= ALPHA for p in self.pairs)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Groups that were not tested against the one with the highest mean."""
+        best, *others = self.means
+        tested = {frozenset((p.a, p.b)) for p in self.pairs if isinstance(p, Pair)}
+        return tuple(name for name in others if frozenset((best, name)) not in tested)
+
+    @property
     def leading(self) -> tuple[str, ...]:
         """The group with the highest mean, and those that it does not beat, the highest mean first."""
         best = next(iter(self.means))

@@ -66,7 +66,8 @@ class Advice:
     None.  notes: whole sentences.  target: the test accuracy (0 to 1) that MACs are counted for; None
     where there is none.  at: the MACs at which candidates were tested.  detectable: the smallest
     difference from the first one that would have been found with probability POWER, of those that were
-    not.  withheld: why there is no recommendation, a sentence; None where there is one.
+    not.  withheld: why there is no recommendation, a sentence; None where there is one.  even: whether
+    every pair was tested, and none was found to differ.
     """
 
     goal: Goal
@@ -80,6 +81,7 @@ class Advice:
     at: float | None = None
     detectable: float | None = None
     withheld: str | None = None
+    even: bool = False
 
     @property
     def first(self) -> tuple[Ranked, ...]:
@@ -112,7 +114,7 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
         notes += ("Costs include training the backbone, which a given one saves.",)
     ruled = tuple(RuledOut(names[c], why) for c, why in sorted(out.items()))
     about = (wish.goal, data, found.measure, ranked.ranking, ruled, untested, notes)
-    return Advice(*about, found.target, found.at, ranked.detectable, ranked.withheld)
+    return Advice(*about, found.target, found.at, ranked.detectable, ranked.withheld, ranked.even)
 
 
 def _excluded(
@@ -141,6 +143,7 @@ class _Ranking:
     untested: str | None = None
     detectable: float | None = None
     withheld: str | None = None
+    even: bool = False
 
 
 def _rank(
@@ -175,7 +178,9 @@ def _rank(
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
     shown = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
     few = _few(found, read) if len(groups) > 1 else None
-    return _Ranking(tuple(rows), untested, max(shown, default=None), few)
+    every = [isinstance(p, Pair) and p.p >= ALPHA for p in analysis.pairs]
+    even = bool(every) and all(every)
+    return _Ranking(tuple(rows), untested, max(shown, default=None), few, even)
 
 
 def _needs(row: Ranked, need: Reach) -> Ranked:

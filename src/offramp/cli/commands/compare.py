@@ -47,6 +47,11 @@ def compare(
         found = _by_seed(archive, trials, a, b)
     else:
         found = _by_image(archive, archive.find_trial(a), archive.find_trial(b))
+    if not found:
+        raise OfframpError(
+            f"'{a}' and '{b}' have no exit in common in all that is paired; "
+            "compare two trials of one network"
+        )
     if json:
         rows = [{"exit": exit, **difference.__dict__} for exit, difference in found.items()]
         emit({"a": a, "b": b, "paired_by": unit, "exits": rows})

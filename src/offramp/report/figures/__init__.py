@@ -42,7 +42,11 @@ FIGURES: Mapping[str, Family] = MappingProxyType(
             needs="all trials were trained for as many epochs",
         ),
         "costs": Family("times:costs", "training cost as written, as executed, added"),
-        "reliability": Family("reliability:reliability", "accuracy against confidence"),
+        "reliability": Family(
+            "reliability:reliability",
+            "accuracy against confidence",
+            needs="there are too few test images",
+        ),
         "confidence-quality": Family("quality:confidence", BY_QUALITY),
         "overthinking": Family(
             "quality:overthinking", "right at an early exit, wrong at the last", needs=NO_EARLY

@@ -43,7 +43,8 @@ def budget(runs: Runs) -> list[Figure]:
         "over the seeds that every strategy has."
     )
     said = [
-        f"{epochs} epochs: {', '.join(part.sort_values('rank')['strategy'])}."
+        f"{'1 epoch' if epochs == 1 else f'{epochs} epochs'}: "
+        f"{', '.join(part.sort_values('rank')['strategy'])}."
         for epochs, part in frame.groupby("epochs")
     ]
     alt = f"Lines against epochs, one for each strategy. From best to worst after {' '.join(said)}"

@@ -30,6 +30,8 @@ FEWEST = 10  # images in a bin over all seeds: fewer say nothing
 def reliability(runs: Runs) -> list[Figure]:
     """Accuracy against confidence in bins, a panel for each exit."""
     found = reliability_bins(runs)
+    if found.empty:
+        return []
     labels = runs.evidence.among(found["strategy"])
     exits = sorted(int(k) for k in found["exit"].unique())
     panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
@@ -62,7 +64,7 @@ def reliability_bins(runs: Runs) -> pd.DataFrame:
 def agreement(runs: Runs) -> list[Figure]:
     """How often two exits give one answer, a matrix for each strategy."""
     frames = {s: agreement_matrix(runs, s) for s in runs.strategies}
-    frames = {s: frame for s, frame in frames.items() if len(frame) > 1}
+    frames = {s: frame for s, frame in frames.items() if len(frame)}
     if not frames:
         return []
     spelled = ", ".join(f"{s} {frame['value'].min():.0f} %" for s, frame in frames.items())

@@ -145,7 +145,9 @@ def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
     epochs = sorted({t.manifest.recipe.epochs for t in trials})
     if epochs != [EPOCHS[name]]:
         words = " or ".join(map(str, epochs))
-        found.append(f"{words} epochs a phase (the paper: {EPOCHS[name]})")
+        found.append(
+            f"{words} {'epoch' if epochs == [1] else 'epochs'} a phase (the paper: {EPOCHS[name]})"
+        )
     augment = trials[0].manifest.data.augment  # equal in all: their label has it
     done = set() if augment is None else augment.as_json().keys()
     if done - {"label", "views"} != set(AUGMENTED[name]):
@@ -228,14 +230,17 @@ def _training(trial: TrialRecord) -> str:
     rate = f"{recipe.optimizer} at {recipe.learning_rate:g}"
     if recipe.optimizer == "sgd":
         rate += f" (momentum {recipe.momentum:g}{', Nesterov' if recipe.nesterov else ''})"
-    words = [f"{recipe.epochs} epochs a phase", rate, f"batches of {recipe.batch_size}"]
+    words = [f"{counted(recipe.epochs, 'epoch')} a phase", rate, f"batches of {recipe.batch_size}"]
     words.append(f"{recipe.schedule} schedule")
     if recipe.warmup_epochs:
-        words.append(f"{recipe.warmup_epochs:g} epochs of warm-up")
+        many = "epoch" if recipe.warmup_epochs == 1 else "epochs"
+        words.append(f"{recipe.warmup_epochs:g} {many} of warm-up")
     if recipe.weight_decay:
         words.append(f"weight decay {recipe.weight_decay:g}")
     if recipe.patience is not None:
-        words.append(f"stopped after {recipe.patience} epochs without a lower validation loss")
+        words.append(
+            f"stopped after {counted(recipe.patience, 'epoch')} without a lower validation loss"
+        )
     return ", ".join(words)
 
 

@@ -98,15 +98,23 @@ def _number(column: Column, value: float, unit: float) -> str:
             text = _si(value, column.digits)
         case _:
             text = _fixed(value, column.digits)
-    return text.replace("-", "−")
+    return signed(text)
+
+
+def signed(text: str) -> str:
+    """A number with the sign that print has for minus; a zero has none.
+
+    >>> signed("-0.4"), signed("-0.0")
+    ('−0.4', '0.0')
+    """
+    return (text if text.strip("-0.") else text.removeprefix("-")).replace("-", "−")
 
 
 def _fixed(value: float, digits: int) -> str:
     """Digits after the point; scientific where these would be too many or show nothing."""
     if abs(value) >= 1e7 or (value != 0 and abs(value) < 0.5 * 10**-digits):
         return f"{value:.2e}"
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    return f"{value:.{digits}f}"
 
 
 def _si(value: float, digits: int) -> str:

@@ -31,7 +31,7 @@ WORDS = {
     **{"τ": r"$\tau$", "α": r"$\alpha$", "ε": r"$\varepsilon$", "η": r"$\eta$", "ω": r"$\omega$"},
     **{"–": "--", "—": "---", "“": "``", "”": "''", "’": "'", "‘": "`"},
 }
-TOKEN = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e([-+−]?)(\d+)(?!\w)|>>|[ωη]²|.")
+TOKEN = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e([-+−]?)(\d+)(?!\w)|>>|[ωη]²|--+|.")
 PAIRS = {">>": r"$\gg$", "ω²": r"$\omega^2$", "η²": r"$\eta^2$"}
 BEGUN = re.compile(r"\A[\[*]")  # after a line break LaTeX would read it as an argument
 
@@ -160,6 +160,8 @@ def escape(text: str) -> str:
         if found[1] is not None:
             sign = "-" if found[2] in ("-", "−") else ""
             return f"${found[1]}\\times10^{{{sign}{int(found[3])}}}$"
+        if found[0].startswith("--"):  # of an option, such as --max-macs, and no dash
+            return "{}".join(found[0])
         return PAIRS.get(found[0], WORDS.get(found[0], found[0]))
 
     return TOKEN.sub(written, printable(" ".join(text.split())))

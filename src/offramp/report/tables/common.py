@@ -17,8 +17,10 @@ FEW = 4  # places that a note names before it counts the rest
 
 
 def spelled(strategies: Iterable[str]) -> str:
-    """`J = joint, T = two-stage`: what letters stand for, of those that have some."""
-    return ", ".join(f"{SHORT[s]} = {s}" for s in strategies if s in SHORT)
+    """` J = joint, T = two-stage.`: what letters stand for, a sentence to end a caption with; nothing
+    where no strategy has one."""
+    letters = ", ".join(f"{SHORT[s]} = {s}" for s in strategies if s in SHORT)
+    return f" {letters}." if letters else ""
 
 
 def gathered(notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:

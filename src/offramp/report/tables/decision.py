@@ -103,7 +103,7 @@ def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> Stand
             ranks = (mean.rank(method="average") - 1) / (len(mean) - 1)
             for strategy, position in ranks.items():
                 positions.setdefault(str(strategy), []).append(float(position))
-            supported = supported or _differ(runs, measure)
+            supported = supported or _differ(runs, measure, strategies)
     return Standing(
         {s: float(np.mean(p)) for s, p in positions.items()},
         {s: float(np.mean(m)) for s, m in means.items()},
@@ -111,10 +111,14 @@ def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> Stand
     )
 
 
-def _differ(runs: Runs, measure: Measure) -> bool:
+def _differ(runs: Runs, measure: Measure, strategies: Sequence[str]) -> bool:
+    """Whether any two of these differ; others, as the baseline, are tested with them."""
     analysis = runs.analysis(measure)
     return analysis is not None and any(
-        isinstance(pair, Pair) and pair.p < ALPHA for pair in analysis.pairs
+        isinstance(pair, Pair)
+        and pair.p < ALPHA
+        and all(set(label.split(" = ")) & set(strategies) for label in (pair.a, pair.b))
+        for pair in analysis.pairs
     )
 
 

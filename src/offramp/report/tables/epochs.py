@@ -11,6 +11,7 @@ import pandas as pd
 from offramp.analysis.measures import Measure
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
+from offramp.report.render.cells import signed
 from offramp.report.runs import Runs
 from offramp.report.tables.anova import reasons
 from offramp.report.tables.common import EPOCHS, SHORT, at, gathered, spelled
@@ -102,7 +103,7 @@ def digest(evidence: Evidence) -> list[Table]:
         "Means over exits and seeds. By depth: the mean over strategies and seeds at exit 1, 2, … "
         "Best and worst: strategies and their value; alike: not significantly different from the best "
         "(Holm-adjusted paired differences over seeds, p < 0.05); ≈ after the worst: neither is it, or "
-        f"it was not tested. {DEFINED} {spelled(evidence.strategies)}."
+        f"it was not tested. {DEFINED}{spelled(evidence.strategies)}"
     )
     columns = (
         *(Column(key, key) for key in ("measure", "model", "data")),
@@ -123,7 +124,7 @@ def _depth(runs: Runs, measure: Measure) -> str:
 
 
 def _text(value: float, measure: Measure) -> str:
-    return f"{value * measure.scale:.{max(measure.digits, 1)}f}".replace("-", "−")
+    return signed(f"{value * measure.scale:.{max(measure.digits, 1)}f}")
 
 
 def _letters(evidence: Evidence, names: Collection[str]) -> str:

@@ -18,7 +18,7 @@ CAPTION = (
     "threshold for all exits, chosen so that this much is spent: no label is used for that. Compute is "
     "that of all exits asked: of separate networks, their sum. Marks are "
     "within a column, over seeds and test images, p adjusted over all pairs and columns: not marked is "
-    "what is significantly less accurate than the best."
+    "what is significantly less accurate than the best, or could not be tested (see the notes)."
 )
 
 
@@ -36,9 +36,10 @@ def equal(runs: Runs) -> list[Table]:
                 rows.setdefault(name, {"strategy": name})[f"at_{n}"] = mean  # type: ignore[dict-item]
                 if mean == level.means[top]:
                     best.add((name, f"at_{n}"))
-                elif level.why is None and not level.beats(top, label):
+                elif label not in level.untested and not level.beats(top, label):
                     alike.add((name, f"at_{n}"))
-        notes += [(macs(level.macs), level.why)] if level.why else []
+        why = level.why or f"not tested against the best: {', '.join(level.untested)}"
+        notes += [(macs(level.macs), why)] if level.why or level.untested else []
     frame = pd.DataFrame.from_dict({name: rows[name] for name in sorted(rows, key=rank)}, orient="index")
     columns = (Column("strategy", "strategy"), *(_column(n, level) for n, level in enumerate(levels)))
     title = f"Accuracy at equal compute: {runs.place}"

@@ -70,7 +70,7 @@ def _orders(
     letters = common.spelled(evidence.strategies)
     caption = (
         f"From the highest mean to the lowest. {direction}: {better} is better. {rule(ALPHA, better)} "
-        f"{WAYS} {costs} {letters}."
+        f"{WAYS} {costs}{letters}"
     )
     named_so = (Column(key, key) for key in ("measure", "model", "data"))
     columns = (*named_so, Column("seeds", "to believe"), Column("tukey", "Tukey"))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats.iqm import iqm
+from offramp.analysis.stats.iqm import Iqm, iqm
 from offramp.report.colors import rank
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
@@ -20,6 +20,7 @@ CAPTION = (
     "no test; differences are tested elsewhere, pair by pair."
 )
 SHOWN = {"mean": "accuracy-test", "final": "final-accuracy-test"}
+NONE = Iqm(*[float("nan")] * 3)  # of who has no mean over exits somewhere, as the baseline
 
 
 def overall(evidence: Evidence) -> list[Table]:
@@ -32,10 +33,9 @@ def overall(evidence: Evidence) -> list[Table]:
         row: dict[str, Any] = {"strategy": name}
         for key, measure in SHOWN.items():
             values = [runs.values(MEASURES[measure]) for runs in evidence.runs]
-            tasks = [found.loc[found["strategy"] == name, "value"].tolist() for found in values]
-            if all(map(len, tasks)):
-                found = iqm(tasks)
-                row |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+            tasks = [seen.loc[seen["strategy"] == name, "value"].tolist() for seen in values]
+            found = iqm(tasks) if all(map(len, tasks)) else NONE
+            row |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
         row["runs"] = int(np.sum([len(runs.of(name)) for runs in evidence.runs]))
         rows[name] = row
     if not rows:
