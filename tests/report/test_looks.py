@@ -18,6 +18,7 @@ def test_no_two_of_the_strategies_that_come_with_offramp_look_alike() -> None:
     found = list(styles(STRATEGIES).values())
     assert len({(s.color, s.dash) for s in found}) == len({(s.color, s.shape) for s in found})
     assert len({(s.color, s.dash) for s in found}) == len(STRATEGIES)
+    assert styles(["mixed", "mine"])["mixed"] == styles(STRATEGIES)["mixed"], "alone as among others"
 
 
 @pytest.mark.parametrize("dark", [False, True])

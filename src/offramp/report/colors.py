@@ -57,10 +57,11 @@ def rank(label: str) -> tuple[int, str]:
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """The style of each label, in order of `rank`. A strategy of the paper always has the same one."""
+    """The style of each label, in order of `rank`. What comes with offramp always has the same one."""
     ordered = sorted(set(labels), key=rank)
-    own = [label for label in ordered if label not in KNOWN]
-    return {label: KNOWN[label] if label in KNOWN else _other(own.index(label)) for label in ordered}
+    others = [label for label in STRATEGIES if label not in KNOWN]
+    others += [label for label in ordered if label not in STRATEGIES]
+    return {label: KNOWN.get(label) or _other(others.index(label)) for label in ordered}
 
 
 def _other(number: int) -> Style:
