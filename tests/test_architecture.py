@@ -18,3 +18,10 @@ def test_the_picture_shows_the_layers_that_are_held() -> None:
         shown.setdefault(int(y), []).append(name)
     remedy = "the layers in pyproject.toml have changed: draw them again with `make house`"
     assert [" | ".join(shown[y]) for y in sorted(shown)] == held, remedy
+
+
+def test_what_devices_differ_in_is_said_in_one_place() -> None:
+    source = ROOT / "src" / "offramp"
+    asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b""")
+    asking = [str(p.relative_to(source)) for p in source.rglob("*.py") if asks.search(p.read_text())]
+    assert asking == ["device.py"]
