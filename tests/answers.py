@@ -10,7 +10,7 @@ import numpy as np
 from offramp.analysis.measures import numbers
 from offramp.analysis.recommend import Facts
 from offramp.analysis.recommend.goals import Key
-from offramp.analysis.tradeoff import Answers
+from offramp.analysis.tradeoff import NetAnswers
 from simulate import Planted, tidy_table
 
 MODEL, DATA = "resnet50", "cifar100"
@@ -41,7 +41,7 @@ def answers(
     images: int = 2000,
     luck: float = 0.05,
     taste: float = 0.3,
-) -> dict[Key, Answers]:
+) -> dict[Key, NetAnswers]:
     """luck: of a strategy's seeds.  taste: of a strategy in images, the same in all of its seeds."""
     generator = np.random.default_rng(seed)
     hard = generator.normal(0, 1.3, images)
@@ -60,7 +60,7 @@ def answers(
             sure = 1 / (1 + np.exp(-np.abs(sense + generator.normal(0, 0.5, (images, 4)) + 0.5)))
             macs = skill.macs.get(strategy, MACS)
             key = f"{strategy}-{k}"
-            found[MODEL, DATA, strategy, 42 + k] = Answers(sure, right, macs, "these", source=key)
+            found[MODEL, DATA, strategy, 42 + k] = NetAnswers(sure, right, macs, "these", source=key)
     return found
 
 

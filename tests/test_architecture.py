@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -18,3 +20,16 @@ def test_the_picture_shows_the_layers_that_are_held() -> None:
         shown.setdefault(int(y), []).append(name)
     remedy = "the layers in pyproject.toml have changed: draw them again with `make house`"
     assert [" | ".join(shown[y]) for y in sorted(shown)] == held, remedy
+
+
+def test_what_devices_differ_in_is_said_in_one_place() -> None:
+    source = ROOT / "src" / "offramp"
+    asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b""")
+    asking = [str(p.relative_to(source)) for p in source.rglob("*.py") if asks.search(p.read_text())]
+    assert asking == ["device.py"]
+
+
+def test_no_two_classes_share_a_name() -> None:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
+    names = Counter(n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
+    assert [name for name, times in names.items() if times > 1] == [], "give one of them another name"

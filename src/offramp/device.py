@@ -26,6 +26,7 @@ CLASSES: tuple[DeviceClass, ...] = get_args(DeviceClass)
 _ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu")
 # Some libraries want this before their first call to be deterministic.
 _DETERMINISTIC = {"cuda": {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}}
+_COLLECTIVES = {"cuda": "nccl"}  # by which processes exchange its tensors; gloo has those of the CPU
 
 
 def chosen(name: str | torch.device | None = None) -> torch.device:
@@ -139,6 +140,15 @@ def name(device: torch.device) -> str:
 def nvidia_uuid(device: torch.device) -> str | None:
     """What NVIDIA's tools call it, which may number devices otherwise; None for any other device."""
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+
+
+def collectives(device: torch.device) -> str:
+    """The backend of torch.distributed for one training on several of such devices.
+
+    >>> collectives(torch.device("cpu"))
+    'gloo'
+    """
+    return _COLLECTIVES.get(device.type, "gloo")
 
 
 def want_determinism(kind: str) -> None:

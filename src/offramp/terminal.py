@@ -33,13 +33,13 @@ GAP = 2  # columns between two columns of a table
 @contextmanager
 def plain() -> Iterator[None]:
     """Meanwhile what is written to standard output and error holds no code that steers a terminal."""
-    out, err = (cast(IO[str], Plain(stream)) for stream in (sys.stdout, sys.stderr))
+    out, err = (cast(IO[str], SpelledOut(stream)) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
 
 
 @dataclass(frozen=True, eq=False)
-class Plain:
+class SpelledOut:
     """A stream of text in which such codes are spelled out. rich_proxied_file: the stream itself, where
     rich, which looks for this name, writes its own codes."""
 

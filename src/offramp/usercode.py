@@ -40,7 +40,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Source:
+class CodeFile:
     """A file of code. path: where it is.  text: its bytes; None of a folder without `__init__.py`."""
 
     path: Path
@@ -56,8 +56,8 @@ class Code:
     """A file of the user's, and its neighbors: the modules of its folder that it imports anywhere in its
     text, and that those import. neighbors: by dotted name, in order."""
 
-    main: Source
-    neighbors: Mapping[str, Source]
+    main: CodeFile
+    neighbors: Mapping[str, CodeFile]
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -77,8 +77,8 @@ class Code:
 def read(name: str) -> Code:
     """The code that `path/file.py:function` names, which is there. Nothing of it runs."""
     path = file_of(name).resolve()
-    main = Source(path, path.read_bytes())
-    found: dict[str, Source] = {}
+    main = CodeFile(path, path.read_bytes())
+    found: dict[str, CodeFile] = {}
     waiting = [("", main)]
     while waiting:
         module, source = waiting.pop()
@@ -185,7 +185,7 @@ def failed(name: str, error: Exception) -> OfframpError:
     return OfframpError(f"{name} failed{where}: {type(error).__name__}: {reason}; correct the file")
 
 
-def _imports(source: Source, module: str) -> Iterator[str]:
+def _imports(source: CodeFile, module: str) -> Iterator[str]:
     """Dotted names of what a module's text may import, wherever it says so."""
     try:
         tree = ast.parse(source.text or b"")
@@ -212,7 +212,7 @@ def _absolute(name: str, level: int, module: str, package: bool) -> str | None:
     return ".".join(filter(None, [*parts[: len(parts) - up], name]))
 
 
-def _neighbor(folder: Path, parts: list[str]) -> Source | None:
+def _neighbor(folder: Path, parts: list[str]) -> CodeFile | None:
     """The module of the folder that has this name; None where there is none, and for names of Python's
     own library and of offramp, which no file stands in for."""
     if not all(parts) or parts[0] in sys.stdlib_module_names or parts[0] == "offramp":
@@ -220,11 +220,11 @@ def _neighbor(folder: Path, parts: list[str]) -> Source | None:
     place = folder.joinpath(*parts)
     for path in (place / "__init__.py", place.with_name(f"{parts[-1]}.py")):
         if path.is_file():
-            return Source(path, path.read_bytes())
+            return CodeFile(path, path.read_bytes())
     if not place.is_dir():
         return None
     installed = importlib.util.find_spec(parts[0]) if len(parts) == 1 else None
-    return None if installed is not None and installed.origin is not None else Source(place, None)
+    return None if installed is not None and installed.origin is not None else CodeFile(place, None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from offramp.analysis.tradeoff import Answers, levels
+from offramp.analysis.tradeoff import NetAnswers, levels
 
 MACS = (1.0, 3.0, 7.0, 10.0)
 
 
-def drawn(rows: int = 400, digits: int = 2) -> Answers:
+def drawn(rows: int = 400, digits: int = 2) -> NetAnswers:
     generator = np.random.default_rng(3)
     sure = np.round(generator.random((rows, 4)), digits)  # many scores are equal
-    return Answers(sure, generator.random((rows, 4)) < sure, MACS)
+    return NetAnswers(sure, generator.random((rows, 4)) < sure, MACS)
 
 
-def at_threshold(found: Answers, threshold: float) -> tuple[float, float]:
+def at_threshold(found: NetAnswers, threshold: float) -> tuple[float, float]:
     """Image by image."""
     spent, hits = 0.0, 0.0
     for sure, right in zip(found.sure, found.right, strict=True):
@@ -56,7 +56,7 @@ def test_images_vary_as_the_accuracy_at_equal_compute_does() -> None:
     again = []
     for _ in range(400):
         rows = generator.integers(0, 2000, 2000)
-        again.append(float(Answers(found.sure[rows], found.right[rows], MACS).accuracy(4.0)))
+        again.append(float(NetAnswers(found.sure[rows], found.right[rows], MACS).accuracy(4.0)))
     shown = found.on_images(4.0).std() / np.sqrt(2000)
     assert shown == pytest.approx(np.std(again), rel=0.12)
     leaving = found.sure >= found.curve[0][int(np.argmax(found.curve[1] <= 4.0))]
@@ -67,7 +67,7 @@ def test_images_vary_as_the_accuracy_at_equal_compute_does() -> None:
 
 def test_no_score_never_leaves() -> None:
     sure = np.array([[np.nan, 0.2], [0.9, 0.1]])
-    found = Answers(sure, np.array([[True, False], [True, False]]), (1.0, 2.0))
+    found = NetAnswers(sure, np.array([[True, False], [True, False]]), (1.0, 2.0))
     assert found.curve[1].tolist() == [2.0, 1.5]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from offramp.api.steps import finished
-from offramp.bundle.export import Asked, Exported, export
+from offramp.bundle.export import Exported, ExportOptions, export
 from offramp.policy import candidates, gates, scoring
 from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
@@ -71,11 +71,11 @@ def gates_of(trained: trial.Trained, score: str) -> gates.Gates | None:
     return candidates.LEARNERS[score](rows.logits, rows.labels, trained.costs)
 
 
-QUICK = Asked(check=False, measure=False, anyway=True)
+QUICK = ExportOptions(check=False, measure=False, anyway=True)
 
 
 def export_to(
-    out: Path, store: Store, rule: Policy, asked: Asked = QUICK, trial: str | None = None
+    out: Path, store: Store, rule: Policy, asked: ExportOptions = QUICK, trial: str | None = None
 ) -> Exported:
     """`export` to its end, of the policy's trial unless another is named."""
     return finished(export(store, trial or rule.calibration.trial, rule, out, asked))

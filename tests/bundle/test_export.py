@@ -18,7 +18,7 @@ from PIL import Image
 
 from longer import long
 from offramp.bundle import graphs, parity
-from offramp.bundle.export import Asked
+from offramp.bundle.export import ExportOptions
 from offramp.bundle.folder import SOURCES, seal, writing
 from offramp.bundle.runtime import Bundle, BundleError
 from offramp.data import DataSpec, load
@@ -72,7 +72,7 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
 def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
     rule = halving(store, strategy)
     timed = strategy == "separate"
-    done = export_to(tmp_path / "b", store, rule, Asked(measure=timed))
+    done = export_to(tmp_path / "b", store, rule, ExportOptions(measure=timed))
     bundle = check_answers(tmp_path / "b", store, rule, pictures)
     assert len(set(bundle.predict(pictures).exits.tolist())) > 1  # early and late, both were tested
     card = json.loads((tmp_path / "b" / "card.json").read_text())
@@ -165,7 +165,7 @@ def test_a_trial_is_left_by_the_gates_that_it_learned(pictures: np.ndarray, tmp_
     store = digits_store(tmp_path / "runs", ("gated",))
     rule = halving(store, "gated", "gate")
     assert rule.gates == trial.read(store, "gated").gates
-    export_to(tmp_path / "b", store, rule, Asked(measure=False))
+    export_to(tmp_path / "b", store, rule, ExportOptions(measure=False))
     bundle = check_answers(tmp_path / "b", store, rule, pictures)
     assert [stage.gate for stage in bundle.stages] == list(rule.gates or ())
     assert len(set(bundle.predict(pictures).exits.tolist())) > 1
@@ -175,7 +175,7 @@ def test_a_bundle_is_left_class_by_class(store: Store, pictures: np.ndarray, tmp
     rule = halving(store, "two-stage", "classwise")
     offsets = (tuple(np.linspace(-2, 2, 10).tolist()), tuple(np.linspace(3, -3, 10).tolist()), None)
     rule = replace(rule, gates=offsets)
-    export_to(tmp_path / "b", store, rule, Asked(measure=False))
+    export_to(tmp_path / "b", store, rule, ExportOptions(measure=False))
     bundle = check_answers(tmp_path / "b", store, rule, pictures)
     assert [stage.gate for stage in bundle.stages] == list(offsets)
     plain = replace(rule, score="confidence", gates=None)
@@ -194,14 +194,16 @@ def test_a_bundle_is_left_class_by_class(store: Store, pictures: np.ndarray, tmp
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:
     rule = policy_of(store, "joint", "confidence", (0.0, 0.5, None))
     with pytest.raises(OfframpError, match=r"every image leaves at exit 1, .* --anyway") as caught:
-        export_to(tmp_path / "b", store, rule, Asked(check=False, measure=False))
+        export_to(tmp_path / "b", store, rule, ExportOptions(check=False, measure=False))
     assert "\n" not in str(caught.value) and not (tmp_path / "b").exists()
     done = export_to(tmp_path / "b", store, rule)
     (reason,) = done.card["unreliable"]
     assert (tmp_path / "b" / "card.md").read_text().splitlines()[2] == f"> **Unreliable: {reason}.**"
     bundle = Bundle(tmp_path / "b")
     assert bundle.unreliable == (reason,) and [stage.exit for stage in bundle.stages] == [1]
-    good = export_to(tmp_path / "c", store, halving(store, "joint"), Asked(check=False, measure=False))
+    good = export_to(
+        tmp_path / "c", store, halving(store, "joint"), ExportOptions(check=False, measure=False)
+    )
     assert good.card["unreliable"] == [] and Bundle(tmp_path / "c").unreliable == ()
     assert "nreliable" not in (tmp_path / "c" / "card.md").read_text()
 
@@ -244,7 +246,7 @@ def test_the_check_finds_a_bundle_that_answers_otherwise(
 
     monkeypatch.setattr(graphs, "export", spoiled)
     with pytest.raises(OfframpError, match=r"logits differ from PyTorch's by 0\.0002 on the whole"):
-        export_to(tmp_path / "b", store, halving(store, "joint"), Asked())
+        export_to(tmp_path / "b", store, halving(store, "joint"), ExportOptions())
     assert not list(tmp_path.glob("*b*/*")) and not (tmp_path / "b").exists()
 
 
@@ -334,7 +336,9 @@ def test_without_the_extra(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.long
 def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> None:
     store = run_all(tiny_plan(tiny_study(("joint",), recipe={"epochs": 1})), tmp_path / "runs")[0]
-    done = export_to(tmp_path / "b", store, halving(store, "joint"), Asked(measure=False, anyway=True))
+    done = export_to(
+        tmp_path / "b", store, halving(store, "joint"), ExportOptions(measure=False, anyway=True)
+    )
     assert done.card["check"]["what"].startswith("random numbers, as unknown data set 'given'")
     assert done.card["check"]["images"] == 256
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from offramp.bundle.runtime import Bundle
 from offramp.cli.commands.serve import listener
-from offramp.serve.app import Limits, make_app
+from offramp.serve.app import ServeLimits, make_app
 from offramp.serve.batching import Batcher
 from refusal import refuses
 
@@ -49,7 +49,7 @@ def pictures() -> list[np.ndarray]:
 @contextmanager
 def serving(folder: Path, **limits: Any) -> Iterator[int]:
     """The port of a server of this bundle."""
-    app = make_app(Bundle(folder, threads=1), Limits(**limits))
+    app = make_app(Bundle(folder, threads=1), ServeLimits(**limits))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -112,7 +112,7 @@ def test_threads_are_put_back(run: Command) -> None:
 
 def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from offramp.bundle.export import Asked, export
+    from offramp.bundle.export import ExportOptions, export
 
     bundle = tmp_path / "bundle"
     for _ in export(
@@ -120,7 +120,7 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
         "joint",
         policies.read(Path(policy)),
         bundle,
-        Asked(None, False, False, False, anyway=True),
+        ExportOptions(None, False, False, False, anyway=True),
     ):
         pass
     words = ("benchmark", str(bundle), "--batch", "1", "--batch", "8", "--json", *QUICK)

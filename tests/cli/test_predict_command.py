@@ -357,14 +357,14 @@ def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:
 
 def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
     pytest.importorskip("onnxruntime")
-    from offramp.bundle.export import Asked, export
+    from offramp.bundle.export import ExportOptions, export
 
     for _ in export(
         Store(place / "runs"),
         "joint",
         policies.read(Path("policy.json")),
         Path("bundle"),
-        Asked(None, False, False, False, anyway=True),
+        ExportOptions(None, False, False, False, anyway=True),
     ):
         pass
     told = [

@@ -190,7 +190,7 @@ def test_a_run_of_which_one_worker_waits_for_another_is_at_work(
         now[0] = float(at)
         progress.see(events.Waiting((key,), f"process 7 on node1, at it for {at} s"))
     assert moving(progress) == before and not capsys.readouterr().err
-    progress.see(events.Left((key,)))
+    progress.see(events.GroupLeft((key,)))
     progress.see(events.Waiting((key,), "process 8 on node2"))
     assert moving(progress)[1] == "waiting for process 8 on node2" and "begins" in began
 
@@ -230,7 +230,7 @@ def test_on_a_cluster_each_group_at_work_has_its_line(plan: Plan) -> None:
     assert second == "there · seed 42 · joint · joint · epoch 4"
     progress.see(events.Room(100, 100))
     assert f"{duration(Schedule(plan).critical / pace)} left" in moving(progress, 200)[0]
-    progress.see(events.Left((backbone,)))
+    progress.see(events.GroupLeft((backbone,)))
     assert moving(progress, 200)[1:] == [second]
 
 

@@ -13,7 +13,7 @@ from command import Cli
 from offramp import terminal
 from offramp.cli.commands.watch import shown
 from offramp.cli.trials import show_trials
-from offramp.store.live import COLUMNS, Course, Phase
+from offramp.store.live import COLUMNS, Course, LivePhase
 
 
 def test_trials_are_listed(studied: Cli) -> None:
@@ -49,7 +49,7 @@ def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     id = "joint-branch-mobilenetv2-cifar10-s42-2aaa974f"
     rows = [(3, "validation", exit, "accuracy", 0.8) for exit in range(4)]
     history, holder = pd.DataFrame(rows, columns=COLUMNS), "process 29097 on vm, at it for 20.7 s"
-    phase = Phase("k" * 64, "branch 1", 3, 20, history=history, holder=holder)
+    phase = LivePhase("k" * 64, "branch 1", 3, 20, history=history, holder=holder)
     file = io.StringIO()
     terminal.console(file).print(shown("Store runs", [Course(id, (phase,), None)] * 2))
     lines = [line.rstrip() for line in file.getvalue().splitlines()]

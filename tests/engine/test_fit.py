@@ -21,7 +21,7 @@ from longer import long
 from offramp.augment import View
 from offramp.data import Data, from_dataset, order
 from offramp.engine.fit import EpochReport, conclude, evaluate, fit
-from offramp.engine.passes import Answers, Derived, Images, Plain
+from offramp.engine.passes import Derived, ExitAnswers, Images, Plain
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, trained_state
@@ -80,7 +80,7 @@ class Watch:
             self.asked.append((split, rows.tolist()))
             yield read
 
-    def answers(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Answers, Answers]:
+    def answers(self, node: Node, net: ExitNetwork, read: Any) -> tuple[ExitAnswers, ExitAnswers]:
         return self._inner.answers(node, net, read)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.infer.draw import Drawn
+from offramp.infer.draw import Footprint
 from offramp.infer.timing import LEAST, WARM_UP, Times, interleaved, mixed, mixture, places, timing
 
 
@@ -39,11 +39,11 @@ def test_a_mixture_counts_each_part_by_its_share() -> None:
     fast, slow = Times((1.0,) * 10), Times((9.0,) * 50)
     both = mixed([fast, slow, Times(())], [0.9, 0.1, 0.0])
     assert both.p50 == 1.0 and both.p95 == 9.0
-    parts = [(fast, Drawn(2.0, 30)), (slow, Drawn(10.0, 50)), (Times(()), Drawn())]
+    parts = [(fast, Footprint(2.0, 30)), (slow, Footprint(10.0, 50)), (Times(()), Footprint())]
     made = mixture("eager", parts, [0.9, 0.1, 0.0], 5.0)
     assert made.rate == pytest.approx(1 / 1.8) and made.repeats == 10
     assert made.joules == pytest.approx(2.8) and made.memory == 50
-    parts[1] = (slow, Drawn())
+    parts[1] = (slow, Footprint())
     assert mixture("eager", parts, [0.9, 0.1, 0.0], 5.0).joules is None, "of a part nothing is known"
     assert timing("eager", "plain", 4, fast, None).rate == 4.0
 

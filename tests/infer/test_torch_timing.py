@@ -72,7 +72,7 @@ def cascade(net: ExitNetwork) -> ExitNetwork:
 @pytest.mark.parametrize("carry", [0.0, 0.5, "learned"])
 def test_times_are_of_exits_that_carry_as_the_network_does(carry: Any) -> None:
     """Else a policy that is chosen by them is refused by the network that it was made for."""
-    times = torch_timing.StageTimes(1, *((Times((1.0,)),) * 4,) * 2, Times((4.0,)))
+    times = torch_timing.PartTimes(1, *((Times((1.0,)),) * 4,) * 2, Times((4.0,)))
     found = torch_timing.measured(times, replace(COSTS, carry=carry), 0.0, {})
     assert found.costs.carry == found.median.carry == carry
 
@@ -81,7 +81,7 @@ def test_costs_are_nanoseconds_an_image() -> None:
     def times(*seconds: float) -> tuple[Times, ...]:
         return tuple(Times((second, 100.0, second)) for second in seconds)
 
-    found = torch_timing.StageTimes(4, times(4e-3, 8e-3), times(1e-3, 2e-3), times(1.0)[0])
+    found = torch_timing.PartTimes(4, times(4e-3, 8e-3), times(1e-3, 2e-3), times(1.0)[0])
     costs = found.costs((0, 0), (1, 2))
     assert costs == Costs((1_000_000, 2_000_000), (250_000, 500_000), (0, 0), (1, 2))
     assert found.costs((0, 0), (1, 2), max_of).segments == (25_000_000_000,) * 2
@@ -199,7 +199,7 @@ def measured(machine: Machine, others: float = 0.0) -> MeasuredCosts:
     runs = {name: partial(machine.work, seconds) for name, seconds in truth.items()}
     found = interleaved(runs, lambda: None, 1000, 10.0, lambda: machine.now)
     segments, heads = (tuple(found[f"{kind} {i}"] for i in EXITS) for kind in ("segment", "head"))
-    times = torch_timing.StageTimes(1, segments, heads, found["plain"])
+    times = torch_timing.PartTimes(1, segments, heads, found["plain"])
     return torch_timing.measured(times, COSTS, others, {})
 
 

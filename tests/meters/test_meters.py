@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from offramp.meters import Gpu, Meter, Missing, Packages, find_gpu, find_packages
-from offramp.meters.meter import PERIOD, Family, Usage
+from offramp.meters.meter import PERIOD, ProcessFamily, Usage
 
 RANGE = 262_143_328_850
 
@@ -235,10 +235,10 @@ def test_memory_that_processes_share_counts_once():
     child = forked.Process(target=touch, args=(there,))
     child.start()
     try:
-        before = Family(psutil.Process()).resident()
+        before = ProcessFamily(psutil.Process()).resident()
         here.send("go")
         assert here.recv() == "done" and shared[:: mmap.PAGESIZE].all()
-        both = Family(psutil.Process()).resident()
+        both = ProcessFamily(psutil.Process()).resident()
     finally:
         here.send("end")
         child.join()
@@ -257,7 +257,7 @@ def test_children_are_looked_at_once_a_period():
             looked.append(now[0])
             return [SimpleNamespace(memory_full_info=lambda: SimpleNamespace(uss=10 * len(looked)))]
 
-    family = Family(Process(), lambda: now[0])
+    family = ProcessFamily(Process(), lambda: now[0])
     found = []
     for now[0] in (0.0, PERIOD / 2, PERIOD, 1.5 * PERIOD, 3 * PERIOD):
         found.append(family.resident())

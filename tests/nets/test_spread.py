@@ -7,17 +7,17 @@ from torch import nn
 
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.builder import list_places
-from offramp.nets.cut.places import Place
+from offramp.nets.cut.places import Tap
 from offramp.nets.cut.spread import chosen, sensible, spread
 from offramp.parts import Part
 from refusal import refuses
 
 
-def place(name: str, share: float, pooled: bool = False) -> Place:
-    return Place(name, (), (8, 4, 4), round(share * 1000), share, 0, pooled)
+def place(name: str, share: float, pooled: bool = False) -> Tap:
+    return Tap(name, (), (8, 4, 4), round(share * 1000), share, 0, pooled)
 
 
-def rows(**shares: float) -> list[Place]:
+def rows(**shares: float) -> list[Tap]:
     return [place(name, share) for name, share in shares.items()]
 
 

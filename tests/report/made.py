@@ -12,7 +12,7 @@ import pandas as pd
 
 import records
 from offramp.hashing import digest
-from offramp.report.evidence import Evidence, Found, gather
+from offramp.report.evidence import Evidence, Gathered, gather
 from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.record import read
 from offramp.store.table import tidy
@@ -170,7 +170,7 @@ def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:
             frame = pd.concat([frame, pd.DataFrame(extra).assign(**fixed)], ignore_index=True)
         frames[trial] = frame
     trials = {t: read(memory, t, memory.read_trial(t)) for t in memory.made}
-    return gather(Found(memory, trials, frames), study)
+    return gather(Gathered(memory, trials, frames), study)
 
 
 def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> Made:

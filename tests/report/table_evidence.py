@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 import records
-from offramp.report.evidence import Evidence, Found
+from offramp.report.evidence import Evidence, Gathered
 from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.store.table import COLUMNS
 
@@ -63,7 +63,7 @@ def evidence(trials: Sequence[Made]) -> Evidence:
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
     for column in ("exit", "epoch"):
         table[column] = table[column].astype("Int64")
-    return Evidence(table, tuple(_trial(t) for t in trials), (), Found(Logits(trials)))  # type: ignore[arg-type]
+    return Evidence(table, tuple(_trial(t) for t in trials), (), Gathered(Logits(trials)))  # type: ignore[arg-type]
 
 
 def shuffled(found: Evidence, seed: int = 0) -> Evidence:

@@ -20,7 +20,7 @@ from page_contents import figure, panels
 from test_page_browser import DRAW_ALL, show, wait
 
 from offramp.bundle import card
-from offramp.cli.commands.predict import Answer
+from offramp.cli.commands.predict import FileAnswer
 from offramp.cli.commands.predict import _write as write_answers
 from offramp.escape import cell, html, markdown, printable
 from offramp.infer.image_files import Unreadable
@@ -198,7 +198,7 @@ def test_cards_and_readmes(found: Evidence) -> None:
 
 def test_answers_for_a_spreadsheet(tmp_path: Path) -> None:
     name = Path(f"@{STEERS}")
-    answers, damaged = [Answer(name, HOSTILE, 0.5, 1, 0.1)], [Unreadable(name, HOSTILE)]
+    answers, damaged = [FileAnswer(name, HOSTILE, 0.5, 1, 0.1)], [Unreadable(name, HOSTILE)]
     write_answers(tmp_path / "a.csv", answers, damaged)
     text = (tmp_path / "a.csv").read_text(encoding="utf-8")
     row, broken = list(csv.reader(io.StringIO(text)))[1:]

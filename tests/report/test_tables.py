@@ -14,7 +14,7 @@ from scipy import stats
 from table_evidence import Made, evidence, planted, shuffled
 
 from longer import long
-from offramp.analysis.tradeoff import Answers
+from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.report.model import Table
 from offramp.report.render.cells import layout
@@ -405,10 +405,10 @@ def test_regret_is_to_the_first_exit_that_is_right() -> None:
         [[True, True, True], [False, True, True], [False, False, False], [True, False, False]]
     )
     sure = np.array([[0.9, 0.9, 1], [0.5, 0.9, 1], [0.4, 0.5, 1], [0.3, 0.9, 1]])
-    found = Answers(sure, right, (1.0, 2.0, 4.0))
+    found = NetAnswers(sure, right, (1.0, 2.0, 4.0))
     best, lost = regret(found)
     assert (best.accuracy, best.macs) == (0.75, (1 + 2 + 4 + 1) / 4)
     assert lost == pytest.approx(0.75 - float(found.accuracy(2.0))) and lost > 0
     # Scores that know what is right have none.
-    knowing = Answers(right * 1.0 + [0, 0, 1], right, (1.0, 2.0, 4.0))
+    knowing = NetAnswers(right * 1.0 + [0, 0, 1], right, (1.0, 2.0, 4.0))
     assert regret(knowing)[1] == pytest.approx(0)

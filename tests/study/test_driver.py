@@ -15,7 +15,7 @@ from offramp.engine.fit import EpochReport
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import driver, events, task
-from offramp.study.run.cluster import Heard, Needs, Room
+from offramp.study.run.cluster import Heard, Needs
 from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.spec.file import read
 from refusal import refuses
@@ -29,15 +29,15 @@ Said = tuple[list[events.Event], str | None]
 class Scripted:
     """A cluster of one machine. answer: what the n-th task of the same order says."""
 
-    answer: Callable[[task.Order, int], Said]
+    answer: Callable[[task.TaskOrder, int], Said]
     own: bool = False
     tasks: int = 2
-    given: list[task.Order] = field(default_factory=list)
+    given: list[task.TaskOrder] = field(default_factory=list)
     canceled: set[int] = field(default_factory=set)
 
-    def room(self, needs: Needs) -> Room:
+    def room(self, needs: Needs) -> events.Room:
         assert needs.cpus == 1
-        return Room(self.tasks, 1)
+        return events.Room(self.tasks, 1)
 
     def submit(self, order: str, needs: Needs) -> int:
         assert needs.cpus == 1
@@ -83,7 +83,7 @@ def carried_out(
     return run
 
 
-def done(order: task.Order) -> list[events.Event]:
+def done(order: task.TaskOrder) -> list[events.Event]:
     return [
         *(events.Finished(key, 1.0) for key in order.keys),
         *(events.TrialDone(trial, False) for trial in order.trials),
@@ -99,7 +99,7 @@ def notes(happened: list[events.Event]) -> list[str]:
 
 
 def test_a_task_that_comes_further_each_time_is_never_given_up(carried_out: Any, plan: Plan) -> None:
-    def answer(order: task.Order, turn: int) -> Said:
+    def answer(order: task.TaskOrder, turn: int) -> Said:
         if order.keys and turn < 3 * driver.RETRIES:
             return [epoch(key, turn + 1) for key in order.keys], "its machine is gone"
         return done(order), None
@@ -115,7 +115,7 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 ) -> None:
     first = next(iter(plan.nodes))
 
-    def answer(order: task.Order, _: int) -> Said:
+    def answer(order: task.TaskOrder, _: int) -> Said:
         if first in order.keys:
             return [epoch(first, 3)] * (again and 1), "its process was told to end"
         return done(order), None
@@ -135,7 +135,7 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(carried_out: Any) -> None:
     refused = events.Broken("b: there is no data here", again=False)
 
-    def answer(order: task.Order, turn: int) -> Said:
+    def answer(order: task.TaskOrder, turn: int) -> Said:
         if turn == 0 and len(cluster.given) > 3:
             return [refused], None
         return done(order), None

@@ -17,11 +17,11 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.run import events
 from offramp.study.run.run import Conduct, run
 from offramp.study.search import (
-    Asked,
-    Found,
+    Best,
     Known,
     Proposed,
     Scored,
+    SearchOptions,
     Space,
     Step,
     Variants,
@@ -53,7 +53,7 @@ def study(tmp_path: Path) -> Path:
     return path
 
 
-def searched(study: Path, store: Path, asked: Asked, **about: Any) -> Iterator[Step]:
+def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[Step]:
     """The steps of a search; its last value is what was found."""
     variants = Variants(study, ("search=null",), None, asked.label)
     found = yield from search(
@@ -85,9 +85,9 @@ def test_what_is_no_range_is_refused(text: str) -> None:
 
 
 def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -> None:
-    asked = Asked(OVER, 3, seed=40)
+    asked = SearchOptions(OVER, 3, seed=40)
     *steps, found = searched(study, tmp_path / "runs", asked)
-    assert isinstance(found, Found) and found.settings["recipe.learning_rate"] in (0.005, 0.01)
+    assert isinstance(found, Best) and found.settings["recipe.learning_rate"] in (0.005, 0.01)
     scored = [step for step in steps if isinstance(step, Scored)]
     assert [s.number for s in scored] == [1, 2, 3]
     values = {s.settings["recipe.learning_rate"]: s.value for s in scored}
@@ -119,8 +119,8 @@ def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.
 
     for name in ("count", "labels", "read", "reads"):
         monkeypatch.setattr(Images, name, guarded(getattr(Images, name)))
-    *_, found = searched(study, tmp_path / "runs", Asked(OVER, 1))
-    assert isinstance(found, Found) and Store(tmp_path / "runs").trials() == []
+    *_, found = searched(study, tmp_path / "runs", SearchOptions(OVER, 1))
+    assert isinstance(found, Best) and Store(tmp_path / "runs").trials() == []
     plan = make_plan(
         read(study, [f"recipe.learning_rate={found.settings['recipe.learning_rate']}"]), CPU
     )
@@ -130,7 +130,7 @@ def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     """With what it was at, from its checkpoint; what was done is not done again."""
-    asked, store = Asked(OVER, 3), tmp_path / "runs"
+    asked, store = SearchOptions(OVER, 3), tmp_path / "runs"
     first = searched(study, store, asked, checkpoint_seconds=0)
     proposed: list[Proposed] = []
     for step in first:
@@ -145,11 +145,11 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     later = [step for step in steps if isinstance(step, Proposed)]
     assert [p.number for p in later] == [2, 3] and later[0].settings == proposed[1].settings
     began = [step for step in steps if isinstance(step, events.Began)]
-    assert began[0].epoch == 1 and isinstance(found, Found) and found.tried == 3
+    assert began[0].epoch == 1 and isinstance(found, Best) and found.tried == 3
 
 
 def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
-    asked, store = Asked(OVER, 1), tmp_path / "runs"
+    asked, store = SearchOptions(OVER, 1), tmp_path / "runs"
     with (
         Store(store).lock(f"search-{name_of(read(study), asked)}"),
         pytest.raises(OfframpError, match="another process is at this very search"),
@@ -163,11 +163,11 @@ def test_what_is_worse_than_the_median_is_given_up(
 ) -> None:
     """Not before there is a median, and never where nothing is to be given up."""
     monkeypatch.setattr(searching, "STARTUP", 2)
-    *steps, _ = searched(study, tmp_path / "runs", Asked(OVER, 5))
+    *steps, _ = searched(study, tmp_path / "runs", SearchOptions(OVER, 5))
     ends = [step.why for step in steps if isinstance(step, Scored)]
     assert not any(ends[:2]) and "worse than the median at this point" in ends
     assert not Store(tmp_path / "runs").archive.checkpoints()
-    *steps, _ = searched(study, tmp_path / "runs", Asked(OVER, 5, prune=False))
+    *steps, _ = searched(study, tmp_path / "runs", SearchOptions(OVER, 5, prune=False))
     assert not any(step.why for step in steps if isinstance(step, Scored))
 
 
@@ -178,7 +178,13 @@ def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Pat
         study, ('strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]',), None
     )
     steps = list(
-        search(read(study), variants, Asked(over, 3), Store(tmp_path / "runs"), Conduct(CPU, tmp_path))
+        search(
+            read(study),
+            variants,
+            SearchOptions(over, 3),
+            Store(tmp_path / "runs"),
+            Conduct(CPU, tmp_path),
+        )
     )
     assert len([s for s in steps if isinstance(s, events.Finished)]) == 1 + 3
     assert len([s for s in steps if isinstance(s, events.Reused)]) == 2
@@ -187,12 +193,12 @@ def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Pat
 def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tmp_path: Path) -> None:
     over = {"recipe.learning_rate": space("[1.0e+30, 0.01]", "--over")}
     study.write_text(STUDY.replace("optimizer: adam", "optimizer: sgd"))
-    *steps, found = searched(study, tmp_path / "runs", Asked(over, 2, seed=41))
-    assert isinstance(found, Found) and found.settings["recipe.learning_rate"] == 0.01
+    *steps, found = searched(study, tmp_path / "runs", SearchOptions(over, 2, seed=41))
+    assert isinstance(found, Best) and found.settings["recipe.learning_rate"] == 0.01
     assert any("is not finite" in s.why for s in steps if isinstance(s, Scored))
     with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
         wild = {"recipe.learning_rate": space("[1.0e+30, 1.0e+29]", "--over")}
-        list(searched(study, tmp_path / "runs", Asked(wild, 2)))
+        list(searched(study, tmp_path / "runs", SearchOptions(wild, 2)))
 
 
 def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ HAPPENED: list[events.Event] = [
     events.Waiting(("a",), None),
     events.TrialDone("t", True),
     events.Room(3, 2),
-    events.Left(("a",)),
+    events.GroupLeft(("a",)),
     events.Broken("gone", True),
 ]
 
@@ -84,13 +84,13 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return make_plan(spec.read(study_file(tmp_path_factory.mktemp("study"), epochs=1)), CPU)
 
 
-def order(plan: Plan, store: Path) -> task.Order:
+def order(plan: Plan, store: Path) -> task.TaskOrder:
     study = record.dumps(plan.study)
     of_all = (study, asdict(plan.numerics), str(store), "cpu", 20.0, (), (), str(Path.cwd()))
-    return task.Order(*of_all, task.code_of(plan.study), task.read_by(plan))
+    return task.TaskOrder(*of_all, task.code_of(plan.study), task.read_by(plan))
 
 
-def done(given: task.Order) -> list[events.Event]:
+def done(given: task.TaskOrder) -> list[events.Event]:
     assert task.loads(given.dumps()) == given
     return [events.loads(line) for line in task.carry_out(given.dumps())]
 
@@ -265,7 +265,7 @@ for line in work(sys.stdin.read()):
 """
 
 
-def elsewhere(given: task.Order, folder: Path) -> list[events.Event]:
+def elsewhere(given: task.TaskOrder, folder: Path) -> list[events.Event]:
     """The order carried out by a process in another folder."""
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}

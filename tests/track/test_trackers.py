@@ -20,7 +20,7 @@ import pytest
 from watched import at_epoch_zero, finish
 
 from offramp.errors import OfframpError
-from offramp.store.live import Course, Phase, Reader
+from offramp.store.live import Course, LivePhase, Reader
 from offramp.store.store import Store
 from offramp.track.send import Keeper, Steps, results, send, settings, steps_of
 from offramp.track.trackers import tracker
@@ -112,10 +112,10 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
         def closed(self) -> bool:
             return False
 
-        def sent(self, _: Phase) -> int:
+        def sent(self, _: LivePhase) -> int:
             return max((epochs[-1] for _, epochs in seen), default=0)
 
-        def send(self, phase: Phase, steps: Steps) -> None:
+        def send(self, phase: LivePhase, steps: Steps) -> None:
             seen.append((phase.finished, list(steps)))
 
         def close(self, results: Mapping[str, float]) -> None: ...

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class NetAnswers:
     """What the E exits of a network answered on N images.
 
     sure: score of each exit's answer, such as its confidence, [N, E].  right: whether it is right,

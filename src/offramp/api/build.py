@@ -14,7 +14,7 @@ from offramp.analysis.recommend import Goal
 from offramp.api.steps import finished
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
-from offramp.bundle.export import Asked, export, int8_share
+from offramp.bundle.export import ExportOptions, export, int8_share
 from offramp.data_spec import Normalization
 from offramp.errors import OfframpError
 from offramp.policy import useful
@@ -140,7 +140,7 @@ def build(
     conduct = Conduct(devices.chosen(device), cache_folder())
     watched(run_plan(chosen.plan, kept, conduct), watch)
     allowed = int8_share(int8)
-    asked = Asked(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
+    asked = ExportOptions(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
     limit = target(chosen.plan.net.plain_macs, **limits)
     built = finished(deployed(chosen.plan, kept, limit, folder, asked, times))
     return replace(built, reasons=chosen.reasons)
@@ -152,7 +152,7 @@ def resolved(plan: Plan, limit: Target) -> tuple[str, ...]:
 
 
 def deployed(
-    plan: Plan, store: Store, wish: Target, out: Path, asked: Asked, times: Path | None = None
+    plan: Plan, store: Store, wish: Target, out: Path, asked: ExportOptions, times: Path | None = None
 ) -> Generator[str, None, Built]:
     """Calibrate and export the plan's one trial, which has been trained; yields what it does. times: of
     stages, one image at once, that a device wrote down."""

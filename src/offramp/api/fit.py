@@ -342,7 +342,9 @@ class Fitted:
         images = self.normalize(pixels).cpu(), what
         net = self.net.copy().eval().cpu()
         allowed = bundle.int8_share(int8)
-        asked = bundle.Asked(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
+        asked = bundle.ExportOptions(
+            check=check, measure=measure, force=force, anyway=anyway, int8=allowed
+        )
         rule = self._bound(policy)
         known = (self._trained, self._manifest, Path(folder), asked, images)
         splits = None if allowed is None else self._splits()

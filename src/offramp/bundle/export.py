@@ -43,7 +43,7 @@ def int8_share(int8: bool | float) -> float | None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExportOptions:
     """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
     compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there.
     trust_code: see `offramp.study.run.trials.blank_network`; of the data's code too, for the check.
@@ -100,7 +100,7 @@ class _Bundle:
 
 
 def export(
-    store: Store, prefix: str, rule: Policy | None, out: Path, asked: Asked
+    store: Store, prefix: str, rule: Policy | None, out: Path, asked: ExportOptions
 ) -> Generator[str, None, Exported]:
     """Write the bundle of a trial, whole or not at all; yields what it does, in words.
 
@@ -138,7 +138,7 @@ def of_network(
     trained: Trained,
     manifest: Manifest,
     out: Path,
-    asked: Asked,
+    asked: ExportOptions,
     images: tuple[Tensor, str] | None = None,
     splits: Splits | None = None,
 ) -> Generator[str, None, Exported]:
@@ -168,14 +168,14 @@ def of_network(
     return Exported(out, made)
 
 
-def _doubts(rule: Policy, trained: Trained, asked: Asked) -> tuple[str, ...]:
+def _doubts(rule: Policy, trained: Trained, asked: ExportOptions) -> tuple[str, ...]:
     """A bundle that is there to be measured saves nothing, and need not."""
     rows = trained.calibration
     return useful.chance(rows, rule.exits) if asked.every_exit else useful.doubts(rule, rows)
 
 
 def _float32(
-    folder: Path, what: _Bundle, asked: Asked, images: tuple[Tensor, str] | None
+    folder: Path, what: _Bundle, asked: ExportOptions, images: tuple[Tensor, str] | None
 ) -> Generator[str, None, dict[str, Any]]:
     """All but the card's files; returns the card."""
     parts = what.parts
@@ -196,12 +196,12 @@ def _float32(
     return card.with_latency(made, _times(folder, asked))
 
 
-def _times(folder: Path, asked: Asked) -> Mapping[str, Any]:
+def _times(folder: Path, asked: ExportOptions) -> Mapping[str, Any]:
     return bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
 
 
 def _int8(
-    folder: Path, what: _Bundle, asked: Asked, given: Splits | None
+    folder: Path, what: _Bundle, asked: ExportOptions, given: Splits | None
 ) -> Generator[str, None, dict[str, Any]]:
     """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
     images, and where that costs more accuracy than was allowed."""
@@ -210,7 +210,7 @@ def _int8(
     assert asked.int8 is not None
     yield "reading the images"
     given = given or _splits(what.manifest, asked)
-    splits = {name: int8.Images(*found) for name, found in given.items()}
+    splits = {name: int8.SplitImages(*found) for name, found in given.items()}
     every = graphs.layout(what.net.trunk_of, what.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
@@ -313,7 +313,7 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
     return Preprocessing(size, channels, manifest.mean, manifest.std, resize, crop, gray=gray)
 
 
-def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor, str]:
+def _images(net: ExitNetwork, manifest: Manifest, asked: ExportOptions) -> tuple[Tensor, str]:
     """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
     read, else noise."""
     try:
@@ -326,7 +326,7 @@ def _images(net: ExitNetwork, manifest: Manifest, asked: Asked) -> tuple[Tensor,
     return torch.from_numpy(noise.astype(np.float32)), f"random numbers, as {reason}"
 
 
-def _splits(manifest: Manifest, asked: Asked) -> Splits:
+def _splits(manifest: Manifest, asked: ExportOptions) -> Splits:
     """`_split` of those that int8 is calibrated, chosen and reported on. Raises OfframpError where they
     cannot be read."""
     try:
@@ -343,7 +343,7 @@ class _Changed(OfframpError):
     """That a split is not the one that the trial saw."""
 
 
-def _data(manifest: Manifest, asked: Asked) -> Data:
+def _data(manifest: Manifest, asked: ExportOptions) -> Data:
     recorded = data_code(manifest, asked.trust_code)
     return load(_spec(manifest, asked.root), loader="resident", recorded=recorded)
 

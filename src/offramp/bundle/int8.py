@@ -34,7 +34,7 @@ MOST = 512  # calibration images that tell the ranges of activations; more hardl
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class SplitImages:
     """A split as it lies in memory, normalized a batch at a time. pixels: [N, C, H, W], uint8 or float32
     that was normalized beforehand."""
 
@@ -47,11 +47,11 @@ class Images:
         for part in torch.split(self.pixels, size):
             yield normalize(part, self.mean, self.std).numpy()
 
-    def spread(self, most: int) -> Images:
+    def spread(self, most: int) -> SplitImages:
         """At most so many of them, evenly."""
         count = len(self.pixels)
         rows = torch.linspace(0, count - 1, min(count, most)).round().long()
-        return Images(self.pixels[rows], self.mean, self.std)
+        return SplitImages(self.pixels[rows], self.mean, self.std)
 
 
 class Layers:
@@ -97,7 +97,7 @@ class Layers:
 
 
 def quantize(
-    stages: Sequence[StageGraph], floats: Path, images: Images, out: Path
+    stages: Sequence[StageGraph], floats: Path, images: SplitImages, out: Path
 ) -> Iterator[StageGraph]:
     """Write the int8 graph of each stage to `out / stage.file`, and yield the stage.
 
@@ -119,7 +119,7 @@ def _quantize(source: Path, given: Iterator[dict[str, Any]], out: Path, exit: in
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class CalibrationReader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Any] | None:
             return next(given, None)
 
@@ -131,7 +131,7 @@ def _quantize(source: Path, given: Iterator[dict[str, Any]], out: Path, exit: in
             quantization.quantize_static(
                 str(ready),
                 str(out),
-                Reader(),
+                CalibrationReader(),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=True,

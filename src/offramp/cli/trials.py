@@ -20,7 +20,7 @@ DAY = len("2026-11-28")
 NARROWEST = 10  # letters of accuracies beside each other
 
 
-class Column(StrEnum):
+class SortBy(StrEnum):
     trial = "trial"
     seed = "seed"
     accuracy = "accuracy"
@@ -28,7 +28,7 @@ class Column(StrEnum):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TrialFilter:
     """strategy, seed: of the trials that are wanted; None for any.  unfinished: those alone.  failed:
     those with a phase that failed."""
 
@@ -38,7 +38,7 @@ class Wanted:
     failed: bool = False
 
 
-def chosen(courses: Sequence[Course], wanted: Wanted, sort: Column) -> list[dict[str, Any]]:
+def chosen(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy) -> list[dict[str, Any]]:
     """What is known of them, for programs. Raises OfframpError for a strategy that no trial is of."""
     known = sorted({c.plan.strategy for c in courses if c.plan.strategy is not None})
     if wanted.strategy is not None and known and wanted.strategy not in known:
@@ -51,11 +51,11 @@ def chosen(courses: Sequence[Course], wanted: Wanted, sort: Column) -> list[dict
         and not (wanted.unfinished and c.manifest is not None)
         and not (wanted.failed and c.failed is None)
     ]
-    by: Mapping[Column, Callable[[dict[str, Any]], Any]] = {
-        Column.trial: lambda row: row["trial"],
-        Column.seed: lambda row: (row["seed"] or 0, row["trial"]),
-        Column.accuracy: lambda row: -(row["accuracy"][-1] if row["accuracy"] else -1),
-        Column.finished: lambda row: row["finished"] or "~",
+    by: Mapping[SortBy, Callable[[dict[str, Any]], Any]] = {
+        SortBy.trial: lambda row: row["trial"],
+        SortBy.seed: lambda row: (row["seed"] or 0, row["trial"]),
+        SortBy.accuracy: lambda row: -(row["accuracy"][-1] if row["accuracy"] else -1),
+        SortBy.finished: lambda row: row["finished"] or "~",
     }
     return sorted(rows, key=by[sort])
 

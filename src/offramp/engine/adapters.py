@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from offramp.device import seeded
 from offramp.engine.losses import mean_of
-from offramp.engine.passes import Answers
+from offramp.engine.passes import ExitAnswers
 from offramp.engine.resolve import Node
 from offramp.nets.network import ExitNetwork
 from offramp.phase import Features, Loss, adapters, teachers
@@ -41,7 +41,7 @@ def state(held: Adapters, net: ExitNetwork) -> dict[str, Tensor]:
 
 
 def adapted(
-    held: Adapters, loss: Loss, mine: Answers, theirs: Answers
+    held: Adapters, loss: Loss, mine: ExitAnswers, theirs: ExitAnswers
 ) -> dict[Features, tuple[Tensor, Tensor]]:
     """By term, what is to learn and what it learns, [B, D] each; the latter has no gradient.
 

@@ -43,7 +43,7 @@ Logits = dict[int, Tensor]  # [B, classes] by exit
 
 
 @dataclass(frozen=True)
-class Answers:
+class ExitAnswers:
     """What exits say of a batch. features: [B, D] of those whose features the loss reads."""
 
     logits: Logits
@@ -70,11 +70,11 @@ def carried(net: ExitNetwork, logits: Logits) -> Logits:
     return logits
 
 
-def answers(ends: Mapping[int, Tensors], net: ExitNetwork | None = None) -> Answers:
+def answers(ends: Mapping[int, Tensors], net: ExitNetwork | None = None) -> ExitAnswers:
     """ends: by exit, the value at which its path ends.  net: whose exits add what they carry; None where
     each answers alone."""
     logits = {exit: value[0] for exit, value in ends.items()}
-    return Answers(
+    return ExitAnswers(
         logits if net is None else carried(net, logits),
         {exit: value[1] for exit, value in ends.items() if len(value) > 1},
     )
@@ -90,7 +90,7 @@ class Pass(Protocol):
     ) -> Iterator[Any]:
         """For each of `chunks` of rows, what `nodes` of the group read of them, each value once."""
 
-    def answers(self, node: Node, net: ExitNetwork, read: Any) -> tuple[Answers, Answers]:
+    def answers(self, node: Node, net: ExitNetwork, read: Any) -> tuple[ExitAnswers, ExitAnswers]:
         """Of the exits that the node's loss reads, and of its teacher's, which may be the same."""
 
     def take(self, key: str) -> float:
@@ -119,7 +119,7 @@ class Plain:
     ) -> Iterator[Tensor]:
         return self._images.reads(split, chunks, view)
 
-    def answers(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[Answers, Answers]:
+    def answers(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[ExitAnswers, ExitAnswers]:
         done: dict[Point, Tensors | list[Tensors]] = {
             IMAGES: [(piece,) for piece in pad(read, self._batch)]
         }
@@ -227,7 +227,7 @@ class Derived:
 
     def answers(
         self, node: Node, net: ExitNetwork, read: Mapping[Frozen, Tensors]
-    ) -> tuple[Answers, Answers]:
+    ) -> tuple[ExitAnswers, ExitAnswers]:
         self._asking.add(node.key)
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}

@@ -39,7 +39,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Way:
+class Setup:
     """How it is trained, where that may differ from the default profile's way."""
 
     threads: int
@@ -52,7 +52,7 @@ def network(subject: Subject) -> ExitNetwork:
     return build(NetSpec(subject.backbone), subject.shape, CLASSES, seed=0)
 
 
-def stepper(net: ExitNetwork, batch: int, way: Way, device: torch.device) -> Callable[[], float]:
+def stepper(net: ExitNetwork, batch: int, way: Setup, device: torch.device) -> Callable[[], float]:
     """A function that makes one joint training step of a copy of `net`; its answer is in seconds."""
     numerics = replace(DEFAULTS[device.type], **asdict(way))
     copy = net.copy()
@@ -97,11 +97,11 @@ def main() -> None:
         keep_freed_memory()
     device = devices.chosen(subject.device)
     net = network(subject)
-    steps: dict[Way, Callable[[], float]] = {}
+    steps: dict[Setup, Callable[[], float]] = {}
     _say("ready")
     for line in sys.stdin:
         asked = json.loads(line)
-        ways = [Way(**way) for way in asked["ways"]]
+        ways = [Setup(**way) for way in asked["ways"]]
         for way in ways:
             if way not in steps:
                 steps[way] = stepper(net, subject.batch, way, device)
@@ -109,7 +109,7 @@ def main() -> None:
         _say(in_turns([steps[way] for way in ways], asked["seconds"]))
 
 
-def question(ways: Sequence[Way], seconds: float) -> str:
+def question(ways: Sequence[Setup], seconds: float) -> str:
     """The line that asks a process for these ways."""
     return json.dumps({"ways": [asdict(way) for way in ways], "seconds": seconds})
 

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from offramp import device as devices
 from offramp.seeding import derive
 
 FEW = 10_000  # values below which everybody sends everything to everybody: one message, not two
@@ -222,15 +223,15 @@ def joined(seat: Seat, device: torch.device) -> Iterator[Ranks]:
     if seat.count == 1:
         yield ALONE
         return
-    nccl = device.type == "cuda"
+    backend = devices.collectives(device)
     with deserted():
         dist.init_process_group(
-            "nccl" if nccl else "gloo",
+            backend,
             init_method=seat.meeting,
             rank=seat.rank,
             world_size=seat.count,
             timeout=STEP,
-            device_id=device if nccl else None,
+            device_id=None if backend == "gloo" else device,
         )
         orders = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:

@@ -16,7 +16,7 @@ from offramp.engine.anchors import Anchor, Anchors, anchored, penalties
 from offramp.engine.gates import gating
 from offramp.engine.images import Images
 from offramp.engine.losses import objective
-from offramp.engine.passes import Answers, Pass
+from offramp.engine.passes import ExitAnswers, Pass
 from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
@@ -182,8 +182,8 @@ def _weights(trainee: Trainee) -> dict[str, nn.Parameter]:
 
 def loss_of(
     trainee: Trainee,
-    mine: Answers,
-    theirs: Answers,
+    mine: ExitAnswers,
+    theirs: ExitAnswers,
     labels: Tensor,
     class_weights: Tensor | None,
     smoothing: float = 0.0,
@@ -199,8 +199,8 @@ def loss_of(
 
 def step(
     trainee: Trainee,
-    mine: Answers,
-    theirs: Answers,
+    mine: ExitAnswers,
+    theirs: ExitAnswers,
     labels: Tensor,
     number: int,
     steps: int,

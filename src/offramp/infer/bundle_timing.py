@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError, in_line
-from offramp.infer.draw import Drawn, joules, peak, resident
+from offramp.infer.draw import Footprint, joules, peak, resident
 from offramp.infer.timing import (
     PLAIN,
     POLICY,
@@ -153,7 +153,7 @@ def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask, meter: Meter)
     whole = stays if plain is None else {**_plain_runs(plain, batch), **stays}
     runs = {**whole, **policy, **_stage_runs(bundle, noise)}
     found = interleaved(runs, lambda: None, asked.repeats, asked.seconds)
-    drawn = {n: Drawn(joules(run, batch, meter)) for n, run in {**whole, **policy}.items()}
+    drawn = {n: Footprint(joules(run, batch, meter)) for n, run in {**whole, **policy}.items()}
     spent = [stage.macs for stage in bundle.stages]
     lines = [timing(ENGINE, STAYS, batch, found[STAYS], spent[-1], drawn[STAYS])]
     if plain is not None:

@@ -16,14 +16,14 @@ from offramp.meters import Meter
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Footprint:
     """joules: of an image.  memory: bytes, beside libraries. None: it was not measured."""
 
     joules: float | None = None
     memory: int | None = None
 
 
-NOTHING = Drawn()
+NOTHING = Footprint()
 STATUS = Path("/proc/self/status")
 SECONDS = 2.0  # of each thing: meters of energy tick as seldom as ten times a second
 

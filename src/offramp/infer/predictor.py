@@ -57,7 +57,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
+class _Rows:
     """What is known of the rows while they go from exit to exit.
 
     left: numbers of the rows that are still inside, [n]; None while all are.  logits: [B, classes] of
@@ -148,9 +148,9 @@ class Predictor:
             scoring.answers(logits), sure, self._numbers[place], self._shares[place], logits
         )
 
-    def _walk(self, images: Tensor, forced: Tensor | None) -> _Row:
+    def _walk(self, images: Tensor, forced: Tensor | None) -> _Rows:
         reached: dict[int, tuple[int, Tensors]] = {}  # by trunk: the last tap, and what crosses there
-        row: _Row | None = None
+        row: _Rows | None = None
         past: scoring.Past = None
         before: Tensor | None = None
         for step, at in enumerate(self._active):
@@ -173,7 +173,7 @@ class Predictor:
             if not len(stay):
                 break
             if len(stay) < len(leaves):
-                row = _Row(stay if row.left is None else row.left[stay], row.logits, row.place)
+                row = _Rows(stay if row.left is None else row.left[stay], row.logits, row.place)
                 later = self._stages.trunks[step + 1 :]
                 reached = {
                     t: (i, self._packed(t, i, v, stay)) for t, (i, v) in reached.items() if t in later
@@ -269,12 +269,12 @@ class Predictor:
         return Prediction(none, empty, none, empty, empty.new_empty(0, self._net.classes))
 
 
-def _seen(row: _Row | None, logits: Tensor, at: int) -> _Row:
+def _seen(row: _Rows | None, logits: Tensor, at: int) -> _Rows:
     """`row` after another exit, whose logits only the rows that are left have."""
     if row is None or row.left is None:
-        return _Row(None, logits, torch.full_like(logits[:, 0], at, dtype=torch.int64))
+        return _Rows(None, logits, torch.full_like(logits[:, 0], at, dtype=torch.int64))
     left = row.left
-    return _Row(left, row.logits.index_copy(0, left, logits), row.place.index_fill(0, left, at))
+    return _Rows(left, row.logits.index_copy(0, left, logits), row.place.index_fill(0, left, at))
 
 
 def _host(logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.infer.draw import NOTHING, Drawn
+from offramp.infer.draw import NOTHING, Footprint
 
 Runs = dict[str, Callable[[], Any]]
 PLAIN, STAYS, POLICY = WHOLE = ("plain", "nothing leaves", "policy")
@@ -110,14 +110,14 @@ class Timing:
 
 
 def timing(
-    engine: str, what: str, batch: int, times: Times, macs: float | None, drawn: Drawn = NOTHING
+    engine: str, what: str, batch: int, times: Times, macs: float | None, drawn: Footprint = NOTHING
 ) -> Timing:
     parts = (times.p50, times.p95, batch / times.p50, macs, len(times.samples))
     return Timing(engine, what, batch, *parts, drawn.joules, drawn.memory)
 
 
 def mixture(
-    engine: str, parts: Sequence[tuple[Times, Drawn]], shares: Sequence[float], macs: float | None
+    engine: str, parts: Sequence[tuple[Times, Footprint]], shares: Sequence[float], macs: float | None
 ) -> Timing:
     """The line of a policy for single images: what was seen, by exit, of images that leave there. Its
     rate is that of the mean, which the share of slow images moves and a single slow call does not."""

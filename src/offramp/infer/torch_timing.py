@@ -15,7 +15,7 @@ import torch
 from offramp import device as devices
 from offramp import inputs
 from offramp.engine.settings import laid_out
-from offramp.infer.draw import NOTHING, Drawn, joules
+from offramp.infer.draw import NOTHING, Footprint, joules
 from offramp.infer.predictor import Predictor
 from offramp.infer.stages import stages
 from offramp.infer.timing import (
@@ -45,7 +45,7 @@ SPREAD = 1.25  # of the median: what nine rounds of ten may take at most
 
 
 @dataclass(frozen=True)
-class StageTimes:
+class PartTimes:
     """What the parts of a network with K exits take for a batch of `batch` images, each measured apart.
 
     segments, heads: [K]; head K is the classifier.  plain: the backbone in one call.
@@ -80,7 +80,7 @@ def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> Me
     return measured(times, costs, busy, machine(next(net.parameters()).device))
 
 
-def measured(times: StageTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:
+def measured(times: PartTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:
     """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. costs: MACs
     of the network.  busy: cores that others kept busy.  where: the machine."""
     median, upper, mean = (
@@ -122,7 +122,7 @@ def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[s
 @torch.inference_mode()
 def stage_times(
     net: ExitNetwork, batch: int, score: str | None = None, repeats: int = 30, seconds: float = 20.0
-) -> StageTimes:
+) -> PartTimes:
     """Measure on noise, in eval mode, where the network is: the numbers in a tensor change no time, and
     all trunks of a network are alike, so one stands for each.
 
@@ -134,7 +134,7 @@ def stage_times(
     found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
     numbers = range(1, net.exits + 1)
     segments = tuple(found[f"segment {i}"] for i in numbers)
-    return StageTimes(batch, segments, tuple(found[f"head {i}"] for i in numbers), found["plain"])
+    return PartTimes(batch, segments, tuple(found[f"head {i}"] for i in numbers), found["plain"])
 
 
 def plain_run(
@@ -204,13 +204,13 @@ def benchmark(
     first_calls = perf_counter() - began
     wait = partial(devices.synchronize, device)
     found = interleaved(runs, wait, repeats, seconds)
-    drawn: dict[str, Drawn] = {}
+    drawn: dict[str, Footprint] = {}
     if meter is not None:
         for name in (name for name in runs if name.startswith(WHOLE)):
             devices.peak_memory(device)
             energy = joules(runs[name], batch, meter, wait)
             runs[name]()
-            drawn[name] = Drawn(energy, devices.peak_memory(device))
+            drawn[name] = Footprint(energy, devices.peak_memory(device))
     engine = "eager" if backend is None else "compiled"
     return Measured(tuple(_lines(net, policy, shares, batch, engine, found, drawn)), first_calls)
 
@@ -253,7 +253,7 @@ def _lines(
     batch: int,
     engine: str,
     found: Mapping[str, Times],
-    drawn: Mapping[str, Drawn],
+    drawn: Mapping[str, Footprint],
 ) -> list[Timing]:
     costs = network_costs(net, list(net.trunk_of), list(policy.exits))
     spent = policy.macs(costs)

@@ -95,7 +95,7 @@ class Meter:
         self._packages = packages
         self._gpu = gpu
         self._clock = clock
-        self._family = Family(psutil.Process(), clock)
+        self._family = ProcessFamily(psutil.Process(), clock)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="offramp-meter", daemon=True)
@@ -198,7 +198,7 @@ def not_measured(meter: Meter) -> list[str]:
     ]
 
 
-class Family:
+class ProcessFamily:
     """The memory of a process and of its children, whose pages the kernel counts one by one: some
     milliseconds for each child, so they are looked at once a PERIOD and not at every lap."""
 

@@ -15,7 +15,7 @@ from offramp.hashing import digest
 from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
-from offramp.nets.cut.places import Place, places, survey
+from offramp.nets.cut.places import Tap, places, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
 from offramp.nets.identity import sources, state_digest
@@ -76,7 +76,7 @@ def build(
 
 def list_places(
     spec: NetSpec, input_shape: Shape, classes: int
-) -> tuple[tuple[Place, ...], Mapping[str, str]]:
+) -> tuple[tuple[Tap, ...], Mapping[str, str]]:
     """Every place where an exit can go, in the order they run, however few, and those that `build` would
     choose, each with the reason. With lists of submodules: the ends of these.
 

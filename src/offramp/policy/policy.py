@@ -166,7 +166,7 @@ class _Exit(BaseModel):
     gate: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
 
 
-class _File(BaseModel):
+class _PolicyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     format: Literal[1]
     trial: str
@@ -186,7 +186,7 @@ def to_json(policy: Policy) -> str:
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
     gates = policy.gates or (None,) * len(policy.exits)
     rows = zip(policy.exits, policy.thresholds, warmth, gates, strict=True)
-    value = _File(
+    value = _PolicyFile(
         format=1,
         trial=made.trial,
         trial_hash=made.trial_hash,
@@ -238,7 +238,7 @@ def given(policy: Policy | str | Path) -> Policy:
 def parse(text: str) -> Policy:
     """The policy in the text of a file. Raises OfframpError."""
     try:
-        file = _File.model_validate_json(text)
+        file = _PolicyFile.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -38,7 +38,7 @@ class _Machine(BaseModel):
     onnxruntime: Annotated[str, Field(max_length=200)]
 
 
-class _File(BaseModel):
+class _TimesFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     format: Literal["offramp-stage-times-1"]
     device: Text
@@ -50,7 +50,7 @@ class _File(BaseModel):
 
 
 @dataclass(frozen=True)
-class Stage:
+class TimedStage:
     """A stage of a bundle, with the head of its exit. macs: of an image that leaves here, from the
     start.  mean, p50, p95: seconds of a batch."""
 
@@ -71,7 +71,7 @@ class StageTimes:
     threads: int
     repeats: int
     machine: Mapping[str, Any]
-    stages: Mapping[int, tuple[Stage, ...]]
+    stages: Mapping[int, tuple[TimedStage, ...]]
 
 
 def read(path: Path) -> StageTimes:
@@ -100,8 +100,8 @@ def read(path: Path) -> StageTimes:
 
 def _parse(text: str, source: str) -> StageTimes:
     """Raises ValueError."""
-    file = _File.model_validate_json(text)
-    stages: dict[int, tuple[Stage, ...]] = {}
+    file = _TimesFile.model_validate_json(text)
+    stages: dict[int, tuple[TimedStage, ...]] = {}
     for row in file.stages:
         known = stages.get(row.batch, ())
         if known and known[-1].exit >= row.exit:
@@ -109,7 +109,7 @@ def _parse(text: str, source: str) -> StageTimes:
         if row.p50 > row.p95:
             raise ValueError(f"stages: p50 of exit {row.exit} is above its p95")
         times = (row.mean / 1000, row.p50 / 1000, row.p95 / 1000)
-        stages[row.batch] = (*known, Stage(row.exit, row.macs, *times))
+        stages[row.batch] = (*known, TimedStage(row.exit, row.macs, *times))
     if len({tuple((s.exit, s.macs) for s in rows) for rows in stages.values()}) > 1:
         raise ValueError("stages: every batch must have the same exits and MACs")
     machine = file.machine.model_dump(mode="json")
@@ -187,7 +187,7 @@ def _seconds(costs: Costs, batch: int, ending: str) -> dict[str, list[float]]:
     return {f"{name}{ending}": [1e-9 * batch * n for n in part] for name, part in parts.items()}
 
 
-def _costs(rows: Sequence[Stage], costs: Costs, batch: int, of: str) -> Costs:
+def _costs(rows: Sequence[TimedStage], costs: Costs, batch: int, of: str) -> Costs:
     """Nanoseconds an image: a stage's time is that of its last segment. A stage that begins at the
     pixels, on a trunk of its own, has earlier segments in it, whose times are taken off."""
     segments = [0] * len(costs.segments)
@@ -200,7 +200,7 @@ def _costs(rows: Sequence[Stage], costs: Costs, batch: int, of: str) -> Costs:
     return Costs(tuple(segments), (0,) * len(costs.heads), costs.owners, costs.exits, costs.carry)
 
 
-def _doubts(rows: Sequence[Stage], times: StageTimes) -> Iterator[str]:
+def _doubts(rows: Sequence[TimedStage], times: StageTimes) -> Iterator[str]:
     median, late = sum(row.p50 for row in rows), sum(row.p95 for row in rows)
     if late > SPREAD * median:
         yield (

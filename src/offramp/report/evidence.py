@@ -20,7 +20,7 @@ from offramp.analysis.claims.parts import Location
 from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
 from offramp.analysis.recommend import Facts
 from offramp.analysis.recommend.goals import Key
-from offramp.analysis.tradeoff import Answers
+from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
 from offramp.report import machines
@@ -38,7 +38,7 @@ from offramp.store.table import COLUMNS, tidy
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Gathered:
     """What was read, before what is compared is chosen of it.
 
     trials, frames (tidy tables): by id of the trial.  missing: what could not be read, and what a pack
@@ -66,7 +66,7 @@ class Evidence:
     table: pd.DataFrame
     trials: tuple[TrialRecord, ...]
     missing: tuple[str, ...]
-    found: Found = field(repr=False)
+    found: Gathered = field(repr=False)
     budgets: tuple[Evidence, ...] = field(default=(), repr=False)
     _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
         default_factory=dict, repr=False
@@ -88,7 +88,7 @@ class Evidence:
     @cached_property
     def facts(self) -> Facts:
         """What advice rests on, answers of every trial included."""
-        answers: dict[Key, Answers] = {}
+        answers: dict[Key, NetAnswers] = {}
         for t in self.trials:
             source = digest(list(t.manifest.sources.values()))[:16]
             answers[t.model, t.data, t.strategy, t.seed] = replace(
@@ -219,7 +219,7 @@ def open_all(paths: Sequence[Place], study: str | None = None) -> Evidence:
 def join(found: Sequence[Evidence]) -> Evidence:
     """Several as one. What is compared is chosen anew of all that was read, and so is what is
     missing."""
-    owners: dict[str, Found] = {}
+    owners: dict[str, Gathered] = {}
     for one in found:
         for id in one.found.trials:
             owners.setdefault(id, one.found)
@@ -229,7 +229,7 @@ def join(found: Sequence[Evidence]) -> Evidence:
     records = Several(places, {p.node: places[id] for id, t in trials.items() for p in t.phases})
     own = tuple(note for one in found for note in _own(one.found.missing, one))
     logs = {name: log for one in found for name, log in one.found.logs.items()}
-    return gather(Found(records, trials, frames, own, logs))
+    return gather(Gathered(records, trials, frames, own, logs))
 
 
 def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
@@ -275,7 +275,7 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
         logs = archive.seed_logs()
     except Damaged as error:
         missing.append(f"how seeds were added is not known, and p is not adjusted: {error}")
-    return gather(Found(archive, records, frames, tuple(missing), logs), study)
+    return gather(Gathered(archive, records, frames, tuple(missing), logs), study)
 
 
 def from_pack(path: Path, study: str | None = None) -> Evidence:
@@ -284,10 +284,10 @@ def from_pack(path: Path, study: str | None = None) -> Evidence:
     frames = {str(trial): part for trial, part in pack.table.groupby("trial", sort=False)}
     trials = {trial: read(pack, trial, pack.read_trial(trial)) for trial in pack.trials()}
     document = pack.document
-    return gather(Found(pack, trials, frames, document.missing, document.seed_logs), study)
+    return gather(Gathered(pack, trials, frames, document.missing, document.seed_logs), study)
 
 
-def gather(found: Found, study: str | None = None) -> Evidence:
+def gather(found: Gathered, study: str | None = None) -> Evidence:
     """The evidence in what was read; of the trials of one study, if that is named."""
     if study is not None:
         names = ", ".join(sorted({str(t.manifest.study) for t in found.trials.values()})) or "none"

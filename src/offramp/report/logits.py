@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.analysis.exits import cross_entropies
-from offramp.analysis.tradeoff import Answers
+from offramp.analysis.tradeoff import NetAnswers
 from offramp.policy import scoring
 from offramp.policy.quality import BINS, Curve, aurc, auroc, calibration_error, sweep
 
@@ -41,7 +41,7 @@ class LogitSummary:
     overthought: tuple[float, ...]
     lost: float
     curve: Curve
-    answers: Answers
+    answers: NetAnswers
     common: float
 
 
@@ -82,7 +82,7 @@ def summarized(
         overthought=tuple(float((right[:, k] & last).mean()) for k in exits),
         lost=float((early & last).mean()),
         curve=sweep(sure, right, macs, THRESHOLDS),
-        answers=Answers(sure, right, tuple(map(float, macs)), data, cross_entropies(logits, labels)),
+        answers=NetAnswers(sure, right, tuple(map(float, macs)), data, cross_entropies(logits, labels)),
         common=float(np.bincount(labels).max() / len(labels)),
     )
 

@@ -41,7 +41,7 @@ DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's 
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServeLimits:
     """batch: images answered together at most.  wait: seconds that an image waits for others.  queue:
     requests that are taken at a time.  body: bytes of a request.  pixels: of an image.  read: seconds
     in which a request must be there."""
@@ -62,7 +62,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Metrics:
+class ServeMetrics:
     """What Prometheus reads, in a registry of its own."""
 
     def __init__(self, exits: tuple[int, ...]) -> None:
@@ -97,7 +97,7 @@ class Metrics:
         return self._count[exit] / max(sum(self._count.values()), 1)
 
 
-def make_app(bundle: Bundle, limits: Limits) -> Starlette:
+def make_app(bundle: Bundle, limits: ServeLimits) -> Starlette:
     """The application that answers with a bundle. It takes requests between startup and shutdown, which
     answers what was taken."""
     service = _Service(bundle, limits)
@@ -113,9 +113,9 @@ def make_app(bundle: Bundle, limits: Limits) -> Starlette:
 class _Service:
     """What the routes share. All but `_decoded` and the batcher's thread run in the event loop."""
 
-    def __init__(self, bundle: Bundle, limits: Limits) -> None:
+    def __init__(self, bundle: Bundle, limits: ServeLimits) -> None:
         self._bundle, self._limits = bundle, limits
-        self._metrics = Metrics(tuple(stage.exit for stage in bundle.stages))
+        self._metrics = ServeMetrics(tuple(stage.exit for stage in bundle.stages))
         self._taken = 0
 
     @asynccontextmanager

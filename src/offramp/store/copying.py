@@ -33,14 +33,14 @@ class Copied:
 
 
 @dataclass(frozen=True)
-class Part:
+class FolderPart:
     """A folder of the store and what is to be copied of it."""
 
     folder: str
     names: tuple[str, ...]
 
 
-def copy(source: Archive, target: Store) -> Generator[Part | Copied, None, None]:
+def copy(source: Archive, target: Store) -> Generator[FolderPart | Copied, None, None]:
     """Copy all that is finished; yields each folder before its things, and each thing when it is there.
 
     What is damaged in the source is left out, and told. While it copies, nobody else copies into the
@@ -59,11 +59,11 @@ def copy(source: Archive, target: Store) -> Generator[Part | Copied, None, None]
     with held:
         for kind in (NODE, TRIAL):  # in this order: a trial that is there has its nodes
             names = tuple(source.names(kind.folder))
-            yield Part(kind.folder, names)
+            yield FolderPart(kind.folder, names)
             yield from _sealed(source, target, kind, names)
         for folder, remedy in ALONE.items():
             names = tuple(source.documents(folder))
-            yield Part(folder, names)
+            yield FolderPart(folder, names)
             there = set(target.archive.documents(folder))
             for name in names:
                 yield _alone(source, target, folder, name, name in there, remedy)

@@ -17,7 +17,7 @@ COLUMNS = ["epoch", "split", "exit", "metric", "value"]
 
 
 @dataclass(frozen=True, eq=False)
-class Phase:
+class LivePhase:
     """A phase of a trial. name: empty where an earlier offramp planned it, and nothing was saved yet.
     epoch: of `epochs`, None where that is not known.  history: columns COLUMNS, as
     `Archive.node_history` gives them, up to the last checkpoint.  holder: who trains it, in words, where
@@ -58,7 +58,7 @@ class Course:
     """A trial, finished or not. plan: what is known of both.  manifest: of a finished one."""
 
     trial: str
-    phases: tuple[Phase, ...]
+    phases: tuple[LivePhase, ...]
     plan: Planned
     manifest: Manifest | None = None
 
@@ -111,14 +111,14 @@ class Reader:
     """
 
     archive: Archive
-    _phases: dict[str, Phase] = field(default_factory=dict)
+    _phases: dict[str, LivePhase] = field(default_factory=dict)
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def courses(self) -> Iterator[Course]:
         """Every trial that is finished or begun, by id. What is damaged or goes away meanwhile is left
         out."""
         finished = set(self.archive.trials())
-        found: dict[str, Phase] = {}
+        found: dict[str, LivePhase] = {}
         failures = self.archive.failures()
         for trial in sorted(finished | set(self.archive.begun())):
             try:
@@ -141,7 +141,7 @@ class Reader:
             self._manifests[trial] = self.archive.read_trial(trial)
         return self._manifests[trial]
 
-    def _phase(self, key: str, found: dict[str, Phase], failures: Mapping[str, str]) -> Phase:
+    def _phase(self, key: str, found: dict[str, LivePhase], failures: Mapping[str, str]) -> LivePhase:
         """found: what this look has read already, since trials share phases.  failures: of the store."""
         if key in self._phases:
             return self._phases[key]
@@ -151,7 +151,7 @@ class Reader:
                 epochs, history = record.summary.epochs, self.archive.node_history(key)
                 name = record.labels.phase
                 began, ended = (_seconds(record.provenance.get(when)) for when in ("began", "finished"))
-                phase = Phase(
+                phase = LivePhase(
                     key, name, epochs, epochs, True, history[COLUMNS], began=began, ended=ended
                 )
                 self._phases[key] = phase
@@ -162,26 +162,26 @@ class Reader:
         return found[key]
 
 
-def distinct(courses: Iterable[Course]) -> dict[str, Phase]:
+def distinct(courses: Iterable[Course]) -> dict[str, LivePhase]:
     """Every phase once, by its key, as the first trial that has it calls it."""
-    found: dict[str, Phase] = {}
+    found: dict[str, LivePhase] = {}
     for phase in (phase for course in courses for phase in course.phases):
         found.setdefault(phase.key, phase)
     return found
 
 
-def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> Phase:
+def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> LivePhase:
     holder = archive.files.holder(key)
     try:
         history = pd.DataFrame(note.get("rows", []), columns=COLUMNS)
         epoch, epochs = int(note.get("epoch", 0)), note.get("epochs")
     except (ValueError, TypeError):  # an altered one
-        return Phase(key, holder=holder)
+        return LivePhase(key, holder=holder)
     known = epochs if isinstance(epochs, int) else None
     name = str(note.get("phase", ""))
     began = note.get("began")
     began = began if isinstance(began, float) and math.isfinite(began) else None
-    return Phase(key, name, epoch, known, history=history, holder=holder, began=began)
+    return LivePhase(key, name, epoch, known, history=history, holder=holder, began=began)
 
 
 def _seconds(text: object) -> float | None:

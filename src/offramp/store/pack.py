@@ -70,7 +70,7 @@ class PackedNode(NodeRecord):
     cost: Cost
 
 
-class Document(Record):
+class PackDocument(Record):
     """`trials.json`. files: SHA-256 by name.  trials, nodes: by id and key.  seed_logs: how
     seeds were added, by name."""
 
@@ -88,7 +88,7 @@ class Pack:
 
     path: Path
     table: pd.DataFrame
-    document: Document
+    document: PackDocument
     _bytes: bytes
 
     def trials(self) -> list[str]:
@@ -132,7 +132,7 @@ def read(path: Path) -> Pack:
         raise OfframpError(f"{place} is no packed results of this offramp ({FORMAT}); pack them again")
     if not sealed.is_sealed(said):
         raise Damaged(place, "does not match its seal", AGAIN)
-    document = manifest.read(Document, said, place, AGAIN)
+    document = manifest.read(PackDocument, said, place, AGAIN)
     content = {name: sealed.read_bytes(path / name, AGAIN) for name in ("table.parquet", "logits.npz")}
     for name, data in content.items():
         if hashlib.sha256(data).hexdigest() != document.files.get(name):
@@ -142,7 +142,7 @@ def read(path: Path) -> Pack:
     return Pack(path, table, document, content["logits.npz"])
 
 
-def _check(document: Document, place: Path) -> None:
+def _check(document: PackDocument, place: Path) -> None:
     """Raises Damaged where parts of a document do not go together."""
     for key, node in document.nodes.items():
         manifest.read(PhaseReads, node.reads, place, AGAIN)

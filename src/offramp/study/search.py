@@ -83,7 +83,7 @@ def space(text: str, flag: str) -> Space:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchOptions:
     """over: where each setting is looked for, by its key in a study file.  trials: how many proposals,
     those of earlier runs of the same search included.  label: of the one strategy whose settings these
     are; None for all of the study's together.  prune: give up on what is worse than the median.  seed:
@@ -116,7 +116,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Found:
+class Best:
     """The best proposal. tried: how many there are by now, given up ones included."""
 
     settings: Mapping[str, Any]
@@ -146,15 +146,15 @@ def check_keys(over: Mapping[str, Space], per_strategy: bool) -> None:
             )
 
 
-def name_of(study: Study, asked: Asked) -> str:
+def name_of(study: Study, asked: SearchOptions) -> str:
     """By what the store knows a search: it goes on where study, ranges and strategy are the same."""
     over = {key: where.text for key, where in asked.over.items()}
     return digest([record.dumps(study), over, asked.label, asked.prune, asked.seed])[:16]
 
 
 def search(
-    study: Study, variants: Variants, asked: Asked, store: Store, conduct: Conduct
-) -> Generator[Step, None, Found]:
+    study: Study, variants: Variants, asked: SearchOptions, store: Store, conduct: Conduct
+) -> Generator[Step, None, Best]:
     """Try settings until there are as many proposals as were asked for; yields what happens.
 
     study: as it is without them, by which the search is known.  variants: the study with settings.
@@ -193,7 +193,7 @@ def search(
         return _best(tried)
 
 
-def _best(tried: optuna.Study) -> Found:
+def _best(tried: optuna.Study) -> Best:
     import optuna
 
     complete = tried.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
@@ -203,7 +203,7 @@ def _best(tried: optuna.Study) -> Found:
             "and name other ranges with --over"
         )
     best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
-    return Found(best.params, best.value or 0.0, len(_done(tried)))
+    return Best(best.params, best.value or 0.0, len(_done(tried)))
 
 
 @dataclass(frozen=True)
@@ -262,8 +262,8 @@ def with_all(
 def written(
     path: Path,
     overrides: Sequence[str],
-    asked: Mapping[str | None, Asked],
-    found: Mapping[str | None, Found],
+    asked: Mapping[str | None, SearchOptions],
+    found: Mapping[str | None, Best],
 ) -> dict[str, Any]:
     """The study file with what was found, in the types of JSON. asked, found: by the strategy whose
     settings they are; of None for all together."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import geometric_mean, median
 from typing import final
 
-from offramp.engine.probe import Subject, Way, question
+from offramp.engine.probe import Setup, Subject, question
 from offramp.errors import OfframpError
 from offramp.process import GIVEN, SPINS
 from offramp.study.plan.profiles import Gain, NumericsSpec
@@ -63,7 +63,7 @@ class Process:
             start_new_session=True,  # Ctrl-C is for the command, which ends this one
         )
 
-    def ask(self, ways: Sequence[Way], seconds: float) -> None:
+    def ask(self, ways: Sequence[Setup], seconds: float) -> None:
         assert self._process.stdin is not None
         print(question(ways, seconds), file=self._process.stdin, flush=True)
 
@@ -138,29 +138,29 @@ def chosen(device: str, gains: Sequence[Gain]) -> NumericsSpec:
     return NumericsSpec.model_validate({"device": device, "threads": 1 if single else 2})
 
 
-def _on_cpu(cores: int) -> dict[str, tuple[Way, Way]]:
+def _on_cpu(cores: int) -> dict[str, tuple[Setup, Setup]]:
     """Pairs of (slower, faster), as they are expected."""
-    usual = Way(min(2, cores))
-    ways = {"2 threads against 1": (Way(1), usual)} if cores > 1 else {}
+    usual = Setup(min(2, cores))
+    ways = {"2 threads against 1": (Setup(1), usual)} if cores > 1 else {}
     if cores > 2:
-        ways[f"{cores} threads against 2"] = (usual, Way(cores))
+        ways[f"{cores} threads against 2"] = (usual, Setup(cores))
     return {
         **ways,
-        FORMAT: (Way(usual.threads, memory_format="contiguous"), usual),
-        PRECISION: (Way(1), Way(1, "bfloat16")),
+        FORMAT: (Setup(usual.threads, memory_format="contiguous"), usual),
+        PRECISION: (Setup(1), Setup(1, "bfloat16")),
     }
 
 
-def _accelerated() -> dict[str, tuple[Way, Way]]:
-    usual = Way(2)
+def _accelerated() -> dict[str, tuple[Setup, Setup]]:
+    usual = Setup(2)
     return {
-        FORMAT: (Way(2, memory_format="contiguous"), usual),
-        HALF: (usual, Way(2, "bfloat16")),
-        TF32: (usual, Way(2, tf32=True)),
+        FORMAT: (Setup(2, memory_format="contiguous"), usual),
+        HALF: (usual, Setup(2, "bfloat16")),
+        TF32: (usual, Setup(2, tf32=True)),
     }
 
 
-def _ways(subject: Subject, pairs: Mapping[str, tuple[Way, Way]], seconds: float) -> Iterator[Gain]:
+def _ways(subject: Subject, pairs: Mapping[str, tuple[Setup, Setup]], seconds: float) -> Iterator[Gain]:
     ways = list(dict.fromkeys(way for pair in pairs.values() for way in pair))
     with processes(subject, BOUNDED) as (process,):
         process.ask(ways, seconds * len(ways) / 2)
@@ -171,25 +171,25 @@ def _ways(subject: Subject, pairs: Mapping[str, tuple[Way, Way]], seconds: float
 
 def _at_once(subject: Subject, seconds: float) -> Iterator[Gain]:
     with processes(subject, BOUNDED, BOUNDED) as pair:
-        for process, way in ((pair[0], Way(2)), (pair[0], Way(1)), (pair[1], Way(1))):
+        for process, way in ((pair[0], Setup(2)), (pair[0], Setup(1)), (pair[1], Setup(1))):
             process.ask([way], 0.0)  # warm, before two of them meet
             process.answer()
         alone: list[float] = []
         together: list[float] = []
         for _ in range(2):
             for process in pair:
-                process.ask([Way(1)], seconds / 3)
+                process.ask([Setup(1)], seconds / 3)
             together += [time for process in pair for time in process.answer()]
-            pair[0].ask([Way(2)], seconds / 3)
+            pair[0].ask([Setup(2)], seconds / 3)
             alone += pair[0].answer()
     yield _gain(AT_ONCE, subject, median(alone), median(together) / 2)
 
 
 def _spinning(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
     with processes(subject, UNSET, PASSIVE, BOUNDED) as made:
-        quiet = _in_turns(made, Way(threads), seconds / 3)
+        quiet = _in_turns(made, Setup(threads), seconds / 3)
         with _neighbor():
-            beside = _in_turns(made, Way(threads), seconds / 3)
+            beside = _in_turns(made, Setup(threads), seconds / 3)
     yield _gain(SPINNING, subject, quiet[0], quiet[2])
     yield _gain(SLEEPING, subject, quiet[1], quiet[2])
     yield _gain(BESIDE, subject, beside[0], beside[2])
@@ -198,11 +198,11 @@ def _spinning(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
 def _memory(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
     usual = replace(subject, keep=False)
     with processes(usual, BOUNDED) as (one,), processes(subject, BOUNDED) as (other,):
-        given_back, kept = _in_turns([one, other], Way(threads), seconds / 3)
+        given_back, kept = _in_turns([one, other], Setup(threads), seconds / 3)
     yield _gain(MEMORY, subject, given_back, kept)
 
 
-def _in_turns(made: Sequence[Process], way: Way, seconds: float) -> list[float]:
+def _in_turns(made: Sequence[Process], way: Setup, seconds: float) -> list[float]:
     """Median seconds a step in each process; only one works at a time."""
     found: list[list[float]] = [[] for _ in made]
     for _ in range(2):

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offramp.files import replacing
-from offramp.store.live import Phase
+from offramp.store.live import LivePhase
 
 CLOSED = "closed"
 
 
 @dataclass(frozen=True)
-class Ledger:
+class SentLog:
     path: Path
     known: dict[str, int]
 
-    def sent(self, phase: Phase) -> int:
+    def sent(self, phase: LivePhase) -> int:
         """The last epoch of a phase that was sent; 0 for none."""
         return self.known.get(phase.key, 0)
 
@@ -31,11 +31,11 @@ class Ledger:
             new.write_text(json.dumps(self.known), encoding="utf-8")
 
 
-def ledger(path: Path) -> Ledger:
+def ledger(path: Path) -> SentLog:
     """The ledger at `path`; an empty one where there is none that can be read."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = None
     pairs = known.items() if isinstance(known, dict) else ()
-    return Ledger(path, {str(k): v for k, v in pairs if isinstance(v, int)})
+    return SentLog(path, {str(k): v for k, v in pairs if isinstance(v, int)})

@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from offramp.errors import OfframpError
-from offramp.store.live import Course, Phase
+from offramp.store.live import Course, LivePhase
 from offramp.track.send import Steps, settings
 
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
@@ -46,11 +46,11 @@ class Server:
     client: MlflowClient
     experiment: str
 
-    def open(self, course: Course) -> Trial:
+    def open(self, course: Course) -> TrialRun:
         run = self.run({TRIAL: course.trial, NAME: course.trial}, course.began)
         new = {k: v for k, v in settings(course).items() if k not in run.data.params}
         self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
-        return Trial(self, run, course.ended)
+        return TrialRun(self, run, course.ended)
 
     def attach(self, files: Iterable[str], store: str) -> None:
         run = self.run({FILES: store, NAME: f"files of {store}"}).info.run_id
@@ -85,7 +85,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRun:
     server: Server
     run: Run
     ended: float | None
@@ -93,11 +93,11 @@ class Trial:
     def closed(self) -> bool:
         return bool(self.run.info.status == "FINISHED")
 
-    def sent(self, phase: Phase) -> int:
+    def sent(self, phase: LivePhase) -> int:
         run = self.server.find(self._tags(phase))
         return 0 if run is None else int(run.data.tags.get(EPOCH, 0))
 
-    def send(self, phase: Phase, steps: Steps) -> None:
+    def send(self, phase: LivePhase, steps: Steps) -> None:
         # Made with the first numbers: until then a phase that an earlier offramp planned has no name.
         began = phase.ended if phase.began is None else phase.began
         run = self.server.run(self._tags(phase), began).info.run_id
@@ -114,7 +114,7 @@ class Trial:
         self._log(self.run.info.run_id, points, self.ended)
         self.server.end(self.run.info.run_id, self.ended)
 
-    def _tags(self, phase: Phase) -> dict[str, str]:
+    def _tags(self, phase: LivePhase) -> dict[str, str]:
         return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
 
     def _log(self, run: str, points: list[tuple[str, float, int]], when: float | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from offramp.store.live import Course, Phase
+from offramp.store.live import Course, LivePhase
 from offramp.store.manifest import Manifest
 
 Steps = Mapping[int, Mapping[str, float]]
@@ -19,10 +19,10 @@ class Tracked(Protocol):
     def closed(self) -> bool:
         """Whether all of it was sent before."""
 
-    def sent(self, phase: Phase) -> int:
+    def sent(self, phase: LivePhase) -> int:
         """The last epoch of a phase that was sent; 0 for none."""
 
-    def send(self, phase: Phase, steps: Steps) -> None: ...
+    def send(self, phase: LivePhase, steps: Steps) -> None: ...
 
     def close(self, results: Mapping[str, float]) -> None:
         """results: the closing numbers, by name, such as `test/accuracy/exit 1`."""
@@ -82,7 +82,7 @@ def _send(course: Course, tracked: Tracked) -> Sent:
     return Sent(1, 1, points)
 
 
-def steps_of(phase: Phase, places: Sequence[str], after: int = 0) -> Steps:
+def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:
     """The numbers of the epochs behind `after`. places: of the network's exits, in order."""
     numbers = {place: f"exit {number}" for number, place in enumerate(places, start=1)}
     found: dict[int, dict[str, float]] = {}

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import OfframpError
-from offramp.store.live import Course, Phase
-from offramp.track.ledger import CLOSED, Ledger, ledger
+from offramp.store.live import Course, LivePhase
+from offramp.track.ledger import CLOSED, SentLog, ledger
 from offramp.track.send import Steps, settings
 
 
@@ -39,7 +39,7 @@ class Board:
 @dataclass(frozen=True)
 class Events:
     place: Path
-    ledger: Ledger
+    ledger: SentLog
 
     def writer(self) -> SummaryWriter:
         return SummaryWriter(str(self.place))
@@ -47,10 +47,10 @@ class Events:
     def closed(self) -> bool:
         return self.ledger.closed()
 
-    def sent(self, phase: Phase) -> int:
+    def sent(self, phase: LivePhase) -> int:
         return self.ledger.sent(phase)
 
-    def send(self, phase: Phase, steps: Steps) -> None:
+    def send(self, phase: LivePhase, steps: Steps) -> None:
         with self.writer() as writer:
             for epoch, numbers in steps.items():
                 for name, value in numbers.items():

@@ -12,7 +12,7 @@ from offramp.track.send import Tracker
 
 
 @dataclass(frozen=True)
-class Kind:
+class TrackerKind:
     """of: `file:function` beside this file.  needs: the library.  address: what stands behind the colon,
     and an example."""
 
@@ -22,19 +22,21 @@ class Kind:
     example: str
 
 
-TRACKERS: Mapping[str, Kind] = MappingProxyType(
+TRACKERS: Mapping[str, TrackerKind] = MappingProxyType(
     {
-        "tensorboard": Kind(
+        "tensorboard": TrackerKind(
             "tensorboard:tensorboard", "tensorboard", "a folder", "tensorboard:runs/board"
         ),
-        "mlflow": Kind(
+        "mlflow": TrackerKind(
             "mlflow:mlflow",
             "mlflow-skinny",
             "a server or database, and after # an experiment",
             "mlflow:http://localhost:5000#digits",
         ),
-        "wandb": Kind("wandb:wandb", "wandb", "a project, perhaps ENTITY/PROJECT", "wandb:my-project"),
-        "trackio": Kind("wandb:trackio", "trackio", "a project", "trackio:my-project"),
+        "wandb": TrackerKind(
+            "wandb:wandb", "wandb", "a project, perhaps ENTITY/PROJECT", "wandb:my-project"
+        ),
+        "trackio": TrackerKind("wandb:trackio", "trackio", "a project", "trackio:my-project"),
     }
 )
 

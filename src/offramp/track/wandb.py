@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from offramp.hashing import digest
-from offramp.store.live import Course, Phase
-from offramp.track.ledger import CLOSED, Ledger, ledger
+from offramp.store.live import Course, LivePhase
+from offramp.track.ledger import CLOSED, SentLog, ledger
 from offramp.track.send import Steps, settings
 
 LEDGERS = Path("offramp-track")  # what was sent, a file for each trial, where this runs
@@ -55,15 +55,15 @@ class Logged:
     project: Project
     trial: str
     settings: Mapping[str, Any]
-    ledger: Ledger
+    ledger: SentLog
 
     def closed(self) -> bool:
         return self.ledger.closed()
 
-    def sent(self, phase: Phase) -> int:
+    def sent(self, phase: LivePhase) -> int:
         return self.ledger.sent(phase)
 
-    def send(self, phase: Phase, steps: Steps) -> None:
+    def send(self, phase: LivePhase, steps: Steps) -> None:
         lines = (
             {**{f"{phase.title}/{name}": v for name, v in numbers.items()}, "epoch": epoch}
             for epoch, numbers in steps.items()

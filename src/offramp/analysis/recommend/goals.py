@@ -11,7 +11,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES, Measure, Numbers, observations
 from offramp.analysis.stats.pairwise import ALPHA, Images, crossed
 from offramp.analysis.stats.sequential import Looks
-from offramp.analysis.tradeoff import Answers, Floats
+from offramp.analysis.tradeoff import Floats, NetAnswers
 from offramp.paper.guidelines import Goal
 
 LESS = 0.01  # accuracy to give up when no target is named
@@ -29,7 +29,7 @@ class Facts:
     data."""
 
     numbers: Numbers
-    answers: Mapping[Key, Answers]
+    answers: Mapping[Key, NetAnswers]
     heads_only: frozenset[str] = frozenset()
     looks: Mapping[tuple[str, str], Looks] = field(default_factory=dict)
     _known: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
@@ -46,9 +46,9 @@ class Facts:
         found = {self.looks.get((model, data)) for model, _ in candidates}
         return found.pop() if len(found) == 1 else None
 
-    def of(self, data: str, candidates: Collection[Candidate]) -> dict[Candidate, dict[int, Answers]]:
+    def of(self, data: str, candidates: Collection[Candidate]) -> dict[Candidate, dict[int, NetAnswers]]:
         """Answers on a data set, by candidate and seed."""
-        found: dict[Candidate, dict[int, Answers]] = {}
+        found: dict[Candidate, dict[int, NetAnswers]] = {}
         for (model, where, strategy, seed), answers in sorted(self.answers.items()):
             if where == data and (model, strategy) in candidates:
                 found.setdefault((model, strategy), {})[seed] = answers
@@ -80,7 +80,7 @@ class Reach:
     best: tuple[float, float | None, float | None]
 
 
-def reach(seeds: Sequence[Answers], accuracy: float, max_macs: float | None = None) -> Reach | None:
+def reach(seeds: Sequence[NetAnswers], accuracy: float, max_macs: float | None = None) -> Reach | None:
     """What a candidate needs; None where it cannot answer within `max_macs`. seeds: its answers."""
     spent, mean = _mean_curve(seeds, max_macs)
     if not len(spent):
@@ -95,7 +95,7 @@ def reach(seeds: Sequence[Answers], accuracy: float, max_macs: float | None = No
     return Reach(_first(spent, mean, accuracy), *ends, best)
 
 
-def _mean_curve(seeds: Sequence[Answers], max_macs: float | None = None) -> tuple[Floats, Floats]:
+def _mean_curve(seeds: Sequence[NetAnswers], max_macs: float | None = None) -> tuple[Floats, Floats]:
     """MACs that all seeds can spend, and their mean accuracy there; none where `max_macs` are few."""
     low = max(a.cheapest for a in seeds)
     high = max(a.curve[1][0] for a in seeds)
@@ -135,19 +135,19 @@ def _first(spent: Floats, accuracy: Floats, wanted: float) -> float | None:
     return float(spent[at - 1] + (wanted - accuracy[at - 1]) / span * (spent[at] - spent[at - 1]))
 
 
-def _same_images(answers: Collection[Answers]) -> bool:
+def _same_images(answers: Collection[NetAnswers]) -> bool:
     keys = {a.images for a in answers}
     return len(keys) == 1 and "" not in keys
 
 
-def default_target(found: Mapping[Candidate, Mapping[int, Answers]]) -> float | None:
+def default_target(found: Mapping[Candidate, Mapping[int, NetAnswers]]) -> float | None:
     """A point less than the best mean accuracy of any candidate, at whichever compute."""
     best = [float(_mean_curve(list(seeds.values()))[1].max()) for seeds in found.values()]
     return max(best) - LESS if best else None
 
 
 def at_compute(
-    found: Mapping[Candidate, Mapping[int, Answers]], macs: float, names: Mapping[Candidate, str]
+    found: Mapping[Candidate, Mapping[int, NetAnswers]], macs: float, names: Mapping[Candidate, str]
 ) -> tuple[pd.DataFrame, Images | None]:
     """Test accuracy of every candidate that can answer so cheaply, a row a seed (columns VALUES), and
     image by image, by name."""
@@ -328,7 +328,9 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
     return GoalValues(BALANCE, frame[VALUES], out, (f"The mean over: {titles}.", *inference))
 
 
-def _each_seed(found: Mapping[Candidate, Mapping[int, Answers]], target: float | None) -> pd.DataFrame:
+def _each_seed(
+    found: Mapping[Candidate, Mapping[int, NetAnswers]], target: float | None
+) -> pd.DataFrame:
     """The MACs that a target takes, by seed (columns VALUES), of those that have it in every seed."""
     rows: list[tuple[object, ...]] = []
     for (model, strategy), seeds in found.items():

@@ -166,7 +166,7 @@ def build(
 class Goal:
     """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder.  force: replace
     one that is there.  anyway: write what is not to be trusted.  budget: of the training, a time.
-    times: of stages, on the device.  int8: as of `bundle.export.Asked`.  page: for browsers."""
+    times: of stages, on the device.  int8: as of `bundle.export.ExportOptions`.  page: for browsers."""
 
     target: Mapping[str, Any]
     out: Path
@@ -282,10 +282,10 @@ def _train(plan: Plan, store: Store, device: torch.device, log: Log) -> None:
 
 def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
     from offramp.api.build import deployed
-    from offramp.bundle.export import Asked
+    from offramp.bundle.export import ExportOptions
 
     wanted = target(goal.target, plan.net.plain_macs)
-    asked = Asked(force=goal.force, anyway=goal.anyway, doubts=weak, int8=goal.int8)
+    asked = ExportOptions(force=goal.force, anyway=goal.anyway, doubts=weak, int8=goal.int8)
     return told(deployed(plan, store, wanted, goal.out, asked, goal.times), silent)
 
 

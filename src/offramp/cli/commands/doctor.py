@@ -126,10 +126,8 @@ def _ranks(device: torch.device) -> Finding:
     from offramp import device as devices
 
     what = "one training on several devices"
-    nccl = device.type == "cuda"
-    library = "NCCL" if nccl else "gloo"
-    there = dist.is_available() and (dist.is_nccl_available() if nccl else dist.is_gloo_available())
-    if not there:
+    library = devices.collectives(device)
+    if not (dist.is_available() and dist.is_backend_available(library)):
         return Finding(what, f"no, this torch has no {library}", f"install a torch that has {library}")
     if device.type == "cpu":
         return Finding(what, "processes on this CPU, through gloo: to try it, no faster than one")

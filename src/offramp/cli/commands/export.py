@@ -69,7 +69,7 @@ def export(
         --web site
     """
     from offramp.bundle import graphs
-    from offramp.bundle.export import Asked
+    from offramp.bundle.export import ExportOptions
     from offramp.bundle.export import export as bundled
     from offramp.policy.policy import read
 
@@ -81,7 +81,9 @@ def export(
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust, data=check or int8)
     where = None if root is None else str(root)
-    asked = Asked(where, check, measure, force, trust_code, anyway, int8=allowed, every_exit=to_measure)
+    asked = ExportOptions(
+        where, check, measure, force, trust_code, anyway, int8=allowed, every_exit=to_measure
+    )
     rule = None if policy is None else read(policy)
     done = told(bundled(kept, trial, rule, out, asked), quiet or json)
     if page is not None:

@@ -100,7 +100,7 @@ def predict(
         raise OfframpError(f"--out {out} is one of the images; name another file")
     found = _opened(network, policy, options.named(store), device, trust)
     good, damaged = image_files.check(files, found.preprocessing)
-    rows: list[Answer] = []
+    rows: list[FileAnswer] = []
     interrupted = False
     try:
         _answer(found, good, batch, rows, damaged)
@@ -119,7 +119,7 @@ COLUMNS = ("file", "class", "confidence", "exit", "compute_share", "error")
 
 
 @dataclass(frozen=True)
-class Answer:
+class FileAnswer:
     """An answer, as in the file. compute: MACs as a share of the plain backbone's."""
 
     file: Path
@@ -149,7 +149,11 @@ def _opened(
 
 
 def _answer(
-    network: Network, files: Sequence[Path], batch: int, rows: list[Answer], damaged: list[Unreadable]
+    network: Network,
+    files: Sequence[Path],
+    batch: int,
+    rows: list[FileAnswer],
+    damaged: list[Unreadable],
 ) -> None:
     """Fill `rows` and `damaged`, so that what is there stays when the work is cut short."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -173,7 +177,7 @@ def _answer(
                 made = network.answer(pixels)
                 parts = (made.classes, made.confidence, made.exits, made.compute)
                 told = zip(read, *(part.tolist() for part in parts), strict=True)
-                rows += [Answer(file, network.classes[label], *rest) for file, label, *rest in told]
+                rows += [FileAnswer(file, network.classes[label], *rest) for file, label, *rest in told]
             progress.advance(task, len(asked))
 
 
@@ -220,7 +224,7 @@ def _stream(network: Network, target: float | None, as_json: bool) -> None:
             seconds = time.perf_counter() - began
             hold = None if hold is None else hold.after(seconds)
             label, exit = network.classes[int(made.classes[0])], int(made.exits[0])
-            row = Answer(file, label, float(made.confidence[0]), exit, float(made.compute[0]))
+            row = FileAnswer(file, label, float(made.confidence[0]), exit, float(made.compute[0]))
             count += 1
             lately.append((exit, seconds))
             _say(writer, as_json, file, row, seconds, "")
@@ -240,7 +244,7 @@ def _stream(network: Network, target: float | None, as_json: bool) -> None:
 
 
 def _say(
-    writer: Any, as_json: bool, file: Path, row: Answer | None, seconds: float | None, error: str
+    writer: Any, as_json: bool, file: Path, row: FileAnswer | None, seconds: float | None, error: str
 ) -> None:
     """A line at once. row: None where there is no answer."""
     from offramp.escape import cell
@@ -259,7 +263,7 @@ def _say(
     sys.stdout.flush()
 
 
-def _rest(row: Answer) -> dict[str, Any]:
+def _rest(row: FileAnswer) -> dict[str, Any]:
     return {"confidence": row.confidence, "exit": row.exit, "compute_share": row.compute}
 
 
@@ -279,7 +283,7 @@ def _lately(
     )
 
 
-def _write(out: Path, rows: Sequence[Answer], damaged: Sequence[Unreadable]) -> None:
+def _write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable]) -> None:
     from offramp.escape import cell
     from offramp.files import replacing, writing
 
@@ -294,7 +298,7 @@ def _write(out: Path, rows: Sequence[Answer], damaged: Sequence[Unreadable]) -> 
 
 
 def _report(
-    network: Network, rows: Sequence[Answer], damaged: Sequence[Unreadable], out: Path, as_json: bool
+    network: Network, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable], out: Path, as_json: bool
 ) -> None:
     for one in damaged:
         typer.echo(f"Skipped {one.file}: no image that can be answered ({one.reason}).", err=True)

@@ -21,7 +21,7 @@ from offramp.errors import OfframpError
 from offramp.files import replacing, writing
 
 if TYPE_CHECKING:
-    from offramp.study.search import Asked, Found, Variants
+    from offramp.study.search import Best, SearchOptions, Variants
     from offramp.study.spec.models import Study
 
 
@@ -81,7 +81,7 @@ def search(
     """
     from offramp import device as devices
     from offramp.store.store import Store
-    from offramp.study.search import Asked, Variants, check_installed, check_keys, written
+    from offramp.study.search import SearchOptions, Variants, check_installed, check_keys, written
     from offramp.study.spec.file import members
 
     if not over:
@@ -99,8 +99,8 @@ def search(
     whole, kept = asked[0].study, Store(store)
     work = conduct(devices.chosen(device), 1)
     labels = [s.label for s in whole.strategies] if per is not None else [None]
-    wishes = {label: Asked(where, trials, label, not no_prune, seed) for label in labels}
-    found: dict[str | None, Found] = {}
+    wishes = {label: SearchOptions(where, trials, label, not no_prune, seed) for label in labels}
+    found: dict[str | None, Best] = {}
     with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
         named = code_named([whole], not no_user_code)
         if named is not None:
@@ -135,7 +135,9 @@ def ranges(over: list[str]) -> dict[str, Any]:
     return found
 
 
-def _searched(study: Study, variants: Variants, asked: Asked, store: Any, work: Any, log: Log) -> Found:
+def _searched(
+    study: Study, variants: Variants, asked: SearchOptions, store: Any, work: Any, log: Log
+) -> Best:
     """Search, and say how it goes."""
     from offramp.process import terminable
     from offramp.study.run import events
@@ -170,7 +172,7 @@ def _searched(study: Study, variants: Variants, asked: Asked, store: Any, work: 
                     case events.Note(text):
                         log.say(text, must=True)
     except StopIteration as end:
-        found: Found = end.value
+        found: Best = end.value
         return found
     except KeyboardInterrupt as error:
         say_interrupted(error, log)
@@ -183,7 +185,7 @@ def _words(chosen: Any) -> str:
     return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
 
 
-def _as_json(found: Found) -> dict[str, Any]:
+def _as_json(found: Best) -> dict[str, Any]:
     return {"settings": dict(found.settings), "validation": found.value, "tried": found.tried}
 
 

@@ -54,9 +54,9 @@ def serve(
         raise OfframpError(f"serve needs {said}; install with: pip install 'offramp[serve]'")
     import uvicorn
 
-    from offramp.serve.app import Limits, make_app
+    from offramp.serve.app import ServeLimits, make_app
 
-    limits = Limits(
+    limits = ServeLimits(
         batch=max_batch,
         wait=units.parse(max_wait, units.TIME, "--max-wait"),
         queue=queue,

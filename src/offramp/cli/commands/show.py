@@ -11,7 +11,7 @@ from offramp.cli import completing, render
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, argument
 from offramp.cli.render import emit
 from offramp.cli.store import archived
-from offramp.cli.trials import Column, Wanted, chosen, show_trials
+from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
 from offramp.errors import OfframpError
 from offramp.terminal import table
 from offramp.units import duration, macs
@@ -50,7 +50,7 @@ def show(
         from offramp.store.live import Reader
 
         courses = [c for c in Reader(archive).courses() if c.trial in matches]
-        show_trials(chosen(courses, Wanted(), Column.trial))
+        show_trials(chosen(courses, TrialFilter(), SortBy.trial))
         raise OfframpError(f"{several(trial, matches)}; give more of one of these")
     show_trial(archive, archive.find_trial(trial), json)
 

@@ -11,7 +11,7 @@ import typer
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
 from offramp.cli.render import emit, say
 from offramp.cli.store import archived
-from offramp.cli.trials import Column, Wanted, chosen, show_trials
+from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
 from offramp.units import counted, size
@@ -37,8 +37,8 @@ def status(
         typer.Option("--failed", help="With --trials, only those with a phase that failed, and why."),
     ] = False,
     sort: Annotated[
-        Column, typer.Option(help="With --trials, their order. accuracy: of the final exit on test.")
-    ] = Column.trial,
+        SortBy, typer.Option(help="With --trials, their order. accuracy: of the final exit on test.")
+    ] = SortBy.trial,
     json: JsonOption = False,
 ) -> None:
     """Show what a store holds.
@@ -57,10 +57,10 @@ def status(
     if trials:
         from offramp.store.live import Reader
 
-        wanted = Wanted(strategy, seed, unfinished, failed)
+        wanted = TrialFilter(strategy, seed, unfinished, failed)
         _list(list(Reader(archive).courses()), wanted, sort, json)
         return
-    if strategy is not None or seed is not None or unfinished or failed or sort is not Column.trial:
+    if strategy is not None or seed is not None or unfinished or failed or sort is not SortBy.trial:
         raise OfframpError("this is of the list of trials; add --trials")
     manifests = [archive.read_trial(trial) for trial in archive.trials()]
     counts = Counter((m.strategy, m.network.backbone, m.data.label) for m in manifests)
@@ -88,7 +88,7 @@ def status(
         typer.echo(f"Warning: mixed here, so bits may differ: {'; '.join(mixed)}.")
 
 
-def _list(courses: Sequence[Course], wanted: Wanted, sort: Column, as_json: bool) -> None:
+def _list(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy, as_json: bool) -> None:
     """Trials, a line each."""
     rows = chosen(courses, wanted, sort)
     if as_json:

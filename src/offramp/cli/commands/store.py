@@ -82,7 +82,7 @@ def copy(
       offramp store copy s3://bucket/runs runs
     """
     from offramp.store.archive import Archive
-    from offramp.store.copying import Part
+    from offramp.store.copying import FolderPart
     from offramp.store.copying import copy as copied
     from offramp.store.store import Store
 
@@ -90,9 +90,9 @@ def copy(
     made, there, written = 0, 0, 0
     damaged: list[str] = []
     with moving(f"reading {source}") as status, closing(copied(Archive(source), Store(target))) as steps:
-        part, done = Part("", ()), 0
+        part, done = FolderPart("", ()), 0
         for step in steps:
-            if isinstance(step, Part):
+            if isinstance(step, FolderPart):
                 part, done = step, 0
             else:
                 done, written = done + 1, written + step.bytes

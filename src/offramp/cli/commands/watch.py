@@ -20,7 +20,7 @@ from offramp.units import counted
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from offramp.store.live import Course, Phase
+    from offramp.store.live import Course, LivePhase
 
 LATEST = 8  # finished trials that are shown
 
@@ -109,12 +109,12 @@ def shown(title: str, courses: Sequence[Course]) -> Group:
     return Group(*parts)  # type: ignore[arg-type]  # text, strings and tables
 
 
-def _as_json(phase: Phase) -> dict[str, Any]:
+def _as_json(phase: LivePhase) -> dict[str, Any]:
     far = {"epoch": phase.epoch, "epochs": phase.epochs, "validation": dict(phase.validation)}
     return {"node": phase.key, "phase": phase.name, **far, "holder": phase.holder}
 
 
-def _working(phase: Phase, courses: Sequence[Course]) -> tuple[str, str, str]:
+def _working(phase: LivePhase, courses: Sequence[Course]) -> tuple[str, str, str]:
     users = [c.trial for c in courses if any(p.key == phase.key for p in c.phases)]
     more = f", of {len(users) - 1} more" if len(users) > 1 else ""
     holder = (phase.holder or "nobody, saved").removeprefix("process ").replace("at it for ", "")

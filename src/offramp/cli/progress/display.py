@@ -71,7 +71,7 @@ class Progress:
                 self._begin(keys, epoch, where)
             case events.Epoch(report):
                 self._epoch(report)
-            case events.Left(keys):
+            case events.GroupLeft(keys):
                 self._at = {key: at for key, at in self._at.items() if key not in keys}
                 self._untold = dict.fromkeys(k for k in self._untold if k not in keys)
             case events.Room(groups, machines):

@@ -55,7 +55,7 @@ class State:
                 self._share[report.key] = report.epoch / self.epochs(report.key)
                 self._pace[0] += self.plan.macs(report.key) / self.epochs(report.key)
                 self._pace[1] += report.seconds
-            case events.Left(keys):
+            case events.GroupLeft(keys):
                 self.at_work -= set(keys)
             case events.Room(groups):
                 self._room = groups

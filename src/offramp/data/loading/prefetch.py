@@ -81,7 +81,7 @@ class Prefetch:
         users = any(isinstance(split.source, Own) for split in splits.values())
         self._workers = 0 if users and START is None else workers
         self._slots: Slots | None = None
-        self._asked = _Asked()
+        self._asked = _ToMake()
         self._loader: DataLoader[Any] | None = None
         self._killed = 0
 
@@ -194,7 +194,7 @@ class _Filled:
     dtype: str
 
 
-class _Asked:
+class _ToMake:
     """What is to be made next; the loader goes through it once a pass."""
 
     def __init__(self) -> None:

@@ -91,7 +91,7 @@ def _tabled(
     root: Path, table: Path, classes: tuple[str, ...], finder: re.Pattern[str] | None
 ) -> RawSplit:
     place = table.parent.relative_to(root).parts[0]
-    found, _ = lines(table, table_file.Images(root, place))
+    found, _ = lines(table, table_file.ImageFiles(root, place))
     if odd := sorted(set(found["class"]) - set(classes)):
         raise OfframpError(f"{table} has the class '{odd[0]}', which train has not; correct it")
     number = {name: i for i, name in enumerate(classes)}

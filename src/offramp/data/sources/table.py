@@ -53,7 +53,7 @@ def table(
     """
     path = _path(root, file)
     home = root if root is not None and file is not None else path.parent
-    there = table_file.Images(home, images)
+    there = table_file.ImageFiles(home, images)
     asked = {"image": image, "label": label, "split": split, "group": group}
     found, remarks = lines(path, there, partial, **asked)
     parts, names = _parts(home, path, found)
@@ -76,7 +76,7 @@ def table(
 
 def lines(
     path: Path,
-    images: table_file.Images,
+    images: table_file.ImageFiles,
     partial: bool = False,
     **asked: str | Sequence[str] | None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -173,7 +173,7 @@ def _single(held: pd.DataFrame) -> list[str]:
     return [str(name) for name in held.columns[~held.columns.duplicated(keep=False)]]
 
 
-def _by_content(held: pd.DataFrame, path: Path, images: table_file.Images) -> Columns:
+def _by_content(held: pd.DataFrame, path: Path, images: table_file.ImageFiles) -> Columns:
     """The column whose first cells name images."""
     found = [name for name in _single(held) if len(held) and all(map(images.of, held[name].head(20)))]
     full = [name for name in found if held[name].map(table_file.has_ending).all()]

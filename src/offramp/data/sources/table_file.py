@@ -29,7 +29,7 @@ SEPARATORS = "\t,; "  # the first of them that a file's first line holds
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class ImageFiles:
     """The image files below a folder, found by their path, the end of one, or without the ending.
 
     below: only those in this folder of `root`. Raises OfframpError where there is none.
@@ -97,7 +97,7 @@ class Images:
         return found
 
 
-def read(path: Path, images: Images | None = None) -> pd.DataFrame:
+def read(path: Path, images: ImageFiles | None = None) -> pd.DataFrame:
     """A table, all of it text, empty where nothing is written; columns that hold no text, numbers or
     truth values are left out. images: where its first line names one of them, it has no names of
     columns, which are then `column 1`, `column 2`, ….
@@ -127,7 +127,7 @@ def read(path: Path, images: Images | None = None) -> pd.DataFrame:
     return table.iloc[1:].reset_index(drop=True)
 
 
-def _is_image(cell: str, images: Images) -> bool:
+def _is_image(cell: str, images: ImageFiles) -> bool:
     return has_ending(cell) and images.of(cell) is not None
 
 
@@ -165,7 +165,7 @@ def _text(value: object) -> str:
 
 def tables(root: Path) -> Iterator[Path]:
     """The tables in a folder or directly below it that name images of it."""
-    images = Images(root)
+    images = ImageFiles(root)
     for path in sorted((*root.iterdir(), *(p for place in tree.folders(root) for p in place.iterdir()))):
         if path.suffix.lower() in SUFFIXES and path.is_file():
             try:

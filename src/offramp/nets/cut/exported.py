@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.nets.cut.trace import Traced, traced
-from offramp.nets.cut.way import Plain, Way
+from offramp.nets.cut.way import Called, Way
 
 _ROOT = "module."
 
@@ -27,7 +27,7 @@ def export(module: nn.Module, way: Way, images: Tensor) -> Traced:
     batch = torch.export.Dim("batch")
     with quiet():
         program = torch.export.export(
-            Plain(module, way), (images,), dynamic_shapes=({0: batch},), strict=False
+            Called(module, way), (images,), dynamic_shapes=({0: batch},), strict=False
         ).module()
     assert isinstance(program, fx.GraphModule)
     graph, scopes, constants = fx.Graph(), dict[fx.Node, str](), dict[str, Tensor]()

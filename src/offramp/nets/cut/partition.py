@@ -20,9 +20,9 @@ from offramp.device import seeded
 from offramp.errors import OfframpError, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
-from offramp.nets.cut.places import Place, Side, Site, Survey, hold, survey, under
+from offramp.nets.cut.places import Side, Site, Survey, Tap, hold, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
-from offramp.nets.cut.way import STRAIGHT, Plain, Way, way_of
+from offramp.nets.cut.way import STRAIGHT, Called, Way, way_of
 from offramp.nets.identity import settings
 from offramp.nets.macs import count_macs
 
@@ -155,7 +155,7 @@ class Trunk:
     @property
     def plain(self) -> nn.Module:
         """The module as a whole, images `[B, C, H, W]` → logits `[B, classes]`, without a cut."""
-        return self.module if self.way == STRAIGHT else Plain(self.module, self.way)
+        return self.module if self.way == STRAIGHT else Called(self.module, self.way)
 
     @cached_property
     def _live(self) -> tuple[Segment, ...]:
@@ -261,7 +261,7 @@ def cut_by_names(
 
 def chain_places(
     module: nn.Module, names: Sequence[Sequence[str]], input_shape: tuple[int, ...]
-) -> tuple[Place, ...]:
+) -> tuple[Tap, ...]:
     """The ends of the submodules that `cut_by_names` lists, but for those of the classifier and the last
     before it: the places where it could be cut."""
     *row, last = [name for names in names[:-1] for name in names]
@@ -275,7 +275,7 @@ def chain_places(
         rows.append((macs, params, tuple(values[0].shape[1:])))
     ends = zip(trunk.places, rows, strict=False)
     return tuple(
-        Place(name, (), shape, cost, cost / macs if macs else 0.0, count, len(shape) == 1)
+        Tap(name, (), shape, cost, cost / macs if macs else 0.0, count, len(shape) == 1)
         for name, (cost, count, shape) in ends
     )
 

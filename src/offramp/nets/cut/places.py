@@ -25,7 +25,7 @@ _SEED = 0  # of the images and the noise that a network is observed on; nothing 
 
 
 @dataclass(frozen=True)
-class Place:
+class Tap:
     """A tensor that an exit can read, with nothing else crossing from what runs before it.
 
     name: its canonical name, the shortest path of a submodule that outputs it, else the path of the
@@ -221,7 +221,7 @@ class Survey:
         last = sites[-1].eval
         return next(s for s in sites if s.eval is last)
 
-    def places(self, final: str | None = None) -> tuple[Place, ...]:
+    def places(self, final: str | None = None) -> tuple[Tap, ...]:
         """Every place before the one that feeds the classifier, in the order of execution."""
         end = self.final(final)
         total = sum(f.macs for f in self.eval.facts.values())
@@ -237,7 +237,7 @@ class Survey:
             params = sum(self.parameters[p] for p in used)
             share = macs / total if total else 0.0
             pooled = pooled or len(shape) == 1 or (max(shape[1:]) == 1 and _pools(self.eval, site.eval))
-            places.append(Place(site.name, site.aliases, shape, macs, share, params, pooled))
+            places.append(Tap(site.name, site.aliases, shape, macs, share, params, pooled))
         return tuple(places)
 
     def _before_classifier(self) -> fx.Node:
@@ -324,9 +324,7 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
     )
 
 
-def places(
-    module: nn.Module, input_shape: tuple[int, ...], final: str | None = None
-) -> tuple[Place, ...]:
+def places(module: nn.Module, input_shape: tuple[int, ...], final: str | None = None) -> tuple[Tap, ...]:
     """Every place that an early exit of `module` can go, in the order of execution.
 
     input_shape: of one image, `[C, H, W]`. final: the place that feeds the classifier, where it is

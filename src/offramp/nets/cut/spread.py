@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from offramp import units
 from offramp.errors import OfframpError
-from offramp.nets.cut.places import Place
+from offramp.nets.cut.places import Tap
 from offramp.parts import Chain, Taps
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def share(name: object) -> float | None:
     return percent / 100 if percent is not None and percent < 100 else None
 
 
-def chosen(places: Sequence[Place], taps: Sequence[str] | int | None) -> Reasons:
+def chosen(places: Sequence[Tap], taps: Sequence[str] | int | None) -> Reasons:
     """The places that are asked for: by name or share, by number, or as many as make sense (None).
 
     Raises OfframpError where there are not enough.
@@ -59,7 +59,7 @@ def chosen(places: Sequence[Place], taps: Sequence[str] | int | None) -> Reasons
     return found
 
 
-def sensible(places: Sequence[Place]) -> Reasons:
+def sensible(places: Sequence[Tap]) -> Reasons:
     """At most EXITS places, fewer where they would be too near to each other or far from their share.
 
     Raises OfframpError where there is none at all.
@@ -70,7 +70,7 @@ def sensible(places: Sequence[Place]) -> Reasons:
     return spread(places, 1)
 
 
-def spread(places: Sequence[Place], exits: int) -> Reasons:
+def spread(places: Sequence[Tap], exits: int) -> Reasons:
     """`exits` of the `places`, near 1/(exits + 1), 2/(exits + 1), … of the MACs.
 
     Looks among modules near the root first (whole stages and blocks rather than what is inside
@@ -95,13 +95,13 @@ def spread(places: Sequence[Place], exits: int) -> Reasons:
     )
 
 
-def _useful(places: Sequence[Place]) -> list[Place]:
+def _useful(places: Sequence[Tap]) -> list[Tap]:
     """Places from which leaving spares something, with a map to read where the network has any."""
     early = [place for place in places if 0 < place.share <= LATEST]
     return [place for place in early if not place.pooled] or early
 
 
-def _spread(places: Sequence[Place], exits: int, apart: float, strict: bool = False) -> Reasons | None:
+def _spread(places: Sequence[Tap], exits: int, apart: float, strict: bool = False) -> Reasons | None:
     """`spread` at a least distance of `apart` steps; strict: and none FAR from its target."""
     step = 1 / (exits + 1)
     targets = [k * step for k in range(1, exits + 1)]
@@ -118,15 +118,15 @@ def _spread(places: Sequence[Place], exits: int, apart: float, strict: bool = Fa
     return best[1] if best else None if exits else {}
 
 
-def _why(level: Sequence[Place], place: Place, target: float) -> str:
+def _why(level: Sequence[Tap], place: Tap, target: float) -> str:
     nearer = min(abs(p.share - target) for p in level) < abs(place.share - target)
     aim = f"{100 * target:.0f}% of the MACs"
     return f"near {aim}, apart from the other exits" if nearer else f"nearest to {aim}"
 
 
-def _nearest(places: Sequence[Place], target: float, name: str) -> Place:
+def _nearest(places: Sequence[Tap], target: float, name: str) -> Tap:
     """The place nearest to a share, among those nearest to the root that are CLOSE to it."""
-    best: Place | None = None
+    best: Tap | None = None
     for level in _levels(places):
         near = min(level, key=lambda place: abs(place.share - target))
         if best is None or abs(near.share - target) < abs(best.share - target):
@@ -138,17 +138,17 @@ def _nearest(places: Sequence[Place], target: float, name: str) -> Place:
     return best
 
 
-def _levels(places: Sequence[Place]) -> Iterator[list[Place]]:
+def _levels(places: Sequence[Tap]) -> Iterator[list[Tap]]:
     """The places down to each depth of the tree of modules."""
     for depth in sorted({place.name.count(".") for place in places}):
         yield _last_of_equal([place for place in places if place.name.count(".") <= depth])
 
 
-def _last_of_equal(places: Sequence[Place]) -> list[Place]:
+def _last_of_equal(places: Sequence[Tap]) -> list[Tap]:
     return list({place.macs: place for place in places}.values())
 
 
-def _fit(places: Sequence[Place], targets: Sequence[float], apart: float) -> list[Place]:
+def _fit(places: Sequence[Tap], targets: Sequence[float], apart: float) -> list[Tap]:
     """A place for each target, in order, `apart` from each other in share and as near to their targets
     as can be, all told; none at all where there are too few."""
     ways: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}

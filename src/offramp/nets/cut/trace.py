@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from offramp.device import random_state
 from offramp.errors import OfframpError
-from offramp.nets.cut.way import Plain, Way
+from offramp.nets.cut.way import Called, Way
 from offramp.nets.macs import count_macs
 
 _ROOT = "module"
@@ -56,7 +56,7 @@ def trace(module: nn.Module, way: Way, images: Tensor | None = None) -> Traced: 
 
     Raises Untraceable when the module does what cannot be traced, naming the submodule that does.
     """
-    root = Plain(module, way)
+    root = Called(module, way)
     tracer = _PathTracer()
     buffers = {name: (b, b._version) for name, b in module.named_buffers()}
     before = torch.get_rng_state()

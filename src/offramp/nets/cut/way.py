@@ -36,7 +36,7 @@ class Way:
 
 
 @final
-class Plain(nn.Module):
+class Called(nn.Module):
     """A module that is called by its own way: images `[B, C, H, W]` → logits `[B, classes]`."""
 
     def __init__(self, module: nn.Module, way: Way) -> None:

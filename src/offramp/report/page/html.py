@@ -66,7 +66,7 @@ SHORT = 160  # characters of a caption that are always shown
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A heading and what stands below it."""
 
     key: str
@@ -119,14 +119,14 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
     return text
 
 
-def _first(contents: Contents) -> Section:
+def _first(contents: Contents) -> PageSection:
     """What a reader sees before any heading."""
     tables = [(t, layout(t)) for t in contents.tables if t.name in contents.first]
     figures = [f for f in contents.figures if f.name in contents.first]
-    return Section("first", "", "", "", figures, tables)
+    return PageSection("first", "", "", "", figures, tables)
 
 
-def _sections(contents: Contents) -> list[Section]:
+def _sections(contents: Contents) -> list[PageSection]:
     """The headings that have something below them, in the reader's order."""
     found = []
     for key in (*(question for question in get_args(Question) if question != "how"), "claims"):
@@ -138,7 +138,7 @@ def _sections(contents: Contents) -> list[Section]:
         if figures or tables:
             short, heading, about = HEADINGS[key]
             shown = [(table, layout(table)) for table in tables]
-            found.append(Section(key, short, heading, about, figures, shown))
+            found.append(PageSection(key, short, heading, about, figures, shown))
     return found
 
 

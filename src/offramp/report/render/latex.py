@@ -37,7 +37,7 @@ BEGUN = re.compile(r"\A[\[*]")  # after a line break LaTeX would read it as an a
 
 
 @dataclass(frozen=True)
-class Plan:
+class Typesetting:
     """How a table is set. kinds: of its columns, as `tabular` wants them.  widths: characters in a line
     of each column.  wide: whether it takes both columns of a page that has two."""
 
@@ -73,7 +73,7 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plan(found: Layout) -> Plan:
+def _plan(found: Layout) -> Typesetting:
     columns = range(len(found.titles))
     widths = [max(len(found.titles[i]), *(len(r[i].text) for r in found.rows), 0) for i in columns]
     broken = [widths[i] > WORDY and not found.numeric[i] for i in columns]
@@ -92,10 +92,10 @@ def _plan(found: Layout) -> Plan:
             continue
         shown.append(max(least, room * math.sqrt(width) / roots))
         kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{shown[i] / LINE:.3f}\\linewidth}}")
-    return Plan("".join(kinds), tuple(shown), wide or whole > room)
+    return Typesetting("".join(kinds), tuple(shown), wide or whole > room)
 
 
-def _lines(row: Sequence[Cell], plan: Plan) -> int:
+def _lines(row: Sequence[Cell], plan: Typesetting) -> int:
     """That a row takes. A broken line is seldom full."""
     cells = zip(row, plan.widths, strict=True)
     return max(
@@ -124,7 +124,7 @@ def _float(head: str, body: Sequence[str], wide: bool) -> list[str]:
     return [f"\\begin{{{kind}}}[{place}]", r"\centering\small", head, *body, f"\\end{{{kind}}}"]
 
 
-def _tabular(found: Layout, plan: Plan, rows: Sequence[Sequence[Cell]]) -> list[str]:
+def _tabular(found: Layout, plan: Typesetting, rows: Sequence[Sequence[Cell]]) -> list[str]:
     titles = " & ".join(_begun(escape(title)) for title in found.titles)
     return [
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",

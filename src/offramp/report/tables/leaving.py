@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from offramp.analysis.tradeoff import Answers
+from offramp.analysis.tradeoff import NetAnswers
 from offramp.policy.quality import Bound, oracle
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
@@ -62,7 +62,7 @@ def leaving(runs: Runs) -> list[Table]:
     return [Table(runs.name("leaving"), "compute", title, CAPTION, frame, columns, about=runs.about)]
 
 
-def regret(answers: Answers) -> tuple[Bound, float]:
+def regret(answers: NetAnswers) -> tuple[Bound, float]:
     """The best choice of exits, which no score knows; and how much less accurate thresholds are that
     spend as much."""
     best = oracle(answers.right, answers.macs)

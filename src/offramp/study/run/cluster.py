@@ -20,6 +20,7 @@ from typing import Any
 
 from offramp.errors import OfframpError, in_line
 from offramp.meters import usable_cores
+from offramp.study.run.events import Room
 from offramp.units import counted, size
 
 LEAST = (2, 52)  # before it, any page in a browser could run code in a cluster (CVE-2025-62593)
@@ -41,14 +42,6 @@ class Needs:
     def __str__(self) -> str:
         gpus = f", {self.gpus:g} of a GPU" if self.gpus else ""
         return f"{counted(self.cpus, 'core')}, {size(self.memory)} of memory{gpus}"
-
-
-@dataclass(frozen=True)
-class Room:
-    """How many tasks a cluster has room for at once, and on how many machines."""
-
-    tasks: int
-    machines: int
 
 
 @dataclass(frozen=True)

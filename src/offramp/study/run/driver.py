@@ -22,7 +22,7 @@ from offramp.study.plan.plan import Plan, Trial
 from offramp.study.plan.schedule import Passes, Schedule
 from offramp.study.plan.workers import need
 from offramp.study.run import events, task, trials
-from offramp.study.run.cluster import Cluster, Heard, Needs, Room
+from offramp.study.run.cluster import Cluster, Heard, Needs
 from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.spec import record
 from offramp.units import counted
@@ -55,7 +55,7 @@ class Now:
     """What changes while it runs. room: of the cluster.  passes: how phases share them.  fresh: whether
     there may be something to submit.  served: whether any machine has trained an epoch."""
 
-    room: Room = field(default_factory=lambda: Room(-1, -1))  # not known yet
+    room: events.Room = field(default_factory=lambda: events.Room(-1, -1))  # not known yet
     passes: Passes = "shared"
     fresh: bool = True
     served: bool = False
@@ -71,7 +71,7 @@ class Driver:
     ledger: Ledger
     cluster: Cluster
     needs: Needs
-    order: task.Order
+    order: task.TaskOrder
     open_trials: dict[str, Trial]
     running: dict[Any, Given] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
@@ -111,11 +111,11 @@ class Driver:
         room = self.cluster.room(self.needs)
         if room != self.now.room:
             self.now.room = room
-            yield events.Room(room.tasks, room.machines)
-            if room.tasks:
-                passes = schedule.best(room.tasks)
+            yield room
+            if room.groups:
+                passes = schedule.best(room.groups)
                 if passes != self.now.passes:
-                    yield events.Note(f"With room for {room.tasks} at once, {SAID[passes]}.")
+                    yield events.Note(f"With room for {room.groups} at once, {SAID[passes]}.")
                 self.now.passes = passes
             elif self.cluster.own:  # no other one will come
                 raise OfframpError(
@@ -175,7 +175,7 @@ class Driver:
         busy = {name for given in self.running.values() for name in given.names} | self.rests.keys()
         done = self.ledger.done
         ready = [n for n in self.ledger.open() if n.key not in busy and done.issuperset(n.needs)]
-        room = self.now.room.tasks - len(self.running)
+        room = self.now.room.groups - len(self.running)
         for group in schedule.groups(ready, room, self.now.passes) if ready else ():
             self._start(Given(nodes=group))
         of_seed: dict[int, list[str]] = {}  # they have logits in common
@@ -207,7 +207,7 @@ class Driver:
         if heard.ended:
             del self.running[heard.task]
             self.now.fresh = True
-            yield events.Left(tuple(node.key for node in given.nodes))
+            yield events.GroupLeft(tuple(node.key for node in given.nodes))
             if heard.lost is not None:
                 yield from self._again(given, f"{self._words(given)}: {heard.lost}")
 
@@ -286,9 +286,9 @@ def run_on_cluster(
             yield from happened
 
 
-def order_of(plan: Plan, store: Store, checkpoint_seconds: float) -> task.Order:
+def order_of(plan: Plan, store: Store, checkpoint_seconds: float) -> task.TaskOrder:
     """What all orders of a plan have in common."""
-    return task.Order(
+    return task.TaskOrder(
         study=record.dumps(plan.study),
         numerics=asdict(plan.numerics),
         store=str(root.absolute() if isinstance(root := store.root, Path) else root),

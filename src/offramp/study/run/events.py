@@ -83,7 +83,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Left:
+class GroupLeft:
     """A group of nodes is no longer at work, finished or not."""
 
     keys: tuple[str, ...]
@@ -97,7 +97,9 @@ class Broken:
     again: bool
 
 
-Event = Reused | Began | Epoch | Finished | Failed | Waiting | Note | TrialDone | Room | Left | Broken
+Event = (
+    Reused | Began | Epoch | Finished | Failed | Waiting | Note | TrialDone | Room | GroupLeft | Broken
+)
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
 BY_EXIT = ("accuracy", "validation_accuracy")  # mappings whose keys JSON turns into text
 

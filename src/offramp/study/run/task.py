@@ -41,7 +41,7 @@ Files = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Order:
+class TaskOrder:
     """study: of `spec.record`.  numerics: what its profile says.  store: where it is, from everywhere.
     device: `cpu` or `cuda`.  keys: nodes to train in one pass, whose parents are in the store.  trials:
     ids of those to write.  folder: where the command was started.  code: files of the user's own, by the
@@ -72,14 +72,14 @@ MISTAKES = (
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
 
 
-def loads(line: str) -> Order:
+def loads(line: str) -> TaskOrder:
     said = json.loads(line)
     code = {name: (sha256, files) for name, (sha256, files) in said["code"].items()}
     lists = {name: tuple(said[name]) for name in ("keys", "trials")}
-    return Order(**{**said, **lists, "code": code})
+    return TaskOrder(**{**said, **lists, "code": code})
 
 
-def given(order: Order, keys: tuple[str, ...], trials: tuple[str, ...]) -> Order:
+def given(order: TaskOrder, keys: tuple[str, ...], trials: tuple[str, ...]) -> TaskOrder:
     return replace(order, keys=keys, trials=trials)
 
 
@@ -122,7 +122,7 @@ def carry_out(line: str) -> Iterator[str]:
         yield from _failed(order, told, error, here)
 
 
-def _failed(order: Order, told: Collection[str], error: Exception, here: str) -> Iterator[str]:
+def _failed(order: TaskOrder, told: Collection[str], error: Exception, here: str) -> Iterator[str]:
     """What the user's code raised: the same would happen anywhere."""
     reason = f"{type(error).__name__}: {in_line(error, 2000)} (on {here})"
     for key in order.keys:
@@ -146,7 +146,7 @@ def _said_from(event: events.Event, here: str) -> events.Event:
     return event
 
 
-def _events(order: Order) -> Generator[events.Event, None, None]:
+def _events(order: TaskOrder) -> Generator[events.Event, None, None]:
     store = Store(order.store)
     if _is_away(order.store):  # it was there when this was ordered: nothing is begun in its place
         raise Unwritable(f"there is no store at {order.store} now")
