@@ -136,7 +136,7 @@ def staff(plan: Plan, how: How) -> Workers:
 
         room = how.cluster.room(needs_of(plan))
         here = ", started here" if how.cluster.own else ""
-        return Workers(room.tasks, f"on Ray{here}: {counted(room.machines, 'machine')} by now")
+        return Workers(room.groups, f"on Ray{here}: {counted(room.machines, 'machine')} by now")
     if how.workers is not None:
         return asked(plan, how.workers)
     return suited(plan, Store(how.root), how.device)
