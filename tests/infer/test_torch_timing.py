@@ -14,7 +14,7 @@ from longer import long
 from offramp.errors import OfframpError
 from offramp.infer import torch_timing
 from offramp.infer.predictor import Prediction, Predictor
-from offramp.infer.timing import Times, interleaved
+from offramp.infer.timing import Effort, Times, interleaved
 from offramp.nets import ExitNetwork
 from offramp.parts import Part
 from offramp.policy import useful
@@ -29,6 +29,7 @@ from support import network
 pytestmark = pytest.mark.slow
 
 EXITS = (1, 2, 3, 4)
+FEW = Effort(5, 0.0)
 POLICY = Policy("confidence", EXITS, (0.5, 0.5, 0.5, None))
 
 
@@ -55,7 +56,7 @@ def test_a_head_is_timed_with_what_it_adds_to_the_answer_before(net: ExitNetwork
         assert isinstance(made, torch.Tensor)
         torch.testing.assert_close(made, answer, rtol=1e-4, atol=1e-5)
     policy = replace(POLICY, carry="learned")
-    found = torch_timing.benchmark(twin, policy, (0.5, 0.25, 0.0, 0.25), 6, repeats=5, seconds=0.0)
+    found = torch_timing.benchmark(twin, policy, (0.5, 0.25, 0.0, 0.25), 6, None, FEW)
     (head,) = (line for line in found.lines if line.what == "head 2")
     assert head.macs == net.macs(Part("head", 2)) + net.classes**2
 
@@ -95,7 +96,7 @@ def max_of(times: Times) -> float:
 def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str | None) -> None:
     shares = (0.5, 0.25, 0.0, 0.25)
     torch._dynamo.reset()
-    found = torch_timing.benchmark(net, POLICY, shares, batch, backend, repeats=5, seconds=0.0)
+    found = torch_timing.benchmark(net, POLICY, shares, batch, backend, FEW)
     lines = {line.what: line for line in found.lines}
     parts = [f"{kind} {i}" for i in EXITS for kind in ("segment", "head")]
     assert list(lines) == ["plain", "nothing leaves", "policy", *parts]
@@ -110,7 +111,7 @@ def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str |
 
 def test_with_trunks_of_their_own(net: ExitNetwork) -> None:
     own = net.with_trunks((1, 2, 3, 0))
-    found = torch_timing.benchmark(own, POLICY, (0.2, 0.3, 0.3, 0.2), 5, repeats=5, seconds=0.0)
+    found = torch_timing.benchmark(own, POLICY, (0.2, 0.3, 0.3, 0.2), 5, None, FEW)
     lines = {line.what: line for line in found.lines}
     assert (lines["nothing leaves"].macs or 0) > 1.5 * (lines["plain"].macs or 0)
 

@@ -346,9 +346,9 @@ class Fitted:
             check=check, measure=measure, force=force, anyway=anyway, int8=allowed
         )
         rule = self._bound(policy)
-        known = (self._trained, self._manifest, Path(folder), asked, images)
-        splits = None if allowed is None else self._splits()
-        return finished(bundle.of_network(net, rule, *known, splits))
+        given = bundle.Pictures(images, None if allowed is None else self._splits())
+        known = (self._trained, self._manifest, Path(folder), asked)
+        return finished(bundle.of_network(net, rule, *known, given))
 
     def _splits(self) -> bundle.Splits:
         """What int8 is calibrated, chosen and reported on."""

@@ -63,6 +63,15 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """What a bundle is checked on, where it is at hand. compared: normalized images, and what they are.
+    splits: those of `trials.SPLITS`, for int8."""
+
+    compared: tuple[Tensor, str] | None = None
+    splits: Splits | None = None
+
+
+@dataclass(frozen=True)
 class Exported:
     """folder: of the bundle.  card: in types of JSON.
 
@@ -139,12 +148,11 @@ def of_network(
     manifest: Manifest,
     out: Path,
     asked: ExportOptions,
-    images: tuple[Tensor, str] | None = None,
-    splits: Splits | None = None,
+    given: Pictures | None = None,
 ) -> Generator[str, None, Exported]:
-    """As `export`, of a network at hand. net: in eval mode, on the CPU.  images: normalized ones to
-    compare on, and what they are; None reads the test split where it can be read.  splits: those of
-    `trials.SPLITS`, for int8; None reads them."""
+    """As `export`, of a network at hand. net: in eval mode, on the CPU.  given: pictures; None reads
+    those of the trial's data, where they can be read."""
+    given = given or Pictures()
     graphs.check_installed()
     bundle.check_place(out, asked.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
@@ -159,9 +167,9 @@ def of_network(
     what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)
     with bundle.writing(out, asked.force) as folder:
         if asked.int8 is None:
-            made = yield from _float32(folder, what, asked, images)
+            made = yield from _float32(folder, what, asked, given.compared)
         else:
-            made = yield from _int8(folder, what, asked, splits)
+            made = yield from _int8(folder, what, asked, given.splits)
         bundle.write_json(folder / "card.json", made)
         (folder / "card.md").write_text(card.markdown(made), encoding="utf-8")
         bundle.seal(folder)

@@ -20,6 +20,7 @@ from offramp.engine.tally import Tally, measured
 from offramp.engine.trainee import (
     OBJECTIVE,
     Row,
+    Step,
     Trainee,
     anchor,
     averaged,
@@ -174,8 +175,8 @@ def _train_epoch(
                         "BatchNorm needs several; set recipe.batch_size to 2 or more"
                     ) from error
                 class_weights = images.class_weights(trainee.node.recipe)
-                taken = (number, len(limits), class_weights, ranks, share.weight)
-                tally.add(step(trainee, mine, theirs, labels, *taken), share.total)
+                at = Step(number, len(limits), ranks, share.weight)
+                tally.add(step(trainee, mine, theirs, labels, class_weights, at), share.total)
     for trainee in active:
         trainee.net.clock.stop()
         train_mode(trainee, False)

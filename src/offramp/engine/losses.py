@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -140,22 +141,34 @@ def sample_weights(
     return torch.stack(passed, dim=1)
 
 
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What some terms read beside logits and labels. class_weights: [C] and smoothing: of the
+    cross-entropies; weights: of images, over the exits that answer; features: [B, D], adapted and to be
+    learned, by term; gating: what the network's gates say, where the phase asks them; penalties: scalars
+    by term."""
+
+    class_weights: Tensor | None = None
+    smoothing: float = 0.0
+    weights: SampleWeights | None = None
+    features: Mapping[Features, tuple[Tensor, Tensor]] = MappingProxyType({})
+    gating: Gating | None = None
+    penalties: Mapping[EWC, Tensor] = MappingProxyType({})
+
+
+NOTHING = Beside()
+
+
 def objective(
     loss: Loss,
     logits: Mapping[int, Tensor],
     teacher: Mapping[int, Tensor],
     labels: Tensor,
-    class_weights: Tensor | None = None,
-    smoothing: float = 0.0,
-    weights: SampleWeights | None = None,
-    features: Mapping[Features, tuple[Tensor, Tensor]] = MappingProxyType({}),
-    gating: Gating | None = None,
-    penalties: Mapping[EWC, Tensor] = MappingProxyType({}),
+    beside: Beside = NOTHING,
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
-    labels: [B]; class_weights: [C] and smoothing: of the cross-entropies; weights: of images, over the
-    exits of `logits`; features: [B, D], adapted and to be learned, by term; gating: what the network's
-    gates say, where the phase asks them; penalties: scalars by term."""
+    labels: [B]."""
+    weights, gating = beside.weights, beside.gating
     each: dict[int, Tensor] = {}
     if weights is not None:
         exits = sorted(logits)
@@ -168,12 +181,12 @@ def objective(
             assert gating is not None
             return gate_loss(term.exits, term.cost, logits, labels, gating)
         if isinstance(term, EWC):
-            return penalties[term]
+            return beside.penalties[term]
         student, counts = logits[term.exit], each.get(term.exit)
         if isinstance(term, CE):
-            return cross_entropy(student, labels, class_weights, smoothing, counts)
+            return cross_entropy(student, labels, beside.class_weights, beside.smoothing, counts)
         if isinstance(term, Features):
-            adapted, wanted = features[term]
+            adapted, wanted = beside.features[term]
             found = squared(adapted, wanted, counts)
             return found if term.over == "mean" else found * adapted.shape[1]
         target = mean_of([teacher[k] for k in teachers(term)])

@@ -15,9 +15,9 @@ from offramp.engine.adapters import Adapters, adapted, drawn, state
 from offramp.engine.anchors import Anchor, Anchors, anchored, penalties
 from offramp.engine.gates import gating
 from offramp.engine.images import Images
-from offramp.engine.losses import objective
+from offramp.engine.losses import Beside, objective
 from offramp.engine.passes import ExitAnswers, Pass
-from offramp.engine.ranks import ALONE, Ranks
+from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
 from offramp.meters import Usage
@@ -193,8 +193,19 @@ def loss_of(
     features = adapted(trainee.adapters, terms, mine, theirs)
     gates = gating(trainee.net, mine.logits) if trainee.node.gated else None
     held = penalties(trainee.anchors, trainee.node, _weights(trainee)) if trainee.anchors else {}
-    treated = (class_weights, smoothing, weights, features, gates, held)
-    return objective(terms, mine.logits, theirs.logits, labels, *treated)
+    beside = Beside(class_weights, smoothing, weights, features, gates, held)
+    return objective(terms, mine.logits, theirs.logits, labels, beside)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of an epoch's `steps`. number: from 0.  ranks: whose gradients are summed; weight: of this
+    rank's part of the batch."""
+
+    number: int
+    steps: int
+    ranks: Ranks
+    weight: float
 
 
 def step(
@@ -202,25 +213,21 @@ def step(
     mine: ExitAnswers,
     theirs: ExitAnswers,
     labels: Tensor,
-    number: int,
-    steps: int,
-    class_weights: Tensor | None = None,
-    ranks: Ranks = ALONE,
-    weight: float = 1.0,
+    class_weights: Tensor | None,
+    at: Step,
 ) -> Tensor:
     """One update by the gradients of all ranks; returns what `measured` says of the whole batch, still
-    on the device. number: of the epoch's `steps`, from 0. class_weights: [C].  weight: of this rank's
-    part of the batch, to which answers and labels belong."""
+    on the device. mine, theirs, labels: of this rank's part of the batch. class_weights: [C]."""
     node = trainee.node
     loss = loss_of(trainee, mine, theirs, labels, class_weights, node.recipe.label_smoothing)
     trainee.optimizer.zero_grad(set_to_none=True)
-    (loss if ranks.count == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
-    found = measured(node.exits, loss.detach(), mine.logits, labels) * (weight > 0)
+    (loss if at.ranks.count == 1 else loss * at.weight).backward()  # type: ignore[no-untyped-call]
+    found = measured(node.exits, loss.detach(), mine.logits, labels) * (at.weight > 0)
     gradients = [p.grad for p in _parameters(trainee) if p.grad is not None]
-    found = ranks.sum_(gradients, found)
-    update(trainee.optimizer, trainee.node.recipe.rate(trainee.epoch + number / steps))
+    found = at.ranks.sum_(gradients, found)
+    update(trainee.optimizer, trainee.node.recipe.rate(trainee.epoch + at.number / at.steps))
     if trainee.average:
-        _follow(trainee, trainee.epoch * steps + number + 1, steps)
+        _follow(trainee, trainee.epoch * at.steps + at.number + 1, at.steps)
     return found
 
 

@@ -16,7 +16,7 @@ from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
 from offramp.infer.image_files import checked_policy, doubts
-from offramp.infer.timing import Timing
+from offramp.infer.timing import Effort, Timing
 from offramp.meters import busy_cores, not_measured
 from offramp.nets import ExitNetwork
 from offramp.policy import policy
@@ -163,13 +163,12 @@ def _torch(
     try:
         if asked.threads is not None:
             torch.set_num_threads(asked.threads)
+        effort = Effort(asked.repeats, asked.seconds)
         with meter(next(net.parameters()).device) as running:
             for backend in (None, asked.backend) if asked.backend else (None,):
                 for batch in asked.batches:
                     yield f"torch, {'eager' if backend is None else 'compiled'}, batch {batch}"
-                    found = torch_timing.benchmark(
-                        net, rule, shares, batch, backend, asked.repeats, asked.seconds, running
-                    )
+                    found = torch_timing.benchmark(net, rule, shares, batch, backend, effort, running)
                     lines += found.lines
                     if backend is not None:
                         compiling = (compiling or 0.0) + found.first_calls

@@ -51,6 +51,14 @@ class Times:
         return float(np.asarray(self.samples)[order][min(at, len(order) - 1)])
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: `repeats` rounds at most, or `seconds`, whichever comes first."""
+
+    repeats: int
+    seconds: float
+
+
 def interleaved(
     runs: Mapping[str, Callable[[], object]],
     wait: Callable[[], None],

@@ -23,6 +23,7 @@ from offramp.infer.timing import (
     POLICY,
     STAYS,
     WHOLE,
+    Effort,
     Runs,
     Times,
     Timing,
@@ -182,9 +183,8 @@ def benchmark(
     policy: Policy,
     shares: Sequence[float],
     batch: int,
-    backend: str | None = None,
-    repeats: int = 50,
-    seconds: float = 20.0,
+    backend: str | None,
+    effort: Effort,
     meter: Meter | None = None,
 ) -> Measured:
     """The plain backbone, the network when nothing leaves, the policy, and every stage, side by side.
@@ -197,13 +197,13 @@ def benchmark(
     images = noise(net, batch, device)
     began = perf_counter()
     runs = {PLAIN: plain_run(net, images, backend), **stage_runs(net, images, None, backend)}
-    runs |= policy_runs(Predictor(net, policy, backend), images, shares, repeats)
+    runs |= policy_runs(Predictor(net, policy, backend), images, shares, effort.repeats)
     for run in runs.values():
         run()
     devices.synchronize(device)
     first_calls = perf_counter() - began
     wait = partial(devices.synchronize, device)
-    found = interleaved(runs, wait, repeats, seconds)
+    found = interleaved(runs, wait, effort.repeats, effort.seconds)
     drawn: dict[str, Footprint] = {}
     if meter is not None:
         for name in (name for name in runs if name.startswith(WHOLE)):

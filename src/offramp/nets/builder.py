@@ -27,7 +27,7 @@ from offramp.nets.network import (
     drawn_head,
     drawn_module,
 )
-from offramp.nets.pretrained import Initial, fitted, read, starting
+from offramp.nets.pretrained import fitted, read, starting
 from offramp.parts import Part, Taps
 from offramp.usercode import Recorded
 
@@ -58,20 +58,21 @@ def build(
     if spec.taps is not None:
         origin = dataclasses.replace(origin, taps=spec.taps, why=ASKED)
     trunk, why = _cut(module, input_shape, origin)
-    initial = None
+    origin = dataclasses.replace(origin, asked=spec.asked)
     if spec.weights is not None:
         initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
         module.load_state_dict(dict(initial.tensors), strict=False)
         make = partial(starting, make, initial.tensors)
-        origin = dataclasses.replace(origin, make=make, from_images=None)
-        origin = dataclasses.replace(origin, identity={**origin.identity, "weights": initial.identity})
+        identity = {**origin.identity, "weights": initial.identity}
+        origin = dataclasses.replace(origin, make=make, from_images=None, identity=identity)
+        origin = dataclasses.replace(origin, initial=initial.describe())
     if origin.foreign:  # not called "state", which is for weights that no seed draws
         drawn = state_digest(drawn_module(make, 0, "initial"))
         text = [trunk.code, *sources(module)] if chained(origin.taps) else trunk.code
         content = {"code": digest(text), "draw": drawn}
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
     parts = _Heads(dict(spec.head), heads or {}, why)
-    return _assembled(trunk, origin, parts, input_shape, classes, seed, initial, spec.asked)
+    return _assembled(trunk, origin, parts, input_shape, classes, seed)
 
 
 def list_places(
@@ -227,8 +228,6 @@ def _assembled(
     input_shape: Shape,
     classes: int | None,
     seed: int,
-    initial: Initial | None = None,
-    asked: Mapping[str, Any] | None = None,
 ) -> ExitNetwork:
     """The trunk with its heads; runs it once on an empty image, for shapes and MACs."""
     early: list[Exit] = []
@@ -280,10 +279,10 @@ def _assembled(
             identity={**origin.identity, "input_shape": list(input_shape)},
             make=origin.make,
             costs=costs,
-            initial=None if initial is None else initial.describe(),
+            initial=origin.initial,
             reasons=tuple(why),
             from_images=origin.from_images,
-            asked=asked,
+            asked=origin.asked,
         ),
     ).train()
 

@@ -65,7 +65,7 @@ class Origin:
     make: makes it anew; None for a module at hand.  identity: what it is, JSON-able.  why: the exits
         `taps` are where they are.
     foreign: whether the code behind its name is not ours, so that the name does not say what it is.
-    from_images: see `Backbone`.
+    from_images: see `Backbone`.  initial, asked: see `NetFacts`.
     """
 
     make: Make | None
@@ -76,6 +76,8 @@ class Origin:
     heads: tuple[HeadSpec, ...] = ()
     foreign: bool = False
     from_images: FromImages | None = None
+    initial: str | None = None
+    asked: Mapping[str, Any] | None = None
 
 
 def fitting_stem(backbone: str, side: int) -> str | None:
