@@ -33,3 +33,17 @@ def test_no_two_classes_share_a_name() -> None:
     trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
     names = Counter(n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
     assert [name for name, times in names.items() if times > 1] == [], "give one of them another name"
+
+
+def test_no_function_takes_more_than_seven_things_by_place() -> None:
+    """But for what users write one by one, as options of commands and of data, and what PyTorch calls."""
+    long = []
+    for path in (ROOT / "src" / "offramp").rglob("*.py"):
+        where = path.relative_to(ROOT / "src" / "offramp").as_posix()
+        if where.startswith(("cli/commands/", "data/sources/")) or where == "engine/norms.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                by_place = [arg for arg in node.args.args if arg.arg not in ("self", "cls")]
+                long += [f"{where}: {node.name}"] if len(by_place) > 7 else []
+    assert long == []
