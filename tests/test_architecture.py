@@ -36,7 +36,7 @@ def test_no_two_classes_share_a_name() -> None:
 
 
 def test_no_function_takes_more_than_seven_things_by_place() -> None:
-    """But for what users write one by one, as options of commands and of data, and what PyTorch calls."""
+    """But for options of commands and of data, which users write one by one, and what PyTorch calls."""
     long = []
     for path in (ROOT / "src" / "offramp").rglob("*.py"):
         where = path.relative_to(ROOT / "src" / "offramp").as_posix()
