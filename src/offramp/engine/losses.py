@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -151,9 +150,9 @@ class Beside:
     class_weights: Tensor | None = None
     smoothing: float = 0.0
     weights: SampleWeights | None = None
-    features: Mapping[Features, tuple[Tensor, Tensor]] = MappingProxyType({})
+    features: Mapping[Features, tuple[Tensor, Tensor]] = field(default_factory=dict)
     gating: Gating | None = None
-    penalties: Mapping[EWC, Tensor] = MappingProxyType({})
+    penalties: Mapping[EWC, Tensor] = field(default_factory=dict)
 
 
 NOTHING = Beside()
