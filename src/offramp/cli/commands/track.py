@@ -80,7 +80,7 @@ def track(
                 elif sent.points or not follow:
                     what = f"{counted(sent.points, 'number')} of {counted(sent.trials, 'trial')}"
                     typer.echo(f"{text}: {what} sent, {sent.closed} finished.", err=True)
-            if not follow or all(course.over for course in courses):
+            if not follow or reader.over(courses):
                 return
             time.sleep(every)
     except KeyboardInterrupt:
