@@ -60,6 +60,11 @@ def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
     asked: Any = {"stage_times": tmp_path / "times.json", "anyway": True}
     timed = fitted.calibrate(max_p95_latency=600.0, **asked)
     assert "Solved for Pi 5" in timed.calibration.statement
+    refused = {"measure": False, "check": False}
+    with pytest.raises(OfframpError, match="of int8 stages, and the bundle's are float32; time"):
+        fitted.export(tmp_path / "floats", timed, **refused)
+    done = fitted.export(tmp_path / "ints", timed, int8=0.2, anyway=True, **refused)
+    assert not any("Pi 5 are of" in reason for reason in done.card["unreliable"])
     with pytest.raises(OfframpError, match="give stage_times"):
         fitted.calibrate(max_p95_latency=1.0)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fake_hub import TOKEN, Hub, serving
 from offramp.bundle import hub
+from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError
 from offramp.cli import main
@@ -89,9 +90,18 @@ def test_folders_of_this_machine_stay_here(there: Hub, leaving: Path, tmp_path: 
     bundle = Path(shutil.copytree(leaving, tmp_path / "mine"))
     card = json.loads((bundle / "card.json").read_text())
     card["data"]["provenance"]["root"] = "/home/somebody/secret"
+    card["data"]["spec"] = {"root": None, "split_file": "/home/somebody/secret/split.json"}
+    card["network"]["weights"] = "/home/somebody/my_weights.pth"
+    card["training"]["made_with"]["machine"] = "somebody-laptop"
+    compared = {"images": 9, "largest": 0.0, "near": 0, "tolerance": 1e-4}
+    card["check"] = {**compared, "what": "random numbers, as there is no folder /home/somebody/secret"}
     (bundle / "card.json").write_text(json.dumps(card))
+    (bundle / "card.md").write_text(markdown(card))
     seal(bundle)
     hub.push(bundle, "me/digits", "mit")
+    pushed = json.loads(there.repos["me/digits"]["card.json"])
+    assert pushed["network"]["weights"] == "my_weights.pth" and pushed["latency"] == card["latency"]
+    assert "as there is no folder secret" in there.repos["me/digits"]["card.md"].decode()
     assert not any(b"somebody" in data for data in there.repos["me/digits"].values())
     assert "/home/somebody/secret" in (bundle / "card.json").read_text()  # one's own is as it was
     folder = hub.local("hf:me/digits")

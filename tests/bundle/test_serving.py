@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import io
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,8 +24,10 @@ import pytest
 import uvicorn
 from PIL import Image
 
+from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
-from offramp.cli.commands.serve import listener
+from offramp.cli.commands.serve import listener, opened
+from offramp.infer.image_files import open_bundle
 from offramp.serve.app import ServeLimits, make_app
 from offramp.serve.batching import Batcher
 from refusal import refuses
@@ -138,6 +141,17 @@ def test_a_network_that_fails_is_told_and_the_next_batch_answered(leaving: Path)
         bad.result(60)
     assert batcher.submit(np.zeros((1, 8, 8), np.float32)).result(60).batch == 1
     batcher.close()
+
+
+def test_what_answers_no_pictures_is_not_served(leaving: Path, tmp_path: Path) -> None:
+    """Nor does `predict` answer files by it: both did, with pixels that the network does not know."""
+    bundle = Path(shutil.copytree(leaving, tmp_path / "floats"))
+    layout = json.loads((bundle / "stages.json").read_text())
+    (bundle / "stages.json").write_text(json.dumps({**layout, "normalized": True}))
+    seal(bundle)
+    refuses("normalized beforehand, and how is not known", opened, str(bundle), 1)
+    refuses("normalized beforehand, and how is not known", open_bundle, bundle)
+    assert opened(str(leaving), 1).labels == open_bundle(leaving).classes
 
 
 def test_limits(leaving: Path, pictures: list[np.ndarray]) -> None:

@@ -68,7 +68,7 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     again = policies.read(Path("bundle/policy.json"))
     assert again.calibration.chosen["p95_seconds"] <= 3e-3  # solved again by the same times
     card, late = Path("bundle/card.md").read_text(), again.calibration.chosen["p95_seconds"]
-    assert "**Solved for Pi 5**" in card
+    assert "**Solved for Pi 5**" in card and "of float32 stages, and the bundle's are int8" in card
     assert f"95 of 100 images within {1000 * late:.3g} ms" in card
     assert json.loads(Path("bundle/card.json").read_text())["calibration"]["promised"]
 

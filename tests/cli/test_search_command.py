@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from command import STUDY, Cli, data, untimed
+import pytest
+from command import STUDY, Cli, untimed
 
+from offramp.cli.progress.log import Format, Log
+from offramp.cli.progress.reading import moving
 from offramp.report import evidence
 from offramp.report.page.how import facts
 
@@ -20,7 +24,7 @@ def test_each_strategy_at_its_own_best(cli: Cli) -> None:
         "search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--per", "strategy", "--trials", 2
     )
     assert answer.code == 0, answer.err
-    lines = untimed(answer.err)
+    lines = [line for line in untimed(answer.err) if " · epoch " not in line]  # slow machines
     assert [line.split(":")[0] for line in lines] == [
         *("baseline · trial 1 of 2", "baseline · trial 2 of 2"),
         *("joint · trial 1 of 2", "joint · trial 2 of 2"),
@@ -39,15 +43,29 @@ def test_each_strategy_at_its_own_best(cli: Cli) -> None:
     assert "searched on validation, learning rate in [0.001,0.01], 2 tried" in said
 
 
-def test_a_search_of_all_together_answers_programs(cli: Cli) -> None:
+def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offramp.cli.commands.search.PACE", 0.0)
     Path("s.yaml").write_text(STUDY)
     words = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--trials", 1, "--out", "f.yaml")
-    said = data(cli(*words, "--json"))
+    answer = cli(*words, "--json", "--log-format", "json")
+    said = json.loads(answer.out)
     assert said["study"] == "f.yaml" and said["found"].keys() == {"all"}
-    log = [
-        json.loads(line) for line in cli(*words, "--trials", 2, "--log-format", "json").err.splitlines()
-    ]
-    assert [line["event"] for line in log] == ["trial"] and log[0]["number"] == 2
+    epoch, *_, trial = map(json.loads, answer.err.splitlines())
+    assert [line["event"] for line in (epoch, trial)] == ["epoch", "trial"] and trial["number"] == 1
+    assert {"strategy", "settings", "loss", "validation_accuracy", "seconds"} < epoch.keys()
+
+
+@pytest.mark.parametrize("about", [{"shown": False}, {"format": Format.json}])
+def test_nothing_moves_where_no_progress_is_to_be_shown(
+    about: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --quiet, or between lines of JSON on a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    for log, moves in ((Log(**about), False), (Log(), True)):
+        with moving("preparing", log):
+            pass
+        assert ("preparing" in capsys.readouterr().err) is moves
 
 
 def test_mistakes(cli: Cli) -> None:

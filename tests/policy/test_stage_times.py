@@ -14,7 +14,7 @@ from fuzz_kit import cases, changed, one_line
 from offramp.errors import OfframpError
 from offramp.policy.calibrate import Target, calibrate, statement
 from offramp.policy.costs import Costs
-from offramp.policy.stage_times import measured, of_file, read, recorded
+from offramp.policy.stage_times import measured, of_file, read, recorded, unlike
 from refusal import refuses
 from simulated import simulated
 
@@ -106,6 +106,14 @@ def test_unsteady_times_are_doubted(tmp_path: Path) -> None:
         row["p95"] = 3 * row["p50"]
     doubts = of_file(saved(tmp_path, value), SHARED, 1, "max-mean-latency").record["doubts"]
     assert len(doubts) == 1 and "unsteady" in doubts[0]
+
+
+def test_times_of_the_other_precision_promise_nothing() -> None:
+    assert unlike("int8", "Pi 5", True) == unlike("float32", "Pi 5", False) == ()
+    (said,) = unlike("float32", "Pi 5", True)
+    assert "are of float32 stages, and the bundle's are int8" in said and "--to-measure --int8" in said
+    (said,) = unlike("int8", "Pi 5", False)
+    assert "--to-measure there" in said
 
 
 def edited(*path: Any, to: Any) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from offramp.cli.commands.watch import shown
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
+from offramp.store.live import Reader
 from offramp.store.store import Store
 from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
@@ -146,6 +150,23 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     assert [p.number for p in later] == [2, 3] and later[0].settings == proposed[1].settings
     began = [step for step in steps if isinstance(step, events.Began)]
     assert began[0].epoch == 1 and isinstance(found, Best) and found.tried == 3
+
+
+def test_it_is_watched(study: Path, tmp_path: Path) -> None:
+    """It writes no trial: who watched saw nothing, and that it was over."""
+    store = tmp_path / "runs"
+    steps = searched(study, store, SearchOptions(OVER, 1), checkpoint_seconds=0)
+    while not (isinstance(step := next(steps), events.Epoch) and step.report.epoch == 2):
+        pass  # the first was saved by then
+    reader = Reader(Store(store).archive)
+    assert list(reader.courses()) == [] and not reader.over([])
+    (phase,) = reader.loose([])
+    assert (phase.name, phase.epoch, phase.epochs) == ("joint", 1, 2)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(shown("Store runs", [], [phase]))
+    assert "a search" in (said := console.export_text()) and "joint, by " in said
+    list(steps)
+    assert reader.over([]) and not reader.loose([])
 
 
 def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:

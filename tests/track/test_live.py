@@ -111,6 +111,15 @@ def test_what_failed_is_over_and_said(
     assert f"failed {joint.trial}: " in said and "is not finite" in said and "begun" not in said
 
 
+def test_who_watches_waits_for_what_is_to_come(store: Store, tmp_path: Path) -> None:
+    """Between two studies of a list, or two looks at seeds, no trial is under way."""
+    finish(store, tmp_path)
+    reader = Reader(store.archive)
+    with store.more_to_come():
+        assert not reader.over(list(reader.courses()))
+    assert reader.over(list(reader.courses()))
+
+
 @pytest.mark.parametrize("spoilt", [b"", b"no checkpoint", b"\x08\0\0\0\0\0\0\0[1, 2]\n\n"])
 def test_a_damaged_checkpoint_tells_nothing(store: Store, spoilt: bytes) -> None:
     for path in store.root.glob("work/*/checkpoint.safetensors"):  # type: ignore[union-attr]

@@ -10,23 +10,25 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from watched import at_epoch_zero, finish
 
 from offramp.errors import OfframpError
-from offramp.store.live import Course, LivePhase, Reader
+from offramp.store.live import COLUMNS, Course, LivePhase, Reader
 from offramp.store.store import Store
-from offramp.track.send import Keeper, Steps, results, send, settings, steps_of
+from offramp.track.send import Keeper, News, results, send, settings, steps_of
 from offramp.track.trackers import tracker
 
 pytest.importorskip("tensorboard")
 
+COLD = pd.DataFrame(columns=COLUMNS)  # of a phase that saved nothing
 STUDIES = Path(__file__).parents[2] / "docs" / "studies.md"
 
 
@@ -109,16 +111,16 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
     seen: list[tuple[bool, list[int]]] = []
 
     class Seen:
+        whole = False
+
         def closed(self) -> bool:
             return False
 
         def sent(self, _: LivePhase) -> int:
             return max((epochs[-1] for _, epochs in seen), default=0)
 
-        def send(self, phase: LivePhase, steps: Steps) -> None:
-            seen.append((phase.finished, list(steps)))
-
-        def close(self, results: Mapping[str, float]) -> None: ...
+        def send(self, news: News) -> None:
+            seen.extend((phase.finished, list(steps)) for phase, steps in news.phases)
 
         def open(self, _: Course) -> Seen:
             return self
@@ -265,17 +267,115 @@ def test_mlflow_prints_nothing(
 
 
 def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial has one folder: of several of one run the server keeps the numbers of one."""
     pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
     for name, value in (("MODE", "offline"), ("SILENT", "true"), ("DIR", str(tmp_path))):
         monkeypatch.setenv(f"WANDB_{name}", value)
-    assert sent(store, "wandb:mine")[:2] == (2, 1)
+    assert sent(store, "wandb:mine")[:2] == (1, 1), "the trial under way waits"
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
+    finish(store, tmp_path)
+    assert sent(store, "wandb:mine")[:2] == (2, 2)
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert runs
     assert sent(store, "wandb:mine")[2] == 0, "what was sent is remembered"
-    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(runs)
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(runs) == 2
     text = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
-    assert b"validation/accuracy" in text and b"exit 1/" in text
+    for name in (b"exit 1/", b"exit 3/", b"validation/accuracy", b"test/accuracy"):
+        assert name in text
+
+
+class Given:
+    """A tracker that keeps what it is sent."""
+
+    def __init__(self, whole: bool = False) -> None:
+        self.whole, self.news = whole, list[News]()
+
+    def open(self, _: Course) -> Given:
+        return self
+
+    def closed(self) -> bool:
+        return False
+
+    def sent(self, _: LivePhase) -> int:
+        return 0
+
+    def send(self, news: News) -> None:
+        self.news.append(news)
+
+
+def failed_of(store: Store) -> tuple[Course, Course, Course]:
+    """The trial that is under way; failed; failed, and begun again."""
+    _, course = Reader(store.archive).courses()
+    assert course.manifest is None
+    first, *rest = course.phases
+    why = replace(rest[0], failed="its loss is not finite")
+    return course, replace(course, phases=(first, why, *rest[1:])), course
+
+
+def test_a_failure_is_news_until_it_goes_on(store: Store) -> None:
+    course, failed, _ = failed_of(store)
+    assert failed.over and not course.over
+    for whole in (False, True):
+        given = Given(whole)
+        send([course, failed], given)
+        assert [news.failed for news in given.news] == [None] * (not whole) + ["its loss is not finite"]
+    nothing = replace(failed, phases=(replace(failed.phases[1], epoch=0, history=COLD),))
+    send([nothing], given := Given())
+    assert given.news == [News((), None, "its loss is not finite")], "it failed in its first epoch"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(store: Store, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(address)
+    of: Any = None
+    for course, status in zip(failed_of(store), ("RUNNING", "FAILED", "RUNNING"), strict=True):
+        send([course], tracker(f"mlflow:{address}"))
+        of = client.get_experiment_by_name("offramp").experiment_id
+        runs = {run.info.run_name: run for run in client.search_runs([of])}
+        assert runs[course.trial].info.status == status
+        assert {runs[f"exit {k}"].info.status for k in (1, 2, 3)} == {status}
+        assert runs["backbone"].info.status == "FINISHED"
+        why = runs[course.trial].data.tags.get("offramp.failed")
+        assert why == ("its loss is not finite" if status == "FAILED" else None)
+    finish(store, tmp_path)
+    sent(store, f"mlflow:{address}")
+    assert {run.info.status for run in client.search_runs([of])} == {"FINISHED"}
+
+
+def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, failed, again = failed_of(store)
+    for course in (failed, failed, again, failed):
+        send([course], tracker(f"tensorboard:{tmp_path / 'board'}"))
+        events = EventAccumulator(str(tmp_path / "board" / course.trial)).Reload()
+        assert len(events.Tensors("failed/text_summary")) == 1
+
+
+def test_what_a_library_refuses_is_said_in_a_line(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B without a key, a server of MLflow that went away: they were called faults of offramp."""
+
+    class Keyless:
+        def init(self, **_: Any) -> None:
+            raise RuntimeError("no key")
+
+    monkeypatch.setitem(sys.modules, "trackio", Keyless())  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OfframpError, match=r"trackio refuses \(no key\)"):
+        sent(store, "trackio:mine")
+    exceptions = pytest.importorskip("mlflow.exceptions")
+    mine = tracker(f"mlflow:sqlite:///{tmp_path}/mlflow.db")
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise exceptions.MlflowException("gone")
+
+    monkeypatch.setattr(mine.client, "log_batch", gone)  # type: ignore[attr-defined]
+    with pytest.raises(OfframpError, match="MLflow refuses: gone"):
+        send(Reader(store.archive).courses(), mine)
 
 
 class Recorded:

@@ -20,7 +20,7 @@ from offramp.errors import OfframpError
 from offramp.policy import useful
 from offramp.policy.calibrate import OF_TIME, Limits, Target, calibrate, target
 from offramp.policy.policy import Policy
-from offramp.policy.stage_times import of_file
+from offramp.policy.stage_times import of_file, unlike
 from offramp.policy.stage_times import read as read_times
 from offramp.store.store import Store
 from offramp.study import trained as trials
@@ -120,9 +120,10 @@ def build(
     (PosixPath('built'), 10)
     """
     limit = target(1, **limits)  # mistakes before the work
-    times = None if stage_times is None else Path(stage_times)
+    times, allowed = None if stage_times is None else Path(stage_times), int8_share(int8)
     if times is not None:
-        read_times(times)
+        found = read_times(times)
+        useful.check(unlike(found.precision, found.device, allowed is not None), anyway)
     elif limit.kind in OF_TIME:
         raise OfframpError(f"{limit.kind} goes by times of a device; give stage_times")
     folder = Path(out)

@@ -24,6 +24,7 @@ from offramp.nets import ExitNetwork
 from offramp.policy import policy, useful
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Calibration, Policy
+from offramp.policy.stage_times import unlike
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trials
@@ -179,7 +180,16 @@ def of_network(
 def _doubts(rule: Policy, trained: Trained, asked: ExportOptions) -> tuple[str, ...]:
     """A bundle that is there to be measured saves nothing, and need not."""
     rows = trained.calibration
-    return useful.chance(rows, rule.exits) if asked.every_exit else useful.doubts(rule, rows)
+    if asked.every_exit:
+        return useful.chance(rows, rule.exits)
+    return (*useful.doubts(rule, rows), *_other_times(rule, asked))
+
+
+def _other_times(rule: Policy, asked: ExportOptions) -> tuple[str, ...]:
+    record = rule.calibration.chosen.get("stages", {})
+    if "precision" not in record:
+        return ()
+    return unlike(record["precision"], str(record.get("device")), asked.int8 is not None)
 
 
 def _float32(

@@ -11,12 +11,13 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.bundle import folder as bundle
 from offramp.errors import OfframpError, in_line
+from offramp.escape import markdown as escape
 
 PREFIX = "hf:"
 PLACE = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,200}))?", re.ASCII)
@@ -71,7 +72,7 @@ def push(
     """Put a bundle on the hub, in one commit, with a model card; returns its address.
 
     license: as the hub names them, such as mit.  dataset: of the hub, which the bundle was trained on.
-    The card leaves out where files lay on this machine.
+    The card leaves out this machine's name, and where files lay on it.
 
     Raises OfframpError for a bundle that is damaged, and for what the hub refuses.
     """
@@ -94,9 +95,12 @@ def push(
             (copy / each).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / each, copy / each)
         made = json.loads((copy / "card.json").read_text(encoding="utf-8"))
-        bundle.write_json(copy / "card.json", _without_places(made))
+        places = sorted(_places(made), key=len, reverse=True)
+        made = _without_places(made, places)
+        text = _unplaced((copy / "card.md").read_text(encoding="utf-8"), places)
+        bundle.write_json(copy / "card.json", made)
+        (copy / "card.md").write_text(text, encoding="utf-8")
         bundle.seal(copy)
-        text = (copy / "card.md").read_text(encoding="utf-8")
         (copy / "README.md").write_text(readme(made, text, repo, license, dataset), encoding="utf-8")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
@@ -116,11 +120,31 @@ def _failed(what: str, error: Exception) -> OfframpError:
     return OfframpError(f"{what} ({said}); see to the name, the network and `hf auth login`")
 
 
-def _without_places(made: Any) -> Any:
-    """A card without the folders of this machine, which are nobody else's business."""
+def _places(made: Any) -> Iterator[str]:
+    """Absolute paths in a card: of data, of weights, of somebody's own code."""
+    if isinstance(made, Mapping | list):
+        for each in made.values() if isinstance(made, Mapping) else made:
+            yield from _places(each)
+    elif isinstance(made, str) and made.startswith(("/", "~/")):
+        yield made
+
+
+def _without_places(made: Any, places: Sequence[str]) -> Any:
+    """A card without this machine's name and its folders, which are nobody else's business."""
     if isinstance(made, Mapping):
-        return {k: _without_places(v) for k, v in made.items() if k != "root"}
-    return [_without_places(each) for each in made] if isinstance(made, list) else made
+        own = {k for k, v in made.items() if k == "root" or (k == "machine" and isinstance(v, str))}
+        return {k: _without_places(v, places) for k, v in made.items() if k not in own}
+    if isinstance(made, list):
+        return [_without_places(each, places) for each in made]
+    return _unplaced(made, places) if isinstance(made, str) else made
+
+
+def _unplaced(text: str, places: Sequence[str]) -> str:
+    """With the last part of each path in the place of the whole, in Markdown too."""
+    for place in places:
+        for written in (place, escape(place)):
+            text = text.replace(written, PurePosixPath(written).name)
+    return text
 
 
 def readme(made: Mapping[str, Any], text: str, repo: str, license: str, dataset: str | None) -> str:

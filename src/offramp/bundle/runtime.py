@@ -316,15 +316,19 @@ class Bundle:
             return self._array(images)
         if isinstance(images, Image.Image):
             raise BundleError("that is one image; give a list of them, as [image]")
+        self.check_pictures()
+        try:
+            return self.preprocessing.normalized(self.preprocessing.batch(images))
+        except ValueError as error:
+            raise BundleError(str(error)) from None
+
+    def check_pictures(self) -> None:
+        """Raises BundleError where pictures have no answers."""
         if self.normalized:
             raise BundleError(
                 "the network was trained on numbers that were normalized beforehand, and how is not "
                 "known; give such an array [B, H, W, C] of float32"
             )
-        try:
-            return self.preprocessing.normalized(self.preprocessing.batch(images))
-        except ValueError as error:
-            raise BundleError(str(error)) from None
 
     def run(self, pixels: Array) -> Answers:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""

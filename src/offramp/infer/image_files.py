@@ -78,6 +78,7 @@ def open_bundle(folder: Path) -> Network:
 
     try:
         bundle = runtime.Bundle(folder)
+        bundle.check_pictures()
     except runtime.BundleError as error:
         raise OfframpError(str(error)) from None
     exits = tuple(stage.exit for stage in bundle.stages)

@@ -161,6 +161,18 @@ def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p
     return MeasuredCosts(upper, median, record)
 
 
+def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
+    """That times of one precision promise nothing of a bundle in the other, a sentence; empty where it
+    is the same. timed: the precision of the stages that `device` timed.  int8: that of the bundle."""
+    made, flag = ("int8", " --int8") if int8 else ("float32", "")
+    if timed == made:
+        return ()
+    return (
+        f"the times of {device} are of {timed} stages, and the bundle's are {made}; time a bundle of "
+        f"offramp export --to-measure{flag} there",
+    )
+
+
 def of_file(path: Path, costs: Costs, batch: int, kind: str) -> MeasuredCosts:
     """`measured` of a file. kind: of the target; one of the 95th percentile goes by those of stages."""
     return measured(read(path), costs, batch, "p95" if kind == "max-p95-latency" else "mean")

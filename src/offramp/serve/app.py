@@ -211,7 +211,9 @@ class _Service:
         except Refused:
             raise
         except UnidentifiedImageError:
-            raise Refused(415, f"the body is none of {', '.join(FORMATS)}") from None
+            raise Refused(
+                415, f"the body is none of {', '.join(FORMATS)}; send the bytes of an image file alone"
+            ) from None
         except Exception as error:  # decoders raise whatever they like on damaged bytes
             said = in_line(error)
             raise Refused(422, f"the image cannot be answered: it {said}"[:300]) from None

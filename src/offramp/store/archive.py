@@ -18,6 +18,7 @@ from offramp import arrays
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.filesystem import FileSystem, file_system
+from offramp.store.locks import numbered
 from offramp.store.manifest import Cost, Manifest, NodeRecord, Planned, SeedLog
 from offramp.store.place import Place, place
 from offramp.store.sealed import Damaged, Kind
@@ -25,6 +26,7 @@ from offramp.store.sealed import Damaged, Kind
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
 FORMAT, VERSION = 1, "store.json"
+MORE, SEARCH = "more-", "search-"  # begin names of locks of those that have more in mind
 ENDING = 4  # letters of an id's end, its hash, that may stand for it
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging", "seeds", "failures")
@@ -211,6 +213,11 @@ class Archive:
         collected."""
         said = sealed.read_alone(self.files, "plans", checked(trial), ABANDON)
         return manifest.read(Planned, said, self.files.path("plans", f"{trial}.json"), ABANDON)
+
+    def more_comes(self) -> bool:
+        """Whether a process at work here has said that it will begin more trials, or searches."""
+        names = numbered(self.files.names("locks"))
+        return any(self.files.holder(name) for name in names if name.startswith((MORE, SEARCH)))
 
     def failures(self) -> dict[str, str]:
         """Why phases failed when they were last trained, by key. What is damaged is left out: the next

@@ -114,6 +114,17 @@ class Reader:
     _phases: dict[str, LivePhase] = field(default_factory=dict)
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
+    def loose(self, courses: Iterable[Course]) -> list[LivePhase]:
+        """Phases under way that none of these trials reads: of a search."""
+        known = distinct(courses)
+        keys = [key for key in self.archive.checkpoints() if key not in known]
+        found = (_under_way(key, self.archive.checkpoint_note(key), self.archive) for key in keys)
+        return [phase for phase in found if phase.holder is not None]
+
+    def over(self, courses: Iterable[Course]) -> bool:
+        """Whether no more comes of these, of a look of this reader, and nobody has more in mind."""
+        return all(course.over for course in courses) and not self.archive.more_comes()
+
     def courses(self) -> Iterator[Course]:
         """Every trial that is finished or begun, by id. What is damaged or goes away meanwhile is left
         out."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import logging
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -31,7 +32,7 @@ from torch import Tensor
 from offramp.errors import OfframpError, Unwritable
 from offramp.hashing import digest
 from offramp.store import sealed, tensors
-from offramp.store.archive import FORMAT, NODE, TRIAL, VERSION, Archive, checked
+from offramp.store.archive import FORMAT, MORE, NODE, TRIAL, VERSION, Archive, checked
 from offramp.store.locks import Held
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.place import Place
@@ -81,6 +82,10 @@ class Store:
     def holder(self, key: str) -> str | None:
         """Who holds the lock of a key or trial id and for how long, in words; None where nobody does."""
         return self._files.holder(checked(key))
+
+    def more_to_come(self) -> Held:
+        """A lock that says to those who watch that its holder will begin more trials here."""
+        return self.lock(f"{MORE}{secrets.token_hex(8)}")
 
     def at_work(self) -> str | None:
         """One who holds a lock here and for how long, in words; None where nobody does."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
+from offramp.store.archive import SEARCH
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial, make_plan
 from offramp.study.run import events
@@ -456,7 +457,7 @@ def _kept(store: Store, name: str) -> Iterator[optuna.storages.BaseStorage]:
             f"a search is kept in a folder, and {store.root} is none; name a folder with --store, and "
             "copy what is found with `offramp store copy`"
         )
-    held = store.try_lock(f"search-{name}")
+    held = store.try_lock(f"{SEARCH}{name}")
     if held is None:
         raise OfframpError("another process is at this very search; wait for it, or name another store")
     optuna.logging.set_verbosity(logging.WARNING)

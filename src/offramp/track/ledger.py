@@ -8,8 +8,9 @@ from pathlib import Path
 
 from offramp.files import replacing
 from offramp.store.live import LivePhase
+from offramp.track.send import News
 
-CLOSED = "closed"
+CLOSED, FAILED = "closed", "failed"
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,17 @@ class SentLog:
     def closed(self) -> bool:
         return CLOSED in self.known
 
-    def remember(self, key: str, epoch: int = 1) -> None:
-        """key: of a phase, or CLOSED."""
-        self.known[key] = epoch
+    def is_news(self, news: News) -> bool:
+        """Whether any of it was not sent."""
+        failure = news.failed is not None and not self.known.get(FAILED)
+        return bool(news.phases) or news.results is not None or failure
+
+    def remember(self, news: News) -> None:
+        """That all of it was sent."""
+        self.known.update({phase.key: max(steps) for phase, steps in news.phases})
+        self.known[FAILED] = int(news.failed is not None)
+        if news.results is not None:
+            self.known[CLOSED] = 1
         with replacing(self.path) as new:
             new.write_text(json.dumps(self.known), encoding="utf-8")
 

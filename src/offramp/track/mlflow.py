@@ -18,9 +18,10 @@ from mlflow.exceptions import MlflowException
 
 from offramp.errors import OfframpError
 from offramp.store.live import Course, LivePhase
-from offramp.track.send import Steps, settings
+from offramp.track.send import News, Steps, settings
 
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
+WHY = "offramp.failed"
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
 BATCH = 1000  # metrics that the API takes at once
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
@@ -43,45 +44,49 @@ def mlflow(address: str) -> Server:
 
 @dataclass(frozen=True)
 class Server:
+    """Methods raise OfframpError for what the server refuses."""
+
     client: MlflowClient
     experiment: str
+
+    @property
+    def whole(self) -> bool:
+        return False
 
     def open(self, course: Course) -> TrialRun:
         run = self.run({TRIAL: course.trial, NAME: course.trial}, course.began)
         new = {k: v for k, v in settings(course).items() if k not in run.data.params}
-        self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
+        with _answering():
+            self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
         return TrialRun(self, run, course.ended)
 
     def attach(self, files: Iterable[str], store: str) -> None:
         run = self.run({FILES: store, NAME: f"files of {store}"}).info.run_id
-        for file in map(Path, files):
-            if file.is_dir():
-                self.client.log_artifacts(run, str(file), file.name)
-            else:
-                self.client.log_artifact(run, str(file))
-        self.end(run)
+        with _answering():
+            for file in map(Path, files):
+                if file.is_dir():
+                    self.client.log_artifacts(run, str(file), file.name)
+                else:
+                    self.client.log_artifact(run, str(file))
+            self.end(run)
 
-    def end(self, run: str, ended: float | None = None) -> None:
+    def end(self, run: str, ended: float | None = None, status: str = "FINISHED") -> None:
         with _silent():
-            self.client.set_terminated(run, end_time=_milliseconds(ended))
+            self.client.set_terminated(run, status, _milliseconds(ended))
 
     def find(self, tags: Mapping[str, str]) -> Run | None:
         """The run with these tags, whatever its name."""
         asked = " and ".join(f"tags.`{k}` = {_quoted(v)}" for k, v in tags.items() if k != NAME)
-        try:
+        with _answering():
             found = self.client.search_runs([self.experiment], asked, max_results=1)
-        except MlflowException as error:
-            raise OfframpError(f"MLflow refuses: {_first(error)}") from None
         return found[0] if found else None
 
     def run(self, tags: Mapping[str, str], began: float | None = None) -> Run:
         """The run with these tags, which is made where there is none. began: by default now."""
         if (found := self.find(tags)) is not None:
             return found
-        try:
+        with _answering():
             return self.client.create_run(self.experiment, _milliseconds(began), dict(tags))
-        except MlflowException as error:
-            raise OfframpError(f"MLflow refuses: {_first(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,20 @@ class TrialRun:
         run = self.server.find(self._tags(phase))
         return 0 if run is None else int(run.data.tags.get(EPOCH, 0))
 
-    def send(self, phase: LivePhase, steps: Steps) -> None:
+    def send(self, news: News) -> None:
+        with _answering():
+            if news.failed is None and self.run.info.status == "FAILED":
+                self._go_on()
+            for phase, steps in news.phases:
+                self._phase(phase, steps)
+            if news.failed is not None and self.run.info.status != "FAILED":
+                self._fail(news.failed)
+            if news.results is not None:
+                points = [(name, value, 0) for name, value in news.results.items()]
+                self._log(self.run.info.run_id, points, self.ended)
+                self.server.end(self.run.info.run_id, self.ended)
+
+    def _phase(self, phase: LivePhase, steps: Steps) -> None:
         # Made with the first numbers: until then a phase that an earlier offramp planned has no name.
         began = phase.ended if phase.began is None else phase.began
         run = self.server.run(self._tags(phase), began).info.run_id
@@ -109,10 +127,20 @@ class TrialRun:
         if phase.finished:
             self.server.end(run, phase.ended)
 
-    def close(self, results: Mapping[str, float]) -> None:
-        points = [(name, value, 0) for name, value in results.items()]
-        self._log(self.run.info.run_id, points, self.ended)
-        self.server.end(self.run.info.run_id, self.ended)
+    def _fail(self, reason: str) -> None:
+        """Nobody is at work on it: what is not finished ends with it."""
+        self.server.client.set_tag(self.run.info.run_id, WHY, reason)
+        for run in (self.run, *self._phases("RUNNING")):
+            self.server.end(run.info.run_id, status="FAILED")
+
+    def _go_on(self) -> None:
+        self.server.client.delete_tag(self.run.info.run_id, WHY)
+        for run in (self.run, *self._phases("FAILED")):
+            self.server.client.update_run(run.info.run_id, "RUNNING")
+
+    def _phases(self, status: str) -> Iterable[Run]:
+        asked = f"tags.`{PARENT}` = {_quoted(self.run.info.run_id)} and attributes.status = '{status}'"
+        return self.server.client.search_runs([self.server.experiment], asked)
 
     def _tags(self, phase: LivePhase) -> dict[str, str]:
         return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
@@ -127,6 +155,14 @@ class TrialRun:
         ]
         for first in range(0, len(metrics), BATCH):
             self.server.client.log_batch(run, metrics=metrics[first : first + BATCH])
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        raise OfframpError(f"MLflow refuses: {_first(error)}; see to it, and run this again") from None
 
 
 @contextmanager

@@ -13,6 +13,17 @@ Steps = Mapping[int, Mapping[str, float]]
 """Numbers by epoch of a phase, from 1, and by name, such as `validation/accuracy/exit 1`."""
 
 
+@dataclass(frozen=True)
+class News:
+    """What is new of a trial. phases: those with numbers.  results: the closing numbers, by name, such
+    as `test/accuracy/exit 1`, once it is finished.  failed: why it cannot be had, where nobody is at
+    work on it any more."""
+
+    phases: tuple[tuple[LivePhase, Steps], ...] = ()
+    results: Mapping[str, float] | None = None
+    failed: str | None = None
+
+
 class Tracked(Protocol):
     """A trial in a tracker."""
 
@@ -22,14 +33,16 @@ class Tracked(Protocol):
     def sent(self, phase: LivePhase) -> int:
         """The last epoch of a phase that was sent; 0 for none."""
 
-    def send(self, phase: LivePhase, steps: Steps) -> None: ...
-
-    def close(self, results: Mapping[str, float]) -> None:
-        """results: the closing numbers, by name, such as `test/accuracy/exit 1`."""
+    def send(self, news: News) -> None:
+        """Take in all that is new, which may be nothing, and a failure that is known already."""
 
 
 class Tracker(Protocol):
     """Where trials go. Raises OfframpError where it cannot be reached."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes a trial once it is over, and not before."""
 
     def open(self, course: Course) -> Tracked:
         """A trial, begun or continued, with its `settings`."""
@@ -60,7 +73,8 @@ def send(courses: Iterable[Course], tracker: Tracker) -> Sent:
     """Everything of `courses` that `tracker` has not. Raises OfframpError as it does."""
     whole = Sent()
     for course in courses:
-        if any(phase.begun for phase in course.phases):
+        begun = course.over or any(phase.begun for phase in course.phases)
+        if begun and (course.over or not tracker.whole):
             whole += _send(course, tracker.open(course))
     return whole
 
@@ -68,18 +82,18 @@ def send(courses: Iterable[Course], tracker: Tracker) -> Sent:
 def _send(course: Course, tracked: Tracked) -> Sent:
     if tracked.closed():
         return Sent(1, 1)
-    points = 0
+    phases = []
     for phase in course.phases:
         steps = steps_of(phase, course.plan.places, tracked.sent(phase))
         if not phase.finished:  # its last epoch goes with the word that it is finished
             steps = {epoch: numbers for epoch, numbers in steps.items() if epoch != phase.epochs}
         if steps:
-            tracked.send(phase, steps)
-            points += sum(map(len, steps.values()))
-    if course.manifest is None:
-        return Sent(1, 0, points)
-    tracked.close(results(course.manifest))
-    return Sent(1, 1, points)
+            phases.append((phase, steps))
+    finished = None if course.manifest is None else results(course.manifest)
+    failed = course.failed if finished is None and course.over else None
+    tracked.send(News(tuple(phases), finished, failed))
+    points = sum(len(numbers) for _, steps in phases for numbers in steps.values())
+    return Sent(1, int(finished is not None), points)
 
 
 def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import OfframpError
 from offramp.store.live import Course, LivePhase
-from offramp.track.ledger import CLOSED, SentLog, ledger
-from offramp.track.send import Steps, settings
+from offramp.track.ledger import SentLog, ledger
+from offramp.track.send import News, settings
 
 
 def tensorboard(address: str) -> Board:
@@ -25,6 +24,10 @@ def tensorboard(address: str) -> Board:
 @dataclass(frozen=True)
 class Board:
     folder: Path
+
+    @property
+    def whole(self) -> bool:
+        return False
 
     def open(self, course: Course) -> Events:
         place = self.folder / course.trial
@@ -50,15 +53,16 @@ class Events:
     def sent(self, phase: LivePhase) -> int:
         return self.ledger.sent(phase)
 
-    def send(self, phase: LivePhase, steps: Steps) -> None:
+    def send(self, news: News) -> None:
+        if not self.ledger.is_news(news):
+            return
         with self.writer() as writer:
-            for epoch, numbers in steps.items():
-                for name, value in numbers.items():
-                    writer.add_scalar(f"{phase.title}/{name}", value, epoch)
-        self.ledger.remember(phase.key, max(steps))
-
-    def close(self, results: Mapping[str, float]) -> None:
-        with self.writer() as writer:
-            for name, value in results.items():
+            for phase, steps in news.phases:
+                for epoch, numbers in steps.items():
+                    for name, value in numbers.items():
+                        writer.add_scalar(f"{phase.title}/{name}", value, epoch)
+            for name, value in (news.results or {}).items():
                 writer.add_scalar(f"results/{name}", value, 0)
-        self.ledger.remember(CLOSED)
+            if news.failed is not None:
+                writer.add_text("failed", news.failed)
+        self.ledger.remember(news)

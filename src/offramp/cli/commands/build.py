@@ -131,7 +131,8 @@ def build(
     """
     from offramp.bundle import graphs
     from offramp.policy.stage_times import read as read_times
-    from offramp.policy.useful import images_needed
+    from offramp.policy.stage_times import unlike
+    from offramp.policy.useful import check, images_needed
     from offramp.study.build import BuildOptions
 
     targets = {
@@ -145,8 +146,10 @@ def build(
         targets["max_accuracy_loss"] = 0.01
     if (max_mean_latency or max_p95_latency) and stage_times is None:
         raise OfframpError("a limit on latency goes by times of a device; give them by --stage-times")
-    if stage_times is not None:
-        read_times(stage_times)  # mistakes before the training
+    allowed = int8_share(int8, int8_loss)
+    if stage_times is not None:  # mistakes before the training
+        times = read_times(stage_times)
+        check(unlike(times.precision, times.device, allowed is not None), anyway)
     kept = keep_frozen or pretrained
     known = chosen_from(evidence, goal, backbone, kept) if evidence else None
     asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
@@ -156,7 +159,6 @@ def build(
     wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)
     graphs.check_installed()
     page = page_at(web, onnxruntime_web, force, out)
-    allowed = int8_share(int8, int8_loss)
     aim = Goal(targets, out, force, anyway, budget, stage_times, allowed, page)
     with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
         start(wish, aim, store, dry_run, json, quiet, log)

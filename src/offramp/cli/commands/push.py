@@ -27,7 +27,7 @@ def push(
     """Put a bundle on the Hugging Face hub, with a model card.
 
     The card says license, accuracy, data, what it is meant for and its limits. Sign in beforehand
-    (hf auth login), or set HF_TOKEN. Folders of this machine are left out of it.
+    (hf auth login), or set HF_TOKEN. This machine's name and folders are left out of it.
 
     \b
     Examples:

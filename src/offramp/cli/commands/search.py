@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.progress.display import describe_epoch
+from offramp.cli.progress.display import PACE, describe_epoch, epoch_fields
 from offramp.cli.progress.log import Line, Log, Wish, opened
 from offramp.cli.progress.reading import moving
 from offramp.cli.render import emit, study_file
@@ -145,29 +146,30 @@ def _searched(
 
     best = 0.0
     who = "" if asked.label is None else f"{asked.label} · "
-    now = ""
+    now, told = "", time.monotonic()
+    about: dict[str, Any] = {}
     running = search(study, variants, asked, store, work)
     try:
-        with terminable(), moving("preparing") as status:
+        with terminable(), moving("preparing", log) as status:
             while True:
                 match next(running):
                     case Proposed(number, chosen):
                         now = f"{who}trial {number} of {asked.trials}: {_words(chosen)}"
+                        about = {"strategy": asked.label, "number": number, "settings": dict(chosen)}
                         status.update(now)
                     case events.Epoch(report):
-                        status.update(f"{now} · {describe_epoch(report)}")
-                        if log.verbose:
-                            log.say(f"{now} · {describe_epoch(report)}")
+                        text = f"{now} · {describe_epoch(report)}"
+                        status.update(text)
+                        if log.verbose or time.monotonic() - told >= PACE:
+                            told = time.monotonic()
+                            fields = {**about, **epoch_fields(report), "seconds": report.seconds}
+                            log.write(Line(text, "epoch", fields, brief=""))
                     case Scored(number, chosen, value, why):
                         best = max(best, value or 0.0)
                         end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
                         text = f"{who}trial {number} of {asked.trials}: {_words(chosen)}: {end}"
-                        fields: dict[str, Any] = {
-                            "strategy": asked.label,
-                            "number": number,
-                            "settings": dict(chosen),
-                        }
-                        fields |= {"validation": value, "why": why or None, "best": best}
+                        fields = {**about, "validation": value, "why": why or None, "best": best}
+                        told = time.monotonic()
                         log.write(Line(f"{text} (best {100 * best:.2f} %)", "trial", fields))
                     case events.Note(text):
                         log.say(text, must=True)

@@ -62,7 +62,7 @@ def serve(
         queue=queue,
         body=int(units.parse(max_body, units.SIZE, "--max-body")),
     )
-    found = _opened(bundle, threads)
+    found = opened(bundle, threads)
     for reason in found.unreliable:
         typer.echo(f"Unreliable: {reason}.", err=True)
     app = make_app(found, limits)
@@ -99,12 +99,14 @@ def listener(host: str, port: int) -> socket.socket:
     return made
 
 
-def _opened(bundle: str, threads: int | None) -> Bundle:
+def opened(bundle: str, threads: int | None) -> Bundle:
     from offramp.bundle.hub import local
     from offramp.bundle.runtime import Bundle, BundleError
 
     folder = local(bundle) or Path(bundle)
     try:
-        return Bundle(folder, threads)
+        found = Bundle(folder, threads)
+        found.check_pictures()
+        return found
     except BundleError as error:
         raise OfframpError(str(error)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,6 +60,9 @@ def track(
     if not to:
         some = ", ".join(kind.example for kind in TRACKERS.values())
         raise OfframpError(f"name a tracker with --to, such as {some}")
+    for path in file or ():
+        if not Path(path).exists():
+            raise OfframpError(f"there is no {path}; give --file a file or folder")
     trackers = {text: tracker(text) for text in to}
     for text, one in trackers.items():
         if file:
@@ -76,7 +80,7 @@ def track(
                 elif sent.points or not follow:
                     what = f"{counted(sent.points, 'number')} of {counted(sent.trials, 'trial')}"
                     typer.echo(f"{text}: {what} sent, {sent.closed} finished.", err=True)
-            if not follow or all(course.over for course in courses):
+            if not follow or reader.over(courses):
                 return
             time.sleep(every)
     except KeyboardInterrupt:

@@ -54,6 +54,7 @@ def watch(
     if json:
         courses = list(reader.courses())
         phases = [p for p in distinct(courses).values() if p.begun and not p.finished]
+        phases += reader.loose(courses)
         emit(
             {
                 "store": str(reader.archive.root),
@@ -63,22 +64,23 @@ def watch(
         )
         return
     if once or not sys.stdout.isatty():
-        terminal.console().print(shown(title, list(reader.courses())))
+        courses = list(reader.courses())
+        terminal.console().print(shown(title, courses, reader.loose(courses)))
         return
     try:
         with Live(console=terminal.console(), auto_refresh=False, screen=False) as live:
             while True:
                 courses = list(reader.courses())
-                live.update(shown(title, courses), refresh=True)
-                if all(course.over for course in courses):
+                live.update(shown(title, courses, reader.loose(courses)), refresh=True)
+                if reader.over(courses):
                     return
                 time.sleep(every)
     except KeyboardInterrupt:
         return
 
 
-def shown(title: str, courses: Sequence[Course]) -> Group:
-    """What there is to see of a store."""
+def shown(title: str, courses: Sequence[Course], loose: Sequence[LivePhase] = ()) -> Group:
+    """What there is to see of a store. loose: of `Reader.loose`."""
     from rich.console import Group
     from rich.text import Text
 
@@ -92,7 +94,7 @@ def shown(title: str, courses: Sequence[Course]) -> Group:
         f"{len(done)} of {counted(len(courses), 'trial')} finished, {finished} of "
         f"{counted(len(phases), 'phase')}",
     ]
-    working = [p for p in phases.values() if p.begun and not p.finished]
+    working = [*(p for p in phases.values() if p.begun and not p.finished), *loose]
     if working:
         rows = [_working(phase, courses) for phase in working]
         parts += ["", table(["under way"], ["epoch", "validation, %"], rows)]
@@ -118,7 +120,8 @@ def _working(phase: LivePhase, courses: Sequence[Course]) -> tuple[str, str, str
     users = [c.trial for c in courses if any(p.key == phase.key for p in c.phases)]
     more = f", of {len(users) - 1} more" if len(users) > 1 else ""
     holder = (phase.holder or "nobody, saved").removeprefix("process ").replace("at it for ", "")
-    name = f"{users[0]}\n{phase.title}{more}, by {holder}"  # an id has a line of its own
+    first = users[0] if users else "a search"
+    name = f"{first}\n{phase.title}{more}, by {holder}"  # an id has a line of its own
     epochs = f"{phase.epoch}/{phase.epochs}" if phase.epochs else str(phase.epoch)
     return name, epochs, accuracies(value for _, value in phase.validation)
 

@@ -128,7 +128,7 @@ class Progress:
         words = [self.state.describe(key), describe_epoch(report, epochs), duration(report.seconds)]
         fields = {
             **self.state.named(key),
-            **_fields(report, epochs),
+            **epoch_fields(report, epochs),
             "seconds": report.seconds,
             **far[1],
         }
@@ -140,7 +140,7 @@ class Progress:
         name, took = f"[{self.state.phases}] {self.state.describe(key)}", duration(seconds)
         report, epochs, far = self.state.latest.get(key), self.state.epochs(key), self._far()
         last = [] if report is None else [describe_epoch(report, epochs)]
-        fields = {} if report is None else _fields(report, epochs)
+        fields = {} if report is None else epoch_fields(report, epochs)
         text = " · ".join([name, *last, took, *far[0]])
         fields = {**self.state.named(key), **fields, "seconds": seconds, **far[1]}
         self._log.write(Line(text, "finished", fields, brief=f"{name} · {took}"))
@@ -184,7 +184,8 @@ def describe_epoch(report: EpochReport, epochs: int | None = None) -> str:
     return f"epoch {number} · loss {report.loss:.3f} · validation {accuracy} % at {where}"
 
 
-def _fields(report: EpochReport, epochs: int) -> dict[str, Any]:
+def epoch_fields(report: EpochReport, epochs: int | None = None) -> dict[str, Any]:
+    """The same for programs."""
     return {
         "epoch": report.epoch,
         "epochs": epochs,

@@ -77,11 +77,12 @@ def _seldom() -> Callable[[logging.LogRecord], bool]:
 
 
 @contextmanager
-def moving(text: str) -> Iterator[Status]:
-    """A moving line on a terminal; nothing elsewhere."""
-    screen = console(stderr=True)
+def moving(text: str, log: Log | None = None) -> Iterator[Status]:
+    """A moving line on a terminal; nothing elsewhere. log: what is said meanwhile, and whether progress
+    is shown at all."""
+    screen = console(stderr=True) if log is None else log.console
     status = screen.status(text)
-    if not screen.is_terminal:
+    if not screen.is_terminal or not (log is None or (log.shown and log.moves)):
         yield status
         return
     with status:

@@ -137,23 +137,24 @@ def _decided(plan: Plan, how: How, until: Until) -> Outcome:
     failures: list[dict[str, Any]] = []
     before: int = 0
     interrupted: KeyboardInterrupt | None = None
-    for count in decide.looks(log).counts:
-        more = decide.part(plan, log.seeds[before:count], wanted)
-        progress = Progress(more, how.log)
-        workers = staff(more, how)
-        interrupted = _work(more, how, workers, progress)
-        made += [trial.id for trial in more.trials if trial.id in progress.state.trials]
-        failures += progress.state.failures()
-        if interrupted or failures:
-            break
-        known |= decide.right(store, more)
-        decisions, before = decide.look(log, known, compared), count
-        log = decide.noted(log, count, decisions)
-        store.write_seed_log(name, log)
-        wanted = decide.questioned(decisions)
-        how.log.say(said_of_look(count, decisions))
-        if not wanted:
-            break
+    with store.more_to_come():
+        for count in decide.looks(log).counts:
+            more = decide.part(plan, log.seeds[before:count], wanted)
+            progress = Progress(more, how.log)
+            workers = staff(more, how)
+            interrupted = _work(more, how, workers, progress)
+            made += [trial.id for trial in more.trials if trial.id in progress.state.trials]
+            failures += progress.state.failures()
+            if interrupted or failures:
+                break
+            known |= decide.right(store, more)
+            decisions, before = decide.look(log, known, compared), count
+            log = decide.noted(log, count, decisions)
+            store.write_seed_log(name, log)
+            wanted = decide.questioned(decisions)
+            how.log.say(said_of_look(count, decisions))
+            if not wanted:
+                break
     outcome = _results(how, made, failures, interrupted, workers, before)
     outcome.found["seeds"] = {"name": name, **log.as_json()}
     if decisions and not how.as_json:

@@ -36,22 +36,21 @@ def start_all(path: Path, asked: Sequence[Member], how: How) -> None:
         return
     check_data([member.study for member in asked])
     outcomes: list[tuple[Member, Outcome]] = []
-    for number, (member, plan) in enumerate(
-        zip(asked, _shown(plans([m.study for m in asked], how.device), how.log), strict=True),
-        start=1,
-    ):
-        own = member.study.data.split_seed == "trial"
-        part = f"seed {member.study.seeds[0]}, " if own else ""
-        how.log.say(f"{member.path}, {part}study {number} of {len(asked)}")
-        remark(plan, how.log)
-        outcomes.append((member, trained(plan, how)))
-        if outcomes[-1][1].interrupted:
-            break
+    made = _shown(plans([m.study for m in asked], how.device), how.log)
+    with Store(how.root).more_to_come():
+        for number, (member, plan) in enumerate(zip(asked, made, strict=True), start=1):
+            own = member.study.data.split_seed == "trial"
+            part = f"seed {member.study.seeds[0]}, " if own else ""
+            how.log.say(f"{member.path}, {part}study {number} of {len(asked)}")
+            remark(plan, how.log)
+            outcomes.append((member, trained(plan, how)))
+            if outcomes[-1][1].interrupted:
+                break
     if how.as_json:
         emit({"studies": [{"study": str(m.path), **o.found} for m, o in outcomes]})
     if len({m.path for m, _ in outcomes}) == 1 < len(outcomes) and not how.as_json:
-        made = [trial for _, o in outcomes for trial in o.found["trials"]]
-        summary.show_results(summary.printed(by_strategy(Store(how.root), made), len(outcomes)))
+        ids = [trial for _, o in outcomes for trial in o.found["trials"]]
+        summary.show_results(summary.printed(by_strategy(Store(how.root), ids), len(outcomes)))
     failed = list(dict.fromkeys(m.path for m, o in outcomes if o.failed))
     if failed and not how.as_json:
         how.log.say(f"failed in part: {', '.join(map(str, failed))}", must=True)
