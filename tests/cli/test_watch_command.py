@@ -87,7 +87,8 @@ def test_track_sends_once(studied: Cli, tmp_path: Path) -> None:
     for words, said in (
         ((), "name a tracker with --to"),
         (("--to", "nowhere:x"), "names no tracker"),
-        (("--to", "tensorboard:board", "--file", "x"), "keeps no files"),
+        (("--to", "tensorboard:board", "--file", "x"), "there is no x"),
+        (("--to", "tensorboard:board", "--file", "runs"), "keeps no files"),
     ):
         answer = studied("track", *words)
         assert answer.code == 2 and said in answer.err and len(answer.err.splitlines()) == 1
