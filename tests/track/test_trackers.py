@@ -279,9 +279,12 @@ def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyP
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert sent(store, "wandb:mine")[2] == 0, "what was sent is remembered"
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(runs) == 2
-    text = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
-    for name in (b"exit 1/", b"exit 3/", b"validation/accuracy", b"test/accuracy"):
-        assert name in text
+    names = (b"exit 1/", b"exit 3/", b"validation/accuracy", b"test/accuracy")
+    text, until = b"", time.monotonic() + 60
+    while not all(name in text for name in names):  # a process of its own writes them
+        assert time.monotonic() < until, text[-1000:]
+        time.sleep(0.1)
+        text = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
 
 
 class Given:
