@@ -16,8 +16,8 @@ from offramp.report.model import Column, Table
 CAPTION = (
     "Interquartile mean, over all networks, data sets and seeds, of test accuracy (mean over exits, and "
     "of the final exit), with 95 % intervals of a bootstrap that draws seeds anew within each network "
-    "and data set. Of strategies that every network and data set here has. Intervals that overlap are "
-    "no test; differences are tested elsewhere, pair by pair."
+    "and data set, where each has three seeds at least. Of strategies that every network and data set "
+    "here has. Intervals that overlap are no test; differences are tested elsewhere, pair by pair."
 )
 SHOWN = {"mean": "accuracy-test", "final": "final-accuracy-test"}
 NONE = Iqm(*[float("nan")] * 3)  # of who has no mean over exits somewhere, as the baseline
