@@ -210,8 +210,8 @@ def hold_out(
 ) -> dict[str, Tensor]:
     """Rows of each held-out split in `names`, and of `train`, what is left; each ascending.
 
-    Every held-out split takes 5 % of each class; where that is less than 20 images for each class, or
-    than 200, so many, classes in proportion. Or it takes `images`, classes in proportion (rounded up).
+    Every held-out split takes 5 % of each class, and at least 20 images for each class there is, or 200
+    where that is fewer, classes in proportion. Or it takes `images`, classes in proportion (rounded up).
     Of a class of four or more it takes one at least, and never more than a quarter. A split's rows are a
     function of its name, the seed, `images` and the rows, whichever other splits are held out beside it.
 
