@@ -1,4 +1,4 @@
-"""MLflow: a run for each trial, in it one for each phase, in the experiment of the study."""
+"""MLflow: a run for each trial, in it one for each phase, in the experiment that was named."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def track(
     trial is a run with its settings, the curves of its phases, and its closing numbers.
 
     \b
-    Trackers (pip install 'offramp[track]'):
+    Trackers (pip install 'offramp[track]'; the last: pip install trackio):
       tensorboard:FOLDER            event files
       mlflow:ADDRESS#EXPERIMENT     http://HOST:PORT, sqlite:///FILE
       wandb:ENTITY/PROJECT          WANDB_MODE=offline works
