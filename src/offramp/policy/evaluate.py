@@ -23,8 +23,8 @@ Bools = NDArray[np.bool_]
 class ExitEvaluation:
     """An exit under a policy. share: of inputs that leave here.  accuracy: of those; None where there
     are none.  accuracy_all: of the exit on every input.  ece: of the exit's confidence, with the
-    policy's temperature; auroc, aurc: of its score's telling right from wrong, of the confidence's where the
-    score says nothing of a single exit; on every input."""
+    policy's temperature; auroc, aurc: of its score's telling right from wrong, or of confidence's
+    where the score says nothing of a single exit; on every input."""
 
     exit: int
     threshold: float | None

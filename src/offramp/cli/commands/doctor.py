@@ -73,7 +73,7 @@ EXTRAS = {
     "ray": ("ray", "train on many machines"),
     "cloud": ("s3fs", "keep a store in an object store"),
     "serve": ("starlette", "answer over HTTP"),
-    "track": ("tensorboard", "show runs in TensorBoard or MLflow"),
+    "track": ("tensorboard", "show runs in TensorBoard, MLflow or W&B"),
     "search": ("optuna", "search for settings"),
 }
 
