@@ -83,7 +83,7 @@ def build(
     backbone: a name, `timm/NAME` or `file.py:function`.
     data: a name, or `folder:PATH` for images of your own, a folder for each class.
     out: the bundle's folder.
-    exits: "auto", how many, or names of places.
+    exits: "auto", how many, names of places, or shares of the MACs such as "25%".
     weights: what the backbone starts from: a file, "imagenet" or "random"; None takes public weights
         where they are on this machine, else draws them from the seed.
     keep_frozen: keep those weights as they are and train heads only.
