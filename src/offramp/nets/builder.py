@@ -114,8 +114,9 @@ def attach(
         `my.py:make_net`, `timm/NAME`, `resnet18`. What is trained of a network with a name can be
         exported and predicted with from the command line.
     exits: the places of the early exits (names of submodules, say, or shares of the compute such as
-        `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a module that cannot be traced: the names of
-        the submodules of each segment, in the order they run, and a last list for the classifier.
+        `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a
+        module that cannot be traced: the names of the submodules of each segment, in the order they
+        run, and a last list for the classifier.
     input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. What
         the module's forward decides by the sizes of its input is decided once, for this shape.
     classes: to check against the module's; None takes what it has. To be given with a name.
