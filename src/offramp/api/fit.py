@@ -321,9 +321,8 @@ class Fitted:
 
         Returns its `folder` and its `card`, a mapping. Raises OfframpError where the training images
         came normalized, as no picture can be made like them; for texts, and images of other than 1 or 3
-        channels;
-        for a policy of another network; where the folder is taken; where int8 costs more than it may;
-        and as `calibrate` does.
+        channels; for a policy of another network; where the folder is taken; where int8 costs more than
+        it may; and as `calibrate` does.
 
         >>> done = fitted.export("bundle", policy, measure=False)
         >>> sorted(path.name for path in done.folder.iterdir())[:3]
