@@ -215,3 +215,18 @@ def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:
     shown = f"{100 * fitted.accuracy[3]:.1f}%"
     assert shown in rows[-1] and shown in fitted._repr_html_()
     assert np.isclose(fitted.table().loc[3, "accuracy"], fitted.accuracy[3])
+
+
+def test_build_plans_for_the_device_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a machine with a GPU, `device="cpu"` took the numerics of CUDA."""
+    from offramp.api import build
+
+    def chosen(wish: Any) -> Any:
+        raise OfframpError(f"for {wish.device}")
+
+    monkeypatch.setattr(build, "choose", chosen)
+    for device in ("cpu", torch.device("cpu")):
+        with pytest.raises(OfframpError, match=r"^for cpu$"):
+            build.build("digits-cnn", "digits", tmp_path / "b", device=device, max_accuracy_loss=0.1)

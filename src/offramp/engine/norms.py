@@ -92,13 +92,13 @@ class GlobalBatchNorm(TorchFunctionMode):
         variance, mean = torch.var_mean(_wide(input), _all_but_channels(input), correction=0)
         parts = self._ranks.gather(torch.stack([mean, variance]).double())
         share = [count / self._share.total for count in self._share.counts]
-        centre = sum(part[0] * weight for part, weight in zip(parts, share, strict=True))
+        center = sum(part[0] * weight for part, weight in zip(parts, share, strict=True))
         spread = sum(
-            (part[1] + (part[0] - centre) ** 2) * weight
+            (part[1] + (part[0] - center) ** 2) * weight
             for part, weight in zip(parts, share, strict=True)
         )
-        assert isinstance(centre, Tensor) and isinstance(spread, Tensor)
-        return centre, spread
+        assert isinstance(center, Tensor) and isinstance(spread, Tensor)
+        return center, spread
 
 
 class _Normalized(torch.autograd.Function):

@@ -54,6 +54,4 @@ def tracker(text: str) -> Tracker:
         make: Callable[[str], Tracker] = getattr(import_module(f"offramp.track.{file}"), function)
         return make(address)
     except ImportError as error:
-        raise OfframpError(
-            f"{name} is not installed ({error}); pip install {kind.needs}, or 'offramp[track]'"
-        ) from None
+        raise OfframpError(f"{name} is not installed ({error}); pip install {kind.needs}") from None
