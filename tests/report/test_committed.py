@@ -52,8 +52,11 @@ def test_every_table(cifar: Evidence) -> None:
             assert any(found.startswith(name) for found in made), name
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette-quick", "chest-xray"])
-def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [("cifar10", 33), ("cifar10-ways", 49), ("imagenette-quick", 33), ("chest-xray", 33)],
+)
+def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> None:
     """Each accuracy in docs/results/README.md, from the tidy table; deviations and marks, from the main
     one, which rounds."""
     page = (DOCS / "README.md").read_text()
@@ -74,7 +77,7 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str) -> None:
     for (strategy, exit), value in means.mean().items():
         assert f"{100 * value:.1f} ±" in told[strategy][exit - 1]
         shown += 1
-    assert shown == 33
+    assert shown == numbers
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenette-quick", "chest-xray"])
@@ -139,6 +142,56 @@ def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
     assert not any(r.behind for r in rankings[4])
 
 
+@pytest.fixture(scope="module")
+def ways() -> Evidence:
+    """All twenty strategies on one network."""
+    return evidence.open_all([DOCS / "cifar10", DOCS / "cifar10-ways"])
+
+
+def test_means_and_costs_of_ways_beyond_the_paper() -> None:
+    page = (DOCS / "README.md").read_text()
+    found = evidence.open(DOCS / "cifar10-ways")
+    (main,) = make(found, ["main"])
+    spent = found.table[found.table["metric"] == "macs_executed"].groupby(["strategy", "seed"])["value"]
+    costs = spent.sum().groupby("strategy").mean()
+    section = page[page.index("([cifar10-ways](") :].partition("\n## ")[0]
+    means = rows(markdown(main), found.strategies, 4, 5)
+    told = rows(section, found.strategies, 4, 6)
+    for name, (mean, cost) in told.items():
+        assert [mean] == means[name] and cost == f"{costs[name] / costs['joint']:.2f}"
+
+
+def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence) -> None:
+    own = evidence.open(DOCS / "cifar10-ways")
+    (best,) = recommend(own.facts, Preference("accuracy"))
+    first, *others = best.ranking
+    assert first.name == "mixed"
+    assert {r.name for r in others if not r.behind} == {"imta", "sequential", "boosted", "cascade"}
+    assert best.detectable is not None and f"{100 * best.detectable:.1f}" == "1.1"
+    (best,) = recommend(ways.facts, Preference("accuracy"))
+    means = {r.name: f"{100 * (best.ranking[0].mean - r.mean):.1f}" for r in best.ranking}
+    assert means["mixed"] == "0.0" and means["joint-branch"] == "0.2"
+    assert not next(r for r in best.ranking if r.name == "joint-branch").behind
+    (fewest,) = recommend(own.facts, Preference("latency"))
+    first, *others = fewest.ranking
+    assert first.name == "mixed" and f"{first.mean / 1e6:.1f}" == "21.4"
+    assert f"{first.mean / own.trials[0].manifest.backbone_macs:.0%}" == "65%"
+    assert {r.name for r in others if r.behind} == {"gradient-equilibrium"}
+    assert {r.name for r in fewest.ruled_out if r.why.startswith("it reaches")} == {"confidence-gated"}
+    assert fewest.target is not None and f"{100 * fewest.target:.1f}" == "85.5"
+    judged = ways.judge(claims.read(ROOT / "docs" / "field-claims.yaml"))
+    told: dict[str, list[str]] = {}
+    for each in judged:
+        told.setdefault(each.verdict, []).append(each.claim.id)
+    assert told["supported"] == ["mixed-above-joint-and-two-stage"]
+    assert told["contradicted"] == [
+        "self-distillation-final-above-plain",
+        "exit-ensemble-above-joint",
+        "confidence-gated-early-exits-above-joint",
+    ]
+    assert len(told["not significant"]) == 4 and len(told) == 3
+
+
 def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
     page = (DOCS / "README.md").read_text()
     found = evidence.open(DOCS / "airbench93")
@@ -151,13 +204,13 @@ def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
     assert said in page
 
 
-def rows(text: str, strategies: Sequence[str]) -> dict[str, list[str]]:
-    """What a Markdown table says of each strategy's four exits."""
+def rows(text: str, strategies: Sequence[str], start: int = 0, end: int = 4) -> dict[str, list[str]]:
+    """What a Markdown table says of each strategy; by default, of its four exits."""
     found = {}
     for strategy in strategies:
         cells = re.search(rf"^\| {strategy} +\|(.*)\|$", text, re.MULTILINE)
         assert cells is not None
-        found[strategy] = [cell.strip() for cell in cells[1].split("|")[:4]]
+        found[strategy] = [cell.strip() for cell in cells[1].split("|")[start:end]]
     return found
 
 
