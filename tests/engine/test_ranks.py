@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from longer import long
 from offramp.engine.ranks import ALONE, FEW, Ranks
 from support import CPU
 
@@ -116,11 +117,11 @@ def test_normalization_is_that_of_the_whole_batch(asked: Asked, rows: int, ranks
 @pytest.mark.parametrize(
     ("strategy", "recipe", "images", "ranks"),
     [
-        pytest.param("joint", "plain", 45, 2, marks=pytest.mark.long),
+        *long(("joint", "plain", 45, 2)),
         ("two-stage", "weighted", 45, 3),
-        pytest.param("distillation", "plain", 33, 2, marks=pytest.mark.long),
+        *long(("distillation", "plain", 33, 2)),
         ("exit-ensemble", "averaged", 33, 2),
-        pytest.param("branch-wise", "averaged", 22, 2, marks=pytest.mark.long),
+        *long(("branch-wise", "averaged", 22, 2)),
     ],
 )
 def test_several_ranks_train_what_one_does(

@@ -143,27 +143,33 @@ def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
 
 
 @pytest.fixture(scope="module")
+def beyond() -> Evidence:
+    """The ways beyond the paper, with the plain network and joint training."""
+    return evidence.open(DOCS / "cifar10-ways")
+
+
+@pytest.fixture(scope="module")
 def ways() -> Evidence:
     """All twenty strategies on one network."""
     return evidence.open_all([DOCS / "cifar10", DOCS / "cifar10-ways"])
 
 
-def test_means_and_costs_of_ways_beyond_the_paper() -> None:
+def test_means_and_costs_of_ways_beyond_the_paper(beyond: Evidence) -> None:
     page = (DOCS / "README.md").read_text()
-    found = evidence.open(DOCS / "cifar10-ways")
-    (main,) = make(found, ["main"])
-    spent = found.table[found.table["metric"] == "macs_executed"].groupby(["strategy", "seed"])["value"]
+    (main,) = make(beyond, ["main"])
+    spent = beyond.table[beyond.table["metric"] == "macs_executed"].groupby(["strategy", "seed"])[
+        "value"
+    ]
     costs = spent.sum().groupby("strategy").mean()
     section = page[page.index("([cifar10-ways](") :].partition("\n## ")[0]
-    means = rows(markdown(main), found.strategies, 4, 5)
-    told = rows(section, found.strategies, 4, 6)
+    means = rows(markdown(main), beyond.strategies, 4, 5)
+    told = rows(section, beyond.strategies, 4, 6)
     for name, (mean, cost) in told.items():
         assert [mean] == means[name] and cost == f"{costs[name] / costs['joint']:.2f}"
 
 
-def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence) -> None:
-    own = evidence.open(DOCS / "cifar10-ways")
-    (best,) = recommend(own.facts, Preference("accuracy"))
+def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence, beyond: Evidence) -> None:
+    (best,) = recommend(beyond.facts, Preference("accuracy"))
     first, *others = best.ranking
     assert first.name == "mixed"
     assert {r.name for r in others if not r.behind} == {"imta", "sequential", "boosted", "cascade"}
@@ -172,10 +178,10 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence) -> Non
     means = {r.name: f"{100 * (best.ranking[0].mean - r.mean):.1f}" for r in best.ranking}
     assert means["mixed"] == "0.0" and means["joint-branch"] == "0.2"
     assert not next(r for r in best.ranking if r.name == "joint-branch").behind
-    (fewest,) = recommend(own.facts, Preference("latency"))
+    (fewest,) = recommend(beyond.facts, Preference("latency"))
     first, *others = fewest.ranking
     assert first.name == "mixed" and f"{first.mean / 1e6:.1f}" == "21.4"
-    assert f"{first.mean / own.trials[0].manifest.backbone_macs:.0%}" == "65%"
+    assert f"{first.mean / beyond.trials[0].manifest.backbone_macs:.0%}" == "65%"
     assert {r.name for r in others if r.behind} == {"gradient-equilibrium"}
     assert {r.name for r in fewest.ruled_out if r.why.startswith("it reaches")} == {"confidence-gated"}
     assert fewest.target is not None and f"{100 * fewest.target:.1f}" == "85.5"

@@ -132,10 +132,16 @@ def build(
     places = str(exits) if isinstance(exits, int | str) else ",".join(exits)
     about = (backbone, data, places, weights, keep_frozen, goal, strategy)
     given = tuple(settings)
-    wish = BuildOptions(*about, size=size, normalize=normalize, seed=seed, settings=given)
-    needed = useful.images_needed(limit.kind, limit.value)
-    wish = replace(wish, pretrained=pretrained, calibration=needed)
-    wish = replace(wish, device=None if device is None else str(device))
+    wish = BuildOptions(
+        *about,
+        size=size,
+        normalize=normalize,
+        seed=seed,
+        settings=given,
+        device=None if device is None else str(device),
+        calibration=useful.images_needed(limit.kind, limit.value),
+        pretrained=pretrained,
+    )
     chosen, kept = choose(wish), Store(store)
     useful.check(resolved(chosen.plan, limit), anyway)
     conduct = Conduct(devices.chosen(device), cache_folder())

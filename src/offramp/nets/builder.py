@@ -63,9 +63,13 @@ def build(
         initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
         module.load_state_dict(dict(initial.tensors), strict=False)
         make = partial(starting, make, initial.tensors)
-        identity = {**origin.identity, "weights": initial.identity}
-        origin = dataclasses.replace(origin, make=make, from_images=None, identity=identity)
-        origin = dataclasses.replace(origin, initial=initial.describe())
+        origin = dataclasses.replace(
+            origin,
+            make=make,
+            identity={**origin.identity, "weights": initial.identity},
+            from_images=None,
+            initial=initial.describe(),
+        )
     if origin.foreign:  # not called "state", which is for weights that no seed draws
         drawn = state_digest(drawn_module(make, 0, "initial"))
         text = [trunk.code, *sources(module)] if chained(origin.taps) else trunk.code

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from offramp.analysis.recommend.goals import Candidate, Facts, at_compute, pairs
 from offramp.analysis.stats import Columns, analyze_sample, sample
-from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs
+from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs, none_differ
 from offramp.analysis.tradeoff import levels
 
 
@@ -31,7 +31,7 @@ class Level:
     @property
     def even(self) -> bool:
         """Whether every pair was tested, and none was found to differ."""
-        return self.why is None and all(isinstance(p, Pair) and p.p >= ALPHA for p in self.pairs)
+        return self.why is None and none_differ(self.pairs)
 
     @property
     def untested(self) -> tuple[str, ...]:

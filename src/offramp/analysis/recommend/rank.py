@@ -22,7 +22,14 @@ from offramp.analysis.recommend.goals import (
     values,
 )
 from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
-from offramp.analysis.stats.pairwise import ALPHA, Estimate, Pair, UntestedPair, paired_estimates
+from offramp.analysis.stats.pairwise import (
+    ALPHA,
+    Estimate,
+    Pair,
+    UntestedPair,
+    none_differ,
+    paired_estimates,
+)
 from offramp.analysis.stats.sequential import FEWEST, Looks
 from offramp.paper.guidelines import Goal
 
@@ -178,8 +185,7 @@ def _rank(
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
     shown = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
     few = _few(found, read) if len(groups) > 1 else None
-    every = [isinstance(p, Pair) and p.p >= ALPHA for p in analysis.pairs]
-    even = bool(every) and all(every)
+    even = bool(analysis.pairs) and none_differ(analysis.pairs)
     return _Ranking(tuple(rows), untested, max(shown, default=None), few, even)
 
 

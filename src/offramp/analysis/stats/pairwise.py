@@ -183,6 +183,11 @@ def paired_estimates(groups: Sequence[Group], images: Images | None) -> dict[tup
     }
 
 
+def none_differ(pairs: Pairs) -> bool:
+    """Whether every pair was tested, and none was found to differ."""
+    return all(isinstance(pair, Pair) and pair.p >= ALPHA for pair in pairs)
+
+
 def over_blocks(differences: Floats) -> Estimate:
     """Over blocks alone. differences: [S], S at least 2."""
     return Estimate(float(differences.mean()), len(differences), float(differences.var(ddof=1)))
