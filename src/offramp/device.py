@@ -23,7 +23,7 @@ from offramp.errors import OfframpError
 
 DeviceClass = Literal["cpu", "cuda"]
 CLASSES: tuple[DeviceClass, ...] = get_args(DeviceClass)
-_ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu")
+_ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu" and hasattr(torch, kind))
 # Some libraries want this before their first call to be deterministic.
 _DETERMINISTIC = {"cuda": {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}}
 _COLLECTIVES = {"cuda": "nccl"}  # by which processes exchange its tensors; gloo has those of the CPU

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,13 @@ def cross_entropies(logits: Floats, labels: NDArray[np.integer]) -> Floats:
 def cross_entropy(logits: Floats, labels: NDArray[np.integer]) -> Floats:
     """Mean cross-entropy by exit, in nats. logits: [N, E, C]; labels: [N]; returns [E]."""
     return np.asarray(cross_entropies(logits, labels).mean(axis=0))
+
+
+METRICS: Mapping[str, Callable[[Floats, NDArray[np.integer]], Floats]] = {
+    "accuracy": accuracy,
+    "cross_entropy": cross_entropy,
+}
+"""What a finished trial says of each split, under these names in the tidy table."""
 
 
 def confidence(logits: Floats) -> Floats:

@@ -536,7 +536,7 @@ def _check_normalized(images: torch.Tensor) -> None:
     if high > 50 or (low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
         raise OfframpError(
             f"images look like 0…{255 if high > 50 else 1} pixels; "
-            "give uint8 [B, C, H, W], or normalize them"
+            "give uint8 [B, C, H, W] (without ToTensor), or normalize them"
         )
 
 

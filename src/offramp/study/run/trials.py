@@ -11,7 +11,7 @@ import torch
 
 from offramp import usercode
 from offramp.analysis import imbalance
-from offramp.analysis.exits import accuracy, cross_entropy
+from offramp.analysis.exits import METRICS, accuracy
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
 from offramp.engine.evaluate import answered as answers_of
@@ -95,8 +95,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         arrays[split], arrays[f"{split}_labels"] = logits, labels
         uneven = imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
         metrics[split] = stored.Metrics(
-            accuracy=tuple(accuracy(logits, labels).tolist()),
-            cross_entropy=tuple(cross_entropy(logits, labels).tolist()),
+            **{name: tuple(of(logits, labels).tolist()) for name, of in METRICS.items()},
             **(imbalance.metrics(logits, labels) if uneven else {}),
             **(flipped() if split == "test" and plan.study.test_time_flip else {}),
         )
