@@ -17,10 +17,10 @@ class Shell(StrEnum):
     fish = "fish"
 
 
-def completion(shell: Annotated[Shell, argument("bash|zsh|fish", "The shell.")]) -> None:
-    """Print what makes a shell complete what you type.
+def completion(shell: Annotated[Shell, argument("bash|zsh|fish", "Your shell.")]) -> None:
+    """Print a script that completes commands in your shell.
 
-    Commands, options, strategies, and trials of the store `runs`.
+    It completes commands, options, strategies, and trials of the store `runs`.
 
     \b
     Examples:

@@ -26,7 +26,7 @@ def recommend(
     goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "balanced",
     min_accuracy: Annotated[float | None, option("SHARE", "The accuracy to reach, such as 0.9.")] = None,
     max_macs: Annotated[
-        str | None, option("N", "The MACs an image may take on average, such as 1.5M.")
+        str | None, option("MACS", "The MACs that an image may take on average, such as 1.5M.")
     ] = None,
     frozen_backbone: Annotated[
         bool, flag("--frozen-backbone", "The backbone's weights must stay as they are.")
@@ -34,10 +34,10 @@ def recommend(
     study: options.StudyOption = None,
     json: options.JsonOption = False,
 ) -> None:
-    """Advise on a strategy and a network for a goal.
+    """Recommend a strategy and a network for a goal.
 
-    Ranks what a store holds. Says which differences the runs cannot show, and why something is ruled
-    out. Without a store it gives the paper's guidelines, and says so.
+    It ranks what a store holds. It says which differences the runs cannot show, and why something is
+    ruled out. Without a store it gives the paper's guidelines, and says so.
 
     \b
     Examples:
@@ -135,7 +135,7 @@ def _guidelines(asked: Preference, why: str, as_json: bool) -> None:
         say(f"- {text}", indent="  ")
     if asked.min_accuracy is not None or asked.max_macs is not None:
         typer.echo()
-        say("--min-accuracy and --max-macs need runs: offramp run a study, then name its store.")
+        say("--min-accuracy and --max-macs need results: run a study, then name its store.")
 
 
 def _advice(one: Advice) -> None:

@@ -21,15 +21,15 @@ from offramp.units import counted, duration, size
 def report(
     sources: options.SeveralArgument = None,
     store_: options.StoreOption = None,
-    out: Annotated[Path, option("FOLDER", "Where the report goes; an earlier one is replaced.")] = Path(
-        "report"
-    ),
+    out: Annotated[
+        Path, option("FOLDER", "Where to write the report; an earlier one is replaced.")
+    ] = Path("report"),
     study: options.StudyOption = None,
     title: Annotated[
         str | None, option("TEXT", "The page's title. By default the study's name.")
     ] = None,
     format_: Annotated[
-        str, option("svg,pdf,png", "The files of each figure; none for no files.", "--format")
+        str, option("svg,pdf,png", "The kinds of file of each figure, or none.", "--format")
     ] = "svg,pdf,png",
     workers: Annotated[
         int | None, option("N", "Processes that draw. By default one for each core.", min=1)

@@ -73,6 +73,6 @@ def _short(plan: Plan, budget: float, speed: float, words: str) -> tuple[str, ..
         return ()
     said, needed = found
     return (
-        f"--budget {words} is too short: it leaves {said}; about {duration(needed / speed)} would do, "
-        "or fewer strategies or seeds",
+        f"--budget {words} is too short: it leaves {said}; give about {duration(needed / speed)}, "
+        "or take fewer strategies or seeds",
     )
