@@ -55,7 +55,7 @@ def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     (row,) = [line for line in lines if line.startswith(f"{id}  ") and "3/20" in line]
-    assert lines[lines.index(row) + 1] == "branch 1, of 1 more, by 29097 on vm, 20.7 s"
+    assert lines[lines.index(row) + 1] == "branch 1, for 1 more, by 29097 on vm, 20.7 s"
 
 
 def test_they_are_filtered(studied: Cli) -> None:

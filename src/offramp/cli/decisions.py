@@ -1,4 +1,4 @@
-"""What looks at added seeds found, and how many seeds a difference takes, for people."""
+"""In words: what looks at added seeds found, and how many seeds a difference takes."""
 
 from __future__ import annotations
 

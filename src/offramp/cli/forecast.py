@@ -1,4 +1,4 @@
-"""What a run would take, for people: the phases and the totals of a plan."""
+"""What a run would take, in words: the phases and the totals of a plan."""
 
 from __future__ import annotations
 

@@ -14,17 +14,17 @@ from offramp.store.place import Place, place
 
 
 def argument(metavar: str, help: str, **more: Any) -> Any:
-    """What a command takes by its place."""
+    """What a command takes by position."""
     return typer.Argument(metavar=metavar, help=help, **more)
 
 
 def option(metavar: str, help: str, *names: str, **more: Any) -> Any:
-    """What a command takes by name, that of the parameter unless `names` say otherwise."""
+    """What a command takes by name: the parameter's, unless `names` are given."""
     return typer.Option(*names, metavar=metavar, help=help, **more)
 
 
 def flag(name: str, help: str) -> Any:
-    """What is on where it is named."""
+    """An option without a value: on where it is given."""
     return typer.Option(name, help=help)
 
 
@@ -217,7 +217,7 @@ StudyOption = Annotated[str | None, option("NAME", "Use only the trials of this 
 def named(*given: Place | None) -> Place:
     """The store that was named, as an argument or with --store; `runs` without either.
 
-    Raises OfframpError where both name one, and not the same.
+    Raises OfframpError where the two differ.
     """
     found = dict.fromkeys(path for path in given if path is not None)
     if len(found) > 1:
@@ -236,7 +236,7 @@ def several(sources: list[Place] | None, store: Place | None) -> list[Place]:
 
 
 def check_bundle_options(policy: Path | None, device: str | None) -> None:
-    """Raises OfframpError for what a bundle does not leave open."""
+    """Raises OfframpError for options that a bundle does not take."""
     if policy is not None:
         raise OfframpError("a bundle carries its policy; leave --policy out")
     if device not in (None, "cpu"):

@@ -39,7 +39,7 @@ class TrialFilter:
 
 
 def chosen(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy) -> list[dict[str, Any]]:
-    """What is known of them, for programs. Raises OfframpError for a strategy that no trial is of."""
+    """The wanted trials, sorted, as for JSON. Raises OfframpError for a strategy that no trial has."""
     known = sorted({c.plan.strategy for c in courses if c.plan.strategy is not None})
     if wanted.strategy is not None and known and wanted.strategy not in known:
         raise OfframpError(

@@ -107,7 +107,7 @@ def benchmark(
 
 
 def _elsewhere(root: Place, trial: str) -> Iterator[str]:
-    """Which store directly below a folder has a trial."""
+    """The store directly below a folder that has a trial."""
     from offramp.store.archive import Archive, stores_in
 
     for store in stores_in(root):

@@ -68,7 +68,7 @@ def build(
         str | None,
         option(
             "FILE|imagenet|random",
-            "The backbone's initial weights. By default public ones that are on this machine.",
+            "The backbone's initial weights. By default public ones if they are here, else random.",
         ),
     ] = None,
     keep_frozen: Annotated[
@@ -96,7 +96,9 @@ def build(
     normalize: Annotated[
         str | None,
         option(
-            "NAME", "The mean and deviation that normalize pixels: train, imagenet, half, clip or unit."
+            "NAME",
+            "How pixels are normalized: train, imagenet, half, clip or unit. By default as the weights "
+            "expect, else train.",
         ),
     ] = None,
     int8: options.Int8Option = False,
@@ -111,7 +113,7 @@ def build(
     dry_run: Annotated[
         bool, flag("--dry-run", "Show data, exits, strategy, work and target. Start nothing.")
     ] = False,
-    force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
+    force: Annotated[bool, flag("--force", "Replace an earlier bundle or page.")] = False,
     anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,

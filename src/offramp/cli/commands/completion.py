@@ -1,4 +1,4 @@
-"""`offramp completion`: the script by which a shell completes."""
+"""`offramp completion`: a script that completes commands in a shell."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ SIGNED_IN_FILE = Path("~/.aws/credentials")
 
 @dataclass(frozen=True)
 class Finding:
-    """what: was looked at.  found: there.  remedy: what closes the gap; empty where there is none."""
+    """what: the thing that was checked.  found: what is here.  remedy: for a gap; empty without one."""
 
     what: str
     found: str
@@ -247,7 +247,7 @@ def _extras() -> list[Finding]:
 
 
 def _object_stores() -> list[Finding]:
-    """Which kinds of addresses a store may have, and who signs in; nothing where none may."""
+    """Object stores that can be used, and their credentials; nothing without a library for one."""
     from offramp.store.local_cache import USUAL
 
     kinds = [kind for kind, module in ADDRESSES.items() if importlib.util.find_spec(module)]
@@ -266,7 +266,7 @@ def _object_stores() -> list[Finding]:
 
 
 def _cluster() -> list[Finding]:
-    """What of Ray there is to say; nothing where it is not installed."""
+    """Ray's version and cluster; nothing where it is not installed."""
     from importlib import metadata
 
     from offramp.study.run.cluster import TOKEN_FILE, TOKENS, is_safe

@@ -42,7 +42,7 @@ def export(
     measure: Annotated[
         bool, flag("--measure/--no-measure", "Time the stages here, for the card.")
     ] = True,
-    force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
+    force: Annotated[bool, flag("--force", "Replace an earlier bundle or page.")] = False,
     trust: options.TrustOption = None,
     anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
@@ -99,7 +99,7 @@ def export(
 
 @dataclass(frozen=True)
 class Page:
-    """A page to be made of a bundle. runtime: of `offramp.bundle.web.find_runtime`."""
+    """A page to make from a bundle. runtime: of `offramp.bundle.web.find_runtime`."""
 
     out: Path
     runtime: Path
@@ -115,8 +115,10 @@ class Page:
 
 
 def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -> Page | None:
-    """What --web asks for beside a bundle that is to be at `bundle`. Raises OfframpError for what is not
-    there or taken, before the work."""
+    """The page that --web asks for. bundle: where its bundle will be.
+
+    Raises OfframpError, before the work, for a folder that is taken and a runtime that is missing.
+    """
     if out is None:
         if runtime is not None:
             raise OfframpError("--onnxruntime-web goes with --web; leave it out")
@@ -142,7 +144,7 @@ def int8_share(int8: bool, share: float | None) -> float | None:
 
 
 def describe(folder: Path, made: dict[str, Any]) -> None:
-    """What the bundle of that card is, in a table and a few lines."""
+    """Print a bundle's card: a table and a few lines."""
     for reason in made["unreliable"]:
         say(f"Unreliable: {reason}.")
     listing = table(["exit"], ["threshold", "leave", "accuracy", "MACs"])

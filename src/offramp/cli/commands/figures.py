@@ -34,8 +34,8 @@ def figures(
 ) -> None:
     """Draw the paper's figures, and more.
 
-    captions.md, beside the files, says what each figure shows. docs/figures.md says to which
-    of the paper's figures each corresponds.
+    captions.md, beside the files, says what each figure shows. docs/figures.md says which figure
+    of the paper each one matches.
 
     \b
     Examples:

@@ -300,7 +300,7 @@ def _report(
     network: Network, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable], out: Path, as_json: bool
 ) -> None:
     for one in damaged:
-        typer.echo(f"Skipped {one.file}: no image that can be answered ({one.reason}).", err=True)
+        typer.echo(f"Skipped {one.file}: it has no answer ({one.reason}).", err=True)
     mean = sum(row.compute for row in rows) / len(rows) if rows else None
     exits: list[dict[str, Any]] = []
     for exit in network.exits:

@@ -46,7 +46,7 @@ def recommend(
       offramp recommend --goal memory --frozen-backbone
 
     accuracy ranks by the mean over exits, on test; with --max-macs, by the accuracy that these MACs buy.
-    latency ranks by the MACs at which a network has --min-accuracy. By default that is a point less than
+    latency ranks by the MACs at which a network has --min-accuracy. By default that is one point below
     the best. balanced ranks by the distance from the best, on average over the other goals.
     Differences are tested over seeds and test images. Fewer than three seeds give no recommendation.
     """
@@ -55,9 +55,7 @@ def recommend(
     recommend_from(options.named(store, store_), given, asked, study, json)
 
 
-NO_RUNS = (
-    "No runs stand behind this. It is what the paper advises (Strategies at a glance, section 8.1)."
-)
+NO_RUNS = "No runs back this. It is the advice of the paper (Strategies at a glance, section 8.1)."
 
 
 def wish(
@@ -107,7 +105,7 @@ def recommend_from(
         _advice(one)
     notes(found.missing)
     if silent:
-        _guidelines(asked, "These runs do not answer it.", as_json)
+        _guidelines(asked, "These runs give no answer.", as_json)
 
 
 def _plain(asked: Preference) -> dict[str, Any]:

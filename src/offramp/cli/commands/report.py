@@ -40,7 +40,7 @@ def report(
     """Write one page with the answer, figures, tables and claims.
 
     \b
-      FOLDER/index.html   everything, in one file that needs no network
+      FOLDER/index.html   everything, in one file that works offline
       FOLDER/figures/     every figure as SVG, PDF and PNG
       FOLDER/tables/      every table as CSV, LaTeX and Markdown
       FOLDER/data/        every number (Parquet), every chart (Vega-Lite)

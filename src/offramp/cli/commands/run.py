@@ -51,16 +51,16 @@ def run(
         float | None,
         option(
             "POINTS",
-            "With --until-decided: strategies are alike if they differ by less points of test "
-            "accuracy.  [default: 0.5]",
+            "With --until-decided: strategies that differ by less, in points of test accuracy, are "
+            "alike.  [default: 0.5]",
         ),
     ] = None,
     power: Annotated[
         float | None,
         option(
             "POINTS",
-            "With --dry-run: also the seeds that it takes to show a difference of so many points of "
-            "test accuracy, by the store's trials.",
+            "With --dry-run: also how many seeds it takes to show this difference, in points of test "
+            "accuracy.",
         ),
     ] = None,
     cache_memory: options.CacheMemoryOption = None,
@@ -75,8 +75,8 @@ def run(
 ) -> None:
     """Run a study: train what is missing, then show the results.
 
-    A study trains each of its strategies with each of its seeds. One of these is a trial. A trial is a
-    sequence of phases. A phase that several trials share is trained once, and what the store holds is
+    A study trains each of its strategies with each of its seeds. Such a pair is a trial, a sequence of
+    phases. A phase that several trials share is trained once, and what the store holds is
     not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
 
     A file may also list studies. They run one after another into one store, and the data root then
@@ -171,15 +171,14 @@ def _start(
 
 
 def _leave_word_to_first() -> None:
-    """Of the processes that torchrun starts, the first one tells how it goes; mistakes are all others'
-    too."""
+    """Silence all processes of torchrun but the first: they would say the same."""
     if os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("RANK") != "0":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _share(points: float | None, flag: str) -> float | None:
-    """Points of accuracy as a share of 1. Raises OfframpError for none or more than there are."""
+    """Points of accuracy as a share of 1. Raises OfframpError outside 0 to 100."""
     if points is not None and not 0 < points < 100:
         raise OfframpError(f"{flag} is {points:g}; write points of accuracy, such as 0.5")
     return None if points is None else points / 100

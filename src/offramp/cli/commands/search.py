@@ -44,7 +44,7 @@ def search(
         int, option("N", "Settings to try, those of earlier runs of this search included.", min=1)
     ] = 20,
     per: Annotated[
-        Per | None, typer.Option(help="strategy: search for each strategy alone, with --trials each.")
+        Per | None, typer.Option(help="strategy: search for each strategy alone, --trials for each.")
     ] = None,
     out: Annotated[
         Path | None, option("FILE", "Where to write the best study.  [default: STUDY-found.yaml]")
@@ -123,7 +123,7 @@ def search(
 
 
 def ranges(over: list[str]) -> dict[str, Any]:
-    """What `--over` says. Raises OfframpError for what is no setting with a range."""
+    """The ranges that `--over` gives. Raises OfframpError for text that is not KEY=RANGE."""
     from offramp.study.search import space
 
     found = {}

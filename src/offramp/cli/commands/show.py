@@ -117,7 +117,7 @@ def _uneven(manifest: Manifest) -> Any:
 
 
 def _times(phase: PhaseRecord) -> dict[str, Any]:
-    """Seconds by kind, and of each epoch, which old records do not have."""
+    """Seconds by kind, and of each epoch; old records lack the latter."""
     spent = {"seconds": phase.cost.seconds, "epoch_seconds": phase.cost.epoch_seconds}
     return {"name": phase.name, "node": phase.node, **spent}
 

@@ -45,8 +45,8 @@ def status(
 ) -> None:
     """Show what a store holds.
 
-    It counts trials by strategy, network and data set, nodes (finished phases of training), checkpoints
-    that a run can go on from, and bytes. `offramp watch` shows what is trained now.
+    It counts trials (by strategy, network and data set), nodes (finished phases of training),
+    checkpoints that a run can go on from, and bytes. `offramp watch` shows what is trained now.
 
     \b
     Examples:
@@ -87,7 +87,7 @@ def status(
     )
     mixed = [f"{name} ({', '.join(made[name])})" for name in BITS if len(made[name]) > 1]
     if mixed:
-        typer.echo(f"Warning: trials differ here, so bits may differ: {'; '.join(mixed)}.")
+        typer.echo(f"Warning: trials differ in {'; '.join(mixed)}; their bits may too.")
 
 
 def _list(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy, as_json: bool) -> None:

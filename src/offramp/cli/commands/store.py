@@ -17,7 +17,7 @@ from offramp.units import counted, duration, size
 
 store = typer.Typer(
     name="store",
-    help="Copy a store to or from an object store; index one.",
+    help="Copy a store, or index an object store.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

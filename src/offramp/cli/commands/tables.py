@@ -49,7 +49,7 @@ def tables(
       offramp tables runs --only anova --only order-costs --format latex
       offramp tables --list                    list all
 
-    docs/tables.md says to which of the paper's tables each corresponds, and gives the rules.
+    docs/tables.md says which table of the paper each one matches, and gives the rules.
     """
     from offramp.report import evidence
     from offramp.report.registry import listed

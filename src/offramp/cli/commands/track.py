@@ -35,7 +35,7 @@ def track(
 ) -> None:
     """Send a store's curves and results to a tracker.
 
-    It reads the store while others train into it, and after. Training is not touched, and no bit
+    It reads the store while others train into it, and after. Training is not touched, and no result
     depends on it. What was sent before is not sent again. A trial becomes a run with its settings, the
     curves of its phases, and its final numbers.
 
@@ -67,7 +67,7 @@ def track(
     for text, one in trackers.items():
         if file:
             if not isinstance(one, Keeper):
-                raise OfframpError(f"{text.partition(':')[0]} keeps no files here; leave --file out")
+                raise OfframpError(f"{text.partition(':')[0]} keeps no files; leave --file out")
             one.attach(file, str(reader.archive.root))
             typer.echo(f"{text}: {counted(len(file), 'file')} kept.", err=True)
     try:

@@ -80,7 +80,7 @@ def watch(
 
 
 def shown(title: str, courses: Sequence[Course], loose: Sequence[LivePhase] = ()) -> Group:
-    """What there is to see of a store. loose: of `Reader.loose`."""
+    """The picture of a store. loose: of `Reader.loose`."""
     from rich.console import Group
     from rich.text import Text
 
@@ -118,7 +118,7 @@ def _as_json(phase: LivePhase) -> dict[str, Any]:
 
 def _working(phase: LivePhase, courses: Sequence[Course]) -> tuple[str, str, str]:
     users = [c.trial for c in courses if any(p.key == phase.key for p in c.phases)]
-    more = f", of {len(users) - 1} more" if len(users) > 1 else ""
+    more = f", for {len(users) - 1} more" if len(users) > 1 else ""
     holder = (phase.holder or "nobody, saved").removeprefix("process ").replace("at it for ", "")
     first = users[0] if users else "a search"
     name = f"{first}\n{phase.title}{more}, by {holder}"  # an id has a line of its own

@@ -28,7 +28,7 @@ def why(
     store: StoreArgument = None,
     store_: StoreOption = None,
     study: Annotated[
-        Path | None, option("FILE", "A study that would train the node, to see why.")
+        Path | None, option("FILE", "A study that would train the node again, to see why.")
     ] = None,
     set_: SetOption = None,
     no_user_code: NoUserCodeOption = False,
@@ -36,8 +36,8 @@ def why(
 ) -> None:
     """Explain a node, and why it was not reused.
 
-    A node is one phase of training with one seed. Its key is the hash of all that the phase reads: two
-    keys differ where something that was read does. This shows what, against the nearest node of the
+    A node is one phase of training with one seed. Its key is the hash of all that the phase reads. Two
+    keys differ only if something that was read differs: this shows what, against the nearest node of the
     store. `offramp show TRIAL` and `offramp run --dry-run` list keys.
 
     \b
