@@ -203,7 +203,13 @@ LogFormatOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 RootOption = Annotated[
-    Path | None, option("FOLDER", "The folder of the data set's files.", "--root", "--data-root")
+    Path | None,
+    option(
+        "FOLDER",
+        "The folder of the data set's files. By default the data set's folder in $OFFRAMP_DATA.",
+        "--root",
+        "--data-root",
+    ),
 ]
 PolicyOption = Annotated[
     Path | None, option("FILE", "A policy file of offramp calibrate. A bundle has its own.")

@@ -63,7 +63,9 @@ def status(
         _list(list(Reader(archive).courses()), wanted, sort, json)
         return
     if strategy is not None or seed is not None or unfinished or failed or sort is not SortBy.trial:
-        raise OfframpError("--strategy, --seed, --unfinished, --failed and --sort need --trials; add it")
+        raise OfframpError(
+            "--strategy, --seed, --unfinished, --failed and --sort are for a list; add --trials"
+        )
     manifests = [archive.read_trial(trial) for trial in archive.trials()]
     counts = Counter((m.strategy, m.network.backbone, m.data.label) for m in manifests)
     plans, working = archive.begun(), archive.checkpoints()
