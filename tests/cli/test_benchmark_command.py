@@ -77,7 +77,7 @@ def test_a_trial_without_a_policy(run: Command, trial: str) -> None:
         "4 images at once",
         "plain",
         "nothing leaves",
-        "Stages apart, eager",
+        "Each stage alone, eager",
     ):
         assert said in out
     assert "policy" not in out and "threads" in out.replace("1 thread;", "1 threads;")

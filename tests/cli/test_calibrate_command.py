@@ -99,7 +99,7 @@ def test_the_tables_show_what_matters(run: Command) -> None:
     status, out, _ = run("two", "--risk", "0.05", "--confidence", "0.9")
     assert status == 0 and Path("policy.json").exists()
     for said in (
-        "What can be had, on 600 calibration images",
+        "Accuracy and compute on 600 calibration images",
         "Exits, on test",
         "ECE",
         "AUROC",
@@ -295,7 +295,7 @@ def test_images_are_weighted_to_the_shares_of_training(
     assert "Note: calibration has other shares of classes than train: 33 % of it is" in out
     status, out, _ = run("uneven", "--risk", "0.05", "--training-shares", "--out", "p.json")
     out = " ".join(out.split())
-    assert status == 0 and "weighted to the training's shares of classes: 600 are worth" in out
+    assert status == 0 and "weighted to the class shares of training: 600 count as" in out
     assert "classes with their shares of training" in out
     kept = policy.read(Path("p.json")).calibration
     assert kept.chosen["class_shares"] == [0.7, 0.2, 0.1] and kept.chosen["risk_below"] <= 0.05

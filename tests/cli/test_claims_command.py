@@ -94,12 +94,12 @@ def test_recommend_without_readings_falls_back_on_the_guidelines(cli: Cli, store
         pytest.skip("this machine measures energy, so there are readings")
     assert answer["guidelines"]
     said = narrow(cli("recommend", store, "--goal", "energy")).out
-    assert "These runs do not answer it. No runs stand behind this." in said.replace("\n", " ")
+    assert "These runs give no answer. No runs back this." in said.replace("\n", " ")
 
 
 def test_recommend_without_a_store_gives_the_guidelines_and_says_so(cli: Cli) -> None:
     said = narrow(cli("recommend", "--goal", "memory", "--frozen-backbone")).out
-    assert "There is no store at runs. No runs stand behind this." in said.replace("\n", " ")
+    assert "There is no store at runs. No runs back this." in said.replace("\n", " ")
     assert "two-stage" in said and "scope: head" in said
     assert json.loads(cli("recommend", "--goal", "memory", "--json").out)["evidence"] == []
 

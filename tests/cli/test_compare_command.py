@@ -84,6 +84,6 @@ def test_compare_refuses_what_has_no_exit_in_common(monkeypatch: pytest.MonkeyPa
 
 def test_compare_names_what_is_not_there(studied: Cli) -> None:
     answer = studied("compare", "joint", "two-stag")
-    assert answer.code == 2 and "'two-stag' is no strategy of runs; did you mean" in answer.err
+    assert answer.code == 2 and "no strategy 'two-stag' in runs; did you mean" in answer.err
     answer = studied("compare", "no", "nothing")
     assert answer.code == 2 and "no trial 'no' in runs" in answer.err

@@ -41,7 +41,7 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     done = studied(*asked, "--max-p95-latency", "3ms", "--batch", "1")
     assert done.code == 0, done.err
     assert "Solved for Pi 5, by 95th percentiles" in " ".join(done.out.split())
-    assert "MACs are without the heads that a policy leaves out" in " ".join(done.out.split())
+    assert "MACs leave out the heads that a policy does not use" in " ".join(done.out.split())
     rule = policies.read(Path("policy.json"))
     late = np.cumsum([1.0, 2.0, 3.0])[
         np.searchsorted(np.cumsum(rule.calibration.chosen["leaving"]), 0.95)
@@ -77,7 +77,7 @@ def test_options_that_do_not_go_together(studied: Cli) -> None:
     Path("bad.json").write_text("{}")
     trial = "joint-digits-cnn-digits-s1"
     for words, said in (
-        (("calibrate", trial, "--max-p95-latency", "3ms"), "give them by --stage-times"),
+        (("calibrate", trial, "--max-p95-latency", "3ms"), "give them with --stage-times"),
         (("calibrate", trial, "--max-accuracy-loss", "0.1", "--batch", "4"), "--batch goes with"),
         (("calibrate", trial, "--max-mean-latency", "3ms", "--stage-times", "bad.json"), "bad.json: "),
         (("export", trial, "--to-measure", "--policy", "p.json", "--out", "b"), "or --to-measure"),

@@ -62,7 +62,7 @@ def test_one_line_and_no_escape(
     [
         (MemoryError(), 2, "MemoryError; ask for less, or close other programs; "),
         (RecursionError("too deep"), 2, "nested too deeply"),
-        (PermissionError(13, "Permission denied", "/a/b"), 2, r"Permission denied \(/a/b\); mend that"),
+        (PermissionError(13, "Permission denied", "/a/b"), 2, r"Permission denied \(/a/b\); fix that"),
         (ValueError("line 1\nline \x1b[2J"), 1, r"ValueError: line 1 line \\x1b\[2J; this is a fault"),
     ],
     ids=lambda part: type(part).__name__ if isinstance(part, Exception) else "",

@@ -85,7 +85,7 @@ def test_doctor_tells_what_object_stores_lack(cli: Cli, monkeypatch: pytest.Monk
     assert "no credentials" in found["found"] and "sign in" in found["remedy"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     assert told()["object stores"]["remedy"] == ""
-    assert "OFFRAMP_CACHE_SIZE" in told()["kept of them here"]["found"]
+    assert "OFFRAMP_CACHE_SIZE" in told()["object store cache"]["found"]
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in ("s3fs", "gcsfs") else find(name)

@@ -405,6 +405,6 @@ def test_an_eps_that_is_called_png_starts_nothing(
     Path("a.png").write_bytes(EPS)
     status, _, err = run("joint", "a.png", "images/00.png", "--policy", "policy.json")
     assert status == 1 and not mark.exists()
-    assert "Skipped a.png: no image that can be answered (it is none of BMP, GIF" in err
+    assert "Skipped a.png: it has no answer (it is none of BMP, GIF" in err
     found = image_files.read(Path("a.png"), Preprocessing((8, 8), 1, (0.0,), (1.0,)))
     assert isinstance(found, image_files.Unreadable) and not mark.exists()

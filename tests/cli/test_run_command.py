@@ -193,7 +193,7 @@ def test_limits_of_caches_are_taken_and_said(studied: Cli) -> None:
         "recipe.epochs=2",
     )
     none = studied(*asked, "--dry-run", "--cache-memory", "0", "--cache-disk", "0")
-    assert "0 B of it caches" in none.out and "stay live" in none.out
+    assert "0 B of it caches" in none.out and "are not cached" in none.out
     assert max(map(len, none.out.splitlines())) <= 80
     some = studied(*asked, "--dry-run", "--json", "--cache-memory", "100 MB")
     totals = json.loads(some.out)["totals"]
@@ -280,7 +280,7 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
     said = " ".join(answer.err.split())
     assert answer.code == 2 and answer.out == "" and not Path("runs").exists()
     assert "--budget 900h is too short: it leaves 1 epochs of 100 images" in said
-    assert "would do, or fewer strategies or seeds. --anyway" in said
+    assert "or take fewer strategies or seeds. --anyway" in said
     forced = two(*words, "--anyway", "--json")
     assert forced.code == 0, forced.err
     assert "is too short" in json.loads(forced.out)["unreliable"][0]

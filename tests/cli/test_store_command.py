@@ -79,4 +79,4 @@ def test_what_is_damaged_ends_with_1_and_is_named(studied: Cli) -> None:
     assert answer.code == 1 and f"left out: {weights} has " in answer.err
     assert studied("store", "copy", "none", "copy").code == 2
     refused = studied("store", "index", "runs")
-    assert refused.code == 2 and "is a folder, which is read at once" in refused.err
+    assert refused.code == 2 and "is a folder, which needs no index" in refused.err

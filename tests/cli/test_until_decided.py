@@ -50,7 +50,7 @@ def test_seeds_are_added_until_they_are_spent(decided: tuple[Path, Answer]) -> N
     assert answer.code == 0
     looks = [line for line in untimed(answer.err) if line.startswith("Look at")]
     assert looks == ["Look at 3 seeds, 1 pair: 1 open.", "Look at 4 seeds, 1 pair: 1 open."]
-    assert "The budget of 4 seeds is spent. Open: joint and two-stage." in answer.out
+    assert "All 4 seeds are used. Open: joint and two-stage." in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
     trials = Archive(folder / "runs").trials()
     assert len([t for t in trials if t.startswith("joint-")]) == 4
@@ -87,7 +87,7 @@ def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch)
     assert answer.code == 130 and "Interrupted. Run the same command again" in answer.err
     monkeypatch.setattr(training, "watch", watch)
     answer = fresh(*DECIDED)
-    assert answer.code == 0 and "The budget of 4 seeds is spent" in answer.out
+    assert answer.code == 0 and "All 4 seeds are used" in answer.out
 
 
 @pytest.mark.long
@@ -144,8 +144,8 @@ def test_power_says_how_many_seeds_a_difference_takes(again: Cli) -> None:
     answer = again(*plan, "90")
     assert answer.code == 0 and max(map(len, answer.out.splitlines())) <= 80
     said = " ".join(answer.out.split())
-    assert "Power: with 80 %, among 1 pair, a difference of 90 points takes 3 seeds" in said
-    assert "So 4 seeds in the store vary." in said
+    assert "Power: with probability 80 %, among 1 pair, a difference of 90 points takes 3 seeds" in said
+    assert "This goes by 4 seeds in the store." in said
     assert data(again(*plan, "0.0001", "--json"))["power"]["typical"]["seeds"] is None
     none = " ".join(again(*plan, "1", "--store", "none").out.split())
     assert "Power: there is no store at none; run three seeds first." in none

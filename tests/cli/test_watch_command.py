@@ -25,7 +25,7 @@ def test_trials_are_listed(studied: Cli) -> None:
     text = studied("status", "runs", "--trials").out
     assert max(map(len, text.splitlines())) <= 80
     assert all(f"{row['trial']}  " in text for row in rows)  # whole, to be copied
-    assert "For seed: a wider screen, or --json." in " ".join(text.split())
+    assert "A wider screen or --json also has: seed." in " ".join(text.split())
 
 
 @pytest.mark.parametrize(("columns", "kept"), [(140, 5), (95, 4), (72, 2), (60, 2)])
@@ -55,7 +55,7 @@ def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     (row,) = [line for line in lines if line.startswith(f"{id}  ") and "3/20" in line]
-    assert lines[lines.index(row) + 1] == "branch 1, of 1 more, by 29097 on vm, 20.7 s"
+    assert lines[lines.index(row) + 1] == "branch 1, for 1 more, by 29097 on vm, 20.7 s"
 
 
 def test_they_are_filtered(studied: Cli) -> None:
@@ -64,9 +64,9 @@ def test_they_are_filtered(studied: Cli) -> None:
     mine = json.loads(studied("status", "--trials", "--strategy", one, "--json").out)["trials"]
     assert mine == [row for row in rows if row["strategy"] == one]
     assert json.loads(studied("status", "--trials", "--seed", "7", "--json").out)["trials"] == []
-    assert studied("status", "--trials", "--unfinished").out == "no such trial\n"
+    assert studied("status", "--trials", "--unfinished").out == "No trial matches.\n"
     for words, said in (
-        (("--trials", "--strategy", "jiont"), "no trial is of 'jiont'"),
+        (("--trials", "--strategy", "jiont"), "no trial of the strategy 'jiont'"),
         (("--seed", "7"), "add --trials"),
     ):
         answer = studied("status", *words)

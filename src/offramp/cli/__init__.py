@@ -57,7 +57,7 @@ def _hint(error: Exception) -> str:
         return "ask for less, or close other programs"
     if isinstance(error, RecursionError):
         return "what was read is nested too deeply; give another file"
-    return "mend that and run again"
+    return "fix that and run again"
 
 
 def _kept(error: Exception) -> str:

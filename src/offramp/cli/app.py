@@ -37,13 +37,13 @@ def offramp(
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Train early-exit networks in every way the literature knows, and compare.
+    """Train early-exit networks, compare the ways to train them, and deploy one.
 
     \b
     Start here:
-      offramp strategies                        the ways of training exits
-      offramp run studies/demo.yaml --dry-run   what a study would do
-      offramp run studies/demo.yaml             do it
+      offramp strategies                        list the ways to train exits
+      offramp run studies/demo.yaml --dry-run   show what a study would do
+      offramp run studies/demo.yaml             run it
     """
 
 

@@ -1,5 +1,5 @@
-"""What a shell may complete beside commands, options and files: names that a command knows. Each takes
-what was typed so far."""
+"""Names that a shell completes, beside commands, options and files. Each function takes what was typed
+so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks at added seeds found, and how many seeds a difference takes, for people."""
+"""In words: what looks at added seeds found, and how many seeds a difference takes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def show_decisions(decisions: Sequence[Decision], log: SeedLog, count: int) -> N
     margin = f"{100 * log.difference:g} points"
     note = (
         f"a − b: points of test accuracy, mean over exits. alike: they differ by less than {margin}.\n"
-        "p pays for every look and pair. How seeds were added is kept in the store."
+        "p is adjusted for every look and pair. The store keeps how seeds were added."
     )
     headers = ["a", "b"]
     listing = table(headers, ["seeds", "a − b", "finding", "p"], rows)
@@ -58,7 +58,7 @@ def _left(decisions: Sequence[Decision], log: SeedLog, count: int) -> str:
         return f"{'All else' if few else 'All'} is decided after {counted(count, 'seed')}.{few}"
     if count < len(log.seeds):
         return f"Open: {_named(by['open'])}.{few}"
-    spent = f"The budget of {counted(len(log.seeds), 'seed')} is spent. Open: {_named(by['open'])}."
+    spent = f"All {counted(len(log.seeds), 'seed')} are used. Open: {_named(by['open'])}."
     return spent + few
 
 
@@ -75,9 +75,9 @@ def said_of_power(found: SeedsNeeded) -> str:
         return f"Power: {found.why}."
     typical, widest = (_needed(pair, found) for pair in (found.typical, found.widest))
     return (
-        f"Power: with 80 %, among {counted(found.pairs, 'pair')}, a difference of {points} takes "
-        f"{typical} for a typical pair, and {widest} for the widest, {found.widest.a} and "
-        f"{found.widest.b}. So {counted(found.seeds, 'seed')} in the store vary."
+        f"Power: with probability 80 %, among {counted(found.pairs, 'pair')}, a difference of {points} "
+        f"takes {typical} for a typical pair, and {widest} for the widest, {found.widest.a} and "
+        f"{found.widest.b}. This goes by {counted(found.seeds, 'seed')} in the store."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run would take, for people: the phases and the totals of a plan."""
+"""What a run would take, in words: the phases and the totals of a plan."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def said_of(totals: dict[str, Any]) -> str:
     """The totals of a plan, or of several."""
     whole, written, left = (macs(totals[key]) for key in ("macs", "macs_written", "macs_to_run"))
     once = 100 * totals["macs_shared"] / totals["macs_written"]
-    saved = f"\n(shared phases once: {once:.0f} %; the rest is frozen layers, kept)"
+    saved = f"\n(sharing phases: {once:.0f} %; the rest is saved by caching frozen layers)"
     saved = saved if totals["macs"] < totals["macs_written"] else ""
     work = f"{left}MACs, about {duration(totals['seconds'])} here"
     if "macs_per_second" in totals:
@@ -83,7 +83,9 @@ def said_of(totals: dict[str, Any]) -> str:
         work += f";\nat a steady {given}MAC/s {duration(totals['seconds_at_given'])}"
     on_disk, live = totals["cache_disk_bytes"], totals["cache_live_bytes"]
     disk = f"; caches up to {size(on_disk)} at a time" if on_disk else ""
-    computed = f";\nof frozen values {size(live)} stay live, computed for each batch" if live else ""
+    computed = (
+        f";\n{size(live)} of frozen values are not cached, but computed each batch" if live else ""
+    )
     return (
         f"{counted(totals['trials'], 'trial')} of {counted(totals['phases'], 'phase')} in all: "
         f"{counted(totals['nodes'], 'node')}, {totals['nodes_in_store']} of them in the store (✓).\n"

@@ -14,17 +14,17 @@ from offramp.store.place import Place, place
 
 
 def argument(metavar: str, help: str, **more: Any) -> Any:
-    """What a command takes by its place."""
+    """What a command takes by position."""
     return typer.Argument(metavar=metavar, help=help, **more)
 
 
 def option(metavar: str, help: str, *names: str, **more: Any) -> Any:
-    """What a command takes by name, that of the parameter unless `names` say otherwise."""
+    """What a command takes by name: the parameter's, unless `names` are given."""
     return typer.Option(*names, metavar=metavar, help=help, **more)
 
 
 def flag(name: str, help: str) -> Any:
-    """What is on where it is named."""
+    """An option without a value: on where it is given."""
     return typer.Option(name, help=help)
 
 
@@ -36,13 +36,11 @@ class Execution(StrEnum):
 RUNS = Path("runs")
 StoreArgument = Annotated[
     Place | None,
-    argument(
-        "STORE", "The store to read: a folder, or s3://BUCKET/NAME.  [default: runs]", parser=place
-    ),
+    argument("STORE", "The store: a folder, or s3://BUCKET/NAME.  [default: runs]", parser=place),
 ]
 StoreOption = Annotated[
     Place | None,
-    option("STORE", "The store to read, given as an option.", "--store", parser=place),
+    option("STORE", "The store, as an option.  [default: runs]", "--store", parser=place),
 ]
 ResultsArgument = Annotated[
     Place | None,
@@ -60,7 +58,7 @@ TrainingStoreOption = Annotated[
     Place,
     option(
         "STORE",
-        "Where finished work is kept and found again: a folder, or s3://BUCKET/NAME.",
+        "The store, which keeps finished work: a folder, or s3://BUCKET/NAME.",
         "--store",
         parser=place,
     ),
@@ -83,62 +81,64 @@ DataRootOption = Annotated[
     Path | None,
     option(
         "FOLDER",
-        "The folder of the data set's files. By default the study's data.root, else the folder of "
-        "the data set's name in $OFFRAMP_DATA.",
+        "The folder of the data set's files. By default the study's data.root, else the data set's "
+        "folder in $OFFRAMP_DATA.",
         "--data-root",
     ),
 ]
 DryOption = Annotated[
-    bool, flag("--dry-run", "Show the work, what is shared and the time; start nothing.")
+    bool, flag("--dry-run", "Show the work, what is shared, and the time. Start nothing.")
 ]
 WorkersOption = Annotated[
     str,
     option(
         "N",
         "Processes that train at the same time. auto: as many as the cores, the free memory and "
-        "the study can use.",
+        "the study allow.",
     ),
 ]
 OnOption = Annotated[
     str,
     option(
         "PLACE",
-        "Where it trains: local, this machine; ray, a cluster of Ray: that of $RAY_ADDRESS, else one "
-        "started here; ray://HOST:PORT.",
+        "Where to train. local: this machine. ray: the Ray cluster at $RAY_ADDRESS, else one started "
+        "here. ray://HOST:PORT: that cluster.",
         "--on",
     ),
 ]
 PriceOption = Annotated[
     float | None,
-    option("PRICE", "With --dry-run --on ray: of a machine, to tell what the study costs.", min=0),
+    option("PRICE", "With --dry-run --on ray: a machine's price an hour, to show the study's.", min=0),
 ]
 ExecutionOption = Annotated[
     Execution | None,
     typer.Option(
-        help="derived: share phases, keep frozen values; no result changes. plain: each phase alone, as "
-        "in the paper. By default what the study says, else derived."
+        help="derived: share phases and cache frozen layers; results stay the same. plain: each phase "
+        "alone, as in the paper. By default what the study says, else derived."
     ),
 ]
 CacheMemoryOption = Annotated[
     str | None,
     option(
         "SIZE",
-        "Memory for frozen values that every epoch reads, over all workers: 4GB, 0 or auto. By "
-        "default what the study says, else auto: together with training at most 60 % of what is free.",
+        "Memory for the cache of frozen layers, over all workers: 4GB, 0 or auto. By default what the "
+        "study says, else auto: with training at most 60 % of free memory.",
     ),
 ]
 CacheDiskOption = Annotated[
     str | None,
     option(
-        "SIZE", "Disk for the values that memory has no room for: 4GB, 0 or auto, half of what is free."
+        "SIZE",
+        "Disk for what that cache cannot hold in memory: 4GB, 0 or auto. By default what the study "
+        "says, else auto: half of the free disk.",
     ),
 ]
 TrustOption = Annotated[
     bool | None,
     typer.Option(
         "--trust-code/--no-user-code",
-        help="May code that the store names run, such as my.py:make_net? It runs only if it is what was "
-        "recorded. Without either you are asked.",
+        help="May code that the store names run, such as my.py:make_net? Code that has changed never "
+        "runs. By default you are asked.",
         show_default=False,
     ),
 ]
@@ -147,76 +147,83 @@ NoUserCodeOption = Annotated[
 ]
 BudgetOption = Annotated[
     str | None,
-    option(
-        "TIME", "Train on so many epochs and images as fit into this time here, such as 2h or 90min."
-    ),
+    option("TIME", "Cut epochs and images until training here fits this time, such as 2h or 90min."),
 ]
 StageTimesOption = Annotated[
     Path | None,
     option(
         "FILE",
-        "What stages take on the device that it is for, in place of MACs: python run.py --measure "
-        "--out FILE, there.",
+        "Times of the stages on the target device, to count in place of MACs. Make FILE there: python "
+        "run.py --measure --out FILE.",
         "--stage-times",
     ),
 ]
 Int8Option = Annotated[
     bool,
-    flag("--int8", "Quantize the stages, and solve the thresholds again on what they answer."),
+    flag("--int8", "Quantize the stages to 8 bits, and choose thresholds again for their answers."),
 ]
 Int8LossOption = Annotated[
     float | None,
     option(
         "SHARE",
-        "Accuracy that --int8 may cost on calibration images.  [default: 0.01]",
+        "Accuracy to give up for --int8: 0.01 is one point.  [default: 0.01]",
         "--int8-loss",
     ),
 ]
 WebOption = Annotated[
     Path | None,
     option(
-        "FOLDER", "Also a page that answers images in a browser: static files, a new folder.", "--web"
+        "FOLDER", "Also write a web page that classifies images in the browser: a new folder.", "--web"
     ),
 ]
 RuntimeOption = Annotated[
     Path | None,
     option(
         "FOLDER",
-        "The npm package that the page runs on. By default node_modules/onnxruntime-web, here or in "
-        "a folder above.",
+        "With --web: the npm package that the page needs. By default node_modules/onnxruntime-web, "
+        "here or in a folder above.",
         "--onnxruntime-web",
     ),
 ]
 P95Option = Annotated[
-    str | None, option("TIME", "Time that 95 of 100 images keep, by --stage-times.", "--max-p95-latency")
+    str | None,
+    option(
+        "TIME",
+        "Time within which 95 of 100 images are answered, by --stage-times, such as 5ms.",
+        "--max-p95-latency",
+    ),
 ]
-AnywayOption = Annotated[
-    bool, flag("--anyway", "Go on with a result that is not to be trusted, and mark it.")
-]
+AnywayOption = Annotated[bool, flag("--anyway", "Go on with an unreliable result, and mark it.")]
 JsonOption = Annotated[bool, flag("--json", "Answer in JSON, for programs.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="In logs, a line for every epoch.")]
-LogFileOption = Annotated[
-    Path | None, option("FILE", "Write the log to the end of this file too.", "--log-file")
-]
+LogFileOption = Annotated[Path | None, option("FILE", "Append the log to this file too.", "--log-file")]
 LogFormatOption = Annotated[
     Format | None,
-    typer.Option("--log-format", help="Of the log. json: an object a line, on a terminal too."),
+    typer.Option("--log-format", help="Format of the log. json: one object a line, on a terminal too."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 RootOption = Annotated[
-    Path | None, option("FOLDER", "The folder of the data set's files.", "--root", "--data-root")
+    Path | None,
+    option(
+        "FOLDER",
+        "The folder of the data set's files. By default the data set's folder in $OFFRAMP_DATA.",
+        "--root",
+        "--data-root",
+    ),
 ]
 PolicyOption = Annotated[
-    Path | None, option("FILE", "A policy of offramp calibrate. A bundle has its own.")
+    Path | None, option("FILE", "A policy file of offramp calibrate. A bundle has its own.")
 ]
-OnlyOption = Annotated[list[str] | None, option("NAME", "Only this one; --list names all. Repeatable.")]
-StudyOption = Annotated[str | None, option("NAME", "Only the trials of the study of this name.")]
+OnlyOption = Annotated[
+    list[str] | None, option("NAME", "Make only this one; --list names all. Repeatable.")
+]
+StudyOption = Annotated[str | None, option("NAME", "Use only the trials of this study.")]
 
 
 def named(*given: Place | None) -> Place:
     """The store that was named, as an argument or with --store; `runs` without either.
 
-    Raises OfframpError where both name one, and not the same.
+    Raises OfframpError where the two differ.
     """
     found = dict.fromkeys(path for path in given if path is not None)
     if len(found) > 1:
@@ -235,7 +242,7 @@ def several(sources: list[Place] | None, store: Place | None) -> list[Place]:
 
 
 def check_bundle_options(policy: Path | None, device: str | None) -> None:
-    """Raises OfframpError for what a bundle does not leave open."""
+    """Raises OfframpError for options that a bundle does not take."""
     if policy is not None:
         raise OfframpError("a bundle carries its policy; leave --policy out")
     if device not in (None, "cpu"):

@@ -75,7 +75,7 @@ def tell_missing(missing: Sequence[str]) -> None:
 
 
 def show_names(what: str, about: Mapping[str, str], as_json: bool) -> None:
-    """Names, and what stands behind each in a line. what: they are, such as `figure`."""
+    """Names with a line on each. what: their kind, such as `figure`."""
     if as_json:
         emit(about)
         return

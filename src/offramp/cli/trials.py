@@ -39,10 +39,12 @@ class TrialFilter:
 
 
 def chosen(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy) -> list[dict[str, Any]]:
-    """What is known of them, for programs. Raises OfframpError for a strategy that no trial is of."""
+    """The wanted trials, sorted, as for JSON. Raises OfframpError for a strategy that no trial has."""
     known = sorted({c.plan.strategy for c in courses if c.plan.strategy is not None})
     if wanted.strategy is not None and known and wanted.strategy not in known:
-        raise OfframpError(f"no trial is of '{wanted.strategy}'{nearest(wanted.strategy, known)}")
+        raise OfframpError(
+            f"no trial of the strategy '{wanted.strategy}'{nearest(wanted.strategy, known)}"
+        )
     rows = [
         c.as_json()
         for c in courses
@@ -81,7 +83,7 @@ def show_trials(rows: Iterable[Mapping[str, Any]]) -> None:
         columns[TEST] = ["\n".join(folded(text, room)) for text in columns[TEST]]
     left = [name for name in columns if name in ("trial", "finished")]
     right = [name for name in columns if name not in left]
-    rest = f" For {', '.join(left_out)}: a wider screen, or --json." if left_out else ""
+    rest = f" A wider screen or --json also has: {', '.join(left_out)}." if left_out else ""
     note = f"test: accuracy of each exit, the final one last.{rest}"
     show(table(left, right, zip(*columns.values(), strict=True)), "", "\n".join(folded(note, screen)))
 

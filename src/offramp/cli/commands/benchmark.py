@@ -34,29 +34,32 @@ def benchmark(
         list[int] | None, option("N", "Images at once. Repeatable.  [default: 1, 16, 256]", min=1)
     ] = None,
     threads: Annotated[
-        int | None, option("N", "Threads of each engine. By default as many as torch takes.", min=1)
+        int | None, option("N", "Threads of each engine. By default as many as torch uses.", min=1)
     ] = None,
     compile_: Annotated[
         bool, flag("--compile", "Measure torch.compile too, which takes a while.")
     ] = False,
-    repeats: Annotated[int, option("N", "Time each at most N times.", min=5)] = 50,
+    repeats: Annotated[int, option("N", "Time each engine and batch size at most N times.", min=5)] = 50,
     seconds: Annotated[
         float,
-        typer.Option(
-            min=0.0, help="Time for each engine and batch size; after it, 5 rounds are enough."
+        option(
+            "SECONDS",
+            "Stop each engine and batch size after this time, but not before 5 rounds.",
+            min=0.0,
         ),
     ] = 20.0,
-    figure: Annotated[Path | None, option("FILE", "A chart: .svg, .png, .pdf or .json.")] = None,
+    figure: Annotated[Path | None, option("FILE", "Draw a chart: .svg, .png, .pdf or .json.")] = None,
     trust: options.TrustOption = None,
     json: options.JsonOption = False,
 ) -> None:
-    """Time a network with and without leaving early.
+    """Time a network with and without early exits.
 
     Four things are timed in turns: the plain network, the network when nothing leaves, the network
-    under its policy, and each stage alone. MACs stand beside milliseconds, energy where there is a
-    meter, and of a bundle the memory that each takes beside libraries. A bundle is timed in
-    onnxruntime, on the CPU, in a process of its own; where the store holds its trial, in torch too. Use
-    a quiet machine.
+    under its policy, and each stage alone. MACs stand beside milliseconds, and energy where there is a
+    meter. Close other programs first.
+
+    A bundle is timed in onnxruntime, on the CPU, in its own process. Its memory is measured too, without
+    that of libraries. Where the store holds its trial, torch is timed as well.
 
     \b
     Examples:
@@ -104,7 +107,7 @@ def benchmark(
 
 
 def _elsewhere(root: Place, trial: str) -> Iterator[str]:
-    """Which store directly below a folder has a trial."""
+    """The store directly below a folder that has a trial."""
     from offramp.store.archive import Archive, stores_in
 
     for store in stores_in(root):
@@ -129,7 +132,7 @@ def _show(found: Benchmark, figure: Path | None) -> None:
         _whole(found, batch)
     _stages(found)
     if found.compile_seconds is not None:
-        typer.echo(f"Compiling took {duration(found.compile_seconds)}, in first calls.")
+        typer.echo(f"Compiling took {duration(found.compile_seconds)}, in the first calls.")
     if found.shares is not None:
         pairs = zip(found.exits, found.shares, strict=True)
         leaving = ", ".join(f"{100 * share:.0f} % at exit {exit}" for exit, share in pairs)
@@ -178,7 +181,7 @@ def _stages(found: Benchmark) -> None:
             cells = rows.setdefault(line.what, ["–" if line.macs is None else macs(line.macs)])
             cells.append(f"{1000 * line.p50:.4g}")
         columns = ["MACs", *(f"ms at {batch}" for batch in batches)]
-        show(split("stage", columns, rows), f"Stages apart, {engine}, every image in each")
+        show(split("stage", columns, rows), f"Each stage alone, {engine}, on every image")
 
 
 def _draw(found: Benchmark, figure: Path) -> None:

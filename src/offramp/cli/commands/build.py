@@ -42,15 +42,19 @@ if TYPE_CHECKING:
 
 def build(
     backbone: Annotated[str, option("NAME", "A network: resnet18, timm/NAME or my.py:make_net.")],
-    data: Annotated[str, option("NAME", "Images: folder:path/to/images, cifar10:path or digits.")],
+    data: Annotated[str, option("NAME", "A data set: folder:path/to/images, cifar10:path or digits.")],
     out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
     exits: Annotated[str, option("auto|N|PLACES", "How many exits, or where: a,b or 25%,50%.")] = "auto",
     max_accuracy_loss: Annotated[
-        float | None, option("SHARE", "Accuracy to give up: 0.01 is one point.  [default: 0.01]")
+        float | None,
+        option(
+            "SHARE",
+            "Accuracy to give up against the final exit: 0.01 is one point.  [default: 0.01]",
+        ),
     ] = None,
     max_mean_macs: Annotated[
         str | None,
-        option("MACS", "Instead: MACs an image on average, 1.5M or 40% of the plain network's."),
+        option("MACS", "Instead: MACs an image on average: 1.5M, or 40% of the plain network's."),
     ] = None,
     max_mean_latency: Annotated[
         str | None, option("TIME", "Instead: time an image on average, by --stage-times, such as 5ms.")
@@ -58,13 +62,13 @@ def build(
     max_p95_latency: options.P95Option = None,
     stage_times: options.StageTimesOption = None,
     risk: Annotated[
-        float | None, option("SHARE", "Instead: a guarantee, as in offramp calibrate --risk.")
+        float | None, option("SHARE", "Instead: a guarantee, as by offramp calibrate --risk.")
     ] = None,
     weights: Annotated[
         str | None,
         option(
             "FILE|imagenet|random",
-            "The backbone's first weights. By default public ones that are on this machine.",
+            "The backbone's initial weights. By default public ones if they are here, else random.",
         ),
     ] = None,
     keep_frozen: Annotated[
@@ -72,14 +76,14 @@ def build(
     ] = False,
     pretrained: Annotated[
         bool,
-        flag("--pretrained", "Heads on the public weights, kept as they are, at their image size."),
+        flag("--pretrained", "Train heads only, on the public weights and at their image size."),
     ] = False,
     goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "accuracy",
     evidence: Annotated[
         Place | None,
         option(
             "STORE",
-            "Choose the strategy from these runs of the backbone, not from the paper's guidelines.",
+            "Choose the strategy by this store's results, not by the paper's guidelines.",
             parser=place,
         ),
     ] = None,
@@ -87,12 +91,14 @@ def build(
         str | None, option("NAME", "Train this strategy, whatever the goal says.")
     ] = None,
     size: Annotated[
-        int | None, option("N", "Pixels a side. By default as the images have.", min=1)
+        int | None, option("N", "Pixels a side of an image. By default chosen from the images.", min=1)
     ] = None,
     normalize: Annotated[
         str | None,
         option(
-            "NAME", "Normalize pixels by the mean and deviation of train, imagenet, half, clip, unit."
+            "NAME",
+            "How pixels are normalized: train, imagenet, half, clip or unit. By default as the weights "
+            "expect, else train.",
         ),
     ] = None,
     int8: options.Int8Option = False,
@@ -107,7 +113,7 @@ def build(
     dry_run: Annotated[
         bool, flag("--dry-run", "Show data, exits, strategy, work and target. Start nothing.")
     ] = False,
-    force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
+    force: Annotated[bool, flag("--force", "Replace an earlier bundle or page.")] = False,
     anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -115,16 +121,16 @@ def build(
     log_file: options.LogFileOption = None,
     log_format: options.LogFormatOption = None,
 ) -> None:
-    """From a backbone and images to a bundle, in one go.
+    """Make a bundle from a backbone and images.
 
-    Places exits, chooses a strategy, trains, calibrates and exports. First it prints what it chose, and
-    why. Interrupt it whenever you like: the same command goes on.
+    It places exits, chooses a strategy, trains, calibrates and exports. First it prints what it chose,
+    and why. Interrupt it whenever you like: the same command goes on.
 
     \b
     Examples:
       offramp build --backbone resnet18 --data folder:photos --out bundle
-      offramp build --backbone timm/NAME --pretrained --data folder:photos \\
-        --out bundle
+      offramp build --backbone timm/efficientnet_b0 --pretrained \\
+        --data folder:photos --out bundle
       offramp build --backbone resnet18 --data folder:photos --out bundle \\
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
@@ -145,7 +151,7 @@ def build(
     if all(value is None for value in targets.values()):
         targets["max_accuracy_loss"] = 0.01
     if (max_mean_latency or max_p95_latency) and stage_times is None:
-        raise OfframpError("a limit on latency goes by times of a device; give them by --stage-times")
+        raise OfframpError("a limit on latency needs times of a device; give them with --stage-times")
     allowed = int8_share(int8, int8_loss)
     if stage_times is not None:  # mistakes before the training
         times = read_times(stage_times)
@@ -181,7 +187,7 @@ class Goal:
 
 
 def checked(goal: str) -> Priority:
-    """Raises OfframpError for a goal that is none."""
+    """Raises OfframpError for an unknown goal."""
     return wish_of(goal, None, None, False).goal
 
 
@@ -198,7 +204,7 @@ def chosen_from(
     if found is None:
         raise OfframpError(
             f"the runs in {source} say nothing of {backbone} for the goal '{goal}'; leave --evidence "
-            "out for the paper's guidelines"
+            "out, to go by the paper's guidelines"
         )
     trial, why = found
     program = trial.manifest.program
@@ -260,7 +266,7 @@ def _next(done: Built, store: Place) -> list[str]:
     trial = done.trial.rpartition("-")[2]  # the hash
     bundle, where = shlex.quote(str(done.path)), f"--store {shlex.quote(str(store))}"
     return [
-        "Next, with its trial and store:",
+        "Next:",
         f"  offramp show {trial} {where}",
         f"  offramp benchmark {bundle} {where}",
         f"  offramp calibrate {trial} {where} --max-mean-macs 40%",

@@ -16,7 +16,7 @@ from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.policy.scoring import SCORES
 from offramp.terminal import show, table
-from offramp.units import macs
+from offramp.units import counted, macs
 
 if TYPE_CHECKING:
     from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target
@@ -46,24 +46,26 @@ def calibrate(
     max_p95_latency: options.P95Option = None,
     stage_times: options.StageTimesOption = None,
     batch: Annotated[
-        int | None, option("N", "Images at once, where it goes by time.  [default: 1]", min=1)
+        int | None, option("N", "With a limit on time: images at once.  [default: 1]", min=1)
     ] = None,
     max_disagreement: Annotated[
         float | None, option("SHARE", "Share of answers that may differ from the final exit's.")
     ] = None,
     risk: Annotated[
         float | None,
-        option("SHARE", "With a guarantee: share of inputs only the full network has right."),
+        option("SHARE", "With a guarantee: share of images that only the full network gets right."),
     ] = None,
     confidence: Annotated[
-        float | None, option("SHARE", "How sure the guarantee is.  [default: 0.95]")
+        float | None, option("SHARE", "With --risk: how sure the guarantee is.  [default: 0.95]")
     ] = None,
-    on_average: Annotated[bool, flag("--on-average", "Guarantee the risk on average only.")] = False,
+    on_average: Annotated[
+        bool, flag("--on-average", "With --risk: guarantee it on average only.")
+    ] = False,
     without_labels: Annotated[
         bool, flag("--without-labels", "Count any answer other than the full network's as wrong.")
     ] = False,
     score: Annotated[
-        str, option("NAME", f"What decides whether an input leaves: {', '.join(SCORES)}.")
+        str, option("NAME", f"What decides whether an image leaves: {', '.join(SCORES)}.")
     ] = "confidence",
     shared: Annotated[bool, flag("--shared", "One threshold for all exits, not one per exit.")] = False,
     survivors: Annotated[
@@ -83,13 +85,13 @@ def calibrate(
     anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
 ) -> None:
-    """Choose where each input leaves, with or without a guarantee.
+    """Choose where each image leaves, with or without a guarantee.
 
-    How cheap can this trial run, and at what price? Name one target: what accuracy, answers, MACs or
-    time may be. The policy is looked for on validation images, chosen on calibration images and reported
-    on test images.
+    How cheap can this trial run, and what does it lose? Name one target: a limit on accuracy, answers,
+    MACs or time. Policies are made on validation images, one is chosen on calibration images and
+    reported on test images.
 
-    A result that is not to be trusted is refused: a network near chance, too few calibration images for
+    An unreliable result is refused: a network near chance, too few calibration images for
     the limit, times of a busy machine, a policy that decides nothing. --anyway goes on and marks it.
 
     \b
@@ -127,7 +129,7 @@ def calibrate(
     if kind != "max-mean-latency" and stage_times is None and batch is not None:
         raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
     if kind == "max-p95-latency" and stage_times is None:
-        raise OfframpError("--max-p95-latency goes by times of a device; give them by --stage-times")
+        raise OfframpError("--max-p95-latency needs times of a device; give them with --stage-times")
     how = Search(score, shared, temperature, survivors)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
@@ -158,7 +160,7 @@ def calibrate(
 
 
 def target(given: Mapping[str, Any], plain_macs: int) -> Target:
-    """What is asked for, checked. given: `Limits`, where MACs and time are text. Raises OfframpError."""
+    """The target, checked. given: `Limits`, where MACs and time are text. Raises OfframpError."""
     from offramp.policy.calibrate import Limits
     from offramp.policy.calibrate import target as checked
 
@@ -192,8 +194,8 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
     typer.echo(f"{trained.id}: {found.policy.score} policy in {out}\n")
     if found.strata is not None:
         say(
-            f"Calibration images are weighted to the training's shares of classes: {found.rows:,} are "
-            f"worth {found.strata.effective:,.0f}, and curve and guarantee are of those shares."
+            f"Calibration images are weighted to the class shares of training: {found.rows:,} count as "
+            f"{found.strata.effective:,.0f}. Curve and guarantee are for these shares."
         )
     elif trained.by_class:
         for line in unlike(trained.by_class, trained.classes):
@@ -269,12 +271,12 @@ def _curve(trained: Trained, found: Calibrated) -> None:
                 f"{100 * value:.2f} %",
                 *([] if measure.seconds is None else [f"{1000 * measure.seconds:.4g}"]),
             )
-    title = f"What can be had, on {found.rows:,} calibration images"
+    title = f"Accuracy and compute on {found.rows:,} calibration images"
     note = "Candidates were made on validation. * is the chosen one."
     if timed and found.measured is not None and "device" in found.measured.record:
         note += (
-            " MACs are without the heads that a policy leaves out, ms of stages that were timed with "
-            "theirs."
+            " MACs leave out the heads that a policy does not use; ms are of stages timed with all "
+            "heads."
         )
     show(listing, title, "\n".join(folded(note)))
 
@@ -305,8 +307,8 @@ def _exits(tested: Evaluation) -> None:
             f"{exit.aurc:.3f}",
         )
     note = (
-        "right here: of those that leave there; ECE of the confidence, AUROC and AURC of\n"
-        "the score over all. AURC: mistakes among the surest, lower is better."
+        "right here: of the images that leave there. ECE: of the confidence. AUROC, AURC:\n"
+        "of the score over all. AURC: mistakes among the surest, lower is better."
     )
     show(listing, "Exits, on test", note)
 
@@ -332,5 +334,5 @@ def _classes(tested: Evaluation) -> None:
             f"{100 * low:+.1f} to {100 * high:+.1f}",
             "loses" if hurt(line) else "",
         )
-    note = f"and {rest} classes that lose no more (--json has them)" if rest else ""
+    note = f"and {counted(rest, 'more class', 'more classes')} (--json has all)" if rest else ""
     show(listing, "Loss of accuracy by class, on test, most first", note)

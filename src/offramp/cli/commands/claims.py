@@ -25,13 +25,13 @@ def claims(
         Path | None, option("FILE", "Test your own claims instead of the paper's.", "--claims")
     ] = None,
     study: StudyOption = None,
-    only: Annotated[str | None, option("ID", "One claim, with all of its comparisons.")] = None,
+    only: Annotated[str | None, option("ID", "Show one claim, with all of its comparisons.")] = None,
     anywhere: Annotated[
         bool,
         typer.Option(
             "--anywhere",
-            help="Test general findings on whatever is there: no verdict on the paper, which made them "
-            "on other data and in longer training.",
+            help="Test general findings on any runs. This is no verdict on the paper, whose runs had "
+            "other data and longer training.",
         ),
     ] = False,
     json: JsonOption = False,
@@ -39,9 +39,9 @@ def claims(
     """Test the paper's findings, or your own, against a store.
 
     Do these runs show what the paper says? Each claim comes out as supported, contradicted, not
-    significant, identical by construction, or not testable here; then it says what is missing. A
-    finding is tested on runs like those that it was made on; --anywhere tests it on any. p is adjusted
-    over all claims of the file.
+    significant, identical by construction, or not testable here. The last says what is missing. A
+    finding is tested on runs like the paper's; --anywhere tests it on any. p is adjusted over all claims
+    of the file.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def claims(
       offramp claims runs/demo --only branch-wise-lowest-final-accuracy
       offramp claims runs/demo --claims mine.yaml
 
-    docs/claims.md says how claims are tested and how to write some.
+    docs/claims.md says how claims are tested, and how to write your own.
     """
     from offramp.analysis.claims.words import RULE, plain
     from offramp.analysis.stats.pairwise import ALPHA
@@ -74,7 +74,7 @@ def claims(
     _untested([o for o in outcomes if o.verdict == "not testable here"])
     say(count(outcomes))
     if anywhere:
-        say("Statements on these runs, whatever their data and training: no verdicts on the paper.")
+        say("These are statements on these runs alone, no verdicts on the paper.")
     notes(found.missing)
     say(RULE, "offramp claims ... --only ID shows every comparison of a claim.")
 

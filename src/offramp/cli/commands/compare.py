@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def compare(
     a: Annotated[str, argument("A", "A strategy's label, or a trial's id.")],
-    b: Annotated[str, argument("B", "What to compare it with, of the same kind.")],
+    b: Annotated[str, argument("B", "Another strategy, or another trial.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     json: JsonOption = False,
@@ -43,15 +43,12 @@ def compare(
         for label in (a, b):
             if label not in labels:
                 hint = nearest(label, labels)
-                raise OfframpError(f"'{label}' is no strategy of {archive.root}{hint}")
+                raise OfframpError(f"no strategy '{label}' in {archive.root}{hint}")
         found = _by_seed(archive, trials, a, b)
     else:
         found = _by_image(archive, archive.find_trial(a), archive.find_trial(b))
     if not found:
-        raise OfframpError(
-            f"'{a}' and '{b}' have no exit in common in all that is paired; "
-            "compare two trials of one network"
-        )
+        raise OfframpError(f"'{a}' and '{b}' have no exit in common; compare two trials of one network")
     if json:
         rows = [{"exit": exit, **difference.__dict__} for exit, difference in found.items()]
         emit({"a": a, "b": b, "paired_by": unit, "exits": rows})

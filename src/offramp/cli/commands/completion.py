@@ -1,4 +1,4 @@
-"""`offramp completion`: the script by which a shell completes."""
+"""`offramp completion`: a script that completes commands in a shell."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Shell(StrEnum):
     fish = "fish"
 
 
-def completion(shell: Annotated[Shell, argument("bash|zsh|fish", "The shell.")]) -> None:
-    """Print what makes a shell complete what you type.
+def completion(shell: Annotated[Shell, argument("bash|zsh|fish", "Your shell.")]) -> None:
+    """Print a script that completes commands in your shell.
 
-    Commands, options, strategies, and trials of the store `runs`.
+    It completes commands, options, strategies, and trials of the store `runs`.
 
     \b
     Examples:

@@ -23,13 +23,13 @@ MOST = 20  # lines of one kind that are printed; JSON has all
 
 data = typer.Typer(
     name="data",
-    help="Look into a data set before anything trains on it.",
+    help="Describe, check or split a data set.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 NameArgument = Annotated[
-    str, argument("NAME", "A data set: digits, cifar10, folder:path/to/images or my.py:make.")
+    str, argument("NAME", "A data set: digits, cifar10, folder:path/to/images or my.py:make_data.")
 ]
 AugmentOption = Annotated[
     str | None,
@@ -40,7 +40,8 @@ AugmentOption = Annotated[
     ),
 ]
 SheetOption = Annotated[
-    Path | None, option("FILE", "Where the contact sheet goes. By default NAME-sheet.png.", "--sheet")
+    Path | None,
+    option("FILE", "Where to write the contact sheet. By default NAME-sheet.png.", "--sheet"),
 ]
 
 
@@ -54,18 +55,17 @@ def describe(
     no_sheet: Annotated[bool, flag("--no-sheet", "Write no contact sheet.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Tell what is in a data set, and draw a contact sheet.
+    """Describe a data set, and draw a contact sheet.
 
-    Counts by split and class, sizes, the channels' mean and deviation, images that are there twice (byte
-    for byte), groups in several splits, damaged files. Every image is opened once. Hashes of files are
+    It shows images by split and class, sizes, the channels' mean and deviation, duplicates (byte for
+    byte), groups in several splits, and damaged files. Every image is opened once. Hashes of files are
     kept, so the next time is quicker.
 
     The contact sheet shows training images as networks get them, with and without augmentation.
 
+    \b
     Examples:
-
       offramp data describe digits --augment '[flip, crop]'
-
       offramp data describe folder:photos --set data.size=64 --sheet photos.png
     """
     study, sources, audit = _opened(name, root, augment, set_)
@@ -88,20 +88,19 @@ def check(
     fresh: Annotated[bool, flag("--fresh", "Hash every file again, unchanged ones too.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Say what is wrong with a data set.
+    """Find what is wrong with a data set.
 
-    Wrong are: damaged files, images of several sizes where data.size is not set, a class without images
-    in a split, an image in two splits or in two classes. Notes do not count.
+    These are wrong: damaged files, images of several sizes where data.size is not set, a class without
+    images in a split, an image in two splits or in two classes. Notes are not.
 
     Exit codes: 0 if nothing is wrong; 1 if something is; 2 if a folder, file or label cannot be used.
 
     A file with the same size, times and inode is not hashed again. --fresh hashes every file and names
-    those that changed since: by an edit, a careless copy or a failing disk.
+    those that have changed: by an edit, a careless copy or a failing disk.
 
+    \b
     Examples:
-
       offramp data check folder:photos --set data.size=64
-
       offramp data check chestxray14 --root nih --fresh
     """
     study, _, audit = _opened(name, root, None, set_, fresh)
@@ -109,10 +108,10 @@ def check(
         emit(_as_json(study, audit))
     else:
         for line in audit.wrong[:MOST]:
-            typer.echo(f"wrong: {line}")
+            typer.echo(f"Wrong: {line}")
         _rest(len(audit.wrong))
         for line in audit.notes:
-            typer.echo(f"note: {line}")
+            typer.echo(f"Note: {line}")
         images = sum(one.images for one in audit.splits.values())
         found = counted(len(audit.wrong), "thing") if audit.wrong else "nothing"
         typer.echo(f"{images:,} images, {len(audit.classes)} classes: {found} wrong")
@@ -123,30 +122,30 @@ def check(
 @data.command("split")
 def split_(
     name: NameArgument,
-    out: Annotated[Path, option("FILE", "The split file; JSON.")],
+    out: Annotated[Path, option("FILE", "The split file to write, as JSON.")],
     root: RootOption = None,
     train_images: Annotated[
-        int | None, option("N", "Number of training images, hold-outs included.", min=1)
+        int | None, option("N", "Number of training images, held-out ones included.", min=1)
     ] = None,
     test_images: Annotated[int | None, option("N", "Number of test images.", min=1)] = None,
     seed: Annotated[
-        int | None, option("N", "The seed of the choice, data.split_seed.  [default: 0]", min=0)
+        int | None, option("N", "The seed of the splits, data.split_seed.  [default: 0]", min=0)
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Save which image is in which split.
 
-    For a study that is to be repeated elsewhere. The file lists every image of the four splits with its
-    hash. A study that names it (data: {split_file: splits.json}) uses these images alone. It refuses, by
-    name, an image that is missing or has changed. --set gives the settings that choose images, such as
+    Use it to repeat a study elsewhere. The file lists every image of the four splits with its hash. A
+    study that names it (data: {split_file: splits.json}) uses these images alone. It refuses, by name,
+    an image that is missing or has changed. --set gives the settings that choose images, such as
     data.validation.
 
+    \b
     Examples:
-
       offramp data split folder:photos --seed 3 --out splits.json
-
-      offramp data split cifar10 --root cifar10 --train-images 5000 --out splits.json
+      offramp data split cifar10 --root cifar10 --train-images 5000 \\
+        --out splits.json
     """
     from offramp.data.audit import open_sources, told
     from offramp.data.dataset import SPLITS
@@ -154,7 +153,7 @@ def split_(
 
     if out.is_file():
         raise OfframpError(
-            f"{out} is there already, and studies may go by it; give another --out, or remove it first"
+            f"{out} is there already, and studies may use it; give another --out, or remove it first"
         )
     given = {"train_images": train_images, "test_images": test_images, "split_seed": seed}
     chosen = [f"data.{key}={value}" for key, value in given.items() if value is not None]
@@ -236,7 +235,7 @@ def _print(study: Study, audit: Audit) -> None:
         )
         show(split("", channels, values), "Training pixels, from 0 to 1")
     if audit.copies:
-        title = f"{counted(len(audit.copies), 'image')} there more than once"
+        title = f"Duplicates: {counted(len(audit.copies), 'image')}"
         shown = [(", ".join(dict.fromkeys(c.splits)), "\n".join(c.names)) for c in audit.copies[:MOST]]
         more = len(audit.copies) - MOST
         note = f"and {more} more, in --json" if more > 0 else ""

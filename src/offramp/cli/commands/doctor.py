@@ -30,24 +30,23 @@ if TYPE_CHECKING:
 
 def doctor(
     tune: Annotated[
-        bool, flag("--tune", "Measure this machine (about two minutes) and write a profile.")
+        bool, flag("--tune", "Measure this machine (about two minutes) and write a numerics profile.")
     ] = False,
     name: Annotated[
         str | None, option("NAME", "With --tune: the profile's name.  [default: tuned]")
     ] = None,
     out: Annotated[Path | None, option("FILE", "With --tune: write the profile to this file.")] = None,
     anyway: Annotated[
-        bool, flag("--anyway", "With --tune: measure although the machine is busy.")
+        bool, flag("--anyway", "With --tune: measure even if the machine is busy.")
     ] = False,
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell what this machine has, and what to do about each gap.
+    """Check this machine, and say how to close each gap.
 
-    Versions, device, cores and memory. Which meters of power and energy can be read. Numerics profiles
-    and extras.
+    It lists versions, device, cores, memory, meters of power and energy, numerics profiles and extras.
 
-    What are settings worth here? --tune times training steps of three networks with other threads,
+    Which settings are fast here? --tune times training steps of three networks with other threads,
     memory formats and precisions, two trials at once, and other ways for OpenMP to wait. It writes a
     numerics profile. A study uses it only if it says so: numerics: NAME, or the path of the file.
 
@@ -72,7 +71,7 @@ EXTRAS = {
     "energy": ("pynvml", "measure a GPU's power"),
     "ray": ("ray", "train on many machines"),
     "cloud": ("s3fs", "keep a store in an object store"),
-    "serve": ("starlette", "answer over HTTP"),
+    "serve": ("starlette", "serve a bundle over HTTP"),
     "track": ("tensorboard", "show runs in TensorBoard, MLflow or W&B"),
     "search": ("optuna", "search for settings"),
 }
@@ -85,7 +84,7 @@ SIGNED_IN_FILE = Path("~/.aws/credentials")
 
 @dataclass(frozen=True)
 class Finding:
-    """what: was looked at.  found: there.  remedy: what closes the gap; empty where there is none."""
+    """what: the thing that was checked.  found: what is here.  remedy: for a gap; empty without one."""
 
     what: str
     found: str
@@ -207,9 +206,9 @@ def _worth(here: ProfileFile | None, *what: str) -> str:
     from offramp.study.tune import BESIDE, MEMORY, SPINNING
 
     elsewhere = {  # docs/performance.md
-        MEMORY: "on two server cores a step of MobileNetV2 without it took 1.02 to 1.19 times",
+        MEMORY: "on two server cores a step of MobileNetV2 took 1.02 to 1.19 times as long without it",
         SPINNING: "on two server cores it made a step of MobileNetV2 1.10 times as long",
-        BESIDE: "beside a busy process 0.64 times",
+        BESIDE: "beside a busy process 0.64 times as long",
     }
     if here is None:
         return "".join(f"; {elsewhere[one]}" for one in what if one in elsewhere)
@@ -248,7 +247,7 @@ def _extras() -> list[Finding]:
 
 
 def _object_stores() -> list[Finding]:
-    """Which kinds of addresses a store may have, and who signs in; nothing where none may."""
+    """Object stores that can be used, and their credentials; nothing without a library for one."""
     from offramp.store.local_cache import USUAL
 
     kinds = [kind for kind, module in ADDRESSES.items() if importlib.util.find_spec(module)]
@@ -262,12 +261,12 @@ def _object_stores() -> list[Finding]:
     kept = os.environ.get("OFFRAMP_CACHE_SIZE", USUAL)
     return [
         Finding("object stores", said, remedy),
-        Finding("kept of them here", f"at most {kept} (OFFRAMP_CACHE_SIZE)"),
+        Finding("object store cache", f"at most {kept} (OFFRAMP_CACHE_SIZE)"),
     ]
 
 
 def _cluster() -> list[Finding]:
-    """What of Ray there is to say; nothing where it is not installed."""
+    """Ray's version and cluster; nothing where it is not installed."""
     from importlib import metadata
 
     from offramp.study.run.cluster import TOKEN_FILE, TOKENS, is_safe
@@ -302,7 +301,7 @@ def _tune(device: torch.device, name: str, out: Path | None, anyway: bool, as_js
     busy = busy_cores()
     if busy > BUSY and not anyway:
         raise OfframpError(
-            f"other programs use {busy:.1f} cores of this machine, so what is measured now would "
+            f"other programs use {busy:.1f} cores of this machine, so times measured now would "
             "mislead; try again when they are done, or give --anyway"
         )
     gains = _measured(device.type, quiet=as_json)
@@ -355,7 +354,7 @@ def _show(gains: Sequence[Gain]) -> None:
     for what in dict.fromkeys(gain.what for gain in gains):
         ratios = {gain.network: f"{gain.ratio:.2f}" for gain in gains if gain.what == what}
         rows.append((what, *(ratios.get(network, "") for network in networks)))
-    show(table(["how many times faster a training step is"], networks, rows), "What it is worth here")
+    show(table(["how many times faster a training step is"], networks, rows), "Speed here")
 
 
 def _conclude(made: ProfileFile, asked_as: str, path: Path) -> None:
@@ -363,11 +362,11 @@ def _conclude(made: ProfileFile, asked_as: str, path: Path) -> None:
 
     profile = made.profile
     threads = counted(profile.threads, "thread")
-    same = "" if profile.name == CUSTOM else f" It says what '{profile.name}' says: the same keys."
+    same = "" if profile.name == CUSTOM else f" It is the same as '{profile.name}', so keys are too."
     typer.echo(
         f"Profile {path}: {threads} a trial, {profile.precision}.{same}\n"
         f"A study asks for it with numerics: {asked_as} (or --set numerics={asked_as}). "
         "No default has changed.\n"
-        "Less precision is not chosen for you: numerics: "
+        "Lower precision is not chosen for you. To have it: numerics: "
         f"{profile.device}-bf16, or precision: bfloat16 in the file."
     )

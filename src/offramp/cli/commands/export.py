@@ -21,7 +21,7 @@ def export(
     trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
     out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
     policy: Annotated[
-        Path | None, option("FILE", "The policy that offramp calibrate wrote for this trial.")
+        Path | None, option("FILE", "The policy file of offramp calibrate for this trial.")
     ] = None,
     store: options.StoreArgument = None,
     store_: options.StoreOption = None,
@@ -29,7 +29,7 @@ def export(
     int8_loss: options.Int8LossOption = None,
     to_measure: Annotated[
         bool,
-        flag("--to-measure", "Without a policy: a stage for every exit, to be timed on a device."),
+        flag("--to-measure", "Without a policy: keep every exit, to time the stages on a device."),
     ] = False,
     web: options.WebOption = None,
     onnxruntime_web: options.RuntimeOption = None,
@@ -42,7 +42,7 @@ def export(
     measure: Annotated[
         bool, flag("--measure/--no-measure", "Time the stages here, for the card.")
     ] = True,
-    force: Annotated[bool, flag("--force", "Replace a bundle that is there.")] = False,
+    force: Annotated[bool, flag("--force", "Replace an earlier bundle or page.")] = False,
     trust: options.TrustOption = None,
     anyway: options.AnywayOption = False,
     json: options.JsonOption = False,
@@ -51,12 +51,12 @@ def export(
     """Make a bundle that runs without PyTorch.
 
     A bundle is a folder: an ONNX graph for each exit that the policy uses, the policy, labels,
-    preprocessing, a card, and a Python file that runs all of it with numpy, onnxruntime and Pillow. Its
-    answers are compared with PyTorch's on the whole test split, or on random numbers where the data are
-    not at hand. Bundles run on the CPU. What `offramp calibrate` would refuse is refused here too.
+    preprocessing, a card, and a Python file that runs all of it with numpy, onnxruntime and Pillow.
+    Bundles run on the CPU. Answers are compared with PyTorch's on the whole test split, or on random
+    numbers where the data are missing. What `offramp calibrate` would refuse is refused here too.
 
-    With --int8 the card has accuracy, size and time beside float32. It is refused where it loses more
-    than --int8-loss.
+    With --int8 the card compares accuracy, size and time with float32. A bundle that loses more than
+    --int8-loss is refused.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def export(
     from offramp.policy.policy import read
 
     if (policy is None) is not to_measure:
-        raise OfframpError("give --policy FILE, of offramp calibrate; or --to-measure, without one")
+        raise OfframpError("give either --policy FILE, of offramp calibrate, or --to-measure")
     allowed = int8_share(int8, int8_loss)
     graphs.check_installed()
     page = page_at(web, onnxruntime_web, force, out)
@@ -99,7 +99,7 @@ def export(
 
 @dataclass(frozen=True)
 class Page:
-    """A page to be made of a bundle. runtime: of `offramp.bundle.web.find_runtime`."""
+    """A page to make from a bundle. runtime: of `offramp.bundle.web.find_runtime`."""
 
     out: Path
     runtime: Path
@@ -115,8 +115,10 @@ class Page:
 
 
 def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -> Page | None:
-    """What --web asks for beside a bundle that is to be at `bundle`. Raises OfframpError for what is not
-    there or taken, before the work."""
+    """The page that --web asks for. bundle: where its bundle will be.
+
+    Raises OfframpError, before the work, for a folder that is taken and a runtime that is missing.
+    """
     if out is None:
         if runtime is not None:
             raise OfframpError("--onnxruntime-web goes with --web; leave it out")
@@ -127,7 +129,7 @@ def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -
     page, other = out.resolve(), bundle.resolve()
     if page.is_relative_to(other) or other.is_relative_to(page):  # each replaces all of its folder
         raise OfframpError(
-            f"--web {out} and --out {bundle} are one folder, or one in the other; part them"
+            f"--web {out} and --out {bundle} are one folder, or one in the other; name two apart"
         )
     return Page(out, web.find_runtime(runtime, Path.cwd()), force)
 
@@ -142,7 +144,7 @@ def int8_share(int8: bool, share: float | None) -> float | None:
 
 
 def describe(folder: Path, made: dict[str, Any]) -> None:
-    """What the bundle of that card is, in a table and a few lines."""
+    """Print a bundle's card: a table and a few lines."""
     for reason in made["unreliable"]:
         say(f"Unreliable: {reason}.")
     listing = table(["exit"], ["threshold", "leave", "accuracy", "MACs"])

@@ -15,15 +15,14 @@ from offramp.units import counted
 
 
 def export_table(
-    out: Annotated[Path, option("FILE", "Ends in .parquet or .csv.")],
+    out: Annotated[Path, option("FILE", "The table to write: .parquet or .csv.")],
     store: StoreArgument = None,
     store_: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write every number of a store as one tidy table.
 
-    One row for each number: trial, strategy, model, data, seed, phase, exit, split, epoch, metric,
-    value.
+    Each number is a row: trial, strategy, model, data, seed, phase, exit, split, epoch, metric, value.
 
     \b
     Example:

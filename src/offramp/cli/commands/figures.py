@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def figures(
     store: options.ResultsArgument = None,
     store_: options.StoreOption = None,
-    out: Annotated[Path, option("FOLDER", "Where the files go.")] = Path("figures"),
+    out: Annotated[Path, option("FOLDER", "Where to write the files.")] = Path("figures"),
     only: options.OnlyOption = None,
     format_: Annotated[
         str, option("svg,pdf,png,json", "The kinds of file; json is Vega-Lite.", "--format")
@@ -32,10 +32,10 @@ def figures(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Draw the figures that the paper has, and more.
+    """Draw the paper's figures, and more.
 
-    captions.md, beside the files, says what each figure shows. docs/figures.md says which of the
-    paper's figures it answers to.
+    captions.md, beside the files, says what each figure shows. docs/figures.md says which figure
+    of the paper each one matches.
 
     \b
     Examples:

@@ -15,16 +15,16 @@ from offramp.units import counted, size
 def gc(
     store: StoreArgument = None,
     store_: StoreOption = None,
-    dry_run: Annotated[bool, flag("--dry-run", "Only say what would go.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Only say what would be removed.")] = False,
     abandon: Annotated[
-        bool, flag("--abandon", "Remove unfinished work too; no run can go on with it.")
+        bool, flag("--abandon", "Remove unfinished work too. Then no run can go on with it.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Remove what no trial of a store needs.
 
-    These go: nodes that no trial needs, checkpoints of finished nodes, what killed processes left
-    behind, lock files. What a process is working on stays.
+    It removes nodes (trained phases) that no trial needs, checkpoints of finished nodes, leftovers of
+    killed processes, and lock files. What a process is working on stays.
 
     \b
     Example:
@@ -46,5 +46,5 @@ def gc(
     if len(unneeded) > len(listed):
         typer.echo(f"{counted(len(unneeded) - len(listed), 'lock file')} that nobody holds")
     if holder is not None:
-        typer.echo(f"At work here is {holder}; nodes and plans stay until it ends.")
+        typer.echo(f"In use by {holder}; nodes and plans stay until it ends.")
     typer.echo(f"{'Would free' if dry_run else 'Freed'} {size(freed)}.")

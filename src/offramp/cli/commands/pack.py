@@ -14,12 +14,12 @@ from offramp.units import counted, size
 
 
 def pack(
-    out: Annotated[Path, option("FOLDER", "Where the packed results go.")],
+    out: Annotated[Path, option("FOLDER", "Where to write the packed results.")],
     sources: SeveralArgument = None,
     store_: StoreOption = None,
     study: StudyOption = None,
     strategy: Annotated[
-        list[str] | None, option("NAME", "Only the trials of this strategy. May be repeated.")
+        list[str] | None, option("NAME", "Use only the trials of this strategy. Repeatable.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -34,22 +34,22 @@ def predict(
     network: Annotated[
         str, argument("TRIAL|BUNDLE", "A trial's id, a bundle's folder, or hf:USER/NAME.")
     ],
-    images: Annotated[list[Path] | None, argument("IMAGES", "Files, and folders of them.")] = None,
+    images: Annotated[list[Path] | None, argument("IMAGES", "Image files, and folders of them.")] = None,
     policy: options.PolicyOption = None,
-    out: Annotated[Path, option("FILE", "The table of answers to write.")] = Path("answers.csv"),
-    batch: Annotated[int, option("N", "Images at a time.", min=1)] = 64,
+    out: Annotated[Path, option("FILE", "The table of answers to write, as CSV.")] = Path("answers.csv"),
+    batch: Annotated[int, option("N", "Images at once.", min=1)] = 64,
     stream: Annotated[
         bool,
         flag(
             "--stream",
-            "Read a path a line from standard input; answer each at once, on standard output.",
+            "Read one path a line from standard input; answer each at once on standard output.",
         ),
     ] = False,
     mean_latency: Annotated[
         str | None,
         option(
             "TIME",
-            "Hold this time an image on average, such as 5ms, by moving thresholds. With --stream.",
+            "With --stream: hold this time an image on average, such as 5ms, by moving thresholds.",
         ),
     ] = None,
     store: options.StoreOption = None,
@@ -59,14 +59,13 @@ def predict(
 ) -> None:
     """Classify image files; each leaves at an exit.
 
-    Writes a line for each image: file, class, confidence, exit, compute share. The share is its MACs
+    It writes a line for each image: file, class, confidence, exit, compute share. The share is its MACs
     against those of the plain network. An image that has left costs nothing more. Without a policy, all
-    images go to the final exit. A file that has no answer has a line that says why.
+    images go to the final exit. A file without an answer has a line that says why.
 
     With --stream there is no table: lines go to standard output, as CSV or, with --json, as JSON, with
-    the milliseconds that each took. A path is read when the one before is answered, so whoever sends
-    them waits. How many leave at each exit lately is said on standard error. What --mean-latency moves
-    has no guarantee any more.
+    the milliseconds that each took. A path is read when the one before is answered. Standard error says
+    how many left at each exit lately. Thresholds that --mean-latency moves have no guarantee any more.
 
     Exit codes: 0; 1 if files had no answer (named, and skipped); 2 for a mistake; 130 if interrupted.
 
@@ -301,7 +300,7 @@ def _report(
     network: Network, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable], out: Path, as_json: bool
 ) -> None:
     for one in damaged:
-        typer.echo(f"Skipped {one.file}: no image that can be answered ({one.reason}).", err=True)
+        typer.echo(f"Skipped {one.file}: it has no answer ({one.reason}).", err=True)
     mean = sum(row.compute for row in rows) / len(rows) if rows else None
     exits: list[dict[str, Any]] = []
     for exit in network.exits:

@@ -19,15 +19,15 @@ def push(
         str, option("ID", "The license that you give it, such as mit or apache-2.0.", "--license")
     ],
     dataset: Annotated[
-        str | None, option("USER/NAME", "The data set of the hub that it was trained on.")
+        str | None, option("USER/NAME", "The hub's data set that it was trained on.")
     ] = None,
-    private: Annotated[bool, flag("--private", "Show a new repository to nobody else.")] = False,
+    private: Annotated[bool, flag("--private", "Make a new repository private.")] = False,
     json: options.JsonOption = False,
 ) -> None:
     """Put a bundle on the Hugging Face hub, with a model card.
 
-    The card says license, accuracy, data, what it is meant for and its limits. Sign in beforehand
-    (hf auth login), or set HF_TOKEN. This machine's name and folders are left out of it.
+    The card has the license, accuracy, data, purpose and limits. Sign in beforehand
+    (hf auth login), or set HF_TOKEN. This machine's name and folders are not pushed.
 
     \b
     Examples:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 def recipes(
     name: Annotated[
-        str | None, argument("NAME", "A recipe, such as resnet50-cifar10, as a study file.")
+        str | None, argument("NAME", "Print this recipe, such as resnet50-cifar10, as a study file.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show how the paper trains each of its networks.
 
-    Without NAME a table of all recipes, and the names of others, of few epochs. With NAME a study file.
+    Without NAME: a table of these recipes, and the names of short ones that are not the paper's. With
+    NAME: a study file.
 
     \b
     Examples:
@@ -85,8 +86,8 @@ def _list(as_json: bool) -> None:
     precision = " and ".join(sorted({r.precision for r in RECIPES.values()}))
     note = (
         f"Precision {precision}, deterministic; images normalized per channel; seeds 42 to 46.\n"
-        "docs/readings.md says why it is read so. offramp recipes NAME prints a study\n"
-        "file; studies/paper/ holds all of them. Not the paper's, and for few epochs:\n"
+        "docs/readings.md explains 'read as'. offramp recipes NAME prints a study file;\n"
+        "studies/paper/ holds all of them. Short ones that are not the paper's:\n"
         f"{', '.join(OTHERS)}."
     )
     show([steps, start, source], "How the paper trains", note)

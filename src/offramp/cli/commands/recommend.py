@@ -26,7 +26,7 @@ def recommend(
     goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "balanced",
     min_accuracy: Annotated[float | None, option("SHARE", "The accuracy to reach, such as 0.9.")] = None,
     max_macs: Annotated[
-        str | None, option("N", "The MACs an image may take on average, such as 1.5M.")
+        str | None, option("MACS", "The MACs that an image may take on average, such as 1.5M.")
     ] = None,
     frozen_backbone: Annotated[
         bool, flag("--frozen-backbone", "The backbone's weights must stay as they are.")
@@ -34,10 +34,10 @@ def recommend(
     study: options.StudyOption = None,
     json: options.JsonOption = False,
 ) -> None:
-    """Advise on a strategy and a network for a goal.
+    """Recommend a strategy and a network for a goal.
 
-    Ranks what a store holds. Says which differences the runs cannot show, and why something is ruled
-    out. Without a store it gives the paper's guidelines, and says so.
+    It ranks what a store holds. It says which differences the runs cannot show, and why something is
+    ruled out. Without a store it gives the paper's guidelines, and says so.
 
     \b
     Examples:
@@ -46,7 +46,7 @@ def recommend(
       offramp recommend --goal memory --frozen-backbone
 
     accuracy ranks by the mean over exits, on test; with --max-macs, by the accuracy that these MACs buy.
-    latency ranks by the MACs at which a network has --min-accuracy. By default that is a point less than
+    latency ranks by the MACs at which a network has --min-accuracy. By default that is one point below
     the best. balanced ranks by the distance from the best, on average over the other goals.
     Differences are tested over seeds and test images. Fewer than three seeds give no recommendation.
     """
@@ -55,9 +55,7 @@ def recommend(
     recommend_from(options.named(store, store_), given, asked, study, json)
 
 
-NO_RUNS = (
-    "No runs stand behind this. It is what the paper advises (Strategies at a glance, section 8.1)."
-)
+NO_RUNS = "No runs back this. It is the advice of the paper (Strategies at a glance, section 8.1)."
 
 
 def wish(
@@ -107,7 +105,7 @@ def recommend_from(
         _advice(one)
     notes(found.missing)
     if silent:
-        _guidelines(asked, "These runs do not answer it.", as_json)
+        _guidelines(asked, "These runs give no answer.", as_json)
 
 
 def _plain(asked: Preference) -> dict[str, Any]:
@@ -135,7 +133,7 @@ def _guidelines(asked: Preference, why: str, as_json: bool) -> None:
         say(f"- {text}", indent="  ")
     if asked.min_accuracy is not None or asked.max_macs is not None:
         typer.echo()
-        say("--min-accuracy and --max-macs need runs: offramp run a study, then name its store.")
+        say("--min-accuracy and --max-macs need results: run a study, then name its store.")
 
 
 def _advice(one: Advice) -> None:

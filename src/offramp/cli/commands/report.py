@@ -21,15 +21,15 @@ from offramp.units import counted, duration, size
 def report(
     sources: options.SeveralArgument = None,
     store_: options.StoreOption = None,
-    out: Annotated[Path, option("FOLDER", "Where the report goes; an earlier one is replaced.")] = Path(
-        "report"
-    ),
+    out: Annotated[
+        Path, option("FOLDER", "Where to write the report; an earlier one is replaced.")
+    ] = Path("report"),
     study: options.StudyOption = None,
     title: Annotated[
         str | None, option("TEXT", "The page's title. By default the study's name.")
     ] = None,
     format_: Annotated[
-        str, option("svg,pdf,png", "The files of each figure; none for no files.", "--format")
+        str, option("svg,pdf,png", "The kinds of file of each figure, or none.", "--format")
     ] = "svg,pdf,png",
     workers: Annotated[
         int | None, option("N", "Processes that draw. By default one for each core.", min=1)
@@ -40,7 +40,7 @@ def report(
     """Write one page with the answer, figures, tables and claims.
 
     \b
-      FOLDER/index.html   everything, in one file that needs no network
+      FOLDER/index.html   everything, in one file that works offline
       FOLDER/figures/     every figure as SVG, PDF and PNG
       FOLDER/tables/      every table as CSV, LaTeX and Markdown
       FOLDER/data/        every number (Parquet), every chart (Vega-Lite)

@@ -41,11 +41,11 @@ def run(
         bool,
         flag(
             "--until-decided",
-            "Add seeds until each pair of strategies differs, is alike, or the seeds are spent.",
+            "Add seeds until every pair of strategies differs or is alike, up to --max-seeds.",
         ),
     ] = False,
     max_seeds: Annotated[
-        int | None, option("N", "With --until-decided: seeds in all.  [default: 20]", min=3)
+        int | None, option("N", "With --until-decided: the most seeds.  [default: 20]", min=3)
     ] = None,
     difference: Annotated[
         float | None,
@@ -59,8 +59,8 @@ def run(
         float | None,
         option(
             "POINTS",
-            "With --dry-run: how many seeds it takes to show a difference of so many points, as the "
-            "trials in the store vary.",
+            "With --dry-run: also how many seeds it takes to show this difference, in points of test "
+            "accuracy.",
         ),
     ] = None,
     cache_memory: options.CacheMemoryOption = None,
@@ -75,22 +75,22 @@ def run(
 ) -> None:
     """Run a study: train what is missing, then show the results.
 
-    A study trains each of its strategies with each of its seeds. One of these is a trial. A trial is a
-    sequence of phases. A phase that several trials share is trained once, and what the store holds is
+    A study trains each of its strategies with each of its seeds. Such a pair is a trial, a sequence of
+    phases. A phase that several trials share is trained once, and what the store holds is
     not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
 
     A file may also list studies. They run one after another into one store, and the data root then
     holds a folder for each data set, by name.
 
     With --until-decided, seeds are added after the study's own (three at least), for the strategies that
-    are still in question. How often and on what it looks is fixed before the first look and kept in the
-    store, so that reports know what p must pay for.
+    are still in question. How often it looks is fixed before the first look and kept in the store, so
+    that reports adjust p for it.
 
-    Where standard error is no terminal it is a log: a line when a phase begins and when it is finished,
-    and every ten seconds an epoch's loss and accuracy by exit, with the time and how much is left.
+    Where standard error is not a terminal, it is a log: a line when a phase begins and when it is
+    finished, and every ten seconds an epoch's loss and accuracy by exit, with the time left.
 
-    A dry run shows the work, what is shared and the time, and starts nothing. It needs neither data nor
-    weights: for the public data sets it goes by known counts.
+    A dry run shows the work, what is shared, and the time. It starts nothing, and needs neither data nor
+    weights: it knows how many images public data sets have.
 
     Exit codes: 0; 1 if a trial failed (the others go on); 2 for a mistake in the study or the
     command; 130 if interrupted, 143 by SIGTERM (Slurm, Kubernetes), 129 if the terminal is closed.
@@ -149,8 +149,8 @@ def _start(
             raise OfframpError(f"{name} is for a forecast; add --dry-run")
     if how.until is not None and how.dry_run:
         raise OfframpError(
-            "--until-decided goes by results, which a dry run has none of; leave one out, or ask "
-            "--dry-run --power 0.5 how many seeds it takes"
+            "--until-decided needs results, and a dry run has none; leave one out, or ask --dry-run "
+            "--power 0.5 how many seeds it takes"
         )
     asked = members(path, settings, data_root)
     named = code_named([member.study for member in asked], how.user_code)
@@ -171,15 +171,14 @@ def _start(
 
 
 def _leave_word_to_first() -> None:
-    """Of the processes that torchrun starts, the first one tells how it goes; mistakes are all others'
-    too."""
+    """Silence all processes of torchrun but the first: they would say the same."""
     if os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("RANK") != "0":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _share(points: float | None, flag: str) -> float | None:
-    """Points of accuracy as a share of 1. Raises OfframpError for none or more than there are."""
+    """Points of accuracy as a share of 1. Raises OfframpError outside 0 to 100."""
     if points is not None and not 0 < points < 100:
         raise OfframpError(f"{flag} is {points:g}; write points of accuracy, such as 0.5")
     return None if points is None else points / 100

@@ -36,7 +36,7 @@ def search(
         list[str] | None,
         option(
             "KEY=RANGE",
-            "A setting and where to look for it: recipe.learning_rate=log(1e-3,1), "
+            "A setting and its range: recipe.learning_rate=log(1e-3,1), "
             "uniform(0,0.5), int(8,64), or a list such as [sgd,adam]. Repeatable.",
         ),
     ] = None,
@@ -44,15 +44,15 @@ def search(
         int, option("N", "Settings to try, those of earlier runs of this search included.", min=1)
     ] = 20,
     per: Annotated[
-        Per | None, typer.Option(help="strategy: for each one its own, of so many trials each.")
+        Per | None, typer.Option(help="strategy: search for each strategy alone, --trials for each.")
     ] = None,
     out: Annotated[
-        Path | None, option("FILE", "The study with the best settings.  [default: STUDY-found.yaml]")
+        Path | None, option("FILE", "Where to write the best study.  [default: STUDY-found.yaml]")
     ] = None,
     no_prune: Annotated[
-        bool, flag("--no-prune", "Train all to the end, those worse than the median too.")
+        bool, flag("--no-prune", "Train every trial to the end, even if worse than the median.")
     ] = False,
-    seed: Annotated[int, option("N", "Of what is tried, not of the study.", min=0)] = 42,
+    seed: Annotated[int, option("N", "The seed of the search, not of the study.", min=0)] = 42,
     store: options.TrainingStoreOption = options.RUNS,
     data_root: options.DataRootOption = None,
     set_: options.SetOption = None,
@@ -64,20 +64,21 @@ def search(
     log_file: options.LogFileOption = None,
     log_format: options.LogFormatOption = None,
 ) -> None:
-    """Search for a study's best settings on validation.
+    """Search for a study's best settings by validation accuracy.
 
-    The score is the accuracy on validation images, the mean over exits, strategies and seeds. Test
-    images are not read. Phases are kept in the store, so what two trials share is trained once, and
-    `offramp run` of what was found trains only what is missing. Interrupt it whenever you like: the same
+    The score is the mean accuracy on validation images, over exits, strategies and seeds. Test images
+    are not read. Phases are kept in the store: what two trials share is trained once, and `offramp run`
+    of the best study trains only what is missing. Interrupt it whenever you like: the same
     command goes on. Optuna proposes (pip install 'offramp[search]').
 
-    The study that it writes says how its settings were found, and reports tell it. With --per strategy,
-    strategies are compared each at its own best, and the page says so.
+    The study that it writes says how its settings were found, and so do reports. With --per strategy,
+    each strategy is compared at its own best.
 
     \b
     Examples:
-      offramp search demo.yaml --over 'recipe.learning_rate=log(1e-4,0.1)'
-      offramp search demo.yaml --over 'recipe.batch_size=[32,64]' --per strategy
+      offramp search studies/demo.yaml --over 'recipe.learning_rate=log(1e-4,0.1)'
+      offramp search studies/demo.yaml --over 'recipe.batch_size=[32,64]' \\
+        --per strategy
       offramp run demo-found.yaml
     """
     from offramp import device as devices
@@ -122,7 +123,7 @@ def search(
 
 
 def ranges(over: list[str]) -> dict[str, Any]:
-    """What `--over` says. Raises OfframpError for what is no setting with a range."""
+    """The ranges that `--over` gives. Raises OfframpError for text that is not KEY=RANGE."""
     from offramp.study.search import space
 
     found = {}

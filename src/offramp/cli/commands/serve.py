@@ -25,23 +25,25 @@ PATIENCE_S = 30  # for what was taken, when the server is asked to end
 
 def serve(
     bundle: Annotated[str, argument("BUNDLE", "A bundle's folder, or hf:USER/NAME.")],
-    host: Annotated[str, option("ADDRESS", "Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    host: Annotated[str, option("ADDRESS", "The address to listen at; 0.0.0.0 is all.")] = "127.0.0.1",
     port: Annotated[int, option("N", "The port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    max_wait: Annotated[str, option("TIME", "How long an image waits for others.")] = "2ms",
-    max_batch: Annotated[int, option("N", "Images answered together at most.", min=1)] = 32,
-    queue: Annotated[int, option("N", "Requests taken at a time; others are told 503.", min=1)] = 256,
-    max_body: Annotated[str, option("SIZE", "Of a request; a larger one is told 413.")] = "10MB",
+    max_wait: Annotated[
+        str, option("TIME", "How long an image waits to be answered with others.")
+    ] = "2ms",
+    max_batch: Annotated[int, option("N", "The most images answered together.", min=1)] = 32,
+    queue: Annotated[int, option("N", "The most requests at a time; others get 503.", min=1)] = 256,
+    max_body: Annotated[str, option("SIZE", "The largest request; larger ones get 413.")] = "10MB",
     threads: Annotated[
         int | None, option("N", "Threads of onnxruntime. By default as many as cores.", min=1)
     ] = None,
     json: options.JsonOption = False,
 ) -> None:
-    """Answer images over HTTP, each as soon as it leaves.
+    """Serve a bundle over HTTP.
 
-    POST an image file to /predict; the answer is JSON. What arrives while an image waits is answered
-    together with it. /health says that it runs, /metrics is for Prometheus, with the share of images by
-    exit. Ctrl-C or SIGTERM ends it once everything that was taken is answered. Nobody is asked who they
-    are: put a proxy before it where that matters.
+    POST an image file to /predict; the answer is JSON. Images that arrive together are run together, and
+    each is answered as soon as it leaves. /health says that it runs. /metrics is for Prometheus, with
+    the share of images by exit. Ctrl-C or SIGTERM ends it once every request is answered. There is no
+    login: put a proxy before it where that matters.
 
     \b
     Examples:

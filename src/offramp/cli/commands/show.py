@@ -35,7 +35,7 @@ def show(
 ) -> None:
     """Show one trial: its exits, phases and time.
 
-    A beginning or an ending that several ids have lists them.
+    If several ids have this beginning or ending, it lists them.
 
     \b
     Examples:
@@ -78,16 +78,16 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
         of = "means over classes" if several else f"of class '{manifest.classes[1]}'"
         terminal.show(_uneven(manifest), "Test, where classes are uneven or two", f"AUROC and F1: {of}.")
     note = (
-        "kept: the epoch whose weights were kept. check: validation of the epochs. data: waiting for "
-        "images in both (- where it was not told apart). other: preparation, closing evaluation, "
-        "checkpoints. offramp why NODE explains a node."
+        "kept: the epoch whose weights were kept. check: validation after epochs. data: waiting for "
+        "images in both (- if not measured apart). other: preparation, final evaluation, checkpoints. "
+        "offramp why NODE explains a node."
     )
     terminal.show(_phases(store, record), "Phases, and their seconds", note)
     machine, low, high = manifest.provenance, seconds.written_low, seconds.written_high
     between = "" if seconds.measured else f" (estimated: {duration(low)} to {duration(high)})"
     render.say(
-        f"Time: {duration(seconds.written)} as written{between}, "
-        f"{duration(seconds.executed)} executed, {duration(seconds.marginal)} added to its study.",
+        f"Time: {duration(seconds.written)} as written, every phase alone{between}; "
+        f"{duration(seconds.executed)} executed; {duration(seconds.marginal)} added to its study.",
         f"Made with torch {machine['torch']} on {machine['device']}, {machine['finished']}.",
     )
 
@@ -117,7 +117,7 @@ def _uneven(manifest: Manifest) -> Any:
 
 
 def _times(phase: PhaseRecord) -> dict[str, Any]:
-    """Seconds by kind, and of each epoch, which old records do not have."""
+    """Seconds by kind, and of each epoch; old records lack the latter."""
     spent = {"seconds": phase.cost.seconds, "epoch_seconds": phase.cost.epoch_seconds}
     return {"name": phase.name, "node": phase.node, **spent}
 

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 def stats(
     file: Annotated[Path, argument("FILE", "A .csv or .parquet file, one row for each value.")],
     value: Annotated[str, option("COLUMN", "The numbers, such as accuracy.")],
-    group: Annotated[str, option("COLUMN", "What is compared, such as strategy.")],
+    group: Annotated[str, option("COLUMN", "The groups to compare, such as strategy.")],
     block: Annotated[str | None, option("COLUMN", "What pairs the values, such as seed.")] = None,
-    by: Annotated[str | None, option("COLUMN[,COLUMN]", "Analyze each of their values apart.")] = None,
+    by: Annotated[str | None, option("COLUMN[,COLUMN]", "A separate analysis for each value.")] = None,
     where: Annotated[
-        list[str] | None, option("COLUMN=VALUE", "Keep these rows only. Repeatable.", "--where")
+        list[str] | None, option("COLUMN=VALUE", "Use only these rows. Repeatable.", "--where")
     ] = None,
     same: Annotated[
-        str | None, option("COLUMN", "Keys. Groups with equal keys are identical by construction.")
+        str | None, option("COLUMN", "Keys: groups with equal keys are identical by construction.")
     ] = None,
     measured: Annotated[
         str | None, option("COLUMN", "True or false: was it measured? Estimates are not tested.")
     ] = None,
     families: Annotated[
-        bool, flag("--families", "The five core strategies together, each hybrid with its parents.")
+        bool, flag("--families", "Test the five core strategies, and each hybrid with its parents.")
     ] = False,
     better: Annotated[str | None, option("higher|lower", "Which values are better.")] = None,
     json: JsonOption = False,
@@ -78,7 +78,7 @@ def stats(
         _analysis(analysis, columns)
     typer.echo(f"\nHow to read it. {rule(ALPHA, better)}")
     if len(found) > 1:
-        typer.echo(f"p-values are adjusted within each of the {len(found)} analyses, not over them.")
+        typer.echo(f"p-values are adjusted within each of the {len(found)} analyses, not across them.")
 
 
 MISSING = ("", "nan", "na", "n/a", "null", "none")
@@ -213,11 +213,11 @@ def _pairs(pairs: Pairs, title: str) -> None:
             )
     console().print(shown)
     if paired:
-        typer.echo("Detectable: the smallest true difference that is found with 80 %.")
+        typer.echo("Detectable: the smallest true difference that is found with probability 80 %.")
     if any(isinstance(p, Pair) and p.p < ALPHA and p.low <= 0 <= p.high for p in pairs):
         typer.echo(
-            "An interval touches zero beside p < 0.05: Holm's test is a little stronger than intervals "
-            "that hold all together."
+            "An interval includes zero although p < 0.05: Holm's test is a little stronger than "
+            "simultaneous intervals."
         )
 
 

@@ -27,24 +27,26 @@ def status(
     store: StoreArgument = None,
     store_: StoreOption = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial, by its id.")] = False,
-    strategy: Annotated[str | None, option("NAME", "With --trials, only those of a strategy.")] = None,
-    seed: Annotated[int | None, option("N", "With --trials, only those of a seed.")] = None,
+    strategy: Annotated[
+        str | None, option("NAME", "With --trials: only those of this strategy.")
+    ] = None,
+    seed: Annotated[int | None, option("N", "With --trials: only those of this seed.")] = None,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="With --trials, only those that are not finished.")
+        bool, typer.Option("--unfinished", help="With --trials: only those that are not finished.")
     ] = False,
     failed: Annotated[
         bool,
-        typer.Option("--failed", help="With --trials, only those with a phase that failed, and why."),
+        typer.Option("--failed", help="With --trials: only those with a failed phase, and why."),
     ] = False,
     sort: Annotated[
-        SortBy, typer.Option(help="With --trials, their order. accuracy: of the final exit on test.")
+        SortBy, typer.Option(help="With --trials: their order. accuracy: of the final exit on test.")
     ] = SortBy.trial,
     json: JsonOption = False,
 ) -> None:
     """Show what a store holds.
 
-    Its trials by strategy, network and data set. Its nodes, which are finished phases of training. The
-    checkpoints that a run can go on from. The space on disk. `offramp watch` shows what is trained now.
+    It counts trials (by strategy, network and data set), nodes (finished phases of training),
+    checkpoints that a run can go on from, and bytes. `offramp watch` shows what is trained now.
 
     \b
     Examples:
@@ -61,7 +63,9 @@ def status(
         _list(list(Reader(archive).courses()), wanted, sort, json)
         return
     if strategy is not None or seed is not None or unfinished or failed or sort is not SortBy.trial:
-        raise OfframpError("this is of the list of trials; add --trials")
+        raise OfframpError(
+            "--strategy, --seed, --unfinished, --failed and --sort are for a list; add --trials"
+        )
     manifests = [archive.read_trial(trial) for trial in archive.trials()]
     counts = Counter((m.strategy, m.network.backbone, m.data.label) for m in manifests)
     plans, working = archive.begun(), archive.checkpoints()
@@ -85,7 +89,7 @@ def status(
     )
     mixed = [f"{name} ({', '.join(made[name])})" for name in BITS if len(made[name]) > 1]
     if mixed:
-        typer.echo(f"Warning: mixed here, so bits may differ: {'; '.join(mixed)}.")
+        typer.echo(f"Warning: trials differ in {'; '.join(mixed)}; their bits may too.")
 
 
 def _list(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy, as_json: bool) -> None:
@@ -94,7 +98,7 @@ def _list(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy, as_json:
     if as_json:
         emit({"trials": rows})
     elif not rows:
-        typer.echo("no such trial")
+        typer.echo("No trial matches.")
     else:
         show_trials(rows)
         for row in rows if wanted.failed else ():

@@ -17,7 +17,7 @@ from offramp.units import counted, duration, size
 
 store = typer.Typer(
     name="store",
-    help="Copy a store to or from an object store; index one.",
+    help="Copy a store, or index an object store.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -28,10 +28,11 @@ def index(
     root: Annotated[Place, argument("STORE", "The store: s3://BUCKET/NAME.", parser=place)],
     json: JsonOption = False,
 ) -> None:
-    """Put copies of all records of an object store into two objects, for machines that have read none.
+    """Index an object store, so that new machines read it quickly.
 
-    They then read thousands of phases with a few requests. `offramp run` does this itself at its end
-    when there is much that is new. What changes later is fetched as before, so an index may be old.
+    Copies of all records lie in two objects: a machine that has read none gets thousands of phases with
+    a few requests. `offramp run` does this itself at its end when much is new. What changes later is
+    fetched as before, so an index may be old.
 
     \b
     Example:
@@ -43,10 +44,10 @@ def index(
 
     if not isinstance(root, Url):
         raise OfframpError(
-            f"{root} is a folder, which is read at once; only object stores have an index"
+            f"{root} is a folder, which needs no index; name an object store, such as s3://BUCKET/NAME"
         )
     if not is_store(root):
-        raise OfframpError(f"there is no store at {root}; name one")
+        raise OfframpError(f"there is no store at {root}; name another")
     began = time.monotonic()
     with moving(f"reading {root}"):
         count = Store(root).index()
@@ -64,17 +65,15 @@ def copy(
     source: Annotated[
         Place, argument("FROM", "The store to copy: a folder, or s3://BUCKET/NAME.", parser=place)
     ],
-    target: Annotated[
-        Place, argument("TO", "Where it goes; what is there already stays.", parser=place)
-    ],
+    target: Annotated[Place, argument("TO", "The store to copy to; what it holds stays.", parser=place)],
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Copy what is finished in a store into another one.
+    """Copy finished work from one store to another.
 
-    Phases and trials, how seeds were added, and plans of what is unfinished. Every byte is checked by
-    its seal. What is there stays, so the same command goes on after an interruption. What is damaged is
-    left out and named; the exit code is then 1. Checkpoints are not copied.
+    It copies phases, trials, how seeds were added, and plans of unfinished work, but no checkpoints.
+    Every byte is checked. What TO holds already stays, so the same command goes on after an
+    interruption. Damaged parts are left out and named; the exit code is then 1.
 
     \b
     Examples:
@@ -107,7 +106,7 @@ def copy(
         for line in damaged:
             typer.echo(f"left out: {line}", err=True)
         spent = duration(time.monotonic() - began)
-        there_too = f", {there} were there" if there else ""
+        there_too = f", {there} were there already" if there else ""
         parts = f"{counted(made, 'part')} copied to {target}, {size(written)}{there_too}; {spent}."
         typer.echo(parts)
     if damaged:

@@ -1,4 +1,4 @@
-"""`offramp strategies`: the ways of training exits."""
+"""`offramp strategies`: the ways to train exits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def strategies(
 ) -> None:
     """List the strategies, or explain one.
 
-    With NAME: its phases, what trains and what is frozen in each, its options and its source.
+    With NAME: its phases, what trains and what is frozen in each, options and source.
 
     \b
     Examples:
@@ -84,8 +84,8 @@ def _list(as_json: bool) -> None:
         shown = [(str(r["name"]), str(r["summary"]), f"{r['cost']:.1f}") for r in mine]
         show(table(["strategy", "what it does"], ["cost"], shown), group)
     typer.echo(
-        f"cost: of training, joint = 1; of {EXITS} exits at equal distances, as many epochs\n"
-        "a phase, frozen layers once.\n"
+        f"cost: of training, joint = 1; for {EXITS} evenly spaced exits, equal epochs in\n"
+        "every phase, and frozen layers run once.\n"
         "offramp strategies NAME shows the phases, options and source of one."
     )
 

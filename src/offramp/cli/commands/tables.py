@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 def tables(
     store: options.ResultsArgument = None,
     store_: options.StoreOption = None,
-    out: Annotated[Path, option("FOLDER", "Where the files go.")] = Path("tables"),
+    out: Annotated[Path, option("FOLDER", "Where to write the files.")] = Path("tables"),
     only: options.OnlyOption = None,
     format_: Annotated[str, option("md,latex,csv", "The kinds of file.", "--format")] = "md,latex,csv",
     show: Annotated[
-        list[str] | None, option("NAME", "Print this one and write no file. Repeatable.")
+        list[str] | None, option("NAME", "Print this table and write no file. Repeatable.")
     ] = None,
     list_: Annotated[bool, flag("--list", "List the tables and stop.")] = False,
     study: options.StudyOption = None,
     json: options.JsonOption = False,
 ) -> None:
-    """Write the tables that the paper has, and more.
+    """Write the paper's tables, and more.
 
-    As Markdown, LaTeX (booktabs) and CSV (unrounded). The best value of a column is bold. What does not
-    differ significantly from it is marked. Below a table stands what could not be tested.
+    It writes Markdown, LaTeX (booktabs) and CSV (unrounded). The best value of a column is bold. Values
+    that do not differ significantly from it are marked. Notes below a table say what was not tested.
 
     \b
     Examples:
       offramp tables runs --show main          print one
       offramp tables runs --out tables         write all
       offramp tables runs --only anova --only order-costs --format latex
-      offramp tables --list                    what there is
+      offramp tables --list                    list all
 
-    docs/tables.md says which of the paper's tables each answers to, and gives the rules.
+    docs/tables.md says which table of the paper each one matches, and gives the rules.
     """
     from offramp.report import evidence
     from offramp.report.registry import listed

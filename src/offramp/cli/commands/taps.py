@@ -16,10 +16,12 @@ LARGEST = 4096
 
 def taps(
     model: Annotated[str, argument("MODEL", "A network: resnet18, timm/NAME or my.py:make_net.")],
-    input_: Annotated[str, option("CxHxW", "Channels x height x width.", "--input")] = "3x32x32",
+    input_: Annotated[
+        str, option("CxHxW", "An image's channels, height and width.", "--input")
+    ] = "3x32x32",
     classes: Annotated[int, option("N", "Number of classes.", min=2, max=100_000)] = 10,
     stem: Annotated[
-        str | None, option("NAME", "The first layers: imagenet or small, where there is a choice.")
+        str | None, option("NAME", "The first layers: imagenet or small, if the network has both.")
     ] = None,
     exits: Annotated[
         str | None, option("N|PLACES", "Exits to try: 2, or a,b, or 25%,50%, or [[a, b], [c]].")
@@ -28,7 +30,7 @@ def taps(
 ) -> None:
     """List the places of a network where an exit can go.
 
-    Each with its shape and its share of the MACs. A star marks the default places, or those of --exits.
+    Each has its shape and its share of the MACs. A star marks the default places, or those of --exits.
 
     \b
     Examples:
@@ -61,7 +63,7 @@ def taps(
         size = "x".join(str(n) for n in place.shape)
         mark = "*" if place.name in why else ""
         listing.add_row(mark, place.name, size, macs(place.macs), f"{100 * place.share:.1f} %")
-    kind = "a default tap" if exits is None else "a tap of --exits"
+    kind = "a default place" if exits is None else "a place of --exits"
     note = (
         f"* {kind}. MACs and share: of one image, from the input to the place.\n"
         + "".join(f"  {name}: {reason}\n" for name, reason in why.items())

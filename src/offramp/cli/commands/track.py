@@ -21,23 +21,23 @@ def track(
     store_: StoreOption = None,
     to: Annotated[
         list[str] | None,
-        option("TRACKER", "Where to, such as tensorboard:runs/board. Repeatable."),
+        option("TRACKER", "The tracker, such as tensorboard:runs/board. Repeatable."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on until nothing is left to train, or Ctrl-C.")
     ] = False,
-    every: Annotated[float, option("SECONDS", "With --follow, look again after so long.", min=1)] = 20.0,
+    every: Annotated[float, option("SECONDS", "With --follow: time between two looks.", min=1)] = 20.0,
     file: Annotated[
         list[str] | None,
-        option("PATH", "Keep this file or folder too, such as a report. Repeatable."),
+        option("PATH", "With mlflow: keep this file or folder too, such as a report. Repeatable."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Send a store's curves and results to a tracker.
 
-    To TensorBoard, MLflow, W&B or trackio. The store is read, while others train into it and after.
-    Training knows nothing of it, and no bit depends on it. What was sent before is not sent again. A
-    trial is a run with its settings, the curves of its phases, and its closing numbers.
+    It reads the store while others train into it, and after. Training is not touched, and no result
+    depends on it. What was sent before is not sent again. A trial becomes a run with its settings, the
+    curves of its phases, and its final numbers.
 
     \b
     Trackers (pip install 'offramp[track]'; the last: pip install trackio):
@@ -67,7 +67,7 @@ def track(
     for text, one in trackers.items():
         if file:
             if not isinstance(one, Keeper):
-                raise OfframpError(f"{text.partition(':')[0]} keeps no files here; leave --file out")
+                raise OfframpError(f"{text.partition(':')[0]} keeps no files; leave --file out")
             one.attach(file, str(reader.archive.root))
             typer.echo(f"{text}: {counted(len(file), 'file')} kept.", err=True)
     try:

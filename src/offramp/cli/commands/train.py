@@ -43,7 +43,7 @@ def train(
 ) -> None:
     """Train one strategy on one network, without a study file.
 
-    --set gives everything else that a study file can say.
+    --set gives every other setting of a study file.
 
     \b
     Examples:

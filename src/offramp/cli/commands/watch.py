@@ -28,16 +28,16 @@ LATEST = 8  # finished trials that are shown
 def watch(
     store: StoreArgument = None,
     store_: StoreOption = None,
-    every: Annotated[float, option("SECONDS", "Look again after so long.", min=0.5)] = 5.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    every: Annotated[float, option("SECONDS", "Time between two looks.", min=0.5)] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, then end.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Watch a store that others train.
+    """Watch a store while others train into it.
 
-    Shows the phases at work, their epoch and accuracy on validation, who trains them, and how far each
-    trial is. It only reads, so it may run on any machine that sees the store. An epoch shows once it is
-    saved, which happens every twenty seconds or so. It ends when nothing is left to train, or what
-    is left failed, or with Ctrl-C.
+    It shows the phases at work, their epoch and accuracy on validation, who trains them, and how far
+    each trial is. It only reads, so it may run on any machine that sees the store. An epoch shows once
+    it is saved, every twenty seconds or so. It ends when nothing is left to train, or what is left
+    failed, or with Ctrl-C.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def watch(
 
 
 def shown(title: str, courses: Sequence[Course], loose: Sequence[LivePhase] = ()) -> Group:
-    """What there is to see of a store. loose: of `Reader.loose`."""
+    """The picture of a store. loose: of `Reader.loose`."""
     from rich.console import Group
     from rich.text import Text
 
@@ -118,7 +118,7 @@ def _as_json(phase: LivePhase) -> dict[str, Any]:
 
 def _working(phase: LivePhase, courses: Sequence[Course]) -> tuple[str, str, str]:
     users = [c.trial for c in courses if any(p.key == phase.key for p in c.phases)]
-    more = f", of {len(users) - 1} more" if len(users) > 1 else ""
+    more = f", for {len(users) - 1} more" if len(users) > 1 else ""
     holder = (phase.holder or "nobody, saved").removeprefix("process ").replace("at it for ", "")
     first = users[0] if users else "a search"
     name = f"{first}\n{phase.title}{more}, by {holder}"  # an id has a line of its own

@@ -28,7 +28,7 @@ def why(
     store: StoreArgument = None,
     store_: StoreOption = None,
     study: Annotated[
-        Path | None, option("FILE", "A study that would train the node: why is it not reused?")
+        Path | None, option("FILE", "A study that would train the node again, to see why.")
     ] = None,
     set_: SetOption = None,
     no_user_code: NoUserCodeOption = False,
@@ -36,9 +36,9 @@ def why(
 ) -> None:
     """Explain a node, and why it was not reused.
 
-    A node is one phase of training with one seed. Its key is the hash of all that the phase reads.
-    Where two keys differ, so does something that was read; this shows what, against the nearest node of
-    the store. `offramp show TRIAL` and `offramp run --dry-run` list keys.
+    A node is one phase of training with one seed. Its key is the hash of all that the phase reads. Two
+    keys differ only if something that was read differs: this shows what, against the nearest node of the
+    store. `offramp show TRIAL` and `offramp run --dry-run` list keys.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Lines that say how long work goes: on standard error and in a file, for people or for programs."""
+"""The log of a command: lines on standard error and in a file, for people or for programs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Log:
         self._to_file(Line(reason, "error"), datetime.now().astimezone())
 
     def _to_file(self, line: Line, now: datetime) -> None:
-        """A full disk need not end what is trained."""
+        """A full disk does not end the training."""
         if self._file is None:
             return
         try:
@@ -149,7 +149,7 @@ class Stream:
 
 
 def handler(log: Log, must: bool = False) -> logging.Handler:
-    """What hands the records of a logger to a log."""
+    """A handler that passes a logger's records to a log."""
     return logging.StreamHandler(cast(IO[str], Stream(log, must)))
 
 

@@ -1,4 +1,4 @@
-"""How far data is read, and lines that move while something short is done."""
+"""Progress of reading data, and moving lines for short work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SELDOM = 10.0  # seconds between lines that stay
 
 @contextmanager
 def reading_shown(log: Log | None = None) -> Iterator[None]:
-    """While data is read: how far that is, on standard error, once it takes longer than a second; one
-    line that moves on a terminal, elsewhere a line every ten seconds. Warnings stay, wherever. log: of a
-    run, which hears warnings by itself."""
+    """Show how far data is read, on standard error, once that takes longer than a second: a moving line
+    on a terminal, elsewhere a line every ten seconds. Warnings stay. log: of a run, which hears warnings
+    by itself."""
     said = Log(timed=False) if log is None else log
     logger = logging.getLogger("offramp.data")
     handlers = [_moving(said) if said.moves and said.shown else handler(said)]

@@ -1,4 +1,4 @@
-"""What of a plan is done, how fast, and what is left, by what its run tells."""
+"""The state of a run, from its events: what is done, how fast, and what is left."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class State:
                 self.trials[trial] = reused and self.trials.get(trial, True)
 
     def _skip(self, key: str, share: float) -> None:
-        """So much of a node was done before this run."""
+        """A share of a node was done before this run."""
         self._skipped += self.plan.macs(key) * max(0.0, share - self._share.get(key, 0.0))
         self._share[key] = share
 
@@ -124,7 +124,7 @@ class State:
         return {**about, "phase": node.name, "node": key}
 
     def failures(self) -> list[dict[str, Any]]:
-        """The trials that could not be had, with the reason."""
+        """The trials that failed, with the reason."""
         found = []
         for trial in self.plan.trials:
             reasons = [self.failed[key] for key in trial.keys if key in self.failed]

@@ -1,4 +1,4 @@
-"""A study that is made smaller, so that it fits a time."""
+"""A study, made smaller to fit a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def start_one(
     study: Study,
     how: How,
 ) -> None:
-    """Of one study, made smaller where it is to fit a time."""
+    """Run one study, made smaller to fit a budget, where one is given."""
     from offramp import units
     from offramp.study.plan.forecast import measured
     from offramp.study.plan.plan import make_plan
@@ -43,8 +43,7 @@ def start_one(
 
 
 def fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Settings with which the study fits, and says what they are, and why the time is too
-    short, where it is."""
+    """Settings with which the study fits, and why the time is too short, if it is. Both are logged."""
     from offramp.policy.useful import check
     from offramp.study.plan.budget import choose
     from offramp.study.plan.forecast import measured
@@ -64,7 +63,7 @@ def fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[tuple[str
 
 
 def _short(plan: Plan, budget: float, speed: float, words: str) -> tuple[str, ...]:
-    """Why a budget, in MACs, is too short to learn, and what would do; nothing where it is not. speed:
+    """Why a budget, in MACs, is too short to learn, and what is enough; empty where it is not. speed: in
     MACs a second."""
     from offramp.study.plan.budget import too_short
 
@@ -73,6 +72,6 @@ def _short(plan: Plan, budget: float, speed: float, words: str) -> tuple[str, ..
         return ()
     said, needed = found
     return (
-        f"--budget {words} is too short: it leaves {said}; about {duration(needed / speed)} would do, "
-        "or fewer strategies or seeds",
+        f"--budget {words} is too short: it leaves {said}; give about {duration(needed / speed)}, "
+        "or take fewer strategies or seeds",
     )

@@ -1,4 +1,4 @@
-"""How training is asked for, and on what it is done."""
+"""What training was asked for, and where it runs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Until:
-    """How long seeds are added. seeds: in all.  difference: in accuracy, 0 to 1. None: as it is by
-    default, or was."""
+    """When to stop adding seeds. seeds: the most.  difference: in accuracy, 0 to 1.  None: the default,
+    or what an earlier run took."""
 
     seeds: int | None
     difference: float | None
@@ -89,7 +89,7 @@ def settings(
 
 
 def processes(text: str) -> int | None:
-    """What `--workers` says: a number; None of `auto`. Raises OfframpError for anything else."""
+    """The number of `--workers`; None for `auto`. Raises OfframpError for anything else."""
     if text == "auto":
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
@@ -98,7 +98,7 @@ def processes(text: str) -> int | None:
 
 
 def place(text: str) -> str | None:
-    """What `--on` says: a cluster, or None of `local`. Raises OfframpError for anything else."""
+    """The cluster of `--on`; None for `local`. Raises OfframpError for anything else."""
     if text == "local":
         return None
     if text != "ray" and not re.fullmatch(r"ray://[^\s/]+:[0-9]{1,5}", text):
@@ -108,7 +108,7 @@ def place(text: str) -> str | None:
 
 @contextmanager
 def reached(how: How) -> Iterator[How]:
-    """With the cluster that was asked for, where one was and anything is to run."""
+    """Join the cluster that was asked for, if one was and anything is to run."""
     if how.on is None or how.dry_run:
         yield how
         return

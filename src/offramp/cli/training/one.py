@@ -1,4 +1,4 @@
-"""One study: what it would take, training it, with seeds that are added where asked, and its results."""
+"""One study: its forecast, its training, with added seeds where asked, and its results."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def go(plan: Plan, how: How) -> None:
 
 
 def remark(plan: Plan, log: Log) -> None:
-    """What there is to know before it starts."""
+    """Log what to know before the start."""
     from offramp.data.load import notes
 
     told = [f"Note: {line}." for line in plan.remarks]
@@ -82,7 +82,7 @@ def remark(plan: Plan, log: Log) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """found: as JSON.  failed: whether something did.  interrupted: by what it was cut short."""
+    """found: as JSON.  failed: whether something did.  interrupted: what cut it short."""
 
     found: dict[str, Any]
     failed: bool
@@ -104,7 +104,7 @@ def trained(plan: Plan, how: How) -> Outcome:
 
 
 def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> KeyboardInterrupt | None:
-    """Run a plan; by what it was interrupted."""
+    """Run a plan. Returns what interrupted it."""
     from offramp.store.store import Store
     from offramp.study.run.pool import run_pooled
 
@@ -170,7 +170,7 @@ def _results(
     workers: Workers,
     seeds: int,
 ) -> Outcome:
-    """What came of a run, shown unless it is for programs. made: ids of the trials that are there."""
+    """The results of a run, shown unless they are for programs. made: ids of its finished trials."""
     from offramp.store.results import by_strategy
     from offramp.store.store import Store
 
@@ -194,7 +194,7 @@ def _results(
 
 
 def close(outcome: Outcome, log: Log) -> None:
-    """The exit code that says how it went."""
+    """End with the exit code that fits the outcome."""
     if outcome.interrupted is not None:
         say_interrupted(outcome.interrupted, log)
     if outcome.failed:

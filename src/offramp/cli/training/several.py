@@ -107,7 +107,7 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
         listing.add_row(one["study"], *row)
     note = "of alone: share of the work of every phase run alone."
     if given:
-        note += "\nthere: at the given speed."
+        note += "\nthere: at the speed of --speed."
     show(listing, f"{path}: {len(asked)} studies", note)
     typer.echo(said_of(found["totals"]))
     if how.on is None:
