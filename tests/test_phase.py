@@ -127,6 +127,11 @@ def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
         (lambda: heads(0, 2), "there is no head 0"),
         (lambda: backbone(0), "there is no head 0"),
         (lambda: replace(GOOD, init="fresh"), "write init=((head(1), Init.FRESH),)"),
+        (lambda: replace(GOOD, init=(("head 1", Init.FRESH),)), "write init=((head(1), Init.FRESH),)"),
+        (lambda: replace(GOOD, train=[head(1), head(2)]), "write train=head(1) | segment(1)"),
+        (lambda: replace(GOOD, train="head 1"), "'first' cannot take train='head 1'"),
+        (lambda: replace(GOOD, recipe=("epochs", 5)), "write recipe={'epochs': 5}"),
+        (lambda: replace(GOOD, recipe=Recipe(epochs=5)), "write recipe={'epochs': 5}"),
         (lambda: Policy("confidence", (0, 1, 2), (0.5, 0.5, None)), "exits must be ascending"),
     ],
 )

@@ -12,8 +12,8 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields
 from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, path
+from offramp.units import Count
 
-Count = Annotated[int, Ge(1)]
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
 """One exit, or several: the mean of their logits."""
 Weight = Annotated[float, Ge(0), Lt(math.inf)]
@@ -305,7 +305,7 @@ class Phase:
         through a hidden layer with BatchNorm and ReLU, as wide as the exit's features. Phases before the
         first that learns so need not carry.
 
-    Raises OfframpError for an `init` or a `backward` that is not of such pairs.
+    Raises OfframpError for a `train`, `init`, `backward` or `recipe` of another form.
 
     >>> from offramp import CE, Phase, backbone, head
     >>> first = Phase("backbone", train=backbone(3), loss=(CE(3),))
@@ -330,20 +330,17 @@ class Phase:
             object.__setattr__(self, "loss", tuple(self.loss))
         if isinstance(self.recipe, Mapping):
             object.__setattr__(self, "recipe", tuple(self.recipe.items()))
-        pairs = isinstance(self.init, tuple) and all(isinstance(pair, tuple) for pair in self.init)
-        if not pairs or not all(len(p) == 2 and isinstance(p[1], Init) for p in self.init):
-            raise OfframpError(
-                f"phase '{self.name}' does not say which parts start otherwise; "
-                "write init=((head(1), Init.FRESH),)"
-            )
-        pairs = isinstance(self.backward, tuple) and all(
-            isinstance(pair, tuple) for pair in self.backward
-        )
-        if not pairs or not all(len(p) == 2 and isinstance(p[1], int | float) for p in self.backward):
-            raise OfframpError(
-                f"phase '{self.name}' does not say which parts send back how much of their gradient; "
-                "write backward=((head(1), 0.5),)"
-            )
+        forms = {
+            "train=head(1) | segment(1)": isinstance(self.train, frozenset),
+            "init=((head(1), Init.FRESH),)": _are_pairs(self.init, frozenset, Init),
+            "backward=((head(1), 0.5),)": _are_pairs(self.backward, frozenset, int | float),
+            "recipe={'epochs': 5}": _are_pairs(self.recipe, str, object),
+        }
+        for example, fits in forms.items():
+            if not fits:
+                field = example.partition("=")[0]
+                given = repr(getattr(self, field))[:60]
+                raise OfframpError(f"phase '{self.name}' cannot take {field}={given}; write {example}")
 
     @property
     def terms(self) -> Loss:
@@ -373,6 +370,12 @@ class Phase:
     def gated(self) -> bool:
         """Whether it asks the gates of exits."""
         return isinstance(self.sample_weights, Gated) or any(isinstance(t, Gates) for t in self.terms)
+
+
+def _are_pairs(value: Any, first: Any, second: Any) -> bool:
+    """Whether it is a tuple of pairs of these types."""
+    pairs = isinstance(value, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in value)
+    return pairs and all(isinstance(a, first) and isinstance(b, second) for a, b in value)
 
 
 def _reached_by(term: Term, stops: Collection[Part]) -> Iterator[Part]:
