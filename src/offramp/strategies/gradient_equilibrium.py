@@ -9,7 +9,7 @@ from offramp.strategies.weights import JointWeights
 
 
 def gradient_equilibrium(exits: int, *, exit_weights: JointWeights = "uniform") -> Program:
-    """Joint training, where a layer gets the mean gradient of the exits above (Li et al., arXiv 1908.06294).
+    """Joint training where each layer gets a mean of its exits' gradients (Li et al., arXiv 1908.06294).
 
     1. joint training of everything; at exit n of K, the gradient that goes on to the layers below is
        1 / (K - n + 1) of what head n sends, and (K - n) / (K - n + 1) of what the deeper layers send
