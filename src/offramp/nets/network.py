@@ -46,7 +46,7 @@ class Exit:
 class NetFacts:
     """What stays the same in every copy of a network.
 
-    early: its early exits, in order.  input_shape: (C, H, W) of one image.
+    early: its early exits, in order.  input_shape: (C, H, W) of one image, (T,) of one text.
     identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
     make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
         module that came with its weights.
@@ -72,7 +72,7 @@ class NetFacts:
 
 
 class ExitNetwork(nn.Module):
-    """Images [B, C, H, W] → logits [B, classes] of every exit; `path(k)` is what exit k runs.
+    """Images [B, C, H, W], or texts [B, T] int64, → logits [B, classes] of every exit, as a tuple.
 
     Made by `offramp.attach` or `offramp.nets.build`. Exits count from 1; exit `exits` is the
     backbone's own classifier. All exits share one trunk, the backbone; after strategies that train
@@ -213,8 +213,8 @@ class ExitNetwork(nn.Module):
         )
 
     def __repr__(self) -> str:
-        """A row an exit: the place where it reads, the MACs of an image that leaves there after asking
-        every earlier exit, their share of the plain network's, its head."""
+        """A row an exit: the place where it reads; the MACs of an image that leaves there after asking
+        every earlier exit, as a share of the plain network's; its head."""
         whole = sum(self.macs(part) for part in path(self.exits))
         rows = [("exit", "place", "of plain", "head")]
         for k, place in enumerate(self.places, start=1):
@@ -297,7 +297,7 @@ class ExitNetwork(nn.Module):
         return (*segments, self.pool(k), self.body(k, trunk))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, C, H, W] → logits [B, classes] of every exit, each trunk run once."""
+        """[B, C, H, W], or [B, T] of texts, → logits [B, classes] of every exit, each trunk run once."""
         logits: dict[int, Tensor] = {}
         for trunk in sorted(set(self.trunk_of)):
             exits = [k for k in range(1, self.exits + 1) if self.trunk_of[k - 1] == trunk]
