@@ -73,6 +73,8 @@ def read_samples(
     Raises OfframpError naming the sample that is wrong, and for a random transform where none can be.
     """
     known = {name: samples for name, samples in given.items() if samples is not None}
+    if "train" not in known:
+        raise OfframpError("there is no train data; give a Dataset of (image, label), or two arrays")
     read = {name: _read(samples, name) for name, samples in known.items() if name != "train"}
     read = {"train": _read_train(known["train"], plain), **read}
     names = class_names(known["train"]) if classes is None else tuple(map(str, classes))
@@ -196,14 +198,18 @@ def _read(samples: Samples, split: str) -> Read:
             kept = None
         if kept is not None:
             kept.append(image)
-    if len(labels) < max(total, 1):
+    if not labels:
+        raise _none(split)
+    if len(labels) < total:
         raise OfframpError(
-            f"the {split} data holds no samples; give it at least one"
-            if not labels
-            else f"the {split} data has a length of {total} and gave {len(labels)} samples; correct it"
+            f"the {split} data has a length of {total} and gave {len(labels)} samples; correct it"
         )
     (_check_rows if rows else _check_order)(samples, split, shas)
     return Own(split, samples, tuple(forms), tuple(shas), kept), labels
+
+
+def _none(split: str) -> OfframpError:
+    return OfframpError(f"the {split} data holds no samples; give it at least one")
 
 
 def _by_row(samples: Any) -> bool:
@@ -310,7 +316,7 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
     if len(pair) != 2 or not isinstance(pair[0], (Tensor, np.ndarray)):
         raise OfframpError(f"the {split} data is a tuple, but not of two arrays; give images, labels")
     try:
-        images = torch.as_tensor(pair[0])
+        images = torch.as_tensor(pair[0]).detach().cpu()
     except TypeError:
         raise OfframpError(f"the {split} images are no numbers; give uint8 pixels") from None
     last = isinstance(pair[0], np.ndarray) and images.dim() == 4 and images.shape[1] not in (1, 3)
@@ -327,5 +333,7 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
             f"the {split} data has {len(images)} images but {len(labels)} labels; "
             "give one label for each image"
         )
+    if not labels:
+        raise _none(split)
     check_channels_first(images, f"the {split} data")
     return pixels_of(images, f"the {split} data"), labels
