@@ -32,9 +32,9 @@ Chain = tuple[tuple[str, ...], ...]
 LEARNED: Final = "learned"
 HIDDEN: Final = "hidden"
 Carry = float | Literal["learned", "hidden"]
-"""What an exit adds of the previous exit's answer: a share of it, 0 for none; or what its head has learned
-to make of it, a matrix times it ("learned"), the same through a hidden layer ("hidden"). Only early exits
-after the first learn that; the final exit then adds nothing."""
+"""What an exit adds of the previous exit's answer: a share of it, 0 for none; or what its head has
+learned to make of it, a matrix times it ("learned"), the same through a hidden layer ("hidden"). Only
+early exits after the first learn that; the final exit then adds nothing."""
 
 Taps = tuple[str, ...] | Chain | int | None
 """Where early exits read: names of places or shares of the MACs, a chain, how many, or no wish."""

@@ -144,7 +144,7 @@ def _train_epoch(
     images: Images,
     limits: Sequence[tuple[int, int]],
 ) -> list[Tally]:
-    """What is left of the epoch at hand; the trainees' tallies, which hold all of it then."""
+    """Train on what is left of the current epoch. Returns the trainees' tallies, of all of the epoch."""
     seed, epoch = active[0].node.seed, active[0].epoch
     done = active[0].steps
     view = None if images.augment is None else images.augment.view(seed, epoch)

@@ -50,12 +50,12 @@ class Trainee:
     began: when, in seconds since 1970; None where a checkpoint does not say.  epoch: finished epochs.
     best: the trained parts at the lowest validation loss so far.
     validation_losses: of the phase's own loss, one a finished epoch.  epoch_seconds: what each of those
-    took, validation and waiting for images included.  frozen_macs: that were run for
-    it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
-    checkpoint was read.  tally: of the epoch at hand; None between two.
+    took, validation and waiting for images included.  frozen_macs: MACs of frozen layers that were run
+    for it.  usage: memory, power and energy of preparation and epochs.  resumed: whether a checkpoint
+    was read.  tally: of the current epoch; None between two epochs.
     average: of the trained parts, where the recipe keeps one; the network holds what trains.
-    adapters: of the loss between features, which train and are averaged as the parts do.
-    anchors: of a loss that holds weights where they were; see `anchor`.
+    adapters: of the loss between features; they train and are averaged as the parts are.
+    anchors: of a loss that holds weights near where they were; see `anchor`.
     """
 
     node: Node
@@ -78,7 +78,7 @@ class Trainee:
 
     @property
     def steps(self) -> int:
-        """Of the epoch at hand, that are done."""
+        """Steps of the current epoch that are done."""
         return 0 if self.tally is None else self.tally.steps
 
     def spend(self, kind: str, seconds: float) -> None:
@@ -116,8 +116,8 @@ def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
 
 
 def groups(parameters: Sequence[nn.Parameter], net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The optimizer's groups: as few as the recipe treats differently. rate_scale: of the recipe's rate.
-    decay: what a step of decoupled decay takes, times the rate."""
+    """The optimizer's groups: one for each way in which the recipe treats weights. rate_scale: of the
+    recipe's rate. decay: what a step of decoupled decay takes, times the rate."""
     norms = [module for module in net.modules() if isinstance(module, NORMS)]
     of_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
     biases = {id(norm.bias) for norm in norms if getattr(norm, "bias", None) is not None}
@@ -142,7 +142,7 @@ def groups(parameters: Sequence[nn.Parameter], net: nn.Module, recipe: Recipe) -
 
 
 def optimizer(parameters: list[dict[str, Any]], recipe: Recipe, fused: bool) -> torch.optim.Optimizer:
-    """The recipe's optimizer of such `groups`; its rate is set before every step."""
+    """The recipe's optimizer over `groups`; its rate is set before every step."""
     rate = recipe.rate(0.0)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(

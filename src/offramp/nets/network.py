@@ -75,8 +75,8 @@ class ExitNetwork(nn.Module):
     """Images [B, C, H, W], or texts [B, T] int64, → logits [B, classes] of every exit, as a tuple.
 
     Made by `offramp.attach` or `offramp.nets.build`. Exits count from 1; exit `exits` is the
-    backbone's own classifier. All exits share one trunk, the backbone; after strategies that train
-    several there are more, and `trunk_of[k - 1]` is the one that exit k runs.
+    backbone's own classifier. `path(k)` is what exit k runs. All exits share one trunk, the backbone;
+    after strategies that train several there are more, and exit k runs trunk `trunk_of[k - 1]`.
 
     To PyTorch it is the backbone with heads added. Parameters, buffers and submodules go by the
     backbone's own names, those of an early exit by `exit_heads.<place>.…` (`head_keys` lists them; an
