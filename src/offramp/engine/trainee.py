@@ -350,27 +350,36 @@ def _parameters(trainee: Trainee) -> list[nn.Parameter]:
     return [p for group in trainee.optimizer.param_groups for p in group["params"]]
 
 
+def _laid_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A copy on the parameter's device that lies in memory as it does: fused kernels walk memory in
+    order, and sums round by it."""
+    return torch.empty_like(parameter.detach()).copy_(tensor)
+
+
 def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Bring a freshly enrolled trainee to where `pack` left it."""
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
+    def as_weights(prefix: str) -> dict[str, Tensor]:
+        return {name: _laid_as(weights[name], tensor) for name, tensor in under(prefix).items()}
+
     restore(trainee, under("last/"))
     trainee.best = under("best/")
     for name, held in trainee.average.items():
         held.copy_(tensors[f"average/{name}"])
+    weights = _weights(trainee)
     terms = sorted({int(name.partition("/")[0]) for name in under("anchor/")})
-    trainee.anchors = {n: Anchor(under(f"anchor/{n}/"), under(f"fisher/{n}/")) for n in terms}
+    trainee.anchors = {n: Anchor(as_weights(f"anchor/{n}/"), as_weights(f"fisher/{n}/")) for n in terms}
     fields: dict[int, dict[str, Tensor]] = {}
     parameters = _parameters(trainee)
     numbers = {name: index for index, name in enumerate(_names(trainee))}
     for entry, tensor in under("optimizer/").items():
         name, _, moment = entry.rpartition("/")
         parameter = parameters[numbers[name]]
-        # Fused kernels walk memory in order: a moment must lie in memory as its parameter does.
-        like = parameter.detach() if tensor.shape == parameter.shape else tensor
-        fields.setdefault(numbers[name], {})[moment] = torch.empty_like(like).copy_(tensor)
+        known = _laid_as(parameter, tensor) if tensor.shape == parameter.shape else tensor.clone()
+        fields.setdefault(numbers[name], {})[moment] = known
     groups = trainee.optimizer.state_dict()["param_groups"]
     trainee.optimizer.load_state_dict({"state": fields, "param_groups": groups})
     trainee.epoch = int(state["epoch"])
