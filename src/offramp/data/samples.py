@@ -54,7 +54,7 @@ def read_samples(
     classes: Sequence[str] | None = None,
     shape: Shape | None = None,
 ) -> RawData:
-    """The splits of a user's own, `train` among them; one that is None is as good as not given.
+    """The splits of a user's own data. `train` must be given; None stands for any other that is not.
 
     A split is a Dataset of (image, label) that has a length, map-style or iterable; or a pair of arrays
     (images [N, C, H, W], [N, H, W, C] or [N, H, W], or texts [N, T]; labels [N]). An image is a PIL
@@ -64,7 +64,7 @@ def read_samples(
 
     Each sample is read once, and kept where all are small; else it is read again when it is needed (an
     iterable's goes to a temporary file). Python's, NumPy's and torch's generators are seeded for it. A
-    random transform, which a few samples tell that are read twice, is for training images alone.
+    random transform is for training images alone; a few samples are read twice to find one.
 
     plain: the training samples without their random transform, in the same order: what is evaluated,
     held out, and counted.  classes: names; by default those that a Dataset gives itself

@@ -382,8 +382,8 @@ class ExitNetwork(nn.Module):
         return self._rebuilt(range(len(self.trunks)), self.trunk_of)
 
     def carrying(self, carry: Carry) -> ExitNetwork:
-        """This network, or a copy whose exits add that of the answer before to their own. What they have
-        yet to learn adds nothing at first."""
+        """This network, or a copy whose exits carry so. What they have yet to learn adds nothing at
+        first."""
         if carry == self.carry:
             return self
         return self._rebuilt(range(len(self.trunks)), self.trunk_of, carry)
@@ -531,7 +531,8 @@ class ExitNetwork(nn.Module):
         return twin
 
     def _adds(self, k: int, carry: Carry, seed: int, draw: str) -> nn.Module | None:
-        """What early exit k makes of the answer before, at first: zeros, of whatever is drawn below."""
+        """The layers that make of the answer before what early exit k adds of it: zeros at first. None
+        where it has no such layers."""
         if k == 1 or not isinstance(carry, str):
             return None
         if carry != HIDDEN:

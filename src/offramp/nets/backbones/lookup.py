@@ -81,8 +81,8 @@ class Origin:
 
 
 def fitting_stem(backbone: str, side: int) -> str | None:
-    """The stem for images of `side` px that begin from scratch: the coarsest that leaves the last layers
-    maps of 4×4 px, else the finest. None: the backbone has no choice of stems."""
+    """The stem for training from scratch on images of `side` px: the coarsest that leaves the last
+    layers maps of 4×4 px, else the finest. None: the backbone has no choice of stems."""
     strides = BACKBONES[backbone].strides if backbone in BACKBONES else {}
     wide = [stem for stem in strides if side >= MAP * strides[stem]]
     if wide:
@@ -91,7 +91,7 @@ def fitting_stem(backbone: str, side: int) -> str | None:
 
 
 def shrunk(net: ExitNetwork, backbone: str) -> str | None:
-    """A warning where images are so small that the last layers see hardly any map of them."""
+    """A warning where images are so small that the last layers see hardly any map of them; else None."""
     shape, sides = net.trunks[0].shapes[-1:], net.input_shape[1:]
     if not shape or len(shape[0]) != 3:
         return None
