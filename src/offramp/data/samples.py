@@ -148,7 +148,9 @@ def _read_train(samples: Samples, plain: Samples) -> Read:
     if plain is None:
         return _read(samples, "train")
     if isinstance(samples, tuple) or not _by_row(samples) or not _by_row(plain):
-        raise OfframpError("`plain` goes with a map-style Dataset for train, and is one; leave it out")
+        raise OfframpError(
+            "`plain` and train must be map-style Datasets to go together; leave `plain` out"
+        )
     images, labels = _read(plain, "plain")
     assert isinstance(images, Own)
     if _length(samples, "train") != len(images):
@@ -307,7 +309,7 @@ def _geometry(forms: set[Form], shape: Shape | None) -> Geometry:
     if shape[1] != shape[2] or shape[0] not in (1, 3):
         raise OfframpError(
             f"images come in several sizes, and the network takes {list(shape)}, no square picture; "
-            "have the Dataset give that"
+            "have the Dataset give images of that shape"
         )
     return Geometry(size=shape[1], channels=1 if shape[0] == 1 else 3)
 

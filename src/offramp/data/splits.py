@@ -135,7 +135,7 @@ def as_asked(raw: RawData, spec: DataSpec) -> RawData:
         return raw
     if spec.test == "held-out":
         if spec.test_images is not None:
-            raise OfframpError("data.test_images takes of the source's own test split; leave it out")
+            raise OfframpError("data.test_images is for the source's own test split; leave it out")
         return replace(raw, train=_joined(raw.train, raw.test), test=None)
     if raw.validation is None or raw.test is not None:
         why = "no validation split" if raw.validation is None else "a test split"

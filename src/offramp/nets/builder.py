@@ -50,7 +50,9 @@ def build(
     cannot be had.
     """
     if classes < 2:
-        raise OfframpError(f"{classes} class is nothing to tell apart; use data of at least 2 classes")
+        raise OfframpError(
+            f"a network tells classes apart, and there is {classes}; use data of at least 2"
+        )
     origin = origin_of(spec, input_shape, classes, recorded)
     make = origin.make
     assert make is not None
@@ -159,7 +161,7 @@ def attach(
         taps = tuple(tuple(names) for names in exits)
     if isinstance(module, str):
         if classes is None:
-            raise OfframpError(f"classes: say how many; '{module}' is made for as many as there are")
+            raise OfframpError(f"classes: say how many; '{module}' is made for any number")
         return build(NetSpec(module, (), taps, tuple(overrides.items())), input_shape, classes, seed)
     module = copy.deepcopy(module)
     trunk, why = _cut(module, input_shape, Origin(None, {}, taps=taps))

@@ -117,8 +117,8 @@ def _answered(way: Way, output: Any, title: str, training: bool) -> tuple[Way, T
     if found is None:
         mode = "train" if training else "eval"
         raise OfframpError(
-            f"{title} returns a {type(output).__name__} in {mode} mode, and nobody can tell which of it "
-            "are the logits; let its forward return them alone, first, or as `logits`"
+            f"{title} returns a {type(output).__name__} in {mode} mode, whose logits cannot be told "
+            "from the rest; let its forward return them alone, first, or as `logits`"
         )
     answer, attribute = found
     if answer is None:
