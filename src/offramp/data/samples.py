@@ -148,9 +148,7 @@ def _read_train(samples: Samples, plain: Samples) -> Read:
     if plain is None:
         return _read(samples, "train")
     if isinstance(samples, tuple) or not _by_row(samples) or not _by_row(plain):
-        raise OfframpError(
-            "`plain` and train must be map-style Datasets to go together; leave `plain` out"
-        )
+        raise OfframpError("`plain` needs map-style Datasets, as itself and as train; leave it out")
     images, labels = _read(plain, "plain")
     assert isinstance(images, Own)
     if _length(samples, "train") != len(images):

@@ -51,7 +51,7 @@ def build(
     """
     if classes < 2:
         raise OfframpError(
-            f"a network tells classes apart, and there is {classes}; use data of at least 2"
+            f"there is {classes} class, and nothing to tell it from; use data of at least 2 classes"
         )
     origin = origin_of(spec, input_shape, classes, recorded)
     make = origin.make
