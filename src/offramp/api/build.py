@@ -47,7 +47,7 @@ class Built:
 
     path: Path
     policy: Policy
-    card: dict[str, Any] = field(repr=False)  # pages
+    card: dict[str, Any] = field(repr=False)  # pages long
     trial: str
     reasons: tuple[str, ...] = ()
 

@@ -378,7 +378,7 @@ class Fitted:
         return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
 
 
-SOME = 64  # training images that tell what all are
+SOME = 64  # training images by which pixels are told from normalized images
 COMPARED = 1_000  # images of a test split that is not in memory
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {

@@ -24,7 +24,7 @@ from offramp.hashing import digest, plain
 
 Loader = Literal["auto", "resident", "streaming"]
 
-MEMORY_SHARE = 4  # images are kept in memory while they take less than so great a part of what is free
+MEMORY_SHARE = 4  # images stay in memory while they take less than one in so many free bytes
 
 
 @dataclass(frozen=True, eq=False)

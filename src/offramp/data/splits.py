@@ -23,7 +23,7 @@ from offramp.units import counted
 PRECEDENCE = ("test", "validation", "calibration", "train")  # which split keeps a group that two show
 PLACES = ("validation", "calibration", "test")  # of what is held out, in the order in which it is taken
 HELD_OUT_SHARE = 20  # one in twenty: 5 %
-HELD_OUT_LEAST = 20, 200  # images of all classes: so many for each of them, and no more than the latter
+HELD_OUT_LEAST = 20, 200  # least images of a split: so many for each class, or so many in all if fewer
 HELD_OUT_MOST = 4  # never more than one in four
 
 

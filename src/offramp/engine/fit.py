@@ -77,7 +77,8 @@ def fit(
     optimizer and stops on its own. The order of samples is a function of (seed, epoch), the view of an
     augmented image of (seed, epoch, image), noise of (seed, operation, epoch, step), so nothing
     depends on who else is in the group. Nothing but this training is augmented. A diverged trainee
-    leaves. Raises OfframpError for an average of weights that no step would update.
+    leaves. Raises OfframpError for an average of weights that no step would update, and for batches of
+    one image where BatchNorm needs more.
 
     Between two steps, and while images are read or validated, it may be interrupted (KeyboardInterrupt):
     each trainee's `tally` then tells where in the epoch it stands.

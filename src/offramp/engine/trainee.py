@@ -28,7 +28,7 @@ from offramp.recipe import Recipe, best_epoch
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-OBJECTIVE = ""  # the exit under which a history row stands that speaks of the phase's own loss
+OBJECTIVE = ""  # in place of an exit, in rows of a history that are of the phase's own loss
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ GROUPS = Path("/sys/fs/cgroup")  # where Linux shows control groups: one tree, o
 MINE = Path("/proc/self/cgroup")
 KILLS = ("memory.events", "memory.oom_control")  # of version 2 and of version 1
 MACHINE = Path("/proc/vmstat")
-BUSY = 0.5  # cores kept by other processes, from which on times that are measured mislead
+BUSY = 0.5  # cores kept busy by other processes from which on measured times mislead
 
 
 def usable_cores(groups: Path = GROUPS, mine: Path = MINE) -> int:

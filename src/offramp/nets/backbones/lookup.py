@@ -195,7 +195,7 @@ def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shap
     arguments: dict[str, Any] = {"num_classes": classes, **options}
     if model.startswith("vit_") and input_shape[1] == input_shape[2]:
         arguments.setdefault("image_size", input_shape[1])
-    if model in ("googlenet", "inception_v3"):  # who does not say how they begin is warned
+    if model in ("googlenet", "inception_v3"):  # torchvision warns where this is left out
         arguments.setdefault("init_weights", True)
     return partial(models.get_model, model, weights=None, **arguments)
 
