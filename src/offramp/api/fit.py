@@ -410,8 +410,8 @@ def fit(
 
     net: of `attach`. Training starts from the weights that the attached module has now; early exits
         start from new random weights. A network that was made by its name, such as a study's from
-        `load`, begins as that name and `seed` say, whatever weights it has. To train heads only:
-        fit(net, "two-stage", …, options={"backbone": "kept"}).
+        `load`, begins as that name and `seed` say; one into which a checkpoint was loaded is refused. To
+        train heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
     strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
         phases, or `my_file.py:my_strategy`.
     train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
@@ -478,6 +478,11 @@ def fit(
         raise OfframpError(
             f"the net is a {type(net).__name__}; attach exits first: offramp.attach(module, exits=…, "
             "input_shape=…)"
+        )
+    if net.redrawable and net.loaded:
+        raise OfframpError(
+            "weights were loaded into a network that has a name, and training would draw others; load "
+            "them into a module, and attach that"
         )
     if not (isinstance(strategy, str) or callable(strategy)):
         raise OfframpError(

@@ -127,6 +127,7 @@ class ExitNetwork(nn.Module):
         self.initial = facts.initial
         self.reasons, self.asked, self.carry = facts.reasons, facts.asked, facts.carry
         self._facts = facts
+        self._loaded = False
         self._register()
 
     # What PyTorch sees
@@ -183,6 +184,7 @@ class ExitNetwork(nn.Module):
                 state_dict.update(own)
         added = [prefix + name + "." for name in (self._trunks_name, self._heads_name)]
         aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
+        self._loaded = self._loaded or any(key.startswith(prefix) for key in state_dict)
         self.backbone._load_from_state_dict(state_dict, prefix, *rest)
         state_dict.update(aside)
 
@@ -493,6 +495,11 @@ class ExitNetwork(nn.Module):
         return not self.redrawable or bool(self.identity.get("weights", {}).get("whole"))
 
     @property
+    def loaded(self) -> bool:
+        """Whether `load_state_dict` has put weights into the backbone."""
+        return self._loaded
+
+    @property
     def redrawable(self) -> bool:
         """Whether the trunk has weights to draw; an attached module has only those it came with."""
         return self._facts.make is not None
@@ -524,7 +531,7 @@ class ExitNetwork(nn.Module):
             heads,
             replace(self._facts, identity=self.identity, carry=carry),
         )
-        twin.training = self.training
+        twin.training, twin._loaded = self.training, self._loaded
         for trunk, source in enumerate(sources):
             for part in path(self.exits):
                 twin._piece(part, trunk).training = self._piece(part, source).training
